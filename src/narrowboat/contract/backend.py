@@ -1,0 +1,57 @@
+"""The entry object: how a backend is found, what its URL takes, what it claims, how it is opened.
+
+An entry point in the group `narrowboat.locks` or `narrowboat.brokers`, named by the URL's scheme, points at a
+`LockBackend` or `BrokerBackend`. Making one imports no client library; `open` does. `capabilities` is a function of the
+parsed options, so that what is not claimed is refused before anything is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from narrowboat.capabilities import BrokerCapabilities, LockCapabilities
+from narrowboat.contract.locks import LockProvider
+from narrowboat.contract.messages import Broker
+from narrowboat.dsn import Url
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What the core hands to a driver when it opens it.
+
+    `clock`: seconds as float, never goes back, and goes on while the machine sleeps where the system has such a clock.
+    A driver that keeps time itself (leases, delays) uses this one and no other, so that tests can own it; one whose
+    server keeps time ignores it. `watch` registers a callback for when that clock is moved by hand; drivers with timers
+    of their own need it, others ignore it.
+    `timeout`: seconds that one call may block.
+    """
+
+    clock: Callable[[], float]
+    timeout: float
+    watch: Callable[[Callable[[], None]], None] = lambda callback: None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LockBackend:
+    """The entry object of a lock backend. `options` is a frozen dataclass; see `narrowboat.dsn.parse_options`."""
+
+    scheme: str
+    summary: str  #: one line for `narrowboat backends`
+    options: type[Any]
+    capabilities: Callable[[Url, Any], LockCapabilities]
+    open: Callable[[Url, Any, Context], LockProvider]
+    extra: str | None = None  #: the extra to install, `pip install narrowboat[extra]`
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrokerBackend:
+    """The entry object of a message backend. `options` is a frozen dataclass; see `narrowboat.dsn.parse_options`."""
+
+    scheme: str
+    summary: str
+    options: type[Any]
+    capabilities: Callable[[Url, Any], BrokerCapabilities]
+    open: Callable[[Url, Any, Context], Broker]
+    extra: str | None = None

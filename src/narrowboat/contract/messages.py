@@ -1,0 +1,247 @@
+"""The message contract: what a driver does with one batch of messages, deliveries or settlements.
+
+A driver is thin. It stores, hands out and settles in batches. It does not wait, retry, keep a prefetch window, count
+deliveries against a limit, run handlers or extend leases on its own: the core does, once for all backends (`_consume`).
+
+Who retries: the core, and never a `send` (its members become `PublishUnknown`). Client libraries must not retry where a
+lost reply could store twice.
+How long a call may block: one operation timeout (`Context.timeout`); then it raises `Unavailable`. `receive` never waits.
+From how many threads: with `Concurrency.SERIAL` the core makes at most one `receive` at a time over all feeds of one
+broker, beside it at most one `send`, and at most one `settle` or `extend`; `open`, `inbox`, `declare`, `delete`,
+`purge`, `depth`, `ping` and `Feed.close` may come from any thread at any time. With `MULTIPLEXED` any call may.
+What may be kept: `wake`, until the feed is closed; a delivery's own `tag`.
+What may be raised: an exception means that the whole exchange failed and the outcome is unknown for every member. What
+one member caused is returned in its place.
+A BaseException may strike at any point of any call: the driver must then still be usable.
+"""
+
+from __future__ import annotations
+
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from narrowboat.capabilities import BrokerCapabilities
+from narrowboat.errors import NarrowboatError
+
+
+class Kind(enum.Enum):
+    """What an address names."""
+
+    QUEUE = "queue"  #: point to point; kept until consumed, also when nobody consumes yet
+    TOPIC = "topic"  #: every group that exists gets its own copy; without groups what is sent is dropped
+    SUBSCRIPTION = "subscription"  #: one group of one topic; only a redrive sends here
+    INBOX = "inbox"  #: where replies to one process go; gone with it, and what is sent then is dropped without an error
+
+
+class Address(NamedTuple):
+    """Where messages go to or come from."""
+
+    kind: Kind
+    name: str
+    group: str = ""  #: of a subscription
+
+    @property
+    def path(self) -> str:
+        """The name in the backend: `orders`, `prices`, `prices.g`. Queues and topics share one namespace.
+
+        >>> Address(Kind.SUBSCRIPTION, "prices", "g").path
+        'prices.g'
+        """
+        return f"{self.name}.{self.group}" if self.group else self.name
+
+    @property
+    def dead(self) -> Address:
+        """The queue that takes this source's dead letters.
+
+        >>> Address(Kind.QUEUE, "orders").dead.path
+        'orders.dead'
+        """
+        return Address(Kind.QUEUE, f"{self.path}.dead")
+
+
+class Properties(NamedTuple):
+    """What is stored with a source at its first declare. A later declare that disagrees is refused with `Conflict`."""
+
+    lease: float = 30.0  #: seconds that a delivery is ours
+    max_deliveries: int = 5  #: the core rejects what was handed out this often; 0 means never (dead letters)
+    ordered: bool = False  #: messages of one key one at a time, in order
+    priorities: int = 0  #: levels above 0; a higher number goes first
+
+
+class Source(NamedTuple):
+    """A queue or subscription with its properties."""
+
+    address: Address
+    properties: Properties
+
+
+class Outgoing(NamedTuple):
+    """One message on its way out. Every field has passed the core's checks."""
+
+    to: Address
+    id: str
+    body: bytes
+    headers: Mapping[str, str]
+    key: str | None
+    published_at: float  #: seconds since the epoch, for people and for ages
+    delay: float  #: seconds; 0 means at once
+    priority: int
+    ttl: float | None  #: seconds from now until nobody shall get it any more
+    correlation_id: str | None
+    content_type: str | None
+    reply_to: Address | None
+    dedup: bool  #: the id was given by the caller: within the window, a second one of that id is dropped
+
+
+class Receipt(NamedTuple):
+    """The broker has it, at its declared durability."""
+
+    id: str
+    duplicate: bool = False  #: dropped, because a message of that id was published within the window
+
+
+class Delivery(NamedTuple):
+    """One message handed out to us, for one lease."""
+
+    id: str
+    body: bytes
+    headers: Mapping[str, str]
+    key: str | None
+    attempt: int  #: claims so far, this one included; starts at 1
+    published_at: float | None
+    priority: int
+    expires_in: float | None  #: seconds of its ttl that were left when it was received; None: no ttl
+    correlation_id: str | None
+    content_type: str | None
+    reply_to: Address | None
+    tag: object  #: the driver's own: what it needs to settle this delivery and no other
+
+
+class Received(NamedTuple):
+    """The answer of a feed."""
+
+    deliveries: list[Delivery]
+    retry_after: float  #: seconds; when nothing came, look again after this at the latest, whether or not woken
+
+
+class Ack(NamedTuple):
+    """Done with: it never comes back."""
+
+
+class Nack(NamedTuple):
+    """Not done: it comes back, to anybody, not before the delay."""
+
+    delay: float = 0.0
+
+
+class Reject(NamedTuple):
+    """To the dead letters, with body, headers, key and id, and three headers of ours: why, how often, from where.
+
+    The driver adds `narrowboat-dead-reason`, `narrowboat-dead-attempts` and `narrowboat-dead-origin` (the source's path)
+    to the headers. A source that has no dead letters (a `.dead` queue, an inbox) drops it.
+    """
+
+    reason: str
+    attempts: int  #: how often it was handed to a handler
+
+
+class Return(NamedTuple):
+    """Not started: it goes back to its place at once, and where `uncounted_release` is claimed this claim is not counted."""
+
+
+Outcome = Ack | Nack | Reject | Return
+
+
+class Depth(NamedTuple):
+    """How many messages a source has. None where the backend cannot know."""
+
+    ready: int | None
+    in_flight: int | None
+    delayed: int | None
+    dead: int | None
+
+
+class Feed(ABC):
+    """One consumer's stream from one source."""
+
+    @abstractmethod
+    def receive(self, limit: int) -> Received:
+        """Claim up to `limit` messages that are due. Never waits.
+
+        The claim is counted (`Delivery.attempt`) in the same step, before any handler runs. When nothing came, `wake`
+        was armed *before* the last look. What has expired is dropped, never delivered.
+        """
+
+    @abstractmethod
+    def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> list[NarrowboatError | None]:
+        """Settle each delivery; None for each that is settled, once the backend has answered.
+
+        `StaleDelivery` where it is no longer ours (its lease ended, somebody else has it): nothing was touched.
+        """
+
+    @abstractmethod
+    def extend(self, deliveries: Sequence[Delivery], seconds: float) -> list[NarrowboatError | None]:
+        """Let each lease end `seconds` from now. `StaleDelivery` where it is no longer ours; it is not revived.
+
+        Only called where `capabilities.lease` is `MESSAGE`.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Stop. What is unsettled goes back at once, counted. Idempotent."""
+
+
+class Broker(ABC):
+    """One connection's worth of messages. Thin, blocking; see the module's text for threads, time-outs and retries."""
+
+    capabilities: BrokerCapabilities
+
+    @abstractmethod
+    def send(self, messages: Sequence[Outgoing]) -> list[Receipt | NarrowboatError]:
+        """Store each message; one answer for each, in order, once the backend has confirmed it.
+
+        A queue or topic that does not exist is made, unless the URL says `?declare=never`. A delayed message for a
+        topic goes to the groups that exist when it is due.
+        """
+
+    @abstractmethod
+    def open(self, source: Source, *, earliest: bool, wake: Callable[[], None]) -> Feed:
+        """A feed from `source`, which is declared first (unless `?declare=never`).
+
+        When this returns, every message published from then on reaches the source. `earliest`: a subscription made now
+        begins with what the topic still has; only asked for where `replay` is claimed. `wake` may be called from any
+        thread, may be spurious, and never blocks.
+        """
+
+    @abstractmethod
+    def inbox(self, wake: Callable[[], None]) -> tuple[Address, Feed]:
+        """A private address for replies, and the feed that reads it. It is gone when the feed is closed or we die."""
+
+    @abstractmethod
+    def declare(self, source: Source, *, earliest: bool) -> None:
+        """Make the queue, topic or subscription if it is not there. Idempotent. `Conflict` where it is there and differs.
+
+        A topic has no properties of its own: `source.properties` is then ignored.
+        """
+
+    @abstractmethod
+    def delete(self, address: Address) -> bool:
+        """Remove it with all its messages, a topic with all its subscriptions. False when it was not there."""
+
+    @abstractmethod
+    def purge(self, address: Address) -> int:
+        """Drop what is ready or delayed, not what is in flight. How many."""
+
+    @abstractmethod
+    def depth(self, address: Address) -> Depth:
+        """How many messages a queue or subscription has; `dead` counts its dead letters."""
+
+    @abstractmethod
+    def ping(self) -> None:
+        """One round trip. Raises what a call would raise."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close every feed, give back threads, sockets, files. Idempotent."""

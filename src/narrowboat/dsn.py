@@ -1,0 +1,248 @@
+"""The URL that names a backend, as an immutable value; and typed options out of its query.
+
+    scheme[+driver]://user:password@host1:port,host2:port/path?option=value
+
+Each part is percent-decoded exactly once, so a password with `@` is written `%40` and nothing is decoded twice. The
+password is a `Secret`: it is shown in no repr, error or log. An unknown or ill-typed option is one clear error that
+names the near miss and what is allowed. This file knows no backend; what a scheme means is the registry's business.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import math
+import typing
+from collections.abc import Mapping
+from types import MappingProxyType, UnionType
+from typing import Any, TypeVar
+from urllib.parse import quote, unquote_to_bytes
+
+from narrowboat.errors import ConfigurationError
+
+Options = TypeVar("Options")
+
+
+class Secret:
+    """Text that shows itself only when asked: `secret.reveal()`.
+
+    >>> str(Secret("hunter2")), repr(Secret("hunter2")), Secret("hunter2").reveal()
+    ('***', "Secret('***')", 'hunter2')
+    """
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """The text itself, to be handed to a client library and nowhere else."""
+        return self._text
+
+    def __str__(self) -> str:
+        return "***"
+
+    def __repr__(self) -> str:
+        return "Secret('***')"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._text == self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+
+class Host(typing.NamedTuple):
+    """One of the URL's hosts. `port` is None where the URL gives none: the backend's default."""
+
+    name: str
+    port: int | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Url:
+    """A parsed URL. `str(url)` hides the password.
+
+    >>> url = Url.parse("redis://shop:p%40ss@a:6379,[::1]/0?prefix=shop")
+    >>> url.scheme, url.username, url.hosts, url.path, dict(url.query)
+    ('redis', 'shop', (Host(name='a', port=6379), Host(name='::1', port=None)), '0', {'prefix': 'shop'})
+    >>> str(url)
+    'redis://shop:***@a:6379,[::1]/0?prefix=shop'
+    """
+
+    scheme: str
+    driver: str | None
+    username: str | None
+    password: Secret | None
+    hosts: tuple[Host, ...]
+    path: str  #: without its leading slash: `sqlite:///shop.db` has "shop.db", `sqlite:////tmp/shop.db` "/tmp/shop.db"
+    query: Mapping[str, str]
+
+    @classmethod
+    def parse(cls, text: str) -> Url:
+        """The URL in `text`; `ConfigurationError`, without the text's secrets, when it is none."""
+        if not isinstance(text, str):
+            raise ConfigurationError(f"expected a URL as text, got {type(text).__name__}")
+        scheme, separator, rest = text.partition("://")
+        if not separator or not scheme or not scheme.replace("+", "").replace("-", "").isalnum():
+            raise ConfigurationError(
+                "that is not a URL: expected scheme://..., such as memory://, sqlite:///shop.db or redis://localhost:6379/0"
+            )
+        name, _, driver = scheme.lower().partition("+")
+        rest, _, query = rest.partition("?")
+        netloc, _, path = rest.partition("/")
+        userinfo, at, hostlist = netloc.rpartition("@")
+        username, colon, password = userinfo.partition(":")
+        return cls(
+            scheme=name,
+            driver=driver or None,
+            username=_decode(username, "the user name") if at and username else None,
+            password=Secret(_decode(password, "the password")) if colon else None,
+            hosts=tuple(_host(part) for part in hostlist.split(",") if part),
+            path=_decode(path, "the path"),
+            query=_query(query),
+        )
+
+    def __str__(self) -> str:
+        scheme = f"{self.scheme}+{self.driver}" if self.driver else self.scheme
+        user = quote(self.username or "", safe="") + (":***" if self.password else "")
+        hosts = ",".join(
+            (f"[{h.name}]" if ":" in h.name else h.name) + (f":{h.port}" if h.port is not None else "") for h in self.hosts
+        )
+        query = "&".join(f"{quote(k)}={'***' if _secretive(k) else quote(v, safe='/:,')}" for k, v in self.query.items())
+        return f"{scheme}://{user + '@' if user else ''}{hosts}/{quote(self.path)}{'?' + query if query else ''}"
+
+    __repr__ = __str__
+
+
+def _secretive(name: str) -> bool:
+    return any(word in name.lower() for word in ("password", "secret", "token", "passphrase"))
+
+
+def _decode(text: str, what: str) -> str:
+    try:
+        return unquote_to_bytes(text).decode("utf-8")
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{what} in the URL is not UTF-8 after percent-decoding") from None
+
+
+def _host(text: str) -> Host:
+    if text.startswith("["):
+        name, bracket, port = text[1:].partition("]")
+        if not bracket or (port and not port.startswith(":")):
+            raise ConfigurationError(f"the URL's host {text!r} is no IPv6 address in brackets, such as [::1]:6379")
+        port = port[1:]
+    else:
+        name, _, port = text.partition(":")
+    if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        # The text may be the tail of a password with a bare '@' or '/': it is not repeated.
+        raise ConfigurationError(
+            "a port in the URL is no number from 1 to 65535 (is a '@', ':' or '/' of the password not written %40, %3A, %2F?)"
+        )
+    return Host(_decode(name, "a host"), int(port) if port else None)
+
+
+def _query(text: str) -> Mapping[str, str]:
+    options: dict[str, str] = {}
+    for item in text.split("&"):
+        if not item:
+            continue
+        name, equals, value = (part.replace("+", " ") for part in item.partition("="))
+        name = _decode(name, "an option")
+        if not equals:
+            raise ConfigurationError(f"the URL's option {name!r} has no value: write {name}=...")
+        if name in options:
+            raise ConfigurationError(f"the URL gives the option {name!r} twice")
+        options[name] = _decode(value, f"the option {name!r}")
+    return MappingProxyType(options)
+
+
+def parse_options(
+    url: Url, options: type[Options], given: Mapping[str, object], *, core: frozenset[str] = frozenset()
+) -> Options:
+    """The backend's options: keyword arguments (`given`) before the URL's query before the defaults.
+
+    `options` is a frozen dataclass; its fields may be str, int, float (seconds; `timedelta` is taken as well), bool, an
+    Enum, Secret, or any of these with None. `core` names what the core itself takes from the query. Checks of a value's
+    range belong in the dataclass's `__post_init__`, which raises `ConfigurationError`.
+    """
+    hints = typing.get_type_hints(options)
+    known = [field.name for field in dataclasses.fields(options)]  # type: ignore[arg-type]  # a dataclass, by contract
+    values: dict[str, object] = {}
+    for name, value in {**url.query, **given}.items():
+        if name in core:
+            continue
+        if name not in known:
+            raise ConfigurationError(
+                unknown("option", name, sorted([*known, *core]), of=f"{url.scheme}://"), backend=url.scheme
+            )
+        values[name] = convert(name, value, hints[name], backend=url.scheme)
+    return options(**values)
+
+
+def unknown(what: str, word: str, words: list[str], *, of: str = "") -> str:
+    """One sentence: what is unknown, the near miss, what there is."""
+    import difflib  # only on the way to an error: start-up must not pay for it
+
+    close = difflib.get_close_matches(word, words, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"unknown {what} {word!r}{' of ' + of if of else ''}.{hint} Known: {', '.join(words) or 'none'}."
+
+
+def convert(name: str, value: object, hint: Any, *, backend: str | None = None) -> object:
+    """`value`, from a URL or a keyword argument, as the option's type; `ConfigurationError` when it is none."""
+    kinds = [kind for kind in (typing.get_args(hint) if isinstance(hint, UnionType) else (hint,)) if kind is not type(None)]
+    kind = kinds[0]
+    optional = isinstance(hint, UnionType) and type(None) in typing.get_args(hint)
+    if value is None and optional:
+        return None
+    try:
+        return _as(kind, value)
+    except (ValueError, TypeError, OverflowError):
+        shown = "***" if _secretive(name) else repr(value)
+        raise ConfigurationError(f"option {name}={shown}: expected {_expected(kind)}", backend=backend) from None
+
+
+def _as(kind: Any, value: object) -> object:
+    text = value if isinstance(value, str) else None
+    if kind is bool:
+        if isinstance(value, bool):
+            return value
+        return {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}.get(
+            (text or "").lower()
+        ) or _no_less(text)
+    if isinstance(value, bool):
+        raise TypeError
+    if kind is float:
+        seconds = getattr(value, "total_seconds", None)
+        number = float(seconds() if seconds else value)  # type: ignore[arg-type]  # what is no number raises TypeError
+        if not math.isfinite(number):
+            raise ValueError
+        return number
+    if kind is int:
+        if not isinstance(value, (int, str)):
+            raise TypeError
+        return int(value)
+    if kind is Secret:
+        return value if isinstance(value, Secret) else Secret(_text(value))
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return value if isinstance(value, kind) else kind(value)
+    return _text(value)
+
+
+def _no_less(text: str | None) -> bool:
+    if (text or "").lower() not in ("false", "0", "no", "off"):
+        raise ValueError
+    return False
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _expected(kind: Any) -> str:
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return "one of " + ", ".join(str(member.value) for member in kind)
+    return {bool: "true or false", int: "a whole number", float: "a finite number of seconds"}.get(kind, "text")

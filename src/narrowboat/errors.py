@@ -1,0 +1,156 @@
+"""Every error that Narrowboat raises, on one screen.
+
+Catch the root to catch all of them; catch a branch to act on it. Each error says what was tried, what was found and
+what to do next, knows whether trying the same call again can help (`retryable`) and which backend met it (`backend`).
+A client library's own error is kept as the cause, with secrets removed.
+
+    NarrowboatError
+    ├── ConfigurationError (ValueError)   a URL, an option or an installation that cannot work
+    ├── InvalidArgument    (ValueError)   an argument outside what is allowed; nothing was sent
+    │   └── Conflict                      what is asked disagrees with what is stored or held under that name
+    ├── Unsupported                       the backend does not claim this; nothing was sent
+    ├── Closed                            used after close(), or closed while waiting
+    ├── Unavailable                       the backend did not answer, or not in time                    (retryable)
+    ├── AccessDenied                      the backend refused this user
+    ├── NotFound                          no such queue, topic or subscription, and `?declare=never`
+    ├── LockError
+    │   ├── LockTimeout    (TimeoutError) the wait ended without the lock; nothing is held              (retryable)
+    │   ├── LeaseLost                     the lock is, or may be, no longer ours; see `reason`
+    │   └── AlreadyHeld                   this thread or task holds that name and would wait for itself
+    └── BrokerError
+        ├── PublishFailed                 refused: it will never be delivered
+        ├── PublishUnknown                no answer: it may be delivered; repeat with the same id       (retryable)
+        ├── SettleUnknown                 no answer: it may be settled; it may come back                (retryable)
+        ├── StaleDelivery                 the delivery is no longer ours; nothing was settled
+        └── RequestTimeout (TimeoutError) no reply in time; a late one is dropped                       (retryable)
+"""
+
+from __future__ import annotations
+
+import enum
+
+
+class Reason(enum.Enum):
+    """Why a lease ended other than by being released in time."""
+
+    EXPIRED = "expired"  #: it was not renewed before the deadline on the holder's own clock
+    TAKEN = "taken"  #: the backend answered that somebody else holds it, or nobody does
+    SESSION_ENDED = "session ended"  #: the session that carried it is gone
+    EVICTED = "evicted"  #: somebody evicted this holder
+    PAUSED = "paused"  #: this process stood still for longer than the lease
+    FORKED = "forked"  #: this is a forked child; the parent is the holder
+    CLOSED = "closed"  #: the provider was closed
+    RELEASED = "released"  #: it was released, and then used again
+
+
+class NarrowboatError(Exception):
+    """The root. `retryable`: the same call may succeed later. `backend`: the scheme that met it, or None."""
+
+    retryable: bool = False
+    backend: str | None = None
+
+    def __init__(self, message: str, *, backend: str | None = None, retryable: bool | None = None) -> None:
+        super().__init__(message)
+        if backend is not None:
+            self.backend = backend
+        if retryable is not None:
+            self.retryable = retryable
+
+
+class ConfigurationError(NarrowboatError, ValueError):
+    """A URL, an option or an installation that cannot work, found before anything was sent."""
+
+
+class InvalidArgument(NarrowboatError, ValueError):
+    """An argument outside what is allowed. Nothing was sent."""
+
+
+class Conflict(InvalidArgument):
+    """What is asked disagrees with what is stored or held under that name. Nothing was changed."""
+
+
+class Unsupported(NarrowboatError):
+    """The backend does not claim this. Nothing was sent."""
+
+
+class Closed(NarrowboatError):
+    """Used after `close()`, or closed while waiting. Nothing is held or waited for any more."""
+
+
+class Unavailable(NarrowboatError):
+    """The backend could not be reached or did not answer in time. What was asked may or may not have happened."""
+
+    retryable = True
+
+
+class AccessDenied(NarrowboatError):
+    """The backend refused this user or password, or the user has no right to this operation."""
+
+
+class NotFound(NarrowboatError):
+    """No such queue, topic or subscription, where the URL says `?declare=never`."""
+
+
+class LockError(NarrowboatError):
+    """The branch of all errors that are about a lock. `name` is the lock's."""
+
+    def __init__(self, message: str, *, name: str, backend: str | None = None) -> None:
+        super().__init__(message, backend=backend)
+        self.name = name
+
+
+class LockTimeout(LockError, TimeoutError):
+    """The time to wait was up. Nothing is held and nothing waits."""
+
+    retryable = True
+
+
+class LeaseLost(LockError):
+    """The lock is, or may be, no longer ours. `reason` says why, `token` which generation it was."""
+
+    def __init__(
+        self, message: str, *, name: str, reason: Reason, token: int | None = None, backend: str | None = None
+    ) -> None:
+        super().__init__(message, name=name, backend=backend)
+        self.reason = reason
+        self.token = token
+
+
+class AlreadyHeld(LockError):
+    """This thread or task already holds that name and would wait for itself. Its possession is untouched."""
+
+
+class BrokerError(NarrowboatError):
+    """The branch of all errors that are about messages."""
+
+    def __init__(
+        self, message: str, *, id: str | None = None, backend: str | None = None, retryable: bool | None = None
+    ) -> None:
+        super().__init__(message, backend=backend, retryable=retryable)
+        self.id = id
+
+
+class PublishFailed(BrokerError):
+    """The message `id` was refused. It will never be delivered."""
+
+
+class PublishUnknown(BrokerError):
+    """No answer: the message `id` may be delivered. Repeating with the same id is safe where `dedup` is claimed."""
+
+    retryable = True
+
+
+class SettleUnknown(BrokerError):
+    """No answer: the message may be settled, or may come back."""
+
+    retryable = True
+
+
+class StaleDelivery(BrokerError):
+    """The delivery is no longer ours. Nothing was settled, and the copy that somebody else holds was not touched."""
+
+
+class RequestTimeout(BrokerError, TimeoutError):
+    """No reply in time. A late one is dropped."""
+
+    retryable = True

@@ -1,0 +1,73 @@
+"""From a scheme to the backend that serves it, by entry point.
+
+Built-in backends are found in the same way as anybody's: entry points in the groups `narrowboat.locks` and
+`narrowboat.brokers`, named by URL scheme. Listing what there is imports nothing; a scheme whose extra is missing says
+which command installs it. This file knows no scheme by name.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from narrowboat.contract.backend import BrokerBackend, LockBackend
+from narrowboat.dsn import unknown
+from narrowboat.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+LOCKS = "narrowboat.locks"
+BROKERS = "narrowboat.brokers"
+
+Backend = TypeVar("Backend", LockBackend, BrokerBackend)
+
+_found: dict[str, dict[str, EntryPoint]] = {}
+_loaded: dict[tuple[str, str], object] = {}
+
+
+def schemes(group: str) -> list[str]:
+    """Every scheme that an installed distribution registers in `group`, sorted."""
+    return sorted(_entry_points(group))
+
+
+def lock_backend(scheme: str) -> LockBackend:
+    """The lock backend for `scheme`; `ConfigurationError` says the near miss, or what to install."""
+    return _load(LOCKS, scheme, LockBackend)
+
+
+def broker_backend(scheme: str) -> BrokerBackend:
+    """The message backend for `scheme`; `ConfigurationError` says the near miss, or what to install."""
+    return _load(BROKERS, scheme, BrokerBackend)
+
+
+def _entry_points(group: str) -> dict[str, EntryPoint]:
+    if group not in _found:
+        from importlib.metadata import entry_points  # slow to import, and only needed once somebody asks for a scheme
+
+        _found[group] = {point.name: point for point in entry_points(group=group)}
+    return _found[group]
+
+
+def _load(group: str, scheme: str, kind: type[Backend]) -> Backend:
+    loaded = _loaded.get((group, scheme))
+    if isinstance(loaded, kind):
+        return loaded
+    points = _entry_points(group)
+    if scheme not in points:
+        other = BROKERS if group == LOCKS else LOCKS
+        elsewhere = f" {scheme}:// is known for {other.partition('.')[2]} only." if scheme in _entry_points(other) else ""
+        raise ConfigurationError(unknown("scheme", scheme, sorted(points), of=group) + elsewhere)
+    point = points[scheme]
+    try:
+        backend = point.load()
+    except ImportError as error:
+        distribution = point.dist.name if point.dist else "its distribution"
+        extras = f"[{point.extras[0]}]" if point.extras else ""
+        raise ConfigurationError(
+            f"{scheme}:// needs {error.name or 'a module'}, which is not installed: pip install '{distribution}{extras}'",
+            backend=scheme,
+        ) from error
+    if not isinstance(backend, kind):
+        raise ConfigurationError(f"the entry point {group}:{scheme} gives {type(backend).__name__}, not {kind.__name__}")
+    _loaded[(group, scheme)] = backend
+    return backend

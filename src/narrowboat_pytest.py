@@ -1,0 +1,1 @@
+"""The pytest options of the conformance kit."""
