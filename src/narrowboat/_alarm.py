@@ -1,0 +1,52 @@
+"""One thread that calls back in time: for the renewal of leases, and for the extension of deliveries.
+
+`tick` looks at the clock, does what is due without ever blocking (driver calls are submitted to a lane), and returns
+the time at which it wants to be called again. `ring` makes it look at once. The thread starts with the first `ring` and
+ends with `close`. `late` tells a tick how long after its time it was called: after a pause of the whole process
+(SIGSTOP, a suspended machine) that is how the process learns that it stood still.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+
+from narrowboat._runtime import BlockingSignal
+from narrowboat.clock import Clock
+
+
+class Alarm:
+    """See the module's text. `tick` gets the seconds by which it is late and returns when it is due again."""
+
+    def __init__(self, name: str, clock: Clock, tick: Callable[[float], float]) -> None:
+        self._name = name
+        self._clock = clock
+        self._tick = tick
+        self._signal = BlockingSignal()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self.due = math.inf  #: when the next tick is due; what is late by this clock has not been looked at yet
+        clock.watch(self._signal.set)
+
+    def ring(self) -> None:
+        """Tick now. From any thread; never blocks."""
+        if self._thread is None or not self._thread.is_alive():  # an interrupt can strike before it is started
+            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            self._thread.start()
+        self._signal.set()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closed = True
+        self._signal.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._closed:
+            late = max(0.0, self._clock() - self.due)
+            self.due = self._tick(late)
+            left = self.due - self._clock()
+            if left > 0:
+                self._signal.take(None if left == math.inf else self._clock.real(left))

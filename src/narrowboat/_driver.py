@@ -1,0 +1,148 @@
+"""The driver behind a face: made from the URL at the first call, and again after a fork.
+
+Everything that can be refused is refused here before anything is sent: the scheme, the options, the demands of
+`require`. The driver itself is opened by whoever calls first, so that making a face needs no server. In a forked child
+the parent's driver is dropped unclosed (its sockets and files are the parent's) and the next call opens a new one.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, Protocol, TypeVar
+
+from narrowboat.capabilities import Capabilities, check_required
+from narrowboat.clock import Clock, SystemClock
+from narrowboat.contract.backend import BrokerBackend, Context, LockBackend
+from narrowboat.dsn import Url, convert, parse_options
+from narrowboat.errors import Closed, ConfigurationError, InvalidArgument
+
+#: What the core takes from a URL's query itself.
+CORE_OPTIONS = frozenset({"require", "timeout"})
+#: Seconds that one driver call may block. Shorter breaks on a busy server, longer delays the news that it is gone.
+TIMEOUT = 5.0
+
+D = TypeVar("D", bound="Closable")
+
+
+class Closable(Protocol):
+    """What every driver has."""
+
+    capabilities: Any
+
+    def close(self) -> None:
+        """Give back what it has."""
+        ...
+
+
+class Plan(Generic[D]):
+    """A parsed URL with its backend, options and claims: everything but the connection. Makes no I/O."""
+
+    def __init__(
+        self,
+        find: Callable[[str], Any],
+        variable: str,
+        url: str | None,
+        require: str | Mapping[str, object] | None,
+        clock: Clock | None,
+        wrap: Callable[[D], D] | None,
+        options: Mapping[str, object],
+    ) -> None:
+        if url is None:
+            url = os.environ.get(variable)
+            if not url:
+                raise ConfigurationError(f"no URL was given and {variable} is not set")
+        self.url = Url.parse(url)
+        self.clock: Clock = clock if clock is not None else SystemClock()
+        backend: LockBackend | BrokerBackend = find(self.url.scheme)
+        given = dict(options)
+        timeout = given.pop("timeout", self.url.query.get("timeout", TIMEOUT))
+        self.timeout = float(convert("timeout", timeout, float, backend=self.url.scheme))  # type: ignore[arg-type]  # a float, by its hint
+        if self.timeout <= 0:
+            raise ConfigurationError(f"option timeout={self.timeout:g}: expected more than 0 seconds", backend=self.url.scheme)
+        parsed = parse_options(self.url, backend.options, given, core=CORE_OPTIONS)
+        self.capabilities: Any = backend.capabilities(self.url, parsed)
+        for demand in (self.url.query.get("require"), require):
+            check_required(self.capabilities, demand, backend=self.url.scheme)
+        context = Context(clock=self.clock, timeout=self.timeout, watch=self.clock.watch)
+
+        def make() -> D:
+            driver: Any = backend.open(self.url, parsed, context)
+            return driver if wrap is None else wrap(driver)
+
+        self.make = make
+
+
+class Driver(Generic[D]):
+    """The one driver of a face: `get()` opens it at the first call."""
+
+    def __init__(self, plan: Plan[D]) -> None:
+        self._plan = plan
+        self._lock = threading.Lock()
+        self._driver: D | None = None
+        self.closed = False
+
+    def get(self) -> D:
+        """The driver, opened if it is not yet; `Closed` after `close`."""
+        driver = self._driver
+        if driver is not None and not self.closed:
+            return driver
+        with self._lock:
+            if self.closed:
+                raise Closed(f"{self._plan.url.scheme}: used after close()", backend=self._plan.url.scheme)
+            if self._driver is None:
+                self._driver = self._plan.make()
+            return self._driver
+
+    def close(self) -> None:
+        """Close it if it was ever opened."""
+        with self._lock:
+            self.closed = True
+            driver, self._driver = self._driver, None
+        if driver is not None:
+            driver.close()
+
+    def forget(self) -> None:
+        """Drop it unclosed: this is a forked child, and it is the parent's."""
+        self._lock = threading.Lock()
+        self._driver = None
+
+
+class Forkable(Protocol):
+    """What has to know that it woke up in a forked child."""
+
+    def forked(self) -> None:
+        """Replace every lock, lane and queue; drop the driver; lose every possession."""
+        ...
+
+
+_living: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def watch_forks(face: Forkable) -> None:
+    """Call `face.forked()` in every child that is forked while it lives."""
+    _living.add(face)
+
+
+def _after_fork_in_child() -> None:
+    for face in list(_living):
+        face.forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def seconds(what: str, value: object, *, low: float, high: float, allowed: str) -> float:
+    """`value`, a number of seconds or a `timedelta`, within `low` and `high`; `InvalidArgument` says what is allowed."""
+    total = getattr(value, "total_seconds", None)
+    number = total() if total is not None else value
+    if isinstance(number, bool) or not isinstance(number, (int, float)):
+        raise InvalidArgument(
+            f"{what}={value!r}: expected seconds as a number or a timedelta ({allowed}), got {type(value).__name__}"
+        )
+    if not low <= number <= high:  # also false for NaN
+        raise InvalidArgument(f"{what}={value!r}: allowed is {allowed}")
+    return float(number)

@@ -1,0 +1,252 @@
+"""A lane carries one driver call at a time, and gathers the callers that arrive meanwhile into the next one.
+
+It belongs to the face over a driver, because any number of threads and event loops share that driver. A lone caller runs
+in its own thread under the lane's turn: no hand-over, the bare driver's speed. Whoever finds the turn taken leaves the
+call to the lane's thread, which executes all that has gathered as one batch (group commit). No caller ever carries
+another's call, so a KeyboardInterrupt hits only its own.
+
+What it does not do: wait for anything but the driver, try again what must not be repeated, or know what a call means.
+
+Interrupts. A KeyboardInterrupt can strike in the main thread after every call and on every jump backwards, nowhere
+else (CPython checks for signals only there). The turn is therefore taken by one atomic `dict.setdefault` with a mark of
+the caller's own, and given back by a `del` that no call precedes: whichever point is hit, the turn is either not ours
+or given back.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from narrowboat.errors import Closed
+
+
+class Op(NamedTuple):
+    """One kind of driver call: many items in, one result for each out, in order."""
+
+    name: str
+    perform: Callable[[Sequence[Any]], list[Any]]
+    repeatable: bool  #: a failed exchange may be tried again, member by member
+    distinct: Callable[[Any], object] | None = None  #: no batch holds two items for which this is equal
+
+
+#: The states of a call. Only the lane's mutex moves a call between QUEUED, RUNNING and LEFT.
+NEW, QUEUED, RUNNING, DONE, LEFT = range(5)
+
+
+class Call:
+    """One caller's items on their way through a lane. `results` holds one value or error for each item when done."""
+
+    __slots__ = ("items", "left", "op", "results", "sink", "state", "undo")
+
+    def __init__(
+        self,
+        op: Op,
+        items: Sequence[Any],
+        *,
+        undo: Callable[[Call], None] | None = None,
+        sink: Callable[[Call], None] | None = None,
+    ) -> None:
+        self.op = op
+        self.items = items
+        self.undo = undo  #: run on the lane's thread when it is done and its caller has left; must not block
+        self.sink = sink  #: told on the lane's thread when it is done; must not block
+        self.results: list[Any] = []
+        self.state = NEW
+        self.left = False
+
+
+def perform(op: Op, items: Sequence[Any]) -> list[Any]:
+    """Do it, in as many exchanges as `distinct` asks for. A failed exchange is each member's error.
+
+    Where repeating is safe, the members of a failed batch are tried again one by one, so that one poisonous member
+    does not fail the others.
+    """
+    if len(items) == 1:
+        return _exchange(op, items)
+    results: list[Any] = [None] * len(items)
+    for indices in _rounds(op, items):
+        answers = _exchange(op, [items[index] for index in indices])
+        if op.repeatable and len(indices) > 1 and all(isinstance(answer, Exception) for answer in answers):
+            answers = [_exchange(op, [items[index]])[0] for index in indices]
+        for index, answer in zip(indices, answers, strict=True):
+            results[index] = answer
+    return results
+
+
+def _exchange(op: Op, items: Sequence[Any]) -> list[Any]:
+    try:
+        return op.perform(items)
+    except Exception as error:
+        return [error] * len(items)
+
+
+def _rounds(op: Op, items: Sequence[Any]) -> list[list[int]]:
+    """The indices of `items`, split so that no round holds two that `distinct` calls equal; each in order of arrival."""
+    if op.distinct is None:
+        return [list(range(len(items)))]
+    rounds: list[list[int]] = []
+    seen: dict[object, int] = {}
+    for index, item in enumerate(items):
+        key = op.distinct(item)
+        turn = seen.get(key, 0)
+        seen[key] = turn + 1
+        if turn == len(rounds):
+            rounds.append([])
+        rounds[turn].append(index)
+    return rounds
+
+
+class Lane:
+    """One driver call at a time; see the module's text. `name` is its thread's."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._turn: dict[int, object] = {}
+        self._mutex = threading.Lock()
+        self._waiting: deque[Call] = deque()
+        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def run(self, call: Call) -> bool:
+        """Execute `call` in this thread if the lane is free: True. False: somebody has the turn, `submit` it."""
+        turn = self._turn
+        if self._waiting or self._closed:
+            return False
+        try:
+            if turn.setdefault(0, call) is not call:
+                return False
+            call.results = perform(call.op, call.items)
+            call.state = DONE
+            return True
+        finally:
+            # No call may stand between here and the `del`: an interrupt there would leave the turn taken for ever.
+            try:
+                if turn[0] is call:
+                    del turn[0]
+            except KeyError:
+                pass
+            if self._waiting:
+                self._bell.put(None)
+
+    def submit(self, calls: Sequence[Call]) -> None:
+        """Leave `calls` to the lane's thread. Each one's sink is told when it is done."""
+        with self._mutex:
+            if self._closed:
+                for call in calls:
+                    call.state = DONE
+                    call.results = [Closed("the provider is closed")] * len(call.items)
+            else:
+                for call in calls:
+                    call.state = QUEUED
+                self._waiting.extend(calls)
+                # An interrupt can strike between making a thread and starting it: look again each time.
+                if self._thread is None or not self._thread.is_alive():
+                    self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+                    self._thread.start()
+        if calls and calls[0].state is DONE:
+            for call in calls:
+                _tell(call)
+        self._bell.put(None)
+
+    def post(self, op: Op, items: Sequence[Any]) -> None:
+        """Leave `items` to the lane's thread; nobody waits for the answer."""
+        self.submit([Call(op, items)])
+
+    def leave(self, call: Call) -> bool:
+        """The caller of `call` goes. True: it is not under way and never will be; what it did is the caller's to undo.
+
+        False: it is under way; its `undo` runs on the lane's thread once it has returned, never before, so that a
+        withdraw cannot overtake its own attempt.
+        """
+        with self._mutex:
+            if call.state == RUNNING:
+                call.left = True
+                return False
+            if call.state == QUEUED:
+                call.state = LEFT
+            return True
+
+    def close(self, timeout: float) -> bool:
+        """Refuse what comes now, finish what is queued or under way. False: it was still under way after `timeout`."""
+        finished = threading.Event()
+        barrier = Call(_NOTHING, [None], sink=lambda call: finished.set())
+        with self._mutex:
+            if self._closed:
+                return True
+            lone = self._turn.get(0)
+            idle = self._thread is None and lone is None
+        if not idle:
+            self.submit([barrier])
+        with self._mutex:
+            self._closed = True
+        if idle:
+            return True
+        self._bell.put(None)
+        done = finished.wait(timeout)
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout if done else 0)
+        return done
+
+    def _work(self) -> None:
+        while True:
+            self._bell.get()
+            batch = self._next()
+            if batch:
+                self._execute(batch)
+            elif self._closed and not self._waiting:
+                return
+
+    def _next(self) -> list[Call]:
+        """All that has gathered, with the turn taken; empty when there is nothing or somebody else has the turn."""
+        if not self._waiting or self._turn.setdefault(0, self) is not self:
+            return []  # whoever has the turn rings the bell on leaving
+        with self._mutex:
+            batch = [call for call in self._waiting if call.state == QUEUED]
+            self._waiting.clear()
+            for call in batch:
+                call.state = RUNNING
+        if not batch:
+            del self._turn[0]
+        return batch
+
+    def _execute(self, batch: list[Call]) -> None:
+        groups: dict[int, list[Call]] = {}
+        for call in batch:
+            groups.setdefault(id(call.op), []).append(call)
+        try:
+            for calls in groups.values():
+                self._execute_group(calls)
+        finally:
+            del self._turn[0]
+        if self._waiting or self._closed:
+            self._bell.put(None)
+
+    def _execute_group(self, calls: list[Call]) -> None:
+        items = calls[0].items if len(calls) == 1 else [item for call in calls for item in call.items]
+        results = perform(calls[0].op, items)
+        start = 0
+        for call in calls:
+            call.results = results[start : start + len(call.items)]
+            start += len(call.items)
+        with self._mutex:
+            for call in calls:
+                call.state = DONE
+        for call in calls:
+            if not call.left:
+                _tell(call)
+            elif call.undo is not None:
+                call.undo(call)
+
+
+def _tell(call: Call) -> None:
+    if call.sink is not None:
+        call.sink(call)
+
+
+_NOTHING = Op("nothing", list, repeatable=True)

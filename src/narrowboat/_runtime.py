@@ -1,0 +1,133 @@
+"""How one `async def` loop serves both faces: what may wait goes through a runtime.
+
+The loops in `_acquire` and `_consume` are written once and await nothing but a runtime's two methods, `call` (a driver
+call through a lane) and `wait` (for a signal, until a deadline). `Blocking` never suspends, so running a loop is a
+single `send(None)` in the caller's own thread, with no event loop anywhere. The asyncio runtime is in `narrowboat.aio`,
+so that a sync program never imports asyncio.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Protocol, TypeVar
+
+from narrowboat._lane import DONE, Call, Lane, Op
+from narrowboat.clock import Clock
+
+T = TypeVar("T")
+
+
+class Signal(Protocol):
+    """A wish to look again, for one waiter. `set` may come from any thread, often, and is never waited for."""
+
+    def set(self) -> None:
+        """Wake the waiter now, or let its next wait return at once."""
+        ...
+
+
+class Runtime(Protocol):
+    """What the loops may await, and how they leave."""
+
+    clock: Clock
+
+    async def call(self, lane: Lane, call: Call) -> list[Any]:
+        """Send `call` through `lane`: one result or error (as a value) for each item.
+
+        Raises only what struck the caller itself (cancellation, KeyboardInterrupt): then `lane.leave(call, ...)`.
+        """
+        ...
+
+    async def wait(self, signal: Any, deadline: float) -> bool:
+        """Until `signal` is set (True, and it is taken back) or the clock reaches `deadline` (False)."""
+        ...
+
+    def signal(self) -> Any:
+        """A new signal for this caller."""
+        ...
+
+    def undo(self, lane: Lane, op: Op, items: Sequence[Any]) -> None:
+        """Make a call for a caller that is on its way out: done before this returns, or posted where nothing may wait."""
+        ...
+
+    def caller(self) -> object:
+        """The thread or task that calls: an object that can be referred to weakly."""
+        ...
+
+
+def run(loop: Coroutine[Any, Any, T]) -> T:
+    """Run a loop on the blocking runtime, which never suspends."""
+    try:
+        loop.send(None)
+    except StopIteration as stop:
+        value: T = stop.value
+        return value
+    loop.close()
+    raise RuntimeError("a loop awaited something other than its runtime")
+
+
+class BlockingSignal:
+    """One waiter's signal, made of a bare lock: `set` costs a fraction of a microsecond and can be repeated."""
+
+    __slots__ = ("__weakref__", "_lock")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def set(self) -> None:
+        """Wake the waiter now, or let its next wait return at once."""
+        try:
+            self._lock.release()
+        except RuntimeError:
+            pass  # it is set already
+
+    def take(self, timeout: float | None) -> bool:
+        """Wait for it for `timeout` real seconds (None: for as long as it takes), and take it back."""
+        if timeout is None:
+            return self._lock.acquire()
+        return self._lock.acquire(timeout=min(max(timeout, 0.0), threading.TIMEOUT_MAX))
+
+
+class Blocking:
+    """The runtime of the sync face: everything happens in the caller's own thread."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+
+    async def call(self, lane: Lane, call: Call) -> list[Any]:
+        """In this thread where the lane is free, otherwise by the lane's thread; blocks meanwhile."""
+        if not lane.run(call):
+            ready = BlockingSignal()
+            call.sink = _setter(ready)
+            lane.submit([call])
+            while call.state != DONE:
+                ready.take(None)
+        return call.results
+
+    async def wait(self, signal: BlockingSignal, deadline: float) -> bool:
+        """Blocks."""
+        while True:
+            left = deadline - self.clock()
+            if left <= 0:
+                return signal.take(0)
+            if signal.take(self.clock.real(left)):
+                return True
+
+    def signal(self) -> BlockingSignal:
+        """A new signal for this thread."""
+        signal = BlockingSignal()
+        self.clock.watch(signal.set)
+        return signal
+
+    def undo(self, lane: Lane, op: Op, items: Sequence[Any]) -> None:
+        """Done before this returns, so that a program that ends on Ctrl-C leaves nothing behind."""
+        run(self.call(lane, Call(op, items)))
+
+    def caller(self) -> object:
+        """The thread."""
+        return threading.current_thread()
+
+
+def _setter(signal: BlockingSignal) -> Callable[[Call], None]:
+    return lambda call: signal.set()

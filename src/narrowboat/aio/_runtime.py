@@ -1,0 +1,151 @@
+"""The asyncio runtime: one tick's calls of a loop go to the lane together, and their answers come back together.
+
+No driver call ever runs on an event loop, and no waiter parks a thread: a lane has one thread, whatever the number of
+tasks. What is delivered into a loop that has been closed meanwhile is dropped, and undone if it was a possession.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from narrowboat._lane import Call, Lane, Op
+from narrowboat.clock import Clock
+
+
+class AsyncSignal:
+    """One task's signal. `set` may come from any thread."""
+
+    __slots__ = ("__weakref__", "_future", "_loop", "_set")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._set = False
+        self._future: asyncio.Future[None] | None = None
+
+    def set(self) -> None:
+        """Wake the task, or let its next wait return at once."""
+        try:
+            self._loop.call_soon_threadsafe(self._fire)
+        except RuntimeError:
+            pass  # the loop is closed, and with it whoever waited
+
+    def _fire(self) -> None:
+        self._set = True
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)
+
+    async def take(self, timeout: float | None) -> bool:
+        """Wait for it for `timeout` real seconds (None: for as long as it takes), and take it back."""
+        if not self._set and (timeout is None or timeout > 0):
+            self._future = self._loop.create_future()
+            timer = None if timeout is None else self._loop.call_later(timeout, _finish, self._future)
+            try:
+                await self._future
+            finally:
+                self._future = None
+                if timer is not None:
+                    timer.cancel()
+        was, self._set = self._set, False
+        return was
+
+
+def _finish(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+class _Gate:
+    """Between one loop and the lanes: gathers a tick's calls on the way in and a batch's answers on the way out."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._leaving: dict[Lane, list[Call]] = {}
+        self._arrived: deque[Call] = deque()
+        self._called = False
+        self.waiting: dict[Call, asyncio.Future[None]] = {}
+
+    def send(self, lane: Lane, call: Call) -> asyncio.Future[None]:
+        future: asyncio.Future[None] = self._loop.create_future()
+        call.sink = self._arrive
+        self.waiting[call] = future
+        calls = self._leaving.get(lane)
+        if calls is None:
+            self._leaving[lane] = [call]
+            self._loop.call_soon(self._flush, lane)
+        else:
+            calls.append(call)
+        return future
+
+    def _flush(self, lane: Lane) -> None:
+        calls = [call for call in self._leaving.pop(lane) if call in self.waiting]
+        if calls:
+            lane.submit(calls)
+
+    def _arrive(self, call: Call) -> None:  # on a lane's thread
+        self._arrived.append(call)
+        if self._called:
+            return  # set before the loop drains, so that what was appended before this look is drained
+        self._called = True
+        try:
+            self._loop.call_soon_threadsafe(self._deliver)
+        except RuntimeError:  # the loop is closed: nobody will ever look
+            while self._arrived:
+                orphan = self._arrived.popleft()
+                if orphan.undo is not None:
+                    orphan.undo(orphan)
+
+    def _deliver(self) -> None:
+        self._called = False
+        while self._arrived:
+            call = self._arrived.popleft()
+            future = self.waiting.pop(call, None)
+            if future is not None and not future.done():
+                future.set_result(None)
+
+
+class Asyncio:
+    """The runtime of the asyncio face, for any number of loops."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self._gates: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Gate] = weakref.WeakKeyDictionary()
+
+    async def call(self, lane: Lane, call: Call) -> list[Any]:
+        """Together with what this loop sends in the same tick; suspends the task."""
+        loop = asyncio.get_running_loop()
+        gate = self._gates.get(loop)
+        if gate is None:
+            gate = self._gates[loop] = _Gate(loop)
+        future = gate.send(lane, call)
+        try:
+            await future
+        finally:
+            gate.waiting.pop(call, None)
+        return call.results
+
+    async def wait(self, signal: AsyncSignal, deadline: float) -> bool:
+        """Suspends the task."""
+        while True:
+            left = deadline - self.clock()
+            if left <= 0:
+                return await signal.take(0)
+            if await signal.take(self.clock.real(min(left, 86400.0))):
+                return True
+
+    def signal(self) -> AsyncSignal:
+        """A new signal for this task."""
+        signal = AsyncSignal(asyncio.get_running_loop())
+        self.clock.watch(signal.set)
+        return signal
+
+    def undo(self, lane: Lane, op: Op, items: Sequence[Any]) -> None:
+        """Posted: a task that is being cancelled must not wait, or a second cancellation would stop it."""
+        lane.post(op, items)
+
+    def caller(self) -> object:
+        """The task."""
+        return asyncio.current_task()
