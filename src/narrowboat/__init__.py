@@ -1,0 +1,79 @@
+"""Distributed locks and message queues behind one URL.
+
+A service asks for `narrowboat.locks(url)` and `narrowboat.broker(url)`; the URL says which backend that is. The asyncio
+twins of everything are in `narrowboat.aio`, loaded on first use.
+
+    >>> import narrowboat
+    >>> with narrowboat.locks("memory://doc") as locks, locks.lock("invoice:42", ttl=30) as held:
+    ...     held.name
+    'invoice:42'
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from narrowboat.errors import (
+    AccessDenied,
+    AlreadyHeld,
+    BrokerError,
+    Closed,
+    ConfigurationError,
+    Conflict,
+    InvalidArgument,
+    LeaseLost,
+    LockError,
+    LockTimeout,
+    NarrowboatError,
+    NotFound,
+    PublishFailed,
+    PublishUnknown,
+    Reason,
+    RequestTimeout,
+    SettleUnknown,
+    StaleDelivery,
+    Unavailable,
+    Unsupported,
+)
+from narrowboat.locking import Held, Lock, Locks, locks
+
+if TYPE_CHECKING:
+    from narrowboat import aio
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AccessDenied",
+    "AlreadyHeld",
+    "BrokerError",
+    "Closed",
+    "ConfigurationError",
+    "Conflict",
+    "Held",
+    "InvalidArgument",
+    "LeaseLost",
+    "Lock",
+    "LockError",
+    "LockTimeout",
+    "Locks",
+    "NarrowboatError",
+    "NotFound",
+    "PublishFailed",
+    "PublishUnknown",
+    "Reason",
+    "RequestTimeout",
+    "SettleUnknown",
+    "StaleDelivery",
+    "Unavailable",
+    "Unsupported",
+    "aio",
+    "locks",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name == "aio":  # asyncio costs as much to import as all the rest: only programs that use it pay
+        import narrowboat.aio
+
+        return narrowboat.aio
+    raise AttributeError(f"module 'narrowboat' has no attribute {name!r}")

@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
-from narrowboat.capabilities import Capabilities, check_required
+from narrowboat.capabilities import check_required
 from narrowboat.clock import Clock, SystemClock
 from narrowboat.contract.backend import BrokerBackend, Context, LockBackend
 from narrowboat.dsn import Url, convert, parse_options

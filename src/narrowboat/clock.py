@@ -88,7 +88,7 @@ class ManualClock:
         """Call `callback` after each `advance`, for as long as its object lives."""
         reference: Callable[[], Callable[[], None] | None]
         if hasattr(callback, "__self__"):
-            reference = weakref.WeakMethod(callback)  # type: ignore[arg-type]  # a bound method, by the line above
+            reference = weakref.WeakMethod(callback)
         else:
             reference = lambda: callback  # noqa: E731  # a strong reference in the shape of a weak one
         with self._lock:

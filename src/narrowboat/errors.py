@@ -117,7 +117,7 @@ class LeaseLost(LockError):
 
 
 class AlreadyHeld(LockError):
-    """This thread or task already holds that name and would wait for itself. Its possession is untouched."""
+    """The calling thread or task already holds that name and would wait for itself. Its possession is untouched."""
 
 
 class BrokerError(NarrowboatError):

@@ -1,0 +1,13 @@
+"""The same nouns for asyncio: `async with`, `await` and `async for` where the sync face blocks.
+
+    locks = narrowboat.aio.locks("redis://localhost/0")
+    async with locks.lock("invoice:42", ttl=30) as held:
+        await save(invoice, fence=held.token)
+
+Names and signatures are those of `narrowboat`, and the loops behind both are the same (`_acquire`, `_consume`). No waiter
+parks a thread and no driver call runs on the event loop. One face may be used from several loops.
+"""
+
+from narrowboat.aio.locking import Held, Lock, Locks, locks
+
+__all__ = ["Held", "Lock", "Locks", "locks"]

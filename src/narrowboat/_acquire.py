@@ -1,0 +1,337 @@
+"""The loops that wait for a lock, release it and wait for its loss: once for both faces.
+
+They await nothing but the runtime's `call` and `wait` (see `_runtime`), so that the sync face runs them without
+suspending. Every way out of an acquire without a grant withdraws its owner, whatever the reason: time-out, error,
+cancellation, KeyboardInterrupt. A grant that arrives for a caller that has left is withdrawn as well.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from narrowboat import events
+from narrowboat._lane import Call
+from narrowboat._lease import Possession, State
+from narrowboat._runtime import Runtime
+from narrowboat.contract.locks import Busy, Grant, LockProvider, Released, Request
+from narrowboat.errors import AlreadyHeld, Closed, LeaseLost, LockTimeout, NarrowboatError, Reason
+
+if TYPE_CHECKING:
+    from narrowboat._locks import LockCore, Terms
+
+H = TypeVar("H", bound=Possession)
+T = TypeVar("T")
+
+#: Seconds before an attempt of unknown outcome is repeated, at first and at most.
+RETRY, RETRY_MAX = 0.01, 0.5
+
+
+class Acquisition(Generic[H]):
+    """One acquire under way: its owner, its place in the lane, and how to undo it from wherever it is left."""
+
+    __slots__ = ("call", "core", "held", "make", "nested", "over", "request", "runtime", "signal", "terms", "timeout")
+
+    def __init__(
+        self,
+        core: LockCore,
+        runtime: Runtime,
+        terms: Terms,
+        timeout: float | None,
+        make: Callable[[LockCore, Grant, float, bool, object], H],
+    ) -> None:
+        self.core = core
+        self.runtime = runtime
+        self.terms = terms
+        self.timeout = timeout
+        self.make = make
+        self.signal = runtime.signal()
+        wait = timeout is None or timeout > 0
+        owner = os.urandom(16).hex()  # made once for each acquire: what makes a repeated attempt harmless
+        self.request = Request(terms.name, owner, terms.ttl, terms.mode, terms.limit, wait, self.signal.set, terms.label)
+        self.call: Call | None = None
+        self.held: H | None = None
+        self.nested = False
+        self.over = False  # undone: there is nothing left to abandon
+
+    async def run(self, *, trying: bool = False) -> H | None:
+        """The possession; None only for a try that found it busy. Raises `LockTimeout` otherwise."""
+        core = self.core
+        core.check_open()
+        caller = self.runtime.caller()
+        begun = core.clock()
+        error: BaseException | None = None
+        try:
+            if self._nest(caller, trying):
+                return self.held
+            core.waiting.add(self)
+            await self._loop(caller, begun, trying)
+            if core.listeners:
+                self._tell(begun)
+            return self.held
+        except Exception as failure:
+            error = failure
+            await self._undo()
+            raise
+        except BaseException as failure:
+            error = failure
+            self.abandon()
+            raise
+        finally:
+            core.waiting.discard(self)
+            if core.closed:
+                core.left()
+            if error is not None and core.listeners:
+                waited = core.clock() - begun
+                events.emit(core.listeners, events.NotAcquired(core.backend, self.terms.name, waited, error))
+
+    def _nest(self, caller: object, trying: bool) -> bool:
+        """Whether it ends here: this caller holds the name already, and nests in it, or merely tries and cannot."""
+        try:
+            nested: Any = self.core.own(self.terms, caller)
+        except AlreadyHeld:
+            if trying:
+                return True
+            raise
+        if nested is None:
+            return False
+        nested._depth += 1
+        self.nested = True
+        self.held = nested
+        return True
+
+    async def _loop(self, caller: object, begun: float, trying: bool) -> None:
+        core, runtime, clock = self.core, self.runtime, self.core.clock
+        deadline = math.inf if self.timeout is None else begun + self.timeout
+        answered: float | None = None  # when the backend last gave a good answer
+        failures = 0
+        while True:
+            call = self.call = Call(core.ATTEMPT, (self.request,), undo=self._withdraw_late)
+            (answer,) = await runtime.call(core.take, call)
+            if isinstance(answer, tuple) and not isinstance(answer, Busy):
+                self._granted(answer[0], answer[1], caller)
+                return
+            now = clock()
+            if isinstance(answer, Busy):
+                answered, failures = now, 0
+                if trying:
+                    return
+                again = now + answer.retry_after
+            else:
+                failures += 1
+                if not _worth_repeating(answer, failures, answered, now, core.timeout):
+                    raise answer
+                again = now + min(RETRY_MAX, RETRY * 2**failures) * (0.5 + core.random())
+            if core.closed:
+                raise Closed(f"lock {self.terms.name!r}: closed while waiting", backend=core.backend)
+            if now >= deadline:
+                self._time_out(answer)
+            woken = await runtime.wait(self.signal, min(deadline, again))
+            if core.closed:
+                raise Closed(f"lock {self.terms.name!r}: closed while waiting", backend=core.backend)
+            if not woken and clock() >= deadline:
+                self._time_out(answer)
+
+    def _granted(self, sent: float, grant: Grant, caller: object) -> None:
+        core = self.core
+        held = self.make(core, grant, sent, self.terms.renew, caller)
+        if core.clock() >= held._deadline:
+            raise LeaseLost(
+                f"lock {grant.name!r}: the grant took longer to arrive than its lease of {grant.ttl:g} s, so it was undone; "
+                "take a longer ttl, or find out why the backend is this slow",
+                name=grant.name,
+                reason=Reason.EXPIRED,
+                token=grant.token,
+                backend=core.backend,
+            )
+        self.held = held
+        core.note(held, caller)
+        core.renewal.keep(held)
+        if core.closed:  # close() may have looked for possessions just before this one was kept
+            raise Closed(f"lock {grant.name!r}: closed while waiting", backend=core.backend)
+
+    def _time_out(self, answer: object) -> None:
+        after = f"{self.timeout:g} s" if self.timeout else "one try"
+        cause = answer if isinstance(answer, Exception) else None
+        raise LockTimeout(
+            f"lock {self.terms.name!r}: still busy after {after}; nothing is held and nothing waits. "
+            "Wait longer, or see who holds it with holders()",
+            name=self.terms.name,
+            backend=self.core.backend,
+        ) from cause
+
+    def _tell(self, begun: float) -> None:
+        core, held = self.core, self.held
+        waited = core.clock() - begun
+        if held is None:
+            events.emit(core.listeners, events.NotAcquired(core.backend, self.terms.name, waited, None))
+        else:
+            events.emit(core.listeners, events.Acquired(core.backend, held.name, held.token, waited))
+
+    # -- leaving without a grant ----------------------------------------------------------------------------------
+
+    def abandon(self) -> None:
+        """The caller goes, from any point: afterwards the owner neither holds nor waits. Idempotent; never suspends.
+
+        Also after a grant: a KeyboardInterrupt can strike between the grant and the caller's own variable.
+        """
+        if self.over:
+            return
+        self.over = True
+        if self.nested and self.held is not None:
+            self.held._depth -= 1
+            return
+        self._let_go()
+        if self.call is not None and self.core.take.leave(self.call):
+            self.runtime.undo(self.core.free, self.core.WITHDRAW, (self.request,))
+
+    async def _undo(self) -> None:
+        """The same for an error that leaves time: waited for, so that nothing is left when the caller sees the error."""
+        if self.over or self.call is None:
+            return
+        self._let_go()
+        done = False
+        try:
+            await self.runtime.call(self.core.free, Call(self.core.WITHDRAW, (self.request,)))
+            done = self.over = True
+        finally:
+            if not done:
+                self.abandon()
+
+    def _let_go(self) -> None:
+        held = self.held
+        if held is not None:
+            with self.core.mutex:
+                if held._state is State.HELD:
+                    held._state = State.RELEASED
+            self.core.forget(held)
+
+    def _withdraw_late(self, call: Call) -> None:
+        self.core.free.post(self.core.WITHDRAW, (self.request,))
+
+
+def _worth_repeating(answer: object, failures: int, answered: float | None, now: float, timeout: float) -> bool:
+    """Whether an attempt that met an error is made again.
+
+    Repeating is harmless (the owner id is the key), so a lost reply is never the caller's problem. But who never had an
+    answer learns after the second failure that the backend is down, not after a whole operation timeout more.
+    """
+    if not isinstance(answer, NarrowboatError) or not answer.retryable:
+        return False
+    return failures < 2 if answered is None else now - answered < timeout
+
+
+async def release(core: LockCore, runtime: Runtime, held: Possession) -> None:
+    """Free it: the outermost release of a nested one. A second release does nothing; a lost one raises `LeaseLost`."""
+    with core.mutex:
+        if held._state is State.HELD and held._depth > 1:
+            held._depth -= 1
+            return
+    if held._state is State.RELEASED:
+        return
+    if held.lost:
+        raise held.loss()
+    call: Call | None = None
+    try:
+        for failures in (1, 2):
+            call = Call(core.RELEASE, (held._grant,))
+            (answer,) = await runtime.call(core.free, call)
+            if answer is Released.RELEASED or (answer is Released.NOT_HELD and held._unknown and not held.lost):
+                _released(core, held)
+                break
+            if answer is Released.NOT_HELD:
+                core.renewal.lose(held, Reason.TAKEN)
+                raise held.loss()
+            held._unknown = True
+            if not isinstance(answer, NarrowboatError) or not answer.retryable or failures == 2:
+                raise answer
+            await runtime.wait(runtime.signal(), core.clock() + RETRY * (0.5 + core.random()))
+    except Exception:
+        raise
+    except BaseException:
+        # Interrupted or cancelled: nobody shall hold it. Releasing it twice is harmless, the token is compared.
+        _released(core, held)
+        if call is None or core.free.leave(call):
+            runtime.undo(core.free, core.RELEASE, (held._grant,))
+        raise
+    if core.listeners:
+        events.emit(core.listeners, events.Released(core.backend, held.name, held.token))
+
+
+def _released(core: LockCore, held: Possession) -> None:
+    with core.mutex:
+        if held._state is not State.HELD:
+            return
+        held._state = State.RELEASED
+        watchers, held._watchers = held._watchers, None
+    core.forget(held)
+    for watcher in watchers or ():
+        watcher()
+
+
+async def renew(core: LockCore, runtime: Runtime, held: Possession) -> None:
+    """A fresh full lease, now. An error that is not `LeaseLost` means unknown: it is still ours until its deadline."""
+    held.check()
+    (answer,) = await runtime.call(core.free, Call(core.RENEW, (held._grant,)))
+    if isinstance(answer, tuple):
+        core.renewal.renewed(held, answer[0], answer)
+    elif isinstance(answer, LeaseLost):
+        core.renewal.lose(held, answer.reason)
+    else:
+        raise answer
+    held.check()
+
+
+async def wait_lost(core: LockCore, runtime: Runtime, held: Possession, timeout: float | None) -> bool:
+    """Until it is lost (True), released, or the time is up (False)."""
+    ends = math.inf if timeout is None else core.clock() + timeout
+    signal = runtime.signal()
+    if held._watch(signal.set):
+        try:
+            while held._state is State.HELD and core.clock() < ends:
+                await runtime.wait(signal, ends)
+        finally:
+            held._unwatch(signal.set)
+    return held.lost
+
+
+async def ask(core: LockCore, runtime: Runtime, question: Callable[[LockProvider], T]) -> T:
+    """A plain call: holders, evict, ping."""
+    (answer,) = await runtime.call(core.free, Call(core.CALL, (question,)))
+    if isinstance(answer, Exception):
+        raise answer
+    result: T = answer
+    return result
+
+
+async def acquire_all(
+    acquisitions: Sequence[Acquisition[H]], timeout: float | None, undo: Callable[[Sequence[H]], None], *, trying: bool
+) -> list[H] | None:
+    """All or nothing, in the order given; what is left of `timeout` serves each. None: a try that found one busy."""
+    taken: list[H] | None = None
+    try:
+        for acquisition in acquisitions:
+            begun = acquisition.core.clock()
+            acquisition.timeout = timeout
+            if await acquisition.run(trying=trying) is None:
+                return None
+            if timeout is not None:
+                timeout = max(0.0, timeout - (acquisition.core.clock() - begun))
+        taken = [acquisition.held for acquisition in acquisitions if acquisition.held is not None]
+        return taken
+    finally:
+        if taken is None:
+            undo([acquisition.held for acquisition in acquisitions if acquisition.held is not None and not acquisition.over])
+
+
+def drop(core: LockCore, runtime: Runtime, held: Possession) -> None:
+    """Free it without waiting and without raising: for a caller that goes on with an error of its own."""
+    with core.mutex:
+        if held._state is State.HELD and held._depth > 1:
+            held._depth -= 1
+            return
+    if held._state is State.HELD:
+        _released(core, held)
+        runtime.undo(core.free, core.RELEASE, (held._grant,))

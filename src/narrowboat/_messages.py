@@ -1,0 +1,340 @@
+"""What both faces check and build before a message goes anywhere: names, bodies, headers, options.
+
+Everything here happens before any I/O and in the publisher's own thread: what cannot be kept is one `InvalidArgument`
+that says what was given and what is allowed, what the backend does not claim is `Unsupported`, and nothing was sent.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from narrowboat import codecs
+from narrowboat._driver import seconds
+from narrowboat.capabilities import BrokerCapabilities, LeaseNature, Support
+from narrowboat.contract.messages import Address, Kind, Outgoing, Properties
+from narrowboat.dsn import unknown
+from narrowboat.errors import InvalidArgument, Unsupported
+
+T = TypeVar("T")
+
+#: Headers that begin so are ours: a publisher's would be taken for them.
+OURS = "narrowboat-"
+DEAD_REASON, DEAD_ATTEMPTS, DEAD_ORIGIN = "narrowboat-dead-reason", "narrowboat-dead-attempts", "narrowboat-dead-origin"
+#: Endings of names under which backends keep what belongs to a source.
+RESERVED = ("dead", "retry", "delayed")
+#: Longest name, key, id in characters.
+TEXT_MAX = 1000
+#: Longest ttl, idle time or wait in seconds: ten years. What is longer is a mistake in units.
+LONG = 10 * 365 * 86400.0
+
+
+class Dead(NamedTuple):
+    """Why a message is a dead letter."""
+
+    reason: str
+    attempts: int  #: how often it was handed to a handler
+    origin: str  #: the queue or subscription that it comes from
+
+
+@dataclass(frozen=True, slots=True)
+class Outbound(Generic[T]):
+    """One message for `publish_many` that needs more than its data; the fields are `publish`'s arguments."""
+
+    data: T
+    key: str | None = None
+    headers: Mapping[str, str] | None = None
+    delay: Any = 0
+    priority: int = 0
+    ttl: Any = None
+    id: str | None = None
+    correlation_id: str | None = None
+    content_type: str | None = None
+
+
+def check_text(what: str, value: object) -> str:
+    """`value` if it is text of 1 to 1,000 characters without control characters or lone surrogates."""
+    if not isinstance(value, str):
+        raise InvalidArgument(f"{what} {value!r}: expected text, got {type(value).__name__}")
+    if not 1 <= len(value) <= TEXT_MAX:
+        shown = f"{value[:20]!r}... of {len(value)} characters" if value else "''"
+        raise InvalidArgument(f"{what} {shown}: allowed are 1 to {TEXT_MAX} characters")
+    if not value.isprintable():
+        for position, character in enumerate(value):
+            if unicodedata.category(character) in ("Cc", "Cs"):
+                raise InvalidArgument(
+                    f"{what} {value!r}: character {position} is U+{ord(character):04X}; control characters and lone "
+                    "surrogates are not allowed"
+                )
+    return value
+
+
+def check_source_name(what: str, value: object) -> str:
+    """The name of a queue or topic."""
+    name = check_text(f"{what} name", value)
+    stem, _, ending = name.rpartition(".")
+    if stem and ending in RESERVED:
+        instead = f"; its dead letters are queue({stem!r}).dead_letters()" if ending == "dead" else ""
+        raise InvalidArgument(f"{what} name {name!r}: names that end in .{ending} are reserved{instead}")
+    return name
+
+
+def check_group(value: object) -> str:
+    """The name of a subscription's group."""
+    name = check_text("group name", value)
+    if "." in name:
+        raise InvalidArgument(
+            f"group name {name!r}: no dots, they part the topic from the group; try {name.replace('.', '-')!r}"
+        )
+    if name in RESERVED:
+        raise InvalidArgument(f"group name {name!r}: reserved, take another name")
+    return name
+
+
+def check_count(what: str, value: object, low: int, high: int) -> int:
+    """A whole number."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidArgument(f"{what}={value!r}: expected a whole number from {low} to {high}, got {type(value).__name__}")
+    if not low <= value <= high:
+        raise InvalidArgument(f"{what}={value}: allowed is {low} to {high}")
+    return value
+
+
+def check_flag(what: str, value: object) -> bool:
+    """True or False."""
+    if not isinstance(value, bool):
+        raise InvalidArgument(f"{what}={value!r}: expected True or False")
+    return value
+
+
+def check_wait(what: str, value: object) -> float | None:
+    """Seconds to wait; None for ever."""
+    if value is None:
+        return None
+    return seconds(what, value, low=0.0, high=LONG, allowed="0 or more seconds, or None for ever")
+
+
+def check_start(claims: BrokerCapabilities, backend: str, start: object) -> bool:
+    """Whether a new subscription begins with what its topic still has."""
+    if start not in ("latest", "earliest"):
+        near = unknown("start", start, ["earliest", "latest"]) if isinstance(start, str) else f"start={start!r}"
+        raise InvalidArgument(f"{near} Allowed is 'latest' or 'earliest'")
+    if start == "earliest":
+        demand(claims.replay, backend, "start='earliest'", "replay")
+    return start == "earliest"
+
+
+def demand(support: Support, backend: str, asked: str, claim: str) -> None:
+    """`Unsupported` where the claim is not made."""
+    if support is Support.ABSENT:
+        raise Unsupported(
+            f"{asked}: {backend} does not claim {claim}, so nothing was sent. "
+            f"`narrowboat backends` shows who does; require={claim!r} finds out at the start",
+            backend=backend,
+        )
+
+
+def check_properties(
+    claims: BrokerCapabilities, backend: str, *, max_deliveries: object, lease: object, ordered: object, priorities: object
+) -> Properties:
+    """What a queue or subscription is declared with."""
+    limit = check_count("max_deliveries", max_deliveries, 0, 1000)
+    allowed = f"{claims.lease_min:g} to {claims.lease_max:g} seconds, as a number or a timedelta"
+    kept = seconds("lease", lease, low=claims.lease_min, high=claims.lease_max, allowed=allowed)
+    levels = priorities
+    if levels != 0:
+        levels = check_count("priorities", levels, 0, 1_000_000)
+        demand(claims.priority, backend, f"priorities={levels}", "priority")
+        levels = check_count("priorities", levels, 0, claims.priorities_max)
+    if check_flag("ordered", ordered):
+        demand(claims.order, backend, "ordered=True", "order")
+        if levels:
+            raise InvalidArgument(
+                f"ordered=True with priorities={levels}: an order of its own and priorities exclude each other"
+            )
+    if limit:
+        demand(claims.dead_letters, backend, f"max_deliveries={limit} (0 means never)", "dead_letters")
+    return Properties(lease=kept, max_deliveries=limit, ordered=bool(ordered), priorities=int(levels))  # type: ignore[call-overload]  # 0 or checked
+
+
+def check_extension(claims: BrokerCapabilities, backend: str, value: object) -> float:
+    """Seconds for `extend`."""
+    if claims.lease is not LeaseNature.MESSAGE:
+        raise Unsupported(
+            f"extend: on {backend} a delivery's lease hangs on the {claims.lease.value}, it cannot be extended on its own; "
+            "it is kept for as long as this consumer lives",
+            backend=backend,
+        )
+    allowed = f"{claims.lease_min:g} to {claims.lease_max:g} seconds, as a number or a timedelta"
+    return seconds("seconds", value, low=claims.lease_min, high=claims.lease_max, allowed=allowed)
+
+
+def check_reason(value: object) -> str:
+    """Why a message is rejected: any text; what no header can carry is replaced, and the end is cut."""
+    if not isinstance(value, str) or not value:
+        raise InvalidArgument(f"reason={value!r}: expected text that says why")
+    clean = "".join(" " if unicodedata.category(character) in ("Cc", "Cs") else character for character in value)
+    return clean if len(clean) <= TEXT_MAX else clean[: TEXT_MAX - 3] + "..."
+
+
+def check_headers(headers: object, most: int) -> dict[str, str]:
+    """Text to text, within the backend's limit, none of ours. A copy: the caller's may change afterwards."""
+    if not isinstance(headers, Mapping):
+        raise InvalidArgument(f"headers={headers!r}: expected a mapping of text to text, got {type(headers).__name__}")
+    size = 0
+    for name, value in headers.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            wrong = name if not isinstance(name, str) else value
+            raise InvalidArgument(
+                f"header {name!r}: {value!r}: names and values are text, got {type(wrong).__name__}; write {str(wrong)!r}"
+            )
+        if not name:
+            raise InvalidArgument(f"header '': {value!r}: a name is not empty")
+        if name.lower().startswith(OURS):
+            raise InvalidArgument(f"header {name!r}: names that begin with {OURS!r} are reserved")
+        try:
+            size += len(name.encode()) + len(value.encode())
+        except UnicodeEncodeError as error:
+            raise InvalidArgument(f"header {name!r}: {value!r}: lone surrogates are no text ({error.reason})") from None
+    if size > most:
+        raise InvalidArgument(f"headers of {size} bytes: allowed are {most} bytes, names and values together")
+    return dict(headers)
+
+
+class Envelope(Generic[T]):
+    """Turns data and options into the `Outgoing` of one address, checked. One for each queue or topic object."""
+
+    __slots__ = ("_backend", "_body_max", "_claims", "_codec", "_content_type", "_priorities", "_wall", "to")
+
+    def __init__(
+        self, to: Address, codec: codecs.Codec[T] | None, claims: BrokerCapabilities, backend: str, priorities: int
+    ) -> None:
+        self.to = to
+        self._codec = codec
+        self._content_type = None if codec is None else codec.content_type
+        self._claims = claims
+        self._body_max = claims.body_max
+        self._backend = backend
+        self._priorities = priorities
+        self._wall = time.time  # for people and for ages; nothing is decided by it
+
+    def body(self, data: T) -> bytes:
+        """The bytes of `data`."""
+        codec = self._codec
+        body: Any = data
+        if codec is not None and data is not None:
+            try:
+                body = codec.encode(data)
+            except Exception as error:
+                raise InvalidArgument(
+                    f"{self.to.path!r}: the codec {codec.name!r} cannot encode this {type(data).__name__} "
+                    f"({type(error).__name__}: {error}); nothing was sent"
+                ) from error
+        if type(body) is not bytes:
+            raise InvalidArgument(f"{self.to.path!r}: {_no_bytes(body, codec)}")
+        if len(body) > self._body_max:
+            raise InvalidArgument(
+                f"{self.to.path!r}: a body of {len(body)} bytes; {self._backend} takes up to {self._body_max}. "
+                "Store it elsewhere and send where it is"
+            )
+        return body
+
+    def plain(self, data: T) -> Outgoing:
+        """A message without options."""
+        body, wall = self.body(data), self._wall()
+        return Outgoing(
+            self.to, os.urandom(16).hex(), body, {}, None, wall, 0.0, 0, None, None, self._content_type, None, dedup=False
+        )
+
+    def seal(
+        self,
+        data: T,
+        *,
+        key: str | None,
+        headers: Mapping[str, str] | None,
+        delay: Any,
+        priority: int,
+        ttl: Any,
+        id: str | None,
+        correlation_id: str | None,
+        content_type: str | None,
+        reply_to: Address | None = None,
+    ) -> Outgoing:
+        """A message with options."""
+        claims, backend = self._claims, self._backend
+        if delay != 0:
+            delay = seconds("delay", delay, low=0.0, high=LONG, allowed="0 or more seconds, as a number or a timedelta")
+            demand(claims.delay, backend, f"delay={delay:g}", "delay")
+            if delay > claims.delay_max:
+                raise InvalidArgument(f"delay={delay:g}: {backend} takes up to {claims.delay_max:g} seconds")
+        if priority != 0:
+            self._check_priority(priority)
+        if ttl is not None:
+            ttl = seconds(
+                "ttl", ttl, low=0.0, high=LONG, allowed="more than 0 seconds, as a number or a timedelta; None: no end"
+            )
+            demand(claims.ttl, backend, f"ttl={ttl:g}", "ttl")
+            if ttl <= delay:
+                why = (
+                    f"with delay={delay:g}: it would expire before it could be delivered"
+                    if delay
+                    else "it would expire at once"
+                )
+                raise InvalidArgument(f"ttl={ttl:g} {why}")
+        return Outgoing(
+            self.to,
+            os.urandom(16).hex() if id is None else check_text("id", id),
+            self.body(data),
+            {} if headers is None else check_headers(headers, claims.headers_max),
+            None if key is None else check_text("key", key),
+            self._wall(),
+            float(delay),
+            priority,
+            ttl,
+            None if correlation_id is None else check_text("correlation_id", correlation_id),
+            self._content_type if content_type is None else check_text("content_type", content_type),
+            reply_to,
+            id is not None and claims.dedup is not Support.ABSENT,
+        )
+
+    def outbound(self, item: T | Outbound[T]) -> Outgoing:
+        """One of `publish_many`'s."""
+        if not isinstance(item, Outbound):
+            return self.plain(item)
+        return self.seal(
+            item.data,
+            key=item.key,
+            headers=item.headers,
+            delay=item.delay,
+            priority=item.priority,
+            ttl=item.ttl,
+            id=item.id,
+            correlation_id=item.correlation_id,
+            content_type=item.content_type,
+        )
+
+    def _check_priority(self, priority: object) -> None:
+        check_count("priority", priority, 0, 1_000_000)
+        demand(self._claims.priority, self._backend, f"priority={priority}", "priority")
+        most = self._claims.priorities_max if self.to.kind is Kind.TOPIC else self._priorities
+        if not most:
+            raise InvalidArgument(
+                f"priority={priority}: {self.to.path!r} has no levels; declare it with queue({self.to.name!r}, priorities={priority})"
+            )
+        check_count("priority", priority, 0, most)
+
+
+def _no_bytes(body: object, codec: codecs.Codec[Any] | None) -> str:
+    if codec is not None and body is not None:
+        return f"the codec {codec.name!r} made {type(body).__name__}; a body is bytes"
+    hint = {
+        str: "encode() it, or give the queue codec=narrowboat.codecs.TEXT",
+        bytearray: "pass bytes(...): what may change afterwards cannot be sent",
+        memoryview: "pass bytes(...): what may change afterwards cannot be sent",
+        type(None): "None is no message",
+    }.get(type(body), "give the queue a codec, such as narrowboat.codecs.JSON")
+    return f"a body is bytes, got {type(body).__name__}; {hint}"

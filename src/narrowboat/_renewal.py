@@ -1,0 +1,237 @@
+"""The one renewal engine of a provider: a heap and one thread, one batch for all that is due.
+
+It renews at a third of the ttl, tries again what came back unknown, and notices on its holder's own clock when a lease
+has ended, whether or not a renewal is under way: renewals are submitted to the lane and never waited for here. Leases
+are known by weak reference: a possession that nobody holds any more is not renewed and ends by itself.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+import queue
+import threading
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from narrowboat import events
+from narrowboat._alarm import Alarm
+from narrowboat._lane import Call
+from narrowboat._lease import RENEW_SHARE, Possession, State, Step, deadline, plan, retry_at, why_ended
+from narrowboat.contract.locks import Request
+from narrowboat.errors import LeaseLost, Reason
+
+if TYPE_CHECKING:
+    from narrowboat._locks import LockCore
+
+#: Leases due within this share of the time to the next look are renewed together with those that are due now.
+TOGETHER = 0.05
+
+
+class Renewal:
+    """Keeps the leases of one provider; see the module's text."""
+
+    def __init__(self, core: LockCore) -> None:
+        self._core = core
+        self._mutex = threading.Lock()
+        self._heap: list[tuple[float, int, int, weakref.ref[Possession]]] = []
+        self._limit = 64
+        self._order = itertools.count()
+        self._withdrawals: list[tuple[float, float, Request]] = []
+        self._notifier = Notifier(f"narrowboat-{core.backend}-callbacks")
+        self._alarm = Alarm(f"narrowboat-{core.backend}-renewal", core.clock, self._tick)
+
+    def keep(self, possession: Possession) -> None:
+        """From now on renew it, or only watch over its end where nobody renews it."""
+        when = possession._renew_at if possession._renew_at is not None else possession._deadline
+        self._push(possession, when)
+
+    def lapse(self, possession: Possession) -> None:
+        """Its deadline has passed, and somebody looked before this engine did."""
+        due = self._alarm.due
+        late = self._core.clock() - due if due < math.inf else 0.0
+        self.lose(possession, why_ended(late, possession.ttl))
+
+    def lose(self, possession: Possession, reason: Reason) -> bool:
+        """Mark it lost, once, and tell whoever watches."""
+        core = self._core
+        with core.mutex:
+            if possession._state is not State.HELD:
+                return False
+            possession._reason = reason
+            possession._state = State.LOST
+            watchers, possession._watchers = possession._watchers, None
+        core.forget(possession)
+        if core.listeners:
+            events.emit(core.listeners, events.Lost(core.backend, possession.name, possession.token, reason))
+        for watcher in watchers or ():
+            watcher()
+        return True
+
+    def renewed(self, possession: Possession, sent: float, answer: Any) -> None:
+        """Take in the answer to a renewal that was sent at `sent`."""
+        core = self._core
+        now = core.clock()
+        with core.mutex:
+            possession._under_way = False
+            held = possession._state is State.HELD and now < possession._deadline
+            granted = isinstance(answer, tuple)
+            if held and granted:
+                grant = answer[1]
+                possession._grant = grant
+                possession._deadline = max(possession._deadline, deadline(sent, grant.ttl, core.margin))
+                if possession._renew_at is not None:
+                    possession._renew_at = sent + grant.ttl * RENEW_SHARE
+            elif held and possession._renew_at is not None:
+                possession._renew_at = retry_at(now, possession._deadline, core.random)
+            when = possession._renew_at if possession._renew_at is not None else possession._deadline
+        if isinstance(answer, LeaseLost):
+            self.lose(possession, answer.reason)
+        elif not held:
+            self.lapse(possession)
+            if granted and possession._state is State.LOST:
+                core.free.post(core.RELEASE, [possession._grant])  # we gave up, the server did not: free it now
+        else:
+            if core.listeners:
+                record = (
+                    events.Renewed(core.backend, possession.name, possession.token)
+                    if granted
+                    else events.RenewalFailed(core.backend, possession.name, possession.token, answer)
+                )
+                events.emit(core.listeners, record)
+            self._push(possession, when)
+
+    def withdraw_later(self, request: Request, until: float | None) -> None:
+        """A withdraw failed: try it again, until what it undoes would have ended by itself (`until`, None: from now)."""
+        now = self._core.clock()
+        if until is None:
+            until = now + max(request.ttl, self._core.capabilities.dead_waiter_bound)
+        if now < until and not self._core.closed:
+            with self._mutex:
+                self._withdrawals.append((now + 0.25, until, request))
+            self._alarm.ring()
+
+    def call_back(self, callback: Callable[[], object]) -> None:
+        """Run a user's callback on a thread of its own: one that blocks delays other callbacks, and nothing else."""
+        self._notifier.put(callback)
+
+    def possessions(self) -> list[Possession]:
+        """All that are alive."""
+        with self._mutex:
+            alive = {id(p): p for p in (entry[3]() for entry in self._heap) if p is not None}
+        return list(alive.values())
+
+    def possessions_in_child(self) -> list[Possession]:
+        """The same in a forked child, where the mutex may be held by a thread that does not exist."""
+        return list({id(p): p for p in (entry[3]() for entry in list(self._heap)) if p is not None}.values())
+
+    def close(self, timeout: float) -> None:
+        """End both threads."""
+        self._alarm.close()
+        self._notifier.close(timeout)
+
+    def _push(self, possession: Possession, when: float) -> None:
+        possession._version += 1
+        with self._mutex:
+            heap = self._heap
+            if len(heap) >= self._limit:  # drop what was released: amortised, each entry is looked at about twice
+                heap[:] = [entry for entry in heap if _current(entry)]
+                heapq.heapify(heap)
+                self._limit = max(64, 2 * len(heap))
+            entry = (when, next(self._order), possession._version, possession._ref)
+            heapq.heappush(heap, entry)
+            first = heap[0] is entry
+        if first:
+            self._alarm.ring()
+
+    def _tick(self, late: float) -> float:
+        now = self._core.clock()
+        due: list[Possession] = []
+        with self._mutex:
+            heap = self._heap
+            horizon = now
+            while heap and heap[0][0] <= horizon:
+                entry = heapq.heappop(heap)
+                possession = entry[3]()
+                if possession is not None and possession._version == entry[2] and possession._state is State.HELD:
+                    due.append(possession)
+                    horizon = now + TOGETHER * possession.ttl
+            withdrawals = [entry for entry in self._withdrawals if entry[0] <= now]
+            self._withdrawals = [entry for entry in self._withdrawals if entry[0] > now]
+        self._act(due, now, late)
+        for _, until, request in withdrawals:
+            self._core.withdraw_again(request, until)
+        with self._mutex:
+            times = [heap[0][0]] if heap else []
+            times += [entry[0] for entry in self._withdrawals]
+        return min(times, default=math.inf)
+
+    def _act(self, due: list[Possession], now: float, late: float) -> None:
+        renew = []
+        for possession in due:
+            ahead = max(now, min(possession._renew_at or math.inf, now + TOGETHER * possession.ttl))
+            step, until = plan(ahead, possession._deadline, possession._renew_at, under_way=possession._under_way)
+            if step is Step.EXPIRE and now >= possession._deadline:
+                self.lose(possession, why_ended(late, possession.ttl))
+                continue
+            if step is Step.RENEW:
+                possession._under_way = True
+                renew.append(possession)
+            self._push(possession, until)
+        if renew:
+            call = Call(self._core.RENEW, [possession._grant for possession in renew], sink=_Answers(self, renew))
+            self._core.free.submit([call])
+
+
+class _Answers:
+    """Takes a batch's answers, on the lane's thread."""
+
+    def __init__(self, renewal: Renewal, possessions: list[Possession]) -> None:
+        self._renewal = renewal
+        self._possessions = possessions
+
+    def __call__(self, call: Call) -> None:
+        for possession, answer in zip(self._possessions, call.results, strict=True):
+            sent = answer[0] if isinstance(answer, tuple) else 0.0
+            self._renewal.renewed(possession, sent, answer)
+
+
+class Notifier:
+    """One thread for users' callbacks, started by the first."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._queue: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._mutex = threading.Lock()
+
+    def put(self, callback: Callable[[], object]) -> None:
+        """Run it soon."""
+        with self._mutex:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                self._thread.start()
+        self._queue.put(callback)
+
+    def close(self, timeout: float) -> None:
+        """End the thread, after what is queued, but wait no longer than `timeout` for a callback that blocks."""
+        if self._thread is not None:
+            self._queue.put(None)
+            if self._thread is not threading.current_thread():
+                self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while (callback := self._queue.get()) is not None:
+            try:
+                callback()
+            except Exception:
+                import logging  # only on the way to an error
+
+                logging.getLogger("narrowboat").exception("an on_lost callback raised")
+
+
+def _current(entry: tuple[float, int, int, weakref.ref[Possession]]) -> bool:
+    possession = entry[3]()
+    return possession is not None and possession._version == entry[2] and possession._state is State.HELD

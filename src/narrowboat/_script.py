@@ -1,0 +1,29 @@
+"""The console entry point: `narrowboat`. It loads the command line, or says in one line how to get it.
+
+The command line needs click and rich, which the core does not; so they come with the extra `cli` and are imported here
+and nowhere earlier.
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> int:
+    """Run the command line; the exit code. 2 without the extra `cli`: an installation that cannot work."""
+    try:
+        from narrowboat.cli import run
+    except ImportError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in ("click", "rich"):
+            raise  # a fault of ours, which must not hide behind advice to install something
+        print(
+            f"narrowboat: the command line needs {missing}, which is not installed: pip install 'narrowboat[cli]'",
+            file=sys.stderr,
+        )
+        return 2
+    return run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""What happened, as frozen records, for listeners: logging, metrics and tracing are listeners and nothing else.
+
+Hand listeners over with `narrowboat.locks(url, listeners=[...])` or `narrowboat.broker(url, listeners=[...])`. A listener is
+called with one record, in the thread or task in which it happened, so it must be quick and must not call back into
+Narrowboat. One that raises is reported once by `logging` and changes nothing. Without listeners nothing is recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from narrowboat.errors import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """The root: every record names the backend's scheme."""
+
+    backend: str
+
+
+@dataclass(frozen=True, slots=True)
+class LockEvent(Event):
+    """Of a lock."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Acquired(LockEvent):
+    """A lock was granted after `waited` seconds."""
+
+    token: int
+    waited: float
+
+
+@dataclass(frozen=True, slots=True)
+class NotAcquired(LockEvent):
+    """An acquire ended without the lock after `waited` seconds: busy, timed out, failed, cancelled."""
+
+    waited: float
+    error: BaseException | None
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed(LockEvent):
+    """A lease was started afresh."""
+
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class RenewalFailed(LockEvent):
+    """One renewal met an error whose outcome is unknown; it is tried again until the deadline."""
+
+    token: int
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class Released(LockEvent):
+    """A lock was released."""
+
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lost(LockEvent):
+    """A lease ended before it was released."""
+
+    token: int
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class MessageEvent(Event):
+    """Of a message. `source` is the queue, topic or subscription as the backend names it."""
+
+    source: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Published(MessageEvent):
+    """The broker confirmed a message; `duplicate`: it dropped it as one it already has."""
+
+    duplicate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PublishError(MessageEvent):
+    """A publish failed, or its outcome is unknown."""
+
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered(MessageEvent):
+    """A message was handed out for the `attempt`-th time."""
+
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settled(MessageEvent):
+    """A message was settled: `outcome` is ack, nack or return."""
+
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLettered(MessageEvent):
+    """A message went to the dead letters."""
+
+    reason: str
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Expired(MessageEvent):
+    """A message's ttl ended before it was handed out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stale(MessageEvent):
+    """A settlement or extension found that the delivery is no longer ours."""
+
+
+Listener = Callable[[Any], None]
+
+
+def emit(listeners: Sequence[Listener], event: Event) -> None:
+    """Tell each listener. What one raises is logged and goes no further."""
+    for listener in listeners:
+        try:
+            listener(event)
+        except Exception:
+            import logging  # a third of the start-up time, needed by no program whose listeners work
+
+            logging.getLogger("narrowboat").exception("a listener raised on %s", type(event).__name__)

@@ -1,0 +1,447 @@
+"""Locks in the user's hands: `Locks` for a URL, `Lock` for a name and its terms, `Held` for the possession.
+
+    locks = narrowboat.locks("sqlite:///shop.db")
+    with locks.lock("invoice:42", ttl=30) as held:
+        save(invoice, fence=held.token)
+
+A `Lock` is only a name with its terms: make it, share it, throw it away. What matters is `Held`: it is gained by waiting
+one's turn, renews itself, tells when it is lost and why, and is the only thing that can be released. The asyncio twins of
+all three are in `narrowboat.aio`; the loops behind both are in `_acquire`.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import inspect
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from types import TracebackType
+from typing import Final, Literal, ParamSpec, Protocol, TypeVar
+
+from narrowboat import _acquire, events
+from narrowboat._acquire import Acquisition
+from narrowboat._lease import Possession
+from narrowboat._locks import LockCore, Terms, check_timeout
+from narrowboat._runtime import Blocking, run
+from narrowboat.capabilities import LockCapabilities
+from narrowboat.clock import Clock
+from narrowboat.contract.locks import Grant, Holder, LockProvider
+from narrowboat.errors import InvalidArgument
+
+
+class Named(Protocol):
+    """What has a name to be sorted by."""
+
+    @property
+    def name(self) -> str:
+        """The lock's name."""
+        ...
+
+
+N = TypeVar("N", bound=Named)
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Seconds = float | timedelta
+Mode = Literal["exclusive", "shared"]
+
+
+class Unset(enum.Enum):
+    """The default of an argument for which None means something."""
+
+    UNSET = "the lock's own"
+
+
+UNSET: Final = Unset.UNSET
+
+
+def locks(
+    url: str | None = None,
+    *,
+    require: str | Mapping[str, object] | None = None,
+    clock: Clock | None = None,
+    random: Callable[[], float] | None = None,
+    listeners: Sequence[events.Listener] = (),
+    wrap: Callable[[LockProvider], LockProvider] | None = None,
+    **options: object,
+) -> Locks:
+    """Locks on the backend that `url` names. Connects at the first call, not here.
+
+    Args:
+        url: such as `memory://`, `sqlite:///shop.db`, `redis://host/0?prefix=shop`; None reads NARROWBOAT_LOCKS_URL.
+        require: what the backend must promise, such as `"fencing,survives=power"`; see `narrowboat.capabilities`.
+        clock: for tests; the machine's own unless given.
+        random: for tests; numbers in [0, 1) for jitter.
+        listeners: called with each record of `narrowboat.events`.
+        wrap: puts a layer between the core and the driver; see `narrowboat.layers`.
+        options: the backend's options; they beat the URL's.
+
+    Raises:
+        ConfigurationError: the URL, an option or the installation cannot work.
+        Unsupported: the backend does not promise what is required.
+    """
+    return Locks(LockCore(url, require, clock, random, listeners, wrap, options))
+
+
+class Locks:
+    """All locks behind one URL; safe to share between threads. `close()` it, or use it in a `with`."""
+
+    def __init__(self, core: LockCore) -> None:
+        self._core = core
+        self._runtime = Blocking(core.clock)
+
+    @property
+    def capabilities(self) -> LockCapabilities:
+        """What this backend claims."""
+        return self._core.capabilities
+
+    def lock(
+        self,
+        name: str,
+        *,
+        ttl: Seconds = 30,
+        timeout: Seconds | None = None,
+        mode: Mode = "exclusive",
+        limit: int | None = None,
+        reentrant: bool = False,
+        renew: bool = True,
+        label: str | None = None,
+    ) -> Lock:
+        """A lock by this name. Nothing is sent yet.
+
+        Args:
+            name: any text of 1 to 1,000 characters without control characters.
+            ttl: seconds after which the lock is free if its holder dies.
+            timeout: seconds that `with` and `acquire()` wait; None waits for ever, 0 tries once.
+            mode: "exclusive", or "shared", which excludes only the exclusive.
+            limit: makes it a semaphore of this many permits; all contenders must agree on it.
+            reentrant: the thread that holds it may acquire it again; the outermost release frees it.
+            renew: keep the lease alive in the background until it is released.
+            label: for people, shown by `holders`; host and process id unless given.
+
+        Raises:
+            InvalidArgument: an argument outside what is allowed.
+            Unsupported: the backend does not claim this mode.
+        """
+        terms = Terms(
+            self._core,
+            name,
+            ttl=ttl,
+            timeout=timeout,
+            mode=mode,
+            limit=limit,
+            reentrant=reentrant,
+            renew=renew,
+            label=label,
+        )
+        return Lock(self._core, self._runtime, terms)
+
+    def all(
+        self,
+        *names: str | Lock,
+        ttl: Seconds = 30,
+        timeout: Seconds | None = None,
+        renew: bool = True,
+        label: str | None = None,
+    ) -> AllLocks:
+        """Several locks at once, all or none, always taken in the order of their names, so that two callers never deadlock.
+
+        Args:
+            names: names, for exclusive locks with the other arguments, or `Lock`s with terms of their own.
+            ttl: as for `lock`.
+            timeout: seconds for all of them together.
+            renew: as for `lock`.
+            label: as for `lock`.
+        """
+        made = [
+            name if isinstance(name, Lock) else self.lock(name, ttl=ttl, timeout=timeout, renew=renew, label=label)
+            for name in names
+        ]
+        return AllLocks(self._core, self._runtime, in_order(made), check_timeout(timeout))
+
+    def holders(self, name: str | None = None) -> list[Holder]:
+        """Who holds `name`, oldest first; without a name, every name that is held."""
+        return run(_acquire.ask(self._core, self._runtime, self._core.ask_holders(name)))
+
+    def evict(self, name: str, token: int) -> bool:
+        """Break that generation and no other; its holder finds out at its next renewal. False when it is not there."""
+        return run(_acquire.ask(self._core, self._runtime, self._core.ask_evict(name, token)))
+
+    def ping(self) -> None:
+        """One round trip; raises `Unavailable` or `AccessDenied` when the backend cannot be used."""
+        run(_acquire.ask(self._core, self._runtime, self._core.ask_ping()))
+
+    def close(self) -> None:
+        """Release what is held (reason `closed`), wake who waits (`Closed`), end all threads. Idempotent."""
+        if self._core.begin_close():
+            self._core.finish_close()
+
+    def __enter__(self) -> Locks:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Locks {self._core.url}>"
+
+
+class Held(Possession):
+    """That a lock is ours. `release()` it, or leave the `with` that gave it; see `Possession` for what it tells."""
+
+    __slots__ = ("_runtime",)
+    _runtime: Blocking
+
+    def renew(self) -> None:
+        """Start the lease afresh now, whatever the renewal does; a full ttl is left.
+
+        Raises:
+            LeaseLost: it was lost or released before; it is not revived.
+            Unavailable: unknown whether it was renewed; it is still ours until its deadline.
+        """
+        run(_acquire.renew(self._core, self._runtime, self))
+
+    def release(self) -> None:
+        """Free it and wake who is next. A second release does nothing; so does one inside a `with` that then ends.
+
+        Raises:
+            LeaseLost: it had been lost before; nothing of anybody else's was touched.
+            Unavailable: unknown; it is not renewed any more once the process forgets it, and may be released again.
+        """
+        run(_acquire.release(self._core, self._runtime, self))
+
+    def wait_lost(self, timeout: Seconds | None = None) -> bool:
+        """Wait until it is lost: True; False when it was released, or after `timeout` seconds."""
+        return run(_acquire.wait_lost(self._core, self._runtime, self, check_timeout(timeout)))
+
+    def on_lost(self, callback: Callable[[Held], object]) -> None:
+        """Call `callback(held)` once when it is lost, at once if it is. On a thread kept for that; not on a release."""
+        if not callable(callback) or inspect.iscoroutinefunction(callback):
+            raise InvalidArgument(f"on_lost({callback!r}): expected a plain function of one argument")
+
+        def watcher() -> None:
+            if self.lost:
+                self._core.renewal.call_back(lambda: callback(self))
+
+        if not self._watch(watcher):
+            watcher()
+
+    def __enter__(self) -> Held:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        leave(self.release, error)
+
+
+class Lock:
+    """A name and its terms. Acquire it with `with`, `acquire` or `try_acquire`; safe to share between threads.
+
+    As a decorator it holds the lock during each call of a plain function.
+    """
+
+    def __init__(self, core: LockCore, runtime: Blocking, terms: Terms) -> None:
+        self._core = core
+        self._runtime = runtime
+        self._terms = terms
+        self._entered: dict[int, list[Held]] = {}  # by thread: `with` on a shared lock keeps each thread's own
+
+    @property
+    def name(self) -> str:
+        """The lock's name."""
+        return self._terms.name
+
+    def acquire(self, timeout: Seconds | Unset | None = UNSET) -> Held:
+        """Wait for the lock and take it.
+
+        Args:
+            timeout: seconds; None waits for ever, 0 tries once; the lock's own unless given.
+
+        Raises:
+            LockTimeout: still busy; nothing is held and nothing waits.
+            AlreadyHeld: this thread holds it and would wait for itself.
+            Conflict: its holders disagree on the semaphore's size.
+            Unavailable: the backend cannot be reached; nothing is held once it is back.
+            Closed: the provider was closed meanwhile.
+        """
+        return self._take(self._terms.timeout if timeout is UNSET else check_timeout(timeout))
+
+    def try_acquire(self) -> Held | None:
+        """Take the lock if it is free and nobody waits for it; None when it is busy."""
+        acquisition = self._begin(0.0)
+        try:
+            return run(acquisition.run(trying=True))
+        except BaseException:
+            acquisition.abandon()
+            raise
+
+    def _take(self, timeout: float | None) -> Held:
+        acquisition = self._begin(timeout)
+        try:
+            held = run(acquisition.run())
+            assert held is not None  # only a try gives None
+            return held
+        except BaseException:
+            acquisition.abandon()
+            raise
+
+    def _begin(self, timeout: float | None) -> Acquisition[Held]:
+        return Acquisition(self._core, self._runtime, self._terms, timeout, self._make)
+
+    def _make(self, core: LockCore, grant: Grant, sent: float, renew: bool, caller: object) -> Held:
+        held = Held(core, grant, sent, renew=renew, caller=caller)
+        held._runtime = self._runtime
+        return held
+
+    def __enter__(self) -> Held:
+        acquisition = self._begin(self._terms.timeout)
+        mine = self._entered.setdefault(threading.get_ident(), [])
+        try:
+            held = run(acquisition.run())
+            assert held is not None  # only a try gives None
+            mine.append(held)
+            return held
+        except BaseException:
+            if acquisition.held in mine:
+                mine.remove(acquisition.held)
+            if not mine:
+                self._entered.pop(threading.get_ident(), None)
+            acquisition.abandon()
+            raise
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        mine = self._entered[threading.get_ident()]
+        held = mine.pop()
+        if not mine:
+            del self._entered[threading.get_ident()]
+        leave(held.release, error)
+
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        """Hold the lock during each call of `function`."""
+        if (
+            not callable(function)
+            or inspect.iscoroutinefunction(function)
+            or inspect.isgeneratorfunction(function)
+            or inspect.isasyncgenfunction(function)
+        ):
+            raise TypeError(
+                f"lock {self.name!r}: expected a plain function, got {function!r}; a coroutine or generator function would "
+                "be released before its body runs: use narrowboat.aio for coroutines, a `with` inside generators"
+            )
+
+        @functools.wraps(function)
+        def locked(*args: P.args, **kwargs: P.kwargs) -> R:
+            with self:
+                return function(*args, **kwargs)
+
+        return locked
+
+    def __repr__(self) -> str:
+        return f"<Lock {self.name!r} {self._terms.mode.value} ttl={self._terms.ttl:g}>"
+
+
+class HeldAll:
+    """Several possessions as one, in the order of their names."""
+
+    def __init__(self, held: Sequence[Held]) -> None:
+        self._held = tuple(held)
+
+    def __getitem__(self, index: int) -> Held:
+        return self._held[index]
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def __iter__(self) -> Iterator[Held]:
+        return iter(self._held)
+
+    @property
+    def lost(self) -> bool:
+        """Whether any of them is lost."""
+        return any(held.lost for held in self._held)
+
+    def check(self) -> None:
+        """Raise `LeaseLost` when any may no longer be ours."""
+        for held in self._held:
+            held.check()
+
+    def release(self) -> None:
+        """Free all, last first, also when one of them turns out to be lost; that one's error is raised at the end."""
+        first: Exception | None = None
+        for held in reversed(self._held):
+            try:
+                held.release()
+            except Exception as error:
+                first = first or error
+        if first is not None:
+            raise first
+
+
+class AllLocks:
+    """Several locks to be taken together; see `Locks.all`."""
+
+    def __init__(self, core: LockCore, runtime: Blocking, locks: Sequence[Lock], timeout: float | None) -> None:
+        self._core = core
+        self._runtime = runtime
+        self._locks = locks
+        self._timeout = timeout
+        self._entered: dict[int, list[HeldAll]] = {}
+
+    def acquire(self, timeout: Seconds | Unset | None = UNSET) -> HeldAll:
+        """Wait for all and take them; on any error none is held. Raises as `Lock.acquire`."""
+        held = self._take(self._timeout if timeout is UNSET else check_timeout(timeout), trying=False)
+        assert held is not None  # only a try gives None
+        return held
+
+    def try_acquire(self) -> HeldAll | None:
+        """Take them all if each is free; None when any is busy."""
+        return self._take(0.0, trying=True)
+
+    def _take(self, timeout: float | None, *, trying: bool) -> HeldAll | None:
+        acquisitions = [lock._begin(timeout) for lock in self._locks]
+        try:
+            held = run(_acquire.acquire_all(acquisitions, timeout, self._undo, trying=trying))
+            return None if held is None else HeldAll(held)
+        except BaseException:
+            for acquisition in acquisitions:
+                acquisition.abandon()
+            raise
+
+    def _undo(self, held: Sequence[Held]) -> None:
+        for one in reversed(held):
+            _acquire.drop(self._core, self._runtime, one)
+
+    def __enter__(self) -> HeldAll:
+        held = self.acquire()
+        self._entered.setdefault(threading.get_ident(), []).append(held)
+        return held
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        mine = self._entered[threading.get_ident()]
+        held = mine.pop()
+        if not mine:
+            del self._entered[threading.get_ident()]
+        leave(held.release, error)
+
+
+def in_order(locks: Sequence[N]) -> list[N]:
+    """Sorted by name: the order that makes a deadlock between two callers impossible."""
+    if not locks:
+        raise InvalidArgument("all(): give at least one name")
+    ordered = sorted(locks, key=lambda lock: lock.name)
+    for one, other in itertools.pairwise(ordered):
+        if one.name == other.name:
+            raise InvalidArgument(f"all(): {one.name!r} is named twice, and would wait for itself")
+    return ordered
+
+
+def leave(release: Callable[[], None], error: BaseException | None) -> None:
+    """Release at the end of a `with`. The body's own error goes on unchanged, with a note of what the release met."""
+    try:
+        release()
+    except Exception as failure:
+        if error is None:
+            raise
+        error.add_note(f"narrowboat: releasing the lock afterwards: {type(failure).__name__}: {failure}")
