@@ -266,23 +266,20 @@ class Lock:
             Unavailable: the backend cannot be reached; nothing is held once it is back.
             Closed: the provider was closed meanwhile.
         """
-        return self._take(self._terms.timeout if timeout is UNSET else check_timeout(timeout))
+        acquisition = self._begin(self._terms.timeout if timeout is UNSET else check_timeout(timeout))
+        try:  # in this very function: an interrupt can strike between a helper's return and ours
+            held = run(acquisition.run())
+            assert held is not None  # only a try gives None
+            return held
+        except BaseException:
+            acquisition.abandon()
+            raise
 
     def try_acquire(self) -> Held | None:
         """Take the lock if it is free and nobody waits for it; None when it is busy."""
         acquisition = self._begin(0.0)
         try:
             return run(acquisition.run(trying=True))
-        except BaseException:
-            acquisition.abandon()
-            raise
-
-    def _take(self, timeout: float | None) -> Held:
-        acquisition = self._begin(timeout)
-        try:
-            held = run(acquisition.run())
-            assert held is not None  # only a try gives None
-            return held
         except BaseException:
             acquisition.abandon()
             raise
@@ -297,17 +294,18 @@ class Lock:
 
     def __enter__(self) -> Held:
         acquisition = self._begin(self._terms.timeout)
-        mine = self._entered.setdefault(threading.get_ident(), [])
+        me = threading.get_ident()
         try:
             held = run(acquisition.run())
             assert held is not None  # only a try gives None
-            mine.append(held)
+            self._entered.setdefault(me, []).append(held)
             return held
         except BaseException:
+            mine = self._entered.get(me, [])
             if acquisition.held in mine:
                 mine.remove(acquisition.held)
             if not mine:
-                self._entered.pop(threading.get_ident(), None)
+                self._entered.pop(me, None)
             acquisition.abandon()
             raise
 

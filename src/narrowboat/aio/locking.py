@@ -187,23 +187,20 @@ class Lock:
 
     async def acquire(self, timeout: Seconds | Unset | None = UNSET) -> Held:
         """Wait for the lock and take it; arguments and errors as `narrowboat.locking.Lock.acquire`."""
-        return await self._take(self._terms.timeout if timeout is UNSET else check_timeout(timeout))
+        acquisition = self._begin(self._terms.timeout if timeout is UNSET else check_timeout(timeout))
+        try:
+            held = await acquisition.run()
+            assert held is not None  # only a try gives None
+            return held
+        except BaseException:
+            acquisition.abandon()
+            raise
 
     async def try_acquire(self) -> Held | None:
         """Take the lock if it is free and nobody waits for it; None when it is busy."""
         acquisition = self._begin(0.0)
         try:
             return await acquisition.run(trying=True)
-        except BaseException:
-            acquisition.abandon()
-            raise
-
-    async def _take(self, timeout: float | None) -> Held:
-        acquisition = self._begin(timeout)
-        try:
-            held = await acquisition.run()
-            assert held is not None  # only a try gives None
-            return held
         except BaseException:
             acquisition.abandon()
             raise
@@ -218,7 +215,7 @@ class Lock:
         return held
 
     async def __aenter__(self) -> Held:
-        held = await self._take(self._terms.timeout)
+        held = await self.acquire()
         self._entered.setdefault(asyncio.current_task(), []).append(held)
         return held
 

@@ -1,0 +1,168 @@
+"""The lane: one driver call at a time, callers gathered, nobody's call lost or overtaken."""
+
+import threading
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from narrowboat._lane import DONE, Call, Lane, Op, perform
+from narrowboat._runtime import Blocking, run
+from narrowboat.clock import SystemClock
+from narrowboat.errors import Closed, Unavailable
+
+runtime = Blocking(SystemClock())
+
+
+def call(lane, op, item):
+    return run(runtime.call(lane, Call(op, (item,))))[0]
+
+
+class Recorder:
+    """A driver call that can be held up, and remembers its batches."""
+
+    def __init__(self):
+        self.batches = []
+        self.entered = threading.Event()
+        self.go = threading.Event()
+        self.inside = 0
+
+    def __call__(self, items):
+        assert self.inside == 0, "two driver calls at once"
+        self.inside += 1
+        self.batches.append(list(items))
+        self.entered.set()
+        assert self.go.wait(10)
+        self.inside -= 1
+        return [item * 2 for item in items]
+
+
+def test_a_lone_caller_runs_in_its_own_thread():
+    """Without contention there is no hand-over to another thread, and no thread at all."""
+    seen = []
+    op = Op("where", lambda items: [seen.append(threading.current_thread()) for _ in items], repeatable=True)
+    lane = Lane("test")
+
+    call(lane, op, 1)
+
+    assert seen == [threading.current_thread()]
+    assert lane._thread is None
+
+
+def test_callers_that_arrive_meanwhile_share_the_next_call():
+    """While one call is under way the others gather, and go together as one batch."""
+    recorder, lane = Recorder(), Lane("test")
+    op = Op("double", recorder, repeatable=True)
+    results = {}
+    threads = [threading.Thread(target=lambda n=n: results.__setitem__(n, call(lane, op, n))) for n in range(5)]
+    threads[0].start()
+    assert recorder.entered.wait(10)
+    for thread in threads[1:]:
+        thread.start()
+    while len(lane._waiting) < 4:  # each of them has arrived
+        threading.Event().wait(0.001)
+    recorder.go.set()
+    for thread in threads:
+        thread.join(10)
+
+    assert results == {n: n * 2 for n in range(5)}
+    assert [sorted(batch) for batch in recorder.batches] == [[0], [1, 2, 3, 4]]
+    lane.close(5)
+
+
+def test_a_caller_that_leaves_a_queued_call_is_dropped():
+    """What is still queued when its caller leaves is never executed."""
+    recorder, lane = Recorder(), Lane("test")
+    op = Op("double", recorder, repeatable=True)
+    first = threading.Thread(target=call, args=(lane, op, 1))
+    first.start()
+    assert recorder.entered.wait(10)
+    queued = Call(op, (2,))
+    lane.submit([queued])
+
+    assert lane.leave(queued) is True
+    recorder.go.set()
+    first.join(10)
+    assert lane.close(5)
+    assert recorder.batches == [[1]]
+
+
+def test_an_undo_never_overtakes_the_call_that_it_undoes():
+    """The undo of a call that is under way runs after it has returned, not before."""
+    recorder, lane = Recorder(), Lane("test")
+    order = []
+    op = Op("double", recorder, repeatable=True)
+    undone = threading.Event()
+    left = Call(op, (1,), undo=lambda call: (order.append(call.results), undone.set()))
+    lane.submit([left])
+    assert recorder.entered.wait(10)
+
+    assert lane.leave(left) is False
+    assert order == []
+    recorder.go.set()
+    assert undone.wait(10)
+    assert order == [[2]]
+    lane.close(5)
+
+
+def test_a_failed_batch_is_tried_again_one_by_one():
+    """One poisonous member does not fail the others, where repeating is safe."""
+
+    def fussy(items):
+        if 13 in items:
+            raise Unavailable("13")
+        return list(items)
+
+    results = perform(Op("fussy", fussy, repeatable=True), [1, 13, 2])
+
+    assert results[0] == 1
+    assert isinstance(results[1], Unavailable)
+    assert results[2] == 2
+
+
+def test_a_send_is_never_repeated():
+    """Where repeating could store twice, a failed exchange is each member's error and nothing is sent again."""
+    calls = []
+
+    def send(items):
+        calls.append(items)
+        raise Unavailable("no reply")
+
+    results = perform(Op("send", send, repeatable=False), [1, 2])
+
+    assert len(calls) == 1
+    assert all(isinstance(result, Unavailable) for result in results)
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=40))
+def test_no_batch_holds_two_that_must_be_apart(items):
+    """Equal items go in different rounds, in the order of their arrival, and each gets its own answer."""
+    batches = []
+
+    def echo(batch):
+        batches.append(list(batch))
+        return [(item, len(batches)) for item in batch]
+
+    results = perform(Op("echo", echo, repeatable=True, distinct=lambda item: item), items)
+
+    assert [result[0] for result in results] == items
+    assert all(len(set(batch)) == len(batch) for batch in batches)
+    for value in set(items):
+        rounds = [result[1] for result in results if result[0] == value]
+        assert rounds == sorted(rounds)
+
+
+def test_close_finishes_what_is_under_way_and_refuses_the_rest():
+    """A call that is queued before the close is answered; one after it is refused; no thread is left."""
+    recorder, lane = Recorder(), Lane("test-close")
+    op = Op("double", recorder, repeatable=True)
+    queued = Call(op, (1,))
+    lane.submit([queued])
+    assert recorder.entered.wait(10)
+    closing = threading.Thread(target=lane.close, args=(10,))
+    closing.start()
+    recorder.go.set()
+    closing.join(10)
+
+    assert queued.state == DONE and queued.results == [2]
+    assert isinstance(call(lane, op, 2), Closed)
+    assert not any(thread.name == "test-close" for thread in threading.enumerate())
