@@ -8,7 +8,6 @@ cancellation, KeyboardInterrupt. A grant that arrives for a caller that has left
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -49,7 +48,7 @@ class Acquisition(Generic[H]):
         self.make = make
         self.signal = runtime.signal()
         wait = timeout is None or timeout > 0
-        owner = os.urandom(16).hex()  # made once for each acquire: what makes a repeated attempt harmless
+        owner = core.new_owner()  # made once for each acquire: what makes a repeated attempt harmless
         self.request = Request(terms.name, owner, terms.ttl, terms.mode, terms.limit, wait, self.signal.set, terms.label)
         self.call: Call | None = None
         self.held: H | None = None
