@@ -1,0 +1,213 @@
+"""Messages in memory: the reference for every other backend, and the broker of tests and of single processes.
+
+`memory://name` is one namespace for everybody in this process who opens that name. Nothing survives the process. The clock
+is the caller's, so a test that owns it sees a week's delay in a millisecond. Bodies are not copied.
+
+The semantics are in `source.py` (one source) and `topology.py` (all of them); here is what the contract calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from narrowboat.capabilities import (
+    BrokerCapabilities,
+    Kept,
+    LeaseNature,
+    Scope,
+    SettleFencing,
+    Settlement,
+    Support,
+    Survives,
+    WakeUp,
+)
+from narrowboat.contract import (
+    Address,
+    Broker,
+    BrokerBackend,
+    Context,
+    Depth,
+    Feed,
+    Kind,
+    Outgoing,
+    Receipt,
+    Source,
+)
+from narrowboat.dsn import Url
+from narrowboat.errors import Closed, NarrowboatError
+from narrowboat_memory import rules
+from narrowboat_memory.feed import MemoryFeed
+from narrowboat_memory.message_options import Declare, MessageOptions
+from narrowboat_memory.messages import Messages
+from narrowboat_memory.options import SCHEME, space_name
+from narrowboat_memory.source import MemorySource
+from narrowboat_memory.space import space
+from narrowboat_memory.topology import MemoryTopic, Topology
+
+T = TypeVar("T")
+
+
+def capabilities(url: Url, options: MessageOptions) -> BrokerCapabilities:
+    """What `memory://` claims. Replay only where the URL says for how long topics keep messages."""
+    return BrokerCapabilities(
+        scope=Scope.PROCESS,
+        survives=Survives.NOTHING,
+        settlement=Settlement.DURABLE,
+        settle_fencing=SettleFencing.SERVER,
+        kept=Kept.UNTIL_CONSUMED,
+        lease=LeaseNature.MESSAGE,
+        wake=WakeUp.NOTIFIED,
+        topics=Support.NATIVE,
+        order=Support.NATIVE,
+        delay=Support.NATIVE,
+        priority=Support.NATIVE,
+        ttl=Support.NATIVE,
+        dedup=Support.NATIVE if options.dedup > 0 else Support.ABSENT,
+        replay=Support.NATIVE if options.retention > 0 else Support.ABSENT,
+        dead_letters=Support.NATIVE,
+        request_reply=Support.NATIVE,
+        depth=Support.NATIVE,
+        uncounted_release=Support.NATIVE,
+        body_max=16 * 1024 * 1024,
+        headers_max=64 * 1024,
+        batch_max=1000,
+        priorities_max=9,
+        delay_max=30 * 86400.0,
+        dedup_window=options.dedup,
+    )
+
+
+class MemoryBroker(Broker):
+    """One user of one namespace of messages in this process."""
+
+    def __init__(self, url: Url, options: MessageOptions, context: Context) -> None:
+        self.capabilities = capabilities(url, options)
+        self.messages = space(Messages, space_name(url), options.prefix)
+        self.clock = context.clock
+        #: Whether queues and topics are made on the way.
+        self.makes = options.declare is Declare.AUTO
+        self._options = options
+        self._feeds: set[MemoryFeed] = set()
+        self._closed = False
+        context.watch(self._clock_moved)
+
+    def send(self, messages: Sequence[Outgoing]) -> list[Receipt | NarrowboatError]:
+        """Store each message; it is there when this returns."""
+        self.check_open()
+        now = self.clock()
+        make, window, retention = self.makes, self._options.dedup, self._options.retention
+
+        def store(topology: Topology) -> list[Receipt | NarrowboatError]:
+            return [topology.send(message, now, make=make, window=window, retention=retention) for message in messages]
+
+        return self.messages.change(store, now)
+
+    def open(self, source: Source, *, earliest: bool, wake: Callable[[], None]) -> Feed:
+        """A feed from `source`, which exists from now on."""
+        self.declare(source, earliest=earliest)
+        return self._feed(source, wake)
+
+    def inbox(self, wake: Callable[[], None]) -> tuple[Address, Feed]:
+        """A private address; it goes with the feed, and with the process at the latest."""
+        self.check_open()
+        inbox = self.messages.change(lambda topology: topology.inbox(), self.clock())
+        return inbox.address, self._feed(Source(inbox.address, inbox.properties), wake)
+
+    def declare(self, source: Source, *, earliest: bool) -> None:
+        """Make it if it is not there; refuse it when it differs."""
+        self.check_open()
+        now = self.clock()
+        address, properties = source
+        _raise(
+            self.messages.change(
+                lambda topology: topology.declare(address, properties, now, make=self.makes, earliest=earliest), now
+            )
+        )
+
+    def delete(self, address: Address) -> bool:
+        """Remove it with all its messages; what is out becomes stale."""
+        self.check_open()
+        return _raise(self.messages.change(lambda topology: topology.delete(address), self.clock()))
+
+    def purge(self, address: Address) -> int:
+        """Drop what is ready or delayed; of a topic, what is not due yet."""
+        self.check_open()
+        now = self.clock()
+        return _raise(self.messages.change(lambda topology: self._purge(topology, address, now), now))
+
+    def depth(self, address: Address) -> Depth:
+        """How many messages are ready, in flight, delayed, dead; of a topic, how many are not due yet."""
+        self.check_open()
+        now = self.clock()
+        return _raise(self.messages.change(lambda topology: self._depth(topology, address, now), now))
+
+    def ping(self) -> None:
+        """It is there, unless it was closed."""
+        self.check_open()
+
+    def close(self) -> None:
+        """Close every feed. The messages stay, for whoever opens the same name in this process."""
+        for feed in list(self._feeds):
+            feed.close()
+        self._closed = True
+
+    def check_open(self) -> None:
+        """Raise `Closed` after `close`."""
+        if self._closed:
+            raise Closed("this memory broker was closed; open it again", backend=SCHEME)
+
+    def forget(self, feed: MemoryFeed) -> None:
+        """That feed was closed."""
+        self._feeds.discard(feed)
+
+    def _feed(self, source: Source, wake: Callable[[], None]) -> Feed:
+        feed = MemoryFeed(self, source, wake)
+        self._feeds.add(feed)
+        return feed
+
+    def _clock_moved(self) -> None:
+        self.messages.bell.ring_all()
+
+    def _purge(self, topology: Topology, address: Address, now: float) -> int | NarrowboatError:
+        found = self._find(topology, address, now)
+        if isinstance(found, MemorySource):
+            return found.purge()
+        if isinstance(found, MemoryTopic):
+            dropped = len(found.pending)
+            found.pending.clear()
+            return dropped
+        return found or 0
+
+    def _depth(self, topology: Topology, address: Address, now: float) -> Depth | NarrowboatError:
+        found = self._find(topology, address, now)
+        if isinstance(found, NarrowboatError):
+            return found
+        if isinstance(found, MemoryTopic):
+            return Depth(0, 0, len(found.pending), 0)
+        dead = topology.find(address.dead) if rules.has_dead_letters(address) else None
+        counts = found.counts() if found is not None else (0, 0, 0)
+        return Depth(*counts, sum(dead.counts()) if isinstance(dead, MemorySource) else 0)
+
+    def _find(self, topology: Topology, address: Address, now: float) -> MemorySource | MemoryTopic | NarrowboatError | None:
+        found = topology.find(address)
+        if isinstance(found, MemorySource | MemoryTopic):
+            topology.tick(found, now)
+        if found is None and not self.makes and address.kind is not Kind.INBOX:
+            return rules.missing(address.path, address.kind.value)
+        return found
+
+
+def _raise(answer: T | NarrowboatError) -> T:
+    if isinstance(answer, NarrowboatError):
+        raise answer
+    return answer
+
+
+broker = BrokerBackend(
+    scheme=SCHEME,
+    summary="messages within one process, for tests and small programs",
+    options=MessageOptions,
+    capabilities=capabilities,
+    open=MemoryBroker,
+)

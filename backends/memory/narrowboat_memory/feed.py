@@ -1,0 +1,166 @@
+"""One consumer's stream from one queue, subscription or inbox in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, cast
+
+from narrowboat.contract import Ack, Address, Delivery, Feed, Kind, Nack, Outcome, Received, Reject, Source
+from narrowboat.errors import Closed, NarrowboatError
+from narrowboat_memory import rules
+from narrowboat_memory.options import SCHEME
+from narrowboat_memory.source import Entry, MemorySource
+from narrowboat_memory.topology import Topology
+
+if TYPE_CHECKING:
+    from narrowboat_memory.broker import MemoryBroker
+
+#: Seconds until an idle feed looks again although nobody woke it. Smaller costs CPU in every idle consumer; larger delays
+#: a message whose wake went to a feed on which nobody waits any more.
+IDLE = 1.0
+#: It looks within this of the end of the shortest lease, so that what a dead consumer had comes back within `lease_lag`.
+LAG = 0.4
+
+
+class MemoryFeed(Feed):
+    """A feed; `tag` of its deliveries is the entry and the token of the claim."""
+
+    def __init__(self, broker: MemoryBroker, source: Source, wake: Callable[[], None]) -> None:
+        self._broker = broker
+        self._messages = broker.messages
+        self._bell = broker.messages.bell
+        self._source = source
+        self._path = source.address.path
+        self._wake = wake
+        self._idle = min(IDLE, source.properties.lease + LAG)
+        self._closed = False
+
+    def receive(self, limit: int) -> Received:
+        """Claim what is due, in order."""
+        self._broker.check_open()
+        if self._closed:
+            raise Closed(f"this consumer of {self._path!r} was closed", backend=SCHEME)
+        now = self._broker.clock()
+        self._bell.arm(self._path, self, self._wake, now + self._idle)
+        deliveries, change = self._messages.change(lambda topology: self._claim(topology, limit, now), now)
+        if deliveries:
+            self._bell.disarm(self._path, self)
+            return Received(deliveries, 0.0)
+        return Received([], self._idle if change is None else min(self._idle, max(0.0, change - now)))
+
+    def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> list[NarrowboatError | None]:
+        """Settle each, compared by the token of its claim."""
+        self._broker.check_open()
+        now = self._broker.clock()
+        return self._messages.change(
+            lambda topology: [self._settle(topology, delivery, outcome, now) for delivery, outcome in settlements], now
+        )
+
+    def extend(self, deliveries: Sequence[Delivery], seconds: float) -> list[NarrowboatError | None]:
+        """Let each lease end `seconds` from now."""
+        self._broker.check_open()
+        now = self._broker.clock()
+        return self._messages.change(
+            lambda topology: [self._extend(topology, delivery, now, seconds) for delivery in deliveries], now
+        )
+
+    def close(self) -> None:
+        """Give back what is out, counted; an inbox goes with its feed."""
+        if self._closed:
+            return
+        now = self._broker.clock()
+        self._messages.change(lambda topology: self._leave(topology, now), now)
+        self._closed = True
+        self._bell.disarm(self._path, self)
+        self._broker.forget(self)
+
+    def _claim(self, topology: Topology, limit: int, now: float) -> tuple[list[Delivery], float | None]:
+        source = self._find(topology, now)
+        if source is None:
+            return [], None
+        topology.tick(source, now)
+        entries = source.claim(limit, now, self)
+        try:
+            return [_delivery(entry, now) for entry in entries], topology.next_change(source)
+        except BaseException:
+            for entry in entries:
+                source.give_back(entry, now, counted=False)
+            raise
+
+    def _find(self, topology: Topology, now: float) -> MemorySource | None:
+        address, properties = self._source
+        found: object
+        if address.kind is Kind.INBOX:
+            found = topology.find(address)
+        else:
+            # Each time, because it may have been deleted since: then it is made again, or the consumer is told.
+            found = topology.declare(address, properties, now, make=self._broker.makes)
+        if isinstance(found, NarrowboatError):
+            raise found
+        return found if isinstance(found, MemorySource) else None
+
+    def _settle(self, topology: Topology, delivery: Delivery, outcome: Outcome, now: float) -> NarrowboatError | None:
+        entry, token = cast("tuple[Entry, object]", delivery.tag)
+        source = topology.find(self._source.address)
+        if not _ours(entry, token, now) or not isinstance(source, MemorySource):
+            return rules.stale(delivery.id, delivery.attempt, self._path)
+        key = entry.key
+        if isinstance(outcome, Ack):
+            source.remove(entry)
+        elif isinstance(outcome, Reject):
+            refused = topology.bury(source, entry, outcome.reason, outcome.attempts, now)
+            if refused is not None:
+                return refused
+        elif isinstance(outcome, Nack):
+            source.nack(entry, now, outcome.delay)
+            if outcome.delay < IDLE:
+                topology.ring(self._path)  # also for a delay: whoever waits must hear when it ends
+        else:
+            source.give_back(entry, now, counted=False)
+            topology.ring(self._path)
+        if key is not None:
+            topology.ring(self._path)  # the next of its key
+        return None
+
+    def _extend(self, topology: Topology, delivery: Delivery, now: float, seconds: float) -> NarrowboatError | None:
+        entry, token = cast("tuple[Entry, object]", delivery.tag)
+        source = topology.find(self._source.address)
+        if not _ours(entry, token, now) or not isinstance(source, MemorySource):
+            return rules.stale(delivery.id, delivery.attempt, self._path)
+        source.extend(entry, now + seconds)
+        return None
+
+    def _leave(self, topology: Topology, now: float) -> None:
+        address: Address = self._source.address
+        if address.kind is Kind.INBOX:
+            topology.delete(address)
+            return
+        source = topology.find(address)
+        if isinstance(source, MemorySource):
+            for entry in source.of_feed(self):
+                source.give_back(entry, now, counted=True)
+            # All of it, not only ours: a wake that was meant for somebody may have come to us.
+            topology.ring(self._path, source.ready())
+
+
+def _ours(entry: Entry, token: object, now: float) -> bool:
+    """Whether that claim still stands. It ends by the clock, also when nobody has taken the message yet."""
+    return entry.token is token and entry.until is not None and entry.until > now
+
+
+def _delivery(entry: Entry, now: float) -> Delivery:
+    message = entry.message
+    return Delivery(
+        message.id,
+        message.body,
+        message.headers,
+        message.key,
+        entry.attempt,
+        message.published_at,
+        message.priority,
+        None if entry.expires is None else entry.expires - now,
+        message.correlation_id,
+        message.content_type,
+        message.reply_to,
+        (entry, entry.token),
+    )

@@ -1,0 +1,30 @@
+"""What a `memory://name` URL takes for messages, beside what it takes anyway."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from narrowboat.errors import ConfigurationError
+from narrowboat_memory.options import SCHEME, Options
+
+
+class Declare(enum.Enum):
+    """Whether queues and topics are made on the way."""
+
+    AUTO = "auto"
+    NEVER = "never"  #: what is not there is `NotFound`
+
+
+@dataclass(frozen=True, kw_only=True)
+class MessageOptions(Options):
+    """`memory://name?prefix=&declare=auto&dedup=300&retention=0`."""
+
+    declare: Declare = Declare.AUTO
+    dedup: float = 300.0  #: seconds for which a second message of the same id is dropped; 0: never
+    retention: float = 0.0  #: seconds for which topics keep messages for subscriptions that begin at the earliest; 0: none
+
+    def __post_init__(self) -> None:
+        for name, value in (("dedup", self.dedup), ("retention", self.retention)):
+            if value < 0:
+                raise ConfigurationError(f"option {name}={value:g}: a number of seconds, 0 or more", backend=SCHEME)

@@ -1,0 +1,39 @@
+"""The messages of one space: its topology behind one mutex, and the feeds that wait on it.
+
+Everybody who opens the same `memory://name` shares one of these. Each change runs alone; an interrupt may strike inside
+one, so a change that was begun and not ended makes the next one put the indexes right first.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from narrowboat_memory.bell import Bell
+from narrowboat_memory.topology import Topology
+
+T = TypeVar("T")
+
+
+class Messages:
+    """One namespace of queues, topics and inboxes, shared between the brokers of this process."""
+
+    def __init__(self) -> None:
+        self.bell = Bell()
+        self._mutex = threading.Lock()
+        self._topology = Topology()
+        self._half_done = False
+
+    def change(self, work: Callable[[Topology], T], now: float) -> T:
+        """Run `work` alone, then wake whom it concerns."""
+        with self._mutex:
+            if self._half_done:
+                self._topology.repair()
+            self._half_done = True
+            result = work(self._topology)
+            self._half_done = False
+            rings = self._topology.take_rings()
+        for path, count in rings.items():
+            self.bell.ring(path, count, now)
+        return result

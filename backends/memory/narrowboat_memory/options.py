@@ -1,0 +1,31 @@
+"""What a `memory://name` URL takes beside its name, for locks and for messages alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from narrowboat.dsn import Url
+from narrowboat.errors import ConfigurationError
+
+SCHEME = "memory"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """`memory://name?prefix=`."""
+
+    prefix: str = ""  #: a namespace of its own in the same space; two prefixes never meet
+
+
+def space_name(url: Url) -> str:
+    """The name of the space that `url` names; the empty one is the process's default."""
+    if url.driver is not None or url.username is not None or url.password is not None or url.path or len(url.hosts) > 1:
+        raise ConfigurationError(
+            f"{SCHEME}:// takes one name and nothing else: {SCHEME}://, {SCHEME}://shop or {SCHEME}://shop?prefix=eu",
+            backend=SCHEME,
+        )
+    if not url.hosts:
+        return ""
+    if url.hosts[0].port is not None:
+        raise ConfigurationError(f"{SCHEME}:// takes a name without a port: {SCHEME}://{url.hosts[0].name}", backend=SCHEME)
+    return url.hosts[0].name

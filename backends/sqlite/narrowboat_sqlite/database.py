@@ -1,0 +1,287 @@
+"""One connection to one file, and the transactions on it: shared by locks and messages, which share files as well.
+
+A driver opens one `Database` and calls `write` and `read` from any thread. Nothing waits inside a transaction; a database
+that another process has locked is waited for between transactions, with our own clock, so that the bound given at opening
+holds. What fails is rolled back and told by `errors.translate`.
+
+It does not keep time, wake anybody (`watcher.py` does) or know a table: each half brings its schema, made at opening.
+
+A forked child must neither use nor close a connection of its parent, not even by garbage collection: closing would drop
+what the parent's library believes to be locked, and may remove its write-ahead log. Such connections are kept for ever.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+from urllib.parse import quote
+
+from narrowboat.dsn import Url
+from narrowboat.errors import Closed, ConfigurationError, Unavailable
+from narrowboat_sqlite.errors import bad_path, busy, translate
+from narrowboat_sqlite.options import SCHEME, Durability
+
+T = TypeVar("T")
+
+#: Marks a file as ours ("Nbot"), so that another program's database is refused before it is altered.
+APPLICATION_ID = 0x4E626F74
+#: Raised when a table changes in a way that an older Narrowboat would misread. Both halves share it.
+SCHEMA_VERSION = 1
+
+#: Pauses between two tries on a busy database, in seconds: the first is about one transaction long; the last one bounds
+#: how much longer than needed we wait, and shorter ones would only take CPU from whoever has the lock.
+_PAUSE_FIRST, _PAUSE_GROWTH, _PAUSE_LAST = 0.0002, 1.5, 0.005
+
+#: Bytes to which a write-ahead log is cut back after a burst. SQLite begins to reuse it at about 4 MiB anyway.
+_JOURNAL_LIMIT = 4 * 1024 * 1024
+
+
+class Connection(sqlite3.Connection):
+    """SQLite's own, in a class to which weak references can be made: the fork handler must find all of them."""
+
+
+_connections: weakref.WeakSet[Connection] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    global _connections
+    for connection in list(_connections):
+        # Never freed, so never closed: not when the driver is dropped and not when the child's interpreter ends.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+    _connections = weakref.WeakSet()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def path_of(url: Url) -> str:
+    """The absolute path of the file that `url` names; `ConfigurationError` when it names none."""
+    if url.hosts or url.username is not None or url.password is not None:
+        raise ConfigurationError(
+            f"{SCHEME}:// takes a path and no host: {SCHEME}:///shop.db for a file in the current folder, "
+            f"{SCHEME}:////var/lib/shop.db for an absolute path",
+            backend=SCHEME,
+        )
+    if url.driver is not None:
+        raise ConfigurationError(f"{SCHEME}+{url.driver}:// is not known; write {SCHEME}:///", backend=SCHEME)
+    if url.path in {"", ":memory:"}:
+        raise ConfigurationError(
+            f"{SCHEME}:///{url.path} names no file, and a database in memory would be shared with nobody. "
+            "Write memory:// for locks and messages within this process, or give a path.",
+            backend=SCHEME,
+        )
+    if "\0" in url.path:
+        raise ConfigurationError(f"the path of a {SCHEME}:// URL may not contain a zero byte", backend=SCHEME)
+    return os.path.realpath(url.path)
+
+
+def connect(path: str) -> Connection:
+    """A bare connection that never waits by itself, in autocommit mode, usable from any thread. Raises `sqlite3.Error`."""
+    connection = sqlite3.connect(
+        f"file:{quote(path)}?mode=rwc",
+        uri=True,
+        timeout=0.0,
+        isolation_level=None,
+        check_same_thread=False,
+        factory=Connection,
+    )
+    _connections.add(connection)
+    return connection
+
+
+def statements(script: str) -> Iterator[str]:
+    """The single statements of an SQL file: `executescript` would commit behind our back."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement.strip()
+            statement = ""
+
+
+class Database:
+    """The file at `path`, open until `close`. `timeout`: seconds that one call may wait for a busy database.
+
+    `schema`: the caller's tables, each statement with `IF NOT EXISTS`. Opening makes the file if it is not there and
+    marks it; raises `ConfigurationError`, `AccessDenied` or `Unavailable`, and then has changed nothing.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        durability: Durability,
+        timeout: float,
+        schema: str,
+        sleep: Callable[[float], None] = time.sleep,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.path = path
+        self._full = durability is Durability.FULL
+        self._timeout = timeout
+        self._sleep = sleep
+        self._monotonic = monotonic
+        self._mutex = threading.Lock()
+        self._pid = os.getpid()
+        self._connection: Connection | None = None
+        self._level = ""
+        #: Which file it is, whatever its name: two paths to one file are one database.
+        self.key = (0, 0)
+        wrong = bad_path(path)
+        if wrong is not None:
+            raise wrong
+        try:
+            self._connection = connect(path)
+            self._patiently(lambda: _refuse_foreign(self._open_connection(), path))
+            self._patiently(lambda: _configure(self._open_connection(), path))
+            self.write(lambda connection: _create(connection, path, schema), durable=True)
+            status = os.stat(path)
+            self.key = (status.st_dev, status.st_ino)
+        except sqlite3.Error as error:
+            self.close()
+            raise translate(error, path) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def write(self, work: Callable[[sqlite3.Connection], T], *, durable: bool = False, passing: bool = False) -> T:
+        """Run `work` in one write transaction, alone in the whole database, and commit.
+
+        `work` may run more than once before it is committed, so it must not have effects elsewhere, and must not wait.
+        Whatever it raises, BaseExceptions too, nothing has happened; a commit whose answer was cut off by an interrupt
+        has. `durable`: the commit, with all before it, reaches the disk also with `durability=normal`. `passing`: it need
+        not, also with `durability=full`, because nobody would miss it after a loss of power.
+        Raises `Unavailable` when the database stayed locked for the time-out or the disk is full, `Closed` after `close`.
+        """
+        level = "FULL" if durable or (self._full and not passing) else "NORMAL"
+        return self._patiently(lambda: self._transaction("BEGIN IMMEDIATE", work, level))
+
+    def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work`, which only reads, on one snapshot. Waits for no writer."""
+        return self._patiently(lambda: self._transaction("BEGIN", work, ""))
+
+    def close(self) -> None:
+        """Close the connection once the transaction under way has ended. Idempotent."""
+        if self._pid != os.getpid():
+            return  # it is the parent's
+        with self._mutex:
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                connection.close()
+
+    def _transaction(self, begin: str, work: Callable[[sqlite3.Connection], T], level: str) -> T:
+        with self._mutex:
+            connection = self._open_connection()
+            if level:
+                self._check_place()
+            if level and self._level != level:  # it cannot be changed inside a transaction
+                self._level = ""  # unknown, should an interrupt strike here
+                connection.execute(f"PRAGMA synchronous={level}")
+                self._level = level
+            try:
+                connection.execute(begin)
+                result = work(connection)
+                connection.execute("COMMIT")
+            except BaseException:
+                _roll_back(connection)
+                raise
+            return result
+
+    def _open_connection(self) -> Connection:
+        connection = self._connection
+        if connection is None:
+            raise Closed(f"the database {self.path} was closed here; open it again", backend=SCHEME)
+        if self._pid != os.getpid():
+            raise Closed(f"the database {self.path} was opened by the parent process; open it again here", backend=SCHEME)
+        if connection.in_transaction:
+            # A second interrupt struck while the first one was being cleaned up.
+            _roll_back(connection)
+        return connection
+
+    def _check_place(self) -> None:
+        # Who opens the name now would get another file, and the same lock a second time.
+        try:
+            status = os.stat(self.path)
+            same = self.key in {(0, 0), (status.st_dev, status.st_ino)}
+        except FileNotFoundError:
+            same = False
+        if not same:
+            raise Unavailable(
+                f"the database {self.path} was deleted or replaced while it was open here. What was in it is out of reach; "
+                "stop all programs that use it, then start them again.",
+                backend=SCHEME,
+                retryable=False,
+            )
+
+    def _patiently(self, step: Callable[[], T]) -> T:
+        """Run `step` until it no longer finds the database busy; the mutex is free while we wait."""
+        pause = _PAUSE_FIRST
+        deadline = None
+        while True:
+            try:
+                return step()
+            except sqlite3.Error as error:
+                now = self._monotonic()
+                deadline = now + self._timeout if deadline is None else deadline
+                if not busy(error) or now >= deadline:
+                    raise translate(error, self.path, waited=self._timeout) from error
+            self._sleep(min(pause, deadline - now))
+            pause = min(pause * _PAUSE_GROWTH, _PAUSE_LAST)
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    # SQLite has already rolled back after some errors (a full disk); asking again would hide the first one.
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
+
+
+def _refuse_foreign(connection: sqlite3.Connection, path: str) -> None:
+    """Raise when the file is not ours to write. Reads only."""
+    application = _number(connection, "PRAGMA application_id")
+    version = _number(connection, "PRAGMA user_version")
+    tables = _number(connection, "SELECT count(*) FROM sqlite_master")
+    if application == APPLICATION_ID:
+        if version > SCHEMA_VERSION:
+            raise ConfigurationError(
+                f"the database {path} was written by a newer Narrowboat: its schema is version {version}, this one knows "
+                f"up to version {SCHEMA_VERSION}. Nothing was changed. Upgrade Narrowboat here, or name another file.",
+                backend=SCHEME,
+            )
+    elif application or version or tables:
+        raise ConfigurationError(
+            f"the database {path} belongs to another application (application_id {application}, user_version {version}, "
+            f"{tables} tables and indexes that are not Narrowboat's). Nothing was changed. Name a file of its own.",
+            backend=SCHEME,
+        )
+
+
+def _configure(connection: sqlite3.Connection, path: str) -> None:
+    """Set up the connection, and the write-ahead log, with which readers never stop the writer."""
+    mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+    if mode != "wal":
+        raise Unavailable(
+            f"the file system of {path} cannot keep a write-ahead log (SQLite answered journal_mode={mode}). "
+            "Use a local disk; network file systems will not do.",
+            backend=SCHEME,
+            retryable=False,
+        )
+    connection.execute(f"PRAGMA journal_size_limit={_JOURNAL_LIMIT}")
+
+
+def _create(connection: sqlite3.Connection, path: str, schema: str) -> None:
+    _refuse_foreign(connection, path)  # again: another process may have made it meanwhile
+    if _number(connection, "PRAGMA application_id") != APPLICATION_ID:
+        connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+    for statement in statements(schema):
+        connection.execute(statement)
+
+
+def _number(connection: sqlite3.Connection, statement: str) -> int:
+    return int(connection.execute(statement).fetchone()[0])

@@ -1,0 +1,89 @@
+"""From what SQLite says to what the caller is told: one clear error, SQLite's own kept as the cause."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+
+from narrowboat.errors import AccessDenied, ConfigurationError, NarrowboatError, Unavailable
+from narrowboat_sqlite.options import SCHEME
+
+_PRIMARY = 0xFF  #: the low byte of an extended result code is the primary one
+
+
+def busy(error: sqlite3.Error) -> bool:
+    """Whether somebody else has the database just now, so that the same step may succeed in a moment."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & _PRIMARY in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
+
+
+def translate(error: sqlite3.Error, path: str, *, waited: float | None = None) -> NarrowboatError:
+    """The error to raise `from error`. `waited`: seconds spent waiting for a busy database."""
+    # Errors of the Python module itself (a closed connection) have no code.
+    code = getattr(error, "sqlite_errorcode", None)
+    primary = None if code is None else code & _PRIMARY
+    if busy(error):
+        after = "" if waited is None else f" for {waited:.2g} s"
+        return Unavailable(
+            f"the database {path} was locked by another connection{after}. "
+            "Look for a process with a long transaction on it (a backup, an open sqlite3 shell); the call may be repeated.",
+            backend=SCHEME,
+        )
+    if primary in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}:
+        return ConfigurationError(
+            f"the file {path} is no SQLite database, or a damaged one ({error}). "
+            "Nothing was changed. Name another file, or restore this one from a copy.",
+            backend=SCHEME,
+        )
+    if primary in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}:
+        return _denied(path, error)
+    if primary == sqlite3.SQLITE_CANTOPEN:
+        return bad_path(path) or (
+            _denied(path, error)
+            if not _writable(path)
+            else Unavailable(
+                f"the database {path} could not be opened ({error}), though its folder is there and may be written. "
+                "Look whether this process has too many open files.",
+                backend=SCHEME,
+            )
+        )
+    if primary == sqlite3.SQLITE_FULL:
+        return Unavailable(
+            f"the disk under {path} is full ({error}). Nothing was changed. Make room; the call may be repeated.",
+            backend=SCHEME,
+        )
+    if primary in {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM}:
+        return Unavailable(
+            f"the database {path} could not be read or written ({error}). "
+            "Look whether the disk is full or failing; the call may be repeated.",
+            backend=SCHEME,
+        )
+    return NarrowboatError(f"SQLite refused a statement on {path} ({error}). Is it changed by another program?", backend=SCHEME)
+
+
+def bad_path(path: str) -> ConfigurationError | None:
+    """What is wrong with `path` as the place of a database, if anything, without touching it."""
+    folder = os.path.dirname(path)
+    if not os.path.isdir(folder):
+        return ConfigurationError(
+            f"the folder {folder} of the database {path} does not exist. Make it: mkdir -p {folder}", backend=SCHEME
+        )
+    if os.path.isdir(path):
+        return ConfigurationError(f"{path} is a folder. Name a file in it, such as {path}/narrowboat.db", backend=SCHEME)
+    return None
+
+
+def _writable(path: str) -> bool:
+    # The folder counts as well: SQLite keeps its write-ahead log beside the file.
+    return os.access(os.path.dirname(path), os.W_OK | os.X_OK) and (
+        not os.path.exists(path) or os.access(path, os.R_OK | os.W_OK)
+    )
+
+
+def _denied(path: str, error: sqlite3.Error) -> AccessDenied:
+    return AccessDenied(
+        f"the database {path} may not be written by this user ({error}). Nothing was changed. "
+        "Give the user write access to the file, to the -wal and -shm files beside it and to their folder; "
+        "look whether the file system is mounted read-only.",
+        backend=SCHEME,
+    )

@@ -1,0 +1,233 @@
+"""One consumer's stream from one queue, subscription or inbox in a database.
+
+A feed that found nothing looks again without a write transaction, so that idle consumers, however many, take no lock.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from narrowboat.contract import Ack, Address, Delivery, Feed, Kind, Nack, Outcome, Received, Reject, Source
+from narrowboat.errors import Closed, NarrowboatError
+from narrowboat_sqlite import rules, stock
+from narrowboat_sqlite.options import SCHEME
+from narrowboat_sqlite.schedule import Moment
+from narrowboat_sqlite.topology import INBOX_LEASE, Topology
+
+if TYPE_CHECKING:
+    from narrowboat_sqlite.broker import SqliteBroker
+
+#: Seconds until an idle feed looks again although nobody woke it. Smaller costs CPU in every idle consumer; larger delays
+#: a message whose wake went to a feed on which nobody waits any more.
+IDLE = 1.0
+#: It looks within this of the end of the shortest lease, so that what a dead consumer had comes back within `lease_lag`.
+LAG = 0.4
+
+Tag = tuple[int, int]  #: row of `delivery`, token of the claim
+
+
+class _Prospect(NamedTuple):
+    """What a look without a transaction of its own tells."""
+
+    ready: bool
+    change: float | None  #: when a lease or delay ends, by our clock
+    foreign: bool  #: rows under other clocks, whose end only a full look can tell
+
+
+class SqliteFeed(Feed):
+    """A feed; `tag` of its deliveries is a `Tag`."""
+
+    def __init__(self, broker: SqliteBroker, source: Source, wake: Callable[[], None]) -> None:
+        self._broker = broker
+        self._source = source
+        self._path = source.address.path
+        self._wake = wake
+        self._idle = min(IDLE, source.properties.lease + LAG)
+        self._found = True
+        #: When the inbox behind this feed needs a sign of life.
+        self._sign = 0.0
+        #: What is out: row to token. Only for `close`; the rows decide.
+        self._out: dict[int, int] = {}
+        self._closed = False
+
+    def receive(self, limit: int) -> Received:
+        """Claim what is due, in order."""
+        self._broker.check_open()
+        if self._closed:
+            raise Closed(f"this consumer of {self._path!r} was closed", backend=SCHEME)
+        now = self._broker.now()
+        self._broker.wait(self._path, self, self._wake, now + self._idle)
+        if not self._found and not self._needs_sign(now):
+            prospect = self._broker.read(self._prospect)
+            if prospect is not None and not self._promising(prospect, now):
+                return Received([], self._pause(prospect, now))
+        token = secrets.randbits(62)
+        # After a loss of power nobody has the deliveries: that their claim is not synced only saves its count.
+        rows, prospect = self._broker.change(lambda topology: self._claim(topology, limit, token), passing=True)
+        self._found = bool(rows)
+        if not rows:
+            return Received([], self._idle if prospect is None else self._pause(prospect, now))
+        self._broker.wait_no_more(self._path, self)
+        return Received([_delivery(row, token) for row in rows], 0.0)
+
+    def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> list[NarrowboatError | None]:
+        """Settle each, compared by the token of its claim, all in one transaction."""
+        self._broker.check_open()
+        answers = self._broker.change(lambda topology: self._settle(topology, settlements))
+        for delivery, _ in settlements:
+            self._out.pop(cast("Tag", delivery.tag)[0], None)
+        return answers
+
+    def extend(self, deliveries: Sequence[Delivery], seconds: float) -> list[NarrowboatError | None]:
+        """Let each lease end `seconds` from now."""
+        self._broker.check_open()
+        return self._broker.change(lambda topology: [self._extend(topology, delivery, seconds) for delivery in deliveries])
+
+    def close(self) -> None:
+        """Give back what is out, counted; an inbox goes with its feed."""
+        if self._closed:
+            return
+        self._closed = True
+        self._broker.wait_no_more(self._path, self)
+        self._broker.forget(self)
+        self._broker.change(self._leave)
+        self._out.clear()
+
+    @property
+    def address(self) -> Address:
+        """What it reads."""
+        return self._source.address
+
+    def _needs_sign(self, now: float) -> bool:
+        return self.address.kind is Kind.INBOX and now >= self._sign
+
+    def sign(self, topology: Topology, moment: Moment) -> None:
+        """Keep the inbox behind this feed, if it is time."""
+        if self._needs_sign(moment.now):
+            topology.keep_inbox(self.address)
+            self._sign = moment.now + INBOX_LEASE / 4
+
+    def _claim(self, topology: Topology, limit: int, token: int) -> tuple[list[tuple[Any, ...]], _Prospect | None]:
+        address, properties = self._source
+        moment, connection = topology.moment, topology.connection
+        if address.kind is Kind.INBOX:
+            source: object = topology.keep_inbox(address) if self._needs_sign(moment.now) else topology.find(address)
+            self._sign = moment.now + INBOX_LEASE / 4
+            source = source or topology.keep_inbox(address)
+        else:
+            # Each time, because it may have been deleted since: then it is made again, or the consumer is told.
+            source = topology.declare(address, properties, make=self._broker.makes)
+        if not isinstance(source, stock.SourceRow):
+            raise cast("NarrowboatError", source)
+        topology.tick(source)
+        rows = stock.claim(connection, source, limit, moment, token)
+        # Noted before the commit: whatever interrupts us after it, `close` gives them back.
+        self._out.update((row[0], token) for row in rows)
+        return rows, None if rows else self._prospect(connection)
+
+    def _prospect(self, connection: sqlite3.Connection) -> _Prospect | None:
+        """None when the source is not there."""
+        clock = self._broker.clock_row
+        row = connection.execute(
+            "SELECT EXISTS (SELECT 1 FROM delivery d WHERE d.source = s.id AND d.state = 0),"
+            " (SELECT min(d.until) FROM delivery d WHERE d.source = s.id AND d.clock = ?1 AND d.until IS NOT NULL),"
+            " (SELECT min(d.until) FROM delivery d WHERE d.source = s.topic AND d.clock = ?1 AND d.until IS NOT NULL),"
+            " EXISTS (SELECT 1 FROM message_clock k JOIN delivery d ON d.clock = k.id"
+            "  WHERE k.id <> ?1 AND d.source IN (s.id, s.topic) AND d.until IS NOT NULL)"
+            " FROM source s WHERE s.space = ?2 AND s.path = ?3",
+            (clock, self._broker.space, self._path),
+        ).fetchone()
+        if row is None:
+            return None
+        ready, own, topic, others = row
+        return _Prospect(bool(ready), min((time for time in (own, topic) if time is not None), default=None), bool(others))
+
+    def _promising(self, prospect: _Prospect, now: float) -> bool:
+        return prospect.ready or prospect.foreign or (prospect.change is not None and prospect.change <= now)
+
+    def _pause(self, prospect: _Prospect, now: float) -> float:
+        """Until the next change, or the next look in any case; a message that turned up meanwhile is looked for at once."""
+        if prospect.ready:
+            return 0.0
+        return self._idle if prospect.change is None else min(self._idle, max(0.0, prospect.change - now))
+
+    def _settle(self, topology: Topology, settlements: Sequence[tuple[Delivery, Outcome]]) -> list[NarrowboatError | None]:
+        answers: list[NarrowboatError | None] = [None] * len(settlements)
+        rows = {cast("Tag", delivery.tag)[0] for delivery, _ in settlements}
+        one_by_one = len(rows) != len(settlements)  # settled twice in one batch: the first outcome stands
+        acks: dict[int, list[tuple[int, int]]] = {}
+        for index, (delivery, outcome) in enumerate(settlements):
+            row, token = cast("Tag", delivery.tag)
+            if isinstance(outcome, Ack) and not one_by_one:
+                acks.setdefault(token, []).append((row, index))
+            else:
+                answers[index] = self._settle_one(topology, delivery, outcome)
+        for token, items in acks.items():
+            gone = set(stock.acknowledge(topology.connection, [row for row, _ in items], token, topology.moment))
+            for row, index in items:
+                if row not in gone:
+                    answers[index] = self._stale(settlements[index][0])
+        if self._source.properties.ordered:
+            topology.rings[self._path] += len(settlements)  # the next of their keys
+        return answers
+
+    def _settle_one(self, topology: Topology, delivery: Delivery, outcome: Outcome) -> NarrowboatError | None:
+        row, token = cast("Tag", delivery.tag)
+        stored = stock.ours(topology.connection, row, token, topology.moment)
+        if stored is None:
+            return self._stale(delivery)
+        if isinstance(outcome, Ack):
+            stock.remove(topology.connection, [stored])
+        elif isinstance(outcome, Reject):
+            return topology.bury(self.address, stored, outcome.reason, outcome.attempts)
+        elif isinstance(outcome, Nack):
+            stock.nack(topology.connection, stored, topology.moment, outcome.delay)
+            if outcome.delay < IDLE:
+                topology.rings[self._path] += 1  # also for a delay: whoever waits must hear when it ends
+        else:
+            stock.give_back(topology.connection, [(row, token)], counted=False)
+            topology.rings[self._path] += 1
+        return None
+
+    def _extend(self, topology: Topology, delivery: Delivery, seconds: float) -> NarrowboatError | None:
+        row, token = cast("Tag", delivery.tag)
+        if stock.ours(topology.connection, row, token, topology.moment) is None:
+            return self._stale(delivery)
+        stock.extend(topology.connection, row, topology.moment, seconds)
+        return None
+
+    def _stale(self, delivery: Delivery) -> NarrowboatError:
+        return rules.stale(delivery.id, delivery.attempt, self._path)
+
+    def _leave(self, topology: Topology) -> None:
+        if self.address.kind is Kind.INBOX:
+            topology.delete(self.address)
+            return
+        stock.give_back(topology.connection, self._out.items(), counted=True)
+        source = topology.find(self.address)
+        if isinstance(source, stock.SourceRow):
+            # All that is ready, not only ours: a wake that was meant for somebody may have come to us.
+            topology.rings[self._path] += stock.ready(topology.connection, source.id, most=100)
+
+
+def _delivery(row: tuple[Any, ...], token: int) -> Delivery:
+    number, _, attempt, left, name, body, headers, key, published, priority, details = row
+    correlation, content_type, reply_to = json.loads(details) if details else (None, None, None)
+    return Delivery(
+        name,
+        body,
+        json.loads(headers) if headers else {},
+        key,
+        attempt,
+        published,
+        priority,
+        left,
+        correlation,
+        content_type,
+        Address(Kind(reply_to[0]), *reply_to[1:]) if reply_to else None,
+        (number, token),
+    )

@@ -1,0 +1,235 @@
+"""Locks in an SQLite file: between the processes of one machine, without a server.
+
+One transaction for each call, however many it carries. Waiters are rows, served in the order in which they came. Within
+this process a release wakes the next one directly; other processes see the commit by their watcher and wake their own.
+
+It is not for network file systems (their locks do not hold what SQLite needs), and whoever deletes or replaces the file
+while it is open deletes the locks.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable, Sequence
+
+from narrowboat.capabilities import Expiry, LockCapabilities, Scope, Support, Survives, WaitOrder, WakeUp
+from narrowboat.contract.backend import Context, LockBackend
+from narrowboat.contract.locks import Busy, Grant, Holder, LockProvider, Released, Request
+from narrowboat.dsn import Url
+from narrowboat.errors import LeaseLost, NarrowboatError
+from narrowboat_sqlite import waiting
+from narrowboat_sqlite.clock import boot_id, clock_id
+from narrowboat_sqlite.database import Database, path_of
+from narrowboat_sqlite.observe import Observer
+from narrowboat_sqlite.options import SCHEME, Durability, Options
+from narrowboat_sqlite.rows import LOOK_AGAIN, PATIENCE, Rows, TokensUsedUp
+from narrowboat_sqlite.watcher import watch
+
+with open(os.path.join(os.path.dirname(__file__), "locks.sql"), encoding="utf-8") as _file:
+    SCHEMA = _file.read()
+
+#: Whom to wake once the transaction is committed: a provider's waiters, the name, their owners.
+Heads = list[tuple[waiting.Waiting, str, list[str]]]
+
+
+class SqliteLocks(LockProvider):
+    """One connection to the file for all calls; the watcher is shared by the process."""
+
+    def __init__(self, path: str, options: Options, context: Context, capabilities: LockCapabilities) -> None:
+        self.capabilities = capabilities
+        self._clock = context.clock
+        self._full = options.durability is Durability.FULL
+        self._poll = options.poll
+        self._database = Database(path, durability=options.durability, timeout=context.timeout, schema=SCHEMA)
+        self._rows = Rows(options.prefix, Observer(clock_id(context.clock)), boot=boot_id(), reserving=not self._full)
+        self._watcher = watch(self._database)
+        self._released = False
+        self.waiting = waiting.Waiting(self._begin_to_watch, self._end_watching)
+        self._key = (self._database.key, options.prefix)
+        waiting.join(self._key, self)
+        context.watch(self._clock_moved)
+
+    def attempt(self, requests: Sequence[Request]) -> list[Grant | Busy | NarrowboatError]:
+        """Take or queue, the whole batch in one transaction."""
+        known = [request.wait and self.waiting.arm(request) for request in requests]
+        # Who has waited before will most likely wait on, and a place in a queue need not outlive a loss of power.
+        passing = self._full and all(known)
+        try:
+            answers = self._take(requests, known, passing)
+        except TokensUsedUp:
+            self._database.write(self._rows.reserve, durable=True)
+            answers = self._take(requests, known, passing)
+        if passing and any(isinstance(answer, Grant) for answer in answers):
+            # This makes the grants durable before anybody hears of them: a sync takes all commits before it along.
+            self._database.write(_touch, durable=True)
+        busy = False
+        for request, answer in zip(requests, answers, strict=True):
+            if request.wait:
+                if isinstance(answer, Busy):
+                    busy = True
+                else:
+                    self.waiting.disarm(request.name, request.owner)
+        if busy:
+            self.waiting.watched()
+        return answers
+
+    def renew(self, grants: Sequence[Grant]) -> list[Grant | NarrowboatError]:
+        """Start leases afresh; what ran out is deleted here. Not synced: after a loss of power the holder is gone, too."""
+
+        def work(connection: sqlite3.Connection) -> tuple[list[Grant | NarrowboatError], Heads]:
+            now = self._clock()
+            answers: list[Grant | NarrowboatError] = []
+            for grant in grants:
+                reason = self._rows.renew(connection, grant, now)
+                answers.append(
+                    grant
+                    if reason is None
+                    else LeaseLost(
+                        f"lock {grant.name!r}: the lease with token {grant.token} is over ({reason.value}). "
+                        "Stop what it protects; acquire again.",
+                        name=grant.name,
+                        reason=reason,
+                        token=grant.token,
+                        backend=SCHEME,
+                    )
+                )
+            lost = [grant.name for grant, answer in zip(grants, answers, strict=True) if not isinstance(answer, Grant)]
+            return answers, self._next(connection, lost)
+
+        answers, heads = self._database.write(work, passing=True)
+        _wake(heads)
+        return answers
+
+    def release(self, grants: Sequence[Grant]) -> list[Released | NarrowboatError]:
+        """Free, and wake who is next. One that ran out is deleted and was not held."""
+
+        def work(connection: sqlite3.Connection) -> tuple[list[Released | NarrowboatError], Heads]:
+            now = self._clock()
+            answers: list[Released | NarrowboatError] = [
+                Released.RELEASED if self._rows.free(connection, grant, now) else Released.NOT_HELD for grant in grants
+            ]
+            return answers, self._next(connection, [grant.name for grant in grants])
+
+        answers, heads = self._database.write(work)
+        for grant in grants:
+            if grant.name in self.waiting:  # an interrupt may have struck between the grant and the end of the wait
+                self.waiting.disarm(grant.name, grant.owner)
+        _wake(heads)
+        return answers
+
+    def withdraw(self, requests: Sequence[Request]) -> list[NarrowboatError | None]:
+        """Delete the owners' rows. An attempt is a transaction that has ended before this begins: none can land later."""
+
+        def work(connection: sqlite3.Connection) -> Heads:
+            for request in requests:
+                self._rows.withdraw(connection, request.name, request.owner)
+            return self._next(connection, [request.name for request in requests])
+
+        heads = self._database.write(work)
+        for request in requests:
+            self.waiting.disarm(request.name, request.owner)
+        _wake(heads)
+        return [None] * len(requests)
+
+    def holders(self, name: str | None) -> list[Holder]:
+        """Whose lease runs. What a foreign clock wrote is shown with the longest time that it may still last."""
+        return self._database.read(lambda connection: self._rows.holders(connection, name, self._clock()))
+
+    def evict(self, name: str, token: int) -> bool:
+        """Break that generation; its holder learns of it at its next renewal."""
+
+        def work(connection: sqlite3.Connection) -> tuple[bool, Heads]:
+            return self._rows.evict(connection, name, token, self._clock()), self._next(connection, [name])
+
+        found, heads = self._database.write(work)
+        _wake(heads)
+        return found
+
+    def ping(self) -> None:
+        """An empty write transaction: it fails where any call would."""
+        self._database.write(lambda connection: None)
+
+    def close(self) -> None:
+        """End the watcher, when nobody else here uses it, and close the connection."""
+        waiting.leave(self._key, self)
+        if not self._released:
+            self._released = True
+            self._watcher.unsubscribe(self._look)
+            self._watcher.release()
+        self._database.close()
+
+    def _take(self, requests: Sequence[Request], known: Sequence[bool], passing: bool) -> list[Grant | Busy | NarrowboatError]:
+        return self._database.write(
+            lambda connection: self._rows.take(connection, requests, self._clock(), known), passing=passing
+        )
+
+    def _next(self, connection: sqlite3.Connection, names: Iterable[str]) -> Heads:
+        """Who of this process may go now under those names, seen from inside the transaction that freed them."""
+        return [
+            (provider.waiting, name, provider.heads(connection, name))
+            for provider in waiting.neighbours(self._key)
+            for name in names
+            if name in provider.waiting
+        ]
+
+    def heads(self, connection: sqlite3.Connection, name: str) -> list[str]:
+        """The owners who may go now under `name`, by this provider's clock."""
+        return self._rows.heads(connection, name, self._clock())
+
+    def _look(self, connection: sqlite3.Connection) -> None:
+        """On the watcher's thread, after others' commits."""
+        for name in self.waiting.names():
+            self.waiting.wake(name, self.heads(connection, name))
+
+    def _clock_moved(self) -> None:
+        """A clock that is moved by hand wakes nobody by running on: let everybody look."""
+        if not self._released:
+            _wake(self._database.read(lambda connection: self._next(connection, self.waiting.names())))
+
+    def _begin_to_watch(self) -> None:
+        self._watcher.subscribe(self._look, self._poll)
+
+    def _end_watching(self) -> None:
+        self._watcher.unsubscribe(self._look)
+
+
+def _wake(heads: Heads) -> None:
+    for waiters, name, owners in heads:
+        waiters.wake(name, owners)
+
+
+def _touch(connection: sqlite3.Connection) -> None:
+    connection.execute("UPDATE lock_counter SET next = next WHERE id = 1")
+
+
+def _capabilities(url: Url, options: Options) -> LockCapabilities:
+    path_of(url)
+    return LockCapabilities(
+        scope=Scope.HOST,
+        expiry=Expiry.LEASE,
+        survives=Survives.POWER if options.durability is Durability.FULL else Survives.CRASH,
+        fencing=Support.NATIVE,
+        fencing_survives=Survives.POWER,
+        order=WaitOrder.FIFO,
+        wake=WakeUp.NOTIFIED if options.poll <= 0.02 else WakeUp.POLLED,
+        shared=Support.NATIVE,
+        semaphore=Support.NATIVE,
+        holders=Support.NATIVE,
+        evict=Support.NATIVE,
+        ttl_min=0.05,
+        dead_waiter_bound=PATIENCE + LOOK_AGAIN + 1.0,
+    )
+
+
+def _open(url: Url, options: Options, context: Context) -> LockProvider:
+    return SqliteLocks(path_of(url), options, context, _capabilities(url, options))
+
+
+locks = LockBackend(
+    scheme=SCHEME,
+    summary="between the processes of one machine, in a file, without a server",
+    options=Options,
+    capabilities=_capabilities,
+    open=_open,
+)

@@ -1,0 +1,42 @@
+"""What a `sqlite:///` URL takes beside its path, for locks and for messages alike.
+
+The broker's options are a frozen subclass of these: what both halves share is declared once.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from narrowboat.errors import ConfigurationError
+
+SCHEME = "sqlite"
+
+#: Seconds between two looks below which a waiting process only burns CPU: 1 ms already costs about 3 % of a core.
+POLL_MIN = 0.001
+#: Seconds between two looks above which a hand-over to another process feels stuck, and `wake_bound` could not be kept.
+POLL_MAX = 0.25
+
+
+class Durability(enum.Enum):
+    """The worst event that what was answered outlives."""
+
+    FULL = "full"  #: loss of power: each commit is synced to the disk
+    NORMAL = "normal"  #: a crash of any process; a loss of power may take back the last commits, never the order of them
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """`sqlite:///path?durability=full&prefix=&poll=0.005`."""
+
+    durability: Durability = Durability.FULL
+    prefix: str = ""  #: a namespace of its own in the same file; two prefixes never meet
+    poll: float = 0.005  #: seconds between two looks for another process's commit, only while somebody here waits
+
+    def __post_init__(self) -> None:
+        if not POLL_MIN <= self.poll <= POLL_MAX:
+            raise ConfigurationError(
+                f"option poll={self.poll:g}: allowed are {POLL_MIN:g} to {POLL_MAX:g} seconds "
+                "(a shorter one burns CPU in every waiting process, a longer one delays hand-overs)",
+                backend=SCHEME,
+            )

@@ -1,0 +1,105 @@
+"""What time it is for messages: a reading of our clock, of the wall clock, and which clock ours is.
+
+Processes compare times only under one clock id (`clock.py`). Each id has a row in `message_clock`: its `base` makes places
+in the order comparable, its `wall` is the difference to the wall clock as that clock's processes last saw it, by which
+others judge its delays when they meet rows of a clock that is not theirs (after a reboot, from another time namespace).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from narrowboat_sqlite.clock import clock_id
+
+#: Seconds between two notes of the difference to the wall clock. Larger lets a wall clock that was set just before a reboot
+#: shift what is delayed; smaller writes for nothing.
+_NOTE = 60.0
+#: Seconds after which the row of a clock that nobody reads any more, and no message names, is removed.
+_FORGET = 7 * 86400.0
+
+
+class Moment(NamedTuple):
+    """Now, in every way in which it matters."""
+
+    now: float  #: our clock's reading
+    wall: float  #: seconds since the epoch
+    clock: int  #: our clock's row
+    base: float
+
+    @property
+    def place(self) -> float:
+        """Where something that becomes available now stands in the order."""
+        return self.base + self.now
+
+
+class Foreign(NamedTuple):
+    """Another clock, and what it would read now if it agreed with the wall clock as before."""
+
+    clock: int
+    now: float
+
+
+class Schedule:
+    """Our clock in one database. Call `register` in a transaction first."""
+
+    def __init__(self, clock: Callable[[], float], wall: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._wall = wall
+        self._name = clock_id(clock)
+        self._row = 0
+        self._base = 0.0
+        self._noted = 0.0
+
+    def now(self) -> float:
+        """Our clock's reading."""
+        return self._clock()
+
+    def moment(self) -> Moment:
+        """Now."""
+        return Moment(self._clock(), self._wall(), self._row, self._base)
+
+    def register(self, connection: sqlite3.Connection) -> None:
+        """Find or make our clock's row."""
+        now, wall = self._clock(), self._wall()
+        row = connection.execute("SELECT id, base FROM message_clock WHERE name = ?", (self._name,)).fetchone()
+        if row is None:
+            # From the latest place that anybody can have used, so that a wall clock that was set back before this boot
+            # does not let new messages overtake old ones.
+            latest = connection.execute("SELECT max(base + seen) FROM message_clock").fetchone()[0]
+            base = max(wall, latest or wall) - now
+            row = connection.execute(
+                "INSERT INTO message_clock (name, base, wall, seen) VALUES (?, ?, ?, ?) RETURNING id, base",
+                (self._name, base, wall - now, now),
+            ).fetchone()
+        self._row, self._base = row
+        self.note(connection, self.moment())
+        connection.execute(
+            "DELETE FROM message_clock WHERE wall + seen < ? AND id <> ?"
+            " AND NOT EXISTS (SELECT 1 FROM delivery WHERE message_clock.id IN (clock, origin))"
+            " AND NOT EXISTS (SELECT 1 FROM kept WHERE message_clock.id IN (clock, origin))"
+            " AND NOT EXISTS (SELECT 1 FROM known_id WHERE clock = message_clock.id)"
+            " AND NOT EXISTS (SELECT 1 FROM source WHERE clock = message_clock.id)",
+            (wall - _FORGET, self._row),
+        )
+
+    def note_due(self, moment: Moment) -> bool:
+        """Whether it is time to call `note`."""
+        return moment.now >= self._noted + _NOTE
+
+    def note(self, connection: sqlite3.Connection, moment: Moment) -> None:
+        """Write down the difference to the wall clock; the row is made again if it was removed while we slept."""
+        connection.execute(
+            "INSERT INTO message_clock (id, name, base, wall, seen) VALUES (?, ?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET wall = excluded.wall, seen = excluded.seen",
+            (self._row, self._name, self._base, moment.wall - moment.now, moment.now),
+        )
+        self._noted = moment.now
+
+
+def foreign(connection: sqlite3.Connection, moment: Moment) -> list[Foreign]:
+    """All clocks but ours that rows may name."""
+    rows = connection.execute("SELECT id, wall FROM message_clock WHERE id <> ?", (moment.clock,))
+    return [Foreign(clock, moment.wall - wall) for clock, wall in rows]

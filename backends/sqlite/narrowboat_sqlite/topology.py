@@ -1,0 +1,364 @@
+"""All queues, topics and inboxes of one namespace in one database, and how a published message finds its way into them.
+
+A `Topology` lives for one transaction. What it changes it notes in `rings`: path and number of messages that somebody
+should be woken for once the transaction is committed.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+
+from narrowboat.contract import Address, Kind, Outgoing, Properties, Receipt
+from narrowboat.errors import Conflict, NarrowboatError, NotFound
+from narrowboat_sqlite import rules, stock
+from narrowboat_sqlite.schedule import Moment, foreign
+from narrowboat_sqlite.stock import Batch, Observed, SourceRow, Stored
+
+#: Seconds for which an inbox stays without a sign of life from its process. Smaller loses replies of a process that was
+#: stopped for that long; larger keeps the inboxes of dead processes longer.
+INBOX_LEASE = 60.0
+
+_COLUMNS = "id, path, kind, topic, declared, lease, max_deliveries, ordered, priorities"
+
+
+class Topology:
+    """Every address of one namespace, within one transaction."""
+
+    def __init__(self, connection: sqlite3.Connection, space: str, moment: Moment, observed: Observed) -> None:
+        self.connection = connection
+        self._space = space
+        self.moment = moment
+        self._observed = observed
+        self.rings: Counter[str] = Counter()
+
+    def find(self, address: Address) -> SourceRow | Conflict | None:
+        """What `address` names; None when it is not there, `Conflict` when it is something else."""
+        found = self._row(address.path)
+        if found is not None and found.address.kind is not address.kind:
+            return rules.taken(address.path, found.address.kind.value, address.kind.value)
+        if found is None and address.kind is Kind.SUBSCRIPTION:
+            topic = self._row(address.name)
+            if topic is not None and topic.address.kind is not Kind.TOPIC:
+                return rules.taken(address.name, topic.address.kind.value, Kind.TOPIC.value)
+        return found
+
+    def declare(
+        self, address: Address, properties: Properties, *, make: bool, earliest: bool = False
+    ) -> SourceRow | Conflict | NotFound:
+        """Find or make what a consumer declares. `make`: whether it may be made."""
+        found = self.find(address)
+        if isinstance(found, Conflict):
+            return found
+        if found is None:
+            if not make:
+                return rules.missing(address.path, address.kind.value)
+            return self._make(address, properties, declared=True, earliest=earliest)
+        if address.kind is Kind.TOPIC:
+            return found
+        if found.declared:
+            return rules.differs(address.path, found.properties, properties) or found
+        # It was made by a publish: a producer that starts first must not fix the consumers' properties.
+        return self._adopt(found, properties)
+
+    def inbox(self) -> SourceRow:
+        """A new private source. It never counts deliveries: nobody would look at its dead letters."""
+        address = Address(Kind.INBOX, f"inbox-{uuid.uuid4().hex}")
+        return self._make(address, Properties(max_deliveries=0), declared=True, earliest=False)
+
+    def keep_inbox(self, address: Address) -> SourceRow:
+        """A sign of life; an inbox that was given up because there was none for too long is there again."""
+        found = self._row(address.path)
+        if found is None:
+            return self._make(address, Properties(max_deliveries=0), declared=True, earliest=False)
+        self.connection.execute(
+            "UPDATE source SET seen = ?, clock = ? WHERE id = ?", (self.moment.now, self.moment.clock, found.id)
+        )
+        return found
+
+    def send(
+        self, messages: Sequence[Outgoing], *, make: bool, window: float, retention: float
+    ) -> list[Receipt | NarrowboatError]:
+        """Store each message wherever it belongs; one answer for each."""
+        batch = Batch(self.connection, self.moment)
+        targets: dict[Address, SourceRow | NarrowboatError | None] = {}
+        groups: dict[int, list[SourceRow]] = {}
+        answers: list[Receipt | NarrowboatError] = []
+        forgotten = False
+        for message in messages:
+            if message.to not in targets:
+                targets[message.to] = self._target(message.to, make=make, groups=groups)
+            target = targets[message.to]
+            if isinstance(target, NarrowboatError):
+                answers.append(target)
+                continue
+            if target is None:
+                answers.append(Receipt(message.id))  # whoever asked is gone
+                continue
+            if message.dedup and window > 0:
+                if not forgotten:
+                    self.forget()
+                    forgotten = True
+                if not self._first(target, message, window):
+                    answers.append(Receipt(message.id, duplicate=True))
+                    continue
+            self._add(batch, target, groups, message, retention)
+            answers.append(Receipt(message.id))
+        batch.store()
+        return answers
+
+    def tick(self, source: SourceRow) -> None:
+        """Do what is due in a source and, before it, in its topic."""
+        if source.address.kind is Kind.TOPIC:
+            self._tick_topic(source.id)
+            return
+        if source.topic is not None:
+            self._tick_topic(source.topic)
+        stock.tick(self.connection, source, self.moment, self._observed)
+
+    def bury(self, source: Address, stored: Stored, reason: str, attempts: int) -> Conflict | None:
+        """Move a message to the dead letters of its source, if it has any."""
+        if rules.has_dead_letters(source):
+            address = source.dead
+            # Made whatever the URL says about declaring: it is a part of its source, and the message must go somewhere.
+            dead = self.find(address) or self._make(
+                address, rules.first_properties(address.path), declared=False, earliest=False
+            )
+            if isinstance(dead, Conflict):
+                return dead
+            headers, key, priority = self.connection.execute(
+                "SELECT headers, key, priority FROM message WHERE id = ?", (stored.message,)
+            ).fetchone()
+            headers = rules.dead_headers(
+                json.loads(headers) if headers else {}, reason=reason, attempts=attempts, origin=source.path
+            )
+            number = self.connection.execute(
+                "INSERT INTO message (name, body, headers, key, published, priority, details, copies)"
+                " SELECT name, body, ?, key, published, priority, details, 1 FROM message WHERE id = ? RETURNING id",
+                (json.dumps(headers), stored.message),
+            ).fetchone()[0]
+            if dead.properties.ordered:
+                self.tick(dead)
+            stock.arrive(self.connection, dead, (number, key, priority), self.moment.place, (None, None))
+            self.rings[dead.path] += 1
+        stock.remove(self.connection, [stored])
+        return None
+
+    def delete(self, address: Address) -> bool | Conflict:
+        """Remove it with its messages; what is out becomes stale."""
+        found = self.find(address)
+        if found is None or isinstance(found, Conflict):
+            return found or False
+        if address.kind is Kind.TOPIC:
+            for group in self._groups(found.id):
+                self._drop(group.id)
+            kept = self.connection.execute("DELETE FROM kept WHERE topic = ? RETURNING message", (found.id,)).fetchall()
+            stock.release(self.connection, [row[0] for row in kept])
+        self._drop(found.id)
+        return True
+
+    def sweep(self) -> None:
+        """Drop what has expired, what was kept for long enough, and the inboxes of dead processes."""
+        others = foreign(self.connection, self.moment)
+        stock.expire(self.connection, self.moment, others)
+        for clock, now in [(self.moment.clock, self.moment.now), *others]:
+            kept = self.connection.execute(
+                "DELETE FROM kept WHERE clock = ? AND until <= ? RETURNING message", (clock, now)
+            ).fetchall()
+            stock.release(self.connection, [row[0] for row in kept])
+            inboxes = self.connection.execute(
+                "SELECT id FROM source WHERE seen IS NOT NULL AND clock = ? AND seen <= ?", (clock, now - INBOX_LEASE)
+            ).fetchall()
+            for (inbox,) in inboxes:
+                self._drop(inbox)
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget the ids whose window has passed."""
+        for clock, now in [(self.moment.clock, self.moment.now), *foreign(self.connection, self.moment)]:
+            self.connection.execute("DELETE FROM known_id WHERE clock = ? AND until <= ?", (clock, now))
+
+    def _add(
+        self, batch: Batch, target: SourceRow, groups: dict[int, list[SourceRow]], message: Outgoing, retention: float
+    ) -> None:
+        expires = None if message.ttl is None else self.moment.now + message.ttl
+        if target.address.kind is not Kind.TOPIC:
+            batch.delivery(target, batch.message(message, 1), message, message.delay, expires)
+            self.rings[target.path] += 1
+            return
+        members = groups[target.id]
+        if message.delay > 0:
+            batch.pending(target, batch.message(message, 1), message, expires, retention)
+        elif members or retention > 0:
+            number = batch.message(message, len(members) + (retention > 0))
+            for group in members:
+                batch.delivery(group, number, message, 0.0, expires)
+            if retention > 0:
+                moment, origin = self.moment, None if expires is None else self.moment.clock
+                self._keep(target.id, number, moment.place, (moment.now + retention, moment.clock), (expires, origin))
+        for group in members:
+            self.rings[group.path] += 1  # also for a delay: whoever waits must hear when it ends
+
+    def _target(
+        self, address: Address, *, make: bool, groups: dict[int, list[SourceRow]]
+    ) -> SourceRow | NarrowboatError | None:
+        found = self.find(address)
+        if isinstance(found, Conflict):
+            return found
+        if found is None:
+            if address.kind is Kind.INBOX:
+                return None
+            if not make:
+                return rules.missing(address.path, address.kind.value)
+            found = self._make(address, rules.first_properties(address.path), declared=False, earliest=False)
+        if address.kind is Kind.TOPIC:
+            groups[found.id] = self._groups(found.id)
+        # What is due in an ordered source goes before what is published now.
+        for source in groups.get(found.id, [found]):
+            if source.properties.ordered:
+                stock.tick(self.connection, source, self.moment, self._observed)
+        return found
+
+    def _first(self, target: SourceRow, message: Outgoing, window: float) -> bool:
+        """Whether no message of this id went to this address within the window; from now on there is one."""
+        moment = self.moment
+        return (
+            self.connection.execute(
+                "INSERT INTO known_id (source, name, until, clock) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                (target.id, message.id, moment.now + window, moment.clock),
+            ).rowcount
+            == 1
+        )
+
+    def _tick_topic(self, topic: int) -> None:
+        moment = self.moment
+        due = []
+        for clock, now in [(moment.clock, moment.now), *foreign(self.connection, moment)]:
+            due += self.connection.execute(
+                "SELECT d.id, d.message, d.place, d.until, d.clock, d.span, d.expires, d.origin, m.key, m.priority"
+                " FROM delivery d JOIN message m ON m.id = d.message"
+                " WHERE d.source = ? AND d.clock = ? AND d.until <= ? AND d.until IS NOT NULL ORDER BY d.until, d.message",
+                (topic, clock, now),
+            ).fetchall()
+        if not due:
+            return
+        groups = self._groups(topic)
+        for group in groups:
+            if group.properties.ordered:
+                stock.tick(self.connection, group, moment, self._observed)
+        for row, number, place, until, clock, retention, expires, origin, key, priority in due:
+            for group in groups:
+                stock.arrive(self.connection, group, (number, key, priority), place, (expires, origin))
+                self.rings[group.path] += 1
+            self.connection.execute("DELETE FROM delivery WHERE id = ?", (row,))
+            if retention > 0:
+                self._keep(topic, number, place, (until + retention, clock), (expires, origin))
+            copies = len(groups) + (retention > 0)
+            self.connection.execute("UPDATE message SET copies = copies + ? WHERE id = ?", (copies, number))
+            stock.release(self.connection, [number])
+
+    def _keep(
+        self, topic: int, number: int, place: float, until: tuple[float, int], expires: tuple[float | None, int | None]
+    ) -> None:
+        self.connection.execute(
+            "INSERT INTO kept (topic, message, place, until, clock, expires, origin) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (topic, number, place, *until, *expires),
+        )
+
+    def _make(self, address: Address, properties: Properties, *, declared: bool, earliest: bool) -> SourceRow:
+        topic = None
+        if address.kind is Kind.SUBSCRIPTION:
+            parent = self._row(address.name) or self._make(
+                Address(Kind.TOPIC, address.name), Properties(), declared=True, earliest=False
+            )
+            topic = parent.id
+            self._tick_topic(topic)  # what is due already was not for a group that begins now
+        inbox = address.kind is Kind.INBOX
+        number = self.connection.execute(
+            "INSERT INTO source (space, path, kind, topic, declared, lease, max_deliveries, ordered, priorities, seen, clock)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
+            (
+                self._space,
+                address.path,
+                address.kind.value,
+                topic,
+                declared,
+                *properties,
+                self.moment.now if inbox else None,
+                self.moment.clock if inbox else None,
+            ),
+        ).fetchone()[0]
+        made = SourceRow(number, address, topic, declared, properties)
+        if earliest and topic is not None:
+            self._replay(made, topic)
+        return made
+
+    def _replay(self, source: SourceRow, topic: int) -> None:
+        """Begin with what the topic has kept."""
+        self.sweep()
+        rows = self.connection.execute(
+            "SELECT k.message, m.key, m.priority, k.place, k.expires, k.origin FROM kept k JOIN message m ON m.id = k.message"
+            " WHERE k.topic = ? ORDER BY k.place, k.message",
+            (topic,),
+        ).fetchall()
+        for number, key, priority, place, expires, origin in rows:
+            stock.arrive(self.connection, source, (number, key, priority), place, (expires, origin))
+            self.connection.execute("UPDATE message SET copies = copies + 1 WHERE id = ?", (number,))
+        stock.expire(self.connection, self.moment, foreign(self.connection, self.moment))
+
+    def _adopt(self, found: SourceRow, properties: Properties) -> SourceRow:
+        """Take the properties of the first consumer; what was published before is sorted by them."""
+        self.connection.execute(
+            "UPDATE source SET declared = 1, lease = ?, max_deliveries = ?, ordered = ?, priorities = ? WHERE id = ?",
+            (*properties, found.id),
+        )
+        source = found._replace(declared=True, properties=properties)
+        rows = self.connection.execute(
+            "SELECT d.id, d.state, m.key, m.priority FROM delivery d JOIN message m ON m.id = d.message"
+            " WHERE d.source = ?1 AND (d.state = 0 OR d.until IS NOT NULL) ORDER BY d.place, d.message",
+            (found.id,),
+        ).fetchall()
+        keys: set[str] = set()
+        changes = []
+        for number, state, key, priority in rows:
+            if state != stock.READY or not properties.ordered:
+                key = None
+            blocked = key is not None and key in keys
+            if key is not None:
+                keys.add(key)
+            sorts = rules.rank(source.path, properties, True, priority)
+            changes.append((stock.BLOCKED if blocked else state, key, sorts, number))
+        self.connection.executemany("UPDATE delivery SET state = ?, key = ?, rank = ? WHERE id = ?", changes)
+        return source
+
+    def _drop(self, source: int) -> None:
+        stock.purge(self.connection, source)
+        out = self.connection.execute(
+            "DELETE FROM delivery WHERE source = ? AND until IS NOT NULL RETURNING message", (source,)
+        ).fetchall()
+        stock.release(self.connection, [row[0] for row in out])
+        self.connection.execute("DELETE FROM known_id WHERE source = ?", (source,))
+        self.connection.execute("DELETE FROM source WHERE id = ?", (source,))
+
+    def _groups(self, topic: int) -> list[SourceRow]:
+        rows = self.connection.execute(f"SELECT {_COLUMNS} FROM source WHERE topic = ? ORDER BY id", (topic,))  # noqa: S608  # the constant above
+        return [_source(row) for row in rows.fetchall()]
+
+    def _row(self, path: str) -> SourceRow | None:
+        row = self.connection.execute(
+            f"SELECT {_COLUMNS} FROM source WHERE space = ? AND path = ?",  # noqa: S608  # the constant above
+            (self._space, path),
+        ).fetchone()
+        return None if row is None else _source(row)
+
+
+def _source(row: tuple[int, str, str, int | None, int, float, int, int, int]) -> SourceRow:
+    number, path, kind, topic, declared, lease, most, ordered, priorities = row
+    name, group = path, ""
+    if kind == Kind.SUBSCRIPTION.value:
+        name, _, group = path.rpartition(".")  # a group has no dot
+    properties = Properties(lease, most, bool(ordered), priorities)
+    return SourceRow(number, Address(Kind(kind), name, group), topic, bool(declared), properties)

@@ -1,0 +1,140 @@
+"""Learning of other processes' commits: one thread for each database in each process, asleep unless somebody waits.
+
+SQLite has no notifications, but `PRAGMA data_version` is a cheap question (a look at shared memory) whose answer differs
+once any other connection has committed. The thread asks it every `poll` seconds while there is a subscriber, and on a
+change lets each subscriber look, on the watcher's own connection. It wakes nobody itself and decides nothing.
+
+No change is missed: a subscription is looked at once when it begins, and a commit that lands after that look changes the
+answer. Errors here are nobody's loss: who waits looks by itself every few seconds, and meets the error there.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from typing import Protocol
+
+from narrowboat_sqlite.database import Connection, Database, connect
+
+
+class Look(Protocol):
+    """Called on the watcher's thread with its read-only-by-custom connection, after any commit in the database."""
+
+    def __call__(self, connection: sqlite3.Connection, /) -> None:
+        """Look who can go on, and wake them. Must not block and should not raise."""
+        ...
+
+
+#: Seconds until the next try after the watcher itself met an error: often enough to recover, seldom enough to be cheap.
+_AFTER_ERROR = 0.5
+
+#: A process that waits for very many names looks less often, so that looking takes at most one part in this of a core.
+_SHARE = 10
+
+_watchers: dict[tuple[int, int], Watcher] = {}
+_guard = threading.Lock()
+
+
+def _after_fork_in_child() -> None:
+    # The child has none of the threads; the parent's connection is kept from being closed by `database`.
+    global _watchers, _guard
+    _watchers = {}
+    _guard = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def watch(database: Database) -> Watcher:
+    """Return this process's watcher for that file. Each call is to be matched by one `release`."""
+    with _guard:
+        watcher = _watchers.get(database.key)
+        if watcher is None:
+            watcher = _watchers[database.key] = Watcher(database)
+        watcher.users += 1
+        return watcher
+
+
+class Watcher:
+    """The poller of one file. Made by `watch`; one thread, which is started by the first subscription."""
+
+    def __init__(self, database: Database) -> None:
+        self.users = 0
+        self._key = database.key
+        self._path = database.path
+        self._changed = threading.Condition()
+        self._subscribers: dict[Look, float] = {}
+        self._fresh: tuple[Look, ...] = ()
+        self._ending = False
+        self._thread: threading.Thread | None = None
+
+    def subscribe(self, look: Look, poll: float) -> None:
+        """Call `look` at once, and after each change, until `unsubscribe`. `poll`: seconds. Repeating it does nothing."""
+        with self._changed:
+            if look in self._subscribers or self._ending:
+                return
+            self._fresh = (*self._fresh, look)
+            self._subscribers[look] = poll
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name=f"narrowboat-sqlite-watch-{self._path}", daemon=True)
+            if self._thread.ident is None:  # also when an interrupt struck before it was started
+                self._thread.start()
+            self._changed.notify()
+
+    def unsubscribe(self, look: Look) -> None:
+        """Stop calling `look`; one call may still be under way. Idempotent."""
+        with self._changed:
+            self._subscribers.pop(look, None)
+
+    def release(self) -> None:
+        """Give back what `watch` gave. The last one ends the thread and closes its connection before it returns."""
+        with _guard:
+            self.users -= 1
+            if self.users:
+                return
+            if _watchers.get(self._key) is self:
+                del _watchers[self._key]
+        with self._changed:
+            self._ending = True
+            self._subscribers.clear()
+            self._changed.notify()
+            thread = self._thread
+        if thread is not None and thread.ident is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def _run(self) -> None:
+        connection: Connection | None = None
+        version = None
+        pause: float | None = 0.0
+        try:
+            while True:
+                looks, fresh, pause = self._wait(pause)
+                if pause is None:
+                    return
+                try:
+                    connection = connection or connect(self._path)
+                    seen = connection.execute("PRAGMA data_version").fetchone()[0]
+                    began = time.monotonic()
+                    for look in looks if seen != version else fresh:
+                        look(connection)
+                    version = seen
+                    pause = max(pause, (time.monotonic() - began) * _SHARE)
+                except sqlite3.Error:
+                    pause, version = _AFTER_ERROR, None
+        finally:
+            if connection is not None:
+                connection.close()
+
+    def _wait(self, pause: float | None) -> tuple[tuple[Look, ...], tuple[Look, ...], float | None]:
+        """Sleep for `pause`, and on while nobody is subscribed. All subscribers, the new ones, the next pause or the end."""
+        with self._changed:
+            if pause and not self._fresh and not self._ending:
+                self._changed.wait(pause)
+            while not self._subscribers and not self._ending:
+                self._changed.wait()
+            fresh, self._fresh = self._fresh, ()
+            if self._ending:
+                return (), (), None
+            return tuple(self._subscribers), fresh, min(self._subscribers.values())
