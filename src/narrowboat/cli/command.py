@@ -1,0 +1,60 @@
+"""What every command has: `--debug`, the exit codes under its help, and a quiet end when the reader goes away."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from narrowboat.cli.exits import EPILOG, Exit
+
+
+@dataclass
+class Settings:
+    """What `run` wants to know about the command after it has failed."""
+
+    debug: bool = False
+
+
+class Command(click.Command):
+    """A command whose function returns the exit code; None means 0."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("epilog", EPILOG)
+        super().__init__(*args, **kwargs)
+        self.params.append(
+            click.Option(
+                ["--debug"],
+                is_flag=True,
+                is_eager=True,
+                expose_value=False,
+                callback=_remember_debug,
+                help="Show the traceback of an error. It may show more than you want to post.",
+            )
+        )
+
+    def invoke(self, ctx: click.Context) -> int:
+        """Run it."""
+        try:
+            code = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            abandon_output()
+            return Exit.SIGNALLED + 13  # as SIGPIPE ends other programs
+        return int(code or 0)
+
+
+def abandon_output() -> None:
+    """Let what is still buffered go nowhere, so that the interpreter does not complain about it on its way out."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+def _remember_debug(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    settings = ctx.find_object(Settings)
+    if value and settings is not None:
+        settings.debug = True

@@ -1,0 +1,105 @@
+"""`consume --exec`: a shell command for each message, several at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from narrowboat.cli.output import complain
+from narrowboat.cli.records import Delivered
+from narrowboat.errors import NarrowboatError
+from narrowboat.messaging import Message, Messages
+
+
+class Handler:
+    """Runs the command. Leaving the `with` block waits for those that run. `unsettled`: messages that may come again."""
+
+    def __init__(self, command: str, concurrency: int, *, source: str) -> None:
+        self._command = command
+        self._source = source
+        self._slots = threading.BoundedSemaphore(concurrency)
+        self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="narrowboat-exec")
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self.unsettled = 0
+
+    def __enter__(self) -> Handler:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and not issubclass(kind, Exception):  # the second signal: do not wait for them
+            for process in list(self._running):
+                process.kill()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def run(self, messages: Messages[bytes], count: int | None) -> None:
+        """Handle the messages until they end, or `count` of them were begun."""
+        begun = 0
+        for message in messages:
+            self._slots.acquire()
+            self._pool.submit(self._handle, message)
+            begun += 1
+            if begun == count:
+                break
+
+    def _handle(self, message: Message[bytes]) -> None:
+        try:
+            failure = self._execute(message)
+            if failure is None:
+                message.ack()
+            else:
+                complain(f"message {message.id}, attempt {message.attempt}: {failure}")
+                message.nack()
+        except NarrowboatError as error:
+            self.unsettled += 1
+            complain(f"message {message.id}: {error}")
+        finally:
+            self._slots.release()
+
+    def _execute(self, message: Message[bytes]) -> str | None:
+        """Why the command failed; None when it did not."""
+        try:
+            code = self._run(message)
+        except OSError as error:  # too many headers for an environment, no more processes
+            return f"the command could not be run: {error.strerror}"
+        return f"exit code {code}" if code else None
+
+    def _run(self, message: Message[bytes]) -> int:
+        # A group of its own: Ctrl-C is for us, who then let the command finish.
+        process = subprocess.Popen(
+            ["/bin/sh", "-c", self._command],  # noqa: S603  # to run it is what was asked
+            stdin=subprocess.PIPE,
+            env={**os.environ, **environment(message, self._source)},
+            process_group=0,
+        )
+        self._running.add(process)
+        try:
+            process.communicate(message.body)
+        finally:
+            self._running.discard(process)
+        return process.returncode
+
+
+def environment(message: Delivered, source: str) -> Mapping[str, str]:
+    """What the command sees of a message beside its body; what is not set is left out."""
+    fields = {
+        "id": message.id,
+        "source": source,
+        "key": message.key,
+        "attempt": message.attempt,
+        "priority": message.priority,
+        "published_at": message.published_at,
+        "correlation_id": message.correlation_id,
+        "content_type": message.content_type,
+        "headers": json.dumps(dict(message.headers), ensure_ascii=False),
+    }
+    return {
+        # The system ends a variable at a NUL, and refuses to start a program that would be given one.
+        f"NARROWBOAT_MESSAGE_{name.upper()}": str(value).replace("\0", "\N{REPLACEMENT CHARACTER}")
+        for name, value in fields.items()
+        if value is not None
+    }
+

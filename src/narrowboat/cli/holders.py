@@ -1,0 +1,62 @@
+"""`narrowboat holders` and `narrowboat evict`: who holds a lock, and breaking one holder's lease."""
+
+from __future__ import annotations
+
+import datetime
+
+import click
+
+import narrowboat
+from narrowboat.cli.command import Command
+from narrowboat.cli.exits import Exit
+from narrowboat.cli.options import as_json, locks_url
+from narrowboat.cli.output import complain, print_json, print_table
+from narrowboat.contract.locks import Holder
+
+_COLUMNS = ("name", "token", "mode", "label", "since", "expires in", "waiting")
+
+
+@click.command("holders", cls=Command)
+@locks_url
+@click.argument("name", required=False)
+@as_json
+def holders(url: str | None, name: str | None, as_json: bool) -> None:
+    """Show who holds NAME, or every lock that is held."""
+    with narrowboat.locks(url) as locks:
+        found = locks.holders(name)
+    if as_json:
+        print_json([to_json(holder) for holder in found])
+    elif found:
+        print_table(_COLUMNS, [_row(holder) for holder in found], right=("token", "expires in", "waiting"))
+    else:
+        click.echo(f"nobody holds {name!r}" if name else "nothing is held")
+
+
+@click.command("evict", cls=Command)
+@locks_url
+@click.argument("name")
+@click.option("--token", type=int, required=True, help="The holder's fencing token, as `narrowboat holders` shows it.")
+def evict(url: str | None, name: str, token: int) -> int:
+    """Break the lease of the holder of NAME that has this token; whoever waits is next.
+
+    Only that very holder is evicted: one that came after it has another token. Exit code 1 when it is not there.
+    """
+    with narrowboat.locks(url) as locks:
+        done = locks.evict(name, token)
+    if not done:
+        complain(f"nobody holds {name!r} with token {token}")
+        return Exit.FAILED
+    click.echo(f"evicted token {token} from {name!r}")
+    return Exit.OK
+
+
+def to_json(holder: Holder) -> dict[str, object]:
+    """A holder for programs."""
+    return {**holder._asdict(), "mode": holder.mode.value}
+
+
+def _row(holder: Holder) -> tuple[object, ...]:
+    since = datetime.datetime.fromtimestamp(holder.acquired_at).astimezone().isoformat(" ", "seconds")
+    mode = f"{holder.mode.value} of {holder.limit}" if holder.limit else holder.mode.value
+    expires = "" if holder.expires_in is None else f"{max(0.0, holder.expires_in):.1f} s"
+    return holder.name, holder.token, mode, holder.label, since, expires, holder.waiters

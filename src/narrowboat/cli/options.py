@@ -1,0 +1,72 @@
+"""What several commands take: the backend's URL, seconds, headers, counts; each checked before anything is sent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., object])
+
+#: "-" where a URL is expected: take it from the environment.
+FROM_ENVIRONMENT = "-"
+
+
+class Seconds(click.ParamType):
+    """A finite number of seconds, at least `least`."""
+
+    name = "seconds"
+
+    def __init__(self, least: float = 0.0) -> None:
+        self._least = least
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """`value` as seconds, or a usage error."""
+        try:
+            seconds = float(value)
+        except ValueError:
+            seconds = math.nan
+        if not math.isfinite(seconds) or seconds < self._least:
+            self.fail(f"{value!r} is no number of seconds from {self._least:g}", param, ctx)
+        return seconds
+
+
+class Header(click.ParamType):
+    """`name=value`."""
+
+    name = "name=value"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        """`value` cut at its first `=`, or a usage error."""
+        if isinstance(value, tuple):
+            return value
+        header, equals, text = value.partition("=")
+        if not equals or not header:
+            self.fail(f"{value!r} is no header: write NAME=VALUE", param, ctx)
+        return header, text
+
+
+def locks_url(command: Command) -> Command:
+    """The URL of a lock backend; None for `-`, which the library takes from NARROWBOAT_LOCKS_URL."""
+    return click.argument("url", metavar="URL", callback=_url)(command)
+
+
+def broker_url(command: Command) -> Command:
+    """The URL of a message backend; None for `-`, which the library takes from NARROWBOAT_BROKER_URL."""
+    return click.argument("url", metavar="URL", callback=_url)(command)
+
+
+def as_json(command: Command) -> Command:
+    """`--json`: for programs that read the output."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(command)
+
+
+def group_option(command: Command) -> Command:
+    """`--group`: QUEUE is a topic and this the subscription."""
+    return click.option("--group", metavar="NAME", help="QUEUE is a topic; take this group's subscription.")(command)
+
+
+def _url(ctx: click.Context, param: click.Parameter, value: str) -> str | None:
+    return None if value == FROM_ENVIRONMENT else value

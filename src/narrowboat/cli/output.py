@@ -1,0 +1,76 @@
+"""What people and programs read: tables and progress bars for the ones, JSON for the others, one line for errors.
+
+Nothing that comes from a backend reaches the terminal as it is: control characters in a lock's name or in a header
+could otherwise move the cursor or change colours.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+_CREDENTIALS = re.compile(r"(://)[^/\s'\"]*@")
+_SECRET_OPTION = re.compile(r"([?&][^=&\s]*(?:password|secret|token|passphrase)[^=&\s]*=)[^&\s'\"]*", re.IGNORECASE)
+
+
+def redact(text: str) -> str:
+    """`text` without the credentials of any URL in it: a misplaced argument is often one.
+
+    >>> redact("unexpected argument redis://shop:hunter2@a/0?password=x")
+    'unexpected argument redis://***@a/0?password=***'
+    """
+    return _SECRET_OPTION.sub(r"\1***", _CREDENTIALS.sub(r"\1***@", text))
+
+
+def printable(value: object) -> str:
+    r"""`value` as text that a terminal only shows.
+
+    >>> printable("a\x1b[31mb"), printable(None)
+    ('a\\x1b[31mb', '')
+    """
+    text = "" if value is None else str(value)
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def complain(text: str) -> None:
+    """One line on standard error."""
+    print(f"narrowboat: {printable(redact(text))}", file=sys.stderr, flush=True)
+
+
+def print_json(value: object) -> None:
+    """One JSON document on standard output."""
+    print(json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None), flush=True)
+
+
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None, right: Sequence[str] = ()
+) -> None:
+    """A table on standard output; `right` names the columns whose cells are aligned to the right."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    # Into a pipe there is no width to keep to, and a folded name would be of no use to grep.
+    Console(width=None if sys.stdout.isatty() else 10_000, highlight=False).print(table)
+
+
+def progress_bar() -> Progress:
+    """A progress bar on standard error, shown only on a terminal and gone at the end. Use it in a `with` block."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
