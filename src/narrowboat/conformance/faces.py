@@ -1,0 +1,285 @@
+"""The sync face spoken with `await`, so that one scenario serves both faces.
+
+Each task of a scenario owns one thread, and every blocking call of the task runs in it: "same task" is "same thread".
+Which calls block is not written down here: whatever is a coroutine function on the asyncio face's class of the same name
+blocks on the sync one, and everything else is called directly. A cancelled scenario task interrupts its thread with a
+KeyboardInterrupt, which is what cancellation is to a sync program, and sees a `CancelledError` on both faces.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import importlib
+import inspect
+import queue
+import threading
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, cast
+
+_STOP = object()
+
+
+class Worker:
+    """One task's thread. Runs one function at a time; can be interrupted in it."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any], asyncio.AbstractEventLoop] | None]
+        self._queue = queue.SimpleQueue()
+        self._mutex = threading.Lock()
+        self._inside = False
+        self._ident: int | None = None
+
+    def start(self) -> Worker:
+        """On a thread of its own."""
+        threading.Thread(target=self.serve, name="conformance-task", daemon=True).start()
+        return self
+
+    def serve(self) -> None:
+        """In the calling thread, until `stop`."""
+        self._ident = threading.get_ident()
+        while (item := self._queue.get()) is not None:
+            function, future, loop = item
+            value, error = self._perform(function)
+            try:
+                loop.call_soon_threadsafe(_settle, future, value, error)
+            except RuntimeError:
+                return  # the scenario is over and its loop closed
+
+    def stop(self) -> None:
+        """After what is queued."""
+        self._queue.put(None)
+
+    async def call(self, function: Callable[[], Any]) -> Any:
+        """Run `function` in the thread. When the awaiting task is cancelled, the thread is not: use `interrupt`."""
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        self._queue.put((function, future, loop))
+        return await future
+
+    def interrupt(self) -> bool:
+        """Raise KeyboardInterrupt in the function under way, at its next chance to be interrupted. False: there is none."""
+        with self._mutex:
+            if self._inside and self._ident is not None:
+                _raise_in(self._ident, KeyboardInterrupt)
+                return True
+            return False
+
+    def _perform(self, function: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+        value: Any = None
+        error: BaseException | None = None
+        self._inside = True
+        try:
+            try:
+                value = function()
+            except BaseException as raised:
+                error = raised
+            with self._mutex:
+                self._inside = False
+                if self._ident is not None:
+                    _raise_in(self._ident, None)
+        except KeyboardInterrupt as late:  # it struck after the function's last line
+            self._inside = False
+            error = late
+        if isinstance(error, KeyboardInterrupt):
+            error = asyncio.CancelledError("interrupted")
+        elif isinstance(error, StopIteration):
+            error = RuntimeError("StopIteration out of a call")
+        return value, error
+
+
+def _raise_in(ident: int, error: type[BaseException] | None) -> None:
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), ctypes.py_object(error) if error else None)
+
+
+def _settle(future: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:
+    if future.done():
+        return
+    if isinstance(error, asyncio.CancelledError):
+        future.cancel()
+    elif error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(value)
+
+
+_workers: weakref.WeakKeyDictionary[asyncio.Task[Any], Worker] = weakref.WeakKeyDictionary()
+
+
+def worker_of(task: asyncio.Task[Any]) -> Worker | None:
+    """The thread that `task` owns, if it has made a blocking call."""
+    return _workers.get(task)
+
+
+def _mine() -> Worker:
+    task = asyncio.current_task()
+    assert task is not None, "the sync face is spoken to from within a task"
+    worker = _workers.get(task)
+    if worker is None:
+        worker = _workers[task] = Worker().start()
+        task.add_done_callback(_dismiss)
+    return worker
+
+
+def _dismiss(task: asyncio.Task[Any]) -> None:
+    worker = _workers.pop(task, None)
+    if worker is not None:
+        worker.stop()
+
+
+async def in_my_thread(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Run a blocking function in the thread that belongs to the calling task."""
+    return await _mine().call(lambda: function(*args, **kwargs))
+
+
+def blocking(function: Callable[..., Any], loop: asyncio.AbstractEventLoop) -> Callable[..., Any]:
+    """A coroutine function as a blocking one, for code that calls back: its calls are made in the thread that called it."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        worker = Worker()
+
+        async def run() -> Any:
+            task = asyncio.current_task()
+            assert task is not None
+            _workers[task] = worker
+            try:
+                return await function(*(wrap(arg) for arg in args), **kwargs)
+            finally:
+                _workers.pop(task, None)
+                worker.stop()
+
+        future = asyncio.run_coroutine_threadsafe(run(), loop)
+        worker.serve()
+        return unwrap(future.result())
+
+    return call
+
+
+class Threaded:
+    """A sync object under the names and the `await`s of its asyncio twin."""
+
+    __slots__ = ("__weakref__", "_inner", "_iterator", "_twin")
+
+    def __init__(self, inner: Any, twin: type | None) -> None:
+        self._inner = inner
+        self._twin = twin
+        self._iterator: Iterator[Any] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._inner, name)
+        if not callable(value) or isinstance(value, type):
+            return wrap(value)
+        twin = inspect.getattr_static(self._twin, name, None) if self._twin else None
+        if _awaits(twin):
+            return lambda *args, **kwargs: _call(value, args, kwargs)
+        return lambda *args, **kwargs: wrap(value(*map(unwrap, args), **{k: unwrap(v) for k, v in kwargs.items()}))
+
+    def __call__(self, function: Callable[..., Any]) -> Any:
+        """As a decorator of a coroutine function."""
+        decorated = self._inner(blocking(function, asyncio.get_running_loop()))
+
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            return await _call(decorated, args, kwargs)
+
+        return call
+
+    async def __aenter__(self) -> Any:
+        return await _call(self._inner.__enter__, (), {})
+
+    async def __aexit__(self, *error: Any) -> Any:
+        return await _call(self._inner.__exit__, error, {})
+
+    def __aiter__(self) -> Threaded:
+        self._iterator = iter(self._inner)
+        return self
+
+    async def __anext__(self) -> Any:
+        item = await _call(lambda: next(self._iterator or iter(()), _STOP), (), {})
+        if item is _STOP:
+            raise StopAsyncIteration
+        return item
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(wrap, iter(self._inner))
+
+    def __len__(self) -> int:
+        return len(self._inner)
+
+    def __getitem__(self, index: Any) -> Any:
+        return wrap(self._inner[index])
+
+    def __bool__(self) -> bool:
+        return bool(self._inner)
+
+    def __eq__(self, other: object) -> bool:
+        return bool(self._inner == unwrap(other))
+
+    def __hash__(self) -> int:
+        return hash(self._inner)
+
+    def __repr__(self) -> str:
+        return f"Threaded({self._inner!r})"
+
+
+async def _call(function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
+    loop = asyncio.get_running_loop()
+    plain = [_argument(arg, loop) for arg in args]
+    named = {name: _argument(value, loop) for name, value in kwargs.items()}
+    return wrap(await in_my_thread(function, *plain, **named))
+
+
+def _argument(value: Any, loop: asyncio.AbstractEventLoop) -> Any:
+    if inspect.iscoroutinefunction(value):
+        return blocking(value, loop)
+    return unwrap(value)
+
+
+def _awaits(twin: Any) -> bool:
+    if isinstance(twin, (staticmethod, classmethod)):
+        twin = twin.__func__
+    if inspect.iscoroutinefunction(twin):
+        return True
+    returns = str(getattr(twin, "__annotations__", {}).get("return", ""))
+    return returns.startswith(("Awaitable", "Coroutine"))
+
+
+def _find_twin(kind: type) -> type | None:
+    """The asyncio face's class for one of the sync face; None for what is the same on both."""
+    package, _, module = kind.__module__.partition(".")
+    if package != "narrowboat":
+        return None
+    try:
+        twin = getattr(importlib.import_module(f"narrowboat.aio.{module}"), kind.__name__, None)
+    except ModuleNotFoundError:
+        return None
+    return twin if isinstance(twin, type) and twin is not kind else None
+
+
+_twins: dict[type, type | None] = {}
+
+
+def wrap(value: Any) -> Any:
+    """`value` as the scenario shall see it: wrapped where it is an object of the sync face with an asyncio twin."""
+    kind = type(value)
+    if kind not in _twins:
+        _twins[kind] = _find_twin(kind)
+    twin = _twins[kind]
+    if twin is not None:
+        return Threaded(value, twin)
+    if inspect.isgenerator(value):
+        return Threaded(value, None)
+    if kind in (list, tuple):
+        return kind(map(wrap, value))
+    return value
+
+
+def unwrap(value: Any) -> Any:
+    """The object of the sync face itself."""
+    return value._inner if isinstance(value, Threaded) else value
+
+
+async def iterate(stream: Any) -> AsyncIterator[Any]:
+    """Any stream of either face, item by item."""
+    async for item in cast("AsyncIterator[Any]", stream):
+        yield item

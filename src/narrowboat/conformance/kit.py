@@ -1,0 +1,249 @@
+"""What a scenario is handed: one backend on one face, in a namespace of its own.
+
+Everything that a scenario opens through its kit is tapped, closed at its end, and speaks the asyncio face's names and
+`await`s whichever face is under test. Lower bounds of time are asserted as they are; upper bounds go through `upper`,
+which NARROWBOAT_TIME_SCALE stretches on slow machines. Nothing waits by sleeping for what can be seen: `eventually`,
+`until_waiting` and a child's events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, TypeVar, cast
+
+import narrowboat
+import narrowboat.aio
+from narrowboat.capabilities import BrokerCapabilities, LockCapabilities, WaitOrder
+from narrowboat.conformance.children import Child
+from narrowboat.conformance.faces import Threaded, in_my_thread, unwrap, worker_of, wrap
+from narrowboat.conformance.harness import Harness
+from narrowboat.conformance.tap import Seen, tapped
+from narrowboat.contract import Holder
+from narrowboat.layers.faults import Faults
+
+T = TypeVar("T")
+
+#: How far upper bounds are stretched, from the environment; lower bounds never are.
+SCALE = float(os.environ.get("NARROWBOAT_TIME_SCALE", "1"))
+
+
+class Kit:
+    """See the module's text. `size` scales the rounds of stress scenarios, 1.0 being the full size."""
+
+    def __init__(self, harness: Harness, face: str, half: str, *, size: float = 1.0) -> None:
+        self.harness = harness
+        self.face = face
+        self.half = half
+        self.size = size
+        self.namespace = harness.namespace()
+        self.seen = Seen()
+        self.measured: list[tuple[str, float]] = []
+        self._opened: list[Any] = []
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._children: list[Child] = []
+        self._outside: Any = None
+
+    # -- what is under test ---------------------------------------------------------------------------------------
+
+    @property
+    def locks_url(self) -> str:
+        """The scenario's lock namespace, for children and for other faces."""
+        return self.harness.locks_url(self.namespace)
+
+    @property
+    def broker_url(self) -> str:
+        """The scenario's message namespace."""
+        return self.harness.broker_url(self.namespace)
+
+    @property
+    def claims(self) -> LockCapabilities:
+        """What the lock half claims."""
+        return self.harness.lock_claims
+
+    @property
+    def broker_claims(self) -> BrokerCapabilities:
+        """What the message half claims."""
+        return self.harness.broker_claims
+
+    def locks(
+        self, *, face: str | None = None, url: str | None = None, faults: Faults | None = None, **arguments: Any
+    ) -> narrowboat.aio.Locks:
+        """A new `Locks` on this scenario's namespace; `face` for mixed ones, the other arguments as for `narrowboat.locks`."""
+        arguments["wrap"] = self._wrap(arguments.get("wrap"), faults)
+        made = self._entry(face).locks(url if url is not None else self.locks_url, **arguments)
+        return cast("narrowboat.aio.Locks", self._keep(made))
+
+    def broker(
+        self, *, face: str | None = None, url: str | None = None, faults: Faults | None = None, **arguments: Any
+    ) -> narrowboat.aio.Messaging:
+        """A new broker on this scenario's namespace."""
+        arguments["wrap"] = self._wrap(arguments.get("wrap"), faults)
+        made = self._entry(face).broker(url if url is not None else self.broker_url, **arguments)
+        return cast("narrowboat.aio.Messaging", self._keep(made))
+
+    def _entry(self, face: str | None) -> Any:
+        return narrowboat if (face or self.face) == "sync" else narrowboat.aio
+
+    def _keep(self, made: Any) -> Any:
+        wrapped = wrap(made)
+        self._opened.append(wrapped)
+        return wrapped
+
+    def _wrap(self, own: Callable[[Any], Any] | None, faults: Faults | None) -> Callable[[Any], Any]:
+        """From the driver outwards: the harness's own layer (a mutant), the tap, the faults, the scenario's layer."""
+
+        def layers(driver: Any) -> Any:
+            if self.harness.wrap is not None:
+                driver = self.harness.wrap(driver)
+            driver = tapped(self.seen, driver)
+            if faults is not None:
+                driver = faults.wrap(driver)
+            return driver if own is None else own(driver)
+
+        return layers
+
+    # -- tasks ----------------------------------------------------------------------------------------------------
+
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Another user of the backend: a task, and on the sync face a thread."""
+        task = asyncio.create_task(work)
+        self._tasks.append(task)
+        return task
+
+    async def together(self, *work: Coroutine[Any, Any, T]) -> list[T]:
+        """All at once, each as its own user; the first error is raised after all have ended."""
+        tasks = [self.spawn(each) for each in work]
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return cast("list[T]", results)
+
+    async def cancel(self, task: asyncio.Task[Any], *, within: float = 5.0) -> None:
+        """Cancel it, or on the sync face interrupt its thread as Ctrl-C would, and wait until it has ended."""
+        deadline = time.monotonic() + within * SCALE
+        worker = worker_of(task)
+        if worker is None or not worker.interrupt():
+            task.cancel()
+        while not task.done():
+            assert time.monotonic() < deadline, f"not ended {within:g} s after it was cancelled"
+            if worker is not None:
+                self.seen.wake_all()
+            await asyncio.wait([task], timeout=0.01)
+
+    async def blocking(self, function: Callable[..., T], *args: Any) -> T:
+        """Run a plain function off the loop, in this task's own thread."""
+        return cast("T", await in_my_thread(function, *args))
+
+    # -- time -----------------------------------------------------------------------------------------------------
+
+    @property
+    def ttl(self) -> float:
+        """A short lease that this backend can keep, in seconds, long enough for a loaded machine."""
+        return max(self.claims.ttl_min, 0.5) * max(1.0, SCALE)
+
+    def upper(self, seconds: float) -> float:
+        """An upper bound, stretched for slow machines. Never use it for a lower one."""
+        return seconds * SCALE
+
+    async def sleep(self, seconds: float) -> None:
+        """Let real time pass: only where the passing of time is itself what is tested."""
+        await asyncio.sleep(seconds)
+
+    async def eventually(
+        self, probe: Callable[[], Any | Awaitable[Any]], *, within: float = 5.0, what: str = "", every: float = 0.005
+    ) -> Any:
+        """Until `probe()` is true: what it gave. `AssertionError` with `what` after `within` (stretched) seconds."""
+        deadline = time.monotonic() + self.upper(within)
+        while True:
+            value = probe()
+            if inspect.isawaitable(value):
+                value = await value
+            if value:
+                return value
+            assert time.monotonic() < deadline, f"not within {within:g} s: {what or probe}"
+            await asyncio.sleep(every)
+
+    def measure(self, what: str, seconds: float) -> None:
+        """Put a number into the report, under a name such as "wake-up after release"."""
+        self.measured.append((what, seconds))
+
+    # -- looking from outside -------------------------------------------------------------------------------------
+
+    @property
+    def outside(self) -> narrowboat.aio.Locks:
+        """A connection of its own to the same namespace: what others see."""
+        if self._outside is None:
+            self._outside = self.locks()
+        return cast("narrowboat.aio.Locks", self._outside)
+
+    async def peek(self, name: str) -> list[Holder]:
+        """Who holds `name`, as another connection sees it."""
+        return list(await self.outside.holders(name))
+
+    async def free(self, name: str, **terms: Any) -> bool:
+        """Whether another connection could take `name` right now. It takes it and lets it go."""
+        held = await self.outside.lock(name, ttl=max(self.claims.ttl_min, 5.0), **terms).try_acquire()
+        if held is None:
+            return False
+        await held.release()
+        return True
+
+    async def until_waiting(self, name: str, count: int = 1) -> None:
+        """Until `count` users of this process wait for `name` at the backend (one, where it keeps no queue)."""
+        wanted = count if self.claims.order is WaitOrder.FIFO else min(count, 1)
+        await self.eventually(lambda: self.seen.waiting(name) >= wanted, what=f"{count} waiting for {name!r}")
+
+    # -- processes ------------------------------------------------------------------------------------------------
+
+    async def child(self, program: Callable[..., Any], **arguments: Any) -> Child:
+        """A process that runs `program(link, **arguments)`; killed at the end of the scenario if it still lives."""
+        child = await Child.start(program, arguments, SCALE, {})
+        self._children.append(child)
+        return child
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """End what the scenario left: children, faces, tasks. `AssertionError` when a face or task does not end."""
+        await asyncio.gather(*(child.close() for child in self._children))
+        own = asyncio.current_task()
+        stuck = []
+        for face in reversed(self._opened):
+            closing = asyncio.create_task(_close(face))
+            done, _ = await asyncio.wait([closing], timeout=self.upper(15))
+            if not done:
+                stuck.append(repr(face))
+            elif (error := closing.exception()) is not None:
+                raise error
+        left = [task for task in self._tasks if not task.done() and task is not own]
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left, timeout=self.upper(5))
+        stuck += [repr(task) for task in left if not task.done()]
+        self.harness.cleanup(self.namespace)
+        assert not stuck, f"did not end when closed: {', '.join(stuck)}"
+
+
+async def _close(face: Any) -> None:
+    closed = face.close()
+    if inspect.isawaitable(closed):
+        await closed
+
+
+def plain(value: Any) -> Any:
+    """The object of the face under test itself, where a scenario must hand it to something else."""
+    return unwrap(value)
+
+
+def faces_of(kit: Kit) -> Sequence[str]:
+    """The face under test first, then the other: for scenarios that mix them."""
+    return (kit.face, "asyncio" if kit.face == "sync" else "sync")
+
+
+__all__ = ["SCALE", "Faults", "Kit", "Threaded", "faces_of", "plain"]

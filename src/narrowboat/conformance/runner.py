@@ -1,0 +1,233 @@
+"""Runs scenarios against a backend and says of every owed id what became of it, on each face.
+
+Whether a scenario runs is computed before it starts, from the claims and the harness's faults. What is not claimed must
+be refused with `Unsupported` before any driver is opened. Every id of the catalogue gets a row on each face: an id that
+is owed and was not executed is broken, so that a scenario that was forgotten cannot look like a pass. Nothing is retried.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import enum
+import importlib
+import pkgutil
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+
+from narrowboat.capabilities import check_required
+from narrowboat.conformance.catalogue import CATALOGUE, NEEDS_FAULT, NOT_OFFERED
+from narrowboat.conformance.harness import Harness
+from narrowboat.conformance.kit import SCALE, Kit
+from narrowboat.conformance.scenario import FACES, TABLE, Scenario
+from narrowboat.errors import Unsupported
+
+#: Seconds for the end of a scenario: closing its faces and children.
+CLOSING = 40.0
+
+
+class Outcome(enum.Enum):
+    """What became of an id on one face. A closed list."""
+
+    HELD = "held"
+    REFUSED = "refused"  #: not claimed, and asking for it is refused before any I/O
+    BROKEN = "broken"  #: claimed or owed, and not kept or not executed
+    NOT_EXERCISED = "not exercised"  #: the harness has no means to bring about the fault
+    NOT_OFFERED = "not offered"  #: no public call exists
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One id, one face, one scenario."""
+
+    id: str
+    face: str
+    outcome: Outcome
+    why: str = ""
+    scenario: str = ""
+    tier: str = ""
+    seconds: float = 0.0
+    measured: tuple[tuple[str, float], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """Which scenarios to run: everything, unless told. `only` holds ids or names of scenarios."""
+
+    only: frozenset[str] = frozenset()
+    tiers: frozenset[str] = frozenset()
+    faces: tuple[str, ...] = FACES
+    size: float = 1.0  #: of the stress scenarios
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is left out on the faces that run: only then can an id be missed."""
+        return not self.only and not self.tiers
+
+    def takes(self, scenario: Scenario) -> bool:
+        """Whether `scenario` is in."""
+        named = not self.only or scenario.name in self.only or bool(self.only & set(scenario.ids))
+        return named and (not self.tiers or scenario.tier in self.tiers)
+
+
+def load() -> list[Scenario]:
+    """The table, with every module of scenarios of this package imported."""
+    package = importlib.import_module("narrowboat.conformance")
+    for module in pkgutil.iter_modules(package.__path__):
+        if module.name.startswith(("locks_", "broker_")):
+            importlib.import_module(f"narrowboat.conformance.{module.name}")
+    return TABLE
+
+
+def plan(harness: Harness, selection: Selection) -> list[tuple[Scenario, str]]:
+    """What to run: each scenario of the harness's halves on each face."""
+    return [
+        (scenario, face)
+        for scenario in load()
+        if scenario.half in harness.halves and selection.takes(scenario)
+        for face in selection.faces
+    ]
+
+
+def run_one(harness: Harness, scenario: Scenario, face: str, *, size: float = 1.0) -> list[Row]:
+    """Run it, or its refusal, or say why neither; one row for each of its ids."""
+    begun = time.monotonic()
+    unmet = _unmet(harness, scenario)
+    missing = scenario.faults - harness.faults(scenario.half)
+    measured: tuple[tuple[str, float], ...] = ()
+    if unmet is None and missing:
+        outcome, why = Outcome.NOT_EXERCISED, "the harness cannot make: " + ", ".join(sorted(f.value for f in missing))
+    else:
+        kit = Kit(harness, face, scenario.half, size=size)
+        work = scenario.run if unmet is None else scenario.refused
+        assert work is not None, "scenario() refuses a claim without a refusal"
+        why = _execute(kit, work, scenario.seconds * max(1.0, SCALE), refusal=unmet)
+        outcome = Outcome.BROKEN if why else Outcome.HELD if unmet is None else Outcome.REFUSED
+        why = why or unmet or ""
+        measured = tuple(kit.measured)
+    seconds = time.monotonic() - begun
+    return [
+        Row(id, face, outcome, why, scenario.name, scenario.tier, round(seconds, 4), measured if id == scenario.ids[0] else ())
+        for id in scenario.ids
+    ]
+
+
+def _unmet(harness: Harness, scenario: Scenario) -> str | None:
+    """The claim of the scenario that the backend does not make, in words; None when it makes all."""
+    for claim in scenario.needs:
+        try:
+            check_required(harness.claims(scenario.half), claim, backend=harness.scheme)
+        except Unsupported:
+            return f"not claimed: {claim}"
+    return None
+
+
+def _execute(kit: Kit, work: Callable[[Kit], object], seconds: float, *, refusal: str | None) -> str:
+    """Run it in an event loop of its own. "" when it held, else what went wrong."""
+    complaints: list[str] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: complaints.append(_complaint(context)))
+        try:
+            async with asyncio.timeout(seconds):
+                if refusal is None:
+                    await work(kit)  # type: ignore[misc]  # a scenario's run, typed as object to serve refusals alike
+                else:
+                    await _refused(kit, work, refusal)
+        finally:
+            async with asyncio.timeout(CLOSING * max(1.0, SCALE)):
+                await kit.close()
+
+    try:
+        with asyncio.Runner() as runner:
+            runner.run(main())
+    except TimeoutError as error:
+        ended = "".join(traceback.format_exception(error, limit=-4))
+        return f"not finished within {seconds:g} s, or it let a TimeoutError out\n{ended}"
+    except (Exception, asyncio.CancelledError) as error:
+        return _readable(error)
+    return f"the event loop complained: {'; '.join(complaints)}" if complaints else ""
+
+
+async def _refused(kit: Kit, call: Callable[[Kit], object], refusal: str) -> None:
+    try:
+        await call(kit)  # type: ignore[misc]  # see above
+    except Unsupported:
+        assert not kit.seen.calls, f"{refusal}: refused, but only after the driver was used: {dict(kit.seen.calls)}"
+        return
+    raise AssertionError(f"{refusal}: yet the call was not refused with Unsupported")
+
+
+def _complaint(context: dict[str, object]) -> str:
+    return f"{context.get('message')} {context.get('exception') or context.get('task') or ''}"
+
+
+def _readable(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error, limit=-6)).strip()
+
+
+# -- all of it ----------------------------------------------------------------------------------------------------
+
+Progress = Callable[[int, int, list[Row]], None]
+"""Told after each scenario: how many are done, of how many, and its rows."""
+
+
+def run(harness: Harness, selection: Selection, progress: Progress | None = None) -> list[Row]:
+    """Run what is selected: core scenarios several at a time, timing ones fewer, the others alone. All rows, in order."""
+    todo = plan(harness, selection)
+    rows: list[Row] = []
+    done = 0
+    mutex = threading.Lock()
+
+    def one(scenario: Scenario, face: str) -> None:
+        nonlocal done
+        made = run_one(harness, scenario, face, size=selection.size)
+        with mutex:
+            rows.extend(made)
+            done += 1
+            if progress is not None:
+                progress(done, len(todo), made)
+
+    for jobs, group in _groups(todo):
+        with ThreadPoolExecutor(jobs, thread_name_prefix="conformance-run") as pool:
+            for future in as_completed([pool.submit(one, scenario, face) for scenario, face in group]):
+                future.result()
+    rows += missed(harness, selection, rows)
+    order = {id: number for number, id in enumerate(CATALOGUE)}
+    return sorted(rows, key=lambda row: (order[row.id], row.face))
+
+
+def _groups(todo: Sequence[tuple[Scenario, str]]) -> Iterable[tuple[int, list[tuple[Scenario, str]]]]:
+    """What may run together, and how many at a time: timing scenarios mostly wait, but must not be held up."""
+    yield 4, [each for each in todo if each[0].tier == "C" and not each[0].alone]
+    yield 3, [each for each in todo if each[0].tier != "C" and not each[0].alone]
+    yield 1, [each for each in todo if each[0].alone]
+
+
+def missed(harness: Harness, selection: Selection, rows: Sequence[Row]) -> list[Row]:
+    """A row for each id and face that has none: not offered, not exercised, or broken because it is owed."""
+    have = {(row.id, row.face) for row in rows}
+    extra = []
+    for entry in CATALOGUE.values():
+        if entry.half not in harness.halves or (selection.only and entry.id not in selection.only):
+            continue
+        for face in selection.faces:
+            if (entry.id, face) in have:
+                continue
+            if entry.id in NOT_OFFERED:
+                extra.append(Row(entry.id, face, Outcome.NOT_OFFERED, NOT_OFFERED[entry.id]))
+            elif entry.id in NEEDS_FAULT:
+                extra.append(Row(entry.id, face, Outcome.NOT_EXERCISED, f"needs {NEEDS_FAULT[entry.id].value}"))
+            elif selection.whole or selection.only:
+                extra.append(Row(entry.id, face, Outcome.BROKEN, "owed, and not executed"))
+    return extra
+
+
+def unproven() -> list[str]:
+    """The owed ids that no scenario proves."""
+    have = {id for scenario in load() for id in scenario.ids}
+    return [id for id in CATALOGUE if id not in have and id not in NOT_OFFERED and id not in NEEDS_FAULT]

@@ -1,0 +1,111 @@
+"""The table of scenarios: what each proves, what it needs, and what must be refused where that is not claimed.
+
+A scenario is one `async def` that takes a `Kit` and serves both faces. It raises when the backend breaks its promise,
+and returns when the promise held. Whether it runs is decided before it starts, from the claims and from the faults that
+the harness has, never from an exception: a scenario cannot skip itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from narrowboat.conformance.catalogue import CATALOGUE, NOT_OFFERED, Fault
+
+if TYPE_CHECKING:
+    from narrowboat.conformance.kit import Kit
+
+FACES = ("sync", "asyncio")
+
+#: C core, T timing, S stress, P process fault, N network fault, R server fault, H history.
+TIERS = "CTSPNRH"
+
+Run = Callable[["Kit"], Awaitable[None]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Scenario:
+    """One scenario with all that decides whether and how it runs."""
+
+    name: str
+    ids: tuple[str, ...]
+    run: Run
+    tier: str
+    needs: tuple[str, ...]  #: claims as in `require=`, such as "shared" or "scope=host"
+    refused: Run | None  #: the public call that must raise Unsupported before any I/O where a claim is missing
+    faults: frozenset[Fault]
+    alone: bool  #: nothing else may run meanwhile: it counts threads and files, or measures
+    seconds: float  #: it is broken when it takes longer
+
+    @property
+    def half(self) -> str:
+        """`locks` or `broker`: which contract it is about."""
+        return CATALOGUE[self.ids[0]].half
+
+    @property
+    def text(self) -> str:
+        """What it does, in the words of its docstring."""
+        return (self.run.__doc__ or "").strip()
+
+
+TABLE: list[Scenario] = []
+
+
+def scenario(
+    *ids: str,
+    tier: str = "C",
+    needs: str | tuple[str, ...] = (),
+    refused: Run | None = None,
+    faults: frozenset[Fault] | set[Fault] = frozenset(),
+    alone: bool = False,
+    seconds: float = 60.0,
+) -> Callable[[Run], Run]:
+    """Register an `async def` under the catalogue's ids. `TypeError` at import when it says less than it must."""
+    claims = (needs,) if isinstance(needs, str) else tuple(needs)
+    unknown = [id for id in ids if id not in CATALOGUE]
+    if not ids or unknown:
+        raise TypeError(f"a scenario needs ids of the catalogue; unknown: {', '.join(unknown) or 'none given'}")
+    if offered := [id for id in ids if id in NOT_OFFERED]:
+        raise TypeError(f"{', '.join(offered)}: on the list of what is not offered; take it off first")
+    if len({CATALOGUE[id].half for id in ids}) != 1:
+        raise TypeError(f"{', '.join(ids)}: one scenario is about locks or about messages, not both")
+    if claims and refused is None:
+        raise TypeError(f"{', '.join(ids)}: needs {claims}, so say which call is refused where that is not claimed")
+    if tier not in TIERS:
+        raise TypeError(f"{', '.join(ids)}: tier {tier!r} is none of {', '.join(TIERS)}")
+
+    def add(run: Run) -> Run:
+        name = getattr(run, "__name__", "")
+        if not (run.__doc__ or "").strip():
+            raise TypeError(f"{name}: a scenario's docstring is the rule that it proves")
+        if any(each.name == name for each in TABLE):
+            raise TypeError(f"{name}: there is a scenario of that name already")
+        TABLE.append(
+            Scenario(
+                name=name,
+                ids=ids,
+                run=run,
+                tier=tier,
+                needs=claims,
+                refused=refused,
+                faults=frozenset(faults),
+                alone=alone or tier in "SP",
+                seconds=seconds,
+            )
+        )
+        return run
+
+    return add
+
+
+def demand(claim: str) -> Run:
+    """The refusal of a claim that no call of its own asks for: the caller demands it with `require=`."""
+
+    async def demanded(kit: Kit) -> None:
+        if kit.half == "locks":
+            kit.locks(require=claim)
+        else:
+            kit.broker(require=claim)
+
+    return demanded

@@ -1,0 +1,121 @@
+"""Drivers that hand every call on to another: the base of each layer, which overrides what it is about.
+
+Not used by itself. `layer.inner` is the driver behind it.
+"""
+
+# ruff: noqa: D102  # each method's docstring is the contract's
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from narrowboat.contract import (
+    Address,
+    Broker,
+    Busy,
+    Delivery,
+    Depth,
+    Feed,
+    Grant,
+    Holder,
+    LockProvider,
+    Outcome,
+    Outgoing,
+    Receipt,
+    Received,
+    Released,
+    Request,
+    Source,
+)
+from narrowboat.errors import NarrowboatError
+
+
+class PassingLocks(LockProvider):
+    """A lock driver in front of `inner`."""
+
+    def __init__(self, inner: LockProvider) -> None:
+        self.inner = inner
+        self.capabilities = inner.capabilities
+
+    def attempt(self, requests: Sequence[Request]) -> list[Grant | Busy | NarrowboatError]:
+        return self.inner.attempt(requests)
+
+    def renew(self, grants: Sequence[Grant]) -> list[Grant | NarrowboatError]:
+        return self.inner.renew(grants)
+
+    def release(self, grants: Sequence[Grant]) -> list[Released | NarrowboatError]:
+        return self.inner.release(grants)
+
+    def withdraw(self, requests: Sequence[Request]) -> list[NarrowboatError | None]:
+        return self.inner.withdraw(requests)
+
+    def holders(self, name: str | None) -> list[Holder]:
+        return self.inner.holders(name)
+
+    def evict(self, name: str, token: int) -> bool:
+        return self.inner.evict(name, token)
+
+    def ping(self) -> None:
+        self.inner.ping()
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+class PassingBroker(Broker):
+    """A message driver in front of `inner`. `feed` says what stands in front of its feeds."""
+
+    def __init__(self, inner: Broker) -> None:
+        self.inner = inner
+        self.capabilities = inner.capabilities
+
+    def feed(self, inner: Feed, wake: Callable[[], None]) -> Feed:
+        """What the core gets to hold instead of `inner`, a feed that was opened with `wake`."""
+        return inner
+
+    def send(self, messages: Sequence[Outgoing]) -> list[Receipt | NarrowboatError]:
+        return self.inner.send(messages)
+
+    def open(self, source: Source, *, earliest: bool, wake: Callable[[], None]) -> Feed:
+        return self.feed(self.inner.open(source, earliest=earliest, wake=wake), wake)
+
+    def inbox(self, wake: Callable[[], None]) -> tuple[Address, Feed]:
+        address, feed = self.inner.inbox(wake)
+        return address, self.feed(feed, wake)
+
+    def declare(self, source: Source, *, earliest: bool) -> None:
+        self.inner.declare(source, earliest=earliest)
+
+    def delete(self, address: Address) -> bool:
+        return self.inner.delete(address)
+
+    def purge(self, address: Address) -> int:
+        return self.inner.purge(address)
+
+    def depth(self, address: Address) -> Depth:
+        return self.inner.depth(address)
+
+    def ping(self) -> None:
+        self.inner.ping()
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+class PassingFeed(Feed):
+    """A feed in front of `inner`."""
+
+    def __init__(self, inner: Feed) -> None:
+        self.inner = inner
+
+    def receive(self, limit: int) -> Received:
+        return self.inner.receive(limit)
+
+    def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> list[NarrowboatError | None]:
+        return self.inner.settle(settlements)
+
+    def extend(self, deliveries: Sequence[Delivery], seconds: float) -> list[NarrowboatError | None]:
+        return self.inner.extend(deliveries, seconds)
+
+    def close(self) -> None:
+        self.inner.close()
