@@ -177,23 +177,27 @@ def table(capabilities: Capabilities) -> dict[str, str]:
 
 
 def parse_require(require: str | Mapping[str, object] | None) -> dict[str, str]:
-    """`"fencing,survives=power"` or a mapping as name to demanded value ("" means: simply there)."""
+    """`"fencing,survives=power"` or a mapping as name to demanded value ("", or True in a mapping: simply there)."""
     if require is None:
         return {}
     if isinstance(require, Mapping):
-        return {str(name): _text(value) for name, value in require.items()}
+        return {str(name): "" if value is True else _text(value) for name, value in require.items()}
     if not isinstance(require, str):
         raise ConfigurationError(
             f"require={require!r}: expected text such as 'fencing,survives=power' or a mapping, got {type(require).__name__}"
         )
-    pairs = (item.partition("=") for item in require.split(",") if item.strip())
-    return {name.strip(): value.strip() for name, _, value in pairs}
+    demands: dict[str, str] = {}
+    for item in filter(str.strip, require.split(",")):
+        name, _, value = (part.strip() for part in item.partition("="))
+        if demands.setdefault(name, value) != value:
+            raise ConfigurationError(f"require={require!r} demands {name} twice: {demands[name]!r} and {value!r}")
+    return demands
 
 
 def check_required(capabilities: Capabilities, require: str | Mapping[str, object] | None, *, backend: str) -> None:
     """Raise unless every demand is met.
 
-    A demand without a value means "not absent". A value of an ordered claim means "at least this"; a number means "at
+    A demand without a value means "not absent", or a number above zero; levels such as `survives` need one. A value of an ordered claim means "at least this"; a number means "at
     least" where more is better and "at most" where less is. An unknown name or value is a `ConfigurationError` that
     lists what there is; an unmet demand is `Unsupported` and says what is claimed instead.
     """
@@ -218,13 +222,14 @@ def check_required(capabilities: Capabilities, require: str | Mapping[str, objec
 def _meets(name: str, have: Any, wanted: str, backend: str) -> bool:
     if isinstance(have, enum.Enum):
         order = list(type(have))
-        if not wanted:
+        if not wanted and isinstance(have, Support):
             return have is not Support.ABSENT
         for level in order:
             if level.value == wanted.replace("_", " "):
                 return order.index(have) >= order.index(level)
         allowed = ", ".join(level.value for level in order)
-        raise ConfigurationError(f"require={name}={wanted}: not a level of {name}; allowed are: {allowed}", backend=backend)
+        what = f"{name}={wanted}: not a level of {name}" if wanted else f"{name}: say which level"
+        raise ConfigurationError(f"require={what}; allowed are: {allowed}", backend=backend)
     if not wanted:
         return bool(have)
     try:

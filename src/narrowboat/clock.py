@@ -14,7 +14,10 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from types import MethodType
 from typing import Protocol
+
+from narrowboat.errors import InvalidArgument
 
 
 class Clock(Protocol):
@@ -75,7 +78,9 @@ class ManualClock:
         return self._now
 
     def advance(self, seconds: float) -> None:
-        """Move on by `seconds` and let everything that waits look again."""
+        """Move on by `seconds` (0 or more) and let everything that waits look again."""
+        if not 0 <= seconds < float("inf"):  # also false for NaN
+            raise InvalidArgument(f"advance({seconds!r}): a clock never goes back; allowed are 0 seconds or more")
         with self._lock:
             self._now += seconds
             self._watchers = [reference for reference in self._watchers if reference() is not None]
@@ -87,7 +92,7 @@ class ManualClock:
     def watch(self, callback: Callable[[], None]) -> None:
         """Call `callback` after each `advance`, for as long as its object lives."""
         reference: Callable[[], Callable[[], None] | None]
-        if hasattr(callback, "__self__"):
+        if isinstance(callback, MethodType):
             reference = weakref.WeakMethod(callback)
         else:
             reference = lambda: callback  # noqa: E731  # a strong reference in the shape of a weak one

@@ -84,7 +84,7 @@ class Url:
         if not isinstance(text, str):
             raise ConfigurationError(f"expected a URL as text, got {type(text).__name__}")
         scheme, separator, rest = text.partition("://")
-        if not separator or not scheme or not scheme.replace("+", "").replace("-", "").isalnum():
+        if not separator or scheme.startswith("+") or not scheme.replace("+", "").replace("-", "").isalnum():
             raise ConfigurationError(
                 "that is not a URL: expected scheme://..., such as memory://, sqlite:///shop.db or redis://localhost:6379/0"
             )
@@ -92,6 +92,9 @@ class Url:
         rest, _, query = rest.partition("?")
         netloc, _, path = rest.partition("/")
         userinfo, at, hostlist = netloc.rpartition("@")
+        if not at and ":" in hostlist and "@" in path + query.partition("=")[0]:
+            # What looks like a host and a port is a user and the head of a password: nothing of it is repeated.
+            raise ConfigurationError(f"{_PASSWORD}; a '@' that is meant in a path is written %40")
         username, colon, password = userinfo.partition(":")
         return cls(
             scheme=name,
@@ -107,23 +110,33 @@ class Url:
         scheme = f"{self.scheme}+{self.driver}" if self.driver else self.scheme
         user = quote(self.username or "", safe="") + (":***" if self.password else "")
         hosts = ",".join(
-            (f"[{h.name}]" if ":" in h.name else h.name) + (f":{h.port}" if h.port is not None else "") for h in self.hosts
+            (f"[{quote(h.name, safe=':')}]" if ":" in h.name else quote(h.name, safe=""))
+            + (f":{h.port}" if h.port is not None else "")
+            for h in self.hosts
         )
+        path = f"/{quote(self.path)}" if self.path else ""
         query = "&".join(f"{quote(k)}={'***' if _secretive(k) else quote(v, safe='/:,')}" for k, v in self.query.items())
-        return f"{scheme}://{user + '@' if user else ''}{hosts}/{quote(self.path)}{'?' + query if query else ''}"
+        return f"{scheme}://{user + '@' if user else ''}{hosts}{path}{'?' + query if query else ''}"
 
     __repr__ = __str__
 
 
+#: What to look at when a URL does not come apart: the commonest reason, told without repeating any of it.
+_PASSWORD = "is a '@', ':', '/' or '?' of the password not written %40, %3A, %2F, %3F?"  # noqa: S105  # advice, no password
+#: An option whose name has one of these is taken for a secret. Too many cost a shown value, too few a password.
+_SECRETIVE = ("password", "passwd", "pwd", "passphrase", "secret", "token", "credential", "apikey", "api_key")
+
+
 def _secretive(name: str) -> bool:
-    return any(word in name.lower() for word in ("password", "secret", "token", "passphrase"))
+    return any(word in name.lower() for word in _SECRETIVE)
 
 
 def _decode(text: str, what: str) -> str:
     try:
         return unquote_to_bytes(text).decode("utf-8")
     except UnicodeDecodeError:
-        raise ConfigurationError(f"{what} in the URL is not UTF-8 after percent-decoding") from None
+        pass  # it carries the bytes, which may be a password: raised outside, the new error does not keep it
+    raise ConfigurationError(f"{what} in the URL is not UTF-8 after percent-decoding")
 
 
 def _host(text: str) -> Host:
@@ -136,9 +149,7 @@ def _host(text: str) -> Host:
         name, _, port = text.partition(":")
     if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
         # The text may be the tail of a password with a bare '@' or '/': it is not repeated.
-        raise ConfigurationError(
-            "a port in the URL is no number from 1 to 65535 (is a '@', ':' or '/' of the password not written %40, %3A, %2F?)"
-        )
+        raise ConfigurationError(f"a port in the URL is no number from 1 to 65535 ({_PASSWORD})")
     return Host(_decode(name, "a host"), int(port) if port else None)
 
 
@@ -199,8 +210,9 @@ def convert(name: str, value: object, hint: Any, *, backend: str | None = None) 
     try:
         return _as(kind, value)
     except (ValueError, TypeError, OverflowError):
-        shown = "***" if _secretive(name) else repr(value)
-        raise ConfigurationError(f"option {name}={shown}: expected {_expected(kind)}", backend=backend) from None
+        pass  # its text repeats the value, which may be a secret: raised outside, the new error does not keep it
+    shown = "***" if _secretive(name) or kind is Secret else repr(value)
+    raise ConfigurationError(f"option {name}={shown}: expected {_expected(kind)}", backend=backend)
 
 
 def _as(kind: Any, value: object) -> object:

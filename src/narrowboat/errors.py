@@ -56,6 +56,16 @@ class NarrowboatError(Exception):
         if retryable is not None:
             self.retryable = retryable
 
+    def __reduce__(self) -> tuple[object, ...]:  # the default calls the class with the text alone, and a process pool breaks
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+def _restore(kind: type[NarrowboatError], args: tuple[object, ...], state: dict[str, object]) -> NarrowboatError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
 
 class ConfigurationError(NarrowboatError, ValueError):
     """A URL, an option or an installation that cannot work, found before anything was sent."""

@@ -1,0 +1,261 @@
+"""What both message faces stand on: the driver, its three lanes, the consumers of this process.
+
+`Messaging` and `aio.Messaging` are thin; what waits is in `_consume` and `_requests`, what publishes in `_source`.
+
+Three lanes, because what frees must not queue behind what waits, nor either of them behind publishers: *take* (receive,
+and the plain calls), *free* (settle, extend, return), *send*. Publishers that arrive while a send is under way share the
+next one, and so its commit.
+"""
+
+from __future__ import annotations
+
+import random as random_module
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from narrowboat import events
+from narrowboat._driver import Driver, Plan, watch_forks
+from narrowboat._extension import Extension
+from narrowboat._lane import Call, Lane, Op
+from narrowboat._runtime import Runtime
+from narrowboat.capabilities import BrokerCapabilities, LeaseNature
+from narrowboat.clock import Clock
+from narrowboat.contract.messages import Broker, Delivery, Feed, Outcome, Outgoing, Receipt
+from narrowboat.errors import BrokerError, Closed, NarrowboatError, PublishFailed, PublishUnknown
+from narrowboat.registry import broker_backend
+
+if TYPE_CHECKING:
+    from narrowboat._consume import Consumer
+    from narrowboat._requests import Requests
+
+T = TypeVar("T")
+
+#: The share of a lease, and the least seconds, that are left unused at its end; as for locks.
+MARGIN, MARGIN_SHARE = 0.010, 0.02
+
+
+class BrokerCore:
+    """See the module's text. Its attributes are for the core's own files and the two faces; nobody else's."""
+
+    def __init__(
+        self,
+        url: str | None,
+        require: str | Mapping[str, object] | None,
+        clock: Clock | None,
+        random: Callable[[], float] | None,
+        listeners: Sequence[events.Listener],
+        wrap: Callable[[Broker], Broker] | None,
+        options: Mapping[str, object],
+        runtime: Callable[[Clock], Runtime],
+    ) -> None:
+        plan: Plan[Broker] = Plan(broker_backend, "NARROWBOAT_BROKER_URL", url, require, clock, wrap, options)
+        self.url = plan.url
+        self.backend = plan.url.scheme
+        self.capabilities: BrokerCapabilities = plan.capabilities
+        self.timeout = plan.timeout
+        self.clock = plan.clock
+        self.random = random if random is not None else random_module.random
+        self.listeners = tuple(listeners)
+        self.driver: Driver[Broker] = Driver(plan)
+        self._runtime = runtime
+        self.SEND = Op("send", self._send, repeatable=False)
+        self.RECEIVE = Op("receive", _receive, repeatable=False)
+        self.SETTLE = Op("settle", self._settle, repeatable=True)
+        self.EXTEND = Op("extend", self._extend, repeatable=True)
+        self.CALL = Op("call", self._call, repeatable=False)
+        self._fresh()
+        watch_forks(self)
+
+    def _fresh(self) -> None:
+        self.runtime = self._runtime(self.clock)
+        self.mutex = threading.Lock()
+        self.take = Lane(f"narrowboat-{self.backend}-take")
+        self.free = Lane(f"narrowboat-{self.backend}-free")
+        self.send = Lane(f"narrowboat-{self.backend}-send")
+        self.extension = Extension(self)
+        self.closed = False
+        self.consumers: set[Consumer[Any]] = set()
+        self.requests: Requests | None = None
+
+    # -- the driver, as the lanes call it -------------------------------------------------------------------------
+
+    def _send(self, messages: Sequence[Outgoing]) -> list[Any]:
+        driver = self.driver.get()  # what this raises says that nothing was sent
+        most = self.capabilities.batch_max
+        answers: list[Any] = []
+        down: Exception | None = None
+        for start in range(0, len(messages), most):
+            chunk = messages[start : start + most]
+            if down is not None:  # each further try would cost its callers another time-out
+                answers += [_not_sent(message, self.backend, down) for message in chunk]
+                continue
+            try:
+                answers += driver.send(chunk)
+            except Exception as error:
+                answers += [_unknown(message, self.backend, error) for message in chunk]
+                down = error
+        return answers
+
+    def _settle(self, items: Sequence[tuple[Feed, Delivery, Outcome]]) -> list[Any]:
+        feed = items[0][0]
+        if len(items) <= self.capabilities.batch_max and all([item[0] is feed for item in items]):  # noqa: C419  # a list is twice as fast
+            return list(feed.settle([(delivery, outcome) for _, delivery, outcome in items]))
+        return self._grouped(items, lambda feed, group: feed.settle([(delivery, outcome) for _, delivery, outcome in group]))
+
+    def _extend(self, items: Sequence[tuple[tuple[Feed, float], Delivery]]) -> list[Any]:
+        return self._grouped(items, lambda key, group: key[0].extend([delivery for _, delivery in group], key[1]))
+
+    def _grouped(self, items: Sequence[Any], act: Callable[[Any, Sequence[Any]], Sequence[Any]]) -> list[Any]:
+        """`act` on all items of one feed together; each item's first part is, or begins with, its feed."""
+        groups: dict[Any, list[int]] = {}
+        for index, item in enumerate(items):
+            groups.setdefault(item[0], []).append(index)
+        answers: list[Any] = [None] * len(items)
+        most = self.capabilities.batch_max
+        for key, indices in groups.items():
+            for start in range(0, len(indices), most):
+                part = indices[start : start + most]
+                try:
+                    found = act(key, [items[index] for index in part])
+                except Exception as error:
+                    found = [error] * len(part)
+                for index, answer in zip(part, found, strict=True):
+                    answers[index] = answer
+        return answers
+
+    def _call(self, calls: Sequence[Callable[[Broker], Any]]) -> list[Any]:
+        answers: list[Any] = []
+        for call in calls:
+            try:
+                answers.append(call(self.driver.get()))
+            except Exception as error:
+                answers.append(error)
+        return answers
+
+    # -- what the loops share -------------------------------------------------------------------------------------
+
+    def check_open(self) -> None:
+        """Raise `Closed` after `close`."""
+        if self.closed:
+            raise Closed(f"{self.backend} broker: used after close()", backend=self.backend)
+
+    async def ask(self, question: Callable[[Broker], T], undo: Callable[[T], None] | None = None) -> T:
+        """A plain call: declare, depth, purge, ping. `undo` gets the answer when the caller has left meanwhile."""
+        self.check_open()
+
+        def orphaned(call: Call) -> None:
+            if undo is not None and call.results and not isinstance(call.results[0], Exception):
+                undo(call.results[0])
+
+        call = Call(self.CALL, (question,), undo=orphaned)
+        try:
+            (answer,) = await self.runtime.call(self.take, call)
+        except BaseException:
+            if self.take.leave(call):
+                orphaned(call)
+            raise
+        if isinstance(answer, Exception):
+            raise answer
+        result: T = answer
+        return result
+
+    async def publish(self, messages: Sequence[Outgoing]) -> list[Receipt | NarrowboatError]:
+        """Send them, once; one answer for each. Cancelled meanwhile, the outcome is unknown to everybody."""
+        self.check_open()
+        call = Call(self.SEND, messages)
+        try:
+            answers = await self.runtime.call(self.send, call)
+        except BaseException:
+            self.send.leave(call)  # still queued, it is never sent
+            raise
+        if self.listeners:
+            self._tell_published(messages, answers)
+        return answers
+
+    def _tell_published(self, messages: Sequence[Outgoing], answers: Sequence[Any]) -> None:
+        for message, answer in zip(messages, answers, strict=True):
+            source = message.to.path
+            if isinstance(answer, Receipt):
+                events.emit(self.listeners, events.Published(self.backend, source, message.id, answer.duplicate))
+            else:
+                events.emit(self.listeners, events.PublishError(self.backend, source, message.id, answer))
+
+    def deadline(self, sent: float, lease: float) -> float:
+        """Until when a delivery is ours by our own clock; without end where its lease hangs on something else."""
+        if self.capabilities.lease is not LeaseNature.MESSAGE:
+            return float("inf")
+        return sent + lease - max(MARGIN, lease * MARGIN_SHARE)
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    def begin_close(self) -> bool:
+        """Refuse new calls and wake who waits. False: it was closed already."""
+        with self.mutex:
+            if self.closed:
+                return False
+            self.closed = True
+            consumers = list(self.consumers)
+        for consumer in consumers:
+            consumer.wake_all()
+        return True
+
+    def finish_close(self) -> None:
+        """Return what was not started, stop the lanes and threads, close the driver; blocks up to one operation timeout."""
+        ends = self.clock() + self.timeout
+
+        def left() -> float:
+            return max(0.0, ends - self.clock())
+
+        self.send.close(left())
+        self.extension.close()
+        self.take.close(left())  # afterwards no receive is under way, so what is buffered is all there is
+        for consumer in list(self.consumers):
+            consumer.post_return()
+        self.free.close(left())
+        self.driver.close()
+        self.consumers.clear()
+
+    def forked(self) -> None:
+        """This is a forked child: connection, consumers and deliveries are the parent's."""
+        closed, consumers = self.closed, list(self.consumers)
+        self._fresh()
+        self.closed = closed
+        self.driver.forget()
+        for consumer in consumers:
+            consumer.forked()
+
+
+def _receive(items: Sequence[tuple[Consumer[Any], int]]) -> list[Any]:
+    answers: list[Any] = []
+    for consumer, limit in items:
+        try:
+            answers.append(consumer.fetch(limit))
+        except Exception as error:
+            answers.append(error)
+    return answers
+
+
+def _unknown(message: Outgoing, backend: str, error: Exception) -> Exception:
+    """What a failed exchange means for one of its messages: unknown, unless the error itself is a refusal."""
+    if isinstance(error, NarrowboatError) and not error.retryable:
+        return error
+    unknown = PublishUnknown(
+        f"message {message.id!r} to {message.to.path!r} may or may not be delivered: {error}. "
+        "Publish it again with the same id=, which is delivered once where the backend claims dedup",
+        id=message.id,
+        backend=backend,
+    )
+    unknown.__cause__ = error
+    return unknown
+
+
+def _not_sent(message: Outgoing, backend: str, error: Exception) -> BrokerError:
+    failed = PublishFailed(
+        f"message {message.id!r} to {message.to.path!r} was not sent, because the backend stopped answering: {error}",
+        id=message.id,
+        backend=backend,
+        retryable=True,
+    )
+    failed.__cause__ = error
+    return failed

@@ -1,0 +1,510 @@
+"""The consume loop: one consumer's window, its buffer, and everybody who waits for it. Once for both faces.
+
+It fetches in large batches and hands out from the buffer, so a message costs little more than its share of a batch. The
+window (`prefetch`) bounds what is unsettled: buffered, handed out or just being fetched. It never waits inside the
+driver: `wake` sets the signal of somebody who waits, `retry_after` bounds the wait in any case. Many threads or tasks may
+receive from one consumer at once; one of them fetches, the others wait for what it brings.
+
+Nothing that was fetched belongs to a caller until it is handed out: a fetch puts what it brings into the buffer, on
+whichever thread it runs, so a caller that is cancelled or interrupted meanwhile swallows nothing.
+
+While the backend does not answer, who waits keeps waiting and the loop looks again with a growing pause; when the wait
+ends meanwhile, the caller gets the error, because "no message" would be a guess.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from narrowboat import events
+from narrowboat._backoff import after_error
+from narrowboat._entry import HELD, LOST, SETTLED, SETTLING, Entry, final, too_often
+from narrowboat._extension import extended
+from narrowboat._lane import DONE, Call
+from narrowboat.capabilities import LeaseNature, Support
+from narrowboat.codecs import Codec
+from narrowboat.contract.messages import Ack, Broker, Delivery, Feed, Nack, Outcome, Received, Reject, Return, Source
+from narrowboat.errors import Closed, NarrowboatError, SettleUnknown, StaleDelivery
+
+if TYPE_CHECKING:
+    from narrowboat._broker import BrokerCore
+
+M = TypeVar("M", bound=Entry[Any])
+
+ACK = Ack()
+EXPIRED = Ack()  #: known by identity: settled because its ttl ended, not because anybody was done with it
+RETURN = Return()
+
+
+def window(prefetch: int, unsettled: int, requested: int, batch_max: int) -> int:
+    """How many messages may be fetched now, in one call.
+
+    >>> window(100, 30, 0, 1000), window(100, 30, 70, 1000), window(5000, 0, 0, 1000)
+    (70, 0, 1000)
+    """
+    return max(0, min(prefetch - unsettled - requested, batch_max))
+
+
+class Consumer(Generic[M]):
+    """See the module's text. `make` builds the face's own kind of message."""
+
+    feed: Feed
+
+    def __init__(
+        self,
+        core: BrokerCore,
+        source: Source,
+        codec: Codec[Any] | None,
+        make: Callable[[Consumer[Any], Delivery, float, float, float | None], M],
+        *,
+        prefetch: int,
+        auto_extend: bool,
+        max_extend: float,
+    ) -> None:
+        self.core = core
+        self.source = source
+        self.path = source.address.path
+        self.backend = core.backend
+        self.codec = codec
+        self.lease = source.properties.lease
+        self.auto_extend = auto_extend and core.capabilities.lease is LeaseNature.MESSAGE
+        self.look_at = 0.0  #: when the extension looks at this consumer next
+        self.extending = False  #: an extension is under way
+        self.kept = False  #: the extension has this consumer in view
+        self.closed = False
+        self.stopped = False
+        self.mutex = threading.Lock()
+        self.unsettled: set[M] = set()
+        self._limit = source.properties.max_deliveries
+        self._max_extend = max_extend
+        self._make = make
+        self._prefetch = prefetch
+        self._buffer: deque[M] = deque()
+        self._condemned: list[tuple[M, Outcome]] = []  # not to be handed out, and not settled yet
+        self._requests: dict[object, int] = {}  # fetches under way, by whoever makes them
+        self._waiters: dict[Any, None] = {}  # signals, in order of arrival
+        self._stirred = True  # something may have come since the last look
+        self._look_again = 0.0  # when to look although nothing stirred
+        self._looks = 0  # fetches begun so far
+        self._failures = 0
+        self._failure: Exception | None = None
+        self._forked = False
+
+    # -- waking: lock-free, since it comes from drivers' threads and from signal handlers ---------------------------
+
+    def wake(self) -> None:
+        """Something may have come: somebody look."""
+        self._stirred = True
+        self.rouse(1)
+
+    def rouse(self, count: int) -> None:
+        """Wake up to `count` of those who wait."""
+        if self._waiters:
+            for signal in tuple(self._waiters)[:count]:
+                signal.set()
+
+    def wake_all(self) -> None:
+        """Everybody look whether it is still worth waiting."""
+        for signal in tuple(self._waiters):
+            signal.set()
+
+    def stop(self) -> None:
+        """Hand out nothing more. Safe in a signal handler."""
+        self.stopped = True
+        self.wake_all()
+
+    # -- fetching, on the take lane -------------------------------------------------------------------------------
+
+    def fetch(self, limit: int) -> int:
+        """Claim up to `limit` messages and put them where the next taker finds them; how many came."""
+        if self.closed:
+            return 0
+        since = self.core.clock()
+        received = self.feed.receive(limit)
+        self._admit(received, since)
+        return len(received.deliveries)
+
+    def _admit(self, received: Received, since: float) -> None:
+        """Take in what was fetched by a call that was sent at `since`."""
+        make, limit, cap = self._make, self._limit, since + self._max_extend
+        until = self.core.deadline(since, self.lease)
+        entries, fresh = [], []
+        for delivery in received.deliveries:
+            expires = delivery.expires_in
+            entry = make(self, delivery, until, cap, expires if expires is None else since + expires)
+            entries.append(entry)
+            if limit and delivery.attempt > limit:
+                reject = too_often(delivery.attempt, limit)
+                assert reject is not None
+                self._condemned.append((entry, reject))
+            else:
+                fresh.append(entry)
+        with self.mutex:
+            self.unsettled.update(entries)
+            self._buffer.extend(fresh)
+            self._look_again = 0.0 if entries else self.core.clock() + received.retry_after
+            keep = bool(entries) and self.auto_extend and not self.kept
+            if keep:
+                self.kept = True
+                self.look_at = since + self.lease / 3
+        if keep:
+            self.core.extension.ring()
+
+    def _plan(self, token: object, now: float, looked: bool, hurry: bool) -> tuple[int, float]:
+        """How many to fetch now, noted under `token`; or 0 and when to look again."""
+        with self.mutex:
+            requested = sum(self._requests.values())
+            free = window(self._prefetch, len(self.unsettled), requested, self.core.capabilities.batch_max)
+            if free <= 0 and not requested:
+                first = self._sweep(now)
+                free = window(self._prefetch, len(self.unsettled), 0, self.core.capabilities.batch_max)
+                if free <= 0:
+                    return 0, first
+            if free <= 0 or (requested and not hurry):
+                return 0, now + self.core.timeout  # whoever fetches wakes us; this is a net under it
+            if looked and not self._stirred and now < self._look_again:
+                return 0, self._look_again
+            self._requests[token] = free
+            self._stirred = False
+            self._looks += 1
+            return free, now
+
+    def _sweep(self, now: float) -> float:
+        """Forget what is no longer ours, so that it does not fill the window; when the next one ends. Under the mutex."""
+        over = [entry for entry in self.unsettled if entry._until <= now]
+        self.unsettled.difference_update(over)
+        return min((entry._until for entry in self.unsettled), default=now)
+
+    # -- handing out ----------------------------------------------------------------------------------------------
+
+    def take(self, count: int) -> list[M]:
+        """Up to `count` messages from the buffer that are still ours and have not expired. Never waits."""
+        if not self._buffer:
+            return []
+        taken: list[M] = []
+        try:
+            with self.mutex:
+                buffer, now = self._buffer, self.core.clock()
+                while buffer and len(taken) < count:
+                    entry = buffer[0]
+                    if entry._until <= now or entry._state is not HELD:
+                        self.unsettled.discard(entry)
+                        if entry._state is HELD:
+                            entry._state = LOST
+                    elif entry._expires is not None and entry._expires <= now:
+                        self._condemned.append((entry, EXPIRED))
+                    else:
+                        taken.append(entry)
+                    del buffer[0]
+        except BaseException:
+            self._put_back(taken)
+            raise
+        return taken
+
+    def _put_back(self, taken: list[M]) -> None:
+        buffer = self._buffer
+        if taken and buffer and buffer[0] is taken[-1]:
+            taken = taken[:-1]  # the interrupt came before it left the buffer
+        buffer.extendleft(reversed(taken))
+
+    async def receive(self, count: int, deadline: float, linger: float = 0.0) -> list[M]:
+        """Up to `count` messages: none only when `deadline` came or the consumer was stopped.
+
+        Once there is one, it waits up to `linger` seconds for more, unless the window is full.
+        """
+        core, runtime = self.core, self.core.runtime
+        got: list[M] = []
+        token, signal = object(), None
+        begun, full_at = self._looks, math.inf
+        try:
+            while True:
+                if self._condemned:
+                    await self._flush()
+                got += self.take(count - len(got))
+                if len(got) >= count or self._over():
+                    return self._told(got)
+                now = core.clock()
+                if got and full_at is math.inf:
+                    full_at = now + linger
+                ends = min(deadline, full_at) if got else deadline
+                looked = self._looks > begun
+                limit, again = self._plan(token, now, looked, hurry=now >= ends and not looked)
+                if limit:
+                    await self._fetch(token, limit)
+                    continue
+                if got and (now >= ends or self._is_full()):
+                    return self._told(got)
+                if now >= ends:
+                    if self._failure is not None:
+                        raise self._failure
+                    return got
+                if signal is None:
+                    signal = runtime.signal()
+                    self._waiters[signal] = None
+                    continue  # what came before it was registered woke nobody
+                await runtime.wait(signal, min(ends, again))
+        except BaseException:
+            self._put_back(got)
+            raise
+        finally:
+            self._leave(token, signal)
+
+    def _over(self) -> bool:
+        """Whether there is nothing more to hand out; raises what says why, where that is not the caller's own doing."""
+        if self._forked:
+            raise Closed(f"consumer of {self.path!r}: it is the parent's; open a new one in the forked child", backend=self.backend)
+        if self.closed or self.core.closed:
+            raise Closed(f"consumer of {self.path!r}: closed", backend=self.backend)
+        return self.stopped
+
+    def _is_full(self) -> bool:
+        return len(self.unsettled) >= self._prefetch
+
+    def _told(self, got: list[M]) -> list[M]:
+        if self._condemned:
+            condemned, self._condemned = self._condemned, []
+            for entry, outcome in condemned:
+                self.post([entry], outcome)
+        if self.core.listeners:
+            self.tell_delivered(got)
+        return got
+
+    def tell_delivered(self, got: Iterable[M]) -> None:
+        """Tell the listeners that these were handed out."""
+        for entry in got:
+            events.emit(self.core.listeners, events.Delivered(self.backend, self.path, entry.id, entry.attempt))
+
+    async def _fetch(self, token: object, limit: int) -> None:
+        core = self.core
+        call = Call(core.RECEIVE, ((self, limit),))
+        try:
+            (answer,) = await core.runtime.call(core.take, call)
+        except BaseException:
+            core.take.leave(call)
+            self._stirred = True  # nobody has seen what it found
+            raise
+        finally:
+            self._requests.pop(token, None)
+        if isinstance(answer, Exception):
+            self._failures += 1
+            self._failure = answer
+            self._look_again = core.clock() + after_error(self._failures, core.random)
+        else:
+            self._failures, self._failure = 0, None
+        # What the others wait for: a message, or word that there was none and when to look again.
+        self.rouse(len(self._buffer) if self._buffer else len(self._waiters))
+        if isinstance(answer, Exception) and not (isinstance(answer, NarrowboatError) and answer.retryable):
+            raise answer
+
+    def _leave(self, token: object, signal: Any) -> None:
+        """A caller goes, from whichever point: somebody else looks where it would have."""
+        self._requests.pop(token, None)
+        if signal is not None:
+            self._waiters.pop(signal, None)
+        if self._waiters and (self._buffer or self._stirred or self._look_again <= self.core.clock()):
+            self.rouse(1)
+
+    async def _flush(self) -> None:
+        """Settle what was never handed out: delivered too often, or expired."""
+        condemned, self._condemned = self._condemned, []
+        while condemned:
+            outcome = condemned[0][1]
+            alike = [entry for entry, other in condemned if other == outcome]
+            condemned = [(entry, other) for entry, other in condemned if other != outcome]
+            await self.settle(alike, outcome)
+
+    # -- settling, on the free lane -------------------------------------------------------------------------------
+
+    async def settle(self, entries: Sequence[M], outcome: Outcome) -> list[NarrowboatError | None]:
+        """Settle each; None for each that is settled. The first settlement of a message wins."""
+        mine = self._begin(entries)
+        if not mine:
+            return [entry._stale() for entry in entries]
+        call = Call(self.core.SETTLE, self._items(mine, outcome), undo=lambda call: self._finish(mine, call, outcome))
+        try:
+            await self.core.runtime.call(self.core.free, call)
+        except BaseException:
+            if self.core.free.leave(call):
+                self._finish(mine, call, outcome)
+            raise
+        answers = self._finish(mine, call, outcome)
+        if len(mine) == len(entries):
+            return answers
+        found = dict(zip(mine, answers, strict=True))
+        return [found[entry] if entry in found else entry._stale() for entry in entries]
+
+    def post(self, entries: Sequence[M], outcome: Outcome) -> None:
+        """The same, without waiting: what it comes to is told to the listeners."""
+        mine = self._begin(entries)
+        if mine:
+            call = Call(self.core.SETTLE, self._items(mine, outcome), sink=lambda call: self._finish(mine, call, outcome))
+            self.core.free.submit([call])
+
+    def _begin(self, entries: Sequence[M]) -> list[M]:
+        """Those of `entries` that are ours to settle, from now on by nobody else."""
+        mine: list[M] = []
+        try:
+            with self.mutex:
+                for entry in entries:
+                    if entry._state is HELD:
+                        entry._state = SETTLING
+                        mine.append(entry)
+        except BaseException:
+            for entry in entries:
+                if entry in mine:
+                    entry._state = HELD
+            raise
+        return mine
+
+    def _items(self, mine: Sequence[M], outcome: Outcome) -> list[tuple[Feed, Delivery, Outcome]]:
+        feed, limit = self.feed, self._limit
+        if limit and isinstance(outcome, Nack):
+            return [(feed, entry._delivery, final(outcome, entry._delivery.attempt, limit)) for entry in mine]
+        if isinstance(outcome, Reject) and not outcome.attempts:
+            return [(feed, e._delivery, Reject(outcome.reason, e._delivery.attempt)) for e in mine]
+        return [(feed, entry._delivery, outcome) for entry in mine]
+
+    def _finish(self, mine: list[M], call: Call, outcome: Outcome) -> list[NarrowboatError | None]:
+        """Take in what the settlement came to. Without an answer they can be settled again."""
+        if call.state != DONE:
+            with self.mutex:
+                for entry in mine:
+                    entry._state = HELD
+            return []
+        answers: list[NarrowboatError | None] = call.results
+        full = len(self.unsettled) >= self._prefetch
+        with self.mutex:
+            if any(answers):
+                answers = [self._one(entry, answer) for entry, answer in zip(mine, answers, strict=True)]
+            else:
+                for entry in mine:
+                    entry._state = SETTLED
+            self.unsettled.difference_update(mine)
+        if full:
+            self.rouse(1)
+        if self.core.listeners:
+            self._tell_settled(mine, call, answers, outcome)
+        return answers
+
+    def _one(self, entry: M, answer: Any) -> NarrowboatError | None:
+        """One answer; under the mutex."""
+        if answer is None:
+            entry._state = SETTLED
+            return None
+        if isinstance(answer, StaleDelivery):
+            entry._state = LOST
+            return answer
+        # Out of the window, because nobody may come back for it; still ours to settle, because that may help.
+        entry._state = HELD
+        if isinstance(answer, NarrowboatError) and not answer.retryable:
+            return answer
+        unknown = SettleUnknown(
+            f"message {entry.id!r} from {self.path!r} may or may not be settled: {answer}. "
+            "Settle it again, or expect it to come back",
+            id=entry.id,
+            backend=self.backend,
+        )
+        unknown.__cause__ = answer
+        return unknown
+
+    def _tell_settled(self, mine: Sequence[M], call: Call, answers: Sequence[Any], outcome: Outcome) -> None:
+        listeners, backend, path = self.core.listeners, self.backend, self.path
+        for entry, item, answer in zip(mine, call.items, answers, strict=True):
+            done = item[2]
+            if isinstance(answer, StaleDelivery):
+                events.emit(listeners, events.Stale(backend, path, entry.id))
+            elif answer is not None:
+                continue  # unknown: it will be told when it is settled, here or by whoever gets it next
+            elif isinstance(done, Reject):
+                events.emit(listeners, events.DeadLettered(backend, path, entry.id, done.reason, done.attempts))
+            elif outcome is EXPIRED:
+                events.emit(listeners, events.Expired(backend, path, entry.id))
+            else:
+                events.emit(listeners, events.Settled(backend, path, entry.id, type(done).__name__.lower()))
+
+    async def extend(self, entries: Sequence[M], seconds: float) -> list[NarrowboatError | None]:
+        """Let each lease end `seconds` from now."""
+        mine = [entry for entry in entries if entry._state is HELD]
+        sent = self.core.clock()
+        found: dict[M, Any] = {}
+        if mine:
+            key = (self.feed, seconds)
+            call = Call(self.core.EXTEND, [(key, entry._delivery) for entry in mine])
+            try:
+                answers = await self.core.runtime.call(self.core.free, call)
+            except BaseException:
+                self.core.free.leave(call)
+                raise
+            extended(self, mine, answers, sent, seconds)
+            found = dict(zip(mine, answers, strict=True))
+        return [found[entry] if entry in found else entry._stale() for entry in entries]
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    async def give_back(self) -> None:
+        """Return what was not started, uncounted where that is claimed. Nothing more is handed out."""
+        self.stop()
+        core = self.core
+        if core.capabilities.uncounted_release is not Support.ABSENT and not core.closed:
+            # Through the take lane first: behind a fetch that is under way, whose messages are to go back as well.
+            entries = await core.ask(lambda driver: self._drain())
+            if entries:
+                await self.settle(entries, RETURN)
+
+    def _drain(self) -> list[M]:
+        with self.mutex:
+            entries = list(self._buffer)
+            self._buffer.clear()
+        return entries
+
+    def post_return(self) -> None:
+        """The same for a broker that is being closed: no receive is under way, and nobody waits."""
+        entries = self._drain()
+        if entries and self.core.capabilities.uncounted_release is not Support.ABSENT:
+            self.post(entries, RETURN)
+
+    async def close(self) -> None:
+        """Return what was not started, then close the feed: what is unsettled goes back at once. Idempotent."""
+        core = self.core
+        with self.mutex:
+            if self.closed or self._forked:
+                return
+        if core.closed:
+            return
+        try:
+            await self.give_back()
+        finally:
+            self.closed = True
+            core.consumers.discard(self)
+            self.wake_all()
+            feed = self.feed
+            call = Call(core.CALL, (lambda driver: feed.close(),))
+            try:
+                (answer,) = await core.runtime.call(core.take, call)
+            except BaseException:
+                if core.take.leave(call):
+                    core.take.post(core.CALL, call.items)
+                raise
+        if isinstance(answer, Exception) and not isinstance(answer, Closed):
+            raise answer
+
+    def forked(self) -> None:
+        """This is a forked child: the deliveries are the parent's."""
+        self._forked = True
+        self.mutex = threading.Lock()
+        self.unsettled.clear()
+        self._buffer.clear()
+        self._condemned.clear()
+        self._waiters.clear()
+
+    def open(self, driver: Broker, *, earliest: bool) -> None:
+        """Open the feed; on the take lane."""
+        self.feed = driver.open(self.source, earliest=earliest, wake=self.wake)
+        with self.core.mutex:
+            if self.core.closed:
+                raise Closed(f"{self.backend} broker: closed while opening a consumer", backend=self.backend)
+            self.core.consumers.add(self)

@@ -1,0 +1,200 @@
+"""One delivery in our hands: what it says, until when it is ours, and what became of it. The base of `Message` on both faces.
+
+The first settlement wins. Whatever is called afterwards (ack, nack, reject, extend) raises `StaleDelivery` on every
+backend and on both faces: the delivery is no longer ours to settle, and the first outcome stands.
+
+What a lease comes to is decided here without I/O. As for locks, validity is counted by our own clock from *before* the
+request that last succeeded was sent, less a margin.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from narrowboat._messages import DEAD_ATTEMPTS, DEAD_ORIGIN, DEAD_REASON, Dead
+from narrowboat.contract.messages import Delivery, Nack, Outcome, Reject
+from narrowboat.errors import BrokerError, StaleDelivery
+
+if TYPE_CHECKING:
+    from narrowboat._consume import Consumer
+
+T = TypeVar("T")
+
+
+class State(enum.Enum):
+    """What became of a delivery."""
+
+    HELD = "held"
+    SETTLING = "being settled"  #: the backend was asked and has not answered
+    SETTLED = "settled"
+    LOST = "lost"
+
+
+HELD, SETTLING, SETTLED, LOST = State
+
+
+class Entry(Generic[T]):
+    """See the module's text. Read from any thread; only its consumer changes it."""
+
+    _undecodable: bool
+    _data: T
+
+    __slots__ = ("_cap", "_consumer", "_data", "_delivery", "_expires", "_state", "_undecodable", "_until")
+
+    def __init__(self, consumer: Consumer[Any], delivery: Delivery, until: float, cap: float, expires: float | None) -> None:
+        self._consumer = consumer
+        self._delivery = delivery
+        self._until = until  #: our clock's time at which the lease may have ended
+        self._cap = cap  #: no automatic extension goes beyond this
+        self._expires = expires  #: when its ttl ends
+        self._state = HELD
+        # `_data` and `_undecodable` are set when there is something to say: most messages never need them.
+
+    @property
+    def body(self) -> bytes:
+        """The bytes that were published."""
+        return self._delivery.body
+
+    @property
+    def data(self) -> T:
+        """What the queue's codec makes of the body; the body itself without a codec. Decoded at the first look.
+
+        Raises `BrokerError` when the codec cannot decode it; such a message goes to the dead letters when the handler
+        of `run` fails on it.
+        """
+        try:
+            made: T = self._data
+        except AttributeError:
+            made = self._data = self._decode()
+        return made
+
+    @property
+    def id(self) -> str:
+        """The message's id, the publisher's or a generated one."""
+        return self._delivery.id
+
+    @property
+    def key(self) -> str | None:
+        """The key by which an ordered source orders."""
+        return self._delivery.key
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Text to text, read-only."""
+        return MappingProxyType(self._delivery.headers)  # type: ignore[arg-type]  # any mapping will do
+
+    @property
+    def attempt(self) -> int:
+        """How often it was handed out, this time included: 1 at first."""
+        return self._delivery.attempt
+
+    @property
+    def redelivered(self) -> bool:
+        """Whether it was handed out before."""
+        return self._delivery.attempt > 1
+
+    @property
+    def correlation_id(self) -> str | None:
+        """What the publisher gave."""
+        return self._delivery.correlation_id
+
+    @property
+    def content_type(self) -> str | None:
+        """What the publisher or its codec gave."""
+        return self._delivery.content_type
+
+    @property
+    def published_at(self) -> float | None:
+        """When it was published, in seconds since the epoch by the publisher's clock; None where nobody knows."""
+        return self._delivery.published_at
+
+    @property
+    def priority(self) -> int:
+        """Its priority; a higher one goes first."""
+        return self._delivery.priority
+
+    @property
+    def dead(self) -> Dead | None:
+        """Why it is a dead letter: reason, attempts, origin. None where it is none."""
+        headers = self._delivery.headers
+        if DEAD_REASON not in headers:
+            return None
+        attempts = headers.get(DEAD_ATTEMPTS, "")
+        return Dead(headers[DEAD_REASON], int(attempts) if attempts.isdecimal() else 0, headers.get(DEAD_ORIGIN, ""))
+
+    @property
+    def lost(self) -> bool:
+        """Whether it is known to be no longer ours: its lease ended and somebody else may have it."""
+        return self._state is LOST
+
+    @property
+    def settled(self) -> bool:
+        """Whether it was acked, nacked or rejected, by anybody here, or is being settled now."""
+        return self._state is SETTLED or self._state is SETTLING
+
+    @property
+    def undecodable(self) -> bool:
+        """Whether somebody looked at `data` and the codec could not make it."""
+        return hasattr(self, "_undecodable")
+
+    def _decode(self) -> T:
+        codec = self._consumer.codec
+        body: Any = self._delivery.body
+        if codec is None:
+            return body  # type: ignore[no-any-return]  # T is bytes where there is no codec
+        try:
+            made: T = codec.decode(body)
+        except Exception as error:
+            self._undecodable = True
+            raise BrokerError(
+                f"message {self.id!r} from {self._consumer.path!r}: the codec {codec.name!r} cannot decode its {len(body)} bytes "
+                f"({type(error).__name__}); its content type is {self.content_type!r}",
+                id=self.id,
+                backend=self._consumer.backend,
+                retryable=False,
+            ) from error
+        return made
+
+    def _stale(self) -> StaleDelivery:
+        """The error for whoever settles it although it is settled or lost."""
+        what = "its lease ended, and somebody else may have it" if self._state is LOST else f"it is {self._state.value} already"
+        return StaleDelivery(
+            f"message {self.id!r} from {self._consumer.path!r} is no longer ours to settle: {what}. Nothing was changed; "
+            "the first settlement stands",
+            id=self.id,
+            backend=self._consumer.backend,
+        )
+
+    def __repr__(self) -> str:
+        delivery = self._delivery
+        size = len(delivery.body)
+        return f"<{type(self).__name__} {delivery.id!r} attempt={delivery.attempt} {size} bytes, {self._state.value}>"
+
+
+def final(outcome: Outcome, attempt: int, limit: int) -> Outcome:
+    """What a settlement comes to at the `attempt`-th delivery of at most `limit` (0: no limit).
+
+    >>> final(Nack(5.0), 4, 5)
+    Nack(delay=5.0)
+    >>> final(Nack(5.0), 5, 5)
+    Reject(reason='nacked at delivery 5 of 5', attempts=5)
+    """
+    if limit and attempt >= limit and isinstance(outcome, Nack):
+        return Reject(f"nacked at delivery {attempt} of {limit}", attempt)
+    return outcome
+
+
+def too_often(attempt: int, limit: int) -> Reject | None:
+    """The settlement of a delivery that comes once too often, before any handler sees it.
+
+    >>> too_often(5, 5), too_often(6, 0)
+    (None, None)
+    >>> too_often(6, 5)
+    Reject(reason='delivered 5 times without being settled', attempts=5)
+    """
+    if not limit or attempt <= limit:
+        return None
+    return Reject(f"delivered {limit} times without being settled", limit)

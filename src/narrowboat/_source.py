@@ -1,0 +1,268 @@
+"""What one queue, topic, subscription or dead-letter queue does, once for both faces: the thin twins only wait for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, TypeVar
+
+from narrowboat._broker import BrokerCore
+from narrowboat._consume import ACK, Consumer
+from narrowboat._driver import seconds
+from narrowboat._entry import Entry
+from narrowboat._messages import (
+    LONG,
+    OURS,
+    Dead,
+    Envelope,
+    Outbound,
+    check_count,
+    check_extension,
+    check_flag,
+    check_group,
+    check_properties,
+    check_source_name,
+    check_start,
+    demand,
+)
+from narrowboat.capabilities import Support
+from narrowboat.codecs import Codec
+from narrowboat.codecs import check as check_codec
+from narrowboat.contract.messages import Address, Broker, Delivery, Depth, Kind, Outgoing, Properties, Receipt, Source
+from narrowboat.errors import InvalidArgument, NarrowboatError, NotFound
+
+__all__ = ["Dead", "SourceCore", "dead_letters_of", "make_queue", "make_subscription", "make_topic"]
+
+T = TypeVar("T")
+M = TypeVar("M", bound=Entry[Any])
+
+#: What a dead-letter queue is declared with: its messages are never rejected for how often they were looked at.
+DEAD_PROPERTIES = Properties(max_deliveries=0)
+#: Messages that a redrive moves in one exchange. More is little faster; all of them move twice if it is killed half way.
+REDRIVE_BATCH = 100
+
+
+class SourceCore(Generic[T]):
+    """An address with its properties and codec, and what can be done there. `origin` is set for dead letters."""
+
+    def __init__(
+        self,
+        core: BrokerCore,
+        source: Source,
+        codec: Codec[T] | None,
+        *,
+        earliest: bool = False,
+        origin: SourceCore[T] | None = None,
+    ) -> None:
+        self.core = core
+        self.source = source
+        self.address = source.address
+        self.codec = codec
+        self.earliest = earliest
+        self.origin = origin
+        self.runs: set[Callable[[], None]] = set()  # how to stop each `run` that is under way
+        self.envelope: Envelope[T] = Envelope(
+            source.address, codec, core.capabilities, core.backend, source.properties.priorities
+        )
+
+    # -- publishing -----------------------------------------------------------------------------------------------
+
+    async def publish(self, message: Outgoing) -> Receipt:
+        """Send one; raises what it met."""
+        (answer,) = await self.core.publish((message,))
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def publish_many(self, items: Iterable[T | Outbound[T]]) -> list[Receipt | NarrowboatError]:
+        """Send them all: one outcome for each. Every one is checked before any is sent."""
+        self.core.check_open()
+        outbound, messages = self.envelope.outbound, []
+        for position, item in enumerate(items):
+            try:
+                messages.append(outbound(item))
+            except InvalidArgument as error:
+                raise InvalidArgument(f"message {position} of publish_many: {error}") from error
+        return await self.core.publish(messages) if messages else []
+
+    # -- the source itself ----------------------------------------------------------------------------------------
+
+    async def declare(self) -> None:
+        """Make it if it is not there."""
+        await self.core.ask(lambda driver: driver.declare(self.source, earliest=self.earliest))
+
+    async def delete(self) -> bool:
+        """Remove it with its messages."""
+        return await self.core.ask(lambda driver: driver.delete(self.address))
+
+    async def purge(self) -> int:
+        """Drop what is ready or delayed."""
+        return await self.core.ask(lambda driver: driver.purge(self.address))
+
+    async def depth(self) -> Depth:
+        """How many messages it has."""
+        demand(self.core.capabilities.depth, self.core.backend, "depth()", "depth")
+        return await self.core.ask(lambda driver: driver.depth(self.address))
+
+    # -- consuming ------------------------------------------------------------------------------------------------
+
+    def consumer(
+        self,
+        make: Callable[[Consumer[Any], Delivery, float, float, float | None], M],
+        *,
+        prefetch: int,
+        auto_extend: bool,
+        max_extend: Any,
+    ) -> Consumer[M]:
+        """A consumer that is checked and not open yet."""
+        self.core.check_open()
+        return Consumer(
+            self.core,
+            self.source,
+            self.codec,
+            make,
+            prefetch=check_count("prefetch", prefetch, 1, 1_000_000),
+            auto_extend=check_flag("auto_extend", auto_extend),
+            max_extend=seconds("max_extend", max_extend, low=0.0, high=LONG, allowed="0 or more seconds"),
+        )
+
+    async def open(self, consumer: Consumer[Any]) -> None:
+        """Open it: every message published from then on reaches the source."""
+
+        def opened(driver: Broker) -> Consumer[Any]:
+            consumer.open(driver, earliest=self.earliest)
+            return consumer
+
+        def abandoned(consumer: Consumer[Any]) -> None:
+            consumer.closed = True
+            self.core.consumers.discard(consumer)
+            self.core.take.post(self.core.CALL, (lambda driver: consumer.feed.close(),))
+
+        await self.core.ask(opened, abandoned)
+
+    # -- dead letters ---------------------------------------------------------------------------------------------
+
+    async def redrive(self, count: int | None) -> int:
+        """Move dead letters back to where they come from, oldest first: at least once, exactly once without a crash."""
+        origin = self.origin
+        assert origin is not None
+        left = check_count("count", count, 0, 2**63) if count is not None else await self._present()
+        moved = 0
+        consumer = self.consumer(Entry, prefetch=REDRIVE_BATCH, auto_extend=True, max_extend=3600.0)
+        await self.open(consumer)
+        try:
+            while left > 0:
+                entries = await consumer.receive(min(left, REDRIVE_BATCH), self.core.clock())
+                if not entries:
+                    break
+                moved += await self._move(consumer, entries, origin.address)
+                left -= len(entries)
+        finally:
+            await consumer.close()
+        return moved
+
+    async def _present(self) -> int:
+        """How many there are now: a redrive must not chase what dies again meanwhile."""
+        if self.core.capabilities.depth is Support.ABSENT:
+            return 2**63
+        try:
+            ready = (await self.depth()).ready
+        except NotFound:
+            return 0
+        return 2**63 if ready is None else ready
+
+    async def _move(self, consumer: Consumer[Entry[Any]], entries: list[Entry[Any]], to: Address) -> int:
+        answers = await self.core.publish([again(entry._delivery, to) for entry in entries])
+        sent = [entry for entry, answer in zip(entries, answers, strict=True) if isinstance(answer, Receipt)]
+        settled = await consumer.settle(sent, ACK)
+        for answer in (*answers, *settled):
+            if isinstance(answer, Exception):
+                raise answer  # what was not acknowledged stays a dead letter
+        return len(sent)
+
+    # -- asking ---------------------------------------------------------------------------------------------------
+
+    async def request(self, message: Callable[[Address, str], Outgoing], timeout: float) -> Delivery:
+        """Send what `message` makes of a reply address and a correlation id; the reply."""
+        return await self.core.inbox().request(self, message, timeout)
+
+
+def again(delivery: Delivery, to: Address) -> Outgoing:
+    """A dead letter as it was: same id, body, key and headers, without what was added when it died."""
+    headers = {name: value for name, value in delivery.headers.items() if not name.startswith(OURS)}
+    return Outgoing(
+        to,
+        delivery.id,
+        delivery.body,
+        headers,
+        delivery.key,
+        delivery.published_at if delivery.published_at is not None else 0.0,
+        0.0,
+        delivery.priority,
+        None,
+        delivery.correlation_id,
+        delivery.content_type,
+        delivery.reply_to,
+        dedup=False,  # its id was seen within the window, by its first publish
+    )
+
+
+def make_queue(
+    core: BrokerCore,
+    name: str,
+    codec: Codec[T] | None,
+    *,
+    max_deliveries: int,
+    lease: Any,
+    ordered: bool,
+    priorities: int,
+) -> SourceCore[T]:
+    """A queue, checked; nothing is sent."""
+    core.check_open()
+    properties = check_properties(
+        core.capabilities, core.backend, max_deliveries=max_deliveries, lease=lease, ordered=ordered, priorities=priorities
+    )
+    address = Address(Kind.QUEUE, check_source_name("queue", name))
+    return SourceCore(core, Source(address, properties), codec if codec is None else check_codec(codec))
+
+
+def make_topic(core: BrokerCore, name: str, codec: Codec[T] | None) -> SourceCore[T]:
+    """A topic, checked; nothing is sent."""
+    core.check_open()
+    demand(core.capabilities.topics, core.backend, "topic()", "topics")
+    address = Address(Kind.TOPIC, check_source_name("topic", name))
+    return SourceCore(core, Source(address, Properties()), codec if codec is None else check_codec(codec))
+
+
+def make_subscription(
+    topic: SourceCore[T],
+    group: str,
+    *,
+    max_deliveries: int,
+    lease: Any,
+    ordered: bool,
+    priorities: int,
+    start: str,
+) -> SourceCore[T]:
+    """One group of a topic, checked; nothing is sent."""
+    core = topic.core
+    core.check_open()
+    properties = check_properties(
+        core.capabilities, core.backend, max_deliveries=max_deliveries, lease=lease, ordered=ordered, priorities=priorities
+    )
+    earliest = check_start(core.capabilities, core.backend, start)
+    address = Address(Kind.SUBSCRIPTION, topic.address.name, check_group(group))
+    return SourceCore(core, Source(address, properties), topic.codec, earliest=earliest)
+
+
+def dead_letters_of(source: SourceCore[T]) -> SourceCore[T]:
+    """Its dead letters, as a source."""
+    core = source.core
+    core.check_open()
+    demand(core.capabilities.dead_letters, core.backend, "dead_letters()", "dead_letters")
+    return SourceCore(core, Source(source.address.dead, DEAD_PROPERTIES), source.codec, origin=source)
+
+
+async def extend_entries(consumer: Consumer[M], entries: list[M], value: Any) -> list[NarrowboatError | None]:
+    """`extend` of a message or batch, checked."""
+    length = check_extension(consumer.core.capabilities, consumer.backend, value)
+    return await consumer.extend(entries, length)
