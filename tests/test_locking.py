@@ -88,13 +88,11 @@ def test_a_jump_of_the_clock_is_a_pause(locks, clock):
 
 def test_leaving_a_with_after_a_loss_raises_only_when_the_body_ended_normally(locks, clock):
     """The loss must not hide the body's own error; it is added as a note."""
-    with pytest.raises(LeaseLost):
-        with locks.lock("a", ttl=10, renew=False):
-            clock.advance(11)
-    with pytest.raises(KeyError) as caught:
-        with locks.lock("a", ttl=10, renew=False):
-            clock.advance(11)
-            raise KeyError("mine")
+    with pytest.raises(LeaseLost), locks.lock("a", ttl=10, renew=False):
+        clock.advance(11)
+    with pytest.raises(KeyError) as caught, locks.lock("a", ttl=10, renew=False):
+        clock.advance(11)
+        raise KeyError("mine")
 
     assert any("LeaseLost" in note for note in caught.value.__notes__)
 
@@ -117,9 +115,8 @@ def test_waiting_for_oneself_is_refused_at_once(locks):
         with pytest.raises(AlreadyHeld):
             locks.lock("a").acquire()
         assert locks.lock("a").try_acquire() is None
-    with locks.lock("b", mode="shared"):
-        with pytest.raises(AlreadyHeld, match="upgraded"):
-            locks.lock("b").acquire()
+    with locks.lock("b", mode="shared"), pytest.raises(AlreadyHeld, match="upgraded"):
+        locks.lock("b").acquire()
 
 
 def test_another_thread_waits_and_is_served(url):
@@ -183,9 +180,8 @@ def test_close_releases_and_wakes(url):
 
 def test_two_sizes_of_one_semaphore_are_refused(locks):
     """Contenders that disagree on the number of permits are told so."""
-    with locks.lock("a", limit=2):
-        with pytest.raises(Conflict):
-            locks.lock("a", limit=3).acquire(timeout=0)
+    with locks.lock("a", limit=2), pytest.raises(Conflict):
+        locks.lock("a", limit=3).acquire(timeout=0)
 
 
 def test_several_locks_are_all_or_none(locks):
@@ -347,15 +343,14 @@ class TestAsyncio:
         """asyncio.timeout works as on any await, and the waiter leaves the queue."""
 
         async def main():
-            async with narrowboat.aio.locks(url) as mine, narrowboat.aio.locks(url) as others:
-                async with others.lock("a"):
-                    with pytest.raises(TimeoutError):
-                        async with asyncio.timeout(0.05):
-                            await mine.lock("a").acquire()
-                    with pytest.raises(LockTimeout):
-                        await mine.lock("a").acquire(timeout=0.05)
+            async with narrowboat.aio.locks(url) as mine, narrowboat.aio.locks(url) as others, others.lock("a"):
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.05):
+                        await mine.lock("a").acquire()
+                with pytest.raises(LockTimeout):
+                    await mine.lock("a").acquire(timeout=0.05)
 
-                    assert (await others.holders("a"))[0].waiters == 0
+                assert (await others.holders("a"))[0].waiters == 0
 
         asyncio.run(main())
 

@@ -1,0 +1,48 @@
+"""The stopwatch: two sides in turns, the best round of each, and a ratio."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table. `ratio` is in the sense of "more is better for us"."""
+
+    what: str
+    ours: str
+    other: str
+    ratio: float | None
+    target: str
+    met: bool
+
+
+def best(work: Callable[[], int]) -> float:
+    """Units of work a second, once."""
+    begun = time.perf_counter()
+    done = work()
+    return done / (time.perf_counter() - begun)
+
+
+def versus(what: str, ours: Callable[[], int], other: Callable[[], int], at_least: float, unit: str = "/s") -> Row:
+    """Our rate against another's, the best of several rounds taken in turns. `at_least` is the ratio aimed at."""
+    mine, theirs = 0.0, 0.0
+    for _ in range(ROUNDS):
+        mine = max(mine, best(ours))
+        theirs = max(theirs, best(other))
+    ratio = mine / theirs
+    return Row(what, f"{mine:,.0f}{unit}", f"{theirs:,.0f}{unit}", ratio, f">= {at_least:g}x", ratio >= at_least)
+
+
+def at_most(what: str, value: float, limit: float, unit: str) -> Row:
+    """A measured value against an upper bound."""
+    return Row(what, f"{value:.3g} {unit}", "", None, f"<= {limit:g} {unit}", value <= limit)
+
+
+def median(values: list[float]) -> float:
+    """The middle one."""
+    return sorted(values)[len(values) // 2]
