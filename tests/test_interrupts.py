@@ -40,7 +40,7 @@ class Sweep:
 
     def trace(self, frame, event, argument):
         name = frame.f_code.co_filename
-        if "narrowboat" not in name or "/tests/" in name or frame.f_code.co_name in ("__repr__",):
+        if "narrowboat" not in name or "/tests/" in name or frame.f_code.co_name == "__repr__":
             return None
         frame.f_trace_opcodes = True
         frame.f_trace_lines = False

@@ -36,6 +36,7 @@ from narrowboat.errors import (
     Unsupported,
 )
 from narrowboat.locking import Held, Lock, Locks, locks
+from narrowboat.messaging import Message, Messages, Messaging, Queue, Subscription, Topic, broker
 
 if TYPE_CHECKING:
     from narrowboat import aio
@@ -56,17 +57,24 @@ __all__ = [
     "LockError",
     "LockTimeout",
     "Locks",
+    "Message",
+    "Messages",
+    "Messaging",
     "NarrowboatError",
     "NotFound",
     "PublishFailed",
     "PublishUnknown",
+    "Queue",
     "Reason",
     "RequestTimeout",
     "SettleUnknown",
     "StaleDelivery",
+    "Subscription",
+    "Topic",
     "Unavailable",
     "Unsupported",
     "aio",
+    "broker",
     "locks",
 ]
 

@@ -18,6 +18,7 @@ from narrowboat import events
 from narrowboat._driver import Driver, Plan, watch_forks
 from narrowboat._extension import Extension
 from narrowboat._lane import Call, Lane, Op
+from narrowboat._requests import Requests
 from narrowboat._runtime import Runtime
 from narrowboat.capabilities import BrokerCapabilities, LeaseNature
 from narrowboat.clock import Clock
@@ -27,7 +28,6 @@ from narrowboat.registry import broker_backend
 
 if TYPE_CHECKING:
     from narrowboat._consume import Consumer
-    from narrowboat._requests import Requests
 
 T = TypeVar("T")
 
@@ -180,6 +180,14 @@ class BrokerCore:
                 events.emit(self.listeners, events.Published(self.backend, source, message.id, answer.duplicate))
             else:
                 events.emit(self.listeners, events.PublishError(self.backend, source, message.id, answer))
+
+    def inbox(self) -> Requests:
+        """Where replies come, made at the first request."""
+        if self.requests is None:
+            with self.mutex:
+                if self.requests is None:
+                    self.requests = Requests(self)
+        return self.requests
 
     def deadline(self, sent: float, lease: float) -> float:
         """Until when a delivery is ours by our own clock; without end where its lease hangs on something else."""

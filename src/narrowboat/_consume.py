@@ -211,6 +211,12 @@ class Consumer(Generic[M]):
             taken = taken[:-1]  # the interrupt came before it left the buffer
         buffer.extendleft(reversed(taken))
 
+    def quick(self, count: int) -> list[M]:
+        """`receive` for the common case that there is something in the buffer and nothing else to do; else nothing."""
+        if self._condemned or self.stopped or self.closed or self._forked or self.core.closed or self.core.listeners:
+            return []
+        return self.take(count)
+
     async def receive(self, count: int, deadline: float, linger: float = 0.0) -> list[M]:
         """Up to `count` messages: none only when `deadline` came or the consumer was stopped.
 
@@ -295,10 +301,13 @@ class Consumer(Generic[M]):
             self._look_again = core.clock() + after_error(self._failures, core.random)
         else:
             self._failures, self._failure = 0, None
-        # What the others wait for: a message, or word that there was none and when to look again.
-        self.rouse(len(self._buffer) if self._buffer else len(self._waiters))
+        self._fetched()
         if isinstance(answer, Exception) and not (isinstance(answer, NarrowboatError) and answer.retryable):
             raise answer
+
+    def _fetched(self) -> None:
+        """Tell the others what they wait for: a message, or that there was none and when to look again."""
+        self.rouse(len(self._buffer) if self._buffer else len(self._waiters))
 
     def _leave(self, token: object, signal: Any) -> None:
         """A caller goes, from whichever point: somebody else looks where it would have."""
@@ -337,12 +346,13 @@ class Consumer(Generic[M]):
         found = dict(zip(mine, answers, strict=True))
         return [found[entry] if entry in found else entry._stale() for entry in entries]
 
-    def post(self, entries: Sequence[M], outcome: Outcome) -> None:
-        """The same, without waiting: what it comes to is told to the listeners."""
+    def post(self, entries: Sequence[M], outcome: Outcome) -> bool:
+        """The same, without waiting: what it comes to is told to the listeners. False: none of them is ours to settle."""
         mine = self._begin(entries)
         if mine:
             call = Call(self.core.SETTLE, self._items(mine, outcome), sink=lambda call: self._finish(mine, call, outcome))
             self.core.free.submit([call])
+        return bool(mine)
 
     def _begin(self, entries: Sequence[M]) -> list[M]:
         """Those of `entries` that are ours to settle, from now on by nobody else."""

@@ -18,6 +18,7 @@ from narrowboat.clock import Clock, SystemClock
 from narrowboat.contract.backend import BrokerBackend, Context, LockBackend
 from narrowboat.dsn import Url, convert, parse_options
 from narrowboat.errors import Closed, ConfigurationError, InvalidArgument
+from narrowboat.registry import BROKERS, LOCKS, missing
 
 #: What the core takes from a URL's query itself.
 CORE_OPTIONS = frozenset({"require", "timeout"})
@@ -69,7 +70,11 @@ class Plan(Generic[D]):
         context = Context(clock=self.clock, timeout=self.timeout, watch=self.clock.watch)
 
         def make() -> D:
-            driver: Any = backend.open(self.url, parsed, context)
+            try:
+                driver: Any = backend.open(self.url, parsed, context)
+            except ModuleNotFoundError as error:  # the client library, which backends import no earlier
+                group = LOCKS if isinstance(backend, LockBackend) else BROKERS
+                raise missing(group, self.url.scheme, error) from error
             return driver if wrap is None else wrap(driver)
 
         self.make = make

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from narrowboat._messages import DEAD_ATTEMPTS, DEAD_ORIGIN, DEAD_REASON, Dead
+from narrowboat.codecs import Codec
 from narrowboat.contract.messages import Delivery, Nack, Outcome, Reject
 from narrowboat.errors import BrokerError, StaleDelivery
 
@@ -141,21 +142,11 @@ class Entry(Generic[T]):
         return hasattr(self, "_undecodable")
 
     def _decode(self) -> T:
-        codec = self._consumer.codec
-        body: Any = self._delivery.body
-        if codec is None:
-            return body  # type: ignore[no-any-return]  # T is bytes where there is no codec
         try:
-            made: T = codec.decode(body)
-        except Exception as error:
+            made: T = decode(self._consumer.codec, self._delivery, self._consumer.path, self._consumer.backend)
+        except BrokerError:
             self._undecodable = True
-            raise BrokerError(
-                f"message {self.id!r} from {self._consumer.path!r}: the codec {codec.name!r} cannot decode its {len(body)} bytes "
-                f"({type(error).__name__}); its content type is {self.content_type!r}",
-                id=self.id,
-                backend=self._consumer.backend,
-                retryable=False,
-            ) from error
+            raise
         return made
 
     def _stale(self) -> StaleDelivery:
@@ -172,6 +163,23 @@ class Entry(Generic[T]):
         delivery = self._delivery
         size = len(delivery.body)
         return f"<{type(self).__name__} {delivery.id!r} attempt={delivery.attempt} {size} bytes, {self._state.value}>"
+
+
+def decode(codec: Codec[T] | None, delivery: Delivery, source: str, backend: str) -> T:
+    """What `codec` makes of a body; `BrokerError` with the codec's own error as its cause."""
+    body: Any = delivery.body
+    if codec is None:
+        return body  # type: ignore[no-any-return]  # T is bytes where there is no codec
+    try:
+        return codec.decode(body)
+    except Exception as error:
+        raise BrokerError(
+            f"message {delivery.id!r} from {source!r}: the codec {codec.name!r} cannot decode its {len(body)} bytes "
+            f"({type(error).__name__}); its content type is {delivery.content_type!r}",
+            id=delivery.id,
+            backend=backend,
+            retryable=False,
+        ) from error
 
 
 def final(outcome: Outcome, attempt: int, limit: int) -> Outcome:

@@ -16,7 +16,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from narrowboat import codecs
 from narrowboat._driver import seconds
 from narrowboat.capabilities import BrokerCapabilities, LeaseNature, Support
-from narrowboat.contract.messages import Address, Kind, Outgoing, Properties
+from narrowboat.contract.messages import Address, Kind, Nack, Outgoing, Properties, Reject
 from narrowboat.dsn import unknown
 from narrowboat.errors import InvalidArgument, Unsupported
 
@@ -171,6 +171,24 @@ def check_extension(claims: BrokerCapabilities, backend: str, value: object) -> 
         )
     allowed = f"{claims.lease_min:g} to {claims.lease_max:g} seconds, as a number or a timedelta"
     return seconds("seconds", value, low=claims.lease_min, high=claims.lease_max, allowed=allowed)
+
+
+def check_nack(claims: BrokerCapabilities, backend: str, delay: object) -> Nack:
+    """What `nack` asks for."""
+    if delay == 0:
+        return Nack(0.0)
+    length = seconds("delay", delay, low=0.0, high=LONG, allowed="0 or more seconds, as a number or a timedelta")
+    if length > 0:
+        demand(claims.delay, backend, f"nack(delay={length:g})", "delay")
+    if length > claims.delay_max:
+        raise InvalidArgument(f"nack(delay={length:g}): {backend} takes up to {claims.delay_max:g} seconds")
+    return Nack(length)
+
+
+def check_reject(claims: BrokerCapabilities, backend: str, reason: object) -> Reject:
+    """What `reject` asks for; how often it was handed out is filled in later."""
+    demand(claims.dead_letters, backend, "reject()", "dead_letters")
+    return Reject(check_reason(reason), 0)
 
 
 def check_reason(value: object) -> str:

@@ -24,6 +24,7 @@ from narrowboat._messages import (
     check_start,
     demand,
 )
+from narrowboat._requests import Reply
 from narrowboat.capabilities import Support
 from narrowboat.codecs import Codec
 from narrowboat.codecs import check as check_codec
@@ -181,9 +182,29 @@ class SourceCore(Generic[T]):
 
     # -- asking ---------------------------------------------------------------------------------------------------
 
-    async def request(self, message: Callable[[Address, str], Outgoing], timeout: float) -> Delivery:
-        """Send what `message` makes of a reply address and a correlation id; the reply."""
-        return await self.core.inbox().request(self, message, timeout)
+    async def request(self, data: T, timeout: Any) -> Reply[T]:
+        """Send `data` with an address for the reply, and wait for it."""
+        core = self.core
+        core.check_open()
+        demand(core.capabilities.request_reply, core.backend, "request()", "request_reply")
+        length = seconds("timeout", timeout, low=0.0, high=LONG, allowed="0 or more seconds, as a number or a timedelta")
+
+        def message(reply_to: Address, correlation_id: str) -> Outgoing:
+            return self.envelope.seal(
+                data,
+                key=None,
+                headers=None,
+                delay=0,
+                priority=0,
+                ttl=None,
+                id=None,
+                correlation_id=correlation_id,
+                content_type=None,
+                reply_to=reply_to,
+            )
+
+        self.envelope.body(data)  # refused before an inbox is made
+        return Reply(await core.inbox().request(self, message, length), self.codec, core.backend)
 
 
 def again(delivery: Delivery, to: Address) -> Outgoing:

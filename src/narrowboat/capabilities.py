@@ -197,9 +197,10 @@ def parse_require(require: str | Mapping[str, object] | None) -> dict[str, str]:
 def check_required(capabilities: Capabilities, require: str | Mapping[str, object] | None, *, backend: str) -> None:
     """Raise unless every demand is met.
 
-    A demand without a value means "not absent", or a number above zero; levels such as `survives` need one. A value of an ordered claim means "at least this"; a number means "at
-    least" where more is better and "at most" where less is. An unknown name or value is a `ConfigurationError` that
-    lists what there is; an unmet demand is `Unsupported` and says what is claimed instead.
+    A demand without a value means "not absent", or a number above zero; ordered claims such as `survives` need one, and
+    it means "at least this". A number means "at least" where more is better and "at most" where less is. An unknown name
+    or value is a `ConfigurationError` that lists what there is; an unmet demand is `Unsupported` and says what is
+    claimed instead.
     """
     unmet = []
     for name, wanted in parse_require(require).items():
@@ -242,7 +243,7 @@ def _meets(name: str, have: Any, wanted: str, backend: str) -> bool:
 
 
 def _text(value: object) -> str:
-    return str(value.value) if isinstance(value, enum.Enum) else f"{value:g}" if isinstance(value, float) else str(value)
+    return str(value.value) if isinstance(value, enum.Enum) else f"{value:.15g}" if isinstance(value, float) else str(value)
 
 
 def _near(word: str, words: list[str]) -> str:

@@ -61,13 +61,20 @@ def _load(group: str, scheme: str, kind: type[Backend]) -> Backend:
     try:
         backend = point.load()
     except ImportError as error:
-        distribution = point.dist.name if point.dist else "its distribution"
-        extras = f"[{point.extras[0]}]" if point.extras else ""
-        raise ConfigurationError(
-            f"{scheme}:// needs {error.name or 'a module'}, which is not installed: pip install '{distribution}{extras}'",
-            backend=scheme,
-        ) from error
+        raise missing(group, scheme, error) from error
     if not isinstance(backend, kind):
         raise ConfigurationError(f"the entry point {group}:{scheme} gives {type(backend).__name__}, not {kind.__name__}")
     _loaded[(group, scheme)] = backend
     return backend
+
+
+def missing(group: str, scheme: str, error: ImportError) -> ConfigurationError:
+    """The error for a backend that is there and whose client library is not: it says which command installs that."""
+    point = _entry_points(group)[scheme]
+    backend = _loaded.get((group, scheme))
+    distribution = point.dist.name if point.dist else "its distribution"
+    extra = point.extras[0] if point.extras else backend.extra if isinstance(backend, (LockBackend, BrokerBackend)) else None
+    what = f"{distribution}[{extra}]" if extra else distribution
+    return ConfigurationError(
+        f"{scheme}:// needs {error.name or 'a module'}, which is not installed: pip install '{what}'", backend=scheme
+    )

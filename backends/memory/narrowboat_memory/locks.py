@@ -12,9 +12,6 @@ places where it can be, and every call that meets a name tidies it up: drops wha
 
 from __future__ import annotations
 
-import itertools
-import threading
-import time
 from collections.abc import Callable, Sequence
 
 from narrowboat._queueing import admitted, conflict, disagree
@@ -23,21 +20,9 @@ from narrowboat.contract.backend import Context, LockBackend
 from narrowboat.contract.locks import Busy, Grant, Holder, LockProvider, Mode, Released, Request
 from narrowboat.dsn import Url
 from narrowboat.errors import Closed, Conflict, LeaseLost, NarrowboatError, Reason
+from narrowboat_memory.names import PATIENCE, Lease, LockSpace, Name, Waiter, anybody, holding_of, retry_after
 from narrowboat_memory.options import SCHEME, Options, space_name
 from narrowboat_memory.space import space
-
-Clock = Callable[[], float]
-
-#: Seconds that a waiter which was told that it can go may take to come. Too short, and a busy event loop loses its place;
-#: too long, and one that has stopped coming holds up the rest.
-PATIENCE = 5.0
-#: Seconds between two looks of a waiter at most: well below the patience, and what an interrupt that cut off a wake-up
-#: costs the one who was to be woken.
-LOOK_AGAIN = 2.0
-#: Names below which nobody looks for abandoned ones.
-_SWEEP_AT = 1024
-#: How many evicted generations are remembered, so that their holders can be told why.
-_EVICTED_KEPT = 1024
 
 CAPABILITIES = LockCapabilities(
     scope=Scope.PROCESS,
@@ -54,103 +39,6 @@ CAPABILITIES = LockCapabilities(
     ttl_min=0.05,
     dead_waiter_bound=PATIENCE + 1.0,
 )
-
-
-class _Lease:
-    """One owner's possession of one name."""
-
-    __slots__ = ("acquired_at", "clock", "ends", "label", "limit", "mode", "token")
-
-    def __init__(self, request: Request, token: int, clock: Clock, now: float) -> None:
-        self.token = token
-        self.mode = request.mode
-        self.limit = request.limit
-        self.clock = clock
-        self.ends = now + request.ttl
-        self.label = request.label
-        self.acquired_at = time.time()
-
-
-class _Waiter:
-    """One owner's place in the queue of one name."""
-
-    __slots__ = ("clock", "limit", "mode", "seen", "told", "wake")
-
-    def __init__(self, request: Request, clock: Clock, now: float) -> None:
-        self.mode = request.mode
-        self.limit = request.limit
-        self.clock = clock
-        self.wake = request.wake
-        self.seen = now
-        self.told: float | None = None  #: since when it could go, and knows
-
-
-class _Name:
-    """Who holds one name and who waits for it, by owner, oldest first."""
-
-    __slots__ = ("holders", "waiters")
-
-    def __init__(self) -> None:
-        self.holders: dict[str, _Lease] = {}
-        self.waiters: dict[str, _Waiter] = {}
-
-
-class LockSpace:
-    """What all providers of one space and prefix share."""
-
-    def __init__(self) -> None:
-        self.mutex = threading.Lock()
-        self.names: dict[str, _Name] = {}
-        self.tokens = itertools.count(1)
-        self.evicted: dict[int, None] = {}
-        self._sweep_at = _SWEEP_AT
-
-    def tidy(self, name: str, entry: _Name) -> list[Callable[[], None]]:
-        """Drop what is over under `name`, and the name itself when nothing is left. Whom to wake, outside the mutex."""
-        for owner, lease in list(entry.holders.items()):
-            if lease.ends <= lease.clock():
-                del entry.holders[owner]
-        told = self._tell(entry) if entry.waiters else []
-        if not entry.holders and not entry.waiters:
-            self.names.pop(name, None)
-        return told
-
-    def sweep(self) -> list[Callable[[], None]]:
-        """Drop names whose holders and waiters never came back; each name that was made pays for looking at two or so."""
-        told: list[Callable[[], None]] = []
-        if len(self.names) >= self._sweep_at:
-            for name, entry in list(self.names.items()):
-                told += self.tidy(name, entry)
-            self._sweep_at = max(_SWEEP_AT, 2 * len(self.names))
-        return told
-
-    @staticmethod
-    def _tell(entry: _Name) -> list[Callable[[], None]]:
-        """Mark who at the front of the queue can go and was not told yet; pass over who was told and does not come."""
-        holding, held = _holding(entry)
-        told = []
-        gone: list[str] = []
-        ahead = 0
-        writer_ahead = False
-        for owner, waiter in entry.waiters.items():
-            now = waiter.clock()
-            # Once somebody was passed over, all behind had the same time to look again: whoever did not is gone, too.
-            since = waiter.seen if gone else waiter.told
-            if since is not None and since + PATIENCE <= now:
-                gone.append(owner)
-                continue
-            if owner in entry.holders:
-                continue  # an interrupt struck between its grant and the end of its wait
-            if not admitted(waiter.mode, waiter.limit, holding=holding, held=held, ahead=ahead, writer_ahead=writer_ahead):
-                break
-            ahead += 1
-            writer_ahead = waiter.mode is Mode.EXCLUSIVE
-            if waiter.told is None:
-                waiter.told = now
-                told.append(waiter.wake)
-        for owner in gone:
-            del entry.waiters[owner]
-        return told
 
 
 class MemoryLocks(LockProvider):
@@ -274,7 +162,7 @@ class MemoryLocks(LockProvider):
             for owner, lease in list(entry.holders.items()) if entry is not None else []:
                 if entry is not None and lease.token == token:
                     found = lease.ends > lease.clock()
-                    self._remember_evicted(token)
+                    self._space.remember_evicted(token)
                     del entry.holders[owner]
             if entry is not None:
                 told = self._space.tidy(name, entry)
@@ -291,16 +179,17 @@ class MemoryLocks(LockProvider):
         self._closed = True
 
     def _take_new(self, request: Request, now: float, told: list[Callable[[], None]]) -> Grant:
-        entry = _Name()
+        entry = Name()
         token = next(self._space.tokens)
-        entry.holders[request.owner] = _Lease(request, token, self._clock, now)
+        entry.holders[request.owner] = Lease(request, token, self._clock, now)
         self._names[request.name] = entry
-        if len(self._names) >= _SWEEP_AT:
+        self._space.until_sweep -= 1
+        if self._space.until_sweep < 0:
             told += self._space.sweep()
         return _granted(request, token)
 
     def _take(
-        self, request: Request, entry: _Name, now: float, told: list[Callable[[], None]]
+        self, request: Request, entry: Name, now: float, told: list[Callable[[], None]]
     ) -> Grant | Busy | NarrowboatError:
         owner = request.owner
         waiter = entry.waiters.get(owner)
@@ -314,23 +203,23 @@ class MemoryLocks(LockProvider):
             lease.ends = now + request.ttl
             entry.waiters.pop(owner, None)
             return _granted(request, lease.token)
-        other = _anybody(entry)
+        other = anybody(entry)
         if other is not None and disagree(request.mode, request.limit, other.mode, other.limit):
             return Conflict(conflict(request.name, request.mode, request.limit, other.mode, other.limit), backend=SCHEME)
         if self._may_go(request, entry, waiter):
-            lease = _Lease(request, next(self._space.tokens), self._clock, now)
+            lease = Lease(request, next(self._space.tokens), self._clock, now)
             entry.holders[owner] = lease
             entry.waiters.pop(owner, None)
             self._names[request.name] = entry  # tidying up may have dropped it
             return _granted(request, lease.token)
         if request.wait and owner not in entry.waiters:
-            entry.waiters[owner] = _Waiter(request, self._clock, now)
+            entry.waiters[owner] = Waiter(request, self._clock, now)
             self._names[request.name] = entry
-        return Busy(_retry_after(entry))
+        return Busy(retry_after(entry, owner))
 
     @staticmethod
-    def _may_go(request: Request, entry: _Name, waiter: _Waiter | None) -> bool:
-        holding, held = _holding(entry)
+    def _may_go(request: Request, entry: Name, waiter: Waiter | None) -> bool:
+        holding, held = holding_of(entry)
         ahead, writer_ahead = len(entry.waiters), False
         if waiter is not None and request.owner in entry.waiters:
             if waiter.told is None:
@@ -354,18 +243,13 @@ class MemoryLocks(LockProvider):
             backend=SCHEME,
         )
 
-    def _remember_evicted(self, token: int) -> None:
-        evicted = self._space.evicted
-        evicted[token] = None
-        while len(evicted) > _EVICTED_KEPT:
-            del evicted[next(iter(evicted))]
-
     def _clock_moved(self) -> None:
         """A clock that is moved by hand wakes nobody by running on: let everybody look who can go now."""
         told: list[Callable[[], None]] = []
         with self._mutex:
             for name, entry in list(self._names.items()):
-                told += self._space.tidy(name, entry)
+                if entry.waiters:
+                    told += self._space.tidy(name, entry)
         for wake in told:
             wake()
 
@@ -374,35 +258,8 @@ class MemoryLocks(LockProvider):
             raise Closed(f"these {SCHEME}:// locks were closed; open them again", backend=SCHEME)
 
 
-def _holding(entry: _Name) -> tuple[Mode | None, int]:
-    for lease in entry.holders.values():
-        return lease.mode, len(entry.holders)
-    return None, 0
-
-
-def _anybody(entry: _Name) -> _Lease | _Waiter | None:
-    """One of those who hold or wait; they all agree about the kind of lock."""
-    for lease in entry.holders.values():
-        return lease
-    for waiter in entry.waiters.values():
-        return waiter
-    return None
-
-
 def _granted(request: Request, token: int) -> Grant:
     return Grant(request.name, request.owner, token, request.ttl, request.mode, request.limit)
-
-
-def _retry_after(entry: _Name) -> float:
-    """Until the first lease ends or a waiter that was told has had its time: then another attempt finds it over."""
-    soonest = LOOK_AGAIN
-    for lease in entry.holders.values():
-        soonest = min(soonest, lease.ends - lease.clock())
-    for waiter in entry.waiters.values():
-        if waiter.told is None:
-            break
-        soonest = min(soonest, waiter.told + PATIENCE - waiter.clock())
-    return max(soonest, 0.0)
 
 
 def _open(url: Url, options: Options, context: Context) -> LockProvider:

@@ -38,6 +38,9 @@ SCHEMA_VERSION = 1
 #: how much longer than needed we wait, and shorter ones would only take CPU from whoever has the lock.
 _PAUSE_FIRST, _PAUSE_GROWTH, _PAUSE_LAST = 0.0002, 1.5, 0.005
 
+#: Seconds between two looks whether the file is still in its place: each one costs as much as a tenth of a transaction.
+_CHECK_PLACE = 1.0
+
 #: Bytes to which a write-ahead log is cut back after a burst. SQLite begins to reuse it at about 4 MiB anyway.
 _JOURNAL_LIMIT = 4 * 1024 * 1024
 
@@ -131,6 +134,7 @@ class Database:
         self._pid = os.getpid()
         self._connection: Connection | None = None
         self._level = ""
+        self._check_next = 0.0
         #: Which file it is, whatever its name: two paths to one file are one database.
         self.key = (0, 0)
         wrong = bad_path(path)
@@ -206,6 +210,10 @@ class Database:
 
     def _check_place(self) -> None:
         # Who opens the name now would get another file, and the same lock a second time.
+        now = self._monotonic()
+        if now < self._check_next:
+            return
+        self._check_next = now + _CHECK_PLACE
         try:
             status = os.stat(self.path)
             same = self.key in {(0, 0), (status.st_dev, status.st_ino)}

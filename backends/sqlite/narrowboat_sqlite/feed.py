@@ -77,9 +77,12 @@ class SqliteFeed(Feed):
     def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> list[NarrowboatError | None]:
         """Settle each, compared by the token of its claim, all in one transaction."""
         self._broker.check_open()
-        answers = self._broker.change(lambda topology: self._settle(topology, settlements))
-        for delivery, _ in settlements:
-            self._out.pop(cast("Tag", delivery.tag)[0], None)
+        tagged = [(*cast("Tag", delivery.tag), delivery, outcome) for delivery, outcome in settlements]
+        answers = self._broker.change(lambda topology: self._settle(topology, tagged))
+        out = self._out
+        for row, token, _, _ in tagged:
+            if out.get(row) == token:
+                del out[row]
         return answers
 
     def extend(self, deliveries: Sequence[Delivery], seconds: float) -> list[NarrowboatError | None]:
@@ -155,28 +158,37 @@ class SqliteFeed(Feed):
             return 0.0
         return self._idle if prospect.change is None else min(self._idle, max(0.0, prospect.change - now))
 
-    def _settle(self, topology: Topology, settlements: Sequence[tuple[Delivery, Outcome]]) -> list[NarrowboatError | None]:
-        answers: list[NarrowboatError | None] = [None] * len(settlements)
-        rows = {cast("Tag", delivery.tag)[0] for delivery, _ in settlements}
-        one_by_one = len(rows) != len(settlements)  # settled twice in one batch: the first outcome stands
-        acks: dict[int, list[tuple[int, int]]] = {}
-        for index, (delivery, outcome) in enumerate(settlements):
-            row, token = cast("Tag", delivery.tag)
-            if isinstance(outcome, Ack) and not one_by_one:
-                acks.setdefault(token, []).append((row, index))
+    def _settle(self, topology: Topology, tagged: Sequence[tuple[int, int, Delivery, Outcome]]) -> list[NarrowboatError | None]:
+        answers: list[NarrowboatError | None] = [None] * len(tagged)
+        acks: dict[int, list[int]] = {}  # token to rows
+        one_by_one = []
+        for index, (row, token, _, outcome) in enumerate(tagged):
+            if outcome.__class__ is not Ack:
+                one_by_one.append(index)
+            elif token in acks:
+                acks[token].append(row)
             else:
-                answers[index] = self._settle_one(topology, delivery, outcome)
-        for token, items in acks.items():
-            gone = set(stock.acknowledge(topology.connection, [row for row, _ in items], token, topology.moment))
-            for row, index in items:
-                if row not in gone:
-                    answers[index] = self._stale(settlements[index][0])
+                acks[token] = [row]
+        if len(tagged) > 1 and len({item[0] for item in tagged}) != len(tagged):
+            acks, one_by_one = {}, list(range(len(tagged)))  # one is settled twice: its first outcome stands
+        stale: set[int] = set()
+        for token, rows in acks.items():
+            gone = stock.acknowledge(topology.connection, rows, token, topology.moment)
+            if len(gone) != len(rows):
+                stale.update(set(rows).difference(gone))
+        if stale:
+            for index, (row, _, delivery, _) in enumerate(tagged):
+                if row in stale:
+                    answers[index] = self._stale(delivery)
+        for index in one_by_one:
+            answers[index] = self._settle_one(topology, *tagged[index])
         if self._source.properties.ordered:
-            topology.rings[self._path] += len(settlements)  # the next of their keys
+            topology.rings[self._path] += len(tagged)  # the next of their keys
         return answers
 
-    def _settle_one(self, topology: Topology, delivery: Delivery, outcome: Outcome) -> NarrowboatError | None:
-        row, token = cast("Tag", delivery.tag)
+    def _settle_one(
+        self, topology: Topology, row: int, token: int, delivery: Delivery, outcome: Outcome
+    ) -> NarrowboatError | None:
         stored = stock.ours(topology.connection, row, token, topology.moment)
         if stored is None:
             return self._stale(delivery)

@@ -26,15 +26,24 @@ def has_dead_letters(address: Address) -> bool:
     return address.kind is not Kind.INBOX and not address.path.endswith(DEAD)
 
 
-def rank(path: str, properties: Properties, declared: bool, priority: int) -> int:
-    """Where a priority stands in the order, smaller first. Ordered sources have one order only, that of availability.
+#: More levels than any backend has.
+_ALL = 1 << 30
 
-    A queue that nobody has declared yet may turn out to have levels, so it sorts by them until it is told otherwise. Dead
-    letters keep their priority, for a redrive, but lie in the order in which they died.
+
+def levels(path: str, properties: Properties, declared: bool) -> int:
+    """How many levels of priority count in a source. Ordered sources have one order only, that of availability.
+
+    A queue that nobody has declared yet may turn out to have levels, so all count until it is told otherwise. Dead letters
+    keep their priority, for a redrive, but lie in the order in which they died.
     """
     if path.endswith(DEAD) or properties.ordered:
         return 0
-    return -min(priority, properties.priorities) if declared else -priority
+    return properties.priorities if declared else _ALL
+
+
+def rank(path: str, properties: Properties, declared: bool, priority: int) -> int:
+    """Where a priority stands in the order, smaller first."""
+    return -min(priority, levels(path, properties, declared))
 
 
 def dead_headers(headers: Mapping[str, str], *, reason: str, attempts: int, origin: str) -> dict[str, str]:

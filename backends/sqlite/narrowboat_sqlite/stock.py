@@ -51,44 +51,40 @@ Observed = dict[int, tuple[tuple[int, float], float]]
 
 
 class Batch:
-    """New messages on their way into the tables: collected, then stored with two statements."""
+    """New messages on their way into the tables: collected, then stored with few statements.
+
+    Most messages are plain: for one queue, available at once, in no order by key. Runs of them get their rows of `delivery`
+    by one statement, which is what makes a large send cheap.
+    """
 
     def __init__(self, connection: sqlite3.Connection, moment: Moment) -> None:
         self._connection = connection
         self._moment = moment
-        self._messages: list[tuple[Any, ...]] = []
-        self._deliveries: list[tuple[Any, ...]] = []
-        self._pending: list[tuple[Any, ...]] = []
+        self._messages: list[tuple[object, ...]] = []
+        self._deliveries: list[tuple[object, ...]] = []
+        self._pending: list[tuple[object, ...]] = []
+        self._runs: list[tuple[SourceRow, int, int]] = []
         self._keys: set[tuple[int, str]] = set()
-        self._next = connection.execute("SELECT coalesce(max(id), 0) FROM message").fetchone()[0]
+        self._next: int = connection.execute("SELECT coalesce(max(id), 0) FROM message").fetchone()[0]
 
     def message(self, message: Outgoing, copies: int) -> int:
         """Add a body; its id."""
         self._next += 1
-        reply_to = message.reply_to
+        _, name, body, headers, key, published, _, priority, _, correlation, content_type, reply_to, _ = message
         details = None
-        if message.correlation_id is not None or message.content_type is not None or reply_to is not None:
-            details = json.dumps(
-                (
-                    message.correlation_id,
-                    message.content_type,
-                    reply_to and (reply_to.kind.value, reply_to.name, reply_to.group),
-                )
-            )
-        self._messages.append(
-            (
-                self._next,
-                message.id,
-                message.body,
-                json.dumps(dict(message.headers)) if message.headers else None,
-                message.key,
-                message.published_at,
-                message.priority,
-                details,
-                copies,
-            )
-        )
-        return self._next  # type: ignore[no-any-return]  # SQLite's max() of an INTEGER PRIMARY KEY
+        if correlation is not None or content_type is not None or reply_to is not None:
+            address = None if reply_to is None else (reply_to.kind.value, reply_to.name, reply_to.group)
+            details = json.dumps((correlation, content_type, address))
+        text = json.dumps(dict(headers)) if headers else None
+        self._messages.append((self._next, name, body, text, key, published, priority, details, copies))
+        return self._next
+
+    def plain(self, source: SourceRow, messages: Sequence[Outgoing]) -> None:
+        """Add plain messages for `source`."""
+        first = self._next + 1
+        for message in messages:
+            self.message(message, 1)
+        self._runs.append((source, first, self._next))
 
     def delivery(self, source: SourceRow, number: int, message: Outgoing, delay: float, expires: float | None) -> None:
         """Add a copy of message `number` for `source`. An ordered source must have been ticked."""
@@ -118,6 +114,14 @@ class Batch:
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 self._messages,
             )
+        for source, first, last in self._runs:
+            levels = rules.levels(source.path, source.properties, source.declared)
+            self._connection.execute(
+                "INSERT INTO delivery (source, message, state, rank, place)"
+                " SELECT ?, id, 0, -min(priority, ?), ? FROM message WHERE id BETWEEN ? AND ?",
+                (source.id, levels, self._moment.place, first, last),
+            )
+        if self._deliveries:
             insert(self._connection, self._deliveries)
         if self._pending:
             self._connection.executemany(

@@ -33,6 +33,7 @@ class Topology:
         self._space = space
         self.moment = moment
         self._observed = observed
+        self._forgot = False
         self.rings: Counter[str] = Counter()
 
     def find(self, address: Address) -> SourceRow | Conflict | None:
@@ -87,26 +88,33 @@ class Topology:
         targets: dict[Address, SourceRow | NarrowboatError | None] = {}
         groups: dict[int, list[SourceRow]] = {}
         answers: list[Receipt | NarrowboatError] = []
-        forgotten = False
-        for message in messages:
-            if message.to not in targets:
-                targets[message.to] = self._target(message.to, make=make, groups=groups)
-            target = targets[message.to]
+        index = 0
+        while index < len(messages):
+            to = messages[index].to
+            if to not in targets:
+                targets[to] = self._target(to, make=make, groups=groups)
+            target = targets[to]
+            end = index
+            if isinstance(target, SourceRow) and target.address.kind is not Kind.TOPIC and not target.properties.ordered:
+                end = _plain_until(messages, index)
+            if isinstance(target, SourceRow) and end > index:
+                run = messages[index:end]
+                batch.plain(target, run)
+                self.rings[target.path] += len(run)
+                answers += [Receipt(message.id) for message in run]
+                index = end
+                continue
+            message = messages[index]
+            index += 1
             if isinstance(target, NarrowboatError):
                 answers.append(target)
-                continue
-            if target is None:
+            elif target is None:
                 answers.append(Receipt(message.id))  # whoever asked is gone
-                continue
-            if message.dedup and window > 0:
-                if not forgotten:
-                    self.forget()
-                    forgotten = True
-                if not self._first(target, message, window):
-                    answers.append(Receipt(message.id, duplicate=True))
-                    continue
-            self._add(batch, target, groups, message, retention)
-            answers.append(Receipt(message.id))
+            elif message.dedup and window > 0 and not self._first(target, message, window):
+                answers.append(Receipt(message.id, duplicate=True))
+            else:
+                self._add(batch, target, groups, message, retention)
+                answers.append(Receipt(message.id))
         batch.store()
         return answers
 
@@ -225,6 +233,9 @@ class Topology:
     def _first(self, target: SourceRow, message: Outgoing, window: float) -> bool:
         """Whether no message of this id went to this address within the window; from now on there is one."""
         moment = self.moment
+        if not self._forgot:
+            self.forget()
+            self._forgot = True
         return (
             self.connection.execute(
                 "INSERT INTO known_id (source, name, until, clock) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
@@ -353,6 +364,16 @@ class Topology:
             (self._space, path),
         ).fetchone()
         return None if row is None else _source(row)
+
+
+def _plain_until(messages: Sequence[Outgoing], index: int) -> int:
+    """Where the run of messages for one address ends that are available at once and need no second look."""
+    to = messages[index].to
+    for message in messages[index:]:
+        if message.dedup or message.delay > 0 or message.ttl is not None or (message.to is not to and message.to != to):
+            break
+        index += 1
+    return index
 
 
 def _source(row: tuple[int, str, str, int | None, int, float, int, int, int]) -> SourceRow:

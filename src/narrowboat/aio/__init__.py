@@ -9,5 +9,18 @@ parks a thread and no driver call runs on the event loop. One face may be used f
 """
 
 from narrowboat.aio.locking import Held, Lock, Locks, locks
+from narrowboat.aio.messaging import Message, Messages, Messaging, Queue, Subscription, Topic, broker
 
-__all__ = ["Held", "Lock", "Locks", "locks"]
+__all__ = [
+    "Held",
+    "Lock",
+    "Locks",
+    "Message",
+    "Messages",
+    "Messaging",
+    "Queue",
+    "Subscription",
+    "Topic",
+    "broker",
+    "locks",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import signal
 import sys
 import traceback
@@ -9,19 +10,42 @@ from collections.abc import Sequence
 
 import click
 
-from narrowboat.cli.backends import backends
 from narrowboat.cli.command import Settings
-from narrowboat.cli.completion import completion
-from narrowboat.cli.consume import consume
-from narrowboat.cli.demo import demo
 from narrowboat.cli.exits import EPILOG, Exit, code_of
-from narrowboat.cli.holders import evict, holders
-from narrowboat.cli.lock import lock
 from narrowboat.cli.output import complain
-from narrowboat.cli.publish import publish
-from narrowboat.cli.queues import dead, depth
-from narrowboat.cli.verify import verify
 from narrowboat.errors import NarrowboatError
+
+#: Command to the module that has it, in the order in which `--help` lists them. Each is imported when it is asked for:
+#: `narrowboat lock` in a cron job must not pay for what the others need.
+_MODULES = {
+    "lock": "lock",
+    "holders": "holders",
+    "evict": "holders",
+    "publish": "publish",
+    "consume": "consume",
+    "depth": "queues",
+    "dead": "queues",
+    "backends": "backends",
+    "verify": "verify",
+    "demo": "demo",
+    "completion": "completion",
+}
+
+
+class Commands(click.Group):
+    """The commands, each loaded when it is needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All of them."""
+        return list(_MODULES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """One of them."""
+        if cmd_name not in _MODULES:
+            return None
+        module = importlib.import_module(f"narrowboat.cli.{_MODULES[cmd_name]}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
 
 
 def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -33,17 +57,13 @@ def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     ctx.exit()
 
 
-@click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
 def app() -> None:
     """Distributed locks and message queues behind one URL.
 
     Every URL may be written as "-": then NARROWBOAT_LOCKS_URL or NARROWBOAT_BROKER_URL gives it.
     """
-
-
-for _command in (lock, publish, consume, depth, dead, holders, evict, backends, verify, demo, completion):
-    app.add_command(_command)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -16,6 +16,10 @@ from narrowboat.dsn import Url, parse_options
 from narrowboat.errors import ConfigurationError
 
 
+#: What may follow the scheme. A backend takes a host, a path, both or neither; the first that it takes is as good as any.
+_EXAMPLES = ("localhost/example", "localhost", "/example", "")
+
+
 @click.command("backends", cls=Command)
 @as_json
 def backends(as_json: bool) -> None:
@@ -52,6 +56,12 @@ def _describe(group: str, scheme: str) -> dict[str, Any]:
 
 
 def _claims(backend: LockBackend | BrokerBackend) -> Capabilities:
-    # No connection is made: a host and a path are only there because some options demand one.
-    url = Url.parse(f"{backend.scheme}://localhost/example")
-    return backend.capabilities(url, parse_options(url, backend.options, {}))
+    """What it claims with its default options. No connection is made."""
+    for index, example in enumerate(_EXAMPLES, start=1):
+        url = Url.parse(f"{backend.scheme}://{example}")
+        try:
+            return backend.capabilities(url, parse_options(url, backend.options, {}))
+        except ConfigurationError:
+            if index == len(_EXAMPLES):
+                raise
+    raise AssertionError("there are examples")

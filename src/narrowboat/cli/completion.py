@@ -12,7 +12,7 @@ from narrowboat.cli.command import Command
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print the completion script for SHELL.
+    r"""Print the completion script for SHELL.
 
     \b
     bash:  narrowboat completion bash > ~/.local/share/bash-completion/completions/narrowboat

@@ -29,9 +29,15 @@ _GATHER = 0.01
 @group_option
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="Stop after N messages.")
 @click.option("--idle", type=Seconds(), help="Stop after this many seconds without a message.")
-@click.option("--prefetch", type=click.IntRange(1, 10_000), help="Messages in our hands at most.  [default: 100, with --exec --concurrency]")
+@click.option(
+    "--prefetch",
+    type=click.IntRange(1, 10_000),
+    help="Messages in our hands at most.  [default: 100, with --exec --concurrency]",
+)
 @click.option("--exec", "command", metavar="COMMAND", help="Run this shell command for each message.")
-@click.option("--concurrency", type=click.IntRange(1, 1000), default=1, show_default=True, metavar="N", help="With --exec: N at a time.")
+@click.option(
+    "--concurrency", type=click.IntRange(1, 1000), default=1, show_default=True, metavar="N", help="With --exec: N at a time."
+)
 @properties_options
 def consume(
     url: str | None,
@@ -69,7 +75,8 @@ def consume(
             if command is None:
                 code = write_out(messages, count)
             else:
-                with Handler(command, concurrency, source=queue if group is None else f"{queue}.{group}") as handler:
+                name = queue if group is None else f"{queue}.{group}"
+                with Handler(command, concurrency, source=name, longest=broker.capabilities.delay_max) as handler:
                     handler.run(messages, count)
                 code = Exit.FAILED if handler.unsettled else Exit.OK
             return drain.code if drain.code is not None else code

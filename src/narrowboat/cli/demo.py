@@ -80,7 +80,7 @@ def demo(
 
 
 def _print(found: Audit) -> None:
-    print_table(("", "", ""), _rows(found), title="the audit of the flash sale", right=("",))
+    print_table(("the flash sale", "number", "audit"), _rows(found), right=("number",))
     for trouble in found.troubles:
         click.echo(f"trouble: {trouble}")
     click.echo("clean" if found.clean else "NOT CLEAN")
@@ -94,7 +94,7 @@ def _rows(found: Audit) -> list[tuple[str, str, str]]:
     rows = [
         ("orders published", str(found.published), ""),
         ("orders settled", str(settled), _verdict(found.lost == 0)),
-        ("  sold", str(found.sold), f"of {pieces} pieces: {found.stock} of each of {found.items} items"),
+        ("  sold", str(found.sold), f"of {pieces} pieces, {found.stock} of each of {found.items} items"),
         ("  sold out", str(found.sold_out), ""),
         ("  dead letters", str(found.dead), ""),
         ("lost", str(found.lost), _verdict(found.lost == 0)),
@@ -104,12 +104,12 @@ def _rows(found: Audit) -> list[tuple[str, str, str]]:
         ("journals and stock record disagree", str(found.disagreements), _verdict(found.disagreements == 0)),
         ("stale writes refused", str(found.refused), ""),
         ("came again, recognised as sold", str(found.again), ""),
-        ("waited for a lock, ms", "", waits),
-        ("time", f"{found.seconds:.1f} s", f"{found.per_second:.0f} orders a second"),
+        ("orders a second", f"{found.per_second:.0f}", f"{found.seconds:.1f} s"),
+        ("waiting for a lock, ms", "", waits),
     ]
     return rows + [
-        (what, f"worker {fault.worker}", _story(fault))
-        for what, fault in (("killed with SIGKILL", found.killed), ("stopped past its lease", found.stopped))
+        (what, "1", _story(fault))
+        for what, fault in (("workers killed with SIGKILL", found.killed), ("workers stopped past their lease", found.stopped))
         if fault is not None
     ]
 
@@ -119,5 +119,5 @@ def _verdict(right: bool) -> str:
 
 
 def _story(fault: Fault) -> str:
-    after = "settled by nobody" if fault.after is None else f"settled by another after {fault.after:.1f} s"
-    return f"holding item {fault.item} and order {fault.order}: {after}"
+    after = "settled by nobody" if fault.after is None else f"settled by another worker {fault.after:.1f} s later"
+    return f"worker {fault.worker}, holding the lock of item {fault.item}; its order was {after}"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import threading
 from collections.abc import Callable
 from types import FrameType
 
@@ -17,7 +15,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 class Drain:
     """Use it in a `with` block, in the main thread. `code` is what to exit with when a signal came, else None.
 
-    `stop` is called by a thread of ours: a signal may strike while the main thread holds the very lock that `stop` takes.
+    `stop` is called in the signal handler: it must be safe there.
     """
 
     def __init__(self, stop: Callable[[], None]) -> None:
@@ -25,9 +23,6 @@ class Drain:
         self.code: int | None = None
 
     def __enter__(self) -> Drain:
-        self._read, self._write = os.pipe()
-        self._thread = threading.Thread(target=self._listen, name="narrowboat-drain", daemon=True)
-        self._thread.start()
         self._before = {
             signum: signal.signal(signum, self._arrive)
             for signum in _SIGNALS
@@ -38,16 +33,9 @@ class Drain:
     def __exit__(self, *_: object) -> None:
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
-        os.close(self._write)
-        self._thread.join()
-        os.close(self._read)
 
     def _arrive(self, signum: int, frame: FrameType | None) -> None:
         if self.code is not None:
             raise Interrupted(signum)
         self.code = Exit.OK if signum == signal.SIGTERM else Exit.SIGNALLED + signum
-        os.write(self._write, b"\0")
-
-    def _listen(self) -> None:
-        if os.read(self._read, 1):
-            self._stop()
+        self._stop()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
+from narrowboat._backoff import after_failure
 from narrowboat.cli.output import complain
 from narrowboat.cli.records import Delivered
 from narrowboat.errors import NarrowboatError
@@ -18,9 +20,10 @@ from narrowboat.messaging import Message, Messages
 class Handler:
     """Runs the command. Leaving the `with` block waits for those that run. `unsettled`: messages that may come again."""
 
-    def __init__(self, command: str, concurrency: int, *, source: str) -> None:
+    def __init__(self, command: str, concurrency: int, *, source: str, longest: float) -> None:
         self._command = command
         self._source = source
+        self._longest = longest  # seconds that the backend can delay
         self._slots = threading.BoundedSemaphore(concurrency)
         self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="narrowboat-exec")
         self._running: set[subprocess.Popen[bytes]] = set()
@@ -30,20 +33,24 @@ class Handler:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None and not issubclass(kind, Exception):  # the second signal: do not wait for them
+        hurry = kind is not None and not issubclass(kind, Exception)  # the second signal: do not wait for them
+        if hurry:
             for process in list(self._running):
                 process.kill()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool.shutdown(wait=True, cancel_futures=hurry)
 
     def run(self, messages: Messages[bytes], count: int | None) -> None:
         """Handle the messages until they end, or `count` of them were begun."""
+        coming = iter(messages)
         begun = 0
-        for message in messages:
+        while begun != count:
+            # A free hand first: a message that is taken and waits for one would be lost time for everybody else.
             self._slots.acquire()
+            message = next(coming, None)
+            if message is None:
+                break
             self._pool.submit(self._handle, message)
             begun += 1
-            if begun == count:
-                break
 
     def _handle(self, message: Message[bytes]) -> None:
         try:
@@ -52,7 +59,7 @@ class Handler:
                 message.ack()
             else:
                 complain(f"message {message.id}, attempt {message.attempt}: {failure}")
-                message.nack()
+                message.nack(delay=after_failure(message.attempt, random.random, self._longest))
         except NarrowboatError as error:
             self.unsettled += 1
             complain(f"message {message.id}: {error}")
@@ -69,8 +76,8 @@ class Handler:
 
     def _run(self, message: Message[bytes]) -> int:
         # A group of its own: Ctrl-C is for us, who then let the command finish.
-        process = subprocess.Popen(
-            ["/bin/sh", "-c", self._command],  # noqa: S603  # to run it is what was asked
+        process = subprocess.Popen(  # noqa: S603  # to run it is what was asked
+            ["/bin/sh", "-c", self._command],
             stdin=subprocess.PIPE,
             env={**os.environ, **environment(message, self._source)},
             process_group=0,
@@ -102,4 +109,3 @@ def environment(message: Delivered, source: str) -> Mapping[str, str]:
         for name, value in fields.items()
         if value is not None
     }
-

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import sys
 
 import click
 
@@ -23,11 +22,25 @@ from narrowboat.errors import ConfigurationError, LeaseLost, LockTimeout, Narrow
 from narrowboat.locking import Held
 
 
-@click.command("lock", cls=Command)
+class LockCommand(Command):
+    """The command with a hint for who forgot the two dashes."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse; an option that nobody knows was probably the command's."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            hint = "" if "--" in args else " If it belongs to the command that is to run, write -- before the command."
+            raise click.UsageError(f"{error.format_message()}{hint}", ctx) from error
+
+
+@click.command("lock", cls=LockCommand)
 @locks_url
 @click.argument("name")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND...")
-@click.option("--ttl", type=Seconds(0.05), default=30.0, show_default=True, help="Seconds after which a dead holder's lock is free.")
+@click.option(
+    "--ttl", type=Seconds(0.05), default=30.0, show_default=True, help="Seconds after which a dead holder's lock is free."
+)
 @click.option("--timeout", type=Seconds(), help="Seconds to wait for the lock; 0 tries once.  [default: for ever]")
 @click.option("--shared", is_flag=True, help="Hold it together with other shared holders.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="A semaphore: up to N hold it together.")
@@ -35,7 +48,8 @@ from narrowboat.locking import Held
 @click.option(
     "--grace",
     type=Seconds(),
-    help="Seconds that the command has to end, after SIGTERM, when the lock is lost; at most a third of the ttl.  [default: 5, less with a short ttl]",
+    help="Seconds that the command has to end, after SIGTERM, when the lock is lost; at most a third of the ttl.  "
+    "[default: 5, less with a short ttl]",
 )
 @click.option("-v", "--verbose", is_flag=True, help="Say on standard error when the lock is waited for, held and released.")
 def lock(
@@ -102,8 +116,9 @@ def _grace(grace: float | None, ttl: float) -> float:
         return min(DEFAULT_GRACE, longest_grace(ttl))
     if grace > longest_grace(ttl):
         raise click.UsageError(
-            f"--grace {grace:g} does not fit into --ttl {ttl:g}: it may be at most {longest_grace(ttl):g} s, a third of the ttl, "
-            f"so that a failed renewal can be tried again before the command must be told to end; take --ttl {grace * 3:g} or more"
+            f"--grace {grace:g} does not fit into --ttl {ttl:g}: it may be at most {longest_grace(ttl):g} s, a third of the "
+            "ttl, so that a failed renewal can be tried again before the command must be told to end; "
+            f"take --ttl {grace * 3:g} or more"
         )
     return grace
 

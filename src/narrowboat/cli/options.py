@@ -14,7 +14,7 @@ Command = TypeVar("Command", bound=Callable[..., object])
 FROM_ENVIRONMENT = "-"
 
 
-class Seconds(click.ParamType):
+class Seconds(click.ParamType[float]):
     """A finite number of seconds, at least `least`."""
 
     name = "seconds"
@@ -33,7 +33,7 @@ class Seconds(click.ParamType):
         return seconds
 
 
-class Header(click.ParamType):
+class Header(click.ParamType[tuple[str, str]]):
     """`name=value`."""
 
     name = "name=value"

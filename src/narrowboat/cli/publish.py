@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import sys
 from collections.abc import Callable, Iterable
@@ -19,9 +20,12 @@ from narrowboat.cli.options import Header, Seconds, as_json, broker_url
 from narrowboat.cli.output import complain, print_json, progress_bar
 from narrowboat.cli.records import BadLine, Record, parse_line, parse_ndjson
 from narrowboat.contract.messages import Receipt
-from narrowboat.errors import NarrowboatError, PublishUnknown
-from narrowboat.messaging import Outgoing
+from narrowboat.errors import InvalidArgument, NarrowboatError, PublishUnknown
+from narrowboat.messaging import Outbound
+from narrowboat.messaging.publishing import Publisher
 
+#: How `publish_many` says which message it refuses.
+_POSITION = re.compile(r"message (\d+) of publish_many: ")
 #: At most this many errors of single messages are shown.
 _SHOWN = 5
 
@@ -104,8 +108,8 @@ def publish(
             parse = parse_ndjson if ndjson else parse_line
             chunks = [[source.all()]] if whole else batches(source.read, batch)
             for first, records in _parsed(chunks, _keep if whole else parse, single=id_ is not None):
-                outcomes = target.publish_many([_outgoing(record, given) for record in records.values()])
-                _count(tally, first, dict(zip(records, outcomes, strict=True)))
+                outcomes = _send(target, records, given, first)
+                _count(tally, dict(zip(records, outcomes, strict=True)))
                 source.show(str(tally))
     except _BadInput as error:
         complain(str(error))
@@ -183,11 +187,25 @@ def _parsed(
         raise _BadInput(f"line {number}: {error}; nothing from line {first} on was published") from None
 
 
-def _outgoing(record: Record, defaults: dict[str, Any]) -> Outgoing:
-    return Outgoing(record.body, **{**defaults, **record.options})
+def _send(
+    target: Publisher[bytes], records: dict[int, Record], defaults: dict[str, Any], first: int
+) -> list[Receipt | NarrowboatError]:
+    """Publish one batch; `_BadInput` when the library refuses a message for what it is, before anything was sent."""
+    try:
+        return target.publish_many([_outgoing(record, defaults) for record in records.values()])
+    except InvalidArgument as error:
+        position = _POSITION.match(str(error))
+        if position is None:  # it is not about one message: the queue's own name, for instance
+            raise
+        number = list(records)[int(position[1])]
+        raise _BadInput(f"line {number}: {error.__cause__ or error}; nothing from line {first} on was published") from error
 
 
-def _count(tally: Tally, first: int, outcomes: dict[int, Receipt | NarrowboatError]) -> None:
+def _outgoing(record: Record, defaults: dict[str, Any]) -> Outbound[bytes]:
+    return Outbound(record.body, **{**defaults, **record.options})
+
+
+def _count(tally: Tally, outcomes: dict[int, Receipt | NarrowboatError]) -> None:
     for number, outcome in outcomes.items():
         tally.count(outcome)
         if isinstance(outcome, Exception) and tally.failed + tally.unknown <= _SHOWN:

@@ -8,15 +8,14 @@ from typing import Any
 import click
 
 import narrowboat
+from narrowboat._messages import OURS
 from narrowboat.cli.command import Command
 from narrowboat.cli.options import as_json, broker_url, group_option
 from narrowboat.cli.output import print_json, print_table
 from narrowboat.cli.records import to_json
 from narrowboat.cli.source import source_of
-from narrowboat.messaging import Message, Queue
+from narrowboat.messaging import DeadLetters, Message
 
-#: The headers that a dead letter has on top of those it was published with.
-_REASON, _ATTEMPTS, _ORIGIN = (f"narrowboat-dead-{what}" for what in ("reason", "attempts", "origin"))
 #: Seconds without a further dead letter after which the list is complete. Less, and a slow server shows half of it.
 _IDLE = 1.0
 
@@ -67,7 +66,7 @@ def dead(url: str | None, queue: str, group: str | None, redrive: bool, count: i
         click.echo(f"no dead letters of {queue!r}")
 
 
-def _peek(letters: Queue[bytes], count: int) -> list[Message[bytes]]:
+def _peek(letters: DeadLetters[bytes], count: int) -> list[Message[bytes]]:
     """Up to `count` letters. Leaving the block settles none of them, so all go back."""
     with letters.consume(prefetch=count, idle=_IDLE) as messages:
         return list(itertools.islice(messages, count))
@@ -77,12 +76,10 @@ def describe(message: Message[bytes]) -> dict[str, Any]:
     """A dead letter for programs: as published, and why it is here."""
     fields = to_json(message)
     del fields["attempt"]  # how often it was looked at as a dead letter tells nobody anything
-    headers = dict(fields.pop("headers", {}))
-    attempts = headers.pop(_ATTEMPTS, None)
-    fields["reason"] = headers.pop(_REASON, None)
-    fields["attempts"] = int(attempts) if attempts is not None and attempts.isdigit() else None
-    fields["origin"] = headers.pop(_ORIGIN, None)
-    return {**fields, "headers": headers} if headers else fields
+    headers = {name: value for name, value in message.headers.items() if not name.startswith(OURS)}
+    fields.pop("headers", None)
+    dead = message.dead._asdict() if message.dead else {"reason": None, "attempts": None, "origin": None}
+    return {**fields, **({"headers": headers} if headers else {}), **dead}
 
 
 def _row(message: Message[bytes]) -> tuple[object, ...]:

@@ -111,7 +111,7 @@ def parse_ndjson(line: bytes) -> Record | None:
     if not line.strip():
         return None
     try:
-        value = json.loads(line, parse_constant=_no_constant)
+        value = json.loads(line.decode("utf-8"), parse_constant=_no_constant)
     except BadLine:
         raise
     except UnicodeDecodeError:

@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 import click
 
 from narrowboat.cli.options import Seconds
-from narrowboat.messaging import Broker, Queue, Subscription
+from narrowboat.messaging import Messaging, Queue, Subscription
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
 
-def source_of(broker: Broker, name: str, group: str | None, **properties: Any) -> Queue[bytes] | Subscription[bytes]:
+def source_of(broker: Messaging, name: str, group: str | None, **properties: Any) -> Queue[bytes] | Subscription[bytes]:
     """The queue `name`; with a group, that group's subscription of the topic `name`. Properties of None are left out."""
     given = {key: value for key, value in properties.items() if value is not None}
     return broker.queue(name, **given) if group is None else broker.topic(name).subscription(group, **given)

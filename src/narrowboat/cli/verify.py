@@ -1,14 +1,65 @@
-"""`narrowboat verify`: the conformance kit against a live backend."""
+"""`narrowboat verify`: the conformance kit against a live backend, with its report."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import click
 
 from narrowboat.cli.command import Command
+from narrowboat.cli.output import progress_bar
 
 
 @click.command("verify", cls=Command)
 @click.argument("url", metavar="URL")
-def verify(url: str) -> int:
-    """Run the conformance kit against a live backend."""
-    raise NotImplementedError
+@click.option(
+    "--only", multiple=True, metavar="ID", help="Only these ids, such as L12, or scenarios; may be repeated, or commas."
+)
+@click.option(
+    "--tier", multiple=True, metavar="LETTER", help="Only these tiers: C, T, S, P, N, R, H; may be repeated, or commas."
+)
+@click.option("--face", type=click.Choice(["sync", "asyncio"]), help="Only this face.  [default: both]")
+@click.option("--size", type=float, default=1.0, show_default=True, help="Of the stress scenarios.")
+@click.option(
+    "--json", "json_path", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="Write the report as JSON."
+)
+@click.option(
+    "--html", "html_path", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="Write the report as a page."
+)
+def verify(
+    url: str,
+    only: tuple[str, ...],
+    tier: tuple[str, ...],
+    face: str | None,
+    size: float,
+    json_path: Path | None,
+    html_path: Path | None,
+) -> int:
+    """Run the conformance kit against the live backend behind URL: what it claims is proven, or fails.
+
+    Locks and messages are both tried, as far as the URL's scheme has them. The kit works in names of its own; what is
+    there already is not touched. Exit code 0 when nothing is broken, 1 when something is.
+    """
+    from narrowboat.conformance import verify_command  # the kit is large, and no other command needs it
+
+    with progress_bar() as bar:
+        task = bar.add_task("scenarios", total=None)
+        return verify_command(
+            url,
+            only=split(only),
+            tier=split(tier),
+            face=face,
+            size=size,
+            json_path=json_path,
+            html_path=html_path,
+            progress=lambda done, total, rows: bar.update(task, completed=done, total=total),
+        )
+
+
+def split(words: tuple[str, ...]) -> list[str]:
+    """Words that may come one by one or with commas.
+
+    >>> split(("L1,L2", "B3"))
+    ['L1', 'L2', 'B3']
+    """
+    return [word for part in words for word in part.replace(",", " ").split()]

@@ -2,14 +2,16 @@
 
     python -m narrowboat.conformance.child package.module:function '{"url": "..."}'
 
-The function gets a `Link` and the keyword arguments. It tells its parent what has happened (`link.tell("held", token=7)`)
-and waits for what the parent says (`link.wait("release")`); nobody sleeps. Standard output belongs to the link. When the
-parent goes away the child ends at once, so that a killed run leaves no process behind.
+The function, plain or `async def`, gets a `Link` and the keyword arguments. It tells its parent what has happened
+(`link.tell("held", token=7)`) and waits for what the parent says (`link.wait("release")`); nobody sleeps. Standard output
+belongs to the link. When the parent goes away the child ends at once, so that a killed run leaves no process behind.
 """
 
 from __future__ import annotations
 
+import asyncio
 import importlib
+import inspect
 import json
 import os
 import queue
@@ -40,6 +42,12 @@ class Link:
         """Until the parent says `word`; what it said with it. `queue.Empty` after `timeout` seconds."""
         return self._queue(word).get(timeout=timeout)
 
+    async def heard(self, word: str) -> dict[str, Any]:
+        """`wait` for programs that are coroutine functions."""
+        while not self.said(word):  # noqa: ASYNC110  # the words come on a thread, and a program may be cancelled here
+            await asyncio.sleep(0.002)
+        return self.wait(word)
+
     def said(self, word: str) -> bool:
         """Whether the parent has said `word`, and it was not waited for yet."""
         return not self._queue(word).empty()
@@ -65,7 +73,11 @@ def main(argv: list[str]) -> int:
     link = Link()
     try:
         function = getattr(importlib.import_module(module), name)
-        function(link, **json.loads(argv[2]))
+        arguments = json.loads(argv[2])
+        if inspect.iscoroutinefunction(function):
+            asyncio.run(function(link, **arguments))
+        else:
+            function(link, **arguments)
     except Exception as error:
         link.tell("failed", error=f"{type(error).__name__}: {error}", trace=traceback.format_exc())
         return 1

@@ -40,12 +40,9 @@ class Worker:
         """In the calling thread, until `stop`."""
         self._ident = threading.get_ident()
         while (item := self._queue.get()) is not None:
-            function, future, loop = item
-            value, error = self._perform(function)
-            try:
-                loop.call_soon_threadsafe(_settle, future, value, error)
-            except RuntimeError:
-                return  # the scenario is over and its loop closed
+            if not self._answer(*item):
+                return
+            del item  # it would keep alive what the call gave, until the next call
 
     def stop(self) -> None:
         """After what is queued."""
@@ -65,6 +62,14 @@ class Worker:
                 _raise_in(self._ident, KeyboardInterrupt)
                 return True
             return False
+
+    def _answer(self, function: Callable[[], Any], future: asyncio.Future[Any], loop: asyncio.AbstractEventLoop) -> bool:
+        value, error = self._perform(function)
+        try:
+            loop.call_soon_threadsafe(_settle, future, value, error)
+        except RuntimeError:
+            return False  # the scenario is over and its loop closed
+        return True
 
     def _perform(self, function: Callable[[], Any]) -> tuple[Any, BaseException | None]:
         value: Any = None

@@ -41,7 +41,7 @@ class Kit:
         self.size = size
         self.namespace = harness.namespace()
         self.seen = Seen()
-        self.measured: list[tuple[str, float]] = []
+        self.measured: list[tuple[str, float, str]] = []
         self._opened: list[Any] = []
         self._tasks: list[asyncio.Task[Any]] = []
         self._children: list[Child] = []
@@ -168,9 +168,9 @@ class Kit:
             assert time.monotonic() < deadline, f"not within {within:g} s: {what or probe}"
             await asyncio.sleep(every)
 
-    def measure(self, what: str, seconds: float) -> None:
+    def measure(self, what: str, value: float, unit: str = "s") -> None:
         """Put a number into the report, under a name such as "wake-up after release"."""
-        self.measured.append((what, seconds))
+        self.measured.append((what, value, unit))
 
     # -- looking from outside -------------------------------------------------------------------------------------
 
@@ -200,9 +200,9 @@ class Kit:
 
     # -- processes ------------------------------------------------------------------------------------------------
 
-    async def child(self, program: Callable[..., Any], **arguments: Any) -> Child:
+    async def child(self, program: Callable[..., Any], *, env: dict[str, str] | None = None, **arguments: Any) -> Child:
         """A process that runs `program(link, **arguments)`; killed at the end of the scenario if it still lives."""
-        child = await Child.start(program, arguments, SCALE, {})
+        child = await Child.start(program, arguments, SCALE, env or {})
         self._children.append(child)
         return child
 

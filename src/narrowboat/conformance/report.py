@@ -99,7 +99,7 @@ def from_json(data: Mapping[str, Any]) -> Report:
             **{
                 **row,
                 "outcome": Outcome(row["outcome"]),
-                "measured": tuple((what, float(value)) for what, value in row["measured"]),
+                "measured": tuple((what, float(value), unit) for what, value, unit in row["measured"]),
             }
         )
         for row in data["rows"]
@@ -115,20 +115,21 @@ def from_json(data: Mapping[str, Any]) -> Report:
     )
 
 
-def summary(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
-    """The measured times by name: how many, the median, the largest; seconds."""
-    values: dict[str, list[float]] = {}
+def summary(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """The measured numbers by name: how many, the median, the largest, the unit."""
+    values: dict[tuple[str, str], list[float]] = {}
     for row in rows:
-        for what, value in row.measured:
-            values.setdefault(f"{what} ({row.face})", []).append(value)
+        for what, value, unit in row.measured:
+            values.setdefault((f"{what} ({row.face})", unit), []).append(value)
     return {
-        what: {"n": len(found), "median": round(statistics.median(found), 6), "max": round(max(found), 6)}
-        for what, found in sorted(values.items())
+        what: {"n": len(found), "median": round(statistics.median(found), 6), "max": round(max(found), 6), "unit": unit}
+        for (what, unit), found in sorted(values.items())
     }
 
 
-#: From the best to the worst, for ids with several scenarios.
-_ORDER = (Outcome.HELD, Outcome.REFUSED, Outcome.NOT_OFFERED, Outcome.NOT_EXERCISED, Outcome.BROKEN)
+#: For ids with several scenarios: the last of these counts. What is held of what is claimed is held; what is partly not
+#: exercised is not exercised.
+_ORDER = (Outcome.NOT_OFFERED, Outcome.REFUSED, Outcome.HELD, Outcome.NOT_EXERCISED, Outcome.BROKEN)
 
 
 def _worst(rows: Sequence[Row]) -> dict[tuple[str, str], Outcome]:
@@ -222,14 +223,15 @@ def _measured(reports: Sequence[Report]) -> str:
     for report in reports:
         for what, found in summary(report.rows).items():
             cells = "".join(
-                f"<td class='num'>{value}</td>" for value in (f"{found['n']:g}", _ms(found["median"]), _ms(found["max"]))
+                f"<td class='num'>{value}</td>"
+                for value in (f"{found['n']:g}", _number(found["median"], found["unit"]), _number(found["max"], found["unit"]))
             )
             lines.append(f"<tr><td>{html.escape(report.backend)}</td><td>{html.escape(what)}</td>{cells}</tr>")
     return f"<table><tr><th>Backend</th><th>What</th><th>n</th><th>median</th><th>largest</th></tr>{''.join(lines)}</table>"
 
 
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+def _number(value: float, unit: str) -> str:
+    return f"{value * 1000:.3g} ms" if unit == "s" and value < 1 else f"{value:.4g} {unit}"
 
 
 def _claims(reports: Sequence[Report]) -> str:

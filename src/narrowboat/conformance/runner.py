@@ -50,7 +50,7 @@ class Row:
     scenario: str = ""
     tier: str = ""
     seconds: float = 0.0
-    measured: tuple[tuple[str, float], ...] = ()
+    measured: tuple[tuple[str, float, str], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +97,7 @@ def run_one(harness: Harness, scenario: Scenario, face: str, *, size: float = 1.
     begun = time.monotonic()
     unmet = _unmet(harness, scenario)
     missing = scenario.faults - harness.faults(scenario.half)
-    measured: tuple[tuple[str, float], ...] = ()
+    measured: tuple[tuple[str, float, str], ...] = ()
     if unmet is None and missing:
         outcome, why = Outcome.NOT_EXERCISED, "the harness cannot make: " + ", ".join(sorted(f.value for f in missing))
     else:

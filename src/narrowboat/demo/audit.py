@@ -224,5 +224,7 @@ def recovered(entries: Iterable[Entry], fault: Entry | None) -> Fault | None:
 def _missed(story: Mapping[str, Fault | None]) -> list[str]:
     missed = [f"{what}: it did not take place" for what, fault in story.items() if fault is None]
     return missed + [
-        f"{what}: the order {fault.order} was settled by nobody" for what, fault in story.items() if fault and fault.after is None
+        f"{what}: the order {fault.order} was settled by nobody"
+        for what, fault in story.items()
+        if fault and fault.after is None
     ]

@@ -25,7 +25,7 @@ from narrowboat.demo.plan import Order, Plan, orders
 from narrowboat.demo.stock import Stock
 from narrowboat.demo.worker import properties
 from narrowboat.errors import Unsupported
-from narrowboat.messaging import Broker, Messages, Queue
+from narrowboat.messaging import Messages, Messaging, Outbound, Queue
 
 #: The journal of this process, which buries the dead letters.
 _OURS = 0
@@ -128,17 +128,23 @@ class Faults:
         self._crew = crew
         self.met: dict[str, Entry | None] = {}
         self._stopped_at: str | None = None
-        self._wanted: list[str] = []
+        self._questions: list[tuple[int, str]] = []  # after how many orders, what to ask of the victims
         if plan.faults:
             # Whoever is killed or stopped needs somebody to take over.
-            self._wanted = ["kill", "stop"] if plan.workers > 2 else ["kill"]
-            self.met = dict.fromkeys(self._wanted)
+            self.met = dict.fromkeys(["kill", "stop"] if plan.workers > 2 else ["kill"])
+            pieces = plan.items * plan.stock
+            self._questions = [(min(pieces, plan.buyers) // 2, "edge"), (plan.buyers // 2, "edge now")]
 
-    def begin(self) -> None:
-        """Ask the victims to stand still with their next order. Once; later calls do nothing."""
-        for number, _ in enumerate(self._wanted, start=1):
-            self._crew.tell(number, "edge")
-        self._wanted = []
+    def advance(self, settled: int) -> None:
+        """So many orders are settled: is it time?
+
+        Half way through the stock the victims are asked to stand still where it matters, between reading and writing.
+        Half way through the orders, with their next order, whatever comes of it: perhaps there was nothing left to sell.
+        """
+        if self._questions and settled >= self._questions[0][0]:
+            _, question = self._questions.pop(0)
+            for number, _ in enumerate(self.met, start=1):
+                self._crew.tell(number, question)
 
     def strike(self, hold: Entry) -> None:
         """A victim stands still."""
@@ -171,7 +177,7 @@ def hold(plan: Plan, *, progress: Callable[[int], None]) -> Audit:
     news: queues.SimpleQueue[News] = queues.SimpleQueue()
     with contextlib.closing(stock), Journal(folder / "sale.jsonl", _OURS) as journal, narrowboat.broker(plan.broker) as broker:
         queue = broker.queue(plan.queue, **properties(plan))
-        with _names(queue), _burying(broker, queue, journal, news), Crew(plan, news) as crew:
+        with _names(queue), _burying(queue, journal, news), Crew(plan, news) as crew:
             start = journal.now()
             _publish(queue, wanted)
             faults = Faults(plan, crew)
@@ -215,19 +221,17 @@ def prepare(plan: Plan) -> Plan:
 
 
 def _publish(queue: Queue[bytes], wanted: list[Order]) -> None:
-    for outcome in queue.publish_many([narrowboat.Outgoing(order.to_bytes(), id=order.id) for order in wanted]):
+    for outcome in queue.publish_many([Outbound(order.to_bytes(), id=order.id) for order in wanted]):
         if isinstance(outcome, Exception):
             raise outcome
 
 
-def _follow(
-    plan: Plan, crew: Crew, faults: Faults, news: queues.SimpleQueue[News], progress: Callable[[int], None]
-) -> None:
+def _follow(plan: Plan, crew: Crew, faults: Faults, news: queues.SimpleQueue[News], progress: Callable[[int], None]) -> None:
     """Until every order is settled, nobody is left to settle one, or nothing has happened for a long time."""
     settled: set[str] = set()
     while len(settled) < plan.buyers and crew.alive:
         try:
-            worker, text = news.get(timeout=plan.wait)
+            text = news.get(timeout=plan.wait).text
         except queues.Empty:
             return
         what, _, rest = text.partition(" ")
@@ -237,8 +241,7 @@ def _follow(
             settled.add(rest)
             faults.settled(rest)
             progress(len(settled))
-        if len(settled) >= plan.buyers // 2:
-            faults.begin()
+        faults.advance(len(settled))
 
 
 @contextlib.contextmanager
@@ -253,7 +256,7 @@ def _names(queue: Queue[bytes]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _burying(broker: Broker, queue: Queue[bytes], journal: Journal, news: queues.SimpleQueue[News]) -> Iterator[None]:
+def _burying(queue: Queue[bytes], journal: Journal, news: queues.SimpleQueue[News]) -> Iterator[None]:
     """Take the dead letters as they come, and write them down."""
     with queue.dead_letters().consume(prefetch=10) as messages:
         gravedigger = threading.Thread(target=_bury, args=(messages, journal, news), daemon=True)

@@ -1,8 +1,8 @@
 """One worker process of the sale: `python -m narrowboat.demo.worker NUMBER`, with the plan on its standard input.
 
 It talks to the process that started it in lines. It writes `done ORDER` when it has settled an order and `edge ENTRY`
-when it stands in the middle of one, holding the lock, because it was asked to. It reads `edge`: stop there with the next
-order, `go`: go on, and the end of its input: finish.
+when it stands in the middle of one, holding the lock, because it was asked to. It reads `edge`: stand still before the
+next sale; `edge now`: in any case with the next order; `go`: go on; and the end of its input: finish.
 """
 
 from __future__ import annotations
@@ -31,12 +31,13 @@ class Instructions:
 
     def __init__(self) -> None:
         self.edge = threading.Event()
+        self.edge_now = threading.Event()
         self.go = threading.Event()
 
     def follow(self, messages: Messages[bytes]) -> None:
         """Read until the input ends; then let `messages` end."""
         for line in sys.stdin:
-            {"edge": self.edge, "go": self.go}[line.strip()].set()
+            {"edge": self.edge, "edge now": self.edge_now, "go": self.go}[line.strip()].set()
         self.go.set()
         messages.stop()
 
@@ -51,6 +52,7 @@ class Worker:
         self._locks = locks
         self._instructions = instructions
         self._held_since: Entry
+        self._stood = False
 
     def handle(self, message: Message[bytes]) -> None:
         """One delivery, from the message to its acknowledgement."""
@@ -108,12 +110,12 @@ class Worker:
     def _read_think_write(self, order: Order, held: Held | None) -> Event:
         view = self._stock.look(order.item, order.id)
         time.sleep(self._plan.think)
-        if self._instructions.edge.is_set():
-            self._instructions.edge.clear()
+        selling = view.left > 0 and not view.sold
+        if not self._stood and (self._instructions.edge_now.is_set() or (selling and self._instructions.edge.is_set())):
             self._stand_still()
         if view.sold:
             event = Event.ALREADY
-        elif view.left <= 0:
+        elif not selling:
             event = Event.SOLD_OUT
         else:
             # Not asking whether the lock is still ours: even who asks may stand still right after. The token protects.
@@ -125,6 +127,7 @@ class Worker:
 
     def _stand_still(self) -> None:
         """Between reading and writing, holding the lock: to be killed here, or stopped and told to go on."""
+        self._stood = True
         print("edge", to_line(self._held_since).decode(), end="", flush=True)
         self._instructions.go.wait()
 

@@ -1,0 +1,27 @@
+"""The dead letters of a queue or subscription: an ordinary queue without dead letters of its own."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from narrowboat.aio.messaging.source import Readable
+
+T = TypeVar("T")
+
+
+class DeadLetters(Readable[T]):
+    """What was rejected or delivered too often, with `message.dead` saying why. Consume them, count them, redrive them."""
+
+    async def redrive(self, count: int | None = None) -> int:
+        """Move them back to where they come from, oldest first, with the same id, body, key and headers; how many.
+
+        Each is moved at least once, exactly once unless the process dies half way. What dies again meanwhile is left.
+
+        Args:
+            count: at most so many; None: all that are there now.
+        """
+        return await self._core.redrive(count)
+
+    async def delete(self) -> bool:
+        """Remove them all. False when there was nothing to remove."""
+        return await self._core.delete()

@@ -1,0 +1,151 @@
+"""Everything behind one broker URL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, TypeVar, overload
+
+from narrowboat import events
+from narrowboat._broker import BrokerCore
+from narrowboat.aio._runtime import Asyncio
+from narrowboat._source import make_queue, make_topic
+from narrowboat.capabilities import BrokerCapabilities
+from narrowboat.clock import Clock
+from narrowboat.codecs import Codec
+from narrowboat.contract.messages import Broker
+from narrowboat.aio.messaging.message import Seconds
+from narrowboat.aio.messaging.queue import Queue
+from narrowboat.aio.messaging.topic import Topic
+
+T = TypeVar("T")
+
+
+def broker(
+    url: str | None = None,
+    *,
+    require: str | Mapping[str, object] | None = None,
+    clock: Clock | None = None,
+    random: Callable[[], float] | None = None,
+    listeners: Sequence[events.Listener] = (),
+    wrap: Callable[[Broker], Broker] | None = None,
+    **options: object,
+) -> Messaging:
+    """Queues and topics on the backend that `url` names. Connects at the first call, not here.
+
+    Args:
+        url: such as `memory://`, `sqlite:///shop.db`, `amqp://host`; None reads NARROWBOAT_BROKER_URL.
+        require: what the backend must promise, such as `"order,survives=power"`; see `narrowboat.capabilities`.
+        clock: for tests; the machine's own unless given.
+        random: for tests; numbers in [0, 1) for jitter.
+        listeners: called with each record of `narrowboat.events`.
+        wrap: puts a layer between the core and the driver; see `narrowboat.layers`.
+        options: the backend's options; they beat the URL's.
+
+    Raises:
+        ConfigurationError: the URL, an option or the installation cannot work.
+        Unsupported: the backend does not promise what is required.
+    """
+    return Messaging(BrokerCore(url, require, clock, random, listeners, wrap, options, Asyncio))
+
+
+class Messaging:
+    """All queues and topics behind one URL; safe to share between threads. `close()` it, or use it in a `with`."""
+
+    def __init__(self, core: BrokerCore) -> None:
+        self._core = core
+
+    @property
+    def capabilities(self) -> BrokerCapabilities:
+        """What this backend claims."""
+        return self._core.capabilities
+
+    @overload
+    def queue(
+        self,
+        name: str,
+        *,
+        codec: None = None,
+        max_deliveries: int = 5,
+        lease: Seconds = 30,
+        ordered: bool = False,
+        priorities: int = 0,
+    ) -> Queue[bytes]: ...
+
+    @overload
+    def queue(
+        self,
+        name: str,
+        *,
+        codec: Codec[T],
+        max_deliveries: int = 5,
+        lease: Seconds = 30,
+        ordered: bool = False,
+        priorities: int = 0,
+    ) -> Queue[T]: ...
+
+    def queue(
+        self,
+        name: str,
+        *,
+        codec: Codec[Any] | None = None,
+        max_deliveries: int = 5,
+        lease: Seconds = 30,
+        ordered: bool = False,
+        priorities: int = 0,
+    ) -> Queue[Any]:
+        """A queue by this name. Nothing is sent yet.
+
+        Its properties are stored when it is first consumed from or declared; whoever disagrees later gets `Conflict`.
+
+        Args:
+            name: 1 to 1,000 characters without control characters, not ending in .dead, .retry or .delayed.
+            codec: what makes `data` of bytes, such as `narrowboat.codecs.JSON`; None leaves bytes as they are.
+            max_deliveries: after so many deliveries without an ack it goes to the dead letters; 0: never.
+            lease: seconds that a delivery is ours; then it goes to somebody else.
+            ordered: messages of one key go out one at a time, in order.
+            priorities: levels above 0.
+
+        Raises:
+            InvalidArgument: an argument outside what is allowed.
+            Unsupported: the backend does not claim what is asked.
+        """
+        return Queue(
+            make_queue(
+                self._core,
+                name,
+                codec,
+                max_deliveries=max_deliveries,
+                lease=lease,
+                ordered=ordered,
+                priorities=priorities,
+            )
+        )
+
+    @overload
+    def topic(self, name: str, codec: None = None) -> Topic[bytes]: ...
+
+    @overload
+    def topic(self, name: str, codec: Codec[T]) -> Topic[T]: ...
+
+    def topic(self, name: str, codec: Codec[Any] | None = None) -> Topic[Any]:
+        """A topic by this name; queues and topics share their names. Nothing is sent yet."""
+        return Topic(make_topic(self._core, name, codec))
+
+    async def ping(self) -> None:
+        """One round trip; raises `Unavailable` or `AccessDenied` when the backend cannot be used."""
+        await self._core.ask(lambda driver: driver.ping())
+
+    def close(self) -> None:
+        """Give back what is not settled, wake who waits (`Closed`), end all threads. Idempotent."""
+        if self._core.begin_close():
+            self._core.finish_close()
+
+    def __enter__(self) -> Messaging:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Messaging {self._core.url}>"

@@ -1,0 +1,97 @@
+"""Consuming, for queues, subscriptions and dead letters alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from narrowboat._driver import seconds
+from narrowboat._handling import prefetch as prefetch_of
+from narrowboat._messages import LONG, check_count, check_flag, check_wait
+from narrowboat._source import SourceCore
+from narrowboat.contract.messages import Depth
+from narrowboat.aio.messaging.consumer import Messages
+from narrowboat.aio.messaging.message import Message, Seconds
+from narrowboat.aio.messaging.running import Run, Signals, check_handler
+
+T = TypeVar("T")
+
+
+class Readable(Generic[T]):
+    """What can be consumed from. Safe to share between threads."""
+
+    def __init__(self, core: SourceCore[T]) -> None:
+        self._core = core
+
+    @property
+    def name(self) -> str:
+        """Its name; a subscription's is that of its topic, a dot, and its group."""
+        return self._core.address.path
+
+    async def consume(
+        self,
+        *,
+        prefetch: int = 100,
+        auto_extend: bool = True,
+        max_extend: Seconds = 3600,
+        idle: Seconds | None = None,
+    ) -> Messages[T]:
+        """Start consuming: what is published once this returns reaches this source. Use it in a `with`.
+
+        Args:
+            prefetch: how many messages may be unsettled at once, fetched ahead and handed out together.
+            auto_extend: keep the leases of what is fetched and not settled, where the backend has them.
+            max_extend: no delivery is kept longer than these seconds that way.
+            idle: iterating ends after these seconds without a message; None: never.
+
+        Raises:
+            Conflict: it exists with other properties.
+            NotFound: it does not exist, and the URL says `?declare=never`.
+        """
+        quiet = check_wait("idle", idle)
+        consumer = self._core.consumer(Message[T], prefetch=prefetch, auto_extend=auto_extend, max_extend=max_extend)
+        await self._core.open(consumer)
+        return Messages(consumer, quiet)
+
+    def run(
+        self, handle: Callable[[Message[T]], object], *, concurrency: int = 1, grace: Seconds = 30, signals: bool = True
+    ) -> None:
+        """Call `handle` with each message until stopped: by `stop()`, SIGTERM, Ctrl-C, or the broker's close.
+
+        Args:
+            handle: a plain function; it acks by returning and nacks by raising. See `narrowboat.aio.messaging.running`.
+            concurrency: threads that call it.
+            grace: seconds that running handlers are given at the end.
+            signals: end on SIGTERM and SIGINT when called in the main thread.
+
+        Raises:
+            KeyboardInterrupt: it was ended by Ctrl-C, after the handlers had finished.
+        """
+        check_handler(handle, coroutine=False)
+        threads = check_count("concurrency", concurrency, 1, 10_000)
+        length = seconds("grace", grace, low=0.0, high=LONG, allowed="0 or more seconds")
+        with_signals = check_flag("signals", signals)
+        with self.consume(prefetch=prefetch_of(threads)) as messages:
+            work = Run(messages._consumer, handle, threads)
+            self._core.runs.add(work.stop)
+            try:
+                with Signals(work.on_signal if with_signals else None):
+                    work.wait(length)
+            finally:
+                self._core.runs.discard(work.stop)
+
+    def stop(self) -> None:
+        """End every `run` of this object, as SIGTERM does: nothing more is fetched, running handlers finish."""
+        for stop in tuple(self._core.runs):
+            stop()
+
+    async def depth(self) -> Depth:
+        """How many messages are ready, in flight, delayed, dead. None where the backend cannot know."""
+        return await self._core.depth()
+
+    async def purge(self) -> int:
+        """Drop what is ready or delayed, not what is in flight. How many."""
+        return await self._core.purge()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}>"

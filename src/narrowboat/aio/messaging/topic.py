@@ -1,0 +1,66 @@
+"""Topics: every subscription gets each message once."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeVar
+
+from narrowboat._source import dead_letters_of, make_subscription
+from narrowboat.aio.messaging.dead_letters import DeadLetters
+from narrowboat.aio.messaging.message import Seconds
+from narrowboat.aio.messaging.publishing import Publisher
+from narrowboat.aio.messaging.source import Readable
+
+T = TypeVar("T")
+
+
+class Topic(Publisher[T]):
+    """A topic by its name. What is published while it has no subscriptions is dropped."""
+
+    def subscription(
+        self,
+        group: str,
+        *,
+        max_deliveries: int = 5,
+        lease: Seconds = 30,
+        ordered: bool = False,
+        priorities: int = 0,
+        start: Literal["latest", "earliest"] = "latest",
+    ) -> Subscription[T]:
+        """One group of this topic; its members share its messages. Nothing is sent yet: it exists, and gets what is
+        published, once `declare()` or `consume()` has returned.
+
+        Args:
+            group: its name, without dots.
+            max_deliveries: as for a queue.
+            lease: as for a queue.
+            ordered: as for a queue.
+            priorities: as for a queue.
+            start: "earliest" begins with what the topic still has, where the backend claims replay.
+        """
+        return Subscription(
+            make_subscription(
+                self._core,
+                group,
+                max_deliveries=max_deliveries,
+                lease=lease,
+                ordered=ordered,
+                priorities=priorities,
+                start=start,
+            )
+        )
+
+
+class Subscription(Readable[T]):
+    """One group of a topic."""
+
+    async def declare(self) -> None:
+        """Make it now, if it is not there: it gets every message from then on. `Conflict` where it differs."""
+        await self._core.declare()
+
+    async def delete(self) -> bool:
+        """Remove it with its messages. False when it was not there."""
+        return await self._core.delete()
+
+    def dead_letters(self) -> DeadLetters[T]:
+        """What was rejected or delivered too often; a redrive goes to this subscription only."""
+        return DeadLetters(dead_letters_of(self._core))

@@ -1,0 +1,125 @@
+"""Cuts a call off at its n-th chance to be cut off: every await of a task, every interruptible point of a thread.
+
+On the asyncio face a cancellation arrives while the task is suspended. On the sync face a KeyboardInterrupt strikes after
+a call or at the start of a function, which is where CPython looks for signals; it is raised by a profiling function that
+counts those points, in the core's code and in the driver's alike.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from types import FrameType
+from typing import Any, NamedTuple, cast
+
+from narrowboat.conformance.faces import Threaded, in_my_thread, unwrap, wrap
+
+
+class Cut(NamedTuple):
+    """What became of a call that was to be cut off."""
+
+    struck: bool  #: False: it had fewer points than that, and ended by itself
+    result: Any  #: what it gave, where it ended before the cut took effect
+    error: BaseException | None
+
+
+async def cut(target: Any, method: str, point: int, /, *args: Any, delay: int = 0, **kwargs: Any) -> Cut:
+    """Call `target.method(...)` and cut it off at its `point`-th point; to be awaited in a task of its own.
+
+    `delay`: on the asyncio face, so many turns of the loop after the task was suspended at that point.
+    """
+    if isinstance(target, Threaded):
+        function = getattr(unwrap(target), method)
+        return cast("Cut", await in_my_thread(_cut_thread, function, point, args, kwargs))
+    coroutine = getattr(target, method)(*args, **kwargs)
+    return await _cut_task(coroutine, point, delay)
+
+
+async def _cut_task(coroutine: Coroutine[Any, Any, Any], point: int, delay: int) -> Cut:
+    task = asyncio.current_task()
+    assert task is not None
+    awaited = _Counted(coroutine, point, delay, task)
+    try:
+        result = await awaited
+    except asyncio.CancelledError as error:
+        task.uncancel()
+        return Cut(awaited.struck, None, error)
+    if awaited.struck:  # it ended in the very turn in which it was cancelled: the cancellation is still on its way
+        try:
+            for _ in range(delay + 2):
+                await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            task.uncancel()
+    return Cut(awaited.struck, result, None)
+
+
+class _Counted(Awaitable[Any]):
+    """Awaits a coroutine, and asks for the cancellation of its task at the n-th suspension."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], point: int, delay: int, task: asyncio.Task[Any]) -> None:
+        self._coroutine = coroutine
+        self._point = point
+        self._delay = delay
+        self._task = task
+        self.struck = False
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        step: Callable[[], Any] = lambda: self._coroutine.send(None)  # noqa: E731  # replaced after each suspension
+        suspensions = 0
+        while True:
+            try:
+                yielded = step()
+            except StopIteration as stop:
+                return stop.value
+            if suspensions == self._point:
+                self.struck = True
+                self._cancel_after(self._delay)
+            suspensions += 1
+            try:
+                sent = yield yielded
+            except BaseException as error:
+                step = _thrower(self._coroutine, error)
+            else:
+                step = _sender(self._coroutine, sent)
+
+    def _cancel_after(self, turns: int) -> None:
+        loop = asyncio.get_running_loop()
+        if turns:
+            loop.call_soon(self._cancel_after, turns - 1)
+        else:
+            loop.call_soon(self._task.cancel)
+
+
+def _sender(coroutine: Coroutine[Any, Any, Any], value: Any) -> Callable[[], Any]:
+    return lambda: coroutine.send(value)
+
+
+def _thrower(coroutine: Coroutine[Any, Any, Any], error: BaseException) -> Callable[[], Any]:
+    return lambda: coroutine.throw(error)
+
+
+def _cut_thread(function: Callable[..., Any], point: int, args: Any, kwargs: dict[str, Any]) -> Cut:
+    left = point
+    struck = False
+
+    def profile(frame: FrameType, event: str, arg: object) -> None:
+        nonlocal left, struck
+        if event in ("call", "c_return"):
+            if left == 0:
+                struck = True
+                sys.setprofile(None)
+                raise KeyboardInterrupt(f"in {frame.f_code.co_qualname}:{frame.f_lineno}")
+            left -= 1
+
+    result = None
+    error: BaseException | None = None
+    try:
+        sys.setprofile(profile)
+        try:
+            result = function(*args, **kwargs)
+        finally:
+            sys.setprofile(None)
+    except KeyboardInterrupt as interrupt:
+        error = interrupt
+    return Cut(struck, wrap(result), error)

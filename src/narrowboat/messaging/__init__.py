@@ -1,0 +1,38 @@
+"""Messages in the user's hands: queues and topics for a URL, and what comes out of them.
+
+    broker = narrowboat.broker("sqlite:///shop.db")
+    orders = broker.queue("orders")
+    orders.publish(b"...")
+    with orders.consume() as messages:
+        for message in messages:
+            message.ack()
+
+The asyncio twins are in `narrowboat.aio`; the loops behind both are in `_consume`.
+"""
+
+from narrowboat._messages import Dead, Outbound
+from narrowboat._requests import Reply
+from narrowboat.contract.messages import Depth, Receipt
+from narrowboat.messaging.consumer import Messages
+from narrowboat.messaging.dead_letters import DeadLetters
+from narrowboat.messaging.message import Batch, Message
+from narrowboat.messaging.messaging import Messaging, broker
+from narrowboat.messaging.queue import Queue
+from narrowboat.messaging.topic import Subscription, Topic
+
+__all__ = [
+    "Batch",
+    "Dead",
+    "DeadLetters",
+    "Depth",
+    "Message",
+    "Messages",
+    "Messaging",
+    "Outbound",
+    "Queue",
+    "Receipt",
+    "Reply",
+    "Subscription",
+    "Topic",
+    "broker",
+]

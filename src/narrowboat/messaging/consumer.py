@@ -1,0 +1,95 @@
+"""One consumer's messages: to iterate, to receive one by one, or in batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+from narrowboat._consume import Consumer
+from narrowboat._messages import check_count, check_wait
+from narrowboat._runtime import run
+from narrowboat.errors import Closed
+from narrowboat.messaging.message import Batch, Message, Seconds
+
+T = TypeVar("T")
+
+
+class Messages(Generic[T]):
+    """What `consume()` gives; any number of threads may take from it. Leave its `with`, or `close()` it.
+
+    Leaving settles nothing: what was not settled goes back at once, and what was not started goes back uncounted where
+    the backend claims that.
+    """
+
+    def __init__(self, consumer: Consumer[Message[T]], idle: float | None) -> None:
+        self._consumer = consumer
+        self._idle = math.inf if idle is None else idle
+
+    def receive(self, timeout: Seconds | None = None) -> Message[T] | None:
+        """The next message; None when none came within `timeout` seconds, or after `stop`.
+
+        Args:
+            timeout: None waits for ever, 0 looks exactly once.
+
+        Raises:
+            Closed: this or the broker was closed.
+            Unavailable: the backend did not answer until the time was up.
+        """
+        wait = check_wait("timeout", timeout)
+        got = self._consumer.quick(1)
+        if not got:
+            ends = math.inf if wait is None else self._consumer.core.clock() + wait
+            got = run(self._consumer.receive(1, ends))
+        return got[0] if got else None
+
+    def batches(self, most: int = 100, *, wait: Seconds = 0.05) -> Iterator[Batch[T]]:
+        """Batches of 1 to `most` messages, until `stop`, `close` or the idle time: the fast way.
+
+        Args:
+            most: no batch is larger than this, nor than what `prefetch` leaves.
+            wait: seconds to wait for more once there is one message.
+        """
+        most = check_count("most", most, 1, 1_000_000)
+        linger = check_wait("wait", wait)
+        return self._batches(most, math.inf if linger is None else linger)
+
+    def _batches(self, most: int, linger: float) -> Iterator[Batch[T]]:
+        while got := self._next(most, linger):
+            yield Batch(got)
+
+    def __iter__(self) -> Iterator[Message[T]]:
+        consumer = self._consumer
+        while got := consumer.quick(1) or self._next(1, 0.0):
+            yield got[0]
+
+    def _next(self, count: int, linger: float) -> list[Message[T]]:
+        """Nothing when the iteration ends. That the broker was closed is an error: a loop must not end as if it were done."""
+        consumer = self._consumer
+        if consumer.closed and not consumer.core.closed:
+            return []
+        try:
+            return run(consumer.receive(count, consumer.core.clock() + self._idle, linger))
+        except Closed:
+            if consumer.closed and not consumer.core.closed:
+                return []
+            raise
+
+    def stop(self) -> None:
+        """End the iteration, from any thread or signal handler. What was handed out can still be settled."""
+        self._consumer.stop()
+
+    def close(self) -> None:
+        """Give back what is not settled and stop. Idempotent."""
+        run(self._consumer.close())
+
+    def __enter__(self) -> Messages[T]:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        consumer: Consumer[Any] = self._consumer
+        return f"<Messages from {consumer.path!r}, {len(consumer.unsettled)} unsettled>"

@@ -1,0 +1,132 @@
+"""A message in a consumer's hands, and a batch of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from typing import Generic, TypeVar, overload
+
+from narrowboat._consume import ACK
+from narrowboat._entry import Entry
+from narrowboat._messages import check_nack, check_reject
+from narrowboat._requests import make_reply
+from narrowboat._runtime import run
+from narrowboat._source import extend_entries
+from narrowboat.contract.messages import Outcome, Receipt
+from narrowboat.errors import NarrowboatError
+
+T = TypeVar("T")
+
+Seconds = float | timedelta
+
+
+class Message(Entry[T]):
+    """One message, ours for one lease. Settle it once: ack, nack or reject; see `Entry` for what it tells.
+
+    The first settlement wins: any later one, of any kind, raises `StaleDelivery` and changes nothing. One that raised
+    `SettleUnknown` may be repeated.
+    """
+
+    __slots__ = ()
+
+    def ack(self, *, wait: bool = True) -> None:
+        """Done with: it never comes back.
+
+        Args:
+            wait: return when the backend has answered. False returns at once; a failure is then told to listeners only.
+
+        Raises:
+            StaleDelivery: it is no longer ours; nothing was changed.
+            SettleUnknown: no answer; it may come back.
+        """
+        if wait:
+            self._settle(ACK)
+        elif not self._consumer.post((self,), ACK):
+            raise self._stale()
+
+    def nack(self, delay: Seconds = 0) -> None:
+        """Not done: it comes back, to anybody, not before `delay` seconds. At its last delivery it goes to the dead letters.
+
+        Raises as `ack`; `Unsupported` for a delay that the backend does not claim.
+        """
+        core = self._consumer.core
+        self._settle(check_nack(core.capabilities, core.backend, delay))
+
+    def reject(self, reason: str) -> None:
+        """To the dead letters, with the reason. Raises as `ack`; `Unsupported` where there are none."""
+        core = self._consumer.core
+        self._settle(check_reject(core.capabilities, core.backend, reason))
+
+    def extend(self, seconds: Seconds) -> None:
+        """Let the lease end `seconds` from now.
+
+        Raises:
+            StaleDelivery: it is no longer ours; it was not revived.
+            Unsupported: the backend's deliveries have no lease of their own.
+            Unavailable: unknown.
+        """
+        (answer,) = run(extend_entries(self._consumer, [self], seconds))
+        if answer is not None:
+            raise answer
+
+    def reply(self, body: T) -> Receipt:
+        """Answer a request; the queue's codec encodes it. Nobody hears it when the one who asked is gone."""
+        consumer = self._consumer
+        (answer,) = run(consumer.core.publish((make_reply(self, body),)))
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def _settle(self, outcome: Outcome) -> None:
+        (answer,) = run(self._consumer.settle((self,), outcome))
+        if answer is not None:
+            raise answer
+
+
+class Batch(Sequence[Message[T]], Generic[T]):
+    """Several messages that are settled in one exchange. Settling raises nothing: it gives one outcome for each message,
+    None or the error that it met, in order. One that was settled on its own before gives `StaleDelivery`."""
+
+    __slots__ = ("_messages",)
+
+    def __init__(self, messages: list[Message[T]]) -> None:
+        self._messages = messages
+
+    def ack(self) -> list[NarrowboatError | None]:
+        """Done with all of them."""
+        return self._settle(ACK)
+
+    def nack(self, delay: Seconds = 0) -> list[NarrowboatError | None]:
+        """They come back, not before `delay` seconds."""
+        core = self._messages[0]._consumer.core
+        return self._settle(check_nack(core.capabilities, core.backend, delay))
+
+    def reject(self, reason: str) -> list[NarrowboatError | None]:
+        """To the dead letters, all for one reason."""
+        core = self._messages[0]._consumer.core
+        return self._settle(check_reject(core.capabilities, core.backend, reason))
+
+    def extend(self, seconds: Seconds) -> list[NarrowboatError | None]:
+        """Let each lease end `seconds` from now."""
+        return run(extend_entries(self._messages[0]._consumer, self._messages, seconds))
+
+    def _settle(self, outcome: Outcome) -> list[NarrowboatError | None]:
+        return run(self._messages[0]._consumer.settle(self._messages, outcome))
+
+    @overload
+    def __getitem__(self, index: int) -> Message[T]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Message[T]]: ...
+
+    def __getitem__(self, index: int | slice) -> Message[T] | list[Message[T]]:
+        return self._messages[index]
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def __iter__(self) -> Iterator[Message[T]]:
+        return iter(self._messages)
+
+    def __repr__(self) -> str:
+        return f"<Batch of {len(self)}>"

@@ -1,0 +1,162 @@
+"""`run`: a handler in worker threads, from the first message to a clean end.
+
+A handler that returns acks its message; one that raises an Exception nacks it, with a growing delay, and at the last
+delivery sends it to the dead letters with the exception as the reason; a BaseException settles nothing, ends the run and
+goes on to whoever called it. A message that the handler settled itself is left alone.
+
+In the main thread SIGTERM and SIGINT end the run: it fetches nothing more, gives back what was not started, waits for
+running handlers for up to the grace time, gives back at once what they did not finish, and returns. After SIGINT it ends
+with KeyboardInterrupt, as Ctrl-C does elsewhere; a second SIGINT does not wait for the handlers. The signals' handlers
+are put back afterwards. A thread whose handler never returns cannot be ended; it ends with the process.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, Generic, TypeVar
+
+from narrowboat._consume import Consumer
+from narrowboat._handling import after_handler
+from narrowboat._runtime import BlockingSignal, run
+from narrowboat.errors import Closed, InvalidArgument
+from narrowboat.messaging.message import Message
+
+T = TypeVar("T")
+
+
+class Run(Generic[T]):
+    """One call of `run`."""
+
+    def __init__(self, consumer: Consumer[Message[T]], handle: Callable[[Message[T]], object], concurrency: int) -> None:
+        self._consumer = consumer
+        self._core = consumer.core
+        self._handle = handle
+        self._signal: BlockingSignal = consumer.core.runtime.signal()
+        self._running = concurrency
+        self._mutex = threading.Lock()
+        self._error: BaseException | None = None
+        self._interrupted = False
+        self._threads = [
+            threading.Thread(target=self._work, name=f"narrowboat-run-{consumer.path}-{number}", daemon=True)
+            for number in range(concurrency)
+        ]
+
+    def stop(self) -> None:
+        """End it gracefully, from any thread or signal handler."""
+        self._consumer.stop()
+        self._signal.set()
+
+    def wait(self, grace: float) -> None:
+        """Work until stopped; then drain."""
+        for thread in self._threads:
+            thread.start()
+        while self._running and not self._consumer.stopped:
+            run(self._core.runtime.wait(self._signal, math.inf))
+        self._consumer.stop()
+        if not self._core.closed:
+            run(self._consumer.give_back())
+        ends = self._core.clock() + grace
+        while self._running and self._core.clock() < ends:
+            run(self._core.runtime.wait(self._signal, ends))
+        if self._error is not None:
+            raise self._error
+        if self._interrupted:
+            raise KeyboardInterrupt
+
+    def _work(self) -> None:
+        consumer = self._consumer
+        try:
+            while got := run(consumer.receive(1, math.inf)):
+                self._do(got[0])
+        except Closed:
+            pass
+        except BaseException as error:
+            self._error = self._error or error
+            consumer.stop()
+        finally:
+            with self._mutex:
+                self._running -= 1
+            self._signal.set()
+
+    def _do(self, message: Message[T]) -> None:
+        raised: Exception | None = None
+        try:
+            self._handle(message)
+        except Exception as error:
+            raised = error
+            log(message, error)
+        if not message.settled and not message.lost:
+            # What comes of it is told to listeners: stale and unknown both mean that it may come back, nothing else.
+            run(self._consumer.settle((message,), outcome(message, raised)))
+
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
+        """What SIGTERM and SIGINT do: set a flag and wake."""
+        if number == signal.SIGINT:
+            if self._interrupted:
+                raise KeyboardInterrupt
+            self._interrupted = True
+        self.stop()
+
+
+class Signals:
+    """SIGTERM and SIGINT go to a run meanwhile; put back afterwards. Only in the main thread; what is ignored stays so."""
+
+    def __init__(self, handler: Callable[[int, FrameType | None], None] | None) -> None:
+        self._handler = handler
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Signals:
+        if self._handler is not None and threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._handler)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, signal.SIG_DFL if before is None else before)
+
+
+def outcome(message: Any, raised: Exception | None) -> Any:
+    """How the message of a handler that returned or raised is settled."""
+    consumer = message._consumer
+    return after_handler(
+        raised,
+        attempt=message.attempt,
+        limit=consumer.source.properties.max_deliveries,
+        undecodable=message.undecodable,
+        claims=consumer.core.capabilities,
+        random=consumer.core.random,
+    )
+
+
+def log(message: Any, error: Exception) -> None:
+    """A handler's exception must not vanish: its traceback goes to the logger `narrowboat`."""
+    import logging  # slow to import, and needed by no program whose handlers do not fail
+
+    logging.getLogger("narrowboat").warning(
+        "the handler of %r failed on message %r, attempt %d",
+        message._consumer.path,
+        message.id,
+        message.attempt,
+        exc_info=error,
+    )
+
+
+def check_handler(handle: object, *, coroutine: bool) -> None:
+    """A plain function in the sync face, a coroutine function in the other."""
+    import inspect  # slow to import
+
+    if not callable(handle):
+        raise InvalidArgument(f"run({handle!r}): expected a function of one message")
+    is_coroutine = inspect.iscoroutinefunction(handle) or inspect.iscoroutinefunction(getattr(handle, "__call__", None))  # noqa: B004  # asks for its kind, not whether it can be called
+    if is_coroutine is not coroutine:
+        raise TypeError(
+            f"run({handle!r}): expected a coroutine function; for plain functions use narrowboat.broker"
+            if coroutine
+            else f"run({handle!r}): expected a plain function; for coroutine functions use narrowboat.aio"
+        )

@@ -1,0 +1,613 @@
+"""What every embedded lock driver owes by its contract, written once and run against each of them.
+
+The tests call the driver as the core does and own its clock. `LockRules` is inherited by the test class of each driver,
+which gives `opened`: a function that opens a provider on one shared place.
+"""
+
+import dis
+import itertools
+import sys
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from narrowboat.clock import ManualClock
+from narrowboat.contract.locks import Busy, Grant, Mode, Released, Request
+from narrowboat.errors import Closed, Conflict, LeaseLost, Reason
+
+_owners = itertools.count(1)
+
+
+class Bell:
+    """A wake callback that counts."""
+
+    def __init__(self):
+        self.rings = 0
+        self._event = threading.Event()
+
+    def __call__(self):
+        self.rings += 1
+        self._event.set()
+
+    def wait(self, timeout):
+        rung = self._event.wait(timeout)
+        self._event.clear()
+        return rung
+
+
+def request(name="a", *, ttl=10.0, mode=Mode.EXCLUSIVE, limit=None, wait=True, owner=None, wake=None, label=""):
+    return Request(name, owner or f"owner-{next(_owners)}", ttl, mode, limit, wait, wake or Bell(), label)
+
+
+def shared(name="a", **more):
+    return request(name, mode=Mode.SHARED, **more)
+
+
+def permit(limit, name="a", **more):
+    return request(name, mode=Mode.SEMAPHORE, limit=limit, **more)
+
+
+def attempt(provider, wish):
+    (answer,) = provider.attempt([wish])
+    return answer
+
+
+def granted(provider, wish):
+    answer = attempt(provider, wish)
+    assert isinstance(answer, Grant), answer
+    return answer
+
+
+def busy(provider, wish):
+    answer = attempt(provider, wish)
+    assert isinstance(answer, Busy), answer
+    return answer
+
+
+def released(provider, grant):
+    assert provider.release([grant]) == [Released.RELEASED]
+
+
+def acquire(provider, wish, timeout=30.0):
+    """The core's loop in five lines: attempt, then wait for `wake` or `retry_after`."""
+    while True:
+        (answer,) = provider.attempt([wish])
+        if isinstance(answer, Grant):
+            return answer
+        assert isinstance(answer, Busy), answer
+        wish.wake.wait(min(answer.retry_after, timeout))
+
+
+class Interrupt:
+    """Raises KeyboardInterrupt at the n-th point of the drivers' code at which CPython looks for signals.
+
+    That is on entering a function, after a call and on a jump backwards; never between a `with` and its block.
+    """
+
+    POINTS = {"CALL", "CALL_FUNCTION_EX", "CALL_KW", "RESUME", "JUMP_BACKWARD"}
+
+    def __init__(self, at):
+        self.left = at
+        self.struck = False
+        self._last = {}
+        self._names = {}
+
+    def __enter__(self):
+        sys.settrace(self._enter)
+
+    def __exit__(self, kind, error, trace):
+        sys.settrace(None)
+        return kind is KeyboardInterrupt
+
+    def _enter(self, frame, event, argument):
+        if "/narrowboat_" not in frame.f_code.co_filename or self.struck:
+            return None
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        return self._step
+
+    def _step(self, frame, event, argument):
+        if event == "opcode" and not self.struck:
+            code = frame.f_code
+            if code not in self._names:
+                self._names[code] = {step.offset: step.opname for step in dis.get_instructions(code)}
+            before = self._names[code].get(self._last.get(frame), "")
+            self._last[frame] = frame.f_lasti
+            if before in self.POINTS:
+                self.left -= 1
+                if not self.left:
+                    self.struck = True
+                    raise KeyboardInterrupt
+        return self._step
+
+
+def sweep(operation: Callable[[Interrupt], None]) -> int:
+    """Run `operation` once for each point, until one run goes through. How many points there are."""
+    for at in itertools.count(1):
+        interrupt = Interrupt(at)
+        operation(interrupt)
+        if not interrupt.struck:
+            return at - 1
+    raise AssertionError
+
+
+class LockRules:
+    """One test a rule. `opened(clock, **options)` opens one more provider on the same place."""
+
+    @pytest.fixture
+    def clock(self):
+        return ManualClock()
+
+    @pytest.fixture
+    def provider(self, opened, clock):
+        return opened(clock)
+
+    # -- holding --------------------------------------------------------------------------------------------------
+
+    def test_a_free_lock_is_granted_and_its_release_leaves_nothing(self, provider, residue):
+        grant = granted(provider, request(label="me"))
+        (holder,) = provider.holders("a")
+
+        assert (holder.name, holder.token, holder.label, holder.mode, holder.limit) == ("a", grant.token, "me", Mode.EXCLUSIVE, None)
+        assert (holder.expires_in, holder.waiters) == (10.0, 0)
+        assert 0 < grant.token < 2**63
+        released(provider, grant)
+        assert provider.holders("a") == provider.holders(None) == []
+        assert residue() == 0
+
+    def test_a_try_on_a_held_lock_leaves_no_trace(self, provider, opened, clock, residue):
+        other = opened(clock)
+        grant = granted(provider, request())
+
+        busy(other, request(wait=False))
+        assert provider.holders("a")[0].waiters == 0
+        released(provider, grant)
+        assert residue() == 0
+
+    def test_an_attempt_that_finds_its_own_grant_starts_that_lease_afresh(self, provider, clock):
+        mine = request()
+        first = granted(provider, mine)
+        clock.advance(6)
+
+        assert granted(provider, mine) == first
+        assert provider.holders("a")[0].expires_in == 10.0
+        assert len(provider.holders("a")) == 1
+
+    def test_a_release_frees_its_own_generation_only(self, provider):
+        grant = granted(provider, request())
+
+        assert provider.release([grant._replace(token=grant.token + 1)]) == [Released.NOT_HELD]
+        assert provider.release([grant._replace(owner="another")]) == [Released.NOT_HELD]
+        assert provider.release([grant._replace(name="b")]) == [Released.NOT_HELD]
+        assert len(provider.holders("a")) == 1
+        assert provider.release([grant]) == [Released.RELEASED]
+        assert provider.release([grant]) == [Released.NOT_HELD]
+
+    def test_renewing_starts_a_full_lease(self, provider, clock):
+        grant = granted(provider, request())
+        clock.advance(9.9)
+        assert provider.renew([grant]) == [grant]
+        clock.advance(9.9)
+
+        assert provider.renew([grant]) == [grant]
+        assert isinstance(attempt(provider, request(wait=False)), Busy)
+
+    def test_a_lease_that_ran_out_is_never_revived(self, provider, clock, residue):
+        grant = granted(provider, request())
+        clock.advance(10)
+
+        (answer,) = provider.renew([grant])
+        assert isinstance(answer, LeaseLost)
+        assert (answer.reason, answer.token, answer.name) == (Reason.EXPIRED, grant.token, "a")
+        (again,) = provider.renew([grant])
+        assert isinstance(again, LeaseLost)
+        assert provider.release([grant]) == [Released.NOT_HELD]
+        assert residue() == 0
+
+    def test_releasing_a_lease_that_ran_out_is_not_held_and_leaves_nothing(self, provider, clock, residue):
+        grant = granted(provider, request())
+        clock.advance(10)
+
+        assert provider.holders("a") == []
+        assert provider.release([grant]) == [Released.NOT_HELD]
+        assert residue() == 0
+
+    def test_a_stale_grant_never_touches_its_successor(self, provider, clock):
+        old = granted(provider, request())
+        clock.advance(10)
+        new = granted(provider, request())
+
+        (answer,) = provider.renew([old])
+        assert isinstance(answer, LeaseLost)
+        assert answer.reason is Reason.TAKEN
+        assert provider.release([old]) == [Released.NOT_HELD]
+        assert provider.renew([new]) == [new]
+
+    def test_a_lease_lasts_until_its_end_and_not_longer(self, provider, clock):
+        granted(provider, request(ttl=0.05))
+        clock.advance(0.049)
+        busy(provider, request(wait=False))
+        clock.advance(0.0011)
+
+        granted(provider, request(wait=False))
+
+    def test_tokens_grow_across_release_expiry_and_eviction(self, provider, opened, clock):
+        tokens = []
+        for index in range(20):
+            grant = granted((provider, opened(clock))[index % 2], request())
+            tokens.append(grant.token)
+            if index % 3 == 0:
+                released(provider, grant)
+            elif index % 3 == 1:
+                clock.advance(10)
+            else:
+                assert provider.evict("a", grant.token)
+
+        assert tokens == sorted(set(tokens))
+
+    def test_evicting_breaks_exactly_that_generation_and_its_holder_learns_why(self, provider, residue):
+        grant = granted(provider, request())
+
+        assert not provider.evict("a", grant.token + 1)
+        assert not provider.evict("b", grant.token)
+        assert provider.evict("a", grant.token)
+        assert not provider.evict("a", grant.token)
+        new = granted(provider, request())
+        (answer,) = provider.renew([grant])
+        assert isinstance(answer, LeaseLost)
+        assert answer.reason is Reason.EVICTED
+        assert provider.release([grant]) == [Released.NOT_HELD]
+        released(provider, new)
+        assert residue() == 0
+
+    def test_one_refusal_in_a_batch_spoils_nobody_else(self, provider):
+        taken = granted(provider, request("b"))
+        granted(provider, permit(2, "c"))
+        wishes = [request("a"), request("b"), permit(3, "c"), request("d")]
+
+        first, second, third, fourth = provider.attempt(wishes)
+        assert isinstance(first, Grant)
+        assert isinstance(second, Busy)
+        assert isinstance(third, Conflict)
+        assert isinstance(fourth, Grant)
+        assert first.token != fourth.token
+        stale = taken._replace(token=taken.token + 1000)
+        assert provider.release([first, stale, fourth]) == [Released.RELEASED, Released.NOT_HELD, Released.RELEASED]
+
+    def test_holders_are_listed_by_name_and_age_with_their_waiters(self, provider):
+        second = granted(provider, request("b", label="two"))
+        readers = [granted(provider, shared("a")) for _ in range(2)]
+        busy(provider, request("b"))
+
+        listed = provider.holders(None)
+        assert [(holder.name, holder.token) for holder in listed] == [
+            ("a", readers[0].token),
+            ("a", readers[1].token),
+            ("b", second.token),
+        ]
+        assert [holder.waiters for holder in listed] == [0, 0, 1]
+        assert provider.holders("c") == []
+
+    def test_two_prefixes_never_meet(self, opened, clock):
+        one, two = opened(clock, prefix="one"), opened(clock, prefix="two")
+        granted(one, request("b"))
+        grant = granted(one, request())
+
+        other = granted(two, request())
+        assert other.token != grant.token
+        assert not two.evict("a", grant.token)
+        assert [holder.token for holder in two.holders(None)] == [other.token]
+
+    # -- waiting --------------------------------------------------------------------------------------------------
+
+    def test_waiters_are_served_in_order_and_only_the_next_one_is_woken(self, provider, opened, clock):
+        providers = [provider, opened(clock)]
+        grant = granted(provider, request())
+        waiters = [request() for _ in range(6)]
+        for index, waiter in enumerate(waiters):
+            busy(providers[index % 2], waiter)
+        for index, waiter in enumerate(waiters):
+            released(provider, grant)
+            assert waiter.wake.wait(5)
+            for later in waiters[index + 1 :]:
+                busy(provider, later)
+                assert later.wake.rings == 0
+            grant = granted(providers[index % 2], waiter)
+
+        assert provider.holders("a")[0].waiters == 0
+
+    def test_a_try_does_not_overtake_a_waiter(self, provider, residue):
+        grant = granted(provider, request())
+        waiter = request()
+        busy(provider, waiter)
+        released(provider, grant)
+
+        busy(provider, request(wait=False))
+        released(provider, granted(provider, waiter))
+        assert residue() == 0
+
+    def test_who_is_next_looks_again_when_the_lease_ends(self, provider, clock):
+        granted(provider, request(ttl=1.5))
+        waiter = request()
+
+        assert busy(provider, waiter).retry_after == pytest.approx(1.5)
+        clock.advance(1.5)
+        granted(provider, waiter)
+
+    def test_moving_the_clock_past_a_lease_wakes_who_is_next(self, provider, clock):
+        granted(provider, request(ttl=1.5))
+        first, second = request(), request()
+        busy(provider, first)
+        busy(provider, second)
+        clock.advance(1.5)
+
+        assert first.wake.rings == 1
+        assert second.wake.rings == 0
+
+    def test_a_withdrawn_waiter_neither_waits_nor_blocks(self, provider, residue):
+        grant = granted(provider, request())
+        first, second = request(), request()
+        busy(provider, first)
+        busy(provider, second)
+        released(provider, grant)
+        assert provider.withdraw([first]) == [None]
+        assert second.wake.wait(5)
+        assert provider.withdraw([first]) == [None]
+
+        released(provider, granted(provider, second))
+        assert residue() == 0
+
+    def test_withdrawing_frees_a_grant_that_nobody_heard_of(self, provider, residue):
+        unheard, waiter = request(), request()
+        granted(provider, unheard)
+        busy(provider, waiter)
+        provider.withdraw([unheard])
+
+        assert waiter.wake.wait(5)
+        released(provider, granted(provider, waiter))
+        assert residue() == 0
+
+    def test_a_waiter_that_stops_coming_is_passed_over_within_the_bound(self, provider, clock, residue):
+        grant = granted(provider, request())
+        dead = [request() for _ in range(3)]
+        for waiter in dead:
+            busy(provider, waiter)
+        live = request()
+        busy(provider, live)
+        released(provider, grant)
+        begun = clock()
+        while isinstance(answer := attempt(provider, live), Busy):
+            clock.advance(answer.retry_after)
+
+        assert clock() - begun <= provider.capabilities.dead_waiter_bound
+        assert isinstance(answer, Grant)
+        released(provider, answer)
+        assert residue() == 0
+
+    def test_a_waiter_that_comes_as_told_keeps_its_place(self, provider, clock):
+        grant = granted(provider, request(ttl=1000))
+        first, second = request(), request()
+        again = {each: busy(provider, each).retry_after for each in (first, second)}
+        for _ in range(20):
+            clock.advance(min(again.values()))
+            again = {each: busy(provider, each).retry_after for each in (first, second)}
+        released(provider, grant)
+
+        busy(provider, second)
+        granted(provider, first)
+
+    def test_a_thousand_waiters_and_each_release_wakes_one(self, provider):
+        grant = granted(provider, request())
+        waiters = [request() for _ in range(1000)]
+        assert all(isinstance(answer, Busy) for waiter in waiters for answer in provider.attempt([waiter]))
+        for waiter in waiters[:50]:
+            released(provider, grant)
+            assert waiter.wake.wait(5)
+            grant = granted(provider, waiter)
+
+        assert [waiter.wake.rings for waiter in waiters] == [1] * 50 + [0] * 950
+
+    # -- modes ----------------------------------------------------------------------------------------------------
+
+    def test_readers_share_and_a_writer_is_alone(self, provider):
+        readers = [granted(provider, shared()) for _ in range(3)]
+        busy(provider, request(wait=False))
+        for reader in readers:
+            released(provider, reader)
+        writer = granted(provider, request(wait=False))
+
+        busy(provider, shared(wait=False))
+        assert writer.token > max(reader.token for reader in readers)
+
+    def test_a_waiting_writer_blocks_new_readers_and_readers_go_together(self, provider, residue):
+        reading = granted(provider, shared())
+        writer = request()
+        busy(provider, writer)
+        late = [shared(), shared()]
+        for reader in late:
+            busy(provider, reader)
+        released(provider, reading)
+        assert writer.wake.wait(5)
+        assert [reader.wake.rings for reader in late] == [0, 0]
+        writing = granted(provider, writer)
+        last = request()
+        busy(provider, last)
+        released(provider, writing)
+        assert all(reader.wake.wait(5) for reader in late)
+        grants = [granted(provider, reader) for reader in reversed(late)]
+        assert last.wake.rings == 0
+
+        assert min(grant.token for grant in grants) > writing.token
+        assert provider.release(grants) == [Released.RELEASED] * 2
+        released(provider, granted(provider, last))
+        assert residue() == 0
+
+    def test_a_withdrawn_writer_lets_the_readers_behind_it_in(self, provider):
+        granted(provider, shared())
+        writer, reader = request(), shared()
+        busy(provider, writer)
+        busy(provider, reader)
+        provider.withdraw([writer])
+
+        assert reader.wake.wait(5)
+        granted(provider, reader)
+
+    def test_a_semaphore_never_has_more_than_its_size(self, provider, clock):
+        grants = [granted(provider, permit(3)) for _ in range(3)]
+        waiters = [permit(3) for _ in range(3)]
+        for waiter in waiters:
+            busy(provider, waiter)
+        assert provider.release(grants[:2]) == [Released.RELEASED] * 2
+
+        assert [waiter.wake.rings for waiter in waiters] == [1, 1, 0]
+        for waiter in waiters[:2]:
+            granted(provider, waiter)
+        busy(provider, waiters[2])
+        assert len(provider.holders("a")) == 3
+        clock.advance(10)
+        granted(provider, permit(3, wait=False, owner=waiters[2].owner))
+
+    @pytest.mark.parametrize("waited", [False, True])
+    def test_contenders_that_disagree_on_the_kind_or_size_are_refused(self, provider, waited):
+        first = granted(provider, permit(1))
+        if waited:  # then only a waiter speaks for the size
+            waiter = permit(1)
+            busy(provider, waiter)
+            released(provider, first)
+
+        for other in (permit(2), request(), shared()):
+            answer = attempt(provider, other)
+            assert isinstance(answer, Conflict), answer
+            assert "semaphore of 1" in str(answer)
+        provider.withdraw([waiter]) if waited else released(provider, first)
+        granted(provider, request())
+        assert isinstance(attempt(provider, permit(1)), Conflict)
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    def test_ten_thousand_names_leave_nothing_behind(self, provider, residue):
+        for start in range(0, 10_000, 100):
+            wishes = [request(f"name-{start + index}") for index in range(100)]
+            answers = provider.attempt(wishes)
+            assert provider.release(answers) == [Released.RELEASED] * 100
+
+        assert residue() == 0
+
+    def test_abandoned_names_are_swept_by_later_attempts_on_other_names(self, provider, clock, residue):
+        for start in range(0, 3000, 100):
+            provider.attempt([request(f"name-{start + index}") for index in range(100)])
+        clock.advance(10)
+        for start in range(0, 10_000, 100):
+            provider.release(provider.attempt([request(f"later-{start + index}") for index in range(100)]))
+
+        assert residue() == 0
+
+    def test_after_close_every_call_is_refused_and_closing_again_does_nothing(self, provider):
+        grant = granted(provider, request())
+        provider.close()
+        provider.close()
+
+        for call in (
+            lambda: provider.attempt([request()]),
+            lambda: provider.renew([grant]),
+            lambda: provider.release([grant]),
+            lambda: provider.withdraw([request()]),
+            lambda: provider.holders(None),
+            lambda: provider.evict("a", 1),
+            provider.ping,
+        ):
+            with pytest.raises(Closed):
+                call()
+
+    def test_what_is_held_stays_until_its_lease_ends_when_its_provider_is_closed(self, provider, opened, clock):
+        granted(provider, request())
+        provider.close()
+        other = opened(clock)
+
+        busy(other, request(wait=False))
+        clock.advance(10)
+        granted(other, request(wait=False))
+
+    def test_threads_with_providers_of_their_own_never_hold_it_together(self, opened, residue):
+        inside, seen, tokens, failures = [], [], [], []
+
+        def work():
+            provider = opened()
+            try:
+                for _ in range(40):
+                    grant = acquire(provider, request(ttl=30.0))
+                    inside.append(grant.token)
+                    seen.append(len(inside))
+                    tokens.append(grant.token)
+                    inside.remove(grant.token)
+                    released(provider, grant)
+            except BaseException as error:
+                failures.append(error)
+                raise
+
+        threads = [threading.Thread(target=work) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+
+        assert not failures
+        assert seen == [1] * 240
+        assert tokens == sorted(tokens)
+        assert residue() == 0
+
+    # -- interrupts -----------------------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("state", ["free", "held", "freed with a queue"])
+    def test_an_interrupted_attempt_is_undone_by_its_withdraw(self, provider, residue, state):
+        def operation(interrupt):
+            before = granted(provider, request()) if state != "free" else None
+            mine = request()
+            if state == "freed with a queue":
+                busy(provider, mine)
+                released(provider, before)
+            with interrupt:
+                provider.attempt([mine])
+            provider.withdraw([mine])
+            if state == "held":
+                released(provider, before)
+            assert residue() == 0
+            released(provider, granted(provider, request(wait=False)))
+
+        assert sweep(operation) > 5
+
+    def test_an_interrupted_release_is_finished_by_a_withdraw(self, provider, residue):
+        def operation(interrupt):
+            mine, waiter = request(), request()
+            grant = granted(provider, mine)
+            busy(provider, waiter)
+            with interrupt:
+                provider.release([grant])
+            provider.withdraw([mine])
+            released(provider, granted(provider, waiter))
+            assert residue() == 0
+
+        assert sweep(operation) > 5
+
+    def test_an_interrupted_renewal_keeps_the_lease(self, provider):
+        grant = granted(provider, request())
+
+        def operation(interrupt):
+            with interrupt:
+                provider.renew([grant])
+            assert provider.renew([grant]) == [grant]
+
+        assert sweep(operation) > 2
+
+    def test_an_interrupted_withdraw_can_be_repeated(self, provider, residue):
+        def operation(interrupt):
+            mine, waiter = request(), request()
+            granted(provider, mine)
+            busy(provider, waiter)
+            with interrupt:
+                provider.withdraw([mine])
+            provider.withdraw([mine])
+            released(provider, granted(provider, waiter))
+            assert residue() == 0
+
+        assert sweep(operation) > 5

@@ -1,0 +1,384 @@
+"""The laws of the house: what may import what, what must look alike, what every file must have.
+
+They are read from the sources and from the classes, so that a new file or backend is under them from its first line.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import inspect
+import json
+import pkgutil
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import narrowboat
+import narrowboat.aio
+from narrowboat import errors, registry
+from narrowboat.contract import Broker, Feed, LockProvider
+
+ROOT = Path(__file__).resolve().parent.parent
+CORE = ROOT / "src" / "narrowboat"
+BACKENDS = ROOT / "backends"
+
+#: Words of backends and of their client libraries. "memory" counts only as a scheme: it is an English word as well.
+BACKEND_WORDS = re.compile(
+    r"redis|valkey|sqlite|kafka|rabbit|amqp|\bpika|zookeeper|kazoo|consul(?!t)|postgres|\bnats\b|memory://|(?-i:narrowboat_(?!pytest)[a-z]+)",
+    re.I,
+)
+#: Where the core may name a backend outside docstrings and comments, and why. (file, what the text holds)
+MAY_NAME = {
+    ("dsn.py", "that is not a URL"): "an error shows what URLs look like",
+    ("conformance/plugin.py", "give --url, such as"): "the same",
+    ("cli/demo.py", "Where the "): "the help says what the demo stands on when nobody names anything else",
+    ("cli/demo.py", "sqlite:///"): "that default",
+    ("cli/demo.py", "/locks.db"): "that default",
+    ("cli/demo.py", "/orders.db"): "that default",
+    ("demo/sale.py", "such as sqlite:///"): "an error shows what to write instead",
+    ("demo/stock.py", "sqlite3"): "the record that the demo protects is a table: the standard library's, not our backend",
+}
+#: Files that hold more than 400 lines, and why they are still one idea.
+LONG = {
+    "src/narrowboat/locking.py": "all that a user holds of locks, most of it docstrings; its twin is read beside it",
+    "src/narrowboat/_consume.py": "one consumer's state, which every method of it guards with one mutex",
+}
+
+
+def sources(*folders: Path) -> list[Path]:
+    return sorted(path for folder in folders for path in folder.rglob("*.py"))
+
+
+def short(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def docstrings(tree: ast.AST) -> set[int]:
+    """The ids of the nodes that are docstrings, or texts that stand alone."""
+    return {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)}
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+def words(tree: ast.AST) -> Iterator[str]:
+    """Each identifier and each text outside docstrings."""
+    skipped = docstrings(tree)
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name) | ast.Attribute(attr=name) | ast.arg(arg=name) | ast.keyword(arg=str(name)):
+                yield name
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                yield name
+            case ast.Constant(value=str(text)) if id(node) not in skipped:
+                yield text
+            case ast.Import(names=aliases):
+                yield from (alias.name for alias in aliases)
+
+
+# -- who knows whom -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", sources(CORE), ids=short)
+def test_the_core_imports_no_backend(path: Path) -> None:
+    """Neither a backend's package nor a client library; a backend is found by its entry point."""
+    clients = {"redis", "kazoo", "consul", "pika", "aio_pika", "kafka", "crc32c", "confluent_kafka", "psycopg", "nats"}
+
+    for name in imported(ast.parse(path.read_text())):
+        top = name.partition(".")[0]
+        assert top not in clients and not top.startswith("narrowboat_"), f"{short(path)} imports {name}"
+
+
+@pytest.mark.parametrize("path", sources(CORE), ids=short)
+def test_the_core_names_no_backend(path: Path) -> None:
+    """Not in its identifiers and not in its texts, but for the few places in MAY_NAME."""
+    file = path.relative_to(CORE).as_posix()
+    for text in words(ast.parse(path.read_text())):
+        if BACKEND_WORDS.search(text) and not any(file == where and part in text for where, part in MAY_NAME):
+            pytest.fail(f"{short(path)} names a backend: {text!r}")
+
+
+def test_every_place_that_may_name_a_backend_still_does() -> None:
+    """The list of exceptions holds nothing that is not needed any more."""
+    for file, part in MAY_NAME:
+        assert any(part in text for text in words(ast.parse((CORE / file).read_text()))), (
+            f"MAY_NAME lists {file}: {part!r}, which is not there"
+        )
+
+
+@pytest.mark.parametrize("path", sources(BACKENDS), ids=short)
+def test_a_backend_knows_the_contract_and_nothing_behind_it(path: Path) -> None:
+    """It imports no face, no other backend, and nothing private of the core but the decisions that drivers share."""
+    mine = path.relative_to(BACKENDS).parts[1]
+    allowed = {"contract", "capabilities", "clock", "dsn", "errors", "_queueing"}
+
+    for name in imported(ast.parse(path.read_text())):
+        top, _, rest = name.partition(".")
+        if top.startswith("narrowboat_"):
+            assert top == mine, f"{short(path)} imports the backend {top}"
+        elif top == "narrowboat":
+            assert rest.partition(".")[0] in allowed, f"{short(path)} imports {name}: a backend stands on {sorted(allowed)}"
+
+
+def test_built_in_backends_are_found_by_entry_points_alone() -> None:
+    """Each folder under backends/ is registered by its scheme, as anybody's is."""
+    packages = {path.name for path in BACKENDS.glob("*/narrowboat_*")}
+    registered = {
+        point.value.partition(":")[0].partition(".")[0]
+        for group in (registry.LOCKS, registry.BROKERS)
+        for point in entry_points(group=group)
+    }
+
+    assert packages and packages <= registered
+
+
+def test_importing_narrowboat_imports_only_itself_and_little(record_property: pytest.RecordProperty) -> None:
+    """In a fresh interpreter: no event loop, no metadata, no command line, no logging, no database, no client library."""
+    script = (
+        "import sys, json, time\n"
+        f"sys.path.insert(0, {str(CORE.parent)!r})\n"
+        "before = set(sys.modules); begun = time.perf_counter()\n"
+        "import narrowboat\n"
+        "print(json.dumps([(time.perf_counter() - begun) * 1000, sorted(set(sys.modules) - before)]))"
+    )
+    output = subprocess.run([sys.executable, "-I", "-S", "-c", script], check=True, capture_output=True, text=True).stdout
+    milliseconds, modules = json.loads(output)
+    record_property("import narrowboat, ms", round(milliseconds, 1))
+    print(f"import narrowboat: {milliseconds:.1f} ms, {len(modules)} modules")
+
+    tops = {module.partition(".")[0] for module in modules}
+    assert "narrowboat" in tops
+    heavy = {"asyncio", "click", "rich", "sqlite3", "logging", "pytest", "difflib", "multiprocessing", "ssl", "concurrent"}
+    assert not tops & heavy
+    assert "importlib.metadata" not in modules
+    assert not [module for module in modules if module.startswith(("narrowboat_", "narrowboat.aio", "narrowboat.cli"))]
+    assert tops - {"narrowboat"} <= set(sys.stdlib_module_names)
+
+
+# -- the loops ----------------------------------------------------------------------------------------------------
+
+
+def loops() -> list[Path]:
+    """Every file of the core, outside the asyncio face, that has a coroutine function."""
+    return [
+        path
+        for path in CORE.glob("_*.py")
+        if any(isinstance(node, ast.AsyncFunctionDef) for node in ast.walk(ast.parse(path.read_text())))
+    ]
+
+
+def test_the_loops_await_nothing_but_the_runtime_and_each_other() -> None:
+    """So the blocking runtime can run them without suspending, and one loop serves both faces."""
+    paths = loops()
+    assert {"_acquire.py", "_consume.py"} <= {path.name for path in paths}
+    trees = {path: ast.parse(path.read_text()) for path in paths}
+    ours = {node.name for tree in trees.values() for node in ast.walk(tree) if isinstance(node, ast.AsyncFunctionDef)}
+
+    for path, tree in trees.items():
+        assert not {"asyncio", "anyio", "trio"} & set(imported(tree)), f"{path.name} imports an event loop"
+        for node in ast.walk(tree):
+            assert not isinstance(node, (ast.AsyncFor, ast.AsyncWith)), f"{path.name}:{node.lineno} waits by itself"
+            if not isinstance(node, ast.Await):
+                continue
+            awaited = ast.unparse(node.value)
+            assert isinstance(node.value, ast.Call), f"{path.name}:{node.lineno} awaits {awaited}, which is no call"
+            whose, _, name = ast.unparse(node.value.func).rpartition(".")
+            to_runtime = whose.rpartition(".")[2] == "runtime" and name in {"call", "wait"}
+            assert to_runtime or (name in ours and name not in {"call", "wait"}) or path.name == "_runtime.py", (
+                f"{path.name}:{node.lineno} awaits {awaited}"
+            )
+
+
+# -- two faces ----------------------------------------------------------------------------------------------------
+
+#: What only blocks or only waits by other means, and so needs no twin: helpers that are not in anybody's hands.
+ONE_FACE = {"Named", "Unset", "Run", "Signals"}
+TWINS = {"__aenter__": "__enter__", "__aexit__": "__exit__", "__aiter__": "__iter__", "__anext__": "__next__"}
+
+
+def twins() -> list[tuple[str, object, object]]:
+    """Every public class and function of the asyncio face, with its twin."""
+    found: list[tuple[str, object, object]] = []
+    for info in pkgutil.walk_packages(narrowboat.aio.__path__, "narrowboat.aio."):
+        if info.name.rpartition(".")[2].startswith("_"):
+            continue
+        theirs, mine = importlib.import_module(info.name), importlib.import_module(info.name.replace(".aio.", "."))
+        names = {name for module in (theirs, mine) for name in defined(module)} - ONE_FACE
+        found += [(f"{mine.__name__}.{name}", getattr(mine, name, None), getattr(theirs, name, None)) for name in sorted(names)]
+    return found
+
+
+def defined(module: ModuleType) -> list[str]:
+    """The classes of a module, and the functions that its package exports."""
+    return [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and getattr(value, "__module__", None) == module.__name__
+        and (inspect.isclass(value) or (inspect.isfunction(value) and name in narrowboat.__all__))
+    ]
+
+
+def members(kind: type) -> dict[str, object]:
+    """What a user can call or read, by the sync face's names."""
+    mine: dict[str, object] = {}
+    for name in dir(kind):
+        value = inspect.getattr_static(kind, name)
+        if (
+            name in TWINS
+            or name in TWINS.values()
+            or name in {"__call__", "__getitem__", "__len__"}
+            or not name.startswith("_")
+        ):
+            mine[TWINS.get(name, name)] = value
+    return mine
+
+
+def parameters(function: object) -> list[tuple[str, object, object]]:
+    return [(p.name, p.kind, p.default) for p in inspect.signature(function).parameters.values()]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("name", "mine", "theirs"), twins(), ids=[name for name, _, _ in twins()])
+def test_both_faces_have_the_same_names_and_signatures(name: str, mine: object, theirs: object) -> None:
+    """The same classes, with the same methods, parameters, order and defaults. Only `await` differs."""
+    assert mine is not None, f"{name} is missing in the sync face"
+    assert theirs is not None, f"{name} is missing in the asyncio face"
+    if inspect.isfunction(mine):
+        assert parameters(mine) == parameters(theirs)
+        return
+    assert inspect.isclass(mine) and inspect.isclass(theirs)
+    here, there = members(mine), members(theirs)
+    assert set(here) == set(there)
+    for member, value in here.items():
+        twin = there[member]
+        assert isinstance(value, property) == isinstance(twin, property), f"{name}.{member}"
+        if inspect.isfunction(value):
+            assert parameters(value) == parameters(twin), f"{name}.{member}"
+
+
+def test_both_faces_export_the_same_names() -> None:
+    """But for the errors, which are shared, and the asyncio face itself."""
+    shared = {name for name in narrowboat.__all__ if getattr(narrowboat, name).__class__.__module__ != "builtins"} | {
+        name for name in narrowboat.__all__ if getattr(getattr(narrowboat, name), "__module__", "") == errors.__name__
+    }
+
+    assert set(narrowboat.aio.__all__) >= set(narrowboat.__all__) - shared - {"aio"}
+    assert set(narrowboat.aio.__all__) <= set(narrowboat.__all__)
+
+
+# -- pages and files ----------------------------------------------------------------------------------------------
+
+
+def generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_table_of_claims_in_the_pages_is_what_the_backends_claim() -> None:
+    """If this fails after a change of capabilities: python docs/generate.py."""
+    generate = generator()
+
+    for page in generate.pages():
+        text = page.read_text(encoding="utf-8")
+        assert generate.render(text) == text, f"{short(page)}: run python docs/generate.py"
+
+
+@pytest.mark.parametrize("folder", sorted(path for path in BACKENDS.iterdir() if path.is_dir()), ids=lambda path: path.name)
+def test_every_backend_has_a_page_with_its_claims(folder: Path) -> None:
+    """backends/<name>/README.md has a table for each half that it registers, and the documentation shows that page."""
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    for half, group in (("locks", registry.LOCKS), ("broker", registry.BROKERS)):
+        schemes = [p.name for p in entry_points(group=group) if p.value.startswith(f"narrowboat_{folder.name}")]
+        for scheme in schemes:
+            assert re.search(rf"<!-- capabilities: {half} {scheme}://\S* ", text), f"no table of {half} for {scheme}://"
+    assert f"backends/{folder.name}/README.md" in (ROOT / "docs" / "backends" / f"{folder.name}.md").read_text()
+
+
+def public(tree: ast.Module) -> Iterator[ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]:
+    """The functions and classes that others may use, and the methods of those classes that are not told by a base."""
+    for node in tree.body:
+        if not isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) or node.name.startswith("_"):
+            continue
+        yield node
+        if isinstance(node, ast.ClassDef):
+            told = {name for base in node.bases for name in PROMISED.get(ast.unparse(base).partition("[")[0], ())}
+            yield from (
+                inner
+                for inner in node.body
+                if isinstance(inner, (ast.FunctionDef, ast.AsyncFunctionDef))
+                and not inner.name.startswith("_")
+                and inner.name not in told
+                and not {"overload", "override"} & {ast.unparse(mark) for mark in inner.decorator_list}
+            )
+
+
+#: What the contract's classes say about each method, which those who implement it need not repeat.
+PROMISED = {kind.__name__: set(vars(kind)) for kind in (LockProvider, Broker, Feed)}
+
+
+@pytest.mark.parametrize("path", sources(ROOT / "src", BACKENDS), ids=short)
+def test_everything_public_says_what_it_is(path: Path) -> None:
+    """Every file, class, function and method that is not private has a docstring."""
+    tree = ast.parse(path.read_text())
+
+    assert ast.get_docstring(tree), f"{short(path)} does not say what it is"
+    for node in public(tree):
+        assert ast.get_docstring(node), f"{short(path)}:{node.lineno} {node.name} has no docstring"
+
+
+@pytest.mark.parametrize("path", sources(ROOT / "tests", ROOT / "benchmarks", ROOT / "docs"), ids=short)
+def test_every_other_file_says_what_it_is(path: Path) -> None:
+    """Tests, benchmarks and tools as well."""
+    assert ast.get_docstring(ast.parse(path.read_text())), f"{short(path)} does not say what it is"
+
+
+@pytest.mark.parametrize("path", sources(ROOT / "src", BACKENDS), ids=short)
+def test_no_file_holds_two_ideas(path: Path) -> None:
+    """400 lines are enough for one; what is longer is in LONG with its reason."""
+    lines = len(path.read_text().splitlines())
+
+    assert lines <= 400 or short(path) in LONG, f"{short(path)} has {lines} lines: which two ideas does it hold?"
+
+
+def test_the_list_of_long_files_holds_no_others() -> None:
+    """A file that became short again leaves the list."""
+    for name in LONG:
+        assert len((ROOT / name).read_text().splitlines()) > 400, f"{name} is short: take it off the list"
+
+
+def test_no_file_knows_this_machine() -> None:
+    """No path of a developer's machine and no name of a package index is in any file of the project."""
+    places = [f"/{name}/" for name in ("work", "root", "home")] + ["/tmp/" + name for name in ("venv", "nb/")]
+    hosts = ["py" + "pi.org", "python" + "hosted.org"]
+    pattern = re.compile(
+        "|".join(f"(?<![\\w.}}]){re.escape(place)}" for place in places) + "|" + "|".join(map(re.escape, hosts))
+    )
+    folders = ("src", "backends", "tests", "docs", "benchmarks", "integration", ".ci")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
+    files += [path for path in ROOT.iterdir() if path.is_file()]
+
+    for path in files:
+        if path.suffix in {".pyc", ".db"} or path.name == Path(__file__).name or "report" in path.parts:
+            continue
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue  # a picture
+        found = pattern.search(text)
+        assert found is None, f"{short(path)} holds {found and found[0]!r}"

@@ -1,0 +1,154 @@
+"""From a scheme to its backend: real entry points in a folder of their own, found as anybody's are."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import narrowboat
+from narrowboat import registry
+from narrowboat.dsn import Url
+from narrowboat.errors import ConfigurationError, InvalidArgument, Unsupported
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Put a module and its entry points where an installer would; the registry looks anew, and forgets afterwards."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(registry, "_found", {})
+    monkeypatch.setattr(registry, "_loaded", {})
+    before = set(sys.modules)
+
+    def install(module: str, source: str, entry_points: str) -> None:
+        (tmp_path / f"{module}.py").write_text(textwrap.dedent(source))
+        info = tmp_path / f"{module}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module.replace('_', '-')}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(textwrap.dedent(entry_points))
+
+    yield install
+    for name in set(sys.modules) - before:
+        if name.startswith("acme"):
+            del sys.modules[name]
+
+
+BACKEND = """
+    from narrowboat_memory import locks as memory
+    import dataclasses
+
+    def open(url, options, context):
+        import acme_client
+        raise AssertionError("the client library is not there")
+
+    locks = dataclasses.replace(memory, scheme="acme", open=open, extra="fast")
+"""
+
+
+def test_a_third_partys_backend_is_found_like_a_built_in_one(install) -> None:
+    """By its entry point; nothing is registered by a call."""
+    install("acme_locks", "from narrowboat_memory import locks\n", "[narrowboat.locks]\nacme = acme_locks:locks\n")
+
+    assert {"acme", "memory", "sqlite"} <= set(registry.schemes(registry.LOCKS))
+    assert "acme_locks" not in sys.modules, "listing what there is must import nothing"
+    with narrowboat.locks("acme://doc") as locks, locks.lock("a") as held:
+        assert held.name == "a"
+
+
+def test_a_missing_client_library_says_which_command_installs_it(install) -> None:
+    """At the first call when the backend imports it late, and before anything is sent."""
+    install("acme_locks", BACKEND, "[narrowboat.locks]\nacme = acme_locks:locks\n")
+
+    locks = narrowboat.locks("acme://doc")
+    with pytest.raises(ConfigurationError) as caught:
+        locks.ping()
+
+    assert "acme:// needs acme_client, which is not installed: pip install 'acme-locks[fast]'" in str(caught.value)
+    assert isinstance(caught.value.__cause__, ModuleNotFoundError) and caught.value.backend == "acme"
+
+
+def test_a_missing_extra_of_the_entry_point_says_which_command_installs_it(install) -> None:
+    """At once when the backend's own module needs it."""
+    install("acme_locks", "import acme_client\n", "[narrowboat.locks]\nacme = acme_locks:locks [turbo]\n")
+
+    with pytest.raises(ConfigurationError, match=r"acme:// needs acme_client.*pip install 'acme-locks\[turbo\]'"):
+        narrowboat.locks("acme://doc")
+
+
+def test_an_entry_point_that_gives_something_else_is_named(install) -> None:
+    """A class, a function, the other half's entry object."""
+    install("acme_locks", "locks = object\n", "[narrowboat.locks]\nacme = acme_locks:locks\n")
+
+    with pytest.raises(ConfigurationError, match="narrowboat.locks:acme gives type, not LockBackend"):
+        narrowboat.locks("acme://")
+
+
+@pytest.mark.parametrize("make", [narrowboat.locks, registry.broker_backend], ids=["locks", "brokers"])
+def test_an_unknown_scheme_names_the_near_miss_and_what_there_is(make) -> None:
+    """Before any I/O."""
+    with pytest.raises(ConfigurationError) as caught:
+        make("memroy://" if make is narrowboat.locks else "memroy")
+
+    assert "unknown scheme 'memroy'" in str(caught.value)
+    assert "Did you mean 'memory'?" in str(caught.value) and "sqlite" in str(caught.value)
+
+
+def test_a_scheme_that_has_only_the_other_half_says_so(install) -> None:
+    """Who asks a lock service for messages learns that the name itself was right."""
+    install("acme_locks", "from narrowboat_memory import locks\n", "[narrowboat.locks]\nacme = acme_locks:locks\n")
+
+    with pytest.raises(ConfigurationError, match="acme:// is known for locks only"):
+        registry.broker_backend("acme")
+
+
+@pytest.mark.parametrize("url", ["memory://doc?prefx=a", "memory://doc?timeout=soon", "memory://doc?timeout=0", "memory://h:1"])
+def test_bad_options_are_refused_when_the_face_is_made(url: str) -> None:
+    """Not at the first call: a service with a misspelt option does not start."""
+    with pytest.raises(ConfigurationError):
+        narrowboat.locks(url)
+
+
+def test_an_option_may_be_given_by_url_or_keyword_and_the_keyword_wins() -> None:
+    """So a program can override what its environment says."""
+    one, two = narrowboat.locks("memory://over?prefix=a", prefix="b"), narrowboat.locks("memory://over?prefix=b")
+    with one, two, one.lock("x"):
+        assert narrowboat.locks("memory://over?prefix=a").holders("x") == []
+        assert [holder.name for holder in two.holders("x")] == ["x"]
+    with narrowboat.locks("memory://over?timeout=0", timeout=1) as locks:
+        locks.ping()
+
+
+def test_without_a_url_the_environment_names_the_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And when that is silent too, the error says which variable was looked at."""
+    monkeypatch.setenv("NARROWBOAT_LOCKS_URL", "memory://from-environment")
+    with narrowboat.locks() as locks:
+        assert "from-environment" in repr(locks)
+
+    monkeypatch.delenv("NARROWBOAT_LOCKS_URL")
+    with pytest.raises(ConfigurationError, match="NARROWBOAT_LOCKS_URL is not set"):
+        narrowboat.locks()
+
+
+def test_what_is_not_promised_is_refused_before_the_driver_opens() -> None:
+    """`open` is never called."""
+    opened = []
+
+    def wrap(driver):
+        opened.append(driver)
+        return driver
+
+    with pytest.raises(Unsupported):
+        narrowboat.locks("memory://never", require="survives=node", wrap=wrap)
+    with narrowboat.locks("memory://never", wrap=wrap) as locks:
+        with pytest.raises(InvalidArgument):
+            locks.lock("x", ttl=-1)
+        assert opened == []
+
+
+def test_a_url_is_shown_without_its_secrets() -> None:
+    """In the face's repr as in `str(Url)`."""
+    url = "memory://doc?prefix=shop"
+
+    assert repr(narrowboat.locks(url)) == f"<Locks {Url.parse(url)}>"
