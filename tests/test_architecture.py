@@ -25,6 +25,7 @@ import narrowboat
 import narrowboat.aio
 from narrowboat import errors, registry
 from narrowboat.contract import Broker, Feed, LockProvider
+from narrowboat.layers import passing
 
 ROOT = Path(__file__).resolve().parent.parent
 CORE = ROOT / "src" / "narrowboat"
@@ -33,7 +34,7 @@ BACKENDS = ROOT / "backends"
 #: Words of backends and of their client libraries. "memory" counts only as a scheme: it is an English word as well.
 BACKEND_WORDS = re.compile(
     r"redis|valkey|sqlite|kafka|rabbit|amqp|\bpika|zookeeper|kazoo|consul(?!t)|postgres|\bnats\b|memory://|(?-i:narrowboat_(?!pytest)[a-z]+)",
-    re.I,
+    re.IGNORECASE,
 )
 #: Where the core may name a backend outside docstrings and comments, and why. (file, what the text holds)
 MAY_NAME = {
@@ -204,8 +205,8 @@ def test_the_loops_await_nothing_but_the_runtime_and_each_other() -> None:
 
 # -- two faces ----------------------------------------------------------------------------------------------------
 
-#: What only blocks or only waits by other means, and so needs no twin: helpers that are not in anybody's hands.
-ONE_FACE = {"Named", "Unset", "Run", "Signals"}
+#: Helpers that nobody holds: what is needed on one face only.
+ONE_FACE = {"Named", "Unset", "Run", "Signals", "Opening"}
 TWINS = {"__aenter__": "__enter__", "__aexit__": "__exit__", "__aiter__": "__iter__", "__anext__": "__next__"}
 
 
@@ -324,12 +325,17 @@ def public(tree: ast.Module) -> Iterator[ast.ClassDef | ast.FunctionDef | ast.As
                 if isinstance(inner, (ast.FunctionDef, ast.AsyncFunctionDef))
                 and not inner.name.startswith("_")
                 and inner.name not in told
+                and not (len(inner.body) == 1 and ast.unparse(inner.body[0]) == "...")  # a protocol that repeats ours
                 and not {"overload", "override"} & {ast.unparse(mark) for mark in inner.decorator_list}
             )
 
 
 #: What the contract's classes say about each method, which those who implement it need not repeat.
-PROMISED = {kind.__name__: set(vars(kind)) for kind in (LockProvider, Broker, Feed)}
+PROMISED = {
+    kind.__name__: set(vars(contract))
+    for contract in (LockProvider, Broker, Feed)
+    for kind in (contract, *(kind for kind in vars(passing).values() if inspect.isclass(kind) and issubclass(kind, contract)))
+}
 
 
 @pytest.mark.parametrize("path", sources(ROOT / "src", BACKENDS), ids=short)

@@ -262,7 +262,9 @@ class Consumer(Generic[M]):
     def _over(self) -> bool:
         """Whether there is nothing more to hand out; raises what says why, where that is not the caller's own doing."""
         if self._forked:
-            raise Closed(f"consumer of {self.path!r}: it is the parent's; open a new one in the forked child", backend=self.backend)
+            raise Closed(
+                f"consumer of {self.path!r}: it is the parent's; open a new one in the forked child", backend=self.backend
+            )
         if self.closed or self.core.closed:
             raise Closed(f"consumer of {self.path!r}: closed", backend=self.backend)
         return self.stopped

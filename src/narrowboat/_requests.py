@@ -108,9 +108,7 @@ class Requests(Consumer[Entry[Any]]):
         self.address: Address | None = None
         self._expected: dict[str, tuple[list[Delivery], Any]] = {}  # by correlation id: where the reply goes, whom to wake
 
-    async def request(
-        self, source: SourceCore[Any], message: Callable[[Address, str], Outgoing], timeout: float
-    ) -> Delivery:
+    async def request(self, source: SourceCore[Any], message: Callable[[Address, str], Outgoing], timeout: float) -> Delivery:
         """Send what `message` makes of a reply address and a correlation id; the reply, or `RequestTimeout`."""
         core, runtime = self.core, self.core.runtime
         ends = core.clock() + timeout

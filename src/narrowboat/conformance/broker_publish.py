@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import string
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +18,6 @@ from narrowboat.conformance.broker_common import (
     one,
     raises,
     refuses,
-    take,
     take_acked,
 )
 from narrowboat.conformance.catalogue import Fault
@@ -159,8 +159,6 @@ async def codecs_round_trip(kit: Kit) -> None:
 @scenario("B05")
 async def ids_and_properties_are_kept(kit: Kit) -> None:
     """A caller's id, correlation id and content type arrive; generated ids are unique; the time of publishing is kept."""
-    import time
-
     orders = kit.broker().queue("orders")
     before = time.time()
     receipt = await orders.publish(b"x", id="order/42 ü", correlation_id="c-1", content_type="text/x-test")
@@ -270,8 +268,6 @@ async def a_batch_with_one_wrong_item_sends_nothing(kit: Kit) -> None:
 @scenario("B08")
 async def a_batch_does_not_wait_to_be_full(kit: Kit) -> None:
     """batches() gives what is there after `wait`, not only full batches; what comes late enough to be too many is next."""
-    import time
-
     orders = kit.broker().queue("orders")
     await orders.publish_many([b"0", b"1", b"2"])
     async with orders.consume(prefetch=100) as messages:
@@ -296,8 +292,6 @@ async def a_batch_does_not_wait_to_be_full(kit: Kit) -> None:
 @scenario("B08")
 async def late_arrivals_join_a_batch(kit: Kit) -> None:
     """What arrives while a batch gathers is in it, and the batch ends as soon as it is full."""
-    import time
-
     orders = kit.broker().queue("orders")
     await orders.publish(b"early")
     async with orders.consume(prefetch=2) as messages:
@@ -320,8 +314,6 @@ async def late_arrivals_join_a_batch(kit: Kit) -> None:
 @scenario("B08")
 async def receive_keeps_its_deadline(kit: Kit) -> None:
     """receive(timeout) gives None when the time is up, not before, and receive(0) looks once."""
-    import time
-
     orders = kit.broker().queue("orders")
     async with orders.consume() as messages:
         begun = time.monotonic()
@@ -588,5 +580,3 @@ async def many_publishers_and_consumers(kit: Kit) -> None:
     assert sorted(done) == sorted(f"{number}:{n}".encode() for number in range(50) for n in range(each))
     await depth_is(kit, orders, ready=0, in_flight=0)
 
-
-__all__ = ["NAMES", "OrderCodec", "take"]

@@ -1,9 +1,9 @@
-"""One consumer's messages: to iterate, to receive one by one, or in batches."""
+"""One consumer's messages for asyncio: to iterate, to receive one by one, or in batches."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Messages(Generic[T]):
-    """What `consume()` gives; any number of threads may take from it. Leave its `with`, or `close()` it.
+    """What `consume()` gives; any number of tasks may take from it. Leave its `async with`, or `close()` it.
 
     Leaving settles nothing: what was not settled goes back at once, and what was not started goes back uncounted where
     the backend claims that.
@@ -43,7 +43,7 @@ class Messages(Generic[T]):
             got = await self._consumer.receive(1, ends)
         return got[0] if got else None
 
-    def batches(self, most: int = 100, *, wait: Seconds = 0.05) -> Iterator[Batch[T]]:
+    def batches(self, most: int = 100, *, wait: Seconds = 0.05) -> AsyncIterator[Batch[T]]:
         """Batches of 1 to `most` messages, until `stop`, `close` or the idle time: the fast way.
 
         Args:
@@ -54,13 +54,13 @@ class Messages(Generic[T]):
         linger = check_wait("wait", wait)
         return self._batches(most, math.inf if linger is None else linger)
 
-    def _batches(self, most: int, linger: float) -> Iterator[Batch[T]]:
-        while got := self._next(most, linger):
+    async def _batches(self, most: int, linger: float) -> AsyncIterator[Batch[T]]:
+        while got := await self._next(most, linger):
             yield Batch(got)
 
-    def __iter__(self) -> Iterator[Message[T]]:
+    async def __aiter__(self) -> AsyncIterator[Message[T]]:
         consumer = self._consumer
-        while got := consumer.quick(1) or self._next(1, 0.0):
+        while got := consumer.quick(1) or await self._next(1, 0.0):
             yield got[0]
 
     async def _next(self, count: int, linger: float) -> list[Message[T]]:
@@ -83,12 +83,35 @@ class Messages(Generic[T]):
         """Give back what is not settled and stop. Idempotent."""
         await self._consumer.close()
 
-    def __enter__(self) -> Messages[T]:
+    async def __aenter__(self) -> Messages[T]:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
 
     def __repr__(self) -> str:
         consumer: Consumer[Any] = self._consumer
         return f"<Messages from {consumer.path!r}, {len(consumer.unsettled)} unsettled>"
+
+
+class Opening(Generic[T]):
+    """What `consume()` returns before it has done anything: `await` it, or use it in an `async with`."""
+
+    def __init__(self, start: Callable[[], Coroutine[Any, Any, Messages[T]]]) -> None:
+        self._start = start
+        self._messages: Messages[T] | None = None
+
+    def __await__(self) -> Generator[Any, Any, Messages[T]]:
+        return self._start().__await__()
+
+    async def __aenter__(self) -> Messages[T]:
+        self._messages = await self._start()
+        return self._messages
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._messages is not None:
+            await self._messages.close()

@@ -1,4 +1,4 @@
-"""The dead letters of a queue or subscription: an ordinary queue without dead letters of its own."""
+"""The dead letters of a queue or subscription: an ordinary queue without dead letters of its own, for asyncio."""
 
 from __future__ import annotations
 

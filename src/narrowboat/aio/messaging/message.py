@@ -1,4 +1,4 @@
-"""A message in a consumer's hands, and a batch of them."""
+"""A message in a consumer's hands, and a batch of them, for asyncio."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Message(Entry[T]):
 
     __slots__ = ()
 
-    def ack(self, *, wait: bool = True) -> None:
+    async def ack(self, *, wait: bool = True) -> None:
         """Done with: it never comes back.
 
         Args:
@@ -39,22 +39,22 @@ class Message(Entry[T]):
             SettleUnknown: no answer; it may come back.
         """
         if wait:
-            self._settle(ACK)
+            await self._settle(ACK)
         elif not self._consumer.post((self,), ACK):
             raise self._stale()
 
-    def nack(self, delay: Seconds = 0) -> None:
+    async def nack(self, delay: Seconds = 0) -> None:
         """Not done: it comes back, to anybody, not before `delay` seconds. At its last delivery it goes to the dead letters.
 
         Raises as `ack`; `Unsupported` for a delay that the backend does not claim.
         """
         core = self._consumer.core
-        self._settle(check_nack(core.capabilities, core.backend, delay))
+        await self._settle(check_nack(core.capabilities, core.backend, delay))
 
-    def reject(self, reason: str) -> None:
+    async def reject(self, reason: str) -> None:
         """To the dead letters, with the reason. Raises as `ack`; `Unsupported` where there are none."""
         core = self._consumer.core
-        self._settle(check_reject(core.capabilities, core.backend, reason))
+        await self._settle(check_reject(core.capabilities, core.backend, reason))
 
     async def extend(self, seconds: Seconds) -> None:
         """Let the lease end `seconds` from now.
@@ -91,19 +91,19 @@ class Batch(Sequence[Message[T]], Generic[T]):
     def __init__(self, messages: list[Message[T]]) -> None:
         self._messages = messages
 
-    def ack(self) -> list[NarrowboatError | None]:
+    async def ack(self) -> list[NarrowboatError | None]:
         """Done with all of them."""
-        return self._settle(ACK)
+        return await self._settle(ACK)
 
-    def nack(self, delay: Seconds = 0) -> list[NarrowboatError | None]:
+    async def nack(self, delay: Seconds = 0) -> list[NarrowboatError | None]:
         """They come back, not before `delay` seconds."""
         core = self._messages[0]._consumer.core
-        return self._settle(check_nack(core.capabilities, core.backend, delay))
+        return await self._settle(check_nack(core.capabilities, core.backend, delay))
 
-    def reject(self, reason: str) -> list[NarrowboatError | None]:
+    async def reject(self, reason: str) -> list[NarrowboatError | None]:
         """To the dead letters, all for one reason."""
         core = self._messages[0]._consumer.core
-        return self._settle(check_reject(core.capabilities, core.backend, reason))
+        return await self._settle(check_reject(core.capabilities, core.backend, reason))
 
     async def extend(self, seconds: Seconds) -> list[NarrowboatError | None]:
         """Let each lease end `seconds` from now."""

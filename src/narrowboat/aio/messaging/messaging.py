@@ -1,4 +1,4 @@
-"""Everything behind one broker URL."""
+"""Everything behind one broker URL, for asyncio."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, TypeVar, overload
 from narrowboat import events
 from narrowboat._broker import BrokerCore
 from narrowboat.aio._runtime import Asyncio
+from narrowboat.aio.locking import in_thread
 from narrowboat._source import make_queue, make_topic
 from narrowboat.capabilities import BrokerCapabilities
 from narrowboat.clock import Clock
@@ -50,7 +51,7 @@ def broker(
 
 
 class Messaging:
-    """All queues and topics behind one URL; safe to share between threads. `close()` it, or use it in a `with`."""
+    """All queues and topics behind one URL; safe to share between tasks, loops and threads. `close()` it, or use it in an `async with`."""
 
     def __init__(self, core: BrokerCore) -> None:
         self._core = core
@@ -136,16 +137,18 @@ class Messaging:
         """One round trip; raises `Unavailable` or `AccessDenied` when the backend cannot be used."""
         await self._core.ask(lambda driver: driver.ping())
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Give back what is not settled, wake who waits (`Closed`), end all threads. Idempotent."""
         if self._core.begin_close():
-            self._core.finish_close()
+            await in_thread(self._core.finish_close)
 
-    def __enter__(self) -> Messaging:
+    async def __aenter__(self) -> Messaging:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
 
     def __repr__(self) -> str:
         return f"<Messaging {self._core.url}>"

@@ -1,4 +1,4 @@
-"""Publishing, for queues and topics alike."""
+"""Publishing, for queues and topics alike, for asyncio."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NO_OPTIONS = (None,) * 6
 
 
 class Publisher(Generic[T]):
-    """What can be published to. Safe to share between threads, which then share exchanges and commits."""
+    """What can be published to. Safe to share between tasks, which then share exchanges and commits."""
 
     def __init__(self, core: SourceCore[T]) -> None:
         self._core = core

@@ -1,4 +1,4 @@
-"""Queues: each message to one consumer, kept until it is consumed."""
+"""Queues: each message to one consumer, kept until it is consumed, for asyncio."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Consuming, for queues, subscriptions and dead letters alike."""
+"""Consuming, for queues, subscriptions and dead letters alike, for asyncio."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 from narrowboat._driver import seconds
@@ -10,15 +10,16 @@ from narrowboat._handling import prefetch as prefetch_of
 from narrowboat._messages import LONG, check_count, check_flag, check_wait
 from narrowboat._source import SourceCore
 from narrowboat.contract.messages import Depth
-from narrowboat.aio.messaging.consumer import Messages
+from narrowboat.aio.messaging.consumer import Messages, Opening
 from narrowboat.aio.messaging.message import Message, Seconds
-from narrowboat.aio.messaging.running import Run, Signals, check_handler
+from narrowboat.aio.messaging.running import Run, Signals
+from narrowboat.messaging.running import check_handler
 
 T = TypeVar("T")
 
 
 class Readable(Generic[T]):
-    """What can be consumed from. Safe to share between threads."""
+    """What can be consumed from. Safe to share between tasks."""
 
     def __init__(self, core: SourceCore[T]) -> None:
         self._core = core
@@ -28,15 +29,15 @@ class Readable(Generic[T]):
         """Its name; a subscription's is that of its topic, a dot, and its group."""
         return self._core.address.path
 
-    async def consume(
+    def consume(
         self,
         *,
         prefetch: int = 100,
         auto_extend: bool = True,
         max_extend: Seconds = 3600,
         idle: Seconds | None = None,
-    ) -> Messages[T]:
-        """Start consuming: what is published once this returns reaches this source. Use it in a `with`.
+    ) -> Opening[T]:
+        """Start consuming: what is published once this is open reaches this source. Use it in an `async with`, or await it.
 
         Args:
             prefetch: how many messages may be unsettled at once, fetched ahead and handed out together.
@@ -49,34 +50,43 @@ class Readable(Generic[T]):
             NotFound: it does not exist, and the URL says `?declare=never`.
         """
         quiet = check_wait("idle", idle)
-        consumer = self._core.consumer(Message[T], prefetch=prefetch, auto_extend=auto_extend, max_extend=max_extend)
-        await self._core.open(consumer)
-        return Messages(consumer, quiet)
 
-    def run(
-        self, handle: Callable[[Message[T]], object], *, concurrency: int = 1, grace: Seconds = 30, signals: bool = True
+        async def start() -> Messages[T]:
+            consumer = self._core.consumer(Message[T], prefetch=prefetch, auto_extend=auto_extend, max_extend=max_extend)
+            await self._core.open(consumer)
+            return Messages(consumer, quiet)
+
+        return Opening(start)
+
+    async def run(
+        self,
+        handle: Callable[[Message[T]], Awaitable[object]],
+        *,
+        concurrency: int = 1,
+        grace: Seconds = 30,
+        signals: bool = True,
     ) -> None:
         """Call `handle` with each message until stopped: by `stop()`, SIGTERM, Ctrl-C, or the broker's close.
 
         Args:
-            handle: a plain function; it acks by returning and nacks by raising. See `narrowboat.aio.messaging.running`.
-            concurrency: threads that call it.
+            handle: a coroutine function; it acks by returning and nacks by raising. See `narrowboat.aio.messaging.running`.
+            concurrency: tasks that call it.
             grace: seconds that running handlers are given at the end.
             signals: end on SIGTERM and SIGINT when called in the main thread.
 
         Raises:
             KeyboardInterrupt: it was ended by Ctrl-C, after the handlers had finished.
         """
-        check_handler(handle, coroutine=False)
-        threads = check_count("concurrency", concurrency, 1, 10_000)
+        check_handler(handle, coroutine=True)
+        tasks = check_count("concurrency", concurrency, 1, 10_000)
         length = seconds("grace", grace, low=0.0, high=LONG, allowed="0 or more seconds")
         with_signals = check_flag("signals", signals)
-        with self.consume(prefetch=prefetch_of(threads)) as messages:
-            work = Run(messages._consumer, handle, threads)
+        async with self.consume(prefetch=prefetch_of(tasks)) as messages:
+            work = Run(messages._consumer, handle, tasks)
             self._core.runs.add(work.stop)
             try:
                 with Signals(work.on_signal if with_signals else None):
-                    work.wait(length)
+                    await work.wait(length)
             finally:
                 self._core.runs.discard(work.stop)
 

@@ -1,4 +1,4 @@
-"""Topics: every subscription gets each message once."""
+"""Topics: every subscription gets each message once, for asyncio."""
 
 from __future__ import annotations
 
