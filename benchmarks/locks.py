@@ -78,8 +78,7 @@ def _nothing() -> None:
 def against_transactions(folder: Path) -> Row:
     connection = sqlite3.connect(folder / "bare.db", isolation_level=None)
     connection.executescript(
-        "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
-        "CREATE TABLE lock (name TEXT PRIMARY KEY, owner TEXT) WITHOUT ROWID"
+        "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;CREATE TABLE lock (name TEXT PRIMARY KEY, owner TEXT) WITHOUT ROWID"
     )
 
     def bare() -> int:

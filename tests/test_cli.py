@@ -881,7 +881,9 @@ class TestConsume:
     def test_several_commands_at_a_time(self, url, broker, tmp_path):
         """Each waits for the others: one after the other they would never end."""
         broker.queue("q").publish_many([b"a", b"b", b"c"])
-        script = f"touch {tmp_path}/$NARROWBOAT_MESSAGE_ID; while [ $(ls {tmp_path} | grep -vc shop) -lt 3 ]; do sleep 0.01; done"
+        script = (
+            f"touch {tmp_path}/$NARROWBOAT_MESSAGE_ID; while [ $(ls {tmp_path} | grep -vc shop) -lt 3 ]; do sleep 0.01; done"
+        )
 
         assert call("consume", url, "q", "--count", "3", "--concurrency", "3", "--exec", script)[0] == 0
 

@@ -3,7 +3,9 @@
 The two test files beside this one bring the `drivers` fixture and run `BrokerSuite` on their backend.
 """
 
+import dis
 import itertools
+import sys
 import threading
 from collections.abc import Callable
 
@@ -84,6 +86,53 @@ def take(feed: Feed, limit: int = 100) -> list[Delivery]:
 
 def settle(feed: Feed, outcome, *deliveries: Delivery) -> list:
     return feed.settle([(delivery, outcome) for delivery in deliveries])
+
+
+class Strike:
+    """Raises a KeyboardInterrupt at the n-th point of a backend's own code at which one can strike.
+
+    CPython looks for signals when a function starts, after a call and on a jump backwards, and nowhere else.
+    """
+
+    _AFTER = frozenset({"CALL", "CALL_FUNCTION_EX", "CALL_KW", "RESUME", "JUMP_BACKWARD"})
+
+    def __init__(self, at: int) -> None:
+        self.left = at
+        self._names: dict = {}
+        self._last: dict = {}
+
+    def __call__(self, call: Callable[[], object]) -> bool:
+        """Run `call`; whether it was interrupted."""
+        sys.settrace(self._enter)
+        try:
+            call()
+        except KeyboardInterrupt:
+            return True
+        finally:
+            sys.settrace(None)
+        return False
+
+    def _enter(self, frame, event, argument):
+        if "narrowboat_" not in frame.f_code.co_filename:
+            return None
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        return self._step
+
+    def _step(self, frame, event, argument):
+        if event == "return":
+            self._last.pop(frame, None)
+        if event != "opcode":
+            return self._step
+        code = frame.f_code
+        if code not in self._names:
+            self._names[code] = {step.offset: step.opname for step in dis.get_instructions(code)}
+        before = self._names[code].get(self._last.get(frame))
+        self._last[frame] = frame.f_lasti
+        if before in self._AFTER:
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+        return self._step
 
 
 class BrokerSuite:
@@ -877,3 +926,51 @@ class BrokerSuite:
         assert failed == []
         assert delivered == [f"n{n}" for n in range(total)]
         assert broker.depth(ORDERS) == Depth(0, 0, 0, 0)
+
+    @pytest.mark.parametrize("ordered", [False, True])
+    @pytest.mark.parametrize("what", ["send", "receive", "ack", "nack", "delay", "reject", "return", "close"])
+    def test_an_interrupt_at_any_point_loses_nothing(self, drivers, clock, what, ordered):
+        """The driver stays usable; each message is settled as asked or still there, at most once too often."""
+        broker = drivers()
+        outcomes = {"ack": Ack(), "nack": Nack(), "delay": Nack(5), "reject": Reject("no", 1), "return": Return()}
+        for point in itertools.count(1):
+            queue = Address(Kind.QUEUE, f"{what}{point}")
+            feed = consume(broker, queue, ordered=ordered)
+            send(broker, queue, "one", "two", key="k")
+            got = [] if what in {"send", "receive"} else take(feed, 1)
+
+            def call(queue=queue, feed=feed, got=got):
+                if what == "send":
+                    send(broker, queue, "three", key="k")
+                elif what == "receive":
+                    take(feed)
+                elif what == "close":
+                    feed.close()
+                else:
+                    settle(feed, outcomes[what], *got)
+
+            struck = Strike(point)(call)
+
+            clock.advance(60)
+            other = consume(broker, queue, ordered=ordered)
+            seen: list[str] = []
+            while now := take(other):
+                seen += ids(now)
+                assert settle(other, Ack(), *now) == [None] * len(now)
+            dead = ids(take(consume(broker, queue.dead, max_deliveries=0)))
+            possible = {
+                "send": [["one", "two"], ["one", "two", "three"]],
+                "ack": [["one", "two"], ["two"]],
+                "reject": [["one", "two"], ["two"]],
+                "delay": [["one", "two"], ["two", "one"]],
+            }
+            assert seen in possible.get(what, [["one", "two"]]), point
+            if what == "reject":
+                assert "one" in seen + dead, point
+                assert len(dead) <= 1
+            feed.close()
+            other.close()
+            assert broker.delete(queue) is True
+            if not struck:
+                break
+        assert point > 5

@@ -24,9 +24,7 @@ class Drain:
 
     def __enter__(self) -> Drain:
         self._before = {
-            signum: signal.signal(signum, self._arrive)
-            for signum in _SIGNALS
-            if signal.getsignal(signum) is not signal.SIG_IGN
+            signum: signal.signal(signum, self._arrive) for signum in _SIGNALS if signal.getsignal(signum) is not signal.SIG_IGN
         }
         return self
 
