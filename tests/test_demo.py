@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import select
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -293,6 +296,32 @@ class TestSale:
         assert found["killed"]["after"] > 0
         assert found["stopped"]["after"] > 0
         assert found["refused"] == 1
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    def test_interrupted_it_leaves_nothing(self, tmp_path, signum, code):
+        """No worker, no file."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "narrowboat", "demo", "--buyers", "5000", "--json"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "TMPDIR": str(tmp_path)},
+        )
+        ends = time.monotonic() + 20
+        while not list(tmp_path.glob("*/worker-*.jsonl")):
+            assert time.monotonic() < ends
+            time.sleep(0.01)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        workers = [os.pidfd_open(int(child)) for child in children]
+        process.send_signal(signum)
+        out, err = process.communicate(timeout=20)
+
+        gone, _, _ = select.select(workers, [], [], 0)
+        for worker in workers:
+            os.close(worker)
+        assert (process.returncode, out, err.strip()) == (code, "", "")
+        assert len(gone) == len(workers) == 4
         assert list(tmp_path.iterdir()) == []
 
     def test_without_the_lock_it_does_not(self, tmp_path):

@@ -225,7 +225,7 @@ class BrokerCore:
         self.consumers.clear()
 
     def forked(self) -> None:
-        """This is a forked child: connection, consumers and deliveries are the parent's."""
+        """In a forked child: connection, consumers and deliveries are the parent's."""
         closed, consumers = self.closed, list(self.consumers)
         self._fresh()
         self.closed = closed

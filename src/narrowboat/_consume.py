@@ -335,7 +335,7 @@ class Consumer(Generic[M]):
         mine = self._begin(entries)
         if not mine:
             return [entry._stale() for entry in entries]
-        call = Call(self.core.SETTLE, self._items(mine, outcome), undo=lambda call: self._finish(mine, call, outcome))
+        call = Call(self.core.SETTLE, self._items(mine, outcome), undo=_later(self._finish, mine, outcome))
         try:
             await self.core.runtime.call(self.core.free, call)
         except BaseException:
@@ -352,7 +352,7 @@ class Consumer(Generic[M]):
         """The same, without waiting: what it comes to is told to the listeners. False: none of them is ours to settle."""
         mine = self._begin(entries)
         if mine:
-            call = Call(self.core.SETTLE, self._items(mine, outcome), sink=lambda call: self._finish(mine, call, outcome))
+            call = Call(self.core.SETTLE, self._items(mine, outcome), sink=_later(self._finish, mine, outcome))
             self.core.free.submit([call])
         return bool(mine)
 
@@ -505,7 +505,7 @@ class Consumer(Generic[M]):
             raise answer
 
     def forked(self) -> None:
-        """This is a forked child: the deliveries are the parent's."""
+        """In a forked child: the deliveries are the parent's."""
         self._forked = True
         self.mutex = threading.Lock()
         self.unsettled.clear()
@@ -520,3 +520,12 @@ class Consumer(Generic[M]):
             if self.core.closed:
                 raise Closed(f"{self.backend} broker: closed while opening a consumer", backend=self.backend)
             self.core.consumers.add(self)
+
+
+def _later(finish: Callable[[Any, Call, Outcome], object], mine: Any, outcome: Outcome) -> Callable[[Call], None]:
+    """`finish` as a call's sink or undo."""
+
+    def told(call: Call) -> None:
+        finish(mine, call, outcome)
+
+    return told

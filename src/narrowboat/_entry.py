@@ -85,7 +85,7 @@ class Entry(Generic[T]):
     @property
     def headers(self) -> Mapping[str, str]:
         """Text to text, read-only."""
-        return MappingProxyType(self._delivery.headers)  # type: ignore[arg-type]  # any mapping will do
+        return MappingProxyType(self._delivery.headers)
 
     @property
     def attempt(self) -> int:

@@ -9,6 +9,7 @@ message for ever.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from narrowboat import events
@@ -103,7 +104,9 @@ class _Answers:
             self._extension.ring()
 
 
-def extended(consumer: Consumer[Any], entries: list[Entry[Any]], answers: list[Any], sent: float, seconds: float) -> bool:
+def extended(
+    consumer: Consumer[Any], entries: Sequence[Entry[Any]], answers: Sequence[Any], sent: float, seconds: float
+) -> bool:
     """Take in what an extension that was sent at `sent` came to. True: some of it is unknown."""
     until = consumer.core.deadline(sent, seconds)
     failed = False

@@ -158,7 +158,7 @@ def check_properties(
             )
     if limit:
         demand(claims.dead_letters, backend, f"max_deliveries={limit} (0 means never)", "dead_letters")
-    return Properties(lease=kept, max_deliveries=limit, ordered=bool(ordered), priorities=int(levels))  # type: ignore[call-overload]  # 0 or checked
+    return Properties(lease=kept, max_deliveries=limit, ordered=bool(ordered), priorities=int(levels))
 
 
 def check_extension(claims: BrokerCapabilities, backend: str, value: object) -> float:
@@ -341,7 +341,8 @@ class Envelope(Generic[T]):
         most = self._claims.priorities_max if self.to.kind is Kind.TOPIC else self._priorities
         if not most:
             raise InvalidArgument(
-                f"priority={priority}: {self.to.path!r} has no levels; declare it with queue({self.to.name!r}, priorities={priority})"
+                f"priority={priority}: {self.to.path!r} has no levels; "
+                f"declare it with queue({self.to.name!r}, priorities={priority})"
             )
         check_count("priority", priority, 0, most)
 

@@ -112,7 +112,9 @@ class Requests(Consumer[Entry[Any]]):
         """Send what `message` makes of a reply address and a correlation id; the reply, or `RequestTimeout`."""
         core, runtime = self.core, self.core.runtime
         ends = core.clock() + timeout
-        address = self.address or await core.ask(self._open)
+        address = self.address
+        if address is None:
+            address = await core.ask(self._open)
         correlation, token, signal = os.urandom(16).hex(), object(), runtime.signal()
         replies: list[Delivery] = []
         self._expected[correlation] = replies, signal

@@ -148,7 +148,7 @@ class SourceCore(Generic[T]):
         assert origin is not None
         left = check_count("count", count, 0, 2**63) if count is not None else await self._present()
         moved = 0
-        consumer = self.consumer(Entry, prefetch=REDRIVE_BATCH, auto_extend=True, max_extend=3600.0)
+        consumer: Consumer[Entry[Any]] = self.consumer(Entry, prefetch=REDRIVE_BATCH, auto_extend=True, max_extend=3600.0)
         await self.open(consumer)
         try:
             while left > 0:

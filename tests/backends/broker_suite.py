@@ -159,9 +159,10 @@ class BrokerSuite:
         assert broker.send([sent]) == [Receipt(sent.id)]
 
         [got] = take(consume(broker, ORDERS))
-        assert got[:-1] == Delivery(
-            sent.id, sent.body, sent.headers, sent.key, 1, 12.5, 3, got.expires_in, "c", "t/x", inbox, None
-        )[:-1]
+        assert (
+            got[:-1]
+            == Delivery(sent.id, sent.body, sent.headers, sent.key, 1, 12.5, 3, got.expires_in, "c", "t/x", inbox, None)[:-1]
+        )
         assert got.expires_in == pytest.approx(60.0)
 
     def test_headers_of_a_delivery_are_not_shared(self, drivers):

@@ -5,10 +5,10 @@ import itertools
 
 import pytest
 from broker_suite import ORDERS, BrokerSuite, consume, message, open_driver, send, settle, take
-from narrowboat_memory import broker as backend
 
 from narrowboat.clock import ManualClock
 from narrowboat.contract import Ack
+from narrowboat_memory import broker as backend
 
 _names = itertools.count(1)
 

@@ -53,7 +53,9 @@ def test_the_same_name_is_the_same_space_and_another_one_is_not(spot):
     released(opened_url(f"memory://{spot}"), grant)
 
 
-@pytest.mark.parametrize("text", ["memory://name/path", "memory://a,b", "memory://user@name", "memory://name:80", "memory+x://"])
+@pytest.mark.parametrize(
+    "text", ["memory://name/path", "memory://a,b", "memory://user@name", "memory://name:80", "memory+x://"]
+)
 def test_a_url_that_says_more_than_a_name_is_refused(text):
     """One clear error, before anything is opened."""
     url = Url.parse(text)

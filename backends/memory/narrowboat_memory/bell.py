@@ -51,7 +51,8 @@ class Bell:
     def waiting(self) -> list[str]:
         """The paths for which somebody waits."""
         with self._mutex:
-            return list(self._waiting)
+            paths = list(self._waiting)
+        return paths
 
     def ring(self, path: str, count: int, now: float) -> None:
         """Wake as many feeds of `path` as are waited on, `count` at most."""

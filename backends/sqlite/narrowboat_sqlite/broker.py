@@ -200,7 +200,7 @@ class SqliteBroker(Broker):
     @property
     def clock_row(self) -> int:
         """Our clock's row."""
-        return self._schedule.moment().clock
+        return self._schedule.row
 
     def change(self, work: Callable[[Topology], T], *, passing: bool = False) -> T:
         """Run `work` in one transaction, then wake whom it concerns. `passing`: a loss of power may take it back."""

@@ -6,25 +6,21 @@ holds. What fails is rolled back and told by `errors.translate`.
 
 It does not keep time, wake anybody (`watcher.py` does) or know a table: each half brings its schema, made at opening.
 
-A forked child must neither use nor close a connection of its parent, not even by garbage collection: closing would drop
-what the parent's library believes to be locked, and may remove its write-ahead log. Such connections are kept for ever.
+No connection is open across a fork: see `handle.py`.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sqlite3
-import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from typing import TypeVar
-from urllib.parse import quote
 
 from narrowboat.dsn import Url
 from narrowboat.errors import Closed, ConfigurationError, Unavailable
 from narrowboat_sqlite.errors import bad_path, busy, translate
+from narrowboat_sqlite.handle import Handle
 from narrowboat_sqlite.options import SCHEME, Durability
 
 T = TypeVar("T")
@@ -40,27 +36,6 @@ _PAUSE_FIRST, _PAUSE_GROWTH, _PAUSE_LAST = 0.0002, 1.5, 0.005
 
 #: Seconds between two looks whether the file is still in its place: each one costs as much as a tenth of a transaction.
 _CHECK_PLACE = 1.0
-
-#: Bytes to which a write-ahead log is cut back after a burst. SQLite begins to reuse it at about 4 MiB anyway.
-_JOURNAL_LIMIT = 4 * 1024 * 1024
-
-
-class Connection(sqlite3.Connection):
-    """SQLite's own, in a class to which weak references can be made: the fork handler must find all of them."""
-
-
-_connections: weakref.WeakSet[Connection] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    global _connections
-    for connection in list(_connections):
-        # Never freed, so never closed: not when the driver is dropped and not when the child's interpreter ends.
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
-    _connections = weakref.WeakSet()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def path_of(url: Url) -> str:
@@ -82,20 +57,6 @@ def path_of(url: Url) -> str:
     if "\0" in url.path:
         raise ConfigurationError(f"the path of a {SCHEME}:// URL may not contain a zero byte", backend=SCHEME)
     return os.path.realpath(url.path)
-
-
-def connect(path: str) -> Connection:
-    """A bare connection that never waits by itself, in autocommit mode, usable from any thread. Raises `sqlite3.Error`."""
-    connection = sqlite3.connect(
-        f"file:{quote(path)}?mode=rwc",
-        uri=True,
-        timeout=0.0,
-        isolation_level=None,
-        check_same_thread=False,
-        factory=Connection,
-    )
-    _connections.add(connection)
-    return connection
 
 
 def statements(script: str) -> Iterator[str]:
@@ -130,9 +91,9 @@ class Database:
         self._timeout = timeout
         self._sleep = sleep
         self._monotonic = monotonic
-        self._mutex = threading.Lock()
-        self._pid = os.getpid()
-        self._connection: Connection | None = None
+        self._handle = Handle(path)
+        self._mutex = self._handle.mutex
+        self._closed = False
         self._level = ""
         self._check_next = 0.0
         #: Which file it is, whatever its name: two paths to one file are one database.
@@ -141,15 +102,10 @@ class Database:
         if wrong is not None:
             raise wrong
         try:
-            self._connection = connect(path)
-            self._patiently(lambda: _refuse_foreign(self._open_connection(), path))
-            self._patiently(lambda: _configure(self._open_connection(), path))
+            self._patiently(self._open)
             self.write(lambda connection: _create(connection, path, schema), durable=True)
             status = os.stat(path)
             self.key = (status.st_dev, status.st_ino)
-        except sqlite3.Error as error:
-            self.close()
-            raise translate(error, path) from error
         except BaseException:
             self.close()
             raise
@@ -172,16 +128,23 @@ class Database:
 
     def close(self) -> None:
         """Close the connection once the transaction under way has ended. Idempotent."""
-        if self._pid != os.getpid():
-            return  # it is the parent's
+        if self._handle.inherited:
+            return
         with self._mutex:
-            connection, self._connection = self._connection, None
-            if connection is not None:
-                connection.close()
+            self._closed = True
+            self._handle.close()
+
+    def _open(self) -> None:
+        with self._mutex:
+            connection = self._handle.connection or self._handle.open("rwc")
+            _refuse_foreign(connection, self.path)
+            _use_log(connection, self.path)
 
     def _transaction(self, begin: str, work: Callable[[sqlite3.Connection], T], level: str) -> T:
+        if self._handle.inherited:
+            raise Closed(f"the database {self.path} was opened by the parent process; open it again here", backend=SCHEME)
         with self._mutex:
-            connection = self._open_connection()
+            connection = self._usable()
             if level:
                 self._check_place()
             if level and self._level != level:  # it cannot be changed inside a transaction
@@ -197,13 +160,14 @@ class Database:
                 raise
             return result
 
-    def _open_connection(self) -> Connection:
-        connection = self._connection
-        if connection is None:
+    def _usable(self) -> sqlite3.Connection:
+        if self._closed:
             raise Closed(f"the database {self.path} was closed here; open it again", backend=SCHEME)
-        if self._pid != os.getpid():
-            raise Closed(f"the database {self.path} was opened by the parent process; open it again here", backend=SCHEME)
-        if connection.in_transaction:
+        connection = self._handle.connection
+        if connection is None:  # a fork has closed it
+            self._level, self._check_next = "", 0.0
+            connection = self._handle.open("rw")
+        elif connection.in_transaction:
             # A second interrupt struck while the first one was being cleaned up.
             _roll_back(connection)
         return connection
@@ -269,8 +233,8 @@ def _refuse_foreign(connection: sqlite3.Connection, path: str) -> None:
         )
 
 
-def _configure(connection: sqlite3.Connection, path: str) -> None:
-    """Set up the connection, and the write-ahead log, with which readers never stop the writer."""
+def _use_log(connection: sqlite3.Connection, path: str) -> None:
+    """Keep a write-ahead log, with which readers never stop the writer. The file remembers it."""
     mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
     if mode != "wal":
         raise Unavailable(
@@ -279,7 +243,6 @@ def _configure(connection: sqlite3.Connection, path: str) -> None:
             backend=SCHEME,
             retryable=False,
         )
-    connection.execute(f"PRAGMA journal_size_limit={_JOURNAL_LIMIT}")
 
 
 def _create(connection: sqlite3.Connection, path: str, schema: str) -> None:

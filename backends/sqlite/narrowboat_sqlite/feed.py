@@ -156,7 +156,8 @@ class SqliteFeed(Feed):
         """Until the next change, or the next look in any case; a message that turned up meanwhile is looked for at once."""
         if prospect.ready:
             return 0.0
-        return self._idle if prospect.change is None else min(self._idle, max(0.0, prospect.change - now))
+        most = LAG if prospect.foreign else self._idle
+        return most if prospect.change is None else min(most, max(0.0, prospect.change - now))
 
     def _settle(self, topology: Topology, tagged: Sequence[tuple[int, int, Delivery, Outcome]]) -> list[NarrowboatError | None]:
         answers: list[NarrowboatError | None] = [None] * len(tagged)

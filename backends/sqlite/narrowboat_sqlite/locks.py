@@ -52,14 +52,14 @@ class SqliteLocks(LockProvider):
 
     def attempt(self, requests: Sequence[Request]) -> list[Grant | Busy | NarrowboatError]:
         """Take or queue, the whole batch in one transaction."""
-        known = [request.wait and self.waiting.arm(request) for request in requests]
+        waited = [request.wait and self.waiting.arm(request) for request in requests]
         # Who has waited before will most likely wait on, and a place in a queue need not outlive a loss of power.
-        passing = self._full and all(known)
+        passing = self._full and all(waited)
         try:
-            answers = self._take(requests, known, passing)
+            answers = self._take(requests, passing)
         except TokensUsedUp:
             self._database.write(self._rows.reserve, durable=True)
-            answers = self._take(requests, known, passing)
+            answers = self._take(requests, passing)
         if passing and any(isinstance(answer, Grant) for answer in answers):
             # This makes the grants durable before anybody hears of them: a sync takes all commits before it along.
             self._database.write(_touch, durable=True)
@@ -159,10 +159,8 @@ class SqliteLocks(LockProvider):
             self._watcher.release()
         self._database.close()
 
-    def _take(self, requests: Sequence[Request], known: Sequence[bool], passing: bool) -> list[Grant | Busy | NarrowboatError]:
-        return self._database.write(
-            lambda connection: self._rows.take(connection, requests, self._clock(), known), passing=passing
-        )
+    def _take(self, requests: Sequence[Request], passing: bool) -> list[Grant | Busy | NarrowboatError]:
+        return self._database.write(lambda connection: self._rows.take(connection, requests, self._clock()), passing=passing)
 
     def _next(self, connection: sqlite3.Connection, names: Iterable[str]) -> Heads:
         """Who of this process may go now under those names, seen from inside the transaction that freed them."""

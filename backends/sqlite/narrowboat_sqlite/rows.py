@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from typing import NamedTuple
 
 from narrowboat._queueing import admitted, conflict, disagree
@@ -102,18 +103,16 @@ class Rows:
         self._until_sweep = 0  # the first attempt sweeps: what the dead of earlier days have left
 
     def take(
-        self, connection: sqlite3.Connection, requests: Sequence[Request], now: float, known: Sequence[bool]
+        self, connection: sqlite3.Connection, requests: Sequence[Request], now: float
     ) -> list[Grant | Busy | NarrowboatError]:
-        """Take or queue. `known`: whether the owner made an attempt before, so that it may have rows already."""
+        """Take each name, or queue for it."""
         first = token = 0
         answers: list[Grant | Busy | NarrowboatError] = []
-        for request, before in zip(requests, known, strict=True):
+        for request in requests:
             following, reserved, boot, taken = connection.execute(_GLANCE, (self._prefix, request.name)).fetchone()
             if not token:
                 first = token = self._next_token(following, reserved, boot, len(requests))
-            answer = (
-                self._take(connection, request, now, token, before) if taken else self._hold(connection, request, now, token)
-            )
+            answer = self._take(connection, request, now, token) if taken else self._hold(connection, request, now, token)
             if isinstance(answer, Grant) and answer.token == token:
                 token += 1
             answers.append(answer)
@@ -203,9 +202,7 @@ class Rows:
             writer_ahead = waiter.mode is Mode.EXCLUSIVE
         return owners
 
-    def _take(
-        self, connection: sqlite3.Connection, request: Request, now: float, token: int, before: bool
-    ) -> Grant | Busy | NarrowboatError:
+    def _take(self, connection: sqlite3.Connection, request: Request, now: float, token: int) -> Grant | Busy | NarrowboatError:
         prefix, name, owner, ttl, mode, size = (
             self._prefix,
             request.name,
@@ -230,18 +227,19 @@ class Rows:
         ahead = 0
         writer_ahead = False
         gone = []
-        for waiter in self._queue(connection, name, now):
-            if waiter.owner == owner:
-                place = waiter.seq
-                break
-            if waiter.left <= 0:
-                gone.append(waiter.seq)
-                continue
-            other = other or waiter
-            ahead += 1
-            writer_ahead = writer_ahead or waiter.mode is Mode.EXCLUSIVE
-            if not admitted(mode, size, holding=holding, held=held, ahead=ahead, writer_ahead=writer_ahead):
-                break
+        with closing(self._queue(connection, name, now)) as queue:
+            for waiter in queue:
+                if waiter.owner == owner:
+                    place = waiter.seq
+                    break
+                if waiter.left <= 0:
+                    gone.append(waiter.seq)
+                    continue
+                other = other or waiter
+                ahead += 1
+                writer_ahead = writer_ahead or waiter.mode is Mode.EXCLUSIVE
+                if not admitted(mode, size, holding=holding, held=held, ahead=ahead, writer_ahead=writer_ahead):
+                    break  # its own place, if it has one, is further behind
         for seq in gone:
             connection.execute(_LEAVE, (prefix, name, seq))
         if other is not None and disagree(mode, size, other.mode, other.size):
@@ -252,18 +250,18 @@ class Rows:
                 connection.execute(_LEAVE, (prefix, name, place))
             return self._hold(connection, request, now, token)
         if request.wait:
-            self._stay(connection, request, now, place, before)
+            self._stay(connection, request, now, place)
         # Only who is next has a reason to look when a lease ends; whoever is behind is woken by who was before it.
         following = admitted(mode, size, holding=None, held=0, ahead=ahead, writer_ahead=writer_ahead)
         return Busy(min([LOOK_AGAIN, *(max(lease.left, 0.001) for lease in leases if following)]))
 
-    def _stay(self, connection: sqlite3.Connection, request: Request, now: float, place: int | None, before: bool) -> None:
+    def _stay(self, connection: sqlite3.Connection, request: Request, now: float, place: int | None) -> None:
         """Keep the owner's place, or give it one at the end."""
         prefix, clock = self._prefix, self._observer.clock
         at = (now + PATIENCE, clock, prefix, request.name, request.owner)
         if place is not None:
             connection.execute(_STAY_AT, (*at, place))
-        elif not before or not connection.execute(_STAY, at).rowcount:
+        elif not connection.execute(_STAY, at).rowcount:
             row = (prefix, request.name, request.owner, request.mode.value, request.limit, now + PATIENCE, clock)
             connection.execute(_QUEUE, row)
 
@@ -299,7 +297,7 @@ class Rows:
             ).fetchall()
         ]
 
-    def _queue(self, connection: sqlite3.Connection, name: str, now: float) -> Iterator[_Waiter]:
+    def _queue(self, connection: sqlite3.Connection, name: str, now: float) -> Generator[_Waiter, None, None]:
         """The rows of the queue, read one by one: who asks seldom needs more than the first."""
         cursor = connection.execute(_WAITERS, (self._prefix, name))
         try:

@@ -57,6 +57,11 @@ class Schedule:
         """Our clock's reading."""
         return self._clock()
 
+    @property
+    def row(self) -> int:
+        """Our clock's row."""
+        return self._row
+
     def moment(self) -> Moment:
         """Now."""
         return Moment(self._clock(), self._wall(), self._row, self._base)

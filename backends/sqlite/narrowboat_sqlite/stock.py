@@ -46,8 +46,8 @@ class Stored(NamedTuple):
     state: int
 
 
-#: What a lease under a foreign clock looked like, and since when by our clock: (token, until), since.
-Observed = dict[int, tuple[tuple[int, float], float]]
+#: For each source and foreign clock: what the leases there looked like, and since when by ours: row to (token, until), since.
+Observed = dict[tuple[int, int], dict[int, tuple[tuple[int, float], float]]]
 
 
 class Batch:
@@ -215,13 +215,18 @@ def _tick_foreign(
         "SELECT id, token, until, span FROM delivery WHERE source = ? AND clock = ? AND until IS NOT NULL AND state = 2",
         (source.id, other.clock),
     ).fetchall()
+    before = observed.pop((source.id, other.clock), {})
+    now = {}
     for number, token, until, span in rows:
-        seen, since = observed.get(number, (None, moment.now))
+        seen, since = before.get(number, (None, moment.now))
         if seen != (token, until):
-            observed[number] = ((token, until), moment.now)
-        elif moment.now - since >= (span or source.properties.lease):
-            del observed[number]
+            since = moment.now
+        if moment.now - since >= (span or source.properties.lease):
             _ready(connection, [number])
+        else:
+            now[number] = ((token, until), since)
+    if now:
+        observed[source.id, other.clock] = now
 
 
 def _ready(connection: sqlite3.Connection, rows: Sequence[int]) -> None:

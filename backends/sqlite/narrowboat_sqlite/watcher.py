@@ -16,7 +16,8 @@ import threading
 import time
 from typing import Protocol
 
-from narrowboat_sqlite.database import Connection, Database, connect
+from narrowboat_sqlite.database import Database
+from narrowboat_sqlite.handle import Handle
 
 
 class Look(Protocol):
@@ -38,7 +39,7 @@ _guard = threading.Lock()
 
 
 def _after_fork_in_child() -> None:
-    # The child has none of the threads; the parent's connection is kept from being closed by `database`.
+    # The child has none of the threads.
     global _watchers, _guard
     _watchers = {}
     _guard = threading.Lock()
@@ -63,7 +64,7 @@ class Watcher:
     def __init__(self, database: Database) -> None:
         self.users = 0
         self._key = database.key
-        self._path = database.path
+        self._handle = Handle(database.path, rank=0)
         self._changed = threading.Condition()
         self._subscribers: dict[Look, float] = {}
         self._fresh: tuple[Look, ...] = ()
@@ -72,24 +73,32 @@ class Watcher:
 
     def subscribe(self, look: Look, poll: float) -> None:
         """Call `look` at once, and after each change, until `unsubscribe`. `poll`: seconds. Repeating it does nothing."""
+        if self._handle.inherited:
+            return
         with self._changed:
             if look in self._subscribers or self._ending:
                 return
             self._fresh = (*self._fresh, look)
             self._subscribers[look] = poll
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=f"narrowboat-sqlite-watch-{self._path}", daemon=True)
+                self._thread = threading.Thread(
+                    target=self._run, name=f"narrowboat-sqlite-watch-{self._handle.path}", daemon=True
+                )
             if self._thread.ident is None:  # also when an interrupt struck before it was started
                 self._thread.start()
             self._changed.notify()
 
     def unsubscribe(self, look: Look) -> None:
         """Stop calling `look`; one call may still be under way. Idempotent."""
+        if self._handle.inherited:
+            return
         with self._changed:
             self._subscribers.pop(look, None)
 
     def release(self) -> None:
         """Give back what `watch` gave. The last one ends the thread and closes its connection before it returns."""
+        if self._handle.inherited:
+            return
         with _guard:
             self.users -= 1
             if self.users:
@@ -105,7 +114,6 @@ class Watcher:
             thread.join()
 
     def _run(self) -> None:
-        connection: Connection | None = None
         version = None
         pause: float | None = 0.0
         try:
@@ -114,18 +122,21 @@ class Watcher:
                 if pause is None:
                     return
                 try:
-                    connection = connection or connect(self._path)
-                    seen = connection.execute("PRAGMA data_version").fetchone()[0]
-                    began = time.monotonic()
-                    for look in looks if seen != version else fresh:
-                        look(connection)
+                    with self._handle.mutex:
+                        connection = self._handle.connection
+                        if connection is None:  # the first time, or a fork has closed it
+                            connection, version = self._handle.open("rw"), None
+                        seen = connection.execute("PRAGMA data_version").fetchone()[0]
+                        began = time.monotonic()
+                        for look in looks if seen != version else fresh:
+                            look(connection)
                     version = seen
                     pause = max(pause, (time.monotonic() - began) * _SHARE)
                 except sqlite3.Error:
                     pause, version = _AFTER_ERROR, None
         finally:
-            if connection is not None:
-                connection.close()
+            with self._handle.mutex:
+                self._handle.close()
 
     def _wait(self, pause: float | None) -> tuple[tuple[Look, ...], tuple[Look, ...], float | None]:
         """Sleep for `pause`, and on while nobody is subscribed. All subscribers, the new ones, the next pause or the end."""

@@ -15,7 +15,6 @@ from narrowboat.contract.backend import BrokerBackend, LockBackend
 from narrowboat.dsn import Url, parse_options
 from narrowboat.errors import ConfigurationError
 
-
 #: What may follow the scheme. A backend takes a host, a path, both or neither; the first that it takes is as good as any.
 _EXAMPLES = ("localhost/example", "localhost", "/example", "")
 

@@ -6,13 +6,13 @@ import sys
 
 import click
 
-import narrowboat
 from narrowboat.cli.command import Command
 from narrowboat.cli.drain import Drain
 from narrowboat.cli.exits import Exit
 from narrowboat.cli.handler import Handler
 from narrowboat.cli.options import Seconds, broker_url, group_option
 from narrowboat.cli.output import complain
+from narrowboat.cli.reach import open_broker
 from narrowboat.cli.records import to_line
 from narrowboat.cli.source import properties_options, source_of
 from narrowboat.messaging import Messages
@@ -69,7 +69,7 @@ def consume(
     window = prefetch or (100 if command is None else concurrency)
     if count is not None:
         window = min(window, count)
-    with narrowboat.broker(url) as broker:
+    with open_broker(url) as broker:
         source = source_of(broker, queue, group, **properties)
         with source.consume(prefetch=window, idle=idle) as messages, Drain(messages.stop) as drain:
             if command is None:

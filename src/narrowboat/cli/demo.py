@@ -12,6 +12,7 @@ from narrowboat.cli.command import Command
 from narrowboat.cli.exits import Exit
 from narrowboat.cli.options import as_json
 from narrowboat.cli.output import print_json, print_table, progress_bar
+from narrowboat.cli.relay import interruptible
 from narrowboat.demo.audit import Audit, Fault
 from narrowboat.demo.plan import Plan
 
@@ -52,7 +53,7 @@ def demo(
 
     if workers == 1 and not no_kill:
         raise click.UsageError("--workers 1 leaves nobody to take over from the worker that is killed: add --no-kill")
-    with tempfile.TemporaryDirectory(prefix="narrowboat-demo-") as folder:
+    with interruptible(), tempfile.TemporaryDirectory(prefix="narrowboat-demo-") as folder:
         plan = sale.prepare(
             Plan(
                 run=os.urandom(4).hex(),

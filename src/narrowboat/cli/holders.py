@@ -6,11 +6,11 @@ import datetime
 
 import click
 
-import narrowboat
 from narrowboat.cli.command import Command
 from narrowboat.cli.exits import Exit
 from narrowboat.cli.options import as_json, locks_url
 from narrowboat.cli.output import complain, print_json, print_table
+from narrowboat.cli.reach import open_locks
 from narrowboat.contract.locks import Holder
 
 _COLUMNS = ("name", "token", "mode", "label", "since", "expires in", "waiting")
@@ -22,7 +22,7 @@ _COLUMNS = ("name", "token", "mode", "label", "since", "expires in", "waiting")
 @as_json
 def holders(url: str | None, name: str | None, as_json: bool) -> None:
     """Show who holds NAME, or every lock that is held."""
-    with narrowboat.locks(url) as locks:
+    with open_locks(url) as locks:
         found = locks.holders(name)
     if as_json:
         print_json([to_json(holder) for holder in found])
@@ -36,18 +36,21 @@ def holders(url: str | None, name: str | None, as_json: bool) -> None:
 @locks_url
 @click.argument("name")
 @click.option("--token", type=int, required=True, help="The holder's fencing token, as `narrowboat holders` shows it.")
-def evict(url: str | None, name: str, token: int) -> int:
+@as_json
+def evict(url: str | None, name: str, token: int, as_json: bool) -> int:
     """Break the lease of the holder of NAME that has this token; whoever waits is next.
 
     Only that very holder is evicted: one that came after it has another token. Exit code 1 when it is not there.
     """
-    with narrowboat.locks(url) as locks:
+    with open_locks(url) as locks:
         done = locks.evict(name, token)
-    if not done:
+    if as_json:
+        print_json({"evicted": done})
+    elif done:
+        click.echo(f"evicted token {token} from {name!r}")
+    else:
         complain(f"nobody holds {name!r} with token {token}")
-        return Exit.FAILED
-    click.echo(f"evicted token {token} from {name!r}")
-    return Exit.OK
+    return Exit.OK if done else Exit.FAILED
 
 
 def to_json(holder: Holder) -> dict[str, object]:

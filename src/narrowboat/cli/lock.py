@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import signal
 
 import click
 
-import narrowboat
 from narrowboat.cli.child import Child
 from narrowboat.cli.command import Command
 from narrowboat.cli.deadline import DEFAULT_GRACE, longest_grace
@@ -16,10 +16,11 @@ from narrowboat.cli.exits import Exit, code_of_status
 from narrowboat.cli.guard import Guard
 from narrowboat.cli.options import Seconds, locks_url
 from narrowboat.cli.output import complain
+from narrowboat.cli.reach import open_locks
 from narrowboat.cli.relay import Relay
 from narrowboat.cli.terminal import Terminal
 from narrowboat.errors import ConfigurationError, LeaseLost, LockTimeout, NarrowboatError
-from narrowboat.locking import Held
+from narrowboat.locking import Held, Lock
 
 
 class LockCommand(Command):
@@ -84,9 +85,9 @@ def lock(
     if (code := _missing(command[0])) is not None:
         return code
     child = Child(command)
-    started = False
+    started = ended = None
     try:
-        with Relay() as relay, narrowboat.locks(url) as locks:
+        with Relay() as relay, open_locks(url) as locks:
             wanted = locks.lock(name, ttl=ttl, mode="shared" if shared else "exclusive", limit=limit, label=label)
             held = _acquire(wanted, name, timeout, verbose=verbose)
             if held is None:
@@ -98,7 +99,7 @@ def lock(
             terminal.hand_over(child.pid)
             try:
                 environment = {**os.environ, "NARROWBOAT_LOCK": name, "NARROWBOAT_TOKEN": str(held.token)}
-                started = True
+                started = child
                 child.start(environment)
                 ended = Guard(child, held, relay, terminal, grace=grace).watch()
             except OSError as error:
@@ -107,8 +108,10 @@ def lock(
                 terminal.take_back()
             return _finish(held, ended.status, told=ended.told, verbose=verbose)
     finally:
-        if not started:
+        if started is None:
             child.abandon()
+        elif ended is None:  # nobody watches over it any more
+            child.signal(signal.SIGKILL)
 
 
 def _grace(grace: float | None, ttl: float) -> float:
@@ -148,7 +151,7 @@ def _cannot_execute(program: str, error: OSError) -> int:
     return Exit.NOT_FOUND if error.errno == errno.ENOENT else Exit.NOT_EXECUTABLE
 
 
-def _acquire(wanted: narrowboat.locking.Lock, name: str, timeout: float | None, *, verbose: bool) -> Held | None:
+def _acquire(wanted: Lock, name: str, timeout: float | None, *, verbose: bool) -> Held | None:
     if verbose:
         complain(f"waiting for the lock {name!r}")
     try:

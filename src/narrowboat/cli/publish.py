@@ -12,12 +12,12 @@ from typing import Any
 
 import click
 
-import narrowboat
 from narrowboat.cli.command import Command
 from narrowboat.cli.exits import Exit
 from narrowboat.cli.lines import LineTooLong, batches
 from narrowboat.cli.options import Header, Seconds, as_json, broker_url
 from narrowboat.cli.output import complain, print_json, progress_bar
+from narrowboat.cli.reach import open_broker
 from narrowboat.cli.records import BadLine, Record, parse_line, parse_ndjson
 from narrowboat.contract.messages import Receipt
 from narrowboat.errors import InvalidArgument, NarrowboatError, PublishUnknown
@@ -101,22 +101,23 @@ def publish(
     given = {name: value for name, value in defaults.items() if value is not None}
     if ndjson and whole:
         raise click.UsageError("--ndjson and --whole exclude each other")
-    tally = Tally()
-    try:
-        with narrowboat.broker(url) as broker, _Input(file) as source:
-            target = broker.topic(queue) if topic else broker.queue(queue)
-            parse = parse_ndjson if ndjson else parse_line
-            chunks = [[source.all()]] if whole else batches(source.read, batch)
-            for first, records in _parsed(chunks, _keep if whole else parse, single=id_ is not None):
-                outcomes = _send(target, records, given, first)
-                _count(tally, dict(zip(records, outcomes, strict=True)))
-                source.show(str(tally))
-    except _BadInput as error:
-        complain(str(error))
-        return Exit.DATA
-    finally:
-        # Also after an error: whoever repeats the command must know what was published already.
-        print_json(vars(tally)) if as_json else click.echo(str(tally))
+    parse = _keep if whole else parse_ndjson if ndjson else parse_line
+    with open_broker(url) as broker:
+        target = broker.topic(queue) if topic else broker.queue(queue)
+        tally = Tally()
+        try:
+            with _Input(file) as source:
+                lines = iter([[source.all()]]) if whole else batches(source.read, batch)
+                for first, records in _parsed(lines, parse, single=id_ is not None):
+                    outcomes = _send(target, records, given, first)
+                    _count(tally, dict(zip(records, outcomes, strict=True)))
+                    source.show(str(tally))
+        except _BadInput as error:
+            complain(str(error))
+            return Exit.DATA
+        finally:
+            # Also after an error: whoever repeats the command must know what was published already.
+            print_json(vars(tally)) if as_json else click.echo(str(tally))
     return Exit.FAILED if tally.failed or tally.unknown else Exit.OK
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-import narrowboat
 from narrowboat._messages import OURS
 from narrowboat.cli.command import Command
 from narrowboat.cli.options import as_json, broker_url, group_option
 from narrowboat.cli.output import print_json, print_table
+from narrowboat.cli.reach import open_broker
 from narrowboat.cli.records import to_json
 from narrowboat.cli.source import source_of
 from narrowboat.messaging import DeadLetters, Message
@@ -27,7 +27,7 @@ _IDLE = 1.0
 @as_json
 def depth(url: str | None, queue: str, group: str | None, as_json: bool) -> None:
     """Show how many messages QUEUE has: ready, in flight, delayed, dead."""
-    with narrowboat.broker(url) as broker:
+    with open_broker(url) as broker:
         found = source_of(broker, queue, group).depth()
     counts = {"ready": found.ready, "in_flight": found.in_flight, "delayed": found.delayed, "dead": found.dead}
     if as_json:
@@ -50,7 +50,7 @@ def dead(url: str | None, queue: str, group: str | None, redrive: bool, count: i
     Showing them takes none away, but they are in our hands for that moment, and no other reader of the dead letters gets
     them then.
     """
-    with narrowboat.broker(url) as broker:
+    with open_broker(url) as broker:
         letters = source_of(broker, queue, group).dead_letters()
         if redrive:
             sent = letters.redrive() if count is None else letters.redrive(count)
@@ -68,6 +68,10 @@ def dead(url: str | None, queue: str, group: str | None, redrive: bool, count: i
 
 def _peek(letters: DeadLetters[bytes], count: int) -> list[Message[bytes]]:
     """Up to `count` letters. Leaving the block settles none of them, so all go back."""
+    ready = letters.depth().ready  # where it is known, nobody has to wait to find out that there are no more
+    count = count if ready is None else min(count, ready)
+    if count == 0:
+        return []
     with letters.consume(prefetch=count, idle=_IDLE) as messages:
         return list(itertools.islice(messages, count))
 

@@ -11,6 +11,7 @@ import contextlib
 import os
 import select
 import signal
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 
 #: Passed through to the command.
@@ -31,6 +32,20 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)
         self.signum = signum
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """In this block SIGTERM raises `Interrupted`, so that it cleans up as Ctrl-C does."""
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        raise Interrupted(signum)
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class Relay:
@@ -56,8 +71,9 @@ class Relay:
         for signum, handler in self._before.items():
             signal.signal(signum, handler or signal.SIG_DFL)  # type: ignore[arg-type]  # what signal() gave, it takes
         signal.set_wakeup_fd(self._wakeup)
+        write, self._write = self._write, -1  # a late `wake` must not write into somebody else's file
+        os.close(write)
         os.close(self._read)
-        os.close(self._write)
 
     def collect(self) -> None:
         """From now on signals interrupt nothing; `wait` gives them."""

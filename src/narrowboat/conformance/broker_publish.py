@@ -579,4 +579,3 @@ async def many_publishers_and_consumers(kit: Kit) -> None:
     await kit.together(*(publisher(n) for n in range(50)), *(consumer() for _ in range(50)))
     assert sorted(done) == sorted(f"{number}:{n}".encode() for number in range(50) for n in range(each))
     await depth_is(kit, orders, ready=0, in_flight=0)
-

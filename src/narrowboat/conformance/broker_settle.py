@@ -359,7 +359,7 @@ async def dropped_messages_go_back(kit: Kit) -> None:
 
 @scenario("B34")
 async def attempts_count_across_consumers(kit: Kit) -> None:
-    """attempt starts at 1 and counts each claim, across consumers and connections; redelivered says the same."""
+    """Attempt starts at 1 and counts each claim, across consumers and connections; redelivered says the same."""
     await kit.broker().queue("orders", max_deliveries=0).publish(b"x")
     for attempt in range(1, 5):
         broker = kit.broker()

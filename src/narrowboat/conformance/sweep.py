@@ -1,16 +1,18 @@
 """Cuts a call off at its n-th chance to be cut off: every await of a task, every interruptible point of a thread.
 
 On the asyncio face a cancellation arrives while the task is suspended. On the sync face a KeyboardInterrupt strikes after
-a call or at the start of a function, which is where CPython looks for signals; it is raised by a profiling function that
-counts those points, in the core's code and in the driver's alike.
+a call or on a jump backwards, which is where CPython looks for signals; it is raised by a tracing function that counts
+those points, in the core's code and in the driver's alike.
 """
 
 from __future__ import annotations
 
 import asyncio
+import dis
+import functools
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, NamedTuple, cast
 
 from narrowboat.conformance.faces import Threaded, in_my_thread, unwrap, wrap
@@ -99,27 +101,52 @@ def _thrower(coroutine: Coroutine[Any, Any, Any], error: BaseException) -> Calla
     return lambda: coroutine.throw(error)
 
 
+class _Points:
+    """Counts the points at which a signal can strike in the project's own frames, and strikes at the n-th."""
+
+    def __init__(self, point: int) -> None:
+        self._left = point
+        self._before: dict[FrameType, int] = {}
+        self.where = ""
+
+    def trace(self, frame: FrameType, event: str, arg: object) -> Callable[..., Any] | None:
+        """Whether to follow a frame: the core's and the drivers', not the kit's own nor the standard library's."""
+        module = str(frame.f_globals.get("__name__", ""))
+        if not module.startswith("narrowboat") or module.startswith("narrowboat.conformance"):
+            return None
+        frame.f_trace_opcodes = True
+        frame.f_trace_lines = False
+        return self._step
+
+    def _step(self, frame: FrameType, event: str, arg: object) -> Callable[..., Any]:
+        if event == "opcode":
+            before = self._before.get(frame)
+            self._before[frame] = frame.f_lasti
+            if before is not None and before in _after(frame.f_code):
+                if self._left == 0 and not self.where:
+                    self.where = f"{frame.f_code.co_qualname}:{frame.f_lineno}"
+                    raise KeyboardInterrupt(self.where)
+                self._left -= 1
+        elif event == "return":
+            self._before.pop(frame, None)
+        return self._step
+
+
+@functools.cache
+def _after(code: CodeType) -> frozenset[int]:
+    """The offsets of the instructions after which CPython looks for signals: calls and jumps backwards."""
+    return frozenset(each.offset for each in dis.get_instructions(code) if each.opname.startswith(("CALL", "JUMP_BACKWARD")))
+
+
 def _cut_thread(function: Callable[..., Any], point: int, args: Any, kwargs: dict[str, Any]) -> Cut:
-    left = point
-    struck = False
-
-    def profile(frame: FrameType, event: str, arg: object) -> None:
-        nonlocal left, struck
-        if event in ("call", "c_return"):
-            if left == 0:
-                struck = True
-                sys.setprofile(None)
-                raise KeyboardInterrupt(f"in {frame.f_code.co_qualname}:{frame.f_lineno}")
-            left -= 1
-
+    points = _Points(point)
     result = None
     error: BaseException | None = None
+    sys.settrace(points.trace)
     try:
-        sys.setprofile(profile)
-        try:
-            result = function(*args, **kwargs)
-        finally:
-            sys.setprofile(None)
+        result = function(*args, **kwargs)
     except KeyboardInterrupt as interrupt:
         error = interrupt
-    return Cut(struck, wrap(result), error)
+    finally:
+        sys.settrace(None)
+    return Cut(bool(points.where), wrap(result), error)

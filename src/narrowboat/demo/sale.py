@@ -23,9 +23,9 @@ from narrowboat.demo.audit import Audit, audit
 from narrowboat.demo.journal import Entry, Event, Journal, from_line, read
 from narrowboat.demo.plan import Order, Plan, orders
 from narrowboat.demo.stock import Stock
-from narrowboat.demo.worker import properties
+from narrowboat.demo.worker import orders_queue
 from narrowboat.errors import Unsupported
-from narrowboat.messaging import Messages, Messaging, Outbound, Queue
+from narrowboat.messaging import Messages, Outbound, Queue
 
 #: The journal of this process, which buries the dead letters.
 _OURS = 0
@@ -53,7 +53,10 @@ class Crew:
     def __enter__(self) -> Crew:
         for number in range(1, self._plan.workers + 1):
             command = [sys.executable, "-m", "narrowboat.demo.worker", str(number)]
-            worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603  # ours
+            # In a group of its own: Ctrl-C is for us, who then end them.
+            worker = subprocess.Popen(  # noqa: S603  # our own program
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0
+            )
             self._workers[number] = worker
             self.tell(number, self._plan.to_line())
             self._ears.append(threading.Thread(target=self._listen, args=(number, worker), daemon=True))
@@ -176,7 +179,7 @@ def hold(plan: Plan, *, progress: Callable[[int], None]) -> Audit:
     wanted = orders(plan)
     news: queues.SimpleQueue[News] = queues.SimpleQueue()
     with contextlib.closing(stock), Journal(folder / "sale.jsonl", _OURS) as journal, narrowboat.broker(plan.broker) as broker:
-        queue = broker.queue(plan.queue, **properties(plan))
+        queue = orders_queue(broker, plan)
         with _names(queue), _burying(queue, journal, news), Crew(plan, news) as crew:
             start = journal.now()
             _publish(queue, wanted)

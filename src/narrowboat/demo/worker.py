@@ -20,7 +20,7 @@ from narrowboat.demo.plan import Order, Plan
 from narrowboat.demo.stock import Sale, Stock
 from narrowboat.errors import LeaseLost, LockTimeout, NarrowboatError, StaleDelivery
 from narrowboat.locking import Held, Locks
-from narrowboat.messaging import Message, Messages
+from narrowboat.messaging import Message, Messages, Messaging, Queue
 
 #: Seconds after which a failed order is tried again. Short, for a visitor waits for the dead letters.
 _AGAIN = 0.1
@@ -142,7 +142,7 @@ def main() -> None:
         Journal(folder / f"worker-{number}.jsonl", number) as journal,
         narrowboat.locks(plan.locks) as locks,
         narrowboat.broker(plan.broker) as broker,
-        broker.queue(plan.queue, **properties(plan)).consume(prefetch=2) as messages,
+        orders_queue(broker, plan).consume(prefetch=2) as messages,
     ):
         worker = Worker(plan, journal, Stock(folder / "stock.db"), locks, instructions)
         threading.Thread(target=instructions.follow, args=(messages,), daemon=True).start()
@@ -150,10 +150,11 @@ def main() -> None:
             worker.handle(message)
 
 
-def properties(plan: Plan) -> dict[str, float]:
-    """The properties of the queue of orders: everybody who opens it must say the same."""
-    lease = {} if plan.lease is None else {"lease": plan.lease}
-    return {"max_deliveries": plan.max_deliveries, **lease}
+def orders_queue(broker: Messaging, plan: Plan) -> Queue[bytes]:
+    """The queue of orders, with the same properties for everybody: whoever disagrees is refused."""
+    if plan.lease is None:
+        return broker.queue(plan.queue, max_deliveries=plan.max_deliveries)
+    return broker.queue(plan.queue, max_deliveries=plan.max_deliveries, lease=plan.lease)
 
 
 if __name__ == "__main__":

@@ -12,13 +12,13 @@ The loops behind both faces are in `_consume`.
 
 from narrowboat._messages import Dead, Outbound
 from narrowboat._requests import Reply
-from narrowboat.contract.messages import Depth, Receipt
 from narrowboat.aio.messaging.consumer import Messages
 from narrowboat.aio.messaging.dead_letters import DeadLetters
 from narrowboat.aio.messaging.message import Batch, Message
 from narrowboat.aio.messaging.messaging import Messaging, broker
 from narrowboat.aio.messaging.queue import Queue
 from narrowboat.aio.messaging.topic import Subscription, Topic
+from narrowboat.contract.messages import Depth, Receipt
 
 __all__ = [
     "Batch",

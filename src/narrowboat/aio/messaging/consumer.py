@@ -9,8 +9,8 @@ from typing import Any, Generic, TypeVar
 
 from narrowboat._consume import Consumer
 from narrowboat._messages import check_count, check_wait
-from narrowboat.errors import Closed
 from narrowboat.aio.messaging.message import Batch, Message, Seconds
+from narrowboat.errors import Closed
 
 T = TypeVar("T")
 

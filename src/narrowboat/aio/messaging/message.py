@@ -84,7 +84,8 @@ class Message(Entry[T]):
 
 class Batch(Sequence[Message[T]], Generic[T]):
     """Several messages that are settled in one exchange. Settling raises nothing: it gives one outcome for each message,
-    None or the error that it met, in order. One that was settled on its own before gives `StaleDelivery`."""
+    None or the error that it met, in order. One that was settled on its own before gives `StaleDelivery`.
+    """
 
     __slots__ = ("_messages",)
 

@@ -8,16 +8,16 @@ from typing import Any, TypeVar, overload
 
 from narrowboat import events
 from narrowboat._broker import BrokerCore
+from narrowboat._source import make_queue, make_topic
 from narrowboat.aio._runtime import Asyncio
 from narrowboat.aio.locking import in_thread
-from narrowboat._source import make_queue, make_topic
+from narrowboat.aio.messaging.message import Seconds
+from narrowboat.aio.messaging.queue import Queue
+from narrowboat.aio.messaging.topic import Topic
 from narrowboat.capabilities import BrokerCapabilities
 from narrowboat.clock import Clock
 from narrowboat.codecs import Codec
 from narrowboat.contract.messages import Broker
-from narrowboat.aio.messaging.message import Seconds
-from narrowboat.aio.messaging.queue import Queue
-from narrowboat.aio.messaging.topic import Topic
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ def broker(
 
 
 class Messaging:
-    """All queues and topics behind one URL; safe to share between tasks, loops and threads. `close()` it, or use it in an `async with`."""
+    """All queues and topics behind one URL; for any number of tasks, loops and threads. `close()` it, or use `async with`."""
 
     def __init__(self, core: BrokerCore) -> None:
         self._core = core

@@ -7,9 +7,9 @@ from typing import Generic, TypeVar
 
 from narrowboat._messages import Outbound
 from narrowboat._source import SourceCore
+from narrowboat.aio.messaging.message import Seconds
 from narrowboat.contract.messages import Receipt
 from narrowboat.errors import NarrowboatError
-from narrowboat.aio.messaging.message import Seconds
 
 T = TypeVar("T")
 

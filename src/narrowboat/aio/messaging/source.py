@@ -9,10 +9,10 @@ from narrowboat._driver import seconds
 from narrowboat._handling import prefetch as prefetch_of
 from narrowboat._messages import LONG, check_count, check_flag, check_wait
 from narrowboat._source import SourceCore
-from narrowboat.contract.messages import Depth
 from narrowboat.aio.messaging.consumer import Messages, Opening
 from narrowboat.aio.messaging.message import Message, Seconds
 from narrowboat.aio.messaging.running import Run, Signals
+from narrowboat.contract.messages import Depth
 from narrowboat.messaging.running import check_handler
 
 T = TypeVar("T")

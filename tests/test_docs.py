@@ -1,0 +1,50 @@
+"""The examples in the pages run, and print what the pages say.
+
+Each block that is marked `python` is run, in order, one page in one namespace, in an empty folder. A block marked `text` right
+after it is what it prints. Fragments that cannot run alone are marked `py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+BLOCK = re.compile(r"^```python\n(?P<code>.*?)^```\n(?:\n```text\n(?P<prints>.*?)^```\n)?", re.DOTALL | re.MULTILINE)
+#: Its blocks are files of a project of their own; test_write_a_backend.py builds that.
+ELSEWHERE = {"write-a-backend.md"}
+
+
+def pages() -> list[Path]:
+    found = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("backends/*/README.md")]
+    return [page for page in sorted(found) if page.name not in ELSEWHERE and BLOCK.search(page.read_text(encoding="utf-8"))]
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_the_examples_of_a_page_run_and_print_what_it_says(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the order of the page, each block seeing the names of those before it."""
+    monkeypatch.chdir(tmp_path)
+    text = page.read_text(encoding="utf-8")
+    namespace: dict[str, object] = {"__name__": "__main__"}
+
+    for block in BLOCK.finditer(text):
+        line = text.count("\n", 0, block.start()) + 1
+        printed = io.StringIO()
+        code = compile("\n" * line + block["code"], str(page), "exec")  # so that a traceback shows the page's line
+        with contextlib.redirect_stdout(printed):
+            exec(code, namespace)
+        if block["prints"] is not None:
+            assert printed.getvalue() == block["prints"], f"{page.name}, line {line}"
+
+
+def test_a_page_has_examples() -> None:
+    """The look for blocks finds some, so that the test above is no empty list."""
+    names = {page.name for page in pages()}
+
+    assert {"README.md", "tutorial.md", "fencing.md", "testing.md", "workers.md"} <= names
