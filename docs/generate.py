@@ -8,6 +8,8 @@ numbers, and the URLs that are compared:
 
     <!-- capabilities: locks brief memory:// sqlite:///shop.db -->
     <!-- end -->
+
+The list of all behaviours that the conformance kit knows stands between `<!-- catalogue -->` and the same end.
 """
 
 from __future__ import annotations
@@ -22,10 +24,12 @@ from typing import Any
 
 from narrowboat import registry
 from narrowboat.capabilities import table
+from narrowboat.conformance.catalogue import CATALOGUE, NEEDS_FAULT, NOT_OFFERED
 from narrowboat.dsn import Url, parse_options
 
 ROOT = Path(__file__).resolve().parent.parent
 MARK = re.compile(r"(<!-- capabilities: (?P<what>[^\n]+?) -->\n)(?P<table>.*?)(<!-- end -->)", re.DOTALL)
+CATALOGUE_MARK = re.compile(r"(<!-- catalogue -->\n)(?P<list>.*?)(<!-- end -->)", re.DOTALL)
 
 
 def pages() -> list[Path]:
@@ -35,7 +39,22 @@ def pages() -> list[Path]:
 
 def render(text: str) -> str:
     """`text` with each table as the backends claim it now."""
-    return MARK.sub(lambda match: f"{match[1]}\n{rows(match['what'].split())}\n{match[4]}", text)
+    text = MARK.sub(lambda match: f"{match[1]}\n{rows(match['what'].split())}\n{match[4]}", text)
+    return CATALOGUE_MARK.sub(lambda match: f"{match[1]}\n{behaviours()}\n{match[3]}", text)
+
+
+def behaviours() -> str:
+    """Every id with its text, under its guarantee; and what it needs where that is not at hand everywhere."""
+    lines: list[str] = []
+    guarantee = ""
+    for entry in CATALOGUE.values():
+        if entry.guarantee != guarantee:
+            guarantee = entry.guarantee
+            lines += ["", f"### {guarantee}", "", "| id | behaviour |", "| --- | --- |"]
+        note = f" (not offered: {NOT_OFFERED[entry.id]})" if entry.id in NOT_OFFERED else ""
+        note = f" (needs {NEEDS_FAULT[entry.id].value})" if entry.id in NEEDS_FAULT else note
+        lines.append(f"| {entry.id} | {entry.text.replace('|', '/').replace('<', '&lt;')}{note} |")
+    return "\n".join(lines[1:]) + "\n"
 
 
 def rows(words: Sequence[str]) -> str:

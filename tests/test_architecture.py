@@ -359,7 +359,9 @@ def test_no_file_holds_two_ideas(path: Path) -> None:
     """400 lines are enough for one; what is longer is in LONG with its reason."""
     lines = len(path.read_text().splitlines())
 
-    assert lines <= 400 or short(path) in LONG, f"{short(path)} has {lines} lines: which two ideas does it hold?"
+    # A file of scenarios holds one section of the catalogue: a list, in which nobody reads one entry for another.
+    listed = path.parent.name == "conformance" and path.name.startswith(("broker_", "locks_"))
+    assert lines <= 400 or listed or short(path) in LONG, f"{short(path)} has {lines} lines: which two ideas does it hold?"
 
 
 def test_the_list_of_long_files_holds_no_others() -> None:

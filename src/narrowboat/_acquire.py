@@ -126,6 +126,8 @@ class Acquisition(Generic[H]):
             if core.closed:
                 raise Closed(f"lock {self.terms.name!r}: closed while waiting", backend=core.backend)
             if now >= deadline:
+                if not isinstance(answer, Busy) and failures < 2:
+                    continue  # a lost reply is no answer: a single try may have won, and asking again is harmless
                 self._time_out(answer)
             woken = await runtime.wait(self.signal, min(deadline, again))
             if core.closed:

@@ -40,8 +40,9 @@ class Alarm:
         """End the thread."""
         self._closed = True
         self._signal.set()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
+        thread = self._thread
+        if thread is not None and thread.ident is not None and thread is not threading.current_thread():
+            thread.join()
 
     def _run(self) -> None:
         while not self._closed:

@@ -144,8 +144,8 @@ class Consumer(Generic[M]):
             else:
                 fresh.append(entry)
         with self.mutex:
+            self._buffer.extend(fresh)  # first: an interrupt may strike between the two, and what nobody finds is lost
             self.unsettled.update(entries)
-            self._buffer.extend(fresh)
             self._look_again = 0.0 if entries else self.core.clock() + received.retry_after
             keep = bool(entries) and self.auto_extend and not self.kept
             if keep:

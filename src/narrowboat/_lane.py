@@ -189,7 +189,7 @@ class Lane:
         self._bell.put(None)
         done = finished.wait(timeout)
         thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
+        if thread is not None and thread.ident is not None and thread is not threading.current_thread():
             thread.join(timeout if done else 0)
         return done
 

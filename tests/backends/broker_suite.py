@@ -868,7 +868,7 @@ class BrokerSuite:
             lambda: consume(one, ORDERS),
             lambda: one.depth(ORDERS),
             lambda: one.inbox(lambda: None),
-            lambda: one.ping(),
+            one.ping,
             lambda: feed.receive(1),
             lambda: settle(feed, Ack(), *got),
         ):

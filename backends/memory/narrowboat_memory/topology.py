@@ -52,6 +52,9 @@ class MemoryTopic:
         self.kept: deque[_Kept] = deque()
 
 
+_Known = tuple[MemorySource | MemoryTopic, str]
+
+
 class Topology:
     """Every address of one namespace. `rings` collects what to wake for; the caller takes it with `take_rings`."""
 
@@ -60,8 +63,9 @@ class Topology:
         self._inboxes: dict[str, MemorySource] = {}
         self._topics: dict[str, MemoryTopic] = {}
         self._seq = itertools.count(1)
-        self._seen: dict[tuple[Address, str], float] = {}
-        self._forget: deque[tuple[float, tuple[Address, str]]] = deque()
+        #: By the target itself, not by its address: what is deleted and made again has seen nothing.
+        self._seen: dict[_Known, float] = {}
+        self._forget: deque[tuple[float, _Known]] = deque()
         self._rings: Counter[str] = Counter()
 
     def take_rings(self) -> Counter[str]:
@@ -121,7 +125,7 @@ class Topology:
             target = self._make(message.to, rules.first_properties(message.to.path), now, declared=False, earliest=False)
             if isinstance(target, Conflict):
                 return target
-        if message.dedup and window > 0 and not self._first(message, now, window):
+        if message.dedup and window > 0 and not self._first((target, message.id), now, window):
             return Receipt(message.id, duplicate=True)
         # The caller's mapping may change after this; and no consumer shall change what the next one gets.
         headers = MappingProxyType(dict(message.headers)) if message.headers else _NO_HEADERS
@@ -192,8 +196,6 @@ class Topology:
             del self._topics[address.name]
         else:
             self._drop(found)
-        for known in [known for known in self._seen if known[0] == address]:
-            del self._seen[known]
         return True
 
     def repair(self) -> None:
@@ -272,13 +274,12 @@ class Topology:
             group.add(message, seq, place, None, expires)
             self.ring(group.path)
 
-    def _first(self, message: Outgoing, now: float, window: float) -> bool:
-        """Whether no message of this id went to this address within the window; from now on there is one."""
+    def _first(self, known: _Known, now: float, window: float) -> bool:
+        """Whether no message of this id went to this target within the window; from now on there is one."""
         while self._forget and self._forget[0][0] <= now:
-            until, known = self._forget.popleft()
-            if self._seen.get(known) == until:
-                del self._seen[known]
-        known = (message.to, message.id)
+            until, old = self._forget.popleft()
+            if self._seen.get(old) == until:
+                del self._seen[old]
         if self._seen.get(known, now) > now:
             return False
         self._seen[known] = now + window

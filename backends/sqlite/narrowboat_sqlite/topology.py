@@ -92,7 +92,10 @@ class Topology:
         while index < len(messages):
             to = messages[index].to
             if to not in targets:
-                targets[to] = self._target(to, make=make, groups=groups)
+                found = self._target(to, make=make, groups=groups)
+                if to.kind is Kind.SUBSCRIPTION:
+                    targets.clear()  # a topic may have one group more from here on
+                targets[to] = found
             target = targets[to]
             end = index
             if isinstance(target, SourceRow) and target.address.kind is not Kind.TOPIC and not target.properties.ordered:

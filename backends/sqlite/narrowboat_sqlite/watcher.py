@@ -127,11 +127,11 @@ class Watcher:
                         if connection is None:  # the first time, or a fork has closed it
                             connection, version = self._handle.open("rw"), None
                         seen = connection.execute("PRAGMA data_version").fetchone()[0]
-                        began = time.monotonic()
+                        began = time.thread_time()
                         for look in looks if seen != version else fresh:
                             look(connection)
                     version = seen
-                    pause = max(pause, (time.monotonic() - began) * _SHARE)
+                    pause = max(pause, (time.thread_time() - began) * _SHARE)
                 except sqlite3.Error:
                     pause, version = _AFTER_ERROR, None
         finally:

@@ -16,6 +16,7 @@ from narrowboat.capabilities import Support
 from narrowboat.conformance.broker_common import (
     depth_is,
     drained,
+    lease_of,
     nothing,
     one,
     raises,
@@ -186,7 +187,7 @@ async def stop_ends_a_run_in_order(kit: Kit) -> None:
 
     async def handle(message: Any) -> None:
         entered.set()
-        while not leave.is_set():  # polled: on the sync face this coroutine is driven by another thread's loop
+        while not leave.is_set():  # noqa: ASYNC110  # an asyncio.Event cannot be waited for by the sync face's worker thread
             await asyncio.sleep(0.005)
         handled.append(message.body)
 
@@ -214,7 +215,7 @@ async def grace_ends(kit: Kit) -> None:
 
     async def handle(message: Any) -> None:
         entered.set()
-        while not leave.is_set():  # polled: see above
+        while not leave.is_set():  # noqa: ASYNC110  # see above
             await asyncio.sleep(0.005)
 
     task = kit.spawn(orders.run(handle, signals=False, grace=0.2))
@@ -326,8 +327,10 @@ _POINTS = 4000
 
 @scenario("B97", tier="S", seconds=240)
 async def a_receive_cut_off_swallows_nothing(kit: Kit) -> None:
-    """A receive cut off at any point swallows no message: it is handed out to the next, and the consumer goes on."""
-    orders = kit.broker().queue("orders", max_deliveries=0)
+    """A receive cut off at any point swallows no message: the next receive has it, at the latest when its lease ends."""
+    # An interrupt inside the driver may come after the claim and before anybody knows of it: then only the lease helps.
+    orders = kit.broker().queue("orders", max_deliveries=0, lease=lease_of(kit))
+    longest = lease_of(kit) + kit.broker_claims.lease_lag + 5
     stride = 1 if kit.face == "asyncio" else max(1, round(2 / max(kit.size, 0.05)))
     points = 0
     async with orders.consume(prefetch=10) as messages:
@@ -335,7 +338,7 @@ async def a_receive_cut_off_swallows_nothing(kit: Kit) -> None:
             for point in range(0, _POINTS, stride):
                 receipt = await orders.publish(b"x")
                 result = await kit.spawn(cut(messages, "receive", point, 5, delay=delay))
-                message = result.result if result.result is not None else await messages.receive(kit.upper(5))
+                message = result.result if result.result is not None else await messages.receive(kit.upper(longest))
                 assert message is not None, f"cut off at point {point} ({result.error}): the message was swallowed"
                 assert message.id == receipt.id, f"cut off at point {point}: an older message came back"
                 await message.ack()
@@ -345,7 +348,7 @@ async def a_receive_cut_off_swallows_nothing(kit: Kit) -> None:
             else:
                 raise AssertionError("the sweep did not end")
         await nothing(messages)
-    kit.measure("points at which a receive was cut off", float(points))
+    kit.measure("points at which a receive was cut off", float(points), "points")
     await depth_is(kit, orders, ready=0, in_flight=0)
 
 
@@ -537,7 +540,7 @@ async def a_slow_consumer_keeps_its_memory_flat(kit: Kit) -> None:
                 depth = await orders.depth()
                 assert depth.in_flight is None or depth.in_flight <= 20, depth
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    kit.measure("memory of a slow consumer of a large backlog, MiB", grown)
+    kit.measure("memory of a slow consumer of a large backlog", grown, "MiB")
     assert grown < 30, f"{grown:g} MiB more"
     assert kit.seen.members["delivered"] <= 200 + 20
 

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import narrowboat
-from narrowboat.conformance.broker_common import depth_is, drained, lease_of, nothing, one, raises
+from narrowboat.conformance.broker_common import depth_is, drained, lease_of, nothing, one, raises, take
 from narrowboat.conformance.catalogue import Fault
 from narrowboat.conformance.child import Link
 from narrowboat.conformance.history_queues import History, check
@@ -66,8 +66,8 @@ async def no_duplicates_without_faults(kit: Kit) -> None:
 
     await kit.together(consumer(orders), consumer(other), consumer(orders))
     verdict = check(history, drained=True)
-    kit.measure("duplicates without a fault", float(len(verdict.duplicated)))
-    kit.measure("deliveries after an answered ack", float(len(verdict.after_ack)))
+    kit.measure("duplicates without a fault", float(len(verdict.duplicated)), "messages")
+    kit.measure("deliveries after an answered ack", float(len(verdict.after_ack)), "messages")
     assert verdict.ok and not verdict.duplicated, str(verdict)
 
 
@@ -153,14 +153,17 @@ async def a_lost_delivery_can_do_nothing(kit: Kit) -> None:
     """Who lost a delivery can neither ack, nack, reject nor extend it, and none of that takes it from its new owner."""
     lease = lease_of(kit)
     first, second = (kit.broker().queue("orders", lease=lease, max_deliveries=0) for _ in range(2))
-    await first.publish(b"x")
+    await first.publish_many([b"0", b"1", b"2", b"3"])
     async with first.consume(auto_extend=False) as messages, second.consume() as theirs:
-        zombie = await one(kit, messages)
-        copy = await one(kit, theirs, lease + kit.broker_claims.lease_lag + 5)
-        for call in (zombie.extend(lease), zombie.nack(), zombie.reject("no"), zombie.ack()):
-            await raises(StaleDelivery, call)
+        zombies = await take(kit, messages, 4)
+        copies = await take(kit, theirs, 4, lease + kit.broker_claims.lease_lag + 5)
+        await raises(StaleDelivery, zombies[0].extend(lease))
+        await raises(StaleDelivery, zombies[1].nack())
+        await raises(StaleDelivery, zombies[2].reject("no"))
+        await raises(StaleDelivery, zombies[3].ack())
         await nothing(messages, lease)
-        await copy.ack()
+        for copy in copies:
+            await copy.ack()
     await depth_is(kit, first, ready=0, in_flight=0, dead=0)
 
 
@@ -341,7 +344,7 @@ async def a_mixed_history_with_faults(kit: Kit) -> None:
             history.delivered(message.id, message.attempt)
             await _ack(history, message)
     verdict = check(history, drained=True)
-    kit.measure("duplicates in the mixed run", float(len(verdict.duplicated)))
+    kit.measure("duplicates in the mixed run", float(len(verdict.duplicated)), "messages")
     assert verdict.ok, str(verdict)
 
 

@@ -323,7 +323,8 @@ async def receive_keeps_its_deadline(kit: Kit) -> None:
         assert took < kit.upper(2.0)
         assert await messages.receive(0) is None
         await orders.publish(b"x")
-        assert (await messages.receive(0)).body == b"x"
+        message = await messages.receive(0)
+        assert message is not None and message.body == b"x"
 
 
 @scenario("B09")
@@ -443,7 +444,8 @@ async def every_group_gets_everything(kit: Kit) -> None:
 @scenario("B13", needs="topics", refused=_asks_for_a_topic)
 async def members_of_a_group_share(kit: Kit) -> None:
     """Members of one group share its messages: together all of them, each exactly once."""
-    total, done = 90, []
+    total = 90
+    done: list[int] = []
     topic = kit.broker().topic("prices")
     await topic.subscription("g").declare()
     await topic.publish_many([str(n).encode() for n in range(total)])
@@ -461,7 +463,8 @@ async def members_of_a_group_share(kit: Kit) -> None:
 @scenario("B13")
 async def consumers_of_a_queue_share(kit: Kit) -> None:
     """Consumers of one queue, on one connection and on several, share its messages: each goes to exactly one."""
-    broker, total, done = kit.broker(), 90, []
+    broker, total = kit.broker(), 90
+    done: list[int] = []
     await broker.queue("orders").publish_many([str(n).encode() for n in range(total)])
 
     async def member(own: Any) -> None:
@@ -560,7 +563,8 @@ async def a_queue_deleted_while_consumed(kit: Kit) -> None:
 async def many_publishers_and_consumers(kit: Kit) -> None:
     """Fifty publishers and fifty consumers on one connection: every message exactly once."""
     each = max(4, int(100 * kit.size))
-    broker, done = kit.broker(), []
+    broker = kit.broker()
+    done: list[bytes] = []
     orders = broker.queue("orders")
     total = 50 * each
 

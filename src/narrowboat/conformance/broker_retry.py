@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from typing import Any
 
@@ -212,7 +213,7 @@ async def retries_back_off(kit: Kit) -> None:
     """The delay after a failure grows with the attempts, jitters, and stays under its cap and the backend's longest delay."""
     for draw in (0.0, 0.5, 0.999):
         delays = [after_failure(attempt, lambda draw=draw: draw, 3600.0) for attempt in range(1, 40)]  # type: ignore[misc]  # bound now
-        assert all(later >= sooner for sooner, later in zip(delays, delays[1:], strict=False)), delays
+        assert all(later >= sooner for sooner, later in itertools.pairwise(delays)), delays
         assert delays[-1] == delays[-2], "no cap"
         assert delays[5] > delays[0] > 0
     assert after_failure(3, lambda: 0.1, 3600.0) != after_failure(3, lambda: 0.9, 3600.0), "no jitter"

@@ -176,10 +176,22 @@ async def acks_out_of_order_are_kept(kit: Kit) -> None:
     assert sorted(await drained(kit.broker().queue("orders"))) == [b"4", b"5"]
 
 
+@scenario("B28")
+async def one_ack_settles_one_message(kit: Kit) -> None:
+    """Acknowledging the last of five settles that one: the four before it come back."""
+    orders = kit.broker().queue("orders")
+    await orders.publish_many([str(n).encode() for n in range(5)])
+    async with orders.consume() as messages:
+        got = await take(kit, messages, 5)
+        await got[4].ack()
+        left = sorted(m.body for m in got[:4])
+    assert sorted(await drained(orders)) == left
+
+
 def acks_three(link: Link, url: str, lease: float) -> None:
     """A child: receive five, ack the third, first and second, tell, and wait to be killed."""
     with narrowboat.broker(url).queue("orders", lease=lease).consume(auto_extend=False) as messages:
-        got = {}
+        got: dict[bytes, Any] = {}
         while len(got) < 5:
             message = messages.receive(10)
             assert message is not None

@@ -14,6 +14,7 @@ import importlib
 import inspect
 import queue
 import threading
+import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, cast
@@ -29,6 +30,7 @@ class Worker:
         self._queue = queue.SimpleQueue()
         self._mutex = threading.Lock()
         self._inside = False
+        self._struck = False
         self._ident: int | None = None
 
     def start(self) -> Worker:
@@ -59,7 +61,8 @@ class Worker:
         """Raise KeyboardInterrupt in the function under way, at its next chance to be interrupted. False: there is none."""
         with self._mutex:
             if self._inside and self._ident is not None:
-                _raise_in(self._ident, KeyboardInterrupt)
+                self._struck = True
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._ident), ctypes.py_object(KeyboardInterrupt))
                 return True
             return False
 
@@ -74,6 +77,7 @@ class Worker:
     def _perform(self, function: Callable[[], Any]) -> tuple[Any, BaseException | None]:
         value: Any = None
         error: BaseException | None = None
+        self._struck = False
         self._inside = True
         try:
             try:
@@ -82,8 +86,11 @@ class Worker:
                 error = raised
             with self._mutex:
                 self._inside = False
-                if self._ident is not None:
-                    _raise_in(self._ident, None)
+            if self._struck and not isinstance(error, KeyboardInterrupt):
+                # It may be on its way still, and must not strike later. (Taking it back by setting NULL leaves CPython
+                # 3.11 with its flag up for ever, and a traced thread spins at the next function's start.)
+                for _ in range(100):
+                    time.sleep(0)
         except KeyboardInterrupt as late:  # it struck after the function's last line
             self._inside = False
             error = late
@@ -92,10 +99,6 @@ class Worker:
         elif isinstance(error, StopIteration):
             error = RuntimeError("StopIteration out of a call")
         return value, error
-
-
-def _raise_in(ident: int, error: type[BaseException] | None) -> None:
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), ctypes.py_object(error) if error else None)
 
 
 def _settle(future: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:

@@ -114,6 +114,7 @@ def check(history: History, *, drained: bool, ordered: bool = False) -> Verdict:
     """One pass over the events.
 
     Args:
+        history: what was recorded.
         drained: whether the queue was read to its end afterwards; otherwise nothing can be called lost.
         ordered: whether first deliveries of one key must be in the order of their publishes.
     """

@@ -23,7 +23,7 @@ async def a_timeout_is_typed_and_on_time(kit: Kit) -> None:
     for given in ({}, {"timeout": 0.3}, {"timeout": timedelta(seconds=0.3)}):
         begun = time.monotonic()
         with raises(LockTimeout) as caught:
-            await lock.acquire(**given)  # type: ignore[arg-type]  # three ways to say the same
+            await lock.acquire(**given)
         took = time.monotonic() - begun
         assert isinstance(caught.error, TimeoutError)
         assert caught.error.name == "the name"
@@ -140,7 +140,8 @@ async def nonsense_times_are_refused(kit: Kit) -> None:
             locks.lock("a", timeout=value)
         with raises(InvalidArgument, what=f"acquire({value!r})"):
             await locks.lock("a").acquire(timeout=value)
-    for value in [0, None, kit.claims.ttl_max * 2, kit.claims.ttl_min / 2]:
+    nonsense = [0, None, kit.claims.ttl_max * 2, kit.claims.ttl_min / 2]
+    for value in nonsense:
         with raises(InvalidArgument, what=f"ttl={value!r}"):
             locks.lock("a", ttl=value)
     assert not kit.seen.calls, f"the driver was used: {dict(kit.seen.calls)}"

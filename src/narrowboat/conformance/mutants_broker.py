@@ -179,7 +179,7 @@ class SwallowsOne(PassingFeed):
         return received._replace(deliveries=[each for each in received.deliveries if each not in swallowed])
 
 
-class BackwardsFeed(PassingFeed):
+class _Backwards(PassingFeed):
     """Hands out each batch in the wrong order."""
 
     def receive(self, limit: int) -> Received:
@@ -324,6 +324,14 @@ class OrderIgnored(PassingBroker):
         self.inner.declare(_unordered(source), earliest=earliest)
 
 
+class OrderTurnedRound(OrderIgnored):
+    """Hands out what it has of a key together, the newest first."""
+
+    def feed(self, inner: Feed, wake: Callable[[], None]) -> Feed:
+        """Backwards."""
+        return _Backwards(inner)
+
+
 def _unordered(source: Source) -> Source:
     return source._replace(properties=source.properties._replace(ordered=False))
 
@@ -378,10 +386,9 @@ MUTANTS: list[Mutant] = [
     _mutant(ReturnLoses, "B38", "B33"),
     _mutant(AttemptsNotCounted, "B22", "B34"),
     _mutant(ReceiveIgnoresItsLimit, "B35", "B36"),
-    _mutant(StaleAccepted, "B80"),
+    _mutant(StaleAccepted, "B26", "B80"),
     _mutant(ExtendDoesNothing, "B30", "B31"),
     _mutant(SwallowsOne, "B01", "B62"),
-    _mutant(BackwardsFeed, "B56"),
     _mutant(DelayTooShort, "B47"),
     _mutant(TtlIgnored, "B51", "B52"),
     _mutant(DedupNever, "B54", "B73"),
@@ -392,6 +399,7 @@ MUTANTS: list[Mutant] = [
     _mutant(DeadLetterTwice, "B41"),
     _mutant(OneGroupOnly, "B12"),
     _mutant(OrderIgnored, "B58", "B59"),
+    _mutant(OrderTurnedRound, "B56"),
     _mutant(LeaseTooShort, "B22", "B26"),
     _mutant(DepthForgetsTheDead, "B102", "B40"),
     _mutant(BodyCut, "B02"),

@@ -1,21 +1,25 @@
 """Cuts a call off at its n-th chance to be cut off: every await of a task, every interruptible point of a thread.
 
-On the asyncio face a cancellation arrives while the task is suspended. On the sync face a KeyboardInterrupt strikes after
-a call or on a jump backwards, which is where CPython looks for signals; it is raised by a tracing function that counts
-those points, in the core's code and in the driver's alike.
+On the asyncio face a cancellation arrives while the task is suspended. On the sync face a KeyboardInterrupt strikes at a
+function's start, after a call or on a jump backwards, which is where CPython looks for signals; it is raised by a tracing
+function that counts those points, in the core's code and in the driver's alike. Both change the state of the whole
+interpreter for a moment, so scenarios that use this run alone.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dis
 import functools
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+import warnings
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from types import CodeType, FrameType
 from typing import Any, NamedTuple, cast
 
 from narrowboat.conformance.faces import Threaded, in_my_thread, unwrap, wrap
+from narrowboat.errors import NarrowboatError
 
 
 class Cut(NamedTuple):
@@ -23,7 +27,7 @@ class Cut(NamedTuple):
 
     struck: bool  #: False: it had fewer points than that, and ended by itself
     result: Any  #: what it gave, where it ended before the cut took effect
-    error: BaseException | None
+    error: BaseException | None  #: the interrupt, or what the call raised of itself
 
 
 async def cut(target: Any, method: str, point: int, /, *args: Any, delay: int = 0, **kwargs: Any) -> Cut:
@@ -42,18 +46,21 @@ async def _cut_task(coroutine: Coroutine[Any, Any, Any], point: int, delay: int)
     task = asyncio.current_task()
     assert task is not None
     awaited = _Counted(coroutine, point, delay, task)
+    failure: NarrowboatError | None = None
     try:
         result = await awaited
     except asyncio.CancelledError as error:
         task.uncancel()
         return Cut(awaited.struck, None, error)
+    except NarrowboatError as error:
+        result, failure = None, error  # it ended by itself
     if awaited.struck:  # it ended in the very turn in which it was cancelled: the cancellation is still on its way
         try:
             for _ in range(delay + 2):
                 await asyncio.sleep(0)
         except asyncio.CancelledError:
             task.uncancel()
-    return Cut(awaited.struck, result, None)
+    return Cut(awaited.struck, result, failure)
 
 
 class _Counted(Awaitable[Any]):
@@ -134,19 +141,45 @@ class _Points:
 
 @functools.cache
 def _after(code: CodeType) -> frozenset[int]:
-    """The offsets of the instructions after which CPython looks for signals: calls and jumps backwards."""
-    return frozenset(each.offset for each in dis.get_instructions(code) if each.opname.startswith(("CALL", "JUMP_BACKWARD")))
+    """The offsets of the instructions after which CPython looks for signals: starts, calls and jumps backwards."""
+    return frozenset(
+        each.offset for each in dis.get_instructions(code) if each.opname.startswith(("CALL", "JUMP_BACKWARD", "RESUME"))
+    )
 
 
 def _cut_thread(function: Callable[..., Any], point: int, args: Any, kwargs: dict[str, Any]) -> Cut:
     points = _Points(point)
-    result = None
-    error: BaseException | None = None
+    with warnings.catch_warnings(), _quiet():
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)  # cut off before its first step
+        result, error = _traced(points, function, args, kwargs)
+    return Cut(bool(points.where), wrap(result), error)
+
+
+def _traced(
+    points: _Points, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]
+) -> tuple[Any, BaseException | None]:
     sys.settrace(points.trace)
     try:
-        result = function(*args, **kwargs)
-    except KeyboardInterrupt as interrupt:
-        error = interrupt
+        return function(*args, **kwargs), None
+    except KeyboardInterrupt:
+        return None, KeyboardInterrupt(points.where)  # without the frames, which keep half-run coroutines alive
+    except NarrowboatError as error:
+        return None, error.with_traceback(None)
     finally:
         sys.settrace(None)
-    return Cut(bool(points.where), wrap(result), error)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """An interrupt that strikes in a weak reference's callback is swallowed by CPython with a complaint: not a failure."""
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if not isinstance(unraisable.exc_value, KeyboardInterrupt):
+            before(unraisable)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
