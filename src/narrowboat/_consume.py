@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from narrowboat import events
@@ -124,8 +124,14 @@ class Consumer(Generic[M]):
         if self.closed:
             return 0
         since = self.core.clock()
-        received = self.feed.receive(limit)
-        self._admit(received, since)
+        received = None
+        try:
+            received = self.feed.receive(limit)
+            self._admit(received, since)
+        except BaseException:
+            if received is not None:
+                self._admit_rest(received, since)
+            raise
         return len(received.deliveries)
 
     def _admit(self, received: Received, since: float) -> None:
@@ -144,7 +150,8 @@ class Consumer(Generic[M]):
             else:
                 fresh.append(entry)
         with self.mutex:
-            self._buffer.extend(fresh)  # first: an interrupt may strike between the two, and what nobody finds is lost
+            # First: what an interrupt keeps out of the buffer must not be extended, or it would never come back.
+            self._buffer.extend(fresh)
             self.unsettled.update(entries)
             self._look_again = 0.0 if entries else self.core.clock() + received.retry_after
             keep = bool(entries) and self.auto_extend and not self.kept
@@ -153,6 +160,14 @@ class Consumer(Generic[M]):
                 self.look_at = since + self.lease / 3
         if keep:
             self.core.extension.ring()
+
+    def _admit_rest(self, received: Received, since: float) -> None:
+        """Take in what an interrupt kept out."""
+        with self.mutex:
+            known = {id(entry._delivery) for entry in (*self._buffer, *self.unsettled)}
+        rest = [delivery for delivery in received.deliveries if id(delivery) not in known]
+        if rest:
+            self._admit(Received(rest, received.retry_after), since)
 
     def _plan(self, token: object, now: float, looked: bool, hurry: bool) -> tuple[int, float]:
         """How many to fetch now, noted under `token`; or 0 and when to look again."""
@@ -181,15 +196,17 @@ class Consumer(Generic[M]):
 
     # -- handing out ----------------------------------------------------------------------------------------------
 
-    def take(self, count: int) -> list[M]:
-        """Up to `count` messages from the buffer that are still ours and have not expired. Never waits."""
+    # What is handed out goes into a list of the caller's, `got`: an interrupt can strike between a return and the storing
+    # of what was returned, and a message that neither the caller nor the buffer knows would be extended for ever.
+
+    def take(self, count: int, got: list[M]) -> None:
+        """Fill `got` up to `count` with messages from the buffer that are still ours and have not expired. Never waits."""
         if not self._buffer:
-            return []
-        taken: list[M] = []
+            return
         try:
             with self.mutex:
                 buffer, now = self._buffer, self.core.clock()
-                while buffer and len(taken) < count:
+                while buffer and len(got) < count:
                     entry = buffer[0]
                     if entry._until <= now or entry._state is not HELD:
                         self.unsettled.discard(entry)
@@ -198,39 +215,39 @@ class Consumer(Generic[M]):
                     elif entry._expires is not None and entry._expires <= now:
                         self._condemned.append((entry, EXPIRED))
                     else:
-                        taken.append(entry)
+                        got.append(entry)
                     del buffer[0]
         except BaseException:
-            self._put_back(taken)
+            self.put_back(got)
             raise
-        return taken
 
-    def _put_back(self, taken: list[M]) -> None:
+    def put_back(self, got: list[M]) -> None:
+        """Take back what was not handed out after all, and empty `got`. Repeating it does nothing."""
         buffer = self._buffer
-        if taken and buffer and buffer[0] is taken[-1]:
-            taken = taken[:-1]  # the interrupt came before it left the buffer
-        buffer.extendleft(reversed(taken))
+        if got and buffer and buffer[0] is got[-1]:
+            del got[-1]  # the interrupt came before it left the buffer
+        buffer.extendleft(reversed(got))
+        got.clear()
 
-    def quick(self, count: int) -> list[M]:
-        """`receive` for the common case that there is something in the buffer and nothing else to do; else nothing."""
+    def quick(self, got: list[M]) -> None:
+        """Put one message into `got` in the common case that the buffer has one and there is nothing else to do."""
         if self._condemned or self.stopped or self.closed or self._forked or self.core.closed or self.core.listeners:
-            return []
-        return self.take(count)
+            return
+        self.take(1, got)
 
-    async def receive(self, count: int, deadline: float, linger: float = 0.0) -> list[M]:
-        """Up to `count` messages: none only when `deadline` came or the consumer was stopped.
+    async def receive(self, count: int, deadline: float, got: list[M], linger: float = 0.0) -> None:
+        """Fill `got` up to `count`; it stays empty only when `deadline` came or the consumer was stopped.
 
         Once there is one, it waits up to `linger` seconds for more, unless the window is full.
         """
         core, runtime = self.core, self.core.runtime
-        got: list[M] = []
         token, signal = object(), None
         begun, full_at = self._looks, math.inf
         try:
             while True:
                 if self._condemned:
                     await self._flush()
-                got += self.take(count - len(got))
+                self.take(count, got)
                 if len(got) >= count or self._over():
                     return self._told(got)
                 now = core.clock()
@@ -247,14 +264,14 @@ class Consumer(Generic[M]):
                 if now >= ends:
                     if self._failure is not None:
                         raise self._failure
-                    return got
+                    return None
                 if signal is None:
                     signal = runtime.signal()
                     self._waiters[signal] = None
                     continue  # what came before it was registered woke nobody
                 await runtime.wait(signal, min(ends, again))
         except BaseException:
-            self._put_back(got)
+            self.put_back(got)
             raise
         finally:
             self._leave(token, signal)
@@ -272,19 +289,14 @@ class Consumer(Generic[M]):
     def _is_full(self) -> bool:
         return len(self.unsettled) >= self._prefetch
 
-    def _told(self, got: list[M]) -> list[M]:
+    def _told(self, got: list[M]) -> None:
         if self._condemned:
             condemned, self._condemned = self._condemned, []
             for entry, outcome in condemned:
                 self.post([entry], outcome)
         if self.core.listeners:
-            self.tell_delivered(got)
-        return got
-
-    def tell_delivered(self, got: Iterable[M]) -> None:
-        """Tell the listeners that these were handed out."""
-        for entry in got:
-            events.emit(self.core.listeners, events.Delivered(self.backend, self.path, entry.id, entry.attempt))
+            for entry in got:
+                events.emit(self.core.listeners, events.Delivered(self.backend, self.path, entry.id, entry.attempt))
 
     async def _fetch(self, token: object, limit: int) -> None:
         core = self.core

@@ -55,7 +55,7 @@ def deadline(sent: float, ttl: float, margin: float) -> float:
 
     >>> deadline(100.0, 30.0, 0.0)
     129.4
-    >>> deadline(100.0, 0.05, 0.0)
+    >>> round(deadline(100.0, 0.05, 0.0), 3)
     100.04
     """
     return sent + ttl - max(MARGIN, ttl * MARGIN_SHARE) - margin

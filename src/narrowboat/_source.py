@@ -152,7 +152,8 @@ class SourceCore(Generic[T]):
         await self.open(consumer)
         try:
             while left > 0:
-                entries = await consumer.receive(min(left, REDRIVE_BATCH), self.core.clock())
+                entries: list[Entry[Any]] = []
+                await consumer.receive(min(left, REDRIVE_BATCH), self.core.clock(), entries)
                 if not entries:
                     break
                 moved += await self._move(consumer, entries, origin.address)

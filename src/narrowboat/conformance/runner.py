@@ -128,12 +128,14 @@ def _unmet(harness: Harness, scenario: Scenario) -> str | None:
 def _execute(kit: Kit, work: Callable[[Kit], object], seconds: float, *, refusal: str | None) -> str:
     """Run it in an event loop of its own. "" when it held, else what went wrong."""
     complaints: list[str] = []
+    limits: list[asyncio.Timeout] = []
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda loop, context: complaints.append(_complaint(context)))
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(seconds) as limit:
+                limits.append(limit)
                 if refusal is None:
                     await work(kit)  # type: ignore[misc]  # a scenario's run, typed as object to serve refusals alike
                 else:
@@ -145,11 +147,9 @@ def _execute(kit: Kit, work: Callable[[Kit], object], seconds: float, *, refusal
     try:
         with asyncio.Runner() as runner:
             runner.run(main())
-    except TimeoutError as error:
-        ended = "".join(traceback.format_exception(error, limit=-4))
-        return f"not finished within {seconds:g} s, or it let a TimeoutError out\n{ended}"
     except (Exception, asyncio.CancelledError) as error:
-        return _readable(error)
+        late = f"not finished within {seconds:g} s" if any(limit.expired() for limit in limits) else ""
+        return "\n".join(filter(None, [_readable(error), late]))
     return f"the event loop complained: {'; '.join(complaints)}" if complaints else ""
 
 

@@ -38,11 +38,17 @@ class Messages(Generic[T]):
             Unavailable: the backend did not answer until the time was up.
         """
         wait = check_wait("timeout", timeout)
-        got = self._consumer.quick(1)
-        if not got:
-            ends = math.inf if wait is None else self._consumer.core.clock() + wait
-            got = run(self._consumer.receive(1, ends))
-        return got[0] if got else None
+        consumer = self._consumer
+        got: list[Message[T]] = []
+        try:
+            consumer.quick(got)
+            if not got:
+                ends = math.inf if wait is None else consumer.core.clock() + wait
+                run(consumer.receive(1, ends, got))
+            return got[0] if got else None
+        except BaseException:
+            consumer.put_back(got)
+            raise
 
     def batches(self, most: int = 100, *, wait: Seconds = 0.05) -> Iterator[Batch[T]]:
         """Batches of 1 to `most` messages, until `stop`, `close` or the idle time: the fast way.
@@ -60,20 +66,25 @@ class Messages(Generic[T]):
             yield Batch(got)
 
     def __iter__(self) -> Iterator[Message[T]]:
-        consumer = self._consumer
-        while got := consumer.quick(1) or self._next(1, 0.0):
+        while got := self._next(1, 0.0):
             yield got[0]
 
     def _next(self, count: int, linger: float) -> list[Message[T]]:
         """Nothing when the iteration ends. That the broker was closed is an error: a loop must not end as if it were done."""
         consumer = self._consumer
+        got: list[Message[T]] = []
         if consumer.closed and not consumer.core.closed:
-            return []
+            return got
         try:
-            return run(consumer.receive(count, consumer.core.clock() + self._idle, linger))
-        except Closed:
-            if consumer.closed and not consumer.core.closed:
-                return []
+            if count == 1:
+                consumer.quick(got)
+            if not got:
+                run(consumer.receive(count, consumer.core.clock() + self._idle, got, linger))
+            return got
+        except BaseException as error:
+            consumer.put_back(got)
+            if isinstance(error, Closed) and consumer.closed and not consumer.core.closed:
+                return got
             raise
 
     def stop(self) -> None:

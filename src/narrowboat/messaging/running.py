@@ -70,7 +70,11 @@ class Run(Generic[T]):
     def _work(self) -> None:
         consumer = self._consumer
         try:
-            while got := run(consumer.receive(1, math.inf)):
+            while True:
+                got: list[Message[T]] = []
+                run(consumer.receive(1, math.inf, got))
+                if not got:
+                    break
                 self._do(got[0])
         except Closed:
             pass

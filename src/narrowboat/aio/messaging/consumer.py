@@ -37,11 +37,17 @@ class Messages(Generic[T]):
             Unavailable: the backend did not answer until the time was up.
         """
         wait = check_wait("timeout", timeout)
-        got = self._consumer.quick(1)
-        if not got:
-            ends = math.inf if wait is None else self._consumer.core.clock() + wait
-            got = await self._consumer.receive(1, ends)
-        return got[0] if got else None
+        consumer = self._consumer
+        got: list[Message[T]] = []
+        try:
+            consumer.quick(got)
+            if not got:
+                ends = math.inf if wait is None else consumer.core.clock() + wait
+                await consumer.receive(1, ends, got)
+            return got[0] if got else None
+        except BaseException:
+            consumer.put_back(got)
+            raise
 
     def batches(self, most: int = 100, *, wait: Seconds = 0.05) -> AsyncIterator[Batch[T]]:
         """Batches of 1 to `most` messages, until `stop`, `close` or the idle time: the fast way.
@@ -59,20 +65,25 @@ class Messages(Generic[T]):
             yield Batch(got)
 
     async def __aiter__(self) -> AsyncIterator[Message[T]]:
-        consumer = self._consumer
-        while got := consumer.quick(1) or await self._next(1, 0.0):
+        while got := await self._next(1, 0.0):
             yield got[0]
 
     async def _next(self, count: int, linger: float) -> list[Message[T]]:
         """Nothing when the iteration ends. That the broker was closed is an error: a loop must not end as if it were done."""
         consumer = self._consumer
+        got: list[Message[T]] = []
         if consumer.closed and not consumer.core.closed:
-            return []
+            return got
         try:
-            return await consumer.receive(count, consumer.core.clock() + self._idle, linger)
-        except Closed:
-            if consumer.closed and not consumer.core.closed:
-                return []
+            if count == 1:
+                consumer.quick(got)
+            if not got:
+                await consumer.receive(count, consumer.core.clock() + self._idle, got, linger)
+            return got
+        except BaseException as error:
+            consumer.put_back(got)
+            if isinstance(error, Closed) and consumer.closed and not consumer.core.closed:
+                return got
             raise
 
     def stop(self) -> None:

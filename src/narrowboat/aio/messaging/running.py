@@ -88,7 +88,11 @@ class Run(Generic[T]):
     async def _work(self) -> None:
         consumer = self._consumer
         try:
-            while got := await consumer.receive(1, math.inf):
+            while True:
+                got: list[Message[T]] = []
+                await consumer.receive(1, math.inf, got)
+                if not got:
+                    break
                 await self._do(got[0])
         except Closed:
             pass
