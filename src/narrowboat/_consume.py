@@ -249,7 +249,8 @@ class Consumer(Generic[M]):
                     await self._flush()
                 self.take(count, got)
                 if len(got) >= count or self._over():
-                    return self._told(got)
+                    self._told(got)
+                    return
                 now = core.clock()
                 if got and full_at is math.inf:
                     full_at = now + linger
@@ -260,11 +261,12 @@ class Consumer(Generic[M]):
                     await self._fetch(token, limit)
                     continue
                 if got and (now >= ends or self._is_full()):
-                    return self._told(got)
+                    self._told(got)
+                    return
                 if now >= ends:
                     if self._failure is not None:
                         raise self._failure
-                    return None
+                    return
                 if signal is None:
                     signal = runtime.signal()
                     self._waiters[signal] = None

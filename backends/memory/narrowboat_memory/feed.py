@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 #: Seconds until an idle feed looks again although nobody woke it. Smaller costs CPU in every idle consumer; larger delays
 #: a message whose wake went to a feed on which nobody waits any more.
-IDLE = 1.0
+IDLE = 0.5
 #: It looks within this of the end of the shortest lease, so that what a dead consumer had comes back within `lease_lag`.
 LAG = 0.4
 

@@ -1,0 +1,1 @@
+"""Locks and messages on Redis."""

@@ -1,0 +1,46 @@
+"""What this process uses at a moment: threads, open files, tasks, memory. Compared before and after, never by kind."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import gc
+import os
+import threading
+
+
+@dataclasses.dataclass(frozen=True)
+class Resources:
+    """A snapshot. The kit's own threads are not counted."""
+
+    threads: int
+    files: int
+    tasks: int
+    memory: int  #: resident bytes; 0 where the system does not tell
+    names: tuple[str, ...]  #: of the threads
+
+    @classmethod
+    def now(cls) -> Resources:
+        """After a garbage collection."""
+        gc.collect()
+        names = tuple(sorted(thread.name for thread in threading.enumerate() if not thread.name.startswith("conformance-")))
+        try:
+            tasks = len(asyncio.all_tasks())
+        except RuntimeError:
+            tasks = 0
+        return cls(threads=len(names), files=_files(), tasks=tasks, memory=_memory(), names=names)
+
+
+def _files() -> int:
+    for folder in ("/proc/self/fd", "/dev/fd"):
+        if os.path.isdir(folder):
+            return len(os.listdir(folder))
+    return 0
+
+
+def _memory() -> int:
+    try:
+        with open("/proc/self/statm", encoding="ascii") as statm:
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
