@@ -15,6 +15,7 @@ from narrowboat import events
 from narrowboat._lane import Call
 from narrowboat._lease import Possession, State
 from narrowboat._runtime import Runtime
+from narrowboat._turns import Turns
 from narrowboat.contract.locks import Busy, Grant, LockProvider, Released, Request
 from narrowboat.errors import AlreadyHeld, Closed, LeaseLost, LockTimeout, NarrowboatError, Reason
 
@@ -31,7 +32,20 @@ RETRY, RETRY_MAX = 0.01, 0.5
 class Acquisition(Generic[H]):
     """One acquire under way: its owner, its place in the lane, and how to undo it from wherever it is left."""
 
-    __slots__ = ("call", "core", "held", "make", "nested", "over", "request", "runtime", "signal", "terms", "timeout")
+    __slots__ = (
+        "__weakref__",
+        "call",
+        "core",
+        "held",
+        "make",
+        "nested",
+        "over",
+        "request",
+        "runtime",
+        "signal",
+        "terms",
+        "timeout",
+    )
 
     def __init__(
         self,
@@ -79,6 +93,8 @@ class Acquisition(Generic[H]):
             self.abandon()
             raise
         finally:
+            if core.turns is not None:
+                core.turns.leave(self.terms.name, self)
             core.waiting.discard(self)
             if core.closed:
                 core.left()
@@ -106,6 +122,8 @@ class Acquisition(Generic[H]):
         deadline = math.inf if self.timeout is None else begun + self.timeout
         answered: float | None = None  # when the backend last gave a good answer
         failures = 0
+        if core.turns is not None and self.request.wait:
+            await self._stand_in_line(core.turns, deadline)
         while True:
             call = self.call = Call(core.ATTEMPT, (self.request,), undo=self._withdraw_late)
             (answer,) = await runtime.call(core.take, call)
@@ -134,6 +152,21 @@ class Acquisition(Generic[H]):
                 raise Closed(f"lock {self.terms.name!r}: closed while waiting", backend=core.backend)
             if not woken and clock() >= deadline:
                 self._time_out(answer)
+
+    async def _stand_in_line(self, turns: Turns, deadline: float) -> None:
+        """Until nobody else of this process contends for the name: nothing is sent before."""
+        core = self.core
+        while not turns.is_first(self.terms.name, self):
+            now = core.clock()
+            if now >= deadline:
+                self._time_out(None)
+            await self.runtime.wait(self.signal, min(deadline, now + turns.PATIENCE))
+            if core.closed:
+                raise Closed(f"lock {self.terms.name!r}: closed while waiting", backend=core.backend)
+
+    def next_turn(self) -> None:
+        """Look again: whoever stood in line before has gone."""
+        self.signal.set()
 
     def _granted(self, sent: float, grant: Grant, caller: object) -> None:
         core = self.core

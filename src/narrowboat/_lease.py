@@ -95,6 +95,7 @@ class Possession:
         "_core",
         "_deadline",
         "_depth",
+        "_finalizer",
         "_grant",
         "_reason",
         "_ref",
@@ -117,6 +118,7 @@ class Possession:
         self._unknown = False  # a release of unknown outcome was sent
         self._version = 0
         self._depth = 1
+        self._finalizer: weakref.finalize[..., Possession] | None = None  # where a session is the lease
         self._watchers: list[Callable[[], None]] | None = None
         self._acquired_at: float = time.time()
         self._caller = weakref.ref(caller)

@@ -19,7 +19,8 @@ from narrowboat._driver import Driver, Plan, seconds, watch_forks
 from narrowboat._lane import Lane, Op
 from narrowboat._lease import Possession, State
 from narrowboat._renewal import Renewal
-from narrowboat.capabilities import Expiry, LockCapabilities, Support
+from narrowboat._turns import Turns
+from narrowboat.capabilities import Expiry, LockCapabilities, Support, WaitOrder
 from narrowboat.clock import Clock
 from narrowboat.contract.locks import Grant, Holder, LockProvider, Mode, Request
 from narrowboat.errors import AlreadyHeld, Closed, InvalidArgument, Reason, Unsupported
@@ -66,7 +67,7 @@ class Terms:
     ) -> None:
         claims = core.capabilities
         self.name = check_name(name)
-        self.ttl = seconds("ttl", ttl, low=claims.ttl_min, high=claims.ttl_max, allowed=_range(claims))
+        self.ttl = _ttl(core.backend, claims, ttl)
         self.timeout = check_timeout(timeout)
         self.mode, self.limit = _mode(mode, limit)
         self.reentrant = _flag("reentrant", reentrant)
@@ -77,8 +78,21 @@ class Terms:
         needed = {Mode.SHARED: claims.shared, Mode.SEMAPHORE: claims.semaphore}.get(self.mode, Support.NATIVE)
         if needed is Support.ABSENT:
             raise Unsupported(f"{core.backend} does not claim {self.mode.value} locks", backend=core.backend)
-        if claims.expiry is Expiry.SESSION and self.ttl < claims.ttl_min:
-            raise Unsupported(f"{core.backend} cannot free a lock within {self.ttl:g} s", backend=core.backend)
+
+
+def _ttl(backend: str, claims: LockCapabilities, ttl: Any) -> float:
+    """Seconds. Where a session is the lease, the longest time that the caller accepts until a dead holder's lock is free."""
+    if claims.expiry is Expiry.LEASE:
+        return seconds("ttl", ttl, low=claims.ttl_min, high=claims.ttl_max, allowed=_range(claims))
+    wanted = seconds("ttl", ttl, low=0.0, high=claims.ttl_max, allowed="more than 0 seconds, as a number or a timedelta")
+    if wanted < claims.ttl_min:
+        raise Unsupported(
+            f"ttl={wanted:g} s: on {backend} a session is the lease, and the lock of a holder that died is free after up to "
+            f"{claims.ttl_min:g} s. Accept that with ttl={claims.ttl_min:g} or more, or set a shorter ?session_ttl= in the URL "
+            "where the server allows it",
+            backend=backend,
+        )
+    return wanted
 
 
 def _range(claims: LockCapabilities) -> str:
@@ -154,6 +168,8 @@ class LockCore:
         self.take = Lane(f"narrowboat-{self.backend}-take")
         self.free = Lane(f"narrowboat-{self.backend}-free")
         self.renewal = Renewal(self)
+        # Turns taken here, where the backend does not queue fairly; a FIFO backend gets every waiter.
+        self.turns = Turns() if self.capabilities.order is WaitOrder.ANY else None
         self.closed = False
         self.waiting: set[Any] = set()  # acquisitions under way, to be woken by close
         self._idle = threading.Event()
@@ -249,6 +265,8 @@ class LockCore:
 
     def forget(self, possession: Possession) -> None:
         """It is released or lost."""
+        if possession._finalizer is not None:
+            possession._finalizer.detach()
         caller = possession._caller()
         if caller is not None:
             self._drop((possession.name, id(caller)), possession._ref)

@@ -2,7 +2,8 @@
 
 It renews at a third of the ttl, tries again what came back unknown, and notices on its holder's own clock when a lease
 has ended, whether or not a renewal is under way: renewals are submitted to the lane and never waited for here. Leases
-are known by weak reference: a possession that nobody holds any more is not renewed and ends by itself.
+are known by weak reference: a possession that nobody holds any more is not renewed and ends by itself. Where a session is
+the lease, all that it carries is renewed at once, and what was forgotten or given up is freed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import math
 import queue
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +22,8 @@ from narrowboat import events
 from narrowboat._alarm import Alarm
 from narrowboat._lane import Call
 from narrowboat._lease import RENEW_SHARE, Possession, State, Step, deadline, plan, retry_at, why_ended
-from narrowboat.contract.locks import Request
+from narrowboat.capabilities import Expiry
+from narrowboat.contract.locks import Grant, Request
 from narrowboat.errors import LeaseLost, Reason
 
 if TYPE_CHECKING:
@@ -40,11 +43,22 @@ class Renewal:
         self._limit = 64
         self._order = itertools.count()
         self._withdrawals: list[tuple[float, float, Request]] = []
+        self._session = core.capabilities.expiry is Expiry.SESSION
+        # One session carries all its leases: renewing them together costs one exchange, however many there are.
+        self._together = 1.0 if self._session else TOGETHER
+        self._forgotten: deque[Grant] = deque()
         self._notifier = Notifier(f"narrowboat-{core.backend}-callbacks")
         self._alarm = Alarm(f"narrowboat-{core.backend}-renewal", core.clock, self._tick)
 
     def keep(self, possession: Possession) -> None:
-        """From now on renew it, or only watch over its end where nobody renews it."""
+        """From now on renew it, or only watch over its end where nobody renews it.
+
+        A lease that is forgotten ends by itself; a session goes on for the others, so there its lock must be freed. The
+        collector may strike anywhere, with any mutex held: it only leaves a note, and the next tick acts on it.
+        """
+        if self._session:
+            possession._finalizer = weakref.finalize(possession, self._forgotten.append, possession._grant)
+            possession._finalizer.atexit = False
         when = possession._renew_at if possession._renew_at is not None else possession._deadline
         self._push(possession, when)
 
@@ -68,7 +82,14 @@ class Renewal:
             events.emit(core.listeners, events.Lost(core.backend, possession.name, possession.token, reason))
         for watcher in watchers or ():
             watcher()
+        if self._session and reason in (Reason.EXPIRED, Reason.PAUSED):
+            self._free(possession._grant)  # we gave it up, its session did not
         return True
+
+    def _free(self, grant: Grant) -> None:
+        """Make sure that nobody holds it, and go on trying for as long as the session may live."""
+        request = Request(grant.name, grant.owner, grant.ttl, grant.mode, grant.limit, True, _nobody, self._core.label)
+        self._core.free.post(self._core.WITHDRAW, [request])
 
     def renewed(self, possession: Possession, sent: float, answer: Any) -> None:
         """Take in the answer to a renewal that was sent at `sent`."""
@@ -143,7 +164,7 @@ class Renewal:
             entry = (when, next(self._order), possession._version, possession._ref)
             heapq.heappush(heap, entry)
             first = heap[0] is entry
-        if first:
+        if first or self._forgotten:
             self._alarm.ring()
 
     def _tick(self, late: float) -> float:
@@ -157,10 +178,12 @@ class Renewal:
                 possession = entry[3]()
                 if possession is not None and possession._version == entry[2] and possession._state is State.HELD:
                     due.append(possession)
-                    horizon = now + TOGETHER * possession.ttl
+                    horizon = now + self._together * possession.ttl
             withdrawals = [entry for entry in self._withdrawals if entry[0] <= now]
             self._withdrawals = [entry for entry in self._withdrawals if entry[0] > now]
         self._act(due, now, late)
+        while self._forgotten:
+            self._free(self._forgotten.popleft())
         for _, until, request in withdrawals:
             self._core.withdraw_again(request, until)
         with self._mutex:
@@ -171,7 +194,7 @@ class Renewal:
     def _act(self, due: list[Possession], now: float, late: float) -> None:
         renew = []
         for possession in due:
-            ahead = max(now, min(possession._renew_at or math.inf, now + TOGETHER * possession.ttl))
+            ahead = max(now, min(possession._renew_at or math.inf, now + self._together * possession.ttl))
             step, until = plan(ahead, possession._deadline, possession._renew_at, under_way=possession._under_way)
             if step is Step.EXPIRE and now >= possession._deadline:
                 self.lose(possession, why_ended(late, possession.ttl))
@@ -183,6 +206,10 @@ class Renewal:
         if renew:
             call = Call(self._core.RENEW, [possession._grant for possession in renew], sink=_Answers(self, renew))
             self._core.free.submit([call])
+
+
+def _nobody() -> None:
+    """The wake of a request for which nobody waits."""
 
 
 class _Answers:

@@ -1,0 +1,214 @@
+"""What the core does for backends where a session is the lease, and for those that do not queue fairly."""
+
+import asyncio
+import dataclasses
+import gc
+import threading
+import uuid
+
+import pytest
+
+import narrowboat
+import narrowboat_memory
+from narrowboat import aio, registry
+from narrowboat._turns import Turns
+from narrowboat.capabilities import Expiry, WaitOrder
+from narrowboat.clock import ManualClock
+from narrowboat.errors import LockTimeout, Reason, Unsupported
+from narrowboat.layers.passing import PassingLocks
+
+SESSION = 6.0
+
+
+class SessionLocks(PassingLocks):
+    """The memory driver as if a session of 6 s carried its locks: they end only when they are freed."""
+
+    def __init__(self, inner, calls):
+        super().__init__(inner)
+        self.calls = calls
+
+    def _short(self, answer):
+        return answer._replace(ttl=SESSION) if hasattr(answer, "token") else answer
+
+    def attempt(self, requests):
+        self.calls.append(("attempt", len(requests)))
+        return [self._short(answer) for answer in self.inner.attempt([request._replace(ttl=86400.0) for request in requests])]
+
+    def renew(self, grants):
+        self.calls.append(("renew", len(grants)))
+        return [self._short(answer) for answer in self.inner.renew([grant._replace(ttl=86400.0) for grant in grants])]
+
+
+@pytest.fixture
+def calls():
+    return []
+
+
+@pytest.fixture
+def url(monkeypatch, calls):
+    """A URL of a backend that claims a session for its lease and no order."""
+    plain = narrowboat_memory.locks
+    backend = dataclasses.replace(
+        plain,
+        capabilities=lambda url, options: dataclasses.replace(
+            plain.capabilities(url, options), expiry=Expiry.SESSION, order=WaitOrder.ANY, ttl_min=12.0
+        ),
+        open=lambda url, options, context: SessionLocks(plain.open(url, options, context), calls),
+    )
+    monkeypatch.setitem(registry._loaded, (registry.LOCKS, "memory"), backend)
+    return f"memory://{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def clock():
+    return ManualClock()
+
+
+@pytest.fixture
+def locks(url, clock):
+    with narrowboat.locks(url, clock=clock) as locks:
+        yield locks
+
+
+def soon(condition):
+    """Until it holds, within a bound."""
+    for _ in range(500):
+        if condition():
+            return True
+        threading.Event().wait(0.01)
+    return False
+
+
+def test_a_ttl_below_the_bound_is_refused_with_the_explanation(locks, calls):
+    """It is what the caller accepts until a dead holder's lock is free; the effective one is shown."""
+    with pytest.raises(Unsupported, match=r"ttl=5 s.*a session is the lease.*up to 12 s.*session_ttl="):
+        locks.lock("a", ttl=5)
+    assert calls == []
+
+    assert locks.lock("a", ttl=20).acquire().ttl == SESSION
+
+
+def test_all_locks_of_a_session_are_renewed_together(locks, clock, calls):
+    """However far apart they were acquired."""
+    held = []
+    for number in range(20):
+        held.append(locks.lock(str(number)).acquire())
+        clock.advance(0.09)
+    del calls[:]
+    for round_ in (1, 2, 3):
+        clock.advance(2.05)
+        assert soon(lambda count=round_: len(calls) == count and not any(one._under_way for one in held))
+
+    assert calls == [("renew", 20)] * 3
+    assert not any(one.lost for one in held)
+
+
+def test_a_lock_that_was_given_up_is_freed_though_its_session_goes_on(locks, clock, url):
+    """Nobody renews it, so its holder lets go by its own clock; without a withdraw it would be held for ever."""
+    held = locks.lock("a", renew=False).acquire()
+    clock.advance(SESSION)
+
+    assert held.lost
+    assert held.reason is Reason.EXPIRED
+    assert soon(lambda: locks.holders("a") == [])
+
+
+def test_a_forgotten_possession_is_freed_though_its_session_goes_on(locks, clock):
+    """Nothing refers to it any more; the next look of the engine frees it."""
+    locks.lock("a").acquire()
+    gc.collect()
+
+    def free():
+        clock.advance(0.5)
+        return locks.holders("a") == []
+
+    assert soon(free)
+
+
+def test_a_released_possession_is_not_withdrawn_when_it_is_collected(locks, clock, url):
+    """Its successor is not disturbed, and no call is made for it."""
+    held = locks.lock("a").acquire()
+    held.release()
+    del held
+    second = locks.lock("a").acquire()
+    gc.collect()
+    clock.advance(2.1)
+    clock.advance(2.1)
+
+    assert not second.lost
+    assert [holder.token for holder in locks.holders("a")] == [second.token]
+
+
+def test_waiters_of_one_process_send_one_contender(url, calls):
+    """A hundred threads wait; the backend hears of one at a time, and they are served in the order in which they came."""
+    with narrowboat.locks(url) as locks:
+        first = locks.lock("a").acquire()
+        served, threads = [], []
+
+        def wait(number):
+            with locks.lock("a"):
+                served.append(number)
+
+        for number in range(30):
+            threads.append(threading.Thread(target=wait, args=(number,)))
+            threads[-1].start()
+            assert soon(lambda count=number + 1: len(locks._core.waiting) == count)
+            if number == 0:
+                assert soon(lambda: [name for name, _ in calls].count("attempt") == 2)
+        attempts = len(calls)
+        assert attempts <= 4  # the holder's, and the first waiter's own
+        first.release()
+        for thread in threads:
+            thread.join(10)
+
+    assert served == list(range(30))
+    assert max(count for name, count in calls if name == "attempt") == 1
+
+
+def test_a_waiter_that_leaves_the_line_sends_nothing(url, calls):
+    """Its time is up before its turn came; the one behind it moves up."""
+
+    async def main():
+        async with aio.locks(url) as locks:
+            held = await asyncio.create_task(locks.lock("a").acquire())  # by a task of its own: ours would wait for itself
+            contender = asyncio.ensure_future(locks.lock("a").acquire())
+            while len(locks._core.waiting) < 1:
+                await asyncio.sleep(0.01)
+            before = len(calls)
+            with pytest.raises(LockTimeout):
+                await locks.lock("a").acquire(timeout=0.05)
+            assert len([name for name, _ in calls[before:] if name == "attempt"]) <= 1  # the contender's own
+            last = asyncio.ensure_future(locks.lock("a").acquire())
+            await asyncio.sleep(0)
+            contender.cancel()
+            await held.release()
+            await (await asyncio.wait_for(last, 5)).release()
+            with pytest.raises(asyncio.CancelledError):
+                await contender
+
+    asyncio.run(main())
+
+
+def test_a_waiter_that_vanished_is_passed_over():
+    """A line keeps nobody alive, and a name that nobody waits for leaves nothing behind."""
+
+    class Waiter:
+        told = 0
+
+        def next_turn(self):
+            self.told += 1
+
+    turns, first, second, third = Turns(), Waiter(), Waiter(), Waiter()
+    assert turns.is_first("a", first)
+    assert not turns.is_first("a", second)
+    assert not turns.is_first("a", third)
+    assert turns.is_first("b", third)
+    del second
+    gc.collect()
+    turns.leave("a", first)
+    turns.leave("a", first)
+
+    assert third.told == 1 or turns.is_first("a", third)
+    turns.leave("a", third)
+    turns.leave("b", third)
+    assert turns._lines == {}
