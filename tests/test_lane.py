@@ -6,7 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from narrowboat._lane import DONE, Call, Lane, Op, perform
+from narrowboat._open_lane import lane
 from narrowboat._runtime import Blocking, run
+from narrowboat.capabilities import Concurrency
 from narrowboat.clock import SystemClock
 from narrowboat.errors import Closed, Unavailable
 
@@ -166,3 +168,47 @@ def test_close_finishes_what_is_under_way_and_refuses_the_rest():
     assert queued.state == DONE and queued.results == [2]
     assert isinstance(call(lane, op, 2), Closed)
     assert not any(thread.name == "test-close" for thread in threading.enumerate())
+
+
+class Crowd:
+    """A driver call that lets everybody in at once."""
+
+    def __init__(self, size):
+        self.together = threading.Barrier(size, timeout=10)
+        self.batches = []
+
+    def __call__(self, items):
+        self.batches.append(list(items))
+        self.together.wait()
+        return [item * 2 for item in items]
+
+
+def test_a_driver_that_multiplexes_is_entered_side_by_side():
+    """Eight threads are inside at once: the barrier opens for all or for nobody."""
+    crowd, open_lane = Crowd(8), lane("test", Concurrency.MULTIPLEXED)
+    op, answers = Op("double", crowd, repeatable=True), {}
+    threads = [threading.Thread(target=lambda n=n: answers.setdefault(n, call(open_lane, op, n))) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+
+    assert answers == {n: 2 * n for n in range(8)}
+    assert sorted(crowd.batches) == [[n] for n in range(8)]
+
+
+def test_an_open_lane_closes_after_those_inside_and_refuses_the_rest():
+    """Close waits for a call under way, within its time; what comes later is told that it is closed."""
+    recorder, open_lane = Recorder(), lane("test-close", Concurrency.MULTIPLEXED)
+    op, answers = Op("double", recorder, repeatable=True), []
+    inside = threading.Thread(target=lambda: answers.append(call(open_lane, op, 1)))
+    inside.start()
+    assert recorder.entered.wait(10)
+
+    assert not open_lane.close(0.05)
+    assert isinstance(call(open_lane, op, 2), Closed)
+    recorder.go.set()
+    inside.join(10)
+    assert answers == [2]
+    assert open_lane.close(5)
+    assert recorder.batches == [[1]]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from narrowboat import events
 from narrowboat._driver import Driver, Plan, watch_forks
 from narrowboat._extension import Extension
-from narrowboat._lane import Call, Lane, Op
+from narrowboat._lane import Call, Op
 from narrowboat._requests import Requests
 from narrowboat._runtime import Runtime
 from narrowboat.capabilities import BrokerCapabilities, LeaseNature
@@ -70,9 +70,9 @@ class BrokerCore:
     def _fresh(self) -> None:
         self.runtime = self._runtime(self.clock)
         self.mutex = threading.Lock()
-        self.take = Lane(f"narrowboat-{self.backend}-take")
-        self.free = Lane(f"narrowboat-{self.backend}-free")
-        self.send = Lane(f"narrowboat-{self.backend}-send")
+        self.take = lane(f"narrowboat-{self.backend}-take", self.capabilities.concurrency)
+        self.free = lane(f"narrowboat-{self.backend}-free", self.capabilities.concurrency)
+        self.send = lane(f"narrowboat-{self.backend}-send", self.capabilities.concurrency)
         self.extension = Extension(self)
         self.closed = False
         self.consumers: set[Consumer[Any]] = set()

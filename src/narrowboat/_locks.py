@@ -16,8 +16,9 @@ from typing import Any
 
 from narrowboat import events
 from narrowboat._driver import Driver, Plan, seconds, watch_forks
-from narrowboat._lane import Lane, Op
+from narrowboat._lane import Op
 from narrowboat._lease import Possession, State
+from narrowboat._open_lane import lane
 from narrowboat._renewal import Renewal
 from narrowboat._turns import Turns
 from narrowboat.capabilities import Expiry, LockCapabilities, Support, WaitOrder
@@ -165,8 +166,8 @@ class LockCore:
         self._owners = itertools.count()
         self.label = f"{os.uname().nodename}:{os.getpid()}" if hasattr(os, "uname") else str(os.getpid())
         self.mutex = threading.Lock()
-        self.take = Lane(f"narrowboat-{self.backend}-take")
-        self.free = Lane(f"narrowboat-{self.backend}-free")
+        self.take = lane(f"narrowboat-{self.backend}-take", self.capabilities.concurrency)
+        self.free = lane(f"narrowboat-{self.backend}-free", self.capabilities.concurrency)
         self.renewal = Renewal(self)
         # Turns taken here, where the backend does not queue fairly; a FIFO backend gets every waiter.
         self.turns = Turns() if self.capabilities.order is WaitOrder.ANY else None
