@@ -18,6 +18,7 @@ from narrowboat import events
 from narrowboat._driver import Driver, Plan, watch_forks
 from narrowboat._extension import Extension
 from narrowboat._lane import Call, Op
+from narrowboat._open_lane import lane
 from narrowboat._requests import Requests
 from narrowboat._runtime import Runtime
 from narrowboat.capabilities import BrokerCapabilities, LeaseNature
