@@ -394,6 +394,8 @@ class TestGeneral:
         found = json.loads(capsys.readouterr().out)
         assert found["locks"]["sqlite"]["claims"]["fencing"] == "native"
         assert found["brokers"]["memory"]["claims"]["scope"] == "process"
+        assert found["locks"]["sqlite"]["state"] == "installed"
+        assert found["locks"]["sqlite"]["example"] == "sqlite:///shop.db"
 
     def test_backends_for_people(self, capsys):
         """A table."""
@@ -824,6 +826,20 @@ class TestConsume:
 
         assert (code, len(out.splitlines())) == (0, 2)
         assert (queue.depth().ready, queue.depth().in_flight) == (1, 0)
+
+    def test_a_source_keeps_its_own_properties(self, url, broker):
+        """They need not be repeated; what is asked for and differs is refused."""
+        queue = broker.queue("q", lease=7, max_deliveries=3, ordered=True)
+        queue.declare()
+        queue.publish_many([b"a", b"b"])
+
+        code, out, _ = call("consume", url, "q", "--count", "1")
+        assert (code, len(out.splitlines())) == (0, 1)
+        assert call("consume", url, "q", "--count", "1", "--lease", "7")[0] == 0
+        code, out, err = call("consume", url, "q", "--count", "1", "--max-deliveries", "4")
+        assert (code, out) == (2, "")
+        assert "max_deliveries is 3 and was asked as 4" in err and "lease" not in err
+        assert queue.depth() == (0, 0, 0, 0)
 
     def test_a_subscription(self, url, broker):
         """Of a topic, by its group."""

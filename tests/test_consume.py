@@ -83,6 +83,23 @@ def test_no_extension_goes_beyond_its_cap(now, lease, cap):
     assert not due(now + lease, cap, now, lease)
 
 
+# -- publishing many -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("wrong", "says"), [("text", "a body is bytes"), (narrowboat.Outbound(b"x", ttl=-1), "ttl=-1")])
+def test_a_wrong_one_among_many_is_named(broker, wrong, says):
+    """Its place in the list is told, as text and as a number, and nothing is sent."""
+    queue = broker.queue("orders")
+    with pytest.raises(InvalidArgument, match=f"message 2 of publish_many: .*{says}") as refused:
+        queue.publish_many([b"0", narrowboat.Outbound(b"1", key="k"), wrong, b"3"])
+
+    assert refused.value.position == 2
+    assert queue.depth() == (0, 0, 0, 0)
+    with pytest.raises(InvalidArgument) as alone:
+        broker.queue("")
+    assert alone.value.position is None
+
+
 # -- the window ---------------------------------------------------------------------------------------------------------
 
 
@@ -184,15 +201,17 @@ def test_many_threads_share_one_consumer(url):
 def test_an_expired_message_is_not_handed_out_of_the_buffer(broker, clock, seen):
     """Its ttl may end while it is buffered: then it is settled silently, and told to listeners."""
     queue = broker.queue("orders")
-    queue.publish_many([b"first", narrowboat.messaging.Outbound(b"short", ttl=5), b"last"])
+    queue.publish_many([b"first", narrowboat.messaging.Outbound(b"short", ttl=5, id="short"), b"last"])
     with queue.consume() as messages:
         assert messages.receive(0).body == b"first"
         clock.advance(6)
 
         assert messages.receive(0).body == b"last"
         assert messages.receive(0) is None
-        assert [event.id for event in seen if isinstance(event, events.Expired)] != []
-        assert queue.depth().in_flight == 2
+    # It is settled beside the consumer, without keeping anybody waiting; closing it waits for that.
+    assert [(event.source, event.id) for event in seen if isinstance(event, events.Expired)] == [("orders", "short")]
+    assert not [event for event in seen if isinstance(event, events.Stale)]
+    assert queue.depth() == (2, 0, 0, 0)
 
 
 def test_a_buffered_message_whose_lease_may_have_ended_is_dropped(broker, clock):
@@ -315,6 +334,25 @@ def test_an_ack_that_waits_for_nothing_reports_staleness_as_an_event(broker, clo
             pass
 
         assert queue.depth().in_flight == 1
+
+
+@pytest.mark.parametrize("gather", [1, 10])
+def test_what_was_acked_without_waiting_is_acked_before_the_consumer_closes(broker, faults, gather):
+    """Leaving the `with` gives back what is not settled; an ack that is still on its way is a settlement."""
+    queue = broker.queue("orders")
+    queue.publish_many([b"x"] * gather)
+    gate = faults.hold("settle", before=True)
+    with queue.consume() as messages:
+        for _ in range(gather):
+            messages.receive(0).ack(wait=False)
+        assert gate.reached.wait(10)
+        closing = started(messages.close)
+        closing.join(0.1)
+
+        assert closing.is_alive()
+        gate.open()
+        closing.join(10)
+        assert queue.depth() == (0, 0, 0, 0)
 
 
 def test_a_last_nack_goes_to_the_dead_letters(broker):

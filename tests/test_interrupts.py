@@ -42,6 +42,7 @@ class Sweep:
         name = frame.f_code.co_filename
         if "narrowboat" not in name or "/tests/" in name or frame.f_code.co_name == "__repr__":
             return None
+        frame.f_trace = self.local  # Python 3.13 traces opcodes only of a frame that has its function already
         frame.f_trace_opcodes = True
         frame.f_trace_lines = False
         return self.local
@@ -69,6 +70,7 @@ def sweep(operation, limit=5000):
         tracer = Sweep(at)
 
         def interrupted(function, tracer=tracer):
+            sys._getframe().f_trace_opcodes = True  # Python 3.12 traces opcodes only if a frame has asked for them before
             sys.settrace(tracer.trace)
             try:
                 return function()

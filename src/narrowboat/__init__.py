@@ -36,7 +36,7 @@ from narrowboat.errors import (
     Unsupported,
 )
 from narrowboat.locking import Held, Lock, Locks, locks
-from narrowboat.messaging import Message, Messages, Messaging, Queue, Subscription, Topic, broker
+from narrowboat.messaging import Message, Messages, Messaging, Outbound, Queue, Receipt, Subscription, Topic, broker
 
 if TYPE_CHECKING:
     from narrowboat import aio
@@ -62,10 +62,12 @@ __all__ = [
     "Messaging",
     "NarrowboatError",
     "NotFound",
+    "Outbound",
     "PublishFailed",
     "PublishUnknown",
     "Queue",
     "Reason",
+    "Receipt",
     "RequestTimeout",
     "SettleUnknown",
     "StaleDelivery",

@@ -7,6 +7,7 @@ cancellation, KeyboardInterrupt. A grant that arrives for a caller that has left
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -345,19 +346,32 @@ async def acquire_all(
 ) -> list[H] | None:
     """All or nothing, in the order given; what is left of `timeout` serves each. None: a try that found one busy."""
     taken: list[H] | None = None
+    ordinary = False  # the caller has time: it is told once everything is free again
     try:
         for acquisition in acquisitions:
             begun = acquisition.core.clock()
             acquisition.timeout = timeout
             if await acquisition.run(trying=trying) is None:
+                ordinary = True
                 return None
             if timeout is not None:
                 timeout = max(0.0, timeout - (acquisition.core.clock() - begun))
         taken = [acquisition.held for acquisition in acquisitions if acquisition.held is not None]
         return taken
+    except Exception:
+        ordinary = True
+        raise
     finally:
         if taken is None:
-            undo([acquisition.held for acquisition in acquisitions if acquisition.held is not None and not acquisition.over])
+            left = [(each, each.held) for each in acquisitions if each.held is not None and not each.over]
+            try:
+                while ordinary and left:
+                    acquisition, held = left[-1]
+                    with contextlib.suppress(Exception):  # what went wrong first is what the caller is told
+                        await release(acquisition.core, acquisition.runtime, held)
+                    left.pop()
+            finally:
+                undo([held for _, held in left])
 
 
 def drop(core: LockCore, runtime: Runtime, held: Possession) -> None:

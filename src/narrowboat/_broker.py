@@ -99,6 +99,8 @@ class BrokerCore:
         return answers
 
     def _settle(self, items: Sequence[tuple[Feed, Delivery, Outcome]]) -> list[Any]:
+        if not items:
+            return []  # somebody only waits for what is before it
         feed = items[0][0]
         if len(items) <= self.capabilities.batch_max and all([item[0] is feed for item in items]):  # noqa: C419  # a list is twice as fast
             return list(feed.settle([(delivery, outcome) for _, delivery, outcome in items]))

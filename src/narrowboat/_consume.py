@@ -84,7 +84,7 @@ class Consumer(Generic[M]):
         self._make = make
         self._prefetch = prefetch
         self._buffer: deque[M] = deque()
-        self._condemned: list[tuple[M, Outcome]] = []  # not to be handed out, and not settled yet
+        self._condemned: dict[M, Outcome] = {}  # not to be handed out, and not settled yet
         self._requests: dict[object, int] = {}  # fetches under way, by whoever makes them
         self._waiters: dict[Any, None] = {}  # signals, in order of arrival
         self._stirred = True  # something may have come since the last look
@@ -93,6 +93,7 @@ class Consumer(Generic[M]):
         self._failures = 0
         self._failure: Exception | None = None
         self._forked = False
+        self._posted = False  # something was settled without waiting for it
 
     # -- waking: lock-free, since it comes from drivers' threads and from signal handlers ---------------------------
 
@@ -124,21 +125,22 @@ class Consumer(Generic[M]):
         if self.closed:
             return 0
         since = self.core.clock()
-        received = None
+        answer: list[Received] = []
         try:
-            received = self.feed.receive(limit)
-            self._admit(received, since)
+            # No interrupt can come between the driver's return and the storing of what it returned: there is no call between.
+            answer.extend(map(self.feed.receive, (limit,)))
+            self._admit(answer[0], since)
         except BaseException:
-            if received is not None:
-                self._admit_rest(received, since)
+            if answer:
+                self._admit_rest(answer[0], since)
             raise
-        return len(received.deliveries)
+        return len(answer[0].deliveries)
 
     def _admit(self, received: Received, since: float) -> None:
         """Take in what was fetched by a call that was sent at `since`."""
         make, limit, cap = self._make, self._limit, since + self._max_extend
         until = self.core.deadline(since, self.lease)
-        entries, fresh = [], []
+        entries, fresh, condemned = [], [], {}
         for delivery in received.deliveries:
             expires = delivery.expires_in
             entry = make(self, delivery, until, cap, expires if expires is None else since + expires)
@@ -146,15 +148,16 @@ class Consumer(Generic[M]):
             if limit and delivery.attempt > limit:
                 reject = too_often(delivery.attempt, limit)
                 assert reject is not None
-                self._condemned.append((entry, reject))
+                condemned[entry] = reject
             else:
                 fresh.append(entry)
         with self.mutex:
             # First: what an interrupt keeps out of the buffer must not be extended, or it would never come back.
             self._buffer.extend(fresh)
+            self._condemned.update(condemned)
             self.unsettled.update(entries)
             self._look_again = 0.0 if entries else self.core.clock() + received.retry_after
-            keep = bool(entries) and self.auto_extend and not self.kept
+            keep = bool(self.unsettled) and self.auto_extend and not self.kept
             if keep:
                 self.kept = True
                 self.look_at = since + self.lease / 3
@@ -164,10 +167,11 @@ class Consumer(Generic[M]):
     def _admit_rest(self, received: Received, since: float) -> None:
         """Take in what an interrupt kept out."""
         with self.mutex:
-            known = {id(entry._delivery) for entry in (*self._buffer, *self.unsettled)}
+            self.unsettled.update(self._buffer, self._condemned)
+            self.kept = False  # it may not have rung
+            known = {id(entry._delivery) for entry in self.unsettled}
         rest = [delivery for delivery in received.deliveries if id(delivery) not in known]
-        if rest:
-            self._admit(Received(rest, received.retry_after), since)
+        self._admit(Received(rest, received.retry_after), since)
 
     def _plan(self, token: object, now: float, looked: bool, hurry: bool) -> tuple[int, float]:
         """How many to fetch now, noted under `token`; or 0 and when to look again."""
@@ -203,8 +207,8 @@ class Consumer(Generic[M]):
         """Fill `got` up to `count` with messages from the buffer that are still ours and have not expired. Never waits."""
         if not self._buffer:
             return
-        try:
-            with self.mutex:
+        with self.mutex:
+            try:
                 buffer, now = self._buffer, self.core.clock()
                 while buffer and len(got) < count:
                     entry = buffer[0]
@@ -213,13 +217,13 @@ class Consumer(Generic[M]):
                         if entry._state is HELD:
                             entry._state = LOST
                     elif entry._expires is not None and entry._expires <= now:
-                        self._condemned.append((entry, EXPIRED))
+                        self._condemned[entry] = EXPIRED
                     else:
                         got.append(entry)
                     del buffer[0]
-        except BaseException:
-            self.put_back(got)
-            raise
+            except BaseException:
+                self.put_back(got)  # before anybody else can take the first one, which may be in both
+                raise
 
     def put_back(self, got: list[M]) -> None:
         """Take back what was not handed out after all, and empty `got`. Repeating it does nothing."""
@@ -292,10 +296,9 @@ class Consumer(Generic[M]):
         return len(self.unsettled) >= self._prefetch
 
     def _told(self, got: list[M]) -> None:
-        if self._condemned:
-            condemned, self._condemned = self._condemned, []
-            for entry, outcome in condemned:
-                self.post([entry], outcome)
+        for entry, outcome in tuple(self._condemned.items()) if self._condemned else ():
+            self.post([entry], outcome)
+            self._condemned.pop(entry, None)  # afterwards: whoever is interrupted leaves it to the next
         if self.core.listeners:
             for entry in got:
                 events.emit(self.core.listeners, events.Delivered(self.backend, self.path, entry.id, entry.attempt))
@@ -335,12 +338,12 @@ class Consumer(Generic[M]):
 
     async def _flush(self) -> None:
         """Settle what was never handed out: delivered too often, or expired."""
-        condemned, self._condemned = self._condemned, []
-        while condemned:
-            outcome = condemned[0][1]
-            alike = [entry for entry, other in condemned if other == outcome]
-            condemned = [(entry, other) for entry, other in condemned if other != outcome]
+        condemned = self._condemned.copy()
+        for outcome in dict.fromkeys(condemned.values()):
+            alike = [entry for entry, other in condemned.items() if other == outcome]
             await self.settle(alike, outcome)
+            for entry in alike:  # afterwards, as above
+                self._condemned.pop(entry, None)
 
     # -- settling, on the free lane -------------------------------------------------------------------------------
 
@@ -366,6 +369,7 @@ class Consumer(Generic[M]):
         """The same, without waiting: what it comes to is told to the listeners. False: none of them is ours to settle."""
         mine = self._begin(entries)
         if mine:
+            self._posted = True
             call = Call(self.core.SETTLE, self._items(mine, outcome), sink=_later(self._finish, mine, outcome))
             self.core.free.submit([call])
         return bool(mine)
@@ -481,6 +485,17 @@ class Consumer(Generic[M]):
             if entries:
                 await self.settle(entries, RETURN)
 
+    async def _flush_posted(self) -> None:
+        """Wait, for one operation timeout at most, until what was settled without waiting is settled."""
+        if not self._posted:
+            return
+        core, runtime = self.core, self.core.runtime
+        signal, ends = runtime.signal(), core.clock() + core.timeout
+        call = Call(core.SETTLE, (), sink=lambda call: signal.set())  # behind all of them
+        core.free.submit([call])
+        while call.state != DONE and core.clock() < ends:
+            await runtime.wait(signal, ends)
+
     def _drain(self) -> list[M]:
         with self.mutex:
             entries = list(self._buffer)
@@ -503,6 +518,7 @@ class Consumer(Generic[M]):
             return
         try:
             await self.give_back()
+            await self._flush_posted()  # or the feed's end would give those messages back
         finally:
             self.closed = True
             core.consumers.discard(self)

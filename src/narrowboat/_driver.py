@@ -54,7 +54,10 @@ class Plan(Generic[D]):
         if url is None:
             url = os.environ.get(variable)
             if not url:
-                raise ConfigurationError(f"no URL was given and {variable} is not set")
+                raise ConfigurationError(
+                    f"no URL was given and {variable} is not set: give one, scheme://..., or set it; "
+                    "`narrowboat backends` lists the schemes"
+                )
         self.url = Url.parse(url)
         self.clock: Clock = clock if clock is not None else SystemClock()
         backend: LockBackend | BrokerBackend = find(self.url.scheme)
@@ -145,9 +148,7 @@ def seconds(what: str, value: object, *, low: float, high: float, allowed: str) 
     total = getattr(value, "total_seconds", None)
     number = total() if total is not None else value
     if isinstance(number, bool) or not isinstance(number, (int, float)):
-        raise InvalidArgument(
-            f"{what}={value!r}: expected seconds as a number or a timedelta ({allowed}), got {type(value).__name__}"
-        )
+        raise InvalidArgument(f"{what}={value!r}: allowed is {allowed}; got {type(value).__name__}")
     if not low <= number <= high:  # also false for NaN
         raise InvalidArgument(f"{what}={value!r}: allowed is {allowed}")
     return float(number)

@@ -199,6 +199,7 @@ class Lane:
             batch = self._next()
             if batch:
                 self._execute(batch)
+                del batch  # its calls know who made them, and this thread may now wait for long
             elif self._closed and not self._waiting:
                 return
 

@@ -85,7 +85,7 @@ def _ttl(backend: str, claims: LockCapabilities, ttl: Any) -> float:
     """Seconds. Where a session is the lease, the longest time that the caller accepts until a dead holder's lock is free."""
     if claims.expiry is Expiry.LEASE:
         return seconds("ttl", ttl, low=claims.ttl_min, high=claims.ttl_max, allowed=_range(claims))
-    wanted = seconds("ttl", ttl, low=0.0, high=claims.ttl_max, allowed="more than 0 seconds, as a number or a timedelta")
+    wanted = seconds("ttl", ttl, low=0.001, high=claims.ttl_max, allowed=_range(claims))
     if wanted < claims.ttl_min:
         raise Unsupported(
             f"ttl={wanted:g} s: on {backend} a session is the lease, and the lock of a holder that died is free after up to "

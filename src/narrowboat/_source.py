@@ -82,7 +82,9 @@ class SourceCore(Generic[T]):
             try:
                 messages.append(outbound(item))
             except InvalidArgument as error:
-                raise InvalidArgument(f"message {position} of publish_many: {error}") from error
+                refused = InvalidArgument(f"message {position} of publish_many: {error}")
+                refused.position = position
+                raise refused from error
         return await self.core.publish(messages) if messages else []
 
     # -- the source itself ----------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ A client library's own error is kept as the cause, with secrets removed.
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 
 
 class Reason(enum.Enum):
@@ -72,11 +73,21 @@ class ConfigurationError(NarrowboatError, ValueError):
 
 
 class InvalidArgument(NarrowboatError, ValueError):
-    """An argument outside what is allowed. Nothing was sent."""
+    """An argument outside what is allowed. Nothing was sent.
+
+    `position`: which one of several that were given together (`publish_many`) it is, from 0; None elsewhere.
+    """
+
+    position: int | None = None
 
 
 class Conflict(InvalidArgument):
-    """What is asked disagrees with what is stored or held under that name. Nothing was changed."""
+    """What is asked disagrees with what is stored or held under that name. Nothing was changed.
+
+    `stored`: the properties that a queue or subscription has, by name, where that is the disagreement and the backend tells.
+    """
+
+    stored: Mapping[str, float] | None = None
 
 
 class Unsupported(NarrowboatError):

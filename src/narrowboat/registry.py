@@ -62,6 +62,10 @@ def _load(group: str, scheme: str, kind: type[Backend]) -> Backend:
         backend = point.load()
     except ImportError as error:
         raise missing(group, scheme, error) from error
+    except AttributeError as error:
+        raise ConfigurationError(
+            f"the entry point {group}:{scheme} names {point.value}, which is not there: {error}"
+        ) from error
     if not isinstance(backend, kind):
         raise ConfigurationError(f"the entry point {group}:{scheme} gives {type(backend).__name__}, not {kind.__name__}")
     _loaded[(group, scheme)] = backend
@@ -75,6 +79,8 @@ def missing(group: str, scheme: str, error: ImportError) -> ConfigurationError:
     distribution = point.dist.name if point.dist else "its distribution"
     extra = point.extras[0] if point.extras else backend.extra if isinstance(backend, (LockBackend, BrokerBackend)) else None
     what = f"{distribution}[{extra}]" if extra else distribution
-    return ConfigurationError(
-        f"{scheme}:// needs {error.name or 'a module'}, which is not installed: pip install '{what}'", backend=scheme
-    )
+    if isinstance(error, ModuleNotFoundError):
+        text = f"{scheme}:// needs {error.name or 'a module'}, which is not installed: pip install '{what}'"
+    else:  # it is there, and lacks what is asked of it
+        text = f"{scheme}:// cannot use the installed {error.name or 'module'} ({error}): pip install --upgrade '{what}'"
+    return ConfigurationError(text, backend=scheme)

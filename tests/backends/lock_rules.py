@@ -93,6 +93,7 @@ class Interrupt:
         self._names = {}
 
     def __enter__(self):
+        sys._getframe().f_trace_opcodes = True  # Python 3.12 traces opcodes only if a frame has asked for them before
         sys.settrace(self._enter)
 
     def __exit__(self, kind, error, trace):
@@ -102,6 +103,7 @@ class Interrupt:
     def _enter(self, frame, event, argument):
         if "/narrowboat_" not in frame.f_code.co_filename or self.struck:
             return None
+        frame.f_trace = self._step  # Python 3.13 traces opcodes only of a frame that has its function already
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
         return self._step
 

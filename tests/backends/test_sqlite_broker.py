@@ -165,7 +165,7 @@ class _Side:
         return [
             (d.id, d.key, d.attempt, d.priority, d.expires_in and round(d.expires_in, 3), sorted(d.headers.items()))
             for d in received.deliveries
-        ], None if received.deliveries else min(0.5, round(received.retry_after, 3))  # beyond it, their own caps
+        ], None if received.deliveries else round(received.retry_after, 3)
 
     def settle(self, picks):
         answers = []

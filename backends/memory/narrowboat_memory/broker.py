@@ -185,6 +185,8 @@ class MemoryBroker(Broker):
             return found
         if isinstance(found, MemoryTopic):
             return Depth(0, 0, len(found.pending), 0)
+        if address.kind is Kind.TOPIC:
+            return Depth(0, 0, 0, 0)  # what died in a queue of that name is none of its own
         dead = topology.find(address.dead) if rules.has_dead_letters(address) else None
         counts = found.counts() if found is not None else (0, 0, 0)
         return Depth(*counts, sum(dead.counts()) if isinstance(dead, MemorySource) else 0)
@@ -210,4 +212,5 @@ broker = BrokerBackend(
     options=MessageOptions,
     capabilities=capabilities,
     open=MemoryBroker,
+    example="memory://shop",
 )

@@ -42,11 +42,17 @@ class MemoryFeed(Feed):
             raise Closed(f"this consumer of {self._path!r} was closed", backend=SCHEME)
         now = self._broker.clock()
         self._bell.arm(self._path, self, self._wake, now + self._idle)
-        deliveries, change = self._messages.change(lambda topology: self._claim(topology, limit, now), now)
-        if deliveries:
-            self._bell.disarm(self._path, self)
-            return Received(deliveries, 0.0)
-        return Received([], self._idle if change is None else min(self._idle, max(0.0, change - now)))
+        token = object()
+        try:
+            deliveries, change = self._messages.change(lambda topology: self._claim(topology, limit, now, token), now)
+            if deliveries:
+                self._bell.disarm(self._path, self)
+            pause = self._idle if change is None else min(self._idle, max(0.0, change - now))
+            received = Received(deliveries, 0.0 if deliveries else pause)
+        except BaseException:
+            self._messages.change(lambda topology: self._unclaim(topology, token, now), now)
+            raise
+        return received  # no call between here and the caller, so no interrupt
 
     def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> list[NarrowboatError | None]:
         """Settle each, compared by the token of its claim."""
@@ -74,18 +80,18 @@ class MemoryFeed(Feed):
         self._bell.disarm(self._path, self)
         self._broker.forget(self)
 
-    def _claim(self, topology: Topology, limit: int, now: float) -> tuple[list[Delivery], float | None]:
+    def _claim(self, topology: Topology, limit: int, now: float, token: object) -> tuple[list[Delivery], float | None]:
         source = self._find(topology, now)
         if source is None:
             return [], None
         topology.tick(source, now)
-        entries = source.claim(limit, now, self)
-        try:
-            return [_delivery(entry, now) for entry in entries], topology.next_change(source)
-        except BaseException:
-            for entry in entries:
-                source.give_back(entry, now, counted=False)
-            raise
+        entries = source.claim(limit, now, self, token)
+        return [_delivery(entry, now) for entry in entries], topology.next_change(source)
+
+    def _unclaim(self, topology: Topology, token: object, now: float) -> None:
+        source = topology.find(self._source.address)
+        if isinstance(source, MemorySource):
+            topology.ring(self._path, source.unclaim(token, now))
 
     def _find(self, topology: Topology, now: float) -> MemorySource | None:
         address, properties = self._source

@@ -277,4 +277,5 @@ locks = LockBackend(
     options=Options,
     capabilities=_capabilities,
     open=_open,
+    example="memory://shop",
 )

@@ -121,27 +121,28 @@ class MemorySource:
                 self.remove(entry)
         self._compact()
 
-    def claim(self, limit: int, now: float, feed: object) -> list[Entry]:
-        """Up to `limit` messages in order, counted and with a fresh token. Call `tick` first."""
+    def claim(self, limit: int, now: float, feed: object, token: object) -> list[Entry]:
+        """Up to `limit` messages in order, counted and marked with `token`. Call `tick` first."""
         claimed: list[Entry] = []
         ready, timers = self._ready, self._timers
-        until, token = now + self.properties.lease, object()
-        try:
-            while ready and len(claimed) < limit:
-                entry = heappop(ready)[3]
-                if entry.state is not READY:
-                    continue
-                claimed.append(entry)
-                entry.until, entry.token, entry.feed = until, token, feed
-                entry.state = CLAIMED
-                entry.attempt += 1
-                heappush(timers, (until, entry.seq, entry))
-        except BaseException:
-            for entry in claimed:
-                if entry.state is CLAIMED:
-                    self.give_back(entry, now, counted=False)
-            raise
+        until = now + self.properties.lease
+        while ready and len(claimed) < limit:
+            entry = heappop(ready)[3]
+            if entry.state is not READY:
+                continue
+            claimed.append(entry)
+            entry.until, entry.token, entry.feed = until, token, feed
+            entry.state = CLAIMED
+            entry.attempt += 1
+            heappush(timers, (until, entry.seq, entry))
         return claimed
+
+    def unclaim(self, token: object, now: float) -> int:
+        """Take back, uncounted, what was claimed with `token` and reached nobody. How many."""
+        claimed = [entry for entry in self.entries.values() if entry.token is token]
+        for entry in claimed:
+            self.give_back(entry, now, counted=False)
+        return len(claimed)
 
     def nack(self, entry: Entry, now: float, delay: float) -> None:
         """It comes back after `delay`; in an ordered source at its place, which nobody of its key overtakes."""

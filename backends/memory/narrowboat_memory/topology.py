@@ -138,6 +138,7 @@ class Topology:
                 for group in target.groups.values():
                     self.ring(group.path)  # whoever waits there must hear when it is due
             else:
+                self._tick_topic(target, now)  # what is due before this one goes before it
                 self._fan_out(target, message, seq, now, now, expires, retention)
         else:
             due = now + message.delay if message.delay > 0 else None

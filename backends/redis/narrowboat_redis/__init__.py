@@ -1,1 +1,6 @@
-"""Locks and messages on Redis."""
+"""Narrowboat on Redis: locks and messages over the network, on a server, a cluster, or the primary of some sentinels."""
+
+from narrowboat_redis.broker_backend import broker
+from narrowboat_redis.lock_backend import locks
+
+__all__ = ["broker", "locks"]

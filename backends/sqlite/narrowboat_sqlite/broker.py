@@ -304,4 +304,5 @@ broker = BrokerBackend(
     options=MessageOptions,
     capabilities=capabilities,
     open=SqliteBroker,
+    example="sqlite:///shop.db",
 )

@@ -137,7 +137,11 @@ class Database:
     def _open(self) -> None:
         with self._mutex:
             connection = self._handle.connection or self._handle.open("rwc")
-            _refuse_foreign(connection, self.path)
+            connection.execute("BEGIN")  # one snapshot: who makes the file meanwhile would else be taken for a stranger
+            try:
+                _refuse_foreign(connection, self.path)
+            finally:
+                _roll_back(connection)
             _use_log(connection, self.path)
 
     def _transaction(self, begin: str, work: Callable[[sqlite3.Connection], T], level: str) -> T:

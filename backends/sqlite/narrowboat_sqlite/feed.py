@@ -5,6 +5,7 @@ A feed that found nothing looks again without a write transaction, so that idle 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 import sqlite3
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 #: Seconds until an idle feed looks again although nobody woke it. Smaller costs CPU in every idle consumer; larger delays
 #: a message whose wake went to a feed on which nobody waits any more.
-IDLE = 1.0
+IDLE = 0.5
 #: It looks within this of the end of the shortest lease, so that what a dead consumer had comes back within `lease_lag`.
 LAG = 0.4
 
@@ -67,12 +68,20 @@ class SqliteFeed(Feed):
                 return Received([], self._pause(prospect, now))
         token = secrets.randbits(62)
         # After a loss of power nobody has the deliveries: that their claim is not synced only saves its count.
-        rows, prospect = self._broker.change(lambda topology: self._claim(topology, limit, token), passing=True)
-        self._found = bool(rows)
-        if not rows:
-            return Received([], self._idle if prospect is None else self._pause(prospect, now))
-        self._broker.wait_no_more(self._path, self)
-        return Received([_delivery(row, token) for row in rows], 0.0)
+        try:
+            rows, prospect = self._broker.change(lambda topology: self._claim(topology, limit, token), passing=True)
+            self._found = bool(rows)
+            if rows:
+                self._broker.wait_no_more(self._path, self)
+                received = Received([_delivery(row, token) for row in rows], 0.0)
+            else:
+                received = Received([], self._idle if prospect is None else self._pause(prospect, now))
+        except Exception:
+            raise  # it was rolled back
+        except BaseException:
+            self._unclaim(token)
+            raise
+        return received  # no call between here and the caller, so no interrupt
 
     def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> list[NarrowboatError | None]:
         """Settle each, compared by the token of its claim, all in one transaction."""
@@ -131,6 +140,19 @@ class SqliteFeed(Feed):
         # Noted before the commit: whatever interrupts us after it, `close` gives them back.
         self._out.update((row[0], token) for row in rows)
         return rows, None if rows else self._prospect(connection)
+
+    def _unclaim(self, token: int) -> None:
+        """Take back, uncounted, what was claimed with `token` and reached nobody, because an interrupt came between."""
+        rows = [(row, claim) for row, claim in self._out.items() if claim == token]
+
+        def give_back(topology: Topology) -> None:
+            topology.rings[self._path] += stock.give_back(topology.connection, rows, counted=False)
+
+        with contextlib.suppress(NarrowboatError):  # it comes back when its lease ends
+            if rows:
+                self._broker.change(give_back)
+        for row, _ in rows:
+            del self._out[row]
 
     def _prospect(self, connection: sqlite3.Connection) -> _Prospect | None:
         """None when the source is not there."""

@@ -230,4 +230,5 @@ locks = LockBackend(
     options=Options,
     capabilities=_capabilities,
     open=_open,
+    example="sqlite:///shop.db",
 )

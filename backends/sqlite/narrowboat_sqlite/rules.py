@@ -62,11 +62,13 @@ def differs(path: str, stored: Properties, asked: Properties) -> Conflict | None
     wrong = [f"{name} is {have!r} and was asked as {want!r}" for name, have, want in pairs if have != want]
     if not wrong:
         return None
-    return Conflict(
+    conflict = Conflict(
         f"{path!r} is already declared otherwise: {', '.join(wrong)}. "
         "Ask for what is stored, or delete it (with its messages) and declare it anew.",
         backend=SCHEME,
     )
+    conflict.stored = stored._asdict()
+    return conflict
 
 
 def stale(id: str, attempt: int, path: str) -> StaleDelivery:

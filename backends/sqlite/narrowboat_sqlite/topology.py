@@ -227,10 +227,10 @@ class Topology:
             found = self._make(address, rules.first_properties(address.path), declared=False, earliest=False)
         if address.kind is Kind.TOPIC:
             groups[found.id] = self._groups(found.id)
-        # What is due in an ordered source goes before what is published now.
+        # What is due in an ordered source, or in its topic, goes before what is published now.
         for source in groups.get(found.id, [found]):
             if source.properties.ordered:
-                stock.tick(self.connection, source, self.moment, self._observed)
+                self.tick(source)
         return found
 
     def _first(self, target: SourceRow, message: Outgoing, window: float) -> bool:

@@ -10,6 +10,7 @@ parks a thread and no driver call runs on the event loop. One face may be used f
 
 from narrowboat.aio.locking import Held, Lock, Locks, locks
 from narrowboat.aio.messaging import Message, Messages, Messaging, Queue, Subscription, Topic, broker
+from narrowboat.messaging import Outbound, Receipt
 
 __all__ = [
     "Held",
@@ -18,7 +19,9 @@ __all__ = [
     "Message",
     "Messages",
     "Messaging",
+    "Outbound",
     "Queue",
+    "Receipt",
     "Subscription",
     "Topic",
     "broker",

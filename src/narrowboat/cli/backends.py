@@ -1,7 +1,8 @@
-"""`narrowboat backends`: what is installed, and what each backend guarantees, from its own claims."""
+"""`narrowboat backends`: what is installed, what its URLs look like, and what each backend guarantees by its own claims."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import click
@@ -15,8 +16,8 @@ from narrowboat.contract.backend import BrokerBackend, LockBackend
 from narrowboat.dsn import Url, parse_options
 from narrowboat.errors import ConfigurationError
 
-#: What may follow the scheme. A backend takes a host, a path, both or neither; the first that it takes is as good as any.
-_EXAMPLES = ("localhost/example", "localhost", "/example", "")
+#: What may follow the scheme of a backend that gives no example. It takes a host, a path, both or neither.
+_GUESSES = ("localhost/example", "localhost", "/example", "")
 
 
 @click.command("backends", cls=Command)
@@ -29,8 +30,8 @@ def backends(as_json: bool) -> None:
         return
     for kind, described in found.items():
         print_table(
-            ("scheme", "", "what it is"),
-            [(scheme, "installed" if "claims" in it else "missing", it["summary"]) for scheme, it in described.items()],
+            ("scheme", "state", "such as", "what it is"),
+            [(scheme, it["state"], it.get("example", ""), it["summary"]) for scheme, it in described.items()],
             title=kind,
         )
         claims = {scheme: it["claims"] for scheme, it in described.items() if "claims" in it}
@@ -45,22 +46,42 @@ def _read(group: str) -> dict[str, dict[str, Any]]:
 
 
 def _describe(group: str, scheme: str) -> dict[str, Any]:
-    """Its summary and claims; the summary is what to install where that is missing."""
+    """What it is, an example, its claims and its state: installed, or the command that installs what it lacks."""
     try:
         backend: LockBackend | BrokerBackend
         backend = registry.lock_backend(scheme) if group == registry.LOCKS else registry.broker_backend(scheme)
-        return {"summary": backend.summary, "claims": table(_claims(backend))}
+        example, claims = _claims(backend, scheme)
     except ConfigurationError as error:
-        return {"summary": str(error)}
+        return {"state": "missing", "summary": str(error)}
+    lacking = _lacking(group, scheme, backend.extra)
+    return {"state": lacking or "installed", "example": example, "summary": backend.summary, "claims": table(claims)}
 
 
-def _claims(backend: LockBackend | BrokerBackend) -> Capabilities:
-    """What it claims with its default options. No connection is made."""
-    for index, example in enumerate(_EXAMPLES, start=1):
-        url = Url.parse(f"{backend.scheme}://{example}")
+def _claims(backend: LockBackend | BrokerBackend, scheme: str) -> tuple[str, Capabilities]:
+    """An example of its URL, and what it claims with its default options. No connection is made."""
+    given = backend.example.partition("://")[2]
+    guesses = (given,) if given else _GUESSES
+    for index, guess in enumerate(guesses, start=1):
+        url = Url.parse(f"{scheme}://{guess}")
         try:
-            return backend.capabilities(url, parse_options(url, backend.options, {}))
+            return f"{scheme}://{guess}", backend.capabilities(url, parse_options(url, backend.options, {}))
         except ConfigurationError:
-            if index == len(_EXAMPLES):
+            if index == len(guesses):
                 raise
-    raise AssertionError("there are examples")
+    raise AssertionError("there are guesses")
+
+
+def _lacking(group: str, scheme: str, extra: str | None) -> str:
+    """The command that installs what the backend's extra names and is not there; empty where nothing is lacking."""
+    from importlib.metadata import PackageNotFoundError, distribution, entry_points  # only this command pays for it
+
+    point = next(iter(entry_points(group=group, name=scheme)))
+    if extra is None or point.dist is None:
+        return ""
+    for needed in point.dist.requires or ():
+        if re.search(rf"extra\s*==\s*['\"]{re.escape(extra)}['\"]", needed):
+            try:
+                distribution(re.split(r"[^\w.-]", needed, maxsplit=1)[0])
+            except PackageNotFoundError:
+                return f"pip install '{point.dist.name}[{extra}]'"
+    return ""

@@ -14,7 +14,7 @@ from narrowboat.cli.options import Seconds, broker_url, group_option
 from narrowboat.cli.output import complain
 from narrowboat.cli.reach import open_broker
 from narrowboat.cli.records import to_line
-from narrowboat.cli.source import properties_options, source_of
+from narrowboat.cli.source import consume_from, properties_options
 from narrowboat.messaging import Messages
 
 #: Messages that are written and acknowledged together. More are faster, and come again together after a broken pipe.
@@ -61,6 +61,9 @@ def consume(
     acknowledges; any other gives the message back, to be tried again after a growing delay, and after --max-deliveries
     it goes to the dead letters.
 
+    --lease, --max-deliveries, --ordered and --priorities are stored with a source that is made by this; one that exists
+    keeps its own, and only what is asked for and differs is refused.
+
     SIGTERM and Ctrl-C stop in order: what is under way is finished and acknowledged, what was not begun goes back; the
     exit code is 0 after SIGTERM, 130 after Ctrl-C. A second one ends at once, and what is under way comes back.
     """
@@ -70,8 +73,8 @@ def consume(
     if count is not None:
         window = min(window, count)
     with open_broker(url) as broker:
-        source = source_of(broker, queue, group, **properties)
-        with source.consume(prefetch=window, idle=idle) as messages, Drain(messages.stop) as drain:
+        consuming = consume_from(broker, queue, group, properties, prefetch=window, idle=idle)
+        with consuming as messages, Drain(messages.stop) as drain:
             if command is None:
                 code = write_out(messages, count)
             else:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import click
 
 from narrowboat.cli.options import Seconds
-from narrowboat.messaging import Messaging, Queue, Subscription
+from narrowboat.errors import Conflict
+from narrowboat.messaging import Messages, Messaging, Queue, Subscription
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
@@ -19,8 +20,29 @@ def source_of(broker: Messaging, name: str, group: str | None, **properties: Any
     return broker.queue(name, **given) if group is None else broker.topic(name).subscription(group, **given)
 
 
+def consume_from(
+    broker: Messaging,
+    name: str,
+    group: str | None,
+    properties: Mapping[str, float | bool | None],
+    *,
+    prefetch: int,
+    idle: float | None,
+) -> Messages[bytes]:
+    """Start consuming. What it was made with counts, where nothing else is asked for: a person at a terminal should not
+    have to repeat it. What is asked for and differs is still refused.
+    """
+    given = {key: value for key, value in properties.items() if value is not None}
+    try:
+        return source_of(broker, name, group, **given).consume(prefetch=prefetch, idle=idle)
+    except Conflict as conflict:
+        if conflict.stored is None:
+            raise
+        return source_of(broker, name, group, **{**conflict.stored, **given}).consume(prefetch=prefetch, idle=idle)
+
+
 def properties_options(command: Command) -> Command:
-    """The properties of a source. They are stored with it when it is made, and whoever disagrees later is refused."""
+    """The properties of a source. They are stored with it when it is made; whoever asks for others later is refused."""
     for option in reversed(
         (
             click.option("--lease", type=Seconds(), help="Seconds until an unacknowledged message comes again.  [default: 30]"),

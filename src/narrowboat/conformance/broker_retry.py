@@ -33,12 +33,24 @@ async def _asks_for_dead_letters(kit: Kit) -> None:
     kit.broker().queue("orders").dead_letters()
 
 
+async def _asks_for_dead_letters_of_a_group(kit: Kit) -> None:
+    kit.broker().topic("prices").subscription("a").dead_letters()
+
+
+async def _asks_for_delay_on_a_topic(kit: Kit) -> None:
+    await kit.broker().topic("prices").publish(b"x", delay=1)
+
+
 async def _asks_for_delay(kit: Kit) -> None:
     await kit.broker().queue("orders", max_deliveries=0).publish(b"x", delay=1)
 
 
 async def _asks_for_ttl(kit: Kit) -> None:
     await kit.broker().queue("orders", max_deliveries=0).publish(b"x", ttl=1)
+
+
+async def _asks_for_ttl_and_delay(kit: Kit) -> None:
+    await kit.broker().queue("orders", max_deliveries=0).publish(b"x", ttl=2, delay=1)
 
 
 async def _asks_for_priority(kit: Kit) -> None:
@@ -87,7 +99,7 @@ async def crashes_count_as_deliveries(kit: Kit) -> None:
         await letter.ack()
 
 
-@scenario("B41", needs=("dead_letters", "topics"), refused=_asks_for_dead_letters)
+@scenario("B41", needs=("dead_letters", "topics"), refused=_asks_for_dead_letters_of_a_group)
 async def a_group_has_dead_letters_of_its_own(kit: Kit) -> None:
     """What one group of a topic rejects is that group's dead letter alone; another group's copy is untouched."""
     topic = kit.broker().topic("prices")
@@ -296,7 +308,7 @@ async def delays_are_independent(kit: Kit) -> None:
     await depth_is(kit, orders, ready=0, in_flight=0, delayed=1)
 
 
-@scenario("B48", tier="T", needs=("delay", "topics"), refused=_asks_for_delay)
+@scenario("B48", tier="T", needs=("delay", "topics"), refused=_asks_for_delay_on_a_topic)
 async def a_delayed_message_for_a_topic(kit: Kit) -> None:
     """A delayed publish to a topic goes to the groups that exist when it is due, once to each."""
     topic = kit.broker().topic("prices")
@@ -397,7 +409,7 @@ async def ttl_counts_from_the_publish(kit: Kit) -> None:
     await depth_is(kit, orders, ready=0, in_flight=0, dead=0)
 
 
-@scenario("B52", needs=("ttl", "delay"), refused=_asks_for_ttl)
+@scenario("B52", needs=("ttl", "delay"), refused=_asks_for_ttl_and_delay)
 async def a_ttl_that_ends_before_the_delay(kit: Kit) -> None:
     """A ttl that ends before the delay does, or is not above zero, is an InvalidArgument, and nothing is sent."""
     orders = kit.broker().queue("orders", max_deliveries=0)

@@ -29,6 +29,10 @@ class Fault(enum.Enum):
     FULL = "a full disk or quota"
 
 
+#: Faults that only something beyond the host can have. A backend without a server does not owe what needs one.
+SERVER_FAULTS = frozenset(Fault) - {Fault.PROCESS, Fault.REPLY}
+
+
 class Entry(NamedTuple):
     """One behaviour."""
 

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import functools
 import importlib
 import inspect
+import itertools
 import queue
+import sys
 import threading
 import time
 import weakref
@@ -32,6 +35,13 @@ class Worker:
         self._inside = False
         self._struck = False
         self._ident: int | None = None
+        self._future: asyncio.Future[Any] | None = None
+        self.missed = False  #: the last call had ended when it was to be interrupted: it gave what it gives
+
+    @property
+    def busy(self) -> bool:
+        """Whether a call is queued, under way, or has ended without the task knowing its outcome yet. Ask on the loop."""
+        return self._future is not None
 
     def start(self) -> Worker:
         """On a thread of its own."""
@@ -53,15 +63,23 @@ class Worker:
     async def call(self, function: Callable[[], Any]) -> Any:
         """Run `function` in the thread. When the awaiting task is cancelled, the thread is not: use `interrupt`."""
         loop = asyncio.get_running_loop()
-        future = loop.create_future()
+        future = self._future = loop.create_future()
         self._queue.put((function, future, loop))
-        return await future
+        try:
+            return await future
+        finally:
+            self._future = None
 
     def interrupt(self) -> bool:
         """Raise KeyboardInterrupt in the function under way, at its next chance to be interrupted. False: there is none."""
         with self._mutex:
             if self._inside and self._ident is not None:
+                for _ in range(1000):
+                    if not _starts_a_thread(self._ident):
+                        break
+                    time.sleep(0.001)
                 self._struck = True
+                self.missed = False
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._ident), ctypes.py_object(KeyboardInterrupt))
                 return True
             return False
@@ -75,13 +93,16 @@ class Worker:
         return True
 
     def _perform(self, function: Callable[[], Any]) -> tuple[Any, BaseException | None]:
-        value: Any = None
+        # The value is kept by C code alone: between a call's return and the caller's own variable an interrupt can
+        # strike, and what the call gave would be dropped without anybody's knowledge. (A program that is interrupted
+        # there never had it in its hands either; but a scenario must be able to tell the two apart.)
+        kept: list[Any] = []
         error: BaseException | None = None
         self._struck = False
         self._inside = True
         try:
             try:
-                value = function()
+                kept.extend(itertools.starmap(function, ((),)))
             except BaseException as raised:
                 error = raised
             with self._mutex:
@@ -93,12 +114,28 @@ class Worker:
                     time.sleep(0)
         except KeyboardInterrupt as late:  # it struck after the function's last line
             self._inside = False
-            error = late
+            error = error or late
+        if kept:
+            self.missed = self.missed or self._struck
+            return kept[0], None
         if isinstance(error, KeyboardInterrupt):
             error = asyncio.CancelledError("interrupted")
-        elif isinstance(error, StopIteration):
+        elif error is None:
             error = RuntimeError("StopIteration out of a call")
-        return value, error
+        return None, error
+
+
+def _starts_a_thread(ident: int) -> bool:
+    """Whether that thread is starting another. CPython 3.11 gives the new one the ident of its starter until it runs.
+
+    An interrupt would strike the new thread instead, which then never begins, and its starter would wait for it for ever.
+    """
+    frame = sys._current_frames().get(ident)
+    while frame is not None:
+        if frame.f_code is threading.Thread.start.__code__:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _settle(future: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:
@@ -138,7 +175,7 @@ def _dismiss(task: asyncio.Task[Any]) -> None:
 
 async def in_my_thread(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Run a blocking function in the thread that belongs to the calling task."""
-    return await _mine().call(lambda: function(*args, **kwargs))
+    return await _mine().call(functools.partial(function, *args, **kwargs))
 
 
 def blocking(function: Callable[..., Any], loop: asyncio.AbstractEventLoop) -> Callable[..., Any]:

@@ -6,12 +6,20 @@
     test_mine = suite(Mine("mine://localhost"))
 
 A harness gives a URL for each fresh namespace, says which halves (locks, messages) the URL has, which faults it can
-bring about, and how to look at a lock from outside. A server's harness overrides `faults` and the method of each fault
-that it has; a fault that nobody brings about is reported as "not exercised", never as a pass.
+bring about, and how to look at a lock from outside. A fault that nobody brings about is reported as "not exercised", never
+as a pass. Where they come from:
+
+- lost replies, and processes that are killed, stopped and forked: the kit itself, on every backend that they can matter to;
+- the network: the kit's own proxy in front of each host of the URL, when the URL gives each with its port. Override
+  `network` where the server tells its clients another address than the URL's;
+- a server that is restarted, killed, paused: `Harness(url, server=...)` with a `conformance.server.Server`;
+- sessions ended, records deleted, rights taken away, a disk filled, a server's clock set: override the method, and the
+  fault is there.
 """
 
 from __future__ import annotations
 
+import copy
 import itertools
 import os
 from collections.abc import Callable
@@ -20,18 +28,36 @@ from typing import Any
 from narrowboat import registry
 from narrowboat.capabilities import BrokerCapabilities, LockCapabilities, Scope
 from narrowboat.conformance.catalogue import Fault
+from narrowboat.conformance.network import Network, reachable
+from narrowboat.conformance.server import Server
 from narrowboat.contract import LockProvider
 from narrowboat.dsn import Url
 
 _count = itertools.count(1)
 
+#: The methods of `Harness` whose overriding means that it has the fault.
+_BY_METHOD = {
+    "end_session": Fault.SESSION,
+    "delete": Fault.DELETE,
+    "revoke": Fault.CREDENTIALS,
+    "fill": Fault.FULL,
+    "set_clock": Fault.SERVER_CLOCK,
+}
+
 
 class Harness:
-    """A backend by its URL. `wrap` puts a layer in front of every driver that a scenario opens (a mutant is one)."""
+    """A backend by its URL.
 
-    def __init__(self, url: str, *, wrap: Callable[[Any], Any] | None = None) -> None:
+    Args:
+        url: any URL whose scheme is installed; `prefix` is appended to.
+        wrap: puts a layer in front of every driver that a scenario opens (a mutant is one).
+        server: what can start, stop, kill and pause the server behind `url`; the kit leaves it running.
+    """
+
+    def __init__(self, url: str, *, wrap: Callable[[Any], Any] | None = None, server: Server | None = None) -> None:
         self.url = url
         self.wrap = wrap
+        self.server = server
         self.scheme = Url.parse(url).scheme
         groups = (("locks", registry.LOCKS), ("broker", registry.BROKERS))
         self.halves = tuple(half for half, group in groups if self.scheme in registry.schemes(group))
@@ -60,8 +86,17 @@ class Harness:
 
     def faults(self, half: str) -> frozenset[Fault]:
         """The faults that this harness can bring about. Child processes can only share what is beyond one process."""
-        process = {Fault.PROCESS} if hasattr(os, "fork") and self.claims(half).scope is not Scope.PROCESS else set()
-        return frozenset({Fault.REPLY, *process})
+        found = {Fault.REPLY}
+        if hasattr(os, "fork") and self.claims(half).scope is not Scope.PROCESS:
+            found.add(Fault.PROCESS)
+        if self._has("network") or reachable(self.url):
+            found.add(Fault.PROXY)
+        if self.server is not None:
+            found |= {Fault.RESTART, Fault.KILL, Fault.PAUSE}
+        return frozenset(found | {fault for name, fault in _BY_METHOD.items() if self._has(name)})
+
+    def _has(self, name: str) -> bool:
+        return getattr(type(self), name) is not getattr(Harness, name)
 
     # -- namespaces -----------------------------------------------------------------------------------------------
 
@@ -95,25 +130,45 @@ class Harness:
         with narrowboat.locks(self.locks_url(namespace)) as locks:
             return len(locks.holders())
 
-    # -- faults of a server: a harness that lists one in `faults` overrides its method ------------------------------
+    # -- faults that only some backends have: override the method, and the fault is exercised -------------------------
 
-    def restart(self) -> None:
-        """Stop the server in good order and start it again."""
+    def network(self, url: str) -> Network:
+        """What can break the connections of `url`, this harness's URL with a namespace; its `url` leads through it."""
+        return Network(url)
+
+    def end_session(self, driver: object) -> None:
+        """Let the server end the session of `driver`, this backend's own `LockProvider`, as when its time were up."""
         raise NotImplementedError
 
-    def kill(self) -> None:
-        """Kill the server with SIGKILL, and start it again."""
+    def delete(self, half: str, namespace: str, name: str) -> None:
+        """Delete what the backend keeps of the lock, or the queue, `name` of that namespace, as an operator might."""
         raise NotImplementedError
 
-    def pause(self, seconds: float) -> None:
-        """Stop the server's process for a while (SIGSTOP, SIGCONT)."""
+    def revoke(self) -> None:
+        """Take from the URL's user the right to do anything; `permit` gives it back."""
+        raise NotImplementedError
+
+    def permit(self) -> None:
+        """Undo `revoke`. Idempotent."""
+        raise NotImplementedError
+
+    def fill(self) -> None:
+        """Fill the server's disk, memory or quota, so that it takes no more; `drain` undoes it."""
+        raise NotImplementedError
+
+    def drain(self) -> None:
+        """Undo `fill`. Idempotent."""
+        raise NotImplementedError
+
+    def set_clock(self, seconds: float) -> None:
+        """Move the server's wall clock by so much from the true time; 0 puts it right."""
         raise NotImplementedError
 
     # -- mutants --------------------------------------------------------------------------------------------------
 
     def mutated(self, wrap: Callable[[Any], Any]) -> Harness:
         """The same backend behind a layer that breaks it."""
-        mutant = type(self)(self.url)
+        mutant = copy.copy(self)
         mutant.wrap = wrap
         return mutant
 

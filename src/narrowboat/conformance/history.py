@@ -1,4 +1,11 @@
-"""Records what users of a lock did and were told, and checks it. With fencing tokens this needs no search: linear time.
+"""Records what users of a lock did and were told, and checks it. With fencing tokens this needs no search: a few sorts.
+
+    recorder = Recorder()
+    hold = recorder.asks(name, "user 7")        # before the call of acquire
+    recorder.granted(hold, held.token)          # after its answer, or: recorder.gives_up(hold)
+    recorder.wrote(name, held.token, accepted=store.write(..., fence=held.token))
+    recorder.ends(hold)                         # before the call of release, or when the holder learns of its loss
+    check(recorder.holds, recorder.writes, free_bound=2.0)          # Verdict
 
 What is recorded is the users' side alone: when each call began and ended, what it answered, until when a holder believed in
 its lock, and what a guarded resource was given. All times are of one clock that the machine's processes share. A call
@@ -7,31 +14,38 @@ whose outcome is not known stays open. Verdicts: `violations` must be empty; `un
 The rules, per name:
 
 1. belief: between the answer of an acquire and the call of its release (or the end of its validity), nobody who is
-   excluded by it is told that he holds;
+   excluded by it is told that he holds, and a semaphore never has more holders than permits;
 2. tokens are unique, and none is reused;
 3. real time: a grant that was answered before another one was asked for has the smaller token, if one excludes the other;
-4. a guarded resource never sees an older token after a newer one that excludes it, unless it refused it;
+4. a resource that is written to under exclusive locks never accepts an older token after a newer one;
 5. liveness: while somebody waits, the name is not free for longer than a bound.
+
+Each hold and each write is reported once for each rule that it breaks, beside one that it breaks it with. A history in which
+nobody waited, or whose holds stay open, can show no stretch of freedom: that is unknown, not proven.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import heapq
+import itertools
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import attrgetter
+
+EXCLUSIVE = "exclusive"
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class Hold:
     """One acquire: asked at `asked`, answered at `granted` (None: not granted, or unknown), believed until `ended`."""
 
     name: str
     user: str
     asked: float
-    mode: str = "exclusive"
+    mode: str = EXCLUSIVE
     limit: int | None = None
     granted: float | None = None
     token: int | None = None
@@ -39,9 +53,9 @@ class Hold:
     gave_up: float | None = None  #: when the caller left without a grant
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Write:
-    """A write to a guarded resource."""
+    """A write to a resource that is guarded by an exclusive lock."""
 
     name: str
     token: int
@@ -58,7 +72,7 @@ class Recorder:
         self.holds: list[Hold] = []
         self.writes: list[Write] = []
 
-    def asks(self, name: str, user: str, *, mode: str = "exclusive", limit: int | None = None) -> Hold:
+    def asks(self, name: str, user: str, *, mode: str = EXCLUSIVE, limit: int | None = None) -> Hold:
         """Before the call of acquire."""
         hold = Hold(name, user, self._clock(), mode, limit)
         with self._mutex:
@@ -91,8 +105,13 @@ class Verdict:
 
     violations: tuple[str, ...]
     grants: int
-    unknown: int  #: holds without a known end: judged up to their last known moment only
+    unknown: int  #: calls without a known outcome and holds without a known end: judged up to their last known moment only
     longest_free: float  #: seconds for which a name was free while somebody waited
+
+    @property
+    def ok(self) -> bool:
+        """Whether no rule is broken."""
+        return not self.violations
 
 
 def check(holds: Sequence[Hold], writes: Sequence[Write] = (), *, free_bound: float = math.inf) -> Verdict:
@@ -100,96 +119,124 @@ def check(holds: Sequence[Hold], writes: Sequence[Write] = (), *, free_bound: fl
     violations: list[str] = []
     longest = 0.0
     names: dict[str, list[Hold]] = {}
-    for hold in holds:
+    for hold in sorted(holds, key=attrgetter("asked")):
         names.setdefault(hold.name, []).append(hold)
-    for name, mine in names.items():
-        granted = sorted((hold for hold in mine if hold.granted is not None), key=_granted)
-        violations += _belief(name, granted)
-        violations += _tokens(name, granted)
-        violations += _real_time(name, granted)
-        free = _longest_free(granted)
+    for name, asked in names.items():
+        granted = sorted((hold for hold in asked if hold.granted is not None), key=attrgetter("granted"))
+        violations += _belief(granted)
+        violations += _tokens(granted)
+        violations += _real_time([hold for hold in asked if hold.granted is not None], granted)
+        free = _longest_free(asked, granted)
         longest = max(longest, free)
         if free > free_bound:
             violations.append(f"{name}: free for {free:.3f} s while somebody waited (bound {free_bound:g} s)")
     violations += _guarded(writes)
     grants = sum(hold.granted is not None for hold in holds)
-    unknown = sum(hold.granted is not None and hold.ended is None for hold in holds)
+    unknown = sum(hold.ended is None and hold.gave_up is None for hold in holds)
     return Verdict(tuple(violations), grants, unknown, longest)
 
 
-def _granted(hold: Hold) -> float:
-    assert hold.granted is not None
-    return hold.granted
+def _times(granted: Iterable[Hold]) -> list[float]:
+    """When each was granted."""
+    return [hold.granted for hold in granted if hold.granted is not None]
+
+
+def _token(hold: Hold) -> int:
+    return -1 if hold.token is None else hold.token
 
 
 def _excludes(one: Hold, other: Hold) -> bool:
-    return "exclusive" in (one.mode, other.mode)
+    return EXCLUSIVE in (one.mode, other.mode)
 
 
-def _belief(name: str, granted: Iterable[Hold]) -> list[str]:
+def _belief(granted: Sequence[Hold]) -> Iterator[str]:
     """Sweep over the grants in order: those whose end has not come yet are the present holders."""
-    found = []
-    present: list[tuple[float, int, Hold]] = []
-    for number, hold in enumerate(granted):
-        while present and present[0][0] <= _granted(hold):
-            heapq.heappop(present)
-        others = [other for _, _, other in present]
-        for other in others:
-            if _excludes(hold, other):
-                found.append(f"{name}: {hold.user} (token {hold.token}) and {other.user} (token {other.token}) both held")
-        if hold.limit is not None and len(others) >= hold.limit:
-            found.append(f"{name}: {len(others) + 1} held a semaphore of {hold.limit}")
-        heapq.heappush(present, (hold.ended if hold.ended is not None else _granted(hold), number, hold))
-    return found
+    present: list[tuple[float, int, Hold]] = []  # by their end
+    writers = 0
+    for number, (now, hold) in enumerate(zip(_times(granted), granted, strict=True)):
+        while present and present[0][0] <= now:
+            if heapq.heappop(present)[2].mode == EXCLUSIVE:
+                writers -= 1
+        exclusive = hold.mode == EXCLUSIVE
+        if present and (exclusive or writers):
+            other = next(other for _, _, other in present if _excludes(hold, other))
+            yield f"{hold.name}: {hold.user} (token {hold.token}) and {other.user} (token {other.token}) both held"
+        if hold.limit is not None and len(present) >= hold.limit:
+            yield f"{hold.name}: {len(present) + 1} held a semaphore of {hold.limit}"
+        heapq.heappush(present, (hold.ended if hold.ended is not None else now, number, hold))
+        writers += exclusive
 
 
-def _tokens(name: str, granted: Iterable[Hold]) -> list[str]:
+def _tokens(granted: Iterable[Hold]) -> Iterator[str]:
     seen: dict[int | None, Hold] = {}
-    found = []
     for hold in granted:
         other = seen.setdefault(hold.token, hold)
         if other is not hold:
-            found.append(f"{name}: token {hold.token} was given to {other.user} and to {hold.user}")
-    return found
+            yield f"{hold.name}: token {hold.token} was given to {other.user} and to {hold.user}"
 
 
-def _real_time(name: str, granted: Sequence[Hold]) -> list[str]:
-    """For each grant, the largest token among those answered before it was asked for, by kind of holder."""
-    found = []
-    answered = iter(granted)
-    upcoming = next(answered, None)
+def _real_time(asked: Iterable[Hold], granted: Sequence[Hold]) -> Iterator[str]:
+    """For each grant, the largest token among those answered before it was asked for: of writers, and of the others."""
+    answered = 0
+    times = [*_times(granted), math.inf]
     largest: dict[bool, Hold] = {}  # by whether it was exclusive
-    for hold in sorted(granted, key=lambda each: each.asked):
-        while upcoming is not None and _granted(upcoming) < hold.asked:
-            kind = upcoming.mode == "exclusive"
-            if kind not in largest or (upcoming.token or 0) > (largest[kind].token or 0):
+    for hold in asked:
+        while times[answered] < hold.asked:
+            upcoming = granted[answered]
+            answered += 1
+            kind = upcoming.mode == EXCLUSIVE
+            if kind not in largest or _token(upcoming) > _token(largest[kind]):
                 largest[kind] = upcoming
-            upcoming = next(answered, None)
         for earlier in largest.values():
-            if _excludes(earlier, hold) and (hold.token or 0) <= (earlier.token or 0):
-                found.append(
-                    f"{name}: {hold.user} asked after {earlier.user} was granted token {earlier.token}, and got {hold.token}"
+            if _token(hold) <= _token(earlier) and _excludes(earlier, hold):
+                yield (
+                    f"{hold.name}: {hold.user} asked after {earlier.user} was granted token {earlier.token}, "
+                    f"and got {hold.token}"
                 )
-    return found
+                break
 
 
-def _guarded(writes: Iterable[Write]) -> list[str]:
+def _guarded(writes: Iterable[Write]) -> Iterator[str]:
     newest: dict[str, int] = {}
-    found = []
-    for write in sorted(writes, key=lambda each: each.at):
+    for write in sorted(writes, key=attrgetter("at")):
         if write.accepted:
-            if write.token < newest.get(write.name, -1):
-                found.append(f"{write.name}: accepted token {write.token} after {newest[write.name]}")
-            newest[write.name] = max(write.token, newest.get(write.name, -1))
-    return found
+            before = newest.get(write.name, -1)
+            if write.token < before:
+                yield f"{write.name}: accepted token {write.token} after {before}"
+            newest[write.name] = max(write.token, before)
 
 
-def _longest_free(granted: Sequence[Hold]) -> float:
-    """The longest stretch from an end until the next grant, as far as the one who was granted then waited through it."""
-    longest = 0.0
-    ended = -math.inf
-    for hold in granted:
-        if ended < _granted(hold):
-            longest = max(longest, _granted(hold) - max(ended, hold.asked))
-        ended = max(ended, hold.ended if hold.ended is not None else math.inf)
+def _longest_free(asked: Sequence[Hold], granted: Sequence[Hold]) -> float:
+    """The longest stretch in which nobody held, or may have held, and somebody waited; who gave up had waited, too."""
+    open_calls = ((hold.asked, hold.ended) for hold in asked if hold.granted is None and hold.gave_up is None)
+    held = [(start, math.inf if end is None else end) for start, end in open_calls]
+    ends = [math.inf if hold.ended is None else hold.ended for hold in granted]
+    held += zip(_times(granted), ends, strict=True)
+    held.sort()
+    answered = ((hold.asked, hold.gave_up if hold.granted is None else hold.granted) for hold in asked)
+    waited = [*_merged((start, end) for start, end in answered if end is not None), (math.inf, math.inf)]
+    longest, place, free_since = 0.0, 0, -math.inf
+    for start, end in (*held, (math.inf, math.inf)):
+        if start - free_since > longest:  # it could be longer than all before
+            while waited[place][1] <= free_since:
+                place += 1
+            for begun, ended in itertools.islice(waited, place, None):
+                if begun >= start:
+                    break
+                longest = max(longest, min(ended, start) - max(begun, free_since))
+        free_since = max(free_since, end)
     return longest
+
+
+def _merged(stretches: Iterable[tuple[float, float]]) -> Iterator[tuple[float, float]]:
+    """Those that overlap or touch as one. They come by their start."""
+    present: tuple[float, float] | None = None
+    for start, end in stretches:
+        if present is not None and start <= present[1]:
+            present = (present[0], max(end, present[1]))
+        else:
+            if present is not None:
+                yield present
+            present = (start, end)
+    if present is not None:
+        yield present

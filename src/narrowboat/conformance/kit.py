@@ -17,10 +17,12 @@ from typing import Any, TypeVar, cast
 
 import narrowboat
 import narrowboat.aio
-from narrowboat.capabilities import BrokerCapabilities, LockCapabilities, WaitOrder
+from narrowboat.capabilities import BrokerCapabilities, Expiry, LockCapabilities, WaitOrder
 from narrowboat.conformance.children import Child
 from narrowboat.conformance.faces import Threaded, in_my_thread, unwrap, worker_of, wrap
 from narrowboat.conformance.harness import Harness
+from narrowboat.conformance.network import Network
+from narrowboat.conformance.server import Server
 from narrowboat.conformance.tap import Seen, tapped
 from narrowboat.contract import Holder
 from narrowboat.layers.faults import Faults
@@ -45,7 +47,10 @@ class Kit:
         self._opened: list[Any] = []
         self._tasks: list[asyncio.Task[Any]] = []
         self._children: list[Child] = []
+        self._networks: list[Network] = []
+        self.drivers: list[Any] = []  #: the backend's own, of every face opened here, in the order of their first calls
         self._outside: Any = None
+        self._shaken = False
 
     # -- what is under test ---------------------------------------------------------------------------------------
 
@@ -97,6 +102,7 @@ class Kit:
         """From the driver outwards: the harness's own layer (a mutant), the tap, the faults, the scenario's layer."""
 
         def layers(driver: Any) -> Any:
+            self.drivers.append(driver)
             if self.harness.wrap is not None:
                 driver = self.harness.wrap(driver)
             driver = tapped(self.seen, driver)
@@ -126,20 +132,32 @@ class Kit:
     async def cancel(self, task: asyncio.Task[Any], *, within: float = 5.0) -> None:
         """Cancel it, or on the sync face interrupt its thread as Ctrl-C would, and wait until it has ended."""
         deadline = time.monotonic() + within * SCALE
-        worker = worker_of(task)
-        if worker is None or not worker.interrupt():
-            task.cancel()
+        struck = False
         while not task.done():
             assert time.monotonic() < deadline, f"not ended {within:g} s after it was cancelled"
+            worker = worker_of(task)
+            if struck and worker is not None and worker.missed:
+                struck = False
+            if not struck and worker is not None and worker.busy:
+                struck = worker.interrupt()  # False: what its thread gave is on its way to it, and must not be dropped
+            elif not struck:
+                struck = task.cancel()
             if worker is not None:
                 self.seen.wake_all()
-            await asyncio.wait([task], timeout=0.01)
+            await asyncio.wait([task], timeout=0.01 if struck else 0.001)
 
     async def blocking(self, function: Callable[..., T], *args: Any) -> T:
         """Run a plain function off the loop, in this task's own thread."""
         return cast("T", await in_my_thread(function, *args))
 
     # -- time -----------------------------------------------------------------------------------------------------
+
+    def check_ttl(self, effective: float, asked: float) -> None:
+        """That the lease shown is what was asked for, or, where a session is the lease, one that ends within it."""
+        if self.claims.expiry is Expiry.SESSION:
+            assert 0 < effective <= asked, f"asked for at most {asked:g} s, got {effective:g} s"
+        else:
+            assert effective == asked, f"asked for {asked:g} s, got {effective:g} s"
 
     @property
     def ttl(self) -> float:
@@ -206,10 +224,31 @@ class Kit:
         self._children.append(child)
         return child
 
+    # -- networks and servers -------------------------------------------------------------------------------------
+
+    async def network(self) -> Network:
+        """A network of this scenario's own: `kit.locks(url=network.url)` goes through it. Needs `Fault.PROXY`."""
+        url = self.locks_url if self.half == "locks" else self.broker_url
+        made = await self.blocking(self.harness.network, url)
+        self._networks.append(made)
+        return made
+
+    @property
+    def server(self) -> Server:
+        """The server's process. Needs `Fault.RESTART`, `KILL` or `PAUSE`; it runs again when the scenario has ended."""
+        assert self.harness.server is not None, "a scenario that uses the server declares the fault that it makes"
+        self._shaken = True
+        return self.harness.server
+
     # -- the end --------------------------------------------------------------------------------------------------
 
     async def close(self) -> None:
         """End what the scenario left: children, faces, tasks. `AssertionError` when a face or task does not end."""
+        if self._shaken and self.harness.server is not None:
+            await self.blocking(self.harness.server.resume)
+            await self.blocking(self.harness.server.start)
+        for network in self._networks:
+            await self.blocking(network.heal)  # what is closed below may have a last word for the server
         await asyncio.gather(*(child.close() for child in self._children))
         own = asyncio.current_task()
         stuck = []
@@ -226,6 +265,8 @@ class Kit:
         if left:
             await asyncio.wait(left, timeout=self.upper(5))
         stuck += [repr(task) for task in left if not task.done()]
+        for network in self._networks:
+            await self.blocking(network.close)
         self.harness.cleanup(self.namespace)
         assert not stuck, f"did not end when closed: {', '.join(stuck)}"
 

@@ -8,6 +8,7 @@ Each is an `async def` that speaks the face it is told to, in the same way as a 
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import time
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from narrowboat.capabilities import Support
 from narrowboat.conformance.child import Link
 from narrowboat.conformance.faces import wrap
 from narrowboat.conformance.tap import Seen, tapped
+from narrowboat.demo.stock import Stock
 from narrowboat.errors import LeaseLost, NarrowboatError
 
 
@@ -44,10 +46,12 @@ async def looker(link: Link, url: str, face: str, name: str) -> None:
     await locks.close()
 
 
-async def holder(link: Link, url: str, face: str, name: str, ttl: float, renew: bool = True, end: str = "release") -> None:
+async def holder(
+    link: Link, url: str, face: str, name: str, ttl: float, renew: bool = True, end: str = "release", limit: int | None = None
+) -> None:
     """Hold `name`, tell it, and on "go" end as told: release, return (without a release), or exit (without any end)."""
     locks = opened(url, face)
-    held = await locks.lock(name, ttl=ttl, renew=renew).acquire(timeout=30)
+    held = await locks.lock(name, ttl=ttl, renew=renew, limit=limit).acquire(timeout=30)
     held.on_lost(lambda lost: link.tell("lost", reason=lost.reason.value if lost.reason else None))
     link.tell("held", token=held.token)
     await link.heard("go")
@@ -59,19 +63,25 @@ async def holder(link: Link, url: str, face: str, name: str, ttl: float, renew: 
     await locks.close()
 
 
-async def zombie(link: Link, url: str, face: str, name: str, ttl: float) -> None:
-    """Hold `name`, be stopped, and on "check" tell what the possession says and what its calls do."""
+async def zombie(link: Link, url: str, face: str, name: str, ttl: float, record: str | None = None) -> None:
+    """Hold `name`, be stopped meanwhile, and tell what the possession says afterwards and what its calls do.
+
+    `record`: a stock record that it writes to with its token in the end, as a program does that does not look first.
+    """
     locks = opened(url, face)
     held = await locks.lock(name, ttl=ttl).acquire(timeout=30)
     held.on_lost(lambda lost: link.tell("lost", reason=lost.reason.value if lost.reason else None))
     link.tell("held", token=held.token)
-    while True:  # the work that a paused holder goes on with: look, then write with its token
-        valid = not held.lost
-        if not valid:
-            break
+    looked = valid = time.monotonic()
+    while not held.lost:  # what a paused holder goes on with: it looks, and works if it is told that all is well
+        valid = looked
         await asyncio.sleep(0.001)
-    link.tell("noticed", reason=held.reason.value if held.reason else None)
-    link.tell("write", token=held.token)
+        looked = time.monotonic()
+    link.tell("noticed", reason=held.reason.value if held.reason else None, valid=valid)
+    if record is not None:
+        stock = Stock(Path(record))
+        link.tell("wrote", outcome=stock.sell(0, "zombie", left=0, token=held.token).value)
+        stock.close()
     for what, call in (("renew", held.renew), ("release", held.release)):
         try:
             await call()
@@ -145,21 +155,21 @@ async def counter(
     await locks.close()
 
 
-async def forks(link: Link, url: str, face: str, name: str) -> None:
+async def forks(link: Link, url: str, face: str, name: str, ttl: float) -> None:
     """Hold `name` with a short lease, fork, and tell what the fork believes and can do; then what the parent still has."""
     locks = opened(url, face)
-    held = await locks.lock(name, ttl=1.0).acquire(timeout=30)
+    held = await locks.lock(name, ttl=ttl).acquire(timeout=30)
     link.tell("held", token=held.token)
     pid = os.fork()
     if pid == 0:
         code = 1
         try:
             link.forked()
-            _in_the_fork(link, url, held, name)
+            _in_the_fork(link, url, held)
             code = 0
         finally:
             os._exit(code)
-    until = time.monotonic() + 2.5  # two and a half leases: the parent's renewal must go on
+    until = time.monotonic() + 2.5 * ttl  # the parent's renewal must go on
     while time.monotonic() < until:
         await asyncio.sleep(0.05)
         held.check()
@@ -170,7 +180,7 @@ async def forks(link: Link, url: str, face: str, name: str) -> None:
     await locks.close()
 
 
-def _in_the_fork(link: Link, url: str, held: Any, name: str) -> None:
+def _in_the_fork(link: Link, url: str, held: Any) -> None:
     told: dict[str, Any] = {"lost": held.lost, "reason": held.reason.value if held.reason else None}
     try:
         held.check()
@@ -182,7 +192,8 @@ def _in_the_fork(link: Link, url: str, held: Any, name: str) -> None:
         mine.release()
         told["works"] = True
     link.tell("fork", **told)
-    time.sleep(1.5)  # longer than the lease: if the fork renewed or freed the parent's lock, it would show by now
+    del held  # what the fork frees, or lets go of at its end, must not be the parent's
+    gc.collect()
 
 
 async def forks_in_use(link: Link, url: str, face: str) -> None:
@@ -203,10 +214,10 @@ async def forks_in_use(link: Link, url: str, face: str) -> None:
         link.tell("forked", code=os.waitstatus_to_exitcode(status))
 
 
-async def successor(link: Link, url: str, face: str, name: str) -> None:
+async def successor(link: Link, url: str, face: str, name: str, ttl: float) -> None:
     """Take `name` once, tell the token, and be killed or end."""
     locks = opened(url, face)
-    held = await locks.lock(name, ttl=30).acquire(timeout=30)
+    held = await locks.lock(name, ttl=ttl).acquire(timeout=30 + 2 * ttl)
     link.tell("held", token=held.token)
     await link.heard("go")
     await held.release()

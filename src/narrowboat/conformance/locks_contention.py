@@ -102,7 +102,13 @@ async def mixed_workers_over_two_locks(kit: Kit) -> None:
         for name in ("x", "y"):
             Path(folder, name).write_text("0")  # noqa: ASYNC240  # a few bytes
         rounds = max(6, int(20 * kit.size))
-        common = {"url": kit.locks_url, "face": kit.face, "names": ["x", "y"], "folder": folder, "rounds": rounds}
+        common: dict[str, Any] = {
+            "url": kit.locks_url,
+            "face": kit.face,
+            "names": ["x", "y"],
+            "folder": folder,
+            "rounds": rounds,
+        }
         children = [await kit.child(counter, **common, tasks=2) for _ in range(2)]
         brief = await kit.child(counter, **common, leave_after=3)
         for child in (*children, brief):
@@ -121,7 +127,14 @@ async def three_hundred_contenders_in_ten_processes(kit: Kit) -> None:
     """Three hundred contenders in ten processes all finish, with few calls for each grant and few connections."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "n").write_text("0")  # noqa: ASYNC240  # a few bytes
-        common = {"url": kit.locks_url, "face": kit.face, "names": ["n"], "folder": folder, "rounds": 1, "tasks": 30}
+        common: dict[str, Any] = {
+            "url": kit.locks_url,
+            "face": kit.face,
+            "names": ["n"],
+            "folder": folder,
+            "rounds": 1,
+            "tasks": 30,
+        }
         children = [await kit.child(counter, **common) for _ in range(10)]
         begun = time.monotonic()
         counted = await _run_all(children)
@@ -361,7 +374,14 @@ async def processes_get_growing_tokens(kit: Kit) -> None:
     """Tokens are unique and grow across processes, and each process sees them grow."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "n").write_text("0")  # noqa: ASYNC240  # a few bytes
-        common = {"url": kit.locks_url, "face": kit.face, "names": ["n"], "folder": folder, "rounds": 5, "tasks": 5}
+        common: dict[str, Any] = {
+            "url": kit.locks_url,
+            "face": kit.face,
+            "names": ["n"],
+            "folder": folder,
+            "rounds": 5,
+            "tasks": 5,
+        }
         children = [await kit.child(counter, **common) for _ in range(4)]
         counted = await _run_all(children)
     tokens = [told["tokens"]["n"] for told in counted]

@@ -15,7 +15,7 @@ from narrowboat.conformance.expect import raises
 from narrowboat.conformance.kit import Faults, Kit
 from narrowboat.conformance.scenario import scenario
 from narrowboat.contract import Grant, LockProvider
-from narrowboat.errors import InvalidArgument, LeaseLost, NarrowboatError, Reason, Unavailable
+from narrowboat.errors import InvalidArgument, LeaseLost, NarrowboatError, Reason, Unavailable, Unsupported
 from narrowboat.layers.passing import PassingLocks
 
 
@@ -242,17 +242,17 @@ async def a_lease_that_cannot_be_kept_is_refused(kit: Kit) -> None:
     """A lease below or above what the backend can keep is refused before any I/O with the range; the smallest one works."""
     locks = kit.locks()
     for ttl in (kit.claims.ttl_min * 0.9, kit.claims.ttl_max * 1.1):
-        with raises(InvalidArgument) as caught:
+        with raises(InvalidArgument, Unsupported) as caught:  # the latter where a session is the lease
             locks.lock("a", ttl=ttl)
         assert f"{kit.claims.ttl_min:g}" in str(caught.error), f"the range is not in: {caught.error}"
     assert not kit.seen.calls
     held = await locks.lock("a", ttl=kit.claims.ttl_max).acquire(timeout=5)
-    assert held.ttl == kit.claims.ttl_max
+    kit.check_ttl(held.ttl, kit.claims.ttl_max)
     await held.release()
     for _ in range(20):  # a loaded machine may be slower than the smallest lease: that is told, never hidden
         try:
             held = await locks.lock("a", ttl=kit.claims.ttl_min).acquire(timeout=5)
-            assert held.ttl == kit.claims.ttl_min, f"asked for {kit.claims.ttl_min:g} s, got {held.ttl:g} s"
+            kit.check_ttl(held.ttl, kit.claims.ttl_min)
             await held.release()
             break
         except LeaseLost:
@@ -334,8 +334,9 @@ async def a_renewal_by_hand_of_unknown_outcome_says_so(kit: Kit) -> None:
     assert caught.error.retryable
     held.check()
     assert not await kit.free("a")
+    before = held.expires_in
     await held.renew()
-    assert held.expires_in > 20
+    assert before < held.expires_in <= held.ttl
     await held.release()
 
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from narrowboat.conformance.catalogue import CATALOGUE, NEEDS_FAULT, NOT_OFFERED
 from narrowboat.conformance.harness import Harness
 from narrowboat.conformance.runner import Outcome, load, run_one
+from narrowboat.conformance.scenario import FACES
 
 #: What mutants are made of: the reference, which all scenarios hold on.
 REFERENCE = "memory://"
@@ -28,7 +30,7 @@ class Mutant:
     breaks: str  #: what is broken, in one line
     wrap: Callable[[Any], Any]  #: from the real driver to the broken one
     ids: tuple[str, ...]  #: each of these must catch it, on each face
-    faces: tuple[str, ...] = ("sync", "asyncio")
+    faces: tuple[str, ...] = FACES
 
     def __post_init__(self) -> None:
         unknown = [id for id in self.ids if id not in CATALOGUE or id in NOT_OFFERED]
@@ -56,24 +58,65 @@ def all_mutants() -> list[Mutant]:
 
 
 def check_mutants(
-    mutants: Iterable[Mutant] | None = None, *, url: str = REFERENCE, faces: Iterable[str] | None = None, size: float = 0.1
+    mutants: Iterable[Mutant] | None = None,
+    *,
+    url: str = REFERENCE,
+    faces: Iterable[str] = FACES,
+    size: float = 0.1,
+    jobs: int = 16,
 ) -> list[Verdict]:
-    """Run each mutant against the ids that name its fault. A verdict that is not `caught` means that the kit is blind."""
-    table = load()
-    verdicts = []
-    for mutant in all_mutants() if mutants is None else mutants:
-        harness = Harness(url).mutated(mutant.wrap)
-        for id in mutant.ids:
-            scenarios = [scenario for scenario in table if id in scenario.ids]
-            for face in mutant.faces if faces is None else [face for face in mutant.faces if face in faces]:
-                whys = []
-                for scenario in scenarios:
-                    row = run_one(harness, scenario, face, size=size)[0]
-                    if row.outcome is Outcome.BROKEN:
-                        whys.append(f"{scenario.name}: {row.why.strip().splitlines()[-1]}")
-                        break  # one scenario of the id is enough, and a broken backend takes its time
-                verdicts.append(Verdict(mutant.name, id, face, bool(whys), "; ".join(whys)))
-    return verdicts
+    """Run each mutant against the ids that name its fault. A verdict that is not `caught` means that the kit is blind.
+
+    Args:
+        mutants: all, unless given.
+        url: of the backend that is broken.
+        faces: "sync", "asyncio".
+        size: of the stress scenarios.
+        jobs: how many run at a time: a broken backend is mostly found by waiting for what does not come. What counts
+            threads or measures runs alone all the same, or its neighbours would be caught in place of the mutant.
+
+    Returns:
+        One verdict for each mutant, face and id, in that order.
+    """
+    chosen, sides = list(all_mutants() if mutants is None else mutants), tuple(faces)
+    trials = [
+        _Trial(mutant, face, Harness(url).mutated(mutant.wrap), size)
+        for mutant in chosen
+        for face in mutant.faces
+        if face in sides
+    ]
+    with ThreadPoolExecutor(jobs, thread_name_prefix="conformance-mutant") as pool:
+        for future in [pool.submit(trial.run, alone=False) for trial in trials]:
+            future.result()
+    for trial in trials:
+        trial.run(alone=True)
+    return [verdict for trial in trials for verdict in trial.verdicts()]
+
+
+class _Trial:
+    """One mutant on one face. A scenario that names several of its ids runs once; one that catches an id is enough for it."""
+
+    def __init__(self, mutant: Mutant, face: str, harness: Harness, size: float) -> None:
+        self.mutant = mutant
+        self.face = face
+        self._harness = harness
+        self._size = size
+        self._caught: dict[str, str] = {}
+
+    def run(self, *, alone: bool) -> None:
+        """The scenarios that may run beside others, or those that may not, as long as an id of theirs is still to be caught."""
+        for scenario in load():
+            wanted = [id for id in scenario.ids if id in self.mutant.ids and id not in self._caught]
+            if wanted and scenario.alone is alone:
+                row = run_one(self._harness, scenario, self.face, size=self._size)[0]
+                if row.outcome is Outcome.BROKEN:
+                    why = f"{scenario.name}: {row.why.strip().splitlines()[-1]}"
+                    self._caught |= dict.fromkeys(wanted, why)
+
+    def verdicts(self) -> list[Verdict]:
+        """Of each id."""
+        names = ((id, self._caught.get(id)) for id in self.mutant.ids)
+        return [Verdict(self.mutant.name, id, self.face, why is not None, why or "") for id, why in names]
 
 
 def unnamed() -> list[str]:

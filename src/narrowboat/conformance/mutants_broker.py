@@ -1,4 +1,4 @@
-"""Brokers that are broken on purpose: each breaks one promise, and names the ids of which one at least must catch it.
+"""Brokers that are broken on purpose: each breaks one promise, and names the ids that must catch it, each of them.
 
 A kit that no mutant can make fail proves nothing. Each of these is a layer in front of a driver that works, so it breaks
 any backend in the same way.
@@ -29,8 +29,6 @@ from narrowboat.contract.messages import (
 )
 from narrowboat.errors import NarrowboatError, StaleDelivery
 from narrowboat.layers.passing import PassingBroker, PassingFeed
-
-_number = itertools.count()
 
 
 class _Feeds(PassingBroker):
@@ -170,10 +168,14 @@ class ExtendDoesNothing(PassingFeed):
 class SwallowsOne(PassingFeed):
     """Keeps every ninth message that it fetched to itself, as if it had been acknowledged."""
 
+    def __init__(self, inner: Feed) -> None:
+        super().__init__(inner)
+        self._number = itertools.count()
+
     def receive(self, limit: int) -> Received:
         """Without some."""
         received = self.inner.receive(limit)
-        swallowed = [each for each in received.deliveries if next(_number) % 9 == 8]
+        swallowed = [each for each in received.deliveries if next(self._number) % 9 == 8]
         if swallowed:
             self.inner.settle([(each, Ack()) for each in swallowed])
         return received._replace(deliveries=[each for each in received.deliveries if each not in swallowed])
@@ -252,9 +254,13 @@ class SendsTwice(PassingBroker):
 class ConfirmsTooEarly(PassingBroker):
     """Gives receipts for all of a batch, and stores all but every eleventh."""
 
+    def __init__(self, inner: Broker) -> None:
+        super().__init__(inner)
+        self._number = itertools.count()
+
     def send(self, messages: Sequence[Outgoing]) -> list[Receipt | NarrowboatError]:
         """Some are forgotten."""
-        kept = [message for message in messages if next(_number) % 11 != 10]
+        kept = [message for message in messages if next(self._number) % 11 != 10]
         if kept:
             self.inner.send(kept)
         return [Receipt(message.id) for message in messages]

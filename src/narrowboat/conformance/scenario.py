@@ -90,7 +90,7 @@ def scenario(
                 needs=claims,
                 refused=refused,
                 faults=frozenset(faults),
-                alone=alone or tier in "SP",
+                alone=alone or tier in "SPR",
                 seconds=seconds,
             )
         )

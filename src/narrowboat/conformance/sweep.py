@@ -121,6 +121,7 @@ class _Points:
         module = str(frame.f_globals.get("__name__", ""))
         if not module.startswith("narrowboat") or module.startswith("narrowboat.conformance"):
             return None
+        frame.f_trace = self._step  # Python 3.13 traces opcodes only of a frame that has its function already
         frame.f_trace_opcodes = True
         frame.f_trace_lines = False
         return self._step
@@ -158,6 +159,7 @@ def _cut_thread(function: Callable[..., Any], point: int, args: Any, kwargs: dic
 def _traced(
     points: _Points, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]
 ) -> tuple[Any, BaseException | None]:
+    sys._getframe().f_trace_opcodes = True  # Python 3.12 traces opcodes only if a frame has asked for them before
     sys.settrace(points.trace)
     try:
         return function(*args, **kwargs), None

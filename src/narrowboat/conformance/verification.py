@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import sys
 import time
@@ -58,7 +59,11 @@ def select(only: Iterable[str], tiers: Iterable[str], faces: Iterable[str], size
         ("face", frozenset(sides), set(FACES)),
     ):
         if unknown := sorted(given - allowed):
-            raise ConfigurationError(f"unknown {what} {', '.join(unknown)}; known are: {', '.join(sorted(allowed))}")
+            close = difflib.get_close_matches(unknown[0], sorted(allowed), n=5, cutoff=0.5)
+            known = close if len(allowed) > len(close) + 20 else sorted(allowed)  # hundreds of names are no help
+            raise ConfigurationError(
+                f"unknown {what} {', '.join(unknown)}; {'near it' if known is close else 'known'} are: {', '.join(known) or 'none'}"
+            )
     if not size > 0:
         raise ConfigurationError(f"size={size!r}: expected more than 0; 1 is the full size")
     return Selection(only=wanted, tiers=letters, faces=sides, size=size)

@@ -43,6 +43,7 @@ class LockBackend:
     capabilities: Callable[[Url, Any], LockCapabilities]
     open: Callable[[Url, Any, Context], LockProvider]
     extra: str | None = None  #: the extra to install, `pip install narrowboat[extra]`
+    example: str = ""  #: a URL that is as it would be in a program, for `narrowboat backends`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,3 +56,4 @@ class BrokerBackend:
     capabilities: Callable[[Url, Any], BrokerCapabilities]
     open: Callable[[Url, Any, Context], Broker]
     extra: str | None = None
+    example: str = ""

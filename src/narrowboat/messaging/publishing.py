@@ -85,7 +85,7 @@ class Publisher(Generic[T]):
             messages: data as for `publish`, or `Outbound` where a message has options.
 
         Raises:
-            InvalidArgument: one of them is none, and it says which; none was sent.
+            InvalidArgument: one of them cannot be sent, and `position` says which; none was sent.
         """
         return run(self._core.publish_many(messages))
 

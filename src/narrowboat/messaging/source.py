@@ -87,7 +87,10 @@ class Readable(Generic[T]):
             stop()
 
     def depth(self) -> Depth:
-        """How many messages are ready, in flight, delayed, dead. None where the backend cannot know."""
+        """How many messages are ready, in flight, delayed, dead. None where the backend cannot know.
+
+        What nobody has made yet is empty; with `?declare=never` it is `NotFound`.
+        """
         return run(self._core.depth())
 
     def purge(self) -> int:

@@ -96,7 +96,10 @@ class Readable(Generic[T]):
             stop()
 
     async def depth(self) -> Depth:
-        """How many messages are ready, in flight, delayed, dead. None where the backend cannot know."""
+        """How many messages are ready, in flight, delayed, dead. None where the backend cannot know.
+
+        What nobody has made yet is empty; with `?declare=never` it is `NotFound`.
+        """
         return await self._core.depth()
 
     async def purge(self) -> int:

@@ -1,0 +1,5 @@
+"""Narrowboat on Consul: locks that hang on one session for each provider."""
+
+from narrowboat_consul.backend import locks
+
+__all__ = ["locks"]

@@ -1,0 +1,53 @@
+"""The entry object: what `consul://` claims, and how it is opened."""
+
+from __future__ import annotations
+
+from narrowboat.capabilities import Expiry, LockCapabilities, Scope, Support, Survives, WaitOrder, WakeUp
+from narrowboat.contract.backend import Context, LockBackend
+from narrowboat.contract.locks import LockProvider
+from narrowboat.dsn import Url
+from narrowboat_consul.options import SCHEME, Options, Site
+
+#: Seconds by which Consul may be late beyond twice the session's ttl: its timers, the write of the end, the wake-up.
+LATE = 2.0
+#: As `session.SLACK`, which this file may not import: that would load the client library.
+MARGIN = 1.0
+
+
+def _capabilities(url: Url, options: Options) -> LockCapabilities:
+    Site.of(url, options)  # refuses a URL that makes no sense, before anything is opened
+    bound = 2.0 * options.session_ttl + options.lock_delay
+    return LockCapabilities(
+        scope=Scope.NETWORK,
+        expiry=Expiry.SESSION,
+        survives=Survives.NODE,
+        fencing=Support.NATIVE,
+        fencing_survives=Survives.NODE,
+        order=WaitOrder.ANY,
+        wake=WakeUp.NOTIFIED,
+        shared=Support.EMULATED,
+        semaphore=Support.EMULATED,
+        holders=Support.NATIVE,
+        evict=Support.NATIVE,
+        ttl_min=bound,
+        margin=MARGIN,
+        expiry_lag=LATE,
+        wake_bound=0.5,
+        dead_waiter_bound=bound + LATE,
+    )
+
+
+def _open(url: Url, options: Options, context: Context) -> LockProvider:
+    from narrowboat_consul.locks import ConsulLocks  # needs the client library, which importing the backend must not
+
+    return ConsulLocks(Site.of(url, options), context, _capabilities(url, options))
+
+
+locks = LockBackend(
+    scheme=SCHEME,
+    summary="one session for each provider, blocking queries, ModifyIndex as token",
+    options=Options,
+    capabilities=_capabilities,
+    open=_open,
+    extra="consul",
+)

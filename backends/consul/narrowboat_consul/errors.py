@@ -1,0 +1,77 @@
+"""From what Consul, its client library or the network says to what the caller is told; the original is kept as the cause."""
+
+from __future__ import annotations
+
+import ssl
+
+from narrowboat.errors import AccessDenied, ConfigurationError, NarrowboatError, NotFound, Unavailable
+from narrowboat_consul.http import Malformed
+from narrowboat_consul.options import SCHEME, TLS_SCHEME, Site
+
+
+def translate(error: Exception, site: Site, timeout: float) -> NarrowboatError:
+    """The error to raise for one of the network."""
+    where = f"the Consul agent at {site.host}:{site.port}"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return ConfigurationError(
+            f"{where} showed a certificate that is not trusted ({error.verify_message}). Name the file of its authority "
+            f"with ?ca=, or look whether {site.host} is the name in the certificate.",
+            backend=SCHEME,
+        )
+    if isinstance(error, ssl.SSLError):
+        return ConfigurationError(
+            f"{where} does not speak TLS as asked for ({error.reason or 'handshake failed'}). A plain port takes {SCHEME}://, "
+            f"not {TLS_SCHEME}://; one that wants a client's certificate takes ?cert= and ?key=.",
+            backend=SCHEME,
+        )
+    if isinstance(error, Malformed):
+        return Unavailable(
+            f"{where} gave no reply in HTTP ({error}). Is it Consul's HTTP port (8500), and "
+            f"{SCHEME}:// or {TLS_SCHEME}:// as that port wants it?",
+            backend=SCHEME,
+        )
+    if isinstance(error, TimeoutError):
+        return Unavailable(
+            f"{where} did not answer within {timeout:g} s. Look whether it runs and is reachable; "
+            "the call may be repeated, and ?timeout= gives it more time.",
+            backend=SCHEME,
+        )
+    return Unavailable(f"{where} could not be reached ({error}). Look whether it runs and listens there.", backend=SCHEME)
+
+
+def refused(code: int, text: str, site: Site) -> NarrowboatError:
+    """The error for a reply that is none of success."""
+    said = " ".join(text.split())[:300] or "nothing"
+    where = f"the Consul agent at {site.host}:{site.port}"
+    low = said.lower()
+    if code in (401, 403) or "permission denied" in low or "acl not found" in low:
+        return AccessDenied(
+            f"{where} refused the ACL token or its rights (HTTP {code}: {said}). Locks need "
+            f"session:write on the agent's node and key:write (and key:list for reads) on {site.root!r}; "
+            "the token goes where the URL has the password.",
+            backend=SCHEME,
+        )
+    if code == 429:
+        return Unavailable(
+            f"{where} has too many requests or connections from this address (HTTP 429). Wait and repeat; "
+            "raise limits.http_max_conns_per_client where many programs share one agent.",
+            backend=SCHEME,
+        )
+    if "no path to datacenter" in low or "unknown datacenter" in low:
+        return ConfigurationError(f"{where} knows no datacenter {site.options.dc!r} ({said}). Correct ?dc=.", backend=SCHEME)
+    if "invalid session ttl" in low or "session ttl" in low:
+        return ConfigurationError(
+            f"{where} refused session_ttl={site.options.session_ttl} ({said}). Take one in the range that it names.",
+            backend=SCHEME,
+        )
+    if "no cluster leader" in low or "leadership" in low or "no known consul servers" in low:
+        return Unavailable(
+            f"{where} has no leader to ask ({said}). The call may be repeated; look at the servers if it lasts.", backend=SCHEME
+        )
+    if "https server" in low:
+        return ConfigurationError(f"{where} wants TLS on this port: take {TLS_SCHEME}:// ({said}).", backend=SCHEME)
+    if code == 400:
+        return ConfigurationError(f"{where} refused the request (HTTP 400: {said}).", backend=SCHEME)
+    if code == 404:
+        return NotFound(f"{where} does not know what was asked for (HTTP 404: {said}).", backend=SCHEME)
+    return Unavailable(f"{where} failed (HTTP {code}: {said}). The call may be repeated.", backend=SCHEME)

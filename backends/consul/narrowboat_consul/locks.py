@@ -1,0 +1,313 @@
+"""Locks in Consul's key-value store, held by one session for each provider.
+
+A free lock costs one exchange, however many are asked for: a transaction that checks that the key does not exist and
+locks it with our session, with the owner id in its value. What is refused is looked at in one read, which tells whether
+it is ours already (a lost reply), can be had after all, or has to be waited for. The token is the ModifyIndex of the
+entry: Consul's transactions are numbered through, and an entry never changes within a generation.
+
+An attempt whose reply was lost can land after its withdrawal, and the session keeps it for as long as it lives. So names
+in doubt are read again with each renewal of the session, and what nobody here wants is removed.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+
+from narrowboat.capabilities import LockCapabilities
+from narrowboat.contract.backend import Context
+from narrowboat.contract.locks import Busy, Grant, Holder, LockProvider, Mode, Released, Request
+from narrowboat.errors import Closed, Conflict, LeaseLost, NarrowboatError, Reason, Unavailable
+from narrowboat_consul import steps
+from narrowboat_consul.errors import refused
+from narrowboat_consul.keys import Keys, Space
+from narrowboat_consul.options import SCHEME, Site
+from narrowboat_consul.session import Session
+from narrowboat_consul.state import State
+from narrowboat_consul.steps import Operation
+from narrowboat_consul.store import Refused, Store
+from narrowboat_consul.transport import Transport
+from narrowboat_consul.watcher import Watcher
+
+#: How often a refused step is decided anew within one call. Each refusal means that somebody else got on.
+ROUNDS = 10
+#: Seconds until a waiter looks again by itself: what a lost query costs.
+LOOK_AGAIN = 3.0
+#: Seconds until it looks again where nobody holds the lock and yet it is refused: Consul's lock-delay runs.
+DELAYED = 0.25
+
+
+class ConsulLocks(LockProvider):
+    """One session, its connections, and one thread for those who wait."""
+
+    def __init__(self, site: Site, context: Context, capabilities: LockCapabilities) -> None:
+        self.capabilities = capabilities
+        self._site = site
+        self._clock = context.clock
+        self._session = Session(site, context.timeout, context.clock)
+        self._transport = Transport(site, context.timeout)
+        self._store = Store(self._transport)
+        self._space = Space(site.root, site.options.prefix)
+        self._watcher = Watcher(self._transport, time.monotonic)
+        self._mutex = threading.Lock()
+        self._under: dict[str, str] = {}  # the session under which each owner's grant was made
+        self._open: dict[str, Request] = {}  # owners whose last attempt has not been answered with a clear no
+        self._doubts: dict[str, tuple[Request, float]] = {}  # withdrawn owners whose attempt may land yet, and until when
+        self._announced: set[str] = set()  # owners that have told those who share a lock that they wait
+        self._closed = False
+
+    # -- taking ---------------------------------------------------------------------------------------------------
+
+    def attempt(self, requests: Sequence[Request]) -> list[Grant | Busy | NarrowboatError]:
+        """Take, or find out who is in the way, the whole batch in one transaction and at most a few more."""
+        self._check_open()
+        session = self._session.fresh()
+        if self._doubts:
+            self._remove_doubts()
+        for request in requests:
+            self._open[request.owner] = request
+        answers: dict[int, Grant | Busy | NarrowboatError] = {}
+        left = dict(enumerate(requests))
+        keys = {number: self._space.of(request.name) for number, request in left.items()}
+        states = dict.fromkeys(left, State())  # hoping for the best: a free lock is taken without a look
+        for _ in range(ROUNDS):
+            todo: dict[int, steps.Do | steps.Wait] = {}
+            for number, request in left.items():
+                decided = steps.take(request, keys[number], states[number], session, time.time())
+                if isinstance(decided, steps.Won):
+                    answers[number] = self._granted(request, decided.token, session)
+                elif isinstance(decided, steps.Refuse):
+                    answers[number] = Conflict(decided.text, backend=SCHEME)
+                elif isinstance(decided, steps.Wait) and not decided.announce:
+                    answers[number] = self._busy(request, keys[number], decided.index)
+                else:
+                    todo[number] = decided
+            left = self._carry_out(todo, left, keys, session, answers)
+            if not left:
+                break
+            states = dict(zip(left, self._store.look([keys[number] for number in left]), strict=True))
+        for number, request in left.items():
+            answers[number] = self._busy(request, keys[number], 0, DELAYED)
+        return self._answered(requests, answers)
+
+    def _carry_out(
+        self,
+        todo: dict[int, steps.Do | steps.Wait],
+        left: dict[int, Request],
+        keys: dict[int, Keys],
+        session: str,
+        answers: dict[int, Grant | Busy | NarrowboatError],
+    ) -> dict[int, Request]:
+        """Send the decided steps; who has to be decided anew."""
+        again: dict[int, Request] = {}
+        sent = self._store.carry_out([_operations(step) for step in todo.values()])
+        for (number, step), written in zip(todo.items(), sent, strict=True):
+            request = left[number]
+            if isinstance(written, NarrowboatError):
+                answers[number] = written
+            elif isinstance(written, Refused):
+                if "invalid session" in written.text:
+                    self._session.forget(session)
+                    raise Unavailable("the session ended between two calls; repeated, the call makes a new one", backend=SCHEME)
+                if written.delayed:
+                    answers[number] = Busy(DELAYED)
+                else:
+                    again[number] = request
+            elif isinstance(step, steps.Do):
+                answers[number] = self._granted(request, written[step.key], session)
+            else:
+                self._announced.add(request.owner)
+                answers[number] = self._busy(request, keys[number], step.index)
+        return again
+
+    def _answered(
+        self, requests: Sequence[Request], answers: dict[int, Grant | Busy | NarrowboatError]
+    ) -> list[Grant | Busy | NarrowboatError]:
+        result = [answers[number] for number in range(len(requests))]
+        for request, answer in zip(requests, result, strict=True):
+            if not isinstance(answer, Grant):
+                if request.owner not in self._announced:
+                    self._open.pop(request.owner, None)
+            elif request.wait:
+                self._watcher.disarm(request.name, request.owner)
+        return result
+
+    def _granted(self, request: Request, token: int, session: str) -> Grant:
+        self._under[request.owner] = session
+        self._announced.discard(request.owner)
+        return Grant(request.name, request.owner, token, float(self._site.options.session_ttl), request.mode, request.limit)
+
+    def _busy(self, request: Request, keys: Keys, index: int, look_again: float = LOOK_AGAIN) -> Busy:
+        if request.wait and index:
+            self._watcher.arm(request.name, request.owner, keys, index, request.wake)
+        return Busy(look_again)
+
+    # -- keeping --------------------------------------------------------------------------------------------------
+
+    def renew(self, grants: Sequence[Grant]) -> list[Grant | NarrowboatError]:
+        """One renewal of the session for all, and a check that each is still there: a renewal succeeds all the same."""
+        self._check_open()
+        session = self._session.renew()
+        own = [grant for grant in grants if session is not None and self._under.get(grant.owner) == session]
+        there = self._store.carry_out([[_check(self._space, grant)] for grant in own])
+        still = {grant.owner: answer for grant, answer in zip(own, there, strict=True)}
+        self._remove_doubts()
+        answers: list[Grant | NarrowboatError] = []
+        for grant in grants:
+            answer = still.get(grant.owner)
+            if isinstance(answer, dict):
+                answers.append(grant)
+            elif isinstance(answer, NarrowboatError):
+                answers.append(answer)
+            else:
+                answers.append(self._lost(grant, Reason.EVICTED if grant.owner in still else Reason.SESSION_ENDED))
+        return answers
+
+    def _lost(self, grant: Grant, reason: Reason) -> LeaseLost:
+        self._under.pop(grant.owner, None)
+        return LeaseLost(
+            f"lock {grant.name!r}: the entry with token {grant.token} is gone ({reason.value}). "
+            "Stop what it protects; acquire again.",
+            name=grant.name,
+            reason=reason,
+            token=grant.token,
+            backend=SCHEME,
+        )
+
+    # -- leaving --------------------------------------------------------------------------------------------------
+
+    def release(self, grants: Sequence[Grant]) -> list[Released | NarrowboatError]:
+        """Delete exactly those generations: exclusive ones in one transaction, those who share after a look."""
+        self._check_open()
+        answers: dict[int, Released | NarrowboatError] = {}
+        alone = [number for number, grant in enumerate(grants) if grant.mode is Mode.EXCLUSIVE]
+        freed = self._store.carry_out(
+            [steps.free_now(self._space.of(grants[number].name).lock, grants[number].token) for number in alone]
+        )
+        for number, written in zip(alone, freed, strict=True):
+            answers[number] = written if isinstance(written, NarrowboatError) else _released(isinstance(written, dict))
+        for number, grant in enumerate(grants):
+            if grant.mode is not Mode.EXCLUSIVE:
+                answers[number] = _outcome(self._free(grant.name, grant.owner, grant.token))
+            if not isinstance(answers[number], NarrowboatError):
+                self._under.pop(grant.owner, None)
+                self._open.pop(grant.owner, None)
+        return [answers[number] for number in range(len(grants))]
+
+    def withdraw(self, requests: Sequence[Request]) -> list[NarrowboatError | None]:
+        """Remove whatever there is of each owner. One that was answered with a clear no has left nothing."""
+        self._check_open()
+        answers: list[NarrowboatError | None] = []
+        for request in requests:
+            self._watcher.disarm(request.name, request.owner)
+            if request.owner not in self._open and request.owner not in self._under:
+                answers.append(None)
+                continue
+            freed = self._free(request.name, request.owner, None)
+            if isinstance(freed, NarrowboatError):
+                answers.append(freed)
+                continue
+            if request.owner not in self._under:  # its attempt was never answered: it may be under way even now
+                self._doubts[request.owner] = (request, self._clock() + 2.0 * self._site.options.session_ttl)
+            self._under.pop(request.owner, None)
+            self._open.pop(request.owner, None)
+            self._announced.discard(request.owner)
+            answers.append(None)
+        return answers
+
+    def _free(self, name: str, owner: str, token: int | None) -> bool | NarrowboatError:
+        """Whether there was something of `owner`, which is gone now."""
+        keys = self._space.of(name)
+        for _ in range(ROUNDS):
+            (state,) = self._store.look([keys])
+            operations = steps.free(owner, token, state)
+            if not operations:
+                return False
+            (written,) = self._store.carry_out([operations])
+            if isinstance(written, NarrowboatError):
+                return written
+            if isinstance(written, dict):
+                return True
+        return Unavailable(
+            f"lock {name!r}: those who share it changed {ROUNDS} times while one of them tried to leave. It may be repeated.",
+            backend=SCHEME,
+        )
+
+    def _remove_doubts(self) -> None:
+        now = self._clock()
+        for owner, (request, until) in list(self._doubts.items()):
+            try:
+                freed = self._free(request.name, owner, None)
+            except NarrowboatError:
+                continue  # it is looked at again with the next renewal
+            if freed is True or (freed is False and now >= until):
+                self._doubts.pop(owner, None)
+
+    # -- for people -----------------------------------------------------------------------------------------------
+
+    def holders(self, name: str | None) -> list[Holder]:
+        """Who holds it. Only the session knows when it would end; how many wait nobody knows."""
+        self._check_open()
+        folder = self._space.folder if name is None else self._space.of(name).folder
+        found = [
+            Holder(record.name, entry.index, record.label, record.mode, record.limit, record.since, None, None)
+            for entry in self._store.all_under(folder)
+            if (record := entry.record) is not None and entry.session is not None and "/wants-" not in entry.key
+        ]
+        return sorted(found, key=lambda holder: (holder.name, holder.token))
+
+    def evict(self, name: str, token: int) -> bool:
+        """Break exactly that generation."""
+        self._check_open()
+        (state,) = self._store.look([self._space.of(name)])
+        entries = [*state.held.values(), *([state.lock] if state.lock and state.lock.session else [])]
+        for entry in entries:
+            if entry.index == token and entry.record is not None:
+                return _raised(self._free(name, entry.record.owner, token))
+        return False
+
+    def ping(self) -> None:
+        """Ask for the leader: an agent without one can do nothing."""
+        self._check_open()
+        reply = self._transport.call("GET", "/v1/status/leader")
+        if reply.code != 200 or reply.body.strip() in ("", '""'):
+            raise refused(reply.code if reply.code != 200 else 500, reply.body.strip('" \n') or "no cluster leader", self._site)
+
+    def close(self) -> None:
+        """Destroy the session and close the connections. What it still holds goes with it."""
+        with self._mutex:
+            if self._closed:
+                return
+            self._closed = True
+        self._watcher.close()
+        self._session.close()
+        self._transport.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Closed("the provider is closed", backend=SCHEME)
+
+
+def _operations(step: steps.Do | steps.Wait) -> list[Operation]:
+    return step.operations if isinstance(step, steps.Do) else step.announce
+
+
+def _check(space: Space, grant: Grant) -> Operation:
+    keys = space.of(grant.name)
+    key = keys.lock if grant.mode is Mode.EXCLUSIVE else keys.held(grant.owner)
+    return steps.operation("check-index", key, Index=grant.token)
+
+
+def _released(there: bool) -> Released:
+    return Released.RELEASED if there else Released.NOT_HELD
+
+
+def _outcome(freed: bool | NarrowboatError) -> Released | NarrowboatError:
+    return freed if isinstance(freed, NarrowboatError) else _released(freed)
+
+
+def _raised(freed: bool | NarrowboatError) -> bool:
+    if isinstance(freed, NarrowboatError):
+        raise freed
+    return freed

@@ -1,0 +1,93 @@
+"""What a `consul://` URL takes beside its host, and what its parts come to. Nothing here imports a client library."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from narrowboat.dsn import Secret, Url
+from narrowboat.errors import ConfigurationError
+
+SCHEME = "consul"
+TLS_SCHEME = "consuls"
+
+#: What Consul accepts for a session's ttl, in seconds.
+TTL_MIN, TTL_MAX = 10, 86400
+#: What Consul accepts for a lock-delay, in seconds.
+DELAY_MAX = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """`consul://:token@host:8500/root?prefix=&dc=&namespace=&session_ttl=10&lock_delay=0`; TLS with `consuls://`."""
+
+    prefix: str = ""  #: a namespace of its own under the same root; two prefixes never meet
+    token: Secret | None = None  #: the ACL token, sent in a header; the same as the URL's password
+    dc: str | None = None  #: the datacenter; None: the agent's own
+    namespace: str | None = None  #: Consul Enterprise's namespace
+    session_ttl: int = TTL_MIN  #: seconds, whole; the lock of a holder that died is free after up to twice as long
+    lock_delay: int = 0  #: seconds, whole, for which Consul refuses a lock whose session ended; our holder gave up long before
+    ca: str | None = None  #: a file with the certificates to trust; None: the system's
+    cert: str | None = None  #: a file with the client's certificate
+    key: str | None = None  #: a file with its key; None: it is in `cert`
+    verify: bool = True  #: whether the server's certificate and name are checked
+
+    def __post_init__(self) -> None:
+        if not TTL_MIN <= self.session_ttl <= TTL_MAX:
+            raise ConfigurationError(
+                f"option session_ttl={self.session_ttl}: Consul takes {TTL_MIN} to {TTL_MAX} whole seconds", backend=SCHEME
+            )
+        if not 0 <= self.lock_delay <= DELAY_MAX:
+            raise ConfigurationError(
+                f"option lock_delay={self.lock_delay}: Consul takes 0 to {DELAY_MAX} whole seconds", backend=SCHEME
+            )
+
+
+class Site(NamedTuple):
+    """Where the agent is and how to talk to it."""
+
+    host: str
+    port: int
+    tls: bool
+    root: str  #: the folder of all keys
+    token: Secret | None
+    options: Options
+
+    @classmethod
+    def of(cls, url: Url, options: Options) -> Site:
+        """What `url` says; `ConfigurationError` where it makes no sense for Consul."""
+        if url.driver is not None:
+            raise ConfigurationError(f"{url.scheme}+{url.driver}:// is not known; use {url.scheme}://", backend=url.scheme)
+        if len(url.hosts) > 1:
+            raise ConfigurationError(
+                f"{url.scheme}:// takes one agent, not {len(url.hosts)} hosts: each machine talks to its own agent, which "
+                "knows all servers",
+                backend=url.scheme,
+            )
+        if url.username:
+            raise ConfigurationError(
+                f"{url.scheme}:// takes no user name; an ACL token goes where the password is: {url.scheme}://:TOKEN@host",
+                backend=url.scheme,
+            )
+        if url.password is not None and options.token is not None and url.password != options.token:
+            raise ConfigurationError(
+                "the ACL token is given twice, as password and as token=; leave one away", backend=url.scheme
+            )
+        host = url.hosts[0] if url.hosts else None
+        root = url.path.strip("/")
+        if any(part in ("", ".", "..") for part in root.split("/")) and root:
+            raise ConfigurationError(
+                f"the path /{url.path} has an empty, '.' or '..' part; name a plain folder", backend=url.scheme
+            )
+        tls = url.scheme == TLS_SCHEME
+        return cls(
+            host=host.name if host else "127.0.0.1",
+            port=host.port if host and host.port is not None else 8501 if tls else 8500,
+            tls=tls,
+            root=root or "narrowboat",
+            token=url.password or options.token,
+            options=options,
+        )
+
+    def __repr__(self) -> str:
+        return f"{TLS_SCHEME if self.tls else SCHEME}://{self.host}:{self.port}/{self.root}"

@@ -1,0 +1,120 @@
+"""The one session of a provider: made at the first lock, kept fresh, destroyed at the end.
+
+It has no health checks (with Consul's default one, a flap of the gossip drops every lock of the node), and what it
+locked is deleted when it ends (`Behavior=delete`). Consul counts its ttl from the last
+renewal that reached the leader; it may end it up to twice as late, never earlier.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from narrowboat.errors import NarrowboatError
+from narrowboat_consul.errors import refused
+from narrowboat_consul.options import Site
+from narrowboat_consul.transport import Transport
+
+#: A lock is attempted only on a session that was renewed within this many seconds: validity is counted from the attempt,
+#: the session's life from its renewal, and the difference is a part of the claimed margin. Smaller costs more renewals.
+SLACK = 1.0
+
+
+class Session:
+    """See the module's text. Its calls go through a connection of its own, so that 429 for others does not end it."""
+
+    def __init__(self, site: Site, timeout: float, clock: Callable[[], float]) -> None:
+        self._site = site
+        self._clock = clock
+        self._transport = Transport(site, timeout)
+        self._client = client(self._transport)
+        self._mutex = threading.Lock()
+        self._id: str | None = None
+        self._renewed = 0.0
+
+    @property
+    def id(self) -> str | None:
+        """The present one; None before the first lock, and after the loss of one until the next."""
+        return self._id
+
+    def fresh(self) -> str:
+        """The id of one that was renewed within `SLACK` seconds: the present one, or a new one."""
+        with self._mutex:
+            if self._id is None or (self._clock() - self._renewed > SLACK and not self._renew(self._id)):
+                sent = self._clock()
+                self._id = self._create()
+                self._renewed = sent
+            return self._id
+
+    def renew(self) -> str | None:
+        """Give it a full ttl from now on. None: it has ended, and all that it held is gone."""
+        with self._mutex:
+            return self._id if self._id is not None and self._renew(self._id) else None
+
+    def forget(self, identity: str) -> None:
+        """Consul says that it has ended: the next call makes a new one."""
+        with self._mutex:
+            if self._id == identity:
+                self._id = None
+
+    def close(self) -> None:
+        """Destroy it: nothing of it is left in Consul. An agent that does not answer lets it end by itself."""
+        with self._mutex:
+            identity, self._id = self._id, None
+        try:
+            if identity is not None:
+                self._client.session.destroy(identity)
+        except Exception:  # whatever it was: nobody can do more here than to let the ttl end it
+            pass
+        finally:
+            self._transport.close()
+
+    def _renew(self, identity: str) -> bool:
+        sent = self._clock()
+        reply = self._transport.call("PUT", f"/v1/session/renew/{identity}")
+        if reply.code == 404:
+            self._id = None
+            return False
+        if reply.code != 200:
+            raise refused(reply.code, reply.body, self._site)
+        self._renewed = sent
+        return True
+
+    def _create(self) -> str:
+        options = self._site.options
+        try:
+            created: str = self._client.session.create(
+                name="narrowboat",
+                checks=[],
+                lock_delay=options.lock_delay,
+                behavior="delete",
+                ttl=options.session_ttl,
+            )
+        except NarrowboatError:
+            raise
+        except Exception as error:  # the client libraries' own, which carry the reply's text and differ in where they live
+            raise refused(*_told(error), self._site) from error
+        return created
+
+
+def client(transport: Transport) -> Any:
+    """The client library's object over `transport`: py-consul's or python-consul's, whichever is installed."""
+    import consul.base  # type: ignore[import-untyped]  # neither library has annotations; the backend's package is importable without its client library
+
+    def connect(*_: object, **__: object) -> Transport:
+        return transport
+
+    # One of the two is what the installed library calls from its constructor.
+    kind = type("Client", (consul.base.Consul,), {"http_connect": staticmethod(connect), "connect": staticmethod(connect)})
+    site = transport.site
+    return kind(host=site.host, port=site.port, scheme="https" if site.tls else "http")
+
+
+def _told(error: Exception) -> tuple[int, str]:
+    """The status and the text in a client library's exception: `500 Invalid Session TTL ...`, or the text alone."""
+    text = str(error)
+    first, _, rest = text.partition(" ")
+    if first.isdigit() and len(first) == 3:
+        return int(first), rest
+    return (403 if "ACL" in type(error).__name__ else 500), text

@@ -1,0 +1,105 @@
+"""What Consul's store says about one lock: the entries under its folder, and the records in them."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from narrowboat.contract.locks import Mode, Request
+from narrowboat_consul.keys import Keys
+
+#: Marks our entries, so that one which another program put in the way is known as such.
+FLAGS = 0x6E62  # "nb"
+
+
+class Record(NamedTuple):
+    """What is written in an entry. `owners`: of those who share the lock, in the entry of the lock itself only."""
+
+    name: str
+    owner: str
+    mode: Mode
+    limit: int | None
+    label: str
+    since: float  #: seconds since the epoch, for people
+    owners: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, request: Request, since: float, owners: tuple[str, ...] = ()) -> Record:
+        """That of a contender; with `owners`, that of the lock which they share."""
+        owner = "" if owners else request.owner
+        return cls(request.name, owner, request.mode, request.limit, request.label, since, owners)
+
+    def pack(self) -> str:
+        """As a transaction takes it: JSON in base64."""
+        data = self._asdict() | {"mode": self.mode.value, "owners": list(self.owners)}
+        return base64.b64encode(json.dumps(data, separators=(",", ":")).encode()).decode()
+
+    @classmethod
+    def unpack(cls, value: str | None) -> Record | None:
+        """The record in an entry's value; None when it is none of ours."""
+        try:
+            data = json.loads(base64.b64decode(value or ""))
+            return cls(**data | {"mode": Mode(data["mode"]), "owners": tuple(data["owners"])})
+        except (ValueError, TypeError, KeyError):
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One key of the store. `index` is the transaction that wrote it: it never changes within a generation."""
+
+    key: str
+    index: int
+    session: str | None
+    record: Record | None  #: None: somebody else's
+
+    @classmethod
+    def of(cls, data: dict[str, Any]) -> Entry:
+        """From Consul's JSON."""
+        record = Record.unpack(data.get("Value")) if data.get("Flags") == FLAGS else None
+        return cls(data["Key"], data["ModifyIndex"], data.get("Session"), record)
+
+
+@dataclass
+class State:
+    """All entries of one lock."""
+
+    lock: Entry | None = None
+    held: dict[str, Entry] = field(default_factory=dict)  #: those who share it, by owner
+    wants: dict[str, Entry] = field(default_factory=dict)  #: those who wait for it to be shared no more, by owner
+
+    @property
+    def index(self) -> int:
+        """The last transaction that wrote one of them; 0 when there is none."""
+        entries = [*self.held.values(), *self.wants.values()] + ([self.lock] if self.lock else [])
+        return max((entry.index for entry in entries), default=0)
+
+    @property
+    def sharing(self) -> Record | None:
+        """The record of those who share it; None while it is free or held exclusively."""
+        lock = self.lock
+        return lock.record if lock is not None and lock.session is None else None
+
+    @property
+    def sharers(self) -> list[str]:
+        """The owners of `sharing` that are alive: the entry of one whose session ended has gone."""
+        sharing = self.sharing
+        return [owner for owner in sharing.owners if owner in self.held] if sharing else []
+
+
+def read(entries: Iterable[Entry], keys: Keys) -> State:
+    """The state of one lock, from entries of which some may be of other locks."""
+    state = State()
+    for entry in entries:
+        if entry.key == keys.lock:
+            state.lock = entry
+        elif entry.key.startswith(keys.folder) and entry.record is not None:
+            kind = entry.key[len(keys.folder) :]
+            if kind.startswith("held"):
+                state.held[entry.record.owner] = entry
+            elif kind.startswith("wants"):
+                state.wants[entry.record.owner] = entry
+    return state

@@ -1,0 +1,114 @@
+"""Transactions on the key-value store: many steps in few exchanges, and what became of each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from narrowboat.errors import NarrowboatError
+from narrowboat_consul.errors import refused
+from narrowboat_consul.keys import Keys
+from narrowboat_consul.state import Entry, State, read
+from narrowboat_consul.steps import Operation, operation
+from narrowboat_consul.transport import Response, Transport
+
+#: Members of one transaction that Consul takes.
+LIMIT = 128
+
+
+class Refused(NamedTuple):
+    """A step that was not carried out, because what it stood on has changed, or for what `text` says."""
+
+    text: str
+
+    @property
+    def delayed(self) -> bool:
+        """Whether nobody has it and Consul's lock-delay runs."""
+        return "lock delay" in self.text or "lock-delay" in self.text
+
+
+#: What became of a step: the indexes of what it wrote, by key; refused; or an error that is its own.
+Outcome = dict[str, int] | Refused | NarrowboatError
+
+
+class Store:
+    """The key-value store of one agent's datacenter, through one transport."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def carry_out(self, steps: Sequence[list[Operation]]) -> list[Outcome]:
+        """What became of each step.
+
+        A transaction is all or nothing, so the refused steps are taken out and the rest is sent again.
+        """
+        answers: list[Outcome] = [Refused("")] * len(steps)
+        for batch in _batches(steps):
+            left = batch
+            while left:
+                reply = self._transport.transaction([member for number in left for member in steps[number]])
+                if reply.code == 200:
+                    written = _written(reply)
+                    for number in left:
+                        answers[number] = written
+                    break
+                if reply.code != 409:
+                    raise refused(reply.code, reply.body, self._transport.site)
+                out = _refused(reply, steps, left)
+                for number, text in out.items():
+                    denied = "denied" in text.lower()
+                    answers[number] = refused(403, text, self._transport.site) if denied else Refused(text)
+                left = [number for number in left if number not in out]
+        return answers
+
+    def look(self, folders: Sequence[Keys]) -> list[State]:
+        """The present state of each lock, as the leader and a majority know it."""
+        states: list[State] = []
+        for start in range(0, len(folders), LIMIT):
+            part = folders[start : start + LIMIT]
+            entries = self._entries([operation("get-tree", keys.folder) for keys in part])
+            states += [read(entries, keys) for keys in part]
+        return states
+
+    def all_under(self, folder: str) -> list[Entry]:
+        """Every entry under `folder`."""
+        return self._entries([operation("get-tree", folder)])
+
+    def _entries(self, operations: list[Operation]) -> list[Entry]:
+        reply = self._transport.transaction(operations, reading=True)
+        if reply.code != 200:
+            raise refused(reply.code, reply.body, self._transport.site)
+        return [Entry.of(result["KV"]) for result in _results(reply)]
+
+
+def _results(reply: Response) -> list[dict[str, Any]]:
+    return json.loads(reply.body).get("Results") or []
+
+
+def _written(reply: Response) -> dict[str, int]:
+    return {result["KV"]["Key"]: result["KV"]["ModifyIndex"] for result in _results(reply)}
+
+
+def _batches(steps: Sequence[list[Operation]]) -> Iterable[list[int]]:
+    """The steps' numbers in batches of up to `LIMIT` members; no step is cut."""
+    batch: list[int] = []
+    size = 0
+    for number, step in enumerate(steps):
+        if batch and size + len(step) > LIMIT:
+            yield batch
+            batch, size = [], 0
+        batch.append(number)
+        size += len(step)
+    if batch:
+        yield batch
+
+
+def _refused(reply: Response, steps: Sequence[list[Operation]], batch: list[int]) -> dict[int, str]:
+    """Which steps of `batch` were refused, and what was said about the first of their members."""
+    owners = [number for number in batch for _ in steps[number]]
+    out: dict[int, str] = {}
+    for error in json.loads(reply.body).get("Errors") or []:
+        out.setdefault(owners[error["OpIndex"]], error["What"])
+    # Should a version name no member, nobody could be taken out and this would never end: then all are.
+    return out or dict.fromkeys(batch, "refused")

@@ -1,0 +1,222 @@
+"""How the client library's calls reach the agent: kept connections, a time limit for each call, the token in a header.
+
+Both client libraries take another transport by their own interface (`http_connect` in py-consul, `connect` in
+python-consul). Theirs costs more than half of a call's time, and python-consul's has no time-out at all, puts the token
+into the URL and leaves it out of transactions.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+from urllib.parse import quote, urlencode
+
+from narrowboat.errors import ConfigurationError
+from narrowboat_consul import http
+from narrowboat_consul.errors import translate
+from narrowboat_consul.options import SCHEME, Options, Site
+
+#: Connections kept for the next call.
+KEPT = 4
+_PIECE = 256 * 1024
+
+
+class Response(NamedTuple):
+    """A reply as the client libraries' callbacks want it."""
+
+    code: int
+    headers: Headers
+    body: str
+
+
+class Headers(dict[str, str]):
+    """Header fields, in any case of letters."""
+
+    def __getitem__(self, name: str) -> str:
+        return super().__getitem__(name.lower())
+
+
+class Transport:
+    """Calls to one agent, from any number of threads."""
+
+    def __init__(self, site: Site, timeout: float) -> None:
+        self.site = site
+        self.timeout = timeout
+        self.tls = _tls(site) if site.tls else None
+        host = f"[{site.host}]" if ":" in site.host else site.host
+        self._headers = {"Host": f"{host}:{site.port}", "Accept": "application/json"}
+        if site.token is not None:
+            self._headers["X-Consul-Token"] = site.token.reveal()
+        if site.options.namespace is not None:
+            self._headers["X-Consul-Namespace"] = site.options.namespace
+        self._mutex = threading.Lock()
+        self._idle: list[socket.socket] = []
+        self._closed = False
+        self._peer: tuple[int, Any] | None = None
+
+    # -- what the client libraries call -----------------------------------------------------------------------------
+
+    def get(self, callback: Callable[[Response], Any], path: str, params: Any = None, **_: object) -> Any:
+        """A GET."""
+        return callback(self.call("GET", path, params))
+
+    def put(self, callback: Callable[[Response], Any], path: str, params: Any = None, data: Any = "", **_: object) -> Any:
+        """A PUT."""
+        return callback(self.call("PUT", path, params, data))
+
+    def post(self, callback: Callable[[Response], Any], path: str, params: Any = None, data: Any = "", **_: object) -> Any:
+        """A POST."""
+        return callback(self.call("POST", path, params, data))
+
+    def delete(self, callback: Callable[[Response], Any], path: str, params: Any = None, data: Any = "", **_: object) -> Any:
+        """A DELETE."""
+        return callback(self.call("DELETE", path, params, data))
+
+    # -- what they stand on -----------------------------------------------------------------------------------------
+
+    def call(self, method: str, path: str, params: Any = None, data: str | bytes = b"") -> Response:
+        """One exchange within the time limit; `Unavailable` otherwise, and the connection is closed."""
+        body = data.encode() if isinstance(data, str) else data
+        reply = self._exchange(self.request(method, path, params, body))
+        return Response(reply.code, Headers(reply.headers), reply.body.decode("utf-8", "replace"))
+
+    def request(self, method: str, path: str, params: Any = None, body: bytes = b"") -> bytes:
+        """The bytes of a request: the token goes into a header, wherever a client library puts it."""
+        pairs: Iterable[tuple[str, Any]] = params.items() if isinstance(params, Mapping) else params or ()
+        query = [(name, value) for name, value in pairs if name != "token"]
+        if self.site.options.dc is not None:
+            query.append(("dc", self.site.options.dc))
+        target = quote(path, safe="/:,") + (f"?{urlencode(query)}" if query else "")
+        return http.request(method, target, self._headers, body)
+
+    def transaction(self, operations: list[dict[str, Any]], *, reading: bool = False) -> Response:
+        """Consul's `/v1/txn`: 200 when all was done, 409 when nothing was, with the refused members.
+
+        The client libraries raise on 409 and drop the members' positions, so this one goes past them.
+        """
+        params = [("consistent", "")] if reading else None
+        return self.call("PUT", "/v1/txn", params, json.dumps(operations, separators=(",", ":")))
+
+    def close(self) -> None:
+        """Close what is kept. What is under way ends by itself, and is not kept."""
+        with self._mutex:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    def connect(self, ends: float) -> socket.socket:
+        """A new connection, made until `ends` of the monotonic clock."""
+        connection = socket.create_connection((self.site.host, self.site.port), timeout=_left(ends))
+        try:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._peer = (connection.family, connection.getpeername())
+            if self.tls is not None:
+                connection.settimeout(_left(ends))
+                connection = self.tls.wrap_socket(connection, server_hostname=self.site.host)
+            return connection
+        except BaseException:
+            connection.close()
+            raise
+
+    def peer(self) -> tuple[int, Any]:
+        """The family and address of the last connection: for those who may not wait for a name to be resolved."""
+        if self._peer is None:
+            raise ConnectionError("there was no connection yet")
+        return self._peer
+
+    def _exchange(self, data: bytes) -> http.Reply:
+        ends = time.monotonic() + self.timeout
+        connection: socket.socket | None = None
+        reply: http.Reply | None = None
+        try:
+            connection = self._kept() or self.connect(ends)
+            connection.settimeout(_left(ends))
+            connection.sendall(data)
+            reply = _receive(connection, ends)
+            return reply
+        except (OSError, http.Malformed) as error:
+            raise translate(error, self.site, self.timeout) from error
+        finally:
+            if connection is not None:
+                self._keep(connection, reply)
+
+    def _kept(self) -> socket.socket | None:
+        while True:
+            with self._mutex:
+                if not self._idle:
+                    return None
+                connection = self._idle.pop()
+            if _quiet(connection):
+                return connection
+            connection.close()  # the agent has closed it meanwhile
+
+    def _keep(self, connection: socket.socket, reply: http.Reply | None) -> None:
+        with self._mutex:
+            if reply is not None and reply.keep and not self._closed and len(self._idle) < KEPT:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+
+def _receive(connection: socket.socket, ends: float) -> http.Reply:
+    data = bytearray()
+    while True:
+        connection.settimeout(_left(ends))
+        piece = connection.recv(_PIECE)
+        data += piece
+        if not piece and not data:
+            raise ConnectionResetError("the agent closed the connection without a reply")
+        reply = http.parse(data, ended=not piece)
+        if reply is not None:
+            return reply
+        if len(data) > http.LARGEST:
+            raise http.Malformed("a reply without an end")
+
+
+def _quiet(connection: socket.socket) -> bool:
+    """Whether nothing has come on an idle connection, its end included."""
+    try:
+        connection.settimeout(0)
+        connection.recv(1)  # its end, or something that nobody asked for
+        return False
+    except (BlockingIOError, ssl.SSLWantReadError):
+        return True
+    except OSError:
+        return False
+
+
+def _left(ends: float) -> float:
+    left = ends - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("timed out")
+    return left
+
+
+def _tls(site: Site) -> ssl.SSLContext:
+    """What the URL's options say about TLS; `ConfigurationError` when a file is none of what it should be."""
+    try:
+        return _context(site.options)
+    except OSError as error:  # an SSLError is one
+        files = ", ".join(
+            f"{name}={getattr(site.options, name)}" for name in ("ca", "cert", "key") if getattr(site.options, name)
+        )
+        raise ConfigurationError(
+            f"the TLS files of the URL ({files}) could not be used: {error}. Each has to be readable and in PEM.",
+            backend=SCHEME,
+        ) from error
+
+
+def _context(options: Options) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=options.ca)
+    if not options.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if options.cert is not None:
+        context.load_cert_chain(options.cert, options.key)
+    return context

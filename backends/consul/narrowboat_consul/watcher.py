@@ -1,0 +1,359 @@
+"""One selector thread that learns of changes under the names that somebody here waits for.
+
+Each name has a blocking query of its own, up to `QUERIES` of them: Consul allows 200 connections from one address and
+answers 429 to everything beyond, renewals included. The names beyond share one batched read every `BATCH` seconds. A
+query names the index of what its waiter has seen, so a change between the look and the query is answered at once: none
+is missed. An index that goes back (a restored snapshot) starts anew, as Consul asks.
+
+A lost connection is made again after a pause; until then `Busy.retry_after` bounds the wait.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+import math
+import selectors
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from narrowboat_consul import http
+from narrowboat_consul.keys import Keys
+from narrowboat_consul.steps import operation
+from narrowboat_consul.transport import Transport
+
+#: Open queries at once.
+QUERIES = 32
+#: Seconds between two batched reads of the names that have no query of their own.
+BATCH = 0.25
+#: Seconds for which one query stays open; Consul adds up to a sixteenth.
+PATIENCE = 30.0
+#: Seconds before a query that failed is sent again.
+PAUSE = 0.5
+#: Names in one batched read, which is a transaction: Consul takes 128 members.
+TOGETHER = 128
+
+
+class Watch:
+    """One name that somebody waits for."""
+
+    __slots__ = ("index", "keys", "query", "wakes")
+
+    def __init__(self, keys: Keys, index: int) -> None:
+        self.keys = keys
+        self.index = index  #: up to which changes are known here
+        self.wakes: dict[str, Callable[[], None]] = {}
+        self.query: Query | None = None
+
+
+class Query:
+    """One exchange on one connection that does not block: connecting, shaking hands, sending, receiving."""
+
+    def __init__(self, transport: Transport, data: bytes, ends: float, done: Callable[[http.Reply | None], None]) -> None:
+        self.ends = ends
+        self.done = done
+        self.events = selectors.EVENT_WRITE  #: what it waits for; a connection that was made can be written to
+        self._transport = transport
+        self._data = data
+        self._got = bytearray()
+        self._connected = self._shaken = False
+        family, address = transport.peer()
+        self.socket = socket.socket(family, socket.SOCK_STREAM)
+        self.socket.setblocking(False)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket.connect_ex(address)
+
+    def step(self) -> bool:
+        """Go on as far as possible. True: it is over, and `done` was told."""
+        reply: http.Reply | None = None
+        try:
+            reply = self._advance()
+            if reply is None:
+                return False
+        except ssl.SSLWantReadError:
+            self.events = selectors.EVENT_READ
+            return False
+        except ssl.SSLWantWriteError:
+            self.events = selectors.EVENT_WRITE
+            return False
+        except BlockingIOError:
+            self.events = selectors.EVENT_WRITE if self._data else selectors.EVENT_READ
+            return False
+        except (OSError, http.Malformed):
+            pass
+        self.socket.close()
+        self.done(reply)
+        return True
+
+    def _advance(self) -> http.Reply | None:
+        if not self._connected:
+            problem = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if problem:
+                raise OSError(problem, "connect")
+            self._connected = True
+            tls = self._transport.tls
+            if tls is not None:
+                host = self._transport.site.host
+                self.socket = tls.wrap_socket(self.socket, server_hostname=host, do_handshake_on_connect=False)
+        if not self._shaken:
+            if isinstance(self.socket, ssl.SSLSocket):
+                self.socket.do_handshake()
+            self._shaken = True
+        while self._data:
+            self._data = self._data[self.socket.send(self._data) :]
+        while True:
+            piece = self.socket.recv(65536)
+            self._got += piece
+            reply = http.parse(self._got, ended=not piece)
+            if reply is not None:
+                return reply
+
+
+class Watcher:
+    """See the module's text. `arm` and `disarm` come from any thread and never block."""
+
+    def __init__(self, transport: Transport, clock: Callable[[], float]) -> None:
+        self._transport = transport
+        self._clock = clock
+        self._mutex = threading.Lock()
+        self._watches: dict[str, Watch] = {}
+        self._news: collections.deque[str] = collections.deque()
+        self._thread: threading.Thread | None = None
+        self._bell, self._ear = socket.socketpair()
+        self._bell.setblocking(False)
+        self._ear.setblocking(False)
+        self._closed = False
+        # What follows belongs to the thread.
+        self._selector = selectors.DefaultSelector()
+        self._later: dict[str, float] = {}  # when to send the query of a name again, after a failure
+        self._batch: Query | None = None
+        self._batch_at = math.inf
+
+    def arm(self, name: str, owner: str, keys: Keys, index: int, wake: Callable[[], None]) -> None:
+        """Wake `owner` at the first change under `keys` after `index`."""
+        with self._mutex:
+            if self._closed:
+                return
+            watch = self._watches.get(name)
+            if watch is None:
+                watch = self._watches[name] = Watch(keys, index)
+            # Who was armed already has been told of everything since; one who comes new may have seen less than we asked for.
+            missed = owner not in watch.wakes and index < watch.index
+            watch.wakes[owner] = wake
+            asked = watch.query is not None
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name="narrowboat-consul-watch", daemon=True)
+                self._thread.start()
+        if not asked:
+            self._tell(name)
+        if missed:
+            wake()
+
+    def disarm(self, name: str, owner: str) -> None:
+        """Nobody is there to be woken any more. Idempotent."""
+        with self._mutex:
+            watch = self._watches.get(name)
+            if watch is None or watch.wakes.pop(owner, None) is None or watch.wakes:
+                return
+        self._tell(name)
+
+    def close(self) -> None:
+        """End the thread and its connections."""
+        with self._mutex:
+            if self._closed:
+                return
+            self._closed = True
+            thread = self._thread
+        self._tell("")
+        if thread is not None and thread is not threading.current_thread() and thread.is_alive():
+            thread.join()
+        self._selector.close()
+        self._bell.close()
+        self._ear.close()
+
+    def _tell(self, name: str) -> None:
+        self._news.append(name)
+        try:
+            self._bell.send(b"!")
+        except OSError:
+            pass  # it is full, so the thread will look; or closed, and there is nobody to tell
+
+    # -- the thread -------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        self._selector.register(self._ear, selectors.EVENT_READ)
+        try:
+            while not self._closed:
+                for key, _ in self._selector.select(self._pause()):
+                    if key.data is None:
+                        self._listen()
+                    elif self._known(key.fileobj):
+                        self._go_on(key.data)
+                self._look()
+        finally:
+            for key in list(self._selector.get_map().values()):
+                if key.data is not None:
+                    key.data.socket.close()
+            self._selector.unregister(self._ear)
+
+    def _known(self, connection: Any) -> bool:
+        """Whether it is still registered: an earlier event of the same round may have ended it."""
+        try:
+            self._selector.get_key(connection)
+        except (KeyError, ValueError):
+            return False
+        return True
+
+    def _pause(self) -> float | None:
+        now = self._clock()
+        ends = [key.data.ends for key in self._selector.get_map().values() if key.data is not None]
+        soonest = min([*ends, *self._later.values(), self._batch_at], default=math.inf)
+        return None if soonest == math.inf else max(0.0, soonest - now)
+
+    def _listen(self) -> None:
+        try:
+            while self._ear.recv(4096):
+                pass
+        except OSError:
+            pass
+
+    def _go_on(self, query: Query) -> None:
+        connection = query.socket
+        self._selector.unregister(connection)
+        if not query.step():
+            self._selector.register(query.socket, query.events, query)
+
+    def _look(self) -> None:
+        """Do what is due: names that came or went, queries that took too long or may be sent again, the batched read."""
+        while self._news:
+            self._consider(self._news.popleft())
+        now = self._clock()
+        for key in list(self._selector.get_map().values()):
+            if key.data is not None and key.data.ends <= now:
+                self._drop(key.data)
+                key.data.done(None)
+        for name, when in list(self._later.items()):
+            if when <= now:
+                del self._later[name]
+                self._consider(name)
+        if self._batch_at <= now:
+            self._read_together()
+
+    def _consider(self, name: str) -> None:
+        with self._mutex:
+            watch = self._watches.get(name)
+            gone = watch is not None and not watch.wakes
+            if gone:
+                del self._watches[name]
+        if watch is None:
+            return
+        if gone:
+            self._later.pop(name, None)
+            if watch.query is not None:
+                self._drop(watch.query)
+                watch.query = None
+                self._promote()
+            return
+        if watch.query is None and name not in self._later:
+            self._ask(name, watch)
+
+    def _promote(self) -> None:
+        """A query has become free: give it to a name that has none."""
+        with self._mutex:
+            waiting = next((name for name, watch in self._watches.items() if watch.query is None and watch.wakes), None)
+        if waiting is not None and waiting not in self._later:
+            self._news.append(waiting)
+
+    def _open(self) -> int:
+        with self._mutex:
+            return sum(watch.query is not None for watch in self._watches.values())
+
+    def _ask(self, name: str, watch: Watch) -> None:
+        if self._open() >= QUERIES:
+            self._batch_at = min(self._batch_at, self._clock() + BATCH)
+            return
+        params = [("recurse", ""), ("index", max(1, watch.index)), ("wait", f"{PATIENCE:g}s")]
+        data = self._transport.request("GET", f"/v1/kv/{watch.keys.folder}", params)
+        watch.query = self._send(
+            data, PATIENCE * 17 / 16 + self._transport.timeout, lambda reply: self._told(name, watch, reply)
+        )
+
+    def _send(self, data: bytes, patience: float, done: Callable[[http.Reply | None], None]) -> Query | None:
+        try:
+            query = Query(self._transport, data, self._clock() + patience, done)
+        except OSError:
+            done(None)
+            return None
+        self._selector.register(query.socket, query.events, query)
+        return query
+
+    def _drop(self, query: Query) -> None:
+        if self._known(query.socket):
+            self._selector.unregister(query.socket)
+        query.socket.close()  # Consul ends the query
+
+    def _told(self, name: str, watch: Watch, reply: http.Reply | None) -> None:
+        """A query has ended: with news, without any, or with an error."""
+        watch.query = None
+        with self._mutex:
+            if self._watches.get(name) is not watch:
+                return
+        index = _index(reply)
+        if index is None:
+            self._later[name] = self._clock() + PAUSE
+            return
+        if index == watch.index:
+            self._ask(name, watch)  # its time was up
+            return
+        watch.index = index if index > watch.index else 0
+        self._wake(watch)  # who still waits after a look arms again, and with that the next query is sent
+
+    def _wake(self, watch: Watch) -> None:
+        with self._mutex:
+            wakes = list(watch.wakes.values())
+        for wake in wakes:
+            wake()
+
+    def _read_together(self) -> None:
+        """One read for all names that have no query of their own."""
+        with self._mutex:
+            left = [watch for watch in self._watches.values() if watch.query is None and watch.wakes]
+        self._batch_at = math.inf
+        if not left:
+            return
+        self._batch_at = self._clock() + BATCH
+        if self._batch is not None:
+            return
+        left = left[:TOGETHER]
+        operations = [operation("get-tree", watch.keys.folder) for watch in left]
+        data = self._transport.request("PUT", "/v1/txn", None, json.dumps(operations).encode())
+        self._batch = self._send(data, self._transport.timeout, lambda reply: self._read(left, reply))
+
+    def _read(self, watches: list[Watch], reply: http.Reply | None) -> None:
+        self._batch = None
+        if reply is None or reply.code != 200:
+            return
+        seen: dict[str, int] = {}
+        for result in json.loads(reply.body).get("Results") or []:
+            folder = result["KV"]["Key"].rpartition("/")[0] + "/"
+            seen[folder] = max(seen.get(folder, 0), result["KV"]["ModifyIndex"])
+        for watch in watches:
+            if seen.get(watch.keys.folder, 0) != watch.index:
+                # An entry that went leaves a smaller index behind: whoever waits looks, and arms with what it sees.
+                watch.index = seen.get(watch.keys.folder, 0)
+                self._wake(watch)
+        # Those that come after the first `TOGETHER` take their turn at the next read.
+        with self._mutex:
+            for name in [name for name, watch in self._watches.items() if watch in watches]:
+                self._watches[name] = self._watches.pop(name)
+
+
+def _index(reply: http.Reply | None) -> int | None:
+    """The index of a blocking query's reply; None for one that says nothing about the names."""
+    if reply is None or reply.code not in (200, 404):
+        return None
+    text = reply.headers.get("x-consul-index", "")
+    return max(1, int(text)) if text.isdigit() else None

@@ -1,0 +1,29 @@
+-- A provider's sign of life for all its waiters in one shard. Whoever can go now under their names is told: what a dead
+-- waiter did not take goes on to the next, and a word that got lost on the way is said again.
+-- KEYS alive, then held, queue, told for each name that somebody here waits for
+-- ARGV provider, channel
+-- Answers {1 or 0: whether it still counted as alive, the owners of this provider that can go, 1 or 0 for each name: whether
+-- there is a queue}.
+
+local micros, now = clock()
+local provider, channel = ARGV[1], ARGV[2]
+local known = tonumber(redis.call('ZSCORE', KEYS[1], provider) or nil)
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', text(now))
+redis.call('ZADD', KEYS[1], text(now + PATIENCE), provider)
+redis.call('PEXPIRE', KEYS[1], 2 * PATIENCE)
+local owners, queues = {}, {}
+for i = 2, #KEYS, 3 do
+  local keys = { held = KEYS[i], queue = KEYS[i + 1], told = KEYS[i + 2], alive = KEYS[1] }
+  local state = advance(keys, channel, now)
+  if state then
+    for _, each in ipairs(state.told) do
+      if each.provider == provider and each.since + 200 <= now then
+        owners[#owners + 1] = each.owner
+      end
+    end
+    redis.call('PEXPIRE', keys.queue, 2 * PATIENCE)
+    redis.call('PEXPIRE', keys.told, 2 * PATIENCE)
+  end
+  queues[#queues + 1] = redis.call('EXISTS', keys.queue)
+end
+return { known and known > now and 1 or 0, owners, queues }

@@ -1,0 +1,94 @@
+-- Take a name, or queue for it. Idempotent for its owner.
+-- KEYS held, queue, gone (of the owner), token, told, alive
+-- ARGV owner, ttl in ms, mode, limit, provider ('' for a try: it leaves nothing behind), channel, label
+-- Answers the token (text), or in how many ms to look again (number), or {mode, limit} of those who disagree, or nil when the
+-- owner was withdrawn.
+
+local ttl = tonumber(ARGV[2])
+local micros, now = clock()
+
+if redis.call('EXISTS', KEYS[1], KEYS[2], KEYS[3]) == 0 then
+  local token = mint(KEYS[4], micros)
+  redis.call('HSET', KEYS[1], ARGV[1], record(token, now, ttl, ARGV[3], ARGV[4], ARGV[7]))
+  redis.call('PEXPIRE', KEYS[1], ttl)
+  return token
+end
+
+local LOOK_AGAIN = 10000
+local keys = { held = KEYS[1], queue = KEYS[2], told = KEYS[5], alive = KEYS[6] }
+local owner, mode, limit, provider, channel = ARGV[1], ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[6]
+local member = owner .. ' ' .. mode .. ' ' .. ARGV[4] .. ' ' .. provider
+
+if redis.call('GET', KEYS[3]) == 'w' then
+  return nil
+end
+
+local found, held, one, first = holders(keys.held, now)
+
+local own = found[owner]
+if own then -- an earlier attempt's, whose answer did not arrive
+  redis.call('HSET', keys.held, owner, record(own.token, now, ttl, mode, ARGV[4], ARGV[7]))
+  outlast(keys.held, ttl)
+  return own.token
+end
+
+-- Everybody who uses one name has to agree about the kind of lock.
+local function differs(kind, size)
+  return kind and (kind == 's' or mode == 's') and (kind ~= mode or tonumber(size) ~= limit)
+end
+
+local function first_other()
+  for _, each in ipairs(redis.call('ZRANGE', keys.queue, 0, 1)) do
+    if each ~= member then
+      return string.match(each, '^%S+ (%a) (%d+) ')
+    end
+  end
+end
+
+if one then
+  if differs(one.mode, one.limit) then
+    return { one.mode, text(one.limit) }
+  end
+elseif differs(first_other()) then
+  walk(keys, channel, now, nil, 0, nil) -- which drops the dead
+  local kind, size = first_other()
+  if differs(kind, size) then
+    return { kind, size }
+  end
+end
+
+local waits = provider ~= ''
+if waits then
+  redis.call('HDEL', keys.told, member) -- it came: from now on it is waited for again
+end
+local state = walk(keys, channel, now, one and one.mode, held, waits and member or nil)
+local goes = state.granted
+if not goes and state.open and not state.place and (waits or state.length == 0) then
+  goes = admitted(mode, limit, one and one.mode, held, state.ahead, state.writer)
+end
+if goes then
+  local token = mint(KEYS[4], micros)
+  redis.call('HSET', keys.held, owner, record(token, now, ttl, mode, ARGV[4], ARGV[7]))
+  outlast(keys.held, ttl)
+  return token
+end
+
+if waits then
+  if not redis.call('ZSCORE', keys.queue, member) then
+    local last = redis.call('ZRANGE', keys.queue, -1, -1, 'WITHSCORES')
+    redis.call('ZADD', keys.queue, last[2] and tonumber(last[2]) + 1 or 1, member)
+  end
+  redis.call('ZADD', keys.alive, text(now + PATIENCE), provider)
+  redis.call('PEXPIRE', keys.alive, 2 * PATIENCE)
+  redis.call('PEXPIRE', keys.queue, 2 * PATIENCE)
+end
+
+-- Only who is next has a reason to look when a lease ends, and only those behind a claim when that ends.
+local again = now + LOOK_AGAIN
+if first and first < again and (state.place or state.open) and admitted(mode, limit, nil, 0, state.ahead, state.writer) then
+  again = first
+end
+if state.claim and state.claim < again then
+  again = state.claim
+end
+return again - now + 1

@@ -1,0 +1,67 @@
+"""The entry object of messages on Redis: what its URL takes and what it claims. Imports no client library; opening does."""
+
+from __future__ import annotations
+
+from narrowboat.capabilities import (
+    BrokerCapabilities,
+    Kept,
+    LeaseNature,
+    Scope,
+    SettleFencing,
+    Settlement,
+    Support,
+    Survives,
+    WakeUp,
+)
+from narrowboat.contract import Broker, BrokerBackend, Context
+from narrowboat.dsn import Url
+from narrowboat_redis.message_options import MessageOptions
+from narrowboat_redis.options import SCHEME
+from narrowboat_redis.site import Site
+
+
+def capabilities(url: Url, options: MessageOptions) -> BrokerCapabilities:
+    """What `redis://` claims. How durable the server is, the URL does not say: so nothing is claimed about that."""
+    Site.of(url, options)  # refuses what cannot work before anything is sent
+    return BrokerCapabilities(
+        scope=Scope.NETWORK,
+        survives=Survives.NOTHING,
+        settlement=Settlement.DURABLE,
+        settle_fencing=SettleFencing.SERVER,
+        kept=Kept.UNTIL_CONSUMED,
+        lease=LeaseNature.MESSAGE,
+        wake=WakeUp.NOTIFIED,
+        topics=Support.NATIVE,
+        order=Support.EMULATED,
+        delay=Support.EMULATED,
+        priority=Support.EMULATED,
+        ttl=Support.EMULATED,
+        dedup=Support.EMULATED if options.dedup > 0 else Support.ABSENT,
+        replay=Support.ABSENT,
+        dead_letters=Support.EMULATED,
+        request_reply=Support.EMULATED,
+        depth=Support.NATIVE,
+        uncounted_release=Support.EMULATED,
+        body_max=16 * 1024 * 1024,
+        headers_max=64 * 1024,
+        batch_max=1000,
+        priorities_max=9,
+        delay_max=30 * 86400.0,
+        dedup_window=options.dedup,
+    )
+
+
+def _open(url: Url, options: MessageOptions, context: Context) -> Broker:
+    from narrowboat_redis.broker import RedisBroker  # imports the client library
+
+    return RedisBroker(Site.of(url, options), options, capabilities(url, options), context)
+
+
+broker = BrokerBackend(
+    scheme=SCHEME,
+    summary="messages in the streams of a Redis server, sentinel set-up or cluster",
+    options=MessageOptions,
+    capabilities=capabilities,
+    open=_open,
+    extra="redis",
+)

@@ -1,0 +1,243 @@
+"""Connections to Redis: how one is made, and one exchange over it.
+
+redis-py makes the connection (sockets, TLS, AUTH, SELECT). Over its socket a `Line` sends a pipeline that is packed
+already and reads the replies in one go, which costs half of what the general client does for each command. Nothing is
+tried again here, and every step has a time limit: who repeats is the core, because only it knows what is safe.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+import time
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.connection import Connection, SSLConnection
+from redis.retry import Retry
+
+from narrowboat.errors import ConfigurationError, Unavailable
+from narrowboat_redis.errors import OLDEST, too_old, version_of
+from narrowboat_redis.options import Verify
+from narrowboat_redis.resp import ErrorReply, Reader, pack
+from narrowboat_redis.site import Address, Site, Topology
+
+#: Seconds without use after which a connection is looked at before it is used again: a server that was restarted meanwhile
+#: has closed it, and the first call after that would fail for nothing.
+_IDLE = 1.0
+_CHUNK = 65536
+_ALL = 1 << 30
+
+
+class Line:
+    """One connection. For one thread at a time; who shares it brings a mutex."""
+
+    def __init__(self, connection: Connection, address: Address, timeout: float) -> None:
+        self.address = address
+        self._connection = connection
+        self._socket: Any = connection._sock  # redis-py has no public name for it; called so from 3.0 to 8.1 at least
+        self._reader = Reader()
+        self._timeout = self._step = timeout
+        self._used = time.monotonic()
+        self.busy = False  #: something was sent whose reply was not read: nothing more can be read from it
+
+    def usable(self) -> bool:
+        """Whether it may be used again; False where an exchange was broken off or the server has closed it."""
+        if self.busy:
+            return False
+        if time.monotonic() - self._used < _IDLE:
+            return True
+        return not self.readable(0.0)
+
+    def readable(self, seconds: float) -> bool:
+        """Whether bytes, or the end of the connection, arrive within `seconds`."""
+        if self.pending():
+            return True
+        poller = select.poll()
+        poller.register(self._socket, select.POLLIN)
+        return bool(poller.poll(seconds * 1000))
+
+    def send(self, data: bytes) -> None:
+        """Send commands. From here on the line is busy until all replies are read."""
+        self.busy = True
+        self._socket.sendall(data)
+
+    def receive(self, number: int, ends: float) -> list[Any]:
+        """As many replies, until `ends` by `time.monotonic`. Raises TimeoutError, OSError or ProtocolError."""
+        replies: list[Any] = []
+        while not self._reader.take(replies, number):
+            data = self._socket.recv(_CHUNK)
+            if not data:
+                raise ConnectionResetError("the connection was closed by the server")
+            self._reader.feed(data)
+            if len(replies) < number and ends - time.monotonic() < self._step:
+                self.limit(ends - time.monotonic())
+        if self._step != self._timeout:
+            self.limit(self._timeout)
+        self.busy = False
+        self._used = time.monotonic()
+        return replies
+
+    def fileno(self) -> int:
+        """For poll."""
+        number: int = self._socket.fileno()
+        return number
+
+    def pending(self) -> bool:
+        """Whether TLS holds bytes that poll does not see."""
+        pending = getattr(self._socket, "pending", None)
+        return pending is not None and bool(pending())
+
+    def read(self) -> list[Any]:
+        """Whatever has come, at least some bytes of it: for a subscription, where replies come unasked."""
+        data = self._socket.recv(_CHUNK)
+        if not data:
+            raise ConnectionResetError("the connection was closed by the server")
+        self._reader.feed(data)
+        replies: list[Any] = []
+        self._reader.take(replies, _ALL)
+        return replies
+
+    def ask(self, *commands: bytes) -> list[Any]:
+        """Send packed commands and return their replies."""
+        self.send(b"".join(commands))
+        return self.receive(len(commands), time.monotonic() + self._timeout)
+
+    def limit(self, seconds: float) -> None:
+        """Let each step of the next exchange take that long at most."""
+        self._step = max(seconds, 0.001)
+        self._socket.settimeout(self._step)
+
+    def allow(self, seconds: float) -> None:
+        """Let each exchange after the next take that long."""
+        self._timeout = seconds
+
+    def close(self, *, hard: bool = False) -> None:
+        """End it. `hard`: throw away what is still on its way out, so that it cannot arrive later."""
+        if hard:
+            try:
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self._socket.close()  # before redis-py shuts it down, which would send what is left in good order
+            except OSError:
+                pass
+        self._connection.disconnect()
+
+
+def open_line(site: Site, address: Address, timeout: float, later: float | None = None) -> Line:
+    """A connection to that server, logged in, its database selected, its version known to be new enough.
+
+    `timeout`: seconds that this and the first exchange may take; `later`: each exchange after that. Raises what redis-py, the socket or the server said, for `errors.translate`, or an error of ours.
+    """
+    ends = time.monotonic() + timeout
+    line = _open(site, address, timeout)
+    try:
+        _check(site, line, ends)
+        if later is not None:
+            line.allow(later)
+            line.limit(ends - time.monotonic())
+    except BaseException:
+        line.close()
+        raise
+    return line
+
+
+def _open(site: Site, address: Address, timeout: float, *, sentinel: bool = False) -> Line:
+    options = site.options
+    username, password = site.username, site.password
+    if sentinel:
+        username, password = options.sentinel_username, options.sentinel_password
+    settings: dict[str, Any] = {
+        "host": address.host,
+        "port": address.port,
+        "db": 0 if sentinel else site.database,
+        "username": username,
+        "password": None if password is None else password.reveal(),
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": 2,
+        # Two more round trips for each connection, only to tell the server who we are:
+        **({"driver_info": None} if hasattr(redis, "DriverInfo") else {"lib_name": None, "lib_version": None}),
+    }
+    if site.tls:
+        settings |= {
+            "ssl_cert_reqs": "none" if options.verify is Verify.NONE else "required",
+            "ssl_check_hostname": options.verify is Verify.FULL,
+            "ssl_ca_certs": options.ca,
+            "ssl_certfile": options.cert,
+            "ssl_keyfile": options.key,
+        }
+    try:
+        connection = SSLConnection(**settings) if site.tls else Connection(**settings)
+        connection.connect()
+    except FileNotFoundError as error:
+        raise ConfigurationError(f"a certificate file of the URL is not there: {error}", backend=site.scheme) from error
+    return Line(connection, address, timeout)
+
+
+def _check(site: Site, line: Line, ends: float) -> None:
+    """That it is a server that we can work with, and the one that the URL means."""
+    line.send(pack(b"HELLO", b"2"))
+    (reply,) = line.receive(1, ends)
+    if isinstance(reply, ErrorReply):
+        if "unknown command" not in reply.text.lower():
+            raise reply
+        line.send(pack(b"INFO", b"server"))  # older than 6.0
+        (info,) = line.receive(1, ends)
+        found = [row[14:] for row in info.decode().splitlines() if row.startswith("redis_version:")] if info else []
+        raise too_old(site, found[0] if found else "5 or older")
+    facts = dict(zip(reply[::2], reply[1::2], strict=False))
+    version = facts.get(b"version", b"").decode()
+    if version_of(version) < OLDEST:
+        raise too_old(site, version)
+    mode = facts.get(b"mode", b"").decode()
+    wanted = "cluster" if site.topology is Topology.CLUSTER else "standalone"
+    if mode != wanted:
+        driver = "" if mode == "standalone" else f"+{mode}"
+        raise ConfigurationError(
+            f"{site}: {line.address} is a server in {mode} mode. Write {site.scheme}{driver}://... for that.",
+            backend=site.scheme,
+        )
+    if site.topology is Topology.SENTINEL and facts.get(b"role") != b"master":
+        raise Unavailable(
+            f"{site}: {line.address}, which the sentinels name, is no primary (any more). A failover is under way; "
+            "the call may be repeated.",
+            backend=site.scheme,
+        )
+
+
+def find_primary(site: Site, timeout: float) -> Address:
+    """The primary that the sentinels name: the first answer of any of them."""
+    ends = time.monotonic() + timeout
+    failed: BaseException | None = None
+    for number, address in enumerate(site.hosts):
+        share = max(0.05, (ends - time.monotonic()) / (len(site.hosts) - number))
+        try:
+            line = _open(site, address, share, sentinel=True)
+            try:
+                (reply,) = line.ask(pack(b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", site.service.encode()))
+            finally:
+                line.close()
+        except (OSError, redis.RedisError) as error:
+            failed = failed or error
+            continue
+        if isinstance(reply, ErrorReply):
+            if "unknown command" in reply.text.lower():
+                raise ConfigurationError(
+                    f"{site}: {address} is no sentinel. Write {site.scheme}://{address}/0 for a single server.",
+                    backend=site.scheme,
+                )
+            raise reply
+        if reply:
+            return Address(reply[0].decode(), int(reply[1]))
+        failed = None
+        break
+    if failed is not None:
+        raise failed
+    raise Unavailable(
+        f"{site}: the sentinels know no primary of that name. Check the name in the URL's path; during a failover the call "
+        "may be repeated.",
+        backend=site.scheme,
+    )

@@ -1,0 +1,193 @@
+"""From what redis-py, the socket or the server says to what the caller is told: one clear error, the first kept as the cause.
+
+Used by both halves. An error reply inside a batch is translated in its member's place; a broken connection is raised.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from typing import TYPE_CHECKING
+
+from narrowboat.errors import AccessDenied, ConfigurationError, Conflict, NarrowboatError, Unavailable
+from narrowboat_redis.resp import ErrorReply, ProtocolError
+
+if TYPE_CHECKING:
+    from narrowboat_redis.site import Site
+
+#: The oldest server that has what is needed here (`XAUTOCLAIM`, `LPOS`, `GETEX`: 6.2).
+OLDEST = (6, 2)
+
+#: A server before 7.0 wraps the error of a command in a script into its own: the code stands somewhere in the text.
+_CODES = re.compile(
+    r"\b(ASK|BUSY|BUSYGROUP|CLUSTERDOWN|CROSSSLOT|LOADING|MASTERDOWN|MISCONF|MOVED|NOAUTH|NOPERM|NOREPLICAS|NOSCRIPT|OOM|READONLY"
+    r"|TRYAGAIN|WRONGPASS|WRONGTYPE)\b"
+)
+#: redis-py takes the code off the errors that it knows, and leaves it in the name of the class.
+_CLASSES = {
+    "AuthenticationError": "WRONGPASS",
+    "AuthenticationWrongNumberOfArgsError": "WRONGPASS",
+    "BusyLoadingError": "LOADING",
+    "ClusterDownError": "CLUSTERDOWN",
+    "MasterDownError": "MASTERDOWN",
+    "NoPermissionError": "NOPERM",
+    "OutOfMemoryError": "OOM",
+    "ReadOnlyError": "READONLY",
+}
+
+_REPEAT = "The call may be repeated"
+#: What each code means, and what to do about it. All of them may pass by themselves.
+_PASSING = {
+    "ASK": "moved a part of its keys to another node just now. Nothing was changed",
+    "BUSY": "is busy with somebody's script that does not end. Look for it with SCRIPT KILL; nothing was changed",
+    "CLUSTERDOWN": "says that the cluster is down: too many nodes cannot be reached. Nothing was changed; see CLUSTER INFO",
+    "LOADING": "is still loading its data after a start. Nothing was changed; it answers when it is done",
+    "MASTERDOWN": "is a replica that has lost its primary. Nothing was changed; look after the primary",
+    "MISCONF": "refuses to write because it cannot save its data to the disk. Nothing was changed; see its log and its disk",
+    "MOVED": "moved a part of its keys to another node, again and again. Nothing was changed; see CLUSTER NODES",
+    "NOREPLICAS": "refuses to write because too few replicas are connected (min-replicas-to-write). Nothing was changed",
+    "NOSCRIPT": "forgot a script that it had just been given. Nothing was changed; see whether something runs SCRIPT FLUSH",
+    "OOM": "has reached its maxmemory and refuses to write. Nothing was changed; raise maxmemory, or free keys",
+    "READONLY": "is a read-only replica. Nothing was changed; name the primary, or use redis+sentinel:// or redis+cluster://",
+    "TRYAGAIN": "is moving keys between nodes just now. Nothing was changed",
+}
+
+
+def code_of(error: BaseException) -> str:
+    """The code of an error reply, wherever it stands: READONLY, NOPERM, ... or ERR."""
+    name = _CLASSES.get(type(error).__name__)
+    if name is not None:
+        return name
+    found = _CODES.search(str(error).partition("script:")[0])
+    if found is not None:
+        return found.group(1)
+    return error.code if isinstance(error, ErrorReply) else "ERR"
+
+
+def translate(error: BaseException, site: Site, *, doing: str) -> NarrowboatError:
+    """The error to raise `from` `cause_of(error, site)`. `doing` ends the sentence "while ...": "taking the lock 'a'"."""
+    if isinstance(error, NarrowboatError):
+        return error
+    found = _reply(error, site, doing) if _is_reply(error) else _connection(error, site, doing)
+    found.__cause__ = cause_of(error, site)
+    return found
+
+
+def cause_of(error: BaseException, site: Site) -> BaseException:
+    """`error`, or a copy of its text without the password where some server has repeated that."""
+    password = site.password.reveal() if site.password is not None else ""
+    if password and password in str(error):
+        return ErrorReply(str(error).replace(password, "***"))
+    return error
+
+
+def too_old(site: Site, version: str) -> ConfigurationError:
+    """The refusal of a server that lacks what is needed."""
+    oldest = ".".join(map(str, OLDEST))
+    return ConfigurationError(
+        f"{site} runs version {version}; needed is {oldest} or later. Upgrade the server.", backend=site.scheme
+    )
+
+
+def version_of(text: str) -> tuple[int, ...]:
+    """A version as numbers.
+
+    >>> version_of("7.0.15"), version_of("255.255.255-rc1")
+    ((7, 0, 15), (255, 255, 255))
+    """
+    return tuple(int(part) for part in re.findall(r"\d+", text.partition("-")[0])[:3])
+
+
+def _is_reply(error: BaseException) -> bool:
+    if isinstance(error, ErrorReply) or type(error).__name__ in _CLASSES:
+        return True
+    return any(base.__name__ == "ResponseError" for base in type(error).__mro__)
+
+
+def _reply(error: BaseException, site: Site, doing: str) -> NarrowboatError:
+    code, text, backend = code_of(error), str(cause_of(error, site)), site.scheme
+    if code in _PASSING:
+        return Unavailable(f"{site} {_PASSING[code]} (while {doing}: {text}). {_REPEAT}.", backend=backend)
+    if code == "NOPERM":
+        user = repr(site.username or "default")
+        return AccessDenied(
+            f"{site} does not allow the user {user} a command or key that is needed for {doing} ({text}). Nothing was changed. "
+            "Give it the rights that the backend's page lists (ACL SETUSER).",
+            backend=backend,
+        )
+    if code in {"NOAUTH", "WRONGPASS"}:
+        what = "the user name or password in the URL" if site.password is not None else "that the URL gives no password"
+        return AccessDenied(f"{site} refused {what} ({text}). Nothing was changed. Correct the URL.", backend=backend)
+    if code == "WRONGTYPE":
+        return Conflict(
+            f"{site}: a key that is needed for {doing} holds something else already ({text}). Nothing was changed. "
+            "Delete that key, or take another prefix=.",
+            backend=backend,
+        )
+    if "SCRIPT KILL" in text or "killed by user" in text:
+        return Unavailable(
+            f"{site}: somebody ended our script with SCRIPT KILL while {doing}. Nothing was changed. {_REPEAT}.", backend=backend
+        )
+    if "max number of clients" in text:
+        return Unavailable(f"{site} has reached its maxclients. Nothing was changed. {_REPEAT}.", backend=backend)
+    if "DB index is out of range" in text or "invalid DB index" in text:
+        return ConfigurationError(
+            f"{site} has no database {site.database} ({text}). Name another one in the URL's path.", backend=backend
+        )
+    if "cluster support disabled" in text:
+        return ConfigurationError(
+            f"{site} is no cluster ({text}). Write {site.scheme}://host:port/0 for a single server.", backend=backend
+        )
+    if code == "CROSSSLOT":
+        return ConfigurationError(f"{site} is a cluster ({text}). Write {site.scheme}+cluster://...", backend=backend)
+    return NarrowboatError(f"{site} refused {doing}: {text}", backend=backend)
+
+
+def _connection(error: BaseException, site: Site, doing: str) -> NarrowboatError:
+    backend, text = site.scheme, str(cause_of(error, site)) or type(error).__name__
+    chain = _chain(error)
+    if any(isinstance(each, ssl.SSLCertVerificationError) for each in chain):
+        return ConfigurationError(
+            f"{site}: its certificate was not accepted ({text}). Give the authority that signed it with ca=, name the host that "
+            "it is made for, or check less with verify=ca.",
+            backend=backend,
+        )
+    if any(isinstance(each, ssl.SSLError) for each in chain) and not any(isinstance(each, TimeoutError) for each in chain):
+        return ConfigurationError(
+            f"{site}: no TLS connection could be made ({text}). Where the port has no TLS, write "
+            f"{site.scheme.removesuffix('s')}:// instead; where the server asks for a certificate, give it with cert=.",
+            backend=backend,
+        )
+    if isinstance(error, ProtocolError) or type(error).__name__ == "InvalidResponse":
+        other = f"If that port wants TLS, write {site.scheme}s://." if not site.tls else ""
+        return ConfigurationError(
+            f"{site}: whatever answers there is no Redis ({text}). Check host and port. {other}".rstrip(), backend=backend
+        )
+    if any(isinstance(each, TimeoutError) for each in chain) or type(error).__name__ == "TimeoutError":
+        hint = ""
+        if any("handshake" in str(each) for each in chain):  # a plain port waits for the rest of a command
+            hint = f"; if that port has no TLS, write {site.scheme.removesuffix('s')}://"
+        return Unavailable(
+            f"{site} did not answer in time while {doing} ({text}). It may or may not have been done. "
+            f"See whether the server is up and reachable{hint}, or give it longer with timeout=.",
+            backend=backend,
+        )
+    if type(error).__name__ == "MasterNotFoundError":
+        return Unavailable(
+            f"{site}: no sentinel that answers knows a primary of that name ({text}). Check the name in the URL's path; "
+            "during a failover it may be repeated.",
+            backend=backend,
+        )
+    hint = "See whether the server is up and reachable"
+    if "closed" in text and not site.tls:
+        hint += f"; if that port wants TLS, write {site.scheme}s://"
+    return Unavailable(f"{site}: the connection failed while {doing} ({text}). {hint}.", backend=backend)
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    chain: list[BaseException] = []
+    following: BaseException | None = error
+    while following is not None and following not in chain:
+        chain.append(following)
+        following = following.__cause__ or following.__context__
+    return chain

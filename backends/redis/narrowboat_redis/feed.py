@@ -1,0 +1,172 @@
+"""One consumer's stream from one queue, subscription or inbox.
+
+It has a consumer name of its own, made at random; closing it gives back what it has out and takes the name away. A name
+whose process died goes once what it had has come back to others.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, cast
+
+from narrowboat.contract import Ack, Delivery, Feed, Kind, Nack, Outcome, Received, Reject, Source
+from narrowboat.errors import Closed, NarrowboatError
+from narrowboat_redis import entries, refusals
+from narrowboat_redis.options import SCHEME
+from narrowboat_redis.places import Place
+from narrowboat_redis.scripts import Packed, script
+
+if TYPE_CHECKING:
+    from narrowboat_redis.broker import RedisBroker
+
+_RECEIVE, _SETTLE, _EXTEND, _LEAVE = (
+    script("messages.lua", f"{name}.lua") for name in ("receive", "settle", "extend", "leave")
+)
+
+#: Seconds until an idle feed looks again although nobody woke it. Smaller costs the server calls for every idle consumer;
+#: larger delays a message whose wake went to a feed on which nobody waits any more.
+IDLE = 1.0
+#: The same while the subscription that would wake it is broken or not yet there.
+ALERT = 0.3
+#: It looks within this of the end of the shortest lease, so that what a dead consumer had comes back within `lease_lag`.
+LAG = 0.4
+#: Milliseconds that an inbox lives after its last sign of life, and seconds between two signs.
+INBOX_TTL, SIGN = 60_000, 15.0
+
+
+class RedisFeed(Feed):
+    """A feed; `tag` of its deliveries is the claim's token in bytes."""
+
+    def __init__(self, broker: RedisBroker, place: Place, source: Source, wake: Callable[[], None]) -> None:
+        self.place = place
+        self._broker = broker
+        self._path = place.path
+        self._wake = wake
+        self._consumer = secrets.token_hex(8).encode()
+        self._lease = source.properties.lease
+        self._idle = min(IDLE, self._lease + LAG)
+        self._doing = f"receiving from {self._path!r}"
+        inbox = place.kind is Kind.INBOX
+        self._properties = source.properties
+        self._head = (
+            place.kind.value.encode(),
+            place.group,
+            b"1" if inbox else broker.makes,
+            *refusals.texts_of(source.properties),
+            self._consumer,
+        )
+        self._origin = self._path.encode()
+        #: When the inbox behind this feed needs a sign of life.
+        self._sign = broker.clock() + SIGN
+        self._closed = False
+
+    def receive(self, limit: int) -> Received:
+        """Claim what is due, in order."""
+        broker = self._broker
+        broker.check_open()
+        if self._closed:
+            raise Closed(f"this consumer of {self._path!r} was closed", backend=SCHEME)
+        now = broker.clock()
+        heard = broker.waking.arm(self, self.place, self._wake, now + self._idle)
+        self._sign = now + SIGN
+        call = _RECEIVE(self.place.keys, (*self._head, b"%d" % limit, b"%d" % INBOX_TTL))
+        answer = broker.ask(broker.taking, call, self._doing)
+        refused = refusals.refusal(answer, self.place, self._properties)
+        if refused is not None:
+            raise refused
+        if len(answer) > 3:
+            found = entries.deliveries(float(answer[1]), answer[3], answer[4], answer[5:])
+            broker.waking.disarm(self, self.place)
+            return Received(found, 0.0)
+        pause = self._idle if heard else min(self._idle, ALERT)
+        if answer[2]:
+            left = max(0.0, (int(answer[2]) - int(answer[1])) / 1e6)
+            broker.mover.note(self.place, left)
+            pause = min(pause, left)
+        return Received([], pause)
+
+    def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> list[NarrowboatError | None]:
+        """Settle each, compared by the token of its claim, all in one script."""
+        self._broker.check_open()
+        acks: list[bytes] = []
+        others: list[bytes] = []
+        first: list[int] = []  # the position of each in the script's answer
+        behind: list[int] = []
+        again: list[int] = []  # settled twice in one batch: the first outcome stands
+        seen: set[bytes] = set()
+        for index, (delivery, outcome) in enumerate(settlements):
+            token = cast("bytes", delivery.tag)
+            if token in seen:
+                again.append(index)
+                continue
+            seen.add(token)
+            if outcome.__class__ is Ack:
+                acks.append(token)
+                first.append(index)
+            else:
+                others += self._other(token, outcome)
+                behind.append(index)
+        answers: list[NarrowboatError | None] = [None] * len(settlements)
+        call = _SETTLE(
+            (*self.place.keys, self.place.dead_stream),
+            (*self._head[:2], self._origin, b"%d" % len(acks), *acks, *others),
+        )
+        letters = self._broker.ask(self._broker.freeing, call, f"settling deliveries of {self._path!r}")
+        for index, letter in zip((*first, *behind), letters, strict=False):
+            if letter != 46:  # "."
+                answers[index] = self._refused(settlements[index][0], letter)
+        for index in again:
+            answers[index] = self._stale(settlements[index][0])
+        return answers
+
+    def extend(self, deliveries: Sequence[Delivery], seconds: float) -> list[NarrowboatError | None]:
+        """Let each lease end `seconds` from now."""
+        self._broker.check_open()
+        tokens = [cast("bytes", delivery.tag) for delivery in deliveries]
+        call = _EXTEND(self.place.keys, (*self._head[:2], b"%d" % round(seconds * 1e6), *tokens))
+        letters = self._broker.ask(self._broker.freeing, call, f"extending deliveries of {self._path!r}")
+        answers: list[NarrowboatError | None] = [None] * len(deliveries)
+        for index, letter in enumerate(letters):
+            if letter != 46:
+                answers[index] = self._stale(deliveries[index])
+        return answers
+
+    def close(self) -> None:
+        """Give back what is out, counted; an inbox goes with its feed."""
+        if self._closed:
+            return
+        self._closed = True
+        broker = self._broker
+        broker.waking.leave(self)
+        broker.forget(self)
+        if self.place.kind is Kind.INBOX:
+            broker.drop(self.place)
+        else:
+            broker.ask(broker.taking, self._leaving(), f"closing a consumer of {self._path!r}")
+
+    def needs_sign(self) -> bool:
+        """Whether it is an inbox of which nobody has heard for long."""
+        return self.place.kind is Kind.INBOX and self._broker.clock() >= self._sign
+
+    def _leaving(self) -> Packed:
+        return _LEAVE(self.place.keys, (*self._head[:2], self._consumer))
+
+    def _other(self, token: bytes, outcome: Outcome) -> tuple[bytes, bytes, bytes]:
+        if isinstance(outcome, Reject):
+            return b"d", token, b"%d %b" % (outcome.attempts, outcome.reason.encode())
+        if isinstance(outcome, Nack):
+            if outcome.delay > 0:
+                self._broker.mover.note(self.place, outcome.delay)
+            return b"n", token, b"%d" % -(-outcome.delay * 1e6 // 1)  # rounded up: never early
+        return b"r", token, b""
+
+    def _refused(self, delivery: Delivery, letter: int) -> NarrowboatError:
+        if letter == 116:  # "t"
+            return refusals.taken(f"{self._path}.dead", "topic or subscription", "queue")
+        return self._stale(delivery)
+
+    def _stale(self, delivery: Delivery) -> NarrowboatError:
+        return refusals.stale(delivery.id, delivery.attempt, self._path)
+
+

@@ -1,0 +1,64 @@
+"""The keys and channels of the locks, as `locks.lua` describes them, packed once for each name."""
+
+from __future__ import annotations
+
+from binascii import crc_hqx
+from urllib.parse import unquote
+
+from narrowboat_redis.options import tag
+from narrowboat_redis.resp import pack_arguments
+
+#: Fixed: a token is kept for each shard, so whoever counts otherwise shares no tokens and no locks with the others.
+SHARDS = 128
+#: Names whose keys are kept packed. Programs use few names often, or many once.
+_KEPT = 4096
+
+
+class NameKeys:
+    """The keys of one name."""
+
+    __slots__ = ("alive", "attempt_head", "attempt_tail", "common", "gone", "held", "queue", "shard", "told", "token")
+
+    def __init__(self, prefix: bytes, name: str) -> None:
+        self.shard = crc_hqx(name.encode(), 0) % SHARDS
+        base = b"nb:l:{%b:%d}:" % (prefix, self.shard)
+        quoted = tag(name)
+        self.held = base + b"held:" + quoted
+        self.queue = base + b"queue:" + quoted
+        self.told = base + b"told:" + quoted
+        self.token = base + b"token"
+        self.alive = base + b"alive"
+        self.gone = base + b"gone:"  #: an owner comes behind it
+        self.attempt_head = pack_arguments((self.held, self.queue))
+        self.attempt_tail = pack_arguments((self.token, self.told, self.alive))
+        self.common = pack_arguments((self.held, self.queue, self.told, self.alive))
+
+
+class Keys:
+    """The keys of one namespace."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = tag(prefix)
+        self._names: dict[str, NameKeys] = {}
+        self.channel = b"nb:l:%b:wake:" % self._prefix  #: a provider's id comes behind it
+        self.pattern = b"nb:l:{%b:*}:held:*" % self._prefix
+        self.probe = b"nb:l:{%b:0}:gone:-" % self._prefix
+
+    def of(self, name: str) -> NameKeys:
+        """The keys of that name."""
+        keys = self._names.get(name)
+        if keys is None:
+            keys = NameKeys(self._prefix, name)
+            if len(self._names) >= _KEPT:
+                self._names.clear()
+            self._names[name] = keys
+        return keys
+
+    @staticmethod
+    def name_of(held: bytes) -> str:
+        """The name whose `held` key that is.
+
+        >>> Keys.name_of(NameKeys(b"shop", "a:b").held)
+        'a:b'
+        """
+        return unquote(held.partition(b"}:held:")[2].decode("ascii"))

@@ -1,0 +1,46 @@
+"""The entry object of the locks: what the URL takes and what is claimed. Imports no client library; `open` does."""
+
+from __future__ import annotations
+
+from narrowboat.capabilities import Expiry, LockCapabilities, Scope, Support, Survives, WaitOrder, WakeUp
+from narrowboat.contract.backend import Context, LockBackend
+from narrowboat.contract.locks import LockProvider
+from narrowboat.dsn import Url
+from narrowboat_redis.options import SCHEME, Options
+from narrowboat_redis.site import Site
+
+
+def _capabilities(url: Url, options: Options) -> LockCapabilities:
+    Site.of(url, options)
+    return LockCapabilities(
+        scope=Scope.NETWORK,
+        expiry=Expiry.LEASE,
+        # A server answers before its data is anywhere else. With wait= a replica has it as well.
+        survives=Survives.CRASH if options.wait else Survives.NOTHING,
+        fencing=Support.NATIVE,
+        fencing_survives=Survives.DATA_LOSS,
+        order=WaitOrder.FIFO,
+        wake=WakeUp.NOTIFIED,
+        shared=Support.NATIVE,
+        semaphore=Support.NATIVE,
+        holders=Support.NATIVE,
+        evict=Support.NATIVE,
+        ttl_min=0.05,
+        dead_waiter_bound=3.0,
+    )
+
+
+def _open(url: Url, options: Options, context: Context) -> LockProvider:
+    from narrowboat_redis.locks import RedisLocks  # imports redis-py, which costs half a second and may not be installed
+
+    return RedisLocks(Site.of(url, options), options, context, _capabilities(url, options))
+
+
+locks = LockBackend(
+    scheme=SCHEME,
+    summary="over the network, on a Redis server, a cluster, or the primary of some sentinels",
+    options=Options,
+    capabilities=_capabilities,
+    open=_open,
+    extra="redis",
+)

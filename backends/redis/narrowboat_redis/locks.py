@@ -1,0 +1,322 @@
+"""Locks on a Redis server: leases in hashes, a queue for each name, one script call to acquire and one to release.
+
+A batch is one pipeline. Attempts have a connection of their own, everything that frees has another, so that what frees
+never stands behind what waits; whoever waits is woken over a third (waiting.py). The scripts decide, in `*.lua`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from narrowboat._queueing import conflict
+from narrowboat.capabilities import LockCapabilities
+from narrowboat.contract.backend import Context
+from narrowboat.contract.locks import Busy, Grant, Holder, LockProvider, Mode, Released, Request
+from narrowboat.errors import Conflict, LeaseLost, NarrowboatError, Reason, Unavailable
+from narrowboat_redis.errors import translate
+from narrowboat_redis.keys import Keys
+from narrowboat_redis.options import Options
+from narrowboat_redis.resp import ErrorReply, pack, pack_arguments
+from narrowboat_redis.scripts import Packed, command, script
+from narrowboat_redis.site import Address, Site
+from narrowboat_redis.waiting import FALLBACK, Waiting
+from narrowboat_redis.wire import Wire
+
+ATTEMPT = script("locks.lua", "attempt.lua")
+RELEASE = script("locks.lua", "release.lua")
+RENEW = script("locks.lua", "renew.lua")
+WITHDRAW = script("locks.lua", "withdraw.lua")
+EVICT = script("locks.lua", "evict.lua")
+HOLDERS = script("locks.lua", "holders.lua")
+
+_ATTEMPT = ATTEMPT.head(6, 7)
+_RELEASE = RELEASE.head(4, 3)
+_RENEW = RENEW.head(5, 4)
+_WITHDRAW = WITHDRAW.head(5, 3)
+
+_LETTERS = {Mode.EXCLUSIVE: b"x", Mode.SHARED: b"r", Mode.SEMAPHORE: b"s"}
+_MODES = {letter: mode for mode, letter in _LETTERS.items()}
+_LABELS_KEPT = 64
+#: Names asked for in one exchange by `holders`.
+_TOGETHER = 1000
+#: The share of an operation's time that the replicas get to confirm a grant.
+_WAIT_SHARE = 0.5
+
+
+class RedisLocks(LockProvider):
+    """Two connections and, once somebody waits, a third with a thread."""
+
+    def __init__(self, site: Site, options: Options, context: Context, capabilities: LockCapabilities) -> None:
+        self.capabilities = capabilities
+        self._site = site
+        self._keys = Keys(options.prefix)
+        self._timeout = context.timeout
+        self._take = Wire(site, context.timeout)
+        self._free = Wire(site, context.timeout)
+        self._waiting = Waiting(site, self._keys, self._free, context.timeout)
+        self._replicas = options.wait
+        milliseconds = max(1, int(context.timeout * _WAIT_SHARE * 1000))
+        self._tail = pack(b"WAIT", b"%d" % options.wait, b"%d" % milliseconds) if options.wait else None
+        channel = self._keys.channel
+        self._channel = pack_arguments((channel,))
+        self._waiter = pack_arguments((self._waiting.provider, channel))
+        self._trier = pack_arguments((b"", channel))
+        self._labels: dict[str, bytes] = {}
+
+    # -- taking ---------------------------------------------------------------------------------------------------
+
+    def attempt(self, requests: Sequence[Request]) -> list[Grant | Busy | NarrowboatError]:
+        """Take or queue, the whole batch in one pipeline."""
+        waiting = self._waiting
+        calls = []
+        for request in requests:
+            if request.wait:
+                waiting.arm(request)
+            calls.append(self._attempt(request))
+        replies = self._take.run(calls, doing="taking locks", tail=self._tail)
+        answers = [self._answer(request, reply) for request, reply in zip(requests, replies, strict=False)]
+        if self._tail is not None:
+            self._confirm(requests, answers, replies[len(requests) :])
+        busy = [index for index, answer in enumerate(answers) if type(answer) is Busy and requests[index].wait]
+        if busy:
+            self._listen(requests, answers, busy)
+        for request, answer in zip(requests, answers, strict=True):
+            if request.wait and type(answer) is not Busy:
+                waiting.disarm(request.name, request.owner)
+        return answers
+
+    def _attempt(self, request: Request) -> Packed:
+        name, owner, ttl, mode, limit, wait, _, label = request
+        keys = self._keys.of(name)
+        ours = owner.encode()
+        gone = keys.gone + ours
+        return Packed(
+            b"%b%b$%d\r\n%b\r\n%b$%d\r\n%b\r\n%b%b%b"
+            % (
+                _ATTEMPT,
+                keys.attempt_head,
+                len(gone),
+                gone,
+                keys.attempt_tail,
+                len(ours),
+                ours,
+                pack_arguments((b"%d" % math.ceil(ttl * 1000), _LETTERS[mode], b"%d" % (limit or 0))),
+                self._waiter if wait else self._trier,
+                self._labels.get(label) or self._pack_label(label),
+            ),
+            keys.held,
+            ATTEMPT,
+        )
+
+    def _pack_label(self, label: str) -> bytes:
+        if len(self._labels) >= _LABELS_KEPT:
+            self._labels.clear()
+        packed = self._labels[label] = pack_arguments((label.encode(),))
+        return packed
+
+    def _answer(self, request: Request, reply: Any) -> Grant | Busy | NarrowboatError:
+        name, owner, ttl, mode, limit = request[:5]
+        if type(reply) is bytes:
+            return Grant(name, owner, int(reply), ttl, mode, limit)
+        if type(reply) is int:
+            return Busy(reply / 1000 if self._waiting.listening else min(reply / 1000, FALLBACK))
+        if reply is None:  # withdrawn: this attempt came late, and whoever made it has left
+            return Busy(FALLBACK)
+        if isinstance(reply, list):
+            other = _MODES[reply[0]]
+            size = int(reply[1]) if other is Mode.SEMAPHORE else None
+            return Conflict(conflict(name, mode, limit, other, size), backend=self._site.scheme)
+        return self._error(reply, f"taking the lock {name!r}")
+
+    def _listen(self, requests: Sequence[Request], answers: list[Grant | Busy | NarrowboatError], busy: list[int]) -> None:
+        """See that who waits will be woken; where that began only now, look again, or a release meanwhile is missed."""
+        try:
+            again = self._waiting.listen(self._timeout)
+        except NarrowboatError as error:
+            for index in busy:
+                answers[index] = error
+            return
+        if again:
+            later = [requests[index] for index in busy]
+            replies = self._take.run([self._attempt(request) for request in later], doing="taking locks", tail=self._tail)
+            found = [self._answer(request, reply) for request, reply in zip(later, replies, strict=False)]
+            if self._tail is not None:
+                self._confirm(later, found, replies[len(later) :])
+            for index, answer in zip(busy, found, strict=True):
+                answers[index] = answer
+
+    def _confirm(
+        self, requests: Sequence[Request], answers: list[Grant | Busy | NarrowboatError], confirmed: list[Any]
+    ) -> None:
+        """Undo the grants of a batch that too few replicas have confirmed. The owners may try again."""
+        failure = self._unconfirmed(confirmed)
+        if failure is None:
+            return
+        grants = [(index, answer) for index, answer in enumerate(answers) if isinstance(answer, Grant)]
+        if grants:
+            self._take.run([self._release(grant) for _, grant in grants], doing="undoing grants")
+            for index, _ in grants:
+                answers[index] = failure
+
+    def _unconfirmed(self, confirmed: list[Any]) -> NarrowboatError | None:
+        for reply in confirmed:
+            if not isinstance(reply, int):
+                return self._error(reply, "waiting for replicas")
+            if reply < self._replicas:
+                return Unavailable(
+                    f"{self._site}: {reply} of the {self._replicas} replicas that wait= asks for confirmed in time. What they "
+                    "did not confirm is not counted as ours. See INFO replication; the call may be repeated.",
+                    backend=self._site.scheme,
+                )
+        return None
+
+    # -- keeping and freeing --------------------------------------------------------------------------------------
+
+    def renew(self, grants: Sequence[Grant]) -> list[Grant | NarrowboatError]:
+        """Start leases afresh, the whole batch in one pipeline."""
+        replies = self._free.run([self._renew(grant) for grant in grants], doing="renewing locks", tail=self._tail)
+        failure = None if self._tail is None else self._unconfirmed(replies[len(grants) :])
+        answers: list[Grant | NarrowboatError] = []
+        for grant, reply in zip(grants, replies, strict=False):
+            if type(reply) is int:
+                answers.append(grant if failure is None else failure)
+            elif type(reply) is bytes:
+                reason = Reason(reply.decode())
+                answers.append(
+                    LeaseLost(
+                        f"lock {grant.name!r}: the lease with token {grant.token} is over ({reason.value}). "
+                        "Stop what it protects; acquire again.",
+                        name=grant.name,
+                        reason=reason,
+                        token=grant.token,
+                        backend=self._site.scheme,
+                    )
+                )
+            else:
+                answers.append(self._error(reply, f"renewing the lock {grant.name!r}"))
+        return answers
+
+    def _renew(self, grant: Grant) -> Packed:
+        keys = self._keys.of(grant.name)
+        owner = grant.owner.encode()
+        arguments = (keys.gone + owner, owner, b"%d" % grant.token, b"%d" % math.ceil(grant.ttl * 1000))
+        return Packed(_RENEW + keys.common + pack_arguments(arguments) + self._channel, keys.held, RENEW)
+
+    def release(self, grants: Sequence[Grant]) -> list[Released | NarrowboatError]:
+        """Free, and tell who is next. One that ran out is dropped and was not held."""
+        replies = self._free.run([self._release(grant) for grant in grants], doing="releasing locks")
+        answers: list[Released | NarrowboatError] = []
+        for grant, reply in zip(grants, replies, strict=True):
+            if type(reply) is int:
+                answers.append(Released.RELEASED if reply else Released.NOT_HELD)
+            else:
+                answers.append(self._error(reply, f"releasing the lock {grant.name!r}"))
+            if grant.name in self._waiting:  # an interrupt may have struck between the grant and the end of the wait
+                self._waiting.disarm(grant.name, grant.owner)
+        return answers
+
+    def _release(self, grant: Grant) -> Packed:
+        keys = self._keys.of(grant.name)
+        owner, token = grant.owner.encode(), b"%d" % grant.token
+        return Packed(
+            b"%b%b$%d\r\n%b\r\n$%d\r\n%b\r\n%b"
+            % (_RELEASE, keys.common, len(owner), owner, len(token), token, self._channel),
+            keys.held,
+            RELEASE,
+        )
+
+    def withdraw(self, requests: Sequence[Request]) -> list[NarrowboatError | None]:
+        """Remove the owners wherever they are, and leave word for an attempt that is still on its way."""
+        replies = self._free.run([self._withdraw(request) for request in requests], doing="withdrawing")
+        answers: list[NarrowboatError | None] = []
+        for request, reply in zip(requests, replies, strict=True):
+            answers.append(None if type(reply) is int else self._error(reply, f"withdrawing from the lock {request.name!r}"))
+            self._waiting.disarm(request.name, request.owner)
+        return answers
+
+    def _withdraw(self, request: Request) -> Packed:
+        keys = self._keys.of(request.name)
+        owner = request.owner.encode()
+        member = b"%b %b %d %b" % (owner, _LETTERS[request.mode], request.limit or 0, self._waiting.provider)
+        arguments = (keys.gone + owner, owner, member)
+        return Packed(_WITHDRAW + keys.common + pack_arguments(arguments) + self._channel, keys.held, WITHDRAW)
+
+    # -- looking --------------------------------------------------------------------------------------------------
+
+    def holders(self, name: str | None) -> list[Holder]:
+        """Whose lease runs by the server's clock, by token; without a name after a scan over all keys of the server."""
+        if name is not None:
+            return self._holders([name])
+        names: set[str] = set()
+        cursors: list[tuple[Address | None, bytes]] = [
+            (address, self._scanned(reply, names)) for address, reply in self._free.everywhere(self._scan(b"0"))
+        ]
+        for address, cursor in cursors:
+            while cursor != b"0":
+                cursor = self._scanned(self._free.at(address, self._scan(cursor)), names)
+        found: list[Holder] = []
+        ordered = sorted(names)
+        for start in range(0, len(ordered), _TOGETHER):
+            found += self._holders(ordered[start : start + _TOGETHER])
+        return found
+
+    def _scan(self, cursor: bytes) -> Packed:
+        return command(None, b"SCAN", cursor, b"MATCH", self._keys.pattern, b"COUNT", b"1000")
+
+    def _scanned(self, reply: Any, names: set[str]) -> bytes:
+        if not isinstance(reply, list):
+            raise self._error(reply, "looking for holders")
+        names.update(map(self._keys.name_of, reply[1]))
+        cursor: bytes = reply[0]
+        return cursor
+
+    def _holders(self, names: list[str]) -> list[Holder]:
+        keys = [self._keys.of(name) for name in names]
+        replies = self._free.run([HOLDERS([each.held, each.queue], []) for each in keys], doing="looking for holders")
+        found: list[Holder] = []
+        for name, reply in zip(names, replies, strict=True):
+            if not isinstance(reply, list):
+                raise self._error(reply, f"looking for the holders of {name!r}")
+            now, waiters, *values = reply
+            found += sorted(_holders_in(name, int(now), waiters, values), key=lambda holder: holder.token)
+        return found
+
+    def evict(self, name: str, token: int) -> bool:
+        """Break that generation; its holder is told at its next renewal."""
+        keys = self._keys.of(name)
+        call = EVICT([keys.held, keys.queue, keys.told, keys.alive, keys.gone], [b"%d" % token, self._keys.channel])
+        (reply,) = self._free.run([call], doing=f"evicting a holder of {name!r}")
+        if type(reply) is not int:
+            raise self._error(reply, f"evicting a holder of {name!r}")
+        return bool(reply)
+
+    def ping(self) -> None:
+        """Write one key that ends at once: it fails where a lock would."""
+        (reply,) = self._free.run([command(self._keys.probe, b"SET", self._keys.probe, b"w", b"PX", b"1")], doing="a ping")
+        if isinstance(reply, Exception):
+            raise self._error(reply, "a ping")
+
+    def close(self) -> None:
+        """End the thread and all connections. Idempotent."""
+        self._waiting.close()
+        self._take.close()
+        self._free.close()
+
+    def _error(self, reply: Any, doing: str) -> NarrowboatError:
+        if isinstance(reply, BaseException):
+            return translate(reply, self._site, doing=doing)
+        return translate(ErrorReply(f"ERR unexpected answer {reply!r}"), self._site, doing=doing)
+
+
+def _holders_in(name: str, now: int, waiters: int, values: list[bytes]) -> list[Holder]:
+    found = []
+    for value in values:
+        token, ends, _, letter, limit, acquired, label = value.split(b" ", 6)
+        if int(ends) > now:
+            mode = _MODES[letter]
+            size = int(limit) if mode is Mode.SEMAPHORE else None
+            left = (int(ends) - now) / 1000
+            found.append(Holder(name, int(token), label.decode(), mode, size, int(acquired) / 1000, left, waiters))
+    return found

@@ -1,0 +1,460 @@
+-- What every message script stands on: where a source keeps what, and how an entry moves between its places.
+--
+-- Keys. KEYS[1] is the source's root, nb:m:{orders} or nb:m:{prices}.g; the hash tag is the path's first part, so that a
+-- source, its dead letters, a topic and all its groups share one slot. KEYS[2] is its stream under the clear name, orders
+-- (or prefix:orders), which other programs may read and add to. KEYS[3] and KEYS[4] are the same of the topic, for a
+-- subscription. From a root:
+--
+--   <root>:meta    hash    kind, declared, lease (s), max, ordered, levels; used, own: levels that have a stream, as digits;
+--                          last: id last given where several streams share one sequence; ttl: 1 once anything had one
+--   <root>:1 .. :9 stream  what was published with that priority
+--   <root>:due     zset    published with a delay: number and packed entry, by due time
+--   <root>:lease   zset    handed out: one token for each claim, by the end of its lease. The truth about whose it is
+--   <root>:back    zset    ready again (or staged): items, by level, then by id
+--   <root>:hold    zset    nacked with a delay: items, by due time
+--   <root>:blocked zset    ordered sources: items behind an unsettled one of their key, by key and id
+--   <root>:turns   set     ordered sources: keys of which one is ready or out
+--   <root>:ttl     zset    what has a ttl, by its end (streams of one reader only)
+--   <root>:ids     zset    ids that were seen, until their window ends; gone with it
+--   <root>:groups  set     of a topic: its groups
+--
+-- Each level's stream has a consumer group for each reader. What is out is pending there with its consumer and number of
+-- deliveries; what lies in back, hold or blocked is pending with the consumer "-". A stream is known by its index: 0 to 9
+-- by priority, 10 to 19 those of a subscription alone, to which its dead letters are redriven.
+--
+--   item   <place>:<index>:<attempts>:<key>             place sorts as the id does
+--   token  <consumer>:<index>:<attempt>:<id>:<key>      key only in ordered sources
+--
+-- All times are microseconds of the server's clock.
+
+if redis.replicate_commands then redis.replicate_commands() end  -- servers before 7 send the script itself otherwise
+
+local clock = redis.call('TIME')
+local NOW = clock[1] * 1000000 + clock[2]
+local PARKED, ALL, PAGE = '-', 1000000000, 500
+local rings = {}
+
+-- Numbers become text by hand: Lua's own way keeps 14 digits.
+local function text(number) return string.format('%.0f', number) end
+
+local function ring(source, count)
+  if count > 0 then rings[source.root] = (rings[source.root] or 0) + count end
+end
+
+-- Waking is a courtesy: a user that may not publish on the channel must not lose what was stored just now.
+local function ring_out()
+  for root, count in pairs(rings) do redis.pcall('PUBLISH', root, text(count)) end
+end
+
+local function place(id)
+  local ms, seq = id:match('^(%d+)-(%d+)$')
+  return string.char(96 + #ms) .. ms .. ':' .. string.char(96 + #seq) .. seq
+end
+
+local function item_of(entry)
+  return place(entry.id) .. ':' .. entry.index .. ':' .. entry.attempt .. ':' .. entry.key
+end
+
+local function entry_of(item)
+  local ms, seq, index, attempt, key = item:match('^%l(%d+):%l(%d+):(%d+):(%d+):(.*)$')
+  return {id = ms .. '-' .. seq, index = tonumber(index), attempt = tonumber(attempt), key = key}
+end
+
+local function token_of(consumer, entry)
+  return consumer .. ':' .. entry.index .. ':' .. entry.attempt .. ':' .. entry.id .. ':' .. entry.key
+end
+
+local function entry_of_token(token)
+  local index, attempt, id, key = token:match('^[^:]*:(%d+):(%d+):([%d-]+):(.*)$')
+  return {id = id, index = tonumber(index), attempt = tonumber(attempt), key = key}
+end
+
+local function field(fields, name)
+  for at = 1, #fields, 2 do
+    if fields[at] == name then return fields[at + 1] end
+  end
+end
+
+-- A command with any number of members: what Lua unpacks at once is limited.
+local function many(command, key, members)
+  local total = 0
+  for from = 1, #members, 2000 do
+    total = total + redis.call(command, key, unpack(members, from, math.min(from + 1999, #members)))
+  end
+  return total
+end
+
+local function load(root, stream, kind, group)
+  local meta = redis.call('HMGET', root .. ':meta', 'kind', 'declared', 'lease', 'max', 'ordered', 'levels', 'used', 'own',
+    'last', 'ttl')
+  local source = {root = root, stream = stream, kind = kind, group = group, found = meta[1], declared = meta[2] == '1',
+    lease_text = meta[3] or '30', max = meta[4] or '5', ordered = meta[5] == '1', levels_text = meta[6] or '0',
+    used = meta[7] or '0', own = meta[8] or '', last = meta[9], ttl = meta[10] == '1', first = 0}
+  source.lease = source.lease_text * 1000000
+  source.levels = source.declared and tonumber(source.levels_text) or ALL
+  source.flat = source.ordered or root:sub(-5) == '.dead'
+  return source
+end
+
+local function open(kind, group)
+  local source = load(KEYS[1], KEYS[2], kind, group)
+  if kind == 'subscription' then
+    source.topic = load(KEYS[3], KEYS[4], 'topic', '')
+    source.used, source.first = source.topic.used, 10
+  end
+  return source
+end
+
+-- The kind that is in the way of this source, and of whose name; nil when nothing is.
+local function clash(source)
+  if source.found and source.found ~= source.kind then return source.found end
+  local topic = source.topic
+  if topic and topic.found and topic.found ~= 'topic' then return topic.found, 'topic' end
+end
+
+local function key_of(source, index)
+  local owner = source
+  if index >= 10 then index = index - 10 elseif source.topic then owner = source.topic end
+  return index == 0 and owner.stream or owner.root .. ':' .. index
+end
+
+-- Whether nobody else reads that stream: then what is settled is deleted, else the topic is trimmed.
+local function alone(source, index) return not source.topic or index >= 10 end
+
+local function class_of(source, index)
+  return source.flat and 0 or math.min(index % 10, source.levels)
+end
+
+-- The indexes of its streams by class, and the classes from high to low.
+local function classes(source)
+  local found, order = {}, {}
+  local function note(index)
+    local class = class_of(source, index)
+    if not found[class] then
+      found[class] = {}
+      order[#order + 1] = class
+    end
+    found[class][#found[class] + 1] = index
+  end
+  for level in source.used:gmatch('%d') do note(tonumber(level)) end
+  if source.topic then
+    for level in source.own:gmatch('%d') do note(10 + level) end
+  end
+  table.sort(order, function(one, other) return one > other end)
+  return found, order
+end
+
+local function make_group(key, group, from)
+  local made = redis.pcall('XGROUP', 'CREATE', key, group, from, 'MKSTREAM')
+  if type(made) == 'table' and made.err and not made.err:find('BUSYGROUP', 1, true) then
+    redis.call('XGROUP', 'CREATE', key, group, from, 'MKSTREAM')  -- raises the server's own error
+  end
+end
+
+local function groups_of(source)
+  if source.kind == 'topic' then return redis.call('SMEMBERS', source.root .. ':groups') end
+  return {source.group}
+end
+
+-- Make the stream of a level, with every group that reads it.
+local function widen(source, level)
+  local name = source.topic and 'own' or 'used'
+  if source[name]:find(level, 1, true) then return end
+  source[name] = source[name] .. level
+  redis.call('HSET', source.root .. ':meta', name, source[name])
+  for _, group in ipairs(groups_of(source)) do make_group(key_of(source, source.first + level), group, '0') end
+end
+
+local function last_id(key)
+  local info = redis.pcall('XINFO', 'STREAM', key)
+  if info.err then return '0-0' end
+  for at = 1, #info, 2 do
+    if info[at] == 'last-generated-id' then return info[at + 1] end
+  end
+end
+
+local function next_id(last)
+  local ms, seq = last:match('^(%d+)-(%d+)$')
+  local now = math.floor(NOW / 1000)
+  if now > tonumber(ms) then return text(now) .. '-0' end
+  return ms .. '-' .. text(seq + 1)
+end
+
+-- Where several streams make up one source, they share one sequence of ids, so that they can be merged again.
+local function add(source, index, fields)
+  local key = key_of(source, index)
+  if index >= 10 or #source.used == 1 then return redis.call('XADD', key, '*', unpack(fields)) end
+  local id = next_id(source.last or last_id(source.stream))
+  local added = redis.pcall('XADD', key, id, unpack(fields))
+  if type(added) == 'table' and added.err then  -- another program added to that stream meanwhile
+    id = next_id(last_id(key))
+    redis.call('XADD', key, id, unpack(fields))
+  end
+  source.last = id
+  redis.call('HSET', source.root .. ':meta', 'last', id)
+  return id
+end
+
+-- Store an available message. False: a topic without groups drops it.
+local function store(source, priority, expires, fields)
+  if source.kind == 'topic' then
+    source.listeners = source.listeners or redis.call('SCARD', source.root .. ':groups')
+    if source.listeners == 0 then return false end
+  end
+  local level = class_of(source, math.min(priority, 9))
+  widen(source, level)
+  local index = source.first + level
+  if expires > 0 then
+    fields[#fields + 1] = 'expires'
+    fields[#fields + 1] = text(expires)
+    if not source.ttl then
+      source.ttl = true
+      redis.call('HSET', source.root .. ':meta', 'ttl', '1')
+    end
+  end
+  local id = add(source, index, fields)
+  if expires > 0 and source.kind ~= 'topic' then
+    redis.call('ZADD', source.root .. ':ttl', text(expires), index .. ':' .. id)
+  end
+  return true
+end
+
+-- What is due goes into the stream, in the order of its times.
+local function promote(source)
+  local key = source.root .. ':due'
+  for _ = 1, 40 do
+    local due = redis.call('ZRANGEBYSCORE', key, '-inf', text(NOW), 'LIMIT', 0, PAGE)
+    if #due == 0 then return end
+    for _, member in ipairs(due) do
+      local packed = cmsgpack.unpack(member:sub(17))
+      if packed[2] == 0 or packed[2] > NOW then store(source, packed[1], packed[2], packed[3]) end
+    end
+    many('ZREM', key, due)
+    ring(source, #due)
+  end
+end
+
+-- Entries by index and attempt, as XCLAIM wants them.
+local function alike(entries, each)
+  local batches = {}
+  for _, entry in ipairs(entries) do
+    local name = entry.index .. ':' .. entry.attempt
+    local batch = batches[name]
+    if not batch then
+      batch = {index = entry.index, attempt = entry.attempt}
+      batches[name] = batch
+    end
+    batch[#batch + 1] = entry.id
+  end
+  for _, batch in pairs(batches) do each(batch) end
+end
+
+-- Entries that were out go to `back` or, with `until_`, to `hold`. Their attempts stand in the group as well.
+local function park(source, entries, until_)
+  if #entries == 0 then return end
+  alike(entries, function(batch)
+    for from = 1, #batch, 1000 do
+      local command = {'XCLAIM', key_of(source, batch.index), source.group, PARKED, 0,
+        unpack(batch, from, math.min(from + 999, #batch))}
+      for _, option in ipairs({'RETRYCOUNT', batch.attempt, 'FORCE', 'JUSTID'}) do command[#command + 1] = option end
+      redis.call(unpack(command))
+    end
+  end)
+  local scored = {}
+  for _, entry in ipairs(entries) do
+    scored[#scored + 1] = until_ and text(until_) or -class_of(source, entry.index)
+    scored[#scored + 1] = item_of(entry)
+  end
+  many('ZADD', source.root .. (until_ and ':hold' or ':back'), scored)
+end
+
+-- Keys stand before their items with a zero byte between, so that all of one key is a range.
+local function before(key) return (key:gsub('[%z\1]', {['\0'] = '\1\1', ['\1'] = '\1\2'})) .. '\0' end
+
+-- The message of a key whose turn it was has left: the next one is ready.
+local function turn(source, key)
+  if not source.ordered or key == '' then return end
+  local start = before(key)
+  local next_ = redis.call('ZRANGEBYLEX', source.root .. ':blocked', '[' .. start, '(' .. start:sub(1, -2) .. '\1',
+    'LIMIT', 0, 1)[1]
+  if not next_ then
+    redis.call('SREM', source.root .. ':turns', key)
+    return
+  end
+  redis.call('ZREM', source.root .. ':blocked', next_)
+  redis.call('ZADD', source.root .. ':back', 0, next_:sub(#start + 1))
+  ring(source, 1)
+end
+
+-- Entries leave for good.
+local function remove(source, entries)
+  local by_index = {}
+  for _, entry in ipairs(entries) do
+    local ids = by_index[entry.index]
+    if not ids then
+      ids = {}
+      by_index[entry.index] = ids
+    end
+    ids[#ids + 1] = entry.id
+  end
+  for index, ids in pairs(by_index) do
+    local key = key_of(source, index)
+    for from = 1, #ids, 2000 do
+      local last = math.min(from + 1999, #ids)
+      redis.call('XACK', key, source.group, unpack(ids, from, last))
+      if alone(source, index) then redis.call('XDEL', key, unpack(ids, from, last)) end
+    end
+    if source.ttl and alone(source, index) then
+      for at, id in ipairs(ids) do ids[at] = index .. ':' .. id end
+      many('ZREM', source.root .. ':ttl', ids)
+    end
+  end
+  if source.ordered then
+    for _, entry in ipairs(entries) do turn(source, entry.key) end
+  end
+end
+
+-- What has expired and is not out is dropped, where nobody else reads the stream; elsewhere when it is claimed.
+local function sweep(source)
+  local over = redis.call('ZRANGEBYSCORE', source.root .. ':ttl', '-inf', text(NOW), 'LIMIT', 0, PAGE)
+  for _, member in ipairs(over) do
+    local index, id = member:match('^(%d+):(.*)$')
+    local entry = {index = tonumber(index), id = id, key = '', attempt = 0}
+    local key = key_of(source, entry.index)
+    local pending = redis.call('XPENDING', key, source.group, id, id, 1)[1]
+    if not pending then
+      redis.call('XDEL', key, id)
+    elseif pending[2] == PARKED then
+      if source.ordered then
+        local stored = redis.call('XRANGE', key, id, id)[1]
+        entry.key = stored and field(stored[2], 'key') or ''
+      end
+      entry.attempt = pending[4]
+      local item = item_of(entry)
+      local blocked = redis.call('ZREM', source.root .. ':blocked', before(entry.key) .. item) == 1
+      redis.call('ZREM', source.root .. ':back', item)
+      redis.call('ZREM', source.root .. ':hold', item)
+      if blocked then entry.key = '' end
+      remove(source, {entry})
+    end
+    redis.call('ZREM', source.root .. ':ttl', member)
+  end
+end
+
+-- Do what is due in a source: delays and leases that have ended, messages that have expired.
+local function tick(source)
+  promote(source.topic or source)
+  if source.topic then promote(source) end
+  local now = text(NOW)
+  local held = redis.call('ZRANGEBYSCORE', source.root .. ':hold', '-inf', now, 'LIMIT', 0, PAGE)
+  if #held > 0 then
+    many('ZREM', source.root .. ':hold', held)
+    local scored = {}
+    for _, item in ipairs(held) do
+      scored[#scored + 1] = -class_of(source, entry_of(item).index)
+      scored[#scored + 1] = item
+    end
+    many('ZADD', source.root .. ':back', scored)
+    ring(source, #held)
+  end
+  local ended = redis.call('ZRANGEBYSCORE', source.root .. ':lease', '-inf', now, 'LIMIT', 0, PAGE)
+  if #ended > 0 then
+    many('ZREM', source.root .. ':lease', ended)
+    local entries = {}
+    for at, token in ipairs(ended) do entries[at] = entry_of_token(token) end
+    park(source, entries)
+    ring(source, #ended)
+  end
+  if source.ttl then sweep(source) end
+end
+
+-- When something will be due in the source by itself; nil: nothing will.
+local function next_change(source)
+  local soonest
+  for _, key in ipairs({source.root .. ':hold', source.root .. ':lease', (source.topic or source).root .. ':due'}) do
+    local first = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')[2]
+    if first and (not soonest or tonumber(first) < soonest) then soonest = tonumber(first) end
+  end
+  return soonest
+end
+
+-- Drop from a topic what every group has acknowledged. Groups of other programs count as well.
+local function trim(topic)
+  for level in topic.used:gmatch('%d') do
+    local key = key_of(topic, tonumber(level))
+    local infos = redis.pcall('XINFO', 'GROUPS', key)
+    local oldest
+    for _, info in ipairs(infos.err and {} or infos) do
+      local lowest
+      if tonumber(field(info, 'pending')) > 0 then
+        lowest = redis.call('XPENDING', key, field(info, 'name'))[2]
+      else
+        local ms, seq = field(info, 'last-delivered-id'):match('^(%d+)-(%d+)$')
+        lowest = ms .. '-' .. text(seq + 1)
+      end
+      if not oldest or place(lowest) < place(oldest) then oldest = lowest end
+    end
+    if oldest then redis.call('XTRIM', key, 'MINID', oldest) end
+  end
+  redis.call('HSET', topic.root .. ':meta', 'trimmed', text(NOW))
+end
+
+-- The same, a few times a second at most: it looks at every group.
+local function trim_sometimes(source)
+  if not source.topic then return end
+  local before_ = redis.call('HGET', source.topic.root .. ':meta', 'trimmed')
+  if not before_ or NOW - before_ > 100000 then trim(source.topic) end
+end
+
+-- Make what is not there. `properties`: lease, max, ordered, levels as texts; nil where a publish makes it.
+local function make(source, properties)
+  local meta = source.root .. ':meta'
+  if source.topic then
+    if not source.topic.found then
+      redis.call('HSET', source.topic.root .. ':meta', 'kind', 'topic')
+      source.topic.found = 'topic'
+    end
+    promote(source.topic)  -- what is due already was not for a group that begins now
+    redis.call('SADD', source.topic.root .. ':groups', source.group)
+    for level in source.used:gmatch('%d') do make_group(key_of(source, tonumber(level)), source.group, '$') end
+  elseif source.kind ~= 'topic' then
+    make_group(source.stream, source.group, '0')
+  end
+  redis.call('HSET', meta, 'kind', source.kind)
+  source.found = source.kind
+  if source.kind == 'topic' then return end
+  if not properties then
+    redis.call('HSET', meta, 'declared', '0')
+    return
+  end
+  redis.call('HSET', meta, 'declared', '1', 'lease', properties[1], 'max', properties[2], 'ordered', properties[3],
+    'levels', properties[4])
+  source.declared, source.lease_text, source.max, source.levels_text = true, properties[1], properties[2], properties[4]
+  source.lease, source.levels, source.ordered = properties[1] * 1000000, tonumber(properties[4]), properties[3] == '1'
+  source.flat = source.ordered or source.root:sub(-5) == '.dead'
+end
+
+-- Find or make what a consumer declares. nil: all is well; else the reply that says what is not.
+local function declare(source, may_make, properties)
+  local other, of = clash(source)
+  if other then return {'taken', other, of or ''} end
+  if not source.found then
+    if not may_make then return {'missing'} end
+    make(source, properties)
+  elseif source.kind ~= 'topic' and not source.declared then
+    -- It was made by a publish: a producer that starts first must not fix the consumers' properties.
+    make(source, properties)
+  elseif source.kind ~= 'topic' then
+    local ordered = source.ordered and '1' or '0'
+    if source.lease_text ~= properties[1] or source.max ~= properties[2] or ordered ~= properties[3]
+      or source.levels_text ~= properties[4] then
+      return {'differs', source.lease_text, source.max, ordered, source.levels_text}
+    end
+  end
+end
+
+-- An inbox lives as long as somebody shows that it is alive.
+local function keep(source, ttl)
+  for _, what in ipairs({':meta', ':lease', ':back', ':hold', ':ttl'}) do redis.call('PEXPIRE', source.root .. what, ttl) end
+  redis.call('PEXPIRE', source.stream, ttl)
+end

@@ -1,0 +1,62 @@
+"""What a `redis://` URL takes beside its address, for locks and for messages alike, and how names go into keys.
+
+The broker's options are a frozen subclass of `Common`: what both halves share is declared once.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from narrowboat.dsn import Secret
+from narrowboat.errors import ConfigurationError
+
+SCHEME = "redis"
+
+#: More replicas than that nobody runs; a typing mistake would let every call wait for its whole time-out.
+WAIT_MAX = 16
+
+
+class Verify(enum.Enum):
+    """How far the server's certificate is checked."""
+
+    FULL = "full"  #: signed by a known authority, and for this host
+    CA = "ca"  #: signed by a known authority, whatever the host: for clusters that announce addresses
+    NONE = "none"  #: not at all: anybody in between can read along and answer in the server's name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """What both halves take."""
+
+    prefix: str = ""  #: a namespace of its own on the same server; two prefixes never meet
+    ca: str | None = None  #: file of the certificate authorities, for TLS; None: the system's
+    cert: str | None = None  #: file of our own certificate, where the server asks for one
+    key: str | None = None  #: file of its key; None: in the same file
+    verify: Verify = Verify.FULL
+    sentinel_username: str | None = None  #: of the sentinels themselves, which do not take the servers' users
+    sentinel_password: Secret | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Common):
+    """`redis://host:6379/0?prefix=&wait=0`."""
+
+    wait: int = 0  #: replicas that must have a grant or renewal before it is answered
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.wait <= WAIT_MAX:
+            raise ConfigurationError(
+                f"option wait={self.wait}: allowed are 0 to {WAIT_MAX}, the replicas that must have a grant before it is answered",
+                backend=SCHEME,
+            )
+
+
+def tag(text: str) -> bytes:
+    """`text` as a part of a key: without the characters that separate parts or mean something in a cluster or a pattern.
+
+    >>> tag("shop:{1}*"), tag("Füße")
+    (b'shop%3A%7B1%7D%2A', b'F%C3%BC%C3%9Fe')
+    """
+    return quote(text, safe="-_.~@+=,").encode("ascii")

@@ -1,0 +1,203 @@
+-- Claim what is due for one consumer. Keys: see messages.lua.
+--
+-- ARGV: kind, group, "1" where it may be made, lease, max, ordered, levels, consumer, limit, inbox ttl (ms)
+--
+-- Returns {"ok", now, when something is due next or "", sizes, bytes, a text of field names for each shape}: for each
+-- message `sizes` has its shape, attempt, the sizes of token, id in the stream and of each field's value, as big-endian
+-- 32-bit numbers, and `bytes` has these one behind the other. One text is read ten times as fast as a tree of replies.
+-- Or {"missing"}, {"taken", by what, of whom}, {"differs", what is stored}.
+
+local source = open(ARGV[1], ARGV[2])
+local consumer, limit = ARGV[8], tonumber(ARGV[9])
+local refused = declare(source, ARGV[3] == '1', {ARGV[4], ARGV[5], ARGV[6], ARGV[7]})
+if refused then return refused end
+tick(source)
+
+-- Unread entries of one stream, from now on pending with `reader`.
+local function read(index, count, reader)
+  local key = key_of(source, index)
+  local command = {'XREADGROUP', 'GROUP', source.group, reader, 'COUNT', count, 'STREAMS', key, '>'}
+  local found = redis.pcall(unpack(command))
+  if found and found.err then
+    make_group(key, source.group, '0')  -- somebody deleted the stream; what is in it now is all new
+    found = redis.call(unpack(command))
+  end
+  local entries = {}
+  for at, entry in ipairs(found and found[1][2] or {}) do
+    entries[at] = {index = index, id = entry[1], fields = entry[2], attempt = 1, key = ''}
+  end
+  return entries
+end
+
+-- Unread ones of several streams that count as one, merged by their ids.
+local function read_merged(indexes, count, reader)
+  if #indexes == 1 then return read(indexes[1], count, reader) end
+  local unread = {}
+  for _, index in ipairs(indexes) do
+    local key = key_of(source, index)
+    local infos = redis.pcall('XINFO', 'GROUPS', key)
+    local last = '0-0'
+    for _, info in ipairs(infos.err and {} or infos) do
+      if field(info, 'name') == source.group then last = field(info, 'last-delivered-id') end
+    end
+    for _, entry in ipairs(redis.call('XRANGE', key, '(' .. last, '+', 'COUNT', count)) do
+      unread[#unread + 1] = {index, place(entry[1])}
+    end
+  end
+  local function earlier(one, other) return one[2] < other[2] end
+  table.sort(unread, earlier)
+  local counts, entries = {}, {}
+  for at = 1, math.min(count, #unread) do counts[unread[at][1]] = (counts[unread[at][1]] or 0) + 1 end
+  for index, some in pairs(counts) do
+    for _, entry in ipairs(read(index, some, reader)) do entries[#entries + 1] = entry end
+  end
+  table.sort(entries, function(one, other) return place(one.id) < place(other.id) end)
+  return entries
+end
+
+-- Ordered sources: what is unread is sorted into those whose turn it is and those that wait behind another of their key.
+local function stage(indexes, count)
+  for _ = 1, 4 do
+    if redis.call('ZCARD', source.root .. ':back') >= count then return end
+    local entries = read_merged(indexes, PAGE, PARKED)
+    local ready, blocked = {}, {}
+    for _, entry in ipairs(entries) do
+      entry.attempt, entry.key = 0, field(entry.fields, 'key') or ''
+      if entry.key == '' or redis.call('SADD', source.root .. ':turns', entry.key) == 1 then
+        ready[#ready + 1] = entry
+      else
+        blocked[#blocked + 1] = 0
+        blocked[#blocked + 1] = before(entry.key) .. item_of(entry)
+      end
+    end
+    park(source, ready)
+    if #blocked > 0 then many('ZADD', source.root .. ':blocked', blocked) end
+    if #entries < PAGE then return end
+  end
+end
+
+-- Those that are ready again.
+local function take_back(class, count)
+  local items = redis.call('ZRANGEBYSCORE', source.root .. ':back', -class, -class, 'LIMIT', 0, count)
+  if #items == 0 then return {} end
+  many('ZREM', source.root .. ':back', items)
+  local wanted, found, entries = {}, {}, {}
+  for at, item in ipairs(items) do wanted[at] = entry_of(item) end
+  alike(wanted, function(batch)
+    local command = {'XCLAIM', key_of(source, batch.index), source.group, consumer, 0, unpack(batch)}
+    for _, option in ipairs({'RETRYCOUNT', batch.attempt + 1, 'FORCE'}) do command[#command + 1] = option end
+    for _, entry in ipairs(redis.call(unpack(command))) do
+      if entry and entry[1] then found[batch.index .. ':' .. entry[1]] = entry[2] end
+    end
+  end)
+  for _, entry in ipairs(wanted) do
+    entry.fields = found[entry.index .. ':' .. entry.id]
+    if entry.fields then
+      entry.attempt = entry.attempt + 1
+      entries[#entries + 1] = entry
+    else
+      remove(source, {entry})  -- somebody deleted it from the stream
+    end
+  end
+  return entries
+end
+
+local claimed, dropped = {}, 0
+local function admit(entries)
+  local expired = {}
+  for _, entry in ipairs(entries) do
+    local expires = source.ttl and field(entry.fields, 'expires')
+    if expires and tonumber(expires) <= NOW then
+      expired[#expired + 1] = entry
+    else
+      claimed[#claimed + 1] = entry
+    end
+  end
+  if #expired > 0 then
+    remove(source, expired)
+    dropped = dropped + #expired
+  end
+  return #entries
+end
+
+if source.topic and source.topic.ttl then source.ttl = true end
+local by_class, order = classes(source)
+for _, class in ipairs(order) do
+  if source.ordered then stage(by_class[class], limit) end
+  while #claimed < limit do
+    local came = admit(take_back(class, limit - #claimed))
+    if #claimed < limit and not source.ordered then
+      came = came + admit(read_merged(by_class[class], limit - #claimed, consumer))
+    end
+    if came == 0 then break end
+  end
+end
+
+if #claimed > 0 then
+  local until_ = text(NOW + source.lease)
+  local leases, sizes, bytes, shapes, names = {}, {}, {}, {}, {}
+  for _, entry in ipairs(claimed) do
+    local fields = entry.fields
+    if source.ordered and entry.key == '' then entry.key = field(fields, 'key') or '' end
+    local token = token_of(consumer, entry)
+    leases[#leases + 1] = until_
+    leases[#leases + 1] = token
+    local half = #fields / 2
+    local here, values = {}, {0, entry.attempt, #token, #entry.id}
+    bytes[#bytes + 1] = token
+    bytes[#bytes + 1] = entry.id
+    for at = 1, half do
+      here[at] = fields[2 * at - 1]
+      values[4 + at] = #fields[2 * at]
+      bytes[#bytes + 1] = fields[2 * at]
+    end
+    local shape = table.concat(here, '\0')
+    if not shapes[shape] then
+      names[#names + 1] = shape
+      shapes[shape] = #names - 1
+    end
+    values[1] = shapes[shape]
+    sizes[#sizes + 1] = struct.pack('>' .. string.rep('I4', #values), unpack(values))
+  end
+  many('ZADD', source.root .. ':lease', leases)
+  if dropped > 0 then trim_sometimes(source) end
+  if source.kind == 'inbox' then keep(source, ARGV[10]) end
+  ring_out()
+  return {'ok', text(NOW), '', table.concat(sizes), table.concat(bytes), unpack(names)}
+end
+
+-- Nobody is in a hurry: put the house in order. Names of consumers that died would pile up otherwise.
+local swept = redis.call('HGET', source.root .. ':meta', 'swept')
+if not swept or NOW - swept > 10000000 then
+  redis.call('HSET', source.root .. ':meta', 'swept', text(NOW))
+  for _, class in ipairs(order) do
+    for _, index in ipairs(by_class[class]) do
+      local key = key_of(source, index)
+      -- Pending and leased to nobody: read by hand, or left by an older state of the data. It comes back.
+      local lost = {}
+      for _, pending in ipairs(redis.call('XPENDING', key, source.group, 'IDLE', math.ceil(source.lease / 1000) + 1000,
+        '-', '+', 1000)) do
+        local entry = {index = index, id = pending[1], attempt = pending[4], key = ''}
+        if source.ordered then
+          local stored = redis.call('XRANGE', key, entry.id, entry.id)[1]
+          entry.key = stored and field(stored[2], 'key') or ''
+        end
+        if pending[2] ~= PARKED and not redis.call('ZSCORE', source.root .. ':lease', token_of(pending[2], entry)) then
+          lost[#lost + 1] = entry
+        end
+      end
+      park(source, lost)
+      for _, info in ipairs(redis.call('XINFO', 'CONSUMERS', key, source.group)) do
+        local name = field(info, 'name')
+        if name ~= PARKED and name ~= consumer and field(info, 'pending') == 0 and field(info, 'idle') > 60000 then
+          redis.call('XGROUP', 'DELCONSUMER', key, source.group, name)
+        end
+      end
+    end
+  end
+end
+trim_sometimes(source)
+if source.kind == 'inbox' then keep(source, ARGV[10]) end
+local change = next_change(source)
+ring_out()
+return {'ok', text(NOW), change and text(change) or ''}

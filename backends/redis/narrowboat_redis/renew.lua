@@ -1,0 +1,24 @@
+-- Start one lease afresh. What has run out is never revived, and what is gone is never made again.
+-- KEYS held, queue, told, alive, gone (of the owner)
+-- ARGV owner, token, ttl in ms, channel
+-- Answers 1, or why it is lost: "expired", "evicted", "taken".
+
+local micros, now = clock()
+local value = redis.call('HGET', KEYS[1], ARGV[1])
+local lease = value and parse(value)
+if lease and lease.token == ARGV[2] and lease.ends > now then
+  local ttl = tonumber(ARGV[3])
+  redis.call('HSET', KEYS[1], ARGV[1],
+    lease.token .. ' ' .. text(now + ttl) .. ' ' .. text(ttl) .. ' ' .. lease.mode .. ' ' .. text(lease.limit) .. ' ' .. lease.rest)
+  outlast(KEYS[1], ttl)
+  return 1
+end
+local reason = 'taken'
+if lease and lease.token == ARGV[2] then
+  redis.call('HDEL', KEYS[1], ARGV[1])
+  reason = 'expired'
+elseif redis.call('GET', KEYS[5]) == 'e' then
+  reason = 'evicted'
+end
+advance({ held = KEYS[1], queue = KEYS[2], told = KEYS[3], alive = KEYS[4] }, ARGV[4], now)
+return reason

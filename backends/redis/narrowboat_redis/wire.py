@@ -1,0 +1,367 @@
+"""One exchange with whatever stands behind the URL: a server, the primary of some sentinels, or a cluster's nodes.
+
+A `Wire` is one connection to each server that it needs, made at the first use and made again after any failure. `run`
+sends many commands at once and returns one answer for each. It sends a command a second time only where the server said
+that it did nothing (an unknown script, a key that lives elsewhere).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from binascii import crc_hqx
+from collections.abc import Sequence
+from typing import Any
+
+import redis
+
+from narrowboat.errors import Closed, NarrowboatError
+from narrowboat_redis.connection import Line, find_primary, open_line
+from narrowboat_redis.errors import translate
+from narrowboat_redis.resp import ErrorReply, ProtocolError, pack
+from narrowboat_redis.scripts import Packed, Script
+from narrowboat_redis.site import Address, Site, Topology
+
+#: How often a command follows its key to another node within one call.
+_REDIRECTS = 5
+_SLOTS = 16384
+#: What a connection may raise, beside an error of ours.
+FAILURES = (OSError, redis.RedisError, ErrorReply, ProtocolError, ValueError)
+
+
+def slot_of(key: bytes) -> int:
+    """The slot of a key in a cluster: of what stands in its first braces, or of all of it.
+
+    >>> slot_of(b"a{x}b") == slot_of(b"{x}"), slot_of(b"123456789")
+    (True, 12739)
+    """
+    start = key.find(b"{")
+    if start >= 0:
+        end = key.find(b"}", start + 1)
+        if end > start + 1:
+            key = key[start + 1 : end]
+    return crc_hqx(key, 0) % _SLOTS
+
+
+class Wire:
+    """See the module's text. From any thread; one exchange at a time. `timeout`: seconds that `run` may take."""
+
+    def __init__(self, site: Site, timeout: float) -> None:
+        self.site = site
+        self._timeout = timeout
+        self._mutex = threading.Lock()
+        self._lines: dict[Address | None, Line] = {}
+        self._nodes = _Nodes(site) if site.topology is Topology.CLUSTER else None
+        self._closed = False
+
+    def run(self, commands: Sequence[Packed], *, doing: str = "a call", tail: bytes | None = None) -> list[Any]:
+        """One answer for each command: a reply, an `ErrorReply`, or in a cluster an error where that node failed.
+
+        `tail`: a packed command to be sent behind the others to each server that gets any; its replies follow the answers.
+        Raises one of our errors when the whole exchange failed; what it did is then unknown.
+        """
+        with self._mutex:
+            if self._closed:
+                raise Closed(f"{self.site}: used after close()", backend=self.site.scheme)
+            ends = time.monotonic() + self._timeout
+            if self._nodes is not None:
+                return self._run_cluster(self._nodes, commands, doing, tail, ends)
+            try:
+                answers = self._exchange(None, commands, tail, ends)
+                for answer in answers:
+                    if type(answer) is ErrorReply and answer.code == "NOSCRIPT":
+                        return self._run_unknown(commands, answers, tail, ends)
+                return answers
+            except FAILURES as error:
+                self._drop(None)
+                failure = translate(error, self.site, doing=doing)
+            except BaseException:
+                self._drop(None)
+                raise
+        raise failure  # out here the first error, which may repeat a password, is not kept as its context
+
+    def everywhere(self, command: Packed, *, doing: str = "a call") -> list[tuple[Address | None, Any]]:
+        """The answer of each server that holds data: one, or each primary of a cluster."""
+        with self._mutex:
+            addresses: list[Address | None] = [None]
+            ends = time.monotonic() + self._timeout
+            try:
+                if self._nodes is not None:
+                    addresses = list(self._nodes.primaries(self._line_to, ends))
+                return [(address, self._exchange(address, [command], None, ends)[0]) for address in addresses]
+            except FAILURES as error:
+                self._drop_all()
+                failure = translate(error, self.site, doing=doing)
+            except BaseException:
+                self._drop_all()
+                raise
+        raise failure
+
+    def at(self, address: Address | None, command: Packed, *, doing: str = "a call") -> Any:
+        """The answer of that server."""
+        with self._mutex:
+            try:
+                return self._exchange(address, [command], None, time.monotonic() + self._timeout)[0]
+            except FAILURES as error:
+                self._drop(address)
+                failure = translate(error, self.site, doing=doing)
+            except BaseException:
+                self._drop(address)
+                raise
+        raise failure
+
+    def close(self) -> None:
+        """End all connections. Idempotent."""
+        with self._mutex:
+            self._closed = True
+            self._drop_all()
+
+    # -- one server -----------------------------------------------------------------------------------------------
+
+    def _exchange(self, address: Address | None, commands: Sequence[Packed], tail: bytes | None, ends: float) -> list[Any]:
+        line = self._line_to(address, ends)
+        line.send(_together(commands, tail))
+        answers = line.receive(len(commands) + (tail is not None), ends)
+        if address is None and self.site.topology is Topology.SENTINEL:
+            if any(type(answer) is ErrorReply and "READONLY" in answer.text for answer in answers):
+                self._drop(None)  # it is the primary no more: the sentinels are asked again at the next call
+        return answers
+
+    def _run_unknown(self, commands: Sequence[Packed], answers: list[Any], tail: bytes | None, ends: float) -> list[Any]:
+        """Load the scripts that the server did not know, and send again what it did not do."""
+        unknown = [i for i, answer in enumerate(answers) if type(answer) is ErrorReply and answer.code == "NOSCRIPT"]
+        again = self._load(None, [commands[index] for index in unknown], tail, ends)
+        for index, answer in zip(unknown, again, strict=False):
+            answers[index] = answer
+        return answers + again[len(unknown) :]
+
+    def _load(self, address: Address | None, commands: Sequence[Packed], tail: bytes | None, ends: float) -> list[Any]:
+        """Load what the server does not know, and send those commands again."""
+        scripts: dict[bytes, Script] = {each.script.sha: each.script for each in commands if each.script is not None}
+        loads = [Packed(each.load_command, None) for each in scripts.values()]
+        answers = self._exchange(address, [*loads, *commands], tail, ends)
+        refused = next((answer for answer in answers[: len(loads)] if type(answer) is ErrorReply), None)
+        if refused is not None:
+            return [refused] * len(commands) + answers[len(loads) + len(commands) :]
+        return answers[len(loads) :]
+
+    def _line_to(self, address: Address | None, ends: float) -> Line:
+        line = self._lines.get(address)
+        if line is not None:
+            if line.usable():
+                return line
+            self._drop(address)
+        left = max(ends - time.monotonic(), 0.001)
+        where = address
+        if where is None:
+            single = self.site.topology is Topology.SINGLE
+            where = self.site.hosts[0] if single else find_primary(self.site, left)
+            left = max(ends - time.monotonic(), 0.001)
+        line = open_line(self.site, where, left, self._timeout)
+        self._lines[address] = line
+        return line
+
+    def _drop(self, address: Address | None) -> None:
+        line = self._lines.pop(address, None)
+        if line is not None:
+            line.close(hard=line.busy)
+
+    def _drop_all(self) -> None:
+        for address in list(self._lines):
+            self._drop(address)
+
+    # -- a cluster ------------------------------------------------------------------------------------------------
+
+    def _run_cluster(
+        self, nodes: _Nodes, commands: Sequence[Packed], doing: str, tail: bytes | None, ends: float
+    ) -> list[Any]:
+        answers: list[Any] = [None] * len(commands)
+        tails: list[Any] = []
+        todo = list(enumerate(commands))
+        asking: dict[int, Address] = {}
+        try:
+            for _ in range(_REDIRECTS + 1):
+                groups = nodes.group(todo, asking, self._line_to, ends)
+                asked, asking = asking, {}
+                sent = self._send_all(groups, asked, tail, ends, answers, doing)
+                todo = self._receive_all(nodes, sent, asked, tail, ends, answers, tails, asking, doing)
+                if not todo:
+                    break
+        except FAILURES as error:
+            self._drop_all()
+            answers = [translate(error, self.site, doing=doing)]
+        except BaseException:
+            self._drop_all()
+            raise
+        if commands and all(isinstance(answer, NarrowboatError) for answer in answers):
+            raise answers[0]
+        return answers + tails
+
+    def _send_all(
+        self,
+        groups: dict[Address, list[tuple[int, Packed]]],
+        asked: dict[int, Address],
+        tail: bytes | None,
+        ends: float,
+        answers: list[Any],
+        doing: str,
+    ) -> dict[Address, list[tuple[int, Packed]]]:
+        sent = {}
+        for address, members in groups.items():
+            try:
+                line = self._line_to(address, ends)
+                data = [_ASKING + each.data if index in asked else each.data for index, each in members]
+                line.send(b"".join(data) + (tail or b""))
+                sent[address] = members
+            except (NarrowboatError, *FAILURES) as error:
+                self._fail(address, members, answers, error, doing)
+        return sent
+
+    def _receive_all(
+        self,
+        nodes: _Nodes,
+        sent: dict[Address, list[tuple[int, Packed]]],
+        asked: dict[int, Address],
+        tail: bytes | None,
+        ends: float,
+        answers: list[Any],
+        tails: list[Any],
+        asking: dict[int, Address],
+        doing: str,
+    ) -> list[tuple[int, Packed]]:
+        """Take in the answers; what has to be sent again is returned, and in `asking` where it was told to ask."""
+        again: list[tuple[int, Packed]] = []
+        for address, members in sent.items():
+            try:
+                number = len(members) + sum(index in asked for index, _ in members)
+                replies = self._lines[address].receive(number + (tail is not None), max(ends, time.monotonic() + 0.05))
+                if tail is not None:
+                    tails.append(replies.pop())
+                unknown = []
+                position = 0
+                for index, each in members:
+                    position += index in asked  # the OK of ASKING
+                    answers[index] = reply = replies[position]
+                    position += 1
+                    if type(reply) is not ErrorReply:
+                        continue
+                    if reply.code == "NOSCRIPT":
+                        unknown.append((index, each))
+                    elif reply.code in {"MOVED", "ASK"}:
+                        again.append((index, each))
+                        nodes.redirected(reply, address, index, asking)
+                if unknown:
+                    self._reload(address, unknown, tail, ends, answers, tails)
+            except (NarrowboatError, *FAILURES) as error:
+                self._fail(address, members, answers, error, doing)
+                nodes.stale = True
+        return again
+
+    def _reload(
+        self,
+        address: Address,
+        members: list[tuple[int, Packed]],
+        tail: bytes | None,
+        ends: float,
+        answers: list[Any],
+        tails: list[Any],
+    ) -> None:
+        replies = self._load(address, [each for _, each in members], tail, ends)
+        for (index, _), reply in zip(members, replies, strict=False):
+            answers[index] = reply
+        tails += replies[len(members) :]
+
+    def _fail(
+        self, address: Address, members: list[tuple[int, Packed]], answers: list[Any], error: BaseException, doing: str
+    ) -> None:
+        self._drop(address)
+        if self._nodes is not None:
+            self._nodes.stale = True
+        found = error if isinstance(error, NarrowboatError) else translate(error, self.site, doing=doing)
+        for index, _ in members:
+            answers[index] = found
+
+
+class _Nodes:
+    """Which node of a cluster has which slot."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._owners: list[tuple[int, int, Address]] = []
+        self._moved: dict[int, Address] = {}
+        self.stale = True
+
+    def group(
+        self, todo: list[tuple[int, Packed]], asking: dict[int, Address], line_to: Any, ends: float
+    ) -> dict[Address, list[tuple[int, Packed]]]:
+        """The commands by the node that gets them."""
+        if self.stale:
+            self._learn(line_to, ends)
+        groups: dict[Address, list[tuple[int, Packed]]] = {}
+        for index, each in todo:
+            address = asking.get(index) or self._owner(each.key)
+            groups.setdefault(address, []).append((index, each))
+        return groups
+
+    def primaries(self, line_to: Any, ends: float) -> set[Address]:
+        """All nodes that have slots."""
+        if self.stale:
+            self._learn(line_to, ends)
+        return {address for _, _, address in self._owners}
+
+    def redirected(self, reply: ErrorReply, told_by: Address, index: int, asking: dict[int, Address]) -> None:
+        """Follow `MOVED slot host:port`, for good, or `ASK slot host:port`, this once."""
+        _, slot, where = reply.text.split(" ")[:3]
+        host, _, port = where.rpartition(":")
+        address = Address(host or told_by.host, int(port))
+        if reply.code == "ASK":
+            asking[index] = address
+        else:
+            self._moved[int(slot)] = address
+            self.stale = len(self._moved) > 1  # one slot is remembered; more of them are a reason to look at all
+
+    def _owner(self, key: bytes | None) -> Address:
+        if key is None:
+            return self._owners[0][2]
+        slot = slot_of(key)
+        if slot in self._moved:
+            return self._moved[slot]
+        for first, last, address in self._owners:
+            if first <= slot <= last:
+                return address
+        raise ErrorReply(f"CLUSTERDOWN no node has the slot {slot}")
+
+    def _learn(self, line_to: Any, ends: float) -> None:
+        """Ask the first node that answers: one that we know of, or one of the URL."""
+        known = dict.fromkeys([address for _, _, address in self._owners] + list(self._site.hosts))
+        failed: BaseException = ErrorReply("CLUSTERDOWN no node")
+        for number, address in enumerate(known):
+            try:
+                left = ends - time.monotonic()
+                part = time.monotonic() + max(left / (len(known) - number), 0.05)
+                line = line_to(address, part)
+                line.send(pack(b"CLUSTER", b"SLOTS"))
+                (reply,) = line.receive(1, part)
+            except (NarrowboatError, *FAILURES) as error:
+                failed = error
+                continue
+            if isinstance(reply, ErrorReply):
+                failed = reply
+                continue
+            self._owners = [
+                (first, last, Address(node[0].decode() if node[0] else address.host, node[1]))
+                for first, last, node, *_ in reply
+            ]
+            self._moved = {}
+            self.stale = not self._owners
+            return
+        raise failed
+
+
+_ASKING = pack(b"ASKING")
+
+
+def _together(commands: Sequence[Packed], tail: bytes | None) -> bytes:
+    if len(commands) == 1 and tail is None:
+        return commands[0].data
+    return b"".join([each.data for each in commands]) + (tail or b"")

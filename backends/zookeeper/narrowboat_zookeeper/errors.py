@@ -1,0 +1,103 @@
+"""From what kazoo, the socket or the server says to what the caller is told: one clear error, the first kept as the cause."""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING
+
+from kazoo import exceptions as kazoo
+
+from narrowboat.errors import AccessDenied, ConfigurationError, NarrowboatError, Unavailable
+
+if TYPE_CHECKING:
+    from narrowboat_zookeeper.options import Site
+
+#: The whole connection failed, and with it everything that was under way: nobody knows what of it happened.
+BROKEN = (
+    kazoo.ConnectionLoss,
+    kazoo.ConnectionClosedError,
+    kazoo.SessionExpiredError,
+    kazoo.SessionMovedError,
+    kazoo.OperationTimeoutError,
+    kazoo.AuthFailedError,
+)
+
+REPEAT = "The call may be repeated."
+
+
+def unknown(site: Site, error: Exception) -> NarrowboatError:
+    """The error for an exchange that broke off with `error`, one of `BROKEN`."""
+    if isinstance(error, kazoo.AuthFailedError):
+        found: NarrowboatError = AccessDenied(
+            f"{site} refused the user {site.username!r} of the URL. Nothing was changed. Correct the user and password.",
+            backend=site.scheme,
+        )
+    elif isinstance(error, kazoo.SessionExpiredError):
+        found = Unavailable(
+            f"the session with {site} ended while a call was under way, and every lock that it carried with it. {REPEAT}",
+            backend=site.scheme,
+        )
+    else:
+        found = Unavailable(
+            f"the connection to {site} broke while a call was under way ({_name(error)}); what was asked may or may not have "
+            f"happened. {REPEAT}",
+            backend=site.scheme,
+        )
+    found.__cause__ = error
+    return found
+
+
+def unreachable(site: Site, waited: float, cause: Exception | None) -> NarrowboatError:
+    """The error for a server, or an ensemble without a quorum, that does not let us in."""
+    found: NarrowboatError
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        found = ConfigurationError(
+            f"the certificate of {site} was refused: {cause.verify_message}. Name its authority with ca=, or the host as in the "
+            "certificate.",
+            backend=site.scheme,
+        )
+    else:
+        why = f"{type(cause).__name__}: {cause}" if cause is not None else "no session was granted"
+        found = Unavailable(
+            f"no session with {site} after {waited:.2g} s ({why}). Look whether the servers run, have a quorum, and can be "
+            f"reached from here. {REPEAT}",
+            backend=site.scheme,
+        )
+    found.__cause__ = cause
+    return found
+
+
+def timed_out(site: Site, timeout: float) -> NarrowboatError:
+    """The error for an exchange without an answer."""
+    return Unavailable(
+        f"{site} did not answer within {timeout:g} s; what was asked may or may not have happened. The connection was broken "
+        f"off. {REPEAT}",
+        backend=site.scheme,
+    )
+
+
+def refused(site: Site, error: Exception, *, doing: str) -> NarrowboatError:
+    """The error for one request that the server answered with `error`, while `doing`: "taking the lock 'a'"."""
+    found: NarrowboatError
+    if isinstance(error, kazoo.NoAuthError):
+        who = f"the user {site.username!r}" if site.username is not None else "a client without a user"
+        found = AccessDenied(
+            f"{site} does not allow {who} what is needed for {doing}: creating, reading and deleting under "
+            f"{site.base}/narrowboat. Look at the ACLs there (getAcl), and at the user in the URL.",
+            backend=site.scheme,
+        )
+    elif isinstance(error, kazoo.InvalidACLError):
+        found = ConfigurationError(
+            f"{site} does not take the ACL acl={site.acl.value} for the user {site.username!r}, while {doing}. Nothing was changed.",
+            backend=site.scheme,
+        )
+    elif isinstance(error, BROKEN):
+        found = unknown(site, error)
+    else:
+        found = Unavailable(f"{site} answered {_name(error)} while {doing}. {REPEAT}", backend=site.scheme)
+    found.__cause__ = error
+    return found
+
+
+def _name(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

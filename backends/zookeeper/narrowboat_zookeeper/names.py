@@ -1,0 +1,135 @@
+"""How names become nodes and back, and in which order contenders stand: pure functions.
+
+    <chroot>/narrowboat/_<prefix>/<lock>/<kind>~<owner>~<sequence>
+
+One permanent node for each lock that is in use, under it an ephemeral sequential node for each contender. `kind` is `x`
+(exclusive), `s` (shared) or `p<n>` (a permit of a semaphore of n), so that a listing alone says who goes before whom and
+who disagrees. The name of the lock is percent-encoded; one that would be too long is hashed, and stands in the
+contenders' data.
+
+The sequence is ZooKeeper's: a signed 32-bit counter of the parent, printed with ten digits. After 2147483647 comes
+-2147483648, so contenders are ordered by the signed 32-bit difference of their numbers, never as text or as numbers.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+from urllib.parse import quote, unquote
+
+from narrowboat.contract.locks import Mode
+
+ROOT = "narrowboat"
+#: A node's name longer than this is hashed: a listing of many long ones would not fit into ZooKeeper's largest answer (1 MB).
+_LONGEST = 200
+_HASHED = "#"
+_CONTENDER = re.compile(r"(?:(x)|(s)|p([1-9][0-9]{0,6}))~([^~/]+)~(-?[0-9]{9,10})")
+
+
+def escape(text: str) -> str:
+    """`text` as the name of a node: without '/', '~' and '#', and never '.' or '..'.
+
+    >>> escape("a/b c~"), escape(".."), escape("Füße")
+    ('a%2Fb%20c%7E', '%2E%2E', 'F%C3%BC%C3%9Fe')
+    """
+    escaped = quote(text, safe="").replace("~", "%7E")
+    return escaped.replace(".", "%2E") if escaped in (".", "..") else escaped
+
+
+def lock_node(name: str) -> str:
+    """The node of the lock `name`, relative to its namespace.
+
+    >>> lock_node("invoice:42")
+    'invoice%3A42'
+    """
+    escaped = escape(name)
+    if len(escaped) <= _LONGEST:
+        return escaped
+    return _HASHED + hashlib.sha256(name.encode()).hexdigest()
+
+
+def lock_name(node: str) -> str | None:
+    """The lock's name back from its node; None where it was hashed.
+
+    >>> lock_name("invoice%3A42")
+    'invoice:42'
+    """
+    return None if node.startswith(_HASHED) else unquote(node)
+
+
+def namespace(base: str, prefix: str) -> str:
+    """The node of a namespace.
+
+    >>> namespace("/shop", ""), namespace("", "a/b")
+    ('/shop/narrowboat/_', '/narrowboat/_a%2Fb')
+    """
+    return f"{base}/{ROOT}/_{escape(prefix)}"
+
+
+class Contender(NamedTuple):
+    """One node of a lock's queue."""
+
+    node: str
+    owner: str
+    sequence: int
+    mode: Mode
+    limit: int | None
+
+
+def stem(mode: Mode, limit: int | None, owner: str) -> str:
+    """The name of a contender's node, up to the sequence that ZooKeeper adds.
+
+    >>> stem(Mode.SEMAPHORE, 3, "me")
+    'p3~me~'
+    """
+    kind = {Mode.EXCLUSIVE: "x", Mode.SHARED: "s"}.get(mode) or f"p{limit}"
+    return f"{kind}~{escape(owner)}~"
+
+
+@functools.lru_cache(maxsize=4096)  # the waiters of a crowded lock list the same names again and again
+def contender(node: str) -> Contender | None:
+    """What a node's name says; None for one that is not ours.
+
+    >>> contender("x~me~0000000007")
+    Contender(node='x~me~0000000007', owner='me', sequence=7, mode=<Mode.EXCLUSIVE: 'exclusive'>, limit=None)
+    >>> contender("p3~me~-2147483648").sequence
+    -2147483648
+    >>> contender("a-foreign-node") is None
+    True
+    """
+    match = _CONTENDER.fullmatch(node)
+    if match is None:
+        return None
+    exclusive, shared, limit, owner, sequence = match.groups()
+    mode = Mode.EXCLUSIVE if exclusive else Mode.SHARED if shared else Mode.SEMAPHORE
+    return Contender(node, unquote(owner), int(sequence), mode, int(limit) if limit else None)
+
+
+def before(one: int, other: int) -> bool:
+    """Whether the sequence number `one` was given out before `other`, which is at most 2**31 away.
+
+    >>> before(7, 8), before(2147483647, -2147483648), before(-2147483648, 2147483647)
+    (True, True, False)
+    """
+    return (one - other) % 2**32 >= 2**31
+
+
+def distance(sequence: int, origin: int) -> int:
+    """The signed 32-bit difference: how many numbers after `origin` (negative: before) `sequence` was given out.
+
+    >>> distance(-2147483648, 2147483647), distance(3, 5)
+    (1, -2)
+    """
+    return (sequence - origin + 2**31) % 2**32 - 2**31
+
+
+def queue(nodes: Iterable[str]) -> list[Contender]:
+    """The contenders among a lock's children, oldest first; what is not ours is left out."""
+    found = [each for each in map(contender, nodes) if each is not None]
+    if len(found) > 1:
+        origin = found[0].sequence
+        found.sort(key=lambda each: (distance(each.sequence, origin), each.node))
+    return found

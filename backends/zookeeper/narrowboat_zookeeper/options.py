@@ -1,0 +1,133 @@
+"""What a `zookeeper://` URL takes beside its hosts, and what its parts come to. Nothing here imports a client library."""
+
+from __future__ import annotations
+
+import enum
+import os
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from narrowboat.dsn import Secret, Url
+from narrowboat.errors import ConfigurationError
+
+SCHEME = "zookeeper"
+TLS_SCHEME = "zookeepers"
+PORT = 2181
+
+#: Seconds. Longer sessions than this no server grants unless it is told to, and its holder's crash would block for hours.
+SESSION_MAX = 3600.0
+
+
+class Acl(enum.Enum):
+    """Who may do what to the nodes that are made here."""
+
+    OPEN = "open"  #: anybody anything
+    CREATOR = "creator"  #: only the URL's user; everybody who shares a lock is then that user
+    READ = "read"  #: the URL's user anything, anybody may look
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """`zookeeper://user:password@a:2181,b:2181,c:2181/chroot?session_ttl=20&tick=2&create=false&prefix=&acl=open`."""
+
+    prefix: str = ""  #: a namespace of its own under the same chroot; two prefixes never meet
+    session_ttl: float = 20.0  #: seconds; how long the servers keep the session of a client that is silent
+    tick: float = 2.0  #: seconds; the servers' tickTime: what their clock of sessions may be off
+    create: bool = False  #: whether the URL's path is made when it is not there
+    acl: Acl | None = None  #: None: `creator` where the URL has a user, otherwise `open`
+    ca: str | None = None  #: a file with the certificates to trust; None: the system's
+    cert: str | None = None  #: a file with the client's certificate
+    key: str | None = None  #: a file with its key; None: it is in `cert`
+    key_password: Secret | None = None
+    verify: bool = True  #: whether the server's certificate and name are checked
+
+    def __post_init__(self) -> None:
+        if not 0 < self.tick <= 60:
+            raise ConfigurationError(
+                f"option tick={self.tick:g}: expected the servers' tickTime in seconds, more than 0 and up to 60", backend=SCHEME
+            )
+        if not 2 * self.tick <= self.session_ttl <= SESSION_MAX:
+            raise ConfigurationError(
+                f"option session_ttl={self.session_ttl:g}: allowed are {2 * self.tick:g} (two ticks, the shortest that servers "
+                f"grant) to {SESSION_MAX:g} seconds; for servers with a shorter tickTime say so with tick=",
+                backend=SCHEME,
+            )
+
+
+class Site(NamedTuple):
+    """Where the ensemble is and how to talk to it."""
+
+    hosts: tuple[str, ...]  #: as host:port
+    tls: bool
+    base: str  #: the chroot, "" for the root
+    username: str | None
+    password: Secret | None
+    acl: Acl
+    options: Options
+
+    @classmethod
+    def of(cls, url: Url, options: Options) -> Site:
+        """What `url` says; `ConfigurationError` where it makes no sense for ZooKeeper."""
+        backend = url.scheme
+        if url.driver is not None:
+            raise ConfigurationError(f"{backend}+{url.driver}:// is not known; use {backend}://", backend=backend)
+        if url.username is None and url.password is not None:
+            raise ConfigurationError(f"{backend}:// with a password needs a user name: {backend}://user:***@host", backend=backend)
+        if url.username is not None and (url.password is None or ":" in url.username):
+            raise ConfigurationError(
+                f"{backend}:// with a user needs a password as well, and no ':' in the name: digest authentication takes both",
+                backend=backend,
+            )
+        base = url.path.strip("/")
+        if base and any(part in ("", ".", "..") or not part.isprintable() for part in base.split("/")):
+            raise ConfigurationError(
+                f"the path /{url.path} has an empty, '.', '..' or unprintable part; ZooKeeper takes none of these", backend=backend
+            )
+        acl = options.acl or (Acl.CREATOR if url.username is not None else Acl.OPEN)
+        if acl is not Acl.OPEN and url.username is None:
+            raise ConfigurationError(
+                f"option acl={acl.value}: without a user in the URL nobody could use the nodes; name one, or leave acl away",
+                backend=backend,
+            )
+        tls = backend == TLS_SCHEME
+        given = [name for name in ("ca", "cert", "key", "key_password") if getattr(options, name) is not None]
+        if given and not tls:
+            raise ConfigurationError(
+                f"option {given[0]} is for TLS, and {SCHEME}:// is not; use {TLS_SCHEME}://", backend=backend
+            )
+        for name in ("ca", "cert", "key"):
+            path = getattr(options, name)
+            if path is not None and not os.access(path, os.R_OK):
+                raise ConfigurationError(f"option {name}={path}: no such file, or it may not be read", backend=backend)
+        hosts = url.hosts or (_LOCAL,)
+        return cls(
+            hosts=tuple(f"[{name}]:{port or PORT}" if ":" in name else f"{name}:{port or PORT}" for name, port in hosts),
+            tls=tls,
+            base=f"/{base}" if base else "",
+            username=url.username,
+            password=url.password,
+            acl=acl,
+            options=options,
+        )
+
+    @property
+    def scheme(self) -> str:
+        """As in the URL."""
+        return TLS_SCHEME if self.tls else SCHEME
+
+    def __repr__(self) -> str:
+        return f"{self.scheme}://{','.join(self.hosts)}{self.base}"
+
+    __str__ = __repr__
+
+
+_LOCAL = ("127.0.0.1", None)
+
+
+def free_after(session_ttl: float, tick: float) -> float:
+    """Seconds after which the lock of a holder that died is free at the latest.
+
+    The server rounds the end of a session up to its next tick, and a follower tells its leader of a client's last sign of
+    life within another.
+    """
+    return session_ttl + 2 * tick

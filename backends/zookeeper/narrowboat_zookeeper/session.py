@@ -1,0 +1,271 @@
+"""One session with the ensemble, and exchanges in it: many requests sent at once, one wait, every wait bounded.
+
+kazoo keeps the session and reconnects; nothing of it retries a request. What goes wrong without the care taken here:
+kazoo queues requests for a server that is away, without a bound in time; it names the negotiated time of the session
+nowhere; it calls a session lost only when it is connected again; its `stop` can hang for as long as a connection does.
+
+The order of one session is what everything stands on: its requests take effect in the order in which they were sent, also
+across a reconnection (servers drop what an older connection of the session still had under way).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from kazoo.client import KazooClient, KazooState
+from kazoo.protocol.connection import ConnectionHandler
+from kazoo.protocol.serialization import Connect
+from kazoo.retry import KazooRetry
+from kazoo.security import CREATOR_ALL_ACL, OPEN_ACL_UNSAFE, READ_ACL_UNSAFE
+
+from narrowboat.errors import Closed, ConfigurationError, NarrowboatError
+from narrowboat_zookeeper import errors
+from narrowboat_zookeeper.options import Acl, Site
+from narrowboat_zookeeper.wire import Handler, Result
+
+#: Seconds for which a call waits for a connection after one operation timeout without any: the next try may be the good one.
+_GRACE = 0.3
+#: Seconds between two tries to connect to all hosts, at most.
+_RETRY_MAX = 0.2
+
+_ACLS = {
+    Acl.OPEN: OPEN_ACL_UNSAFE,
+    Acl.CREATOR: CREATOR_ALL_ACL,
+    Acl.READ: CREATOR_ALL_ACL + READ_ACL_UNSAFE,
+}
+
+
+class _Connection(ConnectionHandler):  # type: ignore[misc]  # kazoo has no types
+    """kazoo's own, which also notes what the server granted."""
+
+    granted: float | None = None
+
+    def _invoke(self, timeout: float, request: Any, xid: Any = None) -> Any:
+        answer = super()._invoke(timeout, request, xid)
+        if isinstance(request, Connect):
+            self.granted = answer[0].time_out / 1000.0
+        return answer
+
+
+class Session:
+    """See the module's text. `on_up` is called on kazoo's thread whenever there is a connection again."""
+
+    def __init__(self, site: Site, timeout: float, on_up: Callable[[], None]) -> None:
+        self.site = site
+        self.timeout = timeout
+        self.acl = _ACLS[site.acl]
+        self._on_up = on_up
+        self._handler = Handler(timeout)
+        logger = logging.getLogger("narrowboat.zookeeper.kazoo")
+        logger.addFilter(_not_verbose)
+        retry = KazooRetry(max_tries=-1, delay=0.05, max_delay=_RETRY_MAX, sleep_func=self._handler.sleep_func)
+        auth = [("digest", f"{site.username}:{site.password.reveal()}")] if site.password is not None else None
+        options = site.options
+        self.client = KazooClient(
+            hosts=",".join(site.hosts),
+            timeout=options.session_ttl,
+            handler=self._handler,
+            auth_data=auth,
+            connection_retry=retry,
+            command_retry=KazooRetry(max_tries=0, sleep_func=self._handler.sleep_func),
+            logger=logger,
+            use_ssl=site.tls,
+            ca=options.ca,
+            certfile=options.cert,
+            keyfile=options.key or options.cert,
+            keyfile_password=options.key_password.reveal() if options.key_password is not None else None,
+            verify_certs=options.verify,
+            check_hostname=options.verify,
+        )
+        self._connection = _Connection(self.client, retry.copy(), logger=logger)
+        self.client._connection = self._connection
+        self._up = threading.Event()
+        self._down_since = time.monotonic()
+        self._refusal: NarrowboatError | None = None
+        self._closed = False
+        self.id: int | None = None  #: of the session that we are connected in; None while there is none
+        self.ttl = options.session_ttl  #: seconds, as negotiated
+        self.client.add_listener(self._changed)
+        self.client.start_async()
+
+    def _changed(self, state: str) -> None:
+        """On kazoo's thread."""
+        if state == KazooState.CONNECTED:
+            identity = self.client.client_id
+            self.id = identity[0] if identity is not None else None
+            self._refusal = self._check(self._connection.granted)
+            self._up.set()
+            self._on_up()
+        else:
+            if self._up.is_set():
+                self._up.clear()
+                self._down_since = time.monotonic()
+            if state == KazooState.LOST:
+                self.id = None
+
+    def _check(self, granted: float | None) -> NarrowboatError | None:
+        options = self.site.options
+        if granted is None:
+            return ConfigurationError(
+                "the installed kazoo does not tell what time a session was granted; install a version that this backend's page "
+                "lists",
+                backend=self.site.scheme,
+            )
+        self.ttl = granted
+        if granted > options.session_ttl + 0.001:
+            return ConfigurationError(
+                f"{self.site} grants sessions of {granted:g} s and more (minSessionTimeout), and session_ttl={options.session_ttl:g} "
+                f"was asked for: the lock of a dead holder would be free later than promised. Use session_ttl={granted:g}, or more.",
+                backend=self.site.scheme,
+            )
+        if granted < 2 * options.tick:
+            return ConfigurationError(
+                f"{self.site} grants sessions of {granted:g} s at most (maxSessionTimeout), less than two ticks of "
+                f"{options.tick:g} s. Use the servers' tickTime as tick=.",
+                backend=self.site.scheme,
+            )
+        return None
+
+    def pipe(self, ends: float) -> Pipe:
+        """Requests to be sent together; waits for a connection until `ends` (monotonic)."""
+        self.check_open()
+        if not self._up.is_set():
+            now = time.monotonic()
+            until = min(ends, max(self._down_since + self.timeout, now + _GRACE))
+            if not self._up.wait(max(0.0, until - now)):
+                self.check_open()
+                raise self._unreachable()
+        if self._refusal is not None:
+            raise self._refusal
+        return Pipe(self, ends)
+
+    def _unreachable(self) -> NarrowboatError:
+        if self.client.client_state == "AUTH_FAILED":
+            return errors.unknown(self.site, errors.kazoo.AuthFailedError())
+        return errors.unreachable(self.site, time.monotonic() - self._down_since, self._handler.last_error)
+
+    def check_open(self) -> None:
+        """Raise `Closed` after `close`."""
+        if self._closed:
+            raise Closed(f"{self.site.scheme} locks: used after close()", backend=self.site.scheme)
+
+    def abort(self) -> None:
+        """Break off a connection that does not answer; kazoo makes a new one in the same session."""
+        self._handler.abort()
+
+    def close(self) -> None:
+        """End the session, its connection and its thread, within one operation timeout. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        self._handler.closing = True
+        stopping = threading.Thread(target=self._stop, name="narrowboat-zookeeper-close", daemon=True)
+        stopping.start()
+        stopping.join(self.timeout / 2 if self._up.is_set() else 0.0)
+        if stopping.is_alive():  # no answer to our farewell: the session ends by itself
+            self._handler.abort()
+            stopping.join(self.timeout / 2)
+
+    def _stop(self) -> None:
+        try:
+            self.client.stop()
+            self.client.close()
+        except Exception:
+            logging.getLogger("narrowboat.zookeeper").debug("closing the session with %s", self.site, exc_info=True)
+
+
+class Pipe:
+    """Requests sent together in one session. Each method sends one; `wait` waits for all; `outcome` reads one."""
+
+    __slots__ = ("_client", "_ends", "_last", "_session", "_synced")
+
+    def __init__(self, session: Session, ends: float) -> None:
+        self._session = session
+        self._client = session.client
+        self._ends = ends
+        self._last: Result | None = None
+        self._synced = False
+
+    def sync(self) -> None:
+        """What follows sees what anybody was told before; and the leader has heard of this session. Once is enough."""
+        if not self._synced:
+            self._synced = True
+            self._last = self._client.sync_async(self._session.site.base or "/")
+
+    def create(self, path: str, data: bytes) -> Result:
+        """An ephemeral sequential node: (path, stat)."""
+        self._last = result = self._client.create_async(
+            path, data, acl=self._session.acl, ephemeral=True, sequence=True, include_data=True
+        )
+        return result
+
+    def make(self, path: str) -> Result:
+        """A permanent node."""
+        self._last = result = self._client.create_async(path, acl=self._session.acl)
+        return result
+
+    def children(self, path: str, watch: Callable[[Any], None] | None = None) -> Result:
+        """Their names."""
+        self._last = result = self._client.get_children_async(path, watch=watch)
+        return result
+
+    def get(self, path: str, watch: Callable[[Any], None] | None = None) -> Result:
+        """(data, stat). A watch is only armed where there is a node, so none is left behind."""
+        self._last = result = self._client.get_async(path, watch=watch)
+        return result
+
+    def set(self, path: str, data: bytes) -> Result:
+        """Its new stat."""
+        self._last = result = self._client.set_async(path, data)
+        return result
+
+    def delete(self, path: str) -> Result:
+        """True."""
+        self._last = result = self._client.delete_async(path)
+        return result
+
+    def break_(self, path: str, data: bytes) -> Result:
+        """Set and delete in one step: whoever watches it sees the change, and nobody else has it in between."""
+        transaction = self._client.transaction()
+        transaction.set_data(path, data)
+        transaction.delete(path)
+        self._last = result = transaction.commit_async()
+        return result
+
+    def wait(self) -> None:
+        """Until all are answered. Answers come in order, so the last one is waited for.
+
+        Raises `Unavailable` when they are not in time; then the connection is broken off, and what was asked may still
+        happen.
+        """
+        last = self._last
+        if last is None:
+            return
+        if not last.ready():
+            answered = threading.Lock()
+            answered.acquire()
+            last.rawlink(lambda result: answered.release())
+            if not answered.acquire(timeout=max(0.0, self._ends - time.monotonic())):
+                self._session.abort()
+                raise errors.timed_out(self._session.site, self._session.timeout)
+        if isinstance(last.exception, errors.BROKEN):
+            raise errors.unknown(self._session.site, last.exception)
+
+    def outcome(self, result: Result) -> Any:
+        """What it gave, or the server's error as a value; raises what broke the whole exchange."""
+        if not result.ready():
+            raise errors.timed_out(self._session.site, self._session.timeout)
+        if result.exception is None:
+            return result.value
+        if isinstance(result.exception, errors.BROKEN):
+            raise errors.unknown(self._session.site, result.exception)
+        return result.exception
+
+
+def _not_verbose(record: logging.LogRecord) -> bool:
+    """kazoo's debug messages repeat what is sent: passwords among it."""
+    return record.levelno >= logging.INFO

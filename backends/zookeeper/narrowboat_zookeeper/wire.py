@@ -1,0 +1,305 @@
+"""The transport under kazoo: a handler that gives it sockets, results and callbacks that suit short pipelined exchanges.
+
+kazoo asks a handler for everything that may block (`kazoo.interfaces.IHandler`). This one differs from its own threading
+handler where that one costs time or can hang:
+
+- completions and watches are called on kazoo's I/O thread, at once: ours only note what happened and wake whoever waits,
+  so kazoo's two worker threads, and the thread hops through them, are not needed;
+- what is read and written goes through a buffer, so that a pipeline is a few system calls instead of several for each
+  request, and so that what TLS has decrypted already is not waited for;
+- the bell with which callers wake the I/O thread never blocks: kazoo's socket pair does once about 280 requests wait for
+  a server that is away;
+- a connection can be broken off (`abort`), and connecting is bounded.
+
+It runs no user code and knows nothing of locks.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from kazoo.handlers.threading import SequentialThreadingHandler
+
+log = logging.getLogger("narrowboat.zookeeper")
+
+_READ = select.POLLIN | select.POLLHUP | select.POLLERR | select.POLLNVAL
+#: Bytes taken from the socket at once.
+_CHUNK = 65536
+
+
+class Result:
+    """What will become of one request: kazoo's IAsyncResult without a condition variable; nobody blocks on it."""
+
+    __slots__ = ("_callbacks", "_lock", "exception", "ready_", "value")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._callbacks: list[Callable[[Result], object]] = []
+        self.ready_ = False
+        self.value: Any = None
+        self.exception: Exception | None = None
+
+    def ready(self) -> bool:
+        """Whether the outcome is there."""
+        return self.ready_
+
+    def successful(self) -> bool:
+        """Whether it is there and good."""
+        return self.ready_ and self.exception is None
+
+    def set(self, value: Any = None) -> None:
+        """It went well. The first outcome counts: kazoo may report a closed connection for what was answered."""
+        self._finish(value, None)
+
+    def set_exception(self, exception: Exception) -> None:
+        """It failed."""
+        self._finish(None, exception)
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """The value, or raise; only for what is ready: kazoo's own completions."""
+        if not self.ready_:
+            raise TimeoutError("no outcome yet")
+        if self.exception is not None:
+            raise self.exception
+        return self.value
+
+    def rawlink(self, callback: Callable[[Result], object]) -> None:
+        """Call `callback` with this once it is ready: on the I/O thread, or now."""
+        with self._lock:
+            if not self.ready_:
+                self._callbacks.append(callback)
+                return
+        callback(self)
+
+    def _finish(self, value: Any, exception: Exception | None) -> None:
+        with self._lock:
+            if self.ready_:
+                return
+            self.value, self.exception, self.ready_ = value, exception, True
+            callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback(self)
+
+
+class Bell:
+    """Both ends of kazoo's wake-up socket pair: counts rings, and keeps its pipe readable while there are any."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._reader, self._writer = os.pipe()
+        self.rings = 0
+
+    def send(self, data: bytes) -> int:
+        """Ring once. Never blocks."""
+        with self._lock:
+            if self._writer < 0:
+                raise OSError("the connection is closed")
+            self.rings += 1
+            if self.rings == 1:
+                os.write(self._writer, b"\0")
+        return len(data)
+
+    def recv(self, size: int) -> bytes:
+        """Take one ring back."""
+        with self._lock:
+            if self.rings == 0:
+                raise BlockingIOError
+            self.rings -= 1
+            if self.rings == 0:
+                os.read(self._reader, 1)
+        return b"\0"
+
+    def fileno(self) -> int:
+        """The pipe's reading end."""
+        return self._reader
+
+    def pending(self) -> int:
+        """How many rings wait."""
+        return self.rings
+
+    def close(self) -> None:
+        """Idempotent: kazoo closes each of its two ends."""
+        with self._lock:
+            for end in (self._reader, self._writer):
+                if end >= 0:
+                    os.close(end)
+            self._reader = self._writer = -1
+
+
+class Wire:
+    """A connected socket, plain or TLS, with a buffer in each direction. Used by the I/O thread only, but for `abort`."""
+
+    def __init__(self, sock: Any) -> None:
+        self._socket = sock
+        self._read = bytearray()
+        self._written = bytearray()
+
+    def fileno(self) -> int:
+        """The socket's."""
+        return int(self._socket.fileno())
+
+    def setblocking(self, flag: bool) -> None:
+        """As the socket's."""
+        self._socket.setblocking(flag)
+
+    def getpeername(self) -> Any:
+        """As the socket's."""
+        return self._socket.getpeername()
+
+    def pending(self) -> int:
+        """Bytes that can be had without waiting."""
+        if self._read:
+            return len(self._read)
+        decrypted = getattr(self._socket, "pending", None)
+        return int(decrypted()) if decrypted is not None else 0
+
+    def recv(self, size: int) -> bytes:
+        """As the socket's; takes from it as much as there is."""
+        if not self._read:
+            chunk = self._socket.recv(_CHUNK)
+            if len(chunk) <= size:
+                return bytes(chunk)
+            self._read += chunk
+        taken = bytes(self._read[:size])
+        del self._read[:size]
+        return taken
+
+    def send(self, data: bytes) -> int:
+        """Keep it until the next `flush`, which comes before anybody waits for an answer."""
+        self._written += data
+        return len(data)
+
+    def flush(self) -> bool:
+        """Write what is kept; False when the socket takes no more just now."""
+        while self._written:
+            try:
+                sent = self._socket.send(self._written)
+            except (BlockingIOError, *_want()):
+                return False
+            del self._written[:sent]
+        return True
+
+    def abort(self) -> None:
+        """Break it off: whoever reads from it sees its end."""
+        import socket
+
+        try:
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+        except OSError:
+            pass
+
+    def close(self) -> None:
+        """Idempotent."""
+        try:
+            self.flush()
+        except OSError:
+            pass
+        self._socket.close()
+
+
+def _want() -> tuple[type[Exception], ...]:
+    import ssl
+
+    return ssl.SSLWantReadError, ssl.SSLWantWriteError
+
+
+class Handler(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no types
+    """See the module's text. `timeout`: seconds that connecting may take."""
+
+    name = "narrowboat"
+    #: False makes kazoo call completions where they happen.
+    running = False
+
+    def __init__(self, timeout: float) -> None:
+        super().__init__()
+        self._timeout = timeout
+        self._wire: Wire | None = None
+        self.last_error: Exception | None = None  #: why the last try to connect failed
+        self.closing = False
+
+    def start(self) -> None:
+        """Nothing: no worker threads."""
+
+    def stop(self) -> None:
+        """Nothing."""
+
+    def async_result(self) -> Result:
+        """A `Result`."""
+        return Result()
+
+    def dispatch_callback(self, callback: Any) -> None:
+        """Call a watch, now."""
+        try:
+            callback.func(*callback.args)
+        except Exception:
+            log.exception("a watch of our own raised")
+
+    def spawn(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> threading.Thread:
+        """kazoo's I/O thread. Being told to stop while it waits to reconnect is no error worth a traceback."""
+
+        def run() -> None:
+            try:
+                func(*args, **kwargs)
+            except InterruptedError:
+                pass
+
+        thread = threading.Thread(target=run, name="narrowboat-zookeeper", daemon=True)
+        thread.start()
+        return thread
+
+    def create_socket_pair(self) -> tuple[Bell, Bell]:
+        """The bell, for both ends."""
+        bell = Bell()
+        return bell, bell
+
+    def create_connection(self, *args: Any, timeout: float | None = None, **kwargs: Any) -> Wire:
+        """Connect, within our own bound, and remember why it failed."""
+        if self.closing:
+            raise OSError("closed")
+        try:
+            bound = self._timeout if timeout is None else min(timeout, self._timeout)
+            self._wire = Wire(super().create_connection(*args, timeout=bound, **kwargs))
+        except OSError as error:
+            self.last_error = error
+            raise
+        if self.closing:
+            self._wire.abort()
+        return self._wire
+
+    def abort(self) -> None:
+        """Break off the connection, if there is one; kazoo then makes a new one in the same session."""
+        wire = self._wire
+        if wire is not None:
+            wire.abort()
+
+    def select(
+        self, rlist: list[Any], wlist: list[Any], xlist: list[Any], timeout: float | None = None
+    ) -> tuple[list[Any], list[Any], list[Any]]:
+        """As `select.select`, for any number of descriptors, and knowing what is buffered."""
+        if wlist:
+            return [], wlist, []  # a wire takes everything and writes it before the next read
+        ready = [each for each in rlist if each.pending()]
+        if any(isinstance(each, Bell) for each in ready):
+            return ready, [], []  # more requests are to be written: gather them first
+        wires = [each for each in rlist if isinstance(each, Wire)]
+        ends = None if timeout is None else time.monotonic() + timeout
+        while True:
+            flushed = all([wire.flush() for wire in wires])
+            if ready:
+                return ready, [], []
+            poll = select.poll()
+            found = {}
+            for each in rlist:
+                number = each.fileno()
+                found[number] = each
+                poll.register(number, _READ if flushed or isinstance(each, Bell) else _READ | select.POLLOUT)
+            left = None if ends is None else max(0.0, ends - time.monotonic()) * 1000 + 0.5
+            ready = [found[number] for number, events in poll.poll(left) if events & _READ]
+            if ready or (ends is not None and time.monotonic() >= ends):
+                return ready, [], []

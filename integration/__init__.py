@@ -1,0 +1,1 @@
+"""Tests against real servers. They need a server each; `tests/` needs none."""

@@ -1,0 +1,34 @@
+"""The servers that the integration tests run against: started on this machine, or in a container, or given by a URL.
+
+    from integration.servers import RedisServer
+
+    with RedisServer() as server:
+        print(server.url)
+
+`python -m integration.servers install redis` gets what a machine lacks, `list` says what it has.
+"""
+
+from integration.servers.consul import ConsulServer
+from integration.servers.kafka import KafkaServer
+from integration.servers.rabbitmq import RabbitMQServer
+from integration.servers.redis import RedisServer
+from integration.servers.redis_cluster import RedisCluster
+from integration.servers.redis_sentinel import RedisSentinel
+from integration.servers.server import Address, Controls, Server, ServerFailed
+from integration.servers.zookeeper import ZooKeeperServer
+from integration.servers.zookeeper_ensemble import ZooKeeperEnsemble
+
+__all__ = [
+    "Address",
+    "ConsulServer",
+    "Controls",
+    "KafkaServer",
+    "RabbitMQServer",
+    "RedisCluster",
+    "RedisSentinel",
+    "RedisServer",
+    "Server",
+    "ServerFailed",
+    "ZooKeeperEnsemble",
+    "ZooKeeperServer",
+]

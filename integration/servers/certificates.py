@@ -1,0 +1,107 @@
+"""A certificate authority and one server certificate for this machine's loopback names, made on the spot.
+
+    files = Certificates(directory)      # ca.pem, server.crt, server.key; server.pem has key and certificate in one
+
+They are for tests: the keys lie unencrypted beside the certificates, and nobody else trusts the authority.
+"""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+_LIFE = datetime.timedelta(days=2)
+
+
+class Certificates:
+    """The files in `directory`, made at construction unless they are there already.
+
+    Args:
+        directory: where; made when missing.
+        names: host names that the server certificate is for, beside 127.0.0.1 and ::1.
+    """
+
+    def __init__(self, directory: Path, *, names: tuple[str, ...] = ("localhost",)) -> None:
+        self.ca = directory / "ca.pem"
+        self.certificate = directory / "server.crt"
+        self.key = directory / "server.key"
+        self.both = directory / "server.pem"
+        if not self.both.exists():
+            directory.mkdir(parents=True, exist_ok=True)
+            self._make(names)
+
+    def _make(self, names: tuple[str, ...]) -> None:
+        authority_key = ec.generate_private_key(ec.SECP256R1())
+        authority_name = _name("Narrowboat test authority")
+        authority = (
+            _builder(authority_name, authority_name, authority_key)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_usage(sign=True), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(authority_key.public_key()), critical=False)
+            .sign(authority_key, hashes.SHA256())
+        )
+        key = ec.generate_private_key(ec.SECP256R1())
+        alternatives = [
+            *(x509.DNSName(name) for name in names),
+            *(x509.IPAddress(ipaddress.ip_address(address)) for address in ("127.0.0.1", "::1")),
+        ]
+        certificate = (
+            _builder(_name(names[0]), authority_name, key)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+            .add_extension(_usage(sign=False), critical=True)
+            .add_extension(
+                # Client use as well: the members of a cluster show this certificate to each other.
+                x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
+                critical=False,
+            )
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False
+            )
+            .sign(authority_key, hashes.SHA256())
+        )
+        private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        public = certificate.public_bytes(Encoding.PEM)
+        self.ca.write_bytes(authority.public_bytes(Encoding.PEM))
+        self.certificate.write_bytes(public)
+        for path, content in ((self.key, private), (self.both, private + public)):
+            path.touch(mode=0o600)
+            path.write_bytes(content)
+
+
+def _name(common: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
+
+
+def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+    now = datetime.datetime.now(datetime.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + _LIFE)
+    )
+
+
+def _usage(*, sign: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=sign,
+        crl_sign=sign,
+        encipher_only=False,
+        decipher_only=False,
+    )

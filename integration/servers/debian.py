@@ -1,0 +1,62 @@
+"""Programs out of Debian packages, unpacked into a folder of the user's cache.
+
+Nothing is installed on the system: no service is started, no user is made, no file outside the folder changes, and no
+root is needed. What the system has already is used from there; what it lacks is unpacked beside the program.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+#: `Inst name (version ...)`; one that has its present version in brackets first is there already, only older
+_INSTALLED_BY = re.compile(r"^Inst (\S+) \(", re.MULTILINE)
+
+
+class AptFailed(RuntimeError):
+    """The package manager did not do what was asked; its own words are in the text."""
+
+
+def available() -> bool:
+    """Whether this machine has Debian's package manager."""
+    return all(shutil.which(program) for program in ("apt-get", "dpkg-deb"))
+
+
+def unpack(packages: Sequence[str], into: Path) -> None:
+    """Download `packages`, with what they depend on and this machine lacks, and unpack them under `into`.
+
+    Raises:
+        AptFailed: a package is unknown, or cannot be downloaded.
+    """
+    wanted = _missing(packages)
+    downloads = into / "downloads"
+    downloads.mkdir()
+    _apt(["apt-get", "download", *wanted], cwd=downloads)
+    for package in sorted(downloads.glob("*.deb")):
+        _apt(["dpkg-deb", "--extract", str(package), str(into)])
+    shutil.rmtree(downloads)
+
+
+def _missing(packages: Sequence[str]) -> list[str]:
+    """The packages and all their dependencies that the system lacks. Asks for new lists only when the old do not do."""
+    plan = ["apt-get", "--simulate", "--no-install-recommends", "install", *packages]
+    try:
+        planned = _apt(plan)
+    except AptFailed:
+        _apt(["apt-get", "update", "-q"])  # a new machine knows no package yet; this needs root
+        planned = _apt(plan)
+    # A package that the system has is in no plan, and may still be asked for: its own files are what is wanted.
+    return sorted({*_INSTALLED_BY.findall(planned), *packages})
+
+
+def _apt(command: Sequence[str], cwd: Path | None = None) -> str:
+    done = subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=600
+    )
+    if done.returncode != 0:
+        tail = "\n  ".join((done.stderr or done.stdout).strip().splitlines()[-5:])
+        raise AptFailed(f"{' '.join(command)} failed:\n  {tail}")
+    return done.stdout

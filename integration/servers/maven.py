@@ -1,0 +1,35 @@
+"""Java servers by their `pom.xml`, which stands beside this file: the jars go into a folder of the user's cache."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+_PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
+_POMS = Path(__file__).parent / "maven"
+
+
+class MavenFailed(RuntimeError):
+    """Maven did not copy the jars; its own words are in the text."""
+
+
+def copy_jars(server: str, into: Path) -> None:
+    """Copy the jars that `maven/<server>.xml` lists, with their dependencies, to `into`/lib."""
+    maven = shutil.which("mvn")
+    if maven is None:
+        raise MavenFailed("mvn is not on this machine: install Maven and Java 17 from your system's packages")
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copy(_POMS / f"{server}.xml", Path(folder) / "pom.xml")  # Maven writes beside its pom
+        done = subprocess.run(
+            [maven, "-q", "-B", _PLUGIN, f"-DoutputDirectory={into / 'lib'}", "-DincludeScope=runtime"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            timeout=900,
+        )
+    if done.returncode != 0 or not any((into / "lib").glob("*.jar")):
+        raise MavenFailed(f"mvn failed for {server}:\n{(done.stdout + done.stderr)[-2000:]}")

@@ -1,0 +1,41 @@
+"""What a caller has let go of is let go of here too: no queue, thread or batch keeps a possession alive."""
+
+import asyncio
+import gc
+import weakref
+
+import narrowboat
+import narrowboat.aio
+
+
+def test_a_forgotten_possession_is_gone_at_once_on_the_asyncio_face():
+    """The lane's thread must not keep the last batch it carried while it waits for the next one."""
+
+    async def main():
+        async with narrowboat.aio.locks("memory://test-forgotten") as locks:
+
+            async def take_and_forget():
+                return weakref.ref(await locks.lock("a").acquire(timeout=5))
+
+            reference = await take_and_forget()
+            for _ in range(500):  # the thread lets go a moment after it has told us
+                gc.collect()
+                if reference() is None:
+                    break
+                await asyncio.sleep(0.01)
+            assert reference() is None, gc.get_referrers(reference())
+
+    asyncio.run(main())
+
+
+def test_a_failed_acquire_of_all_has_freed_everything_when_its_caller_hears_of_it():
+    """On the asyncio face as on the sync one: what was taken before the busy one is free again, not only soon."""
+
+    async def main():
+        async with narrowboat.aio.locks("memory://test-all") as locks, narrowboat.aio.locks("memory://test-all") as other:
+            async with other.lock("c"):
+                for _ in range(50):
+                    assert await locks.all("a", "b", "c").try_acquire() is None
+                    assert [holder.name for holder in await other.holders()] == ["c"]
+
+    asyncio.run(main())

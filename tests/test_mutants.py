@@ -1,0 +1,95 @@
+"""The kit can fail: every broken backend is caught by each id that names its fault, and a backend that works by none."""
+
+from __future__ import annotations
+
+import pytest
+
+from narrowboat.conformance import mutants_broker, mutants_locks
+from narrowboat.conformance.catalogue import CATALOGUE, NEEDS_FAULT, NOT_OFFERED
+from narrowboat.conformance.harness import Harness
+from narrowboat.conformance.mutants import REFERENCE, Mutant, Verdict, all_mutants, check_mutants, unnamed
+from narrowboat.contract import LockProvider
+from narrowboat.layers.passing import PassingBroker, PassingLocks
+
+
+def harmless(driver):
+    """A layer that breaks nothing."""
+    return PassingLocks(driver) if isinstance(driver, LockProvider) else PassingBroker(driver)
+
+
+@pytest.fixture(scope="module")
+def verdicts() -> list[Verdict]:
+    """Of all mutants in one run: they mostly wait for what does not come, and do so together."""
+    return check_mutants()
+
+
+@pytest.mark.parametrize("mutant", all_mutants(), ids=lambda mutant: mutant.name)
+def test_it_is_caught_by_each_id_that_names_its_fault(mutant: Mutant, verdicts: list[Verdict]) -> None:
+    mine = [verdict for verdict in verdicts if verdict.mutant == mutant.name]
+
+    assert {(verdict.id, verdict.face) for verdict in mine} == {(id, face) for id in mutant.ids for face in mutant.faces}
+    blind = [f"{verdict.id} {verdict.face}" for verdict in mine if not verdict.caught]
+    assert not blind, f"{mutant.breaks} Not seen by: {', '.join(blind)}"
+    assert all(verdict.why for verdict in mine)
+
+
+def test_a_layer_that_breaks_nothing_is_caught_by_nothing():
+    """The control: what catches the mutants does not catch whatever stands in front of a driver."""
+    named = tuple(dict.fromkeys(id for mutant in all_mutants() for id in mutant.ids))
+    parts = [named[start::6] for start in range(6)]
+    controls = [Mutant(f"harmless {number}", "nothing", harmless, ids=ids) for number, ids in enumerate(parts)]
+
+    caught = [f"{each.id} {each.face}: {each.why}" for each in check_mutants(controls, jobs=4) if each.caught]
+
+    assert not caught, "\n".join(caught)
+
+
+def test_a_mutant_that_no_scenario_sees_is_not_called_caught():
+    mutant = Mutant("harmless", "nothing", harmless, ids=("L01", "L02"), faces=("sync",))
+
+    (one, two) = check_mutants([mutant])
+
+    assert [(each.id, each.face, each.caught, each.why) for each in (one, two)] == [
+        ("L01", "sync", False, ""),
+        ("L02", "sync", False, ""),
+    ]
+
+
+def test_there_are_enough_of_them_and_no_two_have_one_name():
+    names = [mutant.name for mutant in all_mutants()]
+
+    assert len(names) == len(set(names))
+    assert len(mutants_locks.MUTANTS) >= 14
+    assert len(mutants_broker.MUTANTS) >= 20
+    assert all(mutant.breaks.endswith(".") for mutant in all_mutants())
+
+
+def test_each_is_about_one_half():
+    """Lock mutants name lock ids, those of messages the others."""
+    for mutants, letter in ((mutants_locks.MUTANTS, "L"), (mutants_broker.MUTANTS, "B")):
+        assert {id[0] for mutant in mutants for id in mutant.ids} == {letter}
+
+
+@pytest.mark.parametrize("ids", [(), ("L999",), ("L57",), ("L01", "B108")])
+def test_a_mutant_needs_ids_that_are_owed(ids: tuple[str, ...]):
+    with pytest.raises(TypeError, match="needs ids of the catalogue"):
+        Mutant("nameless", "something", harmless, ids=ids)
+
+
+def test_ids_that_no_mutant_names_are_listed():
+    listed = unnamed()
+    named = {id for mutant in all_mutants() for id in mutant.ids}
+
+    assert set(listed) == set(CATALOGUE) - named - set(NOT_OFFERED) - set(NEEDS_FAULT)
+    assert listed == [id for id in CATALOGUE if id in listed], "in the order of the catalogue"
+    assert "L01" not in listed
+
+
+def test_breaking_a_harness_leaves_the_one_that_works():
+    sound = Harness(REFERENCE)
+
+    broken = sound.mutated(harmless)
+
+    assert sound.wrap is None
+    assert broken.wrap is harmless
+    assert broken.url == sound.url

@@ -1,0 +1,66 @@
+"""A user's program as a type checker sees it. It is checked (`tox -e types`) and never run.
+
+What matters: the codec decides what `data` is, on both faces, and `with`, `for` and batches keep that type.
+"""
+
+from __future__ import annotations
+
+from typing import assert_type
+
+import narrowboat
+from narrowboat import aio
+from narrowboat.codecs import JSON, TEXT, Codec
+
+
+class Order:
+    """Something of the user's own."""
+
+
+class Orders:
+    """A codec of the user's own."""
+
+    name = "order"
+    content_type = "application/x-order"
+
+    def encode(self, value: Order) -> bytes:
+        """The bytes of it."""
+        return b""
+
+    def decode(self, body: bytes) -> Order:
+        """What they stand for."""
+        return Order()
+
+
+def sync(codec: Codec[Order]) -> None:
+    """The sync face."""
+    locks = narrowboat.locks("memory://types")
+    with locks.lock("a") as held:
+        assert_type(held, narrowboat.Held)
+        assert_type(held.token, int)
+    assert_type(locks.lock("a").try_acquire(), narrowboat.Held | None)
+
+    broker = narrowboat.broker("memory://types")
+    assert_type(broker.queue("a"), narrowboat.Queue[bytes])
+    assert_type(broker.queue("a", codec=TEXT), narrowboat.Queue[str])
+    assert_type(broker.queue("a", codec=codec), narrowboat.Queue[Order])
+    broker.queue("a", codec=JSON).publish({"any": "thing"})
+    orders = broker.queue("a", codec=Orders())
+    orders.publish(Order())
+    orders.publish("no order")  # type: ignore[arg-type]  # the very thing that this line is to prove
+    with orders.consume() as messages:
+        for message in messages:
+            assert_type(message.data, Order)
+            assert_type(message.body, bytes)
+    assert_type(broker.topic("b", codec=TEXT).subscription("g").dead_letters().redrive(), int)
+
+
+async def asynchronous() -> None:
+    """The asyncio face."""
+    async with aio.locks("memory://types") as locks, locks.lock("a") as held:
+        assert_type(held, aio.Held)
+    async with aio.broker("memory://types") as broker:
+        orders = broker.queue("a", codec=Orders())
+        await orders.publish(Order())
+        async with orders.consume() as messages:
+            async for message in messages:
+                assert_type(message.data, Order)
