@@ -39,7 +39,7 @@ def _install(name: str) -> bool:
     started = time.monotonic()
     try:
         found = install(name)
-    except Exception as error:  # noqa: BLE001  # one server that fails must not keep the others away
+    except Exception as error:  # one server that fails must not keep the others away
         print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
         return False
     print(f"{name}: {found} ({time.monotonic() - started:.0f} s)", flush=True)

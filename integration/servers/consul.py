@@ -1,7 +1,7 @@
 """A Consul agent for tests, as a server that keeps its data, or as `-dev`, which forgets.
 
-    with ConsulServer(token="management") as server:
-        narrowboat.locks(server.url)           # consul://:<token>@127.0.0.1:23456
+with ConsulServer(token="management") as server:
+    narrowboat.locks(server.url)           # consul://:<token>@127.0.0.1:23456
 """
 
 from __future__ import annotations

@@ -24,9 +24,7 @@ class Container:
     removes it.
     """
 
-    def __init__(
-        self, image: str, argv: Sequence[str], *, directory: Path, env: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, image: str, argv: Sequence[str], *, directory: Path, env: Mapping[str, str] | None = None) -> None:
         self.image = image
         self.argv = list(argv)
         self._directory = directory
@@ -73,9 +71,11 @@ class Container:
 
     def kill(self) -> None:
         """`docker kill`: SIGKILL, also while it is paused."""
+        from docker.errors import APIError
+
         if self.alive:
             self.resume()  # the daemon refuses to kill a paused container
-            with contextlib.suppress(self._gone()):
+            with contextlib.suppress(APIError):  # it ended by itself between the look and the kill
                 self._wrapped().kill()
             self._wrapped().wait(timeout=20)
 
@@ -102,9 +102,3 @@ class Container:
         if self._container is not None:
             self._container.stop()  # testcontainers' word for removing it, with force
             self._container = None
-
-    @staticmethod
-    def _gone() -> type[Exception]:
-        from docker.errors import APIError
-
-        return APIError  # it ended by itself between the look and the kill

@@ -53,9 +53,7 @@ def _missing(packages: Sequence[str]) -> list[str]:
 
 
 def _apt(command: Sequence[str], cwd: Path | None = None) -> str:
-    done = subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=600
-    )
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=600)
     if done.returncode != 0:
         tail = "\n  ".join((done.stderr or done.stdout).strip().splitlines()[-5:])
         raise AptFailed(f"{' '.join(command)} failed:\n  {tail}")

@@ -6,7 +6,9 @@ It starts no daemon and no container. What it finds is remembered for the proces
 from __future__ import annotations
 
 import functools
+import os
 import platform
+import socket
 import threading
 
 #: seconds to wait for an answer of the daemon, and for an image to be pulled
@@ -17,11 +19,29 @@ PULL_BOUND = 180.0
 @functools.cache
 def refusal(image: str) -> str | None:
     """Why a container of `image` cannot be run; None when it can."""
-    return _daemon() or _image(image)
+    return daemon_refusal() or _image(image)
+
+
+def answers(host: str | None = None) -> bool:
+    """Whether something listens at a daemon's address, DOCKER_HOST unless told; true where that is not a local socket.
+
+    Docker's own client leaves a socket open when nobody is there.
+    """
+    address = host or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+    if not address.startswith("unix://"):
+        return True
+    with socket.socket(socket.AF_UNIX) as line:
+        line.settimeout(ANSWER_BOUND)
+        try:
+            line.connect(address.removeprefix("unix://"))
+        except OSError:
+            return False
+    return True
 
 
 @functools.cache
-def _daemon() -> str | None:
+def daemon_refusal() -> str | None:
+    """Why no daemon can be used, whatever the image; None when one can."""
     if platform.system() != "Linux":
         return "the containers share the machine's network, which works on Linux only"
     try:
@@ -29,13 +49,15 @@ def _daemon() -> str | None:
         import testcontainers.core.container  # noqa: F401  # only whether it is there
     except ImportError as error:
         return f"testcontainers is not installed ({error.name})"
+    if not answers():
+        return "no Docker daemon answers"
     try:
         client = docker.from_env(timeout=ANSWER_BOUND)
         try:
             system = client.info().get("OperatingSystem", "")
         finally:
             client.close()
-    except Exception as error:  # noqa: BLE001  # docker, requests and urllib3 each have their own tree for "nobody there"
+    except Exception as error:  # docker, requests and urllib3 each have their own tree for "nobody there"
         return f"no Docker daemon answers ({type(error).__name__})"
     if "Docker Desktop" in system:
         return "Docker Desktop runs containers on a machine of its own, whose network is not this one's"
@@ -70,7 +92,7 @@ def _pull(image: str) -> str | None:
                 client.images.pull(image)
             finally:
                 client.close()
-        except Exception as error:  # noqa: BLE001  # whatever it is: then there is no image
+        except Exception as error:  # whatever it is: then there is no image
             failure[0] = f"{type(error).__name__}"
         else:
             failure.clear()
@@ -80,3 +102,9 @@ def _pull(image: str) -> str | None:
     puller.start()
     puller.join(PULL_BOUND)
     return f"the daemon has no image {image} and cannot pull it ({failure[0]})" if failure else None
+
+
+def forget() -> None:
+    """Look again at the next question: another daemon is meant now, or it has got an image."""
+    refusal.cache_clear()
+    daemon_refusal.cache_clear()

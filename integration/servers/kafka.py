@@ -105,8 +105,8 @@ class KafkaServer(Server):
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "A", 1)
         if self.image is not None:
             home = "/opt/kafka/bin"
-            form = f"{home}/kafka-storage.sh format --standalone --ignore-formatted -t {cluster} -c {path}"
-            return self._run("sh", "-c", f"{form} && exec {home}/kafka-server-start.sh {path}", env={"LOG_DIR": "/tmp"})
+            format_ = f"{home}/kafka-storage.sh format --standalone --ignore-formatted -t {cluster} -c {path}"
+            return self._run("sh", "-c", f"{format_} && exec {home}/kafka-server-start.sh {path}", env={"LOG_DIR": "/tmp"})
         log = self.directory / "output.log"
         java = [str(programs.java()), *_JVM, "-cp", f"{programs.jars(self.name)}/*"]
         if not (self.directory / "data" / "meta.properties").exists():
@@ -134,9 +134,7 @@ class KafkaServer(Server):
             "advertised.listeners": ",".join(f"{name}://{LOOPBACK}:{port}" for name, (_, port) in listeners.items()),
             "controller.listener.names": "CONTROLLER",
             "inter.broker.listener.name": "INTERNAL",
-            "listener.security.protocol.map": (
-                f"CLIENT:{security},PROXIED:{security},INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT"
-            ),
+            "listener.security.protocol.map": (f"CLIENT:{security},PROXIED:{security},INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT"),
             "log.dirs": str(self.directory / "data"),
             # One node: what is kept three times elsewhere is kept once, in as few partitions as make sense.
             "offsets.topic.replication.factor": "1",
@@ -149,6 +147,9 @@ class KafkaServer(Server):
             "share.coordinator.state.topic.num.partitions": "2",
             "group.initial.rebalance.delay.ms": "0",
             "group.min.session.timeout.ms": "1000",
+            # A killed broker comes back when the controller, which died with it, has given its former life up: 9 s unless told.
+            "broker.session.timeout.ms": "2000",
+            "broker.heartbeat.interval.ms": "300",
         }
         if self.certificates is not None:
             found |= {

@@ -91,7 +91,7 @@ class Process:
 
     def kill(self) -> None:
         """End it at once (SIGKILL), with the children that are left of it."""
-        if self._popen is None:
+        if self._popen is None or self._owner != os.getpid():
             return
         self._signal(signal.SIGKILL)
         self._popen.wait()

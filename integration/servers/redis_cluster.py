@@ -1,9 +1,9 @@
 """A Redis cluster of three primaries, each with a third of the slots, without replicas.
 
-    with RedisCluster() as cluster:
-        narrowboat.locks(cluster.url)          # redis+cluster://127.0.0.1:20001,127.0.0.1:20002,127.0.0.1:20003
-        cluster.members[1].kill()              # its third of the names is gone until it is started again
-        cluster.move(slot, cluster.members[2]) # makes MOVED answers
+with RedisCluster() as cluster:
+    narrowboat.locks(cluster.url)          # redis+cluster://127.0.0.1:20001,127.0.0.1:20002,127.0.0.1:20003
+    cluster.members[1].kill()              # its third of the names is gone until it is started again
+    cluster.move(slot, cluster.members[2]) # makes MOVED answers
 """
 
 from __future__ import annotations
@@ -41,51 +41,51 @@ class RedisCluster(Group):
 
         first = member(tls)
         # One authority for all of them: they check each other, and a URL has room for one file.
-        self._servers = (first, *(member(first.certificates or False) for _ in range(2)))
-        super().__init__(self._servers)
+        self.servers = (first, *(member(first.certificates or False) for _ in range(2)))
+        super().__init__(self.servers)
 
     @property
     def url(self) -> str:
-        first = self._servers[0]
+        first = self.servers[0]
         scheme, _, rest = first.url.partition("://")
         who = f":{quote(self.password, safe='')}@" if self.password is not None else ""
-        hosts = ",".join(f"{LOOPBACK}:{member.port}" for member in self._servers)
+        hosts = ",".join(f"{LOOPBACK}:{member.port}" for member in self.servers)
         query = "?" + rest.partition("?")[2] if first.certificates else ""
         return f"{scheme}+cluster://{who}{hosts}{query}"
 
     def slots(self) -> dict[int, RedisServer]:
         """Each member's slots, as the first member knows them, as slot -> member."""
-        owners = {member.port: member for member in self._servers}
+        owners = {member.port: member for member in self.servers}
         found: dict[int, RedisServer] = {}
-        for first, last, address in self._ask(self._servers[0], "CLUSTER", "SLOTS"):
+        for first, last, address in self._ask(self.servers[0], "CLUSTER", "SLOTS"):
             found |= dict.fromkeys(range(int(first), int(last) + 1), owners[int(address[1])])
         return found
 
     def move(self, slot: int, to: RedisServer) -> None:
         """Give an empty slot to another member; a client that does not know is answered MOVED."""
         node = self._ask(to, "CLUSTER", "MYID")
-        for member in self._servers:
+        for member in self.servers:
             self._ask(member, "CLUSTER", "SETSLOT", slot, "NODE", node)
 
     def _form(self) -> None:
-        if not all(self._joined(member) for member in self._servers):
-            for index, member in enumerate(self._servers):
+        if not all(self._joined(member) for member in self.servers):
+            for index, member in enumerate(self.servers):
                 # They come back with what they knew; only new ones are without slots and in need of a meeting.
                 mine = range(_SLOTS * index // 3, _SLOTS * (index + 1) // 3)
                 if not self._has_slots(member):
                     self._ask(member, "CLUSTER", "ADDSLOTS", *mine)
                     self._ask(member, "CLUSTER", "SET-CONFIG-EPOCH", index + 1)
-            for member in self._servers[1:]:
+            for member in self.servers[1:]:
                 bus = member.option("cluster-port")
-                self._ask(self._servers[0], "CLUSTER", "MEET", LOOPBACK, member.port, bus)
+                self._ask(self.servers[0], "CLUSTER", "MEET", LOOPBACK, member.port, bus)
         self._until("a cluster in which every member sees all slots served", self._formed)
 
     def _formed(self) -> bool:
-        return all(self._joined(member) and self._info(member)["cluster_state"] == "ok" for member in self._servers)
+        return all(self._joined(member) and self._info(member)["cluster_state"] == "ok" for member in self.servers)
 
     def _joined(self, member: RedisServer) -> bool:
         info = self._info(member)
-        return info["cluster_known_nodes"] == str(len(self._servers)) and info["cluster_size"] == str(len(self._servers))
+        return info["cluster_known_nodes"] == str(len(self.servers)) and info["cluster_size"] == str(len(self.servers))
 
     def _has_slots(self, member: RedisServer) -> bool:
         return any("myself" in line and len(line.split()) > 8 for line in self._ask(member, "CLUSTER", "NODES").splitlines())

@@ -1,9 +1,9 @@
 """A Redis primary with one replica, and three sentinels that promote the replica when the primary is gone.
 
-    with RedisSentinel() as redis:
-        narrowboat.locks(redis.url)            # redis+sentinel://127.0.0.1:20003,.../narrowboat/0
-        redis.primary().kill()
-        redis.wait_failover()                  # about three seconds later another server is the primary
+with RedisSentinel() as redis:
+    narrowboat.locks(redis.url)            # redis+sentinel://127.0.0.1:20003,.../narrowboat/0
+    redis.primary().kill()
+    redis.wait_failover()                  # about three seconds later another server is the primary
 """
 
 from __future__ import annotations
@@ -109,6 +109,3 @@ class _Sentinel(RedisServer):
         path.write_text("\n".join(text) + "\n", encoding="utf-8")
         path.chmod(0o600)
         return self._run("redis-server", str(path), "--sentinel")
-
-
-

@@ -1,7 +1,7 @@
 """Which server a test runs against: a given URL, then Docker, then a program of this machine, then none.
 
-    choice = choose(RedisServer)       # raises Unavailable, with everything that was looked for
-    choice.server()                    # a GivenServer, or a RedisServer, not started
+choice = choose(RedisServer)       # raises Unavailable, with everything that was looked for
+choice.server()                    # a GivenServer, or a RedisServer, not started
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from integration.servers.server import Controls, Server
 
 
 class Unavailable(RuntimeError):
-    """This machine can run no such server; the text says what was looked for and what to do."""
+    """No such server can run on this machine; the text says what was looked for and what to do."""
 
 
 @dataclass(frozen=True)

@@ -124,9 +124,7 @@ class Server(Controls):
     start_bound: ClassVar[float] = 60.0
     stop_bound: ClassVar[float] = 20.0
 
-    def __init__(
-        self, directory: Path | str | None = None, *, port: int | None = None, image: str | None = None
-    ) -> None:
+    def __init__(self, directory: Path | str | None = None, *, port: int | None = None, image: str | None = None) -> None:
         self._temporary = directory is None
         self.directory = Path(directory or tempfile.mkdtemp(prefix=f"{self.name}-")).resolve()
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -193,7 +191,7 @@ class Server(Controls):
             try:
                 if self._answers():
                     return
-            except Exception as error:  # noqa: BLE001  # every client library has its own tree for "not yet"
+            except Exception as error:  # every client library has its own tree for "not yet"
                 reason = f"{type(error).__name__}: {error}"
             if not self.runner.alive:
                 raise ServerFailed(f"{self} ended while it was starting. {self.last_lines()}")

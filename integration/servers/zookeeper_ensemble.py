@@ -1,8 +1,8 @@
 """A ZooKeeper ensemble of three, of which two make a quorum.
 
-    with ZooKeeperEnsemble() as ensemble:
-        narrowboat.locks(ensemble.url)         # zookeeper://127.0.0.1:20001,127.0.0.1:20002,127.0.0.1:20003
-        ensemble.leader().kill()               # the other two go on
+with ZooKeeperEnsemble() as ensemble:
+    narrowboat.locks(ensemble.url)         # zookeeper://127.0.0.1:20001,127.0.0.1:20002,127.0.0.1:20003
+    ensemble.leader().kill()               # the other two go on
 """
 
 from __future__ import annotations

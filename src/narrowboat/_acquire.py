@@ -94,9 +94,9 @@ class Acquisition(Generic[H]):
             self.abandon()
             raise
         finally:
+            core.waiting.discard(self)  # first: it is what keeps us alive, and a line passes over who is not
             if core.turns is not None:
                 core.turns.leave(self.terms.name, self)
-            core.waiting.discard(self)
             if core.closed:
                 core.left()
             if error is not None and core.listeners:
@@ -128,6 +128,7 @@ class Acquisition(Generic[H]):
         while True:
             call = self.call = Call(core.ATTEMPT, (self.request,), undo=self._withdraw_late)
             (answer,) = await runtime.call(core.take, call)
+            call.undo = None  # it is done; and the possession shall be part of no cycle, so that dropping it ends it at once
             if isinstance(answer, tuple) and not isinstance(answer, Busy):
                 self._granted(answer[0], answer[1], caller)
                 return

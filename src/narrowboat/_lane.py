@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from narrowboat.errors import Closed
+from narrowboat.errors import Closed, NarrowboatError
 
 
 class Op(NamedTuple):
@@ -31,7 +31,12 @@ class Op(NamedTuple):
     perform: Callable[[Sequence[Any]], list[Any]]
     repeatable: bool  #: a failed exchange may be tried again, member by member
     distinct: Callable[[Any], object] | None = None  #: no batch holds two items for which this is equal
+    last: bool = False  #: may wait until everything else that has gathered is done
 
+
+#: So many members of a failed batch are tried by themselves before the backend is taken to be away. Each costs an operation
+#: timeout while it is, and whoever is next in the lane waits for that.
+UNREACHED = 1
 
 #: The states of a call. Only the lane's mutex moves a call between QUEUED, RUNNING and LEFT.
 NEW, QUEUED, RUNNING, DONE, LEFT = range(5)
@@ -71,7 +76,7 @@ def perform(op: Op, items: Sequence[Any]) -> list[Any]:
     for indices in _rounds(op, items):
         answers = _exchange(op, [items[index] for index in indices])
         if op.repeatable and len(indices) > 1 and all(isinstance(answer, Exception) for answer in answers):
-            answers = [_exchange(op, [items[index]])[0] for index in indices]
+            answers = _one_by_one(op, [items[index] for index in indices], answers)
         for index, answer in zip(indices, answers, strict=True):
             results[index] = answer
     return results
@@ -82,6 +87,21 @@ def _exchange(op: Op, items: Sequence[Any]) -> list[Any]:
         return op.perform(items)
     except Exception as error:
         return [error] * len(items)
+
+
+def _one_by_one(op: Op, items: Sequence[Any], answers: list[Any]) -> list[Any]:
+    """Each by itself, until the backend turns out to be out of reach: then the rest keep the batch's error.
+
+    Without that end a thousand members would wait for a thousand operation timeouts, and whoever comes next with them.
+    """
+    again = list(answers)
+    unreached = 0
+    for index, item in enumerate(items):
+        again[index] = _exchange(op, [item])[0]
+        unreached += isinstance(again[index], NarrowboatError) and again[index].retryable
+        if unreached == index + 1 == UNREACHED:
+            break
+    return again
 
 
 def _rounds(op: Op, items: Sequence[Any]) -> list[list[int]]:
@@ -221,7 +241,7 @@ class Lane:
         for call in batch:
             groups.setdefault(id(call.op), []).append(call)
         try:
-            for calls in groups.values():
+            for calls in sorted(groups.values(), key=lambda calls: calls[0].op.last):
                 self._execute_group(calls)
         finally:
             del self._turn[0]

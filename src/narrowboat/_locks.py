@@ -16,10 +16,10 @@ from typing import Any
 
 from narrowboat import events
 from narrowboat._driver import Driver, Plan, seconds, watch_forks
-from narrowboat._lane import Op
+from narrowboat._lane import Call, Op
 from narrowboat._lease import Possession, State
 from narrowboat._open_lane import lane
-from narrowboat._renewal import Renewal
+from narrowboat._renewal import LateWithdrawal, Renewal
 from narrowboat._turns import Turns
 from narrowboat.capabilities import Expiry, LockCapabilities, Support, WaitOrder
 from narrowboat.clock import Clock
@@ -155,6 +155,7 @@ class LockCore:
         self.RENEW = Op("renew", self._renew, repeatable=True)
         self.RELEASE = Op("release", self._release, repeatable=True)
         self.WITHDRAW = Op("withdraw", self._withdraw, repeatable=True)
+        self.AGAIN = Op("withdraw", self._again, repeatable=False, last=True)
         self.CALL = Op("call", self._call, repeatable=False)
         self._fresh()
         watch_forks(self)
@@ -197,28 +198,29 @@ class LockCore:
         except Closed:
             raise
         except Exception:
-            if len(requests) == 1:  # a failed batch is tried again one by one before anybody is put off
-                self.renewal.withdraw_later(requests[0], None)
+            for request in requests:
+                self.renewal.withdraw_later(request)
             raise
         for request, answer in zip(requests, answers, strict=True):
             if answer is not None and answer.retryable:
-                self.renewal.withdraw_later(request, None)
+                self.renewal.withdraw_later(request)
         return list(answers)
 
     def _call(self, calls: Sequence[Callable[[LockProvider], Any]]) -> list[Any]:
         return [call(self.driver.get()) for call in calls]
 
-    def withdraw_again(self, request: Request, until: float) -> None:
-        """One more try at a withdraw that failed, on the lane."""
+    def withdraw_again(self, late: Sequence[LateWithdrawal]) -> None:
+        """One more try at withdraws that failed, all in one exchange, behind everything that somebody waits for."""
 
-        def again(requests: Sequence[Request]) -> list[Any]:
-            try:
-                return list(self.driver.get().withdraw(requests))
-            except Exception:
-                self.renewal.withdraw_later(request, until)
-                raise
+        def look(call: Call) -> None:
+            for each, answer in zip(late, call.results, strict=True):
+                if answer is not None and getattr(answer, "retryable", True) and not isinstance(answer, Closed):
+                    self.renewal.withdraw_later(each.request, each)
 
-        self.free.post(Op("withdraw", again, repeatable=False), [request])
+        self.free.submit([Call(self.AGAIN, [each.request for each in late], sink=look)])
+
+    def _again(self, requests: Sequence[Request]) -> list[Any]:
+        return list(self.driver.get().withdraw(requests))
 
     def new_owner(self) -> str:
         """An owner id that no other acquire, of any process, has or will have."""

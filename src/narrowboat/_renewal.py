@@ -16,7 +16,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from narrowboat import events
 from narrowboat._alarm import Alarm
@@ -33,6 +33,20 @@ if TYPE_CHECKING:
 TOGETHER = 0.05
 
 
+#: Seconds until a withdraw that failed is tried again, at first and at most: often enough that nobody waits long for a
+#: ghost, rarely enough that a backend that is away is not kept busy with timeouts.
+PAUSE, PAUSE_MAX = 0.25, 5.0
+
+
+class LateWithdrawal(NamedTuple):
+    """A withdraw that failed and is tried again."""
+
+    request: Request
+    when: float
+    until: float  #: what it undoes has ended by itself by then
+    pause: float
+
+
 class Renewal:
     """Keeps the leases of one provider; see the module's text."""
 
@@ -42,7 +56,7 @@ class Renewal:
         self._heap: list[tuple[float, int, int, weakref.ref[Possession]]] = []
         self._limit = 64
         self._order = itertools.count()
-        self._withdrawals: list[tuple[float, float, Request]] = []
+        self._withdrawals: dict[str, LateWithdrawal] = {}  # by owner
         self._session = core.capabilities.expiry is Expiry.SESSION
         # One session carries all its leases: renewing them together costs one exchange, however many there are.
         self._together = 1.0 if self._session else TOGETHER
@@ -124,14 +138,18 @@ class Renewal:
                 events.emit(core.listeners, record)
             self._push(possession, when)
 
-    def withdraw_later(self, request: Request, until: float | None) -> None:
-        """A withdraw failed: try it again, until what it undoes would have ended by itself (`until`, None: from now)."""
+    def withdraw_later(self, request: Request, before: LateWithdrawal | None = None) -> None:
+        """A withdraw failed (again, after `before`): try it later, until what it undoes would have ended by itself."""
         now = self._core.clock()
-        if until is None:
+        if before is None:
             until = now + max(request.ttl, self._core.capabilities.dead_waiter_bound)
-        if now < until and not self._core.closed:
+            late = LateWithdrawal(request, now + PAUSE, until, PAUSE)
+        else:
+            pause = min(2 * before.pause, PAUSE_MAX)
+            late = LateWithdrawal(request, now + pause, before.until, pause)
+        if now < late.until and not self._core.closed:
             with self._mutex:
-                self._withdrawals.append((now + 0.25, until, request))
+                self._withdrawals[request.owner] = late
             self._alarm.ring()
 
     def call_back(self, callback: Callable[[], object]) -> None:
@@ -179,16 +197,17 @@ class Renewal:
                 if possession is not None and possession._version == entry[2] and possession._state is State.HELD:
                     due.append(possession)
                     horizon = now + self._together * possession.ttl
-            withdrawals = [entry for entry in self._withdrawals if entry[0] <= now]
-            self._withdrawals = [entry for entry in self._withdrawals if entry[0] > now]
+            withdrawals = [late for late in self._withdrawals.values() if late.when <= now]
+            for late_one in withdrawals:
+                del self._withdrawals[late_one.request.owner]
         self._act(due, now, late)
         while self._forgotten:
             self._free(self._forgotten.popleft())
-        for _, until, request in withdrawals:
-            self._core.withdraw_again(request, until)
+        if withdrawals:
+            self._core.withdraw_again(withdrawals)
         with self._mutex:
             times = [heap[0][0]] if heap else []
-            times += [entry[0] for entry in self._withdrawals]
+            times += [each.when for each in self._withdrawals.values()]
         return min(times, default=math.inf)
 
     def _act(self, due: list[Possession], now: float, late: float) -> None:

@@ -604,6 +604,17 @@ class BrokerSuite:
         settle(feed, Ack(), *first)
         assert ids(take(feed)) == ["later"]
 
+    @pytest.mark.parametrize("to", [PRICES, DASHBOARD])
+    def test_the_first_consumer_finds_what_is_due_in_its_place(self, drivers, clock, to):
+        """Nobody knew of the order when it was published."""
+        broker = drivers()
+        send(broker, DASHBOARD, "first")
+        send(broker, PRICES, "due", key="k", delay=1.0)
+        clock.advance(2)
+        send(broker, to, "later", key="k")
+
+        assert ids(take(consume(broker, DASHBOARD, ordered=True))) == ["first", "due"]
+
     def test_order_over_a_topic(self, drivers, clock):
         """Each group has its own sequence; delayed messages enter it when due."""
         broker = drivers()

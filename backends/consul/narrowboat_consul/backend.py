@@ -1,4 +1,8 @@
-"""The entry object: what `consul://` claims, and how it is opened."""
+"""The entry object: what `consul://` claims, and how it is opened.
+
+What opens it is in `provider`, not in a file named `locks`: a submodule, once imported, hides a package's attribute of
+the same name, and the entry point would then give the module.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +42,7 @@ def _capabilities(url: Url, options: Options) -> LockCapabilities:
 
 
 def _open(url: Url, options: Options, context: Context) -> LockProvider:
-    from narrowboat_consul.locks import ConsulLocks  # needs the client library, which importing the backend must not
+    from narrowboat_consul.provider import ConsulLocks  # needs the client library, which importing the backend must not
 
     return ConsulLocks(Site.of(url, options), context, _capabilities(url, options))
 

@@ -19,8 +19,9 @@ def translate(error: Exception, site: Site, timeout: float) -> NarrowboatError:
             backend=SCHEME,
         )
     if isinstance(error, ssl.SSLError):
+        reason = getattr(error, "reason", None) or "handshake failed"
         return ConfigurationError(
-            f"{where} does not speak TLS as asked for ({error.reason or 'handshake failed'}). A plain port takes {SCHEME}://, "
+            f"{where} does not speak TLS as asked for ({reason}). A plain port takes {SCHEME}://, "
             f"not {TLS_SCHEME}://; one that wants a client's certificate takes ?cert= and ?key=.",
             backend=SCHEME,
         )

@@ -14,7 +14,7 @@ from typing import Any
 from narrowboat.errors import NarrowboatError
 from narrowboat_consul.errors import refused
 from narrowboat_consul.options import Site
-from narrowboat_consul.transport import Transport
+from narrowboat_consul.transport import Limit, Transport
 
 #: A lock is attempted only on a session that was renewed within this many seconds: validity is counted from the attempt,
 #: the session's life from its renewal, and the difference is a part of the claimed margin. Smaller costs more renewals.
@@ -24,10 +24,10 @@ SLACK = 1.0
 class Session:
     """See the module's text. Its calls go through a connection of its own, so that 429 for others does not end it."""
 
-    def __init__(self, site: Site, timeout: float, clock: Callable[[], float]) -> None:
+    def __init__(self, site: Site, limit: Limit, clock: Callable[[], float]) -> None:
         self._site = site
         self._clock = clock
-        self._transport = Transport(site, timeout)
+        self._transport = Transport(site, limit)
         self._client = client(self._transport)
         self._mutex = threading.Lock()
         self._id: str | None = None

@@ -7,12 +7,13 @@ into the URL and leaves it out of transactions.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
@@ -41,12 +42,33 @@ class Headers(dict[str, str]):
         return super().__getitem__(name.lower())
 
 
+class Limit(threading.local):
+    """Until when this thread's present driver call may block. One call may need several exchanges, and all share its time."""
+
+    def __init__(self, timeout: float) -> None:
+        self.timeout = timeout
+        self.ends: float | None = None
+
+    @contextlib.contextmanager
+    def call(self) -> Iterator[None]:
+        """One driver call begins here; one within another shares its time."""
+        if self.ends is not None:
+            yield
+            return
+        self.ends = time.monotonic() + self.timeout
+        try:
+            yield
+        finally:
+            self.ends = None
+
+
 class Transport:
     """Calls to one agent, from any number of threads."""
 
-    def __init__(self, site: Site, timeout: float) -> None:
+    def __init__(self, site: Site, limit: Limit) -> None:
         self.site = site
-        self.timeout = timeout
+        self.timeout = limit.timeout
+        self._limit = limit
         self.tls = _tls(site) if site.tls else None
         host = f"[{site.host}]" if ":" in site.host else site.host
         self._headers = {"Host": f"{host}:{site.port}", "Accept": "application/json"}
@@ -131,7 +153,7 @@ class Transport:
         return self._peer
 
     def _exchange(self, data: bytes) -> http.Reply:
-        ends = time.monotonic() + self.timeout
+        ends = self._limit.ends or time.monotonic() + self.timeout
         connection: socket.socket | None = None
         reply: http.Reply | None = None
         try:

@@ -102,6 +102,7 @@ class Topology:
             if found.declared:
                 return rules.differs(address.path, found.properties, properties) or found
             # It was made by a publish: a producer that starts first must not fix the consumers' properties.
+            self.tick(found, now)  # so that what is due already is sorted with the rest
             found.declare(properties)
         return found
 

@@ -1,23 +1,17 @@
 -- Take a name, or queue for it. Idempotent for its owner.
 -- KEYS held, queue, gone (of the owner), token, told, alive
--- ARGV owner, ttl in ms, mode, limit, provider ('' for a try: it leaves nothing behind), channel, label
+-- ARGV owner, ttl in ms, " ttl mode limit label", provider ('' for a try: it leaves nothing behind), channel
 -- Answers the token (text), or in how many ms to look again (number), or {mode, limit} of those who disagree, or nil when the
--- owner was withdrawn.
+-- owner was withdrawn. What is free is taken in attempt_free.lua.
 
-local ttl = tonumber(ARGV[2])
+local LOOK_AGAIN = 10000 -- ms; whoever waits is told long before
+
 local micros, now = clock()
-
-if redis.call('EXISTS', KEYS[1], KEYS[2], KEYS[3]) == 0 then
-  local token = mint(KEYS[4], micros)
-  redis.call('HSET', KEYS[1], ARGV[1], record(token, now, ttl, ARGV[3], ARGV[4], ARGV[7]))
-  redis.call('PEXPIRE', KEYS[1], ttl)
-  return token
-end
-
-local LOOK_AGAIN = 10000
 local keys = { held = KEYS[1], queue = KEYS[2], told = KEYS[5], alive = KEYS[6] }
-local owner, mode, limit, provider, channel = ARGV[1], ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[6]
-local member = owner .. ' ' .. mode .. ' ' .. ARGV[4] .. ' ' .. provider
+local owner, ttl, rest, provider, channel = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
+local mode, size = string.match(rest, '^ %d+ (%a) (%d+) ')
+local limit = tonumber(size)
+local member = owner .. ' ' .. mode .. ' ' .. size .. ' ' .. provider
 
 if redis.call('GET', KEYS[3]) == 'w' then
   return nil
@@ -27,14 +21,14 @@ local found, held, one, first = holders(keys.held, now)
 
 local own = found[owner]
 if own then -- an earlier attempt's, whose answer did not arrive
-  redis.call('HSET', keys.held, owner, record(own.token, now, ttl, mode, ARGV[4], ARGV[7]))
+  redis.call('HSET', keys.held, owner, record(own.token, now + ttl, rest))
   outlast(keys.held, ttl)
   return own.token
 end
 
 -- Everybody who uses one name has to agree about the kind of lock.
-local function differs(kind, size)
-  return kind and (kind == 's' or mode == 's') and (kind ~= mode or tonumber(size) ~= limit)
+local function differs(kind, of)
+  return kind and (kind == 's' or mode == 's') and (kind ~= mode or tonumber(of) ~= limit)
 end
 
 local function first_other()
@@ -51,9 +45,9 @@ if one then
   end
 elseif differs(first_other()) then
   walk(keys, channel, now, nil, 0, nil) -- which drops the dead
-  local kind, size = first_other()
-  if differs(kind, size) then
-    return { kind, size }
+  local kind, of = first_other()
+  if differs(kind, of) then
+    return { kind, of }
   end
 end
 
@@ -68,7 +62,7 @@ if not goes and state.open and not state.place and (waits or state.length == 0) 
 end
 if goes then
   local token = mint(KEYS[4], micros)
-  redis.call('HSET', keys.held, owner, record(token, now, ttl, mode, ARGV[4], ARGV[7]))
+  redis.call('HSET', keys.held, owner, record(token, now + ttl, rest))
   outlast(keys.held, ttl)
   return token
 end

@@ -52,7 +52,7 @@ def capabilities(url: Url, options: MessageOptions) -> BrokerCapabilities:
 
 
 def _open(url: Url, options: MessageOptions, context: Context) -> Broker:
-    from narrowboat_redis.broker import RedisBroker  # imports the client library
+    from narrowboat_redis.message_broker import RedisBroker  # imports the client library
 
     return RedisBroker(Site.of(url, options), options, capabilities(url, options), context)
 

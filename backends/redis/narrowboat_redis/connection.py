@@ -10,6 +10,7 @@ from __future__ import annotations
 import select
 import socket
 import struct
+import sys
 import time
 from typing import Any
 
@@ -28,6 +29,8 @@ from narrowboat_redis.site import Address, Site, Topology
 #: has closed it, and the first call after that would fail for nothing.
 _IDLE = 1.0
 _CHUNK = 65536
+#: Whether the kernel itself ends a call that takes too long: Python's own time limits cost a system call before each other.
+_KERNEL_TIMES = sys.platform.startswith("linux") and hasattr(socket, "SO_RCVTIMEO")
 _ALL = 1 << 30
 
 
@@ -39,7 +42,9 @@ class Line:
         self._connection = connection
         self._socket: Any = connection._sock  # redis-py has no public name for it; called so from 3.0 to 8.1 at least
         self._reader = Reader()
-        self._timeout = self._step = timeout
+        self._timeout = timeout
+        self._kernel_times = _KERNEL_TIMES and isinstance(self._socket, socket.socket) and not hasattr(self._socket, "pending")
+        self.limit(timeout)
         self._used = time.monotonic()
         self.busy = False  #: something was sent whose reply was not read: nothing more can be read from it
 
@@ -62,23 +67,58 @@ class Line:
     def send(self, data: bytes) -> None:
         """Send commands. From here on the line is busy until all replies are read."""
         self.busy = True
-        self._socket.sendall(data)
+        try:
+            self._socket.sendall(data)
+        except BlockingIOError:
+            raise _timed_out() from None
 
     def receive(self, number: int, ends: float) -> list[Any]:
         """As many replies, until `ends` by `time.monotonic`. Raises TimeoutError, OSError or ProtocolError."""
         replies: list[Any] = []
         while not self._reader.take(replies, number):
-            data = self._socket.recv(_CHUNK)
-            if not data:
-                raise ConnectionResetError("the connection was closed by the server")
-            self._reader.feed(data)
-            if len(replies) < number and ends - time.monotonic() < self._step:
+            self._reader.feed(self._more())
+            if len(replies) < number and ends - time.monotonic() < self._step / 2:
                 self.limit(ends - time.monotonic())
         if self._step != self._timeout:
             self.limit(self._timeout)
         self.busy = False
         self._used = time.monotonic()
         return replies
+
+    def once(self, data: bytes, ends: float) -> Any:
+        """The reply to one command: the same as `send` and `receive`, for the short reply that arrives in one piece."""
+        self.busy = True
+        try:
+            self._socket.sendall(data)
+            answer = self._socket.recv(_CHUNK)
+        except BlockingIOError:
+            raise _timed_out() from None
+        if answer.endswith(b"\r\n") and self._step == self._timeout:
+            kind = answer[0]
+            begin = answer.index(b"\n") + 1
+            if kind == 36 and answer[1 : begin - 2] == b"%d" % (len(answer) - begin - 2):  # $: all of it and no more
+                value: Any = answer[begin:-2]
+            elif kind == 58 and answer.count(b"\n") == 1:  # :
+                value = int(answer[1:-2])
+            else:
+                self._reader.feed(answer)
+                return self.receive(1, ends)[0]
+            self.busy = False
+            self._used = time.monotonic()
+            return value
+        if not answer:
+            raise ConnectionResetError(_CLOSED)
+        self._reader.feed(answer)
+        return self.receive(1, ends)[0]
+
+    def _more(self) -> bytes:
+        try:
+            data: bytes = self._socket.recv(_CHUNK)
+        except BlockingIOError:
+            raise _timed_out() from None
+        if not data:
+            raise ConnectionResetError(_CLOSED)
+        return data
 
     def fileno(self) -> int:
         """For poll."""
@@ -92,10 +132,7 @@ class Line:
 
     def read(self) -> list[Any]:
         """Whatever has come, at least some bytes of it: for a subscription, where replies come unasked."""
-        data = self._socket.recv(_CHUNK)
-        if not data:
-            raise ConnectionResetError("the connection was closed by the server")
-        self._reader.feed(data)
+        self._reader.feed(self._more())
         replies: list[Any] = []
         self._reader.take(replies, _ALL)
         return replies
@@ -108,7 +145,13 @@ class Line:
     def limit(self, seconds: float) -> None:
         """Let each step of the next exchange take that long at most."""
         self._step = max(seconds, 0.001)
-        self._socket.settimeout(self._step)
+        if self._kernel_times:
+            span = struct.pack("ll", int(self._step), int(self._step % 1 * 1e6))
+            self._socket.settimeout(None)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, span)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, span)
+        else:
+            self._socket.settimeout(self._step)
 
     def allow(self, seconds: float) -> None:
         """Let each exchange after the next take that long."""
@@ -123,6 +166,13 @@ class Line:
             except OSError:
                 pass
         self._connection.disconnect()
+
+
+_CLOSED = "the connection was closed by the server"
+
+
+def _timed_out() -> TimeoutError:
+    return TimeoutError("timed out")
 
 
 def open_line(site: Site, address: Address, timeout: float, later: float | None = None) -> Line:

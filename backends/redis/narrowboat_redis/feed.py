@@ -18,7 +18,7 @@ from narrowboat_redis.places import Place
 from narrowboat_redis.scripts import Packed, script
 
 if TYPE_CHECKING:
-    from narrowboat_redis.broker import RedisBroker
+    from narrowboat_redis.message_broker import RedisBroker
 
 _RECEIVE, _SETTLE, _EXTEND, _LEAVE = (
     script("messages.lua", f"{name}.lua") for name in ("receive", "settle", "extend", "leave")
@@ -138,7 +138,7 @@ class RedisFeed(Feed):
             return
         self._closed = True
         broker = self._broker
-        broker.waking.leave(self)
+        broker.waking.leave(self, self.place)
         broker.forget(self)
         if self.place.kind is Kind.INBOX:
             broker.drop(self.place)

@@ -44,7 +44,7 @@ class Listener:
         self._on_ready = on_ready
         self._on_broken = on_broken
         self._mutex = threading.Lock()
-        self._wanted: dict[bytes, int] = {}
+        self._wanted: set[bytes] = set()
         self._heard: set[bytes] = set()
         self._thread: threading.Thread | None = None
         self._bell, self._ears = socket.socketpair()
@@ -53,25 +53,18 @@ class Listener:
         self._closed = False
 
     def want(self, channel: bytes) -> None:
-        """Hear that channel, until it is unwanted as often as it was wanted."""
+        """Hear that channel from now on. Idempotent."""
+        self._wanted.add(channel)
         with self._mutex:
-            count = self._wanted.get(channel, 0)
-            self._wanted[channel] = count + 1
             # An interrupt can strike between making a thread and starting it: look again each time.
             if not self._closed and (self._thread is None or not self._thread.is_alive()):
                 self._thread = threading.Thread(target=self._run, name=f"narrowboat-{self._site.scheme}-ear", daemon=True)
                 self._thread.start()
-        if not count:
-            self._ring()
+        self._ring()
 
     def unwant(self, channel: bytes) -> None:
-        """That is no longer needed by one of those who wanted it."""
-        with self._mutex:
-            count = self._wanted.get(channel, 0) - 1
-            if count > 0:
-                self._wanted[channel] = count
-                return
-            self._wanted.pop(channel, None)
+        """That is no longer needed. Idempotent."""
+        self._wanted.discard(channel)
         self._ring()
 
     def hears(self, channels: Iterable[bytes]) -> bool:
@@ -155,8 +148,7 @@ class Listener:
 
     def _follow(self, line: Line, subscribed: set[bytes]) -> None:
         """Subscribe to what is wanted and not asked for yet, and the reverse."""
-        with self._mutex:
-            wanted = set(self._wanted)
+        wanted = self._wanted.copy()
         for command, channels in ((b"SUBSCRIBE", wanted - subscribed), (b"UNSUBSCRIBE", subscribed - wanted)):
             if channels:
                 line.send(pack(command, *channels))

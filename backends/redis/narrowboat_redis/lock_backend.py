@@ -26,7 +26,7 @@ def _capabilities(url: Url, options: Options) -> LockCapabilities:
         holders=Support.NATIVE,
         evict=Support.NATIVE,
         ttl_min=0.05,
-        dead_waiter_bound=3.0,
+        dead_waiter_bound=6.0,  # a place in the queue ends 5 s after the last sign of life; who waits behind it waits 1.5 s
     )
 
 

@@ -6,7 +6,7 @@
 --   nb:l:{P:S}:token      string  the last fencing token of the shard; the next is the larger of this plus one and the
 --                                 server's clock in microseconds. One for each shard: nothing is left behind for a name
 --   nb:l:{P:S}:alive      zset    provider -> until when (ms) its waiters in this shard count as alive
---   nb:l:{P:S}:held:N     hash    owner -> "token ends ttl mode limit acquired label"; ends and acquired in ms since the epoch
+--   nb:l:{P:S}:held:N     hash    owner -> "token ends ttl mode limit label"; ends in ms since the epoch, ttl in ms
 --   nb:l:{P:S}:queue:N    zset    "owner mode limit provider" -> place; the queue, first come first served
 --   nb:l:{P:S}:told:N     hash    member of the queue -> since when (ms) it was told that it can go
 --   nb:l:{P:S}:gone:O     string  'w': the owner O was withdrawn, an attempt of it that is still on its way does nothing;
@@ -33,22 +33,23 @@ local function text(number)
 end
 
 local function mint(token_key, micros)
-  local last = tonumber(redis.call('GET', token_key) or '0')
-  if last >= micros then
-    micros = last + 1
-  end
   local token = text(micros)
-  redis.call('SET', token_key, token)
+  local last = redis.call('SET', token_key, token, 'GET')
+  if last and tonumber(last) >= micros then
+    token = text(last + 1)
+    redis.call('SET', token_key, token)
+  end
   return token
 end
 
-local function record(token, now, ttl, mode, limit, label)
-  return token .. ' ' .. text(now + ttl) .. ' ' .. text(ttl) .. ' ' .. mode .. ' ' .. limit .. ' ' .. text(now) .. ' ' .. label
+local function record(token, ends, rest)
+  return token .. ' ' .. text(ends) .. rest
 end
 
+-- `rest` is " ttl mode limit label", as the client gave it.
 local function parse(value)
-  local token, ends, ttl, mode, limit, rest = string.match(value, '^(%d+) (%d+) (%d+) (%a) (%d+) (.*)$')
-  return { token = token, ends = tonumber(ends), ttl = tonumber(ttl), mode = mode, limit = tonumber(limit), rest = rest }
+  local token, ends, rest, ttl, mode, limit = string.match(value, '^(%d+) (%d+)( (%d+) (%a) (%d+) .*)$')
+  return { token = token, ends = tonumber(ends), rest = rest, ttl = tonumber(ttl), mode = mode, limit = tonumber(limit) }
 end
 
 -- The key lives as long as its longest lease. Leases end by their own time in any case.

@@ -24,21 +24,20 @@ from narrowboat_redis.site import Address, Site
 from narrowboat_redis.waiting import FALLBACK, Waiting
 from narrowboat_redis.wire import Wire
 
-ATTEMPT = script("locks.lua", "attempt.lua")
-RELEASE = script("locks.lua", "release.lua")
+ATTEMPT = script("attempt_free.lua", "locks.lua", "attempt.lua")
+RELEASE = script("release_quiet.lua", "locks.lua", "release.lua")
 RENEW = script("locks.lua", "renew.lua")
 WITHDRAW = script("locks.lua", "withdraw.lua")
 EVICT = script("locks.lua", "evict.lua")
 HOLDERS = script("locks.lua", "holders.lua")
 
-_ATTEMPT = ATTEMPT.head(6, 7)
+_ATTEMPT = ATTEMPT.head(6, 5)
 _RELEASE = RELEASE.head(4, 3)
 _RENEW = RENEW.head(5, 4)
 _WITHDRAW = WITHDRAW.head(5, 3)
 
 _LETTERS = {Mode.EXCLUSIVE: b"x", Mode.SHARED: b"r", Mode.SEMAPHORE: b"s"}
 _MODES = {letter: mode for mode, letter in _LETTERS.items()}
-_LABELS_KEPT = 64
 #: Names asked for in one exchange by `holders`.
 _TOGETHER = 1000
 #: The share of an operation's time that the replicas get to confirm a grant.
@@ -63,24 +62,20 @@ class RedisLocks(LockProvider):
         self._channel = pack_arguments((channel,))
         self._waiter = pack_arguments((self._waiting.provider, channel))
         self._trier = pack_arguments((b"", channel))
-        self._labels: dict[str, bytes] = {}
 
     # -- taking ---------------------------------------------------------------------------------------------------
 
     def attempt(self, requests: Sequence[Request]) -> list[Grant | Busy | NarrowboatError]:
         """Take or queue, the whole batch in one pipeline."""
         waiting = self._waiting
-        calls = []
-        for request in requests:
-            if request.wait:
-                waiting.arm(request)
-            calls.append(self._attempt(request))
-        replies = self._take.run(calls, doing="taking locks", tail=self._tail)
+        replies = self._take.run([self._attempt(request) for request in requests], doing="taking locks", tail=self._tail)
         answers = [self._answer(request, reply) for request, reply in zip(requests, replies, strict=False)]
         if self._tail is not None:
             self._confirm(requests, answers, replies[len(requests) :])
         busy = [index for index, answer in enumerate(answers) if type(answer) is Busy and requests[index].wait]
         if busy:
+            for index in busy:
+                waiting.arm(requests[index])
             self._listen(requests, answers, busy)
         for request, answer in zip(requests, answers, strict=True):
             if request.wait and type(answer) is not Busy:
@@ -92,8 +87,10 @@ class RedisLocks(LockProvider):
         keys = self._keys.of(name)
         ours = owner.encode()
         gone = keys.gone + ours
+        milliseconds = b"%d" % math.ceil(ttl * 1000)
+        rest = b" %b %b %d %b" % (milliseconds, _LETTERS[mode], limit or 0, label.encode())
         return Packed(
-            b"%b%b$%d\r\n%b\r\n%b$%d\r\n%b\r\n%b%b%b"
+            b"%b%b$%d\r\n%b\r\n%b$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n%b"
             % (
                 _ATTEMPT,
                 keys.attempt_head,
@@ -102,19 +99,15 @@ class RedisLocks(LockProvider):
                 keys.attempt_tail,
                 len(ours),
                 ours,
-                pack_arguments((b"%d" % math.ceil(ttl * 1000), _LETTERS[mode], b"%d" % (limit or 0))),
+                len(milliseconds),
+                milliseconds,
+                len(rest),
+                rest,
                 self._waiter if wait else self._trier,
-                self._labels.get(label) or self._pack_label(label),
             ),
             keys.held,
             ATTEMPT,
         )
-
-    def _pack_label(self, label: str) -> bytes:
-        if len(self._labels) >= _LABELS_KEPT:
-            self._labels.clear()
-        packed = self._labels[label] = pack_arguments((label.encode(),))
-        return packed
 
     def _answer(self, request: Request, reply: Any) -> Grant | Busy | NarrowboatError:
         name, owner, ttl, mode, limit = request[:5]
@@ -213,8 +206,7 @@ class RedisLocks(LockProvider):
                 answers.append(Released.RELEASED if reply else Released.NOT_HELD)
             else:
                 answers.append(self._error(reply, f"releasing the lock {grant.name!r}"))
-            if grant.name in self._waiting:  # an interrupt may have struck between the grant and the end of the wait
-                self._waiting.disarm(grant.name, grant.owner)
+            self._waiting.disarm(grant.name, grant.owner)  # an interrupt may have struck between its grant and that
         return answers
 
     def _release(self, grant: Grant) -> Packed:
@@ -313,10 +305,11 @@ class RedisLocks(LockProvider):
 def _holders_in(name: str, now: int, waiters: int, values: list[bytes]) -> list[Holder]:
     found = []
     for value in values:
-        token, ends, _, letter, limit, acquired, label = value.split(b" ", 6)
+        token, ends, _, letter, limit, label = value.split(b" ", 5)
         if int(ends) > now:
             mode = _MODES[letter]
             size = int(limit) if mode is Mode.SEMAPHORE else None
             left = (int(ends) - now) / 1000
-            found.append(Holder(name, int(token), label.decode(), mode, size, int(acquired) / 1000, left, waiters))
+            # A token is the time of its grant in microseconds, but where the server's clock was set back.
+            found.append(Holder(name, int(token), label.decode(), mode, size, int(token) / 1e6, left, waiters))
     return found

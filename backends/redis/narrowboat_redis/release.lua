@@ -1,7 +1,7 @@
 -- Free one generation, and tell who is next. Another's generation is never touched.
 -- KEYS held, queue, told, alive
 -- ARGV owner, token, channel
--- Answers 1, or 0 when nothing was freed because it was no longer there.
+-- Answers 1, or 0 when nothing was freed because it was no longer there. Where nobody waits: release_quiet.lua.
 
 local micros, now = clock()
 local value = redis.call('HGET', KEYS[1], ARGV[1])

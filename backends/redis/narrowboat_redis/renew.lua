@@ -8,8 +8,7 @@ local value = redis.call('HGET', KEYS[1], ARGV[1])
 local lease = value and parse(value)
 if lease and lease.token == ARGV[2] and lease.ends > now then
   local ttl = tonumber(ARGV[3])
-  redis.call('HSET', KEYS[1], ARGV[1],
-    lease.token .. ' ' .. text(now + ttl) .. ' ' .. text(ttl) .. ' ' .. lease.mode .. ' ' .. text(lease.limit) .. ' ' .. lease.rest)
+  redis.call('HSET', KEYS[1], ARGV[1], record(lease.token, now + ttl, lease.rest))
   outlast(KEYS[1], ttl)
   return 1
 end

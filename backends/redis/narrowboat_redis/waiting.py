@@ -36,6 +36,8 @@ FALLBACK = 0.5
 _SILENCE = 2.0
 #: Seconds before the subscription is made again, at first and at most.
 _AGAIN, _AGAIN_MAX = 0.05, 2.0
+#: Owners that were told before we knew of them: how many are remembered. One that is forgotten is told again with a beat.
+_EARLY = 1024
 #: Names in one script at most: others wait while it runs.
 _TOGETHER = 100
 
@@ -55,6 +57,7 @@ class Waiting:
         self._mutex = threading.Lock()
         self._names: dict[str, dict[str, Callable[[], None]]] = {}
         self._owners: dict[bytes, Callable[[], None]] = {}
+        self._early: dict[bytes, bool] = {}
         self.listening = False
         self._refused: AccessDenied | None = None
         self._thread: threading.Thread | None = None
@@ -68,13 +71,19 @@ class Waiting:
     # -- who waits ------------------------------------------------------------------------------------------------
 
     def arm(self, request: Request) -> None:
-        """Wake the owner from now on."""
+        """Wake the owner from now on. What was said to it since it was queued, before this, counts as well."""
+        owner = request.owner.encode()
         with self._mutex:
             self._names.setdefault(request.name, {})[request.owner] = request.wake
-            self._owners[request.owner.encode()] = request.wake
+            self._owners[owner] = request.wake
+            early = self._early.pop(owner, False)
+        if early:
+            request.wake()
 
     def disarm(self, name: str, owner: str) -> None:
         """Forget the owner. Idempotent."""
+        if not self._owners:
+            return
         with self._mutex:
             self._owners.pop(owner.encode(), None)
             owners = self._names.get(name)
@@ -83,12 +92,15 @@ class Waiting:
                 if not owners:
                     del self._names[name]
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._names
-
     def _wake(self, owners: Iterable[bytes]) -> None:
         for owner in owners:
-            wake = self._owners.get(owner)
+            with self._mutex:
+                wake = self._owners.get(owner)
+                if wake is None:
+                    # Said between its place in the queue and the answer that tells us of it; or to one who has left.
+                    self._early[owner] = True
+                    while len(self._early) > _EARLY:
+                        del self._early[next(iter(self._early))]
             if wake is not None:
                 wake()
 

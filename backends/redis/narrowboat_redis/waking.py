@@ -32,9 +32,9 @@ class Waking:
         self._clock = clock
         self._listener = Listener(site, timeout, self._said, self._ready, self._broken)
         self._mutex = threading.Lock()
-        self._places: dict[object, Place] = {}
         self._waiting: dict[bytes, dict[object, _Armed]] = {}  #: by root
-        self._roots: dict[bytes, dict[bytes, int]] = {}  #: by channel: the roots that it concerns, and for how many feeds
+        self._readers: dict[bytes, dict[bytes, set[object]]] = {}  #: by channel, then by root: the feeds that it concerns
+        self._known: set[object] = set()
 
     def arm(self, feed: object, place: Place, wake: Callable[[], None], until: float) -> bool:
         """`feed` is about to look for the last time before it waits; it looks by itself at `until`.
@@ -42,18 +42,14 @@ class Waking:
         False: its channels are not heard yet. It is woken when they are.
         """
         with self._mutex:
-            new = feed not in self._places
-            if new:
-                self._places[feed] = place
+            if feed not in self._known:
                 for channel in place.channels:
-                    roots = self._roots.setdefault(channel, {})
-                    roots[place.root] = roots.get(place.root, 0) + 1
+                    self._readers.setdefault(channel, {}).setdefault(place.root, set()).add(feed)
+                    self._listener.want(channel)
+                self._known.add(feed)  # last: an interrupt before it makes the next call begin anew
             feeds = self._waiting.setdefault(place.root, {})
             feeds.pop(feed, None)  # so that it stands last, as the one that looked last
             feeds[feed] = _Armed(wake, until)
-        if new:
-            for channel in place.channels:
-                self._listener.want(channel)
         return self._listener.hears(place.channels)
 
     def disarm(self, feed: object, place: Place) -> None:
@@ -65,21 +61,20 @@ class Waking:
                 if not feeds:
                     del self._waiting[place.root]
 
-    def leave(self, feed: object) -> None:
+    def leave(self, feed: object, place: Place) -> None:
         """`feed` is closed."""
+        self.disarm(feed, place)
         with self._mutex:
-            place = self._places.pop(feed, None)
-            for channel in place.channels if place is not None else ():
-                roots = self._roots[channel]
-                roots[place.root] -= 1  # type: ignore[union-attr]  # there is a channel, so there is a place
-                if not roots[place.root]:  # type: ignore[union-attr]  # as above
-                    del roots[place.root]  # type: ignore[union-attr]  # as above
-                if not roots:
-                    del self._roots[channel]
-        if place is not None:
-            self.disarm(feed, place)
             for channel in place.channels:
-                self._listener.unwant(channel)
+                roots = self._readers.get(channel, {})
+                readers = roots.get(place.root, set())
+                readers.discard(feed)
+                if not readers:
+                    roots.pop(place.root, None)
+                if not roots:
+                    self._readers.pop(channel, None)
+                    self._listener.unwant(channel)
+            self._known.discard(feed)
 
     def close(self) -> None:
         """End the subscription."""
@@ -116,7 +111,7 @@ class Waking:
 
     def _concerned(self, channel: bytes) -> list[bytes]:
         with self._mutex:
-            return list(self._roots.get(channel, ()))
+            return list(self._readers.get(channel, ()))
 
     def _ring_all(self, roots: Iterable[bytes]) -> None:
         for root in roots:

@@ -25,6 +25,9 @@ from narrowboat_redis.site import Address, Site, Topology
 #: How often a command follows its key to another node within one call.
 _REDIRECTS = 5
 _SLOTS = 16384
+#: Seconds after an exchange that timed out for which the next one is not begun. Who repeats the members of a failed batch one
+#: by one does so at once, and would stand still for a whole time-out with each of them; who waits between two tries waits longer.
+_BREATH = 0.004
 #: What a connection may raise, beside an error of ours.
 FAILURES = (OSError, redis.RedisError, ErrorReply, ProtocolError, ValueError)
 
@@ -53,6 +56,7 @@ class Wire:
         self._lines: dict[Address | None, Line] = {}
         self._nodes = _Nodes(site) if site.topology is Topology.CLUSTER else None
         self._closed = False
+        self._silent = 0.0  # when an exchange timed out
 
     def run(self, commands: Sequence[Packed], *, doing: str = "a call", tail: bytes | None = None) -> list[Any]:
         """One answer for each command: a reply, an `ErrorReply`, or in a cluster an error where that node failed.
@@ -66,8 +70,17 @@ class Wire:
             ends = time.monotonic() + self._timeout
             if self._nodes is not None:
                 return self._run_cluster(self._nodes, commands, doing, tail, ends)
+            if self._silent and time.monotonic() < self._silent + _BREATH:
+                raise translate(TimeoutError("nor did it a moment ago"), self.site, doing=doing)
             try:
-                answers = self._exchange(None, commands, tail, ends)
+                line = self._lines.get(None)
+                if len(commands) == 1 and tail is None and line is not None and line.usable():  # nearly always
+                    answers = [line.once(commands[0].data, ends)]
+                    if type(answers[0]) is not ErrorReply:
+                        return answers
+                    self._look_at(answers)
+                else:
+                    answers = self._exchange(None, commands, tail, ends)
                 for answer in answers:
                     if type(answer) is ErrorReply and answer.code == "NOSCRIPT":
                         return self._run_unknown(commands, answers, tail, ends)
@@ -75,6 +88,7 @@ class Wire:
             except FAILURES as error:
                 self._drop(None)
                 failure = translate(error, self.site, doing=doing)
+                self._silent = time.monotonic() if time.monotonic() >= ends - _BREATH else 0.0
             except BaseException:
                 self._drop(None)
                 raise
@@ -122,10 +136,15 @@ class Wire:
         line = self._line_to(address, ends)
         line.send(_together(commands, tail))
         answers = line.receive(len(commands) + (tail is not None), ends)
-        if address is None and self.site.topology is Topology.SENTINEL:
-            if any(type(answer) is ErrorReply and "READONLY" in answer.text for answer in answers):
-                self._drop(None)  # it is the primary no more: the sentinels are asked again at the next call
+        if address is None:
+            self._look_at(answers)
         return answers
+
+    def _look_at(self, answers: list[Any]) -> None:
+        """A primary that is none any more: the sentinels are asked again at the next call."""
+        if self.site.topology is Topology.SENTINEL:
+            if any(type(answer) is ErrorReply and "READONLY" in answer.text for answer in answers):
+                self._drop(None)
 
     def _run_unknown(self, commands: Sequence[Packed], answers: list[Any], tail: bytes | None, ends: float) -> list[Any]:
         """Load the scripts that the server did not know, and send again what it did not do."""

@@ -325,6 +325,7 @@ class Topology:
 
     def _adopt(self, found: SourceRow, properties: Properties) -> SourceRow:
         """Take the properties of the first consumer; what was published before is sorted by them."""
+        self.tick(found)  # so that what is due already is sorted with the rest
         self.connection.execute(
             "UPDATE source SET declared = 1, lease = ?, max_deliveries = ?, ordered = ?, priorities = ? WHERE id = ?",
             (*properties, found.id),

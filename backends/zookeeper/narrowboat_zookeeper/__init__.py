@@ -1,1 +1,5 @@
-"""Locks, under way."""
+"""Narrowboat on ZooKeeper: locks between machines, kept by a quorum of servers."""
+
+from narrowboat_zookeeper.locks import locks
+
+__all__ = ["locks"]

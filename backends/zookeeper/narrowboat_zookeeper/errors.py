@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING
 
-from kazoo import exceptions as kazoo
+from kazoo import exceptions as kazoo  # type: ignore[import-untyped]  # it has no types
 
 from narrowboat.errors import AccessDenied, ConfigurationError, NarrowboatError, Unavailable
 
@@ -47,13 +47,18 @@ def unknown(site: Site, error: Exception) -> NarrowboatError:
     return found
 
 
+def denied(site: Site) -> NarrowboatError:
+    """The error for a client that the servers do not want."""
+    return unknown(site, kazoo.AuthFailedError())
+
+
 def unreachable(site: Site, waited: float, cause: Exception | None) -> NarrowboatError:
     """The error for a server, or an ensemble without a quorum, that does not let us in."""
     found: NarrowboatError
     if isinstance(cause, ssl.SSLCertVerificationError):
         found = ConfigurationError(
-            f"the certificate of {site} was refused: {cause.verify_message}. Name its authority with ca=, or the host as in the "
-            "certificate.",
+            f"the certificate of {site} was refused: {cause.verify_message}. Name its authority with ca=, or the host as it "
+            "stands in the certificate.",
             backend=site.scheme,
         )
     else:
@@ -88,7 +93,8 @@ def refused(site: Site, error: Exception, *, doing: str) -> NarrowboatError:
         )
     elif isinstance(error, kazoo.InvalidACLError):
         found = ConfigurationError(
-            f"{site} does not take the ACL acl={site.acl.value} for the user {site.username!r}, while {doing}. Nothing was changed.",
+            f"{site} does not take the ACL acl={site.acl.value} for the user {site.username!r}, while {doing}. Nothing was "
+            "changed. Name a user in the URL, or use acl=open.",
             backend=site.scheme,
         )
     elif isinstance(error, BROKEN):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 import os
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from narrowboat.dsn import Secret, Url
 from narrowboat.errors import ConfigurationError
@@ -44,7 +43,8 @@ class Options:
     def __post_init__(self) -> None:
         if not 0 < self.tick <= 60:
             raise ConfigurationError(
-                f"option tick={self.tick:g}: expected the servers' tickTime in seconds, more than 0 and up to 60", backend=SCHEME
+                f"option tick={self.tick:g}: expected the servers' tickTime in seconds, more than 0 and up to 60",
+                backend=SCHEME,
             )
         if not 2 * self.tick <= self.session_ttl <= SESSION_MAX:
             raise ConfigurationError(
@@ -54,7 +54,8 @@ class Options:
             )
 
 
-class Site(NamedTuple):
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Site:
     """Where the ensemble is and how to talk to it."""
 
     hosts: tuple[str, ...]  #: as host:port
@@ -72,7 +73,9 @@ class Site(NamedTuple):
         if url.driver is not None:
             raise ConfigurationError(f"{backend}+{url.driver}:// is not known; use {backend}://", backend=backend)
         if url.username is None and url.password is not None:
-            raise ConfigurationError(f"{backend}:// with a password needs a user name: {backend}://user:***@host", backend=backend)
+            raise ConfigurationError(
+                f"{backend}:// with a password needs a user name: {backend}://user:***@host", backend=backend
+            )
         if url.username is not None and (url.password is None or ":" in url.username):
             raise ConfigurationError(
                 f"{backend}:// with a user needs a password as well, and no ':' in the name: digest authentication takes both",
@@ -81,7 +84,8 @@ class Site(NamedTuple):
         base = url.path.strip("/")
         if base and any(part in ("", ".", "..") or not part.isprintable() for part in base.split("/")):
             raise ConfigurationError(
-                f"the path /{url.path} has an empty, '.', '..' or unprintable part; ZooKeeper takes none of these", backend=backend
+                f"the path /{url.path} has an empty, '.', '..' or unprintable part; ZooKeeper takes none of these",
+                backend=backend,
             )
         acl = options.acl or (Acl.CREATOR if url.username is not None else Acl.OPEN)
         if acl is not Acl.OPEN and url.username is None:
@@ -117,8 +121,6 @@ class Site(NamedTuple):
 
     def __repr__(self) -> str:
         return f"{self.scheme}://{','.join(self.hosts)}{self.base}"
-
-    __str__ = __repr__
 
 
 _LOCAL = ("127.0.0.1", None)

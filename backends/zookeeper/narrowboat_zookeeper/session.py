@@ -16,11 +16,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from kazoo.client import KazooClient, KazooState
-from kazoo.protocol.connection import ConnectionHandler
-from kazoo.protocol.serialization import Connect
-from kazoo.retry import KazooRetry
-from kazoo.security import CREATOR_ALL_ACL, OPEN_ACL_UNSAFE, READ_ACL_UNSAFE
+from kazoo.client import KazooClient, KazooState  # type: ignore[import-untyped]  # kazoo has no types
+from kazoo.protocol.connection import ConnectionHandler  # type: ignore[import-untyped]  # kazoo has no types
+from kazoo.protocol.serialization import Connect  # type: ignore[import-untyped]  # kazoo has no types
+from kazoo.retry import KazooRetry  # type: ignore[import-untyped]  # kazoo has no types
+from kazoo.security import CREATOR_ALL_ACL, OPEN_ACL_UNSAFE, READ_ACL_UNSAFE  # type: ignore[import-untyped]  # kazoo has no types
 
 from narrowboat.errors import Closed, ConfigurationError, NarrowboatError
 from narrowboat_zookeeper import errors
@@ -39,13 +39,13 @@ _ACLS = {
 }
 
 
-class _Connection(ConnectionHandler):  # type: ignore[misc]  # kazoo has no types
+class _Connection(ConnectionHandler):  # type: ignore[misc]  # see the import
     """kazoo's own, which also notes what the server granted."""
 
     granted: float | None = None
 
     def _invoke(self, timeout: float, request: Any, xid: Any = None) -> Any:
-        answer = super()._invoke(timeout, request, xid)
+        answer = super()._invoke(min(timeout, self.handler.timeout), request, xid)  # or a silent host keeps us from the others
         if isinstance(request, Connect):
             self.granted = answer[0].time_out / 1000.0
         return answer
@@ -87,6 +87,7 @@ class Session:
         self._down_since = time.monotonic()
         self._refusal: NarrowboatError | None = None
         self._closed = False
+        self.epoch = 0  #: counts connections: watches end with theirs
         self.id: int | None = None  #: of the session that we are connected in; None while there is none
         self.ttl = options.session_ttl  #: seconds, as negotiated
         self.client.add_listener(self._changed)
@@ -103,6 +104,7 @@ class Session:
         else:
             if self._up.is_set():
                 self._up.clear()
+                self.epoch += 1
                 self._down_since = time.monotonic()
             if state == KazooState.LOST:
                 self.id = None
@@ -118,8 +120,9 @@ class Session:
         self.ttl = granted
         if granted > options.session_ttl + 0.001:
             return ConfigurationError(
-                f"{self.site} grants sessions of {granted:g} s and more (minSessionTimeout), and session_ttl={options.session_ttl:g} "
-                f"was asked for: the lock of a dead holder would be free later than promised. Use session_ttl={granted:g}, or more.",
+                f"{self.site} grants sessions of {granted:g} s and more (minSessionTimeout), longer than the "
+                f"session_ttl={options.session_ttl:g} that was asked for: the lock of a dead holder would be free later than "
+                f"promised. Use session_ttl={granted:g} or more.",
                 backend=self.site.scheme,
             )
         if granted < 2 * options.tick:
@@ -145,7 +148,7 @@ class Session:
 
     def _unreachable(self) -> NarrowboatError:
         if self.client.client_state == "AUTH_FAILED":
-            return errors.unknown(self.site, errors.kazoo.AuthFailedError())
+            return errors.denied(self.site)
         return errors.unreachable(self.site, time.monotonic() - self._down_since, self._handler.last_error)
 
     def check_open(self) -> None:
@@ -157,18 +160,18 @@ class Session:
         """Break off a connection that does not answer; kazoo makes a new one in the same session."""
         self._handler.abort()
 
-    def close(self) -> None:
-        """End the session, its connection and its thread, within one operation timeout. Idempotent."""
+    def close(self, timeout: float) -> None:
+        """End the session, its connection and its thread, within `timeout` seconds. Idempotent."""
         if self._closed:
             return
         self._closed = True
-        self._handler.closing = True
+        self._handler.closing.set()
         stopping = threading.Thread(target=self._stop, name="narrowboat-zookeeper-close", daemon=True)
         stopping.start()
-        stopping.join(self.timeout / 2 if self._up.is_set() else 0.0)
+        stopping.join(timeout / 2 if self._up.is_set() else 0.0)
         if stopping.is_alive():  # no answer to our farewell: the session ends by itself
             self._handler.abort()
-            stopping.join(self.timeout / 2)
+            stopping.join(timeout / 2)
 
     def _stop(self) -> None:
         try:
@@ -181,51 +184,57 @@ class Session:
 class Pipe:
     """Requests sent together in one session. Each method sends one; `wait` waits for all; `outcome` reads one."""
 
-    __slots__ = ("_client", "_ends", "_last", "_session", "_synced")
+    __slots__ = ("_client", "_ends", "_last", "_session", "_sync")
 
     def __init__(self, session: Session, ends: float) -> None:
         self._session = session
         self._client = session.client
         self._ends = ends
         self._last: Result | None = None
-        self._synced = False
+        self._sync: Result | None = None
 
-    def sync(self) -> None:
-        """What follows sees what anybody was told before; and the leader has heard of this session. Once is enough."""
-        if not self._synced:
-            self._synced = True
-            self._last = self._client.sync_async(self._session.site.base or "/")
+    def sync(self) -> Result:
+        """What follows sees what anybody was told before, and the leader has heard of this session. Sent once."""
+        if self._sync is None:
+            self._last = self._sync = self._client.sync_async(self._session.site.base or "/")
+        return self._sync
 
     def create(self, path: str, data: bytes) -> Result:
         """An ephemeral sequential node: (path, stat)."""
-        self._last = result = self._client.create_async(
+        result: Result = self._client.create_async(
             path, data, acl=self._session.acl, ephemeral=True, sequence=True, include_data=True
         )
+        self._last = result
         return result
 
     def make(self, path: str) -> Result:
         """A permanent node."""
-        self._last = result = self._client.create_async(path, acl=self._session.acl)
+        result: Result = self._client.create_async(path, acl=self._session.acl)
+        self._last = result
         return result
 
     def children(self, path: str, watch: Callable[[Any], None] | None = None) -> Result:
         """Their names."""
-        self._last = result = self._client.get_children_async(path, watch=watch)
+        result: Result = self._client.get_children_async(path, watch=watch)
+        self._last = result
         return result
 
     def get(self, path: str, watch: Callable[[Any], None] | None = None) -> Result:
         """(data, stat). A watch is only armed where there is a node, so none is left behind."""
-        self._last = result = self._client.get_async(path, watch=watch)
+        result: Result = self._client.get_async(path, watch=watch)
+        self._last = result
         return result
 
     def set(self, path: str, data: bytes) -> Result:
         """Its new stat."""
-        self._last = result = self._client.set_async(path, data)
+        result: Result = self._client.set_async(path, data)
+        self._last = result
         return result
 
     def delete(self, path: str) -> Result:
         """True."""
-        self._last = result = self._client.delete_async(path)
+        result: Result = self._client.delete_async(path)
+        self._last = result
         return result
 
     def break_(self, path: str, data: bytes) -> Result:
@@ -233,7 +242,8 @@ class Pipe:
         transaction = self._client.transaction()
         transaction.set_data(path, data)
         transaction.delete(path)
-        self._last = result = transaction.commit_async()
+        result: Result = transaction.commit_async()
+        self._last = result
         return result
 
     def wait(self) -> None:
@@ -267,5 +277,5 @@ class Pipe:
 
 
 def _not_verbose(record: logging.LogRecord) -> bool:
-    """kazoo's debug messages repeat what is sent: passwords among it."""
+    """Whether it may be logged: kazoo's debug messages repeat what is sent, passwords among it."""
     return record.levelno >= logging.INFO

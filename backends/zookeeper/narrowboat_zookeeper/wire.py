@@ -19,12 +19,14 @@ from __future__ import annotations
 import logging
 import os
 import select
+import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
-from kazoo.handlers.threading import SequentialThreadingHandler
+from kazoo.handlers.threading import SequentialThreadingHandler  # type: ignore[import-untyped]  # kazoo has no types
 
 log = logging.getLogger("narrowboat.zookeeper")
 
@@ -180,15 +182,13 @@ class Wire:
         while self._written:
             try:
                 sent = self._socket.send(self._written)
-            except (BlockingIOError, *_want()):
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 return False
             del self._written[:sent]
         return True
 
     def abort(self) -> None:
         """Break it off: whoever reads from it sees its end."""
-        import socket
-
         try:
             socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
         except OSError:
@@ -203,13 +203,7 @@ class Wire:
         self._socket.close()
 
 
-def _want() -> tuple[type[Exception], ...]:
-    import ssl
-
-    return ssl.SSLWantReadError, ssl.SSLWantWriteError
-
-
-class Handler(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no types
+class Handler(SequentialThreadingHandler):  # type: ignore[misc]  # see the import
     """See the module's text. `timeout`: seconds that connecting may take."""
 
     name = "narrowboat"
@@ -218,10 +212,10 @@ class Handler(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no
 
     def __init__(self, timeout: float) -> None:
         super().__init__()
-        self._timeout = timeout
+        self.timeout = timeout
         self._wire: Wire | None = None
         self.last_error: Exception | None = None  #: why the last try to connect failed
-        self.closing = False
+        self.closing = threading.Event()
 
     def start(self) -> None:
         """Nothing: no worker threads."""
@@ -241,7 +235,7 @@ class Handler(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no
             log.exception("a watch of our own raised")
 
     def spawn(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> threading.Thread:
-        """kazoo's I/O thread. Being told to stop while it waits to reconnect is no error worth a traceback."""
+        """The I/O thread of kazoo. Being told to stop while it waits to reconnect is no error worth a traceback."""
 
         def run() -> None:
             try:
@@ -260,16 +254,16 @@ class Handler(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no
 
     def create_connection(self, *args: Any, timeout: float | None = None, **kwargs: Any) -> Wire:
         """Connect, within our own bound, and remember why it failed."""
-        if self.closing:
+        if self.closing.is_set():
             raise OSError("closed")
         try:
-            bound = self._timeout if timeout is None else min(timeout, self._timeout)
+            bound = self.timeout if timeout is None else min(timeout, self.timeout)
             self._wire = Wire(super().create_connection(*args, timeout=bound, **kwargs))
         except OSError as error:
             self.last_error = error
             raise
-        if self.closing:
-            self._wire.abort()
+        if self.closing.is_set():
+            self.abort()
         return self._wire
 
     def abort(self) -> None:
@@ -290,7 +284,7 @@ class Handler(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no
         wires = [each for each in rlist if isinstance(each, Wire)]
         ends = None if timeout is None else time.monotonic() + timeout
         while True:
-            flushed = all([wire.flush() for wire in wires])
+            flushed = all(wire.flush() for wire in wires)  # there is one at most
             if ready:
                 return ready, [], []
             poll = select.poll()

@@ -133,12 +133,14 @@ class Kit:
         """Cancel it, or on the sync face interrupt its thread as Ctrl-C would, and wait until it has ended."""
         deadline = time.monotonic() + within * SCALE
         struck = False
+        again = deadline
         while not task.done():
             assert time.monotonic() < deadline, f"not ended {within:g} s after it was cancelled"
             worker = worker_of(task)
-            if struck and worker is not None and worker.missed:
-                struck = False
+            if struck and worker is not None and (worker.missed or time.monotonic() > again):
+                struck = False  # it came too late, or struck in a weak reference's callback, where CPython swallows it
             if not struck and worker is not None and worker.busy:
+                again = time.monotonic() + 1.0
                 struck = worker.interrupt()  # False: what its thread gave is on its way to it, and must not be dropped
             elif not struck:
                 struck = task.cancel()

@@ -72,7 +72,7 @@ async def zombie(link: Link, url: str, face: str, name: str, ttl: float, record:
     held = await locks.lock(name, ttl=ttl).acquire(timeout=30)
     held.on_lost(lambda lost: link.tell("lost", reason=lost.reason.value if lost.reason else None))
     link.tell("held", token=held.token)
-    looked = valid = time.monotonic()
+    looked, valid = time.monotonic(), 0.0  # when the latest look began, and the latest that said: still ours
     while not held.lost:  # what a paused holder goes on with: it looks, and works if it is told that all is well
         valid = looked
         await asyncio.sleep(0.001)

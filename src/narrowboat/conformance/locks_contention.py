@@ -269,6 +269,7 @@ class _User:
         self.user = f"user {number}"
         self.random = random
         self.did: set[str] = set()
+        self.seen_until = 0.0  # the end of the lease in hand, when it was last looked at
 
     async def act(self, until: float) -> None:
         """Until the time is up."""
@@ -318,7 +319,7 @@ class _User:
         self.recorder.granted(hold, held.token)
         self._write(hold, held)
         await asyncio.sleep(max(0.0, held.expires_in - 0.01))
-        self.recorder.ends(hold)
+        self._ends(hold, held)
 
     async def _work(self, hold: Hold, held: Any) -> None:
         self.recorder.granted(hold, held.token)
@@ -331,16 +332,24 @@ class _User:
             self._write(hold, held)
         except LeaseLost:
             pass
-        self.recorder.ends(hold)
+        self._ends(hold, held)
         try:
             await held.release()
         except LeaseLost:
             pass  # a machine that stood still for longer than the lease: the belief had ended before
 
+    def _ends(self, hold: Hold, held: Any) -> None:
+        """The belief ends now; where it had ended before this user came to look, with the lease that it had last seen."""
+        now = time.monotonic()
+        if hold.ended is None:
+            hold.ended = now if not held.lost else max(hold.granted or now, min(now, self.seen_until))
+
     def _write(self, hold: Hold, held: Any) -> None:
+        now, left = time.monotonic(), held.expires_in
         if held.lost:
-            self.recorder.ends(hold)
+            self._ends(hold, held)
         else:
+            self.seen_until = now + left
             self.recorder.wrote(held.name, held.token, accepted=self.guard.write(held.name, held.token))
 
 

@@ -131,7 +131,8 @@ async def a_server_that_is_down_is_told(kit: Kit) -> None:
     held = await locks.lock("held", ttl=_lease(kit)).acquire(timeout=5)
     kept = await locks.lock("kept", ttl=_lease(kit)).acquire(timeout=5)
     await kit.blocking(kit.server.kill)
-    limit = kit.upper(3 * OPERATION + 1.0)
+    # A call is repeated once, and each time it may find the way taken by an exchange and its repetition.
+    limit = kit.upper(6 * OPERATION + 1.0)
     fresh = kit.locks(timeout=OPERATION)
     calls: tuple[tuple[str, Callable[[], Any]], ...] = (
         ("acquire", lambda: locks.lock("a").acquire(timeout=0.5)),
@@ -150,9 +151,10 @@ async def a_server_that_is_down_is_told(kit: Kit) -> None:
         assert took < limit, f"{what} without a server took {took:.3f} s"
         kit.measure(f"{what} without a server", took)
     await _back(kit)
+    for each in (held, kept):  # a release of unknown outcome may be made again; until then it is still ours
+        if not each.lost:
+            await each.release()
     for name in ("a", "held", "kept"):
-        if name == "kept" and not kept.lost:
-            continue
         await kit.eventually(lambda name=name: kit.free(name), within=_lease(kit) + 10, what=f"{name} free", every=0.05)  # type: ignore[misc]  # bound now
     again = await locks.lock("a").acquire(timeout=kit.upper(10))
     await again.release()
@@ -174,7 +176,7 @@ async def a_paused_server_is_bounded(kit: Kit) -> None:
         with raises(Unavailable, LockTimeout, what=f"{what} while the server stands still"):
             await call()
         took = time.monotonic() - begun
-        assert took < kit.upper(3 * OPERATION + 1.0), f"{what} took {took:.3f} s"
+        assert took < kit.upper(6 * OPERATION + 1.0), f"{what} took {took:.3f} s"
         kit.measure(f"{what} while the server stands still", took)
     await kit.blocking(kit.server.resume)
     await _back(kit)

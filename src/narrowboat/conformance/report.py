@@ -23,6 +23,7 @@ from narrowboat.capabilities import table
 from narrowboat.conformance.catalogue import CATALOGUE
 from narrowboat.conformance.harness import Harness
 from narrowboat.conformance.runner import Outcome, Row
+from narrowboat.conformance.scenario import FACES
 from narrowboat.dsn import Url
 
 #: Of the suite itself: it grows when a scenario is added or made stricter, so that reports can be compared.
@@ -87,7 +88,7 @@ def make(harness: Harness, rows: Sequence[Row], *, seconds: float) -> Report:
             "python": platform.python_version(),
             "platform": platform.platform(),
         },
-        started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        started=(datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=seconds)).isoformat(timespec="seconds"),
         seconds=round(seconds, 1),
     )
 
@@ -205,29 +206,50 @@ def _cell(report: Report, guarantee: str) -> str:
         parts.append(f"<span class='exercised'>not exercised {number[Outcome.NOT_EXERCISED]}</span>")
     if number[Outcome.NOT_OFFERED]:
         parts.append(f"<span class='offered'>not offered {number[Outcome.NOT_OFFERED]}</span>")
-    items = "".join(_item(row) for row in report.rows if CATALOGUE[row.id].guarantee == guarantee)
+    failing = [id for (id, _), outcome in worst.items() if outcome is Outcome.BROKEN]
+    items = "".join(_item(report, id) for id in dict.fromkeys([*failing, *(id for id, _ in worst)]))
     return f"<details><summary>{', '.join(parts)}</summary><ul>{items}</ul></details>"
 
 
-def _item(row: Row) -> str:
-    mark = row.outcome.value.split()[-1]
-    why = f"<pre>{html.escape(row.why)}</pre>" if row.outcome is Outcome.BROKEN else f" <small>{html.escape(row.why)}</small>"
-    return (
-        f"<li><b>{row.id}</b> {html.escape(row.face)} <span class='{mark}'>{row.outcome.value}</span>: "
-        f"{html.escape(CATALOGUE[row.id].text)}{why}</li>"
+def _item(report: Report, id: str) -> str:
+    """One id: what became of it on each face, by which scenarios, and why where there is something to say."""
+    rows = [row for row in report.rows if row.id == id]
+    faces = {face: outcome for (each, face), outcome in _worst(report.rows).items() if each == id}
+    same = len(set(faces.values())) == 1
+    told = ", ".join(
+        f"<span class='{outcome.value.split()[-1]}'>{outcome.value}{'' if same else f' ({html.escape(face)})'}</span>"
+        for face, outcome in (list(faces.items())[:1] if same else faces.items())
     )
+    scenarios = ", ".join(dict.fromkeys(row.scenario.replace("_", " ") for row in rows if row.scenario))
+    reasons = dict.fromkeys(row.why for row in rows if row.why and row.outcome is not Outcome.BROKEN)
+    notes = "; ".join([*([scenarios] if scenarios else []), *reasons])
+    broken = "".join(
+        f"<pre>{html.escape(f'{row.scenario} ({row.face})')}\n{html.escape(row.why)}</pre>"
+        for row in rows
+        if row.outcome is Outcome.BROKEN
+    )
+    text = html.escape(CATALOGUE[id].text)
+    return f"<li><b>{id}</b> {told}: {text}{f' <small>({html.escape(notes)})</small>' if notes else ''}{broken}</li>"
 
 
 def _measured(reports: Sequence[Report]) -> str:
+    """One line for each thing measured, the faces side by side."""
     lines = []
     for report in reports:
-        for what, found in summary(report.rows).items():
-            cells = "".join(
-                f"<td class='num'>{value}</td>"
-                for value in (f"{found['n']:g}", _number(found["median"], found["unit"]), _number(found["max"], found["unit"]))
-            )
+        found = summary(report.rows)
+        for what in dict.fromkeys(name.rpartition(" (")[0] for name in found):
+            cells = ""
+            for face in FACES:
+                one = found.get(f"{what} ({face})")
+                values = (
+                    ("", "", "")
+                    if one is None
+                    else (f"{one['n']:g}", *(_number(one[k], one["unit"]) for k in ("median", "max")))
+                )
+                cells += "".join(f"<td class='num'>{html.escape(value)}</td>" for value in values)
             lines.append(f"<tr><td>{html.escape(report.backend)}</td><td>{html.escape(what)}</td>{cells}</tr>")
-    return f"<table><tr><th>Backend</th><th>What</th><th>n</th><th>median</th><th>largest</th></tr>{''.join(lines)}</table>"
+    heads = "".join(f"<th class='num'>{face}, n</th><th class='num'>median</th><th class='num'>largest</th>" for face in FACES)
+    return f"<table><tr><th>Backend</th><th>What</th>{heads}</tr>{''.join(lines)}</table>"
 
 
 def _number(value: float, unit: str) -> str:

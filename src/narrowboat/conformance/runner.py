@@ -8,16 +8,16 @@ is owed and was not executed is broken, so that a scenario that was forgotten ca
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import enum
 import importlib
 import logging
 import pkgutil
+import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from narrowboat.capabilities import LockCapabilities, Scope, check_required
@@ -113,7 +113,7 @@ def run_one(harness: Harness, scenario: Scenario, face: str, *, size: float = 1.
         kit = Kit(harness, face, scenario.half, size=size)
         work = scenario.run if unmet is None else scenario.refused
         assert work is not None, "scenario() refuses a claim without a refusal"
-        with _without_logs():
+        with _quiet:
             why = _execute(kit, work, _limit(harness, scenario), refusal=unmet)
         outcome = Outcome.BROKEN if why else Outcome.HELD if unmet is None else Outcome.REFUSED
         why = why or unmet or ""
@@ -132,16 +132,38 @@ def _limit(harness: Harness, scenario: Scenario) -> float:
     return scenario.seconds * max(1.0, SCALE) + 10 * shortest
 
 
-@contextlib.contextmanager
-def _without_logs() -> Iterator[None]:
-    """What the core logs about errors that a scenario provokes goes to handlers that somebody set up, and nowhere else."""
-    handler = logging.NullHandler()
-    logger = logging.getLogger("narrowboat")
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
+class _Quiet:
+    """While any scenario runs, what it provokes is not printed: errors that the core logs, interrupts that CPython swallows.
+
+    Handlers that somebody has set up for the logger are told as always.
+    """
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._inside = 0
+        self._handler = logging.NullHandler()
+        self._hook = sys.unraisablehook
+
+    def __enter__(self) -> None:
+        with self._mutex:
+            self._inside += 1
+            if self._inside == 1:
+                logging.getLogger("narrowboat").addHandler(self._handler)
+                self._hook, sys.unraisablehook = sys.unraisablehook, self._unraisable
+
+    def __exit__(self, *error: object) -> None:
+        with self._mutex:
+            self._inside -= 1
+            if self._inside == 0:
+                logging.getLogger("narrowboat").removeHandler(self._handler)
+                sys.unraisablehook = self._hook
+
+    def _unraisable(self, unraisable: sys.UnraisableHookArgs) -> None:
+        if not isinstance(unraisable.exc_value, KeyboardInterrupt):
+            self._hook(unraisable)
+
+
+_quiet = _Quiet()
 
 
 def _unmet(harness: Harness, scenario: Scenario) -> str | None:

@@ -59,11 +59,11 @@ def select(only: Iterable[str], tiers: Iterable[str], faces: Iterable[str], size
         ("face", frozenset(sides), set(FACES)),
     ):
         if unknown := sorted(given - allowed):
-            close = difflib.get_close_matches(unknown[0], sorted(allowed), n=5, cutoff=0.5)
-            known = close if len(allowed) > len(close) + 20 else sorted(allowed)  # hundreds of names are no help
-            raise ConfigurationError(
-                f"unknown {what} {', '.join(unknown)}; {'near it' if known is close else 'known'} are: {', '.join(known) or 'none'}"
-            )
+            shown = sorted(allowed)
+            if len(shown) > 20:  # hundreds of names are no help
+                shown = difflib.get_close_matches(unknown[0], shown, n=5, cutoff=0.5) or ["B01", "L01"]
+            near = "known are" if len(shown) == len(allowed) else "near it are"
+            raise ConfigurationError(f"unknown {what} {', '.join(unknown)}; {near}: {', '.join(shown)}")
     if not size > 0:
         raise ConfigurationError(f"size={size!r}: expected more than 0; 1 is the full size")
     return Selection(only=wanted, tiers=letters, faces=sides, size=size)

@@ -11,9 +11,11 @@ in doubt are read again with each renewal of the session, and what nobody here w
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Concatenate, ParamSpec, TypeVar
 
 from narrowboat.capabilities import LockCapabilities
 from narrowboat.contract.backend import Context
@@ -27,7 +29,7 @@ from narrowboat_consul.session import Session
 from narrowboat_consul.state import State
 from narrowboat_consul.steps import Operation
 from narrowboat_consul.store import Refused, Store
-from narrowboat_consul.transport import Transport
+from narrowboat_consul.transport import Limit, Transport
 from narrowboat_consul.watcher import Watcher
 
 #: How often a refused step is decided anew within one call. Each refusal means that somebody else got on.
@@ -38,6 +40,23 @@ LOOK_AGAIN = 3.0
 DELAYED = 0.25
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _driver_call(method: Callable[Concatenate[ConsulLocks, P], T]) -> Callable[Concatenate[ConsulLocks, P], T]:
+    """Refused after `close`; all exchanges of one call share one operation timeout."""
+
+    @functools.wraps(method)
+    def call(self: ConsulLocks, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        if self._closed:
+            raise Closed("the provider is closed", backend=SCHEME)
+        with self._limit.call():
+            return method(self, *args, **kwargs)
+
+    return call
+
+
 class ConsulLocks(LockProvider):
     """One session, its connections, and one thread for those who wait."""
 
@@ -45,8 +64,9 @@ class ConsulLocks(LockProvider):
         self.capabilities = capabilities
         self._site = site
         self._clock = context.clock
-        self._session = Session(site, context.timeout, context.clock)
-        self._transport = Transport(site, context.timeout)
+        self._limit = Limit(context.timeout)
+        self._session = Session(site, self._limit, context.clock)
+        self._transport = Transport(site, self._limit)
         self._store = Store(self._transport)
         self._space = Space(site.root, site.options.prefix)
         self._watcher = Watcher(self._transport, time.monotonic)
@@ -59,9 +79,9 @@ class ConsulLocks(LockProvider):
 
     # -- taking ---------------------------------------------------------------------------------------------------
 
+    @_driver_call
     def attempt(self, requests: Sequence[Request]) -> list[Grant | Busy | NarrowboatError]:
         """Take, or find out who is in the way, the whole batch in one transaction and at most a few more."""
-        self._check_open()
         session = self._session.fresh()
         if self._doubts:
             self._remove_doubts()
@@ -145,9 +165,9 @@ class ConsulLocks(LockProvider):
 
     # -- keeping --------------------------------------------------------------------------------------------------
 
+    @_driver_call
     def renew(self, grants: Sequence[Grant]) -> list[Grant | NarrowboatError]:
         """One renewal of the session for all, and a check that each is still there: a renewal succeeds all the same."""
-        self._check_open()
         session = self._session.renew()
         own = [grant for grant in grants if session is not None and self._under.get(grant.owner) == session]
         there = self._store.carry_out([[_check(self._space, grant)] for grant in own])
@@ -177,9 +197,9 @@ class ConsulLocks(LockProvider):
 
     # -- leaving --------------------------------------------------------------------------------------------------
 
+    @_driver_call
     def release(self, grants: Sequence[Grant]) -> list[Released | NarrowboatError]:
         """Delete exactly those generations: exclusive ones in one transaction, those who share after a look."""
-        self._check_open()
         answers: dict[int, Released | NarrowboatError] = {}
         alone = [number for number, grant in enumerate(grants) if grant.mode is Mode.EXCLUSIVE]
         freed = self._store.carry_out(
@@ -195,9 +215,9 @@ class ConsulLocks(LockProvider):
                 self._open.pop(grant.owner, None)
         return [answers[number] for number in range(len(grants))]
 
+    @_driver_call
     def withdraw(self, requests: Sequence[Request]) -> list[NarrowboatError | None]:
         """Remove whatever there is of each owner. One that was answered with a clear no has left nothing."""
-        self._check_open()
         answers: list[NarrowboatError | None] = []
         for request in requests:
             self._watcher.disarm(request.name, request.owner)
@@ -246,9 +266,9 @@ class ConsulLocks(LockProvider):
 
     # -- for people -----------------------------------------------------------------------------------------------
 
+    @_driver_call
     def holders(self, name: str | None) -> list[Holder]:
         """Who holds it. Only the session knows when it would end; how many wait nobody knows."""
-        self._check_open()
         folder = self._space.folder if name is None else self._space.of(name).folder
         found = [
             Holder(record.name, entry.index, record.label, record.mode, record.limit, record.since, None, None)
@@ -257,9 +277,9 @@ class ConsulLocks(LockProvider):
         ]
         return sorted(found, key=lambda holder: (holder.name, holder.token))
 
+    @_driver_call
     def evict(self, name: str, token: int) -> bool:
         """Break exactly that generation."""
-        self._check_open()
         (state,) = self._store.look([self._space.of(name)])
         entries = [*state.held.values(), *([state.lock] if state.lock and state.lock.session else [])]
         for entry in entries:
@@ -267,9 +287,9 @@ class ConsulLocks(LockProvider):
                 return _raised(self._free(name, entry.record.owner, token))
         return False
 
+    @_driver_call
     def ping(self) -> None:
         """Ask for the leader: an agent without one can do nothing."""
-        self._check_open()
         reply = self._transport.call("GET", "/v1/status/leader")
         if reply.code != 200 or reply.body.strip() in ("", '""'):
             raise refused(reply.code if reply.code != 200 else 500, reply.body.strip('" \n') or "no cluster leader", self._site)
@@ -281,12 +301,9 @@ class ConsulLocks(LockProvider):
                 return
             self._closed = True
         self._watcher.close()
-        self._session.close()
+        with self._limit.call():
+            self._session.close()
         self._transport.close()
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise Closed("the provider is closed", backend=SCHEME)
 
 
 def _operations(step: steps.Do | steps.Wait) -> list[Operation]:

@@ -1,0 +1,129 @@
+"""Where an owner stands: its node, and what is known of it. And what a node says to people."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import Any, NamedTuple
+
+from narrowboat._queueing import disagree
+from narrowboat.contract.locks import Mode, Request
+from narrowboat.errors import Reason
+from narrowboat_zookeeper.names import Contender
+
+
+#: Permits that are handed over side by side, at most: so many waiters look at each change of the queue.
+FRONT_MAX = 4
+
+
+class Place:
+    """One owner's node, from before it is asked for until it is gone for sure."""
+
+    __slots__ = (
+        "armed",
+        "behind",
+        "ends",
+        "expelled",
+        "gone",
+        "granted",
+        "path",
+        "session",
+        "token",
+        "told",
+        "under_way",
+        "wake",
+    )
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self.wake = wake
+        self.path: str | None = None  #: None: it was asked for, and nobody knows whether it is there
+        self.token = 0
+        self.session: int | None = None
+        self.granted = False
+        self.ends = 0.0  #: on the clock that was handed in; when a grant is over unless it is renewed
+        self.gone: Reason | None = None  #: why it is no longer there, as its watch told
+        self.armed = -1  #: the epoch in which its own watch was sent
+        self.behind: tuple[str, int] | None = None  #: what a waiter watches, and the epoch
+        self.told: float | None = None  #: since when it could come and look (monotonic); None: it has come
+        self.under_way = False  #: a call for it is under way
+        self.expelled = False  #: its node is being removed: it did not come, or nobody renewed it
+
+    def found(self, path: str, stat: Any) -> None:
+        """It is there, and this session's."""
+        self.path, self.token, self.session = path, stat.czxid, stat.ephemeralOwner
+        self.gone = self.behind = None
+        self.expelled = False
+
+    def lost(self) -> None:
+        """It is not there: ask for a new one."""
+        self.path = self.session = self.gone = self.behind = None
+        self.granted = self.expelled = False
+
+
+class Verdict(Enum):
+    """What a contender may do."""
+
+    GO = "go"
+    CONFLICT = "conflict"  #: with `other`
+    WATCH = "watch"  #: until something becomes of `other`
+    FRONT = "front"  #: among the first who wait for a permit: until anybody comes or leaves
+
+
+class Decision(NamedTuple):
+    """A verdict, and the other contender that it is about."""
+
+    verdict: Verdict
+    other: Contender | None = None
+
+
+def decide(mode: Mode, limit: int | None, ahead: Sequence[Contender]) -> Decision:
+    """What a contender may do that has `ahead` before it, oldest first.
+
+    A writer goes when nobody is before it, a reader when no writer is, a permit when fewer than `limit` are. Who has to
+    wait watches one node only. A waiting permit cannot know which holder will leave: the few at the front watch the whole
+    queue, each of the others the one that stands as many places before it, which tells by its data when it goes.
+    """
+    for other in ahead:
+        if disagree(mode, limit, other.mode, other.limit):
+            return Decision(Verdict.CONFLICT, other)
+    if mode is Mode.SEMAPHORE:
+        if len(ahead) < (limit or 0):
+            return Decision(Verdict.GO)
+        front = min(limit or 0, FRONT_MAX)
+        waiting = len(ahead) - (limit or 0)
+        return Decision(Verdict.FRONT) if waiting < front else Decision(Verdict.WATCH, ahead[-front])
+    for other in reversed(ahead):
+        if mode is Mode.EXCLUSIVE or other.mode is Mode.EXCLUSIVE:
+            return Decision(Verdict.WATCH, other)
+    return Decision(Verdict.GO)
+
+
+def record(request: Request, *, granted: bool) -> bytes:
+    """What stands in a contender's node, for people. Whether it was granted is there for the permit behind it."""
+    said: dict[str, Any] = {"name": request.name, "label": request.label, "at": round(time.time(), 3)}
+    if granted:
+        said["granted"] = True
+    return json.dumps(said, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+class Said(NamedTuple):
+    """What a record says; anybody could have written it, so nothing is taken for granted."""
+
+    name: str | None
+    label: str
+    at: float
+    granted: bool
+
+
+def read(data: bytes, otherwise: float) -> Said:
+    """The record in `data`; `otherwise`: the time where it names none."""
+    try:
+        said = json.loads(data)
+        name, label, at = said["name"], said["label"], float(said["at"])
+        if isinstance(name, str) and isinstance(label, str):
+            return Said(name, label, at, said.get("granted") is True)
+    except (ValueError, TypeError, KeyError):
+        pass
+    return Said(None, "", otherwise, False)

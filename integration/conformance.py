@@ -1,0 +1,90 @@
+"""The conformance kit against one server, each scenario a pytest item of its own.
+
+    test_redis = conformance(RedisServer)
+    test_redis_tls = conformance(RedisServer, tiers="C", password="s3cret", tls=True)
+    test_redis_cluster = conformance(RedisServer, RedisCluster, harness=Scattered, tiers="CTS")
+
+The server is started when its first item runs and ended when its last one did, so that one runs at a time.
+"""
+
+from __future__ import annotations
+
+import atexit
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+
+from integration.fixtures import missing
+from integration.servers.resolve import Unavailable, choose
+from integration.servers.server import Controls, Server
+from narrowboat.conformance import Harness
+from narrowboat.conformance.catalogue import Fault
+from narrowboat.conformance.scenario import FACES
+from narrowboat.conformance.suite import Item, parameters
+
+_running: list[Controls] = []
+
+
+class Scattered(Harness):
+    """For servers that tell their clients where to go: a proxy in front of the URL's hosts would be passed by."""
+
+    def faults(self, half: str) -> frozenset[Fault]:
+        return super().faults(half) - {Fault.PROXY}
+
+
+def conformance(
+    kind: type[Server],
+    make: Callable[..., Controls] | None = None,
+    *,
+    harness: Callable[..., Harness] = Harness,
+    only: Iterable[str] = (),
+    tiers: Iterable[str] = (),
+    faces: Iterable[str] = FACES,
+    query: str = "",
+    **options: Any,
+) -> Callable[..., None]:
+    """A parametrised test function.
+
+    Args:
+        kind: the server that the machine must have.
+        make: what makes the service, where it is more than one plain server; takes `image` and `options`.
+        harness: makes the harness of a URL and a server.
+        only: these ids or scenarios only.
+        tiers: these tiers only, as letters.
+        faces: these faces only.
+        query: options to append to the server's URL, such as "wait=1".
+        options: of `make`, or of `kind`.
+    """
+    try:
+        server = choose(kind).server(make, **options)
+    except Unavailable as error:
+        return _without(str(error))
+    atexit.register(server.close)  # also when its tests were only collected
+    url = server.url
+    if query:
+        url += ("&" if "?" in url else "?") + query
+    items = parameters(harness(url, server=server if server.faults else None), only, tiers, faces)
+
+    @pytest.mark.parametrize("item", items)
+    def test_conformance(item: Item) -> None:
+        _ensure(server)
+        item.check()
+
+    return test_conformance
+
+
+def _ensure(server: Controls) -> None:
+    """Run this one and no other."""
+    while _running and server not in _running:
+        _running.pop().close()
+    if server not in _running:
+        _running.append(server)
+        server.start()
+
+
+def _without(reason: str) -> Callable[..., None]:
+    def test_conformance() -> None:
+        missing(reason)
+
+    return test_conformance

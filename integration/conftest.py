@@ -1,0 +1,46 @@
+"""One fixture a server, started once a module; and `servers` for any other set-up.
+
+def test_it(redis_server): narrowboat.locks(redis_server.url)
+def test_other(servers): servers(RedisServer, RedisCluster, tls=True).url
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from integration.fixtures import Servers
+from integration.servers import ConsulServer, KafkaServer, RabbitMQServer, RedisServer, ZooKeeperServer
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Servers]:
+    made = Servers()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def redis_server(servers: Servers) -> RedisServer:
+    return servers(RedisServer)
+
+
+@pytest.fixture(scope="module")
+def zookeeper_server(servers: Servers) -> ZooKeeperServer:
+    return servers(ZooKeeperServer)
+
+
+@pytest.fixture(scope="module")
+def consul_server(servers: Servers) -> ConsulServer:
+    return servers(ConsulServer)
+
+
+@pytest.fixture(scope="module")
+def rabbitmq_server(servers: Servers) -> RabbitMQServer:
+    return servers(RabbitMQServer)
+
+
+@pytest.fixture(scope="module")
+def kafka_server(servers: Servers) -> KafkaServer:
+    return servers(KafkaServer)

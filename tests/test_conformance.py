@@ -1,0 +1,366 @@
+"""The runner of the kit: what runs, what every outcome means, and that nothing can be forgotten, skipped or tried again."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+from pathlib import Path
+
+import pytest
+
+import narrowboat.conformance
+from narrowboat.conformance import kit as kits
+from narrowboat.conformance import runner, scenario
+from narrowboat.conformance.catalogue import NEEDS_FAULT, NOT_OFFERED, Fault
+from narrowboat.conformance.harness import Harness
+from narrowboat.conformance.kit import Kit
+from narrowboat.conformance.runner import Outcome, Selection, missed, plan, run, run_one, unproven
+from narrowboat.conformance.scenario import TABLE, Scenario, demand
+from narrowboat.conformance.suite import MANIFEST, Item, parameters
+from narrowboat.conformance.verification import select, verify, verify_command
+from narrowboat.errors import ConfigurationError
+
+MEMORY = "memory://"
+
+
+async def does_nothing(kit: Kit) -> None:
+    """Nothing is wrong."""
+
+
+@pytest.fixture
+def table(monkeypatch):
+    """A table of scenarios of the test's own; nothing of it is left afterwards."""
+    runner.load()  # once, or the first test would lose what is imported now
+    kept = list(TABLE)
+    TABLE.clear()
+    monkeypatch.setattr(runner, "load", lambda: TABLE)
+    yield TABLE
+    TABLE[:] = kept
+
+
+def made(*ids: str, run=does_nothing, **terms) -> Scenario:
+    """Register a scenario, and give it back."""
+    scenario.scenario(*ids, **terms)(run)
+    return TABLE[-1]
+
+
+def outcome(scenario: Scenario, *, harness: Harness | None = None, face: str = "asyncio") -> tuple[Outcome, str]:
+    (row, *_) = run_one(harness or Harness(MEMORY), scenario, face)
+    return row.outcome, row.why
+
+
+# -- registering ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ids", "terms", "said"),
+    [
+        ((), {}, "none given"),
+        (("L999",), {}, "L999"),
+        (("L57",), {}, "what is not offered"),
+        (("L01", "B01"), {}, "locks or about messages"),
+        (("L01",), {"tier": "X"}, "tier 'X'"),
+        (("L01",), {"needs": "shared"}, "which call is refused"),
+        (("L01",), {"needs": ("shared", "evict")}, "which call is refused"),
+    ],
+)
+def test_what_says_less_than_it_must_is_refused_at_import(table, ids, terms, said):
+    with pytest.raises(TypeError, match=said):
+        made(*ids, **terms)
+    assert not table
+
+
+def test_a_claim_with_its_refusal_is_taken(table):
+    assert made("L01", needs="shared", refused=demand("shared")).needs == ("shared",)
+
+
+def test_a_scenario_without_its_rule_and_a_second_one_of_a_name_are_refused(table):
+    async def silent(kit: Kit) -> None: ...
+
+    with pytest.raises(TypeError, match="docstring"):
+        made("L01", run=silent)
+    made("L01")
+    with pytest.raises(TypeError, match="already"):
+        made("L02")
+
+
+# -- outcomes -------------------------------------------------------------------------------------------------------
+
+
+def test_a_scenario_that_returns_has_held_and_one_that_raises_is_broken(table):
+    async def fails(kit: Kit) -> None:
+        """One is two."""
+        raise AssertionError("one is not two")
+
+    assert outcome(made("L01")) == (Outcome.HELD, "")
+    found, why = outcome(made("L02", run=fails))
+    assert found is Outcome.BROKEN
+    assert why.splitlines()[-1] == "AssertionError: one is not two"
+
+
+def test_nothing_is_tried_again(table):
+    calls = []
+
+    async def fails_at_first(kit: Kit) -> None:
+        """It would hold the second time."""
+        calls.append(kit.face)
+        assert len(calls) > 1
+
+    assert outcome(made("L01", run=fails_at_first))[0] is Outcome.BROKEN
+    assert calls == ["asyncio"]
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, TimeoutError, NotImplementedError])
+def test_a_scenario_that_leaves_with_any_error_is_broken(table, error):
+    async def leaves(kit: Kit) -> None:
+        """It leaves."""
+        raise error("I would rather not")
+
+    assert outcome(made("L01", run=leaves))[0] is Outcome.BROKEN
+
+
+def test_one_that_takes_too_long_is_broken(table, monkeypatch):
+    monkeypatch.setattr(runner, "_limit", lambda harness, scenario: scenario.seconds)
+
+    async def hangs(kit: Kit) -> None:
+        """It ends."""
+        await asyncio.Event().wait()
+
+    found, why = outcome(made("L01", run=hangs, seconds=0.05))
+    assert found is Outcome.BROKEN
+    assert "not finished within 0.05 s" in why
+
+
+def test_what_only_the_event_loop_hears_of_is_broken(table):
+    async def drops_an_error(kit: Kit) -> None:
+        """A callback raises, and nobody awaits it."""
+        asyncio.get_running_loop().call_soon(lambda: 1 / 0)
+        await asyncio.sleep(0)
+
+    found, why = outcome(made("L01", run=drops_an_error))
+    assert found is Outcome.BROKEN
+    assert "ZeroDivisionError" in why or "division" in why
+
+
+def test_each_id_of_a_scenario_gets_its_row_and_the_numbers_are_told_once(table):
+    async def measures(kit: Kit) -> None:
+        """It is measured."""
+        kit.measure("wake-up", 0.25)
+
+    rows = run_one(Harness(MEMORY), made("L01", "L02", run=measures), "sync")
+    assert [(row.id, row.face, row.outcome) for row in rows] == [("L01", "sync", Outcome.HELD), ("L02", "sync", Outcome.HELD)]
+    assert [row.measured for row in rows] == [(("wake-up", 0.25, "s"),), ()]
+
+
+# -- what is not claimed --------------------------------------------------------------------------------------------
+
+
+def test_what_is_not_claimed_is_refused_by_the_public_call(table):
+    found, why = outcome(made("L41", needs="scope=host", refused=demand("scope=host")))
+    assert (found, why) == (Outcome.REFUSED, "not claimed: scope=host")
+
+
+def test_what_is_not_claimed_and_not_refused_is_broken(table):
+    found, why = outcome(made("L41", needs="scope=host", refused=does_nothing))
+    assert found is Outcome.BROKEN
+    assert "not refused with Unsupported" in why
+
+
+def test_a_refusal_after_the_driver_was_used_is_broken(table):
+    async def asks_too_late(kit: Kit) -> None:
+        await (await kit.locks().lock("a").acquire(timeout=5)).release()
+        kit.locks(require="scope=host")
+
+    found, why = outcome(made("L41", needs="scope=host", refused=asks_too_late))
+    assert found is Outcome.BROKEN
+    assert "only after the driver was used" in why
+    assert "'attempt': 1" in why
+
+
+# -- faults ---------------------------------------------------------------------------------------------------------
+
+
+class Helpless(Harness):
+    """One that can bring nothing about."""
+
+    def faults(self, half: str) -> frozenset[Fault]:
+        return frozenset()
+
+
+def test_a_missing_fault_is_not_exercised_and_never_run(table):
+    async def runs(kit: Kit) -> None:
+        """It must not run."""
+        raise AssertionError("it ran")
+
+    found, why = outcome(made("L91", run=runs, faults={Fault.REPLY}), harness=Helpless(MEMORY))
+    assert (found, why) == (Outcome.NOT_EXERCISED, "the harness cannot make: lost replies")
+
+
+def test_an_id_that_needs_a_server_is_not_exercised_without_one(table):
+    (row,) = missed(Harness(MEMORY), Selection(only=frozenset({"L32"}), faces=("sync",)), [])
+    assert (row.outcome, row.why) == (Outcome.NOT_EXERCISED, f"needs {NEEDS_FAULT['L32'].value}")
+
+
+def test_a_harness_without_a_network_or_a_server_has_no_such_faults():
+    faults = Harness(MEMORY).faults("locks")
+    assert Fault.REPLY in faults
+    assert not faults & {Fault.PROXY, Fault.RESTART, Fault.KILL, Fault.PAUSE, Fault.SESSION, Fault.DELETE}
+
+
+# -- nothing is forgotten -------------------------------------------------------------------------------------------
+
+
+def test_an_id_that_is_owed_and_was_not_executed_is_broken(table, capsys):
+    report = verify(MEMORY, only=["L02"])
+
+    assert [(row.id, row.face, row.outcome, row.why) for row in report.rows] == [
+        ("L02", "asyncio", Outcome.BROKEN, "owed, and not executed"),
+        ("L02", "sync", Outcome.BROKEN, "owed, and not executed"),
+    ]
+    assert not report.ok
+    assert verify_command(MEMORY, only=["L02"], out=print) == 1
+    assert "L02 sync broken" in capsys.readouterr().out
+
+
+def test_one_face_alone_does_not_hide_the_other(table):
+    held = made("L01")
+    rows = run_one(Harness(MEMORY), held, "sync")
+
+    extra = missed(Harness(MEMORY), Selection(only=frozenset({"L01"})), rows)
+    assert [(row.id, row.face, row.outcome) for row in extra] == [("L01", "asyncio", Outcome.BROKEN)]
+
+
+def test_a_whole_run_has_a_row_for_every_id_on_every_face(table):
+    made("L01")
+    made("B01", run=_again)
+
+    rows = run(Harness(MEMORY), Selection())
+    outcomes = {(row.id, row.face): row.outcome for row in rows}
+    ids = set(narrowboat.conformance.catalogue.CATALOGUE)
+
+    assert set(outcomes) == {(id, face) for id in ids for face in ("sync", "asyncio")}
+    for id in ids:
+        wanted = Outcome.BROKEN
+        if id in {"L01", "B01"}:
+            wanted = Outcome.HELD
+        elif id in NOT_OFFERED:
+            wanted = Outcome.NOT_OFFERED
+        elif id in NEEDS_FAULT:
+            wanted = Outcome.NOT_EXERCISED
+        assert {outcomes[id, "sync"], outcomes[id, "asyncio"]} == {wanted}, id
+
+
+async def _again(kit: Kit) -> None:
+    """Nothing is wrong here either."""
+
+
+def test_the_suite_has_an_item_that_fails_when_an_id_has_no_scenario(table):
+    made("L01")
+    assert "L02" in unproven()
+    assert not {"L01", "L57", "L32"} & set(unproven())
+    items = {param.id: param.values[0] for param in parameters(Harness(MEMORY), (), (), ("sync",))}
+
+    assert set(items) == {"L01-does_nothing-sync", MANIFEST}
+    with pytest.raises(AssertionError, match="no scenario proves it: L02, L03"):
+        items[MANIFEST].check()
+
+
+def test_every_owed_id_has_a_scenario():
+    assert unproven() == []
+
+
+def test_items_fail_and_are_skipped_by_the_runners_decision_alone(table):
+    async def fails(kit: Kit) -> None:
+        """The rule in words."""
+        raise AssertionError("the reason")
+
+    Item(Harness(MEMORY), made("L01"), "sync", 1.0).check()
+    with pytest.raises(pytest.fail.Exception, match=r"(?s)L02 on the sync face: The rule in words.*the reason"):
+        Item(Harness(MEMORY), made("L02", run=fails), "sync", 1.0).check()
+    lost = made("L91", run=_again, faults={Fault.REPLY})
+    with pytest.raises(pytest.skip.Exception, match="not exercised: the harness cannot make: lost replies"):
+        Item(Helpless(MEMORY), lost, "sync", 1.0).check()
+
+
+# -- what is selected -----------------------------------------------------------------------------------------------
+
+
+def test_a_part_can_be_chosen_by_id_name_tier_and_face():
+    harness = Harness(MEMORY)
+    both = plan(harness, select(["L01"], (), ("sync", "asyncio")))
+    assert {(each.name, face) for each, face in both} == {("takes_and_frees", "sync"), ("takes_and_frees", "asyncio")}
+    assert [each.name for each, _ in plan(harness, select(["takes_and_frees"], (), ("sync",)))] == ["takes_and_frees"]
+    assert {each.tier for each, _ in plan(harness, select((), ["c"], ("sync",)))} == {"C"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((["L999"], (), ("sync",)), "unknown id or scenario L999"),
+        (((), ["Q"], ("sync",)), "unknown tier Q"),
+        (((), (), ("trio",)), "unknown face trio"),
+        (((), (), ("sync",), 0), "size=0"),
+        (((), (), ("sync",), float("nan")), "size=nan"),
+    ],
+)
+def test_a_word_that_is_not_known_is_an_error_that_names_it(arguments, said):
+    with pytest.raises(ConfigurationError, match=said):
+        select(*arguments)
+
+
+def test_a_scheme_that_is_not_known_names_the_near_miss():
+    with pytest.raises(ConfigurationError, match="memory"):
+        Harness("memry://")
+
+
+# -- time -----------------------------------------------------------------------------------------------------------
+
+
+def test_upper_bounds_are_stretched_and_real_time_is_not(monkeypatch):
+    kit = Kit(Harness(MEMORY), "sync", "locks")
+    assert kit.upper(2.0) == 2.0 * kits.SCALE
+    slept: list[float] = []
+
+    async def sleeps(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr(kits, "SCALE", 7.0)
+    monkeypatch.setattr(kits.asyncio, "sleep", sleeps)
+    assert kit.upper(2.0) == 14.0
+    asyncio.run(kit.sleep(2.0))
+    assert slept == [2.0]
+
+
+SCENARIOS = sorted(
+    path for path in Path(narrowboat.conformance.__file__).parent.glob("*.py") if path.name.startswith(("locks_", "broker_"))
+)
+
+
+@pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.name)
+def test_no_scenario_stretches_a_lower_bound(path: Path):
+    """`took >= kit.upper(x)` would ask a slow machine to be late, and let a lease end early on a fast one."""
+    wrong = [
+        f"{path.name}:{node.lineno}: {ast.unparse(node)}"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Compare)
+        for left, operator, right in zip([node.left, *node.comparators], node.ops, node.comparators, strict=False)
+        if (isinstance(operator, ast.Gt | ast.GtE) and stretched(right))
+        or (isinstance(operator, ast.Lt | ast.LtE) and stretched(left))
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def stretched(side: ast.AST) -> bool:
+    """Whether it grows with the scale. What is subtracted makes it shrink: there it bounds how much may be missing."""
+    if isinstance(side, ast.Attribute) and side.attr == "upper":
+        return True
+    subtracts = isinstance(side, ast.BinOp) and isinstance(side.op, ast.Sub)
+    parts = [side.left] if subtracts else ast.iter_child_nodes(side)
+    return any(stretched(part) for part in parts)
+
+
+def test_the_look_for_stretched_lower_bounds_finds_them():
+    compare = ast.parse("assert took >= kit.upper(0.5)").body[0].test
+    assert stretched(compare.comparators[0])
+    assert not stretched(compare.left)
+    assert not stretched(ast.parse("left - kit.upper(5) < after").body[0].value.left)

@@ -1,0 +1,252 @@
+"""The kit as others run it, in processes of their own: with pytest, in their own tests, with `narrowboat verify`.
+
+A small distribution beside it registers two backends by entry points, as a third party's would: `sound` works and claims one
+thing less than memory, `leaky` answers that a lock is released and keeps it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BACKENDS = '''
+"""Locks in memory under other names: one that works and one that does not."""
+import dataclasses
+
+import narrowboat_memory
+from narrowboat.capabilities import Support
+from narrowboat.conformance.mutants_locks import ReleaseDoesNothing
+
+memory = narrowboat_memory.locks
+
+
+def without_evict(url, options):
+    return dataclasses.replace(memory.capabilities(url, options), evict=Support.ABSENT)
+
+
+sound = dataclasses.replace(memory, scheme="sound", capabilities=without_evict)
+leaky = dataclasses.replace(
+    memory, scheme="leaky", open=lambda url, options, context: ReleaseDoesNothing(memory.open(url, options, context))
+)
+'''
+
+THREE_LINES = """
+from narrowboat.conformance import Harness, suite
+
+test_conformance = suite(Harness("{url}"), only={only})
+"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the backends and what an installer writes beside them."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "otherboat.py").write_text(BACKENDS)
+    info = folder / "otherboat-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: otherboat\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[narrowboat.locks]\nsound = otherboat:sound\nleaky = otherboat:leaky\n")
+    return folder
+
+
+def run(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder), "COLUMNS": "200", **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def run_pytest(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return run(folder, "pytest", "-p", "no:cacheprovider", "-q", *arguments)
+
+
+def run_kit(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return run_pytest(folder, "--pyargs", "narrowboat.conformance", *arguments)
+
+
+def said(done: subprocess.CompletedProcess[str]) -> str:
+    return f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+
+
+# -- pytest --pyargs ------------------------------------------------------------------------------------------------
+
+
+def test_pytest_runs_the_kit_on_both_faces_and_writes_the_reports(project: Path, tmp_path: Path) -> None:
+    json_path, html_path = tmp_path / "run.json", tmp_path / "run.html"
+    reports = ("--report-json", str(json_path), "--report-html", str(html_path))
+
+    done = run_kit(project, "--url", "memory://", "--only", "L01", "--only", "B01,L57", *reports)
+
+    assert done.returncode == 0, said(done)
+    assert " held, 2 not offered" in done.stdout
+    rows = {(row["id"], row["face"]): row["outcome"] for row in json.loads(json_path.read_text())["rows"]}
+    for id, outcome in (("L01", "held"), ("B01", "held"), ("L57", "not offered")):
+        assert {rows[id, "sync"], rows[id, "asyncio"]} == {outcome}
+    assert "<html" in html_path.read_text()
+
+
+def test_pytest_fails_on_a_broken_backend_and_says_which_rule(project: Path) -> None:
+    done = run_kit(project, "--url", "leaky://", "--only", "L01,L02", "--face", "sync")
+
+    assert done.returncode == 1, said(done)
+    assert "L01 on the sync face: A free lock is granted" in done.stdout
+    assert "2 broken" in done.stdout
+
+
+def test_what_a_backend_does_not_claim_is_refused(project: Path) -> None:
+    done = run_kit(project, "--url", "sound://", "--only", "L11,L16")
+
+    assert done.returncode == 0, said(done)
+    assert "4 refused" in done.stdout
+
+
+def test_pytest_is_not_green_when_something_owed_was_left_out(project: Path) -> None:
+    """Chosen with pytest's own -k, the rest is still owed; chosen with --only and --face, it is not."""
+    done = run_kit(project, "--url", "memory://", "--only", "L01,L04", "-k", "L01")
+
+    assert done.returncode == 1, said(done)
+    assert "owed, and not executed: L04 sync, L04 asyncio" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "give --url"),
+        (("--url", "memry://"), "memory"),
+        (("--url", "memory://", "--only", "L999"), "unknown id or scenario L999"),
+        (("--url", "memory://?colour=red"), "colour"),
+    ],
+)
+def test_options_that_make_no_sense_run_nothing_and_say_why(project: Path, arguments: tuple[str, ...], words: str) -> None:
+    done = run_kit(project, *arguments)
+
+    assert done.returncode in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.USAGE_ERROR), said(done)
+    assert words in done.stdout + done.stderr
+    assert "passed" not in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+# -- in other people's tests ----------------------------------------------------------------------------------------
+
+
+def test_three_lines_in_their_own_tests_are_enough(project: Path, tmp_path: Path) -> None:
+    for scheme in ("sound", "leaky"):
+        text = THREE_LINES.format(url=f"{scheme}://", only=["L01", "L02", "L16"])
+        (tmp_path / f"test_{scheme}.py").write_text(text)
+
+    sound = run_pytest(project, str(tmp_path / "test_sound.py"))
+    leaky = run_pytest(project, str(tmp_path / "test_leaky.py"), "-k", "L01 and not asyncio")
+
+    assert sound.returncode == 0, said(sound)
+    assert "6 passed" in sound.stdout
+    assert leaky.returncode == 1, said(leaky)
+    assert "L01 on the sync face" in leaky.stdout
+    assert "1 failed" in leaky.stdout
+
+
+def test_a_projects_own_options_do_not_clash(project: Path, tmp_path: Path) -> None:
+    """Its conftest has a --url, an --only and a --size of its own, and never hears of the kit's."""
+    (tmp_path / "conftest.py").write_text(
+        "def pytest_addoption(parser):\n"
+        "    for name in ('--url', '--only', '--size', '--tier', '--face', '--report-json'):\n"
+        "        parser.addoption(name, default='mine')\n"
+    )
+    (tmp_path / "test_mine.py").write_text(
+        "def test_mine(request):\n"
+        "    assert request.config.getoption('--url') == 'http://theirs'\n"
+        "    assert request.config.getoption('--only') == 'mine'\n"
+    )
+
+    done = run_pytest(project, str(tmp_path), "--url", "http://theirs")
+
+    assert done.returncode == 0, said(done)
+    assert "1 passed" in done.stdout
+
+
+def test_pytest_alone_loads_nothing_of_ours_but_one_module(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "test_modules.py").write_text(
+        "import sys\n"
+        "def test_modules():\n"
+        "    ours = {name for name in sys.modules if name.partition('.')[0].startswith('narrowboat')}\n"
+        "    assert ours == {'narrowboat_pytest'}\n"
+    )
+
+    done = run_pytest(project, str(tmp_path))
+
+    assert done.returncode == 0, said(done)
+
+
+# -- narrowboat verify ----------------------------------------------------------------------------------------------
+
+
+def test_verify_exits_with_0_when_all_held_and_writes_the_reports(project: Path, tmp_path: Path) -> None:
+    json_path, html_path = tmp_path / "run.json", tmp_path / "run.html"
+
+    done = run(
+        project, "narrowboat", "verify", "sound://", "--only", "L01,L16", "--json", str(json_path), "--html", str(html_path)
+    )
+
+    assert done.returncode == 0, said(done)
+    assert "sound://: 2 held, 2 refused in" in done.stdout
+    data = json.loads(json_path.read_text())
+    assert data["counts"] == {"held": 2, "refused": 2, "broken": 0, "not exercised": 0, "not offered": 0}
+    assert "<html" in html_path.read_text()
+
+
+def test_verify_exits_with_1_when_something_is_broken_and_names_it(project: Path, tmp_path: Path) -> None:
+    json_path = tmp_path / "run.json"
+
+    done = run(project, "narrowboat", "verify", "leaky://", "--only", "L01", "--json", str(json_path))
+
+    assert done.returncode == 1, said(done)
+    assert "L01 sync broken: acquire free lock gives a handle" in done.stdout
+    assert "L01 asyncio broken" in done.stdout
+    assert json.loads(json_path.read_text())["counts"]["broken"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("soud://",), "sound"),
+        (("memory://", "--only", "L999"), "L999"),
+        (("memory://", "--tier", "Q"), "unknown tier Q"),
+        (("memory://", "--face", "trio"), "trio"),
+        (("memory://", "--size", "0"), "size"),
+    ],
+)
+def test_verify_exits_with_2_for_what_cannot_work(project: Path, arguments: tuple[str, ...], words: str) -> None:
+    done = run(project, "narrowboat", "verify", *arguments)
+
+    assert done.returncode == 2, said(done)
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_upper_bounds_follow_the_environment_and_lower_ones_do_not(project: Path, tmp_path: Path) -> None:
+    """With a scale, a lease that ends early is still caught: it is the rule that a slow machine must not soften."""
+    (tmp_path / "test_scale.py").write_text(
+        "from narrowboat.conformance.kit import SCALE\n"
+        "from narrowboat.conformance.mutants import check_mutants\n"
+        "from narrowboat.conformance.mutants_locks import MUTANTS\n"
+        "def test_early():\n"
+        "    assert SCALE == 3.0\n"
+        "    early = [mutant for mutant in MUTANTS if mutant.name == 'lease ends early']\n"
+        "    verdicts = check_mutants(early, faces=['asyncio'])\n"
+        "    assert len(verdicts) >= 1\n"
+        "    assert all(verdict.caught for verdict in verdicts), verdicts\n"
+        "    assert all('early' in verdict.why or 'before the lease ended' in verdict.why for verdict in verdicts), verdicts\n"
+    )
+
+    done = run(project, "pytest", "-p", "no:cacheprovider", "-q", str(tmp_path), NARROWBOAT_TIME_SCALE="3")
+
+    assert done.returncode == 0, said(done)
