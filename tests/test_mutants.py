@@ -11,7 +11,6 @@ from narrowboat.conformance.mutants import REFERENCE, Mutant, Verdict, all_mutan
 from narrowboat.contract import LockProvider
 from narrowboat.layers.passing import PassingBroker, PassingLocks
 
-
 #: L47's users act at random and against the clock, and now and then ask again for what they have only just given up.
 NO_CONTROL = {"L47"}
 

@@ -20,13 +20,13 @@ end
 
 if not source.found and (source.kind ~= 'queue' or redis.call('EXISTS', source.stream) == 0) then return {'ok', 0} end
 if source.topic then
-  for level in source.used:gmatch('%d') do
+  for level in source.topic.used:gmatch('%d') do
     redis.pcall('XGROUP', 'DESTROY', key_of(source, tonumber(level)), source.group)
   end
   redis.call('SREM', source.topic.root .. ':groups', source.group)
   drop(source)
   if redis.call('SCARD', source.topic.root .. ':groups') == 0 then
-    for level in source.used:gmatch('%d') do redis.call('XTRIM', key_of(source, tonumber(level)), 'MAXLEN', 0) end
+    for level in source.topic.used:gmatch('%d') do redis.call('XTRIM', key_of(source, tonumber(level)), 'MAXLEN', 0) end
   else
     trim(source.topic)
   end

@@ -15,8 +15,9 @@ def _capabilities(url: Url, options: Options) -> LockCapabilities:
     return LockCapabilities(
         scope=Scope.NETWORK,
         expiry=Expiry.LEASE,
-        # A server answers before its data is anywhere else. With wait= a replica has it as well.
-        survives=Survives.CRASH if options.wait else Survives.NOTHING,
+        # A server that keeps its data (appendonly) has a grant on its disk soon after it answers, and any process may be killed.
+        # It answers before a replica has the grant; with wait= that many replicas have it first.
+        survives=Survives.NODE if options.wait else Survives.CRASH,
         fencing=Support.NATIVE,
         fencing_survives=Survives.DATA_LOSS,
         order=WaitOrder.FIFO,
@@ -31,7 +32,7 @@ def _capabilities(url: Url, options: Options) -> LockCapabilities:
 
 
 def _open(url: Url, options: Options, context: Context) -> LockProvider:
-    from narrowboat_redis.locks import RedisLocks  # imports redis-py, which costs half a second and may not be installed
+    from narrowboat_redis.lock_provider import RedisLocks  # imports redis-py, which costs half a second and may not be installed
 
     return RedisLocks(Site.of(url, options), options, context, _capabilities(url, options))
 

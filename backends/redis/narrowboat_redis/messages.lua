@@ -100,7 +100,7 @@ local function open(kind, group)
   local source = load(KEYS[1], KEYS[2], kind, group)
   if kind == 'subscription' then
     source.topic = load(KEYS[3], KEYS[4], 'topic', '')
-    source.used, source.first = source.topic.used, 10
+    source.first = 10
   end
   return source
 end
@@ -136,7 +136,7 @@ local function classes(source)
     end
     found[class][#found[class] + 1] = index
   end
-  for level in source.used:gmatch('%d') do note(tonumber(level)) end
+  for level in (source.topic or source).used:gmatch('%d') do note(tonumber(level)) end
   if source.topic then
     for level in source.own:gmatch('%d') do note(10 + level) end
   end
@@ -416,7 +416,7 @@ local function make(source, properties)
     end
     promote(source.topic)  -- what is due already was not for a group that begins now
     redis.call('SADD', source.topic.root .. ':groups', source.group)
-    for level in source.used:gmatch('%d') do make_group(key_of(source, tonumber(level)), source.group, '$') end
+    for level in source.topic.used:gmatch('%d') do make_group(key_of(source, tonumber(level)), source.group, '$') end
   elseif source.kind ~= 'topic' then
     make_group(source.stream, source.group, '0')
   end

@@ -38,86 +38,85 @@ def pack_arguments(arguments: Sequence[bytes]) -> bytes:
 
 
 class Reader:
-    """Bytes in, replies out. One for each connection."""
+    """Bytes in, replies out. One for each connection. Whatever is read once is not read again when more arrives."""
 
-    __slots__ = ("_buffer", "_position")
+    __slots__ = ("_buffer", "_later", "_missing", "_position", "_stack")
 
     def __init__(self) -> None:
         self._buffer = b""
         self._position = 0
+        self._later: list[bytes] = []
+        self._missing = 0  # bytes without which going on is no use
+        self._stack: list[tuple[list[Any], int]] = []  # arrays that are not complete yet, the innermost last
 
     def feed(self, data: bytes) -> None:
         """More bytes from the connection."""
-        if self._position < len(self._buffer):
-            self._buffer = self._buffer[self._position :] + data
-        else:
-            self._buffer = data
-        self._position = 0
+        self._later.append(data)
+        self._missing -= len(data)
 
     def take(self, replies: list[Any], wanted: int) -> bool:
         """Add complete replies until there are `wanted`. Whether there are; False: feed more."""
-        buffer = self._buffer
-        position = self._position
+        if self._later and self._missing <= 0:
+            rest = self._buffer[self._position :]
+            self._buffer = b"".join((rest, *self._later)) if rest or len(self._later) > 1 else self._later[0]
+            self._later.clear()
+            self._position = 0
+        elif len(replies) < wanted and self._missing > 0:
+            return False
+        try:
+            return self._take(replies, wanted)
+        except ValueError:  # a length that is no number
+            raise self._nonsense() from None
+
+    def _take(self, replies: list[Any], wanted: int) -> bool:
+        buffer, position, stack = self._buffer, self._position, self._stack
+        value: Any
+        self._missing = 0
         while len(replies) < wanted:
             end = buffer.find(b"\r\n", position)
             if end < 0:
+                self._missing = 1
                 break
             kind = buffer[position]
             if kind == 36:  # $
                 length = int(buffer[position + 1 : end])
-                if length < 0:
-                    replies.append(None)
-                    position = end + 2
-                    continue
-                following = end + 4 + length
+                following = end + 4 + length if length >= 0 else end + 2
                 if following > len(buffer):
+                    self._missing = following - len(buffer)
                     break
-                replies.append(buffer[end + 2 : following - 2])
+                value = buffer[end + 2 : following - 2] if length >= 0 else None
                 position = following
-            elif kind == 58:  # :
-                replies.append(int(buffer[position + 1 : end]))
-                position = end + 2
             else:
-                found = _parse(buffer, position)
-                if found is None:
+                line = buffer[position + 1 : end]
+                following = end + 2
+                if kind == 58:  # :
+                    value = int(line)
+                elif kind == 42:  # *
+                    count = int(line)
+                    if count > 0:
+                        stack.append(([], count))
+                        position = following
+                        continue
+                    value = None if count < 0 else []
+                elif kind == 43:  # +
+                    value = line
+                elif kind == 45:  # -
+                    value = ErrorReply(line.decode("utf-8", "replace"))
+                else:
+                    self._position = position
+                    raise self._nonsense()
+                position = following
+            while stack:
+                values, count = stack[-1]
+                values.append(value)
+                if len(values) < count:
                     break
-                value, position = found
+                stack.pop()
+                value = values
+            else:
                 replies.append(value)
         self._position = position
         return len(replies) >= wanted
 
-
-def _parse(buffer: bytes, position: int) -> tuple[Any, int] | None:
-    """One reply and where the next begins; None when it is not complete yet."""
-    end = buffer.find(b"\r\n", position)
-    if end < 0:
-        return None
-    kind, line = buffer[position : position + 1], buffer[position + 1 : end]
-    following = end + 2
-    try:
-        if kind == b"+":
-            return line, following
-        if kind == b"-":
-            return ErrorReply(line.decode("utf-8", "replace")), following
-        if kind == b":":
-            return int(line), following
-        if kind == b"$":
-            length = int(line)
-            if length < 0:
-                return None, following
-            past = following + length + 2
-            return None if past > len(buffer) else (buffer[following : past - 2], past)
-        if kind == b"*":
-            values = []
-            if int(line) < 0:
-                return None, following
-            for _ in range(int(line)):
-                found = _parse(buffer, following)
-                if found is None:
-                    return None
-                value, following = found
-                values.append(value)
-            return values, following
-    except ValueError:
-        pass  # a number that is none: told below
-    raise ProtocolError(f"expected a reply, found {buffer[position : position + 20]!r}")
+    def _nonsense(self) -> ProtocolError:
+        return ProtocolError(f"expected a reply, found {self._buffer[self._position : self._position + 20]!r}")

@@ -175,7 +175,7 @@ class ZooKeeperLocks(LockProvider):
             if place.expelled and place.path is not None:
                 yield [(pipe.delete, place.path)]
                 place.lost()
-            looking = [(pipe.children, directory)]
+            looking: Requests = [(pipe.children, directory)]
             if place.behind == (directory, self._session.epoch):  # at the front: look and watch in one
                 self._behind.setdefault(directory, {})[request.owner] = None
                 looking = [(pipe.children, directory, self._ahead_changed)]

@@ -13,7 +13,6 @@ from narrowboat.contract.locks import Mode, Request
 from narrowboat.errors import Reason
 from narrowboat_zookeeper.names import Contender
 
-
 #: Permits that are handed over side by side, at most: so many waiters look at each change of the queue.
 FRONT_MAX = 4
 

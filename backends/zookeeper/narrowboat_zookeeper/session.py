@@ -59,7 +59,7 @@ class Session:
         self.timeout = timeout
         self.acl = _ACLS[site.acl]
         self._on_up = on_up
-        self._handler = Handler(timeout)
+        self._handler = Handler(timeout, self._connecting)
         logger = logging.getLogger("narrowboat.zookeeper.kazoo")
         logger.addFilter(_not_verbose)
         retry = KazooRetry(max_tries=-1, delay=0.05, max_delay=_RETRY_MAX, sleep_func=self._handler.sleep_func)
@@ -108,6 +108,15 @@ class Session:
                 self._down_since = time.monotonic()
             if state == KazooState.LOST:
                 self.id = None
+
+    def _connecting(self) -> None:
+        """On kazoo's thread. A session out of reach for its whole time is over for us, so it is not asked for again.
+
+        Where only answers are lost, each try to come back to it would keep it alive, and its locks with it, for ever.
+        """
+        if self.id is not None and not self._up.is_set() and time.monotonic() - self._down_since > self.ttl:
+            self.id = None
+            self.client._reset_session()
 
     def _check(self, granted: float | None) -> NarrowboatError | None:
         options = self.site.options

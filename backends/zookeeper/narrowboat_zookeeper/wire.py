@@ -204,14 +204,15 @@ class Wire:
 
 
 class Handler(SequentialThreadingHandler):  # type: ignore[misc]  # see the import
-    """See the module's text. `timeout`: seconds that connecting may take."""
+    """See the module's text. `timeout`: seconds that connecting may take; `connecting` is called before each try."""
 
     name = "narrowboat"
     #: False makes kazoo call completions where they happen.
     running = False
 
-    def __init__(self, timeout: float) -> None:
+    def __init__(self, timeout: float, connecting: Callable[[], None]) -> None:
         super().__init__()
+        self._connecting = connecting
         self.timeout = timeout
         self._wire: Wire | None = None
         self.last_error: Exception | None = None  #: why the last try to connect failed
@@ -256,6 +257,7 @@ class Handler(SequentialThreadingHandler):  # type: ignore[misc]  # see the impo
         """Connect, within our own bound, and remember why it failed."""
         if self.closing.is_set():
             raise OSError("closed")
+        self._connecting()
         try:
             bound = self.timeout if timeout is None else min(timeout, self.timeout)
             self._wire = Wire(super().create_connection(*args, timeout=bound, **kwargs))

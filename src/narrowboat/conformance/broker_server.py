@@ -120,17 +120,27 @@ async def killed_under_load(kit: Kit) -> None:
     await _under_load(kit, ["kill"])
 
 
-async def _asks_for_order(kit: Kit) -> None:
-    kit.broker().queue("orders", ordered=True)
-
-
-@scenario("B60", tier="R", needs=("order", "survives=crash"), refused=_asks_for_order, faults={Fault.RESTART}, seconds=240)
+@scenario(
+    "B60",
+    tier="R",
+    needs=("order", "survives=crash"),
+    refused=demand("order,survives=crash"),
+    faults={Fault.RESTART},
+    seconds=240,
+)
 async def order_is_kept_across_a_restart(kit: Kit) -> None:
     """The server is restarted under load: the first deliveries of each key still come in the order of their publishing."""
     await _under_load(kit, ["stop"], ordered=True)
 
 
-@scenario("B49", tier="R", needs=("delay", "survives=crash"), refused=CRASH, faults={Fault.RESTART}, seconds=180)
+@scenario(
+    "B49",
+    tier="R",
+    needs=("delay", "survives=crash"),
+    refused=demand("delay,survives=crash"),
+    faults={Fault.RESTART},
+    seconds=180,
+)
 async def delayed_messages_survive_a_restart(kit: Kit) -> None:
     """Delayed messages and those whose retry is due later outlive a restart of the server, and are not early."""
     lease = max(_lease(kit), 20.0)

@@ -378,7 +378,7 @@ async def a_hundred_contenders_get_growing_tokens(kit: Kit) -> None:
         assert len(set(tokens)) == 100
 
 
-@scenario("L75", tier="P", needs=("scope=host", "fencing"), refused=demand("scope=host"), seconds=120)
+@scenario("L75", tier="P", needs=("scope=host", "fencing"), refused=demand("scope=host,fencing"), seconds=120)
 async def processes_get_growing_tokens(kit: Kit) -> None:
     """Tokens are unique and grow across processes, and each process sees them grow."""
     with tempfile.TemporaryDirectory() as folder:

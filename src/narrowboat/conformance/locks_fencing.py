@@ -32,11 +32,7 @@ async def tokens_grow_with_each_holder(kit: Kit) -> None:
         assert json.loads(json.dumps(token)) == token
 
 
-async def _asks_for_a_shared_lock(kit: Kit) -> None:
-    kit.locks().lock("a", mode="shared")
-
-
-@scenario("L74", needs=("fencing", "shared"), refused=_asks_for_a_shared_lock)
+@scenario("L74", needs=("fencing", "shared"), refused=demand("fencing,shared"))
 async def writers_and_readers_fence_each_other(kit: Kit) -> None:
     """A writer after readers has a greater token than each of them, and each reader after a writer a greater one than it."""
     locks = kit.locks()
@@ -98,7 +94,13 @@ async def tokens_grow_across_a_deletion(kit: Kit) -> None:
     assert tokens == sorted(set(tokens)), f"tokens did not grow: {tokens}"
 
 
-@scenario("L77", tier="P", needs=("scope=host", "fencing_survives=crash"), refused=demand("scope=host"), faults={Fault.PROCESS})
+@scenario(
+    "L77",
+    tier="P",
+    needs=("scope=host", "fencing_survives=crash"),
+    refused=demand("scope=host,fencing_survives=crash"),
+    faults={Fault.PROCESS},
+)
 async def tokens_grow_across_the_end_of_all_processes(kit: Kit) -> None:
     """When every process that used a name has ended, by itself or killed, the next holder's token is greater all the same."""
     tokens: list[int] = []

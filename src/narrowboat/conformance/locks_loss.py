@@ -189,7 +189,9 @@ async def a_stopped_holder_learns_at_its_first_look(kit: Kit) -> None:
     await new.release()
 
 
-@scenario("L80", tier="P", needs=("scope=host", "fencing"), refused=HOST, faults={Fault.PROCESS}, seconds=120)
+@scenario(
+    "L80", tier="P", needs=("scope=host", "fencing"), refused=demand("scope=host,fencing"), faults={Fault.PROCESS}, seconds=120
+)
 async def a_guarded_record_refuses_the_stopped_holder(kit: Kit) -> None:
     """A record that compares tokens refuses the write of a holder that was stopped past its lease, and takes the next one's."""
     with tempfile.TemporaryDirectory() as folder:

@@ -184,7 +184,12 @@ async def permits_of_the_dead_come_back(kit: Kit) -> None:
 
 
 @scenario(
-    "L109", tier="P", needs=("scope=host", "semaphore"), refused=demand("scope=host"), faults={Fault.PROCESS}, seconds=120
+    "L109",
+    tier="P",
+    needs=("scope=host", "semaphore"),
+    refused=demand("scope=host,semaphore"),
+    faults={Fault.PROCESS},
+    seconds=120,
 )
 async def a_crash_returns_permits(kit: Kit) -> None:
     """The permit of a process that was killed comes back no later than its lease and the declared lag."""
