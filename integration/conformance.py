@@ -49,7 +49,7 @@ def conformance(
     Args:
         kind: the server that the machine must have.
         make: what makes the service, where it is more than one plain server; takes `image` and `options`.
-        harness: makes the harness of a URL and a server.
+        harness: makes the harness of a URL and a server; a given server has a plain one, that does nothing to it.
         only: these ids or scenarios only.
         tiers: these tiers only, as letters.
         faces: these faces only.
@@ -57,14 +57,16 @@ def conformance(
         options: of `make`, or of `kind`.
     """
     try:
-        server = choose(kind).server(make, **options)
+        choice = choose(kind)
+        server = choice.server(make, **options)
     except Unavailable as error:
         return _without(str(error))
     atexit.register(server.close)  # also when its tests were only collected
     url = server.url
     if query:
         url += ("&" if "?" in url else "?") + query
-    items = parameters(harness(url, server=server if server.faults else None), only, tiers, faces)
+    built = Harness(url) if choice.given else harness(url, server=server)
+    items = parameters(built, only, tiers, faces)
 
     @pytest.mark.parametrize("item", items)
     def test_conformance(item: Item) -> None:

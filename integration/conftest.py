@@ -23,24 +23,29 @@ def servers() -> Iterator[Servers]:
 
 @pytest.fixture(scope="module")
 def redis_server(servers: Servers) -> RedisServer:
-    return servers(RedisServer)
+    server: RedisServer = servers(RedisServer)
+    return server
 
 
 @pytest.fixture(scope="module")
 def zookeeper_server(servers: Servers) -> ZooKeeperServer:
-    return servers(ZooKeeperServer)
+    server: ZooKeeperServer = servers(ZooKeeperServer)
+    return server
 
 
 @pytest.fixture(scope="module")
 def consul_server(servers: Servers) -> ConsulServer:
-    return servers(ConsulServer)
+    server: ConsulServer = servers(ConsulServer)
+    return server
 
 
 @pytest.fixture(scope="module")
 def rabbitmq_server(servers: Servers) -> RabbitMQServer:
-    return servers(RabbitMQServer)
+    server: RabbitMQServer = servers(RabbitMQServer)
+    return server
 
 
 @pytest.fixture(scope="module")
 def kafka_server(servers: Servers) -> KafkaServer:
-    return servers(KafkaServer)
+    server: KafkaServer = servers(KafkaServer)
+    return server

@@ -23,9 +23,12 @@ class RedisHarness(Harness):
         return server.client()
 
     def residue(self, namespace: str) -> int:
-        """Keys of the namespace. The tokens of its shards stay for ever, tombstones for half a minute: neither counts."""
+        """Keys of the namespace that belong to a name.
+
+        The tokens of its shards stay for ever, a provider's signs of life for 5 s, tombstones of owners for 30 s.
+        """
         with self._client() as client:
-            found = [key for key in _keys(client, namespace) if not key.endswith(":token") and ":gone:" not in key]
+            found = [key for key in _keys(client, namespace) if not key.endswith((":token", ":alive")) and ":gone:" not in key]
         return len(found)
 
     def cleanup(self, namespace: str) -> None:

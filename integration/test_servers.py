@@ -30,6 +30,11 @@ from integration.servers import (
 from integration.servers.process import Process
 from narrowboat.dsn import Url
 
+#: of client libraries, about themselves
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:BlockingConnection is deprecated:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:read_text is deprecated:DeprecationWarning"),
+]
 each = pytest.mark.parametrize("look", [pytest.param(look, id=look.kind.name) for look in Look.all])
 
 
@@ -128,8 +133,7 @@ time.sleep(600)
             assert select.select([server], [], [], 10)[0], "the server has outlived its owner"
     finally:
         owner.kill()
-        owner.wait()
-        owner.stdout.close()
+        owner.communicate()
     leftover = [line for line in _processes() if str(tmp_path) in line]
     assert not leftover
 
@@ -236,8 +240,8 @@ def test_a_zookeeper_ensemble_goes_on_with_two_and_not_with_one(own: Callable[..
     first.kill()
     survivors = [server for server in ensemble.servers if server is not first]
     _until(lambda: sorted(str(server.mode()) for server in survivors) == ["follower", "leader"])
+    left = ensemble.followers()[0]
     ensemble.leader().pause()
-    left = ensemble.followers()[0] if ensemble.followers() else survivors[0]
     _until(lambda: left.mode() is None)
     ensemble.resume()
     ensemble.start()

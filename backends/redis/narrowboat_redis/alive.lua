@@ -10,7 +10,7 @@ local provider, channel = ARGV[1], ARGV[2]
 local known = tonumber(redis.call('ZSCORE', KEYS[1], provider) or nil)
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', text(now))
 redis.call('ZADD', KEYS[1], text(now + PATIENCE), provider)
-redis.call('PEXPIRE', KEYS[1], 2 * PATIENCE)
+redis.call('PEXPIRE', KEYS[1], PATIENCE)
 local owners, queues = {}, {}
 for i = 2, #KEYS, 3 do
   local keys = { held = KEYS[i], queue = KEYS[i + 1], told = KEYS[i + 2], alive = KEYS[1] }

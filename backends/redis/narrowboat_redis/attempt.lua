@@ -73,7 +73,7 @@ if waits then
     redis.call('ZADD', keys.queue, last[2] and tonumber(last[2]) + 1 or 1, member)
   end
   redis.call('ZADD', keys.alive, text(now + PATIENCE), provider)
-  redis.call('PEXPIRE', keys.alive, 2 * PATIENCE)
+  redis.call('PEXPIRE', keys.alive, PATIENCE)
   redis.call('PEXPIRE', keys.queue, 2 * PATIENCE)
 end
 

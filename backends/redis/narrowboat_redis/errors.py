@@ -58,7 +58,7 @@ def code_of(error: BaseException) -> str:
     name = _CLASSES.get(type(error).__name__)
     if name is not None:
         return name
-    found = _CODES.search(str(error).partition("script:")[0])
+    found = _CODES.search(str(error))
     if found is not None:
         return found.group(1)
     return error.code if isinstance(error, ErrorReply) else "ERR"
@@ -152,7 +152,8 @@ def _connection(error: BaseException, site: Site, doing: str) -> NarrowboatError
             "it is made for, or check less with verify=ca.",
             backend=backend,
         )
-    if any(isinstance(each, ssl.SSLError) for each in chain) and not any(isinstance(each, TimeoutError) for each in chain):
+    broken = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError, TimeoutError)  # of which none is about TLS itself
+    if any(isinstance(each, ssl.SSLError) for each in chain) and not any(isinstance(each, broken) for each in chain):
         return ConfigurationError(
             f"{site}: no TLS connection could be made ({text}). Where the port has no TLS, write "
             f"{site.scheme.removesuffix('s')}:// instead; where the server asks for a certificate, give it with cert=.",
