@@ -13,6 +13,14 @@ import pytest
 from integration.fixtures import Servers
 from integration.servers import ConsulServer, KafkaServer, RabbitMQServer, RedisServer, ZooKeeperServer
 
+#: what client libraries say about themselves, or about their own libraries
+_NOISE = ("BlockingConnection is deprecated", "(read|open)_text is deprecated")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for text in _NOISE:
+        config.addinivalue_line("filterwarnings", f"ignore:{text}:DeprecationWarning")
+
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[Servers]:

@@ -77,7 +77,6 @@ def test_a_redis_in_a_container_stops_dies_stands_still_and_comes_back(redis_in_
         assert client.get("kept") == "over a kill"
         server.pause()
         server.pause()  # twice is once
-        assert server.alive
         with pytest.raises(redis.TimeoutError):
             client.ping()
         server.resume()

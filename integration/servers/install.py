@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from integration.servers import cache, debian, go_module, maven
+from integration.servers import cache, debian, go_module, maven, programs, rabbitmq
 
 
 def _debian(*packages: str) -> Callable[[Path], None]:
@@ -43,7 +42,7 @@ RECIPES: dict[str, Callable[[Path], None]] = {
 }
 #: what `all` means: the servers; a Docker daemon is asked for by name
 SERVERS = tuple(name for name in RECIPES if name != "docker")
-_ON_PATH = {"redis": "redis-server", "consul": "consul", "docker": "dockerd"}
+_PROGRAMS = {"redis": "redis-server", "consul": "consul", "docker": "dockerd"}
 
 
 def place(server: str) -> str | None:
@@ -51,7 +50,12 @@ def place(server: str) -> str | None:
     folder = cache.folder(server)
     if folder.exists():
         return str(folder)
-    return shutil.which(_ON_PATH[server]) if server in _ON_PATH else None
+    try:
+        if server == "rabbitmq":
+            return str(rabbitmq.scripts())
+        return str(programs.find(server, _PROGRAMS[server]).path) if server in _PROGRAMS else None
+    except programs.NotInstalled:
+        return None
 
 
 def install(server: str) -> str:

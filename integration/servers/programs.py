@@ -10,6 +10,9 @@ from pathlib import Path
 
 from integration.servers import cache
 
+#: where servers are beside the PATH, which for a user often lacks them
+SYSTEM = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+
 
 class NotInstalled(RuntimeError):
     """The machine does not have the program of a server; the text says how to get it."""
@@ -33,7 +36,7 @@ def find(server: str, name: str) -> Program:
         path = root / folder / name
         if path.exists():
             return Program(path, {"LD_LIBRARY_PATH": library_path(root)} if library_path(root) else {})
-    found = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin:/usr/local/sbin")
+    found = shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", os.defpath), *SYSTEM]))
     if found is None:
         raise NotInstalled(server, name)
     return Program(Path(found))

@@ -27,8 +27,8 @@ def translate(error: Exception, site: Site, timeout: float) -> NarrowboatError:
         )
     if isinstance(error, Malformed):
         return Unavailable(
-            f"{where} gave no reply in HTTP ({error}). Is it Consul's HTTP port (8500), and "
-            f"{SCHEME}:// or {TLS_SCHEME}:// as that port wants it?",
+            f"{where} gave no reply in HTTP ({error}). If it did not just end: is it Consul's HTTP "
+            f"port (8500), and {SCHEME}:// or {TLS_SCHEME}:// as that port wants it?",
             backend=SCHEME,
         )
     if isinstance(error, TimeoutError):

@@ -77,6 +77,11 @@ class ConsulLocks(LockProvider):
         self._announced: set[str] = set()  # owners that have told those who share a lock that they wait
         self._closed = False
 
+    @property
+    def session_id(self) -> str | None:
+        """The present session's id in Consul, for people and their tools; None before the first lock."""
+        return self._session.id
+
     # -- taking ---------------------------------------------------------------------------------------------------
 
     @_driver_call

@@ -193,7 +193,7 @@ def _receive(connection: socket.socket, ends: float) -> http.Reply:
         piece = connection.recv(_PIECE)
         data += piece
         if not piece and not data:
-            raise ConnectionResetError("the agent closed the connection without a reply")
+            raise http.Malformed("the connection was closed without a reply")
         reply = http.parse(data, ended=not piece)
         if reply is not None:
             return reply

@@ -15,17 +15,20 @@ from narrowboat.capabilities import (
 )
 from narrowboat.contract import Broker, BrokerBackend, Context
 from narrowboat.dsn import Url
-from narrowboat_redis.message_options import MessageOptions
+from narrowboat_redis.message_options import Durability, MessageOptions
 from narrowboat_redis.options import SCHEME
 from narrowboat_redis.site import Site
 
 
+_SURVIVES = {Durability.MEMORY: Survives.NOTHING, Durability.AOF: Survives.CRASH, Durability.FSYNC: Survives.POWER}
+
+
 def capabilities(url: Url, options: MessageOptions) -> BrokerCapabilities:
-    """What `redis://` claims. How durable the server is, the URL does not say: so nothing is claimed about that."""
+    """What `redis://` claims. How durable the server is depends on its own settings: the URL says what they are to be."""
     Site.of(url, options)  # refuses what cannot work before anything is sent
     return BrokerCapabilities(
         scope=Scope.NETWORK,
-        survives=Survives.NOTHING,
+        survives=_SURVIVES[options.durability],
         settlement=Settlement.DURABLE,
         settle_fencing=SettleFencing.SERVER,
         kept=Kept.UNTIL_CONSUMED,

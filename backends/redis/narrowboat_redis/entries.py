@@ -40,9 +40,9 @@ def is_plain(message: Outgoing, now: float) -> bool:
 def fields_of(message: Outgoing) -> list[bytes]:
     """Names and values, in turn."""
     fields = [b"id", message.id.encode(), b"body", message.body, b"at", repr(message.published_at).encode()]
-    for name, value in ((b"key", message.key), (b"correlation", message.correlation_id), (b"type", message.content_type)):
-        if value is not None:
-            fields += (name, value.encode())
+    for name, text in ((b"key", message.key), (b"correlation", message.correlation_id), (b"type", message.content_type)):
+        if text is not None:
+            fields += (name, text.encode())
     if message.priority:
         fields += (b"priority", b"%d" % message.priority)
     if message.headers:

@@ -126,7 +126,8 @@ def _reply(error: BaseException, site: Site, doing: str) -> NarrowboatError:
         )
     if "SCRIPT KILL" in text or "killed by user" in text:
         return Unavailable(
-            f"{site}: somebody ended our script with SCRIPT KILL while {doing}. Nothing was changed. {_REPEAT}.", backend=backend
+            f"{site}: somebody ended our script with SCRIPT KILL while {doing}. Nothing was changed. {_REPEAT}.",
+            backend=backend,
         )
     if "max number of clients" in text:
         return Unavailable(f"{site} has reached its maxclients. Nothing was changed. {_REPEAT}.", backend=backend)
@@ -180,7 +181,7 @@ def _connection(error: BaseException, site: Site, doing: str) -> NarrowboatError
             backend=backend,
         )
     hint = "See whether the server is up and reachable"
-    if "closed" in text and not site.tls:
+    if ("closed" in text or "reset" in text) and not site.tls:
         hint += f"; if that port wants TLS, write {site.scheme}s://"
     return Unavailable(f"{site}: the connection failed while {doing} ({text}). {hint}.", backend=backend)
 

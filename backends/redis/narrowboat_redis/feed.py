@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from narrowboat_redis.message_broker import RedisBroker
 
 _RECEIVE, _SETTLE, _EXTEND, _LEAVE = (
-    script("messages.lua", f"{name}.lua") for name in ("receive", "settle", "extend", "leave")
+    script("messages.lua", "upkeep.lua", f"{name}.lua") for name in ("receive", "settle", "extend", "leave")
 )
 
 #: Seconds until an idle feed looks again although nobody woke it. Smaller costs the server calls for every idle consumer;
@@ -168,5 +168,3 @@ class RedisFeed(Feed):
 
     def _stale(self, delivery: Delivery) -> NarrowboatError:
         return refusals.stale(delivery.id, delivery.attempt, self._path)
-
-

@@ -32,7 +32,9 @@ def _capabilities(url: Url, options: Options) -> LockCapabilities:
 
 
 def _open(url: Url, options: Options, context: Context) -> LockProvider:
-    from narrowboat_redis.lock_provider import RedisLocks  # imports redis-py, which costs half a second and may not be installed
+    from narrowboat_redis.lock_provider import (
+        RedisLocks,
+    )  # imports redis-py, which costs half a second and may not be installed
 
     return RedisLocks(Site.of(url, options), options, context, _capabilities(url, options))
 

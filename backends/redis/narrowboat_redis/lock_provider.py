@@ -40,8 +40,8 @@ _LETTERS = {Mode.EXCLUSIVE: b"x", Mode.SHARED: b"r", Mode.SEMAPHORE: b"s"}
 _MODES = {letter: mode for mode, letter in _LETTERS.items()}
 #: Names asked for in one exchange by `holders`.
 _TOGETHER = 1000
-#: The share of an operation's time that the replicas get to confirm a grant.
-_WAIT_SHARE = 0.5
+#: The share of an operation's time that the replicas get to confirm a grant: it is waited for twice where scripts are loaded.
+_WAIT_SHARE = 0.3
 
 
 class RedisLocks(LockProvider):
@@ -213,8 +213,7 @@ class RedisLocks(LockProvider):
         keys = self._keys.of(grant.name)
         owner, token = grant.owner.encode(), b"%d" % grant.token
         return Packed(
-            b"%b%b$%d\r\n%b\r\n$%d\r\n%b\r\n%b"
-            % (_RELEASE, keys.common, len(owner), owner, len(token), token, self._channel),
+            b"%b%b$%d\r\n%b\r\n$%d\r\n%b\r\n%b" % (_RELEASE, keys.common, len(owner), owner, len(token), token, self._channel),
             keys.held,
             RELEASE,
         )

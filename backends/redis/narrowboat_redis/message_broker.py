@@ -23,6 +23,7 @@ from narrowboat_redis.feed import RedisFeed
 from narrowboat_redis.message_options import Declare, MessageOptions
 from narrowboat_redis.mover import Mover
 from narrowboat_redis.options import SCHEME
+from narrowboat_redis.persistence import check_durability
 from narrowboat_redis.places import Place, own_stream_prefix, place_of
 from narrowboat_redis.resp import ErrorReply
 from narrowboat_redis.scripts import Packed, Script, script
@@ -31,7 +32,7 @@ from narrowboat_redis.waking import Waking
 from narrowboat_redis.wire import Wire
 
 _SEND, _DECLARE, _DELETE, _PURGE, _DEPTH, _TICK = (
-    script("messages.lua", f"{name}.lua") for name in ("send", "declare", "delete", "purge", "depth", "tick")
+    script("messages.lua", "upkeep.lua", f"{name}.lua") for name in ("send", "declare", "delete", "purge", "depth", "tick")
 )
 
 #: Bytes of bodies that one script is given: a larger one would keep the server from others for too long.
@@ -58,6 +59,11 @@ class RedisBroker(Broker):
         self._closed = False
         self._pid = os.getpid()
         self.taking, self.freeing, self._sending = (Wire(site, context.timeout) for _ in range(3))
+        try:
+            check_durability(self.taking, site, options.durability)
+        except BaseException:
+            self.taking.close()
+            raise
         self.waking = Waking(site, context.timeout, context.clock)
         self.mover = Mover(Wire(site, context.timeout), _tick)
 
@@ -281,9 +287,7 @@ def _parts(messages: Sequence[Outgoing], indexes: list[int]) -> list[list[int]]:
     return parts
 
 
-def _publish_error(
-    reply: ErrorReply | NarrowboatError, site: Site, place: Place, message: Outgoing
-) -> NarrowboatError:
+def _publish_error(reply: ErrorReply | NarrowboatError, site: Site, place: Place, message: Outgoing) -> NarrowboatError:
     """What an error means for one message: refused, or unknown where no answer came."""
     found = translate(reply, site, doing=f"publishing to {place.path!r}")
     if not isinstance(found, Unavailable):

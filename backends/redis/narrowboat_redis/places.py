@@ -46,7 +46,8 @@ def place_of(address: Address, prefix: str, *, cluster: bool) -> Place:
     kind, path = address.kind, address.path
     root, stream = _keys(path, prefix, cluster)
     above = (root, stream)
-    group, channels = GROUP, (root,)
+    group = GROUP
+    channels: tuple[bytes, ...] = (root,)
     if kind is Kind.SUBSCRIPTION:
         above = _keys(address.name, prefix, cluster)
         group, channels = part(address.group), (root, above[0])

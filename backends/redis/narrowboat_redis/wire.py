@@ -191,9 +191,7 @@ class Wire:
 
     # -- a cluster ------------------------------------------------------------------------------------------------
 
-    def _run_cluster(
-        self, nodes: _Nodes, commands: Sequence[Packed], doing: str, tail: bytes | None, ends: float
-    ) -> list[Any]:
+    def _run_cluster(self, nodes: _Nodes, commands: Sequence[Packed], doing: str, tail: bytes | None, ends: float) -> list[Any]:
         answers: list[Any] = [None] * len(commands)
         tails: list[Any] = []
         todo = list(enumerate(commands))

@@ -320,6 +320,7 @@ class _User:
         self._write(hold, held)
         await asyncio.sleep(max(0.0, held.expires_in - 0.01))
         self._ends(hold, held)
+        await self.kit.eventually(lambda: held.lost, what="the end of an abandoned lease")
 
     async def _work(self, hold: Hold, held: Any) -> None:
         self.recorder.granted(hold, held.token)

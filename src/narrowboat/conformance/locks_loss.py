@@ -72,7 +72,7 @@ async def a_lease_that_ran_out_is_lost_for_good(kit: Kit) -> None:
     """After the end of a lease every call says LeaseLost, and whoever asks or subscribes only then is told at once."""
     held = await kit.locks().lock("a", ttl=kit.ttl, renew=False).acquire(timeout=5)
     got = await kit.locks().lock("a", ttl=30).acquire(timeout=kit.upper(held.ttl + kit.claims.expiry_lag + 5))
-    assert held.lost, "another holds it"
+    assert held.lost, "another was let in before the lease ended by its holder's own clock"
     assert held.reason in ENDED, held.reason
     told: list[Any] = []
     held.on_lost(told.append)
@@ -231,7 +231,7 @@ async def a_holder_whose_program_stood_still_learns(kit: Kit) -> None:
     valid = not held.lost
     resumed = time.monotonic()
     assert got, "nobody got the lock: the scenario tests nothing"
-    assert not valid, "another holds it, and the holder that stood still takes it for its own"
+    assert not valid, "another was let in before the lease ended: the holder that stood still takes it for its own"
     assert held.reason in ENDED, held.reason
     await kit.eventually(lambda: told, within=1, what="on_lost after the standstill")
     kit.measure("end of a standstill to the notice of loss", max(0.0, told[0] - resumed))

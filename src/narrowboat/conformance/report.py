@@ -162,7 +162,7 @@ def page(reports: Sequence[Report]) -> str:
     guarantees = list(dict.fromkeys(entry.guarantee for entry in CATALOGUE.values()))
     head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
     body = "".join(
-        f"<tr><td>{html.escape(guarantee)}</td>"
+        f"<tr><td>{html.escape(guarantee)} <small>{_span(guarantee)}</small></td>"
         + "".join(f"<td>{_cell(report, guarantee)}</td>" for report in reports)
         + "</tr>"
         for guarantee in guarantees
@@ -178,6 +178,12 @@ def page(reports: Sequence[Report]) -> str:
         f"<h2>Guarantees</h2><table><tr><th>Guarantee</th>{head}</tr>{body}</table>"
         f"<h2>Measured</h2>{_measured(reports)}<h2>Claims</h2>{_claims(reports)}</html>\n"
     )
+
+
+def _span(guarantee: str) -> str:
+    """The first and the last of its ids."""
+    ids = [entry.id for entry in CATALOGUE.values() if entry.guarantee == guarantee]
+    return f"{ids[0]} to {ids[-1]}"
 
 
 def _run_line(report: Report) -> str:
@@ -239,6 +245,8 @@ def _measured(reports: Sequence[Report]) -> str:
         found = summary(report.rows)
         for what in dict.fromkeys(name.rpartition(" (")[0] for name in found):
             cells = ""
+            having = [face for face in FACES if f"{what} ({face})" in found]
+            label = what if len(having) > 1 else f"{what} ({having[0]})"
             for face in FACES:
                 one = found.get(f"{what} ({face})")
                 values = (
@@ -247,7 +255,7 @@ def _measured(reports: Sequence[Report]) -> str:
                     else (f"{one['n']:g}", *(_number(one[k], one["unit"]) for k in ("median", "max")))
                 )
                 cells += "".join(f"<td class='num'>{html.escape(value)}</td>" for value in values)
-            lines.append(f"<tr><td>{html.escape(report.backend)}</td><td>{html.escape(what)}</td>{cells}</tr>")
+            lines.append(f"<tr><td>{html.escape(report.backend)}</td><td>{html.escape(label)}</td>{cells}</tr>")
     heads = "".join(f"<th class='num'>{face}, n</th><th class='num'>median</th><th class='num'>largest</th>" for face in FACES)
     return f"<table><tr><th>Backend</th><th>What</th>{heads}</tr>{''.join(lines)}</table>"
 

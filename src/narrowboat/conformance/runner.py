@@ -198,7 +198,9 @@ def _execute(kit: Kit, work: Callable[[Kit], object], seconds: float, *, refusal
     try:
         with asyncio.Runner() as runner:
             runner.run(main())
-    except (Exception, asyncio.CancelledError) as error:
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # also what a test runner takes for a skip: a scenario cannot skip itself
         late = f"not finished within {seconds:g} s" if any(limit.expired() for limit in limits) else ""
         return "\n".join(filter(None, [_readable(error), late]))
     return f"the event loop complained: {'; '.join(complaints)}" if complaints else ""

@@ -1,0 +1,46 @@
+"""Whether a server keeps what it confirms, as the URL says that it does. Asked once, before anything is stored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from narrowboat.errors import ConfigurationError, NarrowboatError
+from narrowboat_redis.errors import translate
+from narrowboat_redis.message_options import Durability
+from narrowboat_redis.options import SCHEME
+from narrowboat_redis.resp import ErrorReply
+from narrowboat_redis.scripts import command
+from narrowboat_redis.site import Site
+from narrowboat_redis.wire import Wire
+
+
+def check_durability(wire: Wire, site: Site, wanted: Durability) -> None:
+    """Raise unless every server that holds data is as durable as `wanted`."""
+    if wanted is Durability.MEMORY:
+        return
+    doing = "asking whether it keeps its data"
+    for address, answer in wire.everywhere(command(None, b"INFO", b"persistence"), doing=doing):
+        server = f"{site}" if address is None else f"{site}, {address}"
+        if b"aof_enabled:1" not in _good(answer, site, doing):
+            raise ConfigurationError(
+                f"{server}: the URL says durability={wanted.value}, and the server keeps no append-only file. Set "
+                "appendonly yes there, or say durability=memory and lose the messages with the server.",
+                backend=SCHEME,
+            )
+    if wanted is Durability.AOF:
+        return
+    for address, answer in wire.everywhere(command(None, b"CONFIG", b"GET", b"appendfsync"), doing=doing):
+        found = _good(answer, site, doing)
+        if b"always" not in found:
+            server = f"{site}" if address is None else f"{site}, {address}"
+            raise ConfigurationError(
+                f"{server}: the URL says durability=fsync, and the server has appendfsync {b' '.join(found[1:]).decode()}. Set "
+                "appendfsync always there, or say durability=aof.",
+                backend=SCHEME,
+            )
+
+
+def _good(answer: Any, site: Site, doing: str) -> Any:
+    if isinstance(answer, ErrorReply | NarrowboatError):
+        raise translate(answer, site, doing=doing)
+    return answer

@@ -1,0 +1,16 @@
+"""Redis, side by side with its peers, on a server of our own without persistence: `python -m benchmarks redis`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks import redis_messages
+from benchmarks.measure import Row
+from integration.servers import RedisServer
+
+
+def rows(folder: Path) -> Iterator[Row]:
+    """Every line about Redis."""
+    with RedisServer(config={"appendonly": "no"}) as server:
+        yield from redis_messages.rows(server.url)

@@ -1,0 +1,259 @@
+"""Consul: what is its own beside the conformance kit. Bad input, access, TLS, what is left in the store."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+import narrowboat
+from integration.fixtures import Servers
+from integration.servers import ConsulServer
+from narrowboat.errors import AccessDenied, Closed, ConfigurationError, Conflict, LockTimeout, Reason, Unavailable
+from narrowboat_consul.keys import Space
+
+TOKEN = "6f2d0f0a-3b52-4cf5-8f5e-0d4b5c8f0c11"
+
+
+@pytest.fixture(scope="module")
+def guarded(servers: Servers) -> ConsulServer:
+    server: ConsulServer = servers(ConsulServer, token=TOKEN)
+    return server
+
+
+@pytest.fixture(scope="module")
+def encrypted(servers: Servers) -> ConsulServer:
+    server: ConsulServer = servers(ConsulServer, tls=True)
+    return server
+
+
+def keys(server, folder="narrowboat"):
+    found = server.request("PUT", "/v1/txn", [{"KV": {"Verb": "get-tree", "Key": f"{folder}/"}}])
+    return [result["KV"]["Key"] for result in found["Results"] or []]
+
+
+def sessions(server):
+    return [session["ID"] for session in server.request("GET", "/v1/session/list")]
+
+
+def new_token(server, rules):
+    policy = server.request("PUT", "/v1/acl/policy", {"Name": f"p{time.monotonic_ns()}", "Rules": rules})
+    made = server.request("PUT", "/v1/acl/token", {"Policies": [{"ID": policy["ID"]}]})
+    return made["SecretID"]
+
+
+def test_nothing_is_left_in_the_store(consul_server):
+    """Neither keys nor sessions, in any mode."""
+    with narrowboat.locks(consul_server.url) as locks:
+        for terms in ({}, {"mode": "shared"}, {"limit": 2}):
+            with locks.lock("a", **terms):
+                assert keys(consul_server)
+                assert len(sessions(consul_server)) == 1
+            assert keys(consul_server) == []
+    assert sessions(consul_server) == []
+
+
+def test_the_session_is_as_it_has_to_be(consul_server):
+    """No health checks, its keys go with it, and no delay after it."""
+    with narrowboat.locks(consul_server.url, session_ttl=15) as locks, locks.lock("a"):
+        (session,) = consul_server.request("GET", "/v1/session/list")
+    assert (session["Behavior"], session["TTL"], session["LockDelay"]) == ("delete", "15s", 0)
+    assert not session["NodeChecks"]
+    assert not session["ServiceChecks"]
+
+
+def test_a_token_grows_where_the_lock_index_starts_again(consul_server):
+    """The key is deleted between two holders, and with it its LockIndex."""
+    with narrowboat.locks(consul_server.url) as locks:
+        tokens = []
+        for _ in range(5):
+            with locks.lock("a") as held:
+                tokens.append(held.token)
+    assert tokens == sorted(set(tokens))
+
+
+def test_a_second_owner_of_the_same_session_is_kept_out(consul_server):
+    """Consul itself would let it in: a session does not exclude itself."""
+    with narrowboat.locks(consul_server.url) as locks, locks.lock("a"):
+        got = []
+        other = threading.Thread(target=lambda: got.append(locks.lock("a").try_acquire()))
+        other.start()
+        other.join(10)
+        assert got == [None]
+        assert len(sessions(consul_server)) == 1
+
+
+def test_an_eviction_is_learned_with_the_next_renewal(consul_server):
+    """The session's renewal still succeeds, so each entry is looked at."""
+    lost = threading.Event()
+    with narrowboat.locks(consul_server.url) as locks, narrowboat.locks(consul_server.url) as operator:
+        held = locks.lock("a").acquire()
+        held.on_lost(lambda _: lost.set())
+        begun = time.monotonic()
+        assert operator.evict("a", held.token)
+        second = operator.lock("a").acquire(timeout=5)
+        assert lost.wait(5)
+        assert time.monotonic() - begun < 5
+        assert held.reason is Reason.EVICTED
+        second.check()
+        second.release()
+
+
+def test_a_dead_writer_does_not_keep_readers_out(consul_server):
+    """What it announced goes with its session; one that leaves in good order takes it along at once."""
+    with narrowboat.locks(consul_server.url) as readers, narrowboat.locks(consul_server.url) as writers:
+        reading = readers.lock("a", mode="shared").acquire()
+        with pytest.raises(LockTimeout):
+            writers.lock("a").acquire(timeout=0.3)
+        assert not [key for key in keys(consul_server) if "wants" in key]
+
+        def wait() -> None:
+            with pytest.raises(Closed):
+                writers.lock("a").acquire()
+
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        deadline = time.monotonic() + 5
+        while not [key for key in keys(consul_server) if "wants" in key]:
+            assert time.monotonic() < deadline
+        assert readers.lock("a", mode="shared").try_acquire() is None
+        for session in sessions(consul_server):
+            holds = [key for key in consul_server.request("GET", "/v1/kv/narrowboat/?recurse") if key.get("Session") == session]
+            if any("wants" in key["Key"] for key in holds):
+                consul_server.request("PUT", f"/v1/session/destroy/{session}")
+        other = narrowboat.locks(consul_server.url)
+        assert other.lock("a", mode="shared").acquire(timeout=2)
+        other.close()
+        writers.close()
+        waiting.join(10)
+        reading.release()
+
+
+def test_what_another_program_left_in_the_way_is_told(consul_server):
+    """It is not overwritten, and the error names the key."""
+    key = Space("narrowboat", "").of("foreign").lock
+    consul_server.request("PUT", f"/v1/kv/{key}", "mine")
+    try:
+        with narrowboat.locks(consul_server.url) as locks, pytest.raises(Conflict, match="in the way"):
+            locks.lock("foreign").acquire(timeout=1)
+        assert keys(consul_server) == [key]
+    finally:
+        consul_server.request("DELETE", f"/v1/kv/{key}")
+
+
+@pytest.mark.parametrize("name", ["a/b", "a b", "..", ".", "ü", "x.json", "a" * 1000, "%2F", "日本"])
+def test_any_name_can_be_locked(consul_server, name):
+    """Whatever Consul would say to it as a key; it is shown as it was given."""
+    with narrowboat.locks(consul_server.url) as locks, locks.lock(name) as held:
+        (holder,) = locks.holders(name)
+        assert (holder.name, holder.token) == (name, held.token)
+
+
+def test_no_agent_a_wrong_port_and_a_wrong_kind_of_server(servers, redis_server):
+    """One error within the time limit, that says where and what."""
+    for url, said in (
+        ("consul://127.0.0.1:1?timeout=2", "could not be reached"),
+        (f"consul://127.0.0.1:{redis_server.address[1]}?timeout=2", "8500|HTTP"),
+    ):
+        begun = time.monotonic()
+        with narrowboat.locks(url) as locks, pytest.raises(Unavailable, match=said):
+            locks.lock("a").acquire(timeout=3)
+        assert time.monotonic() - begun < 10
+
+
+def test_tls_and_plain_do_not_mix(encrypted, consul_server):
+    """Both mistakes are named, an untrusted certificate too; the right way works."""
+    port = encrypted.address[1]
+    with narrowboat.locks(encrypted.url) as locks, locks.lock("a") as held:
+        waiter = narrowboat.locks(encrypted.url)
+        got = []
+        waiting = threading.Thread(target=lambda: got.append(waiter.lock("a").acquire(timeout=10)))
+        waiting.start()
+        deadline = time.monotonic() + 5
+        while not waiter._core.waiting:
+            assert time.monotonic() < deadline
+        held.release()
+        waiting.join(10)  # by a blocking query over TLS
+        assert got[0].token > held.token
+        waiter.close()
+    with narrowboat.locks(f"consul://127.0.0.1:{port}") as locks, pytest.raises(ConfigurationError, match="consuls://"):
+        locks.ping()
+    plain = consul_server.address[1]
+    with narrowboat.locks(f"consuls://127.0.0.1:{plain}") as locks, pytest.raises(ConfigurationError, match="plain port"):
+        locks.ping()
+    with narrowboat.locks(f"consuls://127.0.0.1:{port}") as locks, pytest.raises(ConfigurationError, match=r"\?ca="):
+        locks.ping()
+    with narrowboat.locks(f"consuls://127.0.0.1:{port}?verify=false") as locks:
+        locks.ping()
+
+
+def test_access_is_denied_where_it_is_and_says_what_is_needed(guarded):
+    """No token, a wrong one, one without sessions, one without keys, one for reading; and the one that may."""
+    port = guarded.address[1]
+    for token in (None, "00000000-0000-0000-0000-00000000beef"):
+        who = f":{token}@" if token else ""
+        with narrowboat.locks(f"consul://{who}127.0.0.1:{port}") as locks, pytest.raises(AccessDenied, match="session:write"):
+            locks.lock("a").acquire(timeout=1)
+    keys_only = new_token(guarded, 'key_prefix "" { policy = "write" }')
+    sessions_only = new_token(guarded, 'session_prefix "" { policy = "write" }')
+    reading = new_token(guarded, 'session_prefix "" { policy = "write" } key_prefix "" { policy = "read" }')
+    for token in (keys_only, sessions_only, reading):
+        with narrowboat.locks(guarded.url_for(token)) as locks, pytest.raises(AccessDenied) as caught:
+            locks.lock("a").acquire(timeout=1)
+        assert token not in str(caught.value)
+        assert token not in repr(caught.value.__cause__)
+    enough = new_token(guarded, 'session_prefix "" { policy = "write" } key_prefix "narrowboat/" { policy = "write" }')
+    with narrowboat.locks(guarded.url_for(enough)) as locks:
+        with locks.lock("a") as held:
+            assert [holder.token for holder in locks.holders("a")] == [held.token]
+        with locks.lock("a", mode="shared"):
+            pass
+    with narrowboat.locks(guarded.url_for(enough, "elsewhere")) as locks, pytest.raises(AccessDenied):
+        locks.lock("a").acquire(timeout=1)
+
+
+def test_a_datacenter_that_is_none(consul_server):
+    """A mistake in the URL, not an outage."""
+    with narrowboat.locks(consul_server.url, dc="nowhere") as locks, pytest.raises(ConfigurationError, match=r"\?dc="):
+        locks.lock("a").acquire(timeout=1)
+
+
+def test_many_waiters_do_not_use_up_the_connections(consul_server):
+    """Sixty names that are waited for: 32 queries at most, the others read together, and each is woken in time."""
+    names = [f"n{number}" for number in range(60)]
+    with narrowboat.locks(consul_server.url) as holder, narrowboat.locks(consul_server.url) as locks:
+        held = {name: holder.lock(name).acquire() for name in names}
+        took, threads = {}, []
+
+        def wait(name):
+            with locks.lock(name):
+                took[name] = time.monotonic()
+
+        for name in names:
+            threads.append(threading.Thread(target=wait, args=(name,)))
+            threads[-1].start()
+        deadline = time.monotonic() + 10
+        while len(locks._core.waiting) < len(names):
+            assert time.monotonic() < deadline
+        time.sleep(1)  # until each has its query or its place in the batched read
+        watcher = locks._core.driver.get()._watcher
+        assert sum(watch.query is not None for watch in watcher._watches.values()) <= 32
+        released = {}
+        for name in names:
+            released[name] = time.monotonic()
+            held[name].release()
+        for thread in threads:
+            thread.join(20)
+    assert max(took[name] - released[name] for name in names) < 2.0
+
+
+def test_a_lock_delay_is_waited_for(consul_server):
+    """With `lock_delay` a lock whose session ended is refused for so long, and then had."""
+    with narrowboat.locks(consul_server.url, lock_delay=2) as locks, narrowboat.locks(consul_server.url) as other:
+        locks.lock("delayed", ttl=30).acquire()
+        (session,) = sessions(consul_server)
+        begun = time.monotonic()
+        consul_server.request("PUT", f"/v1/session/destroy/{session}")
+        with other.lock("delayed", timeout=10):
+            assert 1.5 < time.monotonic() - begun < 5

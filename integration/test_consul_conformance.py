@@ -1,0 +1,30 @@
+"""The conformance kit on Consul. Its sessions live 10 s or more, so scenarios mostly wait, and run side by side."""
+
+from __future__ import annotations
+
+import pytest
+
+from integration.consul_harness import ConsulHarness
+from integration.fixtures import obtain
+from integration.servers import ConsulServer
+from narrowboat.conformance import verify
+from narrowboat.conformance.scenario import FACES
+
+
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("face", FACES)
+def test_consul(face: str) -> None:
+    """Everything, on one agent that keeps its data."""
+    server = obtain(ConsulServer)
+    with server:
+        report = verify(ConsulHarness(server.url, server=server), faces=[face])
+    assert report.ok, "\n\n".join(f"{row.id} {row.scenario}: {row.why}" for row in report.broken)
+
+
+@pytest.mark.timeout(600)
+def test_consul_tls() -> None:
+    """What needs no time and no faults, through TLS and with access control."""
+    server = obtain(ConsulServer, tls=True, token="0b8f1b60-54a7-4a31-9b2a-5a51f6c1f6d2")
+    with server:
+        report = verify(server.url, tiers="C")
+    assert report.ok, "\n\n".join(f"{row.id} {row.scenario}: {row.why}" for row in report.broken)

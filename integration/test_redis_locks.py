@@ -1,0 +1,500 @@
+"""Redis locks against real servers: what the kit cannot bring about by itself, and each thing that can be wrong."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import narrowboat
+from integration.conformance import Scattered, conformance
+from integration.fixtures import Servers
+from integration.redis_harness import RedisHarness
+from integration.servers import RedisCluster, RedisSentinel, RedisServer
+from narrowboat.contract.locks import Busy, Grant, Mode, Released, Request
+from narrowboat.errors import (
+    AccessDenied,
+    ConfigurationError,
+    Conflict,
+    LeaseLost,
+    NarrowboatError,
+    Reason,
+    Unavailable,
+)
+from narrowboat_redis.lock_provider import RedisLocks
+
+test_redis = conformance(RedisServer, harness=RedisHarness)
+test_redis_tls = conformance(RedisServer, harness=RedisHarness, tiers="CTP", password='p@ss "word/', tls=True)
+test_redis_cluster = conformance(RedisServer, RedisCluster, harness=Scattered, tiers="CTSP")
+test_redis_sentinel = conformance(RedisServer, RedisSentinel, harness=Scattered, tiers="CTP")
+
+#: Seconds for one call in the tests of what is wrong, and what may come on top on a busy machine.
+TIMEOUT, SLACK = 1.0, 1.0
+
+
+@pytest.fixture
+def server(redis_server: RedisServer) -> Iterator[RedisServer]:
+    with redis_server.client() as client:
+        client.flushall()
+        client.script_flush()
+    yield redis_server
+
+
+def driver(locks: narrowboat.Locks) -> RedisLocks:
+    found = locks._core.driver.get()
+    assert isinstance(found, RedisLocks)
+    return found
+
+
+def request(name: str, owner: str, *, ttl: float = 30.0, wait: bool = True, wake: Callable[[], None] = lambda: None) -> Request:
+    return Request(name, owner, ttl, Mode.EXCLUSIVE, None, wait, wake, "test")
+
+
+# -- the scripts ------------------------------------------------------------------------------------------------------------
+
+
+def test_scripts_that_the_server_has_forgotten_are_loaded_again(server: RedisServer) -> None:
+    with narrowboat.locks(server.url) as locks, server.client() as client:
+        locks.lock("a").acquire().release()
+        client.script_flush()
+        held = locks.lock("a").acquire()
+        client.script_flush()
+        held.renew()
+        client.script_flush()
+        assert [holder.token for holder in locks.holders("a")] == [held.token]
+        client.script_flush()
+        assert locks.evict("a", held.token)
+
+
+def test_only_those_members_of_a_batch_are_sent_again_that_did_nothing(server: RedisServer) -> None:
+    with narrowboat.locks(server.url) as locks, server.client() as client:
+        locks.lock("a").acquire().release()
+        client.script_flush()
+        found = driver(locks).attempt([request(f"name {number}", f"owner {number}") for number in range(50)])
+        assert all(isinstance(answer, Grant) for answer in found)
+        assert len({answer.token for answer in found if isinstance(answer, Grant)}) == 50
+        assert len(locks.holders()) == 50
+
+
+def test_one_round_trip_each(server: RedisServer) -> None:
+    with narrowboat.locks(server.url) as locks, server.client() as client:
+        locks.lock("a").acquire().release()
+        client.config_resetstat()
+        for _ in range(10):
+            locks.lock("a").acquire().release()
+        calls = {name.removeprefix("cmdstat_"): each["calls"] for name, each in client.info("commandstats").items()}
+        assert calls["evalsha"] == 20
+        assert set(calls) <= {"evalsha", "exists", "time", "set", "hset", "pexpire", "hget", "hdel", "config|resetstat", "info"}
+
+
+# -- tokens -----------------------------------------------------------------------------------------------------------------
+
+
+def test_tokens_grow_on_when_all_data_is_lost(server: RedisServer) -> None:
+    with narrowboat.locks(server.url) as locks, server.client() as client:
+        tokens = []
+        for _ in range(20):
+            held = locks.lock("a").acquire()
+            tokens.append(held.token)
+            client.flushall()
+            with pytest.raises(LeaseLost):
+                held.release()
+        assert tokens == sorted(set(tokens))
+
+
+def test_tokens_grow_while_the_clock_of_the_server_stands_behind_them(server: RedisServer) -> None:
+    """As after a step of that clock backwards: the last token of the shard counts, not the clock."""
+    with narrowboat.locks(server.url) as locks, server.client() as client:
+        before = locks.lock("a").acquire()
+        before.release()
+        ahead = before.token + 3600 * 10**6
+        (key,) = client.keys("*:token")
+        client.set(key, ahead)
+        first, second = locks.lock("a").acquire(), None
+        first.release()
+        second = locks.lock("a").acquire()
+        assert (first.token, second.token) == (ahead + 1, ahead + 2)
+        second.release()
+
+
+def test_no_key_is_left_for_a_name(server: RedisServer) -> None:
+    with narrowboat.locks(server.url) as locks, server.client() as client:
+        for number in range(500):
+            locks.lock(f"name {number}").acquire().release()
+        assert all(key.endswith(":token") for key in client.keys("*"))
+        assert len(client.keys("*")) <= 128
+
+
+# -- what comes late ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_attempt_that_comes_after_its_withdrawal_does_nothing(server: RedisServer) -> None:
+    with narrowboat.locks(server.url) as locks, server.client() as client:
+        late = request("a", "late")
+        assert driver(locks).withdraw([late]) == [None]
+        (answer,) = driver(locks).attempt([late])
+        assert isinstance(answer, Busy)
+        assert locks.holders("a") == []
+        (tombstone,) = client.keys("*:gone:late")
+        assert 0 < client.pttl(tombstone) <= 30_000
+        held = locks.lock("a").try_acquire()
+        assert held is not None
+        held.release()
+
+
+def test_a_repeated_attempt_finds_its_own_grant(server: RedisServer) -> None:
+    with narrowboat.locks(server.url) as locks:
+        (first,) = driver(locks).attempt([request("a", "same", ttl=5)])
+        (second,) = driver(locks).attempt([request("a", "same", ttl=50)])
+        assert isinstance(first, Grant)
+        assert isinstance(second, Grant)
+        assert first.token == second.token
+        assert (locks.holders("a")[0].expires_in or 0) > 40
+        assert driver(locks).release([second]) == [Released.RELEASED]
+        assert driver(locks).release([second]) == [Released.NOT_HELD]
+
+
+# -- waiting ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_head_that_does_not_come_is_passed_over_and_keeps_its_place(server: RedisServer) -> None:
+    with narrowboat.locks(server.url) as locks:
+        us = driver(locks)
+        woken = {"first": threading.Event(), "second": threading.Event()}
+        (holder,) = us.attempt([request("a", "holder")])
+        for owner, event in woken.items():
+            (answer,) = us.attempt([request("a", owner, wake=event.set)])
+            assert isinstance(answer, Busy)
+        assert isinstance(holder, Grant)
+        us.release([holder])
+        assert woken["first"].wait(1)
+        assert not woken["second"].is_set()
+        begun = time.monotonic()
+        assert woken["second"].wait(3), "nobody passed the head over"
+        assert time.monotonic() - begun > 0.4
+        (second,) = us.attempt([request("a", "second", wake=woken["second"].set)])
+        assert isinstance(second, Grant)
+        assert isinstance(us.attempt([request("a", "first", wake=woken["first"].set)])[0], Busy)
+        woken["first"].clear()
+        us.release([second])
+        assert woken["first"].wait(1), "the head that was passed over once has lost its place"
+        (first,) = us.attempt([request("a", "first")])
+        assert isinstance(first, Grant)
+        us.release([first])
+
+
+def test_a_place_that_somebody_deleted_is_taken_again(server: RedisServer) -> None:
+    with narrowboat.locks(server.url) as locks, narrowboat.locks(server.url) as others, server.client() as client:
+        held = locks.lock("a").acquire()
+        got: list[narrowboat.Held] = []
+        thread = threading.Thread(target=lambda: got.append(others.lock("a").acquire(timeout=20)))
+        thread.start()
+        until(lambda: locks.holders("a")[0].waiters == 1)
+        for pattern in ("*:queue:*", "*:alive"):
+            for key in client.keys(pattern):
+                client.delete(key)
+        until(lambda: locks.holders("a")[0].waiters == 1, within=5)
+        held.release()
+        thread.join(10)
+        assert got[0].token > held.token
+        got[0].release()
+
+
+def test_a_thousand_waiters_need_three_connections(server: RedisServer) -> None:
+    import asyncio
+
+    async def main() -> None:
+        async with narrowboat.aio.locks(server.url) as locks:
+            held = await locks.lock("a").acquire()
+            tasks = [asyncio.create_task(one(locks)) for _ in range(1000)]
+            while (await locks.holders("a"))[0].waiters != 1000:
+                await asyncio.sleep(0.02)
+            with server.client() as client:
+                assert int(client.info("clients")["connected_clients"]) <= before + 3
+            await held.release()
+            await asyncio.gather(*tasks)
+
+    async def one(locks: narrowboat.aio.Locks) -> None:
+        async with locks.lock("a"):
+            pass
+
+    with server.client() as client:
+        before = int(client.info("clients")["connected_clients"])
+    asyncio.run(main())
+
+
+# -- failover, replicas -------------------------------------------------------------------------------------------------------
+
+
+def test_after_a_failover_the_new_primary_serves_and_tokens_grow(servers: Servers) -> None:
+    group: RedisSentinel = servers(RedisServer, RedisSentinel)
+    with narrowboat.locks(group.url, timeout=1) as locks:
+        held = locks.lock("a").acquire()
+        token = held.token
+        group.primary().kill()
+        group.wait_failover()
+        other = None
+        ends = time.monotonic() + 40
+        while other is None and time.monotonic() < ends:
+            try:
+                other = locks.lock("b").acquire(timeout=1)
+            except NarrowboatError as error:
+                assert error.retryable, error
+        assert other is not None
+        other.release()
+        try:
+            held.release()  # kept, where the replica had it
+        except LeaseLost:
+            pass
+        again = locks.lock("a").acquire(timeout=40)
+        assert again.token > token
+        again.release()
+    group.close()
+
+
+def test_wait_refuses_what_no_replica_has(servers: Servers) -> None:
+    primary: RedisServer = servers(RedisServer)
+    with narrowboat.locks(primary.url + "?wait=1", timeout=TIMEOUT) as locks:
+        with pytest.raises(Unavailable, match="0 of the 1 replicas"):
+            locks.lock("a").try_acquire()
+        assert locks.holders("a") == []
+        replica: RedisServer = servers(RedisServer, replica_of=primary)
+        held = locks.lock("a").acquire(timeout=10)
+        held.renew()
+        with replica.client() as client:
+            assert client.keys("*:held:a")
+        held.release()
+        with pytest.raises(Unavailable, match="replica") as caught, narrowboat.locks(replica.url) as readers:
+            readers.lock("a").acquire(timeout=1)
+        assert "primary" in str(caught.value)
+        replica.close()
+    primary.close()
+
+
+def test_a_slot_that_moves_is_followed(servers: Servers) -> None:
+    cluster: RedisCluster = servers(RedisServer, RedisCluster)
+    from narrowboat_redis.keys import Keys
+    from narrowboat_redis.wire import slot_of
+
+    slot = slot_of(Keys("").of("moving").held)
+    with narrowboat.locks(cluster.url) as locks:
+        every = [f"name {number}" for number in range(200)]
+        names = [name for name in every if slot_of(Keys("").of(name).held) != slot]
+        found = driver(locks).attempt([request(name, f"owner of {name}") for name in names])
+        assert all(isinstance(answer, Grant) for answer in found)
+        first = locks.lock("moving").acquire()
+        first.release()
+        owner = cluster.slots()[slot]
+        with owner.client() as client:
+            for key in client.keys("*"):
+                if slot_of(key.encode()) == slot:
+                    client.delete(key)
+        cluster.move(slot, next(member for member in cluster.servers if member is not owner))
+        second = locks.lock("moving").acquire(timeout=10)
+        assert second.token > first.token
+        second.release()
+        assert [holder.name for holder in locks.holders()] == sorted(names)
+        assert driver(locks).release([answer for answer in found if isinstance(answer, Grant)]) == [Released.RELEASED] * len(names)
+
+        lost, kept = cluster.servers[1], []
+        lost.kill()
+        for answer in driver(locks).attempt([request(name, f"again {name}", wait=False) for name in names]):
+            kept.append(isinstance(answer, Grant))
+            assert isinstance(answer, Grant | Unavailable), answer
+        assert any(kept)
+        assert not all(kept)
+    cluster.close()
+
+
+# -- bad input: one typed error within the time, that says what to do, and nothing half done -------------------------------------
+
+
+def refused(url: str, kind: type[NarrowboatError], says: str, **options: Any) -> None:
+    for call in (lambda locks: locks.lock("a").acquire(timeout=0.2), lambda locks: locks.ping()):
+        with narrowboat.locks(url, timeout=TIMEOUT, **options) as locks:
+            begun = time.monotonic()
+            with pytest.raises(kind) as caught:
+                call(locks)
+            assert time.monotonic() - begun < 3 * TIMEOUT + SLACK  # an attempt is made twice, and its owner withdrawn
+        cause = caught.value if says in str(caught.value) else caught.value.__cause__
+        assert says in str(cause), caught.value
+
+
+def test_no_server() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    refused(f"redis://127.0.0.1:{port}/0", Unavailable, "up and reachable")
+    refused(f"redis+cluster://127.0.0.1:{port}", Unavailable, "up and reachable")
+    refused(f"redis+sentinel://127.0.0.1:{port}/main", Unavailable, "up and reachable")
+
+
+def test_another_kind_of_server() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            for _ in range(8):
+                try:
+                    connection, _ = listening.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.recv(100)
+                    connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        refused(f"redis://127.0.0.1:{listening.getsockname()[1]}/0", ConfigurationError, "no Redis")
+        listening.shutdown(socket.SHUT_RDWR)
+    thread.join(5)
+
+
+def test_a_server_that_accepts_and_is_silent() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        refused(f"redis://127.0.0.1:{listening.getsockname()[1]}/0", NarrowboatError, "timeout=")
+
+
+def test_no_such_database(server: RedisServer) -> None:
+    refused(server.url_for(database=4242), ConfigurationError, "no database 4242")
+
+
+def test_the_wrong_topology(server: RedisServer, servers: Servers) -> None:
+    address = "{}:{}".format(*server.address)
+    refused(f"redis+cluster://{address}", ConfigurationError, "redis://")
+    refused(f"redis+sentinel://{address}/main", ConfigurationError, "redis://")
+    cluster: RedisCluster = servers(RedisServer, RedisCluster)
+    refused(cluster.servers[0].url, ConfigurationError, "redis+cluster://")
+    cluster.close()
+
+
+def test_a_wrong_password(servers: Servers) -> None:
+    secret: RedisServer = servers(RedisServer, password="geheim")
+    address = "{}:{}".format(*secret.address)
+    refused(f"redis://{address}/0", AccessDenied, "no password")
+    refused(f"redis://:falsch@{address}/0", AccessDenied, "password")
+    refused(f"redis://nobody:geheim@{address}/0", AccessDenied, "user name")
+    secret.close()
+
+
+def test_no_permission(servers: Servers) -> None:
+    users = [
+        "bare on >pw ~* &* -@all +hello +auth +ping",
+        "keyless on >pw ~shop:* &* +@all",
+        "deaf on >pw ~* resetchannels +@all",
+    ]
+    strict: RedisServer = servers(RedisServer, config={"user": users})
+    refused(strict.url_for("bare", "pw"), AccessDenied, "'bare'")
+    refused(strict.url_for("keyless", "pw"), AccessDenied, "'keyless'")
+    with narrowboat.locks(strict.url_for("deaf", "pw"), timeout=TIMEOUT) as locks:
+        held = locks.lock("a").acquire()
+        with pytest.raises(AccessDenied, match="subscribing"):
+            locks.lock("a").acquire(timeout=5)
+        held.release()
+        assert locks.holders() == []
+    strict.close()
+
+
+def test_tls_on_one_side_only(servers: Servers, server: RedisServer) -> None:
+    secure: RedisServer = servers(RedisServer, tls=True)
+    refused("redis://{}:{}/0".format(*secure.address), NarrowboatError, "rediss://")
+    refused("rediss://{}:{}/0".format(*server.address), NarrowboatError, "redis://")
+    refused("rediss://{}:{}/0".format(*secure.address), ConfigurationError, "ca=")
+    refused("rediss://{}:{}/0?ca=/there/is/none.pem".format(*secure.address), ConfigurationError, "none.pem")
+    with narrowboat.locks("rediss://{}:{}/0?verify=none".format(*secure.address)) as locks:
+        locks.lock("a").acquire().release()
+    secure.close()
+
+
+@pytest.mark.parametrize("part", ["held", "queue", "token"])
+def test_a_key_of_another_type_in_the_way(server: RedisServer, part: str) -> None:
+    with narrowboat.locks(server.url) as locks, server.client() as client:
+        keys = driver(locks)._keys.of("a")
+        client.lpush(getattr(keys, part).decode(), "mine")
+        with pytest.raises(Conflict, match="prefix="):
+            locks.lock("a").acquire(timeout=1)
+        assert client.lrange(getattr(keys, part).decode(), 0, -1) == ["mine"]
+        assert not [key for key in client.keys("*") if ":held:" in key and part != "held"]
+
+
+def test_memory_that_is_used_up(server: RedisServer) -> None:
+    with narrowboat.locks(server.url, timeout=TIMEOUT) as locks, server.client() as client:
+        held = locks.lock("before").acquire()
+        client.config_set("maxmemory", 1)
+        try:
+            refused(server.url, Unavailable, "maxmemory")
+            held.release()
+        finally:
+            client.config_set("maxmemory", 0)
+        assert locks.holders() == []
+        locks.lock("a").acquire().release()
+
+
+def test_a_script_that_somebody_ends_or_that_does_not_end(server: RedisServer) -> None:
+    with server.client() as client, server.client() as other:
+        client.config_set("busy-reply-threshold", 50)
+        endless = threading.Thread(target=lambda: pytest.raises(Exception, client.eval, "while true do end", 0), daemon=True)
+        endless.start()
+
+        def busy() -> bool:
+            try:
+                other.get("x")
+            except Exception as error:
+                return "BUSY" in str(error) or "busy" in str(error)
+            return False
+
+        until(busy)
+        with narrowboat.locks(server.url, timeout=TIMEOUT) as locks:
+            with pytest.raises(Unavailable, match="SCRIPT KILL"):
+                locks.lock("a").acquire(timeout=0.2)
+            other.script_kill()
+            endless.join(5)
+            held = locks.lock("a").acquire(timeout=5)
+            assert [holder.token for holder in locks.holders()] == [held.token]
+            held.release()
+        other.config_set("busy-reply-threshold", 5000)
+
+
+def test_a_server_that_is_still_loading(servers: Servers) -> None:
+    slowly = {"appendonly": "no", "key-load-delay": "1000", "loading-process-events-interval-bytes": "1024"}
+    slow: RedisServer = servers(RedisServer, config=slowly)
+    with slow.client() as client:
+        pipe = client.pipeline(transaction=False)
+        for number in range(2000):
+            pipe.set(f"key {number}", "x" * 100)
+        pipe.execute()
+        client.save()
+    slow.kill()
+    starting = threading.Thread(target=slow.start)
+    starting.start()
+    with narrowboat.locks(slow.url, timeout=TIMEOUT) as locks:
+
+        def loading() -> bool:
+            try:
+                locks.ping()
+            except Unavailable as error:
+                return "still loading" in str(error)
+            return False
+
+        until(loading)
+        starting.join(30)
+        locks.lock("a").acquire(timeout=5).release()
+    slow.close()
+
+
+def test_an_evicted_holder_is_told_so(server: RedisServer) -> None:
+    with narrowboat.locks(server.url) as locks, narrowboat.locks(server.url) as others:
+        held = locks.lock("a", ttl=2).acquire()
+        assert not others.evict("a", held.token + 1)
+        assert others.evict("a", held.token)
+        assert held.wait_lost(5)
+        assert held.reason is Reason.EVICTED
+
+
+def until(probe: Callable[[], Any], *, within: float = 5.0) -> None:
+    ends = time.monotonic() + within
+    while not probe():
+        assert time.monotonic() < ends, f"not within {within:g} s"
+        time.sleep(0.005)
