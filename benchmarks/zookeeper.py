@@ -197,7 +197,7 @@ def crowd(server: ZooKeeperServer) -> Row:
 
             before = _requests(server)
             waiting = [asyncio.create_task(visit()) for _ in range(WAITERS)]
-            while (await locks.holders("crowd"))[0].waiters != WAITERS:  # noqa: ASYNC110  # seen by the server
+            while (await locks.holders("crowd"))[0].waiters != WAITERS:
                 before -= 3  # the question itself is three requests: sync, the queue, the holder
                 await asyncio.sleep(0.05)
             await held.release()

@@ -20,7 +20,8 @@ class RedisHarness(Harness):
     def _client(self) -> redis.Redis:
         server = self.server
         assert isinstance(server, RedisServer)
-        return server.client()
+        client: redis.Redis = server.client()
+        return client
 
     def residue(self, namespace: str) -> int:
         """Keys of the namespace that belong to a name.

@@ -251,9 +251,10 @@ def test_many_waiters_do_not_use_up_the_connections(consul_server):
 def test_a_lock_delay_is_waited_for(consul_server):
     """With `lock_delay` a lock whose session ended is refused for so long, and then had."""
     with narrowboat.locks(consul_server.url, lock_delay=2) as locks, narrowboat.locks(consul_server.url) as other:
-        locks.lock("delayed", ttl=30).acquire()
+        held = locks.lock("delayed", ttl=30).acquire()
         (session,) = sessions(consul_server)
         begun = time.monotonic()
         consul_server.request("PUT", f"/v1/session/destroy/{session}")
         with other.lock("delayed", timeout=10):
             assert 1.5 < time.monotonic() - begun < 5
+            assert held.name == "delayed"  # kept until here: one that is forgotten would be given back in good order

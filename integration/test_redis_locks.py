@@ -5,10 +5,11 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+import redis
 
 import narrowboat
 from integration.conformance import Scattered, conformance
@@ -37,11 +38,11 @@ TIMEOUT, SLACK = 1.0, 1.0
 
 
 @pytest.fixture
-def server(redis_server: RedisServer) -> Iterator[RedisServer]:
+def server(redis_server: RedisServer) -> RedisServer:
     with redis_server.client() as client:
         client.flushall()
         client.script_flush()
-    yield redis_server
+    return redis_server
 
 
 def driver(locks: narrowboat.Locks) -> RedisLocks:
@@ -242,8 +243,8 @@ def test_after_a_failover_the_new_primary_serves_and_tokens_grow(servers: Server
         while other is None and time.monotonic() < ends:
             try:
                 other = locks.lock("b").acquire(timeout=1)
-            except NarrowboatError as error:
-                assert error.retryable, error
+            except (Unavailable, narrowboat.LockTimeout):
+                pass  # whatever else it meets on the way is a failure
         assert other is not None
         other.release()
         try:
@@ -298,7 +299,8 @@ def test_a_slot_that_moves_is_followed(servers: Servers) -> None:
         assert second.token > first.token
         second.release()
         assert [holder.name for holder in locks.holders()] == sorted(names)
-        assert driver(locks).release([answer for answer in found if isinstance(answer, Grant)]) == [Released.RELEASED] * len(names)
+        grants = [answer for answer in found if isinstance(answer, Grant)]
+        assert driver(locks).release(grants) == [Released.RELEASED] * len(names)
 
         lost, kept = cluster.servers[1], []
         lost.kill()
@@ -310,11 +312,15 @@ def test_a_slot_that_moves_is_followed(servers: Servers) -> None:
     cluster.close()
 
 
-# -- bad input: one typed error within the time, that says what to do, and nothing half done -------------------------------------
+# -- bad input: one typed error within the time, that says what to do, and nothing half done -----------------------------------
 
 
 def refused(url: str, kind: type[NarrowboatError], says: str, **options: Any) -> None:
-    for call in (lambda locks: locks.lock("a").acquire(timeout=0.2), lambda locks: locks.ping()):
+    calls: list[Callable[[narrowboat.Locks], object]] = [
+        lambda locks: locks.lock("a").acquire(timeout=0.2),
+        lambda locks: locks.ping(),
+    ]
+    for call in calls:
         with narrowboat.locks(url, timeout=TIMEOUT, **options) as locks:
             begun = time.monotonic()
             with pytest.raises(kind) as caught:
@@ -389,11 +395,12 @@ def test_no_permission(servers: Servers) -> None:
     refused(strict.url_for("bare", "pw"), AccessDenied, "'bare'")
     refused(strict.url_for("keyless", "pw"), AccessDenied, "'keyless'")
     with narrowboat.locks(strict.url_for("deaf", "pw"), timeout=TIMEOUT) as locks:
-        held = locks.lock("a").acquire()
+        (held,) = driver(locks).attempt([request("a", "holder")])
+        assert isinstance(held, Grant)
         with pytest.raises(AccessDenied, match="subscribing"):
             locks.lock("a").acquire(timeout=5)
-        held.release()
-        assert locks.holders() == []
+        assert locks.holders("a")[0].waiters == 0
+        assert driver(locks).release([held]) == [Released.RELEASED]
     strict.close()
 
 
@@ -435,14 +442,19 @@ def test_memory_that_is_used_up(server: RedisServer) -> None:
 def test_a_script_that_somebody_ends_or_that_does_not_end(server: RedisServer) -> None:
     with server.client() as client, server.client() as other:
         client.config_set("busy-reply-threshold", 50)
-        endless = threading.Thread(target=lambda: pytest.raises(Exception, client.eval, "while true do end", 0), daemon=True)
+
+        def run_on() -> None:
+            with pytest.raises(redis.ResponseError, match="killed"):
+                client.eval("while true do end", 0)
+
+        endless = threading.Thread(target=run_on)
         endless.start()
 
         def busy() -> bool:
             try:
                 other.get("x")
-            except Exception as error:
-                return "BUSY" in str(error) or "busy" in str(error)
+            except redis.ResponseError as error:
+                return "BUSY" in str(error)
             return False
 
         until(busy)

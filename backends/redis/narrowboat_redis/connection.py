@@ -7,6 +7,7 @@ tried again here, and every step has a time limit: who repeats is the core, beca
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import struct
@@ -30,7 +31,7 @@ from narrowboat_redis.site import Address, Site, Topology
 _IDLE = 1.0
 _CHUNK = 65536
 #: Whether the kernel itself ends a call that takes too long: Python's own time limits cost a system call before each other.
-_KERNEL_TIMES = sys.platform.startswith("linux") and hasattr(socket, "SO_RCVTIMEO")
+_KERNEL_TIMES = sys.platform.startswith("linux")
 _ALL = 1 << 30
 
 
@@ -43,7 +44,7 @@ class Line:
         self._socket: Any = connection._sock  # redis-py has no public name for it; called so from 3.0 to 8.1 at least
         self._reader = Reader()
         self._timeout = timeout
-        self._kernel_times = _KERNEL_TIMES and isinstance(self._socket, socket.socket) and not hasattr(self._socket, "pending")
+        self._kernel_times = _KERNEL_TIMES and not hasattr(self._socket, "pending")  # what TLS does in between takes Python's
         self.limit(timeout)
         self._used = time.monotonic()
         self.busy = False  #: something was sent whose reply was not read: nothing more can be read from it
@@ -165,7 +166,7 @@ class Line:
                 self._socket.close()  # before redis-py shuts it down, which would send what is left in good order
             except OSError:
                 pass
-        self._connection.disconnect()
+        self._connection.disconnect()  # type: ignore[no-untyped-call]  # so in redis-py
 
 
 _CLOSED = "the connection was closed by the server"
@@ -219,12 +220,21 @@ def _open(site: Site, address: Address, timeout: float, *, sentinel: bool = Fals
             "ssl_certfile": options.cert,
             "ssl_keyfile": options.key,
         }
-    try:
-        connection = SSLConnection(**settings) if site.tls else Connection(**settings)
-        connection.connect()
-    except FileNotFoundError as error:
-        raise ConfigurationError(f"a certificate file of the URL is not there: {error}", backend=site.scheme) from error
+        _check_files(site)
+    kind: Any = SSLConnection if site.tls else Connection  # without annotations in redis-py
+    connection = kind(**settings)
+    connection.connect()
     return Line(connection, address, timeout)
+
+
+def _check_files(site: Site) -> None:
+    """redis-py says of a file that is not there that the server could not be reached."""
+    for option in ("ca", "cert", "key"):
+        path = getattr(site.options, option)
+        if path is not None and not os.access(path, os.R_OK):
+            raise ConfigurationError(
+                f"option {option}={path}: that file is not there, or may not be read by this process", backend=site.scheme
+            )
 
 
 def _check(site: Site, line: Line, ends: float) -> None:

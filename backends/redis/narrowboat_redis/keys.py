@@ -17,7 +17,7 @@ _KEPT = 4096
 class NameKeys:
     """The keys of one name."""
 
-    __slots__ = ("alive", "attempt_head", "attempt_tail", "common", "gone", "held", "queue", "shard", "told", "token")
+    __slots__ = ("alive", "attempt_head", "attempt_tail", "common", "gone", "held", "queue", "shard", "token", "told")
 
     def __init__(self, prefix: bytes, name: str) -> None:
         self.shard = crc_hqx(name.encode(), 0) % SHARDS

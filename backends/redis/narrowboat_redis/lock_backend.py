@@ -15,8 +15,8 @@ def _capabilities(url: Url, options: Options) -> LockCapabilities:
     return LockCapabilities(
         scope=Scope.NETWORK,
         expiry=Expiry.LEASE,
-        # A server that keeps its data (appendonly) has a grant on its disk soon after it answers, and any process may be killed.
-        # It answers before a replica has the grant; with wait= that many replicas have it first.
+        # A server that keeps its data (appendonly) has a grant in its file when it answers, so any process may be killed. It
+        # answers before a replica has the grant; with wait= that many replicas have it first.
         survives=Survives.NODE if options.wait else Survives.CRASH,
         fencing=Support.NATIVE,
         fencing_survives=Survives.DATA_LOSS,

@@ -53,7 +53,7 @@ class RedisLocks(LockProvider):
         self._keys = Keys(options.prefix)
         self._timeout = context.timeout
         self._take = Wire(site, context.timeout)
-        self._free = Wire(site, context.timeout)
+        self._free = Wire(site, context.timeout, breath=True)
         self._waiting = Waiting(site, self._keys, self._free, context.timeout)
         self._replicas = options.wait
         milliseconds = max(1, int(context.timeout * _WAIT_SHARE * 1000))

@@ -48,7 +48,7 @@ class Options(Common):
     def __post_init__(self) -> None:
         if not 0 <= self.wait <= WAIT_MAX:
             raise ConfigurationError(
-                f"option wait={self.wait}: allowed are 0 to {WAIT_MAX}, the replicas that must have a grant before it is answered",
+                f"option wait={self.wait}: allowed are 0 to {WAIT_MAX}, the replicas that must have a grant first",
                 backend=SCHEME,
             )
 

@@ -135,29 +135,43 @@ end
 
 if #claimed > 0 then
   local until_ = text(NOW + source.lease)
-  local leases, sizes, bytes, shapes, names = {}, {}, {}, {}, {}
-  for _, entry in ipairs(claimed) do
-    local fields = entry.fields
+  local leases, sizes, bytes, shapes, names, formats, heads = {}, {}, {}, {}, {}, {}, {}
+  local pack, held, filled, plain = struct.pack, 0, 0, nil
+  for at, entry in ipairs(claimed) do
+    local fields, id = entry.fields, entry.id
     if source.ordered and entry.key == '' then entry.key = field(fields, 'key') or '' end
-    local token = token_of(consumer, entry)
-    leases[#leases + 1] = until_
-    leases[#leases + 1] = token
-    local half = #fields / 2
-    local here, values = {}, {0, entry.attempt, #token, #entry.id}
-    bytes[#bytes + 1] = token
-    bytes[#bytes + 1] = entry.id
-    for at = 1, half do
-      here[at] = fields[2 * at - 1]
-      values[4 + at] = #fields[2 * at]
-      bytes[#bytes + 1] = fields[2 * at]
+    local head = entry.index * 1000000 + entry.attempt
+    if not heads[head] then heads[head] = consumer .. ':' .. entry.index .. ':' .. entry.attempt .. ':' end
+    local token = heads[head] .. id .. ':' .. entry.key
+    leases[held + 1], leases[held + 2] = until_, token
+    held = held + 2
+    bytes[filled + 1], bytes[filled + 2] = token, id
+    if #fields == 4 and fields[1] == 'id' and fields[3] == 'body' then
+      if not plain then
+        names[#names + 1] = 'id\0body'
+        plain = #names - 1
+      end
+      local name, body = fields[2], fields[4]
+      bytes[filled + 3], bytes[filled + 4] = name, body
+      filled = filled + 4
+      sizes[at] = pack('>I4I4I4I4I4I4', plain, entry.attempt, #token, #id, #name, #body)
+    else
+      local here, values, half = {}, {0, entry.attempt, #token, #id}, #fields / 2
+      for number = 1, half do
+        here[number] = fields[2 * number - 1]
+        values[4 + number] = #fields[2 * number]
+        bytes[filled + 2 + number] = fields[2 * number]
+      end
+      filled = filled + 2 + half
+      local shape = table.concat(here, '\0')
+      if not shapes[shape] then
+        names[#names + 1] = shape
+        shapes[shape] = #names - 1
+      end
+      values[1] = shapes[shape]
+      formats[half] = formats[half] or '>' .. string.rep('I4', 4 + half)
+      sizes[at] = pack(formats[half], unpack(values))
     end
-    local shape = table.concat(here, '\0')
-    if not shapes[shape] then
-      names[#names + 1] = shape
-      shapes[shape] = #names - 1
-    end
-    values[1] = shapes[shape]
-    sizes[#sizes + 1] = struct.pack('>' .. string.rep('I4', #values), unpack(values))
   end
   many('ZADD', source.root .. ':lease', leases)
   if dropped > 0 then trim_sometimes(source) end

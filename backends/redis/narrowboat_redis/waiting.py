@@ -243,8 +243,8 @@ class Waiting:
         for members in shards.values():
             for start in range(0, len(members), _TOGETHER):
                 part = members[start : start + _TOGETHER]
-                keys = [key for _, each in part for key in (each.held, each.queue, each.told)]
-                calls.append(ALIVE([part[0][1].alive, *keys], [self.provider, self._keys.channel]))
+                each_of = [key for _, each in part for key in (each.held, each.queue, each.told)]
+                calls.append(ALIVE([part[0][1].alive, *each_of], [self.provider, self._keys.channel]))
                 asked.append([name for name, _ in part])
         try:
             answers: list[Any] = self._wire.run(calls, doing="saying that waiters are alive")

@@ -26,7 +26,7 @@ from narrowboat_redis.site import Address, Site, Topology
 _REDIRECTS = 5
 _SLOTS = 16384
 #: Seconds after an exchange that timed out for which the next one is not begun. Who repeats the members of a failed batch one
-#: by one does so at once, and would stand still for a whole time-out with each of them; who waits between two tries waits longer.
+#: by one does so at once, and would stand still for a whole time-out with each; who waits between two tries waits longer.
 _BREATH = 0.004
 #: What a connection may raise, beside an error of ours.
 FAILURES = (OSError, redis.RedisError, ErrorReply, ProtocolError, ValueError)
@@ -47,16 +47,20 @@ def slot_of(key: bytes) -> int:
 
 
 class Wire:
-    """See the module's text. From any thread; one exchange at a time. `timeout`: seconds that `run` may take."""
+    """See the module's text. From any thread; one exchange at a time.
 
-    def __init__(self, site: Site, timeout: float) -> None:
+    `timeout`: seconds that `run` may take. `breath`: what comes at once after a time-out fails as well (`_BREATH`).
+    """
+
+    def __init__(self, site: Site, timeout: float, *, breath: bool = False) -> None:
         self.site = site
         self._timeout = timeout
         self._mutex = threading.Lock()
         self._lines: dict[Address | None, Line] = {}
         self._nodes = _Nodes(site) if site.topology is Topology.CLUSTER else None
         self._closed = False
-        self._silent = 0.0  # when an exchange timed out
+        self._breath = _BREATH if breath else 0.0
+        self._silent: tuple[float, BaseException] | None = None  # when an exchange timed out, and how
 
     def run(self, commands: Sequence[Packed], *, doing: str = "a call", tail: bytes | None = None) -> list[Any]:
         """One answer for each command: a reply, an `ErrorReply`, or in a cluster an error where that node failed.
@@ -70,8 +74,8 @@ class Wire:
             ends = time.monotonic() + self._timeout
             if self._nodes is not None:
                 return self._run_cluster(self._nodes, commands, doing, tail, ends)
-            if self._silent and time.monotonic() < self._silent + _BREATH:
-                raise translate(TimeoutError("nor did it a moment ago"), self.site, doing=doing)
+            if self._silent is not None and time.monotonic() < self._silent[0] + self._breath:
+                raise translate(self._silent[1], self.site, doing=doing)
             try:
                 line = self._lines.get(None)
                 if len(commands) == 1 and tail is None and line is not None and line.usable():  # nearly always
@@ -88,7 +92,7 @@ class Wire:
             except FAILURES as error:
                 self._drop(None)
                 failure = translate(error, self.site, doing=doing)
-                self._silent = time.monotonic() if time.monotonic() >= ends - _BREATH else 0.0
+                self._silent = (time.monotonic(), error) if self._breath and time.monotonic() >= ends - _BREATH else None
             except BaseException:
                 self._drop(None)
                 raise
@@ -142,9 +146,10 @@ class Wire:
 
     def _look_at(self, answers: list[Any]) -> None:
         """A primary that is none any more: the sentinels are asked again at the next call."""
-        if self.site.topology is Topology.SENTINEL:
-            if any(type(answer) is ErrorReply and "READONLY" in answer.text for answer in answers):
-                self._drop(None)
+        if self.site.topology is not Topology.SENTINEL:
+            return
+        if any(type(answer) is ErrorReply and "READONLY" in answer.text for answer in answers):
+            self._drop(None)
 
     def _run_unknown(self, commands: Sequence[Packed], answers: list[Any], tail: bytes | None, ends: float) -> list[Any]:
         """Load the scripts that the server did not know, and send again what it did not do."""

@@ -147,7 +147,12 @@ class ZooKeeperLocks(LockProvider):
         self._session.check_open()
         while active:
             pipe = self._session.pipe(ends)
-            sent = [[request[0](pipe, *request[1:]) for request in requests] for _, _, requests in active]
+            bell = self._session.bell
+            bell.hold()
+            try:
+                sent = [[request[0](pipe, *request[1:]) for request in requests] for _, _, requests in active]
+            finally:
+                bell.let_go()
             pipe.wait()
             waiting, active = active, []
             for (index, member, _), results in zip(waiting, sent, strict=True):
@@ -312,14 +317,12 @@ class ZooKeeperLocks(LockProvider):
         place.ends = ends
         self._forget_wake(request.owner, place)
         self._mine[path] = place
-        client = self._session.client
         if request.limit is not None and behind:
-            client.set_async(path, record(request, granted=True))
-        self._arm(client, place, path)
+            self._session.client.set_async(path, record(request, granted=True))
         return Grant(request.name, request.owner, place.token, self._session.ttl, request.mode, request.limit)
 
     def _arm(self, client: Any, place: Place, path: str) -> None:
-        """Watch our own node: sent, and not waited for."""
+        """Watch our own node: sent, and not waited for. Not with the grant: most locks are released before it would serve."""
         place.armed = self._session.epoch
 
         def answered(result: Any) -> None:
@@ -560,6 +563,8 @@ class ZooKeeperLocks(LockProvider):
             return bool(self._places)
         for place in list(self._places.values()):
             path = place.path
+            if place.granted and path is not None and place.armed != self._session.epoch:
+                self._arm(client, place, path)
             late = now >= place.ends if place.granted else place.told is not None and place.told + PATIENCE <= there
             if path is None or not (late or place.expelled):
                 continue

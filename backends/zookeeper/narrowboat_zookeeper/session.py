@@ -25,7 +25,7 @@ from kazoo.security import CREATOR_ALL_ACL, OPEN_ACL_UNSAFE, READ_ACL_UNSAFE  # 
 from narrowboat.errors import Closed, ConfigurationError, NarrowboatError
 from narrowboat_zookeeper import errors
 from narrowboat_zookeeper.options import Acl, Site
-from narrowboat_zookeeper.wire import Handler, Result
+from narrowboat_zookeeper.wire import Bell, Handler, Result
 
 #: Seconds for which a call waits for a connection after one operation timeout without any: the next try may be the good one.
 _GRACE = 0.3
@@ -164,6 +164,11 @@ class Session:
         """Raise `Closed` after `close`."""
         if self._closed:
             raise Closed(f"{self.site.scheme} locks: used after close()", backend=self.site.scheme)
+
+    @property
+    def bell(self) -> Bell:
+        """What wakes kazoo's thread."""
+        return self._handler.bell
 
     def abort(self) -> None:
         """Break off a connection that does not answer; kazoo makes a new one in the same session."""

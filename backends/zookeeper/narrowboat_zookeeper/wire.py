@@ -90,11 +90,17 @@ class Result:
 
 
 class Bell:
-    """Both ends of kazoo's wake-up socket pair: counts rings, and keeps its pipe readable while there are any."""
+    """Both ends of kazoo's wake-up socket pair: counts rings, and keeps its pipe readable while there are any.
+
+    A thread that is about to send several requests holds it meanwhile (`hold`, `let_go`), so that the I/O thread is woken
+    once, for all of them: woken at the first, it would fight over the interpreter with whoever sends the others.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._reader, self._writer = os.pipe()
+        self._lit = False  # whether there is a byte in the pipe
+        self._holding: dict[int, None] = {}
         self.rings = 0
 
     def send(self, data: bytes) -> int:
@@ -103,9 +109,20 @@ class Bell:
             if self._writer < 0:
                 raise OSError("the connection is closed")
             self.rings += 1
-            if self.rings == 1:
-                os.write(self._writer, b"\0")
+            if threading.get_ident() not in self._holding:
+                self._light()
         return len(data)
+
+    def hold(self) -> None:
+        """Until `let_go` the rings of this thread wake nobody."""
+        self._holding[threading.get_ident()] = None
+
+    def let_go(self) -> None:
+        """Wake the I/O thread if there is anything for it."""
+        self._holding.pop(threading.get_ident(), None)
+        with self._lock:
+            if self.rings and self._writer >= 0:
+                self._light()
 
     def recv(self, size: int) -> bytes:
         """Take one ring back."""
@@ -113,9 +130,15 @@ class Bell:
             if self.rings == 0:
                 raise BlockingIOError
             self.rings -= 1
-            if self.rings == 0:
+            if self.rings == 0 and self._lit:
+                self._lit = False
                 os.read(self._reader, 1)
         return b"\0"
+
+    def _light(self) -> None:
+        if not self._lit:
+            self._lit = True
+            os.write(self._writer, b"\0")
 
     def fileno(self) -> int:
         """The pipe's reading end."""
@@ -215,6 +238,7 @@ class Handler(SequentialThreadingHandler):  # type: ignore[misc]  # see the impo
         self._connecting = connecting
         self.timeout = timeout
         self._wire: Wire | None = None
+        self.bell = Bell()
         self.last_error: Exception | None = None  #: why the last try to connect failed
         self.closing = threading.Event()
 
@@ -250,8 +274,8 @@ class Handler(SequentialThreadingHandler):  # type: ignore[misc]  # see the impo
 
     def create_socket_pair(self) -> tuple[Bell, Bell]:
         """The bell, for both ends."""
-        bell = Bell()
-        return bell, bell
+        self.bell = Bell()
+        return self.bell, self.bell
 
     def create_connection(self, *args: Any, timeout: float | None = None, **kwargs: Any) -> Wire:
         """Connect, within our own bound, and remember why it failed."""
