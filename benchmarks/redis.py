@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks import redis_messages
+from benchmarks import redis_locks, redis_messages
 from benchmarks.measure import Row
 from integration.servers import RedisServer
 
@@ -13,4 +13,5 @@ from integration.servers import RedisServer
 def rows(folder: Path) -> Iterator[Row]:
     """Every line about Redis."""
     with RedisServer(config={"appendonly": "no"}) as server:
+        yield from redis_locks.rows(server.url)
         yield from redis_messages.rows(server.url)

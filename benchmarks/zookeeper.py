@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -74,7 +74,7 @@ def many_threads(locks: narrowboat.Locks, client: KazooClient) -> Row:
     )
 
 
-def _side_by_side(each: list[AbstractContextManager[object]]) -> int:
+def _side_by_side(each: Sequence[AbstractContextManager[object]]) -> int:
     threads = [threading.Thread(target=_cycles, args=(lock, CYCLES // 3)) for lock in each]
     for thread in threads:
         thread.start()

@@ -19,6 +19,8 @@ import pytest
 from integration.fixtures import Servers, obtain
 from integration.looks import Look
 from integration.servers import (
+    KafkaServer,
+    RabbitMQServer,
     RedisCluster,
     RedisSentinel,
     RedisServer,
@@ -27,6 +29,8 @@ from integration.servers import (
     ZooKeeperEnsemble,
     ZooKeeperServer,
 )
+from integration.servers.kafka import announced
+from integration.servers.ports import listening
 from integration.servers.process import Process
 from narrowboat.dsn import Url
 
@@ -238,8 +242,6 @@ def test_a_zookeeper_ensemble_goes_on_with_two_and_not_with_one(own: Callable[..
 
 
 def test_rabbitmq_has_users_and_no_system_wide_port_mapper(own: Callable[..., Server]) -> None:
-    from integration.servers import RabbitMQServer
-
     server = own(RabbitMQServer)
     assert isinstance(server, RabbitMQServer)
     server.ctl("add_vhost", "shop")
@@ -253,14 +255,13 @@ def test_rabbitmq_has_users_and_no_system_wide_port_mapper(own: Callable[..., Se
 
 
 def test_kafka_announces_a_place_for_a_proxy(own: Callable[..., Server]) -> None:
-    from integration.servers import KafkaServer
-    from narrowboat.conformance.proxy import Proxy
-
     server = own(KafkaServer)
     assert isinstance(server, KafkaServer)
     assert Url.parse(server.proxied_url).hosts[0].port == server.proxied.front.port
-    proxy = Proxy(*server.proxied.behind)
-    proxy.close()
+    assert announced(server.proxied.behind) == [server.proxied.front]
+    assert announced(server.internal) == [server.internal]
+    assert announced(server.address) == [server.address]
+    assert not listening(server.proxied.front.port), "it is the proxy's place"
 
 
 def _until(holds: Callable[[], bool], seconds: float = 30.0) -> None:

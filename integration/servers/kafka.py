@@ -90,12 +90,7 @@ class KafkaServer(Server):
         return self.url_for(user, password, port=self.proxied.front.port)
 
     def _answers(self) -> bool:
-        # In bytes: the client libraries wait between their tries, up to half a minute after a start that took long.
-        with socket.create_connection(self.internal, timeout=2) as line:
-            line.sendall(struct.pack(">i", len(_METADATA)) + _METADATA)
-            reply = line.makefile("rb").read(12)
-        _, _, brokers = struct.unpack(">iii", reply)  # length, correlation, and how many brokers there are
-        return bool(brokers)
+        return bool(announced(self.internal))
 
     def _prepare(self) -> Runner:
         path = self.directory / "server.properties"
@@ -164,6 +159,29 @@ class KafkaServer(Server):
             module = f"org.apache.kafka.common.security.plain.PlainLoginModule required {known};"
             found |= {"sasl.enabled.mechanisms": "PLAIN"}
             found |= {f"listener.name.{name}.plain.sasl.jaas.config": module for name in ("client", "proxied")}
+        return found
+
+
+def announced(listener: Address) -> list[Address]:
+    """Where the brokers say that they are, to clients that come by a listener without password and TLS.
+
+    Asked in bytes: the client libraries wait between their tries, up to half a minute when a start takes long.
+    """
+    with socket.create_connection(listener, timeout=2) as line, line.makefile("rb") as reply:
+        line.sendall(struct.pack(">i", len(_METADATA)) + _METADATA)
+
+        def number(code: str) -> int:
+            return int(struct.unpack(code, reply.read(struct.calcsize(code)))[0])
+
+        number(">i")  # how long the reply is
+        number(">i")  # whose reply it is: there is one request
+        found = []
+        for _ in range(number(">i")):
+            number(">i")  # the broker's id
+            host = reply.read(number(">h")).decode()
+            found.append(Address(host, number(">i")))
+            if (rack := number(">h")) > 0:
+                reply.read(rack)
         return found
 
 

@@ -179,7 +179,8 @@ def _timed_out() -> TimeoutError:
 def open_line(site: Site, address: Address, timeout: float, later: float | None = None) -> Line:
     """A connection to that server, logged in, its database selected, its version known to be new enough.
 
-    `timeout`: seconds that this and the first exchange may take; `later`: each exchange after that. Raises what redis-py, the socket or the server said, for `errors.translate`, or an error of ours.
+    `timeout`: seconds that this and the first exchange may take; `later`: each exchange after that. Raises what redis-py, the
+    socket or the server said, for `errors.translate`, or an error of ours.
     """
     ends = time.monotonic() + timeout
     line = _open(site, address, timeout)

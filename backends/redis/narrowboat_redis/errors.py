@@ -149,8 +149,8 @@ def _connection(error: BaseException, site: Site, doing: str) -> NarrowboatError
     chain = _chain(error)
     if any(isinstance(each, ssl.SSLCertVerificationError) for each in chain):
         return ConfigurationError(
-            f"{site}: its certificate was not accepted ({text}). Give the authority that signed it with ca=, name the host that "
-            "it is made for, or check less with verify=ca.",
+            f"{site}: its certificate was not accepted ({text}). Give the authority that signed it with ca=, name the host "
+            "that it is made for, or check less with verify=ca.",
             backend=backend,
         )
     broken = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError, TimeoutError)  # of which none is about TLS itself

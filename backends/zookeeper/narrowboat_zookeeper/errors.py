@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING
 
-from kazoo import exceptions as kazoo  # type: ignore[import-untyped]  # it has no types
+from kazoo import exceptions as kazoo
 
 from narrowboat.errors import AccessDenied, ConfigurationError, NarrowboatError, Unavailable
 

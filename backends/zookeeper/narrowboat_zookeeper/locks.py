@@ -53,7 +53,7 @@ class ZooKeeperLocks(LockProvider):
     """One session; see the module's text."""
 
     def __init__(self, site: Site, context: Context, capabilities: LockCapabilities) -> None:
-        from kazoo import exceptions  # type: ignore[import-untyped]  # it has no types; imported by who opens, and no earlier
+        from kazoo import exceptions
 
         from narrowboat_zookeeper import errors
         from narrowboat_zookeeper.session import Pipe, Session

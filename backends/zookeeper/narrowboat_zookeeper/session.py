@@ -16,11 +16,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from kazoo.client import KazooClient, KazooState  # type: ignore[import-untyped]  # kazoo has no types
-from kazoo.protocol.connection import ConnectionHandler  # type: ignore[import-untyped]  # kazoo has no types
-from kazoo.protocol.serialization import Connect  # type: ignore[import-untyped]  # kazoo has no types
-from kazoo.retry import KazooRetry  # type: ignore[import-untyped]  # kazoo has no types
-from kazoo.security import CREATOR_ALL_ACL, OPEN_ACL_UNSAFE, READ_ACL_UNSAFE  # type: ignore[import-untyped]  # kazoo has no types
+from kazoo.client import KazooClient, KazooState
+from kazoo.protocol.connection import ConnectionHandler
+from kazoo.protocol.serialization import Connect
+from kazoo.retry import KazooRetry
+from kazoo.security import CREATOR_ALL_ACL, OPEN_ACL_UNSAFE, READ_ACL_UNSAFE
 
 from narrowboat.errors import Closed, ConfigurationError, NarrowboatError
 from narrowboat_zookeeper import errors

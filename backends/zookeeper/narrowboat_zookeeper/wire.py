@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from kazoo.handlers.threading import SequentialThreadingHandler  # type: ignore[import-untyped]  # kazoo has no types
+from kazoo.handlers.threading import SequentialThreadingHandler
 
 log = logging.getLogger("narrowboat.zookeeper")
 

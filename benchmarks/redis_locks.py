@@ -1,0 +1,237 @@
+"""Locks on Redis: against redis-py's Lock, python-redis-lock and the bare client. Part of `python -m benchmarks redis`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import redis
+import redis.asyncio
+import redis_lock
+from redis.connection import Connection, parse_url
+
+import narrowboat
+from benchmarks.measure import Row, at_most, median, versus
+
+CYCLES = 1000
+NAMES, MANY = 16, 100
+
+
+def rows(url: str) -> Iterator[Row]:
+    """Every line about locks, on the server at `url`."""
+    yield from one_caller(url)
+    yield threads(url)
+    yield from tasks(url)
+    yield from hand_over(url)
+    yield contenders(url)
+    yield thousand_waiters(url)
+
+
+def one_caller(url: str) -> Iterator[Row]:
+    connection = Connection(**{**parse_url(url), "protocol": 2, "driver_info": None})
+    connection.connect()
+
+    def pings() -> int:
+        for _ in range(CYCLES):
+            for _ in range(2):
+                connection.send_command("PING")
+                connection.read_response()
+        return CYCLES
+
+    with narrowboat.locks(url) as locks, redis.Redis.from_url(url) as client:
+        lock = locks.lock("one")
+        theirs = client.lock("one of redis-py", timeout=30)
+        other = redis_lock.Lock(client, "one of python-redis-lock", expire=30)
+
+        def ours() -> int:
+            for _ in range(CYCLES):
+                lock.acquire().release()
+            return CYCLES
+
+        def cycle(their: object) -> Callable[[], int]:
+            def run() -> int:
+                for _ in range(CYCLES):
+                    their.acquire()  # type: ignore[attr-defined]  # both of the peers' locks have these two
+                    their.release()  # type: ignore[attr-defined]
+                return CYCLES
+
+            return run
+
+        yield versus("redis: acquire+release against redis-py's Lock", ours, cycle(theirs), 1.1)
+        yield versus("redis: acquire+release against python-redis-lock", ours, cycle(other), 1.1)
+        yield versus("redis: acquire+release against two PINGs on redis-py's connection", ours, pings, 0.75)
+    connection.disconnect()
+
+
+def threads(url: str) -> Row:
+    """Sixteen threads, each with a name of its own."""
+    with narrowboat.locks(url) as locks, redis.Redis.from_url(url) as client:
+        each = CYCLES // 4
+
+        def together(cycle: Callable[[int], object]) -> int:
+            def run(number: int) -> None:
+                for _ in range(each):
+                    cycle(number)
+
+            workers = [threading.Thread(target=run, args=(number,)) for number in range(NAMES)]
+            for worker in workers:
+                worker.start()
+            for worker in workers:
+                worker.join()
+            return each * NAMES
+
+        mine = [locks.lock(f"name {number}") for number in range(NAMES)]
+        theirs = [client.lock(f"their name {number}", timeout=30) for number in range(NAMES)]
+
+        def their_cycle(number: int) -> None:
+            theirs[number].acquire()
+            theirs[number].release()
+
+        return versus(
+            f"redis: {NAMES} threads on {NAMES} names against redis-py's Lock",
+            lambda: together(lambda number: mine[number].acquire().release()),
+            lambda: together(their_cycle),
+            3.0,
+        )
+
+
+def tasks(url: str) -> Iterator[Row]:
+    for number, at_least in ((1, 0.9), (MANY, 5.0)):
+        each = CYCLES // 2 if number == 1 else 30
+
+        async def ours(number: int = number, each: int = each) -> int:
+            async with narrowboat.aio.locks(url) as locks:
+
+                async def run(lock: narrowboat.aio.Lock) -> None:
+                    for _ in range(each):
+                        await (await lock.acquire()).release()
+
+                await asyncio.gather(*(run(locks.lock(f"name {each}")) for each in range(number)))
+            return number * each
+
+        async def theirs(number: int = number, each: int = each) -> int:
+            client = redis.asyncio.Redis.from_url(url)
+
+            async def run(lock: redis.asyncio.lock.Lock) -> None:
+                for _ in range(each):
+                    await lock.acquire()
+                    await lock.release()
+
+            await asyncio.gather(*(run(client.lock(f"their name {each}", timeout=30)) for each in range(number)))
+            await client.aclose()
+            return number * each
+
+        what = f"redis: {number} asyncio task{'s' if number > 1 else ''} against redis.asyncio's Lock"
+        yield versus(what, lambda o=ours: asyncio.run(o()), lambda t=theirs: asyncio.run(t()), at_least)  # type: ignore[misc]  # bound now
+
+
+WAITER = """
+import sys, time, narrowboat, redis, redis_lock
+url, kind = sys.argv[1:]
+client = redis.Redis.from_url(url)
+locks = narrowboat.locks(url)
+lock = {"narrowboat": lambda: locks.lock("a"), "redis-py": lambda: client.lock("theirs", timeout=30),
+        "python-redis-lock": lambda: redis_lock.Lock(client, "other", expire=30)}[kind]()
+for line in sys.stdin:
+    print("ready", flush=True)
+    held = lock.acquire()
+    print(time.monotonic(), flush=True)
+    (held if kind == "narrowboat" else lock).release()
+"""
+
+
+def hand_over(url: str, rounds: int = 60) -> Iterator[Row]:
+    """From the release in one process to the return of the acquire in another."""
+    with narrowboat.locks(url) as locks, redis.Redis.from_url(url) as client:
+        mine = locks.lock("a")
+        theirs = client.lock("theirs", timeout=30)
+        others = redis_lock.Lock(client, "other", expire=30)
+        found = {}
+        for kind in ("narrowboat", "redis-py", "python-redis-lock"):
+            taken: list[float] = []
+            with subprocess.Popen(
+                [sys.executable, "-c", WAITER, url, kind], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            ) as child:
+                assert child.stdin is not None and child.stdout is not None
+                for _ in range(rounds if kind == "narrowboat" else rounds // 3):
+                    release: Callable[[], object]
+                    if kind == "narrowboat":
+                        release = mine.acquire().release
+                    else:
+                        peer = theirs if kind == "redis-py" else others
+                        peer.acquire()
+                        release = peer.release
+                    child.stdin.write("go\n")
+                    child.stdin.flush()
+                    child.stdout.readline()
+                    time.sleep(0.02)
+                    released = time.monotonic()
+                    release()
+                    taken.append(float(child.stdout.readline()) - released)
+                    time.sleep(0.005)
+                child.stdin.close()
+            found[kind] = median(taken) * 1000
+        row = at_most("redis: hand-over between two processes, median", found["narrowboat"], 0.5, "ms")
+        yield Row(row.what, row.ours, f"{found['redis-py']:.3g} ms", found["redis-py"] / found["narrowboat"], row.target, row.met)
+        yield Row(
+            "  the same, and python-redis-lock",
+            row.ours,
+            f"{found['python-redis-lock']:.3g} ms",
+            found["python-redis-lock"] / found["narrowboat"],
+            "",
+            True,
+        )
+
+
+#: What scripts call inside is counted by the server as well, and sent by nobody.
+_SENT = ("evalsha", "eval", "ping", "subscribe", "script|load", "hello")
+
+
+def contenders(url: str, grants: int = 5) -> Row:
+    """A hundred threads in one process and four providers of it, on one name."""
+    with contextlib.ExitStack() as stack, redis.Redis.from_url(url) as client:
+        providers = [stack.enter_context(narrowboat.locks(url)) for _ in range(4)]
+
+        def contend(number: int) -> None:
+            lock = providers[number % 4].lock("contended")
+            for _ in range(grants):
+                with lock:
+                    pass
+
+        workers = [threading.Thread(target=contend, args=(number,)) for number in range(MANY)]
+        client.config_resetstat()
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        counted = client.info("commandstats")
+        sent = sum(counted.get(f"cmdstat_{name}", {}).get("calls", 0) for name in _SENT)
+    return at_most(f"redis: {MANY} contenders on one name, commands sent for each grant", sent / (MANY * grants), 6.0, "")
+
+
+def thousand_waiters(url: str) -> Row:
+    async def main() -> int:
+        with redis.Redis.from_url(url) as client:
+            before = int(client.info("clients")["connected_clients"])
+            async with narrowboat.aio.locks(url) as locks:
+                lock = locks.lock("crowded")
+
+                async def wait() -> None:
+                    async with lock:
+                        pass
+
+                held = await lock.acquire()
+                waiting = [asyncio.create_task(wait()) for _ in range(1000)]
+                while (await locks.holders("crowded"))[0].waiters != 1000:
+                    await asyncio.sleep(0.05)
+                used = int(client.info("clients")["connected_clients"]) - before
+                await held.release()
+                await asyncio.gather(*waiting)
+        return used
+
+    return at_most("redis: 1,000 asyncio waiters on one name, connections", asyncio.run(main()), 3, "")

@@ -1,0 +1,219 @@
+"""Messages on Redis, as far as it needs no server: where an address lies, what an entry says, what is refused before any I/O."""
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import narrowboat
+from narrowboat.contract import Address, Kind, Outgoing, Properties
+from narrowboat.errors import ConfigurationError, Conflict, NotFound, Unsupported
+from narrowboat_redis import entries, refusals
+from narrowboat_redis.places import own_stream_prefix, part, place_of
+
+_names = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=300)
+_texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+
+
+def tag_of(key: bytes) -> bytes:
+    """What a cluster hashes of a key."""
+    start = key.find(b"{")
+    end = key.find(b"}", start + 1)
+    return key[start + 1 : end] if start >= 0 and end > start + 1 else key
+
+
+# --- places
+
+
+@given(one=_names, other=_names, prefix=st.sampled_from(["", "shop", "a b"]))
+def test_two_names_never_meet(one, other, prefix):
+    """Neither their streams nor anything that belongs to them, in a cluster or outside."""
+    for cluster in (False, True):
+        places = [place_of(Address(Kind.QUEUE, name), prefix, cluster=cluster) for name in (one, other)]
+        assert (one == other) == (places[0].root == places[1].root) == (places[0].stream == places[1].stream)
+
+
+@given(name=_names, group=_names.filter(lambda text: "." not in text), prefix=st.sampled_from(["", "shop", "{x}"]))
+def test_a_source_with_all_that_belongs_to_it_shares_a_slot(name, group, prefix):
+    """Stream, root, dead letters, the topic of a group: one hash tag."""
+    for address in (Address(Kind.QUEUE, name), Address(Kind.SUBSCRIPTION, name, group), Address(Kind.TOPIC, name)):
+        place = place_of(address, prefix, cluster=True)
+        dead = place_of(address.dead, prefix, cluster=True)
+        assert len({tag_of(key) for key in (*place.keys, place.dead_stream, dead.root, dead.stream)}) == 1
+
+
+@given(name=_names, group=_names.filter(lambda text: "." not in text))
+def test_a_topic_knows_the_streams_of_its_groups(name, group):
+    """Deleting a topic deletes them without knowing their addresses."""
+    for cluster in (False, True):
+        topic = place_of(Address(Kind.TOPIC, name), "p", cluster=cluster)
+        mine = place_of(Address(Kind.SUBSCRIPTION, name, group), "p", cluster=cluster)
+        assert mine.stream == own_stream_prefix(topic, cluster=cluster) + mine.group
+        assert mine.root == topic.root + b"." + mine.group
+
+
+@pytest.mark.parametrize("name", ["orders", "a.b-c_D.9", "x" * 180])
+def test_plain_names_are_kept(name):
+    """So that other programs meet ours."""
+    assert place_of(Address(Kind.QUEUE, name), "", cluster=False).stream == name.encode()
+    assert place_of(Address(Kind.QUEUE, name), "shop", cluster=False).stream == b"shop:" + name.encode()
+
+
+def test_two_prefixes_never_meet():
+    """Also where one looks like the head of another's key."""
+    roots = {
+        place_of(Address(Kind.QUEUE, name), prefix, cluster=False).root
+        for prefix, name in (("", "a:b"), ("a", "b"), ("a:", "b"), ("a%3A", "b"), ("", "b"))
+    }
+    assert len(roots) == 5
+    assert part("x" * 181) != part("x" * 182)
+
+
+# --- entries
+
+
+def outgoing(**fields):
+    plain = {
+        "to": Address(Kind.QUEUE, "orders"),
+        "id": "m1",
+        "body": b"x",
+        "headers": {},
+        "key": None,
+        "published_at": 1_700_000_000.5,
+        "delay": 0.0,
+        "priority": 0,
+        "ttl": None,
+        "correlation_id": None,
+        "content_type": None,
+        "reply_to": None,
+        "dedup": False,
+    }
+    return Outgoing(**{**plain, **fields})
+
+
+def packed(*messages, now=0.0):
+    """What `receive.lua` makes of entries: (token, id, attempt, names and values in turn)."""
+    sizes, data, shapes = b"", b"", []
+    for token, entry_id, attempt, fields in messages:
+        shape = b"\0".join(fields[::2])
+        if shape not in shapes:
+            shapes.append(shape)
+        values = fields[1::2]
+        numbers = [shapes.index(shape), attempt, len(token), len(entry_id), *map(len, values)]
+        sizes += struct.pack(f">{len(numbers)}I", *numbers)
+        data += b"".join((token, entry_id, *values))
+    return entries.deliveries(now, sizes, data, shapes)
+
+
+_messages = st.builds(
+    outgoing,
+    id=_names,
+    body=st.binary(max_size=50),
+    headers=st.dictionaries(_names, _texts, max_size=3),
+    key=st.none() | _names,
+    published_at=st.floats(0, 2e9),
+    priority=st.integers(0, 9),
+    correlation_id=st.none() | _names,
+    content_type=st.none() | _names,
+    reply_to=st.none() | st.builds(Address, st.sampled_from(Kind), _names, st.just("") | _names),
+)
+
+
+@given(messages=st.lists(_messages, max_size=5), attempt=st.integers(1, 2**31))
+def test_a_message_comes_out_as_it_went_in(messages, attempt):
+    """Every field, whatever its bytes are, beside any others."""
+    raw = [(b"t%d" % n, b"12500-%d" % n, attempt, entries.fields_of(message)) for n, message in enumerate(messages)]
+    found = packed(*raw, (b"last", b"99-0", 1, [b"id", b"plain", b"body", b"\0\xff"]))
+    for n, (message, delivery) in enumerate(zip(messages, found, strict=False)):
+        for name in ("id", "body", "headers", "key", "published_at", "priority", "correlation_id", "content_type", "reply_to"):
+            assert getattr(delivery, name) == getattr(message, name), name
+        assert (delivery.attempt, delivery.tag, delivery.expires_in) == (attempt, b"t%d" % n, None)
+    assert (found[-1].id, found[-1].body, found[-1].published_at) == ("plain", b"\0\xff", 0.099)
+
+
+@given(message=_messages, now=st.floats(0, 2e9))
+def test_a_plain_message_has_nothing_to_say_but_id_and_body(message, now):
+    """And the time that its entry's id tells anyway."""
+    silent = (message.key, message.ttl, message.content_type, message.correlation_id, message.reply_to)
+    near = abs(now - message.published_at) < entries.NEAR
+    assert entries.is_plain(message, now) == (silent == (None,) * 5 and not message.headers and not message.priority and near)
+
+
+@pytest.mark.parametrize(
+    ("fields", "body", "headers"),
+    [
+        ([b"temperature", b"21"], b"21", {}),
+        ([b"body", b"21", b"unit", b"C"], b"21", {"unit": "C"}),
+        ([b"a", b"1", b"b", b"2"], b"", {"a": "1", "b": "2"}),
+        ([b"body", b"x", b"headers", b"no json"], b"x", {"headers": "no json"}),
+        ([b"body", b"x", b"headers", b'{"n": 1}'], b"x", {"headers": '{"n": 1}'}),
+        ([b"body", b"x", b"bad\xff", b"\xff"], b"x", {"bad\ufffd": "\ufffd"}),
+    ],
+)
+def test_entries_of_other_programs_are_delivered_as_they_are(fields, body, headers):
+    """The body is the field `body` or the only one; what else there is becomes headers."""
+    (delivery,) = packed((b"t", b"1700000000123-7", 1, fields))
+    assert (delivery.id, delivery.body, delivery.headers) == ("1700000000123-7", body, headers)
+    assert delivery.published_at == 1700000000.123
+
+
+def test_foreign_fields_of_our_names_break_nothing():
+    """A priority that is no number, a reply to nowhere."""
+    fields = [b"body", b"x", b"priority", b"high", b"at", b"noon", b"reply", b'["planet", "x", ""]', b"expires", b"never"]
+    (delivery,) = packed((b"t", b"5000-0", 1, fields))
+    assert (delivery.priority, delivery.published_at, delivery.reply_to, delivery.expires_in) == (0, 5.0, None, None)
+
+
+# --- refusals
+
+
+@given(
+    properties=st.builds(Properties, st.floats(0.05, 43200), st.integers(0, 1000), st.booleans(), st.integers(0, 9)),
+)
+def test_properties_are_stored_exactly(properties):
+    """A lease of 0.1 must not differ from itself."""
+    assert refusals.properties_of(refusals.texts_of(properties)) == properties
+
+
+def test_a_refusal_says_what_is_stored():
+    """And of whom."""
+    queue = place_of(Address(Kind.QUEUE, "orders"), "", cluster=False)
+    group = place_of(Address(Kind.SUBSCRIPTION, "orders", "g"), "", cluster=False)
+    asked = Properties(lease=10.0)
+    assert refusals.refusal([b"ok"], queue, asked) is None
+    missing = refusals.refusal([b"missing"], queue, asked)
+    assert isinstance(missing, NotFound)
+    differs = refusals.refusal([b"differs", b"30.0", b"5", b"0", b"0"], queue, asked)
+    assert isinstance(differs, Conflict)
+    assert "lease is 30.0 and was asked as 10.0" in str(differs)
+    taken = refusals.refusal([b"taken", b"queue", b"topic"], group, asked)
+    assert isinstance(taken, Conflict)
+    assert "'orders' is a queue and cannot be a topic" in str(taken)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://localhost:1/0?dedup=-1",
+        "redis://localhost:1/0?durability=disk",
+        "redis://localhost:1/0?declare=sometimes",
+        "redis://localhost:1/0?durabilty=aof",
+        "redis+raft://localhost:1/0",
+    ],
+)
+def test_a_bad_url_is_refused_before_any_io(url):
+    """Each one clear error."""
+    with pytest.raises(ConfigurationError):
+        narrowboat.broker(url)
+
+
+def test_what_is_not_claimed_is_refused_before_any_io():
+    """No server is asked: there is none on that port."""
+    with narrowboat.broker("redis://localhost:1/0?dedup=0") as broker:
+        with pytest.raises(Unsupported):
+            broker.topic("prices").subscription("g", start="earliest")
+        assert broker.capabilities.dedup.value == "absent"
+    with pytest.raises(Unsupported):
+        narrowboat.broker("redis://localhost:1/0", require="survives=crash")
+    assert narrowboat.broker("redis://localhost:1/0?durability=fsync", require="survives=power").capabilities.dedup_window == 300
