@@ -177,7 +177,9 @@ def hand_over(url: str, rounds: int = 60) -> Iterator[Row]:
                 child.stdin.close()
             found[kind] = median(taken) * 1000
         row = at_most("redis: hand-over between two processes, median", found["narrowboat"], 0.5, "ms")
-        yield Row(row.what, row.ours, f"{found['redis-py']:.3g} ms", found["redis-py"] / found["narrowboat"], row.target, row.met)
+        yield Row(
+            row.what, row.ours, f"{found['redis-py']:.3g} ms", found["redis-py"] / found["narrowboat"], row.target, row.met
+        )
         yield Row(
             "  the same, and python-redis-lock",
             row.ours,

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -401,6 +402,32 @@ def test_no_permission(servers: Servers) -> None:
             locks.lock("a").acquire(timeout=5)
         assert locks.holders("a")[0].waiters == 0
         assert driver(locks).release([held]) == [Released.RELEASED]
+    strict.close()
+
+
+def test_the_rights_that_the_page_lists_are_enough(servers: Servers) -> None:
+    page = (Path(__file__).parent.parent / "backends/redis/README.md").read_text()
+    rights = page.partition("ACL SETUSER ")[2].partition("```")[0].split()
+    strict: RedisServer = servers(RedisServer, config={"user": " ".join(rights)})
+    with (
+        narrowboat.locks(strict.url_for("shop", "secret") + "?prefix=x") as locks,
+        narrowboat.locks(strict.url_for("shop", "secret", database=1)) as others,
+    ):
+        locks.ping()
+        held = locks.lock("a").acquire()
+        got: list[narrowboat.Held] = []
+        thread = threading.Thread(target=lambda: got.append(locks.lock("a").acquire(timeout=20)))
+        thread.start()
+        until(lambda: locks.holders()[0].waiters == 1)
+        time.sleep(1.2)  # one beat at least
+        held.renew()
+        held.release()
+        thread.join(10)
+        assert locks.evict("a", got[0].token)
+        others.lock("a", limit=2).acquire().release()
+        driver(locks).attempt([request("b", "holder")])
+        with pytest.raises(narrowboat.LockTimeout):  # which withdraws
+            locks.lock("b").acquire(timeout=0.1)
     strict.close()
 
 

@@ -6,6 +6,7 @@ root is needed. What the system has already is used from there; what it lacks is
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -31,25 +32,29 @@ def unpack(packages: Sequence[str], into: Path) -> None:
     Raises:
         AptFailed: a package is unknown, or cannot be downloaded.
     """
-    wanted = _missing(packages)
     downloads = into / "downloads"
     downloads.mkdir()
-    _apt(["apt-get", "download", *wanted], cwd=downloads)
+    try:
+        _download(packages, downloads)
+    except AptFailed as error:
+        # A new machine knows no package yet, and an old one knows versions that are no longer given away.
+        _update(error)
+        _download(packages, downloads)
     for package in sorted(downloads.glob("*.deb")):
         _apt(["dpkg-deb", "--extract", str(package), str(into)])
     shutil.rmtree(downloads)
 
 
-def _missing(packages: Sequence[str]) -> list[str]:
-    """The packages and all their dependencies that the system lacks. Asks for new lists only when the old do not do."""
-    plan = ["apt-get", "--simulate", "--no-install-recommends", "install", *packages]
-    try:
-        planned = _apt(plan)
-    except AptFailed:
-        _apt(["apt-get", "update", "-q"])  # a new machine knows no package yet; this needs root
-        planned = _apt(plan)
-    # A package that the system has is in no plan, and may still be asked for: its own files are what is wanted.
-    return sorted({*_INSTALLED_BY.findall(planned), *packages})
+def _download(packages: Sequence[str], into: Path) -> None:
+    planned = _apt(["apt-get", "--simulate", "--no-install-recommends", "install", *packages])
+    # A package that the system has is in no plan, and is wanted all the same: its own files are what is asked for.
+    _apt(["apt-get", "download", *sorted({*_INSTALLED_BY.findall(planned), *packages})], cwd=into)
+
+
+def _update(reason: AptFailed) -> None:
+    if os.geteuid() != 0:
+        raise AptFailed(f"{reason}\nIf the package lists are missing or old, root can get new ones: apt-get update") from reason
+    _apt(["apt-get", "update", "-q"])
 
 
 def _apt(command: Sequence[str], cwd: Path | None = None) -> str:

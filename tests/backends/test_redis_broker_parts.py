@@ -1,4 +1,4 @@
-"""Messages on Redis, as far as it needs no server: where an address lies, what an entry says, what is refused before any I/O."""
+"""Messages on Redis without a server: where an address lies, what an entry says, what is refused before any I/O."""
 
 import struct
 
@@ -216,4 +216,4 @@ def test_what_is_not_claimed_is_refused_before_any_io():
         assert broker.capabilities.dedup.value == "absent"
     with pytest.raises(Unsupported):
         narrowboat.broker("redis://localhost:1/0", require="survives=crash")
-    assert narrowboat.broker("redis://localhost:1/0?durability=fsync", require="survives=power").capabilities.dedup_window == 300
+    narrowboat.broker("redis://localhost:1/0?durability=fsync", require="survives=power").close()

@@ -96,9 +96,10 @@ local function sweep(source)
         local stored = redis.call('XRANGE', key, id, id)[1]
         entry.key = stored and field(stored[2], 'key') or ''
       end
+      -- Nobody has ever had one that is blocked, whatever number of deliveries its group counts.
+      local blocked = redis.call('ZREM', source.root .. ':blocked', before(entry.key) .. item_of(entry)) == 1
       entry.attempt = pending[4]
       local item = item_of(entry)
-      local blocked = redis.call('ZREM', source.root .. ':blocked', before(entry.key) .. item) == 1
       redis.call('ZREM', source.root .. ':back', item)
       redis.call('ZREM', source.root .. ':hold', item)
       if blocked then entry.key = '' end

@@ -32,17 +32,22 @@ class Keeper:
         self._bell = threading.Event()
         self._thread: threading.Thread | None = None
         self._busy = False
+        self._now = False
         self._closed = False
 
     def note(self, path: str) -> None:
         """Something under `path` was released just now."""
         self._idle[path] = time.monotonic()
-        if not self._busy:
-            self.ring()
+        self.stir()
 
-    def ring(self) -> None:
-        """There is something to look after. Never blocks."""
-        if self._closed:
+    def look_now(self) -> None:
+        """The clock was moved."""
+        self._now = True
+        self._bell.set()
+
+    def stir(self) -> None:
+        """There is something to look after from now on. Never blocks."""
+        if self._busy or self._closed:
             return
         self._busy = True
         thread = self._thread
@@ -75,9 +80,10 @@ class Keeper:
 
     def _run(self) -> None:
         while not self._closed:
-            self._bell.wait(self._every if self._busy else None)
+            stirred = self._bell.wait(self._every if self._busy else None)
             self._bell.clear()
-            if not self._closed:
-                self._busy = False  # before the look, so that what is noted meanwhile rings
-                if self._look() or self._idle:
-                    self._busy = True
+            if self._closed or (stirred and not self._now):
+                continue
+            self._now = self._busy = False  # before the look, so that what is noted meanwhile stirs
+            if self._look() or self._idle:
+                self._busy = True

@@ -39,6 +39,8 @@ from narrowboat_zookeeper.place import Place, Verdict, decide, read, record
 LOOK_AGAIN = 5.0
 #: Seconds for which a waiter that was woken may take to come, before it loses its place.
 PATIENCE = 5.0
+#: Seconds for which a look that was sent before a waiter is woken still serves it; the margin allows for them.
+GLANCE = 0.1
 #: Looks in one attempt while what is to be watched vanishes each time.
 _ROUNDS = 6
 #: Lock nodes that are remembered as there.
@@ -69,25 +71,26 @@ class ZooKeeperLocks(LockProvider):
         self._places: dict[str, Place] = {}
         self._mine: dict[str, Place] = {}  # granted, by path
         self._behind: dict[str, dict[str, None]] = {}  # the owners of waiters, by what they watch
+        self._glancing = True
         self._known: dict[str, None] = {}
         self._session = Session(site, context.timeout, self._connected)
         self._keeper = Keeper(self._look, every=min(1.0, max(0.1, site.options.session_ttl / 8)))
-        context.watch(self._keeper.ring)
+        context.watch(self._keeper.look_now)
 
     # -- the contract ---------------------------------------------------------------------------------------------
 
     def attempt(self, requests: Sequence[Request]) -> list[Grant | Busy | NarrowboatError]:
         """Take or queue, the whole batch in as few waits as its slowest member needs."""
-        ends = self._clock() + self._session.ttl
+        now = self._clock()
         self._enter(requests)
         try:
-            return self._run([self._take(request, ends) for request in requests])
+            return self._run([self._take(request, now) for request in requests])
         finally:
             for request in requests:
                 place = self._places.get(request.owner)
                 if place is not None:
                     place.under_way = False
-            self._keeper.ring()
+            self._keeper.stir()
 
     def renew(self, grants: Sequence[Grant]) -> list[Grant | NarrowboatError]:
         """One `sync` for all. A node that was deleted is known by its watch, or asked for where there is none yet."""
@@ -170,8 +173,9 @@ class ZooKeeperLocks(LockProvider):
 
     # -- taking ---------------------------------------------------------------------------------------------------
 
-    def _take(self, request: Request, ends: float) -> Steps:
+    def _take(self, request: Request, now: float) -> Steps:
         pipe = self._pipe
+        ends = now + self._session.ttl
         directory = self._directory(request.name)
         place = self._places.get(request.owner)
         listed: Any = None
@@ -180,11 +184,16 @@ class ZooKeeperLocks(LockProvider):
             if place.expelled and place.path is not None:
                 yield [(pipe.delete, place.path)]
                 place.lost()
-            looking: Requests = [(pipe.children, directory)]
-            if place.behind == (directory, self._session.epoch):  # at the front: look and watch in one
+            glance, place.glance = place.glance, None
+            looking: Requests = [(pipe.sync,), (pipe.children, directory)]
+            fresh = glance is not None and now - glance[0] < GLANCE
+            self._glancing = self._glancing and (fresh or glance is None)  # on a slow network it only delays
+            if glance is not None and fresh:
+                looking = [(pipe.sent, glance[1]), (pipe.sent, glance[2])]
+            elif place.behind == (directory, self._session.epoch):  # at the front: look and watch in one
                 self._behind.setdefault(directory, {})[request.owner] = None
-                looking = [(pipe.children, directory, self._ahead_changed)]
-            listed = (yield [(pipe.sync,), *looking])[1]
+                looking[1] = (pipe.children, directory, self._ahead_changed)
+            listed = (yield looking)[1]
             if place.path is None or place.session != self._session.id:
                 place.lost()
                 yield from self._search(request.owner, place, directory, listed)
@@ -495,12 +504,21 @@ class ZooKeeperLocks(LockProvider):
     # -- on kazoo's thread: nothing here may wait -----------------------------------------------------------------
 
     def _ahead_changed(self, event: Any) -> None:
-        """Something became of what a waiter watches."""
+        """Something became of what a waiter watches. It is woken with the look that it will ask for, so it need not wait."""
+        client = self._session.client
         for owner in list(self._behind.pop(event.path, ())):
             place = self._places.get(owner)
-            if place is not None:
-                place.told = time.monotonic()
+            if place is None:
+                continue
+            place.told = time.monotonic()
+            path = place.path
+            if path is None or not self._glancing:
                 place.wake()
+                continue
+            directory = path.rpartition("/")[0]
+            sent, synced, listed = self._clock(), client.sync_async(directory), client.get_children_async(directory)
+            place.glance = (sent, synced, listed)
+            listed.rawlink(lambda result, place=place: place.wake())
 
     def _own_changed(self, event: Any) -> None:
         """Something became of a node of ours: an eviction changes it before it deletes it, anybody else just deletes it."""
@@ -616,7 +634,7 @@ def _capabilities(url: Url, options: Options) -> LockCapabilities:
         evict=Support.NATIVE,
         concurrency=Concurrency.SERIAL,
         ttl_min=bound,
-        margin=options.tick,
+        margin=options.tick + GLANCE,
         expiry_lag=2 * options.tick + 0.5,
         dead_waiter_bound=max(bound, PATIENCE) + 2.0,
     )

@@ -25,6 +25,7 @@ class Place:
         "behind",
         "ends",
         "expelled",
+        "glance",
         "gone",
         "granted",
         "path",
@@ -46,6 +47,9 @@ class Place:
         self.armed = -1  #: the epoch in which its own watch was sent
         self.behind: tuple[str, int] | None = None  #: what a waiter watches, and the epoch
         self.told: float | None = None  #: since when it could come and look (monotonic); None: it has come
+        self.glance: tuple[float, Any, Any] | None = (
+            None  #: a look that was sent on its waking: when (on the clock), its results
+        )
         self.under_way = False  #: a call for it is under way
         self.expelled = False  #: its node is being removed: it did not come, or nobody renewed it
 

@@ -213,6 +213,11 @@ class Pipe:
             self._last = self._sync = self._client.sync_async(self._session.site.base or "/")
         return self._sync
 
+    def sent(self, result: Result) -> Result:
+        """Something that was sent before this pipe, to be waited for with it."""
+        self._last = result
+        return result
+
     def create(self, path: str, data: bytes) -> Result:
         """An ephemeral sequential node: (path, stat)."""
         result: Result = self._client.create_async(

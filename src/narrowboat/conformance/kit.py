@@ -17,6 +17,7 @@ from typing import Any, TypeVar, cast
 
 import narrowboat
 import narrowboat.aio
+from narrowboat._lease import MARGIN, MARGIN_SHARE
 from narrowboat.capabilities import BrokerCapabilities, Expiry, LockCapabilities, WaitOrder
 from narrowboat.conformance.children import Child
 from narrowboat.conformance.faces import Threaded, in_my_thread, unwrap, worker_of, wrap
@@ -160,6 +161,14 @@ class Kit:
             assert 0 < effective <= asked, f"asked for at most {asked:g} s, got {effective:g} s"
         else:
             assert effective == asked, f"asked for {asked:g} s, got {effective:g} s"
+
+    def excludes(self, lease: float) -> float:
+        """Seconds for which an unrenewed lease of that length excludes others at least, from before its request.
+
+        All of it; or, where a session is the lease, until its holder gives up by its own clock, and so frees the lock.
+        """
+        margin = max(MARGIN, lease * MARGIN_SHARE) + self.claims.margin
+        return lease - margin if self.claims.expiry is Expiry.SESSION else lease
 
     @property
     def ttl(self) -> float:

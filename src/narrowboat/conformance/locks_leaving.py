@@ -142,10 +142,10 @@ async def a_late_grant_is_given_back(kit: Kit) -> None:
     await cancelling
     assert waiting.cancelled()
     await kit.eventually(lambda: kit.free("a"), within=3, what="the late grant given back")
+    await (await busy).release()
     renewals = kit.seen.members["renew"]
     await kit.sleep(kit.ttl)
     assert kit.seen.members["renew"] == renewals, "somebody renews what nobody holds"
-    await (await busy).release()
 
 
 @scenario("L31", tier="S", seconds=240)

@@ -127,9 +127,12 @@ def run_one(harness: Harness, scenario: Scenario, face: str, *, size: float = 1.
 
 def _limit(harness: Harness, scenario: Scenario) -> float:
     """Seconds that it may take: scenarios are written for short leases, and some backends cannot keep them short."""
-    claims = harness.claims(scenario.half)
-    shortest = claims.ttl_min if isinstance(claims, LockCapabilities) else claims.lease_min
-    return scenario.seconds * max(1.0, SCALE) + 10 * shortest
+    return scenario.seconds * max(1.0, SCALE) + 10 * _shortest(harness, scenario.half)
+
+
+def _shortest(harness: Harness, half: str) -> float:
+    claims = harness.claims(half)
+    return claims.ttl_min if isinstance(claims, LockCapabilities) else claims.lease_min
 
 
 class _Quiet:
@@ -245,7 +248,7 @@ def run(harness: Harness, selection: Selection, progress: Progress | None = None
             if progress is not None:
                 progress(done, len(todo), made)
 
-    for jobs, group in _groups(todo):
+    for jobs, group in _groups(harness, todo):
         with ThreadPoolExecutor(jobs, thread_name_prefix="conformance-run") as pool:
             for future in as_completed([pool.submit(one, scenario, face) for scenario, face in group]):
                 future.result()
@@ -254,11 +257,18 @@ def run(harness: Harness, selection: Selection, progress: Progress | None = None
     return sorted(rows, key=lambda row: (order[row.id], row.face))
 
 
-def _groups(todo: Sequence[tuple[Scenario, str]]) -> Iterable[tuple[int, list[tuple[Scenario, str]]]]:
+#: A shortest lease of more than so many seconds is a slow one: what waits for its end does nothing else for a long time.
+SLOW = 5.0
+
+
+def _groups(harness: Harness, todo: Sequence[tuple[Scenario, str]]) -> Iterable[tuple[int, list[tuple[Scenario, str]]]]:
     """What may run together, and how many at a time: timing scenarios mostly wait, but must not be held up."""
+    slow = any(_shortest(harness, half) > SLOW for half in harness.halves)
     yield 4, [each for each in todo if each[0].tier == "C" and not each[0].alone]
-    yield 3, [each for each in todo if each[0].tier != "C" and not each[0].alone]
-    yield 1, [each for each in todo if each[0].alone]
+    yield 12 if slow else 3, [each for each in todo if each[0].tier != "C" and not each[0].alone]
+    killing = [each for each in todo if each[0].alone and each[0].tier == "P" and slow]  # they share nothing but the machine
+    yield 4, killing
+    yield 1, [each for each in todo if each[0].alone and each not in killing]
 
 
 def missed(harness: Harness, selection: Selection, rows: Sequence[Row]) -> list[Row]:
