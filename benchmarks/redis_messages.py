@@ -6,17 +6,19 @@ The server is one of our own, without persistence, so that the disk is not what 
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
-import kombu
 import redis
+from kombu import connection as kombu
 
 import narrowboat
-from benchmarks.measure import Row, best, median, versus
+from benchmarks.measure import Row, at_most, best, median, versus
 
 BODY = os.urandom(256)
-MANY = 10_000
+MANY = 20_000
 FEW = 1000
 
 
@@ -43,7 +45,8 @@ def _fill(client: redis.Redis, stream: str) -> int:
 
 def _drain(client: redis.Redis, stream: str) -> int:
     done = 0
-    while found := client.xreadgroup("g", "c", {stream: ">"}, count=1000):
+    read: Any = client.xreadgroup  # its annotation covers every version of the protocol, so nothing of it can be indexed
+    while found := read("g", "c", {stream: ">"}, count=1000):
         ids = [entry[0] for entry in found[0][1]]
         client.xack(stream, "g", *ids)
         done += len(ids)
@@ -97,8 +100,8 @@ def _consumed(queue: narrowboat.messaging.Queue[bytes]) -> int:
 
 
 def peers(url: str) -> Iterator[Row]:
-    """kombu with its Redis transport, as its users call it: one message at a time is all that it has."""
-    with narrowboat.broker(url, prefix="bench") as broker, kombu.Connection(url) as connection:
+    """Against kombu's Redis transport, as its users call it: one message at a time is all that it has."""
+    with narrowboat.broker(url, prefix="bench") as broker, _kombu(url) as connection:
         queue, theirs = broker.queue("peer"), connection.SimpleQueue("kombu-bench")
 
         def publish() -> int:
@@ -127,7 +130,11 @@ def peers(url: str) -> Iterator[Row]:
         queue.delete()
 
 
-def _got(queue: kombu.simple.SimpleQueue) -> int:
+def _kombu(url: str) -> Any:
+    return kombu.Connection(url)  # type: ignore[no-untyped-call]  # kombu has no annotations
+
+
+def _got(queue: Any) -> int:
     for _ in range(FEW):
         queue.get(timeout=5).ack()
     return FEW
@@ -139,8 +146,6 @@ def wake(url: str) -> Row:
         queue, times = broker.queue("wake"), []
         with other.queue("wake").consume() as messages:
             assert messages.receive(0.3) is None  # from here on its subscription stands
-            import threading
-
             for _ in range(200):
                 arrived: list[float] = []
 
@@ -158,7 +163,4 @@ def wake(url: str) -> Row:
                 waiter.join()
                 times.append((arrived[0] - begun) * 1000)
         queue.delete()
-    value = median(times)
-    return Row(
-        "redis: a publish wakes a consumer of another broker, median", f"{value:.3g} ms", "", None, "<= 5 ms", value <= 5
-    )
+    return at_most("redis: a publish wakes a consumer of another broker, median", median(times), 5, "ms")

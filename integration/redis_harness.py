@@ -41,7 +41,8 @@ class RedisHarness(Harness):
         letter = "l" if half == "locks" else "m"
         with self._client() as client:
             for key in _keys(client, namespace):
-                if key.startswith(f"nb:{letter}:") and name in key.partition("}")[0 if half == "broker" else 2]:
+                ours = key.startswith(f"nb:{letter}:") and name in key.partition("}")[0 if half == "broker" else 2]
+                if ours or (half == "broker" and key == f"{namespace}:{name}"):
                     client.delete(key)
 
     def fill(self) -> None:
@@ -67,4 +68,6 @@ class RedisHarness(Harness):
 
 
 def _keys(client: Any, namespace: str) -> list[str]:
-    return [key for key in client.scan_iter(match="nb:*", count=1000) if f"{{{namespace}:" in key or f":{namespace}:" in key]
+    """Ours, and the streams of queues and topics, which stand under their own names."""
+    ours = [key for key in client.scan_iter(match="nb:*", count=1000) if f"{{{namespace}:" in key or f":{namespace}:" in key]
+    return [*ours, *client.scan_iter(match=f"{namespace}:*", count=1000)]

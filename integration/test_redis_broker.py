@@ -30,8 +30,8 @@ from narrowboat_redis.scripts import Script
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "backends"))  # what the drivers' tests share lies there
 
-from broker_suite import ORDERS, PRICES, BrokerSuite, consume, open_driver, send, take  # noqa: E402  # found only now
-from test_sqlite_broker import _GROUPS, _QUEUES, _programs, _Side  # noqa: E402  # as above
+from broker_suite import ORDERS, PRICES, BrokerSuite, consume, open_driver, send, take  # found only now
+from test_sqlite_broker import _GROUPS, _QUEUES, _programs, _Side  # as above
 
 _serial = itertools.count(1)
 
@@ -235,7 +235,7 @@ def test_a_stream_that_others_began_is_a_queue(broker, client):
     client.xadd("theirs", {"body": "before"})
     assert broker.queue("theirs").depth().ready == 1
     with broker.queue("theirs").consume() as messages:
-        assert messages.receive(5).body == b"before"
+        assert messages.receive(5).body == b"before"  # and it is given back
     client.delete("theirs")
     with broker.queue("theirs").consume() as messages:
         client.xadd("theirs", {"body": "after"})
@@ -256,7 +256,7 @@ def test_a_topic_is_a_stream_with_a_group_for_each_subscription(broker, client):
                 messages.receive(5).ack()
         assert client.xlen("prices") == 20
         client.xgroup_destroy("prices", "theirs")
-        eventually(lambda: client.xlen("prices") == 0)
+        eventually(lambda: in_a.receive(0.05) is None and client.xlen("prices") == 0)
 
 
 def test_nothing_is_left_of_settled_messages(broker, client):
@@ -384,10 +384,10 @@ def test_a_server_that_is_full(servers):
     with narrowboat.broker(server.url) as broker, raw(server) as client:
         orders = broker.queue("orders")
         orders.publish_many([b"x"] * 3)
-        client.config_set("maxmemory", "1")
-        with pytest.raises(PublishFailed, match="maxmemory"):
-            orders.publish(b"y")
-        with orders.consume() as messages:
+        with orders.consume(prefetch=1) as messages:
+            client.config_set("maxmemory", "1")
+            with pytest.raises(PublishFailed, match="maxmemory"):
+                orders.publish(b"y")
             for _ in range(3):
                 messages.receive(5).ack()
         client.config_set("maxmemory", "0")
@@ -401,12 +401,12 @@ def test_a_user_without_the_rights(servers):
     server = servers(RedisServer, config={"user": users})
     with narrowboat.broker(server.url_for(user="reader", password="pw")) as broker, pytest.raises(AccessDenied):
         broker.queue("orders").publish(b"x")
-    with narrowboat.broker(server.url_for(user="deaf", password="pw")) as broker:
-        with broker.queue("orders").consume() as messages:
-            broker.queue("orders").publish(b"x")
-            assert messages.receive(5).body == b"x"
-            threading.Timer(0.3, lambda: broker.queue("orders").publish(b"y")).start()
-            assert messages.receive(5).body == b"y"
+    deaf = server.url_for(user="deaf", password="pw")
+    with narrowboat.broker(deaf) as broker, broker.queue("orders").consume() as messages:
+        broker.queue("orders").publish(b"x")
+        assert messages.receive(5).body == b"x"
+        threading.Timer(0.3, lambda: broker.queue("orders").publish(b"y")).start()
+        assert messages.receive(5).body == b"y"
 
 
 def test_a_replica_is_refused(servers):
@@ -419,24 +419,27 @@ def test_a_replica_is_refused(servers):
 
 def test_durability_is_asked_of_the_server(servers):
     """What the URL claims and the server does not keep is refused."""
-    with narrowboat.broker(servers(RedisServer, config={"appendonly": "no"}).url, durability="aof") as broker:
-        with pytest.raises(ConfigurationError, match="appendonly yes"):
-            broker.ping()
+    forgetful = servers(RedisServer, config={"appendonly": "no"})
+    with (
+        narrowboat.broker(forgetful.url, durability="aof") as broker,
+        pytest.raises(ConfigurationError, match="appendonly yes"),
+    ):
+        broker.ping()
     config = {"appendonly": "yes", "appendfsync": "everysec"}
     server = servers(RedisServer, config=config)
     with narrowboat.broker(server.url, durability="fsync") as broker, pytest.raises(ConfigurationError, match="everysec"):
         broker.ping()
     with narrowboat.broker(server.url, durability="aof") as broker:
         broker.queue("orders").publish(b"x")
-        server.kill()
-        server.start()
-        with broker.queue("orders").consume() as messages:
-            assert messages.receive(5).body == b"x"
+    server.kill()
+    server.start()
+    with narrowboat.broker(server.url, durability="aof") as broker, broker.queue("orders").consume() as messages:
+        assert messages.receive(5).body == b"x"
 
 
 def test_a_cluster_spreads_names_and_keeps_a_source_together(servers: Servers):
     """Queues of all slots in one batch; dead letters, order, priorities, delays and topics work in each."""
-    with narrowboat.broker(servers(RedisCluster).url) as broker:
+    with narrowboat.broker(servers(RedisServer, RedisCluster).url) as broker:
         queues = [broker.queue(f"q{n}.part", priorities=2) for n in range(12)]
         for n, queue in enumerate(queues):
             queue.publish_many([Outbound(b"%d" % n, priority=n % 3), Outbound(b"late", delay=0.05)])

@@ -29,7 +29,7 @@ from narrowboat.errors import (
 )
 from narrowboat_redis.lock_provider import RedisLocks
 
-test_redis = conformance(RedisServer, harness=RedisHarness)
+test_redis = conformance(RedisServer, harness=RedisHarness, query="durability=aof")
 test_redis_tls = conformance(RedisServer, harness=RedisHarness, tiers="CTP", password='p@ss "word/', tls=True)
 test_redis_cluster = conformance(RedisServer, RedisCluster, harness=Scattered, tiers="CTSP")
 test_redis_sentinel = conformance(RedisServer, RedisSentinel, harness=Scattered, tiers="CTP")
@@ -362,6 +362,19 @@ def test_another_kind_of_server() -> None:
 def test_a_server_that_accepts_and_is_silent() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         refused(f"redis://127.0.0.1:{listening.getsockname()[1]}/0", NarrowboatError, "timeout=")
+
+
+def test_a_server_that_keeps_less_than_the_url_says(servers: Servers, server: RedisServer) -> None:
+    forgetful: RedisServer = servers(RedisServer, config={"appendonly": "no"})
+    for durability in ("aof", "fsync"):
+        with (
+            narrowboat.locks(forgetful.url, durability=durability) as locks,
+            pytest.raises(ConfigurationError, match="appendonly"),
+        ):
+            locks.lock("a").acquire()
+    with narrowboat.locks(server.url, durability="aof") as locks:
+        locks.lock("a").acquire().release()
+    forgetful.close()
 
 
 def test_no_such_database(server: RedisServer) -> None:

@@ -1,8 +1,15 @@
-"""The conformance kit on ZooKeeper: the whole of it on one server, a part on an ensemble and with TLS."""
+"""The conformance kit on ZooKeeper: on one server, on an ensemble of three, and with TLS.
+
+A short session where the end of one is waited for, a long one where the network fails for longer than a short one lasts.
+"""
 
 from integration.conformance import conformance
 from integration.servers import ZooKeeperEnsemble, ZooKeeperServer
+from integration.zookeeper_harness import ZooKeeperHarness
 
-test_zookeeper = conformance(ZooKeeperServer)
-test_zookeeper_tls = conformance(ZooKeeperServer, tiers="C", tls=True)
-test_zookeeper_ensemble = conformance(ZooKeeperServer, ZooKeeperEnsemble, tiers="C")
+SHORT, LONG = "session_ttl=2&tick=0.5", "session_ttl=12&tick=0.5"
+
+test_zookeeper = conformance(ZooKeeperServer, harness=ZooKeeperHarness, tiers="CTSPRH", query=SHORT)
+test_zookeeper_network = conformance(ZooKeeperServer, harness=ZooKeeperHarness, tiers="N", query=LONG)
+test_zookeeper_tls = conformance(ZooKeeperServer, harness=ZooKeeperHarness, tiers="C", query=SHORT, tls=True)
+test_zookeeper_ensemble = conformance(ZooKeeperServer, ZooKeeperEnsemble, harness=ZooKeeperHarness, tiers="CTP", query=SHORT)

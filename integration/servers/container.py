@@ -50,11 +50,12 @@ class Container:
         if self._container is None:
             from testcontainers.core.container import DockerContainer
 
-            made = DockerContainer(self.image).with_command(self.argv)
+            made = DockerContainer(self.image).with_command(self.argv[1:])
             for name, value in self._env.items():
                 made = made.with_env(name, value)
             made = made.with_volume_mapping(str(self._directory), str(self._directory), "rw").with_kwargs(
                 network_mode="host",
+                entrypoint=self.argv[:1],  # an image's own would change users and write configurations
                 user=f"{os.getuid()}:{os.getgid()}",  # what it writes can be removed by whoever runs the tests
                 working_dir=str(self._directory),
             )

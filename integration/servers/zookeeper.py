@@ -95,8 +95,7 @@ class ZooKeeperServer(Server):
         path.write_text("".join(f"{name}={value}\n" for name, value in {**self._defaults(data), **self._config}.items()))
         flags = ["-Dzookeeper.admin.enableServer=false", *_JVM]
         if self.image is not None:
-            env = {"JVMFLAGS": " ".join(flags), "ZOO_CONF_DIR": str(self.directory), "ZOO_DATA_DIR": str(data)}
-            env["ZOO_LOG_DIR"] = str(self.directory)
+            env = {"JVMFLAGS": " ".join(flags), "ZOO_LOG_DIR": str(self.directory)}
             return self._run("zkServer.sh", "--config", str(self.directory), "start-foreground", env=env)
         classes = f"{self.directory}:{programs.jars(self.name)}/*"
         log = self.directory / "output.log"

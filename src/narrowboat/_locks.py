@@ -152,7 +152,8 @@ class LockCore:
         self.listeners = tuple(listeners)
         self.driver: Driver[LockProvider] = Driver(plan)
         self.ATTEMPT = Op("attempt", self._attempt, repeatable=True, distinct=_name_of)
-        self.RENEW = Op("renew", self._renew, repeatable=True)
+        # Where one session carries them all, a failed renewal is nobody's in particular: one by one it fails as well.
+        self.RENEW = Op("renew", self._renew, repeatable=self.capabilities.expiry is Expiry.LEASE)
         self.RELEASE = Op("release", self._release, repeatable=True)
         self.WITHDRAW = Op("withdraw", self._withdraw, repeatable=True)
         self.AGAIN = Op("withdraw", self._again, repeatable=False, last=True)

@@ -103,7 +103,11 @@ class Renewal:
     def _free(self, grant: Grant) -> None:
         """Make sure that nobody holds it, and go on trying for as long as the session may live."""
         request = Request(grant.name, grant.owner, grant.ttl, grant.mode, grant.limit, True, _nobody, self._core.label)
-        self._core.free.post(self._core.WITHDRAW, [request])
+        now = self._core.clock()
+        with self._mutex:
+            until = now + max(request.ttl, self._core.capabilities.dead_waiter_bound)
+            self._withdrawals[request.owner] = LateWithdrawal(request, now, until, PAUSE)
+        self._alarm.ring()
 
     def renewed(self, possession: Possession, sent: float, answer: Any) -> None:
         """Take in the answer to a renewal that was sent at `sent`."""

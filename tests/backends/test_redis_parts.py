@@ -90,11 +90,26 @@ def test_what_cannot_work_is_refused_before_anything_is_sent(text, says, monkeyp
     assert says in str(caught.value)
 
 
-def test_wait_is_claimed():
-    assert narrowboat.locks("redis://a").capabilities.survives is Survives.CRASH
-    assert narrowboat.locks("redis://a?wait=1").capabilities.survives is Survives.NODE
+@pytest.mark.parametrize(
+    ("text", "survives"),
+    [
+        ("redis://a", Survives.NOTHING),
+        ("redis://a?wait=1", Survives.NOTHING),
+        ("redis://a?durability=aof", Survives.CRASH),
+        ("redis://a?durability=fsync", Survives.POWER),
+        ("redis+sentinel://a/main?durability=aof", Survives.CRASH),
+        ("redis+sentinel://a/main?wait=1", Survives.NOTHING),
+        ("redis+sentinel://a/main?durability=aof&wait=1", Survives.NODE),
+        ("redis+cluster://a?durability=fsync&wait=2", Survives.NODE),
+    ],
+)
+def test_what_a_lock_survives_is_what_the_url_says_of_the_server(text, survives):
+    assert narrowboat.locks(text).capabilities.survives is survives
+
+
+def test_what_is_not_claimed_can_not_be_demanded():
     with pytest.raises(NarrowboatError, match="survives"):
-        narrowboat.locks("redis://a", require="survives=node")
+        narrowboat.locks("redis://a", require="survives=crash")
 
 
 def test_claims_need_no_client_library():

@@ -95,7 +95,10 @@ class ConsulLocks(LockProvider):
         answers: dict[int, Grant | Busy | NarrowboatError] = {}
         left = dict(enumerate(requests))
         keys = {number: self._space.of(request.name) for number, request in left.items()}
-        states = dict.fromkeys(left, State())  # hoping for the best: a free lock is taken without a look
+        # Hoping for the best, a free lock is taken without a look; but who has announced itself has an entry to take along.
+        states = dict.fromkeys(left, State())
+        known = [number for number, request in left.items() if request.owner in self._announced]
+        states |= dict(zip(known, self._store.look([keys[number] for number in known]), strict=True))
         for _ in range(ROUNDS):
             todo: dict[int, steps.Do | steps.Wait] = {}
             for number, request in left.items():

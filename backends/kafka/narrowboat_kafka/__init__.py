@@ -1,1 +1,5 @@
-"""Messages, under way."""
+"""Narrowboat on Apache Kafka: queues and topics with acknowledgement of single messages."""
+
+from narrowboat_kafka.backend import broker
+
+__all__ = ["broker"]

@@ -19,7 +19,6 @@ from narrowboat_redis.message_options import Durability, MessageOptions
 from narrowboat_redis.options import SCHEME
 from narrowboat_redis.site import Site
 
-
 _SURVIVES = {Durability.MEMORY: Survives.NOTHING, Durability.AOF: Survives.CRASH, Durability.FSYNC: Survives.POWER}
 
 

@@ -48,8 +48,8 @@ def fields_of(message: Outgoing) -> list[bytes]:
     if message.headers:
         fields += (b"headers", json.dumps(dict(message.headers), ensure_ascii=False, separators=(",", ":")).encode())
     if message.reply_to is not None:
-        kind, name, group = message.reply_to
-        fields += (b"reply", json.dumps([kind.value, name, group]).encode())
+        to = message.reply_to
+        fields += (b"reply", json.dumps([to.kind.value, to.name, to.group]).encode())
     return fields
 
 

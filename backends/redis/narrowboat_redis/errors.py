@@ -58,6 +58,8 @@ def code_of(error: BaseException) -> str:
     name = _CLASSES.get(type(error).__name__)
     if name is not None:
         return name
+    if "The user executing the script can't" in str(error):
+        return "NOPERM"  # 7.0 leaves the code out where the command stands in a script
     found = _CODES.search(str(error))
     if found is not None:
         return found.group(1)

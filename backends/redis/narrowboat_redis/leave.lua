@@ -11,26 +11,19 @@ for _, indexes in pairs((classes(source))) do
   for _, index in ipairs(indexes) do
     local key = key_of(source, index)
     repeat
-      local entries, tokens = {}, {}
-      local found = redis.pcall('XPENDING', key, source.group, '-', '+', 1000, consumer)
-      for at, pending in ipairs(found.err and {} or found) do
-        local entry = {index = index, id = pending[1], attempt = pending[4], key = ''}
-        if source.ordered then
-          local stored = redis.call('XRANGE', key, entry.id, entry.id)[1]
-          entry.key = stored and field(stored[2], 'key') or ''
-        end
-        entries[at], tokens[at] = entry, token_of(consumer, entry)
+      local entries, tokens = pending_of(source, index, '-', '+', 1000, consumer)
+      local ended = {}
+      for _, token in ipairs(tokens) do
+        if token then ended[#ended + 1] = token end
       end
-      if #entries > 0 then
-        many('ZREM', source.root .. ':lease', tokens)
-        park(source, entries)
-        back = back + #entries
-      end
+      if #ended > 0 then many('ZREM', source.root .. ':lease', ended) end
+      park(source, entries)
+      back = back + #entries
     until #entries < 1000
     redis.pcall('XGROUP', 'DELCONSUMER', key, source.group, consumer)
   end
 end
-trim_sometimes(source)
+if source.topic then trim(source.topic) end
 -- For all that is ready, not only for these: a wake that was meant for somebody may have come to the one who leaves.
 ring(source, back + 1)
 ring_out()

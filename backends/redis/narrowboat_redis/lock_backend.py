@@ -6,18 +6,23 @@ from narrowboat.capabilities import Expiry, LockCapabilities, Scope, Support, Su
 from narrowboat.contract.backend import Context, LockBackend
 from narrowboat.contract.locks import LockProvider
 from narrowboat.dsn import Url
-from narrowboat_redis.options import SCHEME, Options
-from narrowboat_redis.site import Site
+from narrowboat_redis.options import SCHEME, Durability, Options
+from narrowboat_redis.site import Site, Topology
+
+_SURVIVES = {Durability.MEMORY: Survives.NOTHING, Durability.AOF: Survives.CRASH, Durability.FSYNC: Survives.POWER}
 
 
 def _capabilities(url: Url, options: Options) -> LockCapabilities:
-    Site.of(url, options)
+    site = Site.of(url, options)
+    survives = _SURVIVES[options.durability]
+    # A server answers before a replica has the grant; with wait= that many replicas have it first, and one may take over. One
+    # that forgets everything at a restart takes its replicas with it.
+    if options.wait and site.topology is not Topology.SINGLE and options.durability is not Durability.MEMORY:
+        survives = Survives.NODE
     return LockCapabilities(
         scope=Scope.NETWORK,
         expiry=Expiry.LEASE,
-        # A server that keeps its data (appendonly) has a grant in its file when it answers, so any process may be killed. It
-        # answers before a replica has the grant; with wait= that many replicas have it first.
-        survives=Survives.NODE if options.wait else Survives.CRASH,
+        survives=survives,
         fencing=Support.NATIVE,
         fencing_survives=Survives.DATA_LOSS,
         order=WaitOrder.FIFO,

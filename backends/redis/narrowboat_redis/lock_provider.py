@@ -17,7 +17,8 @@ from narrowboat.contract.locks import Busy, Grant, Holder, LockProvider, Mode, R
 from narrowboat.errors import Conflict, LeaseLost, NarrowboatError, Reason, Unavailable
 from narrowboat_redis.errors import translate
 from narrowboat_redis.keys import Keys
-from narrowboat_redis.options import Options
+from narrowboat_redis.options import Durability, Options
+from narrowboat_redis.persistence import check_durability
 from narrowboat_redis.resp import ErrorReply, pack, pack_arguments
 from narrowboat_redis.scripts import Packed, command, script
 from narrowboat_redis.site import Address, Site
@@ -56,6 +57,8 @@ class RedisLocks(LockProvider):
         self._free = Wire(site, context.timeout, breath=True)
         self._waiting = Waiting(site, self._keys, self._free, context.timeout)
         self._replicas = options.wait
+        #: What the server is to be asked for before the first grant; None: it was, or nothing is claimed.
+        self._durability = None if options.durability is Durability.MEMORY else options.durability
         milliseconds = max(1, int(context.timeout * _WAIT_SHARE * 1000))
         self._tail = pack(b"WAIT", b"%d" % options.wait, b"%d" % milliseconds) if options.wait else None
         channel = self._keys.channel
@@ -67,8 +70,22 @@ class RedisLocks(LockProvider):
 
     def attempt(self, requests: Sequence[Request]) -> list[Grant | Busy | NarrowboatError]:
         """Take or queue, the whole batch in one pipeline."""
+        if self._durability is not None:
+            check_durability(self._take, self._site, self._durability)
+            self._durability = None
+        if len(requests) == 1 and self._tail is None:  # a lone caller: every step counts
+            request = requests[0]
+            (reply,) = self._take.run((self._attempt(request),), doing="taking locks")
+            if type(reply) is bytes:
+                self._waiting.disarm(request.name, request.owner)
+                return [Grant(request.name, request.owner, int(reply), request.ttl, request.mode, request.limit)]
+            return self._answers(requests, [reply])
+        calls = [self._attempt(request) for request in requests]
+        return self._answers(requests, self._take.run(calls, doing="taking locks", tail=self._tail))
+
+    def _answers(self, requests: Sequence[Request], replies: list[Any]) -> list[Grant | Busy | NarrowboatError]:
+        """What the replies say. Who has to wait will be woken."""
         waiting = self._waiting
-        replies = self._take.run([self._attempt(request) for request in requests], doing="taking locks", tail=self._tail)
         answers = [self._answer(request, reply) for request, reply in zip(requests, replies, strict=False)]
         if self._tail is not None:
             self._confirm(requests, answers, replies[len(requests) :])
@@ -199,7 +216,14 @@ class RedisLocks(LockProvider):
 
     def release(self, grants: Sequence[Grant]) -> list[Released | NarrowboatError]:
         """Free, and tell who is next. One that ran out is dropped and was not held."""
-        replies = self._free.run([self._release(grant) for grant in grants], doing="releasing locks")
+        if len(grants) == 1:
+            (reply,) = self._free.run((self._release(grants[0]),), doing="releasing locks")
+            if reply == 1:
+                self._waiting.disarm(grants[0].name, grants[0].owner)
+                return [Released.RELEASED]
+            replies = [reply]
+        else:
+            replies = self._free.run([self._release(grant) for grant in grants], doing="releasing locks")
         answers: list[Released | NarrowboatError] = []
         for grant, reply in zip(grants, replies, strict=True):
             if type(reply) is int:

@@ -6,7 +6,9 @@ import enum
 from dataclasses import dataclass
 
 from narrowboat.errors import ConfigurationError
-from narrowboat_redis.options import SCHEME, Common
+from narrowboat_redis.options import SCHEME, Common, Durability
+
+__all__ = ["Declare", "Durability", "MessageOptions"]
 
 
 class Declare(enum.Enum):
@@ -16,19 +18,10 @@ class Declare(enum.Enum):
     NEVER = "never"  #: what is not there is `NotFound`
 
 
-class Durability(enum.Enum):
-    """What the server is expected to do with what it has confirmed. It is asked when it is first used."""
-
-    MEMORY = "memory"  #: nothing is expected and nothing claimed: with the server's memory its messages may go
-    AOF = "aof"  #: it keeps an append-only file (appendonly yes): a killed server comes back with its messages
-    FSYNC = "fsync"  #: and syncs that before it answers (appendfsync always): they survive a loss of power
-
-
 @dataclass(frozen=True, kw_only=True)
 class MessageOptions(Common):
     """`redis://host:6379/0?prefix=&durability=memory&declare=auto&dedup=300`."""
 
-    durability: Durability = Durability.MEMORY
     declare: Declare = Declare.AUTO
     dedup: float = 300.0  #: seconds for which a second message of the same id is dropped; 0: never
 

@@ -25,6 +25,8 @@
 --   item   <place>:<index>:<attempts>:<key>             place sorts as the id does
 --   token  <consumer>:<index>:<attempt>:<id>:<key>      key only in ordered sources
 --
+-- What was returned uncounted has a number of returns behind its attempts, 1.2: or the next claim had the same token.
+--
 -- All times are microseconds of the server's clock.
 
 if redis.replicate_commands then redis.replicate_commands() end  -- servers before 7 send the script itself otherwise
@@ -51,22 +53,28 @@ local function place(id)
   return string.char(96 + #ms) .. ms .. ':' .. string.char(96 + #seq) .. seq
 end
 
+-- Attempts, with the number of returns where there were any.
+local function claims_of(entry)
+  if entry.returns and entry.returns > 0 then return entry.attempt .. '.' .. entry.returns end
+  return entry.attempt
+end
+
 local function item_of(entry)
-  return place(entry.id) .. ':' .. entry.index .. ':' .. entry.attempt .. ':' .. entry.key
+  return place(entry.id) .. ':' .. entry.index .. ':' .. claims_of(entry) .. ':' .. entry.key
 end
 
 local function entry_of(item)
-  local ms, seq, index, attempt, key = item:match('^%l(%d+):%l(%d+):(%d+):(%d+):(.*)$')
-  return {id = ms .. '-' .. seq, index = tonumber(index), attempt = tonumber(attempt), key = key}
+  local ms, seq, index, attempt, returns, key = item:match('^%l(%d+):%l(%d+):(%d+):(%d+)%.?(%d*):(.*)$')
+  return {id = ms .. '-' .. seq, index = tonumber(index), attempt = tonumber(attempt), returns = tonumber(returns), key = key}
 end
 
 local function token_of(consumer, entry)
-  return consumer .. ':' .. entry.index .. ':' .. entry.attempt .. ':' .. entry.id .. ':' .. entry.key
+  return consumer .. ':' .. entry.index .. ':' .. claims_of(entry) .. ':' .. entry.id .. ':' .. entry.key
 end
 
 local function entry_of_token(token)
-  local index, attempt, id, key = token:match('^[^:]*:(%d+):(%d+):([%d-]+):(.*)$')
-  return {id = id, index = tonumber(index), attempt = tonumber(attempt), key = key}
+  local index, attempt, returns, id, key = token:match('^[^:]*:(%d+):(%d+)%.?(%d*):([%d-]+):(.*)$')
+  return {id = id, index = tonumber(index), attempt = tonumber(attempt), returns = tonumber(returns), key = key}
 end
 
 local function field(fields, name)
@@ -151,6 +159,16 @@ local function make_group(key, group, from)
   end
 end
 
+-- A command of a group. Where somebody deleted the stream, the group is made anew: what is in it now is all new.
+local function as_group(source, index, command)
+  local answer = redis.pcall(unpack(command))
+  if type(answer) == 'table' and answer.err then
+    make_group(key_of(source, index), source.group, '0')
+    answer = redis.call(unpack(command))
+  end
+  return answer
+end
+
 local function groups_of(source)
   if source.kind == 'topic' then return redis.call('SMEMBERS', source.root .. ':groups') end
   return {source.group}
@@ -183,7 +201,15 @@ end
 -- Where several streams make up one source, they share one sequence of ids, so that they can be merged again.
 local function add(source, index, fields)
   local key = key_of(source, index)
-  if index >= 10 or #source.used == 1 then return redis.call('XADD', key, '*', unpack(fields)) end
+  if index >= 10 then  -- behind all that the topic has
+    local last = last_id(key)
+    for level in source.topic.used:gmatch('%d') do
+      local other = last_id(key_of(source, tonumber(level)))
+      if place(other) > place(last) then last = other end
+    end
+    return redis.call('XADD', key, next_id(last), unpack(fields))
+  end
+  if #source.used == 1 then return redis.call('XADD', key, '*', unpack(fields)) end
   local id = next_id(source.last or last_id(source.stream))
   local added = redis.pcall('XADD', key, id, unpack(fields))
   if type(added) == 'table' and added.err then  -- another program added to that stream meanwhile

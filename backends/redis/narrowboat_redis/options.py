@@ -26,11 +26,20 @@ class Verify(enum.Enum):
     NONE = "none"  #: not at all: anybody in between can read along and answer in the server's name
 
 
+class Durability(enum.Enum):
+    """What the server is expected to do with what it has confirmed. It is asked when it is first used."""
+
+    MEMORY = "memory"  #: nothing is expected and nothing claimed: what it has may go with its memory
+    AOF = "aof"  #: it keeps an append-only file (appendonly yes): a killed server comes back with what it had
+    FSYNC = "fsync"  #: and syncs that before it answers (appendfsync always): it survives a loss of power
+
+
 @dataclass(frozen=True, kw_only=True)
 class Common:
     """What both halves take."""
 
     prefix: str = ""  #: a namespace of its own on the same server; two prefixes never meet
+    durability: Durability = Durability.MEMORY
     ca: str | None = None  #: file of the certificate authorities, for TLS; None: the system's
     cert: str | None = None  #: file of our own certificate, where the server asks for one
     key: str | None = None  #: file of its key; None: in the same file
@@ -41,7 +50,7 @@ class Common:
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Common):
-    """`redis://host:6379/0?prefix=&wait=0`."""
+    """`redis://host:6379/0?prefix=&durability=memory&wait=0`."""
 
     wait: int = 0  #: replicas that must have a grant or renewal before it is answered
 

@@ -17,11 +17,7 @@ tick(source)
 local function read(index, count, reader)
   local key = key_of(source, index)
   local command = {'XREADGROUP', 'GROUP', source.group, reader, 'COUNT', count, 'STREAMS', key, '>'}
-  local found = redis.pcall(unpack(command))
-  if found and found.err then
-    make_group(key, source.group, '0')  -- somebody deleted the stream; what is in it now is all new
-    found = redis.call(unpack(command))
-  end
+  local found = as_group(source, index, command)
   local entries = {}
   for at, entry in ipairs(found and found[1][2] or {}) do
     entries[at] = {index = index, id = entry[1], fields = entry[2], attempt = 1, key = ''}
@@ -86,7 +82,7 @@ local function take_back(class, count)
   alike(wanted, function(batch)
     local command = {'XCLAIM', key_of(source, batch.index), source.group, consumer, 0, unpack(batch)}
     for _, option in ipairs({'RETRYCOUNT', batch.attempt + 1, 'FORCE'}) do command[#command + 1] = option end
-    for _, entry in ipairs(redis.call(unpack(command))) do
+    for _, entry in ipairs(as_group(source, batch.index, command)) do
       if entry and entry[1] then found[batch.index .. ':' .. entry[1]] = entry[2] end
     end
   end)
@@ -142,7 +138,7 @@ if #claimed > 0 then
     if source.ordered and entry.key == '' then entry.key = field(fields, 'key') or '' end
     local head = entry.index * 1000000 + entry.attempt
     if not heads[head] then heads[head] = consumer .. ':' .. entry.index .. ':' .. entry.attempt .. ':' end
-    local token = heads[head] .. id .. ':' .. entry.key
+    local token = entry.returns and token_of(consumer, entry) or heads[head] .. id .. ':' .. entry.key
     leases[held + 1], leases[held + 2] = until_, token
     held = held + 2
     bytes[filled + 1], bytes[filled + 2] = token, id
@@ -188,17 +184,11 @@ if not swept or NOW - swept > 10000000 then
     for _, index in ipairs(by_class[class]) do
       local key = key_of(source, index)
       -- Pending and leased to nobody: read by hand, or left by an older state of the data. It comes back.
+      local idle = math.ceil(source.lease / 1000) + 1000
+      local entries, tokens, pending = pending_of(source, index, 'IDLE', idle, '-', '+', 1000)
       local lost = {}
-      for _, pending in ipairs(redis.call('XPENDING', key, source.group, 'IDLE', math.ceil(source.lease / 1000) + 1000,
-        '-', '+', 1000)) do
-        local entry = {index = index, id = pending[1], attempt = pending[4], key = ''}
-        if source.ordered then
-          local stored = redis.call('XRANGE', key, entry.id, entry.id)[1]
-          entry.key = stored and field(stored[2], 'key') or ''
-        end
-        if pending[2] ~= PARKED and not redis.call('ZSCORE', source.root .. ':lease', token_of(pending[2], entry)) then
-          lost[#lost + 1] = entry
-        end
+      for at, entry in ipairs(entries) do
+        if pending[at][2] ~= PARKED and not tokens[at] then lost[#lost + 1] = entry end
       end
       park(source, lost)
       for _, info in ipairs(redis.call('XINFO', 'CONSUMERS', key, source.group)) do

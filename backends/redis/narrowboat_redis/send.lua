@@ -16,6 +16,8 @@ if not source.found then
   if ARGV[3] ~= '1' then return {'missing'} end
   make(source)
 end
+-- It changes nothing. A server whose memory is full refuses it, and would let us go on once anything else has been written.
+redis.call('ZADD', source.root .. ':due', 'XX', 0, '')
 promote(source.topic or source)  -- what is due before these goes before them
 
 local at, stored, duplicates = 7, 0, 0

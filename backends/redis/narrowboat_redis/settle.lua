@@ -90,7 +90,7 @@ for _, entry in ipairs(standing(others)) do
       back[#back + 1] = entry
     end
   elseif act == 'r' then
-    entry.attempt = entry.attempt - 1
+    entry.attempt, entry.returns = entry.attempt - 1, (entry.returns or 0) + 1
     back[#back + 1] = entry
   elseif tonumber(value) > 0 then
     park(source, {entry}, NOW + tonumber(value))

@@ -24,7 +24,7 @@ local function park(source, entries, until_)
       local command = {'XCLAIM', key_of(source, batch.index), source.group, PARKED, 0,
         unpack(batch, from, math.min(from + 999, #batch))}
       for _, option in ipairs({'RETRYCOUNT', batch.attempt, 'FORCE', 'JUSTID'}) do command[#command + 1] = option end
-      redis.call(unpack(command))
+      as_group(source, batch.index, command)
     end
   end)
   local scored = {}
@@ -88,7 +88,7 @@ local function sweep(source)
     local index, id = member:match('^(%d+):(.*)$')
     local entry = {index = tonumber(index), id = id, key = '', attempt = 0}
     local key = key_of(source, entry.index)
-    local pending = redis.call('XPENDING', key, source.group, id, id, 1)[1]
+    local pending = as_group(source, entry.index, {'XPENDING', key, source.group, id, id, 1})[1]
     if not pending then
       redis.call('XDEL', key, id)
     elseif pending[2] == PARKED then
@@ -100,8 +100,15 @@ local function sweep(source)
       local blocked = redis.call('ZREM', source.root .. ':blocked', before(entry.key) .. item_of(entry)) == 1
       entry.attempt = pending[4]
       local item = item_of(entry)
-      redis.call('ZREM', source.root .. ':back', item)
-      redis.call('ZREM', source.root .. ':hold', item)
+      local gone = redis.call('ZREM', source.root .. ':back', item) + redis.call('ZREM', source.root .. ':hold', item)
+      if not blocked and gone == 0 then  -- it was returned, so it has a number that the group does not know
+        for _, where in ipairs({':back', ':hold'}) do
+          for _, other in ipairs(redis.call('ZRANGE', source.root .. where, 0, -1)) do
+            local found = entry_of(other)
+            if found.id == id and found.index == entry.index then redis.call('ZREM', source.root .. where, other) end
+          end
+        end
+      end
       if blocked then entry.key = '' end
       remove(source, {entry})
     end
@@ -134,6 +141,39 @@ local function tick(source)
     ring(source, #ended)
   end
   if source.ttl then sweep(source) end
+end
+
+-- The entries of one stream that are pending with somebody, and the tokens of those that are leased; nil where one is not.
+local function pending_of(source, index, ...)
+  local found = redis.pcall('XPENDING', key_of(source, index), source.group, ...)
+  local entries, tokens = {}, {}
+  for at, pending in ipairs(found.err and {} or found) do
+    local entry = {index = index, id = pending[1], attempt = pending[4], key = ''}
+    if source.ordered then
+      local stored = redis.call('XRANGE', key_of(source, index), entry.id, entry.id)[1]
+      entry.key = stored and field(stored[2], 'key') or ''
+    end
+    entries[at], tokens[at] = entry, token_of(pending[2], entry)
+  end
+  local missing, leases = {}, source.root .. ':lease'
+  for from = 1, #tokens, 2000 do
+    local last = math.min(from + 1999, #tokens)
+    for at, ends in ipairs(redis.call('ZMSCORE', leases, unpack(tokens, from, last))) do
+      if not ends then missing[#missing + 1] = from + at - 1 end
+    end
+  end
+  if #missing > 0 then  -- returned before, so its token has a number that the group does not know
+    local by_id = {}
+    for _, token in ipairs(redis.call('ZRANGE', leases, 0, -1)) do
+      local entry = entry_of_token(token)
+      by_id[entry.index .. ':' .. entry.id] = {entry, token}
+    end
+    for _, at in ipairs(missing) do
+      local known = by_id[index .. ':' .. entries[at].id] or {entries[at], false}
+      entries[at], tokens[at] = known[1], known[2]
+    end
+  end
+  return entries, tokens, found
 end
 
 -- When something will be due in the source by itself; nil: nothing will.

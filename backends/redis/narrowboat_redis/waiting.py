@@ -201,8 +201,9 @@ class Waiting:
             self._changed.notify_all()
         self._wake_names(list(self._names))  # whatever was said before nobody heard
         poller = select.poll()
-        poller.register(line.fileno(), select.POLLIN)
-        poller.register(self._ears, select.POLLIN)
+        mouth, ears = line.fileno(), self._ears.fileno()
+        poller.register(mouth, select.POLLIN)
+        poller.register(ears, select.POLLIN)
         beat, asked = time.monotonic(), 0.0
         while not self._closed:
             now = time.monotonic()
@@ -221,10 +222,10 @@ class Waiting:
                 raise TimeoutError("the subscription is silent")
             wait = None if self._resting and not asked else max(0.0, min(beat, asked + _SILENCE if asked else beat) - now)
             if not line.pending():
-                ready = poller.poll(None if wait is None else wait * 1000 + 1)
-                if any(number == self._ears.fileno() for number, _ in ready):
+                ready = [number for number, _ in poller.poll(None if wait is None else wait * 1000 + 1)]
+                if ears in ready:
                     self._hush()
-                if not any(number == line.fileno() for number, _ in ready):
+                if mouth not in ready:
                     continue
             for reply in line.read():
                 if isinstance(reply, list) and reply and reply[0] == b"message":

@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterable, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 from narrowboat._queueing import conflict
@@ -234,11 +235,13 @@ class ZooKeeperLocks(LockProvider):
         create = [(pipe.create, path, record(request, granted=False)), (pipe.children, directory)]
         before: Requests = [] if directory in self._known else [(pipe.make, directory)]
         for _ in range(_ROUNDS):
-            created, listed = (yield [*before, *create])[-2:]
+            *made, created, listed = yield [*before, *create]
             if isinstance(created, tuple):
                 place.found(*created)
                 self._remember(directory)
                 return listed
+            if made and isinstance(made[0], self._said.NoAuthError):
+                created = made[0]
             if not isinstance(created, self._said.NoNodeError):
                 return self._errors.refused(self._site, created, doing=f"taking the lock {request.name!r}")
             refusal = yield from self._parents()
@@ -283,7 +286,10 @@ class ZooKeeperLocks(LockProvider):
 
     def _stand(self, request: Request, place: Place, directory: str, listed: Any, ends: float) -> Steps:
         """What comes of standing in the queue that was `listed`; None: look again."""
-        queue = names.queue(self._listing(listed))
+        if isinstance(listed, Exception) and not isinstance(listed, self._said.NoNodeError):
+            yield from self._leave(request, place, directory)
+            return self._errors.refused(self._site, listed, doing=f"taking the lock {request.name!r}")
+        queue = yield from self._queue(directory, listed)
         node = (place.path or "").rpartition("/")[2]
         index = next((index for index, each in enumerate(queue) if each.node == node), None)
         if index is None or place.session != self._session.id:
@@ -306,8 +312,7 @@ class ZooKeeperLocks(LockProvider):
         self._behind.setdefault(watched, {})[request.owner] = None
         if other is None:
             result = (yield [(self._pipe.children, directory, self._ahead_changed)])[0]
-            still = self._listing(result)
-            if [each.node for each in names.queue(still)][:index] == [each.node for each in queue[:index]]:
+            if {each.node for each in queue[:index]} <= set(self._listing(result)):
                 return Busy(LOOK_AGAIN)
         else:
             result = (yield [(self._pipe.get, watched, self._ahead_changed)])[0]
@@ -319,6 +324,15 @@ class ZooKeeperLocks(LockProvider):
                 return self._errors.refused(self._site, result, doing=f"waiting for the lock {request.name!r}")
         self._forget_wake(request.owner, place)
         return None
+
+    def _queue(self, directory: str, listed: Any) -> Steps:
+        """The contenders, oldest first. Where their numbers leave that open, by the zxids of their creation."""
+        queue = names.queue(self._listing(listed))
+        if len(queue) < 2 or not names.ambiguous(queue):
+            return queue
+        results = yield [(self._pipe.get, f"{directory}/{each.node}") for each in queue]
+        there = [(result[1].czxid, each) for each, result in zip(queue, results, strict=True) if isinstance(result, tuple)]
+        return [each for _, each in sorted(there, key=itemgetter(0))]
 
     def _grant(self, request: Request, place: Place, ends: float, *, behind: int) -> Grant:
         path = place.path or ""
@@ -372,7 +386,7 @@ class ZooKeeperLocks(LockProvider):
         path = place.path if place is not None else None
         if place is None or place.token != grant.token:
             return self._lost(grant, Reason.TAKEN)
-        if place.gone is not None or path is None:
+        if path is None or place.gone in (Reason.EVICTED, Reason.EXPIRED):
             return self._lost(grant, place.gone or Reason.TAKEN)
         if now >= place.ends:
             return self._lost(grant, Reason.EXPIRED)
@@ -407,11 +421,11 @@ class ZooKeeperLocks(LockProvider):
         place = self._places.get(grant.owner)
         directory = self._directory(grant.name)
         if place is not None and place.path is not None and place.token == grant.token:
-            path: str | None = place.path
+            path: Any = place.path
         else:
             path = yield from self._generation(directory, grant.token, owner=grant.owner)
-        if path is None:
-            return Released.NOT_HELD
+        if path is None or isinstance(path, NarrowboatError):
+            return path or Released.NOT_HELD
         self._mine.pop(path, None)
         result = (yield [(self._pipe.delete, path)])[0]
         gone = isinstance(result, self._said.NoNodeError)
@@ -459,7 +473,7 @@ class ZooKeeperLocks(LockProvider):
         for directory, listed in zip(directories, listings, strict=True):
             if isinstance(listed, Exception) and not isinstance(listed, self._said.NoNodeError):
                 return self._errors.refused(self._site, listed, doing="looking who holds a lock")
-            queue = names.queue(self._listing(listed))
+            queue = yield from self._queue(f"{self._namespace}/{directory}", listed)
             holding = _holding(queue)
             if not holding:
                 continue
@@ -474,8 +488,8 @@ class ZooKeeperLocks(LockProvider):
 
     def _evict(self, name: str, token: int) -> Steps:
         path = yield from self._generation(self._directory(name), token)
-        if path is None:
-            return False
+        if path is None or isinstance(path, NarrowboatError):
+            return path or False
         result = (yield [(self._pipe.break_, path, b"evicted")])[0]
         failed = result if isinstance(result, Exception) else next((e for e in result if isinstance(e, Exception)), None)
         if failed is None:
@@ -486,9 +500,12 @@ class ZooKeeperLocks(LockProvider):
         return self._errors.refused(self._site, failed, doing=f"evicting the holder of the lock {name!r}")
 
     def _generation(self, directory: str, token: int, owner: str | None = None) -> Steps:
-        """The path of the holder with that token; None when there is none."""
+        """The path of the holder with that token; None when there is none; an error where we may not look."""
         listed = (yield [(self._pipe.sync,), (self._pipe.children, directory)])[1]
-        holding = [each for each in _holding(names.queue(self._listing(listed))) if owner is None or each.owner == owner]
+        if isinstance(listed, Exception) and not isinstance(listed, self._said.NoNodeError):
+            return self._errors.refused(self._site, listed, doing="looking who holds a lock")
+        queue = yield from self._queue(directory, listed)
+        holding = [each for each in _holding(queue) if owner is None or each.owner == owner]
         if not holding:
             return None
         results = yield [(self._pipe.get, f"{directory}/{each.node}") for each in holding]

@@ -8,7 +8,9 @@ who disagrees. The name of the lock is percent-encoded; one that would be too lo
 contenders' data.
 
 The sequence is ZooKeeper's: a signed 32-bit counter of the parent, printed with ten digits. After 2147483647 comes
--2147483648, so contenders are ordered by the signed 32-bit difference of their numbers, never as text or as numbers.
+-2147483648, so contenders are ordered by the signed 32-bit difference of their numbers, never as text or as numbers. And
+even that is not enough there: a server that is busy counts on from -2147483648, and from 2147483647 again, for ever, when
+it has caught up (3.9 does). A queue that is past the counter's end is `ambiguous`, and ordered by its creations' zxids.
 """
 
 from __future__ import annotations
@@ -108,15 +110,6 @@ def contender(node: str) -> Contender | None:
     return Contender(node, unquote(owner), int(sequence), mode, int(limit) if limit else None)
 
 
-def before(one: int, other: int) -> bool:
-    """Whether the sequence number `one` was given out before `other`, which is at most 2**31 away.
-
-    >>> before(7, 8), before(2147483647, -2147483648), before(-2147483648, 2147483647)
-    (True, True, False)
-    """
-    return (one - other) % 2**32 >= 2**31
-
-
 def distance(sequence: int, origin: int) -> int:
     """The signed 32-bit difference: how many numbers after `origin` (negative: before) `sequence` was given out.
 
@@ -124,6 +117,15 @@ def distance(sequence: int, origin: int) -> int:
     (1, -2)
     """
     return (sequence - origin + 2**31) % 2**32 - 2**31
+
+
+def ambiguous(contenders: Iterable[Contender]) -> bool:
+    """Whether their numbers say nothing certain about their order: the counter has reached its end.
+
+    >>> ambiguous([contender("x~me~2147483646")]), ambiguous([contender("x~me~2147483647")])
+    (False, True)
+    """
+    return any(each.sequence < 0 or each.sequence == 2**31 - 1 for each in contenders)
 
 
 def queue(nodes: Iterable[str]) -> list[Contender]:

@@ -11,6 +11,7 @@ across a reconnection (servers drop what an older connection of the session stil
 from __future__ import annotations
 
 import logging
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -59,7 +60,7 @@ class Session:
         self.timeout = timeout
         self.acl = _ACLS[site.acl]
         self._on_up = on_up
-        self._handler = Handler(timeout, self._connecting)
+        self._handler = Handler(timeout, _tls(site), self._connecting)
         logger = logging.getLogger("narrowboat.zookeeper.kazoo")
         logger.addFilter(_not_verbose)
         retry = KazooRetry(max_tries=-1, delay=0.05, max_delay=_RETRY_MAX, sleep_func=self._handler.sleep_func)
@@ -73,13 +74,6 @@ class Session:
             connection_retry=retry,
             command_retry=KazooRetry(max_tries=0, sleep_func=self._handler.sleep_func),
             logger=logger,
-            use_ssl=site.tls,
-            ca=options.ca,
-            certfile=options.cert,
-            keyfile=options.key or options.cert,
-            keyfile_password=options.key_password.reveal() if options.key_password is not None else None,
-            verify_certs=options.verify,
-            check_hostname=options.verify,
         )
         self._connection = _Connection(self.client, retry.copy(), logger=logger)
         self.client._connection = self._connection
@@ -293,6 +287,27 @@ class Pipe:
         if isinstance(result.exception, errors.BROKEN):
             raise errors.unknown(self._session.site, result.exception)
         return result.exception
+
+
+def _tls(site: Site) -> ssl.SSLContext | None:
+    if not site.tls:
+        return None
+    options = site.options
+    try:
+        context = ssl.create_default_context(cafile=options.ca)
+        if options.cert is not None:
+            password = options.key_password.reveal() if options.key_password is not None else ""
+            context.load_cert_chain(options.cert, options.key or options.cert, password)
+    except OSError as error:
+        raise ConfigurationError(
+            f"ca={options.ca}, cert={options.cert}, key={options.key}: not a certificate in PEM, not its key, or not the key's "
+            f"password ({type(error).__name__}: {error}).",
+            backend=site.scheme,
+        ) from error
+    if not options.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def _not_verbose(record: logging.LogRecord) -> bool:

@@ -227,14 +227,21 @@ class Wire:
 
 
 class Handler(SequentialThreadingHandler):  # type: ignore[misc]  # see the import
-    """See the module's text. `timeout`: seconds that connecting may take; `connecting` is called before each try."""
+    """See the module's text.
+
+    Args:
+        timeout: seconds that connecting may take.
+        tls: how to connect; None: plainly.
+        connecting: called before each try, on the I/O thread.
+    """
 
     name = "narrowboat"
     #: False makes kazoo call completions where they happen.
     running = False
 
-    def __init__(self, timeout: float, connecting: Callable[[], None]) -> None:
+    def __init__(self, timeout: float, tls: ssl.SSLContext | None, connecting: Callable[[], None]) -> None:
         super().__init__()
+        self._tls = tls
         self._connecting = connecting
         self.timeout = timeout
         self._wire: Wire | None = None
@@ -273,24 +280,30 @@ class Handler(SequentialThreadingHandler):  # type: ignore[misc]  # see the impo
         return thread
 
     def create_socket_pair(self) -> tuple[Bell, Bell]:
-        """The bell, for both ends."""
-        self.bell = Bell()
+        """The bell, for both ends: a client is started once."""
         return self.bell, self.bell
 
-    def create_connection(self, *args: Any, timeout: float | None = None, **kwargs: Any) -> Wire:
-        """Connect, within our own bound, and remember why it failed."""
+    def create_connection(self, address: tuple[str, int], hostname: str | None = None, **_: object) -> Wire:
+        """Connect, within our own bound, and remember why it failed. kazoo's own leaks a socket with each failed handshake."""
         if self.closing.is_set():
             raise OSError("closed")
         self._connecting()
         try:
-            bound = self.timeout if timeout is None else min(timeout, self.timeout)
-            self._wire = Wire(super().create_connection(*args, timeout=bound, **kwargs))
+            sock = socket.create_connection(address, timeout=self.timeout)
+            try:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if self._tls is not None:
+                    sock = self._tls.wrap_socket(sock, server_hostname=hostname)
+            except BaseException:
+                sock.close()
+                raise
         except OSError as error:
             self.last_error = error
             raise
+        wire = self._wire = Wire(sock)
         if self.closing.is_set():
             self.abort()
-        return self._wire
+        return wire
 
     def abort(self) -> None:
         """Break off the connection, if there is one; kazoo then makes a new one in the same session."""

@@ -130,6 +130,7 @@ async def never_more_than_n(kit: Kit) -> None:
     """Twenty contenders for a semaphore of three: never more than three inside, at some time three, and all get in."""
     faces = [kit.locks() for _ in range(4)]
     inside = most = visits = 0
+    full = asyncio.Event()
 
     async def work(number: int) -> None:
         nonlocal inside, most, visits
@@ -138,6 +139,9 @@ async def never_more_than_n(kit: Kit) -> None:
                 inside += 1
                 visits += 1
                 most = max(most, inside)
+                if inside == 3:
+                    full.set()
+                await asyncio.wait_for(full.wait(), kit.upper(30))  # the first stay until there are three
                 await asyncio.sleep(0.001)
                 inside -= 1
 

@@ -1,0 +1,265 @@
+"""Connections: one I/O thread for everything that reads, one for what the producer writes. All that is special about kafka-python.
+
+kafka-python gives every consumer an I/O thread. Here all consumers of a broker and the administration share one, on which
+`member.py` runs as coroutines: the library's own coroutines are called there directly, so no thread polls and nobody waits
+for a poll to end. This file and `member.py` alone use names that the library does not promise; it is pinned for that.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+import threading
+import weakref
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar
+
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer  # type: ignore[import-untyped]  # no annotations
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor  # type: ignore[import-untyped]  # as above
+from kafka.net.compat import KafkaNetClient  # type: ignore[import-untyped]  # as above
+from kafka.net.selector import NetworkSelector  # type: ignore[import-untyped]  # as above
+
+from narrowboat.contract import Context
+from narrowboat.dsn import Url
+from narrowboat.errors import Closed, ConfigurationError
+from narrowboat_kafka.errors import translate
+from narrowboat_kafka.options import PORT, SCHEME, SECURE, Options, Sasl, Verify
+
+T = TypeVar("T")
+
+#: The earliest and the latest offset, as the server is asked for them.
+EARLIEST, LATEST = -2, -1
+#: Questions that may be under way on the administration's connection: each caller has its own.
+_AT_ONCE = 100
+#: Bytes that one request to store may have: the server's own limit.
+_REQUEST_MAX = 1_048_576
+#: Bytes of each partition that are fetched ahead. It bounds what a slow consumer keeps in memory.
+_FETCH_MAX = 1024 * 1024
+
+#: What is open in this process, so that a forked child can disown it.
+_open: weakref.WeakSet[Clients] = weakref.WeakSet()
+
+
+class _Hidden(str):
+    """A password that the library's debugging output does not show."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
+class _Client(KafkaNetClient):  # type: ignore[misc]  # the base class has no annotations
+    """A client that makes no topics by asking for them: the library's own setting for that does not reach its requests."""
+
+    def __init__(self, **config: Any) -> None:
+        super().__init__(**config)
+        self.cluster.config["allow_auto_create_topics"] = False
+
+
+class _Shared(_Client):
+    """A client on somebody else's I/O thread: closing it leaves the thread alone."""
+
+    def close(self, node_id: object = None) -> None:
+        if node_id is None and not self._net._closed:
+            self._net.run(self._close)
+        else:
+            self._manager.close(node_id=node_id)
+
+    async def _close(self) -> None:
+        self._manager.close()
+
+
+class Clients:
+    """What one broker of ours has open. Everything is made at its first use, except the administration's connection."""
+
+    def __init__(self, url: Url, options: Options, context: Context) -> None:
+        self._options = options
+        self.timeout = context.timeout
+        self.place = ",".join(f"{host.name}:{host.port or PORT}" for host in url.hosts)
+        self._config = _configuration(url, options, context.timeout)
+        self._mutex = threading.Lock()
+        self._producer: Any = None
+        self._closed = False
+        self.net = NetworkSelector(client_id=self._config["client_id"])
+        _open.add(self)
+        try:
+            self.admin = KafkaAdminClient(
+                kafka_client=self._client,
+                max_in_flight_requests_per_connection=_AT_ONCE,
+                **self._config,
+                **_one_timeout(context.timeout),
+            )
+        except BaseException as error:
+            self._stop()
+            if isinstance(error, Exception):
+                raise translate(error, f"connecting to {self.place}") from error
+            raise
+
+    def _client(self, **config: Any) -> Any:
+        return _Shared(net=self.net, **config)
+
+    def call(self, coroutine: Callable[..., Any], *arguments: object) -> Any:
+        """Run `coroutine` on the I/O thread, and wait for what it returns."""
+        self.check_open()
+        return self.net.run(coroutine, *arguments)
+
+    async def offsets(self, partitions: Collection[Any], which: int) -> dict[Any, int]:
+        """The earliest or latest offset of each. On the I/O thread.
+
+        Over the administration's connection: on a consumer's own it would stand behind a fetch that waits for messages.
+        """
+        if not partitions:
+            return {}
+        found = await self.admin._async_list_partition_offsets(dict.fromkeys(partitions, which), timeout_ms=self.timeout * 1000)
+        return {tp: each.offset for tp, each in found.items()}
+
+    def check_open(self) -> None:
+        """Raise `Closed` after `close`."""
+        if self._closed:
+            raise Closed(f"this broker on {self.place} was closed; open it again", backend=SCHEME)
+
+    def consumer(self, group: str) -> Any:
+        """A consumer that has joined nothing yet; its coroutines run on the I/O thread."""
+        session = int(self._options.session * 1000)
+        return KafkaConsumer(
+            group_id=group,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            partition_assignment_strategy=(CooperativeStickyAssignor,),
+            session_timeout_ms=session,
+            # A rebalance is heard of with a heartbeat: its steps take about so long.
+            heartbeat_interval_ms=max(250, session // 20),
+            # So long the others wait for a member that does not come to a rebalance.
+            max_poll_interval_ms=max(session, 10_000),
+            max_partition_fetch_bytes=_FETCH_MAX,
+            fetch_max_wait_ms=500,
+            metadata_max_age_ms=30_000,
+            metrics_enabled=False,
+            kafka_client=self._client,
+            **self._config,
+            **_one_timeout(self.timeout),
+        )
+
+    @property
+    def producer(self) -> Any:
+        """The producer: idempotent, and nothing counts as stored before all replicas in step have it."""
+        if self._producer is None:
+            with self._mutex:
+                self.check_open()
+                if self._producer is None:
+                    self._producer = self._new_producer()
+        return self._producer
+
+    def _new_producer(self) -> Any:
+        limit = int(self.timeout * 1000)
+        producer = KafkaProducer(
+            acks="all",
+            enable_idempotence=True,
+            kafka_client=_Client,
+            max_block_ms=limit,
+            delivery_timeout_ms=limit,
+            request_timeout_ms=max(1, limit * 3 // 4),
+            max_request_size=_REQUEST_MAX + 4096,
+            batch_size=64 * 1024,
+            metrics_enabled=False,
+            bootstrap_timeout_ms=limit,
+            **self._config,
+        )
+        _mark_what_left(producer._sender)
+        return producer
+
+    def forget_producer(self, producer: Any) -> None:
+        """The next message gets a new one: this one has met an error that it does not recover from."""
+        with self._mutex:
+            if self._producer is producer:
+                self._producer = None
+        producer.close(timeout=0)
+
+    def close(self) -> None:
+        """Close the producer and the I/O thread. Idempotent."""
+        with self._mutex:
+            if self._closed:
+                return
+            self._closed = True
+        try:
+            if self._producer is not None:
+                self._producer.close(timeout=self.timeout / 2)
+        finally:
+            self._stop()
+
+    def _stop(self) -> None:
+        self._closed = True
+        try:
+            admin = getattr(self, "admin", None)
+            if admin is not None:
+                admin._closed = True
+                admin._client.close()
+        finally:
+            self.net.stop(timeout_ms=self.timeout * 1000)
+            self.net.close()
+
+    def disown(self) -> None:
+        """In a forked child: threads and connections are the parent's, and nothing here may touch them any more."""
+        self._closed = True
+        if self._producer is not None:
+            self._producer._closed = True
+
+
+def _disown_all() -> None:
+    for clients in list(_open):
+        clients.disown()
+
+
+os.register_at_fork(after_in_child=_disown_all)
+
+
+def _one_timeout(timeout: float) -> dict[str, int]:
+    limit = int(timeout * 1000)
+    return {"request_timeout_ms": max(600, limit), "bootstrap_timeout_ms": limit}
+
+
+def _configuration(url: Url, options: Options, timeout: float) -> dict[str, Any]:
+    """What all clients share."""
+    servers = [f"[{host.name}]:{host.port or PORT}" if ":" in host.name else f"{host.name}:{host.port or PORT}" for host in url.hosts]
+    config: dict[str, Any] = {
+        "bootstrap_servers": servers,
+        "client_id": "narrowboat",
+        "reconnect_backoff_ms": 50,
+        "reconnect_backoff_max_ms": 1000,
+        "retry_backoff_ms": 50,
+    }
+    secure = url.scheme == SECURE
+    if secure:
+        config["ssl_context"] = _tls(options)
+        config["ssl_check_hostname"] = options.verify is Verify.FULL
+    if url.password is not None:
+        config["sasl_mechanism"] = {Sasl.PLAIN: "PLAIN", Sasl.SCRAM_256: "SCRAM-SHA-256", Sasl.SCRAM_512: "SCRAM-SHA-512"}[options.sasl]
+        config["sasl_plain_username"] = url.username
+        config["sasl_plain_password"] = _Hidden(url.password.reveal())
+    config["security_protocol"] = ("SASL_" if url.password is not None else "") + ("SSL" if secure else "PLAINTEXT")
+    return config
+
+
+def _tls(options: Options) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=options.ca)
+        if options.cert:
+            context.load_cert_chain(options.cert, options.key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(f"the files of ?ca=, ?cert= or ?key= cannot be used: {error}", backend=SCHEME) from error
+    context.check_hostname = options.verify is Verify.FULL
+    if options.verify is Verify.NONE:
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _mark_what_left(sender: Any) -> None:
+    """Let the producer's errors say whether their batch ever left this process: `error.left`."""
+    complete = sender._complete_batch_with_exception
+
+    def told(batch: Any, error: Any, *arguments: Any, **named: Any) -> Any:
+        error.left = batch.drained is not None
+        return complete(batch, error, *arguments, **named)
+
+    sender._complete_batch_with_exception = told

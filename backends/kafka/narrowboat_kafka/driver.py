@@ -1,0 +1,234 @@
+"""Messages on Apache Kafka: queues and topics with acknowledgement of single messages, retries and dead letters.
+
+What is settled out of order and how often a message was handed out travels in the metadata of commits (`ledger.py`), so a
+queue needs no other store. Publishing is one idempotent producer, reading one member for each source (`member.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+from narrowboat.capabilities import BrokerCapabilities
+from narrowboat.contract import Address, Broker, Context, Depth, Feed, Kind, Outgoing, Receipt, Source
+from narrowboat.dsn import Url
+from narrowboat.errors import NarrowboatError, Unsupported
+from narrowboat_kafka import levels, names, records
+from narrowboat_kafka.client import Clients
+from narrowboat_kafka.errors import translate, unpublished
+from narrowboat_kafka.feed import KafkaFeed
+from narrowboat_kafka.member import Member
+from narrowboat_kafka.mover import Mover
+from narrowboat_kafka.options import SCHEME, Options
+from narrowboat_kafka.publisher import publish
+from narrowboat_kafka.records import Record
+from narrowboat_kafka.topology import Topology
+
+
+class KafkaBroker(Broker):
+    """One user of one namespace on one cluster."""
+
+    def __init__(self, url: Url, options: Options, capabilities: BrokerCapabilities, context: Context) -> None:
+        self.capabilities = capabilities
+        self.levels = levels.count(options.delay_max)
+        self._options = options
+        self._members: dict[str, Member] = {}
+        self._movers: dict[str, Member] = {}
+        self._turns: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)  #: opening and closing, by group
+        self._feeds: set[KafkaFeed] = set()
+        self._closed = False
+        self.clients = Clients(url, options, context)
+        self.topology = Topology(self.clients, options)
+        self._mover = Mover(self.clients, self.levels)
+
+    # -- publishing -----------------------------------------------------------------------------------------------
+
+    def send(self, messages: Sequence[Outgoing]) -> list[Receipt | NarrowboatError]:
+        """Store each message; one answer for each, once all replicas in step have it."""
+        self.clients.check_open()
+        now = time.time()
+        answers: list[Receipt | NarrowboatError | None] = [None] * len(messages)
+        targets: dict[tuple[Address, bool], str | NarrowboatError] = {}
+        found: list[tuple[int, Record]] = []
+        for index, message in enumerate(messages):
+            where = (message.to, message.delay > 0)
+            topic = targets.get(where)
+            if topic is None:
+                topic = targets[where] = self._target(*where)
+            if isinstance(topic, NarrowboatError):
+                answers[index] = topic
+            elif message.delay > 0 or message.to.kind is Kind.SUBSCRIPTION:
+                level = levels.level(message.delay, self.levels)
+                found.append((index, records.outgoing(message, topic, level, now, stay=levels.stay(level))))
+            else:
+                found.append((index, records.outgoing(message, topic, None, now)))
+        try:
+            stored = publish(self.clients, [record for _, record in found]) if found else []
+        except Exception as error:
+            raise translate(error, "publishing") from error
+        for (index, record), failed in zip(found, stored, strict=True):
+            message = messages[index]
+            if failed is None:
+                answers[index] = Receipt(message.id)
+            else:
+                self.topology.forget(record.topic)  # it may have been deleted: look again the next time
+                answers[index] = unpublished(failed.error, message.id, message.to.path, left=failed.left)
+        return [answer for answer in answers if answer is not None]
+
+    def _target(self, to: Address, later: bool) -> str | NarrowboatError:
+        """The topic that takes a message, or why there is none."""
+        try:
+            if to.kind is Kind.INBOX:
+                raise Unsupported("replies are not offered on Kafka", backend=SCHEME)
+            topic = self.topology.topic(to)
+            if to.kind is Kind.SUBSCRIPTION or (later and to.kind is Kind.QUEUE):
+                return self._told(self.topology.retry(to), names.group(to, self._options.prefix))
+            if later:
+                return self._told(self.topology.delayed(to), names.delayed(to, self._options.prefix))
+            return topic
+        except Exception as error:
+            return translate(error, f"publishing to {to.path!r}")
+
+    def _told(self, topic: str, group: str) -> str:
+        """`topic`, which may be new: a member of ours hears of it at once."""
+        for members in (self._members, self._movers):
+            member = members.get(group)
+            if member is not None:
+                member.refresh_for(topic)
+        return topic
+
+    # -- consuming ------------------------------------------------------------------------------------------------
+
+    def open(self, source: Source, *, earliest: bool, wake: Callable[[], None]) -> Feed:
+        """A consumer that has joined its group, or soon will have."""
+        self.clients.check_open()
+        address = source.address
+        try:
+            self.topology.declare(source, earliest=earliest)
+            group = names.group(address, self._options.prefix)
+            with self._turns[group]:
+                self.clients.check_open()
+                if address.kind is Kind.SUBSCRIPTION:
+                    self._move_delayed(address)
+                member = self._members.get(group)
+                if member is None:
+                    member = self._join(address, group)
+                feed = KafkaFeed(self, address, member, wake)
+                self._feeds.add(feed)
+        except Exception as error:
+            raise translate(error, f"opening a consumer of {address.path!r}") from error
+        return feed
+
+    def _join(self, address: Address, group: str) -> Member:
+        retry = names.retry(address, self._options.prefix)
+        topics = [names.topic(address, self._options.prefix), retry]
+        member = self._members[group] = Member(self.clients, group, topics, retry, self._mover.to_retry(lambda: member))
+        until = time.monotonic() + self.clients.timeout
+        try:
+            # A group whose members are away takes a session to notice; then this one gets its share later.
+            while not member.joined.wait(0.05) and time.monotonic() < until:
+                if member.failure is not None and not getattr(member.failure, "retriable", True):
+                    raise member.failure
+        except BaseException:
+            del self._members[group]
+            member.close()
+            raise
+        return member
+
+    def _move_delayed(self, address: Address) -> None:
+        """Whoever consumes a topic also moves what was published to it with a delay."""
+        group = names.delayed(address, self._options.prefix)
+        if group not in self._movers:
+            topic = names.topic(address, self._options.prefix)
+            forward = self._mover.to_topic(lambda: self._movers[group], topic)
+            self._movers[group] = Member(self.clients, group, [group], group, forward, deliver=False)
+
+    def leave(self, feed: KafkaFeed) -> None:
+        """A consumer closes: what it had goes back, and the last one of a source leaves the group."""
+        member = feed.member
+        with self._turns[member.group]:
+            self._feeds.discard(feed)
+            with contextlib.suppress(Exception):  # what cannot be given back now comes back when the session ends
+                self.clients.call(member.leave, feed)
+            if not member.feeds and self._members.get(member.group) is member:
+                del self._members[member.group]
+                with contextlib.suppress(Exception):
+                    member.close()
+                self._stop_moving(feed.address)
+
+    def _stop_moving(self, address: Address) -> None:
+        if address.kind is not Kind.SUBSCRIPTION:
+            return
+        if any(each.address.kind is Kind.SUBSCRIPTION and each.address.name == address.name for each in self._feeds):
+            return
+        mover = self._movers.pop(names.delayed(address, self._options.prefix), None)
+        if mover is not None:
+            with contextlib.suppress(Exception):
+                mover.close()
+
+    def inbox(self, wake: Callable[[], None]) -> tuple[Address, Feed]:
+        """Not to be had: nothing on a server of Kafka goes away with its user."""
+        raise Unsupported("request() is not offered on Kafka: a topic for replies would stay behind", backend=SCHEME)
+
+    # -- administration -------------------------------------------------------------------------------------------
+
+    def declare(self, source: Source, *, earliest: bool) -> None:
+        """Make it if it is not there; refuse it where it differs."""
+        self._ask("declaring", source.address, lambda: self.topology.declare(source, earliest=earliest))
+
+    def delete(self, address: Address) -> bool:
+        """Remove it with its messages."""
+        found: list[bool] = []
+        self._ask("deleting", address, lambda: found.append(self.topology.delete(address)))
+        return found[0]
+
+    def purge(self, address: Address) -> int:
+        """Drop what is ready or delayed."""
+        found: list[int] = []
+
+        def purge() -> None:
+            member = self._members.get(names.group(address, self._options.prefix)) if address.kind is not Kind.TOPIC else None
+            dropped = None if member is None else self.clients.call(member.purge)
+            found.append(self.topology.purge(address) if dropped is None else dropped)
+
+        self._ask("purging", address, purge)
+        return found[0]
+
+    def depth(self, address: Address) -> Depth:
+        """How many messages there are, as of the last commits."""
+        found: list[Depth] = []
+        self._ask("counting", address, lambda: found.append(self.topology.depth(address)))
+        return found[0]
+
+    def ping(self) -> None:
+        """Ask the server who it is."""
+        self.clients.check_open()
+        try:
+            self.clients.admin.describe_cluster()
+        except Exception as error:
+            raise translate(error, f"asking {self.clients.place}") from error
+
+    def _ask(self, doing: str, address: Address, work: Callable[[], object]) -> None:
+        self.clients.check_open()
+        try:
+            work()
+        except Exception as error:
+            raise translate(error, f"{doing} {address.path!r}") from error
+
+    def close(self) -> None:
+        """Leave all groups, then close connections and threads. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            for feed in list(self._feeds):
+                feed.close()
+            for mover in list(self._movers.values()):
+                with contextlib.suppress(Exception):
+                    mover.close()
+            self._mover.close()
+        finally:
+            self.clients.close()

@@ -1,0 +1,209 @@
+"""What an offset cannot say: which messages above it are settled, which are handed out, and how often.
+
+For each partition that a consumer owns there is one `Ledger`. Its base is the offset that is committed: everything below
+is settled. The rest travels in the commit's metadata, as text of at most 4,096 characters (the server refuses more), and
+is read again by whoever gets the partition next: what was acknowledged does not come back, and a crash loop is counted.
+
+Nothing here does any I/O or knows a clock.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import itertools
+import zlib
+from collections.abc import Collection, Iterable, Iterator
+from typing import NamedTuple
+
+#: What a metadata of ours begins with; a later version takes another one.
+_VERSION = "n1:"
+#: Characters that the server takes (`offset.metadata.max.bytes`; it counts characters).
+LIMIT = 4096
+#: From here on a partition hands out nothing new until something old is settled.
+CROWDED = LIMIT * 3 // 4
+
+
+class Claim(NamedTuple):
+    """How often an unsettled message was handed out, and whether it is now."""
+
+    count: int
+    out: bool
+
+
+_USUAL = Claim(1, True)
+_FRESH = Claim(0, False)
+
+
+class Ledger:
+    """One partition: its `base`, what is settled above it, and the claims on what is not."""
+
+    __slots__ = ("base", "claims", "next", "settled")
+
+    def __init__(self, base: int) -> None:
+        self.base = base
+        self.next = base  #: the first offset that was not read from the partition yet
+        self.settled: set[int] = set()
+        self.claims: dict[int, Claim] = {}
+
+    def see(self, offset: int) -> bool:
+        """A record was read. True: it is to be handed out. What lies between it and the last one does not exist (any more)."""
+        if offset > self.next:
+            if self.base == self.next:
+                self.base = offset  # nothing is known below: no need to count what may be millions
+            else:
+                self.settled.update(range(self.next, offset))
+        self.next = max(self.next, offset + 1)
+        self._advance()
+        return offset >= self.base and offset not in self.settled
+
+    def claim(self, offset: int) -> int:
+        """It is handed out: how often it was, this time included."""
+        count = self.claims.get(offset, _FRESH).count + 1
+        self.claims[offset] = Claim(count, True)
+        return count
+
+    def release(self, offset: int, *, counted: bool) -> None:
+        """It is not handed out any more, and not settled either."""
+        count = self.claims[offset].count
+        self.claims[offset] = Claim(count if counted else count - 1, False)
+
+    def settle(self, offset: int) -> None:
+        """It never comes back."""
+        self.claims.pop(offset, None)
+        if offset >= self.base:
+            self.settled.add(offset)
+            self._advance()
+
+    def drop(self, end: int, kept: Collection[int]) -> int:
+        """Settle everything below `end` but what is `kept`. How many.
+
+        >>> ledger = Ledger(5)
+        >>> ledger.drop(9, {6}), ledger.base, sorted(ledger.settled), ledger.next
+        (3, 6, [7, 8], 9)
+        """
+        gone = [offset for offset in range(self.base, end) if offset not in self.settled and offset not in kept]
+        for offset in gone:
+            self.claims.pop(offset, None)
+        self.settled.update(gone)
+        self.next = max(self.next, end)
+        self._advance()
+        return len(gone)
+
+    def _advance(self) -> None:
+        while self.base in self.settled:
+            self.settled.discard(self.base)
+            self.base += 1
+
+    def counts(self, end: int) -> tuple[int, int]:
+        """How many messages are neither settled nor handed out, and how many are handed out, up to the offset `end`.
+
+        >>> ledger = Ledger(5)
+        >>> ledger.see(5), ledger.see(6), ledger.claim(6), ledger.counts(9)
+        (True, True, 1, (3, 1))
+        """
+        out = sum(claim.out for claim in self.claims.values())
+        return max(0, end - self.base - len(self.settled) - out), out
+
+
+def encode(ledger: Ledger, limit: int = LIMIT) -> str:
+    """The metadata of a commit at `ledger.base`.
+
+    Where it would be longer than `limit`, counts of claims are forgotten, the last ones first; never what is settled.
+    Raises `OverflowError` where that alone is too long.
+    """
+    if not ledger.settled and not ledger.claims:
+        return ""
+    base = ledger.base
+    bits = bytearray((max(ledger.settled, default=base - 1) - base) // 8 + 1)
+    for offset in ledger.settled:
+        bits[(offset - base) >> 3] |= 1 << ((offset - base) & 7)
+    top = max(ledger.claims, default=base - 1) - base + 1
+    runs = list(_runs(ledger, top))
+    while True:
+        text = _pack(bits, top, runs)
+        if len(text) <= limit:
+            return text
+        if not runs:
+            raise OverflowError(f"{len(ledger.settled)} settled messages above {base} do not fit into {limit} characters")
+        del runs[len(runs) // 2 :]
+
+
+def _runs(ledger: Ledger, top: int) -> Iterator[tuple[int, int, Claim]]:
+    """What is unsettled below `top` and not handed out for the first time, as (usual ones before it, how many alike, claim)."""
+    unsettled = (offset for offset in range(ledger.base, ledger.base + top) if offset not in ledger.settled)
+    usual = 0
+    for claim, alike in itertools.groupby(ledger.claims.get(offset, _FRESH) for offset in unsettled):
+        length = sum(1 for _ in alike)
+        if claim == _USUAL:
+            usual = length
+        else:
+            yield usual, length, claim
+            usual = 0
+
+
+def _pack(bits: bytes, top: int, runs: Iterable[tuple[int, int, Claim]]) -> str:
+    data = bytearray()
+    _put(data, len(bits))
+    data += bits
+    _put(data, top)
+    for usual, length, claim in runs:
+        for number in (usual, length, claim.count << 1 | claim.out):
+            _put(data, number)
+    packed = min(bytes(data), b"\xff" + zlib.compress(data, 6), key=len)
+    return _VERSION + base64.b64encode(packed).decode("ascii").rstrip("=")
+
+
+def decode(base: int, metadata: str | None) -> Ledger:
+    """The ledger that was committed at `base`; one that knows nothing where the metadata is not ours."""
+    ledger = Ledger(base)
+    if not metadata or not metadata.startswith(_VERSION):
+        return ledger
+    text = metadata[len(_VERSION) :]
+    try:
+        data = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+        if data[:1] == b"\xff":
+            data = zlib.decompress(data[1:])
+        _unpack(ledger, data)
+    except (binascii.Error, zlib.error, IndexError, ValueError):
+        return Ledger(base)
+    return ledger
+
+
+def _unpack(ledger: Ledger, data: bytes) -> None:
+    base = ledger.base
+    size, position = _get(data, 0)
+    if position + size > len(data):
+        raise ValueError("cut off")
+    for index, byte in enumerate(data[position : position + size]):
+        ledger.settled.update(base + index * 8 + bit for bit in range(8) if byte >> bit & 1)
+    top, position = _get(data, position + size)
+    if top > 8 * LIMIT * LIMIT:
+        raise ValueError("no window is so wide")
+    unsettled = (offset for offset in range(base, base + top) if offset not in ledger.settled)
+    while position < len(data):
+        usual, position = _get(data, position)
+        length, position = _get(data, position)
+        code, position = _get(data, position)
+        ledger.claims.update((offset, _USUAL) for offset in itertools.islice(unsettled, usual))
+        claim = Claim(code >> 1, bool(code & 1))
+        for offset in itertools.islice(unsettled, length):
+            if claim != _FRESH:
+                ledger.claims[offset] = claim
+    ledger.claims.update((offset, _USUAL) for offset in unsettled)
+
+
+def _put(data: bytearray, number: int) -> None:
+    while number > 127:
+        data.append(number & 127 | 128)
+        number >>= 7
+    data.append(number)
+
+
+def _get(data: bytes, position: int) -> tuple[int, int]:
+    number = shift = 0
+    while data[position] & 128:
+        number |= (data[position] & 127) << shift
+        shift += 7
+        position += 1
+    return number | data[position] << shift, position + 1

@@ -1,0 +1,590 @@
+"""One member of one group, as coroutines on the I/O thread: joins, fetches, hands out, commits. No lock: one thread does it all.
+
+All consumers of one source on one broker share a member, so opening a second one moves no partition. Handlers run
+elsewhere and cannot starve it. What it owns is in `parts`: a partition is there from the moment that it was assigned, and
+what was committed for it was read, until it is revoked or lost. Only what is there is ever committed (the server does not
+check who commits a partition), none of that is under way when the hook of a revocation returns, and whoever settles a
+delivery of a partition that has gone since is told that it is stale.
+
+Messages that wait for a time of their own (`levels.py`) lie in a heap until their partition looks at them; then they are
+ready, or `forward` takes them on.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import kafka.errors as client  # type: ignore[import-untyped]  # kafka-python has no annotations
+from kafka import TopicPartition  # type: ignore[import-untyped]  # as above
+from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener  # type: ignore[import-untyped]  # as above
+from kafka.future import Future  # type: ignore[import-untyped]  # as above
+from kafka.net.wakeup_notifier import WakeupNotifier  # type: ignore[import-untyped]  # as above
+from kafka.structs import OffsetAndMetadata  # type: ignore[import-untyped]  # as above
+
+from narrowboat_kafka import ledger as ledgers
+from narrowboat_kafka import records
+from narrowboat_kafka.client import EARLIEST, LATEST, Clients
+from narrowboat_kafka.ledger import CROWDED, Ledger
+from narrowboat_kafka.levels import FIRST
+
+#: Seconds between two looks at what changes without telling us (heartbeats that ask for a rebalance).
+_LOOK = 0.1
+#: Seconds between two looks for a topic that is not there yet.
+_REFRESH = 0.5
+#: Records taken over from the library at once, and kept ready or waiting for each partition.
+_AHEAD = 1000
+#: Seconds that a revoked partition may wait for the deliveries that are in handlers' hands.
+_DRAIN = 3.0
+#: Seconds for which the oldest message of a crowded partition may be in somebody's hands before it is moved out of the way.
+_STALL = 30.0
+
+
+class Tag:
+    """What settles one delivery and no other."""
+
+    __slots__ = ("done", "feed", "offset", "part", "record", "since")
+
+    def __init__(self, part: Part, record: Any, feed: object, since: float) -> None:
+        self.part = part
+        self.record = record
+        self.offset: int = record.offset
+        self.feed = feed
+        self.since = since
+        self.done: str | None = None  #: how it was settled, once it is
+
+
+class Part:
+    """A partition that is ours. A new one is made each time that it is assigned."""
+
+    __slots__ = ("again", "crowded", "ledger", "moving", "out", "owned", "paused", "ready", "tp", "waiting")
+
+    def __init__(self, tp: Any, ledger: Ledger) -> None:
+        self.tp = tp
+        self.ledger = ledger
+        self.owned = True
+        self.ready: deque[Any] = deque()  #: records in their order
+        self.again: list[tuple[int, Any]] = []  #: a heap of those that came back
+        self.waiting: list[tuple[float, int, Any]] = []  #: a heap by when to look at them
+        self.out: dict[int, Tag] = {}
+        self.moving: set[int] = set()  #: being published elsewhere
+        self.crowded = False  #: its metadata is nearly full
+        self.paused = False
+
+    @property
+    def buffered(self) -> int:
+        """Records that are read and not handed out."""
+        return len(self.ready) + len(self.waiting)
+
+
+class Taken(list[tuple[Tag, int]]):
+    """What one call to `take` hands out, as (tag, claims). `left`: its caller was interrupted and will never see it."""
+
+    left = False
+
+
+Forward = Callable[[Part, Any, float], None]
+
+
+class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base class has no annotations
+    """See the module's text. `retry`: the topic whose partitions are levels. `forward`: what moves a message on."""
+
+    def __init__(
+        self, clients: Clients, group: str, topics: Sequence[str], retry: str, forward: Forward, *, deliver: bool = True
+    ) -> None:
+        self._clients = clients
+        self.group = group
+        self.retry = retry
+        self._topic = topics[0]
+        self._forward = forward
+        self._deliver = deliver  #: False: what is due is forwarded as well
+        self.parts: dict[Any, Part] = {}
+        self.joined = threading.Event()
+        self.failure: Exception | None = None
+        self.feeds: dict[object, Callable[[], None]] = {}  #: consumers, and how to wake each
+        self._hungry: set[object] = set()
+        self._ending = False
+        self._ended = Future()
+        self._dirty: set[Any] = set()
+        self._asked: Any = None  #: the future of the next commit
+        self._committing = False
+        self._on_the_wire = False
+        self._order = itertools.count()
+        self._turn = 0
+        self._refreshed = 0.0
+        self._hooked: set[int] = set()
+        self._consumer = clients.consumer(group)
+        self._coordinator = self._consumer._coordinator
+        self._fetcher = self._consumer._fetcher
+        self._subscription = self._consumer._subscription
+        self._manager = self._consumer._manager
+        self._net = clients.net
+        self._wakeup = WakeupNotifier(self._net)
+        self._consumer.subscribe(list(topics), listener=self)
+        self._net.call_soon_threadsafe(self._run)
+
+    # -- the loop -------------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        pause = 0.05
+        while not self._ending:
+            try:
+                await self._step()
+                self.failure = None
+                pause = 0.05
+            except Exception as error:  # whatever it is, the loop goes on: the next look may succeed
+                self.failure = error
+                await self._net.sleep(pause)
+                pause = min(1.0, pause * 2)
+        self._ended.success(None)
+
+    async def _step(self) -> None:
+        coordinator = self._coordinator
+        limit = self._clients.timeout * 1000
+        if not await coordinator.ensure_coordinator_ready_async(timeout_ms=limit):
+            raise client.KafkaTimeoutError(f"no coordinator of the group {self.group!r} was found in time")
+        if self._ending:
+            return
+        if coordinator.need_rejoin():
+            await self._know_topic()
+            if not await coordinator.ensure_active_group_async(timeout_ms=limit):
+                raise client.KafkaTimeoutError(f"the group {self.group!r} could not be joined in time")
+        coordinator.poll_heartbeat()
+        self._fetcher.reset_offsets_if_needed()
+        self._fetcher.maybe_validate_positions()
+        self._fetcher.validate_offsets_if_needed()
+        self._throttle()
+        self._look_for_topics()
+        await self._fetcher._send_fetches_async()
+        found, _ = self._fetcher.fetched_records(_AHEAD)
+        for tp, fetched in found.items():
+            self._admit(tp, fetched)
+        soonest = self._look_at_waiting()
+        self.joined.set()
+        if found:
+            self._wake()
+            return
+        for future in list(self._fetcher._fetch_futures):
+            if id(future) not in self._hooked and not future.is_done:
+                self._hooked.add(id(future))
+                future.add_both(self._fetched, id(future))
+        await self._wakeup(max(0.0, min(_LOOK, soonest - time.time())))
+
+    async def _know_topic(self) -> None:
+        """Whoever joins without knowing its topic is given nothing, and has to join again."""
+        cluster = self._manager.cluster
+        until = time.monotonic() + 1.0
+        while self._topic != self.retry and not cluster.partitions_for_topic(self._topic) and time.monotonic() < until:
+            await self._manager.wait_for(cluster.request_update(), 1000)
+
+    def _fetched(self, key: int, *_: object) -> None:
+        self._hooked.discard(key)
+        self._wakeup._wakeup()
+
+    def _look_for_topics(self) -> None:
+        """The retry topic is made when somebody needs it first, and nobody tells us."""
+        now = time.monotonic()
+        if now >= self._refreshed + _REFRESH and not self._manager.cluster.partitions_for_topic(self.retry):
+            self._refreshed = now
+            self._manager.cluster.request_update()
+
+    def _throttle(self) -> None:
+        """Read no further where enough is read, or where what is settled cannot be told any more."""
+        for tp, part in self.parts.items():
+            full = part.buffered >= _AHEAD or part.crowded
+            if full is not part.paused and self._subscription.is_assigned(tp):
+                part.paused = full
+                (self._subscription.pause if full else self._subscription.resume)(tp)
+            if part.crowded:
+                self._relieve(part)
+
+    def _relieve(self, part: Part) -> None:
+        """The oldest message holds up the rest of its partition: let it go on elsewhere, with the claims that it had."""
+        tag = part.out.get(part.ledger.base)
+        if tag is not None and tag.since + _STALL < time.time() and tag.offset not in part.moving:
+            part.moving.add(tag.offset)
+            self._forward(part, tag.record, 0.0)
+
+    def _admit(self, tp: Any, fetched: Iterable[Any]) -> None:
+        part = self.parts.get(tp)
+        if part is None:
+            return
+        ledger = part.ledger
+        if tp.topic != self.retry:
+            part.ready.extend([record for record in fetched if ledger.see(record.offset)])
+            return
+        for record in fetched:
+            if ledger.see(record.offset):
+                look = records.number(record, records.STEP, 0.0)
+                heapq.heappush(part.waiting, (look, next(self._order), record))
+
+    def _look_at_waiting(self) -> float:
+        """Whatever its partition has kept long enough is ready, or goes on. When to look again."""
+        now, soonest, woken = time.time(), float("inf"), False
+        for part in self.parts.values():
+            waiting = part.waiting
+            while waiting and waiting[0][0] <= now:
+                _, _, record = heapq.heappop(waiting)
+                remaining = records.number(record, records.DUE, 0.0) - now
+                if remaining >= FIRST or (remaining <= 0 and not self._deliver):
+                    part.moving.add(record.offset)
+                    self._forward(part, record, max(0.0, remaining))
+                elif remaining > 0:
+                    heapq.heappush(waiting, (now + remaining, next(self._order), record))
+                else:
+                    part.ready.append(record)
+                    woken = True
+            if waiting:
+                soonest = min(soonest, waiting[0][0])
+        if woken:
+            self._wake()
+        return soonest
+
+    def _wake(self) -> None:
+        hungry, self._hungry = self._hungry, set()
+        for feed in hungry:
+            wake = self.feeds.get(feed)
+            if wake is not None:
+                wake()
+
+    # -- what moves on --------------------------------------------------------------------------------------------
+
+    async def moved(self, part: Part, record: Any) -> None:
+        """It was published elsewhere: here it is done with."""
+        part.moving.discard(record.offset)
+        if part.owned:
+            tag = part.out.pop(record.offset, None)
+            if tag is not None:
+                tag.done = "moved"
+            part.ledger.settle(record.offset)
+            await self._commit({part.tp})
+
+    async def not_moved(self, part: Part, record: Any) -> None:
+        """It could not be published: look again soon."""
+        part.moving.discard(record.offset)
+        if part.owned and record.offset not in part.out:
+            heapq.heappush(part.waiting, (time.time() + 0.5, next(self._order), record))
+
+    # -- handing out ----------------------------------------------------------------------------------------------
+
+    async def take(self, feed: object, limit: int, taken: Taken) -> None:
+        """Hand out up to `limit` messages, with their claims committed, into `taken`."""
+        self._hungry.add(feed)
+        picked = self._pick(feed, limit)
+        if not picked:
+            await self._look()
+            picked = self._pick(feed, limit)
+        if not picked:
+            if self.failure is not None:
+                raise self.failure
+            return
+        try:
+            await self._commit({tag.part.tp for tag, _ in picked})
+        except BaseException:
+            for tag, _ in picked:
+                self._take_back(tag, counted=False)
+            raise
+        taken.extend((tag, claims) for tag, claims in picked if tag.part.owned)
+        if taken.left:
+            self._untake(taken)
+        if any(part.ready or part.again for part in self.parts.values()):
+            self._wake()
+
+    async def untake(self, taken: Taken) -> None:
+        """The caller of `take` was interrupted: nobody has seen what it was given."""
+        taken.left = True
+        self._untake(taken)
+
+    def _untake(self, taken: Taken) -> None:
+        for tag, _ in taken:
+            self._take_back(tag, counted=False)
+            self._dirty.add(tag.part.tp)
+        taken.clear()
+        self._wake()
+
+    def _pick(self, feed: object, limit: int) -> list[tuple[Tag, int]]:
+        picked: list[tuple[Tag, int]] = []
+        now = time.time()
+        self._turn += 1
+        parts = list(self.parts.values())
+        first = self._turn % len(parts) if parts else 0
+        for part in itertools.islice(itertools.cycle(parts), first, first + len(parts)):
+            while len(picked) < limit and (record := self._next(part, now)) is not None:
+                tag = part.out[record.offset] = Tag(part, record, feed, now)
+                picked.append((tag, part.ledger.claim(record.offset)))
+        return picked
+
+    def _next(self, part: Part, now: float) -> Any:
+        """The next record of a partition, or None. What has expired is done with."""
+        while part.again or (part.ready and not part.crowded):
+            record = heapq.heappop(part.again)[1] if part.again else part.ready.popleft()
+            if not records.expired(record, now):
+                return record
+            part.ledger.settle(record.offset)
+            self._dirty.add(part.tp)
+        return None
+
+    async def _look(self) -> None:
+        """What was published before this began is read when it ends, or a moment has passed."""
+        self._wakeup._wakeup()
+        parts = {tp: part for tp, part in self.parts.items() if not part.paused}
+        if not parts:
+            return
+        ends = await self._clients.offsets(parts, LATEST)
+        until = time.monotonic() + 0.5
+        while time.monotonic() < until:
+            if all(not part.owned or part.paused or part.ledger.next >= ends[tp] for tp, part in parts.items()):
+                return
+            await self._net.sleep(0.002)
+
+    # -- settling -------------------------------------------------------------------------------------------------
+
+    async def settle(self, wanted: Sequence[tuple[Tag, str]]) -> list[bool]:
+        """Each is "done", goes "back" counted, or "return"s uncounted. Whether it was still ours, once that is committed."""
+        ours = []
+        for tag, how in wanted:
+            mine = tag.part.owned and tag.part.out.get(tag.offset) is tag
+            if mine:
+                if how == "done":
+                    del tag.part.out[tag.offset]
+                    tag.part.ledger.settle(tag.offset)
+                else:
+                    self._take_back(tag, counted=how == "back")
+                tag.done = how
+            # The same again, after an answer that was lost, is no other settlement.
+            ours.append(mine or (tag.part.owned and tag.done == how))
+        dirty = {tag.part.tp for (tag, _), mine in zip(wanted, ours, strict=True) if mine}
+        if dirty:
+            await self._commit(dirty)
+        if any(how != "done" for _, how in wanted):
+            self._wake()
+        return [mine and tag.part.owned for (tag, _), mine in zip(wanted, ours, strict=True)]
+
+    def is_ours(self, tag: Tag) -> bool:
+        """Whether it could be settled now. From any thread: it may change at once."""
+        return tag.part.owned and (tag.part.out.get(tag.offset) is tag or tag.done is not None)
+
+    def roomy(self, tag: Tag) -> bool:
+        """Whether it may wait here for its next try, rather than in the retry topic."""
+        return not tag.part.crowded
+
+    def _take_back(self, tag: Tag, *, counted: bool) -> None:
+        part = tag.part
+        if part.owned and part.out.get(tag.offset) is tag:
+            del part.out[tag.offset]
+            part.ledger.release(tag.offset, counted=counted)
+            heapq.heappush(part.again, (tag.offset, tag.record))
+
+    async def leave(self, feed: object) -> None:
+        """A consumer has gone: what it had goes to the others, counted."""
+        self.feeds.pop(feed, None)
+        self._hungry.discard(feed)
+        tags = [tag for part in self.parts.values() for tag in part.out.values() if tag.feed is feed]
+        await self.settle([(tag, "back") for tag in tags])
+
+    # -- committing -----------------------------------------------------------------------------------------------
+
+    async def _commit(self, dirty: set[Any]) -> None:
+        """Make what is known of these partitions durable. Whoever asks while one is under way shares the next."""
+        self._dirty |= dirty
+        if self._asked is None:
+            self._asked = Future()
+        asked = self._asked
+        if not self._committing:
+            self._committing = True
+            self._net.call_soon(self._commits)
+        await asked
+
+    async def _commits(self) -> None:
+        try:
+            while self._asked is not None:
+                asked, self._asked = self._asked, None
+                dirty, self._dirty = self._dirty, set()
+                try:
+                    await self._commit_once(dirty)
+                except Exception as error:
+                    self._dirty |= dirty
+                    asked.failure(error)
+                else:
+                    asked.success(None)
+        finally:
+            self._committing = False
+
+    async def _commit_once(self, dirty: set[Any]) -> None:
+        until = time.monotonic() + self._clients.timeout
+        while True:
+            offsets = {}
+            for tp in dirty:
+                part = self.parts.get(tp)
+                if part is not None:
+                    text = ledgers.encode(part.ledger)
+                    part.crowded = len(text) > CROWDED
+                    offsets[tp] = OffsetAndMetadata(part.ledger.base, text, -1)
+            if not offsets:
+                return
+            self._on_the_wire = True
+            try:
+                await self._coordinator._send_offset_commit_request(offsets)
+                return
+            except client.CommitFailedError:
+                if self._coordinator._generation.is_lost():
+                    self._lose(list(self.parts))
+                    return
+            except (client.UnknownTopicOrPartitionError, client.UnknownTopicIdError):
+                await self._deleted(list(offsets))
+                return
+            except client.RebalanceInProgressError:
+                pass
+            except client.KafkaError as error:
+                if not getattr(error, "retriable", False):
+                    raise
+                if time.monotonic() >= until:
+                    raise
+                await self._coordinator.ensure_coordinator_ready_async(timeout_ms=max(1, (until - time.monotonic()) * 1000))
+            finally:
+                self._on_the_wire = False
+            if time.monotonic() >= until:
+                raise client.KafkaTimeoutError("the offsets could not be committed in time")
+            await self._net.sleep(0.02)
+
+    # -- ownership ------------------------------------------------------------------------------------------------
+
+    async def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
+        """Read what was committed, and begin there."""
+        await self._begin(list(assigned))
+
+    async def on_partitions_revoked(self, revoked: Iterable[Any]) -> None:
+        """Wait a while for what is in handlers' hands, then give the partitions up; no commit is under way afterwards."""
+        gone = list(revoked)
+        until = time.monotonic() + (0.0 if self._ending else _DRAIN)
+        for tp in gone:
+            part = self.parts.get(tp)
+            if part is not None:
+                part.ready.clear()  # nothing more is handed out
+                part.again.clear()
+                part.waiting.clear()
+        while time.monotonic() < until and any(self.parts[tp].out or self.parts[tp].moving for tp in gone if tp in self.parts):
+            await self._net.sleep(0.01)
+        await self._give_up(gone)
+
+    async def on_partitions_lost(self, lost: Iterable[Any]) -> None:
+        """They belong to somebody else already."""
+        self._lose(list(lost))
+        for assignor in self._coordinator._assignors.values():
+            assignor.member_assignment = None  # or it would claim them at the next join, against their owner
+        while self._on_the_wire:
+            await self._net.sleep(0.002)
+
+    async def _give_up(self, gone: list[Any]) -> None:
+        """What is still out is not ours any more, and waits for the next one; the last commit says so."""
+        dirty = self._dirty.intersection(gone)
+        for tp in gone:
+            part = self.parts.get(tp)
+            if part is not None and part.out:
+                dirty.add(tp)
+                for tag in list(part.out.values()):
+                    self._take_back(tag, counted=True)
+        try:
+            if dirty:
+                await self._commit(dirty)
+        except client.KafkaError:
+            pass  # the next one finds them handed out, and counts them
+        self._lose(gone)
+        while self._on_the_wire:
+            await self._net.sleep(0.002)
+
+    def _lose(self, gone: list[Any]) -> None:
+        for tp in gone:
+            part = self.parts.pop(tp, None)
+            if part is not None:
+                part.owned = False
+            self._dirty.discard(tp)
+
+    async def _begin(self, assigned: list[Any]) -> None:
+        limit = self._clients.timeout * 1000
+        committed = await self._coordinator.fetch_committed_offsets_async(assigned, timeout_ms=limit)
+        unknown = [tp for tp in assigned if tp not in committed or committed[tp].offset < 0]
+        first = await self._clients.offsets(unknown, EARLIEST)
+        for tp in assigned:
+            if tp in first:
+                ledger = Ledger(first[tp])
+            else:
+                ledger = ledgers.decode(committed[tp].offset, committed[tp].metadata)
+            for offset, claim in list(ledger.claims.items()):
+                ledger.claims[offset] = claim._replace(out=False)  # whoever had it is gone
+            self.parts[tp] = Part(tp, ledger)
+            if self._subscription.is_assigned(tp):
+                self._subscription.seek(tp, ledger.base)
+        self._wakeup._wakeup()
+
+    async def _deleted(self, gone: list[Any]) -> None:
+        """Their topic is not there any more. Should it be made anew, begin at its beginning."""
+        self._lose(gone)
+        self._net.call_soon(self._begin_anew)
+
+    async def _begin_anew(self) -> None:
+        while not self._ending:
+            missing = [tp for tp in self._subscription.assigned_partitions() if tp not in self.parts]
+            if not missing:
+                return
+            try:
+                await self._manager.wait_for(self._manager.cluster.request_update(), 1000)
+                there = [tp for tp in missing if tp.partition in (self._manager.cluster.partitions_for_topic(tp.topic) or ())]
+                if there:
+                    await self._begin(there)
+            except client.KafkaError as error:
+                self.failure = error
+            await self._net.sleep(0.1)
+
+    async def purge(self) -> int | None:
+        """Drop what is not handed out, of all partitions; how many. None: some of them are somebody else's."""
+        tps = [
+            TopicPartition(topic, partition)
+            for topic in self._subscription.subscription
+            for partition in self._manager.cluster.partitions_for_topic(topic) or ()
+        ]
+        if any(tp not in self.parts for tp in tps):
+            return None
+        ends = await self._clients.offsets(tps, LATEST)
+        dropped = 0
+        for tp in tps:
+            part = self.parts.get(tp)
+            if part is None:
+                return None
+            part.ready.clear()
+            part.again.clear()
+            part.waiting.clear()
+            dropped += part.ledger.drop(ends[tp], part.out)
+            self._subscription.seek(tp, part.ledger.next)
+        await self._commit(set(tps))
+        return dropped
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    def refresh_for(self, topic: str) -> None:
+        """That topic is there now: look for its partitions, unless they are known. From any thread."""
+        if not self._manager.cluster.partitions_for_topic(topic):
+            self._manager.cluster.request_update()
+
+    async def _stop(self) -> None:
+        self._ending = True
+        self._wakeup._wakeup()
+        try:
+            await self._manager.wait_for(self._ended, self._clients.timeout * 1000)
+        except client.KafkaTimeoutError:
+            pass  # it hangs in a call to a server that does not answer; that call ends by its own time-out
+
+    def close(self) -> None:
+        """Give everything back and leave the group. From any thread but the I/O thread."""
+        try:
+            self._clients.net.run(self._stop)
+        finally:
+            self._consumer.close(autocommit=False, timeout_ms=int(self._clients.timeout * 1000))
+
+
+TP = TopicPartition

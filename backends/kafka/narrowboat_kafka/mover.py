@@ -1,0 +1,104 @@
+"""What takes waiting messages on to where they go next: published first, then settled, so that a crash repeats and never loses.
+
+One thread for a broker, made at the first message: publishing blocks, and the I/O thread must not.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from narrowboat_kafka import levels, records
+from narrowboat_kafka.client import Clients
+from narrowboat_kafka.member import Member, Part
+from narrowboat_kafka.publisher import publish
+from narrowboat_kafka.records import Record
+
+#: Messages that are published in one go.
+_MOST = 500
+
+Job = tuple[Member, Part, Any, Record]
+
+
+class Mover:
+    """See the module's text. `levels`: how many partitions a retry topic has."""
+
+    def __init__(self, clients: Clients, levels: int) -> None:
+        self._clients = clients
+        self._levels = levels
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._mutex = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def to_retry(self, member: Callable[[], Member]) -> Callable[[Part, Any, float], None]:
+        """How a member of a queue or subscription moves on what has to wait for longer."""
+
+        def forward(part: Part, record: Any, remaining: float) -> None:
+            mine = member()
+            now = time.time()
+            level = levels.level(remaining, self._levels)
+            claims = part.ledger.claims.get(record.offset)
+            attempts = int(records.number(record, records.ATTEMPTS, 0)) + (claims.count if claims else 0)
+            changes = {
+                records.ATTEMPTS: str(attempts),
+                records.DUE: repr(now + remaining),
+                records.STEP: repr(now + levels.stay(level)),
+            }
+            self._put((mine, part, record, records.again(record, mine.retry, level, changes)))
+
+        return forward
+
+    def to_topic(self, member: Callable[[], Member], topic: str) -> Callable[[Part, Any, float], None]:
+        """The same for what is published to a topic with a delay: once due, it goes there."""
+        wait = self.to_retry(member)
+
+        def forward(part: Part, record: Any, remaining: float) -> None:
+            if remaining > 0:
+                wait(part, record, remaining)
+            else:
+                self._put((member(), part, record, records.again(record, topic, None, {})))
+
+        return forward
+
+    def _put(self, job: Job) -> None:
+        self._jobs.put(job)
+        if self._thread is None:
+            with self._mutex:
+                if self._thread is None and not self._closed:
+                    self._thread = threading.Thread(target=self._work, name="narrowboat-kafka-mover", daemon=True)
+                    self._thread.start()
+
+    def _work(self) -> None:
+        while True:
+            jobs = [self._jobs.get()]
+            while len(jobs) < _MOST and not self._jobs.empty():
+                jobs.append(self._jobs.get())
+            todo = [job for job in jobs if job is not None]
+            try:
+                if todo:
+                    self._move(todo)
+            except Exception:
+                # The broker is being closed, or the server is away: what was not settled is moved by whoever has it next.
+                if self._closed:
+                    return
+                time.sleep(0.1)
+            if None in jobs:
+                return
+
+    def _move(self, jobs: list[Job]) -> None:
+        answers = publish(self._clients, [record for *_, record in jobs])
+        for (member, part, record, _), answer in zip(jobs, answers, strict=True):
+            self._clients.net.call_soon_with_future(member.moved if answer is None else member.not_moved, part, record)
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closed = True
+        with self._mutex:
+            thread = self._thread
+        if thread is not None:
+            self._jobs.put(None)
+            thread.join(self._clients.timeout)

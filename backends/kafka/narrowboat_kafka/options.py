@@ -1,0 +1,100 @@
+"""What a `kafka://` URL takes beside its address, and what cannot work refused before anything is sent."""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass
+
+from narrowboat.dsn import Url
+from narrowboat.errors import ConfigurationError
+
+SCHEME = "kafka"
+#: The scheme that speaks TLS.
+SECURE = "kafkas"
+#: Where a server listens unless the URL says otherwise.
+PORT = 9092
+
+#: Seconds that a session may last: a shorter one ends by itself on a loaded machine, a longer one servers refuse.
+SESSION_MIN, SESSION_MAX = 1.0, 1800.0
+#: Seconds of the longest delay that can be asked for: every factor of 4 is one more partition of each retry topic.
+DELAY_MIN, DELAY_MAX = 1.0, 30 * 86400.0
+
+#: No `_`: the server takes `a_b` and `a.b` for the same. No `--`: it stands between a namespace and a name.
+_PREFIX = re.compile(r"[A-Za-z0-9.]+(-[A-Za-z0-9.]+)*")
+_PREFIX_MAX = 60
+
+
+class Declare(enum.Enum):
+    """Whether queues and topics are made on the way."""
+
+    AUTO = "auto"
+    NEVER = "never"  #: what is not there is `NotFound`
+
+
+class Verify(enum.Enum):
+    """How far the server's certificate is checked."""
+
+    FULL = "full"  #: signed by a known authority, and for this host
+    CA = "ca"  #: signed by a known authority, whatever the host
+    NONE = "none"  #: not at all: anybody in between can read along and answer in the server's name
+
+
+class Sasl(enum.Enum):
+    """How the URL's user and password are shown to the server."""
+
+    PLAIN = "plain"
+    SCRAM_256 = "scram-sha-256"
+    SCRAM_512 = "scram-sha-512"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """`kafka://user:password@a:9092,b:9092/?prefix=&partitions=1&session=10`."""
+
+    prefix: str = ""  #: a namespace of its own on the same server; two prefixes never meet
+    declare: Declare = Declare.AUTO
+    partitions: int = 1  #: of topics that we create: so many consumers of one group work side by side
+    replication: int = 0  #: copies of topics that we create; 0: as the server is set up
+    retention: float = 0.0  #: seconds for which topics that we create keep messages for `start="earliest"`; 0: for ever, without replay
+    session: float = 10.0  #: seconds after which a consumer that has died gives its messages back
+    delay_max: float = 86400.0  #: seconds of the longest delay; fixes how many partitions a retry topic has
+    sasl: Sasl = Sasl.PLAIN
+    ca: str | None = None  #: file of the certificate authorities, for TLS; None: the system's
+    cert: str | None = None  #: file of our own certificate, where the server asks for one
+    key: str | None = None  #: file of its key; None: in the same file
+    verify: Verify = Verify.FULL
+
+    def __post_init__(self) -> None:
+        if self.prefix and (len(self.prefix) > _PREFIX_MAX or not _PREFIX.fullmatch(self.prefix)):
+            raise _wrong("prefix", self.prefix, f"up to {_PREFIX_MAX} letters, digits, dots and single dashes between them")
+        if not 1 <= self.partitions <= 1000:
+            raise _wrong("partitions", self.partitions, "1 to 1000")
+        if not 0 <= self.replication <= 100:
+            raise _wrong("replication", self.replication, "0 (as the server is set up) to 100")
+        if self.retention < 0:
+            raise _wrong("retention", f"{self.retention:g}", "a number of seconds, 0 or more")
+        if not SESSION_MIN <= self.session <= SESSION_MAX:
+            raise _wrong("session", f"{self.session:g}", f"{SESSION_MIN:g} to {SESSION_MAX:g} seconds")
+        if not DELAY_MIN <= self.delay_max <= DELAY_MAX:
+            raise _wrong("delay_max", f"{self.delay_max:g}", f"{DELAY_MIN:g} to {DELAY_MAX:g} seconds")
+
+
+def check(url: Url, options: Options) -> None:
+    """Raise `ConfigurationError` for what this URL cannot mean."""
+    if url.driver is not None:
+        raise ConfigurationError(f"{url.scheme}+{url.driver}://: there is only one driver; write {url.scheme}://", backend=SCHEME)
+    if not url.hosts:
+        raise ConfigurationError(f"{url.scheme}:// names no host: write {url.scheme}://localhost:{PORT}", backend=SCHEME)
+    if url.path:
+        raise ConfigurationError(
+            f"{url.scheme}:// has no path, and {url.path!r} was given; a namespace is ?prefix=", backend=SCHEME
+        )
+    if (url.username is None) != (url.password is None):
+        raise ConfigurationError("a user needs a password, and a password a user: kafka://user:password@host", backend=SCHEME)
+    if url.scheme != SECURE and (options.ca or options.cert or options.key or options.verify is not Verify.FULL):
+        raise ConfigurationError(f"ca=, cert=, key= and verify= are about TLS: write {SECURE}://", backend=SCHEME)
+
+
+def _wrong(name: str, value: object, allowed: str) -> ConfigurationError:
+    return ConfigurationError(f"option {name}={value}: allowed are {allowed}", backend=SCHEME)

@@ -1,0 +1,64 @@
+"""What is written: through one idempotent producer, with an outcome for each message."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import kafka.errors as client  # type: ignore[import-untyped]  # kafka-python has no annotations
+
+from narrowboat_kafka.client import Clients
+from narrowboat_kafka.records import Record
+
+#: Errors after which a producer stores nothing any more.
+_FATAL = (
+    client.ProducerFencedError,
+    client.InvalidProducerEpochError,
+    client.OutOfOrderSequenceNumberError,
+    client.UnknownProducerIdError,
+    client.IllegalStateError,
+)
+
+
+class Failed(Exception):  # noqa: N818  # it carries an error and is none
+    """A record that was not stored, or maybe was. `left`: it may have reached the server."""
+
+    def __init__(self, error: Exception, *, left: bool) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.left = left
+
+
+def publish(clients: Clients, records: Sequence[Record]) -> list[Failed | None]:
+    """Store each record; None for each that all replicas in step have. Blocks for one operation timeout at most."""
+    producer = clients.producer
+    until = time.monotonic() + clients.timeout
+    sent: list[Any] = []
+    send = producer.send
+    for topic, partition, key, value, headers, timestamp in records:
+        try:
+            sent.append(send(topic, value, key, headers, partition, timestamp))
+        except Exception as error:
+            sent.append(Failed(error, left=False))
+            if isinstance(error, client.KafkaTimeoutError):
+                # The server does not answer: each further one would wait as long.
+                sent += [Failed(error, left=False)] * (len(records) - len(sent))
+                break
+    answers: list[Failed | None] = []
+    for future in sent:
+        if isinstance(future, Failed):
+            answers.append(future)
+            continue
+        if not future.is_done:
+            try:
+                # The library ends every batch within its delivery timeout, which is ours; this is a net under it.
+                future.get(max(0.0, until - time.monotonic()) + 1.0)
+            except Exception as error:
+                answers.append(Failed(error, left=getattr(error, "left", True)))
+                continue
+        error = future.exception
+        answers.append(None if error is None else Failed(error, left=getattr(error, "left", True)))
+    if any(isinstance(answer, Failed) and isinstance(answer.error, _FATAL) for answer in answers):
+        clients.forget_producer(producer)
+    return answers

@@ -1,0 +1,151 @@
+"""A channel of a connection, and calls on it that are waited for from other threads.
+
+The server closes a channel to refuse a call; then every call that waits on it is told why, and the channel is done with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from narrowboat_rabbitmq.answer import Answer
+from narrowboat_rabbitmq.errors import channel_error, late
+from narrowboat_rabbitmq.link import Link, Session
+from narrowboat_rabbitmq.names import Place
+
+#: A call by its name in pika, with its arguments.
+Step = tuple[str, dict[str, Any]]
+
+
+class Channel:
+    """See the module's text. `raw` is pika's; only the I/O thread uses it."""
+
+    raw: Any
+
+    def __init__(self, link: Link, session: Session) -> None:
+        self.link = link
+        self.session = session
+        self.alive = True
+        self.error: BaseException | None = None
+        self.on_end: Callable[[BaseException], None] | None = None
+        self._waiting: set[Answer[Any]] = set()
+
+    @classmethod
+    def open(cls, link: Link, deadline: float, doing: str, on_end: Callable[[BaseException], None] | None = None) -> Channel:
+        """A new channel of the link's connection."""
+        channel = cls(link, link.ready(deadline, doing))
+        channel.on_end = on_end
+        answer: Answer[None] = Answer()
+        link.loop.post(lambda: channel._open(answer))
+        channel.wait(answer, deadline, doing, None)
+        return channel
+
+    # -- for callers ----------------------------------------------------------------------------------------------
+
+    def call(self, steps: Sequence[Step], deadline: float, doing: str, place: Place | None = None) -> list[Any]:
+        """Make these calls one after the other; their answers' methods. Raises what the first refused one met."""
+        answer: Answer[list[Any]] = Answer()
+        self.link.loop.post(lambda: self.start(steps, answer))
+        found: list[Any] = self.wait(answer, deadline, doing, place)
+        return found
+
+    def wait(self, answer: Answer[Any], deadline: float, doing: str, place: Place | None) -> Any:
+        """What `answer` comes to; raises what it met, or that it did not come in time."""
+        heard = self.session.heard
+        if not answer.wait(deadline - self.link.loop.clock()):
+            self.link.doubt(self.session, heard)
+            raise late(self.link.site, doing, self.link.timeout)
+        if answer.error is not None:
+            raise channel_error(answer.error, self.link.site, place, doing)
+        return answer.value
+
+    def close(self, timeout: float) -> None:
+        """Close it and wait for the server's answer: then what was unsettled on it is back in its queue."""
+        answer: Answer[None] = Answer()
+        self.link.loop.post(lambda: self._close(answer))
+        answer.wait(timeout)
+
+    # -- on the I/O thread ----------------------------------------------------------------------------------------
+
+    def start(self, steps: Sequence[Step], answer: Answer[list[Any]]) -> None:
+        """Begin with the first of `steps`."""
+        if not self.expect(answer):
+            return
+        found: list[Any] = []
+
+        def step(frame: Any) -> None:
+            if frame is not None:
+                found.append(getattr(frame, "method", frame))
+            if len(found) == len(steps):
+                self.settle(answer, found)
+                return
+            name, arguments = steps[len(found)]
+            try:
+                getattr(self.raw, name)(**arguments, callback=step)
+            except Exception as error:
+                self._waiting.discard(answer)
+                answer.fail(error)
+
+        step(None)
+
+    def expect(self, answer: Answer[Any]) -> bool:
+        """`answer` fails with this channel from now on. False: it has already."""
+        if not self.alive:
+            answer.fail(self.error or RuntimeError("the channel is closed"))
+            return False
+        self._waiting.add(answer)
+        return True
+
+    def settle(self, answer: Answer[Any], value: Any) -> None:
+        """Here it is."""
+        self._waiting.discard(answer)
+        answer.give(value)
+
+    def end(self, error: BaseException) -> None:
+        """It is over, whatever pika says later."""
+        if not self.alive:
+            return
+        self.alive = False
+        self.error = error
+        self.session.on_end.pop(self, None)
+        waiting, self._waiting = self._waiting, set()
+        for answer in waiting:
+            answer.fail(error)
+        if self.on_end is not None:
+            self.on_end(error)
+
+    def drop(self, error: BaseException) -> None:
+        """End it and tell the server."""
+        self.end(error)
+        if self.session.alive and self.raw.is_open:
+            self.raw.close()
+
+    def _open(self, answer: Answer[None]) -> None:
+        if not self.session.alive:
+            self.alive, self.error = False, self.session.error
+            answer.fail(self.session.error or RuntimeError("the connection is closed"))
+            return
+        self.session.on_end[self] = self.end
+        self._waiting.add(answer)
+
+        def opened(raw: Any) -> None:
+            self.settle(answer, None)
+
+        try:
+            self.raw = self.session.connection.channel(on_open_callback=opened)
+            self.raw.add_on_close_callback(lambda raw, error: self.end(error))
+        except Exception as error:
+            self.end(error)
+
+    def _close(self, answer: Answer[None]) -> None:
+        if not self.alive or not self.raw.is_open:
+            answer.give(None)
+            return
+
+        def closed(*_: object) -> None:
+            self.session.on_end.pop(answer, None)
+            answer.give(None)
+
+        self.raw.add_on_close_callback(closed)
+        self.session.on_end[answer] = closed
+        self.drop(RuntimeError("closed"))

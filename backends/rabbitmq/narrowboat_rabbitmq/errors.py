@@ -1,0 +1,226 @@
+"""From what pika or the server says to what the caller is told: one clear error, the first kept as the cause."""
+
+from __future__ import annotations
+
+import re
+import ssl
+from typing import TYPE_CHECKING
+
+from pika import exceptions
+
+from narrowboat.contract import Kind, Properties
+from narrowboat.errors import (
+    AccessDenied,
+    ConfigurationError,
+    Conflict,
+    NarrowboatError,
+    NotFound,
+    StaleDelivery,
+    Unavailable,
+)
+from narrowboat_rabbitmq.names import KIND_OF, read
+from narrowboat_rabbitmq.options import SCHEME
+
+if TYPE_CHECKING:
+    from narrowboat_rabbitmq.names import Place
+    from narrowboat_rabbitmq.options import Site
+
+NOT_FOUND, ACCESS_REFUSED, RESOURCE_LOCKED, PRECONDITION_FAILED, NOT_ALLOWED = 404, 403, 405, 406, 530
+
+_REPEAT = "The call may be repeated"
+_DIFFERS = re.compile(
+    r"inequivalent arg '(?P<argument>[^']+)' for (?P<what>queue|exchange) '(?P<name>[^']*)' in vhost '[^']*': "
+    r"received (?P<asked>none|the value '[^']*' of type '[^']*'|'[^']*') but current is "
+    r"(?P<stored>none|the value '[^']*' of type '[^']*'|'[^']*')"
+)
+
+
+def flatten(error: BaseException) -> list[BaseException]:
+    """The error and what it was made of: pika wraps the reason for a failed connection several times."""
+    found: list[BaseException] = []
+    queue: list[object] = [error]
+    while queue:
+        each = queue.pop(0)
+        if not isinstance(each, BaseException) or each in found:
+            continue
+        found.append(each)
+        queue += [getattr(each, "exception", None), *getattr(each, "exceptions", ()), *each.args, each.__cause__]
+    return found
+
+
+def connection_error(error: BaseException, site: Site, doing: str) -> NarrowboatError:
+    """Why there is no connection."""
+    chain = flatten(error)
+    text = _shown(chain)
+    found = _why(chain, text, site, doing)
+    found.__cause__ = error
+    return found
+
+
+def transient(error: BaseException) -> bool:
+    """Whether it may pass by itself: the server did not say no."""
+    for each in flatten(error):
+        if isinstance(each, ssl.SSLCertVerificationError):
+            return False
+        if isinstance(each, exceptions.ConnectionClosedByBroker) and each.reply_code in (ACCESS_REFUSED, NOT_ALLOWED):
+            return False
+    return True
+
+
+def _why(chain: list[BaseException], text: str, site: Site, doing: str) -> NarrowboatError:
+    user = repr(site.username)
+    for each in chain:
+        if isinstance(each, exceptions.ConnectionClosedByBroker) and each.reply_code == NOT_ALLOWED:
+            return AccessDenied(
+                f"{site}: the server has no virtual host {site.vhost!r}, or the user {user} must not use it ({text}). Nothing "
+                "was changed. Correct the URL's path, or create it: rabbitmqctl add_vhost, set_permissions.",
+                backend=SCHEME,
+            )
+        if isinstance(each, exceptions.ConnectionClosedByBroker) and each.reply_code == ACCESS_REFUSED:
+            return AccessDenied(
+                f"{site} refused the user {user} or its password ({text}). Nothing was changed. Correct the URL.",
+                backend=SCHEME,
+            )
+    # Pika's "probable" errors only guess from the moment at which the connection broke: a server of today says why.
+    if any(isinstance(each, ssl.SSLCertVerificationError) for each in chain):
+        return ConfigurationError(
+            f"{site}: its certificate was not accepted ({text}). Give the authority that signed it with ca=, name the host "
+            "that it is made for, or check less with verify=ca.",
+            backend=SCHEME,
+        )
+    broken = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+    if any(isinstance(each, ssl.SSLError) and not isinstance(each, broken) for each in chain):
+        return ConfigurationError(
+            f"{site}: no TLS connection could be made ({text}). Where the port has no TLS, write amqp:// instead; where the "
+            "server asks for a certificate, give it with cert=.",
+            backend=SCHEME,
+        )
+    hint = "See whether the server is up and reachable"
+    if any(isinstance(each, exceptions.IncompatibleProtocolError) for each in chain):
+        hint = "It may be no AMQP server, or want TLS (amqps://)" if not site.tls else "It may be no AMQP server"
+    return Unavailable(f"{site}: no connection while {doing} ({text}). {hint}. {_REPEAT}.", backend=SCHEME)
+
+
+def _shown(chain: list[BaseException]) -> str:
+    """The innermost of the texts, which says most. No text of pika has the password in it."""
+    said = [f"{type(each).__name__}: {each}" for each in chain if str(each) and not isinstance(each, exceptions.AMQPError)]
+    closed = [str(each) for each in chain if isinstance(each, exceptions.ConnectionClosed)]
+    plain = [type(each).__name__ for each in chain]
+    return (closed or said[-1:] or plain[-1:])[0]
+
+
+def late(site: Site, doing: str, timeout: float) -> Unavailable:
+    """There was no answer in time."""
+    return Unavailable(
+        f"{site} did not answer within {timeout:g} s while {doing}. It may or may not have been done. See whether the server "
+        "is up and reachable, or give it longer with timeout=.",
+        backend=SCHEME,
+    )
+
+
+def blocked(site: Site, reason: str) -> str:
+    """Why nothing was sent."""
+    return (
+        f"{site} takes no messages at the moment ({reason or 'connection.blocked'}): an alarm for memory or disk. Free some, "
+        "or raise vm_memory_high_watermark or disk_free_limit; consuming goes on meanwhile"
+    )
+
+
+def channel_error(error: BaseException, site: Site, place: Place | None, doing: str) -> NarrowboatError:
+    """Why a channel was closed, as the caller's error."""
+    found = _refusal(error, site, place, doing) if isinstance(error, exceptions.ChannelClosedByBroker) else None
+    if found is None:
+        return connection_error(error, site, doing)
+    found.__cause__ = error
+    return found
+
+
+def _refusal(error: exceptions.ChannelClosedByBroker, site: Site, place: Place | None, doing: str) -> NarrowboatError | None:
+    code, text = error.reply_code, error.reply_text
+    if code == NOT_FOUND:
+        return missing(place, text) if place is not None else NotFound(f"{site}: {text}", backend=SCHEME)
+    if code == ACCESS_REFUSED:
+        return AccessDenied(
+            f"{site} does not allow the user {site.username!r} what is needed for {doing} ({text}). Nothing was changed. Give "
+            "it the rights that the backend's page lists (rabbitmqctl set_permissions).",
+            backend=SCHEME,
+        )
+    if code == RESOURCE_LOCKED:
+        return Unavailable(
+            f"{site}: another connection has that name for itself while {doing} ({text}). {_REPEAT}.", backend=SCHEME
+        )
+    if code == PRECONDITION_FAILED:
+        return conflict(text, place)
+    return Unavailable(f"{site} closed the channel while {doing} ({code} {text}). {_REPEAT}.", backend=SCHEME)
+
+
+def conflict(text: str, place: Place | None) -> Conflict:
+    """What differs between what is asked and what is there, as the server says it."""
+    path = place.path if place is not None else "it"
+    found = _DIFFERS.search(text)
+    if found is None or place is None:
+        return Conflict(f"{path!r} cannot be declared like that: {text}", backend=SCHEME)
+    argument, stored = found["argument"], _value(found["stored"])
+    if found["what"] == "exchange" and argument == "type":
+        return _another_kind(place, found["name"], stored)
+    if found["what"] == "exchange" and argument == "alternate-exchange":
+        asked_properties, properties = read(_value(found["asked"]) or ""), read(stored or "")
+        if asked_properties is not None and properties is not None:
+            return _other_properties(place, properties, asked_properties)
+    return Conflict(
+        f"the {found['what']} {found['name']!r} is there already and differs: {argument} is {stored or 'not set'} and was "
+        f"asked as {_value(found['asked']) or 'not set'}. Nothing was changed. Say what it is in the URL (queue_type=), "
+        "consume it as it is with declare=never, or delete it (with its messages) and declare it anew.",
+        backend=SCHEME,
+    )
+
+
+def _other_properties(place: Place, stored: Properties, asked: Properties) -> Conflict:
+    pairs = zip(Properties._fields, stored, asked, strict=True)
+    wrong = [f"{name} is {have!r} and was asked as {want!r}" for name, have, want in pairs if have != want]
+    found = Conflict(
+        f"{place.path!r} is already declared otherwise: {', '.join(wrong)}. "
+        "Ask for what is stored, or delete it (with its messages) and declare it anew.",
+        backend=SCHEME,
+    )
+    found.stored = stored._asdict()
+    return found
+
+
+def _another_kind(place: Place, name: str, stored: str | None) -> Conflict:
+    kind = KIND_OF.get(stored or "")
+    is_topic = place.address.kind is Kind.SUBSCRIPTION and name == place.topic and name != place.name
+    path, asked = (place.address.name, "topic") if is_topic else (place.path, place.address.kind.value)
+    what = kind.value if kind is not None else f"{stored} exchange"
+    return Conflict(
+        f"{path!r} is a {what} and cannot be a {asked} as well: queues, topics and subscriptions share one namespace, in which "
+        "the subscription g of the topic prices is 'prices.g'. Take another name, or delete the first.",
+        backend=SCHEME,
+    )
+
+
+def _value(text: str) -> str | None:
+    """The value in "the value 'x' of type 'longstr'", "'x'" or "none"."""
+    found = re.search(r"'([^']*)'", text)
+    return found[1] if found is not None else None
+
+
+def missing(place: Place, why: str = "") -> NotFound:
+    """What was named is not there."""
+    kind = place.address.kind.value
+    return NotFound(
+        f"there is no {kind} {place.path!r} on the server{f' ({why})' if why else ''}. Declare it with a URL that says "
+        "declare=auto, or correct the name.",
+        backend=SCHEME,
+    )
+
+
+def stale(id: str, attempt: int, path: str) -> StaleDelivery:
+    """The answer to whoever settles what is no longer theirs."""
+    return StaleDelivery(
+        f"delivery {attempt} of the message {id!r} from {path!r} is no longer ours: the channel that it came on is gone (the "
+        "connection broke, the queue was deleted, or the server's consumer_timeout was over), or it was settled before. "
+        "Nothing was changed; it comes back by itself.",
+        id=id,
+        backend=SCHEME,
+    )

@@ -1,0 +1,290 @@
+"""One connection to RabbitMQ: made when somebody needs it, made again when it broke, on the next of several hosts.
+
+Nothing is tried while nobody asks. Whoever asks while a connection is being made shares it; when all hosts refused, all
+who asked are told why, and the next try waits for a moment that grows and jitters, so that a server that is down sees
+few tries. `Session` is one connection's life: what was received in it can be settled in it alone.
+"""
+
+from __future__ import annotations
+
+import random
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+import pika
+from pika import SelectConnection, exceptions
+
+from narrowboat.errors import Closed, ConfigurationError, NarrowboatError
+from narrowboat_rabbitmq.answer import Answer
+from narrowboat_rabbitmq.errors import connection_error, late, transient
+from narrowboat_rabbitmq.loop import Loop
+from narrowboat_rabbitmq.options import SCHEME, Site, Verify
+
+#: Seconds before the second try after a failure, and at most. The real one is drawn between none and this.
+_PAUSE, _PAUSE_MAX = 0.05, 2.0
+
+
+class Session:
+    """One connection, from its opening to its end. Only the I/O thread changes it."""
+
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+        self.alive = True
+        self.blocked: str | None = None  #: why the server takes no messages; None while it does
+        self.error: BaseException | None = None
+        self.on_end: dict[object, Callable[[BaseException], None]] = {}  #: whom to tell, once
+        self.on_block: list[Callable[[], None]] = []
+
+    @property
+    def heard(self) -> int:
+        """Bytes that came so far."""
+        return int(self.connection.bytes_received)
+
+    def end(self, error: BaseException) -> None:
+        """It is over: nothing of it may be used any more."""
+        if not self.alive:
+            return
+        self.alive = False
+        self.error = error
+        told, self.on_end = self.on_end, {}
+        for tell in told.values():
+            tell(error)
+
+    def abort(self, error: BaseException) -> None:
+        """End it without asking the server."""
+        self.end(error)
+        if not (self.connection.is_closed or self.connection.is_closing):
+            # What pika itself does when heartbeats are missing; its close() would wait for an answer.
+            self.connection._terminate_stream(error)
+
+
+class Link:
+    """See the module's text. `name` is what it is for, in the server's list of connections."""
+
+    def __init__(self, site: Site, loop: Loop, timeout: float, name: str) -> None:
+        self.site = site
+        self.loop = loop
+        self.timeout = timeout
+        self.session: Session | None = None
+        self._name = name
+        self._waiters: list[Answer[Session]] = []
+        self._connecting: Any = None  # the connection that is being made
+        self._timer: Any = None
+        self._host = 0  # which is tried next
+        self._left = 0  # how many are tried before all who wait are told
+        self._failures = 0
+        self._not_before = 0.0
+        self._worked = False  # it was there: then it is worth trying until the callers' time is over
+        self._last: BaseException | None = None
+        self._closed = False
+        self._closing: Answer[None] | None = None
+        loop.stood_still.append(self._stood_still)
+
+    # -- for callers ----------------------------------------------------------------------------------------------
+
+    def ready(self, deadline: float, doing: str) -> Session:
+        """The open session; raises why there is none."""
+        session = self.session
+        if session is not None and session.alive:
+            return session
+        answer: Answer[Session] = Answer()
+        self.loop.post(lambda: self._want(answer))
+        if not answer.wait(deadline - self.loop.clock()):
+            answer.fail(self._last or TimeoutError())  # nobody waits for it any more
+        if isinstance(answer.error, TimeoutError):
+            raise late(self.site, doing, self.timeout)
+        if answer.error is not None:
+            if isinstance(answer.error, Closed):
+                raise answer.error
+            raise connection_error(answer.error, self.site, doing)
+        assert answer.value is not None
+        return answer.value
+
+    def doubt(self, session: Session, heard: int) -> None:
+        """An answer did not come in time: where nothing at all came meanwhile, the connection is taken to be dead."""
+
+        def look() -> None:
+            if session.alive and session.heard == heard and session.blocked is None:
+                session.abort(exceptions.AMQPHeartbeatTimeout("nothing was heard from the server for a whole time-out"))
+
+        self.loop.post(look)
+
+    def close(self, timeout: float) -> None:
+        """End it in good order, or after `timeout` seconds without."""
+        done: Answer[None] = Answer()
+        self.loop.post(lambda: self._close(done))
+        if not done.wait(timeout):
+            self.loop.post(self._abort)
+
+    # -- on the I/O thread ----------------------------------------------------------------------------------------
+
+    def _want(self, answer: Answer[Session]) -> None:
+        if self._closed:
+            answer.fail(Closed("this broker was closed; open it again", backend=SCHEME))
+        elif self.session is not None and self.session.alive:
+            answer.give(self.session)
+        else:
+            self._waiters.append(answer)
+            if self._connecting is None and self._timer is None:
+                self._begin()
+
+    def _begin(self) -> None:
+        """Try all hosts once, when the pause is over."""
+        self._left = len(self.site.hosts)
+        pause = self._not_before - self.loop.clock()
+        if pause > 0:
+            self._timer = self.loop.later(pause, self._connect)
+        else:
+            self._connect()
+
+    def _connect(self) -> None:
+        self._timer = None
+        host = self.site.hosts[self._host % len(self.site.hosts)]
+        self._host += 1
+        self._left -= 1
+        try:
+            self._connecting = SelectConnection(
+                parameters(self.site, host.name, host.port or 0, self.timeout, self._name),
+                on_open_callback=self._opened,
+                on_open_error_callback=self._failed,
+                on_close_callback=self._ended,
+                custom_ioloop=self.loop.raw,
+            )
+        except Exception as error:
+            self._connecting = None
+            self._tell(error)
+
+    def _opened(self, connection: Any) -> None:
+        if connection is not self._connecting or self._closed:
+            connection.close()
+            return
+        self._connecting = None
+        self._failures = 0
+        self._worked = True
+        self._last = None
+        self._host -= 1  # it works: the next one after it is tried when it does not
+        session = self.session = Session(connection)
+        connection.add_on_connection_blocked_callback(lambda _, frame: self._block(session, str(frame.method.reason)))
+        connection.add_on_connection_unblocked_callback(lambda _, frame: self._block(session, None))
+        waiters, self._waiters = self._waiters, []
+        for answer in waiters:
+            answer.give(session)
+
+    def _block(self, session: Session, reason: str | None) -> None:
+        session.blocked = reason
+        for told in session.on_block:
+            told()
+
+    def _failed(self, connection: Any, error: BaseException) -> None:
+        if connection is not self._connecting:
+            return
+        self._connecting = None
+        if self._closed:
+            self._done()
+        elif self._left > 0:
+            self._connect()
+        else:
+            self._tell(error)
+
+    def _tell(self, error: BaseException) -> None:
+        self._failures += 1
+        most = min(_PAUSE_MAX, _PAUSE * 2.0**self._failures)
+        self._not_before = self.loop.clock() + most * (0.5 + random.random() / 2)  # spreads tries, keeps no secret
+        self._last = error
+        self._waiters = [answer for answer in self._waiters if not answer.given]
+        if self._waiters and self._worked and not self._closed and transient(error):
+            self._begin()
+            return
+        waiters, self._waiters = self._waiters, []
+        for answer in waiters:
+            answer.fail(error)
+
+    def _ended(self, connection: Any, error: BaseException) -> None:
+        session = self.session
+        if session is not None and session.connection is connection:
+            self.session = None
+            session.end(error)
+            if len(self.site.hosts) > 1:
+                self._host += 1
+        self._done()
+
+    def _stood_still(self, seconds: float) -> None:
+        if self.session is not None:
+            self.session.abort(
+                exceptions.AMQPHeartbeatTimeout(
+                    f"this process stood still for {seconds:.1f} s; the server may have given us up"
+                )
+            )
+
+    def _close(self, done: Answer[None]) -> None:
+        self._closed = True
+        self._closing = done
+        if self._timer is not None:
+            self.loop.forget(self._timer)
+            self._timer = None
+        self._tell(Closed("this broker was closed; open it again", backend=SCHEME))
+        if self.session is not None and self.session.alive:
+            connection = self.session.connection
+            self.session.end(exceptions.ConnectionClosedByClient(200, "closed"))
+            connection.close()
+        elif self._connecting is not None:
+            self._connecting.close()
+        elif self.session is None:
+            self._done()
+
+    def _done(self) -> None:
+        if self._closing is not None:
+            self._closing.give(None)
+
+    def _abort(self) -> None:
+        connection = self.session.connection if self.session is not None else self._connecting
+        if connection is not None and not connection.is_closed:
+            connection._terminate_stream(exceptions.ConnectionClosedByClient(200, "closed without an answer"))
+
+
+def parameters(site: Site, host: str, port: int, timeout: float, name: str) -> pika.ConnectionParameters:
+    """Pika's settings: one try, our time-outs, and heartbeats that the I/O thread keeps up while handlers run."""
+    return pika.ConnectionParameters(
+        host=host,
+        port=port,
+        virtual_host=site.vhost,
+        credentials=pika.PlainCredentials(site.username, site.password.reveal(), erase_on_connect=True),
+        heartbeat=site.options.heartbeat,
+        connection_attempts=1,
+        retry_delay=0,
+        socket_timeout=timeout,
+        stack_timeout=timeout,
+        blocked_connection_timeout=None,
+        client_properties={"connection_name": name, "product": "narrowboat"},
+        ssl_options=_tls(site, host) if site.tls else None,
+    )
+
+
+def _tls(site: Site, host: str) -> pika.SSLOptions:
+    options = site.options
+    try:
+        context = ssl.create_default_context(cafile=options.ca)
+        if options.verify is not Verify.FULL:
+            context.check_hostname = False
+        if options.verify is Verify.NONE:
+            context.verify_mode = ssl.CERT_NONE
+        if options.cert is not None:
+            context.load_cert_chain(options.cert, options.key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(
+            f"the certificates cannot be read ({type(error).__name__}: {error}); see ca=, cert= and key= in the URL",
+            backend=SCHEME,
+        ) from error
+    return pika.SSLOptions(context, host)
+
+
+def check_certificates(site: Site) -> NarrowboatError | None:
+    """What is wrong with the files that the URL names; found before anything is sent."""
+    if not site.tls:
+        return None
+    try:
+        _tls(site, site.hosts[0].name)
+    except ConfigurationError as error:
+        return error
+    return None

@@ -1,0 +1,93 @@
+"""The I/O thread: pika's own event loop on a thread that belongs to one driver.
+
+Everything that touches pika runs here; whoever wants something posts it. The thread also notices that the process stood
+still (stopped, or its machine asleep): a server that heard nothing for two heartbeats may have closed our connections and
+given our messages to others, so what is posted afterwards must not be sent on them.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from pika.adapters.select_connection import IOLoop
+
+logger = logging.getLogger("narrowboat.rabbitmq")
+
+
+class Loop:
+    """See the module's text. `stood_still` is called on the thread when it did."""
+
+    def __init__(self, name: str, heartbeat: float, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self._heartbeat = heartbeat
+        self._loop: Any = IOLoop()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._mutex = threading.Lock()
+        self._started = False
+        self._closed = False
+        self._last = clock()
+        self.stood_still: list[Callable[[float], None]] = []
+
+    @property
+    def raw(self) -> Any:
+        """Pika's loop, for its connections."""
+        return self._loop
+
+    def post(self, work: Callable[[], None]) -> None:
+        """Run `work` on the thread, soon. After `close` it is dropped."""
+        if not self._started:
+            self._start()
+        self._loop.add_callback_threadsafe(lambda: self._perform(work))
+
+    def later(self, seconds: float, work: Callable[[], None]) -> Any:
+        """Run `work` after a while; only on the thread."""
+        return self._loop.call_later(seconds, lambda: self._perform(work))
+
+    def forget(self, timer: Any) -> None:
+        """Do not run it; only on the thread."""
+        self._loop.remove_timeout(timer)
+
+    def close(self, timeout: float) -> None:
+        """End the thread. Idempotent."""
+        with self._mutex:
+            if self._closed:
+                return
+            self._closed = True
+            started = self._started
+        if started:
+            self._loop.add_callback_threadsafe(self._loop.stop)
+            self._thread.join(timeout)
+        if not self._thread.is_alive():
+            self._loop.close()
+
+    def _start(self) -> None:
+        with self._mutex:
+            if not self._started and not self._closed:
+                self._last = self.clock()
+                self._loop.add_callback_threadsafe(self._tick)
+                self._thread.start()
+                self._started = True
+
+    def _run(self) -> None:
+        self._loop.start()
+
+    def _tick(self) -> None:
+        self._look()
+        self._loop.call_later(self._heartbeat / 4, self._tick)
+
+    def _look(self) -> None:
+        now = self.clock()
+        gap, self._last = now - self._last, now
+        if gap > 2 * self._heartbeat:
+            for told in self.stood_still:
+                told(gap)
+
+    def _perform(self, work: Callable[[], None]) -> None:
+        self._look()
+        try:
+            work()
+        except Exception:  # nobody may end this thread: whoever waits for the work gets a time-out, and we a line
+            logger.exception("an error on the I/O thread; please report it")
