@@ -71,12 +71,12 @@ def driver(locks: narrowboat.Locks) -> ZooKeeperLocks:
 
 
 def session(locks: narrowboat.Locks) -> int | None:
-    return driver(locks)._session.id
+    return driver(locks)._book.session.id
 
 
 def watched(locks: narrowboat.Locks) -> bool:
     """Whether a watch was sent for each node that is held."""
-    return all(place.armed >= 0 for place in list(driver(locks)._places.values()))
+    return all(place.armed >= 0 for place in list(driver(locks)._book.places.values()))
 
 
 class Bell:
@@ -128,7 +128,7 @@ def test_a_lock_is_one_ephemeral_node_and_its_token_the_zxid_of_its_creation(
     with locks.lock("invoice:42", label="me") as held:
         (node,) = client.get_children(f"{root(url)}/invoice%3A42")
         data, stat = client.get(f"{root(url)}/invoice%3A42/{node}")
-        assert (stat.czxid, stat.ephemeralOwner) == (held.token, driver(locks)._session.id)
+        assert (stat.czxid, stat.ephemeralOwner) == (held.token, driver(locks)._book.session.id)
         assert b'"name":"invoice:42"' in data
         assert held.ttl == 3.0
     assert client.get_children(f"{root(url)}/invoice%3A42") == []
@@ -196,7 +196,7 @@ def test_a_node_with_our_owner_in_another_session_is_not_taken_for_ours(
     locks.lock("a").acquire().release()
     client.create(f"{root(url)}/a/x~me~", ephemeral=True, sequence=True)
     asked = request("a", "me")
-    place = found._places["me"] = type(found._places.get("me") or _place())(asked.wake)
+    place = found._book.places["me"] = type(found._book.places.get("me") or _place())(asked.wake)
     assert place.path is None  # as after a create whose answer was lost
     assert isinstance(one(found.attempt([asked])), Busy)
     assert found.withdraw([asked]) == [None]

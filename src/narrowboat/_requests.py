@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -106,6 +107,7 @@ class Requests(Consumer[Entry[Any]]):
         source = Source(Address(Kind.INBOX, "inbox"), PROPERTIES)
         super().__init__(core, source, None, Entry, prefetch=PREFETCH, auto_extend=False, max_extend=0.0)
         self.address: Address | None = None
+        self._opening = threading.Lock()
         self._expected: dict[str, tuple[list[Delivery], Any]] = {}  # by correlation id: where the reply goes, whom to wake
 
     async def request(self, source: SourceCore[Any], message: Callable[[Address, str], Outgoing], timeout: float) -> Delivery:
@@ -144,13 +146,14 @@ class Requests(Consumer[Entry[Any]]):
             self._leave(token, signal)
 
     def _open(self, driver: Broker) -> Address:
-        """Open the inbox, once; on the take lane, which lets in one caller at a time."""
-        if self.address is None:
-            address, self.feed = driver.inbox(self.wake)
-            with self.core.mutex:
-                self.core.consumers.add(self)
-            self.address = address
-        return self.address
+        """Open the inbox, once. Of several who come at the same time (an open lane lets them all in) one opens it."""
+        with self._opening:
+            if self.address is None:
+                address, self.feed = driver.inbox(self.wake)
+                with self.core.mutex:
+                    self.core.consumers.add(self)
+                self.address = address
+            return self.address
 
     def _admit(self, received: Received, since: float) -> None:
         """Give each reply to whoever waits for it, and acknowledge them all: none of them ever comes back."""

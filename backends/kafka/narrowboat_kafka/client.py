@@ -14,10 +14,10 @@ import weakref
 from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer  # type: ignore[import-untyped]  # no annotations
-from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor  # type: ignore[import-untyped]  # as above
-from kafka.net.compat import KafkaNetClient  # type: ignore[import-untyped]  # as above
-from kafka.net.selector import NetworkSelector  # type: ignore[import-untyped]  # as above
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.net.compat import KafkaNetClient
+from kafka.net.selector import NetworkSelector
 
 from narrowboat.contract import Context
 from narrowboat.dsn import Url
@@ -221,7 +221,9 @@ def _one_timeout(timeout: float) -> dict[str, int]:
 
 def _configuration(url: Url, options: Options, timeout: float) -> dict[str, Any]:
     """What all clients share."""
-    servers = [f"[{host.name}]:{host.port or PORT}" if ":" in host.name else f"{host.name}:{host.port or PORT}" for host in url.hosts]
+    servers = [
+        f"[{host.name}]:{host.port or PORT}" if ":" in host.name else f"{host.name}:{host.port or PORT}" for host in url.hosts
+    ]
     config: dict[str, Any] = {
         "bootstrap_servers": servers,
         "client_id": "narrowboat",
@@ -234,7 +236,9 @@ def _configuration(url: Url, options: Options, timeout: float) -> dict[str, Any]
         config["ssl_context"] = _tls(options)
         config["ssl_check_hostname"] = options.verify is Verify.FULL
     if url.password is not None:
-        config["sasl_mechanism"] = {Sasl.PLAIN: "PLAIN", Sasl.SCRAM_256: "SCRAM-SHA-256", Sasl.SCRAM_512: "SCRAM-SHA-512"}[options.sasl]
+        config["sasl_mechanism"] = {Sasl.PLAIN: "PLAIN", Sasl.SCRAM_256: "SCRAM-SHA-256", Sasl.SCRAM_512: "SCRAM-SHA-512"}[
+            options.sasl
+        ]
         config["sasl_plain_username"] = url.username
         config["sasl_plain_password"] = _Hidden(url.password.reveal())
     config["security_protocol"] = ("SASL_" if url.password is not None else "") + ("SSL" if secure else "PLAINTEXT")

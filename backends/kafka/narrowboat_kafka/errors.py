@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from typing import Any
 
-import kafka.errors as client  # type: ignore[import-untyped]  # kafka-python has no annotations
+import kafka.errors as client
 
 from narrowboat.errors import (
     AccessDenied,
@@ -41,7 +41,9 @@ def translate(error: BaseException, doing: str) -> NarrowboatError:
     text = f"{doing}: {_text(error)}"
     ours: NarrowboatError
     if isinstance(error, client.AuthorizationError | client.SaslAuthenticationFailedError):
-        ours = AccessDenied(f"{text}. Check the URL's user and password, and the rights that the server gives it", backend=SCHEME)
+        ours = AccessDenied(
+            f"{text}. Check the URL's user and password, and the rights that the server gives it", backend=SCHEME
+        )
     elif isinstance(error, client.UnsupportedSaslMechanismError):
         ours = ConfigurationError(f"{text}. Ask for one that the server offers with ?sasl=", backend=SCHEME)
     elif isinstance(error, client.UnknownTopicOrPartitionError | client.UnknownTopicIdError):
@@ -61,7 +63,9 @@ def translate(error: BaseException, doing: str) -> NarrowboatError:
     elif isinstance(error, RuntimeError) and "closed" in str(error):
         ours = Closed(f"{doing}: this broker was closed", backend=SCHEME)
     else:
-        ours = Unavailable(f"{text}. Check that the server is up and that its advertised addresses can be reached", backend=SCHEME)
+        ours = Unavailable(
+            f"{text}. Check that the server is up and that its advertised addresses can be reached", backend=SCHEME
+        )
     ours.__cause__ = error
     return ours
 

@@ -75,7 +75,9 @@ class KafkaFeed(Feed):
                     moves.append((index, tag, move))
                 else:
                     wanted.append((index, tag, self._how(tag, outcome)))
-            for (index, tag, _), failed in zip(moves, publish(self._clients, [move for *_, move in moves]) if moves else (), strict=True):
+            for (index, tag, _), failed in zip(
+                moves, publish(self._clients, [move for *_, move in moves]) if moves else (), strict=True
+            ):
                 if failed is None:
                     wanted.append((index, tag, "done"))
                 else:

@@ -27,7 +27,7 @@ CROWDED = LIMIT * 3 // 4
 class Claim(NamedTuple):
     """How often an unsettled message was handed out, and whether it is now."""
 
-    count: int
+    times: int
     out: bool
 
 
@@ -59,13 +59,13 @@ class Ledger:
 
     def claim(self, offset: int) -> int:
         """It is handed out: how often it was, this time included."""
-        count = self.claims.get(offset, _FRESH).count + 1
+        count = self.claims.get(offset, _FRESH).times + 1
         self.claims[offset] = Claim(count, True)
         return count
 
     def release(self, offset: int, *, counted: bool) -> None:
         """It is not handed out any more, and not settled either."""
-        count = self.claims[offset].count
+        count = self.claims[offset].times
         self.claims[offset] = Claim(count if counted else count - 1, False)
 
     def settle(self, offset: int) -> None:
@@ -142,13 +142,13 @@ def _runs(ledger: Ledger, top: int) -> Iterator[tuple[int, int, Claim]]:
             usual = 0
 
 
-def _pack(bits: bytes, top: int, runs: Iterable[tuple[int, int, Claim]]) -> str:
+def _pack(bits: bytearray, top: int, runs: Iterable[tuple[int, int, Claim]]) -> str:
     data = bytearray()
     _put(data, len(bits))
     data += bits
     _put(data, top)
     for usual, length, claim in runs:
-        for number in (usual, length, claim.count << 1 | claim.out):
+        for number in (usual, length, claim.times << 1 | claim.out):
             _put(data, number)
     packed = min(bytes(data), b"\xff" + zlib.compress(data, 6), key=len)
     return _VERSION + base64.b64encode(packed).decode("ascii").rstrip("=")

@@ -20,12 +20,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import kafka.errors as client  # type: ignore[import-untyped]  # kafka-python has no annotations
-from kafka import TopicPartition  # type: ignore[import-untyped]  # as above
-from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener  # type: ignore[import-untyped]  # as above
-from kafka.future import Future  # type: ignore[import-untyped]  # as above
-from kafka.net.wakeup_notifier import WakeupNotifier  # type: ignore[import-untyped]  # as above
-from kafka.structs import OffsetAndMetadata  # type: ignore[import-untyped]  # as above
+import kafka.errors as client
+from kafka import TopicPartition
+from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
+from kafka.future import Future
+from kafka.net.wakeup_notifier import WakeupNotifier
+from kafka.structs import OffsetAndMetadata
 
 from narrowboat_kafka import ledger as ledgers
 from narrowboat_kafka import records

@@ -42,7 +42,7 @@ class Mover:
             now = time.time()
             level = levels.level(remaining, self._levels)
             claims = part.ledger.claims.get(record.offset)
-            attempts = int(records.number(record, records.ATTEMPTS, 0)) + (claims.count if claims else 0)
+            attempts = int(records.number(record, records.ATTEMPTS, 0)) + (claims.times if claims else 0)
             changes = {
                 records.ATTEMPTS: str(attempts),
                 records.DUE: repr(now + remaining),

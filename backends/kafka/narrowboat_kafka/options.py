@@ -56,7 +56,7 @@ class Options:
     declare: Declare = Declare.AUTO
     partitions: int = 1  #: of topics that we create: so many consumers of one group work side by side
     replication: int = 0  #: copies of topics that we create; 0: as the server is set up
-    retention: float = 0.0  #: seconds for which topics that we create keep messages for `start="earliest"`; 0: for ever, without replay
+    retention: float = 0.0  #: seconds for which topics that we create keep messages, for replay; 0: for ever, without replay
     session: float = 10.0  #: seconds after which a consumer that has died gives its messages back
     delay_max: float = 86400.0  #: seconds of the longest delay; fixes how many partitions a retry topic has
     sasl: Sasl = Sasl.PLAIN
@@ -83,7 +83,9 @@ class Options:
 def check(url: Url, options: Options) -> None:
     """Raise `ConfigurationError` for what this URL cannot mean."""
     if url.driver is not None:
-        raise ConfigurationError(f"{url.scheme}+{url.driver}://: there is only one driver; write {url.scheme}://", backend=SCHEME)
+        raise ConfigurationError(
+            f"{url.scheme}+{url.driver}://: there is only one driver; write {url.scheme}://", backend=SCHEME
+        )
     if not url.hosts:
         raise ConfigurationError(f"{url.scheme}:// names no host: write {url.scheme}://localhost:{PORT}", backend=SCHEME)
     if url.path:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import kafka.errors as client  # type: ignore[import-untyped]  # kafka-python has no annotations
+import kafka.errors as client
 
 from narrowboat_kafka.client import Clients
 from narrowboat_kafka.records import Record
@@ -21,7 +21,7 @@ _FATAL = (
 )
 
 
-class Failed(Exception):  # noqa: N818  # it carries an error and is none
+class Failed(Exception):
     """A record that was not stored, or maybe was. `left`: it may have reached the server."""
 
     def __init__(self, error: Exception, *, left: bool) -> None:
@@ -57,8 +57,8 @@ def publish(clients: Clients, records: Sequence[Record]) -> list[Failed | None]:
             except Exception as error:
                 answers.append(Failed(error, left=getattr(error, "left", True)))
                 continue
-        error = future.exception
-        answers.append(None if error is None else Failed(error, left=getattr(error, "left", True)))
+        met = future.exception
+        answers.append(None if met is None else Failed(met, left=getattr(met, "left", True)))
     if any(isinstance(answer, Failed) and isinstance(answer.error, _FATAL) for answer in answers):
         clients.forget_producer(producer)
     return answers

@@ -52,7 +52,7 @@ def data(text: str) -> bytes:
 
 
 def outgoing(message: Outgoing, topic: str, partition: int | None, now: float, *, stay: float = 0.0) -> Record:
-    """`message` for `topic`, published at `now`. `stay`: how long its partition keeps it before it looks, where it is delayed."""
+    """`message` for `topic`, published at `now`. `stay`: seconds for which its level keeps it, where it is delayed."""
     headers = [(name, data(value)) for name, value in message.headers.items()]
     headers.append((ID, data(message.id)))
     if message.correlation_id is not None:

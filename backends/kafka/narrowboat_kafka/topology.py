@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import kafka.errors as client  # type: ignore[import-untyped]  # kafka-python has no annotations
-from kafka import TopicPartition  # type: ignore[import-untyped]  # as above
-from kafka.structs import OffsetAndMetadata  # type: ignore[import-untyped]  # as above
+import kafka.errors as client
+from kafka import TopicPartition
+from kafka.structs import OffsetAndMetadata
 
 from narrowboat.contract import Address, Depth, Kind, Properties, Source
 from narrowboat.errors import Conflict, NotFound, Unavailable
@@ -68,7 +68,8 @@ class Topology:
         return self._waiting(names.delayed(address, self._options.prefix), address)
 
     def _waiting(self, name: str, address: Address) -> str:
-        self.ensure(name, levels.count(self._options.delay_max), 0.0, f"topic {name!r}, in which messages of {address.path!r} wait")
+        what = f"topic {name!r}, in which messages of {address.path!r} wait"
+        self.ensure(name, levels.count(self._options.delay_max), 0.0, what)
         return name
 
     def ensure(self, name: str, partitions: int, retention: float, what: str) -> None:
@@ -79,7 +80,8 @@ class Topology:
             if self._options.declare is Declare.NEVER:
                 raise NotFound(
                     f"there is no {what} on {self._clients.place}, and the URL says declare=never. Use a URL with declare=auto "
-                    f"once, or create it: kafka-topics.sh --create --topic {name} --partitions {partitions} --config retention.ms=-1",
+                    f"once, or create it: kafka-topics.sh --create --topic {name} --partitions {partitions} "
+                    "--config retention.ms=-1",
                     backend=SCHEME,
                 )
             self._create(name, partitions, retention)
@@ -191,7 +193,7 @@ class Topology:
             raise conflict
 
     def _begin(self, address: Address, topic: str, *, earliest: bool) -> None:
-        """A new group begins here: with an offset committed for each partition, because "latest" would be as of its first look."""
+        """A new group begins here, with an offset committed for each partition: "latest" would be as of its first look."""
         group = names.group(address, self._options.prefix)
         partitions = self._partitions(topic)
         if self._committed(group, partitions):
@@ -314,7 +316,7 @@ class Topology:
         for error in self._alter(group, offsets) if offsets else ():
             if error in (client.UnknownMemberIdError, client.RebalanceInProgressError):
                 raise Conflict(
-                    f"{address.path!r} cannot be purged while other programs consume it: only they know what is in their hands. "
+                    f"{address.path!r} cannot be purged while other programs consume it: only they know what they hold. "
                     "Stop them, or purge where it is consumed",
                     backend=SCHEME,
                 )

@@ -160,6 +160,11 @@ class Session:
             raise Closed(f"{self.site.scheme} locks: used after close()", backend=self.site.scheme)
 
     @property
+    def up(self) -> bool:
+        """Whether there is a connection, as far as anybody knows."""
+        return self._up.is_set() and self._refusal is None
+
+    @property
     def bell(self) -> Bell:
         """What wakes kazoo's thread."""
         return self._handler.bell

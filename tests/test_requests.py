@@ -1,0 +1,69 @@
+"""Request and reply where several callers ask at once, on a driver that lets them all in."""
+
+import dataclasses
+import threading
+import uuid
+
+import pytest
+
+import narrowboat
+import narrowboat_memory
+from narrowboat import registry
+from narrowboat.capabilities import Concurrency
+from narrowboat.layers.passing import PassingBroker
+
+
+class SlowInbox(PassingBroker):
+    """An inbox takes a while to open, so that a second caller comes meanwhile."""
+
+    def __init__(self, inner, opened):
+        super().__init__(inner)
+        self.opened = opened
+
+    def inbox(self, wake):
+        self.opened.append(threading.current_thread().name)
+        threading.Event().wait(0.2)
+        return super().inbox(wake)
+
+
+@pytest.fixture
+def url(monkeypatch):
+    """A URL of a backend that multiplexes."""
+    plain = narrowboat_memory.broker
+    backend = dataclasses.replace(
+        plain,
+        capabilities=lambda url, options: dataclasses.replace(
+            plain.capabilities(url, options), concurrency=Concurrency.MULTIPLEXED
+        ),
+    )
+    monkeypatch.setitem(registry._loaded, (registry.BROKERS, "memory"), backend)
+    return f"memory://{uuid.uuid4().hex}"
+
+
+def test_first_requests_at_the_same_time_share_one_inbox(url):
+    """Each gets its own reply. With an inbox for each, the replies to all but the last would be read by nobody."""
+    opened, replies = [], {}
+    with narrowboat.broker(url, wrap=lambda driver: SlowInbox(driver, opened)) as broker, narrowboat.broker(url) as server:
+        with server.queue("double").consume() as messages:
+
+            def serve():
+                for message in messages:
+                    message.reply(message.body * 2)
+                    message.ack()
+
+            serving = threading.Thread(target=serve)
+            serving.start()
+
+            def ask(number):
+                replies[number] = broker.queue("double").request(str(number).encode(), timeout=5).body
+
+            asking = [threading.Thread(target=ask, args=(number,)) for number in range(6)]
+            for thread in asking:
+                thread.start()
+            for thread in asking:
+                thread.join(20)
+            messages.stop()
+            serving.join(10)
+
+    assert replies == {number: str(number).encode() * 2 for number in range(6)}
+    assert len(opened) == 1
