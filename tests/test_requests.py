@@ -43,27 +43,26 @@ def url(monkeypatch):
 def test_first_requests_at_the_same_time_share_one_inbox(url):
     """Each gets its own reply. With an inbox for each, the replies to all but the last would be read by nobody."""
     opened, replies = [], {}
-    with narrowboat.broker(url, wrap=lambda driver: SlowInbox(driver, opened)) as broker, narrowboat.broker(url) as server:
-        with server.queue("double").consume() as messages:
+    broker = narrowboat.broker(url, wrap=lambda driver: SlowInbox(driver, opened))
+    server = narrowboat.broker(url)
+    with broker, server, server.queue("double").consume() as messages:
 
-            def serve():
-                for message in messages:
-                    message.reply(message.body * 2)
-                    message.ack()
+        def serve():
+            for message in messages:
+                message.reply(message.body * 2)
+                message.ack()
 
-            serving = threading.Thread(target=serve)
-            serving.start()
+        def ask(number):
+            replies[number] = broker.queue("double").request(str(number).encode(), timeout=5).body
 
-            def ask(number):
-                replies[number] = broker.queue("double").request(str(number).encode(), timeout=5).body
-
-            asking = [threading.Thread(target=ask, args=(number,)) for number in range(6)]
-            for thread in asking:
-                thread.start()
-            for thread in asking:
-                thread.join(20)
-            messages.stop()
-            serving.join(10)
+        serving = threading.Thread(target=serve)
+        asking = [threading.Thread(target=ask, args=(number,)) for number in range(6)]
+        for thread in (serving, *asking):
+            thread.start()
+        for thread in asking:
+            thread.join(20)
+        messages.stop()
+        serving.join(10)
 
     assert replies == {number: str(number).encode() * 2 for number in range(6)}
     assert len(opened) == 1

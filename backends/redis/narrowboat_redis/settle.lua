@@ -12,38 +12,45 @@ local source = open(ARGV[1], ARGV[2])
 local leases, acks = source.root .. ':lease', tonumber(ARGV[4])
 local letters, failed = {}, false
 
--- The tokens at these positions that still stand, as entries; the others are noted as stale.
-local function standing(positions)
-  local entries, tokens = {}, {}
-  for from = 1, #positions, 2000 do
+-- Those tokens of ARGV, every `step`-th from `first` on, that still stand, and their numbers among all settlements, which
+-- begin at `number`. The others are noted as stale.
+local function standing(first, step, number)
+  local tokens, numbers = {}, {}
+  for from = first, #ARGV, step * 2000 do
+    if step == 1 and from >= 5 + acks then break end
+    local last = step == 1 and math.min(from + 1999, 4 + acks) or math.min(from + step * 1999, #ARGV)
     local asked = {}
-    for at = from, math.min(from + 1999, #positions) do asked[#asked + 1] = ARGV[positions[at][1]] end
+    for at = from, last, step do asked[#asked + 1] = ARGV[at] end
     for at, ends in ipairs(redis.call('ZMSCORE', leases, unpack(asked))) do
-      local position = positions[from + at - 1]
       if ends and tonumber(ends) > NOW then
-        local entry = entry_of_token(asked[at])
-        entry.position = position
-        entries[#entries + 1] = entry
-        tokens[#tokens + 1] = asked[at]
-        letters[position[2]] = '.'
+        tokens[#tokens + 1], numbers[#numbers + 1] = asked[at], number
+        letters[number] = '.'
       else
-        letters[position[2]] = 's'
+        letters[number] = 's'
         failed = true
       end
+      number = number + 1
     end
   end
   if #tokens > 0 then many('ZREM', leases, tokens) end
-  return entries
+  return tokens, numbers
 end
 
-local positions = {}
-for at = 1, acks do positions[at] = {4 + at, at} end
-local done = standing(positions)
-
-local others, number = {}, acks
-for at = 5 + acks, #ARGV, 3 do
-  number = number + 1
-  others[#others + 1] = {at + 1, number}
+local done, settled = {}, standing(5, 1, 1)
+if source.ordered or source.ttl then
+  for at, token in ipairs(settled) do done[at] = entry_of_token(token) end
+else  -- the common case costs no table for each
+  local by_index = {}
+  for _, token in ipairs(settled) do
+    local index, id = token:match('^[^:]*:(%d+):[^:]*:([%d-]+)')
+    local ids = by_index[index]
+    if not ids then
+      ids = {}
+      by_index[index] = ids
+    end
+    ids[#ids + 1] = id
+  end
+  for index, ids in pairs(by_index) do forget(source, tonumber(index), ids) end
 end
 
 local dead
@@ -78,14 +85,15 @@ local function bury(entry, why)
 end
 
 local back = {}
-for _, entry in ipairs(standing(others)) do
-  local at = entry.position[1]
-  local act, value = ARGV[at - 1], ARGV[at + 1]
+local others, numbers = standing(6 + acks, 3, acks + 1)
+for other, token in ipairs(others) do
+  local entry, at = entry_of_token(token), 5 + acks + 3 * (numbers[other] - acks - 1)
+  local act, value = ARGV[at], ARGV[at + 2]
   if act == 'd' then
     if KEYS[5] == KEYS[2] or bury(entry, value) then
       done[#done + 1] = entry
     else
-      letters[entry.position[2]] = 't'
+      letters[numbers[other]] = 't'
       failed = true
       back[#back + 1] = entry
     end
@@ -103,10 +111,8 @@ if #back > 0 then
   park(source, back)
   ring(source, #back)
 end
-if #done > 0 then
-  remove(source, done)
-  trim_sometimes(source)
-end
+if #done > 0 then remove(source, done) end
+if #settled + #done > 0 then trim_sometimes(source) end
 promote(source.topic or source)
 ring_out()
 return failed and table.concat(letters) or ''

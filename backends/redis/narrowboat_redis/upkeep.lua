@@ -53,6 +53,16 @@ local function turn(source, key)
   ring(source, 1)
 end
 
+-- Entries of one stream, by their ids, are settled: where nobody else reads them, they are deleted.
+local function forget(source, index, ids)
+  local key = key_of(source, index)
+  for from = 1, #ids, 2000 do
+    local last = math.min(from + 1999, #ids)
+    redis.call('XACK', key, source.group, unpack(ids, from, last))
+    if alone(source, index) then redis.call('XDEL', key, unpack(ids, from, last)) end
+  end
+end
+
 -- Entries leave for good.
 local function remove(source, entries)
   local by_index = {}
@@ -65,12 +75,7 @@ local function remove(source, entries)
     ids[#ids + 1] = entry.id
   end
   for index, ids in pairs(by_index) do
-    local key = key_of(source, index)
-    for from = 1, #ids, 2000 do
-      local last = math.min(from + 1999, #ids)
-      redis.call('XACK', key, source.group, unpack(ids, from, last))
-      if alone(source, index) then redis.call('XDEL', key, unpack(ids, from, last)) end
-    end
+    forget(source, index, ids)
     if source.ttl and alone(source, index) then
       for at, id in ipairs(ids) do ids[at] = index .. ':' .. id end
       many('ZREM', source.root .. ':ttl', ids)

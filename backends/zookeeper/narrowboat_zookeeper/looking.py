@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from narrowboat.contract.locks import Holder
+from narrowboat.errors import NarrowboatError
 from narrowboat_zookeeper import names
 from narrowboat_zookeeper.book import Book, Steps, listing
 from narrowboat_zookeeper.place import Verdict, decide, read

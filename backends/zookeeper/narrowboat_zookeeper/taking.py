@@ -27,29 +27,9 @@ def take(book: Book, request: Request, now: float) -> Steps:
     place = book.places.get(request.owner)
     listed: Any = None
     if place is not None:
-        place.wake = request.wake
-        if place.expelled and place.path is not None:
-            yield [(pipe.delete, place.path)]
-            place.lost()
-        glance, place.glance = place.glance, None
-        looking: Requests = [(pipe.sync,), (pipe.children, directory)]
-        fresh = glance is not None and now - glance[0] < GLANCE
-        book.glancing = book.glancing and (fresh or glance is None)  # on a slow network it only delays
-        if glance is not None and fresh:
-            looking = [(pipe.sent, glance[1]), (pipe.sent, glance[2])]
-        elif place.behind == (directory, book.session.epoch):  # at the front: look and watch in one
-            book.behind.setdefault(directory, {})[request.owner] = None
-            looking[1] = (pipe.children, directory, book.ahead_changed)
-        synced, listed = yield looking
-        if isinstance(synced, Exception):
-            return book.refused(synced, doing=f"waiting for the lock {request.name!r}")
-        if place.path is None or place.session != book.session.id:
-            if place.path is not None:
-                book.mine.pop(place.path, None)
-            place.lost()
-            yield from _search(book, request.owner, place, directory, listed)
-        if place.path is None:
-            listed = None
+        listed = yield from _again(book, request, place, directory, now)
+        if isinstance(listed, NarrowboatError):
+            return listed
     if not request.wait and (place is None or place.path is None):
         listed = (yield [(pipe.sync,), (pipe.children, directory)])[1]
         refusal = _refusal(book, request, listed)
@@ -77,6 +57,34 @@ def take(book: Book, request: Request, now: float) -> Steps:
     if request.wait:
         return Busy(0.05)
     return (yield from _leave(book, request, place, directory))
+
+
+def _again(book: Book, request: Request, place: Place, directory: str, now: float) -> Steps:
+    """An owner that was here before: the listing, if its node is there, otherwise None."""
+    pipe = book.pipe
+    place.wake = request.wake
+    if place.expelled and place.path is not None:
+        yield [(pipe.delete, place.path)]
+        place.lost()
+    glance, place.glance = place.glance, None
+    looking: Requests = [(pipe.sync,), (pipe.children, directory)]
+    if glance is not None and now - glance[0] < GLANCE:
+        if glance[2].exception is None:
+            looking = [(pipe.sent, glance[1]), (pipe.sent, glance[2])]
+    elif glance is not None:
+        book.glancing = False  # on a slow network it only delays
+    elif place.behind == (directory, book.session.epoch):  # at the front: look and watch in one
+        book.behind.setdefault(directory, {})[request.owner] = None
+        looking[1] = (pipe.children, directory, book.ahead_changed)
+    synced, listed = yield looking
+    if isinstance(synced, Exception):
+        return book.refused(synced, doing=f"waiting for the lock {request.name!r}")
+    if place.path is None or place.session != book.session.id:
+        if place.path is not None:
+            book.mine.pop(place.path, None)
+        place.lost()
+        yield from _search(book, request.owner, place, directory, listed)
+    return listed if place.path is not None else None
 
 
 def _create(book: Book, request: Request, place: Place, directory: str) -> Steps:
