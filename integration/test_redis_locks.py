@@ -13,9 +13,7 @@ import pytest
 import redis
 
 import narrowboat
-from integration.conformance import Scattered, conformance
 from integration.fixtures import Servers
-from integration.redis_harness import RedisHarness
 from integration.servers import RedisCluster, RedisSentinel, RedisServer
 from narrowboat.contract.locks import Busy, Grant, Mode, Released, Request
 from narrowboat.errors import (
@@ -28,11 +26,6 @@ from narrowboat.errors import (
     Unavailable,
 )
 from narrowboat_redis.lock_provider import RedisLocks
-
-test_redis = conformance(RedisServer, harness=RedisHarness, query="durability=aof")
-test_redis_tls = conformance(RedisServer, harness=RedisHarness, tiers="CTP", password='p@ss "word/', tls=True)
-test_redis_cluster = conformance(RedisServer, RedisCluster, harness=Scattered, tiers="CTSP")
-test_redis_sentinel = conformance(RedisServer, RedisSentinel, harness=Scattered, tiers="CTP")
 
 #: Seconds for one call in the tests of what is wrong, and what may come on top on a busy machine.
 TIMEOUT, SLACK = 1.0, 1.0

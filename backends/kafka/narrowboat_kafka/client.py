@@ -1,4 +1,4 @@
-"""Connections: one I/O thread for everything that reads, one for what the producer writes. All that is special about kafka-python.
+"""Connections: one I/O thread for everything that reads, one for what the producer writes. The library's peculiarities.
 
 kafka-python gives every consumer an I/O thread. Here all consumers of a broker and the administration share one, on which
 `member.py` runs as coroutines: the library's own coroutines are called there directly, so no thread polls and nobody waits

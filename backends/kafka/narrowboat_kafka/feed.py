@@ -10,8 +10,9 @@ from narrowboat.contract import Ack, Address, Delivery, Feed, Nack, Outcome, Rec
 from narrowboat.errors import Closed, NarrowboatError, Unsupported
 from narrowboat_kafka import levels, records
 from narrowboat_kafka.errors import stale, translate, unpublished
-from narrowboat_kafka.member import Member, Tag, Taken
+from narrowboat_kafka.member import Member
 from narrowboat_kafka.options import SCHEME
+from narrowboat_kafka.part import Tag, Taken
 from narrowboat_kafka.publisher import publish
 from narrowboat_kafka.records import Record
 

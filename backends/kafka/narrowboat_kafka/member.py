@@ -1,4 +1,4 @@
-"""One member of one group, as coroutines on the I/O thread: joins, fetches, hands out, commits. No lock: one thread does it all.
+"""One member of one group, as coroutines on the I/O thread: joins, fetches, hands out, commits. It needs no lock.
 
 All consumers of one source on one broker share a member, so opening a second one moves no partition. Handlers run
 elsewhere and cannot starve it. What it owns is in `parts`: a partition is there from the moment that it was assigned, and
@@ -16,7 +16,6 @@ import heapq
 import itertools
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -32,6 +31,7 @@ from narrowboat_kafka import records
 from narrowboat_kafka.client import EARLIEST, LATEST, Clients
 from narrowboat_kafka.ledger import CROWDED, Ledger
 from narrowboat_kafka.levels import FIRST
+from narrowboat_kafka.part import Part, Tag, Taken
 
 #: Seconds between two looks at what changes without telling us (heartbeats that ask for a rebalance).
 _LOOK = 0.1
@@ -43,49 +43,6 @@ _AHEAD = 1000
 _DRAIN = 3.0
 #: Seconds for which the oldest message of a crowded partition may be in somebody's hands before it is moved out of the way.
 _STALL = 30.0
-
-
-class Tag:
-    """What settles one delivery and no other."""
-
-    __slots__ = ("done", "feed", "offset", "part", "record", "since")
-
-    def __init__(self, part: Part, record: Any, feed: object, since: float) -> None:
-        self.part = part
-        self.record = record
-        self.offset: int = record.offset
-        self.feed = feed
-        self.since = since
-        self.done: str | None = None  #: how it was settled, once it is
-
-
-class Part:
-    """A partition that is ours. A new one is made each time that it is assigned."""
-
-    __slots__ = ("again", "crowded", "ledger", "moving", "out", "owned", "paused", "ready", "tp", "waiting")
-
-    def __init__(self, tp: Any, ledger: Ledger) -> None:
-        self.tp = tp
-        self.ledger = ledger
-        self.owned = True
-        self.ready: deque[Any] = deque()  #: records in their order
-        self.again: list[tuple[int, Any]] = []  #: a heap of those that came back
-        self.waiting: list[tuple[float, int, Any]] = []  #: a heap by when to look at them
-        self.out: dict[int, Tag] = {}
-        self.moving: set[int] = set()  #: being published elsewhere
-        self.crowded = False  #: its metadata is nearly full
-        self.paused = False
-
-    @property
-    def buffered(self) -> int:
-        """Records that are read and not handed out."""
-        return len(self.ready) + len(self.waiting)
-
-
-class Taken(list[tuple[Tag, int]]):
-    """What one call to `take` hands out, as (tag, claims). `left`: its caller was interrupted and will never see it."""
-
-    left = False
 
 
 Forward = Callable[[Part, Any, float], None]
@@ -115,6 +72,7 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
         self._committing = False
         self._on_the_wire = False
         self._order = itertools.count()
+        self._ahead = 1  #: records that are read and kept for each partition: what consumers last had room for
         self._turn = 0
         self._refreshed = 0.0
         self._hooked: set[int] = set()
@@ -161,7 +119,7 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
         self._throttle()
         self._look_for_topics()
         await self._fetcher._send_fetches_async()
-        found, _ = self._fetcher.fetched_records(_AHEAD)
+        found, _ = self._fetcher.fetched_records(self._ahead)
         for tp, fetched in found.items():
             self._admit(tp, fetched)
         soonest = self._look_at_waiting()
@@ -187,7 +145,10 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
         self._wakeup._wakeup()
 
     def _look_for_topics(self) -> None:
-        """The retry topic is made when somebody needs it first, and nobody tells us."""
+        """The retry topic is made when somebody needs it first, and a topic may be made anew: nobody tells us."""
+        anew = [tp for tp, part in self.parts.items() if self._manager.cluster.topic_id(tp.topic) not in (part.topic_id, None)]
+        if anew:
+            self._deleted(anew)
         now = time.monotonic()
         if now >= self._refreshed + _REFRESH and not self._manager.cluster.partitions_for_topic(self.retry):
             self._refreshed = now
@@ -196,7 +157,7 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
     def _throttle(self) -> None:
         """Read no further where enough is read, or where what is settled cannot be told any more."""
         for tp, part in self.parts.items():
-            full = part.buffered >= _AHEAD or part.crowded
+            full = part.buffered >= self._ahead or part.crowded
             if full is not part.paused and self._subscription.is_assigned(tp):
                 part.paused = full
                 (self._subscription.pause if full else self._subscription.resume)(tp)
@@ -210,9 +171,13 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
             part.moving.add(tag.offset)
             self._forward(part, tag.record, 0.0)
 
-    def _admit(self, tp: Any, fetched: Iterable[Any]) -> None:
+    def _admit(self, tp: Any, fetched: Sequence[Any]) -> None:
         part = self.parts.get(tp)
         if part is None:
+            return
+        if fetched[0].offset < part.ledger.next:
+            # Its end was cut off, or it is another one by that name: what we know of it is about messages that are gone.
+            self._deleted([tp])
             return
         ledger = part.ledger
         if tp.topic != self.retry:
@@ -275,6 +240,7 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
     async def take(self, feed: object, limit: int, taken: Taken) -> None:
         """Hand out up to `limit` messages, with their claims committed, into `taken`."""
         self._hungry.add(feed)
+        self._ahead = max(min(_AHEAD, limit), self._ahead if len(self.feeds) > 1 else 1)
         picked = self._pick(feed, limit)
         if not picked:
             await self._look()
@@ -287,7 +253,7 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
             await self._commit({tag.part.tp for tag, _ in picked})
         except BaseException:
             for tag, _ in picked:
-                self._take_back(tag, counted=False)
+                tag.part.take_back(tag, counted=False)
             raise
         taken.extend((tag, claims) for tag, claims in picked if tag.part.owned)
         if taken.left:
@@ -302,7 +268,7 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
 
     def _untake(self, taken: Taken) -> None:
         for tag, _ in taken:
-            self._take_back(tag, counted=False)
+            tag.part.take_back(tag, counted=False)
             self._dirty.add(tag.part.tp)
         taken.clear()
         self._wake()
@@ -314,20 +280,14 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
         parts = list(self.parts.values())
         first = self._turn % len(parts) if parts else 0
         for part in itertools.islice(itertools.cycle(parts), first, first + len(parts)):
-            while len(picked) < limit and (record := self._next(part, now)) is not None:
-                tag = part.out[record.offset] = Tag(part, record, feed, now)
-                picked.append((tag, part.ledger.claim(record.offset)))
+            while len(picked) < limit:
+                record, dropped = part.next(now)
+                if dropped:
+                    self._dirty.add(part.tp)
+                if record is None:
+                    break
+                picked.append(part.hand_out(record, feed, now))
         return picked
-
-    def _next(self, part: Part, now: float) -> Any:
-        """The next record of a partition, or None. What has expired is done with."""
-        while part.again or (part.ready and not part.crowded):
-            record = heapq.heappop(part.again)[1] if part.again else part.ready.popleft()
-            if not records.expired(record, now):
-                return record
-            part.ledger.settle(record.offset)
-            self._dirty.add(part.tp)
-        return None
 
     async def _look(self) -> None:
         """What was published before this began is read when it ends, or a moment has passed."""
@@ -354,7 +314,7 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
                     del tag.part.out[tag.offset]
                     tag.part.ledger.settle(tag.offset)
                 else:
-                    self._take_back(tag, counted=how == "back")
+                    tag.part.take_back(tag, counted=how == "back")
                 tag.done = how
             # The same again, after an answer that was lost, is no other settlement.
             ours.append(mine or (tag.part.owned and tag.done == how))
@@ -372,13 +332,6 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
     def roomy(self, tag: Tag) -> bool:
         """Whether it may wait here for its next try, rather than in the retry topic."""
         return not tag.part.crowded
-
-    def _take_back(self, tag: Tag, *, counted: bool) -> None:
-        part = tag.part
-        if part.owned and part.out.get(tag.offset) is tag:
-            del part.out[tag.offset]
-            part.ledger.release(tag.offset, counted=counted)
-            heapq.heappush(part.again, (tag.offset, tag.record))
 
     async def leave(self, feed: object) -> None:
         """A consumer has gone: what it had goes to the others, counted."""
@@ -436,7 +389,7 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
                     self._lose(list(self.parts))
                     return
             except (client.UnknownTopicOrPartitionError, client.UnknownTopicIdError):
-                await self._deleted(list(offsets))
+                self._deleted(list(offsets))
                 return
             except client.RebalanceInProgressError:
                 pass
@@ -465,9 +418,8 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
         for tp in gone:
             part = self.parts.get(tp)
             if part is not None:
-                part.ready.clear()  # nothing more is handed out
-                part.again.clear()
-                part.waiting.clear()
+                part.leaving = True
+                part.clear()
         while time.monotonic() < until and any(self.parts[tp].out or self.parts[tp].moving for tp in gone if tp in self.parts):
             await self._net.sleep(0.01)
         await self._give_up(gone)
@@ -488,7 +440,7 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
             if part is not None and part.out:
                 dirty.add(tp)
                 for tag in list(part.out.values()):
-                    self._take_back(tag, counted=True)
+                    part.take_back(tag, counted=True)
         try:
             if dirty:
                 await self._commit(dirty)
@@ -517,12 +469,13 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
                 ledger = ledgers.decode(committed[tp].offset, committed[tp].metadata)
             for offset, claim in list(ledger.claims.items()):
                 ledger.claims[offset] = claim._replace(out=False)  # whoever had it is gone
-            self.parts[tp] = Part(tp, ledger)
+            self.parts[tp] = Part(tp, ledger, self._manager.cluster.topic_id(tp.topic))
             if self._subscription.is_assigned(tp):
                 self._subscription.seek(tp, ledger.base)
+                self._subscription.resume(tp)
         self._wakeup._wakeup()
 
-    async def _deleted(self, gone: list[Any]) -> None:
+    def _deleted(self, gone: list[Any]) -> None:
         """Their topic is not there any more. Should it be made anew, begin at its beginning."""
         self._lose(gone)
         self._net.call_soon(self._begin_anew)
@@ -556,9 +509,7 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
             part = self.parts.get(tp)
             if part is None:
                 return None
-            part.ready.clear()
-            part.again.clear()
-            part.waiting.clear()
+            part.clear()
             dropped += part.ledger.drop(ends[tp], part.out)
             self._subscription.seek(tp, part.ledger.next)
         await self._commit(set(tps))

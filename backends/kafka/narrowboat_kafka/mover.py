@@ -13,7 +13,8 @@ from typing import Any
 
 from narrowboat_kafka import levels, records
 from narrowboat_kafka.client import Clients
-from narrowboat_kafka.member import Member, Part
+from narrowboat_kafka.member import Member
+from narrowboat_kafka.part import Part
 from narrowboat_kafka.publisher import publish
 from narrowboat_kafka.records import Record
 
