@@ -7,7 +7,7 @@ from integration.conformance import conformance
 from integration.servers import ZooKeeperEnsemble, ZooKeeperServer
 from integration.zookeeper_harness import ZooKeeperHarness
 
-SHORT, LONG = "session_ttl=2&tick=0.5", "session_ttl=12&tick=0.5"
+SHORT, LONG = "session_ttl=3&tick=0.5", "session_ttl=12&tick=0.5"
 
 test_zookeeper = conformance(ZooKeeperServer, harness=ZooKeeperHarness, tiers="CTSPRH", query=SHORT)
 test_zookeeper_network = conformance(ZooKeeperServer, harness=ZooKeeperHarness, tiers="N", query=LONG)

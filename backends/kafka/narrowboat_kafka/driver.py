@@ -26,6 +26,7 @@ from narrowboat_kafka.options import SCHEME, Options
 from narrowboat_kafka.publisher import publish
 from narrowboat_kafka.records import Record
 from narrowboat_kafka.topology import Topology
+from narrowboat_kafka.watch import TopicWatch
 
 
 class KafkaBroker(Broker):
@@ -36,12 +37,14 @@ class KafkaBroker(Broker):
         self.levels = levels.count(options.delay_max)
         self._options = options
         self._members: dict[str, Member] = {}
-        self._movers: dict[str, Member] = {}
+        self._moving: set[str] = set()  #: groups that move what was published to a topic with a delay, once there is any
+        self._movers: dict[str, Member] = {}  #: those that have joined
         self._turns: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)  #: opening and closing, by group
         self._feeds: set[KafkaFeed] = set()
         self._closed = False
         self.clients = Clients(url, options, context)
         self.topology = Topology(self.clients, options)
+        self.watch = TopicWatch(self.clients)
         self._mover = Mover(self.clients, self.levels)
 
     # -- publishing -----------------------------------------------------------------------------------------------
@@ -85,19 +88,16 @@ class KafkaBroker(Broker):
                 raise Unsupported("replies are not offered on Kafka", backend=SCHEME)
             topic = self.topology.topic(to)
             if to.kind is Kind.SUBSCRIPTION or (later and to.kind is Kind.QUEUE):
-                return self._told(self.topology.retry(to), names.group(to, self._options.prefix))
+                return self._told(self.topology.retry(to))
             if later:
-                return self._told(self.topology.delayed(to), names.delayed(to, self._options.prefix))
+                return self._told(self.topology.delayed(to))
             return topic
         except Exception as error:
             return translate(error, f"publishing to {to.path!r}")
 
-    def _told(self, topic: str, group: str) -> str:
-        """`topic`, which may be new: a member of ours hears of it at once."""
-        for members in (self._members, self._movers):
-            member = members.get(group)
-            if member is not None:
-                member.refresh_for(topic)
+    def _told(self, topic: str) -> str:
+        """`topic`, which may be new: whoever reads it here hears of it at once."""
+        self.watch.look(topic)
         return topic
 
     # -- consuming ------------------------------------------------------------------------------------------------
@@ -124,8 +124,11 @@ class KafkaBroker(Broker):
 
     def _join(self, address: Address, group: str) -> Member:
         retry = names.retry(address, self._options.prefix)
-        topics = [names.topic(address, self._options.prefix), retry]
-        member = self._members[group] = Member(self.clients, group, topics, retry, self._mover.to_retry(lambda: member))
+        topics = [names.topic(address, self._options.prefix)]
+        if self.topology.is_there(retry):
+            topics.append(retry)
+        forward = self._mover.to_retry(lambda: member)
+        member = self._members[group] = Member(self.clients, self.watch, group, topics, retry, forward)
         until = time.monotonic() + self.clients.timeout
         try:
             # A group whose members are away takes a session to notice; then this one gets its share later.
@@ -139,12 +142,19 @@ class KafkaBroker(Broker):
         return member
 
     def _move_delayed(self, address: Address) -> None:
-        """Whoever consumes a topic also moves what was published to it with a delay."""
+        """Whoever consumes a topic also moves what is published to it with a delay, as soon as anything is."""
         group = names.delayed(address, self._options.prefix)
-        if group not in self._movers:
+        if group not in self._moving:
+            self._moving.add(group)
             topic = names.topic(address, self._options.prefix)
-            forward = self._mover.to_topic(lambda: self._movers[group], topic)
-            self._movers[group] = Member(self.clients, group, [group], group, forward, deliver=False)
+            self.watch.want(group, self, lambda: self._mover.do(lambda: self._join_moving(group, topic)))
+
+    def _join_moving(self, group: str, topic: str) -> None:
+        """On the mover's thread."""
+        with self._turns[group]:
+            if group in self._moving and not self._closed:
+                forward = self._mover.to_topic(lambda: self._movers[group], topic)
+                self._movers[group] = Member(self.clients, self.watch, group, [group], group, forward, deliver=False)
 
     def leave(self, feed: KafkaFeed) -> None:
         """A consumer closes: what it had goes back, and the last one of a source leaves the group."""
@@ -164,7 +174,10 @@ class KafkaBroker(Broker):
             return
         if any(each.address.kind is Kind.SUBSCRIPTION and each.address.name == address.name for each in self._feeds):
             return
-        mover = self._movers.pop(names.delayed(address, self._options.prefix), None)
+        group = names.delayed(address, self._options.prefix)
+        with self._turns[group]:
+            self._moving.discard(group)
+            mover = self._movers.pop(group, None)
         if mover is not None:
             with contextlib.suppress(Exception):
                 mover.close()

@@ -102,7 +102,7 @@ class KafkaFeed(Feed):
         if isinstance(outcome, Nack) and (outcome.delay > 0 or not self.member.roomy(tag)):
             now = time.time()
             topic = topology.retry(self.address)
-            self.member.refresh_for(topic)
+            self._broker.watch.look(topic)
             level = levels.level(outcome.delay, self._broker.levels)
             changes = {
                 records.ATTEMPTS: str(delivery.attempt),

@@ -32,11 +32,12 @@ from narrowboat_kafka.client import EARLIEST, LATEST, Clients
 from narrowboat_kafka.ledger import CROWDED, Ledger
 from narrowboat_kafka.levels import FIRST
 from narrowboat_kafka.part import Part, Tag, Taken
+from narrowboat_kafka.watch import TopicWatch
 
 #: Seconds between two looks at what changes without telling us (heartbeats that ask for a rebalance).
 _LOOK = 0.1
-#: Seconds between two looks for a topic that is not there yet.
-_REFRESH = 0.5
+#: Seconds for which a join waits until its topics are known; between two questions for one that is gone.
+_KNOW = 2.0
 #: Records taken over from the library at once, and kept ready or waiting for each partition.
 _AHEAD = 1000
 #: Seconds that a revoked partition may wait for the deliveries that are in handlers' hands.
@@ -52,12 +53,19 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
     """See the module's text. `retry`: the topic whose partitions are levels. `forward`: what moves a message on."""
 
     def __init__(
-        self, clients: Clients, group: str, topics: Sequence[str], retry: str, forward: Forward, *, deliver: bool = True
+        self,
+        clients: Clients,
+        watch: TopicWatch,
+        group: str,
+        topics: Sequence[str],
+        retry: str,
+        forward: Forward,
+        *,
+        deliver: bool = True,
     ) -> None:
         self._clients = clients
         self.group = group
         self.retry = retry
-        self._topic = topics[0]
         self._forward = forward
         self._deliver = deliver  #: False: what is due is forwarded as well
         self.parts: dict[Any, Part] = {}
@@ -73,8 +81,8 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
         self._on_the_wire = False
         self._order = itertools.count()
         self._ahead = 1  #: records that are read and kept for each partition: what consumers last had room for
+        self._asked_again = 0.0
         self._turn = 0
-        self._refreshed = 0.0
         self._hooked: set[int] = set()
         self._consumer = clients.consumer(group)
         self._coordinator = self._consumer._coordinator
@@ -83,7 +91,11 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
         self._manager = self._consumer._manager
         self._net = clients.net
         self._wakeup = WakeupNotifier(self._net)
-        self._consumer.subscribe(list(topics), listener=self)
+        self._watch = watch
+        self._topics = list(topics)
+        self._consumer.subscribe(self._topics, listener=self)
+        if retry not in self._topics:
+            watch.want(retry, self, self._retry_is_there)
         self._net.call_soon_threadsafe(self._run)
 
     # -- the loop -------------------------------------------------------------------------------------------------
@@ -109,7 +121,7 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
         if self._ending:
             return
         if coordinator.need_rejoin():
-            await self._know_topic()
+            await self._know_topics()
             if not await coordinator.ensure_active_group_async(timeout_ms=limit):
                 raise client.KafkaTimeoutError(f"the group {self.group!r} could not be joined in time")
         coordinator.poll_heartbeat()
@@ -117,7 +129,7 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
         self._fetcher.maybe_validate_positions()
         self._fetcher.validate_offsets_if_needed()
         self._throttle()
-        self._look_for_topics()
+        self._look_for_others()
         await self._fetcher._send_fetches_async()
         found, _ = self._fetcher.fetched_records(self._ahead)
         for tp, fetched in found.items():
@@ -133,25 +145,36 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
                 future.add_both(self._fetched, id(future))
         await self._wakeup(max(0.0, min(_LOOK, soonest - time.time())))
 
-    async def _know_topic(self) -> None:
-        """Whoever joins without knowing its topic is given nothing, and has to join again."""
-        cluster = self._manager.cluster
-        until = time.monotonic() + 1.0
-        while self._topic != self.retry and not cluster.partitions_for_topic(self._topic) and time.monotonic() < until:
-            await self._manager.wait_for(cluster.request_update(), 1000)
+    async def _know_topics(self) -> None:
+        """Whoever joins without knowing its topics is given nothing, and has to join again."""
+        until = time.monotonic() + _KNOW
+        while self._unknown() and time.monotonic() < until:
+            # A request that is under way is shared, and may have been sent before we subscribed: hence the loop.
+            await self._manager.cluster.refresh_metadata()
+            if self._unknown():
+                await self._net.sleep(0.02)
+
+    def _unknown(self) -> bool:
+        return not all(self._manager.cluster.partitions_for_topic(topic) for topic in self._topics)
+
+    def _retry_is_there(self) -> None:
+        """Somebody has made it: its messages are ours as well."""
+        if not self._ending:
+            self._topics.append(self.retry)
+            self._consumer.subscribe(self._topics, listener=self)
+            self._wakeup._wakeup()
 
     def _fetched(self, key: int, *_: object) -> None:
         self._hooked.discard(key)
         self._wakeup._wakeup()
 
-    def _look_for_topics(self) -> None:
-        """The retry topic is made when somebody needs it first, and a topic may be made anew: nobody tells us."""
+    def _look_for_others(self) -> None:
+        """A topic may have been deleted and made anew: then what we know is about messages that are gone."""
         anew = [tp for tp, part in self.parts.items() if self._manager.cluster.topic_id(tp.topic) not in (part.topic_id, None)]
         if anew:
             self._deleted(anew)
-        now = time.monotonic()
-        if now >= self._refreshed + _REFRESH and not self._manager.cluster.partitions_for_topic(self.retry):
-            self._refreshed = now
+        if self._unknown() and time.monotonic() > self._asked_again + _KNOW:
+            self._asked_again = time.monotonic()
             self._manager.cluster.request_update()
 
     def _throttle(self) -> None:
@@ -249,6 +272,7 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
             if self.failure is not None:
                 raise self.failure
             return
+        self._wakeup._wakeup()  # there is room to read on
         try:
             await self._commit({tag.part.tp for tag, _ in picked})
         except BaseException:
@@ -517,13 +541,9 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
 
     # -- the end --------------------------------------------------------------------------------------------------
 
-    def refresh_for(self, topic: str) -> None:
-        """That topic is there now: look for its partitions, unless they are known. From any thread."""
-        if not self._manager.cluster.partitions_for_topic(topic):
-            self._manager.cluster.request_update()
-
     async def _stop(self) -> None:
         self._ending = True
+        self._watch.forget(self.retry, self)
         self._wakeup._wakeup()
         try:
             await self._manager.wait_for(self._ended, self._clients.timeout * 1000)

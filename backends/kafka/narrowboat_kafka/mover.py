@@ -15,13 +15,14 @@ from narrowboat_kafka import levels, records
 from narrowboat_kafka.client import Clients
 from narrowboat_kafka.member import Member
 from narrowboat_kafka.part import Part
-from narrowboat_kafka.publisher import publish
+from narrowboat_kafka.publisher import Failed, publish
 from narrowboat_kafka.records import Record
 
 #: Messages that are published in one go.
 _MOST = 500
 
 Job = tuple[Member, Part, Any, Record]
+Work = Callable[[], None]
 
 
 class Mover:
@@ -30,7 +31,7 @@ class Mover:
     def __init__(self, clients: Clients, levels: int) -> None:
         self._clients = clients
         self._levels = levels
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Job | Work | None] = queue.SimpleQueue()
         self._mutex = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -65,7 +66,11 @@ class Mover:
 
         return forward
 
-    def _put(self, job: Job) -> None:
+    def do(self, work: Work) -> None:
+        """Anything else that must not be done on the I/O thread."""
+        self._put(work)
+
+    def _put(self, job: Job | Work) -> None:
         self._jobs.put(job)
         if self._thread is None:
             with self._mutex:
@@ -78,10 +83,11 @@ class Mover:
             jobs = [self._jobs.get()]
             while len(jobs) < _MOST and not self._jobs.empty():
                 jobs.append(self._jobs.get())
-            todo = [job for job in jobs if job is not None]
             try:
-                if todo:
-                    self._move(todo)
+                self._move([job for job in jobs if isinstance(job, tuple)])
+                for job in jobs:
+                    if callable(job):
+                        job()
             except Exception:
                 # The broker is being closed, or the server is away: what was not settled is moved by whoever has it next.
                 if self._closed:
@@ -91,7 +97,12 @@ class Mover:
                 return
 
     def _move(self, jobs: list[Job]) -> None:
-        answers = publish(self._clients, [record for *_, record in jobs])
+        if not jobs:
+            return
+        try:
+            answers = publish(self._clients, [record for *_, record in jobs])
+        except Exception as error:  # no producer could be made: the server is away
+            answers = [Failed(error, left=False)] * len(jobs)
         for (member, part, record, _), answer in zip(jobs, answers, strict=True):
             self._clients.net.call_soon_with_future(member.moved if answer is None else member.not_moved, part, record)
 

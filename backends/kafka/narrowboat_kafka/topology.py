@@ -76,7 +76,7 @@ class Topology:
         """Make the topic if it is not there, and wait until it can be used."""
         if name in self._known:
             return
-        if not self._is_there(name):
+        if not self.is_there(name):
             if self._options.declare is Declare.NEVER:
                 raise NotFound(
                     f"there is no {what} on {self._clients.place}, and the URL says declare=never. Use a URL with declare=auto "
@@ -105,12 +105,13 @@ class Topology:
         except client.TopicAlreadyExistsError:
             pass
         until = time.monotonic() + self._clients.timeout
-        while not self._is_there(name):
+        while not self.is_there(name):
             if time.monotonic() >= until:
                 raise Unavailable(f"the topic {name!r} was made, and has no leader yet", backend=SCHEME)
             time.sleep(0.01)
 
-    def _is_there(self, name: str) -> bool:
+    def is_there(self, name: str) -> bool:
+        """Whether the topic can be used."""
         for found in self._ask(lambda: self._clients.admin.describe_topics([name])):
             if found["error_code"]:
                 error = client.for_code(found["error_code"])
@@ -289,7 +290,7 @@ class Topology:
 
     def check_there(self, address: Address) -> None:
         """`NotFound` where nothing is made on the way and it is not there."""
-        if self._options.declare is Declare.NEVER and not self._is_there(names.topic(address, self._options.prefix)):
+        if self._options.declare is Declare.NEVER and not self.is_there(names.topic(address, self._options.prefix)):
             raise NotFound(
                 f"there is no {address.kind.value} {address.path!r} on {self._clients.place}, and the URL says declare=never. "
                 "Use a URL with declare=auto once, or correct the name",
@@ -329,7 +330,7 @@ class Topology:
         """Remove it with its messages. False when it was not there."""
         prefix = self._options.prefix
         topic = names.topic(address, prefix)
-        if not self._is_there(topic):
+        if not self.is_there(topic):
             self.forget(topic)
             return False
         if address.kind is Kind.SUBSCRIPTION:
@@ -365,7 +366,7 @@ class Topology:
         return set(answers.values()) - {"OK"}
 
     def _delete_topics(self, topics: list[str]) -> None:
-        there = [topic for topic in topics if self._is_there(topic)]
+        there = [topic for topic in topics if self.is_there(topic)]
         self.forget(*topics)
         if not there:
             return
@@ -374,5 +375,5 @@ class Topology:
         except client.UnknownTopicOrPartitionError:
             pass  # somebody else was faster
         until = time.monotonic() + self._clients.timeout
-        while any(self._is_there(topic) for topic in there) and time.monotonic() < until:
+        while any(self.is_there(topic) for topic in there) and time.monotonic() < until:
             time.sleep(0.01)

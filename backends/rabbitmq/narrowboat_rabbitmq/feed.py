@@ -133,7 +133,7 @@ class _Stream:
         for number in job.given_back:
             raw.basic_nack(number, requeue=True)
         for number in (*job.acks, *job.given_back):
-            del outstanding[number]
+            outstanding.pop(number, None)
         job.acks = missing
 
     def _ask(self) -> None:
@@ -198,11 +198,12 @@ class RabbitFeed(Feed):
         while stream.buffer and len(deliveries) < limit:
             with self._mutex:
                 room = limit - len(deliveries)
-                taken += stream.buffer[:room]
+                part = stream.buffer[:room]
+                taken += part
                 del stream.buffer[:room]
             now, channel, counted = time.time(), stream.channel, self._counted
             late: list[int] = []
-            for raw in taken[-room:] if deliveries else taken:
+            for raw in part:
                 delivery = delivery_of(raw, channel, now, counted=counted)
                 if delivery.expires_in is not None and delivery.expires_in <= 0:
                     late.append(raw.number)

@@ -14,12 +14,16 @@ if refused then return refused end
 tick(source)
 
 -- Unread entries of one stream, from now on pending with `reader`.
-local function read(index, count, reader)
+local function read_raw(index, count, reader)
   local key = key_of(source, index)
   local command = {'XREADGROUP', 'GROUP', source.group, reader, 'COUNT', count, 'STREAMS', key, '>'}
   local found = as_group(source, index, command)
+  return found and found[1][2] or {}
+end
+
+local function read(index, count, reader)
   local entries = {}
-  for at, entry in ipairs(found and found[1][2] or {}) do
+  for at, entry in ipairs(read_raw(index, count, reader)) do
     entries[at] = {index = index, id = entry[1], fields = entry[2], attempt = 1, key = ''}
   end
   return entries
@@ -98,7 +102,7 @@ local function take_back(class, count)
   return entries
 end
 
-local claimed, dropped = {}, 0
+local claimed, fresh, dropped = {}, {}, 0  -- fresh: the index of those that are as they were read
 local function admit(entries)
   local expired = {}
   for _, entry in ipairs(entries) do
@@ -123,7 +127,16 @@ for _, class in ipairs(order) do
   while #claimed < limit do
     local came = admit(take_back(class, limit - #claimed))
     if #claimed < limit and not source.ordered then
-      came = came + admit(read_merged(by_class[class], limit - #claimed, consumer))
+      if #by_class[class] == 1 and not source.ttl then  -- the common case costs no table for each
+        local index = by_class[class][1]
+        for _, entry in ipairs(read_raw(index, limit - #claimed, consumer)) do
+          claimed[#claimed + 1] = entry
+          fresh[#claimed] = index
+          came = came + 1
+        end
+      else
+        came = came + admit(read_merged(by_class[class], limit - #claimed, consumer))
+      end
     end
     if came == 0 then break end
   end
@@ -134,11 +147,16 @@ if #claimed > 0 then
   local leases, sizes, bytes, shapes, names, formats, heads = {}, {}, {}, {}, {}, {}, {}
   local pack, held, filled, plain = struct.pack, 0, 0, nil
   for at, entry in ipairs(claimed) do
-    local fields, id = entry.fields, entry.id
-    if source.ordered and entry.key == '' then entry.key = field(fields, 'key') or '' end
-    local head = entry.index * 1000000 + entry.attempt
-    if not heads[head] then heads[head] = consumer .. ':' .. entry.index .. ':' .. entry.attempt .. ':' end
-    local token = entry.returns and token_of(consumer, entry) or heads[head] .. id .. ':' .. entry.key
+    local fields, id, attempt, token = entry.fields, entry.id, entry.attempt, nil
+    if fresh[at] then
+      id, fields, attempt = entry[1], entry[2], 1
+      local index = fresh[at]
+      if not heads[index] then heads[index] = consumer .. ':' .. index .. ':1:' end
+      token = heads[index] .. id .. ':'
+    else
+      if source.ordered and entry.key == '' then entry.key = field(fields, 'key') or '' end
+      token = token_of(consumer, entry)
+    end
     leases[held + 1], leases[held + 2] = until_, token
     held = held + 2
     bytes[filled + 1], bytes[filled + 2] = token, id
@@ -150,9 +168,9 @@ if #claimed > 0 then
       local name, body = fields[2], fields[4]
       bytes[filled + 3], bytes[filled + 4] = name, body
       filled = filled + 4
-      sizes[at] = pack('>I4I4I4I4I4I4', plain, entry.attempt, #token, #id, #name, #body)
+      sizes[at] = pack('>I4I4I4I4I4I4', plain, attempt, #token, #id, #name, #body)
     else
-      local here, values, half = {}, {0, entry.attempt, #token, #id}, #fields / 2
+      local here, values, half = {}, {0, attempt, #token, #id}, #fields / 2
       for number = 1, half do
         here[number] = fields[2 * number - 1]
         values[4 + number] = #fields[2 * number]

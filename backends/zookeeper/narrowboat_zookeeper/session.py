@@ -61,8 +61,7 @@ class Session:
         self.acl = _ACLS[site.acl]
         self._on_up = on_up
         self._handler = Handler(timeout, _tls(site), self._connecting)
-        logger = logging.getLogger("narrowboat.zookeeper.kazoo")
-        logger.addFilter(_not_verbose)
+        logger = _logger()
         retry = KazooRetry(max_tries=-1, delay=0.05, max_delay=_RETRY_MAX, sleep_func=self._handler.sleep_func)
         auth = [("digest", f"{site.username}:{site.password.reveal()}")] if site.password is not None else None
         options = site.options
@@ -313,6 +312,15 @@ def _tls(site: Site) -> ssl.SSLContext | None:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
+
+
+def _logger() -> logging.Logger:
+    """For what kazoo says: heard by whoever listens, and by nobody where no logging was set up."""
+    logger = logging.getLogger("narrowboat.zookeeper.kazoo")
+    logger.addFilter(_not_verbose)
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
+    return logger
 
 
 def _not_verbose(record: logging.LogRecord) -> bool:

@@ -300,6 +300,7 @@ class Handler(SequentialThreadingHandler):  # type: ignore[misc]  # see the impo
         except OSError as error:
             self.last_error = error
             raise
+        self.last_error = None
         wire = self._wire = Wire(sock)
         if self.closing.is_set():
             self.abort()
