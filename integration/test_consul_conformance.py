@@ -11,13 +11,17 @@ from narrowboat.conformance import verify
 from narrowboat.conformance.scenario import FACES
 
 
+#: Of the stress scenarios: an interrupt at every point of an acquire is thousands of acquires.
+SIZE = 0.2
+
+
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("face", FACES)
 def test_consul(face: str) -> None:
     """Everything, on one agent that keeps its data."""
     server = obtain(ConsulServer)
     with server:
-        report = verify(ConsulHarness(server.url, server=server), faces=[face])
+        report = verify(ConsulHarness(server.url, server=server), faces=[face], size=SIZE)
     assert report.ok, "\n\n".join(f"{row.id} {row.scenario}: {row.why}" for row in report.broken)
 
 

@@ -43,8 +43,10 @@ class ZooKeeperHarness(Harness):
     def delete(self, half: str, namespace: str, name: str) -> None:
         with kazoo(self.url) as client:
             path = f"{self._namespace(namespace)}/{quote(name, safe='')}"
+            everything = client.transaction()  # one by one, a waiter could be granted what is deleted next
             for child in _children(client, path):
-                client.delete(f"{path}/{child}")
+                everything.delete(f"{path}/{child}")
+            everything.commit()
 
     def end_session(self, driver: object) -> None:
         """Close it from elsewhere: to its owner that looks as if its time were up."""

@@ -34,6 +34,8 @@ from narrowboat_consul.watcher import Watcher
 
 #: How often a refused step is decided anew within one call. Each refusal means that somebody else got on.
 ROUNDS = 10
+#: For so many ttls of the session a withdrawn owner whose attempt was not answered is looked for.
+DOUBT = 2.0
 #: Seconds until a waiter looks again by itself: what a lost query costs.
 LOOK_AGAIN = 3.0
 #: Seconds until it looks again where nobody holds the lock and yet it is refused: Consul's lock-delay runs.
@@ -236,13 +238,31 @@ class ConsulLocks(LockProvider):
             if isinstance(freed, NarrowboatError):
                 answers.append(freed)
                 continue
-            if request.owner not in self._under:  # its attempt was never answered: it may be under way even now
-                self._doubts[request.owner] = (request, self._clock() + 2.0 * self._site.options.session_ttl)
-            self._under.pop(request.owner, None)
-            self._open.pop(request.owner, None)
-            self._announced.discard(request.owner)
-            answers.append(None)
+            if freed or request.owner in self._under:
+                self._forget(request.owner)
+                answers.append(None)
+            else:
+                answers.append(self._doubt(request))
         return answers
+
+    def _forget(self, owner: str) -> None:
+        for known in (self._under, self._open, self._doubts):
+            known.pop(owner, None)
+        self._announced.discard(owner)
+
+    def _doubt(self, request: Request) -> NarrowboatError | None:
+        """Its attempt was never answered, and may be under way even now: it is looked for again, soon and then for long.
+
+        An error makes the core withdraw it again in a moment. After one operation timeout nothing comes that did not fail,
+        so the rest is left to the renewals of the session.
+        """
+        now = self._clock()
+        _, until = self._doubts.setdefault(request.owner, (request, now + DOUBT * self._site.options.session_ttl))
+        if until - DOUBT * self._site.options.session_ttl + self._limit.timeout > now:
+            return Unavailable(f"lock {request.name!r}: an attempt was not answered and may be under way", backend=SCHEME)
+        self._open.pop(request.owner, None)
+        self._announced.discard(request.owner)
+        return None
 
     def _free(self, name: str, owner: str, token: int | None) -> bool | NarrowboatError:
         """Whether there was something of `owner`, which is gone now."""
@@ -270,7 +290,7 @@ class ConsulLocks(LockProvider):
             except NarrowboatError:
                 continue  # it is looked at again with the next renewal
             if freed is True or (freed is False and now >= until):
-                self._doubts.pop(owner, None)
+                self._forget(owner)
 
     # -- for people -----------------------------------------------------------------------------------------------
 

@@ -31,8 +31,8 @@ QUERIES = 32
 BATCH = 0.25
 #: Seconds for which one query stays open; Consul adds up to a sixteenth.
 PATIENCE = 30.0
-#: Seconds before a query that failed is sent again.
-PAUSE = 0.5
+#: Seconds before a query that failed is sent again, at first and at most.
+PAUSE, PAUSE_MAX = 0.05, 1.0
 #: Names in one batched read, which is a transaction: Consul takes 128 members.
 TOGETHER = 128
 
@@ -40,13 +40,14 @@ TOGETHER = 128
 class Watch:
     """One name that somebody waits for."""
 
-    __slots__ = ("index", "keys", "query", "wakes")
+    __slots__ = ("index", "keys", "pause", "query", "wakes")
 
     def __init__(self, keys: Keys, index: int) -> None:
         self.keys = keys
         self.index = index  #: up to which changes are known here
         self.wakes: dict[str, Callable[[], None]] = {}
         self.query: Query | None = None
+        self.pause = PAUSE
 
 
 class Query:
@@ -303,8 +304,10 @@ class Watcher:
                 return
         index = _index(reply)
         if index is None:
-            self._later[name] = self._clock() + PAUSE
+            self._later[name] = self._clock() + watch.pause
+            watch.pause = min(2 * watch.pause, PAUSE_MAX)
             return
+        watch.pause = PAUSE
         if index == watch.index:
             self._ask(name, watch)  # its time was up
             return

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.errors import KafkaError
 from kafka.net.compat import KafkaNetClient
 from kafka.net.selector import NetworkSelector
 
@@ -174,7 +175,7 @@ class Clients:
         with self._mutex:
             if self._producer is producer:
                 self._producer = None
-        producer.close(timeout=0)
+        _close(producer, 0.0)
 
     def close(self) -> None:
         """Close the producer and the I/O thread. Idempotent."""
@@ -184,7 +185,7 @@ class Clients:
             self._closed = True
         try:
             if self._producer is not None:
-                self._producer.close(timeout=self.timeout / 2)
+                _close(self._producer, self.timeout / 2)
         finally:
             self._stop()
 
@@ -256,6 +257,15 @@ def _tls(options: Options) -> ssl.SSLContext:
     if options.verify is Verify.NONE:
         context.verify_mode = ssl.CERT_NONE
     return context
+
+
+def _close(producer: Any, timeout: float) -> None:
+    """Close it, whatever it still tries to send: whoever asked for that has been told already that it is unknown."""
+    try:
+        producer.close(timeout=timeout)
+    except KafkaError:
+        producer._sender.force_close()
+        producer._closed = True
 
 
 def _mark_what_left(sender: Any) -> None:

@@ -68,6 +68,14 @@ class Ledger:
         count = self.claims[offset].times
         self.claims[offset] = Claim(count if counted else count - 1, False)
 
+    def hand_out(self, offset: int) -> None:
+        """It was claimed before, and is in somebody's hands now."""
+        self.claims[offset] = self.claims[offset]._replace(out=True)
+
+    def unclaim(self, offset: int) -> None:
+        """It was claimed, and is handed to nobody."""
+        self.claims[offset] = Claim(self.claims[offset].times - 1, False)
+
     def settle(self, offset: int) -> None:
         """It never comes back."""
         self.claims.pop(offset, None)

@@ -36,10 +36,15 @@ from narrowboat_kafka.watch import TopicWatch
 
 #: Seconds between two looks at what changes without telling us (heartbeats that ask for a rebalance).
 _LOOK = 0.1
+#: A consumer that takes so many at a time is given what was claimed ahead, without a commit to wait for.
+_BULK = 256
 #: Seconds for which a join waits until its topics are known; between two questions for one that is gone.
 _KNOW = 2.0
-#: Records taken over from the library at once, and kept ready or waiting for each partition.
+#: Records that are read ahead for each partition at most, and whatever the last fetch brought with them.
 _AHEAD = 1000
+#: Everything that was fetched is taken over at once: of a partition that is paused with a part of its records taken, the
+#: library never gives the rest.
+_ALL = 1_000_000_000
 #: Seconds that a revoked partition may wait for the deliveries that are in handlers' hands.
 _DRAIN = 3.0
 #: Seconds for which the oldest message of a crowded partition may be in somebody's hands before it is moved out of the way.
@@ -81,6 +86,7 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
         self._on_the_wire = False
         self._order = itertools.count()
         self._ahead = 1  #: records that are read and kept for each partition: what consumers last had room for
+        self._bulk = 0  #: how many the consumer takes at a time, where that is many
         self._asked_again = 0.0
         self._turn = 0
         self._hooked: set[int] = set()
@@ -131,7 +137,7 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
         self._throttle()
         self._look_for_others()
         await self._fetcher._send_fetches_async()
-        found, _ = self._fetcher.fetched_records(self._ahead)
+        found, _ = self._fetcher.fetched_records(_ALL)
         for tp, fetched in found.items():
             self._admit(tp, fetched)
         soonest = self._look_at_waiting()
@@ -264,6 +270,12 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
         """Hand out up to `limit` messages, with their claims committed, into `taken`."""
         self._hungry.add(feed)
         self._ahead = max(min(_AHEAD, limit), self._ahead if len(self.feeds) > 1 else 1)
+        self._bulk = limit if limit >= _BULK else 0
+        picked = self._pick_claimed(feed, limit)
+        if picked:
+            taken.extend(picked)
+            self._wakeup._wakeup()
+            return
         picked = self._pick(feed, limit)
         if not picked:
             await self._look()
@@ -296,6 +308,28 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
             self._dirty.add(tag.part.tp)
         taken.clear()
         self._wake()
+
+    def _pick_claimed(self, feed: object, limit: int) -> list[tuple[Tag, int]]:
+        """What was claimed ahead: the last commit has said so."""
+        picked: list[tuple[Tag, int]] = []
+        now = time.time()
+        for part in self.parts.values():
+            while len(picked) < limit and (handed := part.hand_out_claimed(feed, now)) is not None:
+                picked.append(handed)
+                self._dirty.add(part.tp)
+        return picked
+
+    def _claim_ahead(self, dirty: set[Any]) -> None:
+        """Who takes many at a time will ask for more: the commit that is to be made anyway says so already."""
+        now, room = time.time(), self._bulk - sum(len(part.claimed) for part in self.parts.values())
+        for tp, part in self.parts.items():
+            while room > 0:
+                record, _ = part.next(now)
+                if record is None:
+                    break
+                part.claim_ahead(record)
+                dirty.add(tp)
+                room -= 1
 
     def _pick(self, feed: object, limit: int) -> list[tuple[Tag, int]]:
         picked: list[tuple[Tag, int]] = []
@@ -361,8 +395,13 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
         """A consumer has gone: what it had goes to the others, counted."""
         self.feeds.pop(feed, None)
         self._hungry.discard(feed)
+        self._bulk = 0
         tags = [tag for part in self.parts.values() for tag in part.out.values() if tag.feed is feed]
+        unclaimed = {tp for tp, part in self.parts.items() if part.unclaim()}
         await self.settle([(tag, "back") for tag in tags])
+        if unclaimed:
+            await self._commit(unclaimed)
+            self._wake()
 
     # -- committing -----------------------------------------------------------------------------------------------
 
@@ -382,12 +421,19 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
             while self._asked is not None:
                 asked, self._asked = self._asked, None
                 dirty, self._dirty = self._dirty, set()
+                if self._bulk:
+                    self._claim_ahead(dirty)
+                claiming = [self.parts[tp] for tp in dirty if tp in self.parts and self.parts[tp].claiming]
                 try:
                     await self._commit_once(dirty)
                 except Exception as error:
+                    for part in claiming:
+                        part.unclaim()
                     self._dirty |= dirty
                     asked.failure(error)
                 else:
+                    for part in claiming:
+                        part.claims_are_kept()
                     asked.success(None)
         finally:
             self._committing = False
@@ -443,6 +489,8 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
             part = self.parts.get(tp)
             if part is not None:
                 part.leaving = True
+                if part.unclaim():
+                    self._dirty.add(tp)
                 part.clear()
         while time.monotonic() < until and any(self.parts[tp].out or self.parts[tp].moving for tp in gone if tp in self.parts):
             await self._net.sleep(0.01)

@@ -29,6 +29,8 @@ class Part:
 
     __slots__ = (
         "again",
+        "claimed",
+        "claiming",
         "crowded",
         "leaving",
         "ledger",
@@ -49,6 +51,8 @@ class Part:
         self.owned = True
         self.leaving = False  #: it is being given up: nothing more is handed out
         self.ready: deque[Any] = deque()  #: records in their order
+        self.claiming: list[tuple[Any, int]] = []  #: claimed ahead, in the commit that is under way
+        self.claimed: deque[tuple[Any, int]] = deque()  #: claimed ahead, and committed: they can be handed out at once
         self.again: list[tuple[int, Any]] = []  #: a heap of those that came back
         self.waiting: list[tuple[float, int, Any]] = []  #: a heap by when to look at them
         self.out: dict[int, Tag] = {}
@@ -77,6 +81,39 @@ class Part:
         tag = self.out[record.offset] = Tag(self, record, feed, now)
         return tag, self.ledger.claim(record.offset)
 
+    def claim_ahead(self, record: Any) -> None:
+        """Count it as handed out before anybody asks for it. It is in nobody's hands yet."""
+        times = self.ledger.claim(record.offset)
+        self.ledger.release(record.offset, counted=True)
+        self.claiming.append((record, times))
+
+    def claims_are_kept(self) -> None:
+        """They were committed."""
+        self.claimed.extend(self.claiming)
+        self.claiming.clear()
+
+    def unclaim(self) -> bool:
+        """What was claimed ahead is not wanted any more: it does not count. Whether there was any."""
+        ahead = [*self.claimed, *self.claiming]
+        for record, _ in ahead:
+            self.ledger.unclaim(record.offset)
+            heapq.heappush(self.again, (record.offset, record))
+        self.claimed.clear()
+        self.claiming.clear()
+        return bool(ahead)
+
+    def hand_out_claimed(self, feed: object, now: float) -> tuple[Tag, int] | None:
+        """The next of those that were claimed ahead, or None."""
+        while self.claimed and not self.leaving:
+            record, times = self.claimed.popleft()
+            if records.expired(record, now):
+                self.ledger.settle(record.offset)
+                continue
+            tag = self.out[record.offset] = Tag(self, record, feed, now)
+            self.ledger.hand_out(record.offset)
+            return tag, times
+        return None
+
     def take_back(self, tag: Tag, *, counted: bool) -> None:
         """It is to be handed out again, to anybody."""
         if self.owned and self.out.get(tag.offset) is tag:
@@ -89,6 +126,8 @@ class Part:
         self.ready.clear()
         self.again.clear()
         self.waiting.clear()
+        self.claimed.clear()
+        self.claiming.clear()
 
 
 class Taken(list[tuple[Tag, int]]):

@@ -115,6 +115,22 @@ def delivery(record: Any, claims: int, now: float, tag: object) -> Delivery:
     """`record` handed out for the `claims`-th time since it was last published."""
     ours: dict[str, str] = {}
     headers: dict[str, str] = {}
+    if len(record.headers) == 1 and record.headers[0][0] == ID:  # the common case, at a third of the cost
+        key = record.key
+        return Delivery(
+            record.headers[0][1].decode("utf-8", "surrogateescape"),
+            record.value if record.value is not None else b"",
+            headers,
+            None if key is None else text(key),
+            claims,
+            record.timestamp / 1000,
+            0,
+            None,
+            None,
+            None,
+            None,
+            tag,
+        )
     for name, value in record.headers:
         (ours if name in _HIDDEN else headers)[name] = text(value)
     expires: float | None = None

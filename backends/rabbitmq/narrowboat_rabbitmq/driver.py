@@ -15,6 +15,7 @@ from narrowboat.capabilities import BrokerCapabilities
 from narrowboat.contract import Address, Broker, Context, Depth, Feed, Kind, Outgoing, Properties, Receipt, Source
 from narrowboat.errors import Closed, NarrowboatError, PublishFailed, PublishUnknown, Unavailable
 from narrowboat_rabbitmq import ladder
+from narrowboat_rabbitmq.answer import Answer
 from narrowboat_rabbitmq.channel import Channel
 from narrowboat_rabbitmq.envelope import properties_of
 from narrowboat_rabbitmq.errors import blocked, missing
@@ -25,6 +26,9 @@ from narrowboat_rabbitmq.options import SCHEME, Options, QueueType, Site
 from narrowboat_rabbitmq.publisher import CONFIRMED, NOT_SENT, REFUSED, RETURNED, Batch, Outcome, Publisher, Record
 from narrowboat_rabbitmq.topology import Topology
 
+#: Seconds between finding that a queue was deleted and making it again. Made at once, a server takes its old consumers
+#: (any process's) for consumers of the new queue, gives them its messages, and their channels drop them (seen with 3.10).
+PAUSE = 0.2
 _INBOX = Properties(max_deliveries=0)
 
 
@@ -95,6 +99,7 @@ class RabbitBroker(Broker):
         if nowhere:  # deleted by somebody since we knew it; what was returned was surely not stored
             for address in {messages[index].to for index in nowhere}:
                 self.topology.forget(address)
+            Answer[None]().wait(PAUSE)
             self._send(messages, nowhere, answers, deadline, again=False)
 
     def _prepare(self, messages: Sequence[Outgoing], indexes: Sequence[int], answers: list[Any], deadline: float) -> None:

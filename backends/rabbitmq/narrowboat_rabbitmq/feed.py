@@ -16,11 +16,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pika.spec import Basic
+
 from narrowboat.contract import Ack, Delivery, Feed, Kind, Nack, Outcome, Received, Reject, Source
 from narrowboat.errors import Closed, NarrowboatError, Unavailable
 from narrowboat_rabbitmq import ladder
 from narrowboat_rabbitmq.answer import Answer
-from narrowboat_rabbitmq.channel import Channel
+from narrowboat_rabbitmq.channel import Channel, Step
 from narrowboat_rabbitmq.envelope import DEAD, Raw, Tag, again, delivery_of
 from narrowboat_rabbitmq.errors import channel_error, stale
 from narrowboat_rabbitmq.options import SCHEME
@@ -34,8 +36,14 @@ if TYPE_CHECKING:
 IDLE = 5.0
 #: Seconds that a look waits for what the queue says is ready, while a settlement makes room for it.
 GRACE = 0.25
+#: Seconds for which a consumer that leaves waits at most for what is on its way.
+CALM = 0.1
 #: The most that a consumer of AMQP can be given ahead.
 _PREFETCH_MAX = 65_535
+
+
+def _ignore(frame: object) -> None:
+    """That answer says nothing new."""
 
 
 class _Job:
@@ -90,6 +98,16 @@ class _Stream:
         """The server ended the consumer: the queue was deleted, or its node is gone."""
         assert self.channel is not None
         self.channel.drop(RuntimeError("the server cancelled the consumer: its queue was deleted or moved"))
+
+    def cancel(self, answer: Answer[None]) -> None:
+        """Let the server push no more; given once everything that it had pushed is here."""
+        channel = self.channel
+        if channel is None or not channel.expect(answer):
+            return
+        for tag in self.tags:
+            # Pika's own basic_cancel would reject what is still on its way, and so have it counted.
+            channel.raw._rpc(Basic.Cancel(consumer_tag=tag), _ignore, [Basic.CancelOk])
+        channel.raw.queue_declare(self.queue, passive=True, callback=lambda _: channel.settle(answer, None))
 
     def on_end(self, error: BaseException) -> None:
         """The channel is gone, and with it whatever came on it."""
@@ -465,8 +483,27 @@ class RabbitFeed(Feed):
             if self._leaving or not stream.alive or stream.channel is None:
                 return
             self._leaving = True
-            steps = [("basic_cancel", {"consumer_tag": tag}) for tag in stream.tags]
-            stream.channel.call(steps, deadline, f"leaving {self._path!r}", self._place)
+            self._settle_down(stream, deadline)
+            answer: Answer[None] = Answer()
+            self._broker.loop.post(lambda: stream.cancel(answer))
+            stream.channel.wait(answer, deadline, f"leaving {self._path!r}", self._place)
+
+    def _settle_down(self, stream: _Stream, deadline: float) -> None:
+        """Wait for what the last settlements set moving: what is pushed while a consumer ends is lost to it, and counted."""
+        ends = min(deadline, self._broker.clock() + CALM)
+        before, calm = -1, 0
+        while calm < 2 and len(stream.outstanding) < stream.credit and self._broker.clock() < ends:
+            stream.arrived = Answer[None]()
+            (method,) = self._ask(stream, deadline)
+            now = len(stream.outstanding)
+            calm = calm + 1 if now == before and not method.message_count else 0
+            before = now
+            Answer[None]().wait(CALM / 10)
+
+    def _ask(self, stream: _Stream, deadline: float) -> list[Any]:
+        assert stream.channel is not None
+        steps: list[Step] = [("queue_declare", {"queue": stream.queue, "passive": True})]
+        return stream.channel.call(steps, deadline, f"looking into {self._path!r}", self._place)
 
     def _return(self, stream: _Stream, deadline: float) -> None:
         raws = stream.buffer
