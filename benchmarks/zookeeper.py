@@ -178,7 +178,7 @@ class _Other:
         self._child.stdin.flush()
         while not waiting():
             time.sleep(0.002)
-        time.sleep(0.005)  # the watch is sent after the place in the queue is seen
+        time.sleep(0.05)  # the watch is sent after the place in the queue is seen
         begun = time.monotonic()
         release()
         took = float(self._child.stdout.readline()) - begun

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from integration.fixtures import obtain
-from integration.rabbitmq_harness import RabbitHarness
+from integration.rabbitmq_harness import RabbitHarness, SettledServer
 from integration.servers import RabbitMQServer
 from narrowboat.conformance import verify
 from narrowboat.conformance.scenario import FACES
@@ -15,7 +15,7 @@ from narrowboat.conformance.scenario import FACES
 @pytest.mark.parametrize("face", FACES)
 def test_rabbitmq(face: str) -> None:
     """Everything, on one server that keeps its data."""
-    with obtain(RabbitMQServer) as server:
+    with obtain(RabbitMQServer, SettledServer) as server:
         report = verify(RabbitHarness(server.url, server=server), faces=[face])
     assert report.ok, "\n\n".join(f"{row.id} {row.scenario}: {row.why}" for row in report.broken)
 

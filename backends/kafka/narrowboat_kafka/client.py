@@ -81,6 +81,7 @@ class Clients:
         self._config = _configuration(url, options, context.timeout)
         self._mutex = threading.Lock()
         self._producer: Any = None
+        self._retiring: list[threading.Thread] = []
         self._closed = False
         self.net = NetworkSelector(client_id=self._config["client_id"])
         _open.add(self)
@@ -170,12 +171,17 @@ class Clients:
         _mark_what_left(producer._sender)
         return producer
 
-    def forget_producer(self, producer: Any) -> None:
-        """The next message gets a new one: this one has met an error that it does not recover from."""
+    def retire_producer(self, producer: Any) -> None:
+        """The next message gets a new one: this one does not get through any more. What others sent with it may end yet."""
         with self._mutex:
-            if self._producer is producer:
-                self._producer = None
-        _close(producer, 0.0)
+            if self._producer is not producer:
+                return
+            self._producer = None
+            retiring = threading.Thread(
+                target=_close, args=(producer, self.timeout), name="narrowboat-kafka-retiring", daemon=True
+            )
+            self._retiring = [thread for thread in self._retiring if thread.is_alive()] + [retiring]
+            retiring.start()
 
     def close(self) -> None:
         """Close the producer and the I/O thread. Idempotent."""
@@ -186,6 +192,8 @@ class Clients:
         try:
             if self._producer is not None:
                 _close(self._producer, self.timeout / 2)
+            for thread in self._retiring:
+                thread.join(self.timeout)
         finally:
             self._stop()
 

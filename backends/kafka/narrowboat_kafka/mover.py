@@ -15,7 +15,7 @@ from narrowboat_kafka import levels, records
 from narrowboat_kafka.client import Clients
 from narrowboat_kafka.member import Member
 from narrowboat_kafka.part import Part
-from narrowboat_kafka.publisher import Failed, publish
+from narrowboat_kafka.publisher import publish
 from narrowboat_kafka.records import Record
 
 #: Messages that are published in one go.
@@ -99,10 +99,7 @@ class Mover:
     def _move(self, jobs: list[Job]) -> None:
         if not jobs:
             return
-        try:
-            answers = publish(self._clients, [record for *_, record in jobs])
-        except Exception as error:  # no producer could be made: the server is away
-            answers = [Failed(error, left=False)] * len(jobs)
+        answers = publish(self._clients, [record for *_, record in jobs])
         for (member, part, record, _), answer in zip(jobs, answers, strict=True):
             self._clients.net.call_soon_with_future(member.moved if answer is None else member.not_moved, part, record)
 

@@ -11,8 +11,10 @@ import kafka.errors as client
 from narrowboat_kafka.client import Clients
 from narrowboat_kafka.records import Record
 
-#: Errors after which a producer stores nothing any more.
-_FATAL = (
+#: Errors after which a producer stores nothing any more, or nothing in that partition: a topic that was deleted and made
+#: anew under it, a server that forgot where it had been.
+_STUCK = (
+    client.KafkaTimeoutError,
     client.ProducerFencedError,
     client.InvalidProducerEpochError,
     client.OutOfOrderSequenceNumberError,
@@ -32,7 +34,10 @@ class Failed(Exception):
 
 def publish(clients: Clients, records: Sequence[Record]) -> list[Failed | None]:
     """Store each record; None for each that all replicas in step have. Blocks for one operation timeout at most."""
-    producer = clients.producer
+    try:
+        producer = clients.producer
+    except client.KafkaError as error:  # the server cannot be reached
+        return [Failed(error, left=False)] * len(records)
     until = time.monotonic() + clients.timeout
     sent: list[Any] = []
     send = producer.send
@@ -59,6 +64,6 @@ def publish(clients: Clients, records: Sequence[Record]) -> list[Failed | None]:
                 continue
         met = future.exception
         answers.append(None if met is None else Failed(met, left=getattr(met, "left", True)))
-    if any(isinstance(answer, Failed) and isinstance(answer.error, _FATAL) for answer in answers):
-        clients.forget_producer(producer)
+    if any(answer is not None and answer.left and isinstance(answer.error, _STUCK) for answer in answers):
+        clients.retire_producer(producer)
     return answers

@@ -191,6 +191,7 @@ def _stand(book: Book, request: Request, place: Place, directory: str, listed: A
 def _grant(book: Book, request: Request, place: Place, now: float, *, behind: int) -> Grant:
     path = place.path or ""
     place.granted = True
+    place.wake = _nobody
     place.ends = now + book.session.ttl
     book.forget_wake(request.owner, place)
     book.mine[path] = place
@@ -225,3 +226,7 @@ def _refusal(book: Book, request: Request, listed: Any) -> Busy | NarrowboatErro
 def _conflict(book: Book, request: Request, other: names.Contender) -> Conflict:
     text = conflict(request.name, request.mode, request.limit, other.mode, other.limit)
     return Conflict(text, backend=book.site.scheme)
+
+
+def _nobody() -> None:
+    """The wake of an owner that waits no longer."""
