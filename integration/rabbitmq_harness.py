@@ -15,7 +15,6 @@ from integration.servers import RabbitMQServer
 from narrowboat.conformance import Harness
 from narrowboat.dsn import Url
 
-
 #: Seconds after which a server has written down that a quorum queue lives on it.
 WRITTEN = 1.5
 

@@ -10,7 +10,6 @@ from integration.servers import ConsulServer
 from narrowboat.conformance import verify
 from narrowboat.conformance.scenario import FACES
 
-
 #: Of the stress scenarios: an interrupt at every point of an acquire is thousands of acquires.
 SIZE = 0.2
 
