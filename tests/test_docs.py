@@ -9,9 +9,12 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import sqlite3
 from pathlib import Path
 
 import pytest
+
+import narrowboat
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"^```python\n(?P<code>.*?)^```\n(?:\n```text\n(?P<prints>.*?)^```\n)?", re.DOTALL | re.MULTILINE)
@@ -31,14 +34,19 @@ def test_the_examples_of_a_page_run_and_print_what_it_says(page: Path, tmp_path:
     text = page.read_text(encoding="utf-8")
     namespace: dict[str, object] = {"__name__": "__main__"}
 
-    for block in BLOCK.finditer(text):
-        line = text.count("\n", 0, block.start()) + 1
-        printed = io.StringIO()
-        code = compile("\n" * line + block["code"], str(page), "exec")  # so that a traceback shows the page's line
-        with contextlib.redirect_stdout(printed):
-            exec(code, namespace)
-        if block["prints"] is not None:
-            assert printed.getvalue() == block["prints"], f"{page.name}, line {line}"
+    try:
+        for block in BLOCK.finditer(text):
+            line = text.count("\n", 0, block.start()) + 1
+            printed = io.StringIO()
+            code = compile("\n" * line + block["code"], str(page), "exec")  # so that a traceback shows the page's line
+            with contextlib.redirect_stdout(printed):
+                exec(code, namespace)
+            if block["prints"] is not None:
+                assert printed.getvalue() == block["prints"], f"{page.name}, line {line}"
+    finally:
+        for value in namespace.values():  # a page ends as a program does, without closing; its threads would stay in ours
+            if isinstance(value, (narrowboat.Locks, narrowboat.Messaging, sqlite3.Connection)):
+                value.close()
 
 
 def test_a_page_has_examples() -> None:

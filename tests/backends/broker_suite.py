@@ -801,7 +801,7 @@ class BrokerSuite:
     # --- waking
 
     def test_a_send_wakes_as_many_idle_feeds_as_there_are_messages(self, drivers):
-        """The others sleep on; a feed that found something is not woken."""
+        """Two at least, as a wake may be spurious; a feed that found something is not woken."""
         broker = drivers()
         woken: list[int] = []
         feeds = [consume(broker, ORDERS, lambda n=n: woken.append(n)) for n in range(5)]
@@ -809,13 +809,13 @@ class BrokerSuite:
             assert take(feed) == []
         send(broker, ORDERS, "one", "two")
         assert len(set(woken)) >= 2
-        before = len(woken)
         busy = consume(broker, DASHBOARD, lambda: woken.append(99))
         send(broker, PRICES, "price")
         assert ids(take(busy)) == ["price"]
+        before = woken.count(99)
         send(broker, PRICES, "price")
 
-        assert woken[before:] == []
+        assert woken.count(99) == before
 
     @pytest.mark.parametrize("outcome", [Nack(), Return(), Nack(0.3)])
     def test_what_comes_back_wakes(self, drivers, outcome):

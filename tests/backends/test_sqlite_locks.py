@@ -307,10 +307,11 @@ def can_make_time_namespaces():
 @pytest.mark.skipif(not can_make_time_namespaces(), reason="platform: no time namespaces, or not allowed to make one")
 def test_two_time_namespaces_of_one_boot_never_hold_a_lock_together(child, opened):
     """The other side's boot clock is 100,000 s ahead: its leases look endless here, and ours look long over there."""
-    here, there = opened(), child(*TIME_NAMESPACE)
+    here, there, other = opened(), child(*TIME_NAMESPACE), child(*TIME_NAMESPACE)
     there.ask("take", "a", 1)
     there.ask("keep", 0.3)
-    mine = request(ttl=1.0)
+    assert other.ask("try", "a", 1)["token"] is None  # and it is up, so that what it is asked below takes no time
+    mine = request(ttl=2.0)
     end = time.monotonic() + 3.0
     while time.monotonic() < end:  # three of its leases
         answer = attempt(here, mine)
@@ -324,8 +325,7 @@ def test_two_time_namespaces_of_one_boot_never_hold_a_lock_together(child, opene
     took = time.monotonic() - at
     assert 0.6 < took < 1.0 + here.capabilities.expiry_lag * TIMES
 
-    other = child(*TIME_NAMESPACE)
-    for _ in range(5):
+    for _ in range(9):  # longer than one of our leases
         assert other.ask("try", "a", 1)["token"] is None
         assert here.renew([answer]) == [answer]
         time.sleep(0.3)

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from pika.exceptions import ChannelClosedByBroker
+
 from narrowboat.capabilities import BrokerCapabilities
 from narrowboat.contract import Address, Broker, Context, Depth, Feed, Kind, Outgoing, Properties, Receipt, Source
 from narrowboat.errors import Closed, NarrowboatError, PublishFailed, PublishUnknown, Unavailable
@@ -139,6 +141,8 @@ class RabbitBroker(Broker):
                 id=message.id,
                 backend=SCHEME,
             )
+        if isinstance(batch.error, ChannelClosedByBroker):  # a topic is gone, which ends the channel for all that is on it
+            self.topology.forget(message.to)
         why = (
             blocked(self.site, reason) if reason is not None else f"{self.site} did not confirm it ({batch.error or 'in time'})"
         )

@@ -16,18 +16,15 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pika.spec import Basic
-
-from narrowboat.contract import Ack, Delivery, Feed, Kind, Nack, Outcome, Received, Reject, Source
-from narrowboat.errors import Closed, NarrowboatError, Unavailable
-from narrowboat_rabbitmq import ladder
+from narrowboat.contract import Delivery, Feed, Kind, Outcome, Received, Return, Source
+from narrowboat.errors import Closed, NarrowboatError, Unsupported
 from narrowboat_rabbitmq.answer import Answer
 from narrowboat_rabbitmq.channel import Channel, Step
-from narrowboat_rabbitmq.envelope import DEAD, Raw, Tag, again, delivery_of
-from narrowboat_rabbitmq.errors import channel_error, stale
+from narrowboat_rabbitmq.envelope import Raw, again, delivery_of
 from narrowboat_rabbitmq.options import SCHEME
 from narrowboat_rabbitmq.publisher import CONFIRMED, Record
-from narrowboat_rabbitmq.settling import coalesce
+from narrowboat_rabbitmq.settlement import Settlement
+from narrowboat_rabbitmq.stream import Job, Stream
 
 if TYPE_CHECKING:
     from narrowboat_rabbitmq.driver import RabbitBroker
@@ -42,134 +39,6 @@ CALM = 0.1
 _PREFETCH_MAX = 65_535
 
 
-def _ignore(frame: object) -> None:
-    """That answer says nothing new."""
-
-
-class _Job:
-    """Settlements of one call that only need the channel."""
-
-    __slots__ = ("acks", "answer", "given_back", "sent")
-
-    def __init__(self, acks: list[int], given_back: list[int]) -> None:
-        self.acks = acks
-        self.given_back = given_back
-        self.answer: Answer[frozenset[int]] = Answer()  #: the numbers that are no longer ours
-        self.sent = False
-
-
-class _Stream:
-    """The life of one channel. What has no other remark belongs to the I/O thread."""
-
-    def __init__(self, wake: Callable[[], None]) -> None:
-        self.wake = wake
-        self.channel: Channel | None = None
-        self.queue = ""
-        self.buffer: list[Raw] = []  # appended to here, taken from by receivers
-        self.outstanding: dict[int, None] = {}
-        self.credit = 0  # what the server may push, settled or not; written by whoever sets the stream up
-        self.armed = True
-        self.arrived: Answer[None] | None = None
-        self.tags: list[str] = []
-        self._jobs: list[_Job] = []
-        self._barrier: list[_Job] = []
-
-    @property
-    def alive(self) -> bool:
-        """Whether its channel is."""
-        return self.channel is not None and self.channel.alive
-
-    def on_message(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
-        """The server pushed one."""
-        number = method.delivery_tag
-        self.outstanding[number] = None
-        self.buffer.append(Raw(number, method.redelivered, properties, body))
-        self.ring()
-
-    def ring(self) -> None:
-        """Tell whoever waits."""
-        if self.arrived is not None:
-            self.arrived.give(None)
-        if self.armed:
-            self.armed = False
-            self.wake()
-
-    def on_cancel(self, frame: Any) -> None:
-        """The server ended the consumer: the queue was deleted, or its node is gone."""
-        assert self.channel is not None
-        self.channel.drop(RuntimeError("the server cancelled the consumer: its queue was deleted or moved"))
-
-    def cancel(self, answer: Answer[None]) -> None:
-        """Let the server push no more; given once everything that it had pushed is here."""
-        channel = self.channel
-        if channel is None or not channel.expect(answer):
-            return
-        for tag in self.tags:
-            # Pika's own basic_cancel would reject what is still on its way, and so have it counted.
-            channel.raw._rpc(Basic.Cancel(consumer_tag=tag), _ignore, [Basic.CancelOk])
-        channel.raw.queue_declare(self.queue, passive=True, callback=lambda _: channel.settle(answer, None))
-
-    def on_end(self, error: BaseException) -> None:
-        """The channel is gone, and with it whatever came on it."""
-        self.buffer = []
-        self.outstanding.clear()
-        for job in (*self._jobs, *self._barrier):
-            if job.sent:
-                job.answer.fail(error)
-            else:
-                job.answer.give(frozenset((*job.acks, *job.given_back)))
-        self._jobs, self._barrier = [], []
-        self.armed = True
-        self.ring()
-
-    def submit(self, job: _Job) -> None:
-        """Settle, now or behind the barrier that is under way."""
-        if not self.alive:
-            job.answer.give(frozenset((*job.acks, *job.given_back)))
-            return
-        self._send(job)
-        self._jobs.append(job)
-        if not self._barrier:
-            self._ask()
-
-    def _send(self, job: _Job) -> None:
-        assert self.channel is not None
-        raw, outstanding = self.channel.raw, self.outstanding
-        job.sent = True
-        missing = [number for number in (*job.acks, *job.given_back) if number not in outstanding]
-        if missing:
-            gone = frozenset(missing)
-            job.acks = [number for number in job.acks if number not in gone]
-            job.given_back = [number for number in job.given_back if number not in gone]
-        if job.acks:
-            settled = set(job.acks)
-            last, rest = coalesce(outstanding, settled)
-            if last:
-                raw.basic_ack(last, multiple=True)
-            for number in rest:
-                raw.basic_ack(number)
-        for number in job.given_back:
-            raw.basic_nack(number, requeue=True)
-        for number in (*job.acks, *job.given_back):
-            outstanding.pop(number, None)
-        job.acks = missing
-
-    def _ask(self) -> None:
-        assert self.channel is not None
-        self._barrier, self._jobs = self._jobs, []
-        try:
-            self.channel.raw.queue_declare(self.queue, passive=True, callback=self._answered)
-        except Exception as error:
-            self.channel.drop(error)
-
-    def _answered(self, frame: Any) -> None:
-        done, self._barrier = self._barrier, []
-        if self._jobs:
-            self._ask()
-        for job in done:
-            job.answer.give(frozenset(job.acks))
-
-
 class RabbitFeed(Feed):
     """See the module's text."""
 
@@ -180,9 +49,10 @@ class RabbitFeed(Feed):
         self._path = self._place.path
         self._wake = wake
         self._counted = counted
+        self._settlement = Settlement(broker, source, counted=counted)
         self._mutex = threading.Lock()  # between receivers that take
         self._setup = threading.Lock()  # between those that make a stream
-        self._stream = _Stream(wake)
+        self._stream = Stream(wake)
         self._credit = 0
         self._leaving = False
         self._closed = False
@@ -210,7 +80,7 @@ class RabbitFeed(Feed):
             raise
         return received  # no call between here and the caller, so no interrupt
 
-    def _take(self, stream: _Stream, limit: int, taken: list[Raw]) -> list[Delivery]:
+    def _take(self, stream: Stream, limit: int, taken: list[Raw]) -> list[Delivery]:
         """Up to `limit` of the buffer that have not expired. `taken` is what an interrupted caller has to put back."""
         deliveries: list[Delivery] = []
         while stream.buffer and len(deliveries) < limit:
@@ -228,7 +98,7 @@ class RabbitFeed(Feed):
                 else:
                     deliveries.append(delivery)
             if late:
-                job = _Job(late, [])
+                job = Job(late, [])
                 self._broker.loop.post(lambda job=job: stream.submit(job))  # type: ignore[misc]  # bound now
         if not stream.buffer:
             stream.armed = True
@@ -236,13 +106,13 @@ class RabbitFeed(Feed):
                 stream.armed = False
         return deliveries
 
-    def _put_back(self, stream: _Stream, taken: list[Raw]) -> None:
+    def _put_back(self, stream: Stream, taken: list[Raw]) -> None:
         with self._mutex:
             known = set(map(id, stream.buffer))
             ours = stream.outstanding
             stream.buffer[:0] = [raw for raw in taken if id(raw) not in known and raw.number in ours]
 
-    def _ready(self, limit: int, deadline: float) -> _Stream:
+    def _ready(self, limit: int, deadline: float) -> Stream:
         """A stream that may be pushed as much as is asked for, beside what is unsettled."""
         stream = self._stream
         if stream.alive:
@@ -260,14 +130,14 @@ class RabbitFeed(Feed):
                 self._consume(stream, wanted - stream.credit, deadline)
             return stream
 
-    def _subscribe(self, limit: int, deadline: float) -> _Stream:
+    def _subscribe(self, limit: int, deadline: float) -> Stream:
         """A new channel. Where the last one ended because the queue was deleted, that is made again, if it may be."""
         broker, address = self._broker, self._source.address
         if address.kind is Kind.INBOX:
             broker.make_inbox(self._path, deadline)
         elif not broker.topology.known(address) or self._stream.channel is not None:
             broker.topology.declare(address, self._source.properties, deadline)
-        stream = _Stream(self._wake)
+        stream = Stream(self._wake)
         stream.queue = self._place.name
         stream.channel = Channel.open(broker.link, deadline, f"consuming from {self._path!r}", stream.on_end)
         broker.loop.post(lambda: self._watch(stream))
@@ -275,12 +145,12 @@ class RabbitFeed(Feed):
         self._stream = stream
         return stream
 
-    def _watch(self, stream: _Stream) -> None:
+    def _watch(self, stream: Stream) -> None:
         channel = stream.channel
         if channel is not None and channel.alive:
             channel.raw.add_on_cancel_callback(stream.on_cancel)
 
-    def _consume(self, stream: _Stream, credit: int, deadline: float) -> None:
+    def _consume(self, stream: Stream, credit: int, deadline: float) -> None:
         """One more consumer on the channel: a prefetch counts for the consumers that come after it."""
         assert stream.channel is not None
         tag = f"nb{len(stream.tags)}"
@@ -295,7 +165,7 @@ class RabbitFeed(Feed):
         stream.credit += credit
         self._credit = max(self._credit, stream.credit)
 
-    def _look(self, stream: _Stream, limit: int, deadline: float) -> bool:
+    def _look(self, stream: Stream, limit: int, deadline: float) -> bool:
         """Whether something is there now. What was ready when this began has come when it ends, unless others had it."""
         ends = min(deadline, self._broker.clock() + GRACE)
         pause = 0.01
@@ -325,136 +195,13 @@ class RabbitFeed(Feed):
         broker.check_open()
         deadline = broker.clock() + broker.timeout
         stream = self._stream
-        answers: list[NarrowboatError | None] = [None] * len(settlements)
-        acks: list[int] = []
-        given_back: list[int] = []
-        copies: list[tuple[int, Record]] = []
-        rungs: set[int] = set()
-        for index, (delivery, outcome) in enumerate(settlements):
-            tag: Tag = delivery.tag  # type: ignore[assignment]  # this driver's own
-            if tag.channel is not stream.channel or not stream.alive:
-                answers[index] = self._stale(delivery)
-            elif outcome.__class__ is Ack:
-                acks.append(tag.number)
-            elif outcome.__class__ is Nack and self._counted and not outcome.delay:
-                given_back.append(tag.number)
-            elif tag.number not in stream.outstanding:
-                answers[index] = self._stale(delivery)
-            else:
-                record = self._copy(delivery, outcome, rungs)
-                if record is None:
-                    acks.append(tag.number)
-                else:
-                    copies.append((index, record))
-        copied: set[int] = set()
-        if copies:
-            if not self._leaving and any(not isinstance(settlements[index][1], Nack | Reject) for index, _ in copies):
-                self._leave(stream, deadline)
-            self._publish(settlements, copies, rungs, answers, deadline)
-            copied = {index for index, _ in copies if answers[index] is None}
-            acks += [settlements[index][0].tag.number for index in copied]  # type: ignore[attr-defined]  # a Tag
-        if acks or given_back:
-            self._acknowledge(stream, _Job(acks, given_back), settlements, copied, answers, deadline)
-        return answers
-
-    def _acknowledge(
-        self,
-        stream: _Stream,
-        job: _Job,
-        settlements: Sequence[tuple[Delivery, Outcome]],
-        copied: set[int],
-        answers: list[NarrowboatError | None],
-        deadline: float,
-    ) -> None:
-        broker, channel = self._broker, stream.channel
-        assert channel is not None
-        heard = channel.session.heard
-        broker.loop.post(lambda: stream.submit(job))
-        doing = f"settling messages of {self._path!r}"
-        if not job.answer.wait(deadline - broker.clock()):
-            broker.link.doubt(channel.session, heard)
-            unknown: NarrowboatError | None = Unavailable(
-                f"{broker.site} did not answer within {broker.timeout:g} s while {doing}. They may or may not be settled.",
-                backend=SCHEME,
-            )
-        elif job.answer.error is not None:
-            unknown = channel_error(job.answer.error, broker.site, self._place, doing)
-        else:
-            unknown = None
-        gone = job.answer.value or frozenset()
-        if unknown is None and not gone:
-            return
-        for index, (delivery, _) in enumerate(settlements):
-            if answers[index] is not None:
-                continue
-            if unknown is not None:
-                answers[index] = unknown
-            elif delivery.tag.number in gone:  # type: ignore[attr-defined]  # a Tag
-                # What was copied already comes back as well: that is no "nothing was changed".
-                answers[index] = self._doubled(delivery) if index in copied else self._stale(delivery)
-
-    def _copy(self, delivery: Delivery, outcome: Outcome, rungs: set[int]) -> Record | None:
-        """The message as it is to be published again; None where it is simply dropped."""
-        tag: Tag = delivery.tag  # type: ignore[assignment]  # this driver's own
-        topology = self._broker.topology
-        if isinstance(outcome, Reject):
-            if self._place.address.kind is Kind.INBOX or self._path.endswith(".dead"):
-                return None
-            place = topology.place(self._source.address.dead)
-            dead = dict(zip(DEAD, (outcome.reason, str(outcome.attempts), self._path), strict=True))
-            properties = again(tag, dead, attempts=0, mortal=False)
-        elif isinstance(outcome, Nack):
-            place = self._place
-            properties = again(tag, {}, attempts=delivery.attempt)
-            if outcome.delay > 0:
-                level, key = ladder.route(outcome.delay, place.word)
-                rungs.add(level)
-                return Record(ladder.exchange(level), key, delivery.body, properties, True)
-        else:
-            place = self._place
-            properties = again(tag, {}, attempts=delivery.attempt - 1)
-        return Record(place.exchange, place.routing_key, delivery.body, properties, place.mandatory)
-
-    def _publish(
-        self,
-        settlements: Sequence[tuple[Delivery, Outcome]],
-        copies: Sequence[tuple[int, Record]],
-        rungs: set[int],
-        answers: list[NarrowboatError | None],
-        deadline: float,
-    ) -> None:
-        """Publish the copies; whoever's is not confirmed is not settled."""
-        broker, source = self._broker, self._source.address
-        if rungs:
-            broker.topology.delay(source, max(rungs), deadline)
-        if any(isinstance(settlements[index][1], Reject) for index, _ in copies):
-            broker.topology.bury(source.dead, deadline)
-        batch = broker.publisher.publish([record for _, record in copies], deadline, f"moving messages of {self._path!r}")
-        for (index, _), outcome in zip(copies, batch.results, strict=True):
-            if outcome is not CONFIRMED:
-                answers[index] = Unavailable(
-                    f"message {settlements[index][0].id!r} from {self._path!r}: its copy was not confirmed ({outcome.value}), "
-                    "so it was not settled. It comes back, and may come twice.",
-                    backend=SCHEME,
-                )
-
-    def _stale(self, delivery: Delivery) -> NarrowboatError:
-        return stale(delivery.id, delivery.attempt, self._path)
-
-    def _doubled(self, delivery: Delivery) -> NarrowboatError:
-        return Unavailable(
-            f"message {delivery.id!r} from {self._path!r}: its copy was published and the connection broke before it could be "
-            "acknowledged. It comes twice, with the same id.",
-            backend=SCHEME,
-        )
+        if not self._leaving and stream.alive and any(outcome.__class__ is Return for _, outcome in settlements):
+            self._leave(stream, deadline)  # or what is given back would be pushed to us again
+        return self._settlement.settle(stream, settlements, deadline)
 
     def extend(self, deliveries: Sequence[Delivery], seconds: float) -> list[NarrowboatError | None]:
         """Never asked for: the lease is the connection's."""
-        return [None if self._ours(delivery) else self._stale(delivery) for delivery in deliveries]
-
-    def _ours(self, delivery: Delivery) -> bool:
-        tag: Tag = delivery.tag  # type: ignore[assignment]  # this driver's own
-        return tag.channel is self._stream.channel and tag.number in self._stream.outstanding
+        raise Unsupported("a delivery's lease is the connection's and cannot be extended on its own", backend=SCHEME)
 
     # -- the end --------------------------------------------------------------------------------------------------
 
@@ -477,7 +224,7 @@ class RabbitFeed(Feed):
                 stream.channel.close(max(0.05, deadline - broker.clock()))
             broker.forget(self)
 
-    def _leave(self, stream: _Stream, deadline: float) -> None:
+    def _leave(self, stream: Stream, deadline: float) -> None:
         """Nothing more is pushed: what is sent back must not come to us again."""
         with self._setup:
             if self._leaving or not stream.alive or stream.channel is None:
@@ -488,7 +235,7 @@ class RabbitFeed(Feed):
             self._broker.loop.post(lambda: stream.cancel(answer))
             stream.channel.wait(answer, deadline, f"leaving {self._path!r}", self._place)
 
-    def _settle_down(self, stream: _Stream, deadline: float) -> None:
+    def _settle_down(self, stream: Stream, deadline: float) -> None:
         """Wait for what the last settlements set moving: what is pushed while a consumer ends is lost to it, and counted."""
         ends = min(deadline, self._broker.clock() + CALM)
         before, calm = -1, 0
@@ -500,12 +247,12 @@ class RabbitFeed(Feed):
             before = now
             Answer[None]().wait(CALM / 10)
 
-    def _ask(self, stream: _Stream, deadline: float) -> list[Any]:
+    def _ask(self, stream: Stream, deadline: float) -> list[Any]:
         assert stream.channel is not None
         steps: list[Step] = [("queue_declare", {"queue": stream.queue, "passive": True})]
         return stream.channel.call(steps, deadline, f"looking into {self._path!r}", self._place)
 
-    def _return(self, stream: _Stream, deadline: float) -> None:
+    def _return(self, stream: Stream, deadline: float) -> None:
         raws = stream.buffer
         if not raws or self._place.address.kind is Kind.INBOX:
             return
@@ -522,6 +269,6 @@ class RabbitFeed(Feed):
             records.append(record)
         batch = self._broker.publisher.publish(records, deadline, f"giving back messages of {self._path!r}")
         confirmed = [raw.number for raw, outcome in zip(raws, batch.results, strict=True) if outcome is CONFIRMED]
-        job = _Job(confirmed, [])
+        job = Job(confirmed, [])
         self._broker.loop.post(lambda: stream.submit(job))
         job.answer.wait(max(0.0, deadline - self._broker.clock()))

@@ -30,6 +30,7 @@ LONGEST = 150
 #: at its first return), and saying nothing means 20 from 4.0 on.
 NO_LIMIT = 2**31 - 1
 
+_WRITTEN = f"{OURS}properties;"
 #: The type of the exchange that stands for a name, by what the name is.
 STANDS_FOR = {Kind.QUEUE: "direct", Kind.SUBSCRIPTION: "headers", Kind.TOPIC: "fanout"}
 KIND_OF = {name: kind for kind, name in STANDS_FOR.items()}
@@ -60,9 +61,9 @@ def place_of(address: Address, prefix: str) -> Place:
     if kind is Kind.INBOX:  # its name is the server's or another program's, and says everything
         return Place(address, path, address.name, "", "", "", address.name, False)
     front = f"{escape(prefix)}:" if prefix else ""
-    name = topic = front + escape(address.name)
+    name = topic = _fit(front + escape(address.name))
     if kind is Kind.SUBSCRIPTION:
-        name = f"{topic}.{escape(address.group)}"
+        name = _fit(f"{topic}.{escape(address.group)}")
     if kind is Kind.TOPIC:
         return Place(address, path, name, topic, word(name), name, "", False)
     return Place(address, path, name, topic, word(name), "", name, True)
@@ -84,6 +85,11 @@ def escape(text: str) -> str:
         # No escaped name has a `~`, so no other name looks like this one.
         return f"{name[:65].rpartition('%')[0] or name[:65]}~{hashlib.sha256(text.encode()).hexdigest()}"
     return name
+
+
+def _fit(name: str) -> str:
+    """A name that the server takes. A `~` and 64 digits follow only what was too long."""
+    return name if len(name) <= 255 else f"{name[:150]}~{hashlib.sha256(name.encode()).hexdigest()}"
 
 
 def word(name: str) -> str:
@@ -115,18 +121,18 @@ def queue_arguments(options: Options) -> dict[str, object]:
 
 
 def write(properties: Properties) -> str:
-    """The properties as text.
+    """The properties as text. It begins as a name of ours, because the server asks whether we may write to what it names.
 
     >>> write(Properties())
-    'lease=30;max_deliveries=5;ordered=0;priorities=0'
+    'narrowboat.properties;lease=30;max_deliveries=5;ordered=0;priorities=0'
     """
     lease, deliveries, ordered, priorities = properties
-    return f"lease={lease:.15g};max_deliveries={deliveries};ordered={ordered:d};priorities={priorities}"
+    return f"{_WRITTEN}lease={lease:.15g};max_deliveries={deliveries};ordered={ordered:d};priorities={priorities}"
 
 
 def read(text: str) -> Properties | None:
     """What `write` wrote; None for anything else."""
-    found = re.fullmatch(r"lease=([\d.e+]+);max_deliveries=(\d+);ordered=([01]);priorities=(\d+)", text)
+    found = re.fullmatch(re.escape(_WRITTEN) + r"lease=([\d.e+]+);max_deliveries=(\d+);ordered=([01]);priorities=(\d+)", text)
     if found is None:
         return None
     lease, deliveries, ordered, priorities = found.groups()

@@ -28,6 +28,7 @@ from narrowboat.conformance.broker_common import (
 from narrowboat.conformance.catalogue import Fault
 from narrowboat.conformance.child import Link
 from narrowboat.conformance.kit import Faults, Kit
+from narrowboat.conformance.resources import our_threads
 from narrowboat.conformance.scenario import demand, scenario
 from narrowboat.conformance.sweep import cut
 from narrowboat.contract.messages import Receipt
@@ -673,18 +674,15 @@ async def nothing_is_left_after_close(kit: Kit) -> None:
             await messages.receive(0.01)
         await broker.close()
 
+    others = our_threads()
     await kit.spawn(use())
-    await kit.eventually(lambda: _ours() == [], what=f"threads end, left: {_ours()}")
+    await kit.eventually(lambda: not our_threads(others), what="our threads end")
     files, tasks = _files(), len(asyncio.all_tasks())
     for _ in range(5):
         await kit.spawn(use())
-    await kit.eventually(lambda: _ours() == [], what=f"threads end, left: {_ours()}")
+    await kit.eventually(lambda: not our_threads(others), what="our threads end")
     await kit.eventually(lambda: _files() <= files, what=f"files are closed: {files} before, {_files()} now")
     assert len(asyncio.all_tasks()) <= tasks
-
-
-def _ours() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("narrowboat-")]
 
 
 def _files() -> int:

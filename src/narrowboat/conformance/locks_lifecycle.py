@@ -10,6 +10,7 @@ import threading
 import time
 import traceback
 import warnings
+from collections import Counter
 from typing import Any
 
 import narrowboat
@@ -20,7 +21,7 @@ from narrowboat.conformance.expect import raises
 from narrowboat.conformance.kit import Kit, plain
 from narrowboat.conformance.locks_children import forks_in_use
 from narrowboat.conformance.network import reachable, with_hosts
-from narrowboat.conformance.resources import Resources
+from narrowboat.conformance.resources import Resources, our_threads
 from narrowboat.conformance.scenario import demand, scenario
 from narrowboat.errors import AccessDenied, Closed, ConfigurationError, NarrowboatError, Reason, Unavailable, Unsupported
 
@@ -234,25 +235,31 @@ async def locks_leave_nothing_after_close(kit: Kit) -> None:
         await other.close()
         kit.drivers.clear()
 
+    others = our_threads()
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         await kit.spawn(use())
-        await kit.eventually(lambda: not _ours(), what=f"our threads end, left: {_ours()}")
+        await _until_ended(kit, others)
         before = Resources.now()
         for _ in range(5):
             await kit.spawn(use())
-        await kit.eventually(lambda: not _ours(), what=f"our threads end, left: {_ours()}")
+        await _until_ended(kit, others)
         await kit.eventually(lambda: Resources.now().files <= before.files, what=f"files are closed, {before.files} before")
         after = Resources.now()
         assert after.tasks <= before.tasks, f"{after.tasks - before.tasks} tasks are left"
-        assert after.threads <= before.threads, f"threads are left: {set(after.names) - set(before.names)}"
+        assert after.threads <= before.threads, (
+            f"threads are left: {list((Counter(after.names) - Counter(before.names)).elements())}"
+        )
         gc.collect()
     complaints = [str(each.message) for each in told if _about_us(each)]
     assert not complaints, f"warnings: {complaints}"
 
 
-def _ours() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("narrowboat-")]
+async def _until_ended(kit: Kit, others: list[threading.Thread]) -> None:
+    try:
+        await kit.eventually(lambda: not our_threads(others), what="our threads end")
+    except AssertionError as error:
+        raise AssertionError(f"{error}, left: {[thread.name for thread in our_threads(others)]}") from None
 
 
 def _about_us(warning: warnings.WarningMessage) -> bool:

@@ -7,6 +7,7 @@ import dataclasses
 import gc
 import os
 import threading
+from collections.abc import Collection
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +30,11 @@ class Resources:
         except RuntimeError:
             tasks = 0
         return cls(threads=len(names), files=_files(), tasks=tasks, memory=_memory(), names=names)
+
+
+def our_threads(besides: Collection[threading.Thread] = ()) -> list[threading.Thread]:
+    """The library's threads, without those that were there before, which are of others in this process."""
+    return [t for t in threading.enumerate() if t.name.startswith("narrowboat-") and t not in besides]
 
 
 def _files() -> int:

@@ -1,0 +1,22 @@
+"""The conformance kit on Kafka: the whole of it on one server, a part over TLS with a password.
+
+A short session where the end of one is waited for, a longer one where the server or the network fails for longer than that.
+"""
+
+import pytest
+
+from integration.conformance import conformance
+from integration.kafka_harness import KafkaHarness
+from integration.servers import KafkaServer
+
+#: kafka-python leaves the sockets of refused connections to the garbage collector, which says so.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+SHORT, LONG = "session=2", "session=6"
+
+test_kafka = conformance(KafkaServer, harness=KafkaHarness, tiers="CTSPH", query=SHORT)
+test_kafka_faults = conformance(KafkaServer, harness=KafkaHarness, tiers="NR", query=LONG)
+test_kafka_secured = conformance(
+    KafkaServer, harness=KafkaHarness, tiers="C", faces=("sync",), query=SHORT, users={"shop": 'p@ss "word/'}, tls=True
+)
+test_kafka_replay = conformance(KafkaServer, harness=KafkaHarness, only=("B14",), query=f"{SHORT}&retention=3600")
