@@ -10,6 +10,7 @@ The server is started when its first item runs and ended when its last one did, 
 from __future__ import annotations
 
 import atexit
+import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -22,6 +23,9 @@ from narrowboat.conformance import Harness
 from narrowboat.conformance.catalogue import Fault
 from narrowboat.conformance.scenario import FACES
 from narrowboat.conformance.suite import Item, parameters
+
+#: The tiers to run, as letters; all unless told. What a commit is tried with is less than what a release is.
+TIERS = os.environ.get("NARROWBOAT_KIT_TIERS", "").upper() or "CTSPNRH"
 
 _running: list[Controls] = []
 
@@ -43,8 +47,8 @@ def conformance(
     faces: Iterable[str] = FACES,
     query: str = "",
     **options: Any,
-) -> Callable[..., None]:
-    """A parametrised test function.
+) -> Callable[..., None] | None:
+    """A parametrised test function; None, which pytest does not collect, where none of its tiers is to be run.
 
     Args:
         kind: the server that the machine must have.
@@ -56,6 +60,8 @@ def conformance(
         query: options to append to the server's URL, such as "wait=1".
         options: of `make`, or of `kind`.
     """
+    if not allowed(tiers):
+        return None
     try:
         choice = choose(kind)
         server = choice.server(make, **options)
@@ -66,7 +72,7 @@ def conformance(
     if query:
         url += ("&" if "?" in url else "?") + query
     built = Harness(url) if choice.given else harness(url, server=server)
-    items = parameters(built, only, tiers, faces)
+    items = parameters(built, only, allowed(tiers), faces)
 
     @pytest.mark.parametrize("item", items)
     def test_conformance(item: Item) -> None:
@@ -74,6 +80,11 @@ def conformance(
         item.check()
 
     return test_conformance
+
+
+def allowed(tiers: Iterable[str]) -> str:
+    """Those of `tiers` (of all, when it is empty) that are to be run."""
+    return "".join(letter for letter in tiers or "CTSPNRH" if letter in TIERS)
 
 
 def _ensure(server: Controls) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from integration.conformance import allowed
 from integration.consul_harness import ConsulHarness
 from integration.fixtures import obtain
 from integration.servers import ConsulServer
@@ -20,7 +21,7 @@ def test_consul(face: str) -> None:
     """Everything, on one agent that keeps its data."""
     server = obtain(ConsulServer)
     with server:
-        report = verify(ConsulHarness(server.url, server=server), faces=[face], size=SIZE)
+        report = verify(ConsulHarness(server.url, server=server), faces=[face], tiers=allowed(""), size=SIZE)
     assert report.ok, "\n\n".join(f"{row.id} {row.scenario}: {row.why}" for row in report.broken)
 
 

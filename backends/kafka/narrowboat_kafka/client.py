@@ -277,11 +277,15 @@ def _close(producer: Any, timeout: float) -> None:
 
 
 def _mark_what_left(sender: Any) -> None:
-    """Let the producer's errors say whether their batch ever left this process: `error.left`."""
+    """Let the producer's errors say which batch they are about, and whether it ever left this process: `future`, `left`.
+
+    An error that ends the producer is given to other batches as well, about which it says nothing.
+    """
     complete = sender._complete_batch_with_exception
 
     def told(batch: Any, error: Any, *arguments: Any, **named: Any) -> Any:
         error.left = batch.drained is not None
+        error.future = batch.produce_future
         return complete(batch, error, *arguments, **named)
 
     sender._complete_batch_with_exception = told

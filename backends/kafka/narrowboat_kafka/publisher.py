@@ -60,10 +60,24 @@ def publish(clients: Clients, records: Sequence[Record]) -> list[Failed | None]:
                 # The library ends every batch within its delivery timeout, which is ours; this is a net under it.
                 future.get(max(0.0, until - time.monotonic()) + 1.0)
             except Exception as error:
-                answers.append(Failed(error, left=getattr(error, "left", True)))
+                answers.append(_failed(error, future))
                 continue
         met = future.exception
-        answers.append(None if met is None else Failed(met, left=getattr(met, "left", True)))
-    if any(answer is not None and answer.left and isinstance(answer.error, _STUCK) for answer in answers):
+        answers.append(None if met is None else _failed(met, future))
+    if any(answer is not None and isinstance(answer.error, _STUCK) and answer.left for answer in answers) or _ended(producer):
         clients.retire_producer(producer)
     return answers
+
+
+def _failed(error: Any, future: Any) -> Failed:
+    about = getattr(error, "future", None)
+    if about is None or about is future._produce_future:
+        return Failed(error, left=getattr(error, "left", True))
+    # It is about another batch, and has ended the producer; this one may have been stored before.
+    return Failed(client.KafkaError(f"the producer was ended by another message: {type(error).__name__}"), left=True)
+
+
+def _ended(producer: Any) -> bool:
+    """Whether it met an error after which it refuses everything."""
+    manager = producer._transaction_manager
+    return bool(manager is not None and manager.has_fatal_error())

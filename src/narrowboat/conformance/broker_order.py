@@ -96,7 +96,7 @@ async def a_nack_with_a_delay_blocks_its_key(kit: Kit) -> None:
     await orders.publish(b"0", key="a")
     await orders.publish(b"1", key="a")
     async with orders.consume() as messages:
-        await (await one(kit, messages)).nack(delay=0.6)
+        await (await one(kit, messages)).nack(delay=2.5)
         await nothing(messages, 0.3)
         await orders.publish(b"other", key="b")
         assert [m.body for m in await take_acked(kit, messages, 3)] == [b"other", b"0", b"1"]

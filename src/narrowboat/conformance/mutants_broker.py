@@ -374,6 +374,14 @@ class BodyCut(_Sends):
         return message._replace(body=message.body.split(b"\0")[0])
 
 
+class PropertiesLost(_Sends):
+    """Keeps neither the correlation id nor the content type."""
+
+    def change(self, message: Outgoing) -> Outgoing:
+        """Without."""
+        return message._replace(correlation_id=None, content_type=None)
+
+
 def _mutant(wrap: Callable[[Broker], Broker] | type[PassingFeed], *ids: str) -> Mutant:
     """Named after its class, described by its docstring."""
     made = _feeds(wrap) if isinstance(wrap, type) and issubclass(wrap, PassingFeed) else wrap
@@ -386,13 +394,13 @@ MUTANTS: list[Mutant] = [
     _mutant(AckIsANack, "B01", "B21"),
     _mutant(NackLoses, "B23", "B40"),
     _mutant(NackForgetsItsDelay, "B47", "B58"),
-    _mutant(RejectDrops, "B24", "B41", "B43"),
+    _mutant(RejectDrops, "B24", "B41", "B43", "B44"),
     _mutant(RejectForgetsWhy, "B24", "B41"),
     _mutant(ReturnIsCounted, "B34", "B38"),
-    _mutant(ReturnLoses, "B38", "B33"),
-    _mutant(AttemptsNotCounted, "B22", "B34"),
+    _mutant(ReturnLoses, "B33", "B38", "B93"),
+    _mutant(AttemptsNotCounted, "B22", "B32", "B34"),
     _mutant(ReceiveIgnoresItsLimit, "B35", "B36"),
-    _mutant(StaleAccepted, "B26", "B80"),
+    _mutant(StaleAccepted, "B26", "B27", "B80"),
     _mutant(ExtendDoesNothing, "B30", "B31"),
     _mutant(SwallowsOne, "B01", "B62"),
     _mutant(DelayTooShort, "B47"),
@@ -400,12 +408,13 @@ MUTANTS: list[Mutant] = [
     _mutant(DedupNever, "B54", "B73"),
     _mutant(PriorityIgnored, "B53"),
     _mutant(HeadersLost, "B03"),
-    _mutant(SendsTwice, "B01", "B07", "B86"),
-    _mutant(ConfirmsTooEarly, "B01", "B20", "B62"),
+    _mutant(PropertiesLost, "B05", "B107"),
+    _mutant(SendsTwice, "B01", "B07", "B13", "B86", "B98"),
+    _mutant(ConfirmsTooEarly, "B01", "B20", "B62", "B95"),
     _mutant(DeadLetterTwice, "B41"),
-    _mutant(OneGroupOnly, "B12"),
+    _mutant(OneGroupOnly, "B12", "B16"),
     _mutant(OrderIgnored, "B58", "B59"),
-    _mutant(OrderTurnedRound, "B56"),
+    _mutant(OrderTurnedRound, "B56", "B61"),
     _mutant(LeaseTooShort, "B22", "B26"),
     _mutant(DepthForgetsTheDead, "B102", "B40"),
     _mutant(BodyCut, "B02"),
