@@ -50,6 +50,7 @@ def _open(url: Url, options: Options, context: Context) -> LockProvider:
 locks = LockBackend(
     scheme=SCHEME,
     summary="one session for each provider, blocking queries, ModifyIndex as token",
+    example="consul://:TOKEN@localhost:8500/shop",
     options=Options,
     capabilities=_capabilities,
     open=_open,

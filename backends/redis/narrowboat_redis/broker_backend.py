@@ -62,6 +62,7 @@ def _open(url: Url, options: MessageOptions, context: Context) -> Broker:
 broker = BrokerBackend(
     scheme=SCHEME,
     summary="messages in the streams of a Redis server, sentinel set-up or cluster",
+    example="redis://:password@localhost:6379/0",
     options=MessageOptions,
     capabilities=capabilities,
     open=_open,

@@ -47,6 +47,7 @@ def _open(url: Url, options: Options, context: Context) -> LockProvider:
 locks = LockBackend(
     scheme=SCHEME,
     summary="over the network, on a Redis server, a cluster, or the primary of some sentinels",
+    example="redis://:password@localhost:6379/0",
     options=Options,
     capabilities=_capabilities,
     open=_open,
