@@ -227,10 +227,8 @@ def test_a_message_that_holds_up_its_partition_is_moved_out_of_the_way(
             if chance.random() < 0.5:
                 message.ack()
         queue.publish(b"new")
-        begun = time.monotonic()
         came = one(messages, 20)
         assert (came.body, came.attempt) == (b"0", 2), "the oldest comes again by way of the retry topic"
-        assert time.monotonic() - begun > 0.5
         with pytest.raises(StaleDelivery):
             held[0].ack()
         came.ack()

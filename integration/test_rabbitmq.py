@@ -381,6 +381,24 @@ def test_a_delay_for_a_queue_that_is_gone_holds_up_no_other(server: RabbitMQServ
             message.ack()
 
 
+def test_the_servers_own_time_limit_makes_deliveries_stale(servers: Servers, prefix: str) -> None:
+    """A server closes the channel of a consumer that holds a message for longer than its consumer_timeout."""
+    impatient = servers(RabbitMQServer, RabbitMQServer)
+    for name, milliseconds in (("consumer_timeout", 2000), ("channel_tick_interval", 1000)):
+        impatient.ctl("eval", f"application:set_env(rabbit, {name}, {milliseconds}).")
+    with narrowboat.broker(impatient.url, prefix=prefix) as broker, broker.queue("orders").consume() as messages:
+        broker.queue("orders").publish(b"x")
+        held = messages.receive(5)
+        assert held is not None
+        copy = messages.receive(20)
+        assert copy is not None
+        assert (copy.id, copy.attempt) == (held.id, 2)
+        with pytest.raises(StaleDelivery):
+            held.ack()
+        copy.ack()
+        assert messages.receive(0.3) is None
+
+
 def test_the_rights_of_the_page_are_enough(server: RabbitMQServer, prefix: str) -> None:
     """Everything that a program does, with rights on its own prefix and on names of ours."""
     ours = f"^({prefix}:|narrowboat\\.)"

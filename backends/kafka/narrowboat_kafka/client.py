@@ -7,6 +7,7 @@ for a poll to end. This file and `member.py` alone use names that the library do
 
 from __future__ import annotations
 
+import logging
 import os
 import ssl
 import threading
@@ -22,7 +23,7 @@ from kafka.net.selector import NetworkSelector
 
 from narrowboat.contract import Context
 from narrowboat.dsn import Url
-from narrowboat.errors import Closed, ConfigurationError
+from narrowboat.errors import AccessDenied, Closed, ConfigurationError
 from narrowboat_kafka.errors import translate
 from narrowboat_kafka.options import PORT, SCHEME, SECURE, Options, Sasl, Verify
 
@@ -50,12 +51,34 @@ class _Hidden(str):
         return "'***'"
 
 
+def _no_password(record: logging.LogRecord) -> bool:
+    """The library's debugging output shows what it sends, the password in it."""
+    return "SaslAuthenticate" not in record.getMessage()
+
+
+for _name in ("kafka.net.connection", "kafka.protocol.parser"):
+    logging.getLogger(_name).addFilter(_no_password)
+
+
 class _Client(KafkaNetClient):  # type: ignore[misc]  # the base class has no annotations
     """A client that makes no topics by asking for them: the library's own setting for that does not reach its requests."""
 
     def __init__(self, **config: Any) -> None:
         super().__init__(**config)
         self.cluster.config["allow_auto_create_topics"] = False
+        self.last: Any = None  #: the connection that was begun last
+        connect = self._manager.get_connection
+
+        def kept(*arguments: Any, **named: Any) -> Any:
+            self.last = connect(*arguments, **named)
+            return self.last
+
+        self._manager.get_connection = kept
+
+    def turned_away(self) -> bool:
+        """Whether the server told its version and then hung up: what it does where it does not know user or password."""
+        last = self.last
+        return last is not None and last.broker_version_data is not None and last.init_future.failed()
 
 
 class _Shared(_Client):
@@ -83,6 +106,7 @@ class Clients:
         self._producer: Any = None
         self._retiring: list[threading.Thread] = []
         self._closed = False
+        self._first: Any = None  #: the administration's own
         self.net = NetworkSelector(client_id=self._config["client_id"])
         _open.add(self)
         try:
@@ -94,12 +118,24 @@ class Clients:
             )
         except BaseException as error:
             self._stop()
-            if isinstance(error, Exception):
-                raise translate(error, f"connecting to {self.place}") from error
-            raise
+            if not isinstance(error, Exception):
+                raise
+            if url.password is not None and self._turned_away():
+                raise AccessDenied(
+                    f"connecting to {self.place}: the server closed the connection when user and password were shown to it. "
+                    "Check them, and that ?sasl= is a mechanism that it offers",
+                    backend=SCHEME,
+                ) from error
+            raise translate(error, f"connecting to {self.place}") from error
+
+    def _turned_away(self) -> bool:
+        return self._first is not None and self._first.turned_away()
 
     def _client(self, **config: Any) -> Any:
-        return _Shared(net=self.net, **config)
+        made = _Shared(net=self.net, **config)
+        if self._first is None:
+            self._first = made
+        return made
 
     def call(self, coroutine: Callable[..., Any], *arguments: object) -> Any:
         """Run `coroutine` on the I/O thread, and wait for what it returns."""

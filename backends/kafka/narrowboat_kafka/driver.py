@@ -127,7 +127,11 @@ class KafkaBroker(Broker):
         topics = [names.topic(address, self._options.prefix)]
         if self.topology.is_there(retry):
             topics.append(retry)
-        forward = self._mover.to_retry(lambda: member)
+
+        def make_retry() -> None:
+            self.watch.look(self.topology.retry(address))
+
+        forward = self._mover.to_retry(lambda: member, make_retry)
         member = self._members[group] = Member(self.clients, self.watch, group, topics, retry, forward)
         until = time.monotonic() + self.clients.timeout
         try:

@@ -261,7 +261,7 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
     async def not_moved(self, part: Part, record: Any) -> None:
         """It could not be published: look again soon."""
         part.moving.discard(record.offset)
-        if part.owned and record.offset not in part.out:
+        if part.owned and record.offset not in part.out and record.topic == self.retry:
             heapq.heappush(part.waiting, (time.time() + 0.5, next(self._order), record))
 
     # -- handing out ----------------------------------------------------------------------------------------------

@@ -21,8 +21,8 @@ from narrowboat_kafka.records import Record
 #: Messages that are published in one go.
 _MOST = 500
 
-Job = tuple[Member, Part, Any, Record]
-Work = Callable[[], None]
+Work = Callable[[], object]
+Job = tuple[Member, Part, Any, Record, Work]
 
 
 class Mover:
@@ -36,8 +36,8 @@ class Mover:
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def to_retry(self, member: Callable[[], Member]) -> Callable[[Part, Any, float], None]:
-        """How a member of a queue or subscription moves on what has to wait for longer."""
+    def to_retry(self, member: Callable[[], Member], make: Work) -> Callable[[Part, Any, float], None]:
+        """How a member of a queue or subscription moves on what has to wait for longer. `make`: the retry topic."""
 
         def forward(part: Part, record: Any, remaining: float) -> None:
             mine = member()
@@ -50,19 +50,19 @@ class Mover:
                 records.DUE: repr(now + remaining),
                 records.STEP: repr(now + levels.stay(level)),
             }
-            self._put((mine, part, record, records.again(record, mine.retry, level, changes)))
+            self._put((mine, part, record, records.again(record, mine.retry, level, changes), make))
 
         return forward
 
     def to_topic(self, member: Callable[[], Member], topic: str) -> Callable[[Part, Any, float], None]:
         """The same for what is published to a topic with a delay: once due, it goes there."""
-        wait = self.to_retry(member)
+        wait = self.to_retry(member, _nothing)
 
         def forward(part: Part, record: Any, remaining: float) -> None:
             if remaining > 0:
                 wait(part, record, remaining)
             else:
-                self._put((member(), part, record, records.again(record, topic, None, {})))
+                self._put((member(), part, record, records.again(record, topic, None, {}), _nothing))
 
         return forward
 
@@ -99,9 +99,16 @@ class Mover:
     def _move(self, jobs: list[Job]) -> None:
         if not jobs:
             return
-        answers = publish(self._clients, [record for *_, record in jobs])
-        for (member, part, record, _), answer in zip(jobs, answers, strict=True):
-            self._clients.net.call_soon_with_future(member.moved if answer is None else member.not_moved, part, record)
+        moved = False
+        try:
+            for make in dict.fromkeys(make for *_, make in jobs):
+                make()
+            answers = publish(self._clients, [record for *_, record, _ in jobs])
+            moved = True
+        finally:
+            for index, (member, part, record, _, _) in enumerate(jobs):
+                done = moved and answers[index] is None
+                self._clients.net.call_soon_with_future(member.moved if done else member.not_moved, part, record)
 
     def close(self) -> None:
         """End the thread."""
@@ -111,3 +118,7 @@ class Mover:
         if thread is not None:
             self._jobs.put(None)
             thread.join(self._clients.timeout)
+
+
+def _nothing() -> None:
+    """The topic is there: it is where the message was read."""

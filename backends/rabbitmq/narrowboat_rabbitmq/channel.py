@@ -6,15 +6,36 @@ The server closes a channel to refuse a call; then every call that waits on it i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
+from narrowboat.errors import Unavailable
 from narrowboat_rabbitmq.answer import Answer
-from narrowboat_rabbitmq.errors import channel_error, late
+from narrowboat_rabbitmq.errors import channel_error, crashed, late
 from narrowboat_rabbitmq.link import Link, Session
 from narrowboat_rabbitmq.names import Place
 
 #: A call by its name in pika, with its arguments.
 Step = tuple[str, dict[str, Any]]
+
+
+T = TypeVar("T")
+
+#: Seconds between two tries of what crashed the server's side of a connection.
+_PAUSE = 0.05
+
+
+def persevere(work: Callable[[], T], clock: Callable[[], float], deadline: float) -> T:
+    """Do `work`, which may be done twice, again while it only crashed the server's end of the connection (541).
+
+    A server of 3.10 does so when a quorum queue is consumed from that somebody else is just declaring.
+    """
+    while True:
+        try:
+            return work()
+        except Unavailable as error:
+            if not crashed(error) or clock() + _PAUSE >= deadline:
+                raise
+            Answer[None]().wait(_PAUSE)
 
 
 class Channel:

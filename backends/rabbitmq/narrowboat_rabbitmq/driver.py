@@ -234,7 +234,7 @@ class RabbitBroker(Broker):
 
 def _not_sent(message: Outgoing, why: str, cause: BaseException | None) -> PublishFailed:
     failed = PublishFailed(
-        f"message {message.id!r} to {message.to.path!r} was not sent: {why}. It may be published again.",
+        f"message {message.id!r} to {message.to.path!r} was not sent: {why.rstrip('.')}. It may be published again.",
         id=message.id,
         backend=SCHEME,
         retryable=True,

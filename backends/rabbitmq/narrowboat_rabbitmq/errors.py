@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from narrowboat_rabbitmq.names import Place
     from narrowboat_rabbitmq.options import Site
 
-NOT_FOUND, ACCESS_REFUSED, RESOURCE_LOCKED, PRECONDITION_FAILED, NOT_ALLOWED = 404, 403, 405, 406, 530
+NOT_FOUND, ACCESS_REFUSED, RESOURCE_LOCKED, PRECONDITION_FAILED, NOT_ALLOWED, INTERNAL_ERROR = 404, 403, 405, 406, 530, 541
 
 _REPEAT = "The call may be repeated"
 _DIFFERS = re.compile(
@@ -65,6 +65,12 @@ def transient(error: BaseException) -> bool:
         if isinstance(each, exceptions.ConnectionClosedByBroker) and each.reply_code in (ACCESS_REFUSED, NOT_ALLOWED):
             return False
     return True
+
+
+def crashed(error: NarrowboatError) -> bool:
+    """Whether the server met an error of its own and closed the connection for it."""
+    chain = flatten(error)
+    return any(isinstance(each, exceptions.ConnectionClosedByBroker) and each.reply_code == INTERNAL_ERROR for each in chain)
 
 
 def _why(chain: list[BaseException], text: str, site: Site, doing: str) -> NarrowboatError:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from narrowboat.contract import Delivery, Feed, Kind, Outcome, Received, Return, Source
 from narrowboat.errors import Closed, NarrowboatError, Unsupported
 from narrowboat_rabbitmq.answer import Answer
-from narrowboat_rabbitmq.channel import Channel, Step
+from narrowboat_rabbitmq.channel import Channel, Step, persevere
 from narrowboat_rabbitmq.envelope import Raw, again, delivery_of
 from narrowboat_rabbitmq.options import SCHEME
 from narrowboat_rabbitmq.publisher import CONFIRMED, Record
@@ -124,7 +124,7 @@ class RabbitFeed(Feed):
             if self._leaving:
                 return stream
             if not stream.alive:
-                stream = self._subscribe(limit, deadline)
+                stream = persevere(lambda: self._subscribe(limit, deadline), self._broker.clock, deadline)
             wanted = min(limit + len(stream.outstanding) - len(stream.buffer), _PREFETCH_MAX)
             if wanted > stream.credit:
                 self._consume(stream, wanted - stream.credit, deadline)

@@ -7,13 +7,14 @@ was made. Refused calls cost their channel, so channels for this are taken from 
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 from narrowboat.contract import Address, Depth, Kind, Properties
 from narrowboat.errors import NotFound
 from narrowboat_rabbitmq import ladder
-from narrowboat_rabbitmq.channel import Channel, Step
+from narrowboat_rabbitmq.channel import Channel, Step, persevere
 from narrowboat_rabbitmq.errors import missing
 from narrowboat_rabbitmq.link import Link, Session
 from narrowboat_rabbitmq.names import STANDS_FOR, Place, place_of, properties_exchange, queue_arguments, write
@@ -34,6 +35,8 @@ class Topology:
         self._prefix = options.prefix
         self._arguments = queue_arguments(options)
         self._places: dict[Address, Place] = {}
+        self._locks: dict[Address, threading.Lock] = {}
+        self._ladder = threading.Lock()
         self._idle: list[Channel] = []
         self._session: Session | None = None
         self._known: set[Address] = set()
@@ -63,32 +66,42 @@ class Topology:
         if self.known(address) or address.kind is Kind.INBOX:
             return
         place = self.place(address)
-        doing = f"publishing to {place.path!r}"
-        with self._channel(deadline, doing) as channel:
-            if self.makes:
-                channel.call(self._steps(place), deadline, doing, place)
-                self._due.add(address)
-            else:
-                channel.call([_look(place)], deadline, doing, place)
-            self._known.add(address)
+        with self._alone(address):
+            if not self.known(address):
+                self._make(place, None, deadline, f"publishing to {place.path!r}", makes=self.makes)
 
     def declare(self, address: Address, properties: Properties, deadline: float) -> None:
         """Make it with these properties, or find it with them."""
         place = self.place(address)
-        doing = f"declaring {place.path!r}"
-        with self._channel(deadline, doing) as channel:
-            if not self.makes:
-                channel.call([_look(place)], deadline, doing, place)
-                return
-            channel.call(self._steps(place, properties), deadline, doing, place)
-            self._known.add(address)
-            self._due.add(address)
+        with self._alone(address):
+            self._make(place, properties, deadline, f"declaring {place.path!r}", makes=self.makes)
+
+    def _alone(self, address: Address) -> threading.Lock:
+        """Held while an address is made: a server may crash where one declares what another is just declaring."""
+        return self._locks.setdefault(address, threading.Lock())
+
+    def _make(self, place: Place, properties: Properties | None, deadline: float, doing: str, *, makes: bool) -> None:
+        def work() -> None:
+            with self._channel(deadline, doing) as channel:
+                channel.call(self._steps(place, properties) if makes else [_look(place)], deadline, doing, place)
+                self._known.add(place.address)
+                if makes:
+                    self._due.add(place.address)
+
+        persevere(work, self.link.loop.clock, deadline)
 
     def delay(self, address: Address, level: int, deadline: float) -> None:
         """Make the ladder up to `level`, and let its end know the destination."""
-        if self._session is self.link.session and level <= self._levels and address in self._due:
-            return
         place = self.place(address)
+        if not self._reaches(address, level):
+            with self._ladder:
+                if not self._reaches(address, level):
+                    persevere(lambda: self._extend(place, level, deadline), self.link.loop.clock, deadline)
+
+    def _reaches(self, address: Address, level: int) -> bool:
+        return self._session is self.link.session and level <= self._levels and address in self._due
+
+    def _extend(self, place: Place, level: int, deadline: float) -> None:
         doing = f"publishing to {place.path!r} with a delay"
         with self._channel(deadline, doing) as channel:
             if level > self._levels:
@@ -97,20 +110,18 @@ class Topology:
                     steps += _rung(each)
                 channel.call(steps, deadline, doing)
                 self._levels = level
-            if address not in self._due:
+            if place.address not in self._due:
                 channel.call([_look(place), _bind_due(place)], deadline, doing, place)
-                self._due.add(address)
+                self._due.add(place.address)
 
     def bury(self, address: Address, deadline: float) -> None:
         """Make a queue for dead letters, whatever the URL says: it is a part of its source, and they must go somewhere."""
         if self.known(address):
             return
         place = self.place(address)
-        doing = f"declaring {place.path!r}"
-        with self._channel(deadline, doing) as channel:
-            channel.call(self._steps(place), deadline, doing, place)
-            self._known.add(address)
-            self._due.add(address)
+        with self._alone(address):
+            if not self.known(address):
+                self._make(place, None, deadline, f"declaring {place.path!r}", makes=True)
 
     def ping(self, deadline: float) -> None:
         """One round trip."""

@@ -72,6 +72,12 @@ class Recorder:
         self.holds: list[Hold] = []
         self.writes: list[Write] = []
 
+    @property
+    def grants(self) -> int:
+        """How many were granted so far."""
+        with self._mutex:
+            return sum(hold.token is not None for hold in self.holds)
+
     def asks(self, name: str, user: str, *, mode: str = EXCLUSIVE, limit: int | None = None) -> Hold:
         """Before the call of acquire."""
         hold = Hold(name, user, self._clock(), mode, limit)
