@@ -88,16 +88,15 @@ def consume(queue: narrowboat.messaging.Queue[bytes], place: str) -> Row:
 
     def ours() -> int:
         _publish(queue, COUNT)
-        begun = time.perf_counter()
         with queue.consume(prefetch=4 * BATCH) as messages:
-            done = 0
+            begun, done = time.perf_counter(), 0
             for batch in messages.batches(BATCH, wait=0.0):
                 if any(batch.ack()):
                     raise RuntimeError("an ack failed")
                 done += len(batch)
                 if done >= COUNT:
-                    break
-        return _rated(done, begun)
+                    return _rated(done, begun)
+        raise RuntimeError("the consumer ended early")
 
     def theirs() -> int:
         consumer = KafkaConsumer(bootstrap_servers=place, enable_auto_commit=False)

@@ -5,6 +5,7 @@ Everything here is done with kafka-python's administration alone, as an operator
 
 from __future__ import annotations
 
+import gc
 import warnings
 from typing import cast
 
@@ -19,8 +20,17 @@ with warnings.catch_warnings():
     from kafka import KafkaAdminClient
 
 
+def collect_sockets() -> None:
+    """Let the garbage collector close the sockets of refused connections, which kafka-python leaves to it, unnoticed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
 class KafkaHarness(Harness):
     """For one server that the harness may do anything to."""
+
+    _last: Network | None = None  #: there is one place for a proxy: who asks twice gets the same one
 
     @property
     def _kafka(self) -> KafkaServer:
@@ -48,9 +58,13 @@ class KafkaHarness(Harness):
 
     def network(self, url: str) -> Network:
         # Clients go where the broker says it is: the proxy has to stand at the address that one of its listeners announces.
+        if self._last is not None and self._last.proxies[0]._thread.is_alive():
+            self._last.heal()
+            return self._last
         behind, front = self._kafka.proxied
         proxy = Proxy(behind.host, behind.port)
         proxy.refuse()
         proxy._port = front.port
         proxy.heal()
-        return Network(url, proxies=[proxy])
+        self._last = Network(url, proxies=[proxy])
+        return self._last

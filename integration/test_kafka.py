@@ -14,6 +14,7 @@ import pytest
 
 import narrowboat
 from integration.fixtures import Servers
+from integration.kafka_harness import collect_sockets
 from integration.servers import KafkaServer
 from narrowboat.errors import AccessDenied, Conflict, NarrowboatError, NotFound, PublishFailed, StaleDelivery, Unavailable
 from narrowboat.messaging import Messaging
@@ -25,6 +26,12 @@ TIMEOUT, SLACK = 2.0, 3.0
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 _numbers = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def _sockets() -> Iterator[None]:
+    yield
+    collect_sockets()
 
 
 @pytest.fixture

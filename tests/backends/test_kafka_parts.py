@@ -314,7 +314,7 @@ def test_what_was_claimed_ahead_and_not_handed_out_does_not_count() -> None:
 
 def test_what_has_expired_is_settled_and_not_handed_out() -> None:
     part = _part(0)
-    part.ready.extend([_record(0, [(records.EXPIRES, b"10")]), _record(1)])
+    part.ready.extend([_record(0, [(records.ID, b"a"), (records.EXPIRES, b"10")]), _record(1)])
     part.ledger.see(0)
     part.ledger.see(1)
     record, dropped = part.next(11.0)

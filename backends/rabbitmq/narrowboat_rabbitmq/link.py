@@ -80,6 +80,7 @@ class Link:
         self._closed = False
         self._closing: Answer[None] | None = None
         loop.stood_still.append(self._stood_still)
+        loop.failed.append(self._broken)
 
     # -- for callers ----------------------------------------------------------------------------------------------
 
@@ -217,6 +218,12 @@ class Link:
                 )
             )
 
+    def _broken(self, error: Exception) -> None:
+        """What was being made when pika failed may never be heard of again."""
+        if self._connecting is not None:
+            self._connecting = None
+            self._tell(error)
+
     def _close(self, done: Answer[None]) -> None:
         self._closed = True
         self._closing = done
@@ -228,9 +235,9 @@ class Link:
             connection = self.session.connection
             self.session.end(exceptions.ConnectionClosedByClient(200, "closed"))
             connection.close()
-        elif self._connecting is not None:
-            self._connecting.close()
         elif self.session is None:
+            # What is just being made ends with the loop: pika raises where it is told to stop half way.
+            self._connecting = None
             self._done()
 
     def _done(self) -> None:
@@ -238,7 +245,7 @@ class Link:
             self._closing.give(None)
 
     def _abort(self) -> None:
-        connection = self.session.connection if self.session is not None else self._connecting
+        connection = self.session.connection if self.session is not None else None
         if connection is not None and not connection.is_closed:
             connection._terminate_stream(exceptions.ConnectionClosedByClient(200, "closed without an answer"))
 

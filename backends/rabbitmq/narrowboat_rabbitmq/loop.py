@@ -14,6 +14,11 @@ from typing import Any
 
 from pika.adapters.select_connection import IOLoop
 
+from narrowboat_rabbitmq.answer import Answer
+
+#: Seconds before the loop goes on after an error: one that came again and again must not take a processor.
+_BREATH = 0.05
+
 logger = logging.getLogger("narrowboat.rabbitmq")
 
 
@@ -30,6 +35,7 @@ class Loop:
         self._closed = False
         self._last = clock()
         self.stood_still: list[Callable[[float], None]] = []
+        self.failed: list[Callable[[Exception], None]] = []  #: told of an error of pika's that ended its loop for a moment
 
     @property
     def raw(self) -> Any:
@@ -72,7 +78,15 @@ class Loop:
                 self._started = True
 
     def _run(self) -> None:
-        self._loop.start()
+        while not self._closed:
+            try:
+                self._loop.start()
+            except Exception as error:  # pika's own: a connection that ends while it opens may raise out of its callbacks
+                if not self._closed:
+                    logger.exception("pika met an error on the I/O thread; it goes on")
+                    for told in self.failed:
+                        told(error)
+                    Answer[None]().wait(_BREATH)
 
     def _tick(self) -> None:
         self._look()
