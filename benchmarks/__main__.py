@@ -1,4 +1,4 @@
-"""`python -m benchmarks [locks|messages ...]`: the table."""
+"""`python -m benchmarks [locks|messages|redis|zookeeper|consul|rabbitmq|kafka ...]`: the table; the first two unless told."""
 
 from __future__ import annotations
 
