@@ -19,6 +19,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.errors import KafkaError
 from kafka.net.compat import KafkaNetClient
+from kafka.net.inet import KafkaNetSocket
 from kafka.net.selector import NetworkSelector
 
 from narrowboat.contract import Context
@@ -58,6 +59,28 @@ def _no_password(record: logging.LogRecord) -> bool:
 
 for _name in ("kafka.net.connection", "kafka.protocol.parser"):
     logging.getLogger(_name).addFilter(_no_password)
+
+
+class _Sockets(KafkaNetSocket):  # type: ignore[misc]  # the base class has no annotations
+    """Sockets that are closed when they do not connect: the library leaves those to the garbage collector.
+
+    It finds this class by the scheme of `proxy_url`, its way to say how sockets are made; nothing is proxied.
+    """
+
+    SCHEMES = ("narrowboat",)
+
+    def socket(self, *arguments: Any, **named: Any) -> Any:
+        self._made = super().socket(*arguments, **named)
+        return self._made
+
+    async def connect(self, *arguments: Any, **named: Any) -> Any:
+        try:
+            return await super().connect(*arguments, **named)
+        except BaseException:
+            made = getattr(self, "_made", None)
+            if made is not None:
+                made.close()
+            raise
 
 
 class _Client(KafkaNetClient):  # type: ignore[misc]  # the base class has no annotations
@@ -272,6 +295,7 @@ def _configuration(url: Url, options: Options, timeout: float) -> dict[str, Any]
     config: dict[str, Any] = {
         "bootstrap_servers": servers,
         "client_id": "narrowboat",
+        "proxy_url": "narrowboat://direct",
         "reconnect_backoff_ms": 50,
         "reconnect_backoff_max_ms": 1000,
         "retry_backoff_ms": 50,
