@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from narrowboat_kafka import ledger as ledgers
 from narrowboat_kafka import levels, names, records
 from narrowboat_kafka.backend import capabilities
@@ -23,6 +24,7 @@ with warnings.catch_warnings():
     # kafka-python reads its schemas in a way that Python 3.11 calls deprecated; not ours to mend, and an error here.
     warnings.simplefilter("ignore", DeprecationWarning)
     import kafka.errors as client
+
     from narrowboat_kafka.driver import KafkaBroker
     from narrowboat_kafka.errors import translate, unpublished
 
