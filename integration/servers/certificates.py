@@ -11,11 +11,14 @@ import datetime
 import ipaddress
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+try:
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+except ImportError:
+    x509 = None  # who only installs servers or lists them makes no certificates
 
 _LIFE = datetime.timedelta(days=2)
 
@@ -38,6 +41,8 @@ class Certificates:
             self._make(names)
 
     def _make(self, names: tuple[str, ...]) -> None:
+        if x509 is None:
+            raise RuntimeError("a server with TLS needs the package cryptography here: pip install cryptography")
         authority_key = ec.generate_private_key(ec.SECP256R1())
         authority_name = _name("Narrowboat test authority")
         authority = (
