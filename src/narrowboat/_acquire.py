@@ -166,6 +166,10 @@ class Acquisition(Generic[H]):
             if core.closed:
                 raise Closed(f"lock {self.terms.name!r}: closed while waiting", backend=core.backend)
 
+    def in_line(self) -> bool:
+        """Whether this acquire is under way: the first thing that its end does is to say that it is not."""
+        return self in self.core.waiting
+
     def next_turn(self) -> None:
         """Look again: whoever stood in line before has gone."""
         self.signal.set()

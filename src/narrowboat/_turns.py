@@ -20,6 +20,10 @@ class Waiter(Protocol):
         """Look again: you may be the first now. Never blocks; may be spurious."""
         ...
 
+    def in_line(self) -> bool:
+        """Whether it still waits. One that was interrupted on its way out has not left, and must not hold up the rest."""
+        ...
+
 
 class Turns:
     """One line for each name. Waiters are known by weak reference: one that vanished is passed over."""
@@ -60,7 +64,7 @@ def _first(line: dict[int, weakref.ref[Waiter]]) -> Waiter | None:
     while line:
         key = next(iter(line))
         waiter = line[key]()
-        if waiter is not None:
+        if waiter is not None and waiter.in_line():
             return waiter
         del line[key]
     return None
