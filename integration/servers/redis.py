@@ -143,11 +143,20 @@ class RedisServer(Server):
                 return self._follows()
 
     def _follows(self) -> bool:
-        """Whether it has its primary's data; a primary has none to wait for."""
+        """Whether it has its primary's data, and the primary counts it as there; a primary has none to wait for."""
         if self.primary is None:
             return True
         with self.client() as client:
-            return bool(client.info("replication").get("master_link_status") == "up")
+            if client.info("replication").get("master_link_status") != "up":
+                return False
+        # The replica says "up" a moment before its primary has read so: until then WAIT counts it out.
+        with self.primary.client() as client:
+            found = client.info("replication")
+        return any(
+            isinstance(line, dict) and line.get("port") == self.port and line.get("state") == "online"
+            for name, line in found.items()
+            if name.startswith("slave")
+        )
 
 
 def _lines(config: Config) -> str:

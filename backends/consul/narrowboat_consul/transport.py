@@ -142,7 +142,7 @@ class Transport:
                 connection.settimeout(_left(ends))
                 connection = self.tls.wrap_socket(connection, server_hostname=self.site.host)
             return connection
-        except BaseException:
+        except BaseException:  # an interrupt included: nobody else knows of this socket
             connection.close()
             raise
 

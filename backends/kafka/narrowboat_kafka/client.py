@@ -76,7 +76,7 @@ class _Sockets(KafkaNetSocket):  # type: ignore[misc]  # the base class has no a
     async def connect(self, *arguments: Any, **named: Any) -> Any:
         try:
             return await super().connect(*arguments, **named)
-        except BaseException:
+        except BaseException:  # a cancellation included: the client forgets the socket that it has made
             made = getattr(self, "_made", None)
             if made is not None:
                 made.close()

@@ -139,7 +139,7 @@ class KafkaBroker(Broker):
             while not member.joined.wait(0.05) and time.monotonic() < until:
                 if member.failure is not None and not getattr(member.failure, "retriable", True):
                     raise member.failure
-        except BaseException:
+        except BaseException:  # an interrupt included: a member that nobody waits for would own its partitions for ever
             del self._members[group]
             member.close()
             raise

@@ -48,7 +48,7 @@ class KafkaFeed(Feed):
         except Exception as error:
             self._untake(taken)
             raise translate(error, f"receiving from {self.address.path!r}") from error
-        except BaseException:
+        except BaseException:  # an interrupt: what was taken for this call goes back
             self._untake(taken)
             raise
 

@@ -287,7 +287,7 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
         self._wakeup._wakeup()  # there is room to read on
         try:
             await self._commit({tag.part.tp for tag, _ in picked})
-        except BaseException:
+        except BaseException:  # a cancellation included: what was not committed was not handed out
             for tag, _ in picked:
                 tag.part.take_back(tag, counted=False)
             raise

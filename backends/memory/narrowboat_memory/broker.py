@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from narrowboat._queueing import rules
 from narrowboat.capabilities import (
     BrokerCapabilities,
     Kept,
@@ -36,7 +37,6 @@ from narrowboat.contract import (
 )
 from narrowboat.dsn import Url
 from narrowboat.errors import Closed, NarrowboatError
-from narrowboat_memory import rules
 from narrowboat_memory.feed import MemoryFeed
 from narrowboat_memory.message_options import Declare, MessageOptions
 from narrowboat_memory.messages import Messages
@@ -196,7 +196,7 @@ class MemoryBroker(Broker):
         if isinstance(found, MemorySource | MemoryTopic):
             topology.tick(found, now)
         if found is None and not self.makes and address.kind is not Kind.INBOX:
-            return rules.missing(address.path, address.kind.value)
+            return rules.missing(address.path, address.kind.value, backend=SCHEME)
         return found
 
 

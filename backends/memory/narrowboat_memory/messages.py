@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from narrowboat_memory.bell import Bell
+from narrowboat._queueing.bell import Bell
 from narrowboat_memory.topology import Topology
 
 T = TypeVar("T")

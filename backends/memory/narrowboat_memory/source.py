@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from heapq import heapify, heappop, heappush
 from typing import NamedTuple, TypeVar
 
+from narrowboat._queueing import rules
 from narrowboat.contract import Address, Outgoing, Properties
-from narrowboat_memory import rules
 
 
 class State(enum.Enum):

@@ -14,9 +14,10 @@ from heapq import heappop, heappush
 from types import MappingProxyType
 from typing import NamedTuple
 
+from narrowboat._queueing import rules
 from narrowboat.contract import Address, Kind, Outgoing, Properties, Receipt
 from narrowboat.errors import Conflict, NarrowboatError, NotFound
-from narrowboat_memory import rules
+from narrowboat_memory.options import SCHEME
 from narrowboat_memory.source import Entry, MemorySource
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
@@ -96,11 +97,11 @@ class Topology:
             return found
         if found is None:
             if not make:
-                return rules.missing(address.path, address.kind.value)
+                return rules.missing(address.path, address.kind.value, backend=SCHEME)
             return self._make(address, properties, now, declared=True, earliest=earliest)
         if isinstance(found, MemorySource):
             if found.declared:
-                return rules.differs(address.path, found.properties, properties) or found
+                return rules.differs(address.path, found.properties, properties, backend=SCHEME) or found
             # It was made by a publish: a producer that starts first must not fix the consumers' properties.
             self.tick(found, now)  # so that what is due already is sorted with the rest
             found.declare(properties)
@@ -122,7 +123,7 @@ class Topology:
             if message.to.kind is Kind.INBOX:
                 return Receipt(message.id)  # whoever asked is gone
             if not make:
-                return rules.missing(message.to.path, message.to.kind.value)
+                return rules.missing(message.to.path, message.to.kind.value, backend=SCHEME)
             target = self._make(message.to, rules.first_properties(message.to.path), now, declared=False, earliest=False)
             if isinstance(target, Conflict):
                 return target
@@ -177,7 +178,7 @@ class Topology:
                 address, rules.first_properties(address.path), now, declared=False, earliest=False
             )
             if not isinstance(dead, MemorySource):
-                return dead if isinstance(dead, Conflict) else rules.taken(address.path, "topic", "queue")
+                return dead if isinstance(dead, Conflict) else rules.taken(address.path, "topic", "queue", backend=SCHEME)
             headers = rules.dead_headers(entry.message.headers, reason=reason, attempts=attempts, origin=source.path)
             # In the order in which they died, for ever, and below nothing: its levels end here.
             dead.add(
@@ -224,9 +225,9 @@ class Topology:
         if path in self._sources:
             found = self._sources[path].address.kind.value
         if found is not None and found != address.kind.value:
-            return rules.taken(path, found, address.kind.value)
+            return rules.taken(path, found, address.kind.value, backend=SCHEME)
         if address.kind is Kind.SUBSCRIPTION and address.name in self._sources:
-            return rules.taken(address.name, self._sources[address.name].address.kind.value, "topic")
+            return rules.taken(address.name, self._sources[address.name].address.kind.value, "topic", backend=SCHEME)
         return None
 
     def _make(

@@ -19,6 +19,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from narrowboat._queueing import rules
+from narrowboat._queueing.bell import Bell
 from narrowboat.capabilities import (
     BrokerCapabilities,
     Kept,
@@ -33,8 +35,7 @@ from narrowboat.capabilities import (
 from narrowboat.contract import Address, Broker, BrokerBackend, Context, Depth, Feed, Kind, Outgoing, Receipt, Source
 from narrowboat.dsn import Url
 from narrowboat.errors import Closed, NarrowboatError
-from narrowboat_sqlite import rules, stock
-from narrowboat_sqlite.bell import Bell
+from narrowboat_sqlite import stock
 from narrowboat_sqlite.database import Database, path_of
 from narrowboat_sqlite.feed import IDLE, SqliteFeed
 from narrowboat_sqlite.message_options import Declare, MessageOptions
@@ -288,7 +289,7 @@ class SqliteBroker(Broker):
         if found is not None:
             topology.tick(found)
         elif not self.makes and address.kind is not Kind.INBOX:
-            raise rules.missing(address.path, address.kind.value)
+            raise rules.missing(address.path, address.kind.value, backend=SCHEME)
         return found
 
 

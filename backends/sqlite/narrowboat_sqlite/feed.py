@@ -12,9 +12,10 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from narrowboat._queueing import rules
 from narrowboat.contract import Ack, Address, Delivery, Feed, Kind, Nack, Outcome, Received, Reject, Source
 from narrowboat.errors import Closed, NarrowboatError
-from narrowboat_sqlite import rules, stock
+from narrowboat_sqlite import stock
 from narrowboat_sqlite.options import SCHEME
 from narrowboat_sqlite.schedule import Moment
 from narrowboat_sqlite.topology import INBOX_LEASE, Topology
@@ -236,7 +237,7 @@ class SqliteFeed(Feed):
         return None
 
     def _stale(self, delivery: Delivery) -> NarrowboatError:
-        return rules.stale(delivery.id, delivery.attempt, self._path)
+        return rules.stale(delivery.id, delivery.attempt, self._path, backend=SCHEME)
 
     def _leave(self, topology: Topology) -> None:
         if self.address.kind is Kind.INBOX:

@@ -11,8 +11,8 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from narrowboat._queueing import rules
 from narrowboat.contract import Address, Outgoing, Properties
-from narrowboat_sqlite import rules
 from narrowboat_sqlite.schedule import Foreign, Moment, foreign
 
 READY, DELAYED, CLAIMED, HELD, BLOCKED = range(5)

@@ -12,9 +12,11 @@ import uuid
 from collections import Counter
 from collections.abc import Sequence
 
+from narrowboat._queueing import rules
 from narrowboat.contract import Address, Kind, Outgoing, Properties, Receipt
 from narrowboat.errors import Conflict, NarrowboatError, NotFound
-from narrowboat_sqlite import rules, stock
+from narrowboat_sqlite import stock
+from narrowboat_sqlite.options import SCHEME
 from narrowboat_sqlite.schedule import Moment, foreign
 from narrowboat_sqlite.stock import Batch, Observed, SourceRow, Stored
 
@@ -40,11 +42,11 @@ class Topology:
         """What `address` names; None when it is not there, `Conflict` when it is something else."""
         found = self._row(address.path)
         if found is not None and found.address.kind is not address.kind:
-            return rules.taken(address.path, found.address.kind.value, address.kind.value)
+            return rules.taken(address.path, found.address.kind.value, address.kind.value, backend=SCHEME)
         if found is None and address.kind is Kind.SUBSCRIPTION:
             topic = self._row(address.name)
             if topic is not None and topic.address.kind is not Kind.TOPIC:
-                return rules.taken(address.name, topic.address.kind.value, Kind.TOPIC.value)
+                return rules.taken(address.name, topic.address.kind.value, Kind.TOPIC.value, backend=SCHEME)
         return found
 
     def declare(
@@ -56,12 +58,12 @@ class Topology:
             return found
         if found is None:
             if not make:
-                return rules.missing(address.path, address.kind.value)
+                return rules.missing(address.path, address.kind.value, backend=SCHEME)
             return self._make(address, properties, declared=True, earliest=earliest)
         if address.kind is Kind.TOPIC:
             return found
         if found.declared:
-            return rules.differs(address.path, found.properties, properties) or found
+            return rules.differs(address.path, found.properties, properties, backend=SCHEME) or found
         # It was made by a publish: a producer that starts first must not fix the consumers' properties.
         return self._adopt(found, properties)
 
@@ -223,7 +225,7 @@ class Topology:
             if address.kind is Kind.INBOX:
                 return None
             if not make:
-                return rules.missing(address.path, address.kind.value)
+                return rules.missing(address.path, address.kind.value, backend=SCHEME)
             found = self._make(address, rules.first_properties(address.path), declared=False, earliest=False)
         if address.kind is Kind.TOPIC:
             groups[found.id] = self._groups(found.id)

@@ -1,7 +1,7 @@
 """What every keeper of messages decides in the same way: who may share a name, who may differ, what a dead letter says.
 
 Pure functions over the contract's values. They return the error instead of raising it, because in a batch it belongs into
-one member's place.
+one member's place. For backends that keep messages themselves; `backend` is the scheme that an error shall name.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from collections.abc import Mapping
 
 from narrowboat.contract import Address, Kind, Properties
 from narrowboat.errors import Conflict, NotFound, StaleDelivery
-from narrowboat_sqlite.options import SCHEME
 
 #: Sources of this name take dead letters and have none of their own: a second level would only hide the first.
 DEAD = ".dead"
@@ -56,7 +55,7 @@ def dead_headers(headers: Mapping[str, str], *, reason: str, attempts: int, orig
     }
 
 
-def differs(path: str, stored: Properties, asked: Properties) -> Conflict | None:
+def differs(path: str, stored: Properties, asked: Properties, *, backend: str) -> Conflict | None:
     """The refusal when `asked` is not what is stored, naming each property that differs."""
     pairs = zip(Properties._fields, stored, asked, strict=True)
     wrong = [f"{name} is {have!r} and was asked as {want!r}" for name, have, want in pairs if have != want]
@@ -65,35 +64,35 @@ def differs(path: str, stored: Properties, asked: Properties) -> Conflict | None
     conflict = Conflict(
         f"{path!r} is already declared otherwise: {', '.join(wrong)}. "
         "Ask for what is stored, or delete it (with its messages) and declare it anew.",
-        backend=SCHEME,
+        backend=backend,
     )
     conflict.stored = stored._asdict()
     return conflict
 
 
-def stale(id: str, attempt: int, path: str) -> StaleDelivery:
+def stale(id: str, attempt: int, path: str, *, backend: str) -> StaleDelivery:
     """The answer to whoever settles or extends what is no longer theirs."""
     return StaleDelivery(
         f"delivery {attempt} of the message {id!r} from {path!r} is no longer ours: its lease ended, it was settled before, or "
         "its consumer or queue is gone. Nothing was changed. If this happens often, give the source a longer lease.",
         id=id,
-        backend=SCHEME,
+        backend=backend,
     )
 
 
-def taken(path: str, found: str, asked: str) -> Conflict:
+def taken(path: str, found: str, asked: str, *, backend: str) -> Conflict:
     """The refusal of a name that is something else already."""
     return Conflict(
         f"{path!r} is a {found} and cannot be a {asked} as well: queues, topics and subscriptions share one namespace, in "
         "which the subscription g of the topic prices is 'prices.g'. Take another name, or delete the first.",
-        backend=SCHEME,
+        backend=backend,
     )
 
 
-def missing(path: str, what: str) -> NotFound:
+def missing(path: str, what: str, *, backend: str) -> NotFound:
     """The answer where nothing is made on the way (`?declare=never`)."""
     return NotFound(
         f"there is no {what} {path!r}, and the URL says declare=never. "
         "Declare it with a URL that says declare=auto, or correct the name.",
-        backend=SCHEME,
+        backend=backend,
     )
