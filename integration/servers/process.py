@@ -98,9 +98,14 @@ class Process:
         self._paused = False
 
     def pause(self) -> None:
-        """Stop it where it stands (SIGSTOP): connections stay open and nobody answers."""
+        """Stop it where it stands (SIGSTOP): connections stay open and nobody answers, from this call's return on."""
+        if self._popen is None or not self.alive or self._owner != os.getpid():
+            return
         self._signal(signal.SIGSTOP)
         self._paused = True
+        # The signal is only sent so far: until its last thread has seen it, a busy program may still answer. WNOWAIT
+        # leaves the news of its end, if that is what came, to the Popen.
+        os.waitid(os.P_PID, self._popen.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
         """Let a paused one go on (SIGCONT)."""
