@@ -14,6 +14,7 @@ ends meanwhile, the caller gets the error, because "no message" would be a guess
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 from collections import deque
@@ -479,11 +480,12 @@ class Consumer(Generic[M]):
         """Return what was not started, uncounted where that is claimed. Nothing more is handed out."""
         self.stop()
         core = self.core
-        if core.capabilities.uncounted_release is not Support.ABSENT and not core.closed:
-            # Through the take lane first: behind a fetch that is under way, whose messages are to go back as well.
-            entries = await core.ask(lambda driver: self._drain())
-            if entries:
-                await self.settle(entries, RETURN)
+        if core.closed:
+            return
+        # Through the take lane: behind a fetch that is under way, whose messages are to go back as well.
+        entries = await core.ask(lambda driver: self._depart())
+        if entries:
+            await self.settle(entries, RETURN)
 
     async def _flush_posted(self) -> None:
         """Wait, for one operation timeout at most, until what was settled without waiting is settled."""
@@ -495,6 +497,12 @@ class Consumer(Generic[M]):
         core.free.submit([call])
         while call.state != DONE and core.clock() < ends:
             await runtime.wait(signal, ends)
+
+    def _depart(self) -> list[M]:
+        """Let the feed take nothing more; what is to go back of what it gave."""
+        with contextlib.suppress(NarrowboatError):  # then what it holds back comes back with its end, counted
+            self.feed.leave()
+        return self._drain() if self.core.capabilities.uncounted_release is not Support.ABSENT else []
 
     def _drain(self) -> list[M]:
         with self.mutex:

@@ -205,17 +205,23 @@ class RabbitFeed(Feed):
 
     # -- the end --------------------------------------------------------------------------------------------------
 
+    def leave(self) -> None:
+        """Give back what was pushed and never received, uncounted. The channel stays, for the rest to be settled on."""
+        stream = self._stream
+        if self._closed or not stream.alive:
+            return
+        deadline = self._broker.clock() + self._broker.timeout
+        self._leave(stream, deadline)
+        self._return(stream, deadline)
+
     def close(self) -> None:
-        """Give back what was pushed and never handed out, uncounted; the rest goes back with the channel, counted."""
+        """`leave`; what was received and not settled goes back with the channel, counted."""
         if self._closed:
             return
-        broker = self._broker
+        broker, stream = self._broker, self._stream
         deadline = broker.clock() + broker.timeout
-        stream = self._stream
         try:
-            if stream.alive:
-                self._leave(stream, deadline)
-                self._return(stream, deadline)
+            self.leave()
         except NarrowboatError:
             pass  # then they come back counted
         finally:
@@ -253,8 +259,12 @@ class RabbitFeed(Feed):
         return stream.channel.call(steps, deadline, f"looking into {self._path!r}", self._place)
 
     def _return(self, stream: Stream, deadline: float) -> None:
-        raws = stream.buffer
-        if not raws or self._place.address.kind is Kind.INBOX:
+        if self._place.address.kind is Kind.INBOX:
+            return
+        with self._mutex:
+            raws = stream.buffer[:]
+            del stream.buffer[: len(raws)]
+        if not raws:
             return
         records = []
         for raw in raws:

@@ -128,9 +128,10 @@ async def until_in_flight(kit: Kit, source: Any, count: int) -> None:
 
 async def depth_is(kit: Kit, source: Any, within: float = 5.0, **counts: int) -> None:
     """Until `depth()` says so, for example `ready=0, in_flight=0`; what the backend cannot know is not compared."""
+    last: list[Any] = [None]
 
     async def as_told() -> bool:
-        depth = await source.depth()
+        last[0] = depth = await source.depth()
         return all(getattr(depth, name) in (None, count) for name, count in counts.items())
 
-    await kit.eventually(as_told, within=within, what=f"depth {counts}, last {await source.depth()}")
+    await kit.eventually(as_told, within=within, what=lambda: f"depth {counts}, the last was {last[0]}")

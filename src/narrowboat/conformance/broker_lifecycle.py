@@ -206,6 +206,32 @@ async def stop_ends_a_run_in_order(kit: Kit) -> None:
             assert {m.attempt for m in await take(kit, messages, 9)} == {1}
 
 
+@scenario("B93")
+async def stop_gives_back_what_came_behind_the_handler(kit: Kit) -> None:
+    """What a backend pushed while the handler was at work goes back at stop() too, not only when that handler is done."""
+    orders = kit.broker().queue("orders")
+    await orders.publish(b"first")
+    entered, leave = asyncio.Event(), asyncio.Event()
+
+    async def handle(message: Any) -> None:
+        entered.set()
+        while not leave.is_set():  # noqa: ASYNC110  # as above
+            await asyncio.sleep(0.005)
+
+    task = kit.spawn(orders.run(handle, signals=False))
+    await kit.eventually(entered.is_set, what="a handler runs")
+    await kit.broker().queue("orders").publish_many([str(n).encode() for n in range(9)])
+    ends = time.monotonic() + 0.3  # a backend that does not push leaves them where they are: nothing to wait for
+    while (await orders.depth()).ready and time.monotonic() < ends:  # noqa: ASYNC110  # nobody tells what was pushed
+        await asyncio.sleep(0.01)
+    orders.stop()
+    await depth_is(kit, orders, ready=9, in_flight=1)
+    assert not task.done(), "run() did not wait for its handler"
+    leave.set()
+    await task
+    await depth_is(kit, orders, ready=9, in_flight=0)
+
+
 @scenario("B94")
 async def grace_ends(kit: Kit) -> None:
     """When the grace time is over run() returns, and what its handlers did not finish goes to peers at once."""

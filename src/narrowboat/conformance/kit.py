@@ -184,7 +184,12 @@ class Kit:
         await asyncio.sleep(seconds)
 
     async def eventually(
-        self, probe: Callable[[], Any | Awaitable[Any]], *, within: float = 5.0, what: str = "", every: float = 0.005
+        self,
+        probe: Callable[[], Any | Awaitable[Any]],
+        *,
+        within: float = 5.0,
+        what: str | Callable[[], str] = "",
+        every: float = 0.005,
     ) -> Any:
         """Until `probe()` is true: what it gave. `AssertionError` with `what` after `within` (stretched) seconds."""
         deadline = time.monotonic() + self.upper(within)
@@ -194,7 +199,8 @@ class Kit:
                 value = await value
             if value:
                 return value
-            assert time.monotonic() < deadline, f"not within {within:g} s: {what or probe}"
+            if time.monotonic() >= deadline:
+                raise AssertionError(f"not within {within:g} s: {what() if callable(what) else what or probe}")
             await asyncio.sleep(every)
 
     def measure(self, what: str, value: float, unit: str = "s") -> None:

@@ -188,6 +188,13 @@ class Feed(ABC):
         Only called where `capabilities.lease` is `MESSAGE`.
         """
 
+    def leave(self) -> None:  # noqa: B027  # most have nothing to do
+        """Take nothing more. What was received stays ours, to be settled and extended, until `close`. Idempotent.
+
+        For a driver that is pushed to: what came and was never received goes back now, uncounted where that is claimed,
+        and not only when the last handler is done. One that claims in `receive` alone has nothing to do.
+        """
+
     @abstractmethod
     def close(self) -> None:
         """Stop. What is unsettled goes back at once, counted. Idempotent."""

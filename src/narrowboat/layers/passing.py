@@ -117,5 +117,8 @@ class PassingFeed(Feed):
     def extend(self, deliveries: Sequence[Delivery], seconds: float) -> list[NarrowboatError | None]:
         return self.inner.extend(deliveries, seconds)
 
+    def leave(self) -> None:
+        self.inner.leave()
+
     def close(self) -> None:
         self.inner.close()
