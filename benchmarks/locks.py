@@ -133,6 +133,16 @@ for line in sys.stdin:
 """
 
 
+POLLER = """
+import sqlite3, sys, time
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+print("ready", flush=True)
+while True:
+    connection.execute("PRAGMA data_version").fetchone()
+    time.sleep(0.005)
+"""
+
+
 def process_hand_over(folder: Path, rounds: int = 60) -> Iterator[Row]:
     url = f"sqlite:///{folder / 'processes.db'}?durability=normal"
     taken: list[float] = []
@@ -164,6 +174,16 @@ def process_hand_over(folder: Path, rounds: int = 60) -> Iterator[Row]:
     child.wait()
     yield at_most("sqlite: hand-over between two processes, median", median(taken) * 1000, 5.0, "ms")
     yield at_most("sqlite: a waiting process, share of a core", share * 100, 2.0, "%")
+    bare = subprocess.Popen([sys.executable, "-c", POLLER, str(folder / "processes.db")], stdout=subprocess.PIPE)
+    assert bare.stdout is not None
+    bare.stdout.readline()
+    before = _cpu(bare.pid)
+    time.sleep(4.0)
+    polling = (_cpu(bare.pid) - before) / 4.0
+    bare.kill()
+    bare.wait()
+    bare.stdout.close()
+    yield at_most("sqlite: the same against a bare poll every 5 ms", share / polling, 2.0, "x")
 
 
 def _cpu(pid: int) -> float:
