@@ -52,6 +52,12 @@ def _rows(config: pytest.Config) -> tuple[Harness, list[Row], list[Row]] | None:
     return ran[0].harness, rows, missed(ran[0].harness, select(only, tiers, faces), rows)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Refuse what makes no sense before anything is collected: there it would look like a broken test file."""
+    items(session.config)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Write the reports; not green when something owed was not executed."""
