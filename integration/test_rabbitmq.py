@@ -284,6 +284,20 @@ def test_a_queue_deleted_in_mid_publish(server: RabbitMQServer, channel: Any, pr
             queue.publish(b"4")
 
 
+def test_a_look_at_what_is_not_there_leaves_no_warning(
+    server: RabbitMQServer, channel: Any, prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with narrowboat.broker(f"{server.url}?prefix={prefix}") as broker:
+        queue = broker.queue("orders")
+        queue.publish(b"x")
+        caplog.clear()
+        assert queue.depth().dead == 0
+        assert not caplog.records
+    with pytest.raises(pika.exceptions.ChannelClosedByBroker):
+        channel.queue_declare(f"{prefix}:nowhere", passive=True)
+    assert any("Channel.Close" in record.getMessage() for record in caplog.records), "pika's own channels warn as ever"
+
+
 def test_a_topic_deleted_in_mid_publish(server: RabbitMQServer, channel: Any, prefix: str) -> None:
     with narrowboat.broker(server.url, prefix=prefix) as broker:
         topic = broker.topic("prices")

@@ -13,6 +13,7 @@ from narrowboat_rabbitmq.answer import Answer
 from narrowboat_rabbitmq.errors import channel_error, crashed, late
 from narrowboat_rabbitmq.link import Link, Session
 from narrowboat_rabbitmq.names import Place
+from narrowboat_rabbitmq.quiet import hush
 
 #: A call by its name in pika, with its arguments.
 Step = tuple[str, dict[str, Any]]
@@ -154,6 +155,7 @@ class Channel:
 
         try:
             self.raw = self.session.connection.channel(on_open_callback=opened)
+            hush(self.raw)
             self.raw.add_on_close_callback(lambda raw, error: self.end(error))
         except Exception as error:
             self.end(error)
