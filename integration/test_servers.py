@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -292,11 +293,12 @@ def _listening(pid: int) -> set[tuple[str, int]]:
     """Addresses and ports on which the process group of `pid` accepts connections."""
     inodes = set()
     for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if os.getpgid(int(folder.name)) == pid:
-                inodes |= {str(link.readlink()) for link in (folder / "fd").iterdir()}
-        except OSError:
-            continue
+        with contextlib.suppress(OSError):  # a process that has ended meanwhile, or is somebody else's
+            if os.getpgid(int(folder.name)) != pid:
+                continue
+            for link in (folder / "fd").iterdir():
+                with contextlib.suppress(OSError):  # a busy server opens and closes all the time
+                    inodes.add(str(link.readlink()))
     found = set()
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
