@@ -570,6 +570,7 @@ async def a_slow_consumer_keeps_its_memory_flat(kit: Kit) -> None:
     kit.measure("memory of a slow consumer of a large backlog", grown, "MiB")
     assert grown < 30, f"{grown:g} MiB more"
     assert kit.seen.members["delivered"] <= 200 + 20
+    await orders.delete()
 
 
 @scenario("B105", tier="S", seconds=180)
@@ -590,6 +591,8 @@ async def many_queues_and_consumers(kit: Kit) -> None:
     assert kit.seen.calls["open"] == 1
     for messages in entered:
         await messages.close()
+    for n in range(queues):  # so many are a burden for a server that others use as well
+        await broker.queue(f"q{n}").delete()
 
 
 @scenario("B106")
