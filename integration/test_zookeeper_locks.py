@@ -21,6 +21,7 @@ from integration.fixtures import Servers
 from integration.servers import ZooKeeperEnsemble, ZooKeeperServer
 from integration.servers.certificates import Certificates
 from integration.zookeeper_harness import ZooKeeperHarness, kazoo
+from narrowboat import events
 from narrowboat.contract.locks import Busy, Grant, Mode, Released, Request
 from narrowboat.errors import (
     AccessDenied,
@@ -263,6 +264,34 @@ def test_the_holder_is_told_whether_it_was_evicted_or_its_session_ended(url: str
         with pytest.raises(LeaseLost):
             other.release()
         assert [holder.token for holder in operator.holders("b")] == [again.token]
+
+
+def test_who_writes_to_the_node_of_a_holder_evicts_nobody(client: KazooClient, url: str) -> None:
+    """A change may be the first half of an eviction, or anybody's: a renewal looks whether the node is there."""
+    seen: list[Any] = []
+    with (
+        narrowboat.locks(f"{url}&session_ttl=12".replace("session_ttl=3&", ""), listeners=[seen.append]) as locks,
+        narrowboat.locks(url) as operator,
+    ):
+        held = locks.lock("a").acquire()
+        eventually(lambda: watched(locks))
+        (node,) = client.get_children(f"{root(url)}/a")
+        client.set(f"{root(url)}/a/{node}", b"{}")
+        eventually(lambda: any(isinstance(each, events.Renewed) for each in seen), within=1.0)  # its own is due in 4 s
+        held.check()
+        assert operator.evict("a", held.token)
+        assert held.wait_lost(0.5)
+        assert held.reason is Reason.EVICTED
+
+
+def test_the_end_of_a_session_is_told_when_the_client_hears_of_it(url: str) -> None:
+    """Not with the next renewal, which is seconds away; and a lock that nobody renews is told as well."""
+    with narrowboat.locks(f"{url.partition('?')[0]}?create=true&session_ttl=12&tick=0.5") as locks:
+        held = [locks.lock("a").acquire(), locks.lock("b", renew=False).acquire()]
+        ZooKeeperHarness(url).end_session(driver(locks))
+        for each in held:
+            assert each.wait_lost(2.0)
+            assert each.reason is Reason.SESSION_ENDED
 
 
 def test_a_waiter_whose_session_ended_stands_in_line_again(url: str) -> None:

@@ -1,13 +1,15 @@
 """The lane: one driver call at a time, callers gathered, nobody's call lost or overtaken."""
 
+import asyncio
 import threading
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from narrowboat._lane import DONE, Call, Lane, Op, perform
+from narrowboat._lane import DONE, MANY, Call, Lane, Op, perform
 from narrowboat._open_lane import lane
 from narrowboat._runtime import Blocking, run
+from narrowboat.aio._runtime import Asyncio
 from narrowboat.capabilities import Concurrency
 from narrowboat.clock import SystemClock
 from narrowboat.errors import Closed, Unavailable
@@ -212,3 +214,49 @@ def test_an_open_lane_closes_after_those_inside_and_refuses_the_rest():
     assert answers == [2]
     assert open_lane.close(5)
     assert recorder.batches == [[1]]
+
+
+def test_half_of_a_crowd_goes_first_where_the_driver_is_remote():
+    """The answers of one half are handled while the other is under way; what may come last still does, and nobody is lost."""
+    recorder, lane = Recorder(), Lane("test", remote=True)
+    op = Op("double", recorder, repeatable=True)
+    late = Op("late", recorder, repeatable=False, last=True)
+    finished = threading.Event()
+    calls = [Call(late, (-1,)), *(Call(op, (number,)) for number in range(MANY - 1))]
+    barrier = Call(op, (MANY,), sink=lambda call: finished.set())
+    lane.submit([Call(op, (-2,))])
+    assert recorder.entered.wait(10)
+    lane.submit([*calls, barrier])
+    recorder.go.set()
+
+    assert finished.wait(10)
+    assert lane.close(10)
+    half = (MANY + 1) // 2
+    assert recorder.batches == [[-2], list(range(half)), [*range(half, MANY - 1), MANY], [-1]]
+    assert all(call.results == [call.items[0] * 2] for call in [*calls, barrier])
+
+
+def test_what_a_cancelled_task_calls_is_never_sent():
+    """Cancelled before its call or in the same tick, a task leaves nothing to be done, and nothing to be undone."""
+    sent = []
+    op = Op("note", lambda items: [sent.append(item) for item in items], repeatable=True)
+    lane, aio = Lane("test"), Asyncio(SystemClock())
+
+    async def cancelled_already():
+        asyncio.current_task().cancel()
+        await aio.call(lane, Call(op, ("already",)))
+
+    async def note(item):
+        await aio.call(lane, Call(op, (item,)))
+
+    async def main():
+        for _ in range(50):
+            task = asyncio.create_task(note("meanwhile"))
+            await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task, asyncio.create_task(cancelled_already())])
+        await note("last")
+
+    asyncio.run(main())
+    assert sent == ["last"]
+    assert lane.close(5)

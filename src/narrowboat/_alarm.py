@@ -24,16 +24,19 @@ class Alarm:
         self._clock = clock
         self._tick = tick
         self._signal = BlockingSignal()
+        self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = False
         self.due = math.inf  #: when the next tick is due; what is late by this clock has not been looked at yet
         clock.watch(self._signal.set)
 
     def ring(self) -> None:
-        """Tick now. From any thread; never blocks."""
-        if self._thread is None or not self._thread.is_alive():  # an interrupt can strike before it is started
-            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-            self._thread.start()
+        """Tick now. From any thread; never blocks, but for the start of the thread."""
+        if self._thread is None or not self._thread.is_alive():
+            with self._starting:  # or two that ring first at the same time start two, or one of them twice
+                if self._thread is None or not self._thread.is_alive():  # an interrupt can strike before it is started
+                    self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                    self._thread.start()
         self._signal.set()
 
     def close(self) -> None:

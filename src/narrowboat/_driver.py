@@ -50,6 +50,7 @@ class Plan(Generic[D]):
         clock: Clock | None,
         wrap: Callable[[D], D] | None,
         options: Mapping[str, object],
+        doubt: Callable[[str | None], None] | None = None,
     ) -> None:
         if url is None:
             url = os.environ.get(variable)
@@ -70,7 +71,7 @@ class Plan(Generic[D]):
         self.capabilities: Any = backend.capabilities(self.url, parsed)
         for demand in (self.url.query.get("require"), require):
             check_required(self.capabilities, demand, backend=self.url.scheme)
-        context = Context(clock=self.clock, timeout=self.timeout, watch=self.clock.watch)
+        context = Context(clock=self.clock, timeout=self.timeout, watch=self.clock.watch, doubt=doubt or _unheard)
 
         def make() -> D:
             try:
@@ -81,6 +82,10 @@ class Plan(Generic[D]):
             return driver if wrap is None else wrap(driver)
 
         self.make = make
+
+
+def _unheard(owner: str | None) -> None:
+    """What a driver's doubts come to where there are no leases to be renewed."""
 
 
 class Driver(Generic[D]):

@@ -38,6 +38,9 @@ class Op(NamedTuple):
 #: timeout while it is, and whoever is next in the lane waits for that.
 UNREACHED = 1
 
+#: So many gathered calls are worth two exchanges. Fewer, and the second costs more than what is done meanwhile.
+MANY = 64
+
 #: The states of a call. Only the lane's mutex moves a call between QUEUED, RUNNING and LEFT.
 NEW, QUEUED, RUNNING, DONE, LEFT = range(5)
 
@@ -45,7 +48,7 @@ NEW, QUEUED, RUNNING, DONE, LEFT = range(5)
 class Call:
     """One caller's items on their way through a lane. `results` holds one value or error for each item when done."""
 
-    __slots__ = ("items", "left", "op", "results", "sink", "state", "undo")
+    __slots__ = ("future", "items", "left", "op", "results", "sink", "state", "undo")
 
     def __init__(
         self,
@@ -59,6 +62,7 @@ class Call:
         self.items = items
         self.undo = undo  #: run on the lane's thread when it is done and its caller has left; must not block
         self.sink = sink  #: told on the lane's thread when it is done; must not block
+        self.future: Any = None  #: of the task that waits for it, where one does
         self.results: list[Any] = []
         self.state = NEW
         self.left = False
@@ -121,10 +125,15 @@ def _rounds(op: Op, items: Sequence[Any]) -> list[list[int]]:
 
 
 class Lane:
-    """One driver call at a time; see the module's text. `name` is its thread's."""
+    """One driver call at a time; see the module's text. `name` is its thread's.
 
-    def __init__(self, name: str) -> None:
+    `remote`: a driver call is mostly another process's work. From `MANY` calls on only half of what has gathered goes at once,
+    so that this process handles the answers of the one half while the other is under way.
+    """
+
+    def __init__(self, name: str, *, remote: bool = False) -> None:
         self._name = name
+        self._remote = remote
         self._turn: dict[int, object] = {}
         self._mutex = threading.Lock()
         self._waiting: deque[Call] = deque()
@@ -224,12 +233,16 @@ class Lane:
                 return
 
     def _next(self) -> list[Call]:
-        """All that has gathered, with the turn taken; empty when there is nothing or somebody else has the turn."""
+        """What has gathered, with the turn taken; empty when there is nothing or somebody else has the turn."""
         if not self._waiting or self._turn.setdefault(0, self) is not self:
             return []  # whoever has the turn rings the bell on leaving
         with self._mutex:
             batch = [call for call in self._waiting if call.state == QUEUED]
             self._waiting.clear()
+            if self._remote and len(batch) >= MANY:
+                batch.sort(key=_is_last)
+                self._waiting.extend(batch[len(batch) // 2 :])
+                del batch[len(batch) // 2 :]
             for call in batch:
                 call.state = RUNNING
         if not batch:
@@ -263,6 +276,10 @@ class Lane:
                 _tell(call)
             elif call.undo is not None:
                 call.undo(call)
+
+
+def _is_last(call: Call) -> bool:
+    return call.op.last
 
 
 def _tell(call: Call) -> None:

@@ -95,6 +95,7 @@ class Possession:
         "_core",
         "_deadline",
         "_depth",
+        "_doubted",
         "_finalizer",
         "_grant",
         "_reason",
@@ -115,6 +116,7 @@ class Possession:
         self._deadline = deadline(sent, grant.ttl, core.margin)
         self._renew_at = sent + grant.ttl * RENEW_SHARE if renew else None
         self._under_way = False
+        self._doubted = False  # the driver had doubts while a renewal was under way: ask again
         self._unknown = False  # a release of unknown outcome was sent
         self._version = 0
         self._depth = 1

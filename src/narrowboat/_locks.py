@@ -21,7 +21,7 @@ from narrowboat._lease import Possession, State
 from narrowboat._open_lane import lane
 from narrowboat._renewal import LateWithdrawal, Renewal
 from narrowboat._turns import Turns
-from narrowboat.capabilities import Expiry, LockCapabilities, Support, WaitOrder
+from narrowboat.capabilities import Expiry, LockCapabilities, Scope, Support, WaitOrder
 from narrowboat.clock import Clock
 from narrowboat.contract.locks import Grant, Holder, LockProvider, Mode, Request
 from narrowboat.errors import AlreadyHeld, Closed, InvalidArgument, Reason, Unsupported
@@ -141,7 +141,9 @@ class LockCore:
         wrap: Callable[[LockProvider], LockProvider] | None,
         options: Mapping[str, object],
     ) -> None:
-        plan: Plan[LockProvider] = Plan(lock_backend, "NARROWBOAT_LOCKS_URL", url, require, clock, wrap, options)
+        plan: Plan[LockProvider] = Plan(
+            lock_backend, "NARROWBOAT_LOCKS_URL", url, require, clock, wrap, options, doubt=_doubts(weakref.ref(self))
+        )
         self.url = plan.url
         self.backend = plan.url.scheme
         self.capabilities: LockCapabilities = plan.capabilities
@@ -168,8 +170,9 @@ class LockCore:
         self._owners = itertools.count()
         self.label = f"{os.uname().nodename}:{os.getpid()}" if hasattr(os, "uname") else str(os.getpid())
         self.mutex = threading.Lock()
-        self.take = lane(f"narrowboat-{self.backend}-take", self.capabilities.concurrency)
-        self.free = lane(f"narrowboat-{self.backend}-free", self.capabilities.concurrency)
+        remote = self.capabilities.scope is Scope.NETWORK
+        self.take = lane(f"narrowboat-{self.backend}-take", self.capabilities.concurrency, remote=remote)
+        self.free = lane(f"narrowboat-{self.backend}-free", self.capabilities.concurrency, remote=remote)
         self.renewal = Renewal(self)
         # Turns taken here, where the backend does not queue fairly; a FIFO backend gets every waiter.
         self.turns = Turns() if self.capabilities.order is WaitOrder.ANY else None
@@ -353,6 +356,17 @@ class LockCore:
         """Checked before it enters the lane."""
         self.check_open()
         return lambda driver: driver.ping()
+
+
+def _doubts(reference: weakref.ref[LockCore]) -> Callable[[str | None], None]:
+    """What a driver calls that has doubts. It keeps no core alive that everybody else has let go of."""
+
+    def doubt(owner: str | None) -> None:
+        core = reference()
+        if core is not None:
+            core.renewal.doubt(owner)
+
+    return doubt
 
 
 def _name_of(request: Request) -> str:

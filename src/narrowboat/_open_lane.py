@@ -14,9 +14,9 @@ from narrowboat._lane import DONE, Call, Lane, perform
 from narrowboat.capabilities import Concurrency
 
 
-def lane(name: str, concurrency: Concurrency) -> Lane:
-    """The lane that suits how a driver wants to be called."""
-    return OpenLane(name) if concurrency is Concurrency.MULTIPLEXED else Lane(name)
+def lane(name: str, concurrency: Concurrency, *, remote: bool = False) -> Lane:
+    """The lane that suits how a driver wants to be called; `remote` as for `Lane`."""
+    return OpenLane(name) if concurrency is Concurrency.MULTIPLEXED else Lane(name, remote=remote)
 
 
 class OpenLane(Lane):

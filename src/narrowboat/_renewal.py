@@ -4,6 +4,9 @@ It renews at a third of the ttl, tries again what came back unknown, and notices
 has ended, whether or not a renewal is under way: renewals are submitted to the lane and never waited for here. Leases
 are known by weak reference: a possession that nobody holds any more is not renewed and ends by itself. Where a session is
 the lease, all that it carries is renewed at once, and what was forgotten or given up is freed.
+
+A driver may hear of a loss before the next renewal (a watch, a session that has ended). It is not believed: what it has
+doubts about is renewed at once, and the answer decides as it always does.
 """
 
 from __future__ import annotations
@@ -61,6 +64,7 @@ class Renewal:
         # One session carries all its leases: renewing them together costs one exchange, however many there are.
         self._together = 1.0 if self._session else TOGETHER
         self._forgotten: deque[Grant] = deque()
+        self._doubts: deque[str | None] = deque()  # owners whose grants may be gone; None: any of them
         self._notifier = Notifier(f"narrowboat-{core.backend}-callbacks")
         self._alarm = Alarm(f"narrowboat-{core.backend}-renewal", core.clock, self._tick)
 
@@ -75,6 +79,12 @@ class Renewal:
             possession._finalizer.atexit = False
         when = possession._renew_at if possession._renew_at is not None else possession._deadline
         self._push(possession, when)
+
+    def doubt(self, owner: str | None) -> None:
+        """A driver has heard that the grant of `owner` (None: any) may be gone: ask. From any thread; never blocks."""
+        if self._heap and not self._core.closed:
+            self._doubts.append(owner)
+            self._alarm.ring()
 
     def lapse(self, possession: Possession) -> None:
         """Its deadline has passed, and somebody looked before this engine did."""
@@ -115,6 +125,7 @@ class Renewal:
         now = core.clock()
         with core.mutex:
             possession._under_way = False
+            doubted, possession._doubted = possession._doubted, False
             held = possession._state is State.HELD and now < possession._deadline
             granted = isinstance(answer, tuple)
             if held and granted:
@@ -141,6 +152,8 @@ class Renewal:
                 )
                 events.emit(core.listeners, record)
             self._push(possession, when)
+            if doubted:
+                self.doubt(possession._grant.owner)
 
     def withdraw_later(self, request: Request, before: LateWithdrawal | None = None) -> None:
         """A withdraw failed (again, after `before`): try it later, until what it undoes would have ended by itself."""
@@ -191,7 +204,8 @@ class Renewal:
 
     def _tick(self, late: float) -> float:
         now = self._core.clock()
-        due: list[Possession] = []
+        doubted = self._doubted() if self._doubts else set()
+        due = list(doubted)
         with self._mutex:
             heap = self._heap
             horizon = now
@@ -199,12 +213,13 @@ class Renewal:
                 entry = heapq.heappop(heap)
                 possession = entry[3]()
                 if possession is not None and possession._version == entry[2] and possession._state is State.HELD:
-                    due.append(possession)
+                    if possession not in doubted:
+                        due.append(possession)
                     horizon = now + self._together * possession.ttl
             withdrawals = [late for late in self._withdrawals.values() if late.when <= now]
             for late_one in withdrawals:
                 del self._withdrawals[late_one.request.owner]
-        self._act(due, now, late)
+        self._act(due, doubted, now, late)
         while self._forgotten:
             self._free(self._forgotten.popleft())
         if withdrawals:
@@ -214,7 +229,28 @@ class Renewal:
             times += [each.when for each in self._withdrawals.values()]
         return min(times, default=math.inf)
 
-    def _act(self, due: list[Possession], now: float, late: float) -> None:
+    def _doubted(self) -> set[Possession]:
+        """What is to be renewed now because the driver has doubts. What is being renewed is asked about again afterwards.
+
+        A lease that nobody renews is left alone: asking would lengthen it. A session goes on in any case.
+        """
+        owners: set[str | None] = set()
+        while self._doubts:
+            owners.add(self._doubts.popleft())
+        found = set()
+        for possession in self.possessions():
+            if None not in owners and possession._grant.owner not in owners:
+                continue
+            if possession._renew_at is None and not self._session:
+                continue
+            with self._core.mutex:
+                if possession._under_way:
+                    possession._doubted = True
+                elif possession._state is State.HELD:
+                    found.add(possession)
+        return found
+
+    def _act(self, due: list[Possession], doubted: set[Possession], now: float, late: float) -> None:
         renew = []
         for possession in due:
             ahead = max(now, min(possession._renew_at or math.inf, now + self._together * possession.ttl))
@@ -222,7 +258,7 @@ class Renewal:
             if step is Step.EXPIRE and now >= possession._deadline:
                 self.lose(possession, why_ended(late, possession.ttl))
                 continue
-            if step is Step.RENEW:
+            if step is Step.RENEW or possession in doubted:
                 possession._under_way = True
                 renew.append(possession)
             self._push(possession, until)
@@ -244,7 +280,8 @@ class _Answers:
 
     def __call__(self, call: Call) -> None:
         for possession, answer in zip(self._possessions, call.results, strict=True):
-            sent = answer[0] if isinstance(answer, tuple) else 0.0
+            # What nobody renews was only asked about: that lengthens nothing.
+            sent = answer[0] if isinstance(answer, tuple) and possession._renew_at is not None else -math.inf
             self._renewal.renewed(possession, sent, answer)
 
 

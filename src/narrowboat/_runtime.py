@@ -9,7 +9,7 @@ so that a sync program never imports asyncio.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
 from narrowboat._lane import DONE, Call, Lane, Op
@@ -31,7 +31,7 @@ class Runtime(Protocol):
 
     clock: Clock
 
-    async def call(self, lane: Lane, call: Call) -> list[Any]:
+    def call(self, lane: Lane, call: Call) -> Awaitable[list[Any]]:
         """Send `call` through `lane`: one result or error (as a value) for each item.
 
         Raises only what struck the caller itself (cancellation, KeyboardInterrupt): then `lane.leave(call, ...)`.

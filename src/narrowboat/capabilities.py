@@ -116,12 +116,13 @@ class LockCapabilities:
     semaphore: Support
     holders: Support
     evict: Support
+    loss: WakeUp = WakeUp.POLLED  #: how a holder learns that its lock was evicted or deleted: at its next renewal, or told
     concurrency: Concurrency = Concurrency.SERIAL
     ttl_min: float = 0.05
     ttl_max: float = 7 * 86400.0
     margin: float = 0.0  #: added to the core's own margin when a holder's deadline is counted
     expiry_lag: float = 0.5  #: a dead holder's lock is granted to a waiter within its ttl and this
-    wake_bound: float = 0.5  #: a waiter has a released lock within this
+    wake_bound: float = 0.5  #: a waiter has a released lock within this; a holder knows of its loss, where it is told of it
     dead_waiter_bound: float = 10.0  #: a dead or stopped waiter at the head of the queue delays the rest by this
 
 

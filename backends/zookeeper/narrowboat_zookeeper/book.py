@@ -23,6 +23,9 @@ from narrowboat_zookeeper.place import Place
 PATIENCE = 5.0
 #: Seconds for which a look that was sent before a waiter is woken still serves it; the margin allows for them.
 GLANCE = 0.1
+#: Seconds after a grant within which its node is watched, and between two looks of the keeper, at most: with it a holder
+#: knows of an eviction within the claimed bound from the first moment on.
+WATCHED = 0.3
 #: Lock nodes that are remembered as there.
 _KNOWN_MAX = 20_000
 
@@ -53,8 +56,9 @@ class Book:
         self.behind: dict[str, dict[str, None]] = {}  #: the owners of waiters, by the path that they watch
         self.known: dict[str, None] = {}  #: nodes of locks that are most likely there
         self.glancing = True  #: whether a look is sent before a waiter is woken
-        self.session = Session(site, context.timeout, self._connected)
-        self.keeper = Keeper(self._look, every=min(1.0, max(0.1, site.options.session_ttl / 8)))
+        self._doubt = context.doubt
+        self.session = Session(site, context.timeout, self._connected, partial(self._doubt, None))
+        self.keeper = Keeper(self._look, every=min(WATCHED, max(0.1, site.options.session_ttl / 8)))
         context.watch(self.keeper.look_now)
 
     def leave(self, requests: Sequence[Request]) -> None:
@@ -144,10 +148,25 @@ class Book:
             listed.rawlink(lambda result, place=place: place.wake())
 
     def own_changed(self, event: Any) -> None:
-        """Something became of a node of ours: an eviction changes it before it deletes it, anybody else just deletes it."""
+        """Something became of a node of ours: an eviction changes it before it deletes it, anybody else just deletes it.
+
+        A change alone says nothing: whoever sets its data makes one, and so does this program for its permits. A watch tells
+        once, so the renewal that the doubt brings about looks whether it is there, and watches it again.
+        """
         place = self.mine.get(event.path)
-        if place is not None and event.type in ("CHANGED", "DELETED"):
-            place.gone = Reason.EVICTED if event.type == "CHANGED" else Reason.TAKEN
+        if place is None or event.type not in ("CHANGED", "DELETED"):
+            return
+        place.armed = -1
+        if event.type == "CHANGED":
+            place.written = True
+        else:
+            place.vanished()
+        self._suspect(event.path)
+
+    def _suspect(self, path: str) -> None:
+        contender = names.contender(path.rpartition("/")[2])
+        if contender is not None:
+            self._doubt(contender.owner)
 
     def _connected(self) -> None:
         """There is a connection again; the watches have ended with the one before, so every waiter looks again."""
@@ -165,7 +184,8 @@ class Book:
 
         def answered(result: Any) -> None:
             if isinstance(result.exception, self.said.NoNodeError):
-                place.gone = place.gone or Reason.TAKEN
+                place.vanished()
+                self._suspect(path)
 
         client.get_async(path, watch=self.own_changed).rawlink(answered)
 

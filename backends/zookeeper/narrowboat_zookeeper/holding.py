@@ -18,23 +18,26 @@ def keep(book: Book, grant: Grant, now: float) -> Steps:
         return _lost(book, grant, Reason.TAKEN)
     if now >= place.ends:
         return _lost(book, grant, Reason.EXPIRED)  # the keeper sends its node away, if nobody else does
-    if path is None or place.gone in (Reason.EVICTED, Reason.EXPIRED):
+    gone = place.gone
+    if path is None or gone is not None:
         book.drop(grant.owner, place)
-        return _lost(book, grant, place.gone or Reason.TAKEN)
-    armed = place.armed == book.session.epoch
-    if armed:
+        return _lost(book, grant, gone or Reason.TAKEN)
+    if place.session != book.session.id:  # a session that has ended never comes back, so nobody need be asked
+        book.drop(grant.owner, place)
+        return _lost(book, grant, Reason.SESSION_ENDED)
+    if place.armed == book.session.epoch:
         synced = (yield [(book.pipe.sync,)])[0]
     else:
         place.armed = book.session.epoch
         synced, own = yield [(book.pipe.sync,), (book.pipe.get, path, book.own_changed)]
         if isinstance(own, book.said.NoNodeError):
-            place.gone = place.gone or Reason.TAKEN
-    if place.session != book.session.id:
+            place.vanished()
+        elif isinstance(own, tuple):
+            place.written = False  # by somebody, and it is still there
+    gone = Reason.SESSION_ENDED if place.session != book.session.id else place.gone  # kazoo's thread may have told meanwhile
+    if gone is not None:
         book.drop(grant.owner, place)
-        return _lost(book, grant, Reason.SESSION_ENDED)
-    if place.gone is not None:
-        book.drop(grant.owner, place)
-        return _lost(book, grant, place.gone)
+        return _lost(book, grant, gone)
     if isinstance(synced, Exception):
         return book.refused(synced, doing=f"renewing the lock {grant.name!r}")
     place.ends = now + book.session.ttl

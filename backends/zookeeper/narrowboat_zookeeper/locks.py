@@ -145,6 +145,7 @@ def _capabilities(url: Url, options: Options) -> LockCapabilities:
         semaphore=Support.NATIVE,
         holders=Support.NATIVE,
         evict=Support.NATIVE,
+        loss=WakeUp.NOTIFIED,
         concurrency=Concurrency.SERIAL,
         ttl_min=bound,
         margin=options.tick + GLANCE,

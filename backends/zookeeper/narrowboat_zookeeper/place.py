@@ -34,6 +34,7 @@ class Place:
         "told",
         "under_way",
         "wake",
+        "written",
     )
 
     def __init__(self, wake: Callable[[], None]) -> None:
@@ -43,7 +44,8 @@ class Place:
         self.session: int | None = None
         self.granted = False
         self.ends = 0.0  #: on the clock that was handed in; when a grant is over unless it is renewed
-        self.gone: Reason | None = None  #: why it is no longer there, as its watch told
+        self.gone: Reason | None = None  #: why it is no longer there; None while nobody knows that it is not
+        self.written = False  #: its watch told of a change, which an eviction makes before it deletes
         self.armed = -1  #: the epoch in which its own watch was sent
         self.behind: tuple[str, int] | None = None  #: what a waiter watches, and the epoch
         self.told: float | None = None  #: since when it could come and look (monotonic); None: it has come
@@ -57,12 +59,16 @@ class Place:
         """It is there, and this session's."""
         self.path, self.token, self.session = path, stat.czxid, stat.ephemeralOwner
         self.gone = self.behind = None
-        self.expelled = False
+        self.expelled = self.written = False
+
+    def vanished(self) -> None:
+        """It was deleted, by whomever."""
+        self.gone = self.gone or (Reason.EVICTED if self.written else Reason.TAKEN)
 
     def lost(self) -> None:
         """It is not there: ask for a new one."""
         self.path = self.session = self.gone = self.behind = None
-        self.granted = self.expelled = False
+        self.granted = self.expelled = self.written = False
 
 
 class Verdict(Enum):

@@ -53,13 +53,17 @@ class _Connection(ConnectionHandler):  # type: ignore[misc]  # see the import
 
 
 class Session:
-    """See the module's text. `on_up` is called on kazoo's thread whenever there is a connection again."""
+    """See the module's text.
 
-    def __init__(self, site: Site, timeout: float, on_up: Callable[[], None]) -> None:
+    On kazoo's thread `on_up` is called whenever there is a connection again, `on_lost` when the session has ended.
+    """
+
+    def __init__(self, site: Site, timeout: float, on_up: Callable[[], None], on_lost: Callable[[], None]) -> None:
         self.site = site
         self.timeout = timeout
         self.acl = _ACLS[site.acl]
         self._on_up = on_up
+        self._on_lost = on_lost
         self._handler = Handler(timeout, _tls(site), self._connecting)
         logger = _logger()
         retry = KazooRetry(max_tries=-1, delay=0.05, max_delay=_RETRY_MAX, sleep_func=self._handler.sleep_func)
@@ -101,6 +105,7 @@ class Session:
                 self._down_since = time.monotonic()
             if state == KazooState.LOST:
                 self.id = None
+                self._on_lost()
 
     def _connecting(self) -> None:
         """On kazoo's thread. A session out of reach for its whole time is over for us, so it is not asked for again.

@@ -1,13 +1,13 @@
 """The asyncio runtime: one tick's calls of a loop go to the lane together, and their answers come back together.
 
-No driver call ever runs on an event loop, and no waiter parks a thread: a lane has one thread, whatever the number of
-tasks. What is delivered into a loop that has been closed meanwhile is dropped, and undone if it was a possession.
+They go a tick later, and without those that were cancelled meanwhile: what a task calls in a scope that is cancelled already
+is never sent. No driver call ever runs on an event loop, and no waiter parks a thread: a lane has one thread, whatever the
+number of tasks. What is delivered into a loop that has been closed meanwhile is dropped, and undone if it was a possession.
 """
 
 from __future__ import annotations
 
 import asyncio
-import weakref
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -62,36 +62,34 @@ class _Gate:
     """Between one loop and the lanes: gathers a tick's calls on the way in and a batch's answers on the way out."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+        self.loop = loop
         self._leaving: dict[Lane, list[Call]] = {}
         self._arrived: deque[Call] = deque()
         self._called = False
-        self.waiting: dict[Call, asyncio.Future[None]] = {}
 
-    def send(self, lane: Lane, call: Call) -> asyncio.Future[None]:
-        future: asyncio.Future[None] = self._loop.create_future()
+    def send(self, lane: Lane, call: Call) -> asyncio.Future[list[Any]]:
         call.sink = self._arrive
-        self.waiting[call] = future
+        call.future = future = self.loop.create_future()
         calls = self._leaving.get(lane)
         if calls is None:
             self._leaving[lane] = [call]
-            self._loop.call_soon(self._flush, lane)
+            self.loop.call_soon(self._flush, lane)
         else:
             calls.append(call)
         return future
 
     def _flush(self, lane: Lane) -> None:
-        calls = [call for call in self._leaving.pop(lane) if call in self.waiting]
+        calls = [call for call in self._leaving.pop(lane) if not call.future.done()]
         if calls:
             lane.submit(calls)
 
-    def _arrive(self, call: Call) -> None:  # on a lane's thread
+    def _arrive(self, call: Call) -> None:  # on a lane's thread, or on the loop's where the lane is closed
         self._arrived.append(call)
         if self._called:
             return  # set before the loop drains, so that what was appended before this look is drained
         self._called = True
         try:
-            self._loop.call_soon_threadsafe(self._deliver)
+            self.loop.call_soon_threadsafe(self._deliver)
         except RuntimeError:  # the loop is closed: nobody will ever look
             while self._arrived:
                 orphan = self._arrived.popleft()
@@ -102,9 +100,8 @@ class _Gate:
         self._called = False
         while self._arrived:
             call = self._arrived.popleft()
-            future = self.waiting.pop(call, None)
-            if future is not None and not future.done():
-                future.set_result(None)
+            if not call.future.done():  # it is when its task was cancelled
+                call.future.set_result(call.results)
 
 
 class Asyncio:
@@ -112,20 +109,23 @@ class Asyncio:
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
-        self._gates: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Gate] = weakref.WeakKeyDictionary()
+        self._gates: dict[asyncio.AbstractEventLoop, _Gate] = {}
+        self._gate: _Gate | None = None  # the last one used: nearly always the only one
 
-    async def call(self, lane: Lane, call: Call) -> list[Any]:
-        """Together with what this loop sends in the same tick; suspends the task."""
+    def call(self, lane: Lane, call: Call) -> asyncio.Future[list[Any]]:
+        """Together with what this loop sends in the same tick; suspends the task that awaits it."""
         loop = asyncio.get_running_loop()
-        gate = self._gates.get(loop)
-        if gate is None:
-            gate = self._gates[loop] = _Gate(loop)
-        future = gate.send(lane, call)
-        try:
-            await future
-        finally:
-            gate.waiting.pop(call, None)
-        return call.results
+        gate = self._gate
+        if gate is None or gate.loop is not loop:
+            gate = self._gate = self._gates.get(loop) or self._enter(loop)
+        return gate.send(lane, call)
+
+    def _enter(self, loop: asyncio.AbstractEventLoop) -> _Gate:
+        """The first call from `loop`. Loops that have ended are forgotten, or a program that runs many would keep them all."""
+        for other in list(self._gates):
+            if other.is_closed():
+                self._gates.pop(other, None)
+        return self._gates.setdefault(loop, _Gate(loop))
 
     async def wait(self, signal: AsyncSignal, deadline: float) -> bool:
         """Suspends the task."""

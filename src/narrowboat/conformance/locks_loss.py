@@ -55,6 +55,31 @@ async def an_evicted_holder_is_told(kit: Kit) -> None:
     assert len(told) == 1, f"on_lost was called {len(told)} times"
 
 
+@scenario("L62", tier="T", needs=("evict", "loss=notified"), refused=demand("evict,loss=notified"))
+async def an_evicted_holder_need_not_wait_for_its_renewal(kit: Kit) -> None:
+    """Where a holder is told of its loss, it knows within the bound: just granted, held for a while, and renewed by nobody."""
+    locks = kit.locks()
+    beside = await locks.lock("beside").acquire(timeout=5)
+    for what, seconds, renew in (("just granted", 0.0, True), ("held for a while", 1.0, True), ("not renewed", 1.0, False)):
+        held = await locks.lock(what, ttl=max(kit.ttl, 6 * kit.claims.wake_bound), renew=renew).acquire(timeout=5)
+        told: list[float] = []
+        held.on_lost(lambda lost, told=told: told.append(time.monotonic()))  # type: ignore[misc]  # bound now
+        if seconds:
+            await kit.sleep(seconds)
+        if seconds and renew:
+            await held.renew()  # or the next one could be due by chance
+        begun = time.monotonic()
+        assert await kit.outside.evict(what, held.token) is True
+        bound = kit.claims.wake_bound
+        await kit.eventually(lambda told=told: told, within=bound, what=f"an evicted holder is told: {what}")  # type: ignore[misc]  # bound now
+        kit.measure(f"eviction to the holder's notice, {what}", told[0] - begun)
+        assert held.reason in BROKEN, held.reason
+        await _is_lost(held, BROKEN)
+        beside.check()
+    await beside.renew()
+    await beside.release()
+
+
 async def _is_lost(held: Any, reasons: tuple[Reason, ...]) -> None:
     """Every call of a possession that was lost says so, by the same typed error, again and again."""
     for call in (held.renew, held.release, held.release):

@@ -26,11 +26,16 @@ class Context:
     server keeps time ignores it. `watch` registers a callback for when that clock is moved by hand; drivers with timers
     of their own need it, others ignore it.
     `timeout`: seconds that one call may block.
+    `doubt`, for locks: a driver that hears by itself that a grant may be gone (a watch, the end of its session) calls it with
+    the grant's owner, or with None when it may be any of them. The core then renews what is in doubt at once, and believes
+    that answer and nothing else, so a false alarm costs one exchange. From any thread, at any time; never blocks. What is
+    heard before `attempt` has returned the grant is lost: it comes with the next renewal.
     """
 
     clock: Callable[[], float]
     timeout: float
     watch: Callable[[Callable[[], None]], None] = lambda callback: None
+    doubt: Callable[[str | None], None] = lambda owner: None
 
 
 @dataclass(frozen=True, kw_only=True)

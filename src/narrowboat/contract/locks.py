@@ -9,6 +9,8 @@ From how many threads: with `Concurrency.SERIAL` the core makes at most one call
 most one call of `renew`, `release` or `withdraw`; `holders`, `evict`, `ping` and `close` may come from any thread at any
 time. With `MULTIPLEXED` any call may come at any time.
 What may be kept: `Request.wake`, until the owner is granted or withdrawn. Nothing else.
+Who tells a holder of its loss: the core, from the answer to a renewal. A driver that hears of one earlier says so by
+`Context.doubt`, and is asked.
 What may be raised: an exception means that the whole exchange failed and the outcome is unknown for every member. What
 one member caused is returned in its place instead, so that one refusal never spoils another's grant.
 A BaseException may strike at any point of any call (a KeyboardInterrupt does): the driver must then still be usable, and
@@ -110,6 +112,8 @@ class LockProvider(ABC):
 
         `LeaseLost` is the only answer that means lost; any other error means unknown. A lease that has run out is never
         revived, even when nobody took it. A name that is no longer held is never created again.
+
+        Also called between two renewals, for what the driver had doubts about.
         """
 
     @abstractmethod
@@ -131,7 +135,10 @@ class LockProvider(ABC):
 
     @abstractmethod
     def evict(self, name: str, token: int) -> bool:
-        """Break exactly that generation and wake who is next. False when it is not there."""
+        """Break exactly that generation and wake who is next. False when it is not there.
+
+        Its holder learns of it by its next renewal, or within `wake_bound` where `capabilities.loss` says that it is told.
+        """
 
     @abstractmethod
     def ping(self) -> None:
