@@ -10,6 +10,7 @@ import pytest
 import narrowboat
 from integration.fixtures import Servers
 from integration.servers import ConsulServer
+from narrowboat.contract.locks import Mode, Request
 from narrowboat.errors import AccessDenied, Closed, ConfigurationError, Conflict, LockTimeout, Reason, Unavailable
 from narrowboat_consul.keys import Space
 
@@ -98,6 +99,54 @@ def test_an_eviction_is_learned_with_the_next_renewal(consul_server):
         assert held.reason is Reason.EVICTED
         second.check()
         second.release()
+
+
+def test_a_session_that_ended_is_told_to_all_when_one_call_meets_it(consul_server):
+    """Nobody watches the session; but whoever learns of its end need not keep it from those who hold something by it."""
+    with narrowboat.locks(consul_server.url, session_ttl=15) as locks:
+        held = [locks.lock("a").acquire(), locks.lock("b", renew=False).acquire()]
+        (session,) = sessions(consul_server)
+        consul_server.request("PUT", f"/v1/session/destroy/{session}")
+        locks.lock("c").acquire(timeout=5).release()
+        for each in held:
+            assert each.wait_lost(2)  # the next renewal is due in five seconds
+            assert each.reason is Reason.SESSION_ENDED
+
+
+def asked(name, owner):
+    return Request(name, owner, 60.0, Mode.EXCLUSIVE, None, True, lambda: None, "test")
+
+
+def test_an_attempt_that_landed_after_its_withdrawal_stands_in_nobodys_way(consul_server):
+    """Whoever meets it here removes it at once; the next renewal, which does so too, is seconds away."""
+    with narrowboat.locks(consul_server.url) as locks:
+        driver = locks._core.driver.get()
+        ghost = asked("a", "ghost")
+        (grant,) = driver.attempt([ghost])
+        driver._forget("ghost")
+        driver._doubts["ghost"] = (ghost, driver._clock() + 60)  # as after a withdrawal that found nothing yet
+        begun = time.monotonic()
+        with locks.lock("a", timeout=5) as held:
+            assert time.monotonic() - begun < 1
+            assert held.token > grant.token
+            assert "ghost" not in driver._doubts
+
+
+def test_names_in_doubt_are_one_read_for_many_and_none_for_who_asks_for_another(consul_server):
+    """After a bad hour of the network there may be hundreds; neither an acquire nor the renewals may wait for each."""
+    with narrowboat.locks(consul_server.url) as locks:
+        driver = locks._core.driver.get()
+        held = locks.lock("held").acquire()
+        exchanges = []
+        call = driver._transport.call
+        driver._transport.call = lambda *args, **options: exchanges.append(args) or call(*args, **options)
+        for number in range(200):
+            driver._doubts[f"owner {number}"] = (asked(f"name {number}", f"owner {number}"), driver._clock() + 60)
+        locks.lock("free").acquire().release()
+        assert len(exchanges) == 2
+        del exchanges[:]
+        assert driver.renew([held._grant]) == [held._grant]
+        assert len(exchanges) == 3  # the held one, and 128 names in a read
 
 
 def test_a_dead_writer_does_not_keep_readers_out(consul_server):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 from integration.conformance import allowed
@@ -15,13 +17,19 @@ from narrowboat.conformance.scenario import FACES
 SIZE = 0.2
 
 
+#: An interrupt that strikes between the making of a socket and its first name leaves it to the collector, which complains.
+#: The kit interrupts the sync face at each of these points; that nothing leaks otherwise it counts itself (L44).
+INTERRUPTED = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+
+
 @pytest.mark.timeout(1500)
-@pytest.mark.parametrize("face", FACES)
+@pytest.mark.parametrize("face", [pytest.param(face, marks=INTERRUPTED if face == "sync" else ()) for face in FACES])
 def test_consul(face: str) -> None:
     """Everything, on one agent that keeps its data."""
     server = obtain(ConsulServer)
     with server:
         report = verify(ConsulHarness(server.url, server=server), faces=[face], tiers=allowed(""), size=SIZE)
+    gc.collect()  # here, not in the next test
     assert report.ok, "\n\n".join(f"{row.id} {row.scenario}: {row.why}" for row in report.broken)
 
 

@@ -225,6 +225,8 @@ def test_leaving_touches_only_what_is_ones_own(owner, state, token):
             assert state.lock.session is None
     if token is None and owner in state.wants:
         assert KEYS.wants(owner) in {member["Key"] for member in operations}
+    if token is None:
+        assert bool(operations) is (owner in state.owners), "who is to be looked for is not who can leave"
 
 
 @given(requests(), st.floats(0, 2e9), st.lists(owners, unique=True))

@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Concatenate, ParamSpec, TypeVar
 
 from narrowboat.capabilities import LockCapabilities
@@ -67,7 +67,7 @@ class ConsulLocks(LockProvider):
         self._site = site
         self._clock = context.clock
         self._limit = Limit(context.timeout)
-        self._session = Session(site, self._limit, context.clock)
+        self._session = Session(site, self._limit, context.clock, context.doubt)
         self._transport = Transport(site, self._limit)
         self._store = Store(self._transport)
         self._space = Space(site.root, site.options.prefix)
@@ -90,8 +90,6 @@ class ConsulLocks(LockProvider):
     def attempt(self, requests: Sequence[Request]) -> list[Grant | Busy | NarrowboatError]:
         """Take, or find out who is in the way, the whole batch in one transaction and at most a few more."""
         session = self._session.fresh()
-        if self._doubts:
-            self._remove_doubts()
         for request in requests:
             self._open[request.owner] = request
         answers: dict[int, Grant | Busy | NarrowboatError] = {}
@@ -100,7 +98,7 @@ class ConsulLocks(LockProvider):
         # Hoping for the best, a free lock is taken without a look; but who has announced itself has an entry to take along.
         states = dict.fromkeys(left, State())
         known = [number for number, request in left.items() if request.owner in self._announced]
-        states |= dict(zip(known, self._store.look([keys[number] for number in known]), strict=True))
+        states |= dict(zip(known, self._look([left[number] for number in known]), strict=True))
         for _ in range(ROUNDS):
             todo: dict[int, steps.Do | steps.Wait] = {}
             for number, request in left.items():
@@ -116,10 +114,23 @@ class ConsulLocks(LockProvider):
             left = self._carry_out(todo, left, keys, session, answers)
             if not left:
                 break
-            states = dict(zip(left, self._store.look([keys[number] for number in left]), strict=True))
+            states = dict(zip(left, self._look(list(left.values())), strict=True))
         for number, request in left.items():
             answers[number] = self._busy(request, keys[number], 0, DELAYED)
         return self._answered(requests, answers)
+
+    def _look(self, requests: Sequence[Request]) -> list[State]:
+        """The present state of each lock, after what owners that have been withdrawn have left there is removed."""
+        folders = [self._space.of(request.name) for request in requests]
+        states = self._store.look(folders)
+        if not self._doubts:
+            return states
+        found = zip(requests, states, strict=True)
+        left = [(request.name, owner) for request, state in found for owner in state.owners if owner in self._doubts]
+        for name, owner in left:
+            if self._free(name, owner, None) is True:
+                self._forget(owner)
+        return self._store.look(folders) if left else states
 
     def _carry_out(
         self,
@@ -231,10 +242,13 @@ class ConsulLocks(LockProvider):
         answers: list[NarrowboatError | None] = []
         for request in requests:
             self._watcher.disarm(request.name, request.owner)
-            if request.owner not in self._open and request.owner not in self._under:
+        states = self._states(each.name for each in requests if each.owner in self._open or each.owner in self._under)
+        for request in requests:
+            state = states.get(request.name)
+            if state is None or (request.owner not in self._open and request.owner not in self._under):
                 answers.append(None)
                 continue
-            freed = self._free(request.name, request.owner, None)
+            freed = request.owner in state.owners and self._free(request.name, request.owner, None, state)
             if isinstance(freed, NarrowboatError):
                 answers.append(freed)
                 continue
@@ -264,12 +278,19 @@ class ConsulLocks(LockProvider):
         self._announced.discard(request.owner)
         return None
 
-    def _free(self, name: str, owner: str, token: int | None) -> bool | NarrowboatError:
-        """Whether there was something of `owner`, which is gone now."""
+    def _states(self, names: Iterable[str]) -> dict[str, State]:
+        """The present state of each lock, by name, in one read for many."""
+        wanted = list(dict.fromkeys(names))
+        return dict(zip(wanted, self._store.look([self._space.of(name) for name in wanted]), strict=True))
+
+    def _free(self, name: str, owner: str, token: int | None, state: State | None = None) -> bool | NarrowboatError:
+        """Whether there was something of `owner`, which is gone now. `state`: of the lock, where it was read just now."""
         keys = self._space.of(name)
         for _ in range(ROUNDS):
-            (state,) = self._store.look([keys])
+            if state is None:
+                (state,) = self._store.look([keys])
             operations = steps.free(owner, token, state)
+            state = None
             if not operations:
                 return False
             (written,) = self._store.carry_out([operations])
@@ -283,14 +304,18 @@ class ConsulLocks(LockProvider):
         )
 
     def _remove_doubts(self) -> None:
+        """Remove what has landed of withdrawn owners: one read for all of them, and mostly there is nothing."""
         now = self._clock()
-        for owner, (request, until) in list(self._doubts.items()):
-            try:
-                freed = self._free(request.name, owner, None)
-            except NarrowboatError:
-                continue  # it is looked at again with the next renewal
-            if freed is True or (freed is False and now >= until):
-                self._forget(owner)
+        doubts = list(self._doubts.items())
+        try:
+            states = self._states(request.name for _, (request, _) in doubts)
+            owners = {name: state.owners for name, state in states.items()}
+            for owner, (request, until) in doubts:
+                there = owner in owners[request.name]
+                if self._free(request.name, owner, None) is True if there else now >= until:
+                    self._forget(owner)
+        except NarrowboatError:
+            pass  # they are looked at again with the next renewal
 
     # -- for people -----------------------------------------------------------------------------------------------
 

@@ -24,9 +24,10 @@ SLACK = 1.0
 class Session:
     """See the module's text. Its calls go through a connection of its own, so that 429 for others does not end it."""
 
-    def __init__(self, site: Site, limit: Limit, clock: Callable[[], float]) -> None:
+    def __init__(self, site: Site, limit: Limit, clock: Callable[[], float], doubt: Callable[[str | None], None]) -> None:
         self._site = site
         self._clock = clock
+        self._doubt = doubt
         self._transport = Transport(site, limit)
         self._client = client(self._transport)
         self._mutex = threading.Lock()
@@ -56,7 +57,7 @@ class Session:
         """Consul says that it has ended: the next call makes a new one."""
         with self._mutex:
             if self._id == identity:
-                self._id = None
+                self._end()
 
     def close(self) -> None:
         """Destroy it: nothing of it is left in Consul. An agent that does not answer lets it end by itself."""
@@ -74,12 +75,17 @@ class Session:
         sent = self._clock()
         reply = self._transport.call("PUT", f"/v1/session/renew/{identity}")
         if reply.code == 404:
-            self._id = None
+            self._end()
             return False
         if reply.code != 200:
             raise refused(reply.code, reply.body, self._site)
         self._renewed = sent
         return True
+
+    def _end(self) -> None:
+        """It is over, and so is all that it held: whoever holds any of it need not wait for the next renewal."""
+        self._id = None
+        self._doubt(None)
 
     def _create(self) -> str:
         options = self._site.options

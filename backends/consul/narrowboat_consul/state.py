@@ -78,6 +78,12 @@ class State:
         return max((entry.index for entry in entries), default=0)
 
     @property
+    def owners(self) -> set[str]:
+        """Who holds it, alone or with others, and who waits for those who share it."""
+        alone = self.lock.record if self.lock is not None and self.lock.session is not None else None
+        return {*self.held, *self.wants} | ({alone.owner} if alone is not None else set())
+
+    @property
     def sharing(self) -> Record | None:
         """The record of those who share it; None while it is free or held exclusively."""
         lock = self.lock
