@@ -213,6 +213,25 @@ def test_closing_gives_everything_back(proxy):
     assert not [thread for thread in threading.enumerate() if thread.name == "conformance-proxy"]
 
 
+def test_closing_ends_what_is_still_being_connected():
+    """A server whose queue is full lets nobody in; who waits for it at the proxy is not left behind."""
+    with socket.socket() as full, contextlib.ExitStack() as fillers:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(4):
+            filler = fillers.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(full.getsockname())
+        with Proxy(*full.getsockname()) as proxy:
+            client = fillers.enter_context(connect(proxy))
+            until = time.monotonic() + 5
+            while proxy.accepted == 0 and time.monotonic() < until:
+                threading.Event().wait(0.005)
+            proxy.close()
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+
+
 def test_a_network_stands_before_each_host(server):
     """A URL with hosts and ports leads through one proxy for each; one without cannot."""
     port = server.server_address[1]

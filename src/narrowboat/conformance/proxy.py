@@ -214,6 +214,17 @@ class Proxy:
 
     async def _accept(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         self.accepted += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)  # or the end would not wait for one that is just connecting
+        try:
+            await self._forward(reader, client)
+        except asyncio.CancelledError:
+            _reset(client)
+        finally:
+            self._tasks.discard(task)
+
+    async def _forward(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         try:
             back, server = await asyncio.open_connection(*self._upstream)
         except OSError:
