@@ -167,7 +167,7 @@ class Locks:
         return run(_acquire.ask(self._core, self._runtime, self._core.ask_holders(name)))
 
     def evict(self, name: str, token: int) -> bool:
-        """Break that generation and no other; its holder finds out at its next renewal, at the latest. False when it is not there."""
+        """Break that generation and no other; its holder finds out by its next renewal. False when it is not there."""
         return run(_acquire.ask(self._core, self._runtime, self._core.ask_evict(name, token)))
 
     def ping(self) -> None:
