@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import subprocess
 import sys
 import threading
@@ -139,13 +140,29 @@ def tasks(url: str) -> Iterator[Row]:
         yield versus(what, lambda o=ours: asyncio.run(o()), lambda t=theirs: asyncio.run(t()), at_least)  # type: ignore[misc]  # bound now
 
 
-WAITER = """
+#: What any hand-over by a message comes to: a script that publishes, and one by whoever hears it. No lock, no queue, no lease.
+TELL, TAKE = "return redis.call('PUBLISH', 'bare', 'go')", "return redis.call('SET', 'bare', 'taken', 'PX', 100)"
+WAITER = f"""
 import sys, time, narrowboat, redis, redis_lock
 url, kind = sys.argv[1:]
 client = redis.Redis.from_url(url)
 locks = narrowboat.locks(url)
-lock = {"narrowboat": lambda: locks.lock("a"), "redis-py": lambda: client.lock("theirs", timeout=30),
-        "python-redis-lock": lambda: redis_lock.Lock(client, "other", expire=30)}[kind]()
+
+class Bare:
+    def __init__(self):
+        self.take = client.script_load({TAKE!r})
+        self.ear = client.pubsub(ignore_subscribe_messages=True)
+        self.ear.subscribe("bare")
+        self.ear.get_message(timeout=5)
+    def acquire(self):
+        while self.ear.get_message(timeout=None) is None:
+            pass
+        client.evalsha(self.take, 1, "bare")
+    def release(self):
+        pass
+
+lock = {{"narrowboat": lambda: locks.lock("a"), "redis-py": lambda: client.lock("theirs", timeout=30),
+        "python-redis-lock": lambda: redis_lock.Lock(client, "other", expire=30), "bare": Bare}}[kind]()
 for line in sys.stdin:
     print("ready", flush=True)
     held = lock.acquire()
@@ -160,17 +177,20 @@ def hand_over(url: str, rounds: int = 60) -> Iterator[Row]:
         mine = locks.lock("a")
         theirs = client.lock("theirs", timeout=30)
         others = redis_lock.Lock(client, "other", expire=30)
+        tell = client.script_load(TELL)
         found = {}
-        for kind in ("narrowboat", "redis-py", "python-redis-lock"):
+        for kind in ("narrowboat", "bare", "redis-py", "python-redis-lock"):
             taken: list[float] = []
             with subprocess.Popen(
                 [sys.executable, "-c", WAITER, url, kind], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
             ) as child:
                 assert child.stdin is not None and child.stdout is not None
-                for _ in range(rounds if kind == "narrowboat" else rounds // 3):
+                for _ in range(rounds if kind in ("narrowboat", "bare") else rounds // 3):
                     release: Callable[[], object]
                     if kind == "narrowboat":
                         release = mine.acquire().release
+                    elif kind == "bare":
+                        release = functools.partial(client.evalsha, tell, 0)
                     else:
                         peer = theirs if kind == "redis-py" else others
                         peer.acquire()
@@ -189,14 +209,11 @@ def hand_over(url: str, rounds: int = 60) -> Iterator[Row]:
         yield Row(
             row.what, row.ours, f"{found['redis-py']:.3g} ms", found["redis-py"] / found["narrowboat"], row.target, row.met
         )
-        yield Row(
-            "  the same, and python-redis-lock",
-            row.ours,
-            f"{found['python-redis-lock']:.3g} ms",
-            found["python-redis-lock"] / found["narrowboat"],
-            "",
-            True,
-        )
+        for what, kind in (
+            ("and python-redis-lock", "python-redis-lock"),
+            ("and bare PUBLISH, get_message, EVALSHA of redis-py", "bare"),
+        ):
+            yield Row(f"  the same, {what}", row.ours, f"{found[kind]:.3g} ms", found[kind] / found["narrowboat"], "", True)
 
 
 #: What scripts call inside is counted by the server as well, and sent by nobody.

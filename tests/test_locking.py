@@ -5,6 +5,7 @@ import gc
 import os
 import threading
 import uuid
+import weakref
 
 import pytest
 
@@ -398,6 +399,23 @@ class TestAsyncio:
         asyncio.run(locks.close())
 
         assert not inside
+
+    def test_loops_that_have_ended_are_forgotten(self, url):
+        """A face that is used from one loop after the other keeps none but the last."""
+        locks = narrowboat.aio.locks(url)
+        loops = []
+
+        async def use():
+            loops.append(weakref.ref(asyncio.get_running_loop()))
+            async with locks.lock("a"):
+                pass
+
+        for _ in range(5):
+            asyncio.run(use())
+        gc.collect()
+
+        assert [loop() for loop in loops[:-1]] == [None] * 4
+        asyncio.run(locks.close())
 
     def test_callbacks_run_on_the_loop(self, url):
         """`on_lost` calls back on the loop that acquired."""

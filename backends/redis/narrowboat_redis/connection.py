@@ -24,6 +24,7 @@ from redis.retry import Retry
 
 from narrowboat.errors import ConfigurationError, Unavailable
 from narrowboat_redis.errors import OLDEST, too_old, version_of
+from narrowboat_redis.handshake import secure, step
 from narrowboat_redis.options import Common, Verify
 from narrowboat_redis.resp import ErrorReply, Reader, pack
 from narrowboat_redis.site import Address, Site, Topology
@@ -218,7 +219,8 @@ def _open(site: Site, address: Address, timeout: float, *, sentinel: bool = Fals
     if site.tls:
         _check_files(site)
         kind: Any = _SecureConnection
-        settings["context"] = _context(options.ca, options.cert, options.key, options.verify, _changed(options))
+        changed = _changed(options)
+        settings["context"] = step(lambda: _context(options.ca, options.cert, options.key, options.verify, changed))
     else:
         kind = Connection  # without annotations in redis-py
     connection = kind(**settings)
@@ -235,11 +237,7 @@ class _SecureConnection(Connection):
 
     def _connect(self) -> ssl.SSLSocket:
         plain: socket.socket = super()._connect()  # type: ignore[no-untyped-call]  # so in redis-py
-        try:
-            return self._context.wrap_socket(plain, server_hostname=self.host)
-        except BaseException:
-            plain.close()
-            raise
+        return secure(plain, self._context, self.host)
 
 
 @functools.lru_cache(maxsize=16)

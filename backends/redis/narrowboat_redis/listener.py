@@ -6,8 +6,6 @@ that a channel is heard from now on, `on_broken` that none is, and who waits loo
 
 from __future__ import annotations
 
-import contextlib
-import os
 import select
 import socket
 import threading
@@ -27,12 +25,6 @@ _AGAIN, _AGAIN_MAX = 0.05, 2.0
 #: Seconds without a word after which the server is asked for a sign, and for which it may then be silent.
 _QUIET, _SILENCE = 5.0, 2.0
 _PING = pack(b"PING")
-
-#: Held while a TLS connection is made here, and during a fork: OpenSSL takes locks of the whole process for it, and a child
-#: that is forked meanwhile hangs in its own first handshake (seen once in forty).
-_handshake = threading.Lock()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_handshake.acquire, after_in_parent=_handshake.release, after_in_child=_handshake.release)
 
 
 class Listener:
@@ -101,8 +93,7 @@ class Listener:
             line = None
             begun = time.monotonic()
             try:
-                with _handshake if self._site.tls else contextlib.nullcontext():
-                    line = self._connect()
+                line = self._connect()
                 self._stand(line)
             except (NarrowboatError, *FAILURES):
                 pass  # whoever waits looks for itself; a call that fails says why
