@@ -147,6 +147,22 @@ def test_a_topic_that_was_there_is_used_as_it_is(kafka_server: KafkaServer, admi
         assert sorted(map(int, drained(broker.queue(name)))) == list(range(20))
 
 
+def test_a_topic_that_was_there_tells_what_it_does_not_keep(
+    kafka_server: KafkaServer, admin: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    name, ours = f"found{next(_numbers)}", f"ours{next(_numbers)}"
+    admin.create_topics({name: {"num_partitions": 1, "replication_factor": 1, "configs": {"retention.ms": "3600000"}}})
+    for query in ("", "", "?retention=3600", "?retention=7200"):
+        with narrowboat.broker(f"{kafka_server.url}{query}") as broker:
+            for queue in (broker.queue(name), broker.queue(ours)):
+                queue.publish(b"once")
+                queue.publish(b"twice")
+    told = [record.getMessage() for record in caplog.records if record.name == "narrowboat.kafka"]
+    assert all(f"queue {name!r}" in message and "retention.ms=3600000" in message for message in told), told
+    assert ["until consumed" in message for message in told] == [True, True, False], "once for each broker that promises more"
+    assert "7200 s" in told[2]
+
+
 def test_a_missing_queue_says_how_to_make_it(kafka_server: KafkaServer) -> None:
     with narrowboat.broker(f"{kafka_server.url}?declare=never") as broker:
         with pytest.raises(NotFound, match=r"kafka-topics\.sh --create --topic nowhere"):
@@ -171,14 +187,14 @@ def test_two_processes_worth_of_brokers_share_partitions_without_duplicates(url:
         queue = first.queue("orders")
         queue.declare()
         seen: list[tuple[int, bytes]] = []
-        with queue.consume(prefetch=2) as here:
+        with queue.consume(prefetch=1) as here:
             queue.publish_many([b"%d" % n for n in range(40)])
             for _ in range(5):
                 message = one(here)
                 seen.append((1, message.body))
                 message.ack()
             # Opening the second one moves partitions; what the first one has in hand is given time to end.
-            with second.queue("orders").consume(prefetch=2) as there:
+            with second.queue("orders").consume(prefetch=1) as there:
                 idle = 0
                 while idle < 2:
                     idle += 1

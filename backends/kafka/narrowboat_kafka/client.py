@@ -2,7 +2,8 @@
 
 kafka-python gives every consumer an I/O thread. Here all consumers of a broker and the administration share one, on which
 `member.py` runs as coroutines: the library's own coroutines are called there directly, so no thread polls and nobody waits
-for a poll to end. This file and `member.py` alone use names that the library does not promise; it is pinned for that.
+for a poll to end. This file, `member.py` and `fetched.py` alone use names that the library does not promise; it is pinned
+for that.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import os
 import ssl
 import threading
 import weakref
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
@@ -21,11 +23,13 @@ from kafka.errors import KafkaError
 from kafka.net.compat import KafkaNetClient
 from kafka.net.inet import KafkaNetSocket
 from kafka.net.selector import NetworkSelector
+from kafka.partitioner import DefaultPartitioner
 
 from narrowboat.contract import Context
 from narrowboat.dsn import Url
 from narrowboat.errors import AccessDenied, Closed, ConfigurationError
 from narrowboat_kafka.errors import translate
+from narrowboat_kafka.fetched import Fetched
 from narrowboat_kafka.options import PORT, SCHEME, SECURE, Options, Sasl, Verify
 
 T = TypeVar("T")
@@ -36,7 +40,11 @@ EARLIEST, LATEST = -2, -1
 _AT_ONCE = 100
 #: Bytes that one request to store may have: the server's own limit.
 _REQUEST_MAX = 1_048_576
-#: Bytes of each partition that are fetched ahead. It bounds what a slow consumer keeps in memory.
+#: Bytes of one partition that are stored together: a thousand small messages in one request, and not in a dozen.
+_BATCH = 256 * 1024
+#: Milliseconds for which a batch waits for more, until `at_once`: while many are handed over, few requests are made.
+_LINGER = 5
+#: Bytes of each partition that are fetched at a time. It bounds what a slow consumer keeps in memory.
 _FETCH_MAX = 1024 * 1024
 
 #: What is open in this process, so that a forked child can disown it.
@@ -117,6 +125,16 @@ class _Shared(_Client):
         self._manager.close()
 
 
+class _Partitioner(DefaultPartitioner):  # type: ignore[misc]  # the base class has no annotations
+    """The library's, by the key or at random, which does not pay for a choice where there is none."""
+
+    def partition(self, topic: str, *about: Any) -> Any:
+        partitions = about[-1].partitions_for_topic(topic)
+        if partitions is not None and len(partitions) == 1:
+            return next(iter(partitions))
+        return super().partition(topic, *about)
+
+
 class Clients:
     """What one broker of ours has open. Everything is made at its first use, except the administration's connection."""
 
@@ -183,7 +201,7 @@ class Clients:
     def consumer(self, group: str) -> Any:
         """A consumer that has joined nothing yet; its coroutines run on the I/O thread."""
         session = int(self._options.session * 1000)
-        return KafkaConsumer(
+        consumer = KafkaConsumer(
             group_id=group,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
@@ -194,13 +212,14 @@ class Clients:
             # So long the others wait for a member that does not come to a rebalance.
             max_poll_interval_ms=max(session, 10_000),
             max_partition_fetch_bytes=_FETCH_MAX,
-            fetch_max_wait_ms=500,
             metadata_max_age_ms=30_000,
             metrics_enabled=False,
             kafka_client=self._client,
             **self._config,
             **_one_timeout(self.timeout),
         )
+        consumer._fetcher.PartitionRecords = Fetched
+        return consumer
 
     @property
     def producer(self) -> Any:
@@ -222,7 +241,9 @@ class Clients:
             delivery_timeout_ms=limit,
             request_timeout_ms=max(1, limit * 3 // 4),
             max_request_size=_REQUEST_MAX + 4096,
-            batch_size=64 * 1024,
+            batch_size=_BATCH,
+            linger_ms=min(_LINGER, limit // 4),  # with the time for a request it has to fit into the whole
+            partitioner=_Partitioner(),
             metrics_enabled=False,
             bootstrap_timeout_ms=limit,
             **self._config,
@@ -334,6 +355,21 @@ def _close(producer: Any, timeout: float) -> None:
     except KafkaError:
         producer._sender.force_close()
         producer._closed = True
+
+
+@contextmanager
+def at_once(producer: Any) -> Iterator[None]:
+    """While this lasts, what the producer has or is given is sent without waiting for more."""
+    accumulator = producer._accumulator
+    # Whoever is first wakes it for what is there. A batch that is begun later wakes it by itself.
+    wake = not accumulator.flush_in_progress() and accumulator.has_undrained()
+    accumulator.begin_flush()
+    try:
+        if wake:
+            producer._sender.wakeup()
+        yield
+    finally:
+        accumulator._flushes_in_progress.decrement()
 
 
 def _mark_what_left(sender: Any) -> None:

@@ -54,13 +54,13 @@ class KafkaBroker(Broker):
         self.clients.check_open()
         now = time.time()
         answers: list[Receipt | NarrowboatError | None] = [None] * len(messages)
-        targets: dict[tuple[Address, bool], str | NarrowboatError] = {}
+        targets: dict[tuple[int, bool], str | NarrowboatError] = {}  #: by which object an address is: hashing it costs more
         found: list[tuple[int, Record]] = []
         for index, message in enumerate(messages):
-            where = (message.to, message.delay > 0)
+            where = (id(message.to), message.delay > 0)
             topic = targets.get(where)
             if topic is None:
-                topic = targets[where] = self._target(*where)
+                topic = targets[where] = self._target(message.to, message.delay > 0)
             if isinstance(topic, NarrowboatError):
                 answers[index] = topic
             elif message.delay > 0 or message.to.kind is Kind.SUBSCRIPTION:

@@ -43,7 +43,7 @@ class KafkaFeed(Feed):
         try:
             self._clients.call(self.member.take, self, limit, taken)
             now = time.time()
-            found = [records.delivery(tag.record, claims, now, tag) for tag, claims in taken]
+            found = [records.delivery(tag.record, tag.claims, now, tag) for tag in taken]
             return Received(found, _IDLE if self.member.parts else _SOON)
         except Exception as error:
             self._untake(taken)
@@ -69,8 +69,11 @@ class KafkaFeed(Feed):
         try:
             for index, (delivery, outcome) in enumerate(settlements):
                 tag: Tag = delivery.tag  # type: ignore[assignment]  # a delivery of ours
+                if isinstance(outcome, Ack):
+                    wanted.append((index, tag, "done"))
+                    continue
                 move = None
-                if not isinstance(outcome, Ack) and tag.done is None and self.member.is_ours(tag):
+                if tag.done is None and self.member.is_ours(tag):
                     move = self._move(tag, delivery, outcome)
                 if move is not None:
                     moves.append((index, tag, move))

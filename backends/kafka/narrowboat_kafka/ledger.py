@@ -13,7 +13,7 @@ import base64
 import binascii
 import itertools
 import zlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 #: What a metadata of ours begins with; a later version takes another one.
@@ -32,56 +32,78 @@ class Claim(NamedTuple):
 
 
 _USUAL = Claim(1, True)
+_AHEAD = Claim(1, False)
 _FRESH = Claim(0, False)
 
 
 class Ledger:
-    """One partition: its `base`, what is settled above it, and the claims on what is not."""
+    """One partition: its `base`, what is settled above it, and the claims on what is not.
 
-    __slots__ = ("base", "claims", "next", "settled")
+    It is told of many messages at a time, and the usual case takes no step of its own for each.
+    """
+
+    __slots__ = ("base", "claims", "next", "settled", "told")
 
     def __init__(self, base: int) -> None:
         self.base = base
         self.next = base  #: the first offset that was not read from the partition yet
+        self.told = base  #: from this one on the metadata that this was read from said nothing
         self.settled: set[int] = set()
         self.claims: dict[int, Claim] = {}
 
-    def see(self, offset: int) -> bool:
-        """A record was read. True: it is to be handed out. What lies between it and the last one does not exist (any more)."""
+    def see(self, offsets: Sequence[int]) -> list[bool]:
+        """Records were read, in this order: whether each is to be handed out.
+
+        What lies between them, or before them and after what was read last, does not exist (any more).
+        """
+        first, end = offsets[0], offsets[-1] + 1
+        if self.told <= first == self.next and end - first == len(offsets):
+            self.next = end
+            return [True] * len(offsets)
+        return [self._see(offset) for offset in offsets]
+
+    def _see(self, offset: int) -> bool:
         if offset > self.next:
+            if self.next < self.told:
+                self.claims = {each: claim for each, claim in self.claims.items() if not self.next <= each < offset}
             if self.base == self.next:
-                self.base = offset  # nothing is known below: no need to count what may be millions
+                self.base = offset  # nothing below is unsettled: no need to count what may be millions
+                self.settled = {each for each in self.settled if each >= offset}
             else:
-                self.settled.update(range(self.next, offset))
+                self.settled.update(range(max(self.next, self.base), offset))
         self.next = max(self.next, offset + 1)
         self._advance()
         return offset >= self.base and offset not in self.settled
 
-    def claim(self, offset: int) -> int:
-        """It is handed out: how often it was, this time included."""
-        count = self.claims.get(offset, _FRESH).times + 1
-        self.claims[offset] = Claim(count, True)
-        return count
+    def claim(self, offsets: Sequence[int], *, out: bool = True) -> list[int]:
+        """They are handed out, or soon will be (not `out`): how often each was, this time included."""
+        if self.claims.keys().isdisjoint(offsets):
+            self.claims.update(dict.fromkeys(offsets, _USUAL if out else _AHEAD))
+            return [1] * len(offsets)
+        counts = [self.claims.get(offset, _FRESH).times + 1 for offset in offsets]
+        self.claims.update((offset, Claim(count, out)) for offset, count in zip(offsets, counts, strict=True))
+        return counts
+
+    def hand_out(self, offsets: Iterable[int]) -> None:
+        """They were claimed before, and are in somebody's hands now."""
+        claims = self.claims
+        for offset in offsets:
+            claim = claims[offset]
+            claims[offset] = _USUAL if claim is _AHEAD else Claim(claim.times, True)
 
     def release(self, offset: int, *, counted: bool) -> None:
         """It is not handed out any more, and not settled either."""
         count = self.claims[offset].times
         self.claims[offset] = Claim(count if counted else count - 1, False)
 
-    def hand_out(self, offset: int) -> None:
-        """It was claimed before, and is in somebody's hands now."""
-        self.claims[offset] = self.claims[offset]._replace(out=True)
-
-    def unclaim(self, offset: int) -> None:
-        """It was claimed, and is handed to nobody."""
-        self.claims[offset] = Claim(self.claims[offset].times - 1, False)
-
-    def settle(self, offset: int) -> None:
-        """It never comes back."""
-        self.claims.pop(offset, None)
-        if offset >= self.base:
-            self.settled.add(offset)
-            self._advance()
+    def settle(self, offsets: Iterable[int]) -> None:
+        """They never come back."""
+        claims, settled, base = self.claims, self.settled, self.base
+        for offset in offsets:
+            claims.pop(offset, None)
+            if offset >= base:
+                settled.add(offset)
+        self._advance()
 
     def drop(self, end: int, kept: Collection[int]) -> int:
         """Settle everything below `end` but what is `kept`. How many.
@@ -99,16 +121,18 @@ class Ledger:
         return len(gone)
 
     def _advance(self) -> None:
-        while self.base in self.settled:
-            self.settled.discard(self.base)
-            self.base += 1
+        base, settled = self.base, self.settled
+        while base in settled:
+            settled.discard(base)
+            base += 1
+        self.base = base
 
     def counts(self, end: int) -> tuple[int, int]:
         """How many messages are neither settled nor handed out, and how many are handed out, up to the offset `end`.
 
         >>> ledger = Ledger(5)
-        >>> ledger.see(5), ledger.see(6), ledger.claim(6), ledger.counts(9)
-        (True, True, 1, (3, 1))
+        >>> ledger.see([5, 6]), ledger.claim([6]), ledger.counts(9)
+        ([True, True], [1], (3, 1))
         """
         out = sum(claim.out for claim in self.claims.values())
         return max(0, end - self.base - len(self.settled) - out), out
@@ -139,10 +163,12 @@ def encode(ledger: Ledger, limit: int = LIMIT) -> str:
 
 def _runs(ledger: Ledger, top: int) -> Iterator[tuple[int, int, Claim]]:
     """What is unsettled below `top` and not handed out for the first time, as (usual ones before it, how many alike, claim)."""
-    unsettled = (offset for offset in range(ledger.base, ledger.base + top) if offset not in ledger.settled)
+    unsettled: Sequence[int] = range(ledger.base, ledger.base + top)
+    if ledger.settled:
+        unsettled = [offset for offset in unsettled if offset not in ledger.settled]
     usual = 0
-    for claim, alike in itertools.groupby(ledger.claims.get(offset, _FRESH) for offset in unsettled):
-        length = sum(1 for _ in alike)
+    for claim, alike in itertools.groupby(map(ledger.claims.get, unsettled, itertools.repeat(_FRESH))):
+        length = len(list(alike))
         if claim == _USUAL:
             usual = length
         else:
@@ -199,6 +225,7 @@ def _unpack(ledger: Ledger, data: bytes) -> None:
             if claim != _FRESH:
                 ledger.claims[offset] = claim
     ledger.claims.update((offset, _USUAL) for offset in unsettled)
+    ledger.told = max(base + top, max(ledger.settled, default=base) + 1)
 
 
 def _put(data: bytearray, number: int) -> None:

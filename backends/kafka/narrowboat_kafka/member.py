@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -40,11 +42,16 @@ _LOOK = 0.1
 _BULK = 256
 #: Seconds for which a join waits until its topics are known; between two questions for one that is gone.
 _KNOW = 2.0
-#: Records that are read ahead for each partition at most, and whatever the last fetch brought with them.
+#: Seconds after which a request that was begun has left this process.
+_SENT = 0.001
+#: Records that are read ahead for each partition: no more is read where there are so many, none fetched where twice as many.
 _AHEAD = 1000
-#: Everything that was fetched is taken over at once: of a partition that is paused with a part of its records taken, the
-#: library never gives the rest.
-_ALL = 1_000_000_000
+#: Records that are read from what was fetched before somebody else may have the I/O thread, and the rest of their batch.
+_CHUNK = 500
+#: Milliseconds for which the server keeps a fetch that finds nothing; the short ones are for `_is_pressed`.
+_LONG, _SHORT = 500, 5
+#: Seconds after which a consumer that asks for nothing more is in no hurry.
+_RECENT = 0.1
 #: Seconds that a revoked partition may wait for the deliveries that are in handlers' hands.
 _DRAIN = 3.0
 #: Seconds for which the oldest message of a crowded partition may be in somebody's hands before it is moved out of the way.
@@ -86,6 +93,9 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
         self._on_the_wire = False
         self._order = itertools.count()
         self._ahead = 1  #: records that are read and kept for each partition: what consumers last had room for
+        self._called = 0.0  #: when a consumer last asked for something
+        self._taken = 0.0  #: when one last got something, where that was not all; else 0
+        self._pace = math.inf  #: messages a second that consumers took when there were enough
         self._bulk = 0  #: how many the consumer takes at a time, where that is many
         self._asked_again = 0.0
         self._turn = 0
@@ -136,15 +146,18 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
         self._fetcher.validate_offsets_if_needed()
         self._throttle()
         self._look_for_others()
-        await self._fetcher._send_fetches_async()
-        found, _ = self._fetcher.fetched_records(_ALL)
+        found = self._fetcher.fetched_records(_CHUNK)[0] if self._is_wanted() else {}
         for tp, fetched in found.items():
             self._admit(tp, fetched)
         soonest = self._look_at_waiting()
         self.joined.set()
         if found:
             self._wake()
+            await self._net.sleep(0)  # whoever waits for a commit goes first
             return
+        # Not before what is wanted is read: the next fetch would be without the partitions that are still being read.
+        self._fetcher.config["fetch_max_wait_ms"] = _SHORT if self._is_pressed() else _LONG
+        await self._fetcher._send_fetches_async()
         for future in list(self._fetcher._fetch_futures):
             if id(future) not in self._hooked and not future.is_done:
                 self._hooked.add(id(future))
@@ -183,11 +196,29 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
             self._asked_again = time.monotonic()
             self._manager.cluster.request_update()
 
+    def _is_wanted(self) -> bool:
+        """Whether what was fetched is to be read on now, or lies until there is less: a commit would wait for that."""
+        unread = self._unread()
+        return not unread or not all(tp in self.parts and self._has_enough(self.parts[tp]) for tp in unread)
+
+    def _unread(self) -> list[Any]:
+        """Partitions of which something that was fetched has not been read to its end. Nothing more is fetched of them."""
+        fetcher = self._fetcher
+        unread = [each.topic_partition for each in fetcher._completed_fetches]
+        unread += (*fetcher._paused_completed_fetches, *fetcher._paused_partition_records)
+        if fetcher._next_partition_records:
+            unread.append(fetcher._next_partition_records.topic_partition)
+        return unread
+
+    def _has_enough(self, part: Part) -> bool:
+        return part.buffered >= self._ahead or part.crowded
+
     def _throttle(self) -> None:
-        """Read no further where enough is read, or where what is settled cannot be told any more."""
+        """Fetch no further where much is read, or where what is settled cannot be told any more."""
         for tp, part in self.parts.items():
-            full = part.buffered >= self._ahead or part.crowded
-            if full is not part.paused and self._subscription.is_assigned(tp):
+            full = part.buffered >= 2 * self._ahead or part.crowded
+            # Paused in the midst of what was fetched, the library would never give the rest.
+            if full is not part.paused and self._subscription.is_assigned(tp) and not (full and tp in self._unread()):
                 part.paused = full
                 (self._subscription.pause if full else self._subscription.resume)(tp)
             if part.crowded:
@@ -208,14 +239,13 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
             # Its end was cut off, or it is another one by that name: what we know of it is about messages that are gone.
             self._deleted([tp])
             return
-        ledger = part.ledger
+        wanted = itertools.compress(fetched, part.ledger.see([record.offset for record in fetched]))
         if tp.topic != self.retry:
-            part.ready.extend([record for record in fetched if ledger.see(record.offset)])
+            part.admit(wanted)
             return
-        for record in fetched:
-            if ledger.see(record.offset):
-                look = records.number(record, records.STEP, 0.0)
-                heapq.heappush(part.waiting, (look, next(self._order), record))
+        for record in wanted:
+            look = records.number(record, records.STEP, 0.0)
+            heapq.heappush(part.waiting, (look, next(self._order), record))
 
     def _look_at_waiting(self) -> float:
         """Whatever its partition has kept long enough is ready, or goes on. When to look again."""
@@ -231,7 +261,7 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
                 elif remaining > 0:
                     heapq.heappush(waiting, (now + remaining, next(self._order), record))
                 else:
-                    part.ready.append(record)
+                    part.admit([record])
                     woken = True
             if waiting:
                 soonest = min(soonest, waiting[0][0])
@@ -255,7 +285,7 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
             tag = part.out.pop(record.offset, None)
             if tag is not None:
                 tag.done = "moved"
-            part.ledger.settle(record.offset)
+            part.ledger.settle([record.offset])
             await self._commit({part.tp})
 
     async def not_moved(self, part: Part, record: Any) -> None:
@@ -269,12 +299,13 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
     async def take(self, feed: object, limit: int, taken: Taken) -> None:
         """Hand out up to `limit` messages, with their claims committed, into `taken`."""
         self._hungry.add(feed)
+        self._called = time.monotonic()
         self._ahead = max(min(_AHEAD, limit), self._ahead if len(self.feeds) > 1 else 1)
         self._bulk = limit if limit >= _BULK else 0
         picked = self._pick_claimed(feed, limit)
         if picked:
             taken.extend(picked)
-            self._wakeup._wakeup()
+            self._took(len(picked))
             return
         picked = self._pick(feed, limit)
         if not picked:
@@ -284,18 +315,38 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
             if self.failure is not None:
                 raise self.failure
             return
-        self._wakeup._wakeup()  # there is room to read on
+        self._took(len(picked))
         try:
-            await self._commit({tag.part.tp for tag, _ in picked})
+            await self._commit({part.tp for part in {tag.part for tag in picked}})
         except BaseException:  # a cancellation included: what was not committed was not handed out
-            for tag, _ in picked:
+            for tag in picked:
                 tag.part.take_back(tag, counted=False)
             raise
-        taken.extend((tag, claims) for tag, claims in picked if tag.part.owned)
+        taken.extend([tag for tag in picked if tag.part.owned])
         if taken.left:
             self._untake(taken)
         if any(part.ready or part.again for part in self.parts.values()):
             self._wake()
+
+    def _took(self, count: int) -> None:
+        """There is room to read on."""
+        if self._taken:
+            self._pace = count / max(self._called - self._taken, 0.001)
+        self._taken = time.monotonic() if self._ready() else 0.0
+        self._wakeup._wakeup()
+
+    def _ready(self) -> int:
+        return sum(len(part.ready) + len(part.claimed) for part in self.parts.values())
+
+    def _is_pressed(self) -> bool:
+        """Whether what is ready may be gone before a fetch that finds nothing comes back.
+
+        Of a partition that is left out when a fetch is sent, and has room soon after, nothing comes before that.
+        """
+        if time.monotonic() > self._called + _RECENT:
+            return False
+        left_out = bool(self._unread()) or any(part.paused for part in self.parts.values())
+        return left_out and self._ready() < self._pace * _LONG / 1000
 
     async def untake(self, taken: Taken) -> None:
         """The caller of `take` was interrupted: nobody has seen what it was given."""
@@ -303,19 +354,19 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
         self._untake(taken)
 
     def _untake(self, taken: Taken) -> None:
-        for tag, _ in taken:
+        for tag in taken:
             tag.part.take_back(tag, counted=False)
             self._dirty.add(tag.part.tp)
         taken.clear()
         self._wake()
 
-    def _pick_claimed(self, feed: object, limit: int) -> list[tuple[Tag, int]]:
+    def _pick_claimed(self, feed: object, limit: int) -> list[Tag]:
         """What was claimed ahead: the last commit has said so."""
-        picked: list[tuple[Tag, int]] = []
+        picked: list[Tag] = []
         now = time.time()
         for part in self.parts.values():
-            while len(picked) < limit and (handed := part.hand_out_claimed(feed, now)) is not None:
-                picked.append(handed)
+            if part.claimed and len(picked) < limit:
+                picked += part.hand_out_claimed(limit - len(picked), feed, now)
                 self._dirty.add(part.tp)
         return picked
 
@@ -323,40 +374,36 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
         """Who takes many at a time will ask for more: the commit that is to be made anyway says so already."""
         now, room = time.time(), self._bulk - sum(len(part.claimed) for part in self.parts.values())
         for tp, part in self.parts.items():
-            while room > 0:
-                record, _ = part.next(now)
-                if record is None:
-                    break
-                part.claim_ahead(record)
+            found, expired = part.next(room, now)
+            if found or expired:
+                part.claim_ahead(found)
                 dirty.add(tp)
-                room -= 1
+                room -= len(found)
 
-    def _pick(self, feed: object, limit: int) -> list[tuple[Tag, int]]:
-        picked: list[tuple[Tag, int]] = []
+    def _pick(self, feed: object, limit: int) -> list[Tag]:
+        picked: list[Tag] = []
         now = time.time()
         self._turn += 1
         parts = list(self.parts.values())
         first = self._turn % len(parts) if parts else 0
         for part in itertools.islice(itertools.cycle(parts), first, first + len(parts)):
-            while len(picked) < limit:
-                record, dropped = part.next(now)
-                if dropped:
-                    self._dirty.add(part.tp)
-                if record is None:
-                    break
-                picked.append(part.hand_out(record, feed, now))
+            found, expired = part.next(limit - len(picked), now)
+            if expired:
+                self._dirty.add(part.tp)
+            part.hand_out(found, feed, now)
+            picked += found
         return picked
 
     async def _look(self) -> None:
         """What was published before this began is read when it ends, or a moment has passed."""
         self._wakeup._wakeup()
-        parts = {tp: part for tp, part in self.parts.items() if not part.paused}
+        parts = {tp: part for tp, part in self.parts.items() if not self._has_enough(part)}
         if not parts:
             return
         ends = await self._clients.offsets(parts, LATEST)
         until = time.monotonic() + 0.5
         while time.monotonic() < until:
-            if all(not part.owned or part.paused or part.ledger.next >= ends[tp] for tp, part in parts.items()):
+            if all(not part.owned or self._has_enough(part) or part.ledger.next >= ends[tp] for tp, part in parts.items()):
                 return
             await self._net.sleep(0.002)
 
@@ -365,20 +412,28 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
     async def settle(self, wanted: Sequence[tuple[Tag, str]]) -> list[bool]:
         """Each is "done", goes "back" counted, or "return"s uncounted. Whether it was still ours, once that is committed."""
         ours = []
+        touched: set[Part] = set()
+        done: defaultdict[Part, list[int]] = defaultdict(list)
         for tag, how in wanted:
-            mine = tag.part.owned and tag.part.out.get(tag.offset) is tag
-            if mine:
-                if how == "done":
-                    del tag.part.out[tag.offset]
-                    tag.part.ledger.settle(tag.offset)
-                else:
-                    tag.part.take_back(tag, counted=how == "back")
+            part = tag.part
+            mine = part.owned and part.out.get(tag.offset) is tag
+            if not mine:
+                # The same again, after an answer that was lost, is no other settlement.
+                mine = part.owned and tag.done == how
+            elif how == "done":
                 tag.done = how
-            # The same again, after an answer that was lost, is no other settlement.
-            ours.append(mine or (tag.part.owned and tag.done == how))
-        dirty = {tag.part.tp for (tag, _), mine in zip(wanted, ours, strict=True) if mine}
-        if dirty:
-            await self._commit(dirty)
+                del part.out[tag.offset]
+                done[part].append(tag.offset)
+            else:
+                tag.done = how
+                part.take_back(tag, counted=how == "back")
+            ours.append(mine)
+            if mine:
+                touched.add(part)
+        for part, offsets in done.items():
+            part.ledger.settle(offsets)
+        if touched:
+            await self._commit({part.tp for part in touched})
         if any(how != "done" for _, how in wanted):
             self._wake()
         return [mine and tag.part.owned for (tag, _), mine in zip(wanted, ours, strict=True)]
@@ -423,6 +478,7 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
                 dirty, self._dirty = self._dirty, set()
                 if self._bulk:
                     self._claim_ahead(dirty)
+                    self._net.call_later(_SENT, self._read_on)  # there is room, and time until the server answers
                 claiming = [self.parts[tp] for tp in dirty if tp in self.parts and self.parts[tp].claiming]
                 try:
                     await self._commit_once(dirty)
@@ -437,6 +493,9 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
                     asked.success(None)
         finally:
             self._committing = False
+
+    async def _read_on(self) -> None:
+        self._wakeup._wakeup()
 
     async def _commit_once(self, dirty: set[Any]) -> None:
         until = time.monotonic() + self._clients.timeout

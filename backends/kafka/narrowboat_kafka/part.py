@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from narrowboat_kafka import records
 from narrowboat_kafka.ledger import Ledger
 
+if TYPE_CHECKING:
+    from narrowboat_kafka.fetched import Stored
+
 
 class Tag:
-    """What settles one delivery and no other."""
+    """A record on its way to somebody, and what then settles that delivery and no other. One that comes back gets a new one."""
 
-    __slots__ = ("done", "feed", "offset", "part", "record", "since")
+    __slots__ = ("claims", "done", "expires", "feed", "offset", "part", "record", "since")
 
-    def __init__(self, part: Part, record: Any, feed: object, since: float) -> None:
+    def __init__(self, part: Part, record: Stored) -> None:
         self.part = part
         self.record = record
-        self.offset: int = record.offset
-        self.feed = feed
-        self.since = since
+        self.offset = record.offset
+        self.expires = records.expires(record)
+        self.claims = 0  #: how often it was handed out since it was last published, this time included
+        self.feed: object = None  #: who has it, and since when
+        self.since = 0.0
         self.done: str | None = None  #: how it was settled, once it is
 
 
@@ -50,11 +56,11 @@ class Part:
         self.ledger = ledger
         self.owned = True
         self.leaving = False  #: it is being given up: nothing more is handed out
-        self.ready: deque[Any] = deque()  #: records in their order
-        self.claiming: list[tuple[Any, int]] = []  #: claimed ahead, in the commit that is under way
-        self.claimed: deque[tuple[Any, int]] = deque()  #: claimed ahead, and committed: they can be handed out at once
-        self.again: list[tuple[int, Any]] = []  #: a heap of those that came back
-        self.waiting: list[tuple[float, int, Any]] = []  #: a heap by when to look at them
+        self.ready: deque[Tag] = deque()  #: in their order
+        self.claiming: list[Tag] = []  #: claimed ahead, in the commit that is under way
+        self.claimed: deque[Tag] = deque()  #: claimed ahead, and committed: they can be handed out at once
+        self.again: list[tuple[int, Tag]] = []  #: a heap of those that came back
+        self.waiting: list[tuple[float, int, Stored]] = []  #: a heap by when to look at them
         self.out: dict[int, Tag] = {}
         self.moving: set[int] = set()  #: being published elsewhere
         self.crowded = False  #: its metadata is nearly full
@@ -65,61 +71,83 @@ class Part:
         """Records that are read and not handed out."""
         return len(self.ready) + len(self.waiting)
 
-    def next(self, now: float) -> tuple[Any, bool]:
-        """The next record to hand out, or None; and whether one before it had expired, and is done with."""
-        dropped = False
-        while not self.leaving and (self.again or (self.ready and not self.crowded)):
-            record = heapq.heappop(self.again)[1] if self.again else self.ready.popleft()
-            if not records.expired(record, now):
-                return record, dropped
-            self.ledger.settle(record.offset)
-            dropped = True
-        return None, dropped
+    def admit(self, found: Iterable[Stored]) -> None:
+        """These were read, and can be handed out."""
+        self.ready.extend([Tag(self, record) for record in found])
 
-    def hand_out(self, record: Any, feed: object, now: float) -> tuple[Tag, int]:
-        """What settles it, and how often it was handed out."""
-        tag = self.out[record.offset] = Tag(self, record, feed, now)
-        return tag, self.ledger.claim(record.offset)
+    def next(self, limit: int, now: float) -> tuple[list[Tag], bool]:
+        """Up to `limit` to hand out; and whether one before them had expired, and is done with."""
+        found: list[Tag] = []
+        expired: list[int] = []
+        while len(found) < limit and not self.leaving and (self.again or (self.ready and not self.crowded)):
+            tag = heapq.heappop(self.again)[1] if self.again else self.ready.popleft()
+            if tag.expires <= now:
+                expired.append(tag.offset)
+            else:
+                found.append(tag)
+        if expired:
+            self.ledger.settle(expired)
+        return found, bool(expired)
 
-    def claim_ahead(self, record: Any) -> None:
-        """Count it as handed out before anybody asks for it. It is in nobody's hands yet."""
-        times = self.ledger.claim(record.offset)
-        self.ledger.release(record.offset, counted=True)
-        self.claiming.append((record, times))
+    def hand_out(self, found: Sequence[Tag], feed: object, now: float) -> None:
+        """They are in somebody's hands."""
+        self._claim(found, out=True)
+        self._hand_out(found, feed, now)
+
+    def claim_ahead(self, found: Sequence[Tag]) -> None:
+        """Count them as handed out before anybody asks for them. They are in nobody's hands yet."""
+        self._claim(found, out=False)
+        self.claiming += found
 
     def claims_are_kept(self) -> None:
         """They were committed."""
         self.claimed.extend(self.claiming)
         self.claiming.clear()
 
+    def hand_out_claimed(self, limit: int, feed: object, now: float) -> list[Tag]:
+        """Up to `limit` of those that were claimed ahead, which are in somebody's hands from now on."""
+        found: list[Tag] = []
+        expired: list[int] = []
+        while self.claimed and len(found) < limit and not self.leaving:
+            tag = self.claimed.popleft()
+            if tag.expires <= now:
+                expired.append(tag.offset)
+            else:
+                found.append(tag)
+        if expired:
+            self.ledger.settle(expired)
+        self.ledger.hand_out([tag.offset for tag in found])
+        self._hand_out(found, feed, now)
+        return found
+
+    def _claim(self, found: Sequence[Tag], *, out: bool) -> None:
+        counts = self.ledger.claim([tag.offset for tag in found], out=out)
+        for tag, count in zip(found, counts, strict=True):
+            tag.claims = count
+
+    def _hand_out(self, found: Sequence[Tag], feed: object, now: float) -> None:
+        out = self.out
+        for tag in found:
+            tag.feed = feed
+            tag.since = now
+            out[tag.offset] = tag
+
     def unclaim(self) -> bool:
         """What was claimed ahead is not wanted any more: it does not count. Whether there was any."""
         ahead = [*self.claimed, *self.claiming]
-        for record, _ in ahead:
-            self.ledger.unclaim(record.offset)
-            heapq.heappush(self.again, (record.offset, record))
+        for tag in ahead:
+            self.ledger.release(tag.offset, counted=False)
+            heapq.heappush(self.again, (tag.offset, tag))
         self.claimed.clear()
         self.claiming.clear()
         return bool(ahead)
-
-    def hand_out_claimed(self, feed: object, now: float) -> tuple[Tag, int] | None:
-        """The next of those that were claimed ahead, or None."""
-        while self.claimed and not self.leaving:
-            record, times = self.claimed.popleft()
-            if records.expired(record, now):
-                self.ledger.settle(record.offset)
-                continue
-            tag = self.out[record.offset] = Tag(self, record, feed, now)
-            self.ledger.hand_out(record.offset)
-            return tag, times
-        return None
 
     def take_back(self, tag: Tag, *, counted: bool) -> None:
         """It is to be handed out again, to anybody."""
         if self.owned and self.out.get(tag.offset) is tag:
             del self.out[tag.offset]
             self.ledger.release(tag.offset, counted=counted)
-            heapq.heappush(self.again, (tag.offset, tag.record))
+            heapq.heappush(self.again, (tag.offset, Tag(self, tag.record)))
 
     def clear(self) -> None:
         """Forget what was read and not handed out."""
@@ -130,7 +158,7 @@ class Part:
         self.claiming.clear()
 
 
-class Taken(list[tuple[Tag, int]]):
-    """What one call to `take` hands out, as (tag, claims). `left`: its caller was interrupted and will never see it."""
+class Taken(list[Tag]):
+    """What one call to `take` hands out. `left`: its caller was interrupted and will never see it."""
 
     left = False

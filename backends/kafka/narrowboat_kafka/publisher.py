@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import kafka.errors as client
 
-from narrowboat_kafka.client import Clients
+from narrowboat_kafka.client import Clients, at_once
 from narrowboat_kafka.records import Record
 
 #: Errors after which a producer stores nothing any more, or nothing in that partition: a topic that was deleted and made
@@ -39,6 +40,18 @@ def publish(clients: Clients, records: Sequence[Record]) -> list[Failed | None]:
     except client.KafkaError as error:  # the server cannot be reached
         return [Failed(error, left=False)] * len(records)
     until = time.monotonic() + clients.timeout
+    # One alone has nothing to wait for. Many are gathered into few requests, and the last of those goes when all are there.
+    with at_once(producer) if len(records) == 1 else nullcontext():
+        sent = _hand_over(producer, records)
+        with at_once(producer):
+            answers = [_answer(future, until) for future in sent]
+    if any(answer is not None and isinstance(answer.error, _STUCK) and answer.left for answer in answers) or _ended(producer):
+        clients.retire_producer(producer)
+    return answers
+
+
+def _hand_over(producer: Any, records: Sequence[Record]) -> list[Any]:
+    """Give them to the producer: for each, its future or why it was not taken."""
     sent: list[Any] = []
     send = producer.send
     for topic, partition, key, value, headers, timestamp in records:
@@ -50,23 +63,21 @@ def publish(clients: Clients, records: Sequence[Record]) -> list[Failed | None]:
                 # The server does not answer: each further one would wait as long.
                 sent += [Failed(error, left=False)] * (len(records) - len(sent))
                 break
-    answers: list[Failed | None] = []
-    for future in sent:
-        if isinstance(future, Failed):
-            answers.append(future)
-            continue
-        if not future.is_done:
-            try:
-                # The library ends every batch within its delivery timeout, which is ours; this is a net under it.
-                future.get(max(0.0, until - time.monotonic()) + 1.0)
-            except Exception as error:
-                answers.append(_failed(error, future))
-                continue
-        met = future.exception
-        answers.append(None if met is None else _failed(met, future))
-    if any(answer is not None and isinstance(answer.error, _STUCK) and answer.left for answer in answers) or _ended(producer):
-        clients.retire_producer(producer)
-    return answers
+    return sent
+
+
+def _answer(future: Any, until: float) -> Failed | None:
+    """Wait for what became of one."""
+    if isinstance(future, Failed):
+        return future
+    if not future.is_done:
+        try:
+            # The library ends every batch within its delivery timeout, which is ours; this is a net under it.
+            future.get(max(0.0, until - time.monotonic()) + 1.0)
+        except Exception as error:
+            return _failed(error, future)
+    met = future.exception
+    return None if met is None else _failed(met, future)
 
 
 def _failed(error: Any, future: Any) -> Failed:

@@ -14,12 +14,14 @@ from typing import Any, TypeVar
 
 import kafka.errors as client
 from kafka import TopicPartition
+from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.structs import OffsetAndMetadata
 
 from narrowboat.contract import Address, Depth, Kind, Properties, Source
 from narrowboat.errors import Conflict, NotFound, Unavailable
 from narrowboat_kafka import ledger as ledgers
 from narrowboat_kafka import levels, names
+from narrowboat_kafka import retention as lasting
 from narrowboat_kafka.client import EARLIEST, LATEST, Clients
 from narrowboat_kafka.ledger import Ledger
 from narrowboat_kafka.options import SCHEME, Declare, Options
@@ -41,6 +43,7 @@ class Topology:
         self._clients = clients
         self._options = options
         self._known: set[str] = set()  #: topics that were there when we looked
+        self._looked_at: set[str] = set()  #: topics that were there before we came, told about where they are short-lived
         self._kinds: dict[str, str] = {}
         self._declared: dict[Address, Properties] = {}
         self._mutex = threading.Lock()
@@ -85,6 +88,9 @@ class Topology:
                     backend=SCHEME,
                 )
             self._create(name, partitions, retention)
+        elif name not in self._looked_at:
+            self._looked_at.add(name)
+            self._look_at(name, what)
         self._known.add(name)
 
     def forget(self, *topics: str) -> None:
@@ -94,11 +100,18 @@ class Topology:
             self._kinds.pop(topic, None)
         self._declared.clear()
 
+    def _look_at(self, name: str, what: str) -> None:
+        """Say so where a topic that was there already keeps less than the URL promises. Nothing, where we may not look."""
+        asked = ConfigResource(ConfigResourceType.TOPIC, name, list(lasting.ALL))
+        answer = self._ask(lambda: self._clients.admin.describe_configs([asked], config_filter="all"))
+        found = answer.get("topic", {}).get(name, {})
+        lasting.report(name, what, {key: each["value"] for key, each in found.items()}, self._options.retention)
+
     def _create(self, name: str, partitions: int, retention: float) -> None:
         wanted = {
             "num_partitions": partitions,
             "replication_factor": self._options.replication or -1,
-            "configs": {"retention.ms": str(int(retention * 1000) if retention else -1)},
+            "configs": lasting.ALL | ({"retention.ms": str(int(retention * 1000))} if retention else {}),
         }
         try:
             self._ask(lambda: self._clients.admin.create_topics({name: wanted}))

@@ -50,7 +50,8 @@ class Readable(Generic[T]):
             NotFound: it does not exist, and the URL says `?declare=never`.
         """
         quiet = check_wait("idle", idle)
-        consumer = self._core.consumer(Message[T], prefetch=prefetch, auto_extend=auto_extend, max_extend=max_extend)
+        make: type[Message[T]] = Message  # itself: through the subscript each message would cost five times as much
+        consumer = self._core.consumer(make, prefetch=prefetch, auto_extend=auto_extend, max_extend=max_extend)
         run(self._core.open(consumer))
         return Messages(consumer, quiet)
 

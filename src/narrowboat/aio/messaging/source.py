@@ -52,7 +52,8 @@ class Readable(Generic[T]):
         quiet = check_wait("idle", idle)
 
         async def start() -> Messages[T]:
-            consumer = self._core.consumer(Message[T], prefetch=prefetch, auto_extend=auto_extend, max_extend=max_extend)
+            make: type[Message[T]] = Message  # itself: through the subscript each message would cost five times as much
+            consumer = self._core.consumer(make, prefetch=prefetch, auto_extend=auto_extend, max_extend=max_extend)
             await self._core.open(consumer)
             return Messages(consumer, quiet)
 

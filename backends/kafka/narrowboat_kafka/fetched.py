@@ -1,0 +1,155 @@
+"""What a fetch brings: records, read in one pass over each batch of them, their headers only when somebody looks.
+
+kafka-python makes two objects and a list for each record and measures all its parts for metrics, which takes more than half
+of the time that a message costs here. This reads the same format into one tuple. What is rare stays with the library:
+checksums, compression, batches as servers wrote them before version 0.11. Control batches (the end of a transaction) are
+skipped; aborted transactions are not, as everywhere where the isolation level is not asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from kafka.consumer.fetcher import Fetcher
+from kafka.errors import CorruptRecordError
+from kafka.record.util import decode_varint
+
+Headers = list[tuple[str, bytes | None]]
+
+
+class Stored(NamedTuple):
+    """A record as it lies on the server."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int  #: milliseconds since the epoch; -1: none
+    key: bytes | None
+    value: bytes | None
+    packed: bytes  #: its headers, how many and then each, as they were written
+
+    @property
+    def headers(self) -> Headers:
+        """Names and values, in their order. None where they are not as the format has them: then nobody can read them."""
+        try:
+            return unpack_headers(self.packed)
+        except (IndexError, ValueError):
+            return []
+
+
+#: At a third of the price of `Stored(...)`, which is paid for each record that is read.
+_stored: Callable[[Sequence[Any]], Stored] = partial(tuple.__new__, Stored)
+
+
+class Fetched(Fetcher.PartitionRecords):  # type: ignore[misc]  # the base class has no annotations
+    """The records of one partition in one answer. It gives whole batches, so at least as many as it is asked for."""
+
+    def take(self, n: int | None = None) -> list[Stored]:
+        """Batches of `n` records or more together; fewer where the answer ends. None: all of them."""
+        self._maybe_raise_next_inline_exception()
+        found: list[Stored] = []
+        try:
+            for batch in self.record_iterator:
+                found += batch
+                if n is not None and len(found) >= n:
+                    break
+        except Exception as error:
+            if not found:
+                raise
+            self._next_inline_exception = error  # for the next call: what came before it is sound
+        return found
+
+    def _maybe_skip_record(self, record: object) -> bool:
+        return False  # it is asked about batches here, which leave out by themselves what is before the fetch
+
+    def _unpack_records(self, tp: Any, records: Any, *_: object) -> Iterator[list[Stored]]:
+        start = self.fetch_offset
+        while (batch := records.next_batch()) is not None:
+            if self.check_crcs and not batch.validate_crc():
+                raise CorruptRecordError(f"a batch of {tp.topic!r}, partition {tp.partition}, fails its checksum")
+            found: list[Stored] = []
+            if batch.magic < 2:
+                found = _old(batch, tp.topic, tp.partition, check=self.check_crcs)
+                end = found[-1].offset + 1 if found else start
+            else:
+                self.leader_epoch = batch.leader_epoch
+                if not batch.is_control_batch:
+                    found = unpack(batch, tp.topic, tp.partition)
+                end = batch.next_offset  # it stays when the last record has been compacted away
+            if found and found[0].offset < start:
+                found = [record for record in found if record.offset >= start]
+            self.records_read += len(found)
+            self.bytes_read += batch.size_in_bytes
+            self.next_fetch_offset = end
+            yield found
+        self.drain()
+
+
+def _old(batch: Any, topic: str, partition: int, *, check: bool) -> list[Stored]:
+    """The records of a batch of one of the formats before, which had no headers."""
+    found = []
+    for each in batch:
+        if check and not each.validate_crc():
+            raise CorruptRecordError(f"offset {each.offset} of {topic!r}, partition {partition}, fails its checksum")
+        time = -1 if each.timestamp is None else each.timestamp
+        found.append(Stored(topic, partition, each.offset, time, each.key, each.value, b"\0"))
+    return found
+
+
+def unpack(batch: Any, topic: str, partition: int) -> list[Stored]:
+    """The records of a batch, which is a `DefaultRecordBatch` of the library. `CorruptRecordError` where it is none."""
+    batch._maybe_uncompress()
+    data, position = bytes(batch._buffer), batch._pos
+    base, first = batch.base_offset, batch.first_timestamp
+    appended = batch.max_timestamp if batch.timestamp_type else None  # the server's time, for all of them
+    varint, found = decode_varint, []
+    try:
+        for _ in range(batch.records_count):
+            size, position = varint(data, position)
+            end = position + size
+            delta, position = varint(data, position + 1)  # behind the attributes, of which there are none yet
+            offset, position = varint(data, position)
+            size, position = varint(data, position)
+            key = None
+            if size >= 0:
+                key = data[position : position + size]
+                position += size
+            size, position = varint(data, position)
+            value = None
+            if size >= 0:
+                value = data[position : position + size]
+                position += size
+            if position > end:
+                raise ValueError("a record is longer than it says")
+            time = first + delta if appended is None else appended
+            found.append(_stored((topic, partition, base + offset, time, key, value, data[position:end])))
+            position = end
+        if position != len(data):
+            raise ValueError(f"{len(data) - position} bytes are left over")
+    except (IndexError, ValueError) as error:
+        raise CorruptRecordError(f"a batch of {topic!r}, partition {partition}, cannot be read: {error}") from error
+    return found
+
+
+def unpack_headers(packed: bytes) -> Headers:
+    r"""Names and values.
+
+    >>> unpack_headers(b"\x04\x02a\x04xy\x02b\x01")
+    [('a', b'xy'), ('b', None)]
+    """
+    found: Headers = []
+    count, position = decode_varint(packed, 0)
+    for _ in range(count):
+        size, position = decode_varint(packed, position)
+        name = packed[position : position + size].decode("utf-8", "surrogateescape")
+        size, position = decode_varint(packed, position + size)
+        held = None
+        if size >= 0:
+            held = packed[position : position + size]
+            position += size
+        found.append((name, held))
+    if position != len(packed):
+        raise ValueError("they do not end where the record does")
+    return found
