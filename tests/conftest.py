@@ -1,11 +1,17 @@
-"""Signals as a terminal gives them: a shell that starts the tests in the background has them ignored, and so all they start.
+"""What all tests take for granted: signals as a terminal gives them, and generated cases that are not timed.
 
-Then `Ctrl-C` of the tests that press it would reach nobody.
+A shell that starts the tests in the background has signals ignored, and so all they start: `Ctrl-C` of the tests that press
+it would reach nobody. And how long one case takes says more about the machine than about the code.
 """
 
 from __future__ import annotations
 
 import signal
+
+from hypothesis import settings
+
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 for _number, _usual in (
     (signal.SIGINT, signal.default_int_handler),
