@@ -6,8 +6,9 @@ import io
 import itertools
 import logging
 import random
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -183,36 +184,50 @@ def test_names_that_the_server_takes_for_the_same_are_a_conflict(kafka_server: K
 
 
 def test_two_processes_worth_of_brokers_share_partitions_without_duplicates(url: str) -> None:
-    with narrowboat.broker(f"{url}&partitions=4") as first, narrowboat.broker(f"{url}&partitions=4") as second:
-        queue = first.queue("orders")
+    """A second consumer takes partitions from a busy first one, which is given time to settle what it has in hand."""
+    seen: list[tuple[int, bytes]] = []
+    sent: list[bytes] = []
+    failed: list[Exception] = []
+    done = threading.Event()
+
+    def consume(who: int) -> None:
+        try:
+            with narrowboat.broker(f"{url}&partitions=4") as broker, broker.queue("orders").consume(prefetch=2) as messages:
+                while not done.is_set():
+                    if (message := messages.receive(0.1)) is not None:
+                        seen.append((who, message.body))
+                        message.ack()
+        except Exception as error:
+            failed.append(error)
+
+    def publish_until(reached: Callable[[], bool]) -> None:
+        ends = time.monotonic() + 40
+        while not reached() and not failed:
+            assert time.monotonic() < ends, f"{len(seen)} of {len(sent)} seen"
+            if len(sent) < len(seen) + 20:
+                sent.append(b"%d" % len(sent))
+                queue.publish(sent[-1], key=sent[-1].decode())
+            else:
+                time.sleep(0.01)
+
+    with narrowboat.broker(f"{url}&partitions=4") as publisher:
+        queue = publisher.queue("orders")
         queue.declare()
-        seen: list[tuple[int, bytes]] = []
-        with queue.consume(prefetch=1) as here:
-            queue.publish_many([b"%d" % n for n in range(40)])
-            for _ in range(5):
-                message = one(here)
-                seen.append((1, message.body))
-                message.ack()
-            # Opening the second one moves partitions; what the first one has in hand is given time to end.
-            with second.queue("orders").consume(prefetch=1) as there:
-                idle = 0
-                while idle < 2:
-                    idle += 1
-                    for who, messages in ((1, here), (2, there)):
-                        while (message := messages.receive(0.5)) is not None:
-                            idle = 0
-                            seen.append((who, message.body))
-                            message.ack()
-                # Messages without a key go to one partition at a time: each of the two must get something of its own.
-                for n in range(16):
-                    queue.publish(b"k%d" % n, key=str(n))
-                    for who, messages in ((1, here), (2, there)):
-                        while (message := messages.receive(0.2)) is not None:
-                            seen.append((who, message.body))
-                            message.ack()
-        bodies = [body for _, body in seen]
-        assert len(bodies) == len(set(bodies)) == 56
-        assert {who for who, body in seen if body.startswith(b"k")} == {1, 2}
+        consumers = [threading.Thread(target=consume, args=(who,)) for who in (1, 2)]
+        try:
+            consumers[0].start()
+            publish_until(lambda: len(seen) >= 20)
+            consumers[1].start()
+            publish_until(lambda: {who for who, _ in seen[-20:]} == {1, 2})
+            ends = time.monotonic() + 20
+            while len(seen) < len(sent) and not failed and time.monotonic() < ends:
+                time.sleep(0.01)
+        finally:
+            done.set()
+            for thread in consumers:
+                thread.join()
+    assert not failed
+    assert sorted(body for _, body in seen) == sorted(sent)
 
 
 def test_a_delivery_of_a_partition_that_has_moved_is_stale(url: str) -> None:

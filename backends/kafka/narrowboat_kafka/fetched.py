@@ -143,6 +143,8 @@ def unpack_headers(packed: bytes) -> Headers:
     count, position = decode_varint(packed, 0)
     for _ in range(count):
         size, position = decode_varint(packed, position)
+        if size < 0:
+            raise ValueError("a name has no length")  # it would lead back, and round and round
         name = packed[position : position + size].decode("utf-8", "surrogateescape")
         size, position = decode_varint(packed, position + size)
         held = None

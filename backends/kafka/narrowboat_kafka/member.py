@@ -432,11 +432,17 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
                 touched.add(part)
         for part, offsets in done.items():
             part.ledger.settle(offsets)
-        if touched:
-            await self._commit({part.tp for part in touched})
-        if any(how != "done" for _, how in wanted):
-            self._wake()
-        return [mine and tag.part.owned for (tag, _), mine in zip(wanted, ours, strict=True)]
+        for part in touched:
+            part.settling += 1  # a revocation waits for us, or what was just committed would be called stale
+        try:
+            if touched:
+                await self._commit({part.tp for part in touched})
+            if any(how != "done" for _, how in wanted):
+                self._wake()
+            return [mine and tag.part.owned for (tag, _), mine in zip(wanted, ours, strict=True)]
+        finally:
+            for part in touched:
+                part.settling -= 1
 
     def is_ours(self, tag: Tag) -> bool:
         """Whether it could be settled now. From any thread: it may change at once."""
@@ -551,7 +557,7 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
                 if part.unclaim():
                     self._dirty.add(tp)
                 part.clear()
-        while time.monotonic() < until and any(self.parts[tp].out or self.parts[tp].moving for tp in gone if tp in self.parts):
+        while time.monotonic() < until and any(self.parts[tp].busy for tp in gone if tp in self.parts):
             await self._net.sleep(0.01)
         await self._give_up(gone)
 

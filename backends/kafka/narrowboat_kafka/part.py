@@ -45,6 +45,7 @@ class Part:
         "owned",
         "paused",
         "ready",
+        "settling",
         "topic_id",
         "tp",
         "waiting",
@@ -63,6 +64,7 @@ class Part:
         self.waiting: list[tuple[float, int, Stored]] = []  #: a heap by when to look at them
         self.out: dict[int, Tag] = {}
         self.moving: set[int] = set()  #: being published elsewhere
+        self.settling = 0  #: how many wait for the commit of what they have settled
         self.crowded = False  #: its metadata is nearly full
         self.paused = False
 
@@ -70,6 +72,11 @@ class Part:
     def buffered(self) -> int:
         """Records that are read and not handed out."""
         return len(self.ready) + len(self.waiting)
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody has to do with what was handed out."""
+        return bool(self.out or self.moving or self.settling)
 
     def admit(self, found: Iterable[Stored]) -> None:
         """These were read, and can be handed out."""
