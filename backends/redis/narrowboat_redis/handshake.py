@@ -53,7 +53,7 @@ def secure(plain: socket.socket, context: ssl.SSLContext, name: str) -> ssl.SSLS
             except ssl.SSLWantWriteError:
                 _await(secured, select.POLLOUT, ends)
         secured.settimeout(timeout)
-    except BaseException:
+    except BaseException:  # an interrupt included: nobody else knows of this connection
         (secured or plain).close()
         raise
     return secured

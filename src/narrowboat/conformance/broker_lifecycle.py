@@ -179,12 +179,10 @@ async def many_closes_at_once(kit: Kit) -> None:
 # -- shutting down ------------------------------------------------------------------------------------------------------
 
 
-@scenario("B93")
-async def stop_ends_a_run_in_order(kit: Kit) -> None:
-    """stop() ends run(): what is in a handler is finished and acked, what was only fetched goes back, nothing new begins."""
-    orders = kit.broker().queue("orders")
-    await orders.publish_many([str(n).encode() for n in range(10)])
-    entered, leave, handled = asyncio.Event(), asyncio.Event(), []
+async def _at_work(kit: Kit, orders: Any, leave: asyncio.Event) -> tuple[asyncio.Task[Any], list[bytes]]:
+    """A run whose first handler is at work, and stays so until `leave` is set; and the bodies that were handled."""
+    entered = asyncio.Event()
+    handled: list[bytes] = []
 
     async def handle(message: Any) -> None:
         entered.set()
@@ -194,6 +192,16 @@ async def stop_ends_a_run_in_order(kit: Kit) -> None:
 
     task = kit.spawn(orders.run(handle, signals=False))
     await kit.eventually(entered.is_set, what="a handler runs")
+    return task, handled
+
+
+@scenario("B93")
+async def stop_ends_a_run_in_order(kit: Kit) -> None:
+    """stop() ends run(): what is in a handler is finished and acked, what was only fetched goes back, nothing new begins."""
+    orders = kit.broker().queue("orders")
+    await orders.publish_many([str(n).encode() for n in range(10)])
+    leave = asyncio.Event()
+    task, handled = await _at_work(kit, orders, leave)
     orders.stop()
     await depth_is(kit, orders, ready=9, in_flight=1)
     assert not task.done(), "run() did not wait for its handler"
@@ -211,15 +219,8 @@ async def stop_gives_back_what_came_behind_the_handler(kit: Kit) -> None:
     """What a backend pushed while the handler was at work goes back at stop() too, not only when that handler is done."""
     orders = kit.broker().queue("orders")
     await orders.publish(b"first")
-    entered, leave = asyncio.Event(), asyncio.Event()
-
-    async def handle(message: Any) -> None:
-        entered.set()
-        while not leave.is_set():  # noqa: ASYNC110  # as above
-            await asyncio.sleep(0.005)
-
-    task = kit.spawn(orders.run(handle, signals=False))
-    await kit.eventually(entered.is_set, what="a handler runs")
+    leave = asyncio.Event()
+    task, _ = await _at_work(kit, orders, leave)
     await kit.broker().queue("orders").publish_many([str(n).encode() for n in range(9)])
     ends = time.monotonic() + 0.3  # a backend that does not push leaves them where they are: nothing to wait for
     while (await orders.depth()).ready and time.monotonic() < ends:  # noqa: ASYNC110  # nobody tells what was pushed
