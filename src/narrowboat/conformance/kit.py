@@ -130,8 +130,11 @@ class Kit:
                 raise result
         return cast("list[T]", results)
 
-    async def cancel(self, task: asyncio.Task[Any], *, within: float = 5.0) -> None:
-        """Cancel it, or on the sync face interrupt its thread as Ctrl-C would, and wait until it has ended."""
+    async def cancel(self, task: asyncio.Task[Any], *, within: float = 5.0, wake: Callable[[], None] | None = None) -> None:
+        """Cancel it, or on the sync face interrupt its thread as Ctrl-C would, and wait until it has ended.
+
+        `wake` ends that thread's wait for the driver; all waits are ended, unless told: also those of its neighbours.
+        """
         deadline = time.monotonic() + within * SCALE
         struck = False
         again = deadline
@@ -146,7 +149,7 @@ class Kit:
             elif not struck:
                 struck = task.cancel()
             if worker is not None:
-                self.seen.wake_all()
+                (wake or self.seen.wake_all)()
             await asyncio.wait([task], timeout=0.01 if struck else 0.001)
 
     async def blocking(self, function: Callable[..., T], *args: Any) -> T:

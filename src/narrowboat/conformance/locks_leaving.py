@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
+import threading
 import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from narrowboat.conformance.catalogue import Fault
 from narrowboat.conformance.expect import raises
 from narrowboat.conformance.kit import Faults, Kit
 from narrowboat.conformance.scenario import demand, scenario
 from narrowboat.conformance.sweep import cut
-from narrowboat.errors import LockTimeout
+from narrowboat.contract import Busy, Grant, LockProvider, Request
+from narrowboat.errors import LockTimeout, NarrowboatError
+from narrowboat.layers.passing import PassingLocks
 
 #: More points than an acquire can have: a sweep that reaches it does not end by itself, and that is an error.
 _POINTS = 5000
@@ -92,6 +98,26 @@ async def _served(kit: Kit, result: object, other: object, point: int) -> None:
     await got.release()
 
 
+class _Bell(PassingLocks):
+    """Stands between a driver and the one who waits at it: hears each wake-up, and with `mute` keeps it to itself."""
+
+    def __init__(self, inner: LockProvider) -> None:
+        super().__init__(inner)
+        self.mute = False
+        self.rung = threading.Event()
+        self.ring: Callable[[], None] = lambda: None  #: wakes who waits, by a spurious wake-up
+
+    def attempt(self, requests: Sequence[Request]) -> list[Grant | Busy | NarrowboatError]:
+        """With a bell that is heard here first."""
+        self.ring = requests[-1].wake
+        return super().attempt([request._replace(wake=functools.partial(self._hear, request.wake)) for request in requests])
+
+    def _hear(self, wake: Callable[[], None]) -> None:
+        self.rung.set()
+        if not self.mute:
+            wake()
+
+
 @scenario("L30", "L35")
 async def a_cancelled_head_does_not_strand_the_next(kit: Kit) -> None:
     """A waiter at the head that is cancelled while the lock is released to it does not strand who waits behind it."""
@@ -107,15 +133,49 @@ async def a_cancelled_head_does_not_strand_the_next(kit: Kit) -> None:
             await asyncio.sleep(0)
         await kit.cancel(first)
         await releasing
-        if not first.cancelled():  # it had been granted in that very moment: then it is the holder
-            await (await first).release()
-        begun = time.monotonic()
-        async with asyncio.timeout(kit.upper(5)):
-            got = await second
-        took = time.monotonic() - begun
-        kit.measure("wait behind a cancelled head", took)
-        assert took < kit.upper(kit.claims.wake_bound), f"served {took:.3f} s after the release: nobody was woken"
-        await got.release()
+        await _left(first)
+        await _served_soon(kit, second)
+
+
+@scenario("L30")
+async def a_head_that_leaves_at_its_turn_passes_it_on(kit: Kit) -> None:
+    """A waiter that was told that it is its turn, and leaves before it has taken it, does not strand the next."""
+    bells: list[_Bell] = []
+
+    def listen(driver: LockProvider) -> _Bell:
+        bells.append(_Bell(driver))
+        return bells[-1]
+
+    holder, head, behind = kit.locks(), kit.locks(wrap=listen), kit.locks()
+    held = await holder.lock("a").acquire(timeout=10)
+    first = kit.spawn(head.lock("a").acquire(timeout=60))
+    await kit.until_waiting("a", 1)
+    second = kit.spawn(behind.lock("a").acquire(timeout=60))
+    await kit.until_waiting("a", 2)
+    (bell,) = bells
+    bell.mute = True
+    bell.rung.clear()
+    await held.release()
+    await kit.eventually(lambda: bell.rung.is_set() or first.done() or second.done(), within=10, what="anybody's turn")
+    await kit.cancel(first, wake=bell.ring)  # nobody else's wait is ended: only the driver may do that here
+    await _left(first)
+    await _served_soon(kit, second)
+
+
+async def _left(first: asyncio.Task[Any]) -> None:
+    """Of a waiter that was cancelled: it has nothing, or it had been granted in that very moment and is the holder."""
+    if not first.cancelled():
+        await (await first).release()
+
+
+async def _served_soon(kit: Kit, second: asyncio.Task[Any]) -> None:
+    begun = time.monotonic()
+    async with asyncio.timeout(kit.upper(5)):
+        got = await second
+    took = time.monotonic() - begun
+    kit.measure("wait behind a cancelled head", took)
+    assert took < kit.upper(kit.claims.wake_bound), f"served {took:.3f} s after the release: nobody was woken"
+    await got.release()
 
 
 async def _release(held: object) -> None:
