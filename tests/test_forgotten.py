@@ -8,6 +8,7 @@ import pytest
 
 import narrowboat
 import narrowboat.aio
+from narrowboat.errors import LockTimeout
 
 
 @pytest.fixture
@@ -32,6 +33,20 @@ def test_a_forgotten_possession_is_gone_at_once():
             assert reference() is None, gc.get_referrers(reference())
             (holder,) = locks.holders("a")
             assert locks.evict("a", holder.token)
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_a_failed_acquire_is_gone_with_its_error():
+    """Nor is the acquire that failed: its error, with all frames of it, is rid of when its handler ends."""
+
+    def fail(lock):
+        try:
+            lock.acquire(timeout=0.001)
+        except LockTimeout as error:
+            return weakref.ref(error)
+
+    with narrowboat.locks("memory://test-failed") as locks, narrowboat.locks("memory://test-failed") as other, other.lock("a"):
+        assert fail(locks.lock("a"))() is None
 
 
 @pytest.mark.usefixtures("no_collector")

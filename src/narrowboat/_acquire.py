@@ -102,6 +102,7 @@ class Acquisition(Generic[H]):
             if error is not None and core.listeners:
                 waited = core.clock() - begun
                 events.emit(core.listeners, events.NotAcquired(core.backend, self.terms.name, waited, error))
+            error = None  # its traceback leads to this frame: the two would keep each other until the collector comes
 
     def _nest(self, caller: object, trying: bool) -> bool:
         """Whether it ends here: this caller holds the name already, and nests in it, or merely tries and cannot."""
