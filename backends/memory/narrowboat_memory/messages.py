@@ -20,7 +20,7 @@ class Messages:
     """One namespace of queues, topics and inboxes, shared between the brokers of this process."""
 
     def __init__(self) -> None:
-        self.bell = Bell()
+        self.bell: Bell[str] = Bell()
         self._mutex = threading.Lock()
         self._topology = Topology()
         self._half_done = False

@@ -53,7 +53,7 @@ _SWEEP = 1.0
 _MOST = 100
 
 #: The waiting feeds of this process, for each database and namespace: brokers in one process wake each other directly.
-_bells: weakref.WeakValueDictionary[tuple[tuple[int, int], str], Bell] = weakref.WeakValueDictionary()
+_bells: weakref.WeakValueDictionary[tuple[tuple[int, int], str], Bell[str]] = weakref.WeakValueDictionary()
 _guard = threading.Lock()
 
 

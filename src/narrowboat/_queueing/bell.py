@@ -12,8 +12,10 @@ into the driver.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Hashable
+from typing import Generic, NamedTuple, TypeVar
+
+P = TypeVar("P", bound=Hashable)
 
 #: A feed is given this much longer than it was told, in seconds, before it is held to be absent: a busy machine is late.
 #: Too small wakes feeds in vain; too large lets a message lie this long when nobody waits on the feed that was woken.
@@ -25,21 +27,21 @@ class _Armed(NamedTuple):
     until: float  #: when it looks by itself
 
 
-class Bell:
-    """The waiting feeds of one set of sources. Any thread may call anything at any time."""
+class Bell(Generic[P]):
+    """The waiting feeds of one set of sources, by paths of the driver's own kind. Any thread may call anything at any time."""
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
-        self._waiting: dict[str, dict[object, _Armed]] = {}
+        self._waiting: dict[P, dict[object, _Armed]] = {}
 
-    def arm(self, path: str, feed: object, wake: Callable[[], None], until: float) -> None:
+    def arm(self, path: P, feed: object, wake: Callable[[], None], until: float) -> None:
         """`feed` is about to look for the last time before it waits; it looks by itself at `until`."""
         with self._mutex:
             feeds = self._waiting.setdefault(path, {})
             feeds.pop(feed, None)  # so that it stands last, as the one that looked last
             feeds[feed] = _Armed(wake, until)
 
-    def disarm(self, path: str, feed: object) -> None:
+    def disarm(self, path: P, feed: object) -> None:
         """`feed` does not wait (any more)."""
         with self._mutex:
             feeds = self._waiting.get(path)
@@ -48,13 +50,13 @@ class Bell:
                 if not feeds:
                     del self._waiting[path]
 
-    def waiting(self) -> list[str]:
+    def waiting(self) -> list[P]:
         """The paths for which somebody waits."""
         with self._mutex:
             paths = list(self._waiting)
         return paths  # noqa: RET504  # a call in the return would be interruptible where the mutex is not given back
 
-    def ring(self, path: str, count: int, now: float) -> None:
+    def ring(self, path: P, count: int, now: float) -> None:
         """Wake as many feeds of `path` as are waited on, `count` at most."""
         wakes = []
         with self._mutex:
