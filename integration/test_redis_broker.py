@@ -30,7 +30,8 @@ from narrowboat_redis.scripts import Script
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "backends"))  # what the drivers' tests share lies there
 
-from broker_suite import ORDERS, PRICES, BrokerSuite, consume, open_driver, send, take  # found only now
+from broker_calls import ORDERS, PRICES, consume, open_driver, send, take  # found only now
+from broker_suite import BrokerSuite  # as above
 from test_sqlite_broker import _GROUPS, _QUEUES, _programs, _Side  # as above
 
 _serial = itertools.count(1)

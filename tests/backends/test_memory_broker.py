@@ -4,7 +4,8 @@ import gc
 import itertools
 
 import pytest
-from broker_suite import ORDERS, BrokerSuite, consume, message, open_driver, send, settle, take
+from broker_calls import ORDERS, consume, message, open_driver, send, settle, take
+from broker_suite import BrokerSuite
 
 from narrowboat.clock import ManualClock
 from narrowboat.contract import Ack

@@ -14,19 +14,8 @@ import time
 from pathlib import Path
 
 import pytest
-from broker_suite import (
-    DASHBOARD,
-    ORDERS,
-    PRICES,
-    BrokerSuite,
-    consume,
-    ids,
-    message,
-    open_driver,
-    send,
-    settle,
-    take,
-)
+from broker_calls import DASHBOARD, ORDERS, PRICES, consume, ids, message, open_driver, send, settle, take
+from broker_suite import BrokerSuite
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -313,7 +302,8 @@ def test_a_claim_is_a_range_of_an_index(drivers, path):
 
 CHILD = """
 import sys
-from broker_suite import *
+from broker_calls import *
+from narrowboat.contract import Ack
 from narrowboat_sqlite import broker as backend
 broker = open_driver(backend, sys.argv[1])
 def say(*words):

@@ -1,4 +1,4 @@
-"""What several message scenarios do: take, take nothing, drain, expect an error. No scenario is in here."""
+"""What several message scenarios do: take, take nothing, drain, expect an error or a refusal. No scenario is in here."""
 
 from __future__ import annotations
 
@@ -135,3 +135,18 @@ async def depth_is(kit: Kit, source: Any, within: float = 5.0, **counts: int) ->
         return all(getattr(depth, name) in (None, count) for name, count in counts.items())
 
     await kit.eventually(as_told, within=within, what=lambda: f"depth {counts}, the last was {last[0]}")
+
+
+async def asks_for_a_topic(kit: Kit) -> None:
+    """The call that is refused where there are no topics."""
+    kit.broker().topic("prices")
+
+
+async def asks_for_dead_letters(kit: Kit) -> None:
+    """The call that is refused where there are no dead letters."""
+    kit.broker().queue("orders").dead_letters()
+
+
+async def asks_for_delay(kit: Kit) -> None:
+    """The call that is refused where there are no delays."""
+    await kit.broker().queue("orders", max_deliveries=0).publish(b"x", delay=1)

@@ -6,6 +6,8 @@ import asyncio
 import dataclasses
 import gc
 import os
+import resource
+import sys
 import threading
 from collections.abc import Collection
 
@@ -17,7 +19,7 @@ class Resources:
     threads: int
     files: int
     tasks: int
-    memory: int  #: resident bytes; 0 where the system does not tell
+    memory: int  #: resident bytes
     names: tuple[str, ...]  #: of the threads
 
     @classmethod
@@ -29,7 +31,7 @@ class Resources:
             tasks = len(asyncio.all_tasks())
         except RuntimeError:
             tasks = 0
-        return cls(threads=len(names), files=_files(), tasks=tasks, memory=_memory(), names=names)
+        return cls(threads=len(names), files=_files(), tasks=tasks, memory=resident(), names=names)
 
 
 def our_threads(besides: Collection[threading.Thread] = ()) -> list[threading.Thread]:
@@ -44,9 +46,10 @@ def _files() -> int:
     return 0
 
 
-def _memory() -> int:
+def resident() -> int:
+    """Bytes of memory that this process has now; where the system does not tell, the most that it ever had."""
     try:
         with open("/proc/self/statm", encoding="ascii") as statm:
             return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
-        return 0
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,0 +1,62 @@
+"""The driver of a message backend in a test's hands: open one on the test's clock, and call it in few words."""
+
+import itertools
+from collections.abc import Callable
+
+from narrowboat.clock import ManualClock
+from narrowboat.contract import Address, Broker, BrokerBackend, Context, Delivery, Feed, Kind, Outgoing, Properties, Source
+from narrowboat.dsn import Url, parse_options
+
+ORDERS = Address(Kind.QUEUE, "orders")
+PRICES = Address(Kind.TOPIC, "prices")
+DASHBOARD = Address(Kind.SUBSCRIPTION, "prices", "dashboard")
+AUDIT = Address(Kind.SUBSCRIPTION, "prices", "audit")
+
+_serial = itertools.count(1)
+
+
+def open_driver(backend: BrokerBackend, text: str, clock: ManualClock | None = None) -> Broker:
+    """A broker of `backend`, on `clock` or on the machine's."""
+    from narrowboat.clock import SystemClock
+
+    url = Url.parse(text)
+    used = clock or SystemClock()
+    options = parse_options(url, backend.options, {})
+    return backend.open(url, options, Context(clock=used, timeout=5.0, watch=used.watch))
+
+
+def message(to: Address, id: str | None = None, body: bytes = b"x", **fields) -> Outgoing:
+    """A message with nothing special but `fields`."""
+    plain = {
+        "headers": {},
+        "key": None,
+        "published_at": 12.5,
+        "delay": 0.0,
+        "priority": 0,
+        "ttl": None,
+        "correlation_id": None,
+        "content_type": None,
+        "reply_to": None,
+        "dedup": False,
+    }
+    return Outgoing(to=to, id=id or f"m{next(_serial)}", body=body, **{**plain, **fields})
+
+
+def send(broker: Broker, to: Address, *ids: str, **fields) -> list:
+    return broker.send([message(to, id, **fields) for id in ids])
+
+
+def consume(broker: Broker, address: Address, wake: Callable[[], None] = lambda: None, **properties) -> Feed:
+    return broker.open(Source(address, Properties(**properties)), earliest=False, wake=wake)
+
+
+def ids(deliveries: list[Delivery]) -> list[str]:
+    return [delivery.id for delivery in deliveries]
+
+
+def take(feed: Feed, limit: int = 100) -> list[Delivery]:
+    return feed.receive(limit).deliveries
+
+
+def settle(feed: Feed, outcome, *deliveries: Delivery) -> list:
+    return feed.settle([(delivery, outcome) for delivery in deliveries])

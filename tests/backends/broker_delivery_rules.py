@@ -1,0 +1,139 @@
+"""What every driver that keeps messages itself delivers: what was sent, as it was, to whom it is for."""
+
+import pytest
+from broker_calls import AUDIT, DASHBOARD, ORDERS, PRICES, consume, ids, message, send, settle, take
+
+from narrowboat.contract import Ack, Address, Delivery, Kind, Nack, Properties, Receipt, Reject, Source
+
+
+class DeliveryRules:
+    """Publish, deliver, replay. Needs the fixtures that `BrokerSuite` needs."""
+
+    def test_everything_arrives_equal(self, drivers):
+        """Body, headers, key, id, times and addresses are what was sent."""
+        broker = drivers()
+        inbox, _ = broker.inbox(lambda: None)
+        sent = message(
+            ORDERS,
+            body=bytes(range(256)),
+            headers={"ünï/ code": "\u2603\n", "": "empty"},
+            key="k\0 é",
+            priority=3,
+            ttl=60.0,
+            correlation_id="c",
+            content_type="t/x",
+            reply_to=inbox,
+        )
+
+        assert broker.send([sent]) == [Receipt(sent.id)]
+
+        [got] = take(consume(broker, ORDERS))
+        assert (
+            got[:-1]
+            == Delivery(sent.id, sent.body, sent.headers, sent.key, 1, 12.5, 3, got.expires_in, "c", "t/x", inbox, None)[:-1]
+        )
+        assert got.expires_in == pytest.approx(60.0)
+
+    def test_headers_of_a_delivery_are_not_shared(self, drivers):
+        """What one consumer does to the headers is not seen by the next one (B10)."""
+        broker = drivers()
+        feed = consume(broker, ORDERS)
+        headers = {"a": "1"}
+        send(broker, ORDERS, "one", headers=headers)
+        headers["a"] = "changed by the publisher"
+        [first] = take(feed)
+        try:
+            first.headers["a"] = "changed by a consumer"  # type: ignore[index]  # must have no effect, or be refused
+        except TypeError:
+            pass
+        settle(feed, Nack(), first)
+
+        assert dict(take(feed)[0].headers) == {"a": "1"}
+
+    def test_a_queue_keeps_what_nobody_consumes_yet(self, drivers):
+        """A queue is there from its first message on, in order, for whoever comes."""
+        broker = drivers()
+        send(broker, ORDERS, "one", "two", "three")
+
+        assert ids(take(consume(broker, ORDERS))) == ["one", "two", "three"]
+
+    def test_receive_takes_no_more_than_the_limit(self, drivers):
+        """The rest stays for others."""
+        broker = drivers()
+        send(broker, ORDERS, "one", "two", "three")
+
+        assert ids(take(consume(broker, ORDERS), 2)) == ["one", "two"]
+        assert ids(take(consume(broker, ORDERS))) == ["three"]
+
+    def test_a_batch_for_several_addresses_keeps_its_order_in_each(self, drivers):
+        """One answer for each message, in order, whatever it is for."""
+        broker = drivers()
+        other = Address(Kind.QUEUE, "other")
+        feed = consume(broker, DASHBOARD)
+        batch = [message(ORDERS, "a"), message(other, "b"), message(PRICES, "c"), message(ORDERS, "d"), message(PRICES, "e")]
+
+        assert broker.send(batch) == [Receipt(id) for id in "abcde"]
+
+        assert ids(take(consume(broker, ORDERS))) == ["a", "d"]
+        assert ids(take(consume(broker, other))) == ["b"]
+        assert ids(take(feed)) == ["c", "e"]
+
+    def test_every_group_of_a_topic_gets_its_own_copy(self, drivers):
+        """Groups each get everything, members of a group share, settlements of one do not touch the other."""
+        broker = drivers()
+        one, two, other = consume(broker, DASHBOARD), consume(broker, DASHBOARD), consume(broker, AUDIT)
+        send(broker, PRICES, "a", "b")
+
+        first, second = take(one, 1), take(two, 1)
+        assert settle(one, Ack(), *first) == [None]
+        assert settle(two, Ack(), *second) == [None]
+        assert sorted(ids(first) + ids(second)) == ["a", "b"]
+        assert ids(take(other)) == ["a", "b"]
+        assert take(one) == take(two) == []
+
+    def test_a_topic_without_groups_accepts_and_drops(self, drivers):
+        """A group begins with what is published after it was made."""
+        broker = drivers()
+        assert send(broker, PRICES, "early") == [Receipt("early")]
+        broker.declare(Source(DASHBOARD, Properties()), earliest=False)
+        send(broker, PRICES, "late")
+
+        assert ids(take(consume(broker, DASHBOARD))) == ["late"]
+
+    def test_a_subscription_address_reaches_one_group_only(self, drivers):
+        """A redrive goes back to the group that it came from."""
+        broker = drivers()
+        one, other = consume(broker, DASHBOARD), consume(broker, AUDIT)
+        send(broker, DASHBOARD, "again")
+
+        assert ids(take(one)) == ["again"]
+        assert take(other) == []
+
+    def test_an_inbox_goes_with_its_feed(self, drivers):
+        """Replies arrive while the feed is open; what is sent later is dropped without an error."""
+        broker = drivers()
+        inbox, feed = broker.inbox(lambda: None)
+        send(broker, inbox, "reply")
+        [reply] = take(feed)
+        assert settle(feed, Reject("no dead letters here", 1), reply) == [None]
+        feed.close()
+
+        assert send(broker, inbox, "late") == [Receipt("late")]
+        assert broker.inbox(lambda: None)[0] != inbox
+
+    def test_earliest_begins_with_what_the_topic_keeps(self, drivers, clock):
+        """For the time of the retention, in order, expired ones not; "latest" does not (B14)."""
+        broker = drivers("retention=60")
+        send(broker, PRICES, "old")
+        clock.advance(31)
+        send(broker, PRICES, "delayed", delay=20.0)
+        send(broker, PRICES, "one", "two", key="k")
+        send(broker, PRICES, "expired", ttl=1.0)
+        clock.advance(30)
+        broker.declare(Source(DASHBOARD, Properties()), earliest=True)
+        broker.declare(Source(AUDIT, Properties()), earliest=False)
+        send(broker, PRICES, "three")
+
+        assert ids(take(consume(broker, DASHBOARD))) == ["one", "two", "delayed", "three"]
+        assert ids(take(consume(broker, AUDIT))) == ["three"]
+        assert broker.capabilities.replay.value == "native"

@@ -1,0 +1,57 @@
+"""`narrowboat dead` and `narrowboat depth`: looking takes nothing away, and a redrive sends it back."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from narrowboat.cli import run
+
+
+@pytest.fixture
+def letter(broker):
+    """A queue with one dead letter."""
+    queue = broker.queue("q")
+    queue.publish(b"a", id="x", key="k", headers={"v": "1"})
+    with queue.consume() as messages:
+        messages.receive(10).reject("no such item")
+    return queue
+
+
+class TestDead:
+    """`narrowboat dead` and `narrowboat depth`."""
+
+    def test_showing_takes_nothing_away(self, url, letter, capsys):
+        """For programs and for people, as often as one likes."""
+        assert run(["dead", url, "q", "--json"]) == 0
+        (found,) = json.loads(capsys.readouterr().out)
+        assert run(["dead", url, "q"]) == 0
+        people = capsys.readouterr().out
+
+        assert found == {**found, "id": "x", "reason": "no such item", "attempts": 1, "origin": "q", "headers": {"v": "1"}}
+        assert "no such item" in people
+        assert letter.depth().dead == 1
+
+    def test_redriving(self, url, letter, capsys):
+        """Back to where they came from."""
+        assert run(["dead", url, "q", "--redrive", "--json"]) == 0
+
+        assert json.loads(capsys.readouterr().out) == {"redriven": 1}
+        assert (letter.depth().ready, letter.depth().dead) == (1, 0)
+
+    def test_none(self, url, broker, capsys):
+        """A sentence, or an empty list."""
+        broker.queue("q").declare()
+
+        assert run(["dead", url, "q"]) == 0
+        assert "no dead letters" in capsys.readouterr().out
+
+    def test_depth(self, url, letter, capsys):
+        """For programs and for people."""
+        letter.publish(b"b", delay=60)
+
+        assert run(["depth", url, "q", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) == {"ready": 0, "in_flight": 0, "delayed": 1, "dead": 1}
+        assert run(["depth", url, "q"]) == 0
+        assert "in flight" in capsys.readouterr().out
