@@ -53,7 +53,6 @@ MAY_NAME = {
 LONG = {
     "src/narrowboat/locking.py": "all that a user holds of locks, most of it docstrings; its twin is read beside it",
     "src/narrowboat/_consume.py": "one consumer's state, which every method of it guards with one mutex",
-    "backends/kafka/narrowboat_kafka/member.py": "the state of one group member, which only its I/O thread touches",
 }
 
 

@@ -2,8 +2,8 @@
 
 kafka-python gives every consumer an I/O thread. Here all consumers of a broker and the administration share one, on which
 `member.py` runs as coroutines: the library's own coroutines are called there directly, so no thread polls and nobody waits
-for a poll to end. This file, `member.py` and `fetched.py` alone use names that the library does not promise; it is pinned
-for that.
+for a poll to end. This file, `member.py`, `reader.py`, `commits.py` and `fetched.py` use names that the library does not
+promise; it is pinned for that.
 """
 
 from __future__ import annotations

@@ -166,8 +166,8 @@ class KafkaBroker(Broker):
         with self._turns[member.group]:
             self._feeds.discard(feed)
             with contextlib.suppress(Exception):  # what cannot be given back now comes back when the session ends
-                self.clients.call(member.leave, feed)
-            if not member.feeds and self._members.get(member.group) is member:
+                self.clients.call(member.deliveries.leave, feed)
+            if not member.deliveries.feeds and self._members.get(member.group) is member:
                 del self._members[member.group]
                 with contextlib.suppress(Exception):
                     member.close()

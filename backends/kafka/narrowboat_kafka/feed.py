@@ -34,14 +34,15 @@ class KafkaFeed(Feed):
         self._broker = broker
         self._clients = broker.clients
         self._closed = False
-        member.feeds[self] = wake
+        self._deliveries = member.deliveries
+        self._deliveries.feeds[self] = wake
 
     def receive(self, limit: int) -> Received:
         """Hand out what there is, its claims committed. Never waits for a message."""
         self._check_open()
         taken = Taken()
         try:
-            self._clients.call(self.member.take, self, limit, taken)
+            self._clients.call(self._deliveries.take, self, limit, taken)
             now = time.time()
             found = [records.delivery(tag.record, tag.claims, now, tag) for tag in taken]
             return Received(found, _IDLE if self.member.parts else _SOON)
@@ -56,7 +57,7 @@ class KafkaFeed(Feed):
         """Nobody will see what this call was given: give it back, uncounted."""
         taken.left = True
         try:
-            self._clients.net.call_soon_with_future(self.member.untake, taken)
+            self._clients.net.call_soon_with_future(self._deliveries.untake, taken)
         except RuntimeError:
             pass  # closed meanwhile, and with that given back
 
@@ -73,7 +74,7 @@ class KafkaFeed(Feed):
                     wanted.append((index, tag, "done"))
                     continue
                 move = None
-                if tag.done is None and self.member.is_ours(tag):
+                if tag.done is None and self._deliveries.is_ours(tag):
                     move = self._move(tag, delivery, outcome)
                 if move is not None:
                     moves.append((index, tag, move))
@@ -86,7 +87,7 @@ class KafkaFeed(Feed):
                     wanted.append((index, tag, "done"))
                 else:
                     answers[index] = unpublished(failed.error, settlements[index][0].id, self.address.path, left=failed.left)
-            ours = self._clients.call(self.member.settle, [(tag, how) for _, tag, how in wanted]) if wanted else []
+            ours = self._clients.call(self._deliveries.settle, [(tag, how) for _, tag, how in wanted]) if wanted else []
         except Exception as error:
             raise translate(error, f"settling messages of {self.address.path!r}") from error
         for (index, _, _), mine in zip(wanted, ours, strict=True):
@@ -95,14 +96,14 @@ class KafkaFeed(Feed):
         return answers
 
     def _how(self, tag: Tag, outcome: Outcome) -> str:
-        if isinstance(outcome, Nack) and outcome.delay <= 0 and self.member.roomy(tag):
+        if isinstance(outcome, Nack) and outcome.delay <= 0 and self._deliveries.roomy(tag):
             return "back"
         return "return" if isinstance(outcome, Return) else "done"
 
     def _move(self, tag: Tag, delivery: Delivery, outcome: Outcome) -> Record | None:
         """Where the message goes, where it does not just stay."""
         topology = self._broker.topology
-        if isinstance(outcome, Nack) and (outcome.delay > 0 or not self.member.roomy(tag)):
+        if isinstance(outcome, Nack) and (outcome.delay > 0 or not self._deliveries.roomy(tag)):
             now = time.time()
             topic = topology.retry(self.address)
             self._broker.watch.look(topic)

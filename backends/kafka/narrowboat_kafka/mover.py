@@ -17,12 +17,13 @@ from narrowboat_kafka.member import Member
 from narrowboat_kafka.part import Part
 from narrowboat_kafka.publisher import publish
 from narrowboat_kafka.records import Record
+from narrowboat_kafka.waiting import Forward, Waiting
 
 #: Messages that are published in one go.
 _MOST = 500
 
 Work = Callable[[], object]
-Job = tuple[Member, Part, Any, Record, Work]
+Job = tuple[Waiting, Part, Any, Record, Work]
 
 
 class Mover:
@@ -36,7 +37,7 @@ class Mover:
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def to_retry(self, member: Callable[[], Member], make: Work) -> Callable[[Part, Any, float], None]:
+    def to_retry(self, member: Callable[[], Member], make: Work) -> Forward:
         """How a member of a queue or subscription moves on what has to wait for longer. `make`: the retry topic."""
 
         def forward(part: Part, record: Any, remaining: float) -> None:
@@ -50,11 +51,11 @@ class Mover:
                 records.DUE: repr(now + remaining),
                 records.STEP: repr(now + levels.stay(level)),
             }
-            self._put((mine, part, record, records.again(record, mine.retry, level, changes), make))
+            self._put((mine.waiting, part, record, records.again(record, mine.retry, level, changes), make))
 
         return forward
 
-    def to_topic(self, member: Callable[[], Member], topic: str) -> Callable[[Part, Any, float], None]:
+    def to_topic(self, member: Callable[[], Member], topic: str) -> Forward:
         """The same for what is published to a topic with a delay: once due, it goes there."""
         wait = self.to_retry(member, _nothing)
 
@@ -62,7 +63,7 @@ class Mover:
             if remaining > 0:
                 wait(part, record, remaining)
             else:
-                self._put((member(), part, record, records.again(record, topic, None, {}), _nothing))
+                self._put((member().waiting, part, record, records.again(record, topic, None, {}), _nothing))
 
         return forward
 
@@ -106,9 +107,9 @@ class Mover:
             answers = publish(self._clients, [record for *_, record, _ in jobs])
             moved = True
         finally:
-            for index, (member, part, record, _, _) in enumerate(jobs):
+            for index, (waiting, part, record, _, _) in enumerate(jobs):
                 done = moved and answers[index] is None
-                self._clients.net.call_soon_with_future(member.moved if done else member.not_moved, part, record)
+                self._clients.net.call_soon_with_future(waiting.moved if done else waiting.not_moved, part, record)
 
     def close(self) -> None:
         """End the thread."""

@@ -1,0 +1,150 @@
+"""What one member reads: fetches from the server, and how much of that is taken into its partitions. On the I/O thread only.
+
+The member's loop calls `throttle`, `read` and `fetch` at each of its steps; whoever finds nothing to hand out awaits
+`catch_up`. How far it reads ahead follows what consumers ask for (`demand.py`), so that a slow one bounds what lies in memory.
+
+It hands nothing out, settles nothing and commits nothing, and it has no say in which partitions are ours: what it reads of
+others is dropped.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from narrowboat_kafka.client import LATEST, Clients
+from narrowboat_kafka.demand import Demand
+from narrowboat_kafka.fetched import Stored
+from narrowboat_kafka.part import Part, ready
+from narrowboat_kafka.waiting import Waiting
+
+#: Records that are read from what was fetched before somebody else may have the I/O thread, and the rest of their batch.
+_CHUNK = 500
+#: Milliseconds for which the server keeps a fetch that finds nothing; the short ones are for `_is_pressed`.
+_LONG, _SHORT = 500, 5
+
+
+class Reader:
+    """See the module's text.
+
+    `wakeup`: makes the member's loop take its next step now. `deleted`: these partitions are not there any more, or are
+    others by the same name.
+    """
+
+    def __init__(
+        self,
+        clients: Clients,
+        consumer: Any,
+        parts: dict[Any, Part],
+        demand: Demand,
+        waiting: Waiting,
+        *,
+        wakeup: Callable[[], None],
+        deleted: Callable[[list[Any]], None],
+    ) -> None:
+        self._clients = clients
+        self._fetcher = consumer._fetcher
+        self._subscription = consumer._subscription
+        self._parts = parts
+        self._demand = demand
+        self._waiting = waiting
+        self._wakeup = wakeup
+        self._deleted = deleted
+        self._hooked: set[int] = set()
+
+    # -- fetching -------------------------------------------------------------------------------------------------
+
+    def throttle(self) -> None:
+        """Fetch no further where much is read, or where what is settled cannot be told any more."""
+        ahead, subscription = self._demand.ahead, self._subscription
+        for tp, part in self._parts.items():
+            full = part.buffered >= 2 * ahead or part.crowded
+            # Paused in the midst of what was fetched, the library would never give the rest.
+            if full is not part.paused and subscription.is_assigned(tp) and not (full and tp in self._unread()):
+                part.paused = full
+                (subscription.pause if full else subscription.resume)(tp)
+            if part.crowded:
+                self._waiting.relieve(part)
+
+    async def fetch(self) -> None:
+        """Send for more, of all partitions that have room; the loop is woken when an answer is there.
+
+        Not before what is wanted is read: the next fetch would be without the partitions that are still being read.
+        """
+        self._fetcher.config["fetch_max_wait_ms"] = _SHORT if self._is_pressed() else _LONG
+        await self._fetcher._send_fetches_async()
+        for future in list(self._fetcher._fetch_futures):
+            if id(future) not in self._hooked and not future.is_done:
+                self._hooked.add(id(future))
+                future.add_both(self._fetched, id(future))
+
+    def _fetched(self, key: int, *_: object) -> None:
+        self._hooked.discard(key)
+        self._wakeup()
+
+    def _is_pressed(self) -> bool:
+        """Whether what is ready may be gone before a fetch that finds nothing comes back.
+
+        Of a partition that is left out when a fetch is sent, and has room soon after, nothing comes before that.
+        """
+        if not self._demand.is_recent(time.monotonic()):
+            return False
+        left_out = bool(self._unread()) or any(part.paused for part in self._parts.values())
+        return left_out and self._demand.outruns(ready(self._parts.values()), _LONG / 1000)
+
+    # -- reading --------------------------------------------------------------------------------------------------
+
+    def read(self) -> bool:
+        """Take in some of what was fetched, where it is wanted. Whether there was any."""
+        if not self._is_wanted():
+            return False
+        found = self._fetcher.fetched_records(_CHUNK)[0]
+        for tp, fetched in found.items():
+            self._admit(tp, fetched)
+        return bool(found)
+
+    async def catch_up(self) -> None:
+        """What was published before this began is read when it ends, or a moment has passed."""
+        self._wakeup()
+        parts = {tp: part for tp, part in self._parts.items() if not self._has_enough(part)}
+        if not parts:
+            return
+        ends = await self._clients.offsets(parts, LATEST)
+        until = time.monotonic() + 0.5
+        while time.monotonic() < until:
+            if all(not part.owned or self._has_enough(part) or part.ledger.next >= ends[tp] for tp, part in parts.items()):
+                return
+            await self._clients.net.sleep(0.002)
+
+    def _is_wanted(self) -> bool:
+        """Whether what was fetched is to be read on now, or lies until there is less: a commit would wait for that."""
+        unread = self._unread()
+        return not unread or not all(tp in self._parts and self._has_enough(self._parts[tp]) for tp in unread)
+
+    def _unread(self) -> list[Any]:
+        """Partitions of which something that was fetched has not been read to its end. Nothing more is fetched of them."""
+        fetcher = self._fetcher
+        unread = [each.topic_partition for each in fetcher._completed_fetches]
+        unread += (*fetcher._paused_completed_fetches, *fetcher._paused_partition_records)
+        if fetcher._next_partition_records:
+            unread.append(fetcher._next_partition_records.topic_partition)
+        return unread
+
+    def _has_enough(self, part: Part) -> bool:
+        return part.buffered >= self._demand.ahead or part.crowded
+
+    def _admit(self, tp: Any, fetched: Sequence[Stored]) -> None:
+        part = self._parts.get(tp)
+        if part is None:
+            return
+        if fetched[0].offset < part.ledger.next:
+            # Its end was cut off, or it is another one by that name: what we know of it is about messages that are gone.
+            self._deleted([tp])
+            return
+        wanted = itertools.compress(fetched, part.ledger.see([record.offset for record in fetched]))
+        if tp.topic == self._waiting.retry:
+            self._waiting.keep(part, wanted)
+        else:
+            part.admit(wanted)

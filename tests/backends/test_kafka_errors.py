@@ -1,0 +1,64 @@
+"""Errors of the Kafka client as ours, and when a publish has failed."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+
+from narrowboat.errors import (
+    AccessDenied,
+    Closed,
+    ConfigurationError,
+    Conflict,
+    NotFound,
+    PublishFailed,
+    PublishUnknown,
+    Unavailable,
+)
+
+with warnings.catch_warnings():
+    # kafka-python reads its schemas in a way that Python 3.11 calls deprecated; not ours to mend, and an error here.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import kafka.errors as client
+
+    from narrowboat_kafka.errors import translate, unpublished
+
+
+@pytest.mark.parametrize(
+    ("met", "ours"),
+    [
+        (client.KafkaTimeoutError("late"), Unavailable),
+        (client.NodeNotReadyError("1"), Unavailable),
+        (client.TopicAuthorizationFailedError("orders"), AccessDenied),
+        (client.GroupAuthorizationFailedError("orders"), AccessDenied),
+        (client.SaslAuthenticationFailedError("no"), AccessDenied),
+        (client.UnknownTopicOrPartitionError("orders"), NotFound),
+        (client.InvalidTopicError("a_b"), Conflict),
+        (client.InvalidReplicationFactorError("3"), ConfigurationError),
+        (client.InvalidSessionTimeoutError("1"), ConfigurationError),
+        (RuntimeError("NetworkSelector closed!"), Closed),
+        (OSError("gone"), Unavailable),
+    ],
+)
+def test_errors_of_the_client_are_ours(met: Exception, ours: type[Exception]) -> None:
+    error = translate(met, "publishing to 'orders'")
+    assert type(error) is ours
+    assert error.__cause__ is met
+    assert "publishing to 'orders'" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("met", "left", "ours"),
+    [
+        (client.MessageSizeTooLargeError("big"), True, PublishFailed),
+        (client.KafkaTimeoutError("late"), True, PublishUnknown),
+        (client.KafkaTimeoutError("late"), False, PublishFailed),
+        (client.NotEnoughReplicasAfterAppendError("one"), True, PublishUnknown),
+        (client.TopicAuthorizationFailedError("orders"), True, AccessDenied),
+    ],
+)
+def test_a_publish_has_failed_only_where_the_message_never_left(met: Exception, left: bool, ours: type[Exception]) -> None:
+    error = unpublished(met, "id", "orders", left=left)
+    assert type(error) is ours
+    assert "orders" in str(error)

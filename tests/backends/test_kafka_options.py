@@ -1,0 +1,76 @@
+"""What a URL of Kafka means, what is claimed for it, and what is refused before any connection."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pytest
+
+import narrowboat
+from narrowboat.capabilities import Kept, Support, Survives
+from narrowboat.contract import Broker
+from narrowboat.dsn import Url
+from narrowboat.errors import ConfigurationError, Unsupported
+from narrowboat_kafka.backend import capabilities
+from narrowboat_kafka.options import Options
+
+with warnings.catch_warnings():
+    # kafka-python reads its schemas in a way that Python 3.11 calls deprecated; not ours to mend, and an error here.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from narrowboat_kafka.driver import KafkaBroker
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("kafka+confluent://localhost", "only one driver"),
+        ("kafka://localhost/shop", "prefix"),
+        ("kafka://", "host"),
+        ("kafka://user@localhost", "password"),
+        ("kafka://localhost?ca=/ca.pem", "kafkas"),
+        ("kafka://localhost?prefix=a_b", "prefix"),
+        ("kafka://localhost?prefix=a--b", "prefix"),
+        ("kafka://localhost?prefix=-a", "prefix"),
+        ("kafka://localhost?partitions=0", "partitions"),
+        ("kafka://localhost?replication=-1", "replication"),
+        ("kafka://localhost?retention=-1", "retention"),
+        ("kafka://localhost?session=0.1", "session"),
+        ("kafka://localhost?delay_max=0.5", "delay_max"),
+        ("kafka://localhost?sasl=magic", "sasl"),
+        ("kafka://localhost?partition=2", "partitions"),
+    ],
+)
+def test_what_a_url_cannot_mean_is_refused_with_the_reason(url: str, told: str) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        narrowboat.broker(url)
+
+
+def test_replay_is_claimed_where_the_url_says_for_how_long() -> None:
+    url = Url.parse("kafka://localhost")
+    assert capabilities(url, Options()).replay is Support.ABSENT
+    assert capabilities(url, Options()).kept is Kept.UNTIL_CONSUMED
+    kept = capabilities(url, Options(retention=3600))
+    assert (kept.replay, kept.kept) == (Support.NATIVE, Kept.RETENTION)
+    assert capabilities(url, Options(replication=3)).survives is Survives.NODE
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda broker: broker.queue("orders", ordered=True),
+        lambda broker: broker.queue("orders", priorities=3),
+        lambda broker: broker.queue("orders").request(b"", timeout=1),
+        lambda broker: broker.topic("prices").subscription("g", start="earliest"),
+    ],
+)
+def test_what_is_not_claimed_is_refused_before_any_connection(ask: Any) -> None:
+    with pytest.raises(Unsupported):
+        ask(narrowboat.broker("kafka://127.0.0.1:1"))
+
+
+def test_the_driver_is_loaded_late_and_covers_no_entry_object() -> None:
+    import narrowboat_kafka
+
+    assert issubclass(KafkaBroker, Broker)
+    assert narrowboat_kafka.broker.scheme == "kafka"

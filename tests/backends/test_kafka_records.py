@@ -1,0 +1,190 @@
+"""Records of Kafka: as a fetch brings them, as messages are written and delivered."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from narrowboat.contract import Address, Kind, Outgoing
+from narrowboat_kafka import records
+
+with warnings.catch_warnings():
+    # kafka-python reads its schemas in a way that Python 3.11 calls deprecated; not ours to mend, and an error here.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import kafka.errors as client
+    from kafka import TopicPartition
+    from kafka.consumer.fetcher import Fetcher
+    from kafka.record import MemoryRecords, MemoryRecordsBuilder
+    from kafka.record.default_records import DefaultRecordBatch
+
+    from narrowboat_kafka.fetched import Fetched, Stored, unpack
+
+
+def _batch(rows: list[tuple[Any, ...]], compression: int = 0) -> bytes:
+    """As the server keeps it: rows of (timestamp, key, value, headers)."""
+    made = MemoryRecordsBuilder(2, compression, 1024 * 1024)
+    for row in rows:
+        assert made.append(*row) is not None
+    made.close()
+    return bytes(made.buffer())
+
+
+def _record(offset: int, headers: list[tuple[str, bytes]] | None = None, **named: Any) -> Stored:
+    fields = {"timestamp": 1500, "key": None, "value": b"x", **named}
+    data = _batch([(fields["timestamp"], fields["key"], fields["value"], headers or [])])
+    (read,) = unpack(MemoryRecords(data).next_batch(), fields.get("topic", "orders"), 0)
+    return read._replace(offset=offset)
+
+
+# -- what a fetch brings ----------------------------------------------------------------------------------------------
+
+
+def _fetch(data: bytes, start: int = 0) -> Fetched:
+    return Fetched(start, TopicPartition("orders", 3), MemoryRecords(data), check_crcs=True)
+
+
+_rows = st.lists(
+    st.tuples(
+        st.integers(0, 2**41),
+        st.one_of(st.none(), st.binary(max_size=100)),
+        st.one_of(st.none(), st.binary(max_size=300)),
+        st.lists(st.tuples(st.text(max_size=90), st.one_of(st.none(), st.binary(max_size=90))), max_size=3),
+    ),
+    min_size=1,
+    max_size=70,
+)
+
+
+@given(_rows, st.sampled_from([0, 1]))
+def test_a_fetch_is_read_as_the_library_reads_it(rows: list[tuple[Any, ...]], compression: int) -> None:
+    data = _batch(rows, compression)
+    theirs = Fetcher.PartitionRecords(0, TopicPartition("orders", 3), MemoryRecords(data), check_crcs=True)
+    ours = _fetch(data)
+    for got, want in zip(ours.take(), theirs.take(), strict=True):
+        assert [getattr(got, name) for name in (*Stored._fields[:-1], "headers")] == [
+            getattr(want, name) for name in (*Stored._fields[:-1], "headers")
+        ]
+    assert (ours.next_fetch_offset, ours.leader_epoch, bool(ours)) == (theirs.next_fetch_offset, theirs.leader_epoch, False)
+
+
+def test_a_fetch_begins_where_it_was_asked_for_and_not_where_its_first_batch_does() -> None:
+    ours = _fetch(_batch([(1, None, b"%d" % number, []) for number in range(5)]), start=3)
+    assert [record.value for record in ours.take()] == [b"3", b"4"]
+
+
+def test_what_fails_its_checksum_is_not_handed_out() -> None:
+    data = bytearray(_batch([(1, None, b"body", [])]))
+    data[-3] ^= 1
+    with pytest.raises(client.CorruptRecordError):
+        _fetch(bytes(data)).take()
+
+
+def test_the_sound_batches_before_a_broken_one_are_read_and_the_next_fetch_begins_behind_them() -> None:
+    sound, broken = _batch([(1, None, b"a", []), (1, None, b"b", [])]), bytearray(_batch([(1, None, b"c", [])]))
+    broken[-3] ^= 1
+    ours = _fetch(sound + bytes(broken))
+    assert [record.value for record in ours.take()] == [b"a", b"b"]
+    assert ours.next_fetch_offset == 2
+    with pytest.raises(client.CorruptRecordError):
+        ours.take()
+
+
+@given(st.data())
+def test_a_batch_that_is_cut_off_inside_is_one_error(data: st.DataObject) -> None:
+    whole = _batch([(1, b"key", b"value", [("name", b"x")])] * 3)
+    batch = MemoryRecords(whole).next_batch()
+    batch._buffer = batch._buffer[: data.draw(st.integers(DefaultRecordBatch.HEADER_STRUCT.size, len(whole) - 1))]
+    with pytest.raises(client.CorruptRecordError):
+        unpack(batch, "orders", 0)
+
+
+@given(st.binary(max_size=40))
+def test_headers_that_nobody_can_read_are_none(packed: bytes) -> None:
+    headers = _record(0)._replace(packed=packed).headers
+    assert all(isinstance(name, str) for name, _ in headers)
+
+
+def test_what_the_server_wrote_long_ago_is_read_as_well() -> None:
+    made = MemoryRecordsBuilder(1, 0, 1024)
+    made.append(1500, b"key", b"value", [])
+    made.close()
+    (got,) = _fetch(bytes(made.buffer())).take()
+    assert (got.offset, got.timestamp, got.key, got.value, got.headers) == (0, 1500, b"key", b"value", [])
+
+
+# -- messages -----------------------------------------------------------------------------------------------------------
+
+
+def _as_read(record: records.Record, offset: int = 0) -> Stored:
+    return _record(offset, record.headers, topic=record.topic, key=record.key, value=record.value, timestamp=record.timestamp)
+
+
+_text = st.text(min_size=1, max_size=20)
+
+
+@given(
+    st.binary(max_size=50),
+    st.dictionaries(_text.filter(lambda name: not name.startswith("narrowboat-")), st.text(max_size=20), max_size=4),
+    st.one_of(st.none(), _text),
+    st.one_of(st.none(), _text),
+    st.integers(0, 9),
+)
+def test_a_message_arrives_as_it_was_sent(
+    body: bytes, headers: dict[str, str], key: str | None, correlation: str | None, priority: int
+) -> None:
+    message = Outgoing(
+        Address(Kind.QUEUE, "orders"), "id", body, headers, key, 12.5, 0.0, priority, None, correlation, None, None, dedup=False
+    )
+    got = records.delivery(_as_read(records.outgoing(message, "orders", None, 100.0)), 1, 100.0, "tag")
+    assert (got.id, got.body, dict(got.headers), got.key, got.attempt) == ("id", body, headers, key, 1)
+    assert (got.published_at, got.priority, got.correlation_id, got.expires_in, got.tag) == (
+        12.5,
+        priority,
+        correlation,
+        None,
+        "tag",
+    )
+
+
+def test_a_record_of_somebody_else_is_delivered_as_it_is() -> None:
+    raw = _record(7, [("name", b"\xff"), ("empty", None), ("narrowboat-attempts", b"many")], key=b"\xfe", value=None)  # type: ignore[list-item]  # as the client gives it
+    got = records.delivery(raw, 1, 0.0, None)
+    assert (got.id, got.body, got.attempt) == ("orders-0-7", b"", 1)
+    assert got.key is not None
+    assert records.data(got.key) == b"\xfe"
+    assert records.data(got.headers["name"]) == b"\xff"
+    moved = records.delivery(_as_read(records.again(raw, "orders.dead", None, {}), 99), 1, 0.0, None)
+    assert (moved.id, moved.key, moved.headers["name"]) == (got.id, got.key, got.headers["name"])
+
+
+def test_what_is_published_again_carries_its_claims_and_its_time() -> None:
+    raw = _record(0, [(records.ID, b"a"), (records.ATTEMPTS, b"2"), (records.DUE, b"1"), (records.STEP, b"1")])
+    again = records.again(raw, "retry", 3, {records.ATTEMPTS: "5", records.DUE: "9.5", records.STEP: "8.5"})
+    assert [name for name, _ in again.headers].count(records.DUE) == 1
+    got = _as_read(again)
+    assert records.number(got, records.DUE, 0.0) == 9.5
+    assert records.delivery(got, 1, 0.0, None).attempt == 6
+
+
+def test_the_time_to_live_counts_from_the_publish() -> None:
+    message = Outgoing(Address(Kind.QUEUE, "q"), "id", b"", {}, None, 0.0, 0.0, 0, 5.0, None, None, None, dedup=False)
+    got = _as_read(records.outgoing(message, "q", None, 100.0))
+    assert records.delivery(got, 1, 103.0, None).expires_in == pytest.approx(2.0)
+    assert records.expires(got) == 105.0
+    assert records.expires(_record(0)) == math.inf
+    assert records.expires(_record(0, [(records.EXPIRES, b"never")])) == math.inf
+
+
+def test_numbers_of_somebody_else_are_no_numbers() -> None:
+    for text in (b"inf", b"nan", b"-", b"1e999"):
+        assert records.delivery(_record(0, [(records.ATTEMPTS, text), (records.PRIORITY, text)]), 1, 0.0, None).attempt == 1
+
+
+@given(st.text(min_size=1, max_size=80))
+def test_an_id_of_any_length_arrives(id: str) -> None:
+    assert records.delivery(_record(0, [(records.ID, records.data(id))]), 1, 0.0, None).id == id
