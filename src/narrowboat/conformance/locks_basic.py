@@ -75,6 +75,9 @@ async def the_same_caller_nests_or_is_refused(kit: Kit) -> None:
     inner = await nesting.acquire(timeout=5)
     assert inner.token == outer.token
     assert kit.seen.calls["attempt"] == calls, "nesting cost a round trip"
+    token = outer.token
+    await inner.renew()
+    assert (inner.token, outer.token) == (token, token), "a renewal gave another token"
     await inner.release()
     outer.check()
     assert not await kit.free("nested"), "the inner release freed it"

@@ -295,13 +295,14 @@ async def two_event_loops_and_many_threads_share_a_provider(kit: Kit) -> None:
 
         asyncio.run(main())
 
-    thread = threading.Thread(target=elsewhere, name="conformance-other")
-    thread.start()
-    assert await kit.blocking(ready.wait, 10), "the other loop or thread did not get so far"
+    other = kit.spawn(kit.blocking(elsewhere))
+    await kit.eventually(lambda: ready.is_set() or other.done(), within=10, what="the other loop or thread gets so far")
+    if other.done():
+        await other  # raises what went wrong there
     await kit.until_waiting("a")
     assert not got
     await held.release()
-    await kit.blocking(thread.join, kit.upper(20))
+    await other
     assert got
     assert got[0] > held.token
     assert await kit.free("a")
