@@ -6,9 +6,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from narrowboat.conformance.broker_common import drained, nothing, raises, take_acked
+from narrowboat.conformance.broker_common import drained, lease_of, nothing, raises, take, take_acked
 from narrowboat.conformance.kit import Kit
-from narrowboat.conformance.scenario import scenario
+from narrowboat.conformance.scenario import demand, scenario
 from narrowboat.contract.messages import Outgoing, Receipt
 from narrowboat.errors import InvalidArgument, NarrowboatError, PublishFailed, StaleDelivery
 from narrowboat.layers.passing import PassingBroker
@@ -146,3 +146,25 @@ async def a_batch_that_is_stale_in_part(kit: Kit) -> None:
         got = await take_acked(kit, messages, 3)
         assert sorted(m.body for m in got) == [b"1", b"3", b"5"]
         await nothing(messages)
+
+
+@scenario("B29", tier="T", needs="lease=message", refused=demand("lease=message"))
+async def a_batch_of_which_a_part_is_somebody_elses(kit: Kit) -> None:
+    """A batch of which a part has gone to another consumer with its lease: those are stale, the others are settled."""
+    lease = lease_of(kit)
+    first, second = (kit.broker().queue("orders", lease=lease, max_deliveries=0) for _ in range(2))
+    await first.publish_many([str(n).encode() for n in range(6)])
+    async with first.consume(auto_extend=False) as messages, second.consume(prefetch=3) as theirs:
+        batch = await anext(aiter(messages.batches(6, wait=2.0)))
+        assert len(batch) == 6
+        kept = [message for message in batch if int(message.body) % 2 == 0]
+        for message in kept:
+            await message.extend(lease * 10)
+        copies = await take(kit, theirs, 3, lease + kit.broker_claims.lease_lag + 5)
+        assert sorted(copy.body for copy in copies) == [b"1", b"3", b"5"]
+        outcomes = await batch.ack()
+        for message, outcome in zip(batch, outcomes, strict=True):
+            assert outcome is None if message in kept else isinstance(outcome, StaleDelivery), (message, outcome)
+        for copy in copies:
+            await copy.ack()
+    assert await drained(first) == []

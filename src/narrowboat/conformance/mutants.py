@@ -50,7 +50,6 @@ WITHOUT_MUTANT = {
     "L112": "claims are compared before there is a driver",
     "L116": "what is imported is seen before there is a driver",
     "B09": f"{_CORE}, what is published is encoded and checked before",
-    "B11": "open: of queues that meet, each of its consumers takes by chance just what was meant for it",
     "B25": f"{_CORE} at a second settlement",
     "B63": _PROCESSES,
     "B64": _PROCESSES,

@@ -76,6 +76,14 @@ class SettlesOneOfABatch(PassingFeed):
         return [*answers[:1], *(None for _ in others)]
 
 
+class OneAnswerForABatch(PassingFeed):
+    """Says of a batch that all of it is settled when its first one is."""
+
+    def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> list[NarrowboatError | None]:
+        """The first one's."""
+        return self.inner.settle(settlements)[:1] * len(settlements)
+
+
 class NackLoses(Changed):
     """Drops a nacked message."""
 
@@ -226,6 +234,7 @@ MUTANTS: list[Mutant] = [
     named(AckIsANack, "B01", "B21"),
     named(AcksLater, "B28", "B39", "B75"),
     named(SettlesOneOfABatch, "B29"),
+    named(OneAnswerForABatch, "B29"),
     named(NackLoses, "B23", "B40"),
     named(NackForgetsItsDelay, "B46", "B47", "B55", "B58"),
     named(NackStopsTheOthers, "B99"),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from narrowboat.conformance.mutants import Mutant
 from narrowboat.conformance.mutants_layers import Shared, Sources, named
-from narrowboat.contract.messages import Address, Broker, Depth, Feed, Kind, Received, Source
-from narrowboat.errors import Conflict
+from narrowboat.contract.messages import Address, Broker, Depth, Feed, Kind, Outgoing, Receipt, Received, Source
+from narrowboat.errors import Conflict, NarrowboatError
 from narrowboat.layers.passing import PassingBroker, PassingFeed
 
 
@@ -25,6 +25,26 @@ class QueuesOfNamespacesMeet(PassingBroker):
         if not self._left:
             self._left = True
             self._all.leave()
+
+
+class QueueNamesFoldCase(Sources):
+    """Takes queues whose names differ in case for one."""
+
+    def kept(self, source: Source) -> Source:
+        """Folded."""
+        return source._replace(address=self._folded(source.address))
+
+    def send(self, messages: Sequence[Outgoing]) -> list[Receipt | NarrowboatError]:
+        """To the folded one."""
+        return self.inner.send([message._replace(to=self._folded(message.to)) for message in messages])
+
+    def depth(self, address: Address) -> Depth:
+        """Of the folded one."""
+        return self.inner.depth(self._folded(address))
+
+    @staticmethod
+    def _folded(address: Address) -> Address:
+        return address._replace(name=address.name.lower())
 
 
 class DeclareDoesNothing(PassingBroker):
@@ -125,6 +145,7 @@ class DepthForgetsTheDead(PassingBroker):
 
 MUTANTS: list[Mutant] = [
     named(QueuesOfNamespacesMeet, "B106"),
+    named(QueueNamesFoldCase, "B11"),
     named(DeclareDoesNothing, "B14"),
     named(DeclareNeverDisagrees, "B16", "B18"),
     named(DeleteDoesNothing, "B18", "B100"),
