@@ -7,8 +7,10 @@ given our messages to others, so what is posted afterwards must not be sent on t
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -34,6 +36,8 @@ class Loop:
         self._started = False
         self._closed = False
         self._last = clock()
+        self._posted: deque[Callable[[], None]] = deque()
+        self._rung = False  #: the thread is being woken: each time costs two system calls
         self.stood_still: list[Callable[[float], None]] = []
         self.failed: list[Callable[[Exception], None]] = []  #: told of an error of pika's that ended its loop for a moment
 
@@ -46,7 +50,16 @@ class Loop:
         """Run `work` on the thread, soon. After `close` it is dropped."""
         if not self._started:
             self._start()
-        self._loop.add_callback_threadsafe(lambda: self._perform(work))
+        try:
+            self._posted.append(work)
+            if not self._rung:
+                self._rung = True
+                self._loop.add_callback_threadsafe(self._drain)
+        except BaseException:  # an interrupt: this is not done, and whoever comes next rings
+            self._rung = False
+            with contextlib.suppress(ValueError):
+                self._posted.remove(work)
+            raise
 
     def later(self, seconds: float, work: Callable[[], None]) -> Any:
         """Run `work` after a while; only on the thread."""
@@ -98,6 +111,12 @@ class Loop:
         if gap > 2 * self._heartbeat:
             for told in self.stood_still:
                 told(gap)
+
+    def _drain(self) -> None:
+        self._rung = False  # first: what is posted from now on rings again, or is found below
+        posted = self._posted
+        while posted:
+            self._perform(posted.popleft())
 
     def _perform(self, work: Callable[[], None]) -> None:
         self._look()
