@@ -366,7 +366,7 @@ def test_no_file_holds_two_ideas(path: Path) -> None:
     lines = len(path.read_text().splitlines())
 
     # A file of scenarios holds one section of the catalogue: a list, in which nobody reads one entry for another.
-    listed = path.parent.name == "conformance" and path.name.startswith(("broker_", "locks_", "mutants"))
+    listed = path.parent.name == "conformance" and path.name.startswith("locks_")
     assert lines <= 400 or listed or short(path) in LONG, f"{short(path)} has {lines} lines: which two ideas does it hold?"
 
 
