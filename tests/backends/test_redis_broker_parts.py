@@ -2,12 +2,13 @@
 
 import struct
 
+import broker_calls
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import narrowboat
-from narrowboat.contract import Address, Kind, Outgoing, Properties
+from narrowboat.contract import Address, Kind, Properties
 from narrowboat.errors import ConfigurationError, Conflict, NotFound, Unsupported
 from narrowboat_redis import entries, refusals
 from narrowboat_redis.places import own_stream_prefix, part, place_of
@@ -74,22 +75,7 @@ def test_two_prefixes_never_meet():
 
 
 def outgoing(**fields):
-    plain = {
-        "to": Address(Kind.QUEUE, "orders"),
-        "id": "m1",
-        "body": b"x",
-        "headers": {},
-        "key": None,
-        "published_at": 1_700_000_000.5,
-        "delay": 0.0,
-        "priority": 0,
-        "ttl": None,
-        "correlation_id": None,
-        "content_type": None,
-        "reply_to": None,
-        "dedup": False,
-    }
-    return Outgoing(**{**plain, **fields})
+    return broker_calls.message(**{"to": Address(Kind.QUEUE, "orders"), "id": "m1", "published_at": 1_700_000_000.5, **fields})
 
 
 def packed(*messages, now=0.0):

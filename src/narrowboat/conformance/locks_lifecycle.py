@@ -10,7 +10,6 @@ import threading
 import time
 import traceback
 import warnings
-from collections import Counter
 from typing import Any
 
 import narrowboat
@@ -247,9 +246,7 @@ async def locks_leave_nothing_after_close(kit: Kit) -> None:
         await kit.eventually(lambda: Resources.now().files <= before.files, what=f"files are closed, {before.files} before")
         after = Resources.now()
         assert after.tasks <= before.tasks, f"{after.tasks - before.tasks} tasks are left"
-        assert after.threads <= before.threads, (
-            f"threads are left: {list((Counter(after.names) - Counter(before.names)).elements())}"
-        )
+        assert after.threads <= before.threads, f"threads are left: {before.left()}"
         gc.collect()
     complaints = [str(each.message) for each in told if _about_us(each)]
     assert not complaints, f"warnings: {complaints}"

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from narrowboat.conformance.mutants import Mutant
-from narrowboat.conformance.mutants_layers import named
+from narrowboat.conformance.mutants_layers import Out, named
 from narrowboat.contract.messages import Ack, Broker, Delivery, Feed, Outcome, Outgoing, Receipt, Received
 from narrowboat.errors import NarrowboatError, NotFound
 from narrowboat.layers.passing import PassingBroker, PassingFeed
@@ -93,28 +93,14 @@ class HeadersTakenForItsOwn(PassingFeed):
 # -- the end of a consumer, and who has one ------------------------------------------------------------------------
 
 
-class _Out(PassingFeed):
-    """Knows what is out: received, and not settled."""
-
-    def __init__(self, inner: Feed) -> None:
-        super().__init__(inner)
-        self.out: list[Delivery] = []
-
-    def receive(self, limit: int) -> Received:
-        """Noted."""
-        received = self.inner.receive(limit)
-        self.out += received.deliveries
-        return received
+class CloseLoses(Out):
+    """Drops what a consumer that closes has in its hands."""
 
     def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> list[NarrowboatError | None]:
         """Noted."""
         settled = [delivery.tag for delivery, _ in settlements]
         self.out = [each for each in self.out if each.tag not in settled]
         return self.inner.settle(settlements)
-
-
-class CloseLoses(_Out):
-    """Drops what a consumer that closes has in its hands."""
 
     def close(self) -> None:
         """An ack for each."""

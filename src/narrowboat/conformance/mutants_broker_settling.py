@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from narrowboat.conformance.mutants import Mutant
-from narrowboat.conformance.mutants_layers import Changed, named
+from narrowboat.conformance.mutants_layers import Changed, Out, named
 from narrowboat.contract.messages import (
     Ack,
     Address,
@@ -25,22 +25,12 @@ from narrowboat.errors import NarrowboatError, NotFound, StaleDelivery
 from narrowboat.layers.passing import PassingBroker, PassingFeed
 
 
-class AckOfTheWrongDelivery(PassingFeed):
+class AckOfTheWrongDelivery(Out):
     """Acknowledges the oldest delivery that is out instead of the one it is told."""
-
-    def __init__(self, inner: Feed) -> None:
-        super().__init__(inner)
-        self._out: list[Delivery] = []
-
-    def receive(self, limit: int) -> Received:
-        """Noted."""
-        received = self.inner.receive(limit)
-        self._out += received.deliveries
-        return received
 
     def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> list[NarrowboatError | None]:
         """The wrong one."""
-        wrong = [(self._out.pop(0) if self._out and isinstance(o, Ack) else d, o) for d, o in settlements]
+        wrong = [(self.out.pop(0) if self.out and isinstance(o, Ack) else d, o) for d, o in settlements]
         return self.inner.settle(wrong)
 
 

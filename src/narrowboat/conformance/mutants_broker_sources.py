@@ -5,26 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from narrowboat.conformance.mutants import Mutant
-from narrowboat.conformance.mutants_layers import Shared, Sources, named
+from narrowboat.conformance.mutants_layers import Joins, Shared, Sources, named
 from narrowboat.contract.messages import Address, Broker, Depth, Feed, Kind, Outgoing, Receipt, Received, Source
 from narrowboat.errors import Conflict, NarrowboatError
 from narrowboat.layers.passing import PassingBroker, PassingFeed
 
 
-class QueuesOfNamespacesMeet(PassingBroker):
+class QueuesOfNamespacesMeet(Joins, PassingBroker):
     """Keeps the messages of all namespaces in one."""
 
     _all: Shared[Broker] = Shared()
-
-    def __init__(self, inner: Broker) -> None:
-        super().__init__(self._all.join(inner))
-        self._left = False
-
-    def close(self) -> None:
-        """The others go on."""
-        if not self._left:
-            self._left = True
-            self._all.leave()
 
 
 class QueueNamesFoldCase(Sources):

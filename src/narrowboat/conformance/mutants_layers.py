@@ -18,6 +18,7 @@ from narrowboat.contract.messages import (
     Outcome,
     Outgoing,
     Receipt,
+    Received,
     Source,
 )
 from narrowboat.errors import NarrowboatError
@@ -58,6 +59,22 @@ class Shared(Generic[D]):
                 self._opened = []
         for driver in over:
             driver.close()
+
+
+class Joins:
+    """Stands before a passing layer: all that are made of a class have one driver, that class's own `_all`."""
+
+    _all: Shared[Any]
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__(self._all.join(inner))  # type: ignore[call-arg]  # the layer's, which stands behind this one
+        self._left = False
+
+    def close(self) -> None:
+        """The others go on."""
+        if not self._left:
+            self._left = True
+            self._all.leave()
 
 
 def nobody() -> None:
@@ -144,6 +161,20 @@ class _Feeds(PassingBroker):
 def feeds(broken: type[PassingFeed]) -> Callable[[Broker], Broker]:
     """A broker with such feeds."""
     return type(f"{broken.__name__}Broker", (_Feeds,), {"kind": broken})
+
+
+class Out(PassingFeed):
+    """Knows what was received; who settles takes it out."""
+
+    def __init__(self, inner: Feed) -> None:
+        super().__init__(inner)
+        self.out: list[Delivery] = []
+
+    def receive(self, limit: int) -> Received:
+        """Noted."""
+        received = self.inner.receive(limit)
+        self.out += received.deliveries
+        return received
 
 
 class Changed(PassingFeed):

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 
 from narrowboat.conformance.mutants import Mutant
-from narrowboat.conformance.mutants_layers import Answer, Asks, Renames, Shared, named
+from narrowboat.conformance.mutants_layers import Answer, Asks, Joins, Renames, Shared, named
 from narrowboat.contract.locks import Busy, Holder, LockProvider, Mode, Request
 from narrowboat.errors import Conflict
 from narrowboat.layers.passing import PassingLocks
@@ -93,20 +93,10 @@ class NamesFoldCase(Renames):
         return request.name.lower()
 
 
-class NamespacesMeet(PassingLocks):
+class NamespacesMeet(Joins, PassingLocks):
     """Keeps the locks of all namespaces in one."""
 
     _all: Shared[LockProvider] = Shared()
-
-    def __init__(self, inner: LockProvider) -> None:
-        super().__init__(self._all.join(inner))
-        self._left = False
-
-    def close(self) -> None:
-        """The others go on."""
-        if not self._left:
-            self._left = True
-            self._all.leave()
 
 
 class HoldersSeesNobody(PassingLocks):

@@ -9,6 +9,7 @@ import os
 import resource
 import sys
 import threading
+from collections import Counter
 from collections.abc import Collection
 
 
@@ -32,6 +33,10 @@ class Resources:
         except RuntimeError:
             tasks = 0
         return cls(threads=len(names), files=_files(), tasks=tasks, memory=resident(), names=names)
+
+    def left(self) -> list[str]:
+        """The threads that are there now and were not, by name."""
+        return list((Counter(Resources.now().names) - Counter(self.names)).elements())
 
 
 def our_threads(besides: Collection[threading.Thread] = ()) -> list[threading.Thread]:
