@@ -18,7 +18,7 @@ QUIET = 0.15
 
 def lease_of(kit: Kit) -> float:
     """A short lease that the backend can keep, in seconds, long enough for a loaded machine."""
-    return max(kit.broker_claims.lease_min, 0.6) * max(1.0, SCALE)
+    return max(kit.broker_claims.lease_min, 0.6 * max(1.0, SCALE))  # see Kit.ttl
 
 
 async def one(kit: Kit, messages: Any, within: float = 5.0) -> Any:

@@ -176,7 +176,7 @@ class Kit:
     @property
     def ttl(self) -> float:
         """A short lease that this backend can keep, in seconds, long enough for a loaded machine."""
-        return max(self.claims.ttl_min, 0.5) * max(1.0, SCALE)
+        return max(self.claims.ttl_min, 0.5 * max(1.0, SCALE))  # one of seconds outlives a pause without being stretched
 
     def upper(self, seconds: float) -> float:
         """An upper bound, stretched for slow machines. Never use it for a lower one."""
