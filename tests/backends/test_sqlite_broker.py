@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from broker_calls import DASHBOARD, ORDERS, PRICES, consume, ids, message, open_driver, send, settle, take
 from broker_suite import BrokerSuite
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from narrowboat.clock import ManualClock
@@ -205,7 +205,8 @@ def _plain(answer):
     return (type(answer).__name__, getattr(answer, "id", None), getattr(answer, "duplicate", None))
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# To explain a failure, hypothesis traces every line of every try: it takes longer than a test may.
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow], phases=set(Phase) - {Phase.explain})
 @given(program=_programs())
 def test_any_program_gives_the_same_answers_as_in_memory(program):
     """The reference and SQLite agree on every answer, at every step, and in the end nothing is left of either."""

@@ -177,8 +177,8 @@ class MemorySource:
             self._turn(entry.key)
 
     def of_feed(self, feed: object) -> list[Entry]:
-        """What `feed` has out, in order."""
-        return [entry for _, _, entry in sorted(self._timers) if entry.feed is feed and entry.state is CLAIMED]
+        """What `feed` has out. Each once: what was extended has several timers."""
+        return list({id(entry): entry for *_, entry in self._timers if entry.feed is feed and entry.state is CLAIMED}.values())
 
     def purge(self) -> int:
         """Drop all that is not out. How many."""
