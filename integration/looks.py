@@ -105,8 +105,10 @@ def _put_rabbitmq(server: RabbitMQServer) -> None:
 
 def _there_rabbitmq(server: RabbitMQServer) -> bool:
     with _rabbitmq(server) as connection:
-        _, _, body = connection.channel().basic_get("kept")  # not acknowledged: it stays
-        return bool(body == b"yes")
+        # Not acknowledged: it stays. It is waited for, because it is back only some time after who had it last has gone.
+        for _, _, body in connection.channel().consume("kept", inactivity_timeout=20):
+            return bool(body == b"yes")
+    return False
 
 
 def _kafka(server: KafkaServer) -> dict[str, Any]:
