@@ -20,6 +20,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from narrowboat._queueing.nudge import Nudge
 from narrowboat_consul import http
 from narrowboat_consul.keys import Keys
 from narrowboat_consul.steps import operation
@@ -123,9 +124,7 @@ class Watcher:
         self._watches: dict[str, Watch] = {}
         self._news: collections.deque[str] = collections.deque()
         self._thread: threading.Thread | None = None
-        self._bell, self._ear = socket.socketpair()
-        self._bell.setblocking(False)
-        self._ear.setblocking(False)
+        self._nudge = Nudge()
         self._closed = False
         # What follows belongs to the thread.
         self._selector = selectors.DefaultSelector()
@@ -172,25 +171,21 @@ class Watcher:
         if thread is not None and thread is not threading.current_thread() and thread.is_alive():
             thread.join()
         self._selector.close()
-        self._bell.close()
-        self._ear.close()
+        self._nudge.close()
 
     def _tell(self, name: str) -> None:
         self._news.append(name)
-        try:
-            self._bell.send(b"!")
-        except OSError:
-            pass  # it is full, so the thread will look; or closed, and there is nobody to tell
+        self._nudge.ring()
 
     # -- the thread -------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        self._selector.register(self._ear, selectors.EVENT_READ)
+        self._selector.register(self._nudge, selectors.EVENT_READ)
         try:
             while not self._closed:
                 for key, _ in self._selector.select(self._pause()):
                     if key.data is None:
-                        self._listen()
+                        self._nudge.hush()
                     elif self._known(key.fileobj):
                         self._go_on(key.data)
                 self._look()
@@ -198,7 +193,7 @@ class Watcher:
             for key in list(self._selector.get_map().values()):
                 if key.data is not None:
                     key.data.socket.close()
-            self._selector.unregister(self._ear)
+            self._selector.unregister(self._nudge)
 
     def _known(self, connection: Any) -> bool:
         """Whether it is still registered: an earlier event of the same round may have ended it."""
@@ -213,13 +208,6 @@ class Watcher:
         ends = [key.data.ends for key in self._selector.get_map().values() if key.data is not None]
         soonest = min([*ends, *self._later.values(), self._batch_at], default=math.inf)
         return None if soonest == math.inf else max(0.0, soonest - now)
-
-    def _listen(self) -> None:
-        try:
-            while self._ear.recv(4096):
-                pass
-        except OSError:
-            pass
 
     def _go_on(self, query: Query) -> None:
         connection = query.socket

@@ -7,13 +7,13 @@ that a channel is heard from now on, `on_broken` that none is, and who waits loo
 from __future__ import annotations
 
 import select
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
 
 import redis
 
+from narrowboat._queueing.nudge import Nudge
 from narrowboat.errors import NarrowboatError
 from narrowboat_redis.connection import Line, find_primary, open_line
 from narrowboat_redis.resp import ErrorReply, pack
@@ -47,9 +47,7 @@ class Listener:
         self._wanted: set[bytes] = set()
         self._heard: set[bytes] = set()
         self._thread: threading.Thread | None = None
-        self._bell, self._ears = socket.socketpair()
-        self._bell.setblocking(False)
-        self._ears.setblocking(False)
+        self._nudge = Nudge()
         self._closed = False
 
     def want(self, channel: bytes) -> None:
@@ -60,12 +58,12 @@ class Listener:
             if not self._closed and (self._thread is None or not self._thread.is_alive()):
                 self._thread = threading.Thread(target=self._run, name=f"narrowboat-{self._site.scheme}-ear", daemon=True)
                 self._thread.start()
-        self._ring()
+        self._nudge.ring()
 
     def unwant(self, channel: bytes) -> None:
         """That is no longer needed. Idempotent."""
         self._wanted.discard(channel)
-        self._ring()
+        self._nudge.ring()
 
     def hears(self, channels: Iterable[bytes]) -> bool:
         """Whether all of them are heard."""
@@ -74,18 +72,11 @@ class Listener:
     def close(self) -> None:
         """End the thread and its connection. Idempotent."""
         self._closed = True
-        self._ring()
+        self._nudge.ring()
         thread = self._thread
         if thread is not None and thread.ident is not None and thread is not threading.current_thread():
             thread.join(self._timeout)
-        self._bell.close()
-        self._ears.close()
-
-    def _ring(self) -> None:
-        try:
-            self._bell.send(b"!")
-        except OSError:
-            pass  # it rings already, or is closed
+        self._nudge.close()
 
     def _run(self) -> None:
         pause = _AGAIN
@@ -124,7 +115,7 @@ class Listener:
         subscribed: set[bytes] = set()
         poller = select.poll()
         poller.register(line.fileno(), select.POLLIN)
-        poller.register(self._ears, select.POLLIN)
+        poller.register(self._nudge, select.POLLIN)
         last, asked = time.monotonic(), False
         while not self._closed:
             self._follow(line, subscribed)
@@ -138,8 +129,8 @@ class Listener:
                 continue
             if not line.pending():
                 ready = poller.poll(left * 1000 + 1)
-                if any(number == self._ears.fileno() for number, _ in ready):
-                    self._hush()
+                if any(number == self._nudge.fileno() for number, _ in ready):
+                    self._nudge.hush()
                 if not any(number == line.fileno() for number, _ in ready):
                     continue
             for reply in line.read():
@@ -171,14 +162,7 @@ class Listener:
         """Until it may be tried again."""
         ends = time.monotonic() + seconds
         poller = select.poll()
-        poller.register(self._ears, select.POLLIN)
+        poller.register(self._nudge, select.POLLIN)
         while not self._closed and (left := ends - time.monotonic()) > 0:
             poller.poll(left * 1000 + 1)
-            self._hush()
-
-    def _hush(self) -> None:
-        try:
-            while self._ears.recv(64):
-                pass
-        except OSError:
-            pass
+            self._nudge.hush()

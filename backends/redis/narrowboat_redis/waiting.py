@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import select
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -18,6 +17,7 @@ from typing import Any
 
 import redis
 
+from narrowboat._queueing.nudge import Nudge
 from narrowboat.contract.locks import Request
 from narrowboat.errors import AccessDenied, NarrowboatError
 from narrowboat_redis.connection import Line, find_primary, open_line
@@ -62,9 +62,7 @@ class Waiting:
         self._refused: AccessDenied | None = None
         self._thread: threading.Thread | None = None
         self._changed = threading.Condition(threading.Lock())
-        self._bell, self._ears = socket.socketpair()
-        self._bell.setblocking(False)
-        self._ears.setblocking(False)
+        self._nudge = Nudge()
         self._resting = False
         self._closed = False
 
@@ -118,11 +116,11 @@ class Waiting:
         """
         if self.listening:
             if self._resting:
-                self._ring()
+                self._nudge.ring()
             return False
         with self._changed:
             if self._refused is not None:
-                self._ring()  # it may have been allowed meanwhile: whoever comes next will know
+                self._nudge.ring()  # it may have been allowed meanwhile: whoever comes next will know
                 raise self._refused
             # An interrupt can strike between making a thread and starting it: look again each time.
             begun = self._thread is not None and self._thread.is_alive()
@@ -142,17 +140,10 @@ class Waiting:
             self._closed = True
             self._changed.notify_all()
             thread = self._thread
-        self._ring()
+        self._nudge.ring()
         if thread is not None and thread.ident is not None and thread is not threading.current_thread():
             thread.join(self._timeout)
-        self._bell.close()
-        self._ears.close()
-
-    def _ring(self) -> None:
-        try:
-            self._bell.send(b"!")
-        except OSError:
-            pass  # it rings already, or is closed
+        self._nudge.close()
 
     def _run(self) -> None:
         pause = _AGAIN
@@ -201,7 +192,7 @@ class Waiting:
             self._changed.notify_all()
         self._wake_names(list(self._names))  # whatever was said before nobody heard
         poller = select.poll()
-        mouth, ears = line.fileno(), self._ears.fileno()
+        mouth, ears = line.fileno(), self._nudge.fileno()
         poller.register(mouth, select.POLLIN)
         poller.register(ears, select.POLLIN)
         beat, asked = time.monotonic(), 0.0
@@ -224,7 +215,7 @@ class Waiting:
             if not line.pending():
                 ready = [number for number, _ in poller.poll(None if wait is None else wait * 1000 + 1)]
                 if ears in ready:
-                    self._hush()
+                    self._nudge.hush()
                 if mouth not in ready:
                     continue
             for reply in line.read():
@@ -271,16 +262,9 @@ class Waiting:
     def _rest(self, seconds: float) -> None:
         """Until it may be tried again, or there is a reason to hurry."""
         poller = select.poll()
-        poller.register(self._ears, select.POLLIN)
+        poller.register(self._nudge, select.POLLIN)
         poller.poll(seconds * 1000)
-        self._hush()
-
-    def _hush(self) -> None:
-        try:
-            while self._ears.recv(64):
-                pass
-        except OSError:
-            pass
+        self._nudge.hush()
 
 
 _PING = pack(b"PING")

@@ -4,7 +4,8 @@ Pure functions over counts, so that a backend can ask with numbers that it has c
 a query). Used by the embedded backends; one whose server decides does not need it. Nothing here knows a clock: the caller
 counts only holders whose lease runs and waiters that are alive.
 
-Beside it, for the message half of the same backends: `bell`, whom to wake, and `rules`, what all of them answer alike.
+Beside it, for the message half of the same backends: `bell`, whom to wake, and `rules`, what all of them answer alike. And for
+drivers with a thread of their own on sockets: `nudge`, which ends its wait.
 """
 
 from __future__ import annotations
