@@ -62,6 +62,7 @@ def outcome(scenario: Scenario, *, harness: Harness | None = None, face: str = "
         (("L01",), {"tier": "X"}, "tier 'X'"),
         (("L01",), {"needs": "shared"}, "which call is refused"),
         (("L01",), {"needs": ("shared", "evict")}, "which call is refused"),
+        (("L01",), {"needs": ("shared", "evict"), "refused": demand("shared")}, "a demand for shared"),
     ],
 )
 def test_what_says_less_than_it_must_is_refused_at_import(table, ids, terms, said):

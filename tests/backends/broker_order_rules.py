@@ -86,6 +86,27 @@ class OrderRules:
         assert ids(take(feed)) == ["long"]
         assert broker.depth(ORDERS) == Depth(0, 1, 0, 0)
 
+    @pytest.mark.parametrize("expires", [5.0, 15.0], ids=["while it was out", "before its retry"])
+    def test_a_retry_that_expires_does_not_hold_up_its_key(self, drivers, clock, expires):
+        """It is dropped at its expiry, and whoever waits looks then (B51)."""
+        broker = drivers()
+        feed = consume(broker, ORDERS, ordered=True, lease=100.0)
+        send(broker, ORDERS, "short", key="a", ttl=expires)
+        send(broker, ORDERS, "next", key="a")
+        out = take(feed)
+        clock.advance(10)
+        assert take(feed) == []
+        settle(feed, Nack(60.0), *out)
+        if expires > 10:
+            waiting = feed.receive(10)
+            assert waiting.deliveries == []
+            assert waiting.retry_after <= 5
+            clock.advance(5)
+
+        assert ids(out) == ["short"]
+        assert ids(take(feed)) == ["next"]
+        assert broker.depth(ORDERS) == Depth(0, 1, 0, 0)
+
     def test_one_id_once_within_the_window(self, drivers, clock):
         """For each address; afterwards it is new; ids that the caller did not give are never compared (B54)."""
         broker = drivers("dedup=60")

@@ -145,11 +145,14 @@ class MemorySource:
         return len(claimed)
 
     def nack(self, entry: Entry, now: float, delay: float) -> None:
-        """It comes back after `delay`; in an ordered source at its place, which nobody of its key overtakes."""
+        """It comes back after `delay`; in an ordered source at its place, which nobody of its key overtakes.
+
+        What expires before that is dropped then: until the end of the delay it would hold up its key.
+        """
         if delay <= 0:
             self.give_back(entry, now, counted=True)
             return
-        until = now + delay
+        until = now + delay if entry.expires is None else min(now + delay, entry.expires)
         entry.token = entry.feed = None
         entry.until, entry.state = until, DELAYED if entry.key is None else HELD
         heappush(self._timers, (until, entry.seq, entry))

@@ -293,12 +293,16 @@ def ours(connection: sqlite3.Connection, row: int, token: int, moment: Moment) -
 
 
 def nack(connection: sqlite3.Connection, stored: Stored, moment: Moment, delay: float) -> None:
-    """It comes back after `delay`; in an ordered source at its place, which nobody of its key overtakes."""
+    """It comes back after `delay`; in an ordered source at its place, which nobody of its key overtakes.
+
+    What expires before that is dropped then: until the end of the delay it would hold up its key.
+    """
     if delay <= 0:
         _ready(connection, [stored.id])
         return
     connection.execute(
-        "UPDATE delivery SET state = ?, until = ?, clock = ?, token = NULL, span = NULL WHERE id = ?",
+        "UPDATE delivery SET state = ?1, until = CASE WHEN origin = ?3 AND expires < ?2 THEN expires ELSE ?2 END, clock = ?3,"
+        " token = NULL, span = NULL WHERE id = ?4",
         (DELAYED if stored.key is None else HELD, moment.now + delay, moment.clock, stored.id),
     )
 

@@ -121,7 +121,7 @@ def rejects_for_ever(link: Link, url: str, lease: float) -> None:
     "B44",
     tier="P",
     needs=("dead_letters", "scope=host"),
-    refused=demand("scope=host"),
+    refused=demand("dead_letters,scope=host"),
     faults={Fault.PROCESS},
 )
 async def killed_on_the_way_to_the_dead_letters(kit: Kit) -> None:

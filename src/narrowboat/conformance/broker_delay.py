@@ -100,7 +100,7 @@ def schedules(link: Link, url: str, delay: float) -> None:
     link.wait("never")
 
 
-@scenario("B49", tier="P", needs=("delay", "scope=host"), refused=demand("scope=host"), faults={Fault.PROCESS})
+@scenario("B49", tier="P", needs=("delay", "scope=host"), refused=demand("delay,scope=host"), faults={Fault.PROCESS})
 async def delays_survive_a_kill(kit: Kit) -> None:
     """Delayed and nacked messages come when they are due although their publisher and consumer was killed."""
     child = await kit.child(schedules, url=kit.broker_url, delay=0.5)

@@ -89,7 +89,7 @@ async def a_nacked_message_blocks_its_key(kit: Kit) -> None:
         assert [m.body for m in await take_acked(kit, messages, 2)] == [b"1", b"2"]
 
 
-@scenario("B58", tier="T", needs=("order", "delay"), refused=_asks_for_order)
+@scenario("B58", tier="T", needs=("order", "delay"), refused=demand("order,delay"))
 async def a_nack_with_a_delay_blocks_its_key(kit: Kit) -> None:
     """While a nacked message waits for its delay the later ones of its key wait too, and other keys do not."""
     orders = kit.broker().queue("orders", max_deliveries=0, ordered=True)
@@ -102,7 +102,24 @@ async def a_nack_with_a_delay_blocks_its_key(kit: Kit) -> None:
         assert [m.body for m in await take_acked(kit, messages, 3)] == [b"other", b"0", b"1"]
 
 
-@scenario("B58", needs=("order", "dead_letters"), refused=_asks_for_order)
+@scenario("B51", "B58", tier="T", needs=("order", "delay", "ttl"), refused=demand("order,delay,ttl"))
+async def a_retry_that_expires_frees_its_key(kit: Kit) -> None:
+    """What expires while it is out, or while it waits for its retry, is dropped, and the next of its key goes on then."""
+    life = kit.upper(1.0)
+    for key, out in (("out", True), ("waiting", False)):
+        orders = kit.broker().queue(f"orders {key}", max_deliveries=0, ordered=True)
+        await orders.publish(b"short", key=key, ttl=life)
+        await orders.publish(b"next", key=key)
+        async with orders.consume() as messages:
+            message = await one(kit, messages)
+            assert message.body == b"short"
+            if out:
+                await kit.sleep(life + 0.1)
+            await message.nack(delay=60.0)
+            assert [m.body for m in await take_acked(kit, messages, 1)] == [b"next"], f"expired while it was {key}"
+
+
+@scenario("B58", needs=("order", "dead_letters"), refused=demand("order,dead_letters"))
 async def a_dead_message_frees_its_key(kit: Kit) -> None:
     """A message that becomes a dead letter leaves the sequence, and the next of its key is delivered."""
     orders = kit.broker().queue("orders", max_deliveries=2, ordered=True)
@@ -131,7 +148,7 @@ async def one_of_a_key_at_a_time(kit: Kit) -> None:
         assert got is not None and got.body == b"1"
 
 
-@scenario("B59", tier="T", needs=("order", "lease=message"), refused=_asks_for_order)
+@scenario("B59", tier="T", needs=("order", "lease=message"), refused=demand("order,lease=message"))
 async def an_abandoned_key_goes_on(kit: Kit) -> None:
     """A message whose lease ran out comes again before the later ones of its key."""
     lease = lease_of(kit)

@@ -50,7 +50,7 @@ async def delivered_exactly_so_often(kit: Kit) -> None:
         await depth_is(kit, orders, dead=0)
 
 
-@scenario("B40", tier="T", needs=("dead_letters", "lease=message"), refused=demand("lease=message"))
+@scenario("B40", tier="T", needs=("dead_letters", "lease=message"), refused=demand("dead_letters,lease=message"))
 async def crashes_count_as_deliveries(kit: Kit) -> None:
     """A message whose lease always runs out is dead after max_deliveries claims, and no handler sees it once more."""
     lease, limit = lease_of(kit), 2

@@ -72,6 +72,9 @@ def scenario(
         raise TypeError(f"{', '.join(ids)}: one scenario is about locks or about messages, not both")
     if claims and refused is None:
         raise TypeError(f"{', '.join(ids)}: needs {claims}, so say which call is refused where that is not claimed")
+    if isinstance(refused, _Demand) and set(refused.claim.split(",")) != set(claims):
+        # Where only the other one is not claimed, the refusal would not be one.
+        raise TypeError(f"{', '.join(ids)}: needs {claims}, but what is to be refused is a demand for {refused.claim}")
     if tier not in TIERS:
         raise TypeError(f"{', '.join(ids)}: tier {tier!r} is none of {', '.join(TIERS)}")
 
@@ -100,12 +103,16 @@ def scenario(
 
 
 def demand(claim: str) -> Run:
-    """The refusal of a claim that no call of its own asks for: the caller demands it with `require=`."""
+    """The refusal of claims that no call of their own asks for: the caller demands them with `require=`, by commas."""
+    return _Demand(claim)
 
-    async def demanded(kit: Kit) -> None:
+
+@dataclasses.dataclass(frozen=True)
+class _Demand:
+    claim: str
+
+    async def __call__(self, kit: Kit) -> None:
         if kit.half == "locks":
-            kit.locks(require=claim)
+            kit.locks(require=self.claim)
         else:
-            kit.broker(require=claim)
-
-    return demanded
+            kit.broker(require=self.claim)
