@@ -264,6 +264,37 @@ def test_a_user_without_rights(server: RabbitMQServer, prefix: str) -> None:
         server.ctl("delete_user", "reader")
 
 
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_small_and_large_bodies_of_many_threads_arrive_as_they_were(servers: Servers, prefix: str, tls: bool) -> None:
+    """Small messages are sent together, behind large ones that the socket takes bit by bit: no byte may be lost or twice."""
+    secure = servers(RabbitMQServer, RabbitMQServer, tls=tls)
+    threads, each = 8, 40
+    bodies = [[secrets.token_bytes(300_000 if n % 5 == 0 else 40 * n) for n in range(each)] for _ in range(threads)]
+    failures: list[NarrowboatError] = []
+    with narrowboat.broker(secure.url, prefix=prefix) as broker:
+        queue = broker.queue("bodies")
+        queue.declare()
+
+        def publish(mine: list[bytes]) -> None:
+            answers = [queue.publish(body) for body in mine[: each // 2]] + queue.publish_many(mine[each // 2 :])
+            failures.extend(answer for answer in answers if isinstance(answer, NarrowboatError))
+
+        workers = [threading.Thread(target=publish, args=(mine,)) for mine in bodies]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        assert not failures
+        came: list[bytes] = []
+        with queue.consume(prefetch=50) as messages:
+            while len(came) < threads * each:
+                message = messages.receive(10)
+                assert message is not None, f"{len(came)} of {threads * each} came"
+                came.append(message.body)
+                message.ack()
+    assert sorted(came) == sorted(body for mine in bodies for body in mine)
+
+
 def test_a_queue_deleted_in_mid_publish(server: RabbitMQServer, channel: Any, prefix: str) -> None:
     """It is made again; with declare=never it is `NotFound`; a message is never confirmed into nothing."""
     with narrowboat.broker(server.url, prefix=prefix) as broker:
