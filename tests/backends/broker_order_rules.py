@@ -28,19 +28,6 @@ class OrderRules:
 
         assert ids(take(feed)) == ["soon", "after", "late"]
 
-    def test_what_was_extended_and_given_up_is_in_line_once(self, drivers, clock):
-        """A consumer that leaves gives it back; after a delay it then comes behind what was there all along (B48)."""
-        broker = drivers()
-        leaving = consume(broker, ORDERS)
-        send(broker, ORDERS, "retried", "waiting")
-        leaving.extend(take(leaving, 1), 5.0)
-        leaving.close()
-        feed = consume(broker, ORDERS)
-        settle(feed, Nack(2.0), *take(feed, 1))
-        clock.advance(2)
-
-        assert ids(take(feed)) == ["waiting", "retried"]
-
     def test_a_delayed_publish_goes_to_the_groups_of_then(self, drivers, clock):
         """Not to those of now; a group that begins when it was due already does not get it."""
         broker = drivers()

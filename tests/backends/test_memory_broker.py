@@ -4,11 +4,11 @@ import gc
 import itertools
 
 import pytest
-from broker_calls import ORDERS, consume, message, open_driver, send, settle, take
+from broker_calls import ORDERS, consume, ids, message, open_driver, send, settle, take
 from broker_suite import BrokerSuite
 
 from narrowboat.clock import ManualClock
-from narrowboat.contract import Ack
+from narrowboat.contract import Ack, Nack
 from narrowboat_memory import broker as backend
 
 _names = itertools.count(1)
@@ -35,6 +35,20 @@ def drivers(clock):
 
 class TestMemoryBroker(BrokerSuite):
     """The reference."""
+
+
+def test_what_was_extended_and_given_up_is_in_line_once(drivers, clock):
+    """A consumer that leaves gives it back; after a delay it then comes behind what was there all along (B48)."""
+    broker = drivers()
+    leaving = consume(broker, ORDERS)
+    send(broker, ORDERS, "retried", "waiting")
+    leaving.extend(take(leaving, 1), 5.0)
+    leaving.close()
+    feed = consume(broker, ORDERS)
+    settle(feed, Nack(2.0), *take(feed, 1))
+    clock.advance(2)
+
+    assert ids(take(feed)) == ["waiting", "retried"]
 
 
 def _objects():

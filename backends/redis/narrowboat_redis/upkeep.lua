@@ -16,7 +16,19 @@ local function alike(entries, each)
   for _, batch in pairs(batches) do each(batch) end
 end
 
--- Entries that were out go to `back` or, with `until_`, to `hold`. Their attempts stand in the group as well.
+-- When an entry expires, nil where never.
+local function expiry(source, entry)
+  if not (source.ttl or source.topic and source.topic.ttl) then return nil end
+  local fields = entry.fields
+  if not fields then
+    local stored = redis.call('XRANGE', key_of(source, entry.index), entry.id, entry.id)[1]
+    fields = stored and stored[2] or {}
+  end
+  return tonumber(field(fields, 'expires') or nil)
+end
+
+-- Entries that were out go to `back` or, with `until_`, to `hold`. Their attempts stand in the group as well. What expires
+-- is held until then at most, or it would hold up its key; what did so while it was out is noted for the sweep again.
 local function park(source, entries, until_)
   if #entries == 0 then return end
   alike(entries, function(batch)
@@ -29,7 +41,11 @@ local function park(source, entries, until_)
   end)
   local scored = {}
   for _, entry in ipairs(entries) do
-    scored[#scored + 1] = until_ and text(until_) or -class_of(source, entry.index)
+    local ends = expiry(source, entry)
+    if ends and ends <= NOW and alone(source, entry.index) then
+      redis.call('ZADD', source.root .. ':ttl', text(ends), entry.index .. ':' .. entry.id)
+    end
+    scored[#scored + 1] = until_ and text(math.min(until_, ends or until_)) or -class_of(source, entry.index)
     scored[#scored + 1] = item_of(entry)
   end
   many('ZADD', source.root .. (until_ and ':hold' or ':back'), scored)
