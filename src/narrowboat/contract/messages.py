@@ -131,7 +131,10 @@ class Ack(NamedTuple):
 
 
 class Nack(NamedTuple):
-    """Not done: it comes back, to anybody, not before the delay."""
+    """Not done: it comes back, to anybody, not before the delay.
+
+    What expires before that is gone then, and where order is kept the next of its key goes on.
+    """
 
     delay: float = 0.0
 
