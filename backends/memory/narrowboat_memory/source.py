@@ -181,7 +181,7 @@ class MemorySource:
 
     def of_feed(self, feed: object) -> list[Entry]:
         """What `feed` has out. Each once: what was extended has several timers."""
-        return list({id(entry): entry for *_, entry in self._timers if entry.feed is feed and entry.state is CLAIMED}.values())
+        return list(dict.fromkeys(entry for *_, entry in self._timers if entry.feed is feed and entry.state is CLAIMED))
 
     def purge(self) -> int:
         """Drop all that is not out. How many."""

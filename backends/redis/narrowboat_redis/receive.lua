@@ -106,8 +106,8 @@ local claimed, fresh, dropped = {}, {}, 0  -- fresh: the index of those that are
 local function admit(entries)
   local expired = {}
   for _, entry in ipairs(entries) do
-    local expires = source.ttl and field(entry.fields, 'expires')
-    if expires and tonumber(expires) <= NOW then
+    local ends = expiry(source, entry)
+    if ends and ends <= NOW then
       expired[#expired + 1] = entry
     else
       claimed[#claimed + 1] = entry
