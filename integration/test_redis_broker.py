@@ -31,8 +31,8 @@ from narrowboat_redis.scripts import Script
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "backends"))  # what the drivers' tests share lies there
 
 from broker_calls import ORDERS, PRICES, consume, open_driver, send, take  # found only now
+from broker_programs import GROUPS, QUEUES, Side, programs  # as above
 from broker_suite import BrokerSuite  # as above
-from test_sqlite_broker import _GROUPS, _QUEUES, _programs, _Side  # as above
 
 _serial = itertools.count(1)
 
@@ -154,7 +154,7 @@ def heard(*feeds):
 # --- agreement with the reference
 
 
-class _Here(_Side):
+class _Here(Side):
     def receive(self, address, limit):
         return super().receive(address, limit)[0]
 
@@ -188,7 +188,7 @@ def reference_keeps_places():
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), phases=(Phase.generate,))
-@given(program=_programs())
+@given(program=programs())
 def test_any_program_gives_the_same_answers_as_in_memory(redis_server, reference_keeps_places, program):
     """The reference and Redis agree on every answer, at every step, and in the end no key is left."""
     clock = ManualClock()
@@ -205,7 +205,7 @@ def test_any_program_gives_the_same_answers_as_in_memory(redis_server, reference
                     continue
                 step = _step(number, step)
                 assert other.run(step) == reference.run(step), (number, step)
-            everything = [*_QUEUES, *_GROUPS, *(queue.dead for queue in _QUEUES), *(group.dead for group in _GROUPS)]
+            everything = [*QUEUES, *GROUPS, *(queue.dead for queue in QUEUES), *(group.dead for group in GROUPS)]
             for address in everything:
                 assert other.run(("depth", address)) == reference.run(("depth", address)), address
             for address in [*everything, PRICES]:

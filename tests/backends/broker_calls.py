@@ -1,10 +1,23 @@
-"""The driver of a message backend in a test's hands: open one on the test's clock, and call it in few words."""
+"""A driver in a test's hands: open one of either half on the test's clock, and call one of messages in few words."""
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 from narrowboat.clock import ManualClock
-from narrowboat.contract import Address, Broker, BrokerBackend, Context, Delivery, Feed, Kind, Outgoing, Properties, Source
+from narrowboat.contract import (
+    Address,
+    Broker,
+    BrokerBackend,
+    Context,
+    Delivery,
+    Feed,
+    Kind,
+    LockBackend,
+    Outgoing,
+    Properties,
+    Source,
+)
 from narrowboat.dsn import Url, parse_options
 
 ORDERS = Address(Kind.QUEUE, "orders")
@@ -15,8 +28,8 @@ AUDIT = Address(Kind.SUBSCRIPTION, "prices", "audit")
 _serial = itertools.count(1)
 
 
-def open_driver(backend: BrokerBackend, text: str, clock: ManualClock | None = None) -> Broker:
-    """A broker of `backend`, on `clock` or on the machine's."""
+def open_driver(backend: BrokerBackend | LockBackend, text: str, clock: ManualClock | None = None) -> Any:
+    """What `backend` opens, on `clock` or on the machine's: a broker, or a provider of locks."""
     from narrowboat.clock import SystemClock
 
     url = Url.parse(text)

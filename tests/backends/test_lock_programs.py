@@ -7,19 +7,17 @@ the rules elsewhere (`tests/test_queueing.py`); here it is what each keeps by it
 import itertools
 import tempfile
 
-from hypothesis import HealthCheck, Phase, given, settings
+from broker_calls import open_driver
+from hypothesis import given
 from hypothesis import strategies as st
 from lock_rules import Bell, request
+from programs import AGREEMENT, draw_steps
 
 from narrowboat.clock import ManualClock
-from narrowboat.contract.backend import Context
 from narrowboat.contract.locks import Busy, Grant, Mode
-from narrowboat.dsn import Url, parse_options
 from narrowboat.errors import Reason
 from narrowboat_memory.locks import locks as memory
-from narrowboat_memory.options import Options as MemoryOptions
 from narrowboat_sqlite.locks import locks as sqlite
-from narrowboat_sqlite.options import Options as SqliteOptions
 
 _spaces = itertools.count(1)
 
@@ -36,22 +34,20 @@ _KINDS = [
 ]
 _pick = st.integers(0, 7)
 _STEPS = {
-    "ask": (6, st.tuples(st.sampled_from(_KINDS), st.sampled_from([2.0, 3.0, 20.0]), st.booleans())),
-    "ask_again": (3, st.tuples(_pick)),
-    "renew": (2, st.tuples(_pick)),
-    "release": (5, st.tuples(_pick)),
-    "withdraw": (3, st.tuples(_pick)),
-    "evict": (1, st.tuples(_pick)),
-    "look": (1, st.tuples(st.sampled_from(["door", "pool", None]))),
-    "advance": (3, st.tuples(st.sampled_from([0.5, 1.0, 1.9]))),
+    "ask": (6, st.tuples(st.just("ask"), st.sampled_from(_KINDS), st.sampled_from([2.0, 3.0, 20.0]), st.booleans())),
+    "ask_again": (3, st.tuples(st.just("ask_again"), _pick)),
+    "renew": (2, st.tuples(st.just("renew"), _pick)),
+    "release": (5, st.tuples(st.just("release"), _pick)),
+    "withdraw": (3, st.tuples(st.just("withdraw"), _pick)),
+    "evict": (1, st.tuples(st.just("evict"), _pick)),
+    "look": (1, st.tuples(st.just("look"), st.sampled_from(["door", "pool", None]))),
+    "advance": (3, st.tuples(st.just("advance"), st.sampled_from([0.5, 1.0, 1.9]))),
 }
 
 
 @st.composite
 def _programs(draw):
-    # Drawn by name, because a choice between strategies gives all of them the same weight.
-    weighted = st.sampled_from([kind for kind, (weight, _) in _STEPS.items() for _ in range(weight)])
-    return [(kind, *draw(_STEPS[kind][1])) for kind in draw(st.lists(weighted, min_size=20, max_size=60))]
+    return draw_steps(draw, _STEPS, 20, 60)
 
 
 class _Asked:
@@ -145,20 +141,13 @@ class _Side:
         return [self._attempt(number) for number in list(self.asked) if self.asked[number].waits_since is not None]
 
 
-def _opened(backend, text, options, given, clock):
-    url = Url.parse(text)
-    return backend.open(url, parse_options(url, options, given), Context(clock=clock, timeout=5.0, watch=clock.watch))
-
-
-# To explain a failure, hypothesis traces every line of every try: it takes longer than a test may.
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow], phases=set(Phase) - {Phase.explain})
+@AGREEMENT
 @given(program=_programs())
 def test_any_program_gives_the_same_answers_as_in_memory(program):
     clock = ManualClock()
     with tempfile.TemporaryDirectory() as folder:
-        url = f"sqlite:///{folder}/locks.db"
-        reference = _Side(_opened(memory, f"memory://programs{next(_spaces)}", MemoryOptions, {}, clock), clock)
-        other = _Side(_opened(sqlite, url, SqliteOptions, {"durability": "normal"}, clock), clock)
+        reference = _Side(open_driver(memory, f"memory://programs{next(_spaces)}", clock), clock)
+        other = _Side(open_driver(sqlite, f"sqlite:///{folder}/locks.db?durability=normal", clock), clock)
         try:
             for number, step in enumerate(program):
                 if step[0] == "advance":

@@ -15,12 +15,13 @@ from pathlib import Path
 
 import pytest
 from broker_calls import DASHBOARD, ORDERS, PRICES, consume, ids, message, open_driver, send, settle, take
+from broker_programs import GROUPS, QUEUES, Side, programs
 from broker_suite import BrokerSuite
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
+from hypothesis import given
+from programs import AGREEMENT
 
 from narrowboat.clock import ManualClock
-from narrowboat.contract import Ack, Address, Depth, Kind, Nack, Properties, Reject, Return, Source
+from narrowboat.contract import Ack, Address, Depth, Kind, Properties, Source
 from narrowboat.errors import Conflict, NarrowboatError, StaleDelivery, Unavailable
 from narrowboat_memory import broker as memory
 from narrowboat_sqlite import broker as backend
@@ -64,158 +65,19 @@ def rows(path, *tables):
 
 # --- agreement with the reference
 
-_QUEUES = (Address(Kind.QUEUE, "plain"), Address(Kind.QUEUE, "sorted"), Address(Kind.QUEUE, "ranked"))
-_GROUPS = (DASHBOARD, Address(Kind.SUBSCRIPTION, "prices", "sorted"), Address(Kind.SUBSCRIPTION, "prices", "ranked"))
-_PROPERTIES = {
-    "plain": Properties(lease=5.0),
-    "sorted": Properties(lease=3.0, ordered=True),
-    "ranked": Properties(lease=4.0, priorities=3),
-    "dashboard": Properties(lease=5.0),
-}
-
-_outcome = st.sampled_from([Ack(), Ack(), Ack(), Nack(), Nack(2.0), Reject("why", 2), Return()])
-
-
-@st.composite
-def _programs(draw):
-    """Calls on one or two sources, so that they meet; now and then on something else."""
-    few = draw(st.lists(st.sampled_from([*_QUEUES, *_GROUPS]), min_size=1, max_size=2, unique=True))
-    topics = [PRICES] * (2 * sum(address in _GROUPS for address in few))
-    address = st.sampled_from(few)
-    somewhere = st.sampled_from([*few * 4, *(source.dead for source in few), PRICES, Address(Kind.TOPIC, "plain"), DASHBOARD])
-    fields = st.fixed_dictionaries(
-        {
-            "to": st.sampled_from([*few * 2, *topics, PRICES]),
-            "key": st.sampled_from([None, "a", "a", "b"]),
-            "delay": st.sampled_from([0.0, 0.0, 0.0, 1.0, 4.0]),
-            "priority": st.sampled_from([0, 0, 1, 2, 5]),
-            "ttl": st.sampled_from([None, None, None, 6.0, 20.0]),
-            "name": st.sampled_from([None, None, None, "same", "other"]),
-        }
-    )
-    pick = st.integers(0, 7)
-    send_some = st.tuples(st.just("send"), st.lists(fields, min_size=1, max_size=6))
-    receive = st.tuples(st.just("receive"), address, st.integers(1, 5))
-    settle_some = st.tuples(st.just("settle"), st.lists(st.tuples(pick, _outcome), min_size=1, max_size=4))
-    advance = st.tuples(st.just("advance"), st.sampled_from([0.5, 1.0, 2.0, 3.5, 8.0]))
-    kinds = {
-        "send": (4, send_some),
-        "receive": (6, receive),
-        "settle": (6, settle_some),
-        "advance": (4, advance),
-        "extend": (1, st.tuples(st.just("extend"), pick, st.sampled_from([1.0, 9.0]))),
-        "close": (1, st.tuples(st.just("close"), address)),
-        "declare": (1, st.tuples(st.just("declare"), address, st.booleans())),
-        "depth": (1, st.tuples(st.just("depth"), somewhere)),
-        "purge": (1, st.tuples(st.just("purge"), somewhere)),
-        "delete": (1, st.tuples(st.just("delete"), somewhere)),
-    }
-    # Drawn by name, because a choice between strategies gives all of them the same weight.
-    weighted = st.sampled_from([kind for kind, (weight, _) in kinds.items() for _ in range(weight)])
-    chosen = draw(st.lists(weighted, min_size=25, max_size=60))
-    return [draw(receive), draw(send_some), *(draw(kinds[kind][1]) for kind in chosen)]
-
-
 _serial = itertools.count(1)
 
 
-class _Side:
-    """One backend under a program, and what can be compared of its answers."""
-
-    def __init__(self, broker):
-        self.broker = broker
-        self.feeds = {}
-        self.taken = []  # (feed, delivery), oldest first; the same on both sides
-        self.done = []
-
-    def feed(self, address):
-        if address not in self.feeds:
-            source = Source(address, _PROPERTIES[address.group or address.name])
-            self.feeds[address] = self.broker.open(source, earliest=False, wake=lambda: None)
-        return self.feeds[address]
-
-    def run(self, step):
-        try:
-            return getattr(self, step[0])(*step[1:])
-        except NarrowboatError as error:
-            return type(error).__name__
-
-    def send(self, messages):
-        batch = [
-            message(fields["to"], fields["name"] or fields["id"], dedup=fields["name"] is not None, **_fields(fields))
-            for fields in messages
-        ]
-        return [_plain(answer) for answer in self.broker.send(batch)]
-
-    def receive(self, address, limit):
-        feed = self.feed(address)
-        received = feed.receive(limit)
-        self.taken += [(feed, delivery) for delivery in received.deliveries]
-        return [
-            (d.id, d.key, d.attempt, d.priority, d.expires_in and round(d.expires_in, 3), sorted(d.headers.items()))
-            for d in received.deliveries
-        ], None if received.deliveries else round(received.retry_after, 3)
-
-    def settle(self, picks):
-        answers = []
-        chosen = [(self.pick(index), outcome) for index, outcome in picks if self.taken]
-        for feed in dict.fromkeys(feed for (feed, _), _ in chosen):
-            batch = [(delivery, outcome) for (other, delivery), outcome in chosen if other is feed]
-            answers += [_plain(answer) for answer in feed.settle(batch)]
-        done = [delivery for (_, delivery), _ in chosen]
-        self.taken = [item for item in self.taken if item[1] not in done]
-        self.done += [item for item, _ in chosen]
-        return answers
-
-    def pick(self, index):
-        """One of the latest that are out; now and then one that was settled before."""
-        items = self.done if index == 7 and self.done else self.taken
-        return items[-1 - index % len(items)]
-
-    def extend(self, index, seconds):
-        if not self.taken:
-            return None
-        feed, delivery = self.pick(index)
-        return _plain(feed.extend([delivery], seconds)[0])
-
-    def close(self, address):
-        feed = self.feeds.pop(address, None)
-        if feed is not None:
-            feed.close()
-
-    def declare(self, address, earliest):
-        self.broker.declare(Source(address, _PROPERTIES[address.group or address.name]), earliest=earliest)
-
-    def depth(self, address):
-        return self.broker.depth(address)
-
-    def purge(self, address):
-        return self.broker.purge(address)
-
-    def delete(self, address):
-        return self.broker.delete(address)
-
-
-def _fields(fields):
-    delay, ttl = fields["delay"], fields["ttl"]
-    return {"key": fields["key"], "delay": delay, "priority": fields["priority"], "ttl": ttl}
-
-
-def _plain(answer):
-    return (type(answer).__name__, getattr(answer, "id", None), getattr(answer, "duplicate", None))
-
-
-# To explain a failure, hypothesis traces every line of every try: it takes longer than a test may.
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow], phases=set(Phase) - {Phase.explain})
-@given(program=_programs())
+@AGREEMENT
+@given(program=programs())
 def test_any_program_gives_the_same_answers_as_in_memory(program):
     """The reference and SQLite agree on every answer, at every step, and in the end nothing is left of either."""
     clock = ManualClock()
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/broker.db"
         options = "dedup=7&retention=9"
-        reference = _Side(open_driver(memory, f"memory://agree{next(_serial)}?{options}", clock))
-        other = _Side(open_driver(backend, f"sqlite:///{path}?durability=normal&{options}", clock))
+        reference = Side(open_driver(memory, f"memory://agree{next(_serial)}?{options}", clock))
+        other = Side(open_driver(backend, f"sqlite:///{path}?durability=normal&{options}", clock))
         try:
             for number, step in enumerate(program):
                 if step[0] == "send":
@@ -224,7 +86,7 @@ def test_any_program_gives_the_same_answers_as_in_memory(program):
                     clock.advance(step[1])
                     continue
                 assert other.run(step) == reference.run(step), (number, step)
-            everything = [*_QUEUES, *_GROUPS, *(queue.dead for queue in _QUEUES), *(group.dead for group in _GROUPS)]
+            everything = [*QUEUES, *GROUPS, *(queue.dead for queue in QUEUES), *(group.dead for group in GROUPS)]
             for address in everything:
                 assert other.run(("depth", address)) == reference.run(("depth", address)), address
             for address in [*everything, PRICES]:
