@@ -119,6 +119,13 @@ class DeadLettered(MessageEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class Malformed(MessageEvent):
+    """A message that the driver could not take apart was handed out as it is, or a part of it could not be kept."""
+
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
 class Expired(MessageEvent):
     """A message's ttl ended before it was handed out."""
 

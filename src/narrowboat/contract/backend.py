@@ -30,12 +30,16 @@ class Context:
     the grant's owner, or with None when it may be any of them. The core then renews what is in doubt at once, and believes
     that answer and nothing else, so a false alarm costs one exchange. From any thread, at any time; never blocks. What is
     heard before `attempt` has returned the grant is lost: it comes with the next renewal.
+    `tell`, for messages: a driver that had to treat a message otherwise than it was asked to (a body that is too large for the
+    dead letters) says so with the message's source, its id and a sentence. Listeners get `events.Malformed`, the log a
+    warning. From any thread; never blocks.
     """
 
     clock: Callable[[], float]
     timeout: float
     watch: Callable[[Callable[[], None]], None] = lambda callback: None
     doubt: Callable[[str | None], None] = lambda owner: None
+    tell: Callable[[str, str, str], None] = lambda source, id, problem: None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -84,6 +84,8 @@ class Holder(NamedTuple):
     acquired_at: float  #: seconds since the epoch, for people; nothing is decided by it
     expires_in: float | None  #: seconds; None where only the session knows
     waiters: int | None  #: how many wait for this name; None where the backend cannot know
+    #: Another program wrote this record, or damaged it: what is shown is what could be read, and `token` is what `evict` takes.
+    foreign: bool = False
 
 
 class LockProvider(ABC):
@@ -103,7 +105,8 @@ class LockProvider(ABC):
         place within `capabilities.dead_waiter_bound`.
         `wait=False`: takes the lock only if it is free and nobody waits for it; otherwise leaves no trace.
 
-        A semaphore or mode that disagrees with the present holders' or waiters' `limit` gets `Conflict` in its place.
+        A semaphore or mode that disagrees with the present holders' or waiters' `limit` gets `Conflict` in its place. So does a
+        name under which there is something that is not ours, or is damaged: it is no grant, and no other name is touched.
         """
 
     @abstractmethod
@@ -131,7 +134,10 @@ class LockProvider(ABC):
 
     @abstractmethod
     def holders(self, name: str | None) -> list[Holder]:
-        """Who holds `name`, oldest first; None: every name that is held in this namespace, sorted by name."""
+        """Who holds `name`, oldest first; None: every name that is held in this namespace, sorted by name.
+
+        What cannot be taken apart is listed as `foreign`, never raised: who has to remove it must see it.
+        """
 
     @abstractmethod
     def evict(self, name: str, token: int) -> bool:

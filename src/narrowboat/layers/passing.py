@@ -117,6 +117,9 @@ class PassingFeed(Feed):
     def extend(self, deliveries: Sequence[Delivery], seconds: float) -> list[NarrowboatError | None]:
         return self.inner.extend(deliveries, seconds)
 
+    def current(self, delivery: Delivery) -> bool:
+        return self.inner.current(delivery)
+
     def leave(self) -> None:
         self.inner.leave()
 
