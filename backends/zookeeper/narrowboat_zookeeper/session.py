@@ -22,6 +22,7 @@ from kazoo.protocol.serialization import Connect
 from kazoo.retry import KazooRetry
 from kazoo.security import CREATOR_ALL_ACL, OPEN_ACL_UNSAFE, READ_ACL_UNSAFE
 
+from narrowboat.dsn import hidden
 from narrowboat.errors import Closed, ConfigurationError, NarrowboatError
 from narrowboat_zookeeper import errors
 from narrowboat_zookeeper.options import Acl, Site
@@ -67,7 +68,7 @@ class Session:
         self._handler = Handler(timeout, secure, self._connecting)
         logger = _logger()
         retry = KazooRetry(max_tries=-1, delay=0.05, max_delay=_RETRY_MAX, sleep_func=self._handler.sleep_func)
-        auth = [("digest", f"{site.username}:{site.password.reveal()}")] if site.password is not None else None
+        auth = [("digest", hidden(f"{site.username}:{site.password.reveal()}"))] if site.password is not None else None
         options = site.options
         self.client = KazooClient(
             hosts=",".join(site.hosts),
