@@ -1,4 +1,4 @@
-"""Records of others under a lock's name: the scenario holds on a driver that treats them as it should, and catches each that does not.
+"""Records of others under a lock's name: the scenario holds on a driver that treats them right, and catches each that does not.
 
 Nobody else can write into the memory of this process, so a layer in front of the memory driver plays both: what was left there,
 and what a driver makes of it.

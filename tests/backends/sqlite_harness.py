@@ -63,5 +63,5 @@ class SqliteHarness(Harness):
             **_DAMAGED[kind],
         }
         with contextlib.closing(sqlite3.connect(Url.parse(self.url).path, timeout=10)) as connection, connection:
-            connection.execute(f"INSERT INTO lock_holder VALUES ({', '.join('?' * len(row))})", tuple(row.values()))  # noqa: S608
+            connection.execute(f"INSERT INTO lock_holder VALUES ({', '.join('?' * len(row))})", tuple(row.values()))
         return True
