@@ -13,8 +13,8 @@ as a pass. Where they come from:
 - the network: the kit's own proxy in front of each host of the URL, when the URL gives each with its port. Override
   `network` where the server tells its clients another address than the URL's;
 - a server that is restarted, killed, paused: `Harness(url, server=...)` with a `conformance.server.Server`;
-- sessions ended, records deleted, rights taken away, a disk filled, a server's clock set: override the method, and the
-  fault is there.
+- sessions ended, records deleted or written by others, rights taken away, a disk filled, a server's clock set: override
+  the method, and the fault is there.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ _BY_METHOD = {
     "revoke": Fault.CREDENTIALS,
     "fill": Fault.FULL,
     "set_clock": Fault.SERVER_CLOCK,
+    "plant": Fault.FOREIGN,
 }
 
 
@@ -142,6 +143,15 @@ class Harness:
 
     def delete(self, half: str, namespace: str, name: str) -> None:
         """Delete what the backend keeps of the lock, or the queue, `name` of that namespace, as an operator might."""
+        raise NotImplementedError
+
+    def plant(self, namespace: str, name: str, kind: int) -> bool:
+        """Leave a record that Narrowboat has not written where the backend keeps the lock `name` of that namespace.
+
+        As another program, an operator or a damaged disk might: another type, cut-off text, fields missing, numbers out of
+        range. `kind` counts the kinds from 0; False, and nothing is done, when there is none of that number. Each must stand
+        in the way of a grant, as a holder's record would.
+        """
         raise NotImplementedError
 
     def revoke(self) -> None:
