@@ -50,7 +50,7 @@ class BrokerCore:
         options: Mapping[str, object],
         runtime: Callable[[Clock], Runtime],
     ) -> None:
-        plan: Plan[Broker] = Plan(broker_backend, "NARROWBOAT_BROKER_URL", url, require, clock, wrap, options)
+        plan: Plan[Broker] = Plan(broker_backend, "NARROWBOAT_BROKER_URL", url, require, clock, wrap, options, tell=self.tell)
         self.url = plan.url
         self.backend = plan.url.scheme
         self.capabilities: BrokerCapabilities = plan.capabilities
@@ -183,6 +183,13 @@ class BrokerCore:
                 events.emit(self.listeners, events.Published(self.backend, source, message.id, answer.duplicate))
             else:
                 events.emit(self.listeners, events.PublishError(self.backend, source, message.id, answer))
+
+    def tell(self, source: str, id: str, problem: str) -> None:
+        """Somebody else's message could not be taken apart, or not be kept whole: listeners and the log hear of it."""
+        import logging  # slow to import, and needed by nobody who is alone on his queues
+
+        logging.getLogger("narrowboat").warning("message %r from %r: %s", id, source, problem)
+        events.emit(self.listeners, events.Malformed(self.backend, source, id, problem))
 
     def inbox(self) -> Requests:
         """Where replies come, made at the first request."""

@@ -51,6 +51,7 @@ class Plan(Generic[D]):
         wrap: Callable[[D], D] | None,
         options: Mapping[str, object],
         doubt: Callable[[str | None], None] | None = None,
+        tell: Callable[[str, str, str], None] | None = None,
     ) -> None:
         if url is None:
             url = os.environ.get(variable)
@@ -71,7 +72,13 @@ class Plan(Generic[D]):
         self.capabilities: Any = backend.capabilities(self.url, parsed)
         for demand in (self.url.query.get("require"), require):
             check_required(self.capabilities, demand, backend=self.url.scheme)
-        context = Context(clock=self.clock, timeout=self.timeout, watch=self.clock.watch, doubt=doubt or _unheard)
+        self.context = context = Context(
+            clock=self.clock,
+            timeout=self.timeout,
+            watch=self.clock.watch,
+            doubt=doubt or _unheard,
+            tell=tell or _untold,
+        )
 
         def make() -> D:
             try:
@@ -86,6 +93,10 @@ class Plan(Generic[D]):
 
 def _unheard(owner: str | None) -> None:
     """What a driver's doubts come to where there are no leases to be renewed."""
+
+
+def _untold(source: str, id: str, problem: str) -> None:
+    """What is told of messages where there are none."""
 
 
 class Driver(Generic[D]):
