@@ -336,6 +336,8 @@ B113 throughput/latency benchmark emitted to the same JSON (never gating)
 # Messages: what others leave and hold
 B120 what another program leaves is delivered as it is or dies with its raw body and a reason; nobody else notices, it is told
 B121 after a connection reset or rebalance nothing that others acked is handed to a handler; message.lost at once
+B122 publish ends with a receipt, PublishFailed or PublishUnknown; a server that cannot be reached is PublishFailed
+B123 a reply goes to an inbox of ours and nowhere else, unless ?reply_to=any
 """
 
 

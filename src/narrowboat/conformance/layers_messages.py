@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from narrowboat.contract.messages import Broker, Delivery, Feed, Outcome, Received, Source
+from narrowboat.contract.messages import Address, Broker, Delivery, Feed, Kind, Outcome, Received, Source
 from narrowboat.errors import NarrowboatError, StaleDelivery
 from narrowboat.layers.passing import PassingBroker, PassingFeed
 
@@ -67,6 +67,22 @@ class _EndingFeed(PassingFeed):
         if not all(map(self.current, deliveries)):  # as on one channel: what has ended takes its batch along
             return [StaleDelivery(f"{each.id!r}: its connection has ended", id=each.id) for each in deliveries]
         return ask([each._replace(tag=each.tag[1]) for each in deliveries])  # type: ignore[index]  # made above
+
+
+class Redirected(PassingBroker):
+    """Feeds of queues whose messages ask for their reply at the queue `payroll`, as whoever publishes there may write."""
+
+    def open(self, source: Source, *, earliest: bool, wake: Callable[[], None]) -> Feed:
+        """One that asks so."""
+        return _RedirectedFeed(self.inner.open(source, earliest=earliest, wake=wake))
+
+
+class _RedirectedFeed(PassingFeed):
+    def receive(self, limit: int) -> Received:
+        received = self.inner.receive(limit)
+        payroll = Address(Kind.QUEUE, "payroll")
+        changed = [each._replace(reply_to=payroll) if each.reply_to else each for each in received.deliveries]
+        return received._replace(deliveries=changed)
 
 
 class Unreadable(PassingBroker):
