@@ -27,7 +27,7 @@ class Fault(enum.Enum):
     CREDENTIALS = "credentials that change"
     POWER = "a power loss"
     FULL = "a full disk or quota"
-    FOREIGN = "a record of another program's"  #: something in our own place that Narrowboat has not written, or damaged
+    FOREIGN = "what another program left"  #: in the backend's own place: a lock's record, an entry among the messages
 
 
 #: Faults that only something beyond the host can have. A backend without a server does not owe what needs one.
@@ -335,6 +335,12 @@ B110 undeclared feature raises Unsupported before I/O
 B111 no leaked tasks, threads, fds; two loops; fork; free-threaded
 B112 previous-version messages readable; unknown future headers ignored
 B113 throughput/latency benchmark emitted to the same JSON (never gating)
+
+# Messages: what others leave and hold
+B120 what another program leaves is delivered as it is or dies with its raw body and a reason; nobody else notices, it is told
+B121 after a connection reset or rebalance nothing that others acked is handed to a handler; message.lost at once
+B122 publish ends with a receipt, PublishFailed or PublishUnknown; a server that cannot be reached is PublishFailed
+B123 a reply goes to an inbox of ours and nowhere else, unless ?reply_to=any
 """
 
 

@@ -174,6 +174,15 @@ class Harness:
         """Move the server's wall clock by so much from the true time; 0 puts it right."""
         raise NotImplementedError
 
+    def plant(self, namespace: str, name: str) -> list[tuple[str, Callable[[], object]]]:
+        """What another program can leave in the queue `name` of that namespace, past us: a label and a function for each.
+
+        Each function, called once, leaves one entry in the place where that queue keeps its messages, as the backend's own
+        tools would: without our fields, with fields of ours that are garbage, empty, huge. The queue is declared, and consumed
+        from. The first line of a report's complaint is the label.
+        """
+        raise NotImplementedError
+
     # -- mutants --------------------------------------------------------------------------------------------------
 
     def mutated(self, wrap: Callable[[Any], Any]) -> Harness:
