@@ -106,7 +106,7 @@ class HauntedHarness(Harness):
         layer.records = self.records
         return layer
 
-    def plant(self, namespace, name, kind):
+    def plant_record(self, namespace, name, kind):
         if kind < _KINDS:
             self.records[name] = 10**15 + kind
         return kind < _KINDS

@@ -39,7 +39,7 @@ _DAMAGED = (
 class SqliteHarness(Harness):
     """For one file that the harness may do anything to."""
 
-    def plant(self, namespace: str, name: str, kind: int) -> bool:
+    def plant_record(self, namespace: str, name: str, kind: int) -> bool:
         """A row of `lock_holder` with one column that nobody can believe."""
         if kind >= len(_DAMAGED):
             return False

@@ -42,7 +42,8 @@ _BY_METHOD = {
     "revoke": Fault.CREDENTIALS,
     "fill": Fault.FULL,
     "set_clock": Fault.SERVER_CLOCK,
-    "plant": Fault.FOREIGN,
+    "plant_record": Fault.FOREIGN,
+    "plant_entries": Fault.FOREIGN,
 }
 
 
@@ -94,7 +95,8 @@ class Harness:
             found.add(Fault.PROXY)
         if self.server is not None:
             found |= {Fault.RESTART, Fault.KILL, Fault.PAUSE}
-        return frozenset(found | {fault for name, fault in _BY_METHOD.items() if self._has(name)})
+        other = {"locks": "plant_entries", "broker": "plant_record"}[half]
+        return frozenset(found | {fault for name, fault in _BY_METHOD.items() if name != other and self._has(name)})
 
     def _has(self, name: str) -> bool:
         return getattr(type(self), name) is not getattr(Harness, name)
@@ -145,7 +147,7 @@ class Harness:
         """Delete what the backend keeps of the lock, or the queue, `name` of that namespace, as an operator might."""
         raise NotImplementedError
 
-    def plant(self, namespace: str, name: str, kind: int) -> bool:
+    def plant_record(self, namespace: str, name: str, kind: int) -> bool:
         """Leave a record that Narrowboat has not written where the backend keeps the lock `name` of that namespace.
 
         As another program, an operator or a damaged disk might: another type, cut-off text, fields missing, numbers out of
@@ -174,7 +176,7 @@ class Harness:
         """Move the server's wall clock by so much from the true time; 0 puts it right."""
         raise NotImplementedError
 
-    def plant(self, namespace: str, name: str) -> list[tuple[str, Callable[[], object]]]:
+    def plant_entries(self, namespace: str, name: str) -> list[tuple[str, Callable[[], object]]]:
         """What another program can leave in the queue `name` of that namespace, past us: a label and a function for each.
 
         Each function, called once, leaves one entry in the place where that queue keeps its messages, as the backend's own

@@ -18,7 +18,7 @@ async def a_foreign_record_concerns_its_own_name_alone(kit: Kit) -> None:
     locks = kit.locks()
     ours = await locks.lock("ours", ttl=60).acquire(timeout=10)
     planted: list[str] = []
-    while await kit.blocking(kit.harness.plant, kit.namespace, f"theirs-{len(planted)}", len(planted)):
+    while await kit.blocking(kit.harness.plant_record, kit.namespace, f"theirs-{len(planted)}", len(planted)):
         planted.append(f"theirs-{len(planted)}")
     assert planted, "the harness plants nothing"
     kit.measure("kinds of foreign records", len(planted), "kinds")
