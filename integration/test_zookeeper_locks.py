@@ -34,6 +34,7 @@ from narrowboat.errors import (
     Unavailable,
 )
 from narrowboat_zookeeper.locks import ZooKeeperLocks
+from narrowboat_zookeeper.place import record
 
 #: A short session, for servers with a tick of half a second.
 QUERY = "session_ttl=3&tick=0.5"
@@ -195,8 +196,8 @@ def test_a_node_with_our_owner_in_another_session_is_not_taken_for_ours(
 ) -> None:
     found = driver(locks)
     locks.lock("a").acquire().release()
-    client.create(f"{root(url)}/a/x~me~", ephemeral=True, sequence=True)
     asked = request("a", "me")
+    client.create(f"{root(url)}/a/x~me~", record(asked, granted=False), ephemeral=True, sequence=True)
     place = found._book.places["me"] = type(found._book.places.get("me") or _place())(asked.wake)
     assert place.path is None  # as after a create whose answer was lost
     assert isinstance(one(found.attempt([asked])), Busy)
