@@ -316,10 +316,10 @@ def test_past_the_end_of_the_counter_whoever_came_first_goes_first(
 ) -> None:
     found = driver(locks)
     found.release([one(found.attempt([request("a", "first")]))])
-    older = client.create(f"{root(url)}/a/x~older~{sequence:010d}", b"{}", ephemeral=True)
     waiter = request("a", "waiter")
+    older = client.create(f"{root(url)}/a/x~older~{sequence:010d}", record(waiter, granted=False), ephemeral=True)
     assert isinstance(one(found.attempt([waiter])), Busy)  # its own number is a small one
-    client.create(f"{root(url)}/a/x~younger~{sequence:010d}", b"{}", ephemeral=True)
+    client.create(f"{root(url)}/a/x~younger~{sequence:010d}", record(waiter, granted=False), ephemeral=True)
     assert [holder.token for holder in found.holders("a")] == [client.exists(older).czxid]
     client.delete(older)
     assert waiter.wake.rung.wait(5)  # type: ignore[attr-defined]  # a Bell
