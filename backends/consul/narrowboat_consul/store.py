@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 from narrowboat.errors import NarrowboatError
 from narrowboat_consul.errors import nonsense, refused
 from narrowboat_consul.keys import Keys
-from narrowboat_consul.shapes import entries, refusals
+from narrowboat_consul.shapes import entries, filtered, refusals
 from narrowboat_consul.state import Entry, State, read
 from narrowboat_consul.steps import Operation, operation
 from narrowboat_consul.transport import Response, Transport
@@ -81,6 +81,8 @@ class Store:
         reply = self._transport.transaction(operations, reading=True)
         if reply.code != 200:
             raise refused(reply.code, reply.body, self._transport.site)
+        if filtered(reply.body):  # otherwise what may not be read would look as if it were not there
+            raise refused(403, "what was read is not all there is: key:read is missing", self._transport.site)
         return [Entry.of(each) for each in self._sense(entries, reply.body)]
 
     def _sense(self, take: Callable[..., T], *arguments: Any) -> T:
