@@ -88,7 +88,7 @@ def _deep(draw: st.DrawFn) -> bytes:
 #: Any bytes that somebody may have left.
 records: st.SearchStrategy[bytes] = st.one_of(
     st.binary(max_size=300),
-    st.sampled_from(DAMAGED),
+    st.integers(0, len(DAMAGED) - 1).map(DAMAGED.__getitem__),  # by number: a report shall not quote them all
     _values.map(lambda value: json.dumps(value).encode()),
     _mutated(),
     _deep(),

@@ -16,6 +16,9 @@ from integration.foreign import DRAWN, records, refused
 from integration.servers import ZooKeeperServer
 from integration.zookeeper_harness import kazoo
 
+#: kazoo's thread asks the global random numbers for its jitter while hypothesis looks whether a strategy does.
+pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module")
+
 _numbers = itertools.count()
 NAMESPACE = "/narrowboat/_foreign"
 
