@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-#: What a reply may announce at most; how much of it is taken is up to whoever reads it.
-LARGEST = 2**31
 #: What its head may have at most.
 HEAD = 64 * 1024
 
@@ -37,7 +35,7 @@ def request(method: str, target: str, headers: Mapping[str, str], body: bytes = 
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
 
-def parse(data: bytes | bytearray, *, ended: bool = False) -> Reply | None:
+def parse(data: bytes | bytearray, *, ended: bool = False, largest: int = 2**31) -> Reply | None:
     r"""The reply in `data`, or None when more of it is to come. `ended`: the other side has closed.
 
     >>> parse(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
@@ -45,7 +43,7 @@ def parse(data: bytes | bytearray, *, ended: bool = False) -> Reply | None:
     >>> parse(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nh") is None
     True
     """
-    incoming = Incoming(len(data))
+    incoming = Incoming(largest)
     reply = incoming.take(bytes(data)) if data else None
     return incoming.take(b"") if reply is None and ended else reply
 
@@ -96,7 +94,7 @@ class Incoming:
         self._chunked = headers.get("transfer-encoding", "").lower() == "chunked"
         if not self._chunked and "content-length" in headers:
             self._length = _number(headers["content-length"], 15)
-            if self._length is None or self._length > LARGEST:
+            if self._length is None or self._length > self._largest:
                 raise Malformed(f"a reply of {headers['content-length'][:40]!r} bytes")
 
     def _whole(self, *, ended: bool) -> bool:
@@ -119,7 +117,7 @@ class Incoming:
                 if ends < 0:
                     break
                 line = bytes(self._rest[at:ends])
-                self._length, at = _size(line), ends + 2
+                self._length, at = _size(line, self._largest), ends + 2
             if len(self._rest) < at + self._length + 2:
                 break
             if self._length == 0:
@@ -136,11 +134,11 @@ def _number(text: str, digits: int) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= digits else None
 
 
-def _size(line: bytes) -> int:
+def _size(line: bytes, largest: int) -> int:
     digits = line.split(b";")[0].strip()
     if not digits or len(digits) > 12 or digits.strip(b"0123456789abcdefABCDEF"):
         raise Malformed(f"expected the size of a chunk, got {line[:40]!r}")
     size = int(digits, 16)
-    if size > LARGEST:
+    if size > largest:
         raise Malformed(f"a chunk of {size} bytes")
     return size
