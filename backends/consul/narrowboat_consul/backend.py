@@ -44,7 +44,13 @@ def _capabilities(url: Url, options: Options) -> LockCapabilities:
 def _open(url: Url, options: Options, context: Context) -> LockProvider:
     from narrowboat_consul.provider import ConsulLocks
 
-    return ConsulLocks(Site.of(url, options), context, _capabilities(url, options))
+    site = Site.of(url, options)
+    try:
+        return ConsulLocks(site, context, _capabilities(url, options))
+    except (OSError, RuntimeError) as error:  # no descriptor for what wakes the thread
+        from narrowboat_consul.errors import no_room
+
+        raise no_room(site, error) from error
 
 
 def _prepare(url: Url, options: Options) -> Url:
