@@ -62,6 +62,7 @@ class Plan(Generic[D]):
         self.url = Url.parse(url)
         self.clock: Clock = clock if clock is not None else SystemClock()
         backend: LockBackend | BrokerBackend = find(self.url.scheme)
+        self.url = backend.locate(self.url)
         given = dict(options)
         timeout = given.pop("timeout", self.url.query.get("timeout", TIMEOUT))
         self.timeout = float(convert("timeout", timeout, float, backend=self.url.scheme))  # type: ignore[arg-type]  # a float, by its hint

@@ -42,9 +42,18 @@ class Context:
     tell: Callable[[str, str, str], None] = lambda source, id, problem: None
 
 
+def _as_written(url: Url) -> Url:
+    return url
+
+
 @dataclass(frozen=True, kw_only=True)
 class LockBackend:
-    """The entry object of a lock backend. `options` is a frozen dataclass; see `narrowboat.dsn.parse_options`."""
+    """The entry object of a lock backend. `options` is a frozen dataclass; see `narrowboat.dsn.parse_options`.
+
+    `locate` is called once, when the face is made, and gives the URL that all other calls get. A backend whose URL is read
+    against something that changes in a process (the working folder) fixes here what it means, for every later `open`: those
+    in forked children too. No I/O that could block.
+    """
 
     scheme: str
     summary: str  #: one line for `narrowboat backends`
@@ -53,11 +62,12 @@ class LockBackend:
     open: Callable[[Url, Any, Context], LockProvider]
     extra: str | None = None  #: the extra to install, `pip install narrowboat[extra]`
     example: str = ""  #: a URL that is as it would be in a program, for `narrowboat backends`
+    locate: Callable[[Url], Url] = _as_written  #: what the URL means from now on, whatever the process does later
 
 
 @dataclass(frozen=True, kw_only=True)
 class BrokerBackend:
-    """The entry object of a message backend. `options` is a frozen dataclass; see `narrowboat.dsn.parse_options`."""
+    """The entry object of a message backend: the same fields as a `LockBackend`'s."""
 
     scheme: str
     summary: str
@@ -66,3 +76,4 @@ class BrokerBackend:
     open: Callable[[Url, Any, Context], Broker]
     extra: str | None = None
     example: str = ""
+    locate: Callable[[Url], Url] = _as_written
