@@ -117,11 +117,8 @@ def test_threads_that_make_one_file_at_once_keep_their_locks_on_it(path):
         thread.start()
     for thread in threads:
         thread.join(60)
-    said = opened[0].write(
-        lambda connection: (
-            subprocess.run([sys.executable, "-c", other, path], capture_output=True, text=True, check=True).stdout
-        )
-    )
+    command = [sys.executable, "-c", other, path]
+    said = opened[0].write(lambda _: subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     for each in opened:
         each.close()
 

@@ -59,7 +59,7 @@ def path_of(url: Url) -> str:
 
 
 def locate(url: Url) -> Url:
-    """The URL with the absolute path that `url` names now: a daemon changes its folder later, and its children are forked there."""
+    """The URL with the absolute path that `url` names now: a daemon changes its folder later, and forks there."""
     return dataclasses.replace(url, path=path_of(url))
 
 

@@ -51,10 +51,7 @@ def translate(error: sqlite3.Error, path: str, *, waited: float | None = None) -
             )
         )
     if primary == sqlite3.SQLITE_FULL:
-        return Unavailable(
-            f"the disk under {path} is full ({error}). Nothing was changed. Make room; the call may be repeated.",
-            backend=SCHEME,
-        )
+        return _full(path, error)
     if primary in {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM}:
         return Unavailable(
             f"the database {path} could not be read or written ({error}). "
@@ -89,12 +86,11 @@ def gone(path: str, what: str) -> Unavailable:
 def not_made(path: str, error: OSError) -> NarrowboatError:
     """The error to raise `from error` when the file could not be made."""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return Unavailable(
-            f"the disk under {path} is full ({error.strerror}). Make room; the call may be repeated.", backend=SCHEME
-        )
+        return _full(path, error.strerror)
     if error.errno in {errno.EMFILE, errno.ENFILE}:
         return Unavailable(
-            f"the database {path} could not be made ({error.strerror}): too many files are open here. The call may be repeated.",
+            f"the database {path} could not be made ({error.strerror}): this process has too many files open. "
+            "The call may be repeated.",
             backend=SCHEME,
         )
     if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
@@ -103,7 +99,7 @@ def not_made(path: str, error: OSError) -> NarrowboatError:
 
 
 def not_sent(error: NarrowboatError) -> bool:
-    """Whether a write transaction that ended with `error` is known to have changed nothing, so that no message of it can be there.
+    """Whether a write transaction that ended with `error` is known to have stored nothing.
 
     A database that was locked or full was rolled back, one that is gone was never asked. A disk that fails says nothing.
     """
@@ -117,6 +113,12 @@ def _writable(path: str) -> bool:
     # The folder counts as well: SQLite keeps its write-ahead log beside the file.
     return os.access(os.path.dirname(path), os.W_OK | os.X_OK) and (
         not os.path.exists(path) or os.access(path, os.R_OK | os.W_OK)
+    )
+
+
+def _full(path: str, error: object) -> Unavailable:
+    return Unavailable(
+        f"the disk under {path} is full ({error}). Nothing was changed. Make room; the call may be repeated.", backend=SCHEME
     )
 
 
