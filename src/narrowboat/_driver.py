@@ -59,7 +59,12 @@ class Plan(Generic[D]):
                     f"no URL was given and {variable} is not set: give one, scheme://..., or set it; "
                     "`narrowboat backends` lists the schemes"
                 )
-        self.url = Url.parse(url)
+            try:
+                self.url = Url.parse(url)
+            except ConfigurationError as error:
+                raise ConfigurationError(f"{variable}: {error}") from None
+        else:
+            self.url = Url.parse(url)
         self.clock: Clock = clock if clock is not None else SystemClock()
         backend: LockBackend | BrokerBackend = find(self.url.scheme)
         self.url = backend.locate(self.url)
