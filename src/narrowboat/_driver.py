@@ -64,7 +64,12 @@ class Plan(Generic[D]):
                     f"no URL was given and {variable} is not set: give one, scheme://..., or set it; "
                     "`narrowboat backends` lists the schemes"
                 )
-        self.url = Url.parse(url)
+            try:
+                self.url = Url.parse(url)
+            except ConfigurationError as error:
+                raise ConfigurationError(f"{variable}: {error}") from None
+        else:
+            self.url = Url.parse(url)
         self.clock: Clock = clock if clock is not None else SystemClock()
         backend: LockBackend | BrokerBackend = find(self.url.scheme)
         given = dict(options)
@@ -89,7 +94,7 @@ class Plan(Generic[D]):
             doubt=doubt or _unheard,
             tell=tell or _untold,
         )
-        prepared = self._installed(backend, lambda: backend.prepare(self.url, parsed))
+        self.url = prepared = self._installed(backend, lambda: backend.prepare(self.url, parsed))
 
         def make() -> D:
             driver: Any = self._installed(backend, lambda: backend.open(prepared, parsed, context))

@@ -34,9 +34,10 @@ from narrowboat.capabilities import (
 )
 from narrowboat.contract import Address, Broker, BrokerBackend, Context, Depth, Feed, Kind, Outgoing, Receipt, Source
 from narrowboat.dsn import Url
-from narrowboat.errors import Closed, NarrowboatError
+from narrowboat.errors import Closed, NarrowboatError, PublishFailed
 from narrowboat_sqlite import stock
-from narrowboat_sqlite.database import Database, path_of
+from narrowboat_sqlite.database import Database, located, path_of
+from narrowboat_sqlite.errors import not_sent
 from narrowboat_sqlite.feed import IDLE, SqliteFeed
 from narrowboat_sqlite.message_options import Declare, MessageOptions
 from narrowboat_sqlite.options import SCHEME, Durability
@@ -114,6 +115,7 @@ class SqliteBroker(Broker):
             path_of(url),
             durability=options.durability,
             timeout=context.timeout,
+            mode=options.permissions,
             schema=Path(__file__).with_name("messages.sql").read_text(encoding="utf-8"),
         )
         try:
@@ -135,7 +137,12 @@ class SqliteBroker(Broker):
                 feed.sign(topology, topology.moment)
             return topology.send(messages, make=self.makes, window=self._options.dedup, retention=self._options.retention)
 
-        return self.change(store)
+        try:
+            return self.change(store)
+        except NarrowboatError as error:
+            if not not_sent(error):
+                raise
+            return [_not_sent(message, error) for message in messages]
 
     def open(self, source: Source, *, earliest: bool, wake: Callable[[], None]) -> Feed:
         """A feed from `source`, which exists from now on."""
@@ -293,6 +300,17 @@ class SqliteBroker(Broker):
         return found
 
 
+def _not_sent(message: Outgoing, error: NarrowboatError) -> PublishFailed:
+    failed = PublishFailed(
+        f"message {message.id!r} to {message.to.path!r} was not stored: {error}",
+        id=message.id,
+        backend=SCHEME,
+        retryable=error.retryable,
+    )
+    failed.__cause__ = error
+    return failed
+
+
 def _raise(answer: T | NarrowboatError) -> T:
     if isinstance(answer, NarrowboatError):
         raise answer
@@ -305,5 +323,6 @@ broker = BrokerBackend(
     options=MessageOptions,
     capabilities=capabilities,
     open=SqliteBroker,
+    prepare=located,
     example="sqlite:///shop.db",
 )

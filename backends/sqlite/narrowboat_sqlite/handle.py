@@ -38,9 +38,9 @@ class Handle:
         with _guard:
             _handles.add(self)
 
-    def open(self, mode: str) -> sqlite3.Connection:
-        """Open it: never waits by itself, in autocommit mode. `mode`: "rw", or "rwc" to make the file."""
-        name = f"file:{quote(os.fsencode(self.path))}?mode={mode}"
+    def open(self) -> sqlite3.Connection:
+        """Open it: never waits by itself, in autocommit mode. The file is there; see `place.make`."""
+        name = f"file:{quote(os.fsencode(self.path))}?mode=rw"
         connection = sqlite3.connect(name, uri=True, timeout=0.0, isolation_level=None, check_same_thread=False)
         self.connection = connection
         connection.execute(f"PRAGMA journal_size_limit={_JOURNAL_LIMIT}")

@@ -134,7 +134,7 @@ class Watcher:
                     with self._handle.mutex:
                         connection = self._handle.connection
                         if connection is None:  # the first time, or a fork has closed it
-                            connection, version = self._handle.open("rw"), None
+                            connection, version = self._handle.open(), None
                         seen = _version(connection)
                         began = time.thread_time()
                         for look in looks if seen != version else fresh:
