@@ -41,7 +41,7 @@ class ConsulHarness(Harness):
     def delete(self, half: str, namespace: str, name: str) -> None:
         self._ask("DELETE", f"/v1/kv/{quote(Space('narrowboat', namespace).of(name).folder)}?recurse")
 
-    def plant(self, namespace: str, name: str, kind: int) -> bool:
+    def plant_record(self, namespace: str, name: str, kind: int) -> bool:
         """The entry of an exclusive holder, marked as ours and without a session, that nobody can believe."""
         if kind >= len(DAMAGED):
             return False

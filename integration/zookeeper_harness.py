@@ -56,7 +56,7 @@ class ZooKeeperHarness(Harness):
         with kazoo(self.url, client_id=identity):
             pass
 
-    def plant(self, namespace: str, name: str, kind: int) -> bool:
+    def plant_record(self, namespace: str, name: str, kind: int) -> bool:
         """A contender before everybody else that goes with no session, with a record that nobody can believe."""
         if kind >= len(DAMAGED):
             return False

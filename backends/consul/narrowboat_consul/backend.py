@@ -42,7 +42,7 @@ def _capabilities(url: Url, options: Options) -> LockCapabilities:
 
 
 def _open(url: Url, options: Options, context: Context) -> LockProvider:
-    from narrowboat_consul.provider import ConsulLocks  # needs the client library, which importing the backend must not
+    from narrowboat_consul.provider import ConsulLocks
 
     site = Site.of(url, options)
     try:
@@ -53,6 +53,14 @@ def _open(url: Url, options: Options, context: Context) -> LockProvider:
         raise no_room(site, error) from error
 
 
+def _prepare(url: Url, options: Options) -> Url:
+    import consul.base  # type: ignore[import-untyped]  # noqa: F401  # neither client library has annotations
+
+    import narrowboat_consul.provider  # noqa: F401
+
+    return url
+
+
 locks = LockBackend(
     scheme=SCHEME,
     summary="one session for each provider, blocking queries, ModifyIndex as token",
@@ -60,5 +68,6 @@ locks = LockBackend(
     options=Options,
     capabilities=_capabilities,
     open=_open,
+    prepare=_prepare,
     extra="consul",
 )

@@ -164,12 +164,22 @@ def _open(url: Url, options: Options, context: Context) -> LockProvider:
         raise errors.no_room(site, error) from error
 
 
+def _prepare(url: Url, options: Options) -> Url:
+    import kazoo.exceptions  # noqa: F401  # which importing the backend must not
+
+    import narrowboat_zookeeper.errors
+    import narrowboat_zookeeper.session  # noqa: F401
+
+    return url
+
+
 locks = LockBackend(
     scheme=SCHEME,
     summary="between machines, kept by a quorum, for what must not go wrong when a server does",
     options=Options,
     capabilities=_capabilities,
     open=_open,
+    prepare=_prepare,
     extra="zookeeper",
     example="zookeeper://a:2181,b:2181,c:2181/shop",
 )
