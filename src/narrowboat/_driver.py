@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
+from narrowboat._inside import in_child
 from narrowboat.capabilities import check_required
 from narrowboat.clock import Clock, SystemClock
 from narrowboat.contract.backend import BrokerBackend, Context, LockBackend
@@ -171,6 +172,7 @@ def watch_forks(face: Forkable) -> None:
 
 
 def _after_fork_in_child() -> None:
+    in_child()
     for face in list(_living):
         face.forked()
 
