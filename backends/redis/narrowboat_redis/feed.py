@@ -70,7 +70,7 @@ class RedisFeed(Feed):
         now = broker.clock()
         heard = broker.waking.arm(self, self.place, self._wake, now + self._idle)
         self._sign = now + SIGN
-        call = _RECEIVE(self.place.keys, (*self._head, b"%d" % limit, b"%d" % INBOX_TTL))
+        call = _RECEIVE(self.place.keys, (*self._head, b"%d" % limit, b"%d" % INBOX_TTL, broker.most))
         answer = broker.ask(broker.taking, call, self._doing)
         refused = refusals.refusal(answer, self.place, self._properties)
         if refused is not None:

@@ -51,6 +51,8 @@ class RedisBroker(Broker):
         self.clock = context.clock
         #: Whether queues and topics are made on the way, as scripts are told.
         self.makes = b"1" if options.declare is Declare.AUTO else b""
+        #: Bytes of messages that one answer may have: another half is left for their fields' names and sizes.
+        self.most = b"%d" % (options.max_reply // 2)
         self._cluster = site.topology is Topology.CLUSTER
         self._prefix = options.prefix
         self._window = b"%d" % round(options.dedup * 1e6)

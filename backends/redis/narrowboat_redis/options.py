@@ -17,6 +17,9 @@ SCHEME = "redis"
 #: More replicas than that nobody runs; a typing mistake would let every call wait for its whole time-out.
 WAIT_MAX = 16
 
+#: Bytes: what an answer has beside messages must fit in any case.
+REPLY_MIN = 1024 * 1024
+
 
 class Verify(enum.Enum):
     """How far the server's certificate is checked."""
@@ -44,8 +47,14 @@ class Common:
     cert: str | None = None  #: file of our own certificate, where the server asks for one
     key: str | None = None  #: file of its key; None: in the same file
     verify: Verify = Verify.FULL
+    max_reply: int = 64 * 1024 * 1024  #: bytes of one answer of the server at most
     sentinel_username: str | None = None  #: of the sentinels themselves, which do not take the servers' users
     sentinel_password: Secret | None = None
+
+
+    def __post_init__(self) -> None:
+        if self.max_reply < REPLY_MIN:
+            raise ConfigurationError(f"option max_reply={self.max_reply}: at least {REPLY_MIN} bytes", backend=SCHEME)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +64,7 @@ class Options(Common):
     wait: int = 0  #: replicas that must have a grant or renewal before it is answered
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.wait <= WAIT_MAX:
             raise ConfigurationError(
                 f"option wait={self.wait}: allowed are 0 to {WAIT_MAX}, the replicas that must have a grant first",

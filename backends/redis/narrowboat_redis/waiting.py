@@ -64,6 +64,7 @@ class Waiting:
         self._changed = threading.Condition(threading.Lock())
         self._nudge = Nudge()
         self._resting = False
+        self._hurried = False  #: to say at once that we are alive
         self._closed = False
 
     # -- who waits ------------------------------------------------------------------------------------------------
@@ -134,6 +135,11 @@ class Waiting:
                 raise self._refused
             return self.listening
 
+    def hurry(self) -> None:
+        """There is something to be cleared away in front of our waiters: the thread does it."""
+        self._hurried = True
+        self._nudge.ring()
+
     def close(self) -> None:
         """End the thread and its connection. Idempotent."""
         with self._changed:
@@ -202,16 +208,19 @@ class Waiting:
                 self._resting = True  # before the look: whoever comes now rings
             if self._names:
                 self._resting = False
-                if now >= beat:
-                    beat = now + BEAT
+                if now >= beat or self._hurried:
+                    self._hurried = False
                     if not asked:
                         asked = now
                         line.send(_PING)
-                    self._beat()
-                    continue
+                    self._hurried = self._beat()
+                    beat = now + BEAT
+                    now = time.monotonic()
             if asked and now - asked > _SILENCE:
                 raise TimeoutError("the subscription is silent")
             wait = None if self._resting and not asked else max(0.0, min(beat, asked + _SILENCE if asked else beat) - now)
+            if self._hurried:
+                wait = 0.0
             if not line.pending():
                 ready = [number for number, _ in poller.poll(None if wait is None else wait * 1000 + 1)]
                 if ears in ready:
@@ -224,8 +233,11 @@ class Waiting:
                 elif isinstance(reply, list) and reply and reply[0] == b"pong":
                     asked = 0.0
 
-    def _beat(self) -> None:
-        """Say that our waiters are alive. A failure is nobody's loss: it is said again in a second."""
+    def _beat(self) -> bool:
+        """Say that our waiters are alive. A failure is nobody's loss: it is said again in a second.
+
+        True: there are more dead waiters in front of ours than a call drops, so it is best said again at once.
+        """
         shards: dict[int, list[tuple[str, NameKeys]]] = {}
         for name in list(self._names):
             keys = self._keys.of(name)
@@ -241,13 +253,16 @@ class Waiting:
         try:
             answers: list[Any] = self._wire.run(calls, doing="saying that waiters are alive")
         except NarrowboatError:
-            return
+            return False
+        hurry = False
         for names, answer in zip(asked, answers, strict=True):
             if isinstance(answer, list):
-                known, owners, queues = answer
+                known, owners, queues, more = answer
+                hurry = hurry or any(more)
                 self._wake(owners)
                 # Where we were taken for dead, or a queue is gone, the places are lost: everybody has to ask again.
                 self._wake_names([name for name, queue in zip(names, queues, strict=True) if not known or not queue])
+        return hurry
 
     def _broken(self, error: BaseException) -> None:
         with self._changed:
