@@ -24,9 +24,9 @@ NEAR = 2.0
 _NO_HEADERS: Mapping[str, str] = {}
 _MARK = b"narrowboat-"
 _OLD = frozenset({b"at", b"key", b"priority", b"headers", b"correlation", b"type", b"reply", b"expires"})
-_OURS = frozenset(_MARK + name for name in (*_OLD, b"id"))
 #: What `settle.lua` makes of the fields that are too many for one command, and `receive.lua` of an entry that is too large.
 _REST, _LEFT = _MARK + b"rest", _MARK + b"left"
+_OURS = frozenset(_MARK + name for name in (*_OLD, b"id", b"rest", b"left"))
 #: An expiry of the first version counts in microseconds: what is less is in seconds or milliseconds, and not its.
 _MICROSECONDS = 1e14
 #: Bytes of JSON that are read as headers, and seconds that can be a time. More than that no publisher of ours has made.
@@ -207,7 +207,7 @@ def _body_of(fields: list[tuple[bytes, bytes]]) -> tuple[bytes, list[tuple[bytes
     at = next((at for at, (name, _) in enumerate(fields) if name == b"body"), None)
     if at is None:
         bare = [at for at, (name, _) in enumerate(fields) if not name.startswith(_MARK)]
-        at = bare[0] if len(bare) == 1 else 0 if len(fields) == 1 else None
+        at = bare[0] if len(bare) == 1 else 0 if len(fields) == 1 and fields[0][0] not in _OURS else None
     if at is None:
         return b"", fields
     return fields[at][1], fields[:at] + fields[at + 1 :]

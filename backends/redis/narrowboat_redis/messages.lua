@@ -85,10 +85,11 @@ end
 
 -- What the first version called its fields, and whether an entry is one of its: id, body and at in front, nothing else behind.
 -- The same name in any other entry is another program's.
-local OLD, OURS = {}, {['narrowboat-id'] = true, ['narrowboat-at'] = true}
+local OLD, OURS = {}, {}
 for name in ('key correlation type priority headers reply expires'):gmatch('%a+') do
   OLD[name], OURS['narrowboat-' .. name] = true, true
 end
+for name in ('id at rest left'):gmatch('%a+') do OURS['narrowboat-' .. name] = true end
 
 local function old(fields)
   if fields[1] ~= 'id' or fields[3] ~= 'body' or fields[5] ~= 'at' or not fields[6]:find('^[%d.e+-]+$') then return false end
