@@ -16,7 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from narrowboat.capabilities import check_required
 from narrowboat.clock import Clock, SystemClock
 from narrowboat.contract.backend import BrokerBackend, Context, LockBackend
-from narrowboat.dsn import Url, convert, parse_options
+from narrowboat.dsn import Url, convert, hidden, parse_options
 from narrowboat.errors import Closed, ConfigurationError, InvalidArgument
 from narrowboat.registry import BROKERS, LOCKS, missing
 
@@ -53,7 +53,7 @@ class Plan(Generic[D]):
         doubt: Callable[[str | None], None] | None = None,
     ) -> None:
         if url is None:
-            url = os.environ.get(variable)
+            url = hidden(os.environ.get(variable))
             if not url:
                 raise ConfigurationError(
                     f"no URL was given and {variable} is not set: give one, scheme://..., or set it; "

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from narrowboat.dsn import hidden
+
 #: What a reply may have at most: far above what a transaction or a listing gives, far below what would hurt.
 LARGEST = 64 * 1024 * 1024
 
@@ -28,11 +30,13 @@ class Reply(NamedTuple):
 
 
 def request(method: str, target: str, headers: Mapping[str, str], body: bytes = b"") -> bytes:
-    """The bytes of a request. `target` is a path with its query, both quoted already."""
-    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
-    if body or method != "GET":
-        lines.append(f"Content-Length: {len(body)}")
-    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+    """The bytes of a request. `target` is a path with its query, both quoted already.
+
+    One of the headers is the token: no variable has it in clear on the way, and the bytes have a repr that does not show them.
+    """
+    length = f"Content-Length: {len(body)}\r\n" if body or method != "GET" else ""
+    first = f"{method} {target} HTTP/1.1\r\n"
+    return hidden("".join((first, *map("%s: %s\r\n".__mod__, headers.items()), length, "\r\n")).encode("latin-1") + body)
 
 
 def parse(data: bytes | bytearray, *, ended: bool = False) -> Reply | None:

@@ -59,7 +59,7 @@ class Query:
         self.done = done
         self.events = selectors.EVENT_WRITE  #: what it waits for; a connection that was made can be written to
         self._transport = transport
-        self._data = data
+        self._data = memoryview(data)  # a slice of it shows no more than the whole, which has the token in it
         self._got = bytearray()
         self._connected = self._shaken = False
         family, address = transport.peer()

@@ -9,6 +9,7 @@ import enum
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from narrowboat.driver.tls import TlsOptions
 from narrowboat.dsn import Secret
 from narrowboat.errors import ConfigurationError
 
@@ -21,14 +22,6 @@ WAIT_MAX = 16
 REPLY_MIN = 1024 * 1024
 
 
-class Verify(enum.Enum):
-    """How far the server's certificate is checked."""
-
-    FULL = "full"  #: signed by a known authority, and for this host
-    CA = "ca"  #: signed by a known authority, whatever the host: for clusters that announce addresses
-    NONE = "none"  #: not at all: anybody in between can read along and answer in the server's name
-
-
 class Durability(enum.Enum):
     """What the server is expected to do with what it has confirmed. It is asked when it is first used."""
 
@@ -38,19 +31,14 @@ class Durability(enum.Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Common:
+class Common(TlsOptions):
     """What both halves take."""
 
     prefix: str = ""  #: a namespace of its own on the same server; two prefixes never meet
     durability: Durability = Durability.MEMORY
-    ca: str | None = None  #: file of the certificate authorities, for TLS; None: the system's
-    cert: str | None = None  #: file of our own certificate, where the server asks for one
-    key: str | None = None  #: file of its key; None: in the same file
-    verify: Verify = Verify.FULL
     max_reply: int = 64 * 1024 * 1024  #: bytes of one answer of the server at most
     sentinel_username: str | None = None  #: of the sentinels themselves, which do not take the servers' users
     sentinel_password: Secret | None = None
-
 
     def __post_init__(self) -> None:
         if self.max_reply < REPLY_MIN:
