@@ -17,7 +17,7 @@ import redis
 
 from narrowboat.errors import Closed, NarrowboatError
 from narrowboat_redis.connection import Line, find_primary, open_line
-from narrowboat_redis.errors import translate
+from narrowboat_redis.errors import ODD, translate
 from narrowboat_redis.resp import ErrorReply, ProtocolError, pack
 from narrowboat_redis.scripts import Packed, Script
 from narrowboat_redis.site import Address, Site, Topology
@@ -29,7 +29,7 @@ _SLOTS = 16384
 #: by one does so at once, and would stand still for a whole time-out with each; who waits between two tries waits longer.
 _BREATH = 0.004
 #: What a connection may raise, beside an error of ours.
-FAILURES = (OSError, redis.RedisError, ErrorReply, ProtocolError, ValueError)
+FAILURES = (OSError, redis.RedisError, ErrorReply, ProtocolError, *ODD)
 
 
 def slot_of(key: bytes) -> int:
@@ -138,7 +138,7 @@ class Wire:
 
     def _exchange(self, address: Address | None, commands: Sequence[Packed], tail: bytes | None, ends: float) -> list[Any]:
         line = self._line_to(address, ends)
-        line.send(_together(commands, tail))
+        line.send(_together(commands, tail), ends)
         answers = line.receive(len(commands) + (tail is not None), ends)
         if address is None:
             self._look_at(answers)
@@ -233,7 +233,7 @@ class Wire:
             try:
                 line = self._line_to(address, ends)
                 data = [_ASKING + each.data if index in asked else each.data for index, each in members]
-                line.send(b"".join(data) + (tail or b""))
+                line.send(b"".join(data) + (tail or b""), ends)
                 sent[address] = members
             except (NarrowboatError, *FAILURES) as error:
                 self._fail(address, members, answers, error, doing)
