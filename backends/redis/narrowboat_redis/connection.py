@@ -22,8 +22,8 @@ from redis.retry import Retry
 
 from narrowboat.dsn import hidden
 from narrowboat.errors import ConfigurationError, Unavailable
-from narrowboat_redis.errors import OLDEST, too_old, version_of
-from narrowboat_redis.resp import ErrorReply, ProtocolError, Reader, pack
+from narrowboat_redis.errors import ODD, OLDEST, too_old, version_of
+from narrowboat_redis.resp import ErrorReply, NotRedis, ProtocolError, Reader, pack
 from narrowboat_redis.site import Address, Site, Topology
 
 #: Seconds without use after which a connection is looked at before it is used again: a server that was restarted meanwhile
@@ -179,6 +179,8 @@ class Line:
         self._connection.disconnect()  # type: ignore[no-untyped-call]  # so in redis-py
 
 
+#: What is wrong with an answer; not ValueErrors of the system: a name that cannot be looked up.
+_ODD = tuple(kind for kind in ODD if kind is not ValueError)
 _CLOSED = "the connection was closed by the server"
 
 
@@ -193,15 +195,18 @@ def open_line(site: Site, address: Address, timeout: float, later: float | None 
     socket or the server said, for `errors.translate`, or an error of ours.
     """
     ends = time.monotonic() + timeout
-    line = _open(site, address, timeout)
     try:
-        _check(site, line, ends)
-        if later is not None:
-            line.allow(later)
-            line.limit(ends - time.monotonic())
-    except BaseException:
-        line.close()
-        raise
+        line = _open(site, address, timeout)
+        try:
+            _check(site, line, ends)
+            if later is not None:
+                line.allow(later)
+                line.limit(ends - time.monotonic())
+        except BaseException:
+            line.close()
+            raise
+    except (ProtocolError, *_ODD) as error:
+        raise NotRedis(str(error)) from error
     return line
 
 
@@ -337,6 +342,9 @@ def find_primary(site: Site, timeout: float) -> Address:
                 (reply,) = line.ask(pack(b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", site.service.encode()))
             finally:
                 line.close()
+        except ProtocolError as error:
+            failed = failed or NotRedis(str(error))
+            continue
         except (OSError, redis.RedisError) as error:
             failed = failed or error
             continue

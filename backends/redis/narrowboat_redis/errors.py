@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from narrowboat.driver import tls
 from narrowboat.errors import AccessDenied, ConfigurationError, Conflict, NarrowboatError, Unavailable
-from narrowboat_redis.resp import ErrorReply, ProtocolError
+from narrowboat_redis.resp import ErrorReply, NotRedis, ProtocolError
 
 if TYPE_CHECKING:
     from narrowboat_redis.site import Site
@@ -79,6 +79,8 @@ def translate(error: BaseException, site: Site, *, doing: str) -> NarrowboatErro
     if isinstance(error, NarrowboatError):
         return error
     found = _reply(error, site, doing) if _is_reply(error) else _connection(error, site, doing)
+    if isinstance(found, Unavailable):
+        found.sent = getattr(error, "sent", True)  # as `Wire` has noted it
     found.__cause__ = cause_of(error, site)
     return found
 
@@ -188,7 +190,13 @@ def _connection(error: BaseException, site: Site, doing: str) -> NarrowboatError
             f"sent. {_REPEAT} when some are free.",
             backend=backend,
         )
-    if isinstance(error, (ProtocolError, *ODD)) or type(error).__name__ == "InvalidResponse":
+    if isinstance(error, (ProtocolError, *ODD)) and not isinstance(error, NotRedis):
+        return Unavailable(
+            f"{site} answered nonsense while {doing} ({text}). It may or may not have been done; the connection is made anew. See "
+            "what stands between, or whether somebody replaced a script.",
+            backend=backend,
+        )
+    if isinstance(error, NotRedis) or type(error).__name__ == "InvalidResponse":
         other = f"If that port wants TLS, write {site.scheme}s://." if not site.tls else ""
         return ConfigurationError(
             f"{site}: whatever answers there is no Redis ({text}). Check host and port. {other}".rstrip(), backend=backend

@@ -15,7 +15,7 @@ from narrowboat.capabilities import LockCapabilities
 from narrowboat.contract.backend import Context
 from narrowboat.contract.locks import Busy, Grant, Holder, LockProvider, Mode, Released, Request
 from narrowboat.errors import Conflict, LeaseLost, NarrowboatError, Reason, Unavailable
-from narrowboat_redis.errors import translate
+from narrowboat_redis.errors import translate, typed
 from narrowboat_redis.keys import Keys
 from narrowboat_redis.options import Durability, Options
 from narrowboat_redis.persistence import check_durability
@@ -45,7 +45,7 @@ class RedisLocks(LockProvider):
 
     def __init__(self, site: Site, options: Options, context: Context, capabilities: LockCapabilities) -> None:
         self.capabilities = capabilities
-        self._site = site
+        self.site = site
         self._keys = Keys(options.prefix)
         self._timeout = context.timeout
         self._take = Wire(site, context.timeout)
@@ -64,20 +64,26 @@ class RedisLocks(LockProvider):
 
     # -- taking ---------------------------------------------------------------------------------------------------
 
+    @typed
     def attempt(self, requests: Sequence[Request]) -> list[Grant | Busy | NarrowboatError]:
         """Take or queue, the whole batch in one pipeline."""
-        if self._durability is not None:
-            check_durability(self._take, self._site, self._durability)
-            self._durability = None
+        ends = self._take.ends()
+        self._check(self._take, ends)
         if len(requests) == 1 and self._tail is None:  # a lone caller: every step counts
             request = requests[0]
-            (reply,) = self._take.run((self._attempt(request),), doing="taking locks")
-            if type(reply) is bytes:
+            (reply,) = self._take.run((self._attempt(request),), doing="taking locks", ends=ends)
+            if type(reply) is bytes and reply.isdigit() and len(reply) < 17:
                 self._waiting.disarm(request.name, request.owner)
                 return [Grant(request.name, request.owner, int(reply), request.ttl, request.mode, request.limit)]
             return self._answers(requests, [reply])
         calls = [self._attempt(request) for request in requests]
-        return self._answers(requests, self._take.run(calls, doing="taking locks", tail=self._tail))
+        return self._answers(requests, self._take.run(calls, doing="taking locks", tail=self._tail, ends=ends))
+
+    def _check(self, wire: Wire, ends: float) -> None:
+        """That the server is as durable as the URL says, until it was once."""
+        if self._durability is not None:
+            check_durability(wire, self.site, self._durability, ends)
+            self._durability = None
 
     def _answers(self, requests: Sequence[Request], replies: list[Any]) -> list[Grant | Busy | NarrowboatError]:
         """What the replies say. Who has to wait will be woken."""
@@ -124,7 +130,7 @@ class RedisLocks(LockProvider):
 
     def _answer(self, request: Request, reply: Any) -> Grant | Busy | NarrowboatError:
         name, owner, ttl, mode, limit = request[:5]
-        if type(reply) is bytes:
+        if type(reply) is bytes and reply.isdigit() and len(reply) < 17:
             return Grant(name, owner, int(reply), ttl, mode, limit)
         if type(reply) is int:
             if reply == 0:  # waiters that are dead stand in front, more than one call drops
@@ -138,7 +144,7 @@ class RedisLocks(LockProvider):
                 return self._foreign(name, reply)
             other = MODES[reply[0]]
             size = int(reply[1]) if other is Mode.SEMAPHORE else None
-            return Conflict(conflict(name, mode, limit, other, size), backend=self._site.scheme)
+            return Conflict(conflict(name, mode, limit, other, size), backend=self.site.scheme)
         return self._error(reply, f"taking the lock {name!r}")
 
     def _foreign(self, name: str, reply: list[bytes]) -> Conflict:
@@ -155,7 +161,7 @@ class RedisLocks(LockProvider):
                 f"lock {name!r}: something that is not ours, or is damaged, stands under that name, or more than 20,000 holders. "
                 "Nothing was granted. See it with `narrowboat holders`, and remove it with `narrowboat evict`."
             )
-        return Conflict(text, backend=self._site.scheme)
+        return Conflict(text, backend=self.site.scheme)
 
     def _listen(self, requests: Sequence[Request], answers: list[Grant | Busy | NarrowboatError], busy: list[int]) -> None:
         """See that who waits will be woken; where that began only now, look again, or a release meanwhile is missed."""
@@ -193,14 +199,15 @@ class RedisLocks(LockProvider):
                 return self._error(reply, "waiting for replicas")
             if reply < self._replicas:
                 return Unavailable(
-                    f"{self._site}: {reply} of the {self._replicas} replicas that wait= asks for confirmed in time. What they "
+                    f"{self.site}: {reply} of the {self._replicas} replicas that wait= asks for confirmed in time. What they "
                     "did not confirm is not counted as ours. See INFO replication; the call may be repeated.",
-                    backend=self._site.scheme,
+                    backend=self.site.scheme,
                 )
         return None
 
     # -- keeping and freeing --------------------------------------------------------------------------------------
 
+    @typed
     def renew(self, grants: Sequence[Grant]) -> list[Grant | NarrowboatError]:
         """Start leases afresh, the whole batch in one pipeline."""
         replies = self._free.run([self._renew(grant) for grant in grants], doing="renewing locks", tail=self._tail)
@@ -218,7 +225,7 @@ class RedisLocks(LockProvider):
                         name=grant.name,
                         reason=reason,
                         token=grant.token,
-                        backend=self._site.scheme,
+                        backend=self.site.scheme,
                     )
                 )
             else:
@@ -231,6 +238,7 @@ class RedisLocks(LockProvider):
         arguments = (keys.gone + owner, owner, b"%d" % grant.token, b"%d" % math.ceil(grant.ttl * 1000))
         return Packed(_RENEW + keys.common + pack_arguments(arguments) + self._channel, keys.held, RENEW)
 
+    @typed
     def release(self, grants: Sequence[Grant]) -> list[Released | NarrowboatError]:
         """Free, and tell who is next. One that ran out is dropped and was not held."""
         if len(grants) == 1:
@@ -259,6 +267,7 @@ class RedisLocks(LockProvider):
             RELEASE,
         )
 
+    @typed
     def withdraw(self, requests: Sequence[Request]) -> list[NarrowboatError | None]:
         """Remove the owners wherever they are, and leave word for an attempt that is still on its way."""
         replies = self._free.run([self._withdraw(request) for request in requests], doing="withdrawing")
@@ -277,17 +286,23 @@ class RedisLocks(LockProvider):
 
     # -- looking --------------------------------------------------------------------------------------------------
 
+    @typed
     def holders(self, name: str | None) -> list[Holder]:
         """Whose lease runs by the server's clock, by token; without a name after a scan over all keys of the server."""
         return self._records.holders(name)
 
+    @typed
     def evict(self, name: str, token: int) -> bool:
         """Break that generation, or remove what is not ours; a holder is told at its next renewal."""
         return self._records.evict(name, token)
 
+    @typed
     def ping(self) -> None:
         """Write one key that ends at once: it fails where a lock would."""
-        (reply,) = self._free.run([command(self._keys.probe, b"SET", self._keys.probe, b"w", b"PX", b"1")], doing="a ping")
+        ends = self._free.ends()
+        self._check(self._free, ends)
+        call = command(self._keys.probe, b"SET", self._keys.probe, b"w", b"PX", b"1")
+        (reply,) = self._free.run([call], doing="a ping", ends=ends)
         if isinstance(reply, Exception):
             raise self._error(reply, "a ping")
 
@@ -300,6 +315,6 @@ class RedisLocks(LockProvider):
 
     def _error(self, reply: Any, doing: str) -> NarrowboatError:
         if isinstance(reply, BaseException):
-            return translate(reply, self._site, doing=doing)
-        return translate(ErrorReply(f"ERR unexpected answer {reply!r}"), self._site, doing=doing)
+            return translate(reply, self.site, doing=doing)
+        return translate(ErrorReply(f"ERR unexpected answer {reply!r}"), self.site, doing=doing)
 

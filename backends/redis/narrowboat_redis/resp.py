@@ -23,6 +23,10 @@ class ProtocolError(Exception):
     """That is not what a Redis server sends."""
 
 
+class NotRedis(ProtocolError):
+    """The same in answer to the first commands: whatever is there has never been one."""
+
+
 def pack(*arguments: bytes) -> bytes:
     r"""One command.
 

@@ -9,7 +9,7 @@ subscription breaks, everybody is woken to look for themselves, and looks twice 
 from __future__ import annotations
 
 import os
-import select
+import selectors
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -21,7 +21,7 @@ from narrowboat._queueing.nudge import Nudge
 from narrowboat.contract.locks import Request
 from narrowboat.errors import AccessDenied, NarrowboatError
 from narrowboat_redis.connection import Line, find_primary, open_line
-from narrowboat_redis.errors import code_of, translate
+from narrowboat_redis.errors import code_of, no_thread, translate
 from narrowboat_redis.keys import Keys, NameKeys
 from narrowboat_redis.resp import ErrorReply, pack
 from narrowboat_redis.scripts import Packed, script
@@ -129,7 +129,10 @@ class Waiting:
                 return False
             if not begun:
                 self._thread = threading.Thread(target=self._run, name=f"narrowboat-{self._site.scheme}-wake", daemon=True)
-                self._thread.start()
+                try:
+                    self._thread.start()
+                except RuntimeError as error:
+                    raise no_thread(error, self._site) from error
                 self._changed.wait_for(lambda: self.listening or self._refused is not None or self._closed, timeout)
             if self._refused is not None:
                 raise self._refused
@@ -197,10 +200,13 @@ class Waiting:
             self._refused = None
             self._changed.notify_all()
         self._wake_names(list(self._names))  # whatever was said before nobody heard
-        poller = select.poll()
+        with selectors.DefaultSelector() as selector:
+            selector.register(line.fileno(), selectors.EVENT_READ)
+            selector.register(self._nudge, selectors.EVENT_READ)
+            self._hear(line, selector)
+
+    def _hear(self, line: Line, selector: selectors.BaseSelector) -> None:
         mouth, ears = line.fileno(), self._nudge.fileno()
-        poller.register(mouth, select.POLLIN)
-        poller.register(ears, select.POLLIN)
         beat, asked = time.monotonic(), 0.0
         while not self._closed:
             now = time.monotonic()
@@ -222,7 +228,7 @@ class Waiting:
             if self._hurried:
                 wait = 0.0
             if not line.pending():
-                ready = [number for number, _ in poller.poll(None if wait is None else wait * 1000 + 1)]
+                ready = [key.fd for key, _ in selector.select(wait)]
                 if ears in ready:
                     self._nudge.hush()
                 if mouth not in ready:
@@ -276,9 +282,9 @@ class Waiting:
 
     def _rest(self, seconds: float) -> None:
         """Until it may be tried again, or there is a reason to hurry."""
-        poller = select.poll()
-        poller.register(self._nudge, select.POLLIN)
-        poller.poll(seconds * 1000)
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._nudge, selectors.EVENT_READ)
+            selector.select(seconds)
         self._nudge.hush()
 
 

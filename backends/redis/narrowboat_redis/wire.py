@@ -62,16 +62,19 @@ class Wire:
         self._breath = _BREATH if breath else 0.0
         self._silent: tuple[float, BaseException] | None = None  # when an exchange timed out, and how
 
-    def run(self, commands: Sequence[Packed], *, doing: str = "a call", tail: bytes | None = None) -> list[Any]:
+    def run(
+        self, commands: Sequence[Packed], *, doing: str = "a call", tail: bytes | None = None, ends: float | None = None
+    ) -> list[Any]:
         """One answer for each command: a reply, an `ErrorReply`, or in a cluster an error where that node failed.
 
+        `ends`: by `time.monotonic`, where something before it has taken a part of the time.
         `tail`: a packed command to be sent behind the others to each server that gets any; its replies follow the answers.
         Raises one of our errors when the whole exchange failed; what it did is then unknown.
         """
         with self._mutex:
             if self._closed:
                 raise Closed(f"{self.site}: used after close()", backend=self.site.scheme)
-            ends = time.monotonic() + self._timeout
+            ends = self.ends() if ends is None else ends
             if self._nodes is not None:
                 return self._run_cluster(self._nodes, commands, doing, tail, ends)
             if self._silent is not None and time.monotonic() < self._silent[0] + self._breath:
@@ -98,11 +101,15 @@ class Wire:
                 raise
         raise failure  # out here the first error, which may repeat a password, is not kept as its context
 
-    def everywhere(self, command: Packed, *, doing: str = "a call") -> list[tuple[Address | None, Any]]:
+    def ends(self) -> float:
+        """When an exchange that begins now has to be over, by `time.monotonic`."""
+        return time.monotonic() + self._timeout
+
+    def everywhere(self, command: Packed, *, doing: str = "a call", ends: float | None = None) -> list[tuple[Address | None, Any]]:
         """The answer of each server that holds data: one, or each primary of a cluster."""
         with self._mutex:
             addresses: list[Address | None] = [None]
-            ends = time.monotonic() + self._timeout
+            ends = self.ends() if ends is None else ends
             try:
                 if self._nodes is not None:
                     addresses = list(self._nodes.primaries(self._line_to, ends))
@@ -154,7 +161,11 @@ class Wire:
     def _run_unknown(self, commands: Sequence[Packed], answers: list[Any], tail: bytes | None, ends: float) -> list[Any]:
         """Load the scripts that the server did not know, and send again what it did not do."""
         unknown = [i for i, answer in enumerate(answers) if type(answer) is ErrorReply and answer.code == "NOSCRIPT"]
-        again = self._load(None, [commands[index] for index in unknown], tail, ends)
+        try:
+            again = self._load(None, [commands[index] for index in unknown], tail, ends)
+        except Exception as error:
+            error.sent = True  # type: ignore[attr-defined]  # the others of the batch were
+            raise
         for index, answer in zip(unknown, again, strict=False):
             answers[index] = answer
         return answers + again[len(unknown) :]
@@ -177,11 +188,15 @@ class Wire:
             self._drop(address)
         left = max(ends - time.monotonic(), 0.001)
         where = address
-        if where is None:
-            single = self.site.topology is Topology.SINGLE
-            where = self.site.hosts[0] if single else find_primary(self.site, left)
-            left = max(ends - time.monotonic(), 0.001)
-        line = open_line(self.site, where, left, self._timeout)
+        try:
+            if where is None:
+                single = self.site.topology is Topology.SINGLE
+                where = self.site.hosts[0] if single else find_primary(self.site, left)
+                left = max(ends - time.monotonic(), 0.001)
+            line = open_line(self.site, where, left, self._timeout)
+        except Exception as error:
+            error.sent = False  # type: ignore[attr-defined]  # for `translate`: there was no connection yet
+            raise
         self._lines[address] = line
         return line
 
