@@ -93,6 +93,8 @@ THEN: dict[str, Answer] = {
     "a drip": drip(b"$5\r\na"),
     "garbage": os.urandom(4096),
 }
+#: What is allowed, and large.
+LARGE = {"a large text", "an endless array of few"}
 CASES = FIRST | {f"after a greeting, {name}": [HELLO, answer] for name, answer in THEN.items()}
 
 
@@ -175,7 +177,7 @@ def main() -> None:
     alone = threading.Lock()  # what may take much, takes it once
 
     def run(case: str, what: str, call: Callable[[], Any]) -> None:
-        with alone if case == "a large text" else gate:
+        with alone if case in LARGE else gate:
             results.append(outcome(case, what, call))
 
     threads = [threading.Thread(target=run, args=each, daemon=True) for each in todo]

@@ -23,7 +23,7 @@ from redis.retry import Retry
 from narrowboat.dsn import hidden
 from narrowboat.errors import ConfigurationError, Unavailable
 from narrowboat_redis.errors import ODD, OLDEST, too_old, version_of
-from narrowboat_redis.resp import ErrorReply, NotRedis, ProtocolError, Reader, pack
+from narrowboat_redis.resp import ErrorReply, NotRedis, ProtocolError, Reader, pack, shown
 from narrowboat_redis.site import Address, Site, Topology
 
 #: Seconds without use after which a connection is looked at before it is used again: a server that was restarted meanwhile
@@ -176,6 +176,7 @@ class Line:
                 self._socket.close()  # before redis-py shuts it down, which would send what is left in good order
             except OSError:
                 pass
+        self._reader.drop()
         self._connection.disconnect()  # type: ignore[no-untyped-call]  # so in redis-py
 
 
@@ -205,9 +206,10 @@ def open_line(site: Site, address: Address, timeout: float, later: float | None 
         except BaseException:
             line.close()
             raise
+        return line
     except (ProtocolError, *_ODD) as error:
-        raise NotRedis(str(error)) from error
-    return line
+        problem = str(error)
+    raise NotRedis(problem)  # out here no frame of a traceback keeps what was read
 
 
 def _open(site: Site, address: Address, timeout: float, *, sentinel: bool = False) -> Line:
@@ -309,7 +311,7 @@ def _check(site: Site, line: Line, ends: float) -> None:
         found = [row[14:] for row in info.decode().splitlines() if row.startswith("redis_version:")] if info else []
         raise too_old(site, found[0] if found else "5 or older")
     if not isinstance(reply, list):
-        raise ProtocolError(f"HELLO was answered with {reply!r:.100}")
+        raise ProtocolError(f"HELLO was answered with {shown(reply)}")
     facts = dict(zip(reply[::2], reply[1::2], strict=False))
     version = facts.get(b"version", b"").decode()
     if version_of(version) < OLDEST:

@@ -11,6 +11,7 @@ the same names in any other entry are another program's.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import struct
@@ -237,9 +238,10 @@ def _number(name: bytes, value: bytes | None, most: float) -> float | None:
     if value is None:
         return None
     if (value.isdigit() if name == b"expires" else _NUMBER.fullmatch(value) is not None) and len(value) < 40:
-        number = float(value)
-        if abs(number) <= most and (number >= 0 or name == b"at"):
-            return number
+        with contextlib.suppress(ValueError):
+            number = float(value)
+            if abs(number) <= most and (number >= 0 or name == b"at"):
+                return number
     raise _Malformed(f"its field {_MARK.decode()}{name.decode()} is no number that we write")
 
 

@@ -16,6 +16,7 @@ from narrowboat_redis import entries, refusals
 from narrowboat_redis.errors import typed
 from narrowboat_redis.options import SCHEME
 from narrowboat_redis.places import Place
+from narrowboat_redis.resp import shown
 from narrowboat_redis.scripts import Packed, script
 
 if TYPE_CHECKING:
@@ -179,4 +180,4 @@ def _letters(reply: object, number: int) -> bytes:
     """A script's answer: nothing where all went well, or a letter for each. What is anything else must not be taken for done."""
     if type(reply) is bytes and len(reply) in (0, number):
         return reply
-    raise ValueError(f"{reply!r:.100} for {number} deliveries")
+    raise ValueError(f"{shown(reply)} for {number} deliveries")

@@ -20,7 +20,7 @@ from narrowboat_redis.keys import Keys
 from narrowboat_redis.options import Durability, Options
 from narrowboat_redis.persistence import check_durability
 from narrowboat_redis.records import LETTERS, MODES, Records
-from narrowboat_redis.resp import ErrorReply, pack, pack_arguments
+from narrowboat_redis.resp import ErrorReply, pack, pack_arguments, shown
 from narrowboat_redis.scripts import Packed, command, script
 from narrowboat_redis.site import Site
 from narrowboat_redis.waiting import FALLBACK, Waiting
@@ -316,5 +316,5 @@ class RedisLocks(LockProvider):
     def _error(self, reply: Any, doing: str) -> NarrowboatError:
         if isinstance(reply, BaseException):
             return translate(reply, self.site, doing=doing)
-        return translate(ErrorReply(f"ERR unexpected answer {reply!r}"), self.site, doing=doing)
+        return translate(ErrorReply(f"ERR unexpected answer {shown(reply)}"), self.site, doing=doing)
 

@@ -16,7 +16,7 @@ from narrowboat.contract.locks import Holder, Mode
 from narrowboat.errors import NarrowboatError
 from narrowboat_redis.errors import translate
 from narrowboat_redis.keys import Keys, NameKeys
-from narrowboat_redis.resp import ErrorReply
+from narrowboat_redis.resp import ErrorReply, shown
 from narrowboat_redis.scripts import Packed, command, script
 from narrowboat_redis.site import Address, Site
 from narrowboat_redis.wire import Wire
@@ -124,7 +124,7 @@ class Records:
     def _error(self, reply: Any, doing: str) -> NarrowboatError:
         if isinstance(reply, BaseException):
             return translate(reply, self._site, doing=doing)
-        return translate(ErrorReply(f"ERR unexpected answer {reply!r}"), self._site, doing=doing)
+        return translate(ErrorReply(f"ERR unexpected answer {shown(reply)}"), self._site, doing=doing)
 
 
 def _look(keys: NameKeys, cursor: bytes) -> Packed:

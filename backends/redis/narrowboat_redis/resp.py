@@ -86,7 +86,17 @@ class Reader:
         try:
             return self._take(replies, wanted)
         except ValueError:  # a length that is no number
-            raise self._nonsense() from None
+            problem = str(self._nonsense())
+        except ProtocolError as error:
+            problem = str(error)
+        self.drop()
+        raise ProtocolError(problem)  # out here no frame of a traceback keeps what was read
+
+    def drop(self) -> None:
+        """Forget what was read: nothing more will be."""
+        self._buffer, self._position = b"", 0
+        self._later.clear()
+        self._stack.clear()
 
     def _take(self, replies: list[Any], wanted: int) -> bool:
         buffer, position, stack = self._buffer, self._position, self._stack
@@ -151,6 +161,17 @@ class Reader:
 
     def _nonsense(self) -> ProtocolError:
         return ProtocolError(f"expected a reply, found {self._buffer[self._position : self._position + 20]!r}")
+
+
+def shown(reply: object) -> str:
+    """The beginning of a reply, for the text of an error.
+
+    >>> shown(b"a" * 1000) == repr(b"a" * 60), shown([b"a", 1]), shown(None)
+    (True, 'a list of 2', 'None')
+    """
+    if isinstance(reply, list):
+        return f"a list of {len(reply)}"
+    return repr(reply[:60] if isinstance(reply, bytes) else reply)[:300]
 
 
 def _cut(line: bytes) -> str:
