@@ -72,8 +72,7 @@ class Wire:
         Raises one of our errors when the whole exchange failed; what it did is then unknown.
         """
         with self._mutex:
-            if self._closed:
-                raise Closed(f"{self.site}: used after close()", backend=self.site.scheme)
+            self._check_open()
             ends = self.ends() if ends is None else ends
             if self._nodes is not None:
                 return self._run_cluster(self._nodes, commands, doing, tail, ends)
@@ -108,6 +107,7 @@ class Wire:
     def everywhere(self, command: Packed, *, doing: str = "a call", ends: float | None = None) -> list[tuple[Address | None, Any]]:
         """The answer of each server that holds data: one, or each primary of a cluster."""
         with self._mutex:
+            self._check_open()
             addresses: list[Address | None] = [None]
             ends = self.ends() if ends is None else ends
             try:
@@ -125,6 +125,7 @@ class Wire:
     def at(self, address: Address | None, command: Packed, *, doing: str = "a call") -> Any:
         """The answer of that server."""
         with self._mutex:
+            self._check_open()
             try:
                 return self._exchange(address, [command], None, time.monotonic() + self._timeout)[0]
             except FAILURES as error:
@@ -134,6 +135,10 @@ class Wire:
                 self._drop(address)
                 raise
         raise failure
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Closed(f"{self.site}: used after close()", backend=self.site.scheme)
 
     def close(self) -> None:
         """End all connections. Idempotent."""
