@@ -18,9 +18,15 @@ if redis.call('GET', KEYS[3]) == 'w' then
   return nil
 end
 
--- It changes nothing. A server whose memory is full refuses it, and would let us grant once anything else has been written: what
--- is granted then a holder could not have kept.
-redis.call('ZADD', keys.queue, 'XX', 0, '')
+-- It changes nothing. A server whose memory is full refuses it, and would let us grant once anything else has been written.
+local full = redis.pcall('ZADD', keys.queue, 'XX', 0, '')
+if type(full) ~= 'table' or not string.find(full.err, 'OOM', 1, true) then
+  if type(full) == 'table' then
+    return full
+  end
+  full = nil
+end
+go_on(keys.held)
 local found, held, one, first = holders(keys.held, now)
 if not found then
   return { 'foreign' }
@@ -68,6 +74,9 @@ local state = more and { more = true } or walk(keys, channel, now, one and one.m
 local goes = state.granted
 if not goes and state.open and not state.place and (waits or state.length == 0) then
   goes = admitted(mode, limit, one and one.mode, held, state.ahead, state.writer)
+end
+if full and (goes or (waits and not redis.call('ZSCORE', keys.queue, member))) then
+  return full -- who waits already waits on
 end
 if goes then
   local token, last = mint(KEYS[4], micros)

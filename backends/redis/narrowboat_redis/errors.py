@@ -92,6 +92,8 @@ def typed(method: F) -> F:
     def call(self: Any, *arguments: Any, **named: Any) -> Any:
         try:
             return method(self, *arguments, **named)
+        except NarrowboatError:
+            raise  # some of them are ValueErrors
         except ODD as error:
             odd = ProtocolError(f"a call was answered with something else than it returns: {type(error).__name__}: {error}")
             raise translate(odd, self.site, doing="a call") from error

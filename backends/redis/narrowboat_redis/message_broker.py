@@ -35,6 +35,7 @@ from narrowboat_redis.wire import Wire
 _SEND, _DECLARE, _DELETE, _PURGE, _DEPTH, _TICK = (
     script("messages.lua", "upkeep.lua", f"{name}.lua") for name in ("send", "declare", "delete", "purge", "depth", "tick")
 )
+_COUNT = script("count.lua")
 
 #: Bytes of bodies that one script is given: a larger one would keep the server from others for too long.
 _PART = 4 * 1024 * 1024
@@ -165,6 +166,11 @@ class RedisBroker(Broker):
         if answer[0] != b"missing" or (not self.makes and address.kind is not Kind.INBOX):
             self._raise(answer, place)
         ready, out, delayed, dead = map(operator.index, answer[1:5])
+        for which, stream, begin in zip(answer[5::3], answer[6::3], answer[7::3], strict=True):
+            last, more = begin, 1
+            while more:
+                counted, last, more = self.ask(self.taking, _COUNT([stream], [last]), f"counting {place.path!r}")
+                ready, dead = (ready + counted, dead) if which == b"ready" else (ready, dead + counted)
         return Depth(ready, out, delayed, dead)
 
     def ping(self) -> None:
