@@ -176,6 +176,8 @@ class LockCore:
         remote = self.capabilities.scope is Scope.NETWORK
         self.take = lane(f"narrowboat-{self.backend}-take", self.capabilities.concurrency, remote=remote)
         self.free = lane(f"narrowboat-{self.backend}-free", self.capabilities.concurrency, remote=remote)
+        # Who only looks may look for long, at everything that is held: renewals and releases must not stand behind that.
+        self.look = lane(f"narrowboat-{self.backend}-look", self.capabilities.concurrency, remote=remote)
         self.renewal = Renewal(self)
         # Turns taken here, where the backend does not queue fairly; a FIFO backend gets every waiter.
         self.turns = Turns() if self.capabilities.order is WaitOrder.ANY else None
@@ -341,6 +343,7 @@ class LockCore:
             self.free.post(self.RELEASE, held)
         self.take.close(max(0.0, ends - self.clock()))
         self.free.close(max(0.0, ends - self.clock()))
+        self.look.close(max(0.0, ends - self.clock()))
         self.renewal.close(1.0)
         self.driver.close()
 

@@ -155,7 +155,7 @@ async def wait_lost(core: LockCore, runtime: Runtime, held: Possession, timeout:
 
 async def ask(core: LockCore, runtime: Runtime, question: Callable[[LockProvider], T]) -> T:
     """A plain call: holders, evict, ping."""
-    (answer,) = await runtime.call(core.free, Call(core.CALL, (question,)))
+    (answer,) = await runtime.call(core.look, Call(core.CALL, (question,)))
     try:
         if isinstance(answer, Exception):
             raise answer
