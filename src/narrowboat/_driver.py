@@ -1,8 +1,9 @@
 """The driver behind a face: made from the URL at the first call, and again after a fork.
 
 Everything that can be refused is refused here before anything is sent: the scheme, the options, the demands of
-`require`. The driver itself is opened by whoever calls first, so that making a face needs no server. In a forked child
-the parent's driver is dropped unclosed (its sockets and files are the parent's) and the next call opens a new one.
+`require`, a client library that is not installed. The driver itself is opened by whoever calls first, so that making a
+face needs no server. In a forked child the parent's driver is dropped unclosed (its sockets and files are the parent's)
+and the next call opens a new one.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ CORE_OPTIONS = frozenset({"require", "timeout"})
 TIMEOUT = 5.0
 
 D = TypeVar("D", bound="Closable")
+T = TypeVar("T")
 
 
 class Closable(Protocol):
@@ -67,7 +69,6 @@ class Plan(Generic[D]):
             self.url = Url.parse(url)
         self.clock: Clock = clock if clock is not None else SystemClock()
         backend: LockBackend | BrokerBackend = find(self.url.scheme)
-        self.url = backend.locate(self.url)
         given = dict(options)
         timeout = given.pop("timeout", self.url.query.get("timeout", TIMEOUT))
         self.timeout = float(convert("timeout", timeout, float, backend=self.url.scheme))  # type: ignore[arg-type]  # a float, by its hint
@@ -78,16 +79,21 @@ class Plan(Generic[D]):
         for demand in (self.url.query.get("require"), require):
             check_required(self.capabilities, demand, backend=self.url.scheme)
         context = Context(clock=self.clock, timeout=self.timeout, watch=self.clock.watch, doubt=doubt or _unheard)
+        prepared = self._installed(backend, lambda: backend.prepare(self.url, parsed))
 
         def make() -> D:
-            try:
-                driver: Any = backend.open(self.url, parsed, context)
-            except ModuleNotFoundError as error:  # the client library, which backends import no earlier
-                group = LOCKS if isinstance(backend, LockBackend) else BROKERS
-                raise missing(group, self.url.scheme, error) from error
+            driver: Any = self._installed(backend, lambda: backend.open(prepared, parsed, context))
             return driver if wrap is None else wrap(driver)
 
         self.make = make
+
+    def _installed(self, backend: LockBackend | BrokerBackend, step: Callable[[], T]) -> T:
+        """Do what may need the client library; where it is missing, say what to install."""
+        try:
+            return step()
+        except ModuleNotFoundError as error:
+            group = LOCKS if isinstance(backend, LockBackend) else BROKERS
+            raise missing(group, self.url.scheme, error) from error
 
 
 def _unheard(owner: str | None) -> None:

@@ -1,8 +1,13 @@
 """The entry object: how a backend is found, what its URL takes, what it claims, how it is opened.
 
 An entry point in the group `narrowboat.locks` or `narrowboat.brokers`, named by the URL's scheme, points at a
-`LockBackend` or `BrokerBackend`. Making one imports no client library; `open` does. `capabilities` is a function of the
+`LockBackend` or `BrokerBackend`. Making one imports no client library; `prepare` does. `capabilities` is a function of the
 parsed options, so that what is not claimed is refused before anything is sent.
+
+`prepare` is called once, when a user makes a face, on the thread that makes it and before anything is opened. There belongs
+what must not be late: the import of the client library (some cannot be imported any more once the main thread has ended),
+and what depends on the process as it is now, such as a relative path. It makes no connection. What it gives is the URL that
+`open` gets, now and in forked children. A module that it misses becomes an error that says what to install.
 """
 
 from __future__ import annotations
@@ -42,38 +47,29 @@ class Context:
     tell: Callable[[str, str, str], None] = lambda source, id, problem: None
 
 
-def _as_written(url: Url) -> Url:
-    return url
-
-
 @dataclass(frozen=True, kw_only=True)
 class LockBackend:
-    """The entry object of a lock backend. `options` is a frozen dataclass; see `narrowboat.dsn.parse_options`.
-
-    `locate` is called once, when the face is made, and gives the URL that all other calls get. A backend whose URL is read
-    against something that changes in a process (the working folder) fixes here what it means, for every later `open`: those
-    in forked children too. No I/O that could block.
-    """
+    """The entry object of a lock backend. `options` is a frozen dataclass; see `narrowboat.dsn.parse_options`."""
 
     scheme: str
     summary: str  #: one line for `narrowboat backends`
     options: type[Any]
     capabilities: Callable[[Url, Any], LockCapabilities]
     open: Callable[[Url, Any, Context], LockProvider]
+    prepare: Callable[[Url, Any], Url] = lambda url, options: url
     extra: str | None = None  #: the extra to install, `pip install narrowboat[extra]`
     example: str = ""  #: a URL that is as it would be in a program, for `narrowboat backends`
-    locate: Callable[[Url], Url] = _as_written  #: what the URL means from now on, whatever the process does later
 
 
 @dataclass(frozen=True, kw_only=True)
 class BrokerBackend:
-    """The entry object of a message backend: the same fields as a `LockBackend`'s."""
+    """The entry object of a message backend. `options` is a frozen dataclass; see `narrowboat.dsn.parse_options`."""
 
     scheme: str
     summary: str
     options: type[Any]
     capabilities: Callable[[Url, Any], BrokerCapabilities]
     open: Callable[[Url, Any, Context], Broker]
+    prepare: Callable[[Url, Any], Url] = lambda url, options: url
     extra: str | None = None
     example: str = ""
-    locate: Callable[[Url], Url] = _as_written
