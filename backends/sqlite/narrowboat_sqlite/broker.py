@@ -36,12 +36,13 @@ from narrowboat.contract import Address, Broker, BrokerBackend, Context, Depth, 
 from narrowboat.dsn import Url
 from narrowboat.errors import Closed, NarrowboatError, PublishFailed
 from narrowboat_sqlite import stock
-from narrowboat_sqlite.database import Database, located, path_of
+from narrowboat_sqlite.database import Database, path_of, prepare
 from narrowboat_sqlite.errors import not_sent
 from narrowboat_sqlite.feed import IDLE, SqliteFeed
 from narrowboat_sqlite.message_options import Declare, MessageOptions
 from narrowboat_sqlite.options import SCHEME, Durability
 from narrowboat_sqlite.schedule import Schedule
+from narrowboat_sqlite.sources import SourceRow
 from narrowboat_sqlite.stock import Observed
 from narrowboat_sqlite.topology import Topology
 from narrowboat_sqlite.watcher import watch
@@ -288,10 +289,10 @@ class SqliteBroker(Broker):
         dead = topology.find(address.dead) if rules.has_dead_letters(address) and address.kind is not Kind.TOPIC else None
         return Depth(
             *(stock.counts(topology.connection, found.id) if found is not None else (0, 0, 0)),
-            sum(stock.counts(topology.connection, dead.id)) if isinstance(dead, stock.SourceRow) else 0,
+            sum(stock.counts(topology.connection, dead.id)) if isinstance(dead, SourceRow) else 0,
         )
 
-    def _find(self, topology: Topology, address: Address) -> stock.SourceRow | None:
+    def _find(self, topology: Topology, address: Address) -> SourceRow | None:
         found = _raise(topology.find(address))
         if found is not None:
             topology.tick(found)
@@ -323,6 +324,6 @@ broker = BrokerBackend(
     options=MessageOptions,
     capabilities=capabilities,
     open=SqliteBroker,
-    prepare=located,
+    prepare=prepare,
     example="sqlite:///shop.db",
 )

@@ -58,7 +58,7 @@ def path_of(url: Url) -> str:
     return os.path.realpath(url.path)
 
 
-def located(url: Url, options: object) -> Url:
+def prepare(url: Url, options: object) -> Url:
     """The URL with the absolute path that `url` names now: a daemon changes its folder later, and forks there."""
     return dataclasses.replace(url, path=path_of(url))
 
@@ -202,6 +202,8 @@ class Database:
             try:
                 return step()
             except sqlite3.Error as error:
+                if self._handle.relent(error):
+                    continue
                 now = self._monotonic()
                 deadline = now + self._timeout if deadline is None else deadline
                 if not busy(error) or now >= deadline:

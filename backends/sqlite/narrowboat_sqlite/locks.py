@@ -20,7 +20,7 @@ from narrowboat.dsn import Url
 from narrowboat.errors import LeaseLost, NarrowboatError
 from narrowboat_sqlite import waiting
 from narrowboat_sqlite.clock import boot_id, clock_id
-from narrowboat_sqlite.database import Database, located, path_of
+from narrowboat_sqlite.database import Database, path_of, prepare
 from narrowboat_sqlite.observe import Observer
 from narrowboat_sqlite.options import SCHEME, Durability, Options
 from narrowboat_sqlite.rows import LOOK_AGAIN, PATIENCE, Rows, TokensUsedUp
@@ -87,6 +87,8 @@ class SqliteLocks(LockProvider):
                 answers.append(
                     grant
                     if reason is None
+                    else reason
+                    if isinstance(reason, NarrowboatError)
                     else LeaseLost(
                         f"lock {grant.name!r}: the lease with token {grant.token} is over ({reason.value}). "
                         "Stop what it protects; acquire again.",
@@ -231,6 +233,6 @@ locks = LockBackend(
     options=Options,
     capabilities=_capabilities,
     open=_open,
-    prepare=located,
+    prepare=prepare,
     example="sqlite:///shop.db",
 )

@@ -144,8 +144,9 @@ class Watcher:
                     if pause <= _NAP:
                         self._doze(connection, version, pause)
                         pause = 0.0
-                except sqlite3.Error:
-                    pause, version = _AFTER_ERROR, None
+                except Exception as error:  # whatever it is: nobody looks at this thread, and waiters must not sleep longer
+                    relented = isinstance(error, sqlite3.Error) and self._handle.relent(error)
+                    pause, version = 0.0 if relented else _AFTER_ERROR, None
         finally:
             with self._handle.mutex:
                 self._handle.close()

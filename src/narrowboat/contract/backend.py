@@ -63,7 +63,7 @@ class LockBackend:
 
 @dataclass(frozen=True, kw_only=True)
 class BrokerBackend:
-    """The entry object of a message backend: the same fields as a `LockBackend`'s."""
+    """The entry object of a message backend. `options` is a frozen dataclass; see `narrowboat.dsn.parse_options`."""
 
     scheme: str
     summary: str
