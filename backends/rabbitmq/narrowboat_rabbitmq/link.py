@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import random
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pika
-from pika import SelectConnection, exceptions
+from pika import exceptions
 
 from narrowboat.errors import Closed, ConfigurationError, NarrowboatError
 from narrowboat_rabbitmq.answer import Answer
 from narrowboat_rabbitmq.errors import connection_error, late, transient
 from narrowboat_rabbitmq.loop import Loop
 from narrowboat_rabbitmq.options import SCHEME, Site, Verify
+from narrowboat_rabbitmq.wire import Connection
 
 #: Seconds before the second try after a failure, and at most. The real one is drawn between none and this.
 _PAUSE, _PAUSE_MAX = 0.05, 2.0
@@ -57,19 +58,6 @@ class Session:
         if not (self.connection.is_closed or self.connection.is_closing):
             # What pika itself does when heartbeats are missing; its close() would wait for an answer.
             self.connection._terminate_stream(error)
-
-
-class _Connection(SelectConnection):  # type: ignore[misc]  # pika has no annotations
-    """Hands the three frames of a small message to the socket as one: pika makes a system call for each.
-
-    Larger ones go as they are: what the socket does not take at once is copied each time.
-    """
-
-    def _output_marshaled_frames(self, marshaled_frames: Sequence[bytes]) -> None:
-        if len(marshaled_frames) == 3:
-            marshaled_frames = [b"".join(marshaled_frames)]
-            self.frames_sent += 2
-        super()._output_marshaled_frames(marshaled_frames)
 
 
 class Link:
@@ -158,7 +146,7 @@ class Link:
         self._host += 1
         self._left -= 1
         try:
-            self._connecting = _Connection(
+            self._connecting = Connection(
                 parameters(self.site, host.name, host.port or 0, self.timeout, self._name),
                 on_open_callback=self._opened,
                 on_open_error_callback=self._failed,
