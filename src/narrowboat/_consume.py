@@ -95,6 +95,7 @@ class Consumer(Generic[M]):
         self._failure: Exception | None = None
         self._forked = False
         self._posted = False  # something was settled without waiting for it
+        self._current: Callable[[Delivery], bool] | None = None  # asked only where the feed has something to say
 
     # -- waking: lock-free, since it comes from drivers' threads and from signal handlers ---------------------------
 
@@ -141,13 +142,15 @@ class Consumer(Generic[M]):
         """Take in what was fetched by a call that was sent at `since`."""
         make, limit, cap = self._make, self._limit, since + self._max_extend
         until = self.core.deadline(since, self.lease)
-        entries, fresh, condemned = [], [], {}
+        entries, fresh, condemned, malformed = [], [], {}, []
         for delivery in received.deliveries:
+            if delivery.malformed:
+                malformed.append(delivery)
             expires = delivery.expires_in
             entry = make(self, delivery, until, cap, expires if expires is None else since + expires)
             entries.append(entry)
             if limit and delivery.attempt > limit:
-                reject = too_often(delivery.attempt, limit)
+                reject = too_often(delivery.attempt, limit, delivery.malformed)
                 assert reject is not None
                 condemned[entry] = reject
             else:
@@ -164,6 +167,8 @@ class Consumer(Generic[M]):
                 self.look_at = since + self.lease / 3
         if keep:
             self.core.extension.ring()
+        for delivery in malformed:
+            self.core.tell(self.path, delivery.id, delivery.malformed)
 
     def _admit_rest(self, received: Received, since: float) -> None:
         """Take in what an interrupt kept out."""
@@ -195,7 +200,8 @@ class Consumer(Generic[M]):
 
     def _sweep(self, now: float) -> float:
         """Forget what is no longer ours, so that it does not fill the window; when the next one ends. Under the mutex."""
-        over = [entry for entry in self.unsettled if entry._until <= now]
+        current = self._current
+        over = [e for e in self.unsettled if e._until <= now or (current is not None and not current(e._delivery))]
         self.unsettled.difference_update(over)
         return min((entry._until for entry in self.unsettled), default=now)
 
@@ -210,13 +216,12 @@ class Consumer(Generic[M]):
             return
         with self.mutex:
             try:
-                buffer, now = self._buffer, self.core.clock()
+                buffer, now, current = self._buffer, self.core.clock(), self._current
                 while buffer and len(got) < count:
                     entry = buffer[0]
-                    if entry._until <= now or entry._state is not HELD:
-                        self.unsettled.discard(entry)
-                        if entry._state is HELD:
-                            entry._state = LOST
+                    ours = entry._until > now and (current is None or current(entry._delivery))
+                    if not ours or entry._state is not HELD:
+                        self._drop(entry)
                     elif entry._expires is not None and entry._expires <= now:
                         self._condemned[entry] = EXPIRED
                     else:
@@ -225,6 +230,28 @@ class Consumer(Generic[M]):
             except BaseException:
                 self.put_back(got)  # before anybody else can take the first one, which may be in both
                 raise
+
+    def _drop(self, entry: M) -> None:
+        """What is no longer ours is handed to nobody; silently, because whoever has it by now tells. Under the mutex."""
+        self.unsettled.discard(entry)
+        if entry._state is HELD:
+            entry._state = LOST
+
+    def _still_ours(self, got: list[M]) -> bool:
+        """Whether what was gathered while we waited for more may be handed out; what may not is dropped from `got`."""
+        current = self._current
+        if current is None:
+            return True
+        gone = [entry for entry in got if not current(entry._delivery)]
+        with self.mutex:
+            for entry in gone:
+                self._drop(entry)
+                got.remove(entry)
+        return bool(got)
+
+    def gone(self, delivery: Delivery) -> bool:
+        """Whether the claim of `delivery` has ended with what it was made under, as far as the feed has heard."""
+        return self._current is not None and not self._current(delivery)
 
     def put_back(self, got: list[M]) -> None:
         """Take back what was not handed out after all, and empty `got`. Repeating it does nothing."""
@@ -254,6 +281,8 @@ class Consumer(Generic[M]):
                     await self._flush()
                 self.take(count, got)
                 if len(got) >= count or self._over():
+                    if signal is not None and not self._still_ours(got) and not self.stopped:
+                        continue
                     self._told(got)
                     return
                 now = core.clock()
@@ -266,6 +295,8 @@ class Consumer(Generic[M]):
                     await self._fetch(token, limit)
                     continue
                 if got and (now >= ends or self._is_full()):
+                    if not self._still_ours(got):
+                        continue
                     self._told(got)
                     return
                 if now >= ends:
@@ -394,7 +425,7 @@ class Consumer(Generic[M]):
     def _items(self, mine: Sequence[M], outcome: Outcome) -> list[tuple[Feed, Delivery, Outcome]]:
         feed, limit = self.feed, self._limit
         if limit and isinstance(outcome, Nack):
-            return [(feed, entry._delivery, final(outcome, entry._delivery.attempt, limit)) for entry in mine]
+            return [(feed, e._delivery, final(outcome, e._delivery.attempt, limit, e._delivery.malformed)) for e in mine]
         if isinstance(outcome, Reject) and not outcome.attempts:
             return [(feed, e._delivery, Reject(outcome.reason, e._delivery.attempt)) for e in mine]
         return [(feed, entry._delivery, outcome) for entry in mine]
@@ -553,7 +584,9 @@ class Consumer(Generic[M]):
 
     def open(self, driver: Broker, *, earliest: bool) -> None:
         """Open the feed; on the take lane."""
-        self.feed = driver.open(self.source, earliest=earliest, wake=self.wake)
+        self.feed = feed = driver.open(self.source, earliest=earliest, wake=self.wake)
+        if type(feed).current is not Feed.current:
+            self._current = feed.current
         with self.core.mutex:
             if self.core.closed:
                 raise Closed(f"{self.backend} broker: closed while opening a consumer", backend=self.backend)

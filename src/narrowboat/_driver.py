@@ -50,7 +50,10 @@ class Plan(Generic[D]):
         clock: Clock | None,
         wrap: Callable[[D], D] | None,
         options: Mapping[str, object],
+        own: Mapping[str, type[Any]] | None = None,
+        *,
         doubt: Callable[[str | None], None] | None = None,
+        tell: Callable[[str, str, str], None] | None = None,
     ) -> None:
         if url is None:
             url = os.environ.get(variable)
@@ -67,11 +70,23 @@ class Plan(Generic[D]):
         self.timeout = float(convert("timeout", timeout, float, backend=self.url.scheme))  # type: ignore[arg-type]  # a float, by its hint
         if self.timeout <= 0:
             raise ConfigurationError(f"option timeout={self.timeout:g}: expected more than 0 seconds", backend=self.url.scheme)
-        parsed = parse_options(self.url, backend.options, given, core=CORE_OPTIONS)
+        own = own or {}  # options that the core takes for this half alone, with their types
+        self.own: dict[str, Any] = {
+            name: convert(name, {**self.url.query, **given}[name], kind, backend=self.url.scheme)
+            for name, kind in own.items()
+            if name in given or name in self.url.query
+        }
+        parsed = parse_options(self.url, backend.options, given, core=CORE_OPTIONS | own.keys())
         self.capabilities: Any = backend.capabilities(self.url, parsed)
         for demand in (self.url.query.get("require"), require):
             check_required(self.capabilities, demand, backend=self.url.scheme)
-        context = Context(clock=self.clock, timeout=self.timeout, watch=self.clock.watch, doubt=doubt or _unheard)
+        self.context = context = Context(
+            clock=self.clock,
+            timeout=self.timeout,
+            watch=self.clock.watch,
+            doubt=doubt or _unheard,
+            tell=tell or _untold,
+        )
 
         def make() -> D:
             try:
@@ -86,6 +101,10 @@ class Plan(Generic[D]):
 
 def _unheard(owner: str | None) -> None:
     """What a driver's doubts come to where there are no leases to be renewed."""
+
+
+def _untold(source: str, id: str, problem: str) -> None:
+    """What is told of messages where there are none."""
 
 
 class Driver(Generic[D]):

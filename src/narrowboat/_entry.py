@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from narrowboat._messages import DEAD_ATTEMPTS, DEAD_ORIGIN, DEAD_REASON, Dead
+from narrowboat._messages import DEAD_ATTEMPTS, DEAD_ORIGIN, DEAD_REASON, Dead, check_reason
 from narrowboat.codecs import Codec
 from narrowboat.contract.messages import Delivery, Nack, Outcome, Reject
 from narrowboat.errors import BrokerError, StaleDelivery
@@ -128,8 +128,9 @@ class Entry(Generic[T]):
 
     @property
     def lost(self) -> bool:
-        """Whether it is known to be no longer ours: its lease ended and somebody else may have it."""
-        return self._state is LOST
+        """Whether it is known to be no longer ours: its lease, its connection or its membership ended; others may have it."""
+        state = self._state
+        return state is LOST or (state is HELD and self._consumer.gone(self._delivery))
 
     @property
     def settled(self) -> bool:
@@ -182,7 +183,7 @@ def decode(codec: Codec[T] | None, delivery: Delivery, source: str, backend: str
         ) from error
 
 
-def final(outcome: Outcome, attempt: int, limit: int) -> Outcome:
+def final(outcome: Outcome, attempt: int, limit: int, malformed: str = "") -> Outcome:
     """What a settlement comes to at the `attempt`-th delivery of at most `limit` (0: no limit).
 
     >>> final(Nack(5.0), 4, 5)
@@ -191,11 +192,11 @@ def final(outcome: Outcome, attempt: int, limit: int) -> Outcome:
     Reject(reason='nacked at delivery 5 of 5', attempts=5)
     """
     if limit and attempt >= limit and isinstance(outcome, Nack):
-        return Reject(f"nacked at delivery {attempt} of {limit}", attempt)
+        return Reject(f"nacked at delivery {attempt} of {limit}{_for_the_record(malformed)}", attempt)
     return outcome
 
 
-def too_often(attempt: int, limit: int) -> Reject | None:
+def too_often(attempt: int, limit: int, malformed: str = "") -> Reject | None:
     """The settlement of a delivery that comes once too often, before any handler sees it.
 
     >>> too_often(5, 5), too_often(6, 0)
@@ -205,4 +206,9 @@ def too_often(attempt: int, limit: int) -> Reject | None:
     """
     if not limit or attempt <= limit:
         return None
-    return Reject(f"delivered {limit} times without being settled", limit)
+    return Reject(f"delivered {limit} times without being settled{_for_the_record(malformed)}", limit)
+
+
+def _for_the_record(malformed: str) -> str:
+    """Whoever reads the dead letters is told what was wrong with the message as well."""
+    return f"; {check_reason(malformed)}" if malformed else ""

@@ -99,9 +99,20 @@ class Closed(NarrowboatError):
 
 
 class Unavailable(NarrowboatError):
-    """The backend could not be reached or did not answer in time. What was asked may or may not have happened."""
+    """The backend could not be reached or did not answer in time. What was asked may or may not have happened.
+
+    `sent`: False where it is known that nothing of it was sent, so that it has not happened.
+    """
 
     retryable = True
+    sent: bool = True
+
+    def __init__(
+        self, message: str, *, backend: str | None = None, retryable: bool | None = None, sent: bool | None = None
+    ) -> None:
+        super().__init__(message, backend=backend, retryable=retryable)
+        if sent is not None:
+            self.sent = sent
 
 
 class AccessDenied(NarrowboatError):

@@ -27,6 +27,7 @@ class Fault(enum.Enum):
     CREDENTIALS = "credentials that change"
     POWER = "a power loss"
     FULL = "a full disk or quota"
+    FOREIGN = "entries of other programs"  #: left where the messages are, past us
 
 
 #: Faults that only something beyond the host can have. A backend without a server does not owe what needs one.
@@ -331,6 +332,12 @@ B110 undeclared feature raises Unsupported before I/O
 B111 no leaked tasks, threads, fds; two loops; fork; free-threaded
 B112 previous-version messages readable; unknown future headers ignored
 B113 throughput/latency benchmark emitted to the same JSON (never gating)
+
+# Messages: what others leave and hold
+B120 what another program leaves is delivered as it is or dies with its raw body and a reason; nobody else notices, it is told
+B121 after a connection reset or rebalance nothing that others acked is handed to a handler; message.lost at once
+B122 publish ends with a receipt, PublishFailed or PublishUnknown; a server that cannot be reached is PublishFailed
+B123 a reply goes to an inbox of ours and nowhere else, unless ?reply_to=any
 """
 
 

@@ -42,6 +42,7 @@ _BY_METHOD = {
     "revoke": Fault.CREDENTIALS,
     "fill": Fault.FULL,
     "set_clock": Fault.SERVER_CLOCK,
+    "plant": Fault.FOREIGN,
 }
 
 
@@ -162,6 +163,15 @@ class Harness:
 
     def set_clock(self, seconds: float) -> None:
         """Move the server's wall clock by so much from the true time; 0 puts it right."""
+        raise NotImplementedError
+
+    def plant(self, namespace: str, name: str) -> list[tuple[str, Callable[[], object]]]:
+        """What another program can leave in the queue `name` of that namespace, past us: a label and a function for each.
+
+        Each function, called once, leaves one entry in the place where that queue keeps its messages, as the backend's own
+        tools would: without our fields, with fields of ours that are garbage, empty, huge. The queue is declared, and consumed
+        from. The first line of a report's complaint is the label.
+        """
         raise NotImplementedError
 
     # -- mutants --------------------------------------------------------------------------------------------------

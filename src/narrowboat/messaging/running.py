@@ -20,6 +20,7 @@ from types import FrameType
 from typing import Any, Generic, TypeVar
 
 from narrowboat._consume import Consumer
+from narrowboat._entry import HELD
 from narrowboat._handling import after_handler
 from narrowboat._runtime import BlockingSignal, run
 from narrowboat.errors import Closed, InvalidArgument
@@ -93,7 +94,7 @@ class Run(Generic[T]):
         except Exception as error:
             raised = error
             log(message, error)
-        if not message.settled and not message.lost:
+        if message._state is HELD:
             # What comes of it is told to listeners: stale and unknown both mean that it may come back, nothing else.
             run(self._consumer.settle((message,), outcome(message, raised)))
 

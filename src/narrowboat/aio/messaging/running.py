@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
 from narrowboat._consume import Consumer
+from narrowboat._entry import HELD
 from narrowboat.aio.messaging.message import Message
 from narrowboat.errors import Closed
 from narrowboat.messaging.running import log, outcome
@@ -109,7 +110,7 @@ class Run(Generic[T]):
             if task is None or task.cancelling():
                 raise
             return  # the handler's own; it settles nothing
-        if not message.settled and not message.lost:
+        if message._state is HELD:
             # What comes of it is told to listeners: stale and unknown both mean that it may come back, nothing else.
             await self._consumer.settle((message,), outcome(message, raised))
 
