@@ -8,12 +8,7 @@ few tries. `Session` is one connection's life: what was received in it can be se
 from __future__ import annotations
 
 import random
-<<<<<<< HEAD
-import ssl
 from collections.abc import Callable
-=======
-from collections.abc import Callable, Sequence
->>>>>>> h/tls
 from typing import Any
 
 import pika
@@ -23,12 +18,8 @@ from narrowboat.errors import Closed, ConfigurationError, NarrowboatError
 from narrowboat_rabbitmq.answer import Answer
 from narrowboat_rabbitmq.errors import connection_error, late, transient
 from narrowboat_rabbitmq.loop import Loop
-<<<<<<< HEAD
-from narrowboat_rabbitmq.options import SCHEME, Site, Verify
-from narrowboat_rabbitmq.wire import Connection
-=======
 from narrowboat_rabbitmq.options import SCHEME, Site
->>>>>>> h/tls
+from narrowboat_rabbitmq.wire import Connection
 
 #: Seconds before the second try after a failure, and at most. The real one is drawn between none and this.
 _PAUSE, _PAUSE_MAX = 0.05, 2.0
