@@ -14,6 +14,7 @@ from typing import Any
 import pika
 from pika import exceptions
 
+from narrowboat.driver.versions import numbers, tried
 from narrowboat.errors import Closed, ConfigurationError, NarrowboatError
 from narrowboat_rabbitmq.answer import Answer
 from narrowboat_rabbitmq.errors import connection_error, late, transient
@@ -21,6 +22,9 @@ from narrowboat_rabbitmq.loop import Loop
 from narrowboat_rabbitmq.options import SCHEME, Site
 from narrowboat_rabbitmq.wire import Connection
 
+PRODUCT = "RabbitMQ"
+#: Versions with which this driver is proven; and the first that has two ways to give a message back.
+TRIED, FREES = ("3.10", "4.0", "4.3"), (4, 3)
 #: Seconds before the second try after a failure, and at most. The real one is drawn between none and this.
 _PAUSE, _PAUSE_MAX = 0.05, 2.0
 
@@ -35,6 +39,11 @@ class Session:
         self.error: BaseException | None = None
         self.on_end: dict[object, Callable[[BaseException], None]] = {}  #: whom to tell, once
         self.on_block: list[Callable[[], None]] = []
+        said = connection.server_properties or {}
+        version = str(said.get("version", ""))
+        rabbit = said.get("product") == PRODUCT and tried(PRODUCT, version, TRIED)
+        #: A quorum queue does not count what is given back to it by basic.nack (and counts basic.reject): from 4.3 on.
+        self.frees = rabbit and numbers(version) >= FREES
 
     @property
     def heard(self) -> int:
