@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from narrowboat.contract import Ack, Delivery, Kind, Nack, Outcome, Reject, Return, Source
 from narrowboat.errors import NarrowboatError, SettleUnknown, Unavailable
-from narrowboat_rabbitmq import ladder
 from narrowboat_rabbitmq.channel import Channel
 from narrowboat_rabbitmq.envelope import DEAD, Tag, again
 from narrowboat_rabbitmq.errors import channel_error, stale
+from narrowboat_rabbitmq.ladder import route
 from narrowboat_rabbitmq.options import SCHEME
 from narrowboat_rabbitmq.publisher import CONFIRMED, Record
 from narrowboat_rabbitmq.stream import Job, Stream
@@ -122,9 +122,9 @@ class Settlement:
             place = self._place
             properties = again(tag, {}, attempts=delivery.attempt)
             if outcome.delay > 0:
-                level, key = ladder.route(outcome.delay, place.word)
+                level, key = route(outcome.delay, place.word)
                 rungs.add(level)
-                return Record(ladder.exchange(level), key, delivery.body, properties, True)
+                return Record(topology.ladder.exchange(level), key, delivery.body, properties, True)
         else:
             place = self._place
             properties = again(tag, {}, attempts=delivery.attempt - 1)
