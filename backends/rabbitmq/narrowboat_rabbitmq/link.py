@@ -25,6 +25,8 @@ from narrowboat_rabbitmq.wire import Connection
 PRODUCT = "RabbitMQ"
 #: Versions with which this driver is proven; and the first that has two ways to give a message back.
 TRIED, FREES = ("3.10", "4.0", "4.3"), (4, 3)
+#: Seconds that the I/O thread, which never blocks, may need for what was posted to it.
+_BRIEF = 0.5
 #: Seconds before the second try after a failure, and at most. The real one is drawn between none and this.
 _PAUSE, _PAUSE_MAX = 0.05, 2.0
 
@@ -112,13 +114,19 @@ class Link:
         return answer.value
 
     def doubt(self, session: Session, heard: int) -> None:
-        """An answer did not come in time: where nothing at all came meanwhile, the connection is taken to be dead."""
+        """An answer did not come in time: where nothing at all came meanwhile, the connection is taken to be dead.
+
+        It is when this returns: whoever goes on with it would wait for another time-out.
+        """
+        done: Answer[None] = Answer()
 
         def look() -> None:
             if session.alive and session.heard == heard and session.blocked is None:
                 session.abort(exceptions.AMQPHeartbeatTimeout("nothing was heard from the server for a whole time-out"))
+            done.give(None)
 
         self.loop.post(look)
+        done.wait(_BRIEF)
 
     def close(self, timeout: float) -> None:
         """End it in good order, or after `timeout` seconds without."""
@@ -126,6 +134,7 @@ class Link:
         self.loop.post(lambda: self._close(done))
         if not done.wait(timeout):
             self.loop.post(self._abort)
+            done.wait(_BRIEF)  # or the loop would end before the socket is closed
 
     # -- on the I/O thread ----------------------------------------------------------------------------------------
 
@@ -228,8 +237,10 @@ class Link:
             )
 
     def _broken(self, error: Exception) -> None:
-        """What was being made when pika failed may never be heard of again."""
-        if self._connecting is not None:
+        """An error on the I/O thread: nobody knows what it left half done. The connection begins anew."""
+        if self.session is not None:
+            self.session.abort(error)
+        if self._connecting is not None:  # it may never be heard of again
             self._connecting = None
             self._tell(error)
 
@@ -244,8 +255,10 @@ class Link:
             connection = self.session.connection
             self.session.end(exceptions.ConnectionClosedByClient(200, "closed"))
             connection.close()
+        elif self._connecting is not None and self._connecting._transport is not None:
+            self._connecting._transport.abort()  # the server has the line and has not taken us in: `_failed` follows
         elif self.session is None:
-            # What is just being made ends with the loop: pika raises where it is told to stop half way.
+            # What is just being made ends with the loop: pika raises where it is told to stop before it has a line.
             self._connecting = None
             self._done()
 
