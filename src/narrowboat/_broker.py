@@ -77,7 +77,7 @@ class BrokerCore:
         self._runtime = runtime
         self.SEND = Op("send", self._send, repeatable=False)
         self.RECEIVE = Op("receive", _receive, repeatable=False)
-        self.SETTLE = Op("settle", self._settle, repeatable=True)
+        self.SETTLE = Op("settle", self._settle, repeatable=True, denies=lambda answer: False)
         self.EXTEND = Op("extend", self._extend, repeatable=True)
         self.CALL = Op("call", self._call, repeatable=False)
         self._fresh()

@@ -25,7 +25,7 @@ from narrowboat import events
 from narrowboat._backoff import after_error
 from narrowboat._entry import HELD, LOST, SETTLED, SETTLING, Entry, final, too_often
 from narrowboat._extension import extended
-from narrowboat._lane import DONE, Call
+from narrowboat._lane import DONE, Call, may_have_happened
 from narrowboat.capabilities import LeaseNature, Support
 from narrowboat.codecs import Codec
 from narrowboat.contract.messages import Ack, Broker, Delivery, Feed, Nack, Outcome, Received, Reject, Return, Source
@@ -459,11 +459,14 @@ class Consumer(Generic[M]):
             return None
         if isinstance(answer, StaleDelivery):
             entry._state = LOST
-            return answer
+            # Nobody's, or somebody else's: but an earlier call, whose answer was lost, may have settled it.
+            return entry._stale() if hasattr(entry, "_doubtful") else answer
         # Out of the window, because nobody may come back for it; still ours to settle, because that may help.
         entry._state = HELD
-        if isinstance(answer, NarrowboatError) and not answer.retryable:
+        if isinstance(answer, NarrowboatError) and not answer.retryable and not hasattr(entry, "_doubtful"):
             return answer
+        if may_have_happened(answer):
+            entry._doubtful = True
         unknown = SettleUnknown(
             f"message {entry.id!r} from {self.path!r} may or may not be settled: {answer}. "
             "Settle it again, or expect it to come back",

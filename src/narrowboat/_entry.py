@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from narrowboat._messages import DEAD_ATTEMPTS, DEAD_ORIGIN, DEAD_REASON, Dead, check_reason
 from narrowboat.codecs import Codec
 from narrowboat.contract.messages import Delivery, Nack, Outcome, Reject
-from narrowboat.errors import BrokerError, StaleDelivery
+from narrowboat.errors import BrokerError, SettleUnknown, StaleDelivery
 
 if TYPE_CHECKING:
     from narrowboat._consume import Consumer
@@ -41,9 +41,10 @@ class Entry(Generic[T]):
     """See the module's text. Read from any thread; only its consumer changes it."""
 
     _undecodable: bool
+    _doubtful: bool
     _data: T
 
-    __slots__ = ("_cap", "_consumer", "_data", "_delivery", "_expires", "_state", "_undecodable", "_until")
+    __slots__ = ("_cap", "_consumer", "_data", "_delivery", "_doubtful", "_expires", "_state", "_undecodable", "_until")
 
     def __init__(self, consumer: Consumer[Any], delivery: Delivery, until: float, cap: float, expires: float | None) -> None:
         self._consumer = consumer
@@ -52,7 +53,7 @@ class Entry(Generic[T]):
         self._cap = cap  #: no automatic extension goes beyond this
         self._expires = expires  #: when its ttl ends
         self._state = HELD
-        # `_data` and `_undecodable` are set when there is something to say: most messages never need them.
+        # `_data`, `_undecodable` and `_doubtful` are set when there is something to say: most messages never need them.
 
     @property
     def body(self) -> bytes:
@@ -150,8 +151,16 @@ class Entry(Generic[T]):
             raise
         return made
 
-    def _stale(self) -> StaleDelivery:
+    def _stale(self) -> StaleDelivery | SettleUnknown:
         """The error for whoever settles it although it is settled or lost."""
+        if hasattr(self, "_doubtful") and self._state is LOST:  # a call that settled it had no answer
+            return SettleUnknown(
+                f"message {self.id!r} from {self._consumer.path!r} is no longer ours, and may be settled: an earlier call had no "
+                "answer. Expect it to come back, or not",
+                id=self.id,
+                backend=self._consumer.backend,
+                retryable=False,
+            )
         what = "its lease ended, and somebody else may have it" if self._state is LOST else f"it is {self._state.value} already"
         return StaleDelivery(
             f"message {self.id!r} from {self._consumer.path!r} is no longer ours to settle: {what}. Nothing was changed; "

@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from narrowboat.errors import Closed, NarrowboatError
+from narrowboat.errors import Closed, NarrowboatError, Unavailable
 
 
 class Op(NamedTuple):
@@ -32,6 +32,9 @@ class Op(NamedTuple):
     repeatable: bool  #: a failed exchange may be tried again, member by member
     distinct: Callable[[Any], object] | None = None  #: no batch holds two items for which this is equal
     last: bool = False  #: may wait until everything else that has gathered is done
+    #: Whether an answer, beside every error, says that nothing was changed; None where nobody is told so. A repetition cannot
+    #: know it: the first exchange, whose answer was lost, may have done it.
+    denies: Callable[[Any], bool] | None = None
 
 
 #: So many members of a failed batch are tried by themselves before the backend is taken to be away. Each costs an operation
@@ -96,16 +99,32 @@ def _exchange(op: Op, items: Sequence[Any]) -> list[Any]:
 def _one_by_one(op: Op, items: Sequence[Any], answers: list[Any]) -> list[Any]:
     """Each by itself, until the backend turns out to be out of reach: then the rest keep the batch's error.
 
-    Without that end a thousand members would wait for a thousand operation timeouts, and whoever comes next with them.
+    Without that end a thousand members would wait for a thousand operation timeouts, and whoever comes next with them. An
+    answer may become more certain, never wrong: where the batch's outcome is unknown, no repetition denies it.
     """
     again = list(answers)
     unreached = 0
     for index, item in enumerate(items):
-        again[index] = _exchange(op, [item])[0]
-        unreached += isinstance(again[index], NarrowboatError) and again[index].retryable
+        (answer,) = _exchange(op, [item])
+        if op.denies is None or not may_have_happened(answers[index]):
+            again[index] = answer
+        elif not isinstance(answer, Exception) and not op.denies(answer):
+            again[index] = answer  # it is done now, whichever of the two did it
+        unreached += isinstance(answer, NarrowboatError) and answer.retryable
         if unreached == index + 1 == UNREACHED:
             break
     return again
+
+
+def may_have_happened(error: object) -> bool:
+    """Whether what was asked may have been done although this was the answer. A refusal, and what was never sent, was not.
+
+    >>> may_have_happened(Unavailable("no answer")), may_have_happened(Unavailable("refused", sent=False))
+    (True, False)
+    """
+    if isinstance(error, Unavailable) and not error.sent:
+        return False
+    return isinstance(error, Exception) and (not isinstance(error, NarrowboatError) or error.retryable)
 
 
 def _rounds(op: Op, items: Sequence[Any]) -> list[list[int]]:

@@ -23,7 +23,7 @@ from narrowboat._renewal import LateWithdrawal, Renewal
 from narrowboat._turns import Turns
 from narrowboat.capabilities import Expiry, LockCapabilities, Scope, Support, WaitOrder
 from narrowboat.clock import Clock
-from narrowboat.contract.locks import Grant, Holder, LockProvider, Mode, Request
+from narrowboat.contract.locks import Grant, Holder, LockProvider, Mode, Released, Request
 from narrowboat.errors import AlreadyHeld, Closed, InvalidArgument, Reason, Unsupported
 from narrowboat.registry import lock_backend
 
@@ -156,7 +156,7 @@ class LockCore:
         self.ATTEMPT = Op("attempt", self._attempt, repeatable=True, distinct=_name_of)
         # Where one session carries them all, a failed renewal is nobody's in particular: one by one it fails as well.
         self.RENEW = Op("renew", self._renew, repeatable=self.capabilities.expiry is Expiry.LEASE)
-        self.RELEASE = Op("release", self._release, repeatable=True)
+        self.RELEASE = Op("release", self._release, repeatable=True, denies=lambda answer: answer is Released.NOT_HELD)
         self.WITHDRAW = Op("withdraw", self._withdraw, repeatable=True)
         self.AGAIN = Op("withdraw", self._again, repeatable=False, last=True)
         self.CALL = Op("call", self._call, repeatable=False)

@@ -29,6 +29,7 @@ from narrowboat._runtime import Blocking, run
 from narrowboat.capabilities import LockCapabilities
 from narrowboat.clock import Clock
 from narrowboat.contract.locks import Grant, Holder, LockProvider
+from narrowboat.dsn import hidden, hidden_secrets
 from narrowboat.errors import InvalidArgument
 
 
@@ -83,6 +84,7 @@ def locks(
         ConfigurationError: the URL, an option or the installation cannot work.
         Unsupported: the backend does not promise what is required.
     """
+    url, options = hidden(url), hidden_secrets(options)
     return Locks(LockCore(url, require, clock, random, listeners, wrap, options))
 
 

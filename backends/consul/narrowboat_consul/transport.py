@@ -159,7 +159,7 @@ class Transport:
             connection = self._kept() or self.connect(ends)
             connection.settimeout(_left(ends))
             connection.sendall(data)
-            reply = _receive(connection, ends)
+            reply = _receive(connection, ends, self.site.options.max_reply)
             return reply
         except (OSError, http.Malformed) as error:
             raise translate(error, self.site, self.timeout) from error
@@ -185,19 +185,13 @@ class Transport:
         connection.close()
 
 
-def _receive(connection: socket.socket, ends: float) -> http.Reply:
-    data = bytearray()
+def _receive(connection: socket.socket, ends: float, largest: int) -> http.Reply:
+    incoming = http.Incoming(largest)
     while True:
         connection.settimeout(_left(ends))
-        piece = connection.recv(_PIECE)
-        data += piece
-        if not piece and not data:
-            raise http.Malformed("the connection was closed without a reply")
-        reply = http.parse(data, ended=not piece)
+        reply = incoming.take(connection.recv(_PIECE))
         if reply is not None:
             return reply
-        if len(data) > http.LARGEST:
-            raise http.Malformed("a reply without an end")
 
 
 def _quiet(connection: socket.socket) -> bool:

@@ -50,15 +50,6 @@ _FETCH_MAX = 1024 * 1024
 _open: weakref.WeakSet[Clients] = weakref.WeakSet()
 
 
-class _Hidden(str):
-    """A password that the library's debugging output does not show."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "'***'"
-
-
 def _no_password(record: logging.LogRecord) -> bool:
     """The library's debugging output shows what it sends, the password in it."""
     return "SaslAuthenticate" not in record.getMessage()
@@ -328,7 +319,7 @@ def _configuration(url: Url, options: Options, timeout: float) -> dict[str, Any]
             options.sasl
         ]
         config["sasl_plain_username"] = url.username
-        config["sasl_plain_password"] = _Hidden(url.password.reveal())
+        config["sasl_plain_password"] = url.password.reveal()
     config["security_protocol"] = ("SASL_" if url.password is not None else "") + ("SSL" if secure else "PLAINTEXT")
     return config
 

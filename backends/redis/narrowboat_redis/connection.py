@@ -20,6 +20,7 @@ from redis.backoff import NoBackoff
 from redis.connection import Connection
 from redis.retry import Retry
 
+from narrowboat.dsn import hidden
 from narrowboat.errors import ConfigurationError, Unavailable
 from narrowboat_redis.errors import OLDEST, too_old, version_of
 from narrowboat_redis.resp import ErrorReply, Reader, pack
@@ -216,13 +217,22 @@ def _open(site: Site, address: Address, timeout: float, *, sentinel: bool = Fals
         kind: Any = _SecureConnection
         settings["context"] = options.context(backend=site.scheme)
     else:
-        kind = Connection  # without annotations in redis-py
+        kind = _Connection
     connection = kind(**settings)
     connection.connect()
     return Line(connection, address, timeout)
 
 
-class _SecureConnection(Connection):
+class _Connection(Connection):
+    """redis-py's own, whose frames show no password while it logs in."""
+
+    def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        """`command`, in pieces: one of them is the password, where it is AUTH."""
+        command = [hidden(piece) for piece in command]
+        super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]  # so in redis-py
+
+
+class _SecureConnection(_Connection):
     """redis-py's own reads the certificates of all authorities for each connection: 22 of the 25 ms that one takes."""
 
     def __init__(self, *, context: ssl.SSLContext, **settings: Any) -> None:

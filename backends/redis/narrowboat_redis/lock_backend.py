@@ -37,11 +37,15 @@ def _capabilities(url: Url, options: Options) -> LockCapabilities:
 
 
 def _open(url: Url, options: Options, context: Context) -> LockProvider:
-    from narrowboat_redis.lock_provider import (
-        RedisLocks,
-    )  # imports redis-py, which costs half a second and may not be installed
+    from narrowboat_redis.lock_provider import RedisLocks
 
     return RedisLocks(Site.of(url, options), options, context, _capabilities(url, options))
+
+
+def _prepare(url: Url, options: Options) -> Url:
+    import narrowboat_redis.lock_provider  # noqa: F401  # redis-py: half a second, and it may not be installed
+
+    return url
 
 
 locks = LockBackend(
@@ -51,5 +55,6 @@ locks = LockBackend(
     options=Options,
     capabilities=_capabilities,
     open=_open,
+    prepare=_prepare,
     extra="redis",
 )

@@ -22,6 +22,7 @@ from narrowboat.aio._runtime import Asyncio
 from narrowboat.capabilities import LockCapabilities
 from narrowboat.clock import Clock
 from narrowboat.contract.locks import Grant, Holder, LockProvider
+from narrowboat.dsn import hidden, hidden_secrets
 from narrowboat.errors import InvalidArgument
 from narrowboat.locking import UNSET, Mode, Seconds, Unset, in_order
 
@@ -40,6 +41,7 @@ def locks(
     **options: object,
 ) -> Locks:
     """Locks on the backend that `url` names, for asyncio. Arguments and errors as `narrowboat.locks`."""
+    url, options = hidden(url), hidden_secrets(options)
     return Locks(LockCore(url, require, clock, random, listeners, wrap, options))
 
 
