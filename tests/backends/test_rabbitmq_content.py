@@ -6,12 +6,12 @@ import struct
 from typing import Any
 
 import pytest
-from amqp_fields import NAMES, TABLES, VALUES, deep, value
 from hypothesis import given
 from hypothesis import strategies as st
 from pika import data as pika_data
 from pika import exceptions, frame, spec
 
+from integration.amqp_fields import NAMES, TABLES, VALUES, deep, value
 from narrowboat.contract import Address, Kind, Outgoing
 from narrowboat_rabbitmq.content import Content, read
 from narrowboat_rabbitmq.envelope import CUT, Raw, again, delivery_of, properties_of

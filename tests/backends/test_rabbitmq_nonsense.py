@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
-from amqp_fields import deep, table, value
 from pika import frame, spec
 
 import narrowboat
+from integration.amqp_fields import deep, table, value
 from narrowboat.errors import NarrowboatError, Unavailable
 from narrowboat_rabbitmq.driver import RabbitBroker  # pika is imported before anything is measured
 from narrowboat_rabbitmq.loop import Loop
