@@ -28,7 +28,7 @@ from narrowboat_kafka.client import EARLIEST, LATEST, Clients
 from narrowboat_kafka.commits import Commits
 from narrowboat_kafka.deliveries import Deliveries
 from narrowboat_kafka.demand import Demand
-from narrowboat_kafka.ledger import CROWDED, Ledger
+from narrowboat_kafka.ledger import Ledger
 from narrowboat_kafka.part import Part
 from narrowboat_kafka.reader import Reader
 from narrowboat_kafka.waiting import Forward, Waiting
@@ -83,7 +83,7 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
         wakeup = self._wakeup._wakeup  # for who is on the I/O thread: at once, where `notify` takes a turn
         parts, demand = self.parts, Demand()
         self._commits = Commits(
-            clients, self._coordinator, parts, demand, CROWDED, read_on=wakeup, lost=self._lose, deleted=self._deleted
+            clients, self._coordinator, parts, demand, read_on=wakeup, lost=self._lose, deleted=self._deleted
         )
         self.waiting = Waiting(parts, self._commits, retry, forward, _STALL, deliver=deliver)
         self._reader = Reader(clients, self._consumer, parts, demand, self.waiting, wakeup=wakeup, deleted=self._deleted)
