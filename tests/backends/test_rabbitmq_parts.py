@@ -259,7 +259,7 @@ def test_refusals_are_typed() -> None:
 
 def test_the_url() -> None:
     assert str(SITE) == "amqp://a:5672,b:5672/eu"
-    assert site_of(Url.parse("amqps://a/%2F?ca=x"), Options(ca="x")).vhost == "/"
+    assert site_of(Url.parse("amqps://a/%2F?ca=x"), Options(ca=__file__)).vhost == "/"
     assert site_of(Url.parse("amqps://a"), Options()).hosts[0].port == 5671
     assert "hunter2" not in repr(SITE)
 
@@ -282,11 +282,8 @@ def test_urls_that_cannot_work(url: str) -> None:
 
 
 def test_files_that_are_not_there_are_told_before_anything_is_sent() -> None:
-    with (
-        narrowboat.broker("amqps://127.0.0.1:1?ca=/no/such/file.pem") as broker,
-        pytest.raises(ConfigurationError, match="ca="),
-    ):
-        broker.ping()
+    with pytest.raises(ConfigurationError, match="ca="):
+        narrowboat.broker("amqps://127.0.0.1:1?ca=/no/such/file.pem")
 
 
 def test_what_is_not_claimed_is_refused_before_anything_is_sent() -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import ssl
-
+from narrowboat.driver import tls
 from narrowboat.errors import AccessDenied, ConfigurationError, NarrowboatError, NotFound, Unavailable
 from narrowboat_consul.http import Malformed
 from narrowboat_consul.options import SCHEME, TLS_SCHEME, Site
@@ -12,19 +11,10 @@ from narrowboat_consul.options import SCHEME, TLS_SCHEME, Site
 def translate(error: Exception, site: Site, timeout: float) -> NarrowboatError:
     """The error to raise for one of the network."""
     where = f"the Consul agent at {site.host}:{site.port}"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return ConfigurationError(
-            f"{where} showed a certificate that is not trusted ({error.verify_message}). Name the file of its authority "
-            f"with ?ca=, or look whether {site.host} is the name in the certificate.",
-            backend=SCHEME,
-        )
-    if isinstance(error, ssl.SSLError):
-        reason = getattr(error, "reason", None) or "handshake failed"
-        return ConfigurationError(
-            f"{where} does not speak TLS as asked for ({reason}). A plain port takes {SCHEME}://, "
-            f"not {TLS_SCHEME}://; one that wants a client's certificate takes ?cert= and ?key=.",
-            backend=SCHEME,
-        )
+    secure = tls.failure(error, where, plain=SCHEME, backend=site.scheme)
+    if secure is not None:
+        return secure
+    hint = tls.hint(error, plain=SCHEME)
     if isinstance(error, Malformed):
         return Unavailable(
             f"{where} gave no reply in HTTP ({error}). If it did not just end: is it Consul's HTTP "
@@ -33,11 +23,11 @@ def translate(error: Exception, site: Site, timeout: float) -> NarrowboatError:
         )
     if isinstance(error, TimeoutError):
         return Unavailable(
-            f"{where} did not answer within {timeout:g} s. Look whether it runs and is reachable; "
+            f"{where} did not answer within {timeout:g} s. Look whether it runs and is reachable{hint}; "
             "the call may be repeated, and ?timeout= gives it more time.",
             backend=SCHEME,
         )
-    return Unavailable(f"{where} could not be reached ({error}). Look whether it runs and listens there.", backend=SCHEME)
+    return Unavailable(f"{where} could not be reached ({error}). Look whether it runs and listens there{hint}.", backend=SCHEME)
 
 
 def refused(code: int, text: str, site: Site) -> NarrowboatError:

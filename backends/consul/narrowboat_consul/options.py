@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from narrowboat.driver.tls import TlsOptions
 from narrowboat.dsn import Secret, Url
 from narrowboat.errors import ConfigurationError
 
@@ -18,7 +19,7 @@ DELAY_MAX = 60
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(TlsOptions):
     """`consul://:token@host:8500/root?prefix=&dc=&namespace=&session_ttl=10&lock_delay=0`; TLS with `consuls://`."""
 
     prefix: str = ""  #: a namespace of its own under the same root; two prefixes never meet
@@ -27,12 +28,9 @@ class Options:
     namespace: str | None = None  #: Consul Enterprise's namespace
     session_ttl: int = TTL_MIN  #: seconds, whole; the lock of a holder that died is free after up to twice as long
     lock_delay: int = 0  #: seconds, whole, for which Consul refuses a lock whose session ended; our holder gave up long before
-    ca: str | None = None  #: a file with the certificates to trust; None: the system's
-    cert: str | None = None  #: a file with the client's certificate
-    key: str | None = None  #: a file with its key; None: it is in `cert`
-    verify: bool = True  #: whether the server's certificate and name are checked
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not TTL_MIN <= self.session_ttl <= TTL_MAX:
             raise ConfigurationError(
                 f"option session_ttl={self.session_ttl}: Consul takes {TTL_MIN} to {TTL_MAX} whole seconds", backend=SCHEME
@@ -79,6 +77,7 @@ class Site(NamedTuple):
             raise ConfigurationError(
                 f"the path /{url.path} has an empty, '.' or '..' part; name a plain folder", backend=url.scheme
             )
+        options.check(url, secure=TLS_SCHEME)
         tls = url.scheme == TLS_SCHEME
         return cls(
             host=host.name if host else "127.0.0.1",
@@ -89,5 +88,10 @@ class Site(NamedTuple):
             options=options,
         )
 
+    @property
+    def scheme(self) -> str:
+        """As in the URL."""
+        return TLS_SCHEME if self.tls else SCHEME
+
     def __repr__(self) -> str:
-        return f"{TLS_SCHEME if self.tls else SCHEME}://{self.host}:{self.port}/{self.root}"
+        return f"{self.scheme}://{self.host}:{self.port}/{self.root}"

@@ -17,10 +17,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
-from narrowboat.errors import ConfigurationError
 from narrowboat_consul import http
 from narrowboat_consul.errors import translate
-from narrowboat_consul.options import SCHEME, Options, Site
+from narrowboat_consul.options import Site
 
 #: Connections kept for the next call.
 KEPT = 4
@@ -69,7 +68,7 @@ class Transport:
         self.site = site
         self.timeout = limit.timeout
         self._limit = limit
-        self.tls = _tls(site) if site.tls else None
+        self.tls = site.options.context(backend=site.scheme) if site.tls else None
         host = f"[{site.host}]" if ":" in site.host else site.host
         self._headers = {"Host": f"{host}:{site.port}", "Accept": "application/json"}
         if site.token is not None:
@@ -218,27 +217,3 @@ def _left(ends: float) -> float:
     if left <= 0:
         raise TimeoutError("timed out")
     return left
-
-
-def _tls(site: Site) -> ssl.SSLContext:
-    """What the URL's options say about TLS; `ConfigurationError` when a file is none of what it should be."""
-    try:
-        return _context(site.options)
-    except OSError as error:  # an SSLError is one
-        files = ", ".join(
-            f"{name}={getattr(site.options, name)}" for name in ("ca", "cert", "key") if getattr(site.options, name)
-        )
-        raise ConfigurationError(
-            f"the TLS files of the URL ({files}) could not be used: {error}. Each has to be readable and in PEM.",
-            backend=SCHEME,
-        ) from error
-
-
-def _context(options: Options) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=options.ca)
-    if not options.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    if options.cert is not None:
-        context.load_cert_chain(options.cert, options.key)
-    return context

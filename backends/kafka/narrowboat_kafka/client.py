@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import os
-import ssl
 import threading
 import weakref
 from collections.abc import Callable, Collection, Iterator
@@ -27,10 +26,10 @@ from kafka.partitioner import DefaultPartitioner
 
 from narrowboat.contract import Context
 from narrowboat.dsn import Url
-from narrowboat.errors import AccessDenied, Closed, ConfigurationError
+from narrowboat.errors import AccessDenied, Closed
 from narrowboat_kafka.errors import translate
 from narrowboat_kafka.fetched import Fetched
-from narrowboat_kafka.options import PORT, SCHEME, SECURE, Options, Sasl, Verify
+from narrowboat_kafka.options import PORT, SCHEME, SECURE, Options, Sasl
 
 T = TypeVar("T")
 
@@ -323,8 +322,7 @@ def _configuration(url: Url, options: Options, timeout: float) -> dict[str, Any]
     }
     secure = url.scheme == SECURE
     if secure:
-        config["ssl_context"] = _tls(options)
-        config["ssl_check_hostname"] = options.verify is Verify.FULL
+        config["ssl_context"] = options.context(backend=url.scheme)
     if url.password is not None:
         config["sasl_mechanism"] = {Sasl.PLAIN: "PLAIN", Sasl.SCRAM_256: "SCRAM-SHA-256", Sasl.SCRAM_512: "SCRAM-SHA-512"}[
             options.sasl
@@ -333,19 +331,6 @@ def _configuration(url: Url, options: Options, timeout: float) -> dict[str, Any]
         config["sasl_plain_password"] = _Hidden(url.password.reveal())
     config["security_protocol"] = ("SASL_" if url.password is not None else "") + ("SSL" if secure else "PLAINTEXT")
     return config
-
-
-def _tls(options: Options) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=options.ca)
-        if options.cert:
-            context.load_cert_chain(options.cert, options.key)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigurationError(f"the files of ?ca=, ?cert= or ?key= cannot be used: {error}", backend=SCHEME) from error
-    context.check_hostname = options.verify is Verify.FULL
-    if options.verify is Verify.NONE:
-        context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 def _close(producer: Any, timeout: float) -> None:

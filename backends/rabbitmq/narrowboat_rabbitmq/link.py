@@ -8,7 +8,6 @@ few tries. `Session` is one connection's life: what was received in it can be se
 from __future__ import annotations
 
 import random
-import ssl
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,7 +18,7 @@ from narrowboat.errors import Closed, ConfigurationError, NarrowboatError
 from narrowboat_rabbitmq.answer import Answer
 from narrowboat_rabbitmq.errors import connection_error, late, transient
 from narrowboat_rabbitmq.loop import Loop
-from narrowboat_rabbitmq.options import SCHEME, Site, Verify
+from narrowboat_rabbitmq.options import SCHEME, Site
 
 #: Seconds before the second try after a failure, and at most. The real one is drawn between none and this.
 _PAUSE, _PAUSE_MAX = 0.05, 2.0
@@ -282,21 +281,7 @@ def parameters(site: Site, host: str, port: int, timeout: float, name: str) -> p
 
 
 def _tls(site: Site, host: str) -> pika.SSLOptions:
-    options = site.options
-    try:
-        context = ssl.create_default_context(cafile=options.ca)
-        if options.verify is not Verify.FULL:
-            context.check_hostname = False
-        if options.verify is Verify.NONE:
-            context.verify_mode = ssl.CERT_NONE
-        if options.cert is not None:
-            context.load_cert_chain(options.cert, options.key)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigurationError(
-            f"the certificates cannot be read ({type(error).__name__}: {error}); see ca=, cert= and key= in the URL",
-            backend=SCHEME,
-        ) from error
-    return pika.SSLOptions(context, host)
+    return pika.SSLOptions(site.options.context(backend=site.scheme), host)
 
 
 def check_certificates(site: Site) -> NarrowboatError | None:
@@ -304,7 +289,7 @@ def check_certificates(site: Site) -> NarrowboatError | None:
     if not site.tls:
         return None
     try:
-        _tls(site, site.hosts[0].name)
+        site.options.context(backend=site.scheme)
     except ConfigurationError as error:
         return error
     return None

@@ -7,8 +7,6 @@ tried again here, and every step has a time limit: who repeats is the core, beca
 
 from __future__ import annotations
 
-import functools
-import os
 import select
 import socket
 import ssl
@@ -24,8 +22,6 @@ from redis.retry import Retry
 
 from narrowboat.errors import ConfigurationError, Unavailable
 from narrowboat_redis.errors import OLDEST, too_old, version_of
-from narrowboat_redis.handshake import secure, step
-from narrowboat_redis.options import Common, Verify
 from narrowboat_redis.resp import ErrorReply, Reader, pack
 from narrowboat_redis.site import Address, Site, Topology
 
@@ -217,10 +213,8 @@ def _open(site: Site, address: Address, timeout: float, *, sentinel: bool = Fals
         **({"driver_info": None} if hasattr(redis, "DriverInfo") else {"lib_name": None, "lib_version": None}),
     }
     if site.tls:
-        _check_files(site)
         kind: Any = _SecureConnection
-        changed = _changed(options)
-        settings["context"] = step(lambda: _context(options.ca, options.cert, options.key, options.verify, changed))
+        settings["context"] = options.context(backend=site.scheme)
     else:
         kind = Connection  # without annotations in redis-py
     connection = kind(**settings)
@@ -237,32 +231,7 @@ class _SecureConnection(Connection):
 
     def _connect(self) -> ssl.SSLSocket:
         plain: socket.socket = super()._connect()  # type: ignore[no-untyped-call]  # so in redis-py
-        return secure(plain, self._context, self.host)
-
-
-@functools.lru_cache(maxsize=16)
-def _context(ca: str | None, cert: str | None, key: str | None, verify: Verify, changed: tuple[float, ...]) -> ssl.SSLContext:
-    """What is checked of the server, and shown to it. `changed` is not read: with it, a file that was replaced is read anew."""
-    context = ssl.create_default_context(cafile=ca)
-    context.check_hostname = verify is Verify.FULL
-    context.verify_mode = ssl.CERT_NONE if verify is Verify.NONE else ssl.CERT_REQUIRED
-    if cert is not None:
-        context.load_cert_chain(cert, key)
-    return context
-
-
-def _changed(options: Common) -> tuple[float, ...]:
-    return tuple(os.stat(path).st_mtime for path in (options.ca, options.cert, options.key) if path is not None)
-
-
-def _check_files(site: Site) -> None:
-    """redis-py says of a file that is not there that the server could not be reached."""
-    for option in ("ca", "cert", "key"):
-        path = getattr(site.options, option)
-        if path is not None and not os.access(path, os.R_OK):
-            raise ConfigurationError(
-                f"option {option}={path}: that file is not there, or may not be read by this process", backend=site.scheme
-            )
+        return self._context.wrap_socket(plain, server_hostname=self.host)
 
 
 def _check(site: Site, line: Line, ends: float) -> None:

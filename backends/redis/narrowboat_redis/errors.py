@@ -6,9 +6,9 @@ Used by both halves. An error reply inside a batch is translated in its member's
 from __future__ import annotations
 
 import re
-import ssl
 from typing import TYPE_CHECKING
 
+from narrowboat.driver import tls
 from narrowboat.errors import AccessDenied, ConfigurationError, Conflict, NarrowboatError, Unavailable
 from narrowboat_redis.resp import ErrorReply, ProtocolError
 
@@ -148,29 +148,18 @@ def _reply(error: BaseException, site: Site, doing: str) -> NarrowboatError:
 
 def _connection(error: BaseException, site: Site, doing: str) -> NarrowboatError:
     backend, text = site.scheme, str(cause_of(error, site)) or type(error).__name__
-    chain = _chain(error)
-    if any(isinstance(each, ssl.SSLCertVerificationError) for each in chain):
-        return ConfigurationError(
-            f"{site}: its certificate was not accepted ({text}). Give the authority that signed it with ca=, name the host "
-            "that it is made for, or check less with verify=ca.",
-            backend=backend,
-        )
-    broken = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError, TimeoutError)  # of which none is about TLS itself
-    if any(isinstance(each, ssl.SSLError) for each in chain) and not any(isinstance(each, broken) for each in chain):
-        return ConfigurationError(
-            f"{site}: no TLS connection could be made ({text}). Where the port has no TLS, write "
-            f"{site.scheme.removesuffix('s')}:// instead; where the server asks for a certificate, give it with cert=.",
-            backend=backend,
-        )
+    chain = list(tls.chain(error))
+    plain = site.scheme.removesuffix("s")
+    refused = tls.failure(error, str(site), plain=plain, backend=backend)
+    if refused is not None:
+        return refused
     if isinstance(error, ProtocolError) or type(error).__name__ == "InvalidResponse":
         other = f"If that port wants TLS, write {site.scheme}s://." if not site.tls else ""
         return ConfigurationError(
             f"{site}: whatever answers there is no Redis ({text}). Check host and port. {other}".rstrip(), backend=backend
         )
     if any(isinstance(each, TimeoutError) for each in chain) or type(error).__name__ == "TimeoutError":
-        hint = ""
-        if any("handshake" in str(each) for each in chain):  # a plain port waits for the rest of a command
-            hint = f"; if that port has no TLS, write {site.scheme.removesuffix('s')}://"
+        hint = tls.hint(error, plain=plain)  # a plain port waits for the rest of a command
         return Unavailable(
             f"{site} did not answer in time while {doing} ({text}). It may or may not have been done. "
             f"See whether the server is up and reachable{hint}, or give it longer with timeout=.",
@@ -182,16 +171,7 @@ def _connection(error: BaseException, site: Site, doing: str) -> NarrowboatError
             "during a failover it may be repeated.",
             backend=backend,
         )
-    hint = "See whether the server is up and reachable"
+    hint = "See whether the server is up and reachable" + tls.hint(error, plain=plain)
     if ("closed" in text or "reset" in text) and not site.tls:
         hint += f"; if that port wants TLS, write {site.scheme}s://"
     return Unavailable(f"{site}: the connection failed while {doing} ({text}). {hint}.", backend=backend)
-
-
-def _chain(error: BaseException) -> list[BaseException]:
-    chain: list[BaseException] = []
-    following: BaseException | None = error
-    while following is not None and following not in chain:
-        chain.append(following)
-        following = following.__cause__ or following.__context__
-    return chain

@@ -11,7 +11,6 @@ across a reconnection (servers drop what an older connection of the session stil
 from __future__ import annotations
 
 import logging
-import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -64,7 +63,8 @@ class Session:
         self.acl = _ACLS[site.acl]
         self._on_up = on_up
         self._on_lost = on_lost
-        self._handler = Handler(timeout, _tls(site), self._connecting)
+        secure = site.options.context(backend=site.scheme) if site.tls else None
+        self._handler = Handler(timeout, secure, self._connecting)
         logger = _logger()
         retry = KazooRetry(max_tries=-1, delay=0.05, max_delay=_RETRY_MAX, sleep_func=self._handler.sleep_func)
         auth = [("digest", f"{site.username}:{site.password.reveal()}")] if site.password is not None else None
@@ -296,27 +296,6 @@ class Pipe:
         if isinstance(result.exception, errors.BROKEN):
             raise errors.unknown(self._session.site, result.exception)
         return result.exception
-
-
-def _tls(site: Site) -> ssl.SSLContext | None:
-    if not site.tls:
-        return None
-    options = site.options
-    try:
-        context = ssl.create_default_context(cafile=options.ca)
-        if options.cert is not None:
-            password = options.key_password.reveal() if options.key_password is not None else ""
-            context.load_cert_chain(options.cert, options.key or options.cert, password)
-    except OSError as error:
-        raise ConfigurationError(
-            f"ca={options.ca}, cert={options.cert}, key={options.key}: not a certificate in PEM, not its key, or not the key's "
-            f"password ({type(error).__name__}: {error}).",
-            backend=site.scheme,
-        ) from error
-    if not options.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 def _logger() -> logging.Logger:
