@@ -98,7 +98,7 @@ class Ledger:
         self._advance()
 
     def pass_by(self, end: int) -> bool:
-        """Everything below `end` was read, so what was not seen of it does not exist. Whether nothing below is unsettled now."""
+        """Everything below `end` was read, so what was not seen of it does not exist. Whether all below is settled."""
         if end <= self.next:
             return False
         self._skip(end)
