@@ -279,7 +279,8 @@ class Consumer(Generic[M]):
             while True:
                 if self._condemned:
                     await self._flush()
-                self.take(count, got)
+                if not self.stopped:
+                    self.take(count, got)
                 if len(got) >= count or self._over():
                     if signal is not None and not self._still_ours(got) and not self.stopped:
                         continue
