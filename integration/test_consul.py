@@ -233,7 +233,7 @@ def test_tls_and_plain_do_not_mix(encrypted, consul_server):
         locks.ping()
     with narrowboat.locks(f"consuls://127.0.0.1:{port}") as locks, pytest.raises(ConfigurationError, match=r"\?ca="):
         locks.ping()
-    with narrowboat.locks(f"consuls://127.0.0.1:{port}?verify=false") as locks:
+    with narrowboat.locks(f"consuls://127.0.0.1:{port}?verify=none") as locks:
         locks.ping()
 
 

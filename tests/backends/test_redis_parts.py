@@ -1,7 +1,6 @@
 """The parts of the Redis backend that need no server: what its URL means, its protocol, its keys, its errors."""
 
 import itertools
-import os
 import pickle
 import socket
 import ssl
@@ -18,10 +17,9 @@ from narrowboat.capabilities import Survives
 from narrowboat.dsn import Secret, Url, parse_options
 from narrowboat.errors import AccessDenied, ConfigurationError, Conflict, NarrowboatError, Unavailable
 from narrowboat_redis.errors import OLDEST, code_of, too_old, translate, version_of
-from narrowboat_redis.handshake import secure
 from narrowboat_redis.keys import SHARDS, Keys
 from narrowboat_redis.options import Common, Options, tag
-from narrowboat_redis.resp import ErrorReply, ProtocolError, Reader, pack
+from narrowboat_redis.resp import ErrorReply, NotRedis, ProtocolError, Reader, pack
 from narrowboat_redis.scripts import command, script
 from narrowboat_redis.site import Address, Site, Topology
 from narrowboat_redis.wire import slot_of
@@ -45,7 +43,10 @@ def test_a_url_without_anything_is_the_local_server():
     )
 
 
-def test_a_url_with_everything():
+def test_a_url_with_everything(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("ca.pem", "me.pem", "me.key"):
+        (tmp_path / name).touch()
     found = site("rediss://shop:p%40ss@[::1]:7000/3?ca=ca.pem&cert=me.pem&key=me.key&verify=ca")
     assert found.hosts == (Address("::1", 7000),)
     assert (found.username, found.password.reveal(), found.database, found.tls) == ("shop", "p@ss", 3, True)
@@ -201,7 +202,8 @@ NAMES = st.text(min_size=1, max_size=60).filter(lambda text: text.isprintable())
 @given(NAMES, NAMES)
 def test_a_name_is_found_again_in_its_key(prefix, name):
     keys = Keys(prefix).of(name)
-    assert Keys.name_of(keys.held) == name
+    assert Keys(prefix).name_of(keys.held) == Keys(prefix).name_of(keys.queue) == name
+    assert Keys(prefix).name_of(keys.token) is None
     assert 0 <= keys.shard < SHARDS
 
 
@@ -292,7 +294,9 @@ def test_redis_pys_own_classes_keep_their_meaning(error, code):
         (redis.exceptions.TimeoutError("Timeout reading from socket"), HERE, Unavailable, "timeout="),
         (TimeoutError("_ssl.c:989: The handshake operation timed out"), SECURE, Unavailable, "redis://"),
         (ConnectionResetError("the connection was closed by the server"), HERE, Unavailable, "rediss://"),
-        (ProtocolError("expected a reply, found b'HTTP'"), HERE, ConfigurationError, "rediss://"),
+        (NotRedis("expected a reply, found b'HTTP'"), HERE, ConfigurationError, "rediss://"),
+        (ProtocolError("expected a reply, found b'HTTP'"), HERE, Unavailable, "nonsense"),
+        (OSError(24, "Too many open files"), HERE, Unavailable, "descriptors"),
         (ssl.SSLEOFError("EOF occurred in violation of protocol"), SECURE, Unavailable, "up and reachable"),
         (ssl.SSLError("[SSL: WRONG_VERSION_NUMBER] wrong version number"), SECURE, ConfigurationError, "redis://"),
         (ssl.SSLCertVerificationError("unable to get local issuer certificate"), SECURE, ConfigurationError, "ca="),
@@ -328,52 +332,3 @@ def test_an_old_server_is_refused_with_both_versions():
 def test_options_have_defaults_that_need_nothing():
     assert Common() == Common(prefix="")
     assert Options().wait == 0
-
-
-# -- forks --------------------------------------------------------------------------------------------------------------
-
-FORK = """
-import os, threading, time
-from narrowboat_redis import handshake
-
-inside = False
-entered, forking = threading.Event(), threading.Event()
-
-def work():
-    global inside
-    inside = True
-    entered.set()
-    forking.wait(10)
-    time.sleep(0.05)  # a fork that does not wait happens within this
-    inside = False
-
-thread = threading.Thread(target=handshake.step, args=(work,))
-thread.start()
-entered.wait(10)
-os.register_at_fork(before=forking.set)  # hooks that were registered later come first
-pid = os.fork()
-if pid == 0:
-    os._exit(0 if not inside and handshake.step(lambda: True) else 1)
-thread.join()
-assert handshake.step(lambda: True)
-raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="platform: no fork")
-def test_a_fork_waits_for_a_step_of_a_handshake():
-    """Whatever lock OpenSSL holds in that step, the child would inherit it taken and hang."""
-    done = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_a_handshake_that_nobody_answers_ends_in_time_and_closes_its_socket():
-    ours, theirs = socket.socketpair()
-    with theirs:
-        ours.settimeout(0.05)
-        with pytest.raises(TimeoutError, match="handshake"):
-            secure(ours, ssl.create_default_context(), "localhost")
-        hello = theirs.recv(4096)
-        assert hello.startswith(b"\x16\x03")
-        assert theirs.recv(4096) == b""
-    assert ours.fileno() == -1

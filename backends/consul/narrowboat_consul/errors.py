@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import ssl
-
+from narrowboat.driver import tls
+from narrowboat.driver.texts import cut
 from narrowboat.errors import AccessDenied, ConfigurationError, NarrowboatError, NotFound, Unavailable
 from narrowboat_consul.http import Malformed
 from narrowboat_consul.options import SCHEME, TLS_SCHEME, Site
@@ -12,19 +12,10 @@ from narrowboat_consul.options import SCHEME, TLS_SCHEME, Site
 def translate(error: Exception, site: Site, timeout: float) -> NarrowboatError:
     """The error to raise for one of the network."""
     where = f"the Consul agent at {site.host}:{site.port}"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return ConfigurationError(
-            f"{where} showed a certificate that is not trusted ({error.verify_message}). Name the file of its authority "
-            f"with ?ca=, or look whether {site.host} is the name in the certificate.",
-            backend=SCHEME,
-        )
-    if isinstance(error, ssl.SSLError):
-        reason = getattr(error, "reason", None) or "handshake failed"
-        return ConfigurationError(
-            f"{where} does not speak TLS as asked for ({reason}). A plain port takes {SCHEME}://, "
-            f"not {TLS_SCHEME}://; one that wants a client's certificate takes ?cert= and ?key=.",
-            backend=SCHEME,
-        )
+    secure = tls.failure(error, where, plain=SCHEME, backend=site.scheme)
+    if secure is not None:
+        return secure
+    hint = tls.hint(error, plain=SCHEME)
     if isinstance(error, Malformed):
         return Unavailable(
             f"{where} gave no reply in HTTP ({error}). If it did not just end: is it Consul's HTTP "
@@ -33,16 +24,34 @@ def translate(error: Exception, site: Site, timeout: float) -> NarrowboatError:
         )
     if isinstance(error, TimeoutError):
         return Unavailable(
-            f"{where} did not answer within {timeout:g} s. Look whether it runs and is reachable; "
+            f"{where} did not answer within {timeout:g} s. Look whether it runs and is reachable{hint}; "
             "the call may be repeated, and ?timeout= gives it more time.",
             backend=SCHEME,
         )
-    return Unavailable(f"{where} could not be reached ({error}). Look whether it runs and listens there.", backend=SCHEME)
+    return Unavailable(f"{where} could not be reached ({error}). Look whether it runs and listens there{hint}.", backend=SCHEME)
+
+
+def nonsense(site: Site, what: str) -> NarrowboatError:
+    """The error for a reply in HTTP that is none of Consul's."""
+    return Unavailable(
+        f"the agent at {site.host}:{site.port} answered what Consul does not ({what}); what was asked may or may not have "
+        "happened. Look what listens there; the call may be repeated.",
+        backend=SCHEME,
+    )
+
+
+def no_room(site: Site, error: Exception) -> NarrowboatError:
+    """The error for a program that has no descriptor or no thread left."""
+    return Unavailable(
+        f"the Consul agent at {site.host}:{site.port} was not asked: this process has no room left ({error}). Raise its limits "
+        "(ulimit -n, ulimit -u), or close what it does not need. The call may be repeated.",
+        backend=SCHEME,
+    )
 
 
 def refused(code: int, text: str, site: Site) -> NarrowboatError:
     """The error for a reply that is none of success."""
-    said = " ".join(text.split())[:300] or "nothing"
+    said = cut(text) or "nothing"
     where = f"the Consul agent at {site.host}:{site.port}"
     low = said.lower()
     if code in (401, 403) or "permission denied" in low or "acl not found" in low:

@@ -17,14 +17,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
-from narrowboat.errors import ConfigurationError
 from narrowboat_consul import http
 from narrowboat_consul.errors import translate
-from narrowboat_consul.options import SCHEME, Options, Site
+from narrowboat_consul.options import Site
 
 #: Connections kept for the next call.
 KEPT = 4
 _PIECE = 256 * 1024
+#: Bytes of an error's text that are kept: it goes into exceptions, and those into logs.
+_ERROR = 2048
 
 
 class Response(NamedTuple):
@@ -69,7 +70,7 @@ class Transport:
         self.site = site
         self.timeout = limit.timeout
         self._limit = limit
-        self.tls = _tls(site) if site.tls else None
+        self.tls = site.options.context(backend=site.scheme) if site.tls else None
         host = f"[{site.host}]" if ":" in site.host else site.host
         self._headers = {"Host": f"{host}:{site.port}", "Accept": "application/json"}
         if site.token is not None:
@@ -105,7 +106,8 @@ class Transport:
         """One exchange within the time limit; `Unavailable` otherwise, and the connection is closed."""
         body = data.encode() if isinstance(data, str) else data
         reply = self._exchange(self.request(method, path, params, body))
-        return Response(reply.code, Headers(reply.headers), reply.body.decode("utf-8", "replace"))
+        text = reply.body if reply.code in (200, 409) else reply.body[:_ERROR]
+        return Response(reply.code, Headers(reply.headers), text.decode("utf-8", "replace"))
 
     def request(self, method: str, path: str, params: Any = None, body: bytes = b"") -> bytes:
         """The bytes of a request: the token goes into a header, wherever a client library puts it."""
@@ -160,7 +162,7 @@ class Transport:
             connection = self._kept() or self.connect(ends)
             connection.settimeout(_left(ends))
             connection.sendall(data)
-            reply = _receive(connection, ends)
+            reply = _receive(connection, ends, self.site.options.max_reply)
             return reply
         except (OSError, http.Malformed) as error:
             raise translate(error, self.site, self.timeout) from error
@@ -186,19 +188,13 @@ class Transport:
         connection.close()
 
 
-def _receive(connection: socket.socket, ends: float) -> http.Reply:
-    data = bytearray()
+def _receive(connection: socket.socket, ends: float, largest: int) -> http.Reply:
+    incoming = http.Incoming(largest)
     while True:
         connection.settimeout(_left(ends))
-        piece = connection.recv(_PIECE)
-        data += piece
-        if not piece and not data:
-            raise http.Malformed("the connection was closed without a reply")
-        reply = http.parse(data, ended=not piece)
+        reply = incoming.take(connection.recv(_PIECE))
         if reply is not None:
             return reply
-        if len(data) > http.LARGEST:
-            raise http.Malformed("a reply without an end")
 
 
 def _quiet(connection: socket.socket) -> bool:
@@ -218,27 +214,3 @@ def _left(ends: float) -> float:
     if left <= 0:
         raise TimeoutError("timed out")
     return left
-
-
-def _tls(site: Site) -> ssl.SSLContext:
-    """What the URL's options say about TLS; `ConfigurationError` when a file is none of what it should be."""
-    try:
-        return _context(site.options)
-    except OSError as error:  # an SSLError is one
-        files = ", ".join(
-            f"{name}={getattr(site.options, name)}" for name in ("ca", "cert", "key") if getattr(site.options, name)
-        )
-        raise ConfigurationError(
-            f"the TLS files of the URL ({files}) could not be used: {error}. Each has to be readable and in PEM.",
-            backend=SCHEME,
-        ) from error
-
-
-def _context(options: Options) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=options.ca)
-    if not options.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    if options.cert is not None:
-        context.load_cert_chain(options.cert, options.key)
-    return context

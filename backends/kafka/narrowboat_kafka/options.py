@@ -6,6 +6,7 @@ import enum
 import re
 from dataclasses import dataclass
 
+from narrowboat.driver.tls import TlsOptions
 from narrowboat.dsn import Url
 from narrowboat.errors import ConfigurationError
 
@@ -19,6 +20,8 @@ PORT = 9092
 SESSION_MIN, SESSION_MAX = 1.0, 1800.0
 #: Seconds of the longest delay that can be asked for: every factor of 4 is one more partition of each retry topic.
 DELAY_MIN, DELAY_MAX = 1.0, 30 * 86400.0
+#: Bytes of the least that an answer may have: what is fetched of one partition at a time, and more for the rest of it.
+REPLY_MIN = 4 * 1024 * 1024
 
 #: No `_`: the server takes `a_b` and `a.b` for the same. No `--`: it stands between a namespace and a name.
 _PREFIX = re.compile(r"[A-Za-z0-9.]+(-[A-Za-z0-9.]+)*")
@@ -32,14 +35,6 @@ class Declare(enum.Enum):
     NEVER = "never"  #: what is not there is `NotFound`
 
 
-class Verify(enum.Enum):
-    """How far the server's certificate is checked."""
-
-    FULL = "full"  #: signed by a known authority, and for this host
-    CA = "ca"  #: signed by a known authority, whatever the host
-    NONE = "none"  #: not at all: anybody in between can read along and answer in the server's name
-
-
 class Sasl(enum.Enum):
     """How the URL's user and password are shown to the server."""
 
@@ -49,7 +44,7 @@ class Sasl(enum.Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(TlsOptions):
     """`kafka://user:password@a:9092,b:9092/?prefix=&partitions=1&session=10`."""
 
     prefix: str = ""  #: a namespace of its own on the same server; two prefixes never meet
@@ -60,12 +55,10 @@ class Options:
     session: float = 10.0  #: seconds after which a consumer that has died gives its messages back
     delay_max: float = 86400.0  #: seconds of the longest delay; fixes how many partitions a retry topic has
     sasl: Sasl = Sasl.PLAIN
-    ca: str | None = None  #: file of the certificate authorities, for TLS; None: the system's
-    cert: str | None = None  #: file of our own certificate, where the server asks for one
-    key: str | None = None  #: file of its key; None: in the same file
-    verify: Verify = Verify.FULL
+    max_reply: int = 64 * 1024 * 1024  #: bytes of one answer of a server, at most; a message that is larger cannot be read
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.prefix and (len(self.prefix) > _PREFIX_MAX or not _PREFIX.fullmatch(self.prefix)):
             raise _wrong("prefix", self.prefix, f"up to {_PREFIX_MAX} letters, digits, dots and single dashes between them")
         if not 1 <= self.partitions <= 1000:
@@ -76,6 +69,8 @@ class Options:
             raise _wrong("retention", f"{self.retention:g}", "a number of seconds, 0 or more")
         if not SESSION_MIN <= self.session <= SESSION_MAX:
             raise _wrong("session", f"{self.session:g}", f"{SESSION_MIN:g} to {SESSION_MAX:g} seconds")
+        if not REPLY_MIN <= self.max_reply < 2**31:
+            raise _wrong("max_reply", self.max_reply, f"{REPLY_MIN} to {2**31 - 1} bytes")
         if not DELAY_MIN <= self.delay_max <= DELAY_MAX:
             raise _wrong("delay_max", f"{self.delay_max:g}", f"{DELAY_MIN:g} to {DELAY_MAX:g} seconds")
 
@@ -94,8 +89,7 @@ def check(url: Url, options: Options) -> None:
         )
     if (url.username is None) != (url.password is None):
         raise ConfigurationError("a user needs a password, and a password a user: kafka://user:password@host", backend=SCHEME)
-    if url.scheme != SECURE and (options.ca or options.cert or options.key or options.verify is not Verify.FULL):
-        raise ConfigurationError(f"ca=, cert=, key= and verify= are about TLS: write {SECURE}://", backend=SCHEME)
+    options.check(url, secure=SECURE)
 
 
 def _wrong(name: str, value: object, allowed: str) -> ConfigurationError:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-import ssl
 from typing import TYPE_CHECKING
 
 from pika import exceptions
 
 from narrowboat.contract import Kind, Properties
+from narrowboat.driver import tls
+from narrowboat.driver.texts import cut
 from narrowboat.errors import (
     AccessDenied,
-    ConfigurationError,
     Conflict,
     NarrowboatError,
     NotFound,
@@ -59,12 +59,9 @@ def connection_error(error: BaseException, site: Site, doing: str) -> Narrowboat
 
 def transient(error: BaseException) -> bool:
     """Whether it may pass by itself: the server did not say no."""
-    for each in flatten(error):
-        if isinstance(each, ssl.SSLCertVerificationError):
-            return False
-        if _said(each) in (ACCESS_REFUSED, NOT_ALLOWED):
-            return False
-    return True
+    if tls.failure(error, "", plain=SCHEME, backend=SCHEME) is not None:
+        return False
+    return not any(_said(each) in (ACCESS_REFUSED, NOT_ALLOWED) for each in flatten(error))
 
 
 def _said(error: BaseException) -> int | None:
@@ -101,22 +98,13 @@ def _why(chain: list[BaseException], text: str, site: Site, doing: str) -> Narro
                 backend=SCHEME,
             )
     # Pika's "probable" errors only guess from the moment at which the connection broke: a server of today says why.
-    if any(isinstance(each, ssl.SSLCertVerificationError) for each in chain):
-        return ConfigurationError(
-            f"{site}: its certificate was not accepted ({text}). Give the authority that signed it with ca=, name the host "
-            "that it is made for, or check less with verify=ca.",
-            backend=SCHEME,
-        )
-    broken = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
-    if any(isinstance(each, ssl.SSLError) and not isinstance(each, broken) for each in chain):
-        return ConfigurationError(
-            f"{site}: no TLS connection could be made ({text}). Where the port has no TLS, write amqp:// instead; where the "
-            "server asks for a certificate, give it with cert=.",
-            backend=SCHEME,
-        )
+    refused = tls.failure(chain[0], str(site), plain=SCHEME, backend=site.scheme)
+    if refused is not None:
+        return refused
     hint = "See whether the server is up and reachable"
     if any(isinstance(each, exceptions.IncompatibleProtocolError) for each in chain):
         hint = "It may be no AMQP server, or want TLS (amqps://)" if not site.tls else "It may be no AMQP server"
+    hint += tls.hint(chain[0], plain=SCHEME)
     return Unavailable(f"{site}: no connection while {doing} ({text}). {hint}. {_REPEAT}.", backend=SCHEME)
 
 
@@ -125,7 +113,7 @@ def _shown(chain: list[BaseException]) -> str:
     said = [f"{type(each).__name__}: {each}" for each in chain if str(each) and not isinstance(each, exceptions.AMQPError)]
     closed = [str(each) for each in chain if isinstance(each, exceptions.ConnectionClosed)]
     plain = [type(each).__name__ for each in chain]
-    return (closed or said[-1:] or plain[-1:])[0]
+    return cut((closed or said[-1:] or plain[-1:])[0])
 
 
 def late(site: Site, doing: str, timeout: float) -> Unavailable:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
+from narrowboat.driver.tls import TlsOptions
 from narrowboat.dsn import Host, Secret, Url
 from narrowboat.errors import ConfigurationError
 
@@ -29,16 +30,8 @@ class QueueType(enum.Enum):
     CLASSIC = "classic"  #: on one node, with priorities, without a count of returns
 
 
-class Verify(enum.Enum):
-    """How far the server's certificate is checked."""
-
-    FULL = "full"  #: signed by a known authority, and for this host
-    CA = "ca"  #: signed by a known authority, whatever the host
-    NONE = "none"  #: not at all: anybody in between can read along and answer in the server's name
-
-
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(TlsOptions):
     """`amqp://host:5672/vhost?prefix=&declare=auto&queue_type=quorum&heartbeat=5&priorities=0&ca=`."""
 
     prefix: str = ""  #: a namespace of its own in the same virtual host; two prefixes never meet
@@ -46,12 +39,9 @@ class Options:
     queue_type: QueueType = QueueType.QUORUM
     heartbeat: int = 5  #: seconds; a consumer that stands still has lost its messages after three of them
     priorities: int = 0  #: levels above 0 of every queue that is declared; classic queues only
-    ca: str | None = None  #: file of the certificate authorities, for TLS; None: the system's
-    cert: str | None = None  #: file of our own certificate, where the server asks for one
-    key: str | None = None  #: file of its key; None: in the same file
-    verify: Verify = Verify.FULL
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 1 <= self.heartbeat <= 600:
             raise ConfigurationError(f"option heartbeat={self.heartbeat}: allowed are 1 to 600 seconds", backend=SCHEME)
         if not 0 <= self.priorities <= PRIORITIES_MAX:
@@ -87,11 +77,10 @@ def site_of(url: Url, options: Options) -> Site:
     >>> str(site_of(Url.parse("amqp://a,b:5673/shop"), Options()))
     'amqp://a:5672,b:5673/shop'
     """
-    tls = url.scheme.endswith("s")
+    tls = url.scheme == f"{SCHEME}s"
     if url.driver is not None:
         raise ConfigurationError(f"{url.scheme}+{url.driver}: there is no such variant; write {url.scheme}://", backend=SCHEME)
-    if not tls and (options.ca or options.cert or options.key):
-        raise ConfigurationError(f"ca=, cert= and key= are for TLS; write {url.scheme}s://", backend=SCHEME)
+    options.check(url, secure=f"{SCHEME}s")
     port = 5671 if tls else 5672
     hosts = tuple(Host(host.name, host.port or port) for host in url.hosts) or (Host("localhost", port),)
     # Without a user the server's own default, which it accepts from its own machine only.

@@ -26,5 +26,6 @@ class MessageOptions(Common):
     dedup: float = 300.0  #: seconds for which a second message of the same id is dropped; 0: never
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.dedup < 0:
             raise ConfigurationError(f"option dedup={self.dedup:g}: a number of seconds, 0 or more", backend=SCHEME)

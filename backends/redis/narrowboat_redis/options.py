@@ -9,6 +9,7 @@ import enum
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from narrowboat.driver.tls import TlsOptions
 from narrowboat.dsn import Secret
 from narrowboat.errors import ConfigurationError
 
@@ -17,13 +18,8 @@ SCHEME = "redis"
 #: More replicas than that nobody runs; a typing mistake would let every call wait for its whole time-out.
 WAIT_MAX = 16
 
-
-class Verify(enum.Enum):
-    """How far the server's certificate is checked."""
-
-    FULL = "full"  #: signed by a known authority, and for this host
-    CA = "ca"  #: signed by a known authority, whatever the host: for clusters that announce addresses
-    NONE = "none"  #: not at all: anybody in between can read along and answer in the server's name
+#: Bytes: what an answer has beside messages must fit in any case.
+REPLY_MIN = 1024 * 1024
 
 
 class Durability(enum.Enum):
@@ -35,17 +31,18 @@ class Durability(enum.Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Common:
+class Common(TlsOptions):
     """What both halves take."""
 
     prefix: str = ""  #: a namespace of its own on the same server; two prefixes never meet
     durability: Durability = Durability.MEMORY
-    ca: str | None = None  #: file of the certificate authorities, for TLS; None: the system's
-    cert: str | None = None  #: file of our own certificate, where the server asks for one
-    key: str | None = None  #: file of its key; None: in the same file
-    verify: Verify = Verify.FULL
+    max_reply: int = 64 * 1024 * 1024  #: bytes of one answer of the server at most
     sentinel_username: str | None = None  #: of the sentinels themselves, which do not take the servers' users
     sentinel_password: Secret | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_reply < REPLY_MIN:
+            raise ConfigurationError(f"option max_reply={self.max_reply}: at least {REPLY_MIN} bytes", backend=SCHEME)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +52,7 @@ class Options(Common):
     wait: int = 0  #: replicas that must have a grant or renewal before it is answered
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.wait <= WAIT_MAX:
             raise ConfigurationError(
                 f"option wait={self.wait}: allowed are 0 to {WAIT_MAX}, the replicas that must have a grant first",

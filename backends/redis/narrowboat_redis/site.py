@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from narrowboat.dsn import Secret, Url, unknown
 from narrowboat.errors import ConfigurationError
-from narrowboat_redis.options import SCHEME, Common, Verify
+from narrowboat_redis.options import SCHEME, Common
 
 PORT, SENTINEL_PORT = 6379, 26379
 #: A server has 16 unless told otherwise, and can be told any number.
@@ -63,8 +63,7 @@ class Site:
             known = [f"{url.scheme}+{driver}" for driver in drivers]
             raise ConfigurationError(unknown("scheme", f"{url.scheme}+{url.driver}", [url.scheme, *known]), backend=url.scheme)
         topology = Topology(url.driver) if url.driver else Topology.SINGLE
-        tls = url.scheme == f"{SCHEME}s"
-        _check_tls(url, options, tls)
+        options.check(url, secure=f"{SCHEME}s")
         port = SENTINEL_PORT if topology is Topology.SENTINEL else PORT
         hosts = tuple(Address(host.name, host.port or port) for host in url.hosts) or (Address("localhost", port),)
         if topology is Topology.SINGLE and len(hosts) > 1:
@@ -82,7 +81,7 @@ class Site:
             service=service,
             username=url.username,
             password=url.password,
-            tls=tls,
+            tls=url.scheme != SCHEME,
             options=options,
         )
 
@@ -93,21 +92,6 @@ class Site:
         if self.topology is Topology.SENTINEL:
             return f"the Redis primary {self.service!r} of the sentinels at {hosts}"
         return f"Redis at {hosts}"
-
-
-def _check_tls(url: Url, options: Common, tls: bool) -> None:
-    given = [name for name in ("ca", "cert", "key") if getattr(options, name) is not None]
-    if options.verify is not Verify.FULL:
-        given.append("verify")
-    if given and not tls:
-        raise ConfigurationError(
-            f"option {given[0]} is for TLS, and {url.scheme}:// does not use it: write {url.scheme}s:// instead",
-            backend=url.scheme,
-        )
-    if options.key is not None and options.cert is None:
-        raise ConfigurationError(
-            "option key without cert: give the certificate that the key belongs to as well", backend=url.scheme
-        )
 
 
 def _path(url: Url, topology: Topology) -> tuple[str, int]:

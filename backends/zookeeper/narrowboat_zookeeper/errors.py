@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import ssl
 from typing import TYPE_CHECKING
 
 from kazoo import exceptions as kazoo
 
+from narrowboat.driver import tls
 from narrowboat.errors import AccessDenied, ConfigurationError, NarrowboatError, Unavailable
+from narrowboat_zookeeper.options import SCHEME, TLS_SCHEME
 
 if TYPE_CHECKING:
     from narrowboat_zookeeper.options import Site
@@ -54,22 +55,39 @@ def denied(site: Site) -> NarrowboatError:
 
 def unreachable(site: Site, waited: float, cause: Exception | None) -> NarrowboatError:
     """The error for a server, or an ensemble without a quorum, that does not let us in."""
-    found: NarrowboatError
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        found = ConfigurationError(
-            f"the certificate of {site} was refused: {cause.verify_message}. Name its authority with ca=, or the host as it "
-            "stands in the certificate.",
-            backend=site.scheme,
-        )
-    else:
-        why = f"{type(cause).__name__}: {cause}" if cause is not None else "no session was granted"
-        found = Unavailable(
-            f"no session with {site} after {waited:.2g} s ({why}). Look whether the servers run, have a quorum, and can be "
-            f"reached from here. {REPEAT}",
-            backend=site.scheme,
-        )
+    if cause is not None:
+        refused = tls.failure(cause, str(site), plain=SCHEME, backend=site.scheme)
+        if refused is not None:
+            return refused
+    why = f"{type(cause).__name__}: {cause}" if cause is not None else "no session was granted"
+    hint = tls.hint(cause, plain=SCHEME)
+    if cause is None and not site.tls:
+        hint = f"; if that port wants TLS, write {TLS_SCHEME}://"
+    found = Unavailable(
+        f"no session with {site} after {waited:.2g} s ({why}). Look whether the servers run, have a quorum, and can be "
+        f"reached from here{hint}. {REPEAT}",
+        backend=site.scheme,
+    )
     found.__cause__ = cause
     return found
+
+
+def missing(site: Site) -> NarrowboatError:
+    """The error for a path of the URL that is not there."""
+    return ConfigurationError(
+        f"the path {site.base} of the URL does not exist on {','.join(site.hosts)}. Make it, or let it be made "
+        "with ?create=true.",
+        backend=site.scheme,
+    )
+
+
+def no_room(site: Site, error: Exception) -> NarrowboatError:
+    """The error for a program that has no descriptor or no thread left for a session."""
+    return Unavailable(
+        f"{site} was not asked: this process has no room for another session ({_name(error)}). Raise its limits (ulimit -n, "
+        f"ulimit -u), or close what it does not need. {REPEAT}",
+        backend=site.scheme,
+    )
 
 
 def timed_out(site: Site, timeout: float) -> NarrowboatError:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import enum
-import os
 from dataclasses import dataclass
 
+from narrowboat.driver.tls import TlsOptions
 from narrowboat.dsn import Secret, Url
 from narrowboat.errors import ConfigurationError
 
@@ -15,6 +15,8 @@ PORT = 2181
 
 #: Seconds. Longer sessions than this no server grants unless it is told to, and its holder's crash would block for hours.
 SESSION_MAX = 3600.0
+#: Bytes. What servers take as one record unless they are told otherwise (jute.maxbuffer), so an answer may have as many.
+REPLY_MIN = 1024 * 1024
 
 
 class Acl(enum.Enum):
@@ -26,7 +28,7 @@ class Acl(enum.Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(TlsOptions):
     """`zookeeper://user:password@a:2181,b:2181,c:2181/chroot?session_ttl=20&tick=2&create=false&prefix=&acl=open`."""
 
     prefix: str = ""  #: a namespace of its own under the same chroot; two prefixes never meet
@@ -34,16 +36,20 @@ class Options:
     tick: float = 2.0  #: seconds; the servers' tickTime: what their clock of sessions may be off
     create: bool = False  #: whether the URL's path is made when it is not there
     acl: Acl | None = None  #: None: `creator` where the URL has a user, otherwise `open`
-    ca: str | None = None  #: a file with the certificates to trust; None: the system's
-    cert: str | None = None  #: a file with the client's certificate
-    key: str | None = None  #: a file with its key; None: it is in `cert`
-    key_password: Secret | None = None
-    verify: bool = True  #: whether the server's certificate and name are checked
+    share: bool = True  #: with a user: whether other users may look at `narrowboat` and make prefixes of their own in it
+    max_reply: int = 16 * 1024 * 1024  #: bytes of one answer, at most; 100,000 nodes in one listing have 5 MB
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.tick <= 60:
             raise ConfigurationError(
                 f"option tick={self.tick:g}: expected the servers' tickTime in seconds, more than 0 and up to 60",
+                backend=SCHEME,
+            )
+        if not REPLY_MIN <= self.max_reply < 2**31:
+            raise ConfigurationError(
+                f"option max_reply={self.max_reply}: expected {REPLY_MIN} bytes (what a server takes as one record) to "
+                f"{2**31 - 1}",
                 backend=SCHEME,
             )
         if not 2 * self.tick <= self.session_ttl <= SESSION_MAX:
@@ -93,20 +99,11 @@ class Site:
                 f"option acl={acl.value}: without a user in the URL nobody could use the nodes; name one, or leave acl away",
                 backend=backend,
             )
-        tls = backend == TLS_SCHEME
-        given = [name for name in ("ca", "cert", "key", "key_password") if getattr(options, name) is not None]
-        if given and not tls:
-            raise ConfigurationError(
-                f"option {given[0]} is for TLS, and {SCHEME}:// is not; use {TLS_SCHEME}://", backend=backend
-            )
-        for name in ("ca", "cert", "key"):
-            path = getattr(options, name)
-            if path is not None and not os.access(path, os.R_OK):
-                raise ConfigurationError(f"option {name}={path}: no such file, or it may not be read", backend=backend)
+        options.check(url, secure=TLS_SCHEME)
         hosts = url.hosts or (_LOCAL,)
         return cls(
             hosts=tuple(f"[{name}]:{port or PORT}" if ":" in name else f"{name}:{port or PORT}" for name, port in hosts),
-            tls=tls,
+            tls=backend == TLS_SCHEME,
             base=f"/{base}" if base else "",
             username=url.username,
             password=url.password,
