@@ -166,6 +166,11 @@ class Signals:
             REGISTRY.join(self._run)
         return self
 
+    def leave(self) -> None:
+        """Whatever happened; idempotent."""
+        if self._run is not None:
+            REGISTRY.leave(self._run)
+
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._run is not None:
             kept = REGISTRY.leave(self._run)

@@ -53,8 +53,12 @@ class Readable(Generic[T]):
         quiet = check_wait("idle", idle)
         make: type[Message[T]] = Message  # itself: through the subscript each message would cost five times as much
         consumer = self._core.consumer(make, prefetch=prefetch, auto_extend=auto_extend, max_extend=max_extend)
-        run(self._core.open(consumer))
-        return Messages(consumer, quiet)
+        try:
+            run(self._core.open(consumer))
+            return Messages(consumer, quiet)
+        except BaseException:
+            consumer.abandon()  # nobody has it
+            raise
 
     def run(
         self,
@@ -85,14 +89,21 @@ class Readable(Generic[T]):
         length = seconds("grace", grace, low=0.0, high=LONG, allowed="0 or more seconds")
         with_signals = check_flag("signals", signals)
         ahead = prefetch_of(threads) if prefetch is None else prefetch
-        with self.consume(prefetch=ahead, max_extend=max_extend) as messages:
-            work = Run(messages._consumer, handle, threads)
-            self._core.runs.add(work.stop)
-            try:
-                with Signals(work if with_signals else None):
-                    work.wait(length)
-            finally:
-                self._core.runs.discard(work.stop)
+        messages = self.consume(prefetch=ahead, max_extend=max_extend)
+        try:
+            with messages:
+                work = Run(messages._consumer, handle, threads)
+                taken = Signals(work if with_signals else None)
+                try:
+                    self._core.runs.add(work.stop)
+                    with taken:
+                        work.wait(length)
+                finally:
+                    self._core.runs.discard(work.stop)
+                    taken.leave()  # where an interrupt came in the very moment of leaving
+        except BaseException:
+            messages._consumer.abandon()
+            raise
 
     def stop(self) -> None:
         """End every `run` of this object, as SIGTERM does: nothing more is fetched, running handlers finish."""

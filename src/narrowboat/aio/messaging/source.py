@@ -56,8 +56,12 @@ class Readable(Generic[T]):
         async def start() -> Messages[T]:
             make: type[Message[T]] = Message  # itself: through the subscript each message would cost five times as much
             consumer = self._core.consumer(make, prefetch=prefetch, auto_extend=auto_extend, max_extend=max_extend)
-            await self._core.open(consumer)
-            return Messages(consumer, quiet)
+            try:
+                await self._core.open(consumer)
+                return Messages(consumer, quiet)
+            except BaseException:
+                consumer.abandon()  # nobody has it
+                raise
 
         return Opening(start)
 
@@ -91,15 +95,22 @@ class Readable(Generic[T]):
         length = seconds("grace", grace, low=0.0, high=LONG, allowed="0 or more seconds")
         with_signals = check_flag("signals", signals)
         ahead = prefetch_of(tasks) if prefetch is None else prefetch
-        async with self.consume(prefetch=ahead, max_extend=max_extend) as messages:
-            work = Run(messages._consumer, handle, tasks)
-            self._core.runs.add(work.stop)
-            try:
-                with Signals(work if with_signals else None):
-                    await work.wait(length)
-                await asyncio.sleep(0)  # Ctrl-C may have cancelled this very task: here, and not while the consumer closes
-            finally:
-                self._core.runs.discard(work.stop)
+        messages = await self.consume(prefetch=ahead, max_extend=max_extend)
+        try:
+            async with messages:
+                work = Run(messages._consumer, handle, tasks)
+                taken = Signals(work if with_signals else None)
+                try:
+                    self._core.runs.add(work.stop)
+                    with taken:
+                        await work.wait(length)
+                    await asyncio.sleep(0)  # Ctrl-C may have cancelled this very task: here, and not while the consumer closes
+                finally:
+                    self._core.runs.discard(work.stop)
+                    taken.leave()  # where an interrupt came in the very moment of leaving
+        except BaseException:
+            messages._consumer.abandon()
+            raise
 
     def stop(self) -> None:
         """End every `run` of this object, as SIGTERM does: nothing more is fetched, running handlers finish."""
