@@ -1,4 +1,4 @@
-"""ZooKeeper and Consul: a program that has no descriptor or no thread left is told so by an error that says it may be repeated."""
+"""ZooKeeper and Consul: a program that has no descriptor or no thread left is told so, and that it may try again."""
 
 import json
 import subprocess
