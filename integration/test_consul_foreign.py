@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -20,7 +21,7 @@ SPACE = Space("narrowboat", "foreign")
 
 kinds = st.sampled_from(["lock", "held-theirs", "wants-theirs", "heldh-ff", "held-_zz", "README", "lock/more"])
 marks = st.sampled_from([FLAGS, FLAGS, 0, 2**63])
-terms = st.sampled_from([{}, {"mode": "shared"}, {"limit": 1}, {"limit": 2}])
+terms: st.SearchStrategy[dict[str, Any]] = st.sampled_from([{}, {"mode": "shared"}, {"limit": 1}, {"limit": 2}])
 
 
 @pytest.fixture(scope="module")

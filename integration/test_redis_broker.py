@@ -224,7 +224,7 @@ def test_a_queue_is_a_stream_under_its_name(broker, client):
     orders = broker.queue("orders")
     orders.publish(b"ours", key="k")
     ((_, fields),) = client.xrange("orders")
-    assert (fields[b"body"], fields[b"key"]) == (b"ours", b"k")
+    assert (fields[b"body"], fields[b"narrowboat-key"]) == (b"ours", b"k")
     client.xadd("orders", {"temperature": "21"})
     assert orders.depth().ready == 2
     with orders.consume() as messages:

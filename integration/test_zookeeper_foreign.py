@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -29,7 +30,7 @@ contenders = st.builds(
     st.text(st.characters(codec="ascii", exclude_characters="/~", exclude_categories=["Cc"]), min_size=1, max_size=8),
     st.sampled_from(["0000000000", "-2147483648", "-000000001", "-999999999", "9999999999", "2147483647"]),
 )
-terms = st.sampled_from([{}, {"mode": "shared"}, {"limit": 1}, {"limit": 2}])
+terms: st.SearchStrategy[dict[str, Any]] = st.sampled_from([{}, {"mode": "shared"}, {"limit": 1}, {"limit": 2}])
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,8 @@ from narrowboat_consul.options import Site
 #: Connections kept for the next call.
 KEPT = 4
 _PIECE = 256 * 1024
+#: Bytes of an error's text that are kept: it goes into exceptions, and those into logs.
+_ERROR = 2048
 
 
 class Response(NamedTuple):
@@ -104,7 +106,8 @@ class Transport:
         """One exchange within the time limit; `Unavailable` otherwise, and the connection is closed."""
         body = data.encode() if isinstance(data, str) else data
         reply = self._exchange(self.request(method, path, params, body))
-        return Response(reply.code, Headers(reply.headers), reply.body.decode("utf-8", "replace"))
+        text = reply.body if reply.code in (200, 409) else reply.body[:_ERROR]
+        return Response(reply.code, Headers(reply.headers), text.decode("utf-8", "replace"))
 
     def request(self, method: str, path: str, params: Any = None, body: bytes = b"") -> bytes:
         """The bytes of a request: the token goes into a header, wherever a client library puts it."""

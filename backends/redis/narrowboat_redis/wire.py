@@ -17,7 +17,7 @@ import redis
 
 from narrowboat.errors import Closed, NarrowboatError
 from narrowboat_redis.connection import Line, find_primary, open_line
-from narrowboat_redis.errors import translate
+from narrowboat_redis.errors import ODD, translate
 from narrowboat_redis.resp import ErrorReply, ProtocolError, pack
 from narrowboat_redis.scripts import Packed, Script
 from narrowboat_redis.site import Address, Site, Topology
@@ -29,7 +29,7 @@ _SLOTS = 16384
 #: by one does so at once, and would stand still for a whole time-out with each; who waits between two tries waits longer.
 _BREATH = 0.004
 #: What a connection may raise, beside an error of ours.
-FAILURES = (OSError, redis.RedisError, ErrorReply, ProtocolError, ValueError)
+FAILURES = (OSError, redis.RedisError, ErrorReply, ProtocolError, *ODD)
 
 
 def slot_of(key: bytes) -> int:
@@ -62,16 +62,18 @@ class Wire:
         self._breath = _BREATH if breath else 0.0
         self._silent: tuple[float, BaseException] | None = None  # when an exchange timed out, and how
 
-    def run(self, commands: Sequence[Packed], *, doing: str = "a call", tail: bytes | None = None) -> list[Any]:
+    def run(
+        self, commands: Sequence[Packed], *, doing: str = "a call", tail: bytes | None = None, ends: float | None = None
+    ) -> list[Any]:
         """One answer for each command: a reply, an `ErrorReply`, or in a cluster an error where that node failed.
 
+        `ends`: by `time.monotonic`, where something before it has taken a part of the time.
         `tail`: a packed command to be sent behind the others to each server that gets any; its replies follow the answers.
         Raises one of our errors when the whole exchange failed; what it did is then unknown.
         """
         with self._mutex:
-            if self._closed:
-                raise Closed(f"{self.site}: used after close()", backend=self.site.scheme)
-            ends = time.monotonic() + self._timeout
+            self._check_open()
+            ends = self.ends() if ends is None else ends
             if self._nodes is not None:
                 return self._run_cluster(self._nodes, commands, doing, tail, ends)
             if self._silent is not None and time.monotonic() < self._silent[0] + self._breath:
@@ -98,11 +100,16 @@ class Wire:
                 raise
         raise failure  # out here the first error, which may repeat a password, is not kept as its context
 
-    def everywhere(self, command: Packed, *, doing: str = "a call") -> list[tuple[Address | None, Any]]:
+    def ends(self) -> float:
+        """When an exchange that begins now has to be over, by `time.monotonic`."""
+        return time.monotonic() + self._timeout
+
+    def everywhere(self, command: Packed, *, doing: str = "a call", ends: float | None = None) -> list[tuple[Address | None, Any]]:
         """The answer of each server that holds data: one, or each primary of a cluster."""
         with self._mutex:
+            self._check_open()
             addresses: list[Address | None] = [None]
-            ends = time.monotonic() + self._timeout
+            ends = self.ends() if ends is None else ends
             try:
                 if self._nodes is not None:
                     addresses = list(self._nodes.primaries(self._line_to, ends))
@@ -118,6 +125,7 @@ class Wire:
     def at(self, address: Address | None, command: Packed, *, doing: str = "a call") -> Any:
         """The answer of that server."""
         with self._mutex:
+            self._check_open()
             try:
                 return self._exchange(address, [command], None, time.monotonic() + self._timeout)[0]
             except FAILURES as error:
@@ -127,6 +135,10 @@ class Wire:
                 self._drop(address)
                 raise
         raise failure
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Closed(f"{self.site}: used after close()", backend=self.site.scheme)
 
     def close(self) -> None:
         """End all connections. Idempotent."""
@@ -138,7 +150,7 @@ class Wire:
 
     def _exchange(self, address: Address | None, commands: Sequence[Packed], tail: bytes | None, ends: float) -> list[Any]:
         line = self._line_to(address, ends)
-        line.send(_together(commands, tail))
+        line.send(_together(commands, tail), ends)
         answers = line.receive(len(commands) + (tail is not None), ends)
         if address is None:
             self._look_at(answers)
@@ -154,7 +166,11 @@ class Wire:
     def _run_unknown(self, commands: Sequence[Packed], answers: list[Any], tail: bytes | None, ends: float) -> list[Any]:
         """Load the scripts that the server did not know, and send again what it did not do."""
         unknown = [i for i, answer in enumerate(answers) if type(answer) is ErrorReply and answer.code == "NOSCRIPT"]
-        again = self._load(None, [commands[index] for index in unknown], tail, ends)
+        try:
+            again = self._load(None, [commands[index] for index in unknown], tail, ends)
+        except Exception as error:
+            error.sent = True  # type: ignore[attr-defined]  # the others of the batch were
+            raise
         for index, answer in zip(unknown, again, strict=False):
             answers[index] = answer
         return answers + again[len(unknown) :]
@@ -177,11 +193,15 @@ class Wire:
             self._drop(address)
         left = max(ends - time.monotonic(), 0.001)
         where = address
-        if where is None:
-            single = self.site.topology is Topology.SINGLE
-            where = self.site.hosts[0] if single else find_primary(self.site, left)
-            left = max(ends - time.monotonic(), 0.001)
-        line = open_line(self.site, where, left, self._timeout)
+        try:
+            if where is None:
+                single = self.site.topology is Topology.SINGLE
+                where = self.site.hosts[0] if single else find_primary(self.site, left)
+                left = max(ends - time.monotonic(), 0.001)
+            line = open_line(self.site, where, left, self._timeout)
+        except Exception as error:
+            error.sent = False  # type: ignore[attr-defined]  # for `translate`: there was no connection yet
+            raise
         self._lines[address] = line
         return line
 
@@ -233,7 +253,7 @@ class Wire:
             try:
                 line = self._line_to(address, ends)
                 data = [_ASKING + each.data if index in asked else each.data for index, each in members]
-                line.send(b"".join(data) + (tail or b""))
+                line.send(b"".join(data) + (tail or b""), ends)
                 sent[address] = members
             except (NarrowboatError, *FAILURES) as error:
                 self._fail(address, members, answers, error, doing)
