@@ -276,7 +276,7 @@ def test_wait_refuses_what_no_replica_has(servers: Servers) -> None:
 def test_a_slot_that_moves_is_followed(servers: Servers) -> None:
     cluster: RedisCluster = servers(RedisServer, RedisCluster)
     from narrowboat_redis.keys import Keys
-    from narrowboat_redis.wire import slot_of
+    from narrowboat_redis.nodes import slot_of
 
     slot = slot_of(Keys("").of("moving").held)
     with narrowboat.locks(cluster.url) as locks:

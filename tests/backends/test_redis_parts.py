@@ -18,11 +18,11 @@ from narrowboat.dsn import Secret, Url, parse_options
 from narrowboat.errors import AccessDenied, ConfigurationError, Conflict, NarrowboatError, Unavailable
 from narrowboat_redis.errors import OLDEST, code_of, too_old, translate, version_of
 from narrowboat_redis.keys import SHARDS, Keys
+from narrowboat_redis.nodes import slot_of
 from narrowboat_redis.options import Common, Options, tag
 from narrowboat_redis.resp import ErrorReply, NotRedis, ProtocolError, Reader, pack
 from narrowboat_redis.scripts import command, script
 from narrowboat_redis.site import Address, Site, Topology
-from narrowboat_redis.wire import slot_of
 
 
 def site(text, **given):

@@ -16,7 +16,6 @@ import json
 import re
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from narrowboat.contract import Address, Delivery, Kind, Outgoing
 
@@ -33,6 +32,7 @@ _MICROSECONDS = 1e14
 #: Bytes of JSON that are read as headers, and seconds that can be a time. More than that no publisher of ours has made.
 _HEADERS_MAX, _TIME_MAX = 1 << 20, 1e11
 _NUMBER = re.compile(rb"[\d.e+-]+")
+
 
 def is_plain(message: Outgoing, now: float) -> bool:
     """Whether id and body say it all. `now`: seconds since the epoch."""
@@ -172,7 +172,7 @@ def _read(now: float, found: Delivery, fields: list[tuple[bytes, bytes]]) -> Del
 
 def _spread(fields: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """The fields with those that a dead letter has in one (`settle.lua`)."""
-    spread = []
+    spread: list[tuple[bytes, bytes]] = []
     for name, value in fields:
         if name == _REST:
             parts = _taken_apart(value)
@@ -262,7 +262,7 @@ def _address(value: bytes | None) -> Address | None:
     if value is None:
         return None
     try:
-        kind, name, group = json.loads(value) if len(value) <= 10_000 else ()
+        kind, name, group = json.loads(value[:10_000])
         return Address({kind.value: kind for kind in Kind}[kind], str(name), str(group))
     except (ValueError, TypeError, KeyError, RecursionError):
         raise _Malformed("its field narrowboat-reply is no address") from None
