@@ -153,8 +153,8 @@ class RedisLocks(LockProvider):
             key = self._keys.of(name).token.decode()
             text = (
                 f"lock {name!r}: the last token of its part of the names, {reply[1][:40].decode(errors='replace')!r} in the "
-                f"key {key}, cannot be one of ours. Nothing was granted. If the server's clock was set back by more than a day, "
-                "set it right; else somebody wrote that key: delete it, and tokens go on from the server's clock."
+                f"key {key}, cannot be one of ours. Nothing was granted. If the server's clock was set back by more than a "
+                "day, set it right; else somebody wrote that key: delete it, and tokens go on from the server's clock."
             )
         else:
             text = (
