@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from integration.fixtures import missing, obtain
-from integration.servers import RedisServer, cache, debian, docker, install
+from integration.servers import RedisServer, Server, cache, debian, docker, editions, install
 from integration.servers.__main__ import main
 from integration.servers.given import GivenServer
+from integration.servers.programs import NotInstalled
 
 
 @pytest.fixture(autouse=True)
@@ -90,8 +91,22 @@ def test_what_is_installed_is_there_for_the_second_time(
     assert len(made) == 1
     assert main(["list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert f"redis      {cache.folder('redis')}" in lines
-    assert "kafka      not installed" in lines
+    assert f"redis          {cache.folder('redis')}" in lines
+    assert "kafka          not installed" in lines
+
+
+def test_every_edition_can_be_installed_and_the_systems_own_server_is_not_taken_for_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    known = [each for each in vars(editions).values() if isinstance(each, type) and issubclass(each, Server) and each.edition]
+    assert {kind.edition for kind in known} == set(install.VERSIONS)
+    for name in ("redis-server", "valkey-server", "rabbitmq-server", "java"):
+        (tmp_path / name).write_text("")
+        (tmp_path / name).chmod(0o755)
+    RedisServer.check_installed()  # on the PATH
+    for kind in known:
+        with pytest.raises(NotInstalled, match=f"install {kind.edition}$"):
+            kind.check_installed()
 
 
 def test_an_installation_that_fails_leaves_nothing_and_the_others_go_on(

@@ -15,15 +15,16 @@ class MavenFailed(RuntimeError):
     """Maven did not copy the jars; its own words are in the text."""
 
 
-def copy_jars(server: str, into: Path) -> None:
-    """Copy the jars that `maven/<server>.xml` lists, with their dependencies, to `into`/lib."""
+def copy_jars(server: str, into: Path, version: str | None = None) -> None:
+    """Copy the jars that `maven/<server>.xml` lists, with their dependencies, to `into`/lib; or another `version` of it."""
     maven = shutil.which("mvn")
     if maven is None:
         raise MavenFailed("mvn is not on this machine: install Maven and Java 17 from your system's packages")
+    other = [] if version is None else [f"-Dserver.version={version}"]
     with tempfile.TemporaryDirectory() as folder:
         shutil.copy(_POMS / f"{server}.xml", Path(folder) / "pom.xml")  # Maven writes beside its pom
         done = subprocess.run(
-            [maven, "-q", "-B", _PLUGIN, f"-DoutputDirectory={into / 'lib'}", "-DincludeScope=runtime"],
+            [maven, "-q", "-B", _PLUGIN, f"-DoutputDirectory={into / 'lib'}", "-DincludeScope=runtime", *other],
             cwd=folder,
             capture_output=True,
             text=True,

@@ -1,8 +1,9 @@
 """The driver behind a face: made from the URL at the first call, and again after a fork.
 
 Everything that can be refused is refused here before anything is sent: the scheme, the options, the demands of
-`require`. The driver itself is opened by whoever calls first, so that making a face needs no server. In a forked child
-the parent's driver is dropped unclosed (its sockets and files are the parent's) and the next call opens a new one.
+`require`, a client library that is not installed. The driver itself is opened by whoever calls first, so that making a
+face needs no server. In a forked child the parent's driver is dropped unclosed (its sockets and files are the parent's)
+and the next call opens a new one.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
+from narrowboat._inside import in_child
 from narrowboat.capabilities import check_required
 from narrowboat.clock import Clock, SystemClock
 from narrowboat.contract.backend import BrokerBackend, Context, LockBackend
@@ -26,6 +28,7 @@ CORE_OPTIONS = frozenset({"require", "timeout"})
 TIMEOUT = 5.0
 
 D = TypeVar("D", bound="Closable")
+T = TypeVar("T")
 
 
 class Closable(Protocol):
@@ -62,7 +65,12 @@ class Plan(Generic[D]):
                     f"no URL was given and {variable} is not set: give one, scheme://..., or set it; "
                     "`narrowboat backends` lists the schemes"
                 )
-        self.url = Url.parse(url)
+            try:
+                self.url = Url.parse(url)
+            except ConfigurationError as error:
+                raise ConfigurationError(f"{variable}: {error}") from None
+        else:
+            self.url = Url.parse(url)
         self.clock: Clock = clock if clock is not None else SystemClock()
         backend: LockBackend | BrokerBackend = find(self.url.scheme)
         given = dict(options)
@@ -87,16 +95,21 @@ class Plan(Generic[D]):
             doubt=doubt or _unheard,
             tell=tell or _untold,
         )
+        self.url = prepared = self._installed(backend, lambda: backend.prepare(self.url, parsed))
 
         def make() -> D:
-            try:
-                driver: Any = backend.open(self.url, parsed, context)
-            except ModuleNotFoundError as error:  # the client library, which backends import no earlier
-                group = LOCKS if isinstance(backend, LockBackend) else BROKERS
-                raise missing(group, self.url.scheme, error) from error
+            driver: Any = self._installed(backend, lambda: backend.open(prepared, parsed, context))
             return driver if wrap is None else wrap(driver)
 
         self.make = make
+
+    def _installed(self, backend: LockBackend | BrokerBackend, step: Callable[[], T]) -> T:
+        """Do what may need the client library; where it is missing, say what to install."""
+        try:
+            return step()
+        except ModuleNotFoundError as error:
+            group = LOCKS if isinstance(backend, LockBackend) else BROKERS
+            raise missing(group, self.url.scheme, error) from error
 
 
 def _unheard(owner: str | None) -> None:
@@ -159,6 +172,7 @@ def watch_forks(face: Forkable) -> None:
 
 
 def _after_fork_in_child() -> None:
+    in_child()
     for face in list(_living):
         face.forked()
 

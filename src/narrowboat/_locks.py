@@ -28,6 +28,9 @@ from narrowboat.errors import AlreadyHeld, Closed, InvalidArgument, Reason, Unsu
 from narrowboat.registry import lock_backend
 
 NAME_MAX = 1000
+#: The share of an operation timeout within which a failure is so early that one more call is made. More, and calls end late;
+#: less, and a lost reply is told as unknown where asking again would have told.
+AT_ONCE = 0.2
 LABEL_MAX = 200
 
 
@@ -169,7 +172,7 @@ class LockCore:
         self._owner = os.urandom(16).hex()
         self._owners = itertools.count()
         self.label = f"{os.uname().nodename}:{os.getpid()}" if hasattr(os, "uname") else str(os.getpid())
-        self.mutex = threading.Lock()
+        self.mutex = threading.RLock()  # a signal handler may ask `held.lost` while its own thread has it
         remote = self.capabilities.scope is Scope.NETWORK
         self.take = lane(f"narrowboat-{self.backend}-take", self.capabilities.concurrency, remote=remote)
         self.free = lane(f"narrowboat-{self.backend}-free", self.capabilities.concurrency, remote=remote)
@@ -224,6 +227,28 @@ class LockCore:
                     self.renewal.withdraw_later(each.request, each)
 
         self.free.submit([Call(self.AGAIN, [each.request for each in late], sink=look)])
+
+    def withdraw_later(self, request: Request) -> None:
+        """Withdraw it, now or as soon as the backend answers; nobody waits for that. From any thread."""
+
+        def look(call: Call) -> None:
+            if getattr(call.results[0], "retryable", False):
+                self.renewal.withdraw_later(request)
+
+        self.free.submit([Call(self.WITHDRAW, (request,), sink=look)])
+
+    def release_later(self, grant: Grant) -> None:
+        """Release it, now or as soon as the backend answers; nobody waits for that. From any thread."""
+
+        def look(call: Call) -> None:
+            if getattr(call.results[0], "retryable", False):
+                self.renewal.free(grant)
+
+        self.free.submit([Call(self.RELEASE, (grant,), sink=look)])
+
+    def in_time(self, begun: float) -> bool:
+        """Whether a call that is made now still ends about one operation timeout after `begun`, whatever the backend does."""
+        return self.clock() - begun < self.timeout * AT_ONCE
 
     def _again(self, requests: Sequence[Request]) -> list[Any]:
         return list(self.driver.get().withdraw(requests))

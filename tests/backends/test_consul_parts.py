@@ -233,8 +233,9 @@ def test_leaving_touches_only_what_is_ones_own(owner, state, token):
 def test_a_record_is_read_as_it_was_written(request, since, listed):
     """Also from an entry as Consul returns it."""
     record = Record.of(request, since, tuple(listed))
-    data = {"Key": KEYS.lock, "ModifyIndex": 5, "Session": SESSION, "Flags": FLAGS, "Value": record.pack()}
-    assert Entry.of(data) == Entry(KEYS.lock, 5, SESSION, record)
+    session = None if listed else SESSION  # that of those who share has none
+    data = {"Key": KEYS.lock, "ModifyIndex": 5, "Session": session, "Flags": FLAGS, "Value": record.pack()}
+    assert Entry.of(data) == Entry(KEYS.lock, 5, session, record)
     assert read([Entry.of(data)], KEYS).lock == Entry.of(data)
     assert Entry.of(data | {"Flags": 0}).record is None
 

@@ -24,6 +24,8 @@ from narrowboat_consul.options import Site
 #: Connections kept for the next call.
 KEPT = 4
 _PIECE = 256 * 1024
+#: Bytes of an error's text that are kept: it goes into exceptions, and those into logs.
+_ERROR = 2048
 
 
 class Response(NamedTuple):
@@ -104,7 +106,8 @@ class Transport:
         """One exchange within the time limit; `Unavailable` otherwise, and the connection is closed."""
         body = data.encode() if isinstance(data, str) else data
         reply = self._exchange(self.request(method, path, params, body))
-        return Response(reply.code, Headers(reply.headers), reply.body.decode("utf-8", "replace"))
+        text = reply.body if reply.code in (200, 409) else reply.body[:_ERROR]
+        return Response(reply.code, Headers(reply.headers), text.decode("utf-8", "replace"))
 
     def request(self, method: str, path: str, params: Any = None, body: bytes = b"") -> bytes:
         """The bytes of a request: the token goes into a header, wherever a client library puts it."""
@@ -159,7 +162,7 @@ class Transport:
             connection = self._kept() or self.connect(ends)
             connection.settimeout(_left(ends))
             connection.sendall(data)
-            reply = _receive(connection, ends)
+            reply = _receive(connection, ends, self.site.options.max_reply)
             return reply
         except (OSError, http.Malformed) as error:
             raise translate(error, self.site, self.timeout) from error
@@ -185,19 +188,13 @@ class Transport:
         connection.close()
 
 
-def _receive(connection: socket.socket, ends: float) -> http.Reply:
-    data = bytearray()
+def _receive(connection: socket.socket, ends: float, largest: int) -> http.Reply:
+    incoming = http.Incoming(largest)
     while True:
         connection.settimeout(_left(ends))
-        piece = connection.recv(_PIECE)
-        data += piece
-        if not piece and not data:
-            raise http.Malformed("the connection was closed without a reply")
-        reply = http.parse(data, ended=not piece)
+        reply = incoming.take(connection.recv(_PIECE))
         if reply is not None:
             return reply
-        if len(data) > http.LARGEST:
-            raise http.Malformed("a reply without an end")
 
 
 def _quiet(connection: socket.socket) -> bool:

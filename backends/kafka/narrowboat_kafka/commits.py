@@ -32,8 +32,8 @@ Gone = Callable[[list[Any]], None]
 class Commits:
     """See the module's text.
 
-    `parts`: what is ours, as it is at any time. `crowded`: characters of metadata from which on a partition is. `read_on`:
-    there is room to read more. `lost`, `deleted`: these partitions are somebody else's, or are not there any more.
+    `parts`: what is ours, as it is at any time. `read_on`: there is room to read more. `lost`,
+    `deleted`: these partitions are somebody else's, or are not there any more.
     """
 
     def __init__(
@@ -42,7 +42,6 @@ class Commits:
         coordinator: Any,
         parts: dict[Any, Part],
         demand: Demand,
-        crowded: int,
         *,
         read_on: Callable[[], None],
         lost: Gone,
@@ -54,7 +53,6 @@ class Commits:
         self._coordinator = coordinator
         self._parts = parts
         self._demand = demand
-        self._crowded = crowded
         self._read_on = read_on
         self._lost = lost
         self._deleted = deleted
@@ -119,7 +117,7 @@ class Commits:
                 part = self._parts.get(tp)
                 if part is not None:
                     text = ledgers.encode(part.ledger)
-                    part.crowded = len(text) > self._crowded
+                    part.crowded = part.ledger.is_crowded(text)
                     offsets[tp] = OffsetAndMetadata(part.ledger.base, text, -1)
             if not offsets:
                 return

@@ -28,7 +28,7 @@ from narrowboat_kafka.client import EARLIEST, LATEST, Clients
 from narrowboat_kafka.commits import Commits
 from narrowboat_kafka.deliveries import Deliveries
 from narrowboat_kafka.demand import Demand
-from narrowboat_kafka.ledger import CROWDED, Ledger
+from narrowboat_kafka.ledger import Ledger
 from narrowboat_kafka.part import Part
 from narrowboat_kafka.reader import Reader
 from narrowboat_kafka.waiting import Forward, Waiting
@@ -72,6 +72,7 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
         self._watch = watch
         self._topics = list(topics)
         self._ending = False
+        self._abandoned = False  #: the server does not answer, and nobody waits for it any more
         self._ended = Future()
         self._asked_again = 0.0
         self._consumer = clients.consumer(group)
@@ -83,11 +84,13 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
         wakeup = self._wakeup._wakeup  # for who is on the I/O thread: at once, where `notify` takes a turn
         parts, demand = self.parts, Demand()
         self._commits = Commits(
-            clients, self._coordinator, parts, demand, CROWDED, read_on=wakeup, lost=self._lose, deleted=self._deleted
+            clients, self._coordinator, parts, demand, read_on=wakeup, lost=self._lose, deleted=self._deleted
         )
         self.waiting = Waiting(parts, self._commits, retry, forward, _STALL, deliver=deliver)
-        self._reader = Reader(clients, self._consumer, parts, demand, self.waiting, wakeup=wakeup, deleted=self._deleted)
-        self.deliveries = Deliveries(parts, self._commits, demand, self._reader, read_on=wakeup, failure=lambda: self.failure)
+        self._reader = Reader(
+            clients, self._consumer, parts, demand, self.waiting, wakeup=wakeup, deleted=self._deleted, ended=self._has_ended
+        )
+        self.deliveries = Deliveries(parts, self._commits, demand, self._reader, read_on=wakeup, failure=self._why_nothing)
         self._consumer.subscribe(self._topics, listener=self)
         if retry not in self._topics:
             watch.want(retry, self, self._retry_is_there)
@@ -164,6 +167,28 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
             self._asked_again = time.monotonic()
             self._manager.cluster.request_update()
 
+    def _has_ended(self, tp: Any) -> None:
+        """All of it is settled; nobody's settlement will say so."""
+
+        async def tell() -> None:
+            try:
+                await self._commits.commit({tp})
+            except client.KafkaError:
+                self._commits.dirty.add(tp)  # the next commit tells it
+
+        self._net.call_soon(tell)
+
+    def _why_nothing(self) -> Exception | None:
+        """What whoever finds nothing is told; None where there is nothing, that is all."""
+        if self.failure is not None:
+            return self.failure
+        shut = [part.unreadable for part in self.parts.values() if part.unreadable is not None]
+        if not shut:
+            return None
+        # Where others can be read, whoever consumes them goes on: a later call may find something.
+        shut[0].retryable |= len(shut) < sum(tp.topic != self.retry for tp in self.parts)
+        return shut[0]
+
     # -- ownership ------------------------------------------------------------------------------------------------
 
     async def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
@@ -202,12 +227,13 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
                 for tag in list(part.out.values()):
                     part.take_back(tag, counted=True)
         try:
-            if dirty:
+            if dirty and not self._abandoned:
                 await self._commits.commit(dirty)
         except client.KafkaError:
             pass  # the next one finds them handed out, and counts them
         self._lose(gone)
-        await self._commits.quiet()
+        if not self._abandoned:
+            await self._commits.quiet()
 
     def _lose(self, gone: list[Any]) -> None:
         for tp in gone:
@@ -280,14 +306,16 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
         self._ending = True
         self._watch.forget(self.retry, self)
         self._wakeup._wakeup()
-        try:
-            await self._manager.wait_for(self._ended, self._clients.timeout * 1000)
-        except client.KafkaTimeoutError:
-            pass  # it hangs in a call to a server that does not answer; that call ends by its own time-out
+        await self._ended
 
-    def close(self) -> None:
-        """Give everything back and leave the group. From any thread but the I/O thread."""
+    def close(self, until: float) -> None:
+        """Give everything back and leave the group; by then, if the server does not answer. Not on the I/O thread."""
         try:
-            self._clients.net.run(self._stop)
+            self._clients.call_until(until, self._stop)
+        except client.KafkaTimeoutError:
+            self._abandoned = True  # it hangs in a call to a server that does not answer; that call ends by its own time-out
         finally:
-            self._consumer.close(autocommit=False, timeout_ms=int(self._clients.timeout * 1000))
+            try:
+                self._consumer.close(autocommit=False, timeout_ms=max(1, int(1000 * (until - time.monotonic()))))
+            finally:
+                self._consumer._client.close()  # the library leaves it open where the group could not be left

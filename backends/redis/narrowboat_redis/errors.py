@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from narrowboat.driver import tls
+from narrowboat.driver.texts import LONGEST, cut
 from narrowboat.errors import AccessDenied, ConfigurationError, Conflict, NarrowboatError, Unavailable
 from narrowboat_redis.resp import ErrorReply, NotRedis, ProtocolError
 
@@ -109,10 +110,10 @@ def no_thread(error: RuntimeError, site: Site) -> Unavailable:
 
 
 def cause_of(error: BaseException, site: Site) -> BaseException:
-    """`error`, or a copy of its text without the password where some server has repeated that."""
+    """`error`, or a copy of its text without the password where some server has repeated that, and of a sane length."""
     password = site.password.reveal() if site.password is not None else ""
-    if password and password in str(error):
-        return ErrorReply(str(error).replace(password, "***"))
+    if (password and password in str(error)) or len(str(error)) > LONGEST:
+        return ErrorReply(cut(str(error).replace(password or "\0", "***")))
     return error
 
 
@@ -140,7 +141,7 @@ def _is_reply(error: BaseException) -> bool:
 
 
 def _reply(error: BaseException, site: Site, doing: str) -> NarrowboatError:
-    code, text, backend = code_of(error), str(cause_of(error, site)), site.scheme
+    code, text, backend = code_of(error), cut(cause_of(error, site)), site.scheme
     if code in _PASSING:
         return Unavailable(f"{site} {_PASSING[code]} (while {doing}: {text}). {_REPEAT}.", backend=backend)
     if code == "NOPERM":
@@ -180,7 +181,7 @@ def _reply(error: BaseException, site: Site, doing: str) -> NarrowboatError:
 
 
 def _connection(error: BaseException, site: Site, doing: str) -> NarrowboatError:
-    backend, text = site.scheme, str(cause_of(error, site)) or type(error).__name__
+    backend, text = site.scheme, cut(cause_of(error, site)) or type(error).__name__
     chain = list(tls.chain(error))
     plain = site.scheme.removesuffix("s")
     refused = tls.failure(error, str(site), plain=plain, backend=backend)

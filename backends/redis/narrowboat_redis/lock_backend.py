@@ -37,7 +37,6 @@ def _capabilities(url: Url, options: Options) -> LockCapabilities:
 
 
 def _open(url: Url, options: Options, context: Context) -> LockProvider:
-    # Imports redis-py, which costs half a second and may not be installed.
     from narrowboat_redis.errors import translate
     from narrowboat_redis.lock_provider import RedisLocks
 
@@ -48,6 +47,12 @@ def _open(url: Url, options: Options, context: Context) -> LockProvider:
         raise translate(error, site, doing="opening") from error
 
 
+def _prepare(url: Url, options: Options) -> Url:
+    import narrowboat_redis.lock_provider  # noqa: F401  # redis-py: half a second, and it may not be installed
+
+    return url
+
+
 locks = LockBackend(
     scheme=SCHEME,
     summary="over the network, on a Redis server, a cluster, or the primary of some sentinels",
@@ -55,5 +60,6 @@ locks = LockBackend(
     options=Options,
     capabilities=_capabilities,
     open=_open,
+    prepare=_prepare,
     extra="redis",
 )

@@ -112,7 +112,7 @@ async def what_others_leave_stops_nobody(kit: Kit) -> None:
     here = _Neighbours(kit)
     await here.orders.declare()
     async with here.at_work():
-        for number, (label, leave) in enumerate(kit.harness.plant(kit.namespace, "orders")):
+        for number, (label, leave) in enumerate(kit.harness.plant_entries(kit.namespace, "orders")):
             here.strange.clear()
             letter = await here.is_buried(label, leave, number)
             claims = [each.attempt for each in here.strange.get(letter.id, [])]
