@@ -117,7 +117,8 @@ def test_what_is_not_claimed_can_not_be_demanded():
 
 def test_claims_need_no_client_library():
     program = (
-        "import sys, narrowboat; narrowboat.locks('rediss://a').capabilities; narrowboat.locks('redis://a').capabilities; "
+        "import sys, narrowboat_redis as ours; from narrowboat.dsn import Url; "
+        "[half.capabilities(Url.parse('redis://a'), half.options()) for half in (ours.locks, ours.broker)]; "
         "sys.exit('redis' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -142,7 +142,15 @@ def _delivery(now: float, token: bytes, entry_id: bytes, attempt: int, fields: l
     except Exception as error:
         why = str(error) if isinstance(error, _Malformed) else f"it cannot be taken apart ({type(error).__name__})"
         body, others = _body_of(fields)
-        return found._replace(body=body, headers=_headers_of(others), malformed=why)
+        return found._replace(id=_id_of(fields) or found.id, body=body, headers=_headers_of(others), malformed=why)
+
+
+def _id_of(fields: list[tuple[bytes, bytes]]) -> str:
+    """The id of an entry that is malformed otherwise: it keeps that as a dead letter too. Empty where it has none."""
+    try:
+        return _own(fields)[0].get(b"id", b"").decode()
+    except UnicodeDecodeError:
+        return ""
 
 
 class _Malformed(Exception):
