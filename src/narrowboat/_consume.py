@@ -595,7 +595,7 @@ class Consumer(Generic[M]):
         return self._looks > 0
 
     def abandon(self) -> None:
-        """The same for a caller that goes, from any point: posted, never waited for. Idempotent; closing a feed twice is too."""
+        """The same for a caller that goes, from any point: posted, never waited for. Idempotent, as closing a feed is."""
         self.stopped = True
         self._ends()
         if self._opened and not self._feed_closed and not self._forked and not self.core.closed:

@@ -98,7 +98,11 @@ class Messages(Generic[T]):
 
     def close(self) -> None:
         """Give back what is not settled and stop. Idempotent."""
-        run(self._consumer.close())
+        try:
+            run(self._consumer.close())
+        except BaseException:  # interrupted before its first step as well
+            self._consumer.abandon()
+            raise
 
     def __enter__(self) -> Messages[T]:
         return self
