@@ -24,6 +24,7 @@ from typing import Any, Final, Literal, ParamSpec, Protocol, TypeVar
 from narrowboat import _release, events
 from narrowboat._acquire import Acquisition
 from narrowboat._blocks import Block, Blocks, per_block
+from narrowboat._holdable import SyncOnly
 from narrowboat._inside import guarded, inside
 from narrowboat._lease import Possession
 from narrowboat._locks import LockCore, Terms, check_timeout
@@ -91,7 +92,7 @@ def locks(
     return Locks(LockCore(url, require, clock, random, listeners, wrap, options))
 
 
-class Locks:
+class Locks(SyncOnly):
     """All locks behind one URL; safe to share between threads. `close()` it, or use it in a `with`."""
 
     def __init__(self, core: LockCore) -> None:
@@ -252,7 +253,7 @@ def _tell(callback: Callable[[Held], object], held: Any) -> None:
         held._core.renewal.call_back(functools.partial(callback, held))
 
 
-class Lock:
+class Lock(SyncOnly):
     """A name and its terms. Acquire it with `with`, `acquire` or `try_acquire`; safe to share between threads.
 
     As a decorator it holds the lock during each call of a plain function.
@@ -425,7 +426,7 @@ class HeldAll:
                 held._leave_behind()
 
 
-class AllLocks:
+class AllLocks(SyncOnly):
     """Several locks to be taken together; see `Locks.all`."""
 
     def __init__(self, core: LockCore, runtime: Blocking, locks: Sequence[Lock], timeout: float | None) -> None:

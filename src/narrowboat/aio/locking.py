@@ -16,6 +16,7 @@ from typing import Any, ParamSpec, TypeVar
 from narrowboat import _release, events
 from narrowboat._acquire import Acquisition
 from narrowboat._blocks import Block, Blocks, per_block
+from narrowboat._holdable import AsyncOnly
 from narrowboat._lease import Possession
 from narrowboat._locks import LockCore, Terms, check_timeout
 from narrowboat._together import Together
@@ -48,7 +49,7 @@ def locks(
     return Locks(LockCore(url, require, clock, random, listeners, wrap, options))
 
 
-class Locks:
+class Locks(AsyncOnly):
     """All locks behind one URL; safe to share between tasks and loops. `await close()` it, or use `async with`."""
 
     def __init__(self, core: LockCore) -> None:
@@ -175,7 +176,7 @@ def _tell(callback: Callable[[Held], object], held: Any) -> None:
             pass  # that loop is closed: there is nobody left to tell
 
 
-class Lock:
+class Lock(AsyncOnly):
     """A name and its terms. Acquire it with `async with`, `acquire` or `try_acquire`; safe to share between tasks.
 
     As a decorator it holds the lock during each call of a coroutine function.
@@ -324,7 +325,7 @@ class HeldAll:
                 held._leave_behind()
 
 
-class AllLocks:
+class AllLocks(AsyncOnly):
     """Several locks to be taken together; see `Locks.all`."""
 
     def __init__(self, core: LockCore, runtime: Asyncio, locks: Sequence[Lock], timeout: float | None) -> None:
