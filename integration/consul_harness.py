@@ -9,10 +9,12 @@ from typing import Any, cast
 from urllib.error import HTTPError
 from urllib.parse import quote
 
+from integration.foreign import DAMAGED
 from integration.servers import ConsulServer
 from narrowboat.conformance import Harness
 from narrowboat_consul.keys import Space
 from narrowboat_consul.provider import ConsulLocks
+from narrowboat_consul.state import FLAGS
 
 
 class ConsulHarness(Harness):
@@ -38,6 +40,14 @@ class ConsulHarness(Harness):
 
     def delete(self, half: str, namespace: str, name: str) -> None:
         self._ask("DELETE", f"/v1/kv/{quote(Space('narrowboat', namespace).of(name).folder)}?recurse")
+
+    def plant_record(self, namespace: str, name: str, kind: int) -> bool:
+        """The entry of an exclusive holder, marked as ours and without a session, that nobody can believe."""
+        if kind >= len(DAMAGED):
+            return False
+        key = quote(Space("narrowboat", namespace).of(name).lock)
+        cast(ConsulServer, self.server).put(f"/v1/kv/{key}?flags={FLAGS}", DAMAGED[kind])
+        return True
 
     def end_session(self, driver: Any) -> None:
         assert isinstance(driver, ConsulLocks)

@@ -34,6 +34,7 @@ from narrowboat.errors import (
     Unavailable,
 )
 from narrowboat_zookeeper.locks import ZooKeeperLocks
+from narrowboat_zookeeper.place import record
 
 #: A short session, for servers with a tick of half a second.
 QUERY = "session_ttl=3&tick=0.5"
@@ -195,8 +196,8 @@ def test_a_node_with_our_owner_in_another_session_is_not_taken_for_ours(
 ) -> None:
     found = driver(locks)
     locks.lock("a").acquire().release()
-    client.create(f"{root(url)}/a/x~me~", ephemeral=True, sequence=True)
     asked = request("a", "me")
+    client.create(f"{root(url)}/a/x~me~", record(asked, granted=False), ephemeral=True, sequence=True)
     place = found._book.places["me"] = type(found._book.places.get("me") or _place())(asked.wake)
     assert place.path is None  # as after a create whose answer was lost
     assert isinstance(one(found.attempt([asked])), Busy)
@@ -315,10 +316,10 @@ def test_past_the_end_of_the_counter_whoever_came_first_goes_first(
 ) -> None:
     found = driver(locks)
     found.release([one(found.attempt([request("a", "first")]))])
-    older = client.create(f"{root(url)}/a/x~older~{sequence:010d}", b"{}", ephemeral=True)
     waiter = request("a", "waiter")
+    older = client.create(f"{root(url)}/a/x~older~{sequence:010d}", record(waiter, granted=False), ephemeral=True)
     assert isinstance(one(found.attempt([waiter])), Busy)  # its own number is a small one
-    client.create(f"{root(url)}/a/x~younger~{sequence:010d}", b"{}", ephemeral=True)
+    client.create(f"{root(url)}/a/x~younger~{sequence:010d}", record(waiter, granted=False), ephemeral=True)
     assert [holder.token for holder in found.holders("a")] == [client.exists(older).czxid]
     client.delete(older)
     assert waiter.wake.rung.wait(5)  # type: ignore[attr-defined]  # a Bell

@@ -13,6 +13,7 @@ from urllib.parse import quote
 from kazoo.client import KazooClient
 from kazoo.exceptions import NoNodeError
 
+from integration.foreign import DAMAGED
 from narrowboat.conformance import Harness
 from narrowboat.dsn import Url
 
@@ -54,6 +55,15 @@ class ZooKeeperHarness(Harness):
         identity = session.client.client_id
         with kazoo(self.url, client_id=identity):
             pass
+
+    def plant_record(self, namespace: str, name: str, kind: int) -> bool:
+        """A contender before everybody else that goes with no session, with a record that nobody can believe."""
+        if kind >= len(DAMAGED):
+            return False
+        with kazoo(self.url) as client:
+            node = f"{self._namespace(namespace)}/{quote(name, safe='')}/x~theirs~0000000000"
+            client.create(node, DAMAGED[kind], makepath=True)
+        return True
 
     def cleanup(self, namespace: str) -> None:
         with kazoo(self.url) as client:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import enum
 import math
+import pickle
 import traceback
+from collections.abc import Callable
 from datetime import timedelta
 from urllib.parse import quote
 
@@ -13,9 +16,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import narrowboat
+import narrowboat.aio
+from narrowboat.conformance.leaks import raised, shown, texts
 from narrowboat.dsn import Host, Secret, Url, convert, parse_options
 from narrowboat.errors import ConfigurationError
 
+PASSWORD = "Zq9Xk-S3cr3t"
 SECRET = "hunter2-äöü/@:?#%41"
 
 text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
@@ -254,3 +261,82 @@ def test_a_range_is_checked_by_the_options_themselves() -> None:
     """`__post_init__` sees converted values, from wherever they come."""
     with pytest.raises(ConfigurationError, match="size=-1"):
         parsed("x://?size=-1")
+
+
+# -- in frames, and in copies -------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Keyed:
+    """Secrets with and without a name that says so."""
+
+    pin: Secret | None = None
+    key_password: Secret | None = None
+    token: str = ""
+
+
+BAD = [
+    "redis://shop:{}@host:port/",
+    "redis://shop:{}@[::1/",
+    "redis://shop:{}@host:99999/?x=1",
+    "redis://shop:%FF{}@host/",
+    "redis://shop:{}@host/?x",
+    "redis://shop:{}@host/?token={}&token={}",
+    "redis://shop:{}@host/?x=%FF",
+    "redis://shop:pass/{}@host/",
+    "no-url-but-{}",
+    "sqlit://shop:{}@host/",
+    "memory://shop:{}@host/?timeout=soon",
+    "memory://?key_password={}",
+    "memory://shop:{}@host/?require=magic",
+]
+
+
+def leaks(error: BaseException) -> list[str]:
+    return shown(PASSWORD, texts(error, here=__file__))
+
+
+@pytest.mark.parametrize("face", [narrowboat.locks, narrowboat.broker, narrowboat.aio.locks, narrowboat.aio.broker])
+@pytest.mark.parametrize("bad", BAD)
+def test_no_variable_of_a_frame_shows_the_password_of_a_url_that_is_refused(
+    face: Callable[..., object], bad: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither as an argument nor from the environment: reporters of errors keep what each frame had in its variables."""
+    url = bad.replace("{}", PASSWORD)
+    assert leaks(raised(lambda: face(url))) == []
+    assert leaks(raised(lambda: Url.parse(url) and face(url))) == []
+    monkeypatch.setenv("NARROWBOAT_LOCKS_URL", url)
+    monkeypatch.setenv("NARROWBOAT_BROKER_URL", url)
+    assert leaks(raised(face)) == []
+    assert leaks(raised(lambda: face("memory://", key_password=PASSWORD, token=PASSWORD, timeout=-1))) == []
+
+
+@pytest.mark.parametrize("wrong", ["pin", "key_password"])
+def test_no_variable_of_a_frame_shows_a_secret_among_options(wrong: str) -> None:
+    """Also where the option's name does not say that it is one, and where it is of the wrong type."""
+    url = Url.parse(f"memory://?key_password={PASSWORD}&x=1")
+    assert leaks(raised(lambda: parse_options(url, Keyed, {}))) == []
+    assert leaks(raised(lambda: parse_options(Url.parse("memory://"), Keyed, {wrong: PASSWORD, "y": 1}))) == []
+    assert leaks(raised(lambda: parse_options(Url.parse("memory://"), Keyed, {wrong: PASSWORD.encode()}))) == []
+
+
+def test_hidden_text_is_the_text_and_shows_nothing() -> None:
+    """Client libraries take it, compare it, encode it and send it over as they do with any."""
+    word = Secret(PASSWORD).reveal()
+    assert (word, hash(word), f"{word}", word.encode()) == (PASSWORD, hash(PASSWORD), PASSWORD, PASSWORD.encode())
+    assert PASSWORD not in repr([word, word.encode(), {"password": word}])
+    again = pickle.loads(pickle.dumps(word))
+    assert again == PASSWORD and PASSWORD not in repr(again)
+    assert dataclasses.asdict(Keyed(pin=Secret(PASSWORD)))["pin"].reveal() == PASSWORD
+    options = parse_options(Url.parse(f"memory://?token={PASSWORD}"), Keyed, {})
+    assert options.token == PASSWORD and PASSWORD not in repr(options)
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda url: pickle.loads(pickle.dumps(url))])
+def test_a_url_can_be_copied_and_pickled(again: Callable[[Url], Url]) -> None:
+    """It comes out whole: reporters copy what they find, and a half of it would fail in its own repr."""
+    url = Url.parse(f"redis+sentinel://shop:{PASSWORD}@a:1,b/x?ca=ca.pem&token={PASSWORD}")
+    found = again(url)
+    assert found == url and str(found) == str(url) and PASSWORD not in repr([found, dict(found.query)])
+    with pytest.raises(TypeError):
+        found.query["x"] = "y"  # type: ignore[index]  # that is the test

@@ -1,85 +1,24 @@
 """A KeyboardInterrupt at every interruptible point of acquire and release: afterwards the caller holds, or nobody does.
 
-CPython looks for signals when a function starts, after each call, and on each jump backwards, nowhere else. The sweep
-traces opcodes, counts those points in this library's own frames, and runs the operation once for each of them with a
-KeyboardInterrupt raised exactly there. After each run the lane must still work and the name must be free for others.
+The operation is run once for each of those points with a KeyboardInterrupt raised exactly there. After each run the lane
+must still work and the name must be free for others. How the points are found is said in `narrowboat.conformance.sweep`.
 """
 
-import dis
-import sys
+import contextlib
 import threading
 import uuid
 
 import pytest
 
 import narrowboat
+from narrowboat.conformance.sweep import sweep
+from narrowboat.errors import LockTimeout
 
 # A coroutine that is interrupted before its first step is dropped unstarted; that is what an interrupt means.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-
-AFTER = {"CALL", "CALL_FUNCTION_EX", "CALL_KW", "RESUME", "JUMP_BACKWARD", "CALL_INTRINSIC_1"}
-
-
-class Sweep:
-    """Raises KeyboardInterrupt at the n-th interruptible point in frames of the library."""
-
-    def __init__(self, at):
-        self.at = at
-        self.count = 0
-        self.where = None
-        self._last = {}
-        self._codes = {}
-
-    def _op(self, code, offset):
-        if code not in self._codes:
-            self._codes[code] = {i.offset: i.opname for i in dis.get_instructions(code)}
-        return self._codes[code].get(offset, "")
-
-    def trace(self, frame, event, argument):
-        name = frame.f_code.co_filename
-        if "narrowboat" not in name or "/tests/" in name or frame.f_code.co_name == "__repr__":
-            return None
-        frame.f_trace = self.local  # Python 3.13 traces opcodes only of a frame that has its function already
-        frame.f_trace_opcodes = True
-        frame.f_trace_lines = False
-        return self.local
-
-    def local(self, frame, event, argument):
-        if event == "opcode":
-            before = self._last.get(frame)
-            self._last[frame] = frame.f_lasti
-            if before is not None and self._op(frame.f_code, before).split("_ADAPTIVE")[0] in AFTER:
-                self.count += 1
-                if self.count == self.at:
-                    self.where = f"{frame.f_code.co_qualname}:{frame.f_lineno}"
-                    raise KeyboardInterrupt
-        elif event == "return":
-            self._last.pop(frame, None)
-        return self.local
-
-
-def sweep(operation, limit=5000):
-    """Run `operation(interrupt)` for each point until it runs through; give each run's result."""
-    at = 0
-    while True:
-        at += 1
-        assert at < limit
-        tracer = Sweep(at)
-
-        def interrupted(function, tracer=tracer):
-            sys._getframe().f_trace_opcodes = True  # Python 3.12 traces opcodes only if a frame has asked for them before
-            sys.settrace(tracer.trace)
-            try:
-                return function()
-            finally:
-                sys.settrace(None)
-
-        operation(interrupted, tracer)
-        if tracer.where is None:
-            return at - 1
 
 
 @pytest.mark.parametrize("url", ["memory://{}", "sqlite:///{}"])
@@ -93,10 +32,10 @@ def test_acquire_leaves_nothing_behind_wherever_it_is_interrupted(url, tmp_path)
         lock = mine.lock("name", ttl=30)
         lock.acquire().release()
 
-        def once(interrupted, tracer):
+        def once(strike):
             held = None
             try:
-                held = interrupted(lock.acquire)
+                held = strike(lock.acquire)
             except KeyboardInterrupt:
                 pass
             if held is not None:
@@ -121,10 +60,10 @@ def test_release_frees_or_keeps_wherever_it_is_interrupted(url, tmp_path):
     with narrowboat.locks(url) as mine, narrowboat.locks(url) as others:
         lock = mine.lock("name", ttl=30)
 
-        def once(interrupted, tracer):
+        def once(strike):
             held = lock.acquire(timeout=5)
             try:
-                interrupted(held.release)
+                strike(held.release)
             except KeyboardInterrupt:
                 pass
             if others.holders("name"):
@@ -136,20 +75,89 @@ def test_release_frees_or_keeps_wherever_it_is_interrupted(url, tmp_path):
         assert points > 15
 
 
-def test_a_with_block_is_entered_whole_or_not_at_all(tmp_path):
-    """Interrupted at any point on the way into a `with`: the body runs and the lock is freed, or it was never taken."""
+def check_free(locks, strike):
+    """Both names can be had by others, soon."""
+    try:
+        locks.all("name", "other").acquire(timeout=5).release()
+    except LockTimeout as error:
+        raise AssertionError(f"interrupted at {strike.where}: {locks.holders()}") from error
+
+
+def asked(locks, what):
+    """One lock, or two at once."""
+    return locks.lock("name", ttl=30) if what == "one" else locks.all("name", "other", ttl=30)
+
+
+@pytest.mark.parametrize("what", ["one", "all"])
+@pytest.mark.parametrize("method", ["acquire", "try_acquire", "__enter__"])
+def test_one_and_several_are_taken_whole_or_not_at_all(what, method):
+    """Interrupted at any point: the caller has them all, or nobody has any, at once."""
+    url = f"memory://{uuid.uuid4().hex}"
+    with narrowboat.locks(url) as mine, narrowboat.locks(url) as others:
+        mine.lock("warm").acquire().release()
+        target = asked(mine, what)
+
+        def once(strike):
+            held = None
+            try:
+                held = strike(getattr(target, method))
+            except KeyboardInterrupt:
+                pass
+            else:
+                held.release()
+            check_free(others, strike)
+            target.acquire(timeout=5).release()
+
+        assert sweep(once) > (50 if what == "one" else 100)
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "forgotten"])
+@pytest.mark.parametrize("what", ["one", "all", "nested"])
+@pytest.mark.parametrize("url", ["memory://{}", "sqlite:///{}?durability=normal"])
+def test_a_with_that_is_interrupted_leaves_nothing_behind(url, what, kept, tmp_path):
+    """At any point of entering and leaving it, whether or not the program keeps what it was given: both names are free soon."""
+    unique = uuid.uuid4().hex
+    url = url.format(tmp_path / "locks.db" if url.startswith("sqlite") else unique)
+    with narrowboat.locks(url) as mine, narrowboat.locks(url) as others:
+        mine.lock("warm").acquire().release()
+        others.ping()
+        target = asked(mine, "all" if what == "all" else "one")
+        inner = mine.lock("name", ttl=30, reentrant=True)
+        had = []
+
+        def block():
+            with target if what != "nested" else inner as held:
+                if kept:
+                    had.append(held)
+                if what == "nested":
+                    with inner:
+                        pass
+                    held.check()
+
+        def once(strike):
+            with contextlib.suppress(KeyboardInterrupt):
+                strike(block)
+            check_free(others, strike)
+            target.acquire(timeout=5).release()
+            had.clear()
+
+        assert sweep(once) > 80
+
+
+def test_the_exit_of_a_with_that_was_entered_by_hand_frees_or_says_so():
+    """An `ExitStack` calls the two by itself: interrupted anywhere in the exit but on its first step, it is free at once."""
     url = f"memory://{uuid.uuid4().hex}"
     with narrowboat.locks(url) as mine, narrowboat.locks(url) as others:
         lock = mine.lock("name", ttl=30)
-        lock.acquire().release()
 
-        def once(interrupted, tracer):
-            try:
-                interrupted(lock.__enter__)
-            except KeyboardInterrupt:
-                assert not lock._entered
-            else:
-                lock.__exit__(None, None, None)
+        def once(strike):
+            held = lock.__enter__()
+            with contextlib.suppress(KeyboardInterrupt):
+                strike(type(lock).__exit__, lock, None, None, None)
+            if not others.holders("name"):
+                return
+            held.check()
+            held.release()
             others.lock("name").acquire(timeout=5).release()
 
         sweep(once)

@@ -1,16 +1,16 @@
 """A KeyboardInterrupt at every interruptible point of receive: the message is with the caller, or the next receive has it.
 
 At once, and not when its lease ends: neither the consumer nor the driver may keep what nobody knows of. How the points are
-found is said in `test_interrupts`.
+found is said in `narrowboat.conformance.sweep`.
 """
 
 import uuid
 
 import pytest
-from test_interrupts import sweep
 
 import narrowboat
 from narrowboat.clock import ManualClock
+from narrowboat.conformance.sweep import sweep
 
 # A coroutine that is interrupted before its first step is dropped unstarted; that is what an interrupt means.
 pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
@@ -24,22 +24,22 @@ def test_a_receive_loses_nothing_wherever_it_is_interrupted(url, tmp_path):
         queue = broker.queue("orders", max_deliveries=1, lease=30)
         with queue.consume(prefetch=10) as messages:
 
-            def once(interrupted, tracer):
+            def once(strike):
                 sent = {receipt.id for receipt in queue.publish_many([b"1", b"2"])}
                 got = []
                 try:
-                    message = interrupted(lambda: messages.receive(0))
+                    message = strike(messages.receive, 0)
                 except KeyboardInterrupt:
                     pass
                 else:
                     got.append(message)
                 while len(got) < 2 and (message := messages.receive(0)) is not None:
                     got.append(message)
-                assert sorted(message.id for message in got) == sorted(sent), tracer.where
-                assert all(entry in messages._consumer.unsettled for entry in got), tracer.where
-                assert messages._consumer.kept, tracer.where
+                assert sorted(message.id for message in got) == sorted(sent), strike.where
+                assert all(entry in messages._consumer.unsettled for entry in got), strike.where
+                assert messages._consumer.kept, strike.where
                 for message in got:
                     message.ack()
-                assert queue.depth() == (0, 0, 0, 0), tracer.where
+                assert queue.depth() == (0, 0, 0, 0), strike.where
 
             assert sweep(once) > 100

@@ -19,6 +19,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Put a module and its entry points where an installer would; the registry looks anew, and forgets afterwards."""
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(registry, "_found", {})
+    monkeypatch.setattr(registry, "_contested", {})
     monkeypatch.setattr(registry, "_loaded", {})
     before = set(sys.modules)
 
@@ -39,11 +40,14 @@ BACKEND = """
     from narrowboat_memory import locks as memory
     import dataclasses
 
+    def prepare(url, options):
+        import acme_client
+
     def open(url, options, context):
         import acme_client
         raise AssertionError("the client library is not there")
 
-    locks = dataclasses.replace(memory, scheme="acme", open=open, extra="fast")
+    locks = dataclasses.replace(memory, scheme="acme", prepare=prepare, open=open, extra="fast")
 """
 
 
@@ -57,13 +61,66 @@ def test_a_third_partys_backend_is_found_like_a_built_in_one(install) -> None:
         assert held.name == "a"
 
 
-def test_a_missing_client_library_says_which_command_installs_it(install) -> None:
-    """At the first call when the backend imports it late, and before anything is sent."""
-    install("acme_locks", BACKEND, "[narrowboat.locks]\nacme = acme_locks:locks\n")
+@pytest.mark.parametrize("scheme", ["acme", "memory"])
+def test_a_scheme_that_two_distributions_register_is_refused(install, scheme) -> None:
+    """Both are named and neither is loaded: it would be handed a URL with its password. Other schemes go on."""
+    for module in ("acme_locks", "acme_evil"):
+        install(module, "from narrowboat_memory import locks\n", f"[narrowboat.locks]\n{scheme} = {module}:locks\n")
+    with pytest.raises(ConfigurationError, match="acme-evil and acme-locks") as caught:
+        narrowboat.locks(f"{scheme}://:hunter2@h")
 
-    locks = narrowboat.locks("acme://doc")
-    with pytest.raises(ConfigurationError) as caught:
+    assert "hunter2" not in str(caught.value)
+    assert not {"acme_locks", "acme_evil"} & set(sys.modules)
+    assert scheme in registry.schemes(registry.LOCKS)
+    narrowboat.locks("sqlite:///x.db").close()
+
+
+def test_the_name_of_a_backend_leads_to_its_scheme() -> None:
+    """Its extra is called otherwise than what its URLs begin with."""
+    with pytest.raises(ConfigurationError, match="The backend 'rabbitmq' is at amqp://"):
+        narrowboat.broker("rabbitmq://localhost")
+
+
+def test_a_url_from_the_environment_is_told_with_its_variable(monkeypatch) -> None:
+    """Nobody has written it at the call."""
+    monkeypatch.setenv("NARROWBOAT_LOCKS_URL", "shop.db")
+    with pytest.raises(ConfigurationError, match="NARROWBOAT_LOCKS_URL: that is not a URL"):
+        narrowboat.locks()
+
+
+def test_what_a_backend_prepares_is_what_it_opens(install) -> None:
+    """Once for each face, however often the driver is opened."""
+    code = """
+        from narrowboat_memory import locks as memory
+        from narrowboat.dsn import Url
+        import dataclasses
+
+        prepared = []
+
+        def prepare(url, options):
+            prepared.append(str(url))
+            return Url.parse("memory://prepared")
+
+        locks = dataclasses.replace(memory, scheme="acme", prepare=prepare)
+    """
+    install("acme_locks", code, "[narrowboat.locks]\nacme = acme_locks:locks\n")
+
+    with narrowboat.locks("acme://doc") as locks, narrowboat.locks("memory://prepared") as others, locks.lock("a"):
+        assert [holder.name for holder in others.holders()] == ["a"]
+        locks._core.driver.forget()
         locks.ping()
+    assert sys.modules["acme_locks"].prepared == ["acme://doc"]
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_missing_client_library_says_which_command_installs_it(install, early) -> None:
+    """When the face is made, where the backend prepares for it; else at the first call, before anything is sent."""
+    code = BACKEND if early else BACKEND.replace("prepare=prepare, ", "")
+    install("acme_locks", code, "[narrowboat.locks]\nacme = acme_locks:locks\n")
+
+    made = None if early else narrowboat.locks("acme://doc")
+    with pytest.raises(ConfigurationError) as caught:
+        narrowboat.locks("acme://doc") if made is None else made.ping()
 
     assert "acme:// needs acme_client, which is not installed: pip install 'acme-locks[fast]'" in str(caught.value)
     assert isinstance(caught.value.__cause__, ModuleNotFoundError) and caught.value.backend == "acme"

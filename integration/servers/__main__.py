@@ -6,7 +6,10 @@ import argparse
 import sys
 import time
 
-from integration.servers.install import RECIPES, SERVERS, install, place
+from integration.servers.install import RECIPES, SERVERS, VERSIONS, install, place
+
+#: words for several
+_GROUPS = {"all": SERVERS, "versions": VERSIONS}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -17,13 +20,13 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="what is installed, and where")
     getting = commands.add_parser("install", help="get servers into the user's cache; nothing where they are already")
-    getting.add_argument("servers", nargs="+", choices=[*RECIPES, "all"], metavar="|".join([*RECIPES, "all"]))
+    getting.add_argument("servers", nargs="+", choices=[*RECIPES, *_GROUPS], metavar="|".join([*RECIPES, *_GROUPS]))
     given = parser.parse_args(arguments)
     if given.command == "list":
         for name in RECIPES:
-            print(f"{name:10} {place(name) or 'not installed'}")
+            print(f"{name:14} {place(name) or 'not installed'}")
         return 0
-    wanted = dict.fromkeys(name for word in given.servers for name in (SERVERS if word == "all" else (word,)))
+    wanted = dict.fromkeys(name for word in given.servers for name in _GROUPS.get(word, (word,)))
     failed = [name for name in wanted if not _install(name)]
     if failed:
         print(f"not installed: {', '.join(failed)}", file=sys.stderr)

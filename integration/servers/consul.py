@@ -70,15 +70,19 @@ class ConsulServer(Server):
 
         Returns the parsed JSON; None for an empty answer. Raises `urllib.error.HTTPError`.
         """
-        data = None if body is None else json.dumps(body).encode()
+        text = self.put(path, None if body is None else json.dumps(body).encode(), method)
+        return json.loads(text) if text else None
+
+    def put(self, path: str, data: bytes | None, method: str = "PUT") -> bytes:
+        """The same with bytes for a body, as the store takes them; and the answer as it came."""
         scheme = "https" if self.certificates else "http"
         request = urllib.request.Request(f"{scheme}://{LOOPBACK}:{self.port}{path}", data=data, method=method)
         if self.token is not None:
             request.add_header("X-Consul-Token", self.token)
         context = ssl.create_default_context(cafile=str(self.certificates.ca)) if self.certificates else None
         with urllib.request.urlopen(request, timeout=5, context=context) as reply:
-            text = reply.read()
-        return json.loads(text) if text else None
+            text: bytes = reply.read()
+        return text
 
     def _answers(self) -> bool:
         # A leader that answers a consistent read: after a restart the leader's name is there before its data is.

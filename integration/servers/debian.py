@@ -33,7 +33,7 @@ def unpack(packages: Sequence[str], into: Path) -> None:
         AptFailed: a package is unknown, or cannot be downloaded.
     """
     downloads = into / "downloads"
-    downloads.mkdir()
+    downloads.mkdir(parents=True)
     try:
         _download(packages, downloads)
     except AptFailed as error:
@@ -41,23 +41,29 @@ def unpack(packages: Sequence[str], into: Path) -> None:
         _update(error)
         _download(packages, downloads)
     for package in sorted(downloads.glob("*.deb")):
-        _apt(["dpkg-deb", "--extract", str(package), str(into)])
+        apt(["dpkg-deb", "--extract", str(package), str(into)])
     shutil.rmtree(downloads)
 
 
-def _download(packages: Sequence[str], into: Path) -> None:
-    planned = _apt(["apt-get", "--simulate", "--no-install-recommends", "install", *packages])
+def planned(packages: Sequence[str], options: Sequence[str] = ()) -> list[str]:
+    """`packages` and what would be installed with them; `options` are the package manager's."""
+    plan = apt(["apt-get", *options, "--simulate", "--no-install-recommends", "install", *packages])
     # A package that the system has is in no plan, and is wanted all the same: its own files are what is asked for.
-    _apt(["apt-get", "download", *sorted({*_INSTALLED_BY.findall(planned), *packages})], cwd=into)
+    return sorted({*_INSTALLED_BY.findall(plan), *packages})
+
+
+def _download(packages: Sequence[str], into: Path) -> None:
+    apt(["apt-get", "download", *planned(packages)], cwd=into)
 
 
 def _update(reason: AptFailed) -> None:
     if os.geteuid() != 0:
         raise AptFailed(f"{reason}\nIf the package lists are missing or old, root can get new ones: apt-get update") from reason
-    _apt(["apt-get", "update", "-q"])
+    apt(["apt-get", "update", "-q"])
 
 
-def _apt(command: Sequence[str], cwd: Path | None = None) -> str:
+def apt(command: Sequence[str], cwd: Path | None = None) -> str:
+    """Run a program of the package manager; what it printed. `AptFailed`, with its own words, when it fails."""
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=600)
     if done.returncode != 0:
         tail = "\n  ".join((done.stderr or done.stdout).strip().splitlines()[-5:])

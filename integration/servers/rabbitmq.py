@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import ClassVar
 from urllib.parse import quote
 
-from integration.servers import cache, programs
+from integration.servers import programs
 from integration.servers.certificates import Certificates
 from integration.servers.ports import LOOPBACK, free_port, listening
 from integration.servers.process import Process
@@ -65,7 +65,7 @@ class RabbitMQServer(Server):
 
     @classmethod
     def check_installed(cls) -> None:
-        scripts()
+        scripts(cls.installation())
 
     @property
     def url(self) -> str:
@@ -81,7 +81,7 @@ class RabbitMQServer(Server):
     def ctl(self, *arguments: str) -> str:
         """Run `rabbitmqctl` on this node; its output. It takes a second or two."""
         done = subprocess.run(
-            [str(scripts() / "rabbitmqctl"), "--quiet", "--node", self._node, *arguments],
+            [str(scripts(self.installation()) / "rabbitmqctl"), "--quiet", "--node", self._node, *arguments],
             env={**os.environ, **self._env()},
             capture_output=True,
             text=True,
@@ -97,9 +97,9 @@ class RabbitMQServer(Server):
         if self.image is None:
             if self._mapper is None:
                 self._mapper = Process(
-                    [str(_erlang("epmd")), "-address", LOOPBACK, "-port", str(self._mapper_port)],
+                    [str(self._erlang("epmd").path), "-address", LOOPBACK, "-port", str(self._mapper_port)],
                     log=self.directory / "epmd.log",
-                    env=_libraries(),
+                    env=dict(self._erlang("epmd").env),
                 )
             self._mapper.start()
             self._wait_mapper()
@@ -140,7 +140,7 @@ class RabbitMQServer(Server):
         if self.image is not None:
             return self._run("rabbitmq-server", env=self._env())
         return Process(
-            [str(scripts() / "rabbitmq-server")],
+            [str(scripts(self.installation()) / "rabbitmq-server")],
             log=self.directory / "output.log",
             # Without its shell around it the node is the process that was started, and dies with its owner.
             env={**self._env(), "RABBITMQ_ALLOW_INPUT": "yes", "RABBITMQ_SERVER_START_ARGS": "-noinput"},
@@ -166,9 +166,12 @@ class RabbitMQServer(Server):
             "ERL_EPMD_PORT": str(self._mapper_port),
         }
         if self.image is None:
-            found["PATH"] = f"{_erlang('erl').parent}:{os.environ.get('PATH', os.defpath)}"
-            found |= _libraries()
+            erlang = self._erlang("erl")
+            found |= {"PATH": f"{erlang.path.parent}:{os.environ.get('PATH', os.defpath)}", **erlang.env}
         return found
+
+    def _erlang(self, program: str) -> programs.Program:
+        return programs.find(self.installation(), program)
 
     def _defaults(self) -> dict[str, str]:
         found = {
@@ -190,17 +193,9 @@ class RabbitMQServer(Server):
         }
 
 
-def scripts() -> Path:
+def scripts(installation: str) -> Path:
     """The folder of RabbitMQ's own scripts. The ones in /usr/sbin are wrappers that change the user."""
-    for root in (cache.folder("rabbitmq"), Path("/")):
+    for root in programs.roots(installation):
         for folder in sorted(root.glob("usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin"), reverse=True):
             return folder
-    raise programs.NotInstalled("rabbitmq", "rabbitmq-server")
-
-
-def _erlang(program: str) -> Path:
-    return programs.find("rabbitmq", program).path
-
-
-def _libraries() -> dict[str, str]:
-    return dict(programs.find("rabbitmq", "erl").env)
+    raise programs.NotInstalled(installation, "rabbitmq-server")

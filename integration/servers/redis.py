@@ -39,6 +39,7 @@ class RedisServer(Server):
 
     name: ClassVar[str] = "redis"
     image_name: ClassVar[str] = "redis:7.4"
+    program: ClassVar[str] = "redis-server"
     start_bound = 30.0
     stop_bound = 10.0
 
@@ -61,7 +62,7 @@ class RedisServer(Server):
 
     @classmethod
     def check_installed(cls) -> None:
-        programs.find(cls.name, "redis-server")
+        programs.find(cls.installation(), cls.program)
 
     @property
     def url(self) -> str:
@@ -98,7 +99,7 @@ class RedisServer(Server):
         path = self.directory / "redis.conf"
         path.write_text(_lines({**self.defaults(), **self._config}), encoding="utf-8")
         path.chmod(0o600)  # it has the password
-        return self._run("redis-server", str(path))
+        return self._run(self.program, str(path), env={"LC_ALL": "C"})  # 8 ends where the machine lacks the locale of its user
 
     def option(self, name: str) -> str:
         """The value of a line of its configuration, as it was at the start."""

@@ -43,7 +43,7 @@ class Choice:
 
 def choose(kind: type[Server]) -> Choice:
     """The first way that works on this machine; `Unavailable` when none does."""
-    if os.environ.get(variable(kind.name)):
+    if os.environ.get(variable(kind.name)) and not kind.edition:  # nobody said of which version the given one is
         return Choice(kind, given=True)
     image = image_of(kind)
     no_docker = docker.refusal(image)
@@ -53,11 +53,12 @@ def choose(kind: type[Server]) -> Choice:
         kind.check_installed()
     except NotInstalled as error:
         raise Unavailable(
-            f"no {kind.name} to test with: {variable(kind.name)} is not set; Docker: {no_docker}; {error}"
+            f"no {kind.installation()} to test with: {variable(kind.name)} is not set; Docker: {no_docker}; {error}"
         ) from error
     return Choice(kind)
 
 
 def image_of(kind: type[Server]) -> str:
     """The image's name: `NARROWBOAT_TEST_<NAME>_IMAGE`, or the server's usual one."""
-    return os.environ.get(f"NARROWBOAT_TEST_{kind.name.upper()}_IMAGE") or kind.image_name
+    told = None if kind.edition else os.environ.get(f"NARROWBOAT_TEST_{kind.name.upper()}_IMAGE")
+    return told or kind.image_name

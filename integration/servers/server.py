@@ -118,6 +118,8 @@ class Server(Controls):
         image: run it in a container of this image; the program of this machine unless told.
     """
 
+    #: what `install` calls it, where that is another version than the usual one: "redis@8"; see `editions`
+    edition: ClassVar[str] = ""
     #: the image that it runs in unless told, without a registry: Docker's own default is meant
     image_name: ClassVar[str]
     #: seconds within which it must answer after it was started, and end after it was asked to
@@ -136,6 +138,11 @@ class Server(Controls):
     # -- what a subclass says -----------------------------------------------------------------------------------
 
     @classmethod
+    def installation(cls) -> str:
+        """What `install` calls it."""
+        return cls.edition or cls.name
+
+    @classmethod
     @abc.abstractmethod
     def check_installed(cls) -> None:
         """`NotInstalled`, which says how to install it, when this machine lacks its program."""
@@ -152,7 +159,7 @@ class Server(Controls):
         """The program with these arguments, here or in a container."""
         if self.image is not None:
             return Container(self.image, [program, *arguments], directory=self.directory, env=env)
-        found = programs.find(self.name, program)
+        found = programs.find(self.installation(), program)
         return Process(
             [str(found.path), *arguments],
             log=self.directory / "output.log",

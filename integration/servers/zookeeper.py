@@ -56,7 +56,7 @@ class ZooKeeperServer(Server):
 
     @classmethod
     def check_installed(cls) -> None:
-        programs.jars(cls.name)
+        programs.jars(cls.installation())
 
     @property
     def url(self) -> str:
@@ -97,7 +97,7 @@ class ZooKeeperServer(Server):
         if self.image is not None:
             env = {"JVMFLAGS": " ".join(flags), "ZOO_LOG_DIR": str(self.directory)}
             return self._run("zkServer.sh", "--config", str(self.directory), "start-foreground", env=env)
-        classes = f"{self.directory}:{programs.jars(self.name)}/*"
+        classes = f"{self.directory}:{programs.jars(self.installation())}/*"
         log = self.directory / "output.log"
         return Process([str(programs.java()), *flags, "-cp", classes, _MAIN, str(path)], log=log)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import random as random_module
 import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,12 +20,12 @@ from narrowboat._driver import Driver, Plan, watch_forks
 from narrowboat._extension import Extension
 from narrowboat._lane import Call, Op
 from narrowboat._open_lane import lane
-from narrowboat._requests import Requests
+from narrowboat._requests import ReplyTo, Requests
 from narrowboat._runtime import Runtime
 from narrowboat.capabilities import BrokerCapabilities, LeaseNature
 from narrowboat.clock import Clock
 from narrowboat.contract.messages import Broker, Delivery, Feed, Outcome, Outgoing, Receipt
-from narrowboat.errors import BrokerError, Closed, NarrowboatError, PublishFailed, PublishUnknown
+from narrowboat.errors import BrokerError, Closed, NarrowboatError, PublishFailed, PublishUnknown, Unavailable
 from narrowboat.registry import broker_backend
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ MARGIN, MARGIN_SHARE = 0.010, 0.02
 class BrokerCore:
     """See the module's text. Its attributes are for the core's own files and the two faces; nobody else's."""
 
+    #: What the core takes from a broker's URL or keyword arguments itself, beside what it takes from every URL.
+    OWN: Mapping[str, type[Any]] = {"reply_to": ReplyTo}
+
     def __init__(
         self,
         url: str | None,
@@ -50,19 +54,30 @@ class BrokerCore:
         options: Mapping[str, object],
         runtime: Callable[[Clock], Runtime],
     ) -> None:
-        plan: Plan[Broker] = Plan(broker_backend, "NARROWBOAT_BROKER_URL", url, require, clock, wrap, options)
+        plan: Plan[Broker] = Plan(
+            broker_backend,
+            "NARROWBOAT_BROKER_URL",
+            url,
+            require,
+            clock,
+            wrap,
+            options,
+            self.OWN,
+            tell=_tells(weakref.ref(self)),
+        )
         self.url = plan.url
         self.backend = plan.url.scheme
         self.capabilities: BrokerCapabilities = plan.capabilities
         self.timeout = plan.timeout
         self.clock = plan.clock
+        self.reply_to: ReplyTo = plan.own.get("reply_to", ReplyTo.INBOX)
         self.random = random if random is not None else random_module.random
         self.listeners = tuple(listeners)
         self.driver: Driver[Broker] = Driver(plan)
         self._runtime = runtime
         self.SEND = Op("send", self._send, repeatable=False)
         self.RECEIVE = Op("receive", _receive, repeatable=False)
-        self.SETTLE = Op("settle", self._settle, repeatable=True)
+        self.SETTLE = Op("settle", self._settle, repeatable=True, denies=lambda answer: False)
         self.EXTEND = Op("extend", self._extend, repeatable=True)
         self.CALL = Op("call", self._call, repeatable=False)
         self._fresh()
@@ -82,7 +97,10 @@ class BrokerCore:
     # -- the driver, as the lanes call it -------------------------------------------------------------------------
 
     def _send(self, messages: Sequence[Outgoing]) -> list[Any]:
-        driver = self.driver.get()  # what this raises says that nothing was sent
+        try:
+            driver = self.driver.get()
+        except Unavailable as error:  # there is no connection yet, so nothing was sent
+            return [_not_sent(message, self.backend, error) for message in messages]
         most = self.capabilities.batch_max
         answers: list[Any] = []
         down: Exception | None = None
@@ -92,10 +110,17 @@ class BrokerCore:
                 answers += [_not_sent(message, self.backend, down) for message in chunk]
                 continue
             try:
-                answers += driver.send(chunk)
+                found: Sequence[Any] = driver.send(chunk)
             except Exception as error:
-                answers += [_unknown(message, self.backend, error) for message in chunk]
+                answers += [_unpublished(message, self.backend, error) for message in chunk]
                 down = error
+            else:
+                if any([isinstance(answer, Unavailable) for answer in found]):  # noqa: C419  # a list is twice as fast
+                    found = [
+                        _unpublished(message, self.backend, answer) if isinstance(answer, Unavailable) else answer
+                        for message, answer in zip(chunk, found, strict=True)
+                    ]
+                answers += found
         return answers
 
     def _settle(self, items: Sequence[tuple[Feed, Delivery, Outcome]]) -> list[Any]:
@@ -184,6 +209,13 @@ class BrokerCore:
             else:
                 events.emit(self.listeners, events.PublishError(self.backend, source, message.id, answer))
 
+    def tell(self, source: str, id: str, problem: str) -> None:
+        """Somebody else's message could not be taken apart, or not be kept whole: listeners and the log hear of it."""
+        import logging  # slow to import, and needed by nobody who is alone on his queues
+
+        logging.getLogger("narrowboat").warning("message %r from %r: %s", id, source, problem)
+        events.emit(self.listeners, events.Malformed(self.backend, source, id, problem))
+
     def inbox(self) -> Requests:
         """Where replies come, made at the first request."""
         if self.requests is None:
@@ -237,6 +269,17 @@ class BrokerCore:
             consumer.forked()
 
 
+def _tells(reference: weakref.ref[BrokerCore]) -> Callable[[str, str, str], None]:
+    """What a driver calls that could not keep a message whole. It keeps no core alive that everybody else has let go of."""
+
+    def tell(source: str, id: str, problem: str) -> None:
+        core = reference()
+        if core is not None:
+            core.tell(source, id, problem)
+
+    return tell
+
+
 def _receive(items: Sequence[tuple[Consumer[Any], int]]) -> list[Any]:
     answers: list[Any] = []
     for consumer, limit in items:
@@ -247,8 +290,10 @@ def _receive(items: Sequence[tuple[Consumer[Any], int]]) -> list[Any]:
     return answers
 
 
-def _unknown(message: Outgoing, backend: str, error: Exception) -> Exception:
-    """What a failed exchange means for one of its messages: unknown, unless the error itself is a refusal."""
+def _unpublished(message: Outgoing, backend: str, error: Exception) -> Exception:
+    """What a failed exchange means for one of its messages: unknown, unless the error itself is a refusal or says more."""
+    if isinstance(error, Unavailable) and not error.sent:
+        return _not_sent(message, backend, error)
     if isinstance(error, NarrowboatError) and not error.retryable:
         return error
     unknown = PublishUnknown(
@@ -263,7 +308,8 @@ def _unknown(message: Outgoing, backend: str, error: Exception) -> Exception:
 
 def _not_sent(message: Outgoing, backend: str, error: Exception) -> BrokerError:
     failed = PublishFailed(
-        f"message {message.id!r} to {message.to.path!r} was not sent, because the backend stopped answering: {error}",
+        f"message {message.id!r} to {message.to.path!r} was not sent and will not be delivered, because the backend cannot be "
+        f"reached: {error}. Publish it again later",
         id=message.id,
         backend=backend,
         retryable=True,

@@ -15,6 +15,7 @@ ends meanwhile, the caller gets the error, because "no message" would be a guess
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import threading
 from collections import deque
@@ -25,7 +26,7 @@ from narrowboat import events
 from narrowboat._backoff import after_error
 from narrowboat._entry import HELD, LOST, SETTLED, SETTLING, Entry, final, too_often
 from narrowboat._extension import extended
-from narrowboat._lane import DONE, Call
+from narrowboat._lane import DONE, Call, may_have_happened
 from narrowboat.capabilities import LeaseNature, Support
 from narrowboat.codecs import Codec
 from narrowboat.contract.messages import Ack, Broker, Delivery, Feed, Nack, Outcome, Received, Reject, Return, Source
@@ -94,7 +95,10 @@ class Consumer(Generic[M]):
         self._failures = 0
         self._failure: Exception | None = None
         self._forked = False
+        self._opened: list[Feed] = []  # the feed, once there is one
+        self._feed_closed = False
         self._posted = False  # something was settled without waiting for it
+        self._current: Callable[[Delivery], bool] | None = None  # asked only where the feed has something to say
 
     # -- waking: lock-free, since it comes from drivers' threads and from signal handlers ---------------------------
 
@@ -141,13 +145,15 @@ class Consumer(Generic[M]):
         """Take in what was fetched by a call that was sent at `since`."""
         make, limit, cap = self._make, self._limit, since + self._max_extend
         until = self.core.deadline(since, self.lease)
-        entries, fresh, condemned = [], [], {}
+        entries, fresh, condemned, malformed = [], [], {}, []
         for delivery in received.deliveries:
+            if delivery.malformed:
+                malformed.append(delivery)
             expires = delivery.expires_in
             entry = make(self, delivery, until, cap, expires if expires is None else since + expires)
             entries.append(entry)
             if limit and delivery.attempt > limit:
-                reject = too_often(delivery.attempt, limit)
+                reject = too_often(delivery.attempt, limit, delivery.malformed)
                 assert reject is not None
                 condemned[entry] = reject
             else:
@@ -164,6 +170,8 @@ class Consumer(Generic[M]):
                 self.look_at = since + self.lease / 3
         if keep:
             self.core.extension.ring()
+        for delivery in malformed:
+            self.core.tell(self.path, delivery.id, delivery.malformed)
 
     def _admit_rest(self, received: Received, since: float) -> None:
         """Take in what an interrupt kept out."""
@@ -195,7 +203,8 @@ class Consumer(Generic[M]):
 
     def _sweep(self, now: float) -> float:
         """Forget what is no longer ours, so that it does not fill the window; when the next one ends. Under the mutex."""
-        over = [entry for entry in self.unsettled if entry._until <= now]
+        current = self._current
+        over = [e for e in self.unsettled if e._until <= now or (current is not None and not current(e._delivery))]
         self.unsettled.difference_update(over)
         return min((entry._until for entry in self.unsettled), default=now)
 
@@ -210,13 +219,12 @@ class Consumer(Generic[M]):
             return
         with self.mutex:
             try:
-                buffer, now = self._buffer, self.core.clock()
+                buffer, now, current = self._buffer, self.core.clock(), self._current
                 while buffer and len(got) < count:
                     entry = buffer[0]
-                    if entry._until <= now or entry._state is not HELD:
-                        self.unsettled.discard(entry)
-                        if entry._state is HELD:
-                            entry._state = LOST
+                    ours = entry._until > now and (current is None or current(entry._delivery))
+                    if not ours or entry._state is not HELD:
+                        self._drop(entry)
                     elif entry._expires is not None and entry._expires <= now:
                         self._condemned[entry] = EXPIRED
                     else:
@@ -225,6 +233,28 @@ class Consumer(Generic[M]):
             except BaseException:
                 self.put_back(got)  # before anybody else can take the first one, which may be in both
                 raise
+
+    def _drop(self, entry: M) -> None:
+        """What is no longer ours is handed to nobody; silently, because whoever has it by now tells. Under the mutex."""
+        self.unsettled.discard(entry)
+        if entry._state is HELD:
+            entry._state = LOST
+
+    def _still_ours(self, got: list[M]) -> bool:
+        """Whether what was gathered while we waited for more may be handed out; what may not is dropped from `got`."""
+        current = self._current
+        if current is None:
+            return True
+        gone = [entry for entry in got if not current(entry._delivery)]
+        with self.mutex:
+            for entry in gone:
+                self._drop(entry)
+                got.remove(entry)
+        return bool(got)
+
+    def gone(self, delivery: Delivery) -> bool:
+        """Whether the claim of `delivery` has ended with what it was made under, as far as the feed has heard."""
+        return self._current is not None and not self._current(delivery)
 
     def put_back(self, got: list[M]) -> None:
         """Take back what was not handed out after all, and empty `got`. Repeating it does nothing."""
@@ -252,8 +282,11 @@ class Consumer(Generic[M]):
             while True:
                 if self._condemned:
                     await self._flush()
-                self.take(count, got)
+                if not self.stopped:
+                    self.take(count, got)
                 if len(got) >= count or self._over():
+                    if signal is not None and not self._still_ours(got) and not self.stopped:
+                        continue
                     self._told(got)
                     return
                 now = core.clock()
@@ -266,6 +299,8 @@ class Consumer(Generic[M]):
                     await self._fetch(token, limit)
                     continue
                 if got and (now >= ends or self._is_full()):
+                    if not self._still_ours(got):
+                        continue
                     self._told(got)
                     return
                 if now >= ends:
@@ -354,13 +389,15 @@ class Consumer(Generic[M]):
         if not mine:
             return [entry._stale() for entry in entries]
         call = Call(self.core.SETTLE, self._items(mine, outcome), undo=_later(self._finish, mine, outcome))
+        told = False
         try:
-            await self.core.runtime.call(self.core.free, call)
+            results = await self.core.runtime.call(self.core.free, call)
+            told = True
+            answers = self._finish(mine, call, outcome, results)
         except BaseException:
-            if self.core.free.leave(call):
-                self._finish(mine, call, outcome)
+            if not told and self.core.free.leave(call):
+                self._finish(mine, call, outcome, call.results)
             raise
-        answers = self._finish(mine, call, outcome)
         if len(mine) == len(entries):
             return answers
         found = dict(zip(mine, answers, strict=True))
@@ -394,19 +431,23 @@ class Consumer(Generic[M]):
     def _items(self, mine: Sequence[M], outcome: Outcome) -> list[tuple[Feed, Delivery, Outcome]]:
         feed, limit = self.feed, self._limit
         if limit and isinstance(outcome, Nack):
-            return [(feed, entry._delivery, final(outcome, entry._delivery.attempt, limit)) for entry in mine]
+            return [(feed, e._delivery, final(outcome, e._delivery.attempt, limit, e._delivery.malformed)) for e in mine]
         if isinstance(outcome, Reject) and not outcome.attempts:
             return [(feed, e._delivery, Reject(outcome.reason, e._delivery.attempt)) for e in mine]
         return [(feed, entry._delivery, outcome) for entry in mine]
 
-    def _finish(self, mine: list[M], call: Call, outcome: Outcome) -> list[NarrowboatError | None]:
+    def _finish(
+        self, mine: list[M], call: Call, outcome: Outcome, results: list[NarrowboatError | None]
+    ) -> list[NarrowboatError | None]:
         """Take in what the settlement came to. Without an answer they can be settled again."""
-        if call.state != DONE:
+        if len(results) != len(mine):
             with self.mutex:
                 for entry in mine:
                     entry._state = HELD
+                    if call.state == DONE:  # its answer went with whoever was interrupted
+                        entry._doubtful = True
             return []
-        answers: list[NarrowboatError | None] = call.results
+        answers = results
         full = len(self.unsettled) >= self._prefetch
         with self.mutex:
             if any(answers):
@@ -428,11 +469,14 @@ class Consumer(Generic[M]):
             return None
         if isinstance(answer, StaleDelivery):
             entry._state = LOST
-            return answer
+            # Nobody's, or somebody else's: but an earlier call, whose answer was lost, may have settled it.
+            return entry._stale() if hasattr(entry, "_doubtful") else answer
         # Out of the window, because nobody may come back for it; still ours to settle, because that may help.
         entry._state = HELD
-        if isinstance(answer, NarrowboatError) and not answer.retryable:
+        if isinstance(answer, NarrowboatError) and not answer.retryable and not hasattr(entry, "_doubtful"):
             return answer
+        if may_have_happened(answer):
+            entry._doubtful = True
         unknown = SettleUnknown(
             f"message {entry.id!r} from {self.path!r} may or may not be settled: {answer}. "
             "Settle it again, or expect it to come back",
@@ -518,29 +562,46 @@ class Consumer(Generic[M]):
 
     async def close(self) -> None:
         """Return what was not started, then close the feed: what is unsettled goes back at once. Idempotent."""
-        core = self.core
-        with self.mutex:
-            if self.closed or self._forked:
-                return
-        if core.closed:
-            return
         try:
-            await self.give_back()
-            await self._flush_posted()  # or the feed's end would give those messages back
-        finally:
-            self.closed = True
-            core.consumers.discard(self)
-            self.wake_all()
-            feed = self.feed
-            call = Call(core.CALL, (lambda driver: feed.close(),))
+            if self.closed or self._forked or self.core.closed:
+                return
             try:
-                (answer,) = await core.runtime.call(core.take, call)
-            except BaseException:
-                if core.take.leave(call):
-                    core.take.post(core.CALL, call.items)
-                raise
+                await self.give_back()
+                await self._flush_posted()  # or the feed's end would give those messages back
+            finally:
+                await self._close_feed()
+        except Exception:
+            raise
+        except BaseException:
+            self.abandon()
+            raise
+
+    async def _close_feed(self) -> None:
+        core, feed = self.core, self.feed
+        self._ends()
+        (answer,) = await core.runtime.call(core.take, Call(core.CALL, (lambda driver: feed.close(),)))
+        self._feed_closed = True
         if isinstance(answer, Exception) and not isinstance(answer, Closed):
             raise answer
+
+    def _ends(self) -> None:
+        self.closed = True
+        self.core.consumers.discard(self)
+        self.wake_all()
+
+    @property
+    def used(self) -> bool:
+        """Whether anybody has asked it for a message."""
+        return self._looks > 0
+
+    def abandon(self) -> None:
+        """The same for a caller that goes, from any point: posted, never waited for. Idempotent; closing a feed twice is too."""
+        self.stopped = True
+        self._ends()
+        if self._opened and not self._feed_closed and not self._forked and not self.core.closed:
+            feed = self._opened[0]
+            self.core.take.post(self.core.CALL, (lambda driver: feed.close(),))
+            self._feed_closed = True
 
     def forked(self) -> None:
         """In a forked child: the deliveries are the parent's."""
@@ -553,17 +614,21 @@ class Consumer(Generic[M]):
 
     def open(self, driver: Broker, *, earliest: bool) -> None:
         """Open the feed; on the take lane."""
-        self.feed = driver.open(self.source, earliest=earliest, wake=self.wake)
+        # As in `fetch`: whatever the driver has opened is kept, wherever an interrupt comes.
+        self._opened.extend(map(functools.partial(driver.open, earliest=earliest, wake=self.wake), (self.source,)))
+        self.feed = feed = self._opened[0]
+        if type(feed).current is not Feed.current:
+            self._current = feed.current
         with self.core.mutex:
             if self.core.closed:
                 raise Closed(f"{self.backend} broker: closed while opening a consumer", backend=self.backend)
             self.core.consumers.add(self)
 
 
-def _later(finish: Callable[[Any, Call, Outcome], object], mine: Any, outcome: Outcome) -> Callable[[Call], None]:
+def _later(finish: Callable[[Any, Call, Outcome, Any], object], mine: Any, outcome: Outcome) -> Callable[[Call], None]:
     """`finish` as a call's sink or undo."""
 
     def told(call: Call) -> None:
-        finish(mine, call, outcome)
+        finish(mine, call, outcome, call.results)
 
     return told

@@ -1,8 +1,9 @@
 """The driver behind a face: made from the URL at the first call, and again after a fork.
 
 Everything that can be refused is refused here before anything is sent: the scheme, the options, the demands of
-`require`. The driver itself is opened by whoever calls first, so that making a face needs no server. In a forked child
-the parent's driver is dropped unclosed (its sockets and files are the parent's) and the next call opens a new one.
+`require`, a client library that is not installed. The driver itself is opened by whoever calls first, so that making a
+face needs no server. In a forked child the parent's driver is dropped unclosed (its sockets and files are the parent's)
+and the next call opens a new one.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
+from narrowboat._inside import in_child
 from narrowboat.capabilities import check_required
 from narrowboat.clock import Clock, SystemClock
 from narrowboat.contract.backend import BrokerBackend, Context, LockBackend
-from narrowboat.dsn import Url, convert, parse_options
+from narrowboat.dsn import Url, convert, hidden, parse_options
 from narrowboat.errors import Closed, ConfigurationError, InvalidArgument
 from narrowboat.registry import BROKERS, LOCKS, missing
 
@@ -26,6 +28,7 @@ CORE_OPTIONS = frozenset({"require", "timeout"})
 TIMEOUT = 5.0
 
 D = TypeVar("D", bound="Closable")
+T = TypeVar("T")
 
 
 class Closable(Protocol):
@@ -50,16 +53,24 @@ class Plan(Generic[D]):
         clock: Clock | None,
         wrap: Callable[[D], D] | None,
         options: Mapping[str, object],
+        own: Mapping[str, type[Any]] | None = None,
+        *,
         doubt: Callable[[str | None], None] | None = None,
+        tell: Callable[[str, str, str], None] | None = None,
     ) -> None:
         if url is None:
-            url = os.environ.get(variable)
+            url = hidden(os.environ.get(variable))
             if not url:
                 raise ConfigurationError(
                     f"no URL was given and {variable} is not set: give one, scheme://..., or set it; "
                     "`narrowboat backends` lists the schemes"
                 )
-        self.url = Url.parse(url)
+            try:
+                self.url = Url.parse(url)
+            except ConfigurationError as error:
+                raise ConfigurationError(f"{variable}: {error}") from None
+        else:
+            self.url = Url.parse(url)
         self.clock: Clock = clock if clock is not None else SystemClock()
         backend: LockBackend | BrokerBackend = find(self.url.scheme)
         given = dict(options)
@@ -67,25 +78,46 @@ class Plan(Generic[D]):
         self.timeout = float(convert("timeout", timeout, float, backend=self.url.scheme))  # type: ignore[arg-type]  # a float, by its hint
         if self.timeout <= 0:
             raise ConfigurationError(f"option timeout={self.timeout:g}: expected more than 0 seconds", backend=self.url.scheme)
-        parsed = parse_options(self.url, backend.options, given, core=CORE_OPTIONS)
+        own = own or {}  # options that the core takes for this half alone, with their types
+        self.own: dict[str, Any] = {
+            name: convert(name, {**self.url.query, **given}[name], kind, backend=self.url.scheme)
+            for name, kind in own.items()
+            if name in given or name in self.url.query
+        }
+        parsed = parse_options(self.url, backend.options, given, core=CORE_OPTIONS | own.keys())
         self.capabilities: Any = backend.capabilities(self.url, parsed)
         for demand in (self.url.query.get("require"), require):
             check_required(self.capabilities, demand, backend=self.url.scheme)
-        context = Context(clock=self.clock, timeout=self.timeout, watch=self.clock.watch, doubt=doubt or _unheard)
+        self.context = context = Context(
+            clock=self.clock,
+            timeout=self.timeout,
+            watch=self.clock.watch,
+            doubt=doubt or _unheard,
+            tell=tell or _untold,
+        )
+        self.url = prepared = self._installed(backend, lambda: backend.prepare(self.url, parsed))
 
         def make() -> D:
-            try:
-                driver: Any = backend.open(self.url, parsed, context)
-            except ModuleNotFoundError as error:  # the client library, which backends import no earlier
-                group = LOCKS if isinstance(backend, LockBackend) else BROKERS
-                raise missing(group, self.url.scheme, error) from error
+            driver: Any = self._installed(backend, lambda: backend.open(prepared, parsed, context))
             return driver if wrap is None else wrap(driver)
 
         self.make = make
 
+    def _installed(self, backend: LockBackend | BrokerBackend, step: Callable[[], T]) -> T:
+        """Do what may need the client library; where it is missing, say what to install."""
+        try:
+            return step()
+        except ModuleNotFoundError as error:
+            group = LOCKS if isinstance(backend, LockBackend) else BROKERS
+            raise missing(group, self.url.scheme, error) from error
+
 
 def _unheard(owner: str | None) -> None:
     """What a driver's doubts come to where there are no leases to be renewed."""
+
+
+def _untold(source: str, id: str, problem: str) -> None:
+    """What is told of messages where there are none."""
 
 
 class Driver(Generic[D]):
@@ -140,6 +172,7 @@ def watch_forks(face: Forkable) -> None:
 
 
 def _after_fork_in_child() -> None:
+    in_child()
     for face in list(_living):
         face.forked()
 

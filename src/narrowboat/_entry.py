@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from narrowboat._messages import DEAD_ATTEMPTS, DEAD_ORIGIN, DEAD_REASON, Dead
+from narrowboat._messages import DEAD_ATTEMPTS, DEAD_ORIGIN, DEAD_REASON, Dead, check_reason
 from narrowboat.codecs import Codec
 from narrowboat.contract.messages import Delivery, Nack, Outcome, Reject
-from narrowboat.errors import BrokerError, StaleDelivery
+from narrowboat.errors import BrokerError, SettleUnknown, StaleDelivery
 
 if TYPE_CHECKING:
     from narrowboat._consume import Consumer
@@ -41,9 +41,10 @@ class Entry(Generic[T]):
     """See the module's text. Read from any thread; only its consumer changes it."""
 
     _undecodable: bool
+    _doubtful: bool
     _data: T
 
-    __slots__ = ("_cap", "_consumer", "_data", "_delivery", "_expires", "_state", "_undecodable", "_until")
+    __slots__ = ("_cap", "_consumer", "_data", "_delivery", "_doubtful", "_expires", "_state", "_undecodable", "_until")
 
     def __init__(self, consumer: Consumer[Any], delivery: Delivery, until: float, cap: float, expires: float | None) -> None:
         self._consumer = consumer
@@ -52,7 +53,7 @@ class Entry(Generic[T]):
         self._cap = cap  #: no automatic extension goes beyond this
         self._expires = expires  #: when its ttl ends
         self._state = HELD
-        # `_data` and `_undecodable` are set when there is something to say: most messages never need them.
+        # `_data`, `_undecodable` and `_doubtful` are set when there is something to say: most messages never need them.
 
     @property
     def body(self) -> bytes:
@@ -128,8 +129,9 @@ class Entry(Generic[T]):
 
     @property
     def lost(self) -> bool:
-        """Whether it is known to be no longer ours: its lease ended and somebody else may have it."""
-        return self._state is LOST
+        """Whether it is known to be no longer ours: its lease, its connection or its membership ended; others may have it."""
+        state = self._state
+        return state is LOST or (state is HELD and self._consumer.gone(self._delivery))
 
     @property
     def settled(self) -> bool:
@@ -149,8 +151,16 @@ class Entry(Generic[T]):
             raise
         return made
 
-    def _stale(self) -> StaleDelivery:
+    def _stale(self) -> StaleDelivery | SettleUnknown:
         """The error for whoever settles it although it is settled or lost."""
+        if hasattr(self, "_doubtful") and self._state is LOST:  # a call that settled it had no answer
+            return SettleUnknown(
+                f"message {self.id!r} from {self._consumer.path!r} is no longer ours, and may be settled: an earlier call had "
+                "no answer. Expect it to come back, or not",
+                id=self.id,
+                backend=self._consumer.backend,
+                retryable=False,
+            )
         what = "its lease ended, and somebody else may have it" if self._state is LOST else f"it is {self._state.value} already"
         return StaleDelivery(
             f"message {self.id!r} from {self._consumer.path!r} is no longer ours to settle: {what}. Nothing was changed; "
@@ -182,7 +192,7 @@ def decode(codec: Codec[T] | None, delivery: Delivery, source: str, backend: str
         ) from error
 
 
-def final(outcome: Outcome, attempt: int, limit: int) -> Outcome:
+def final(outcome: Outcome, attempt: int, limit: int, malformed: str = "") -> Outcome:
     """What a settlement comes to at the `attempt`-th delivery of at most `limit` (0: no limit).
 
     >>> final(Nack(5.0), 4, 5)
@@ -191,11 +201,11 @@ def final(outcome: Outcome, attempt: int, limit: int) -> Outcome:
     Reject(reason='nacked at delivery 5 of 5', attempts=5)
     """
     if limit and attempt >= limit and isinstance(outcome, Nack):
-        return Reject(f"nacked at delivery {attempt} of {limit}", attempt)
+        return Reject(f"nacked at delivery {attempt} of {limit}{_for_the_record(malformed)}", attempt)
     return outcome
 
 
-def too_often(attempt: int, limit: int) -> Reject | None:
+def too_often(attempt: int, limit: int, malformed: str = "") -> Reject | None:
     """The settlement of a delivery that comes once too often, before any handler sees it.
 
     >>> too_often(5, 5), too_often(6, 0)
@@ -205,4 +215,9 @@ def too_often(attempt: int, limit: int) -> Reject | None:
     """
     if not limit or attempt <= limit:
         return None
-    return Reject(f"delivered {limit} times without being settled", limit)
+    return Reject(f"delivered {limit} times without being settled{_for_the_record(malformed)}", limit)
+
+
+def _for_the_record(malformed: str) -> str:
+    """Whoever reads the dead letters is told what was wrong with the message as well."""
+    return f"; {check_reason(malformed)}" if malformed else ""

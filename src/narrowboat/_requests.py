@@ -7,6 +7,7 @@ timed out may still be answered, so what it asks for must be harmless when it is
 
 from __future__ import annotations
 
+import enum
 import math
 import os
 import threading
@@ -31,6 +32,13 @@ T = TypeVar("T")
 PREFETCH = 1000
 #: What an inbox is for the core: no lease that anybody extends, no dead letters.
 PROPERTIES = Properties(max_deliveries=0)
+
+
+class ReplyTo(enum.Enum):
+    """Where `message.reply` may send: `?reply_to=`."""
+
+    INBOX = "inbox"  #: to an inbox of ours, and nowhere else
+    ANY = "any"  #: wherever the message says, and so wherever its publisher likes
 
 
 class Reply(Generic[T]):
@@ -84,6 +92,12 @@ def make_reply(entry: Entry[Any], data: Any) -> Outgoing:
     if to is None:
         raise InvalidArgument(
             f"message {entry.id!r} from {entry._consumer.path!r} asks for no reply: it was published, not sent with request()"
+        )
+    if core.reply_to is not ReplyTo.ANY and not core.driver.get().is_inbox(to):
+        raise InvalidArgument(
+            f"message {entry.id!r} from {entry._consumer.path!r} asks for its reply at the {to.kind.value} {to.path!r}, which "
+            "is no inbox of Narrowboat's: nothing was sent, and the message is not settled. Reject it; or open the broker with "
+            "?reply_to=any, if whoever publishes here may choose where you publish"
         )
     envelope: Envelope[Any] = Envelope(to, entry._consumer.codec, core.capabilities, core.backend, 0)
     return envelope.seal(

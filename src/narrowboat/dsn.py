@@ -3,8 +3,9 @@
     scheme[+driver]://user:password@host1:port,host2:port/path?option=value
 
 Each part is percent-decoded exactly once, so a password with `@` is written `%40` and nothing is decoded twice. The
-password is a `Secret`: it is shown in no repr, error or log. An unknown or ill-typed option is one clear error that
-names the near miss and what is allowed. This file knows no backend; what a scheme means is the registry's business.
+password is a `Secret`: it is shown in no repr, error or log, and in no variable of a frame (a text that has it is `hidden`).
+An unknown or ill-typed option is one clear error that names the near miss and what is allowed. This file knows no backend;
+what a scheme means is the registry's business.
 """
 
 from __future__ import annotations
@@ -15,28 +16,68 @@ import math
 import typing
 from collections.abc import Mapping
 from types import MappingProxyType, UnionType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import quote, unquote_to_bytes
 
 from narrowboat.errors import ConfigurationError
 
 Options = TypeVar("Options")
+T = TypeVar("T")
+
+
+class _Hidden(str):
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
+        return _HiddenBytes(super().encode(encoding, errors))
+
+
+class _HiddenBytes(bytes):
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "b'***'"
+
+
+def hidden(value: T) -> T:
+    """`value`, where it is text or bytes as the same with a repr that does not show it; anything else as it is.
+
+    Reporters of errors keep the repr of each frame's variables. What is made of it by methods, such as a slice, is not hidden.
+
+    >>> hidden("hunter2"), hidden("hunter2") == "hunter2", hidden("hunter2").encode(), hidden(None)
+    ('***', True, b'***', None)
+    """
+    if isinstance(value, str):
+        return cast(T, _Hidden(value))
+    return cast(T, _HiddenBytes(value)) if isinstance(value, bytes) else value
+
+
+def hidden_secrets(options: Mapping[str, object]) -> dict[str, Any]:
+    """`options`, with those hidden whose name says that they are secrets.
+
+    >>> hidden_secrets({"prefix": "shop", "key_password": "hunter2"})
+    {'prefix': 'shop', 'key_password': '***'}
+    """
+    return {name: hidden(value) if _secretive(name) else value for name, value in options.items()}
 
 
 class Secret:
     """Text that shows itself only when asked: `secret.reveal()`.
 
-    >>> str(Secret("hunter2")), repr(Secret("hunter2")), Secret("hunter2").reveal()
+    >>> str(Secret("hunter2")), repr(Secret("hunter2")), str(Secret("hunter2").reveal())
     ('***', "Secret('***')", 'hunter2')
     """
 
     __slots__ = ("_text",)
 
     def __init__(self, text: str) -> None:
-        self._text = text
+        self._text = hidden(text)
 
     def reveal(self) -> str:
-        """The text itself, to be handed to a client library and nowhere else."""
+        """The text itself, to be handed to a client library and nowhere else. It is `hidden`."""
         return self._text
 
     def __str__(self) -> str:
@@ -81,8 +122,26 @@ class Url:
     @classmethod
     def parse(cls, text: str) -> Url:
         """The URL in `text`; `ConfigurationError`, without the text's secrets, when it is none."""
+        text = hidden(text)
+        try:
+            return cls._parse(text)
+        except ConfigurationError as error:
+            wrong = error.with_traceback(None)
+        raise wrong  # outside, so without the frames that have parts of the text in their variables
+
+    @classmethod
+    def _parse(cls, text: str) -> Url:
         if not isinstance(text, str):
-            raise ConfigurationError(f"expected a URL as text, got {type(text).__name__}")
+            kind = "bytes" if isinstance(text, bytes) else type(text).__name__  # type: ignore[unreachable]  # from users
+            raise ConfigurationError(f"expected a URL as text, got {kind}")
+        if strange := next((char for char in text if char < " " or "\x7f" <= char <= "\x9f"), None):
+            where = " at its end" if text.endswith(strange) else ""
+            raise ConfigurationError(
+                f"the URL has the control character {strange!r} in it{where}: a file or a variable that it was read from often "
+                "ends with a line break. Strip it; one that is meant is written %XX"
+            )
+        if text != text.strip():
+            raise ConfigurationError("the URL begins or ends with a space: strip it; one that is meant is written %20")
         scheme, separator, rest = text.partition("://")
         if not separator or scheme.startswith("+") or not scheme.replace("+", "").replace("-", "").isalnum():
             raise ConfigurationError(
@@ -119,6 +178,15 @@ class Url:
         return f"{scheme}://{user + '@' if user else ''}{hosts}{path}{'?' + query if query else ''}"
 
     __repr__ = __str__
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A mapping proxy cannot be copied or pickled, and the attempt would leave a Url without half of its fields.
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return _restored, (fields | {"query": dict(self.query)},)
+
+
+def _restored(fields: dict[str, Any]) -> Url:
+    return Url(**fields | {"query": MappingProxyType(fields["query"])})
 
 
 #: What to look at when a URL does not come apart: the commonest reason, told without repeating any of it.
@@ -165,7 +233,7 @@ def _query(text: str) -> Mapping[str, str]:
         if name in options:
             raise ConfigurationError(f"the URL gives the option {name!r} twice")
         options[name] = _decode(value, f"the option {name!r}")
-    return MappingProxyType(options)
+    return MappingProxyType(hidden_secrets(options))
 
 
 def parse_options(
@@ -178,6 +246,8 @@ def parse_options(
     range belong in the dataclass's `__post_init__`, which raises `ConfigurationError`.
     """
     hints = typing.get_type_hints(options)
+    secrets = {name for name, hint in hints.items() if Secret in (hint, *typing.get_args(hint))}
+    given = {name: hidden(value) if name in secrets else value for name, value in hidden_secrets(given).items()}
     known = [field.name for field in dataclasses.fields(options)]  # type: ignore[arg-type]  # a dataclass, by contract
     values: dict[str, object] = {}
     for name, value in {**url.query, **given}.items():
@@ -187,7 +257,7 @@ def parse_options(
             raise ConfigurationError(
                 unknown("option", name, sorted([*known, *core]), of=f"{url.scheme}://"), backend=url.scheme
             )
-        values[name] = convert(name, value, hints[name], backend=url.scheme)
+        values[name] = convert(name, hidden(value) if name in secrets else value, hints[name], backend=url.scheme)
     return options(**values)
 
 
@@ -202,6 +272,8 @@ def unknown(what: str, word: str, words: list[str], *, of: str = "") -> str:
 
 def convert(name: str, value: object, hint: Any, *, backend: str | None = None) -> object:
     """`value`, from a URL or a keyword argument, as the option's type; `ConfigurationError` when it is none."""
+    if _secretive(name):
+        value = hidden(value)
     kinds = [kind for kind in (typing.get_args(hint) if isinstance(hint, UnionType) else (hint,)) if kind is not type(None)]
     kind = kinds[0]
     optional = isinstance(hint, UnionType) and type(None) in typing.get_args(hint)

@@ -139,11 +139,14 @@ Listener = Callable[[Any], None]
 
 
 def emit(listeners: Sequence[Listener], event: Event) -> None:
-    """Tell each listener. What one raises is logged and goes no further."""
-    for listener in listeners:
+    """Tell each listener. What one raises is logged and goes no further; an interrupt goes on when all have been told."""
+    for index, listener in enumerate(listeners):
         try:
             listener(event)
-        except Exception:
+        except (Exception, SystemExit):
             import logging  # a third of the start-up time, needed by no program whose listeners work
 
             logging.getLogger("narrowboat").exception("a listener raised on %s", type(event).__name__)
+        except BaseException:
+            emit(listeners[index + 1 :], event)
+            raise

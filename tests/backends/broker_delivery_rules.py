@@ -28,9 +28,8 @@ class DeliveryRules:
         assert broker.send([sent]) == [Receipt(sent.id)]
 
         [got] = take(consume(broker, ORDERS))
-        assert (
-            got._replace(tag=None)
-            == Delivery(sent.id, sent.body, sent.headers, sent.key, 1, 12.5, 3, got.expires_in, "c", "t/x", inbox, None)
+        assert got._replace(tag=None) == Delivery(
+            sent.id, sent.body, sent.headers, sent.key, 1, 12.5, 3, got.expires_in, "c", "t/x", inbox, None
         )
         assert got.expires_in == pytest.approx(60.0)
 

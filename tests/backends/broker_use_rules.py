@@ -1,65 +1,16 @@
 """What every driver that keeps messages itself bears: several brokers, a close, wrong options, threads, interrupts."""
 
-import dis
+import contextlib
 import itertools
-import sys
 import threading
 from collections.abc import Callable
 
 import pytest
 from broker_calls import ORDERS, consume, ids, send, settle, take
 
+from narrowboat.conformance.sweep import Strike, sweep
 from narrowboat.contract import Ack, Address, Delivery, Depth, Kind, Nack, Properties, Reject, Return, Source
 from narrowboat.errors import Closed, ConfigurationError
-
-
-class Strike:
-    """Raises a KeyboardInterrupt at the n-th point of a backend's own code at which one can strike.
-
-    CPython looks for signals when a function starts, after a call and on a jump backwards, and nowhere else.
-    """
-
-    _AFTER = frozenset({"CALL", "CALL_FUNCTION_EX", "CALL_KW", "RESUME", "JUMP_BACKWARD"})
-
-    def __init__(self, at: int) -> None:
-        self.left = at
-        self._names: dict = {}
-        self._last: dict = {}
-
-    def __call__(self, call: Callable[[], object]) -> bool:
-        """Run `call`; whether it was interrupted."""
-        sys._getframe().f_trace_opcodes = True  # Python 3.12 traces opcodes only if a frame has asked for them before
-        sys.settrace(self._enter)
-        try:
-            call()
-        except KeyboardInterrupt:
-            return True
-        finally:
-            sys.settrace(None)
-        return False
-
-    def _enter(self, frame, event, argument):
-        if "narrowboat_" not in frame.f_code.co_filename:
-            return None
-        frame.f_trace = self._step  # Python 3.13 traces opcodes only of a frame that has its function already
-        frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        return self._step
-
-    def _step(self, frame, event, argument):
-        if event == "return":
-            self._last.pop(frame, None)
-        if event != "opcode":
-            return self._step
-        code = frame.f_code
-        if code not in self._names:
-            self._names[code] = {step.offset: step.opname for step in dis.get_instructions(code)}
-        before = self._names[code].get(self._last.get(frame))
-        self._last[frame] = frame.f_lasti
-        if before in self._AFTER:
-            self.left -= 1
-            if self.left == 0:
-                raise KeyboardInterrupt
-        return self._step
 
 
 class UseRules:
@@ -154,13 +105,16 @@ class UseRules:
         """The driver stays usable; each message is settled as asked or still there, at most once too often."""
         broker = drivers()
         outcomes = {"ack": Ack(), "nack": Nack(), "delay": Nack(5), "reject": Reject("no", 1), "return": Return()}
-        for point in itertools.count(1):
+        numbers = itertools.count(1)
+
+        def once(strike: Strike) -> None:
+            point = next(numbers)
             queue = Address(Kind.QUEUE, f"{what}{point}")
             feed = consume(broker, queue, ordered=ordered)
             send(broker, queue, "one", "two", key="k")
             got = [] if what in {"send", "receive"} else take(feed, 1)
 
-            def call(queue=queue, feed=feed, got=got):
+            def call():
                 if what == "send":
                     send(broker, queue, "three", key="k")
                 elif what == "receive":
@@ -170,7 +124,8 @@ class UseRules:
                 else:
                     settle(feed, outcomes[what], *got)
 
-            struck = Strike(point)(call)
+            with contextlib.suppress(KeyboardInterrupt):
+                strike(call)
 
             clock.advance(60)
             other = consume(broker, queue, ordered=ordered)
@@ -192,6 +147,5 @@ class UseRules:
             feed.close()
             other.close()
             assert broker.delete(queue) is True
-            if not struck:
-                break
-        assert point > 5
+
+        assert sweep(once, within="narrowboat_") > 5

@@ -4,16 +4,14 @@ The tests call the driver as the core does and own its clock. `LockRules` is inh
 which gives `opened`: a function that opens a provider on one shared place.
 """
 
-import dis
-import itertools
-import sys
+import contextlib
 import threading
 import uuid
-from collections.abc import Callable
 
 import pytest
 
 from narrowboat.clock import ManualClock
+from narrowboat.conformance.sweep import sweep
 from narrowboat.contract.locks import Busy, Grant, Mode, Released, Request
 from narrowboat.errors import Closed, Conflict, LeaseLost, Reason
 
@@ -76,60 +74,6 @@ def acquire(provider, wish, timeout=30.0):
             return answer
         assert isinstance(answer, Busy), answer
         wish.wake.wait(min(answer.retry_after, timeout))
-
-
-class Interrupt:
-    """Raises KeyboardInterrupt at the n-th point of the drivers' code at which CPython looks for signals.
-
-    That is on entering a function, after a call and on a jump backwards; never between a `with` and its block.
-    """
-
-    POINTS = {"CALL", "CALL_FUNCTION_EX", "CALL_KW", "RESUME", "JUMP_BACKWARD"}
-
-    def __init__(self, at):
-        self.left = at
-        self.struck = False
-        self._last = {}
-        self._names = {}
-
-    def __enter__(self):
-        sys._getframe().f_trace_opcodes = True  # Python 3.12 traces opcodes only if a frame has asked for them before
-        sys.settrace(self._enter)
-
-    def __exit__(self, kind, error, trace):
-        sys.settrace(None)
-        return kind is KeyboardInterrupt
-
-    def _enter(self, frame, event, argument):
-        if "/narrowboat_" not in frame.f_code.co_filename or self.struck:
-            return None
-        frame.f_trace = self._step  # Python 3.13 traces opcodes only of a frame that has its function already
-        frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        return self._step
-
-    def _step(self, frame, event, argument):
-        if event == "opcode" and not self.struck:
-            code = frame.f_code
-            if code not in self._names:
-                self._names[code] = {step.offset: step.opname for step in dis.get_instructions(code)}
-            before = self._names[code].get(self._last.get(frame), "")
-            self._last[frame] = frame.f_lasti
-            if before in self.POINTS:
-                self.left -= 1
-                if not self.left:
-                    self.struck = True
-                    raise KeyboardInterrupt
-        return self._step
-
-
-def sweep(operation: Callable[[Interrupt], None]) -> int:
-    """Run `operation` once for each point, until one run goes through. How many points there are."""
-    for at in itertools.count(1):
-        interrupt = Interrupt(at)
-        operation(interrupt)
-        if not interrupt.struck:
-            return at - 1
-    raise AssertionError
 
 
 class LockRules:
@@ -567,54 +511,54 @@ class LockRules:
 
     @pytest.mark.parametrize("state", ["free", "held", "freed with a queue"])
     def test_an_interrupted_attempt_is_undone_by_its_withdraw(self, provider, residue, state):
-        def operation(interrupt):
+        def operation(strike):
             before = granted(provider, request()) if state != "free" else None
             mine = request()
             if state == "freed with a queue":
                 busy(provider, mine)
                 released(provider, before)
-            with interrupt:
-                provider.attempt([mine])
+            with contextlib.suppress(KeyboardInterrupt):
+                strike(provider.attempt, [mine])
             provider.withdraw([mine])
             if state == "held":
                 released(provider, before)
             assert residue() == 0
             released(provider, granted(provider, request(wait=False)))
 
-        assert sweep(operation) > 5
+        assert sweep(operation, within="narrowboat_") > 5
 
     def test_an_interrupted_release_is_finished_by_a_withdraw(self, provider, residue):
-        def operation(interrupt):
+        def operation(strike):
             mine, waiter = request(), request()
             grant = granted(provider, mine)
             busy(provider, waiter)
-            with interrupt:
-                provider.release([grant])
+            with contextlib.suppress(KeyboardInterrupt):
+                strike(provider.release, [grant])
             provider.withdraw([mine])
             released(provider, granted(provider, waiter))
             assert residue() == 0
 
-        assert sweep(operation) > 5
+        assert sweep(operation, within="narrowboat_") > 5
 
     def test_an_interrupted_renewal_keeps_the_lease(self, provider):
         grant = granted(provider, request())
 
-        def operation(interrupt):
-            with interrupt:
-                provider.renew([grant])
+        def operation(strike):
+            with contextlib.suppress(KeyboardInterrupt):
+                strike(provider.renew, [grant])
             assert provider.renew([grant]) == [grant]
 
-        assert sweep(operation) > 2
+        assert sweep(operation, within="narrowboat_") > 2
 
     def test_an_interrupted_withdraw_can_be_repeated(self, provider, residue):
-        def operation(interrupt):
+        def operation(strike):
             mine, waiter = request(), request()
             granted(provider, mine)
             busy(provider, waiter)
-            with interrupt:
-                provider.withdraw([mine])
+            with contextlib.suppress(KeyboardInterrupt):
+                strike(provider.withdraw, [mine])
             provider.withdraw([mine])
             released(provider, granted(provider, waiter))
             assert residue() == 0
 
-        assert sweep(operation) > 5
+        assert sweep(operation, within="narrowboat_") > 5

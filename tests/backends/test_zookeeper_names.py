@@ -111,8 +111,10 @@ def test_a_record_says_what_was_asked_for_and_anybody_may_have_written_it():
     from narrowboat.contract.locks import Request
 
     request = Request("Füße", "me", 30.0, Mode.SHARED, None, True, lambda: None, "label")
-    said = read(record(request, granted=True), 0.0)
+    node = names.lock_node("Füße")
+    said = read(record(request, granted=True), node)
     assert (said.name, said.label, said.granted) == ("Füße", "label", True)
-    assert not read(record(request, granted=False), 0.0).granted
+    assert not read(record(request, granted=False), node).granted
+    assert read(record(request, granted=True), names.lock_node("another")) is None
     for data in (b"", b"[]", b"{}", b'{"name":1,"label":2,"at":3}', b"\xff", b"null", b'{"name":"a","label":"b","at":"x"}'):
-        assert read(data, 7.0) == (None, "", 7.0, False)
+        assert read(data, node) is None

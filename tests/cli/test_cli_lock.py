@@ -17,6 +17,8 @@ import pytest
 from cli_program import PROGRAM, call, command, finish, until
 
 from narrowboat.cli import run
+from narrowboat.cli.holders import _row, to_json
+from narrowboat.contract.locks import Holder, Mode
 
 #: A command that lives until it is killed, writes the time every few milliseconds, and answers SIGTERM as it is told.
 TICKER = """
@@ -275,6 +277,14 @@ class TestTerminal:
 
 class TestHolders:
     """`narrowboat holders` and `narrowboat evict`."""
+
+    @pytest.mark.parametrize("since", [0.0, 1e300, float("nan")])
+    def test_a_record_of_another_program_is_shown_as_foreign(self, since):
+        """Whatever time it claims."""
+        holder = Holder("a", 12, "theirs", Mode.EXCLUSIVE, 3, since, None, None, foreign=True)
+
+        assert _row(holder) == ("a", 12, "foreign", "theirs", "", "", None)
+        assert to_json(holder)["foreign"] is True
 
     def test_a_table_and_json(self, url, locks, capsys):
         """The same facts for both readers."""

@@ -42,9 +42,23 @@ def _capabilities(url: Url, options: Options) -> LockCapabilities:
 
 
 def _open(url: Url, options: Options, context: Context) -> LockProvider:
-    from narrowboat_consul.provider import ConsulLocks  # needs the client library, which importing the backend must not
+    from narrowboat_consul.provider import ConsulLocks
 
-    return ConsulLocks(Site.of(url, options), context, _capabilities(url, options))
+    site = Site.of(url, options)
+    try:
+        return ConsulLocks(site, context, _capabilities(url, options))
+    except (OSError, RuntimeError) as error:  # no descriptor for what wakes the thread
+        from narrowboat_consul.errors import no_room
+
+        raise no_room(site, error) from error
+
+
+def _prepare(url: Url, options: Options) -> Url:
+    import consul.base  # type: ignore[import-untyped]  # noqa: F401  # neither client library has annotations
+
+    import narrowboat_consul.provider  # noqa: F401
+
+    return url
 
 
 locks = LockBackend(
@@ -54,5 +68,6 @@ locks = LockBackend(
     options=Options,
     capabilities=_capabilities,
     open=_open,
+    prepare=_prepare,
     extra="consul",
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from narrowboat.driver import tls
+from narrowboat.driver.texts import cut
 from narrowboat.errors import AccessDenied, ConfigurationError, NarrowboatError, NotFound, Unavailable
 from narrowboat_consul.http import Malformed
 from narrowboat_consul.options import SCHEME, TLS_SCHEME, Site
@@ -30,9 +31,27 @@ def translate(error: Exception, site: Site, timeout: float) -> NarrowboatError:
     return Unavailable(f"{where} could not be reached ({error}). Look whether it runs and listens there{hint}.", backend=SCHEME)
 
 
+def nonsense(site: Site, what: str) -> NarrowboatError:
+    """The error for a reply in HTTP that is none of Consul's."""
+    return Unavailable(
+        f"the agent at {site.host}:{site.port} answered what Consul does not ({what}); what was asked may or may not have "
+        "happened. Look what listens there; the call may be repeated.",
+        backend=SCHEME,
+    )
+
+
+def no_room(site: Site, error: Exception) -> NarrowboatError:
+    """The error for a program that has no descriptor or no thread left."""
+    return Unavailable(
+        f"the Consul agent at {site.host}:{site.port} was not asked: this process has no room left ({error}). Raise its limits "
+        "(ulimit -n, ulimit -u), or close what it does not need. The call may be repeated.",
+        backend=SCHEME,
+    )
+
+
 def refused(code: int, text: str, site: Site) -> NarrowboatError:
     """The error for a reply that is none of success."""
-    said = " ".join(text.split())[:300] or "nothing"
+    said = cut(text) or "nothing"
     where = f"the Consul agent at {site.host}:{site.port}"
     low = said.lower()
     if code in (401, 403) or "permission denied" in low or "acl not found" in low:

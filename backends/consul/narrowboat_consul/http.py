@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-#: What a reply may have at most: far above what a transaction or a listing gives, far below what would hurt.
-LARGEST = 64 * 1024 * 1024
+from narrowboat.dsn import hidden
+
+#: What its head may have at most.
+HEAD = 64 * 1024
 
 
 class Malformed(Exception):
@@ -28,14 +30,16 @@ class Reply(NamedTuple):
 
 
 def request(method: str, target: str, headers: Mapping[str, str], body: bytes = b"") -> bytes:
-    """The bytes of a request. `target` is a path with its query, both quoted already."""
-    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
-    if body or method != "GET":
-        lines.append(f"Content-Length: {len(body)}")
-    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+    """The bytes of a request. `target` is a path with its query, both quoted already.
+
+    One of the headers is the token: no variable has it in clear on the way, and the bytes have a repr that does not show them.
+    """
+    length = f"Content-Length: {len(body)}\r\n" if body or method != "GET" else ""
+    first = f"{method} {target} HTTP/1.1\r\n"
+    return hidden("".join((first, *map("%s: %s\r\n".__mod__, headers.items()), length, "\r\n")).encode("latin-1") + body)
 
 
-def parse(data: bytes | bytearray, *, ended: bool = False) -> Reply | None:
+def parse(data: bytes | bytearray, *, ended: bool = False, largest: int = 2**31) -> Reply | None:
     r"""The reply in `data`, or None when more of it is to come. `ended`: the other side has closed.
 
     >>> parse(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
@@ -43,53 +47,103 @@ def parse(data: bytes | bytearray, *, ended: bool = False) -> Reply | None:
     >>> parse(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nh") is None
     True
     """
-    if not data[:8].startswith(b"HTTP/1."[: len(data)]):
-        raise Malformed(f"expected HTTP, got {bytes(data[:40])!r}")
-    head, found, rest = bytes(data).partition(b"\r\n\r\n")
-    if not found:
-        if ended:
+    incoming = Incoming(largest)
+    reply = incoming.take(bytes(data)) if data else None
+    return incoming.take(b"") if reply is None and ended else reply
+
+
+class Incoming:
+    """One reply that arrives in pieces, of `largest` bytes at most. Each piece is looked at once, however many there are."""
+
+    def __init__(self, largest: int) -> None:
+        self._largest = largest
+        self._got = 0
+        self._rest = bytearray()  # what was not taken apart yet
+        self._head: tuple[int, dict[str, str], bool] | None = None
+        self._length: int | None = None  # of the body, or of the chunk that is under way; None: unknown yet
+        self._chunked = False
+        self._body = bytearray()
+
+    def take(self, piece: bytes) -> Reply | None:
+        """The reply, once `piece` completes it. An empty piece is the end of the connection."""
+        self._got += len(piece)
+        if self._got > self._largest:
+            self._rest, self._body = bytearray(), bytearray()  # the error's traceback leads here, and is kept with it
+            raise Malformed(f"a reply of more than {self._largest} bytes, which is what max_reply allows")
+        self._rest += piece
+        if self._head is None:
+            self._read_head()
+        if self._head is not None and (self._chunks() if self._chunked else self._whole(ended=not piece)):
+            code, headers, keep = self._head
+            return Reply(code, headers, bytes(self._body), keep)
+        if not piece:
             raise Malformed("the connection was closed in the middle of a reply")
         return None
-    first, *lines = head.decode("latin-1").split("\r\n")
-    words = first.split(" ", 2)
-    if len(words) < 2 or not words[1].isdigit():
-        raise Malformed(f"expected a status, got {first[:40]!r}")
-    headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    keep = headers.get("connection", "").lower() != "close" and words[0] != "HTTP/1.0"
-    body = _body(headers, rest, ended=ended)
-    return None if body is None else Reply(int(words[1]), headers, body, keep)
+
+    def _read_head(self) -> None:
+        if not self._rest[:8].startswith(b"HTTP/1."[: len(self._rest)]):
+            raise Malformed(f"expected HTTP, got {bytes(self._rest[:40])!r}")
+        ends = self._rest.find(b"\r\n\r\n", 0, HEAD)
+        if ends < 0:
+            if len(self._rest) >= HEAD:
+                raise Malformed(f"the head of a reply has more than {HEAD} bytes")
+            return
+        head = bytes(self._rest[:ends])
+        del self._rest[: ends + 4]
+        first, *lines = head.decode("latin-1").split("\r\n")
+        words = first.split(" ", 2)
+        if len(words) < 2 or _number(words[1], 3) is None:
+            raise Malformed(f"expected a status, got {first[:40]!r}")
+        headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        self._head = int(words[1]), headers, headers.get("connection", "").lower() != "close" and words[0] != "HTTP/1.0"
+        self._chunked = headers.get("transfer-encoding", "").lower() == "chunked"
+        if not self._chunked and "content-length" in headers:
+            self._length = _number(headers["content-length"], 15)
+            if self._length is None or self._length > self._largest:
+                raise Malformed(f"a reply of {headers['content-length'][:40]!r} bytes")
+
+    def _whole(self, *, ended: bool) -> bool:
+        """Whether a body that comes in one piece is complete; without a length it ends with the connection."""
+        self._body += self._rest
+        self._rest.clear()
+        if self._length is None:
+            return ended
+        if len(self._body) < self._length:
+            return False
+        del self._body[self._length :]
+        return True
+
+    def _chunks(self) -> bool:
+        """Whether the last chunk has come."""
+        at = 0  # what is before has been taken
+        while True:
+            if self._length is None:
+                ends = self._rest.find(b"\r\n", at)
+                if ends < 0:
+                    break
+                line = bytes(self._rest[at:ends])
+                self._length, at = _size(line, self._largest), ends + 2
+            if len(self._rest) < at + self._length + 2:
+                break
+            if self._length == 0:
+                return True
+            self._body += self._rest[at : at + self._length]
+            at += self._length + 2
+            self._length = None
+        del self._rest[:at]
+        return False
 
 
-def _body(headers: Mapping[str, str], rest: bytes, *, ended: bool) -> bytes | None:
-    if headers.get("transfer-encoding", "").lower() == "chunked":
-        body = _chunks(rest)
-    elif "content-length" in headers:
-        if not headers["content-length"].isdigit() or int(headers["content-length"]) > LARGEST:
-            raise Malformed(f"a reply of {headers['content-length'][:40]!r} bytes")
-        length = int(headers["content-length"])
-        body = rest[:length] if len(rest) >= length else None
-    else:
-        body = rest if ended else None  # it ends with the connection
-    if body is None and ended:
-        raise Malformed("the connection was closed in the middle of a reply")
-    return body
+def _number(text: str, digits: int) -> int | None:
+    """A plain number of so many digits at most. `isdigit` alone takes what `int` does not, and any length."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= digits else None
 
 
-def _chunks(rest: bytes) -> bytes | None:
-    parts: list[bytes] = []
-    while True:
-        line, found, rest = rest.partition(b"\r\n")
-        if not found:
-            return None
-        try:
-            size = int(line.split(b";")[0], 16)
-        except ValueError:
-            raise Malformed(f"expected the size of a chunk, got {line[:40]!r}") from None
-        if size > LARGEST:
-            raise Malformed(f"a chunk of {size} bytes")
-        if len(rest) < size + 2:
-            return None
-        if size == 0:
-            return b"".join(parts)
-        parts.append(rest[:size])
-        rest = rest[size + 2 :]
+def _size(line: bytes, largest: int) -> int:
+    digits = line.split(b";")[0].strip()
+    if not digits or len(digits) > 12 or digits.strip(b"0123456789abcdefABCDEF"):
+        raise Malformed(f"expected the size of a chunk, got {line[:40]!r}")
+    size = int(digits, 16)
+    if size > largest:
+        raise Malformed(f"a chunk of {size} bytes")
+    return size

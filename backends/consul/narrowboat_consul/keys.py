@@ -12,14 +12,18 @@ for each byte of its UTF-8; a long one is its SHA-256. The clear name is kept in
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 
+_HASH = re.compile("h-[0-9a-f]{64}")
+_OURS = re.compile(r"/n[h-][^/]*/(lock|(held|wants)[h-][^/]*)$")
 _PLAIN = re.compile(rb"[A-Za-z0-9-]")
 #: Longer ones are hashed: a key may have 512 bytes in all.
 _LONGEST = 150
 
 
+@functools.lru_cache(maxsize=4096)  # contenders of one lock ask for the same again and again
 def encode(text: str) -> str:
     """`text` as one part of a key.
 
@@ -31,6 +35,31 @@ def encode(text: str) -> str:
     return f"-{plain}" if len(plain) <= _LONGEST else f"h-{hashlib.sha256(data).hexdigest()}"
 
 
+def decode(part: str) -> str | None:
+    """The text back from its part of a key; None where it was hashed, or is none that `encode` makes.
+
+    >>> decode("-invoice_3a42"), decode("h-00"), decode("-_3")
+    ('invoice:42', None, None)
+    """
+    if not part.startswith("-"):
+        return None
+    try:
+        data = re.sub(rb"_([0-9a-f]{2})", lambda found: bytes([int(found[1], 16)]), part[1:].encode())
+        text = data.decode("utf-8")
+    except ValueError:
+        return None
+    return text if encode(text) == part else None
+
+
+def is_ours(key: str) -> bool:
+    """Whether an entry of ours may stand there; others may keep what they like in any other key.
+
+    >>> is_ours("narrowboat/p-/n-a/lock"), is_ours("narrowboat/p-/n-a/held-x"), is_ours("narrowboat/p-/n-a/README")
+    (True, True, False)
+    """
+    return _OURS.search(key) is not None
+
+
 class Space:
     """The keys of one namespace."""
 
@@ -40,6 +69,10 @@ class Space:
     def of(self, name: str) -> Keys:
         """The keys of one lock."""
         return Keys(f"{self.folder}n{encode(name)}/")
+
+    def shown_as(self, name: str) -> list[Keys]:
+        """The keys of what `holders` shows as `name`: its own; where a hash tells no name, also those of that hash."""
+        return [self.of(name)] + ([Keys(f"{self.folder}n{name}/")] if _HASH.fullmatch(name) else [])
 
 
 class Keys:

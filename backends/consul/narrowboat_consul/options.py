@@ -16,6 +16,8 @@ TLS_SCHEME = "consuls"
 TTL_MIN, TTL_MAX = 10, 86400
 #: What Consul accepts for a lock-delay, in seconds.
 DELAY_MAX = 60
+#: Bytes. One transaction of 128 members has up to half a megabyte, and so has its reply.
+REPLY_MIN = 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +30,17 @@ class Options(TlsOptions):
     namespace: str | None = None  #: Consul Enterprise's namespace
     session_ttl: int = TTL_MIN  #: seconds, whole; the lock of a holder that died is free after up to twice as long
     lock_delay: int = 0  #: seconds, whole, for which Consul refuses a lock whose session ended; our holder gave up long before
+    max_reply: int = 32 * 1024 * 1024  #: bytes of one reply, at most; 50,000 locks in one listing have 30 MB
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not TTL_MIN <= self.session_ttl <= TTL_MAX:
             raise ConfigurationError(
                 f"option session_ttl={self.session_ttl}: Consul takes {TTL_MIN} to {TTL_MAX} whole seconds", backend=SCHEME
+            )
+        if not REPLY_MIN <= self.max_reply < 2**31:
+            raise ConfigurationError(
+                f"option max_reply={self.max_reply}: expected {REPLY_MIN} to {2**31 - 1} bytes", backend=SCHEME
             )
         if not 0 <= self.lock_delay <= DELAY_MAX:
             raise ConfigurationError(
@@ -71,6 +78,14 @@ class Site(NamedTuple):
             raise ConfigurationError(
                 "the ACL token is given twice, as password and as token=; leave one away", backend=url.scheme
             )
+        token = url.password or options.token
+        for what, text in (("ACL token", token.reveal() if token else ""), ("namespace=", options.namespace or "")):
+            if any(not "!" <= letter <= "~" for letter in text):  # it would end the header, or cannot be sent in one
+                raise ConfigurationError(
+                    f"the {what} has a character that HTTP takes in no header: only printable ASCII without spaces is allowed. "
+                    "Look for a line end where it was read from a file.",
+                    backend=url.scheme,
+                )
         host = url.hosts[0] if url.hosts else None
         root = url.path.strip("/")
         if any(part in ("", ".", "..") for part in root.split("/")) and root:
@@ -84,7 +99,7 @@ class Site(NamedTuple):
             port=host.port if host and host.port is not None else 8501 if tls else 8500,
             tls=tls,
             root=root or "narrowboat",
-            token=url.password or options.token,
+            token=token,
             options=options,
         )
 

@@ -22,14 +22,14 @@ from narrowboat.contract.backend import Context
 from narrowboat.contract.locks import Busy, Grant, Holder, LockProvider, Mode, Released, Request
 from narrowboat.errors import Closed, Conflict, LeaseLost, NarrowboatError, Reason, Unavailable
 from narrowboat_consul import steps
-from narrowboat_consul.errors import refused
-from narrowboat_consul.keys import Keys, Space
+from narrowboat_consul.errors import nonsense, refused
+from narrowboat_consul.keys import Keys, Space, decode
 from narrowboat_consul.options import SCHEME, Site
 from narrowboat_consul.session import Session
-from narrowboat_consul.state import State
+from narrowboat_consul.state import Entry, State
 from narrowboat_consul.steps import Operation
 from narrowboat_consul.store import Refused, Store
-from narrowboat_consul.transport import Limit, Transport
+from narrowboat_consul.transport import Limit, Silence, Transport
 from narrowboat_consul.watcher import Watcher
 
 #: How often a refused step is decided anew within one call. Each refusal means that somebody else got on.
@@ -66,7 +66,7 @@ class ConsulLocks(LockProvider):
         self.capabilities = capabilities
         self._site = site
         self._clock = context.clock
-        self._limit = Limit(context.timeout)
+        self._limit = Limit(context.timeout, Silence())
         self._session = Session(site, self._limit, context.clock, context.doubt)
         self._transport = Transport(site, self._limit)
         self._store = Store(self._transport)
@@ -156,7 +156,10 @@ class ConsulLocks(LockProvider):
                 else:
                     again[number] = request
             elif isinstance(step, steps.Do):
-                answers[number] = self._granted(request, written[step.key], session)
+                if step.key in written:
+                    answers[number] = self._granted(request, written[step.key], session)
+                else:
+                    answers[number] = nonsense(self._site, "a transaction that was done, without its result")
             else:
                 self._announced.add(request.owner)
                 answers[number] = self._busy(request, keys[number], step.index)
@@ -323,17 +326,17 @@ class ConsulLocks(LockProvider):
     def holders(self, name: str | None) -> list[Holder]:
         """Who holds it. Only the session knows when it would end; how many wait nobody knows."""
         folder = self._space.folder if name is None else self._space.of(name).folder
-        found = [
-            Holder(record.name, entry.index, record.label, record.mode, record.limit, record.since, None, None)
-            for entry in self._store.all_under(folder)
-            if (record := entry.record) is not None and entry.session is not None and "/wants-" not in entry.key
-        ]
-        return sorted(found, key=lambda holder: (holder.name, holder.token))
+        found = [_holder(entry) for entry in self._store.all_under(folder)]
+        return sorted((each for each in found if each is not None), key=lambda holder: (holder.name, holder.token))
 
     @_driver_call
     def evict(self, name: str, token: int) -> bool:
-        """Break exactly that generation."""
-        (state,) = self._store.look([self._space.of(name)])
+        """Break exactly that generation, or remove exactly that entry of somebody else's."""
+        state, *hashed = self._store.look(self._space.shown_as(name))
+        for entry in [foreign for each in (state, *hashed) for foreign in each.foreign]:
+            if entry.index == token:
+                (written,) = self._store.carry_out([steps.free_now(entry.key, token)])
+                return _raised(written if isinstance(written, NarrowboatError) else isinstance(written, dict))
         entries = [*state.held.values(), *([state.lock] if state.lock and state.lock.session else [])]
         for entry in entries:
             if entry.index == token and entry.record is not None:
@@ -357,6 +360,18 @@ class ConsulLocks(LockProvider):
         with self._limit.call():
             self._session.close()
         self._transport.close()
+
+
+def _holder(entry: Entry) -> Holder | None:
+    """What an entry shows: a holder, something foreign, or (None) a waiter or a record of those who share."""
+    kind, record = entry.key.rpartition("/")[2], entry.record
+    if entry.foreign:
+        part = entry.key.split("/")[-2][1:]
+        mode = Mode.SHARED if kind.startswith("held") else Mode.EXCLUSIVE
+        return Holder(decode(part) or part, entry.index, "", mode, None, 0.0, None, None, foreign=True)
+    if record is None or entry.session is None or kind.startswith("wants"):
+        return None
+    return Holder(record.name, entry.index, record.label, record.mode, record.limit, record.since, None, None)
 
 
 def _operations(step: steps.Do | steps.Wait) -> list[Operation]:

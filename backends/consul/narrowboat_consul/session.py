@@ -7,15 +7,18 @@ renewal that reached the leader; it may end it up to twice as late, never earlie
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from typing import Any
 
 from narrowboat.errors import NarrowboatError
-from narrowboat_consul.errors import refused
+from narrowboat_consul.errors import nonsense, refused
 from narrowboat_consul.options import Site
 from narrowboat_consul.transport import Limit, Transport
 
+#: What Consul gives a session as its id.
+_ID = re.compile("[0-9A-Za-z-]{1,100}")
 #: A lock is attempted only on a session that was renewed within this many seconds: validity is counted from the attempt,
 #: the session's life from its renewal, and the difference is a part of the claimed margin. Smaller costs more renewals.
 SLACK = 1.0
@@ -101,6 +104,8 @@ class Session:
             raise
         except Exception as error:  # the client libraries' own, which carry the reply's text and differ in where they live
             raise refused(*_told(error), self._site) from error
+        if not isinstance(created, str) or _ID.fullmatch(created) is None:
+            raise nonsense(self._site, "a session without an id")
         return created
 
 
@@ -121,6 +126,6 @@ def _told(error: Exception) -> tuple[int, str]:
     """The status and the text in a client library's exception: `500 Invalid Session TTL ...`, or the text alone."""
     text = str(error)
     first, _, rest = text.partition(" ")
-    if first.isdigit() and len(first) == 3:
+    if first.isascii() and first.isdigit() and len(first) == 3:
         return int(first), rest
     return (403 if "ACL" in type(error).__name__ else 500), text

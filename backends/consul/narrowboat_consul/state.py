@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from narrowboat.contract.locks import Mode, Request
-from narrowboat_consul.keys import Keys
+from narrowboat_consul.keys import Keys, encode, is_ours
 
 #: Marks our entries, so that one which another program put in the way is known as such.
 FLAGS = 0x6E62  # "nb"
@@ -38,12 +39,18 @@ class Record(NamedTuple):
         return base64.b64encode(json.dumps(data, separators=(",", ":")).encode()).decode()
 
     @classmethod
-    def unpack(cls, value: str | None) -> Record | None:
-        """The record in an entry's value; None when it is none of ours."""
+    def unpack(cls, value: object) -> Record | None:
+        """The record in an entry's value; None when it is none of ours, whatever its depth, its numbers and its shapes."""
         try:
-            data = json.loads(base64.b64decode(value or ""))
-            return cls(**data | {"mode": Mode(data["mode"]), "owners": tuple(data["owners"])})
-        except (ValueError, TypeError, KeyError):
+            data = json.loads(base64.b64decode(value or "", validate=True))  # type: ignore[arg-type]  # a TypeError is foreign, too
+            record = cls(**data | {"mode": Mode(data["mode"]), "owners": tuple(data["owners"])})
+            texts = [record.name, record.owner, record.label, *record.owners]
+            "".join(texts).encode()
+            size: Any = record.limit
+            sized = type(size) is int and size > 0 if record.mode is Mode.SEMAPHORE else size is None
+            timed = type(record.since) in (int, float) and math.isfinite(record.since)
+            return record if sized and timed else None
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, MemoryError):
             return None
 
 
@@ -58,9 +65,31 @@ class Entry:
 
     @classmethod
     def of(cls, data: dict[str, Any]) -> Entry:
-        """From Consul's JSON."""
+        """From Consul's JSON. A record that cannot be where it is, as we write them, is not ours.
+
+        Who holds or waits has a session, with which it goes; only the record of those who share a lock has none.
+        """
+        key, session = data["Key"], data.get("Session")
         record = Record.unpack(data.get("Value")) if data.get("Flags") == FLAGS else None
-        return cls(data["Key"], data["ModifyIndex"], data.get("Session"), record)
+        if record is not None and not _placed(record, key, session):
+            record = None
+        return cls(key, data["ModifyIndex"], session, record)
+
+    @property
+    def foreign(self) -> bool:
+        """Whether it is in the place of an entry of ours, and none of ours."""
+        return self.record is None and is_ours(self.key)
+
+
+def _placed(record: Record, key: str, session: str | None) -> bool:
+    """Whether we would have written that record there."""
+    *_, folder, kind = key.split("/")
+    if folder != f"n{encode(record.name)}":
+        return False
+    if kind == "lock":
+        return session is None or (bool(record.owner) and not record.owners)
+    own = encode(record.owner)
+    return session is not None and not record.owners and kind in (f"held{own}", f"wants{own}")
 
 
 @dataclass
@@ -68,6 +97,7 @@ class State:
     """All entries of one lock."""
 
     lock: Entry | None = None
+    foreign: list[Entry] = field(default_factory=list)  #: what stands where ours do, and is not
     held: dict[str, Entry] = field(default_factory=dict)  #: those who share it, by owner
     wants: dict[str, Entry] = field(default_factory=dict)  #: those who wait for it to be shared no more, by owner
 
@@ -100,6 +130,8 @@ def read(entries: Iterable[Entry], keys: Keys) -> State:
     """The state of one lock, from entries of which some may be of other locks."""
     state = State()
     for entry in entries:
+        if entry.foreign and entry.key.startswith(keys.folder):
+            state.foreign.append(entry)
         if entry.key == keys.lock:
             state.lock = entry
         elif entry.key.startswith(keys.folder) and entry.record is not None:

@@ -61,8 +61,8 @@ def take(request: Request, keys: Keys, state: State, session: str, now: float) -
         return Won(mine.index)
     if state.lock is not None and state.lock.record is None:
         return Refuse(
-            f"lock {request.name!r}: the key {keys.lock} is in the way and was not written by Narrowboat. "
-            "Remove it, or take another root in the URL's path"
+            f"lock {request.name!r}: the key {keys.lock} stands in the way. It was not written by Narrowboat, or was damaged. "
+            f"Look at it with holders(), remove it with evict({request.name!r}, {state.lock.index}), or take another root."
         )
     holder = state.lock.record if state.lock else None
     sharers = state.sharers

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from narrowboat.errors import NarrowboatError
-from narrowboat_consul.errors import refused
+from narrowboat_consul.errors import nonsense, refused
 from narrowboat_consul.keys import Keys
+from narrowboat_consul.shapes import entries, filtered, refusals
 from narrowboat_consul.state import Entry, State, read
 from narrowboat_consul.steps import Operation, operation
 from narrowboat_consul.transport import Response, Transport
+
+T = TypeVar("T")
 
 #: Members of one transaction that Consul takes.
 LIMIT = 128
@@ -49,13 +51,13 @@ class Store:
             while left:
                 reply = self._transport.transaction([member for number in left for member in steps[number]])
                 if reply.code == 200:
-                    written = _written(reply)
+                    written = {each["Key"]: each["ModifyIndex"] for each in self._sense(entries, reply.body)}
                     for number in left:
                         answers[number] = written
                     break
                 if reply.code != 409:
                     raise refused(reply.code, reply.body, self._transport.site)
-                out = _refused(reply, steps, left)
+                out = self._sense(_refused, reply, steps, left)
                 for number, text in out.items():
                     denied = "denied" in text.lower()
                     answers[number] = refused(403, text, self._transport.site) if denied else Refused(text)
@@ -67,8 +69,8 @@ class Store:
         states: list[State] = []
         for start in range(0, len(folders), LIMIT):
             part = folders[start : start + LIMIT]
-            entries = self._entries([operation("get-tree", keys.folder) for keys in part])
-            states += [read(entries, keys) for keys in part]
+            found = self._entries([operation("get-tree", keys.folder) for keys in part])
+            states += [read(found, keys) for keys in part]
         return states
 
     def all_under(self, folder: str) -> list[Entry]:
@@ -79,15 +81,16 @@ class Store:
         reply = self._transport.transaction(operations, reading=True)
         if reply.code != 200:
             raise refused(reply.code, reply.body, self._transport.site)
-        return [Entry.of(result["KV"]) for result in _results(reply)]
+        if filtered(reply.body):  # otherwise what may not be read would look as if it were not there
+            raise refused(403, "what was read is not all there is: key:read is missing", self._transport.site)
+        return [Entry.of(each) for each in self._sense(entries, reply.body)]
 
-
-def _results(reply: Response) -> list[dict[str, Any]]:
-    return json.loads(reply.body).get("Results") or []
-
-
-def _written(reply: Response) -> dict[str, int]:
-    return {result["KV"]["Key"]: result["KV"]["ModifyIndex"] for result in _results(reply)}
+    def _sense(self, take: Callable[..., T], *arguments: Any) -> T:
+        """What `take` makes of a reply; `Unavailable` where that is nothing."""
+        try:
+            return take(*arguments)
+        except ValueError as error:
+            raise nonsense(self._transport.site, str(error)) from error
 
 
 def _batches(steps: Sequence[list[Operation]]) -> Iterable[list[int]]:
@@ -108,7 +111,7 @@ def _refused(reply: Response, steps: Sequence[list[Operation]], batch: list[int]
     """Which steps of `batch` were refused, and what was said about the first of their members."""
     owners = [number for number in batch for _ in steps[number]]
     out: dict[int, str] = {}
-    for error in json.loads(reply.body).get("Errors") or []:
-        out.setdefault(owners[error["OpIndex"]], error["What"])
+    for index, what in refusals(reply.body, len(owners)):
+        out.setdefault(owners[index], what)
     # Should a version name no member, nobody could be taken out and this would never end: then all are.
     return out or dict.fromkeys(batch, "refused")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import collections
 import json
+import logging
 import math
 import selectors
 import socket
@@ -23,8 +24,11 @@ from typing import Any
 from narrowboat._queueing.nudge import Nudge
 from narrowboat_consul import http
 from narrowboat_consul.keys import Keys
+from narrowboat_consul.shapes import entries
 from narrowboat_consul.steps import operation
 from narrowboat_consul.transport import Transport
+
+log = logging.getLogger("narrowboat.consul")
 
 #: Open queries at once.
 QUERIES = 32
@@ -59,8 +63,8 @@ class Query:
         self.done = done
         self.events = selectors.EVENT_WRITE  #: what it waits for; a connection that was made can be written to
         self._transport = transport
-        self._data = data
-        self._got = bytearray()
+        self._data = memoryview(data)  # a slice of it shows no more than the whole, which has the token in it
+        self._incoming = http.Incoming(transport.site.options.max_reply)
         self._connected = self._shaken = False
         family, address = transport.peer()
         self.socket = socket.socket(family, socket.SOCK_STREAM)
@@ -84,8 +88,8 @@ class Query:
         except BlockingIOError:
             self.events = selectors.EVENT_WRITE if self._data else selectors.EVENT_READ
             return False
-        except (OSError, http.Malformed):
-            pass
+        except Exception:  # of the network, or of what came: this query is over, the thread goes on
+            log.debug("a query failed", exc_info=True)
         self.socket.close()
         self.done(reply)
         return True
@@ -107,9 +111,7 @@ class Query:
         while self._data:
             self._data = self._data[self.socket.send(self._data) :]
         while True:
-            piece = self.socket.recv(65536)
-            self._got += piece
-            reply = http.parse(self._got, ended=not piece)
+            reply = self._incoming.take(self.socket.recv(65536))
             if reply is not None:
                 return reply
 
@@ -146,7 +148,10 @@ class Watcher:
             asked = watch.query is not None
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="narrowboat-consul-watch", daemon=True)
-                self._thread.start()
+                try:
+                    self._thread.start()
+                except RuntimeError:  # no thread to be had: the waiter looks again by itself, and arms anew
+                    self._thread = None
         if not asked:
             self._tell(name)
         if missed:
@@ -328,9 +333,13 @@ class Watcher:
         if reply is None or reply.code != 200:
             return
         seen: dict[str, int] = {}
-        for result in json.loads(reply.body).get("Results") or []:
-            folder = result["KV"]["Key"].rpartition("/")[0] + "/"
-            seen[folder] = max(seen.get(folder, 0), result["KV"]["ModifyIndex"])
+        try:
+            found = entries(reply.body)
+        except ValueError:  # none of Consul's: the next read may be
+            return
+        for each in found:
+            folder = each["Key"].rpartition("/")[0] + "/"
+            seen[folder] = max(seen.get(folder, 0), each["ModifyIndex"])
         for watch in watches:
             if seen.get(watch.keys.folder, 0) != watch.index:
                 # An entry that went leaves a smaller index behind: whoever waits looks, and arms with what it sees.
@@ -347,4 +356,4 @@ def _index(reply: http.Reply | None) -> int | None:
     if reply is None or reply.code not in (200, 404):
         return None
     text = reply.headers.get("x-consul-index", "")
-    return max(1, int(text)) if text.isdigit() else None
+    return max(1, int(text)) if text.isascii() and text.isdigit() and len(text) < 20 else None

@@ -58,9 +58,15 @@ def capabilities(url: Url, options: Options) -> BrokerCapabilities:
 
 
 def _open(url: Url, options: Options, context: Context) -> Broker:
-    from narrowboat_kafka.driver import KafkaBroker  # imports the client library
+    from narrowboat_kafka.driver import KafkaBroker
 
     return KafkaBroker(url, options, capabilities(url, options), context)
+
+
+def _prepare(url: Url, options: Options) -> Url:
+    import narrowboat_kafka.driver  # noqa: F401  # the client library
+
+    return url
 
 
 broker = BrokerBackend(
@@ -69,6 +75,7 @@ broker = BrokerBackend(
     options=Options,
     capabilities=capabilities,
     open=_open,
+    prepare=_prepare,
     extra="kafka",
     example="kafka://localhost:9092",
 )

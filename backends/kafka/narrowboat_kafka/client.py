@@ -52,13 +52,6 @@ _FETCH_MAX = 1024 * 1024
 _open: weakref.WeakSet[Clients] = weakref.WeakSet()
 
 
-class _Hidden(str):
-    """A password that the library's debugging output does not show."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "'***'"
 
 
 class _Partitioner(DefaultPartitioner):  # type: ignore[misc]  # the base class has no annotations
@@ -288,7 +281,7 @@ def _configuration(url: Url, options: Options, timeout: float) -> dict[str, Any]
             options.sasl
         ]
         config["sasl_plain_username"] = url.username
-        config["sasl_plain_password"] = _Hidden(url.password.reveal())
+        config["sasl_plain_password"] = url.password.reveal()
     config["security_protocol"] = ("SASL_" if url.password is not None else "") + ("SSL" if secure else "PLAINTEXT")
     return config
 

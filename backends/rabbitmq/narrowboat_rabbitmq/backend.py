@@ -56,9 +56,15 @@ def capabilities(url: Url, options: Options) -> BrokerCapabilities:
 
 
 def _open(url: Url, options: Options, context: Context) -> Broker:
-    from narrowboat_rabbitmq.driver import RabbitBroker  # imports pika, which costs time and may not be installed
+    from narrowboat_rabbitmq.driver import RabbitBroker
 
     return RabbitBroker(site_of(url, options), options, capabilities(url, options), context)
+
+
+def _prepare(url: Url, options: Options) -> Url:
+    import narrowboat_rabbitmq.driver  # noqa: F401  # pika, which costs time and may not be installed
+
+    return url
 
 
 broker = BrokerBackend(
@@ -67,6 +73,7 @@ broker = BrokerBackend(
     options=Options,
     capabilities=capabilities,
     open=_open,
+    prepare=_prepare,
     extra="rabbitmq",
     example="amqp://user:password@host-a,host-b/vhost",
 )

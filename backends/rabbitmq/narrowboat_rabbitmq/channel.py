@@ -50,6 +50,7 @@ class Channel:
         self.alive = True
         self.error: BaseException | None = None
         self.on_end: Callable[[BaseException], None] | None = None
+        self.unanswered: set[int] = set()  #: what was settled on it and had no answer yet, or never will
         self._waiting: set[Answer[Any]] = set()
 
     @classmethod

@@ -6,6 +6,7 @@ them. Callers enter side by side from any thread and wait for answers; nothing h
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -16,12 +17,12 @@ from pika.exceptions import ChannelClosedByBroker
 from narrowboat.capabilities import BrokerCapabilities
 from narrowboat.contract import Address, Broker, Context, Depth, Feed, Kind, Outgoing, Properties, Receipt, Source
 from narrowboat.errors import Closed, NarrowboatError, PublishFailed, PublishUnknown, Unavailable
-from narrowboat_rabbitmq import ladder
 from narrowboat_rabbitmq.answer import Answer
 from narrowboat_rabbitmq.channel import Channel
 from narrowboat_rabbitmq.envelope import properties_of
 from narrowboat_rabbitmq.errors import blocked, missing
 from narrowboat_rabbitmq.feed import RabbitFeed
+from narrowboat_rabbitmq.ladder import route
 from narrowboat_rabbitmq.link import Link, check_certificates
 from narrowboat_rabbitmq.loop import Loop
 from narrowboat_rabbitmq.options import SCHEME, Options, QueueType, Site
@@ -32,6 +33,8 @@ from narrowboat_rabbitmq.topology import Topology
 #: (any process's) for consumers of the new queue, gives them its messages, and their channels drop them (seen with 3.10).
 PAUSE = 0.2
 _INBOX = Properties(max_deliveries=0)
+#: Names of inboxes: ours, those of the server's direct reply-to, and those that it made for exclusive queues.
+INBOX = re.compile(r"narrowboat\.inbox\.[0-9a-f]{32}|amq\.rabbitmq\.reply-to(\..+)?|amq\.gen-.+")
 
 
 class RabbitBroker(Broker):
@@ -69,7 +72,7 @@ class RabbitBroker(Broker):
         records: list[Record] = []
         sent: list[int] = []
         self._prepare(messages, indexes, answers, deadline)
-        now, place_of = time.time(), self.topology.place
+        now, place_of, ladder = time.time(), self.topology.place, self.topology.ladder
         for index in indexes:
             message = messages[index]
             if answers[index] is not None:
@@ -77,7 +80,7 @@ class RabbitBroker(Broker):
             place = place_of(message.to)
             properties = properties_of(message, now)
             if message.delay > 0:
-                level, key = ladder.route(message.delay, place.word)
+                level, key = route(message.delay, place.word)
                 records.append(Record(ladder.exchange(level), key, message.body, properties, True))
             else:
                 records.append(Record(place.exchange, place.routing_key, message.body, properties, place.mandatory))
@@ -118,7 +121,7 @@ class RabbitBroker(Broker):
             try:
                 self.topology.use(address, deadline)
                 if delay > 0:
-                    self.topology.delay(address, ladder.route(delay, "")[0], deadline)
+                    self.topology.delay(address, route(delay, "")[0], deadline)
             except NarrowboatError as error:
                 refused[address] = error
         for index in indexes if refused else ():
@@ -168,6 +171,10 @@ class RabbitBroker(Broker):
         address = Address(Kind.INBOX, f"narrowboat.inbox.{secrets.token_hex(16)}")
         self.make_inbox(address.name, self.clock() + self.timeout)
         return address, self._feed(Source(address, _INBOX), wake, counted=False)
+
+    def is_inbox(self, address: Address) -> bool:
+        """Whether its name is one that `inbox` makes, or that a server makes for whoever asks over AMQP by itself."""
+        return address.kind is Kind.INBOX and INBOX.fullmatch(address.name) is not None
 
     def make_inbox(self, name: str, deadline: float) -> None:
         """Declare a queue for replies. Idempotent on the connection that it belongs to."""

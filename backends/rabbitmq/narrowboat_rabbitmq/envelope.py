@@ -11,46 +11,58 @@ Whatever AMQP has a field for goes into that field, so that other programs read 
                           what is longer than the 255 bytes of an AMQP field
     narrowboat-headers    as JSON, headers that AMQP cannot carry: names over 255 bytes, or with a meaning to the server
 
-A message not written by Narrowboat has none of this: it is delivered as it is, at attempt 1.
+A message not written by Narrowboat has none of this: it is delivered as it is, at attempt 1. Whatever another program wrote,
+reading it raises nothing: what cannot be read is left as it is, and `Delivery.malformed` says so.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 import uuid
 from collections.abc import Mapping
-from typing import Any, NamedTuple
-
-from pika.spec import BasicProperties
+from typing import NamedTuple
 
 from narrowboat.contract import Address, Delivery, Kind, Outgoing
+from narrowboat_rabbitmq.content import Content, read
+from narrowboat_rabbitmq.table import DEEPEST, Entry, Unreadable, data_of, entry, is_too_deep, shown, text
 
 KEY, EXPIRES, ATTEMPTS = "narrowboat-key", "narrowboat-expires", "narrowboat-attempts"
 ID, CORRELATION, CONTENT = "narrowboat-id", "narrowboat-correlation-id", "narrowboat-content-type"
 HEADERS = "narrowboat-headers"
 DEAD = ("narrowboat-dead-reason", "narrowboat-dead-attempts", "narrowboat-dead-origin")
+#: Names of headers that were too large to be published again together with what we add.
+CUT = "narrowboat-cut"
+COUNT = "x-delivery-count"
 
 #: Ours, which no user sees. Those of a dead letter are seen: the core reads them.
 _OURS = frozenset({KEY, EXPIRES, ATTEMPTS, ID, CORRELATION, CONTENT, HEADERS})
 #: The server's own, which must not be published again: with them the second pass of the ladder is dropped as a cycle.
-_SERVERS = re.compile(r"x-(death|first-death-.*|last-death-.*|delivery-count|acquired-count)\Z")
-#: Headers that route copies elsewhere.
-_ROUTING = frozenset({"CC", "BCC"})
+_SERVERS = re.compile(rb"x-(death|first-death-.*|last-death-.*|delivery-count|acquired-count)\Z", re.DOTALL)
+#: Headers that route copies elsewhere: each publish of ours would send one more.
+_ROUTING = frozenset({b"CC", b"BCC"})
 #: Bytes of an AMQP field of text.
 _SHORT = 255
 _PERSISTENT = 2
+#: Bytes of headers that are published again. One frame of 128 KiB has to hold them, the other fields, and what the server adds.
+_ROOM = 120 * 1024
+_COUNT = COUNT.encode()
+#: Types of values that have others in them.
+_NESTED = b"AF"
+#: The most attempts that a header is believed: more would be nobody's count.
+_MOST = 10**9
 
 
 class Tag:
     """What the driver needs to settle one delivery and no other: its number counts within one channel."""
 
-    __slots__ = ("channel", "expires", "number", "properties")
+    __slots__ = ("channel", "content", "expires", "number")
 
-    def __init__(self, channel: object, number: int, properties: BasicProperties, expires: float | None) -> None:
+    def __init__(self, channel: object, number: int, content: Content, expires: float | None) -> None:
         self.channel = channel
         self.number = number
-        self.properties = properties
+        self.content = content
         self.expires = expires
 
 
@@ -59,56 +71,51 @@ class Raw(NamedTuple):
 
     number: int
     redelivered: bool
-    properties: BasicProperties
+    properties: bytes  #: as they stood in the frame
     body: bytes
 
 
-def properties_of(message: Outgoing, now: float) -> BasicProperties:
+def properties_of(message: Outgoing, now: float) -> Content:
     """The properties of a message that is published at `now`, in seconds since the epoch."""
-    headers: dict[str, object] | None = None
-    if message.headers:
-        headers = _carried(message.headers)
+    headers = _carried(message.headers) if message.headers else []
     if message.key is not None:
-        headers = headers or {}
-        headers[KEY] = message.key
+        headers.append(entry(KEY, message.key))
     if message.ttl is not None:
-        headers = headers or {}
-        headers[EXPIRES] = repr(now + message.ttl)
+        headers.append(entry(EXPIRES, repr(now + message.ttl)))
     id, correlation, content = message.id, message.correlation_id, message.content_type
     if len(id) > 60 or correlation is not None or content is not None:  # a character has up to four bytes
-        headers = headers or {}
         id = _short(ID, id, headers) or uuid.uuid5(uuid.NAMESPACE_OID, id).hex
         correlation = _short(CORRELATION, correlation, headers)
         content = _short(CONTENT, content, headers)
-    return BasicProperties(
-        message_id=id,
-        timestamp=int(message.published_at),
-        delivery_mode=_PERSISTENT,
-        headers=headers or None,
-        correlation_id=correlation,
-        content_type=content,
-        priority=message.priority or None,
-        reply_to=message.reply_to.name if message.reply_to is not None else None,
-    )
+    made = Content(message_id=id, timestamp=int(message.published_at), delivery_mode=_PERSISTENT, headers=headers or None)
+    if correlation is not None:
+        made.correlation_id = correlation
+    if content is not None:
+        made.content_type = content
+    if message.priority:
+        made.priority = message.priority
+    if message.reply_to is not None:
+        made.reply_to = message.reply_to.name
+    return made
 
 
-def again(tag: Tag, extra: Mapping[str, str], *, attempts: int, mortal: bool = True) -> BasicProperties:
+def again(tag: Tag, extra: Mapping[str, str], *, attempts: int, mortal: bool = True) -> Content:
     """The properties of a delivery that is published again, which begins with so many attempts.
 
-    `extra` headers are added. `mortal`: its ttl goes on.
+    All headers keep their types and bytes. `extra` ones are added. `mortal`: its ttl goes on.
     """
-    was = tag.properties
-    headers = {name: value for name, value in (was.headers or {}).items() if not _SERVERS.match(name)}
-    headers.pop(ATTEMPTS, None)
+    was = tag.content
+    added = dict(extra)
     if attempts:
-        headers[ATTEMPTS] = str(attempts)
+        added[ATTEMPTS] = str(attempts)
+    left_out = {data_of(name) for name in (ATTEMPTS, *added)} | _ROUTING
     if not mortal:
-        headers.pop(EXPIRES, None)
-    headers.update(extra)
-    return BasicProperties(
+        left_out.add(data_of(EXPIRES))
+    kept = [each for each in was.headers or () if each[0] not in left_out and not _SERVERS.match(each[0])]
+    return Content(
         content_type=was.content_type,
         content_encoding=was.content_encoding,
-        headers=headers or None,
+        headers=_fitting(kept, [entry(name, value) for name, value in added.items()]) or None,
         delivery_mode=_PERSISTENT,
         priority=was.priority,
         correlation_id=was.correlation_id,
@@ -120,118 +127,138 @@ def again(tag: Tag, extra: Mapping[str, str], *, attempts: int, mortal: bool = T
     )
 
 
+def _fitting(kept: list[Entry], added: list[Entry]) -> list[Entry]:
+    """Both, without the largest of `kept` where a frame has no room for all: a server closes the connection for it."""
+    size = sum(len(name) + len(value) + 1 for name, value in (*kept, *added))
+    cut: list[str] = []
+    while size > _ROOM and kept:
+        largest = max(kept, key=lambda each: len(each[1]))
+        kept = [each for each in kept if each is not largest]
+        size -= len(largest[0]) + len(largest[1]) + 1
+        cut.append(text(largest[0]))
+    return [*kept, *added, *([entry(CUT, ", ".join(cut)[:1000])] if cut else ())]
+
+
 def delivery_of(raw: Raw, channel: object, now: float, *, counted: bool) -> Delivery:
     """What was received at `now`. `counted`: the queue counts how often it gave a message out, as quorum queues do."""
-    number, redelivered, properties, body = raw
-    table = properties.headers
+    try:
+        content, wrong = read(raw.properties), ""
+    except Unreadable as error:
+        content, wrong = Content(), f"its properties cannot be read: {error}"
     attempt, key, expires = 1, None, None
     headers: dict[str, str] = {}
-    id: Any = properties.message_id
-    correlation: Any = properties.correlation_id
-    content: Any = properties.content_type
-    reply_to: Any = properties.reply_to
-    if bytes in (id.__class__, correlation.__class__, content.__class__, reply_to.__class__):  # no UTF-8: another program's
-        id, correlation, content, reply_to = (
-            _text(each) if each is not None else None for each in (id, correlation, content, reply_to)
-        )
-    if table:
-        count = table.get("x-delivery-count")
-        if count.__class__ is not int and count is not None:
-            count = _int(count)
-        attempt += count or 0
-        if len(table) > (count is not None):
-            attempt += _int(table.get(ATTEMPTS))
-            key = _text_or_none(table.get(KEY))
-            expires = _float(table.get(EXPIRES))
-            id = _text_or_none(table.get(ID)) or id
-            correlation = _text_or_none(table.get(CORRELATION)) or correlation
-            content = _text_or_none(table.get(CONTENT)) or content
-            headers = _visible(table)
-    if redelivered and not counted:
+    id, correlation, kind, reply_to = content.message_id, content.correlation_id, content.content_type, content.reply_to
+    table = content.headers
+    if table and len(table) == 1 and table[0][0] == _COUNT:
+        attempt += _count(shown(table[0][1]))  # the common case: another program's or ours, and nothing in it but the server's
+    elif table:
+        ours: dict[str, str] = {}
+        wrong = _sort(table, ours, headers)
+        attempt += _count(ours.get(COUNT)) + _count(ours.get(ATTEMPTS))
+        if len(ours) > (COUNT in ours):
+            key = ours.get(KEY) or None
+            expires = _moment(ours.get(EXPIRES))
+            id, correlation, kind = ours.get(ID) or id, ours.get(CORRELATION) or correlation, ours.get(CONTENT) or kind
+            wrong = _unpack(ours.get(HEADERS), headers) or wrong
+    if raw.redelivered and not counted:
         attempt += 1
     return Delivery(
-        id if id is not None else _made_up(properties, body),
-        body,
+        id if id is not None else _made_up(content, raw.body),
+        raw.body,
         headers,
         key,
         attempt,
-        float(properties.timestamp) if properties.timestamp is not None else None,
-        properties.priority or 0,
+        float(content.timestamp) if content.timestamp is not None else None,
+        content.priority or 0,
         None if expires is None else expires - now,
         correlation,
-        content,
+        kind,
         None if reply_to is None else Address(Kind.INBOX, reply_to),
-        Tag(channel, number, properties, expires),
+        Tag(channel, raw.number, content, expires),
+        wrong,
     )
 
 
-def _made_up(properties: BasicProperties, body: bytes) -> str:
+def _sort(table: list[Entry], ours: dict[str, str], headers: dict[str, str]) -> str:
+    """Put what is ours into `ours` and what users see into `headers`, as text; what is wrong."""
+    wrong = ""
+    for name, data in table:
+        called = text(name)
+        try:
+            value = shown(data)
+            if data[0] in _NESTED and is_too_deep(data):
+                wrong = f"its header {called[:60]!r} is nested more than {DEEPEST} deep"
+        except (ValueError, ArithmeticError) as error:
+            value, wrong = text(data), f"its header {called[:60]!r} cannot be read: {error}"
+        if called in _OURS or called == COUNT:
+            ours[called] = value
+        elif not _SERVERS.match(name):
+            headers[called] = value
+    return wrong
+
+
+def _unpack(packed: str | None, headers: dict[str, str]) -> str:
+    """Add the headers that AMQP could not carry; what is wrong."""
+    if packed is None:
+        return ""
+    try:
+        found = json.loads(packed)
+    except (ValueError, RecursionError):
+        found = None
+    if isinstance(found, dict) and all(value.__class__ is str for value in found.values()):
+        headers.update(found)
+        return ""
+    headers[HEADERS] = packed
+    return f"its header {HEADERS} is no JSON object of texts"
+
+
+def message_id(properties: bytes) -> str | None:
+    """The field of that name alone."""
+    try:
+        return read(properties).message_id
+    except Unreadable:
+        return None
+
+
+def _made_up(content: Content, body: bytes) -> str:
     """The id of a message that has none: the same at each delivery, so that its copies are known as such."""
-    return uuid.uuid5(uuid.NAMESPACE_OID, repr((properties.timestamp, properties.correlation_id, body))).hex
+    return uuid.uuid5(uuid.NAMESPACE_OID, repr((content.timestamp, content.correlation_id, body))).hex
 
 
-def _carried(headers: Mapping[str, str]) -> dict[str, object]:
+def _carried(headers: Mapping[str, str]) -> list[Entry]:
     """Headers as the server can carry them."""
-    carried: dict[str, object] = {}
+    carried: list[Entry] = []
     odd: dict[str, str] = {}
     for name, value in headers.items():
-        if len(name.encode()) > _SHORT or name in _ROUTING or _SERVERS.match(name):
+        data = data_of(name)
+        if len(data) > _SHORT or data in _ROUTING or _SERVERS.match(data):
             odd[name] = value
         else:
-            carried[name] = value
+            carried.append(entry(name, value))
     if odd:
-        carried[HEADERS] = json.dumps(odd, ensure_ascii=False)
+        carried.append(entry(HEADERS, json.dumps(odd, ensure_ascii=False)))
     return carried
 
 
-def _visible(table: Mapping[str, Any]) -> dict[str, str]:
-    """Headers as they were given, without the server's and ours."""
-    headers = {
-        name: value if value.__class__ is str else _text(value)
-        for name, value in table.items()
-        if name not in _OURS and not _SERVERS.match(name)
-    }
-    odd = table.get(HEADERS)
-    if isinstance(odd, str):
-        try:
-            found = json.loads(odd)
-        except ValueError:
-            return headers  # another program's
-        if isinstance(found, dict):
-            headers.update((str(name), _text(value)) for name, value in found.items())
-    return headers
-
-
-def _short(name: str, value: str | None, headers: dict[str, object]) -> str | None:
+def _short(name: str, value: str | None, headers: list[Entry]) -> str | None:
     """`value` where it fits into a field of AMQP; else it goes into the header `name`."""
-    if value is None or len(value.encode()) <= _SHORT:
+    if value is None or len(data_of(value)) <= _SHORT:
         return value
-    headers[name] = value
+    headers.append(entry(name, value))
     return None
 
 
-def _text(value: object) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    return "" if value is None else str(value)
-
-
-def _text_or_none(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
-
-
-def _int(value: object) -> int:
+def _count(value: str | None) -> int:
     """What another program may have written as well: never an error."""
     try:
-        return max(0, int(value))  # type: ignore[call-overload, no-any-return]  # whatever it is, it is tried
-    except (TypeError, ValueError):
+        return 0 if value is None else min(max(0, int(value)), _MOST)
+    except ValueError:
         return 0
 
 
-def _float(value: object) -> float | None:
+def _moment(value: str | None) -> float | None:
     try:
-        return None if value is None else float(value)  # type: ignore[arg-type]  # whatever it is, it is tried
-    except (TypeError, ValueError):
+        moment = None if value is None else float(value)
+    except ValueError:
         return None
+    return moment if moment is None or math.isfinite(moment) else None

@@ -4,9 +4,9 @@ The server pushes, up to as many messages as the core has asked for and not sett
 empty queue, so before "nothing" is answered the queue is asked how much is ready, by a call on the same channel: what was
 on its way to us arrives before that answer does.
 
-A settlement is an ack on the channel, then the same question to the queue as barrier: its answer says that the server has
-had the ack. Deliveries are numbered within one channel's life. What came on a channel that is gone is stale; nothing is
-sent for it.
+A settlement is an ack on the channel, then the same question to the queue as barrier: its answer says that the queue has had
+the ack (for quorum queues `pace` says how). Deliveries are numbered within one channel's life. What came on a channel that is
+gone is stale, or of unknown outcome where it was settled and not answered; nothing is sent for it.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pika.exceptions import ChannelClosedByBroker
+
 from narrowboat.contract import Delivery, Feed, Kind, Outcome, Received, Return, Source
 from narrowboat.errors import Closed, NarrowboatError, Unsupported
 from narrowboat_rabbitmq.answer import Answer
 from narrowboat_rabbitmq.channel import Channel, Step, persevere
 from narrowboat_rabbitmq.envelope import Raw, again, delivery_of
+from narrowboat_rabbitmq.errors import RESOURCE_LOCKED
 from narrowboat_rabbitmq.options import SCHEME
 from narrowboat_rabbitmq.publisher import CONFIRMED, Record
 from narrowboat_rabbitmq.settlement import Settlement
@@ -53,6 +56,7 @@ class RabbitFeed(Feed):
         self._mutex = threading.Lock()  # between receivers that take
         self._setup = threading.Lock()  # between those that make a stream
         self._stream = Stream(wake)
+        self._asks = True  #: the queue can be asked for a message
         self._credit = 0
         self._leaving = False
         self._closed = False
@@ -98,7 +102,7 @@ class RabbitFeed(Feed):
                 else:
                     deliveries.append(delivery)
             if late:
-                job = Job(late, [])
+                job = Job(late)
                 self._broker.loop.post(lambda job=job: stream.submit(job))  # type: ignore[misc]  # bound now
         if not stream.buffer:
             stream.armed = True
@@ -137,18 +141,15 @@ class RabbitFeed(Feed):
             broker.make_inbox(self._path, deadline)
         elif not broker.topology.known(address) or self._stream.channel is not None:
             broker.topology.declare(address, self._source.properties, deadline)
-        stream = Stream(self._wake)
+        if isinstance(self._stream.error, ChannelClosedByBroker) and self._stream.error.reply_code == RESOURCE_LOCKED:
+            self._asks = False  # another program's queue, with a single active consumer: nobody may ask it
+        stream = Stream(self._wake, paced=self._counted and self._asks)
         stream.queue = self._place.name
         stream.channel = Channel.open(broker.link, deadline, f"consuming from {self._path!r}", stream.on_end)
-        broker.loop.post(lambda: self._watch(stream))
+        broker.loop.post(stream.watch)
         self._consume(stream, max(min(limit, _PREFETCH_MAX), self._credit), deadline)
         self._stream = stream
         return stream
-
-    def _watch(self, stream: Stream) -> None:
-        channel = stream.channel
-        if channel is not None and channel.alive:
-            channel.raw.add_on_cancel_callback(stream.on_cancel)
 
     def _consume(self, stream: Stream, credit: int, deadline: float) -> None:
         """One more consumer on the channel: a prefetch counts for the consumers that come after it."""
@@ -156,6 +157,7 @@ class RabbitFeed(Feed):
         tag = f"nb{len(stream.tags)}"
         consume = {"queue": stream.queue, "on_message_callback": stream.on_message, "consumer_tag": tag}
         stream.tags.append(tag)
+        stream.grant(credit)
         stream.channel.call(
             [("basic_qos", {"prefetch_count": credit}), ("basic_consume", consume)],
             deadline,
@@ -186,6 +188,10 @@ class RabbitFeed(Feed):
                 return False
             arrived.wait(pause)
             pause *= 2
+
+    def current(self, delivery: Delivery) -> bool:
+        """Whether the channel that it came on is still there."""
+        return delivery.tag.channel.alive  # type: ignore[attr-defined, no-any-return]  # a Tag
 
     # -- settling -------------------------------------------------------------------------------------------------
 
@@ -266,6 +272,12 @@ class RabbitFeed(Feed):
             del stream.buffer[: len(raws)]
         if not raws:
             return
+        job = Job([], freed=[raw.number for raw in raws]) if stream.frees else self._sent_back(stream, raws, deadline)
+        self._broker.loop.post(lambda: stream.submit(job))
+        job.answer.wait(max(0.0, deadline - self._broker.clock()))
+
+    def _sent_back(self, stream: Stream, raws: Sequence[Raw], deadline: float) -> Job:
+        """Publish them again, and acknowledge what was confirmed: the only way that is not counted, before 4.3."""
         records = []
         for raw in raws:
             delivery = delivery_of(raw, stream.channel, 0.0, counted=self._counted)
@@ -279,6 +291,4 @@ class RabbitFeed(Feed):
             records.append(record)
         batch = self._broker.publisher.publish(records, deadline, f"giving back messages of {self._path!r}")
         confirmed = [raw.number for raw, outcome in zip(raws, batch.results, strict=True) if outcome is CONFIRMED]
-        job = Job(confirmed, [])
-        self._broker.loop.post(lambda: stream.submit(job))
-        job.answer.wait(max(0.0, deadline - self._broker.clock()))
+        return Job(confirmed)

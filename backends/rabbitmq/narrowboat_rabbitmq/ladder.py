@@ -1,4 +1,4 @@
-"""The delay ladder: which of the shared ttl queues a delayed message passes, decided without I/O.
+"""The delay ladder: which of the ttl queues of its prefix a delayed message passes, decided without I/O.
 
 There is one queue for each power of two of a step. A delay is rounded up to whole steps; the message passes the queues
 of the bits that are set, from the longest to the shortest, each of which hands it on when its own time is over. All
@@ -8,11 +8,15 @@ The routing key has a word for each level, from the longest down, and then the d
 `0.0.1.0.1.orders`. Exchange `n` sends a message whose word for level `n` is 1 into queue `n`, whose dead letters go to
 exchange `n-1`; it hands one whose word is 0 to exchange `n-1` directly. Exchange `due` stands at the end and knows the
 destinations.
+
+Each prefix has a ladder of its own, so that rights can be given to it. Version 0.1 had one for all: what was on it when a
+program was brought up to date is handed on by the server, over the bindings that are there.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 #: Seconds of the shortest queue, and so the most by which a message is late for the ladder's sake. A smaller step costs
 #: more levels; a larger one makes short delays coarse.
@@ -22,20 +26,40 @@ LEVELS = 25
 #: The longest delay that is taken, in seconds: 30 days. The levels would do for 38.
 LONGEST = 30 * 86400.0
 
-#: What all parts of the ladder are called, in every virtual host; it serves all prefixes.
-ROOT = "narrowboat.delay"
-DUE = f"{ROOT}.due"
-#: Where what is due goes whose destination is no longer there.
-GONE = f"{ROOT}.gone"
+_ROOT = "narrowboat.delay"
 
 
-def exchange(level: int) -> str:
-    """The exchange of a level; below the last one it is the end of the ladder.
+class Ladder(NamedTuple):
+    """The names of the ladder of one prefix."""
 
-    >>> exchange(3), exchange(-1)
-    ('narrowboat.delay.3', 'narrowboat.delay.due')
-    """
-    return f"{ROOT}.{level}" if level >= 0 else DUE
+    root: str
+
+    @classmethod
+    def of(cls, prefix: str) -> Ladder:
+        """The ladder of a prefix, which is escaped as it is in the names of queues.
+
+        >>> Ladder.of("shop").root, Ladder.of("").root
+        ('narrowboat.delay:shop', 'narrowboat.delay')
+        """
+        return cls(f"{_ROOT}:{prefix}" if prefix else _ROOT)
+
+    @property
+    def due(self) -> str:
+        """The exchange at the end."""
+        return f"{self.root}.due"
+
+    @property
+    def gone(self) -> str:
+        """Where what is due goes whose destination is no longer there."""
+        return f"{self.root}.gone"
+
+    def exchange(self, level: int) -> str:
+        """The exchange of a level; below the last one it is the end of the ladder.
+
+        >>> Ladder.of("").exchange(3), Ladder.of("").exchange(-1)
+        ('narrowboat.delay.3', 'narrowboat.delay.due')
+        """
+        return f"{self.root}.{level}" if level >= 0 else self.due
 
 
 def ticks(level: int) -> int:

@@ -8,18 +8,25 @@ few tries. `Session` is one connection's life: what was received in it can be se
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pika
-from pika import SelectConnection, exceptions
+from pika import exceptions
 
+from narrowboat.driver.versions import numbers, tried
 from narrowboat.errors import Closed, ConfigurationError, NarrowboatError
 from narrowboat_rabbitmq.answer import Answer
 from narrowboat_rabbitmq.errors import connection_error, late, transient
 from narrowboat_rabbitmq.loop import Loop
 from narrowboat_rabbitmq.options import SCHEME, Site
+from narrowboat_rabbitmq.wire import Connection
 
+PRODUCT = "RabbitMQ"
+#: Versions with which this driver is proven; and the first that has two ways to give a message back.
+TRIED, FREES = ("3.10", "4.0", "4.3"), (4, 3)
+#: Seconds that the I/O thread, which never blocks, may need for what was posted to it.
+_BRIEF = 0.5
 #: Seconds before the second try after a failure, and at most. The real one is drawn between none and this.
 _PAUSE, _PAUSE_MAX = 0.05, 2.0
 
@@ -34,6 +41,11 @@ class Session:
         self.error: BaseException | None = None
         self.on_end: dict[object, Callable[[BaseException], None]] = {}  #: whom to tell, once
         self.on_block: list[Callable[[], None]] = []
+        said = connection.server_properties or {}
+        version = str(said.get("version", ""))
+        rabbit = said.get("product") == PRODUCT and tried(PRODUCT, version, TRIED)
+        #: A quorum queue does not count what is given back to it by basic.nack (and counts basic.reject): from 4.3 on.
+        self.frees = rabbit and numbers(version) >= FREES
 
     @property
     def heard(self) -> int:
@@ -56,19 +68,6 @@ class Session:
         if not (self.connection.is_closed or self.connection.is_closing):
             # What pika itself does when heartbeats are missing; its close() would wait for an answer.
             self.connection._terminate_stream(error)
-
-
-class _Connection(SelectConnection):  # type: ignore[misc]  # pika has no annotations
-    """Hands the three frames of a small message to the socket as one: pika makes a system call for each.
-
-    Larger ones go as they are: what the socket does not take at once is copied each time.
-    """
-
-    def _output_marshaled_frames(self, marshaled_frames: Sequence[bytes]) -> None:
-        if len(marshaled_frames) == 3:
-            marshaled_frames = [b"".join(marshaled_frames)]
-            self.frames_sent += 2
-        super()._output_marshaled_frames(marshaled_frames)
 
 
 class Link:
@@ -115,13 +114,19 @@ class Link:
         return answer.value
 
     def doubt(self, session: Session, heard: int) -> None:
-        """An answer did not come in time: where nothing at all came meanwhile, the connection is taken to be dead."""
+        """An answer did not come in time: where nothing at all came meanwhile, the connection is taken to be dead.
+
+        It is when this returns: whoever goes on with it would wait for another time-out.
+        """
+        done: Answer[None] = Answer()
 
         def look() -> None:
             if session.alive and session.heard == heard and session.blocked is None:
                 session.abort(exceptions.AMQPHeartbeatTimeout("nothing was heard from the server for a whole time-out"))
+            done.give(None)
 
         self.loop.post(look)
+        done.wait(_BRIEF)
 
     def close(self, timeout: float) -> None:
         """End it in good order, or after `timeout` seconds without."""
@@ -129,6 +134,7 @@ class Link:
         self.loop.post(lambda: self._close(done))
         if not done.wait(timeout):
             self.loop.post(self._abort)
+            done.wait(_BRIEF)  # or the loop would end before the socket is closed
 
     # -- on the I/O thread ----------------------------------------------------------------------------------------
 
@@ -157,7 +163,7 @@ class Link:
         self._host += 1
         self._left -= 1
         try:
-            self._connecting = _Connection(
+            self._connecting = Connection(
                 parameters(self.site, host.name, host.port or 0, self.timeout, self._name),
                 on_open_callback=self._opened,
                 on_open_error_callback=self._failed,
@@ -231,8 +237,10 @@ class Link:
             )
 
     def _broken(self, error: Exception) -> None:
-        """What was being made when pika failed may never be heard of again."""
-        if self._connecting is not None:
+        """An error on the I/O thread: nobody knows what it left half done. The connection begins anew."""
+        if self.session is not None:
+            self.session.abort(error)
+        if self._connecting is not None:  # it may never be heard of again
             self._connecting = None
             self._tell(error)
 
@@ -247,8 +255,10 @@ class Link:
             connection = self.session.connection
             self.session.end(exceptions.ConnectionClosedByClient(200, "closed"))
             connection.close()
+        elif self._connecting is not None and self._connecting._transport is not None:
+            self._connecting._transport.abort()  # the server has the line and has not taken us in: `_failed` follows
         elif self.session is None:
-            # What is just being made ends with the loop: pika raises where it is told to stop half way.
+            # What is just being made ends with the loop: pika raises where it is told to stop before it has a line.
             self._connecting = None
             self._done()
 

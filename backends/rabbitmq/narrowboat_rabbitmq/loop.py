@@ -16,12 +16,24 @@ from typing import Any
 
 from pika.adapters.select_connection import IOLoop
 
+from narrowboat.errors import Unavailable
 from narrowboat_rabbitmq.answer import Answer
+from narrowboat_rabbitmq.options import SCHEME
 
 #: Seconds before the loop goes on after an error: one that came again and again must not take a processor.
 _BREATH = 0.05
 
 logger = logging.getLogger("narrowboat.rabbitmq")
+
+
+def without(error: Exception, what: str) -> Unavailable:
+    """The error where this machine cannot give what the I/O thread needs: nothing was sent."""
+    return Unavailable(
+        f"RabbitMQ's I/O thread cannot begin: this machine has not {what} ({error}). Free some, or raise the limit (ulimit); "
+        "then the call may be repeated.",
+        backend=SCHEME,
+        sent=False,
+    )
 
 
 class Loop:
@@ -30,7 +42,10 @@ class Loop:
     def __init__(self, name: str, heartbeat: float, clock: Callable[[], float]) -> None:
         self.clock = clock
         self._heartbeat = heartbeat
-        self._loop: Any = IOLoop()
+        try:
+            self._loop: Any = IOLoop()
+        except OSError as error:
+            raise without(error, "file descriptors") from error
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._mutex = threading.Lock()
         self._started = False
@@ -39,7 +54,7 @@ class Loop:
         self._posted: deque[Callable[[], None]] = deque()
         self._rung = False  #: the thread is being woken: each time costs two system calls
         self.stood_still: list[Callable[[float], None]] = []
-        self.failed: list[Callable[[Exception], None]] = []  #: told of an error of pika's that ended its loop for a moment
+        self.failed: list[Callable[[Exception], None]] = []  #: told of an error on the thread, which goes on
 
     @property
     def raw(self) -> Any:
@@ -86,9 +101,13 @@ class Loop:
         with self._mutex:
             if not self._started and not self._closed:
                 self._last = self.clock()
-                self._loop.add_callback_threadsafe(self._tick)
-                self._thread.start()
+                try:
+                    self._thread.start()
+                except RuntimeError as error:  # the machine has no thread left, or the interpreter is going
+                    self._thread = threading.Thread(target=self._run, name=self._thread.name, daemon=True)
+                    raise without(error, "a thread for it") from error
                 self._started = True
+                self._loop.add_callback_threadsafe(self._tick)
 
     def _run(self) -> None:
         while not self._closed:
@@ -96,9 +115,7 @@ class Loop:
                 self._loop.start()
             except Exception as error:  # pika's own: a connection that ends while it opens may raise out of its callbacks
                 if not self._closed:
-                    logger.exception("pika met an error on the I/O thread; it goes on")
-                    for told in self.failed:
-                        told(error)
+                    self._failed(error)
                     Answer[None]().wait(_BREATH)
 
     def _tick(self) -> None:
@@ -122,5 +139,14 @@ class Loop:
         self._look()
         try:
             work()
-        except Exception:  # nobody may end this thread: whoever waits for the work gets a time-out, and we a line
-            logger.exception("an error on the I/O thread; please report it")
+        except Exception as error:
+            self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        """Nobody may end this thread: the connections begin anew, which ends whatever waits for them."""
+        logger.exception("an error on the I/O thread; its connections begin anew")
+        for told in self.failed:
+            try:
+                told(error)
+            except Exception:
+                logger.exception("an error on the I/O thread, while its connections began anew")

@@ -12,10 +12,10 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from pika.spec import BasicProperties
-
 from narrowboat_rabbitmq.answer import Answer
 from narrowboat_rabbitmq.channel import Channel
+from narrowboat_rabbitmq.content import Content
+from narrowboat_rabbitmq.envelope import message_id
 from narrowboat_rabbitmq.link import Link, Session
 
 #: Messages that are sent and not confirmed. Fewer leave the server idle between confirms; more gain little and let
@@ -44,7 +44,7 @@ class Record(NamedTuple):
     exchange: str
     routing_key: str
     body: bytes
-    properties: BasicProperties
+    properties: Content
     mandatory: bool
 
 
@@ -125,9 +125,9 @@ class _Confirms:
         if self._backlog and len(self._pending) <= WINDOW // 2:
             self.pump()
 
-    def returned(self, channel: Any, method: Any, properties: BasicProperties, body: bytes) -> None:
+    def returned(self, channel: Any, method: Any, properties: bytes, body: bytes) -> None:
         """A mandatory message reached no queue; its confirm follows."""
-        self._returned.add((method.routing_key, properties.message_id))
+        self._returned.add((method.routing_key, message_id(properties)))
 
     def _resolve(self, number: int, outcome: Outcome) -> None:
         found = self._pending.pop(number, None)

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from narrowboat.contract import Ack, Delivery, Kind, Nack, Outcome, Reject, Source
-from narrowboat.errors import NarrowboatError, Unavailable
-from narrowboat_rabbitmq import ladder
+from narrowboat.contract import Ack, Delivery, Kind, Nack, Outcome, Reject, Return, Source
+from narrowboat.errors import NarrowboatError, SettleUnknown, Unavailable
+from narrowboat_rabbitmq.channel import Channel
 from narrowboat_rabbitmq.envelope import DEAD, Tag, again
 from narrowboat_rabbitmq.errors import channel_error, stale
+from narrowboat_rabbitmq.ladder import route
 from narrowboat_rabbitmq.options import SCHEME
 from narrowboat_rabbitmq.publisher import CONFIRMED, Record
 from narrowboat_rabbitmq.stream import Job, Stream
@@ -39,18 +40,21 @@ class Settlement:
         answers: list[NarrowboatError | None] = [None] * len(settlements)
         acks: list[int] = []
         given_back: list[int] = []
+        freed: list[int] = []
         copies: list[tuple[int, Record]] = []
         rungs: set[int] = set()
         for index, (delivery, outcome) in enumerate(settlements):
             tag: Tag = delivery.tag  # type: ignore[assignment]  # this driver's own
             if tag.channel is not stream.channel or not stream.alive:
-                answers[index] = self._stale(delivery)
+                answers[index] = self._gone(delivery)
             elif outcome.__class__ is Ack:
                 acks.append(tag.number)
             elif outcome.__class__ is Nack and self._counted and not outcome.delay:
                 given_back.append(tag.number)
+            elif outcome.__class__ is Return and stream.frees:
+                freed.append(tag.number)
             elif tag.number not in stream.outstanding:
-                answers[index] = self._stale(delivery)
+                answers[index] = self._gone(delivery)
             else:
                 record = self._copy(delivery, outcome, rungs)
                 if record is None:
@@ -62,8 +66,8 @@ class Settlement:
             self._publish(settlements, copies, rungs, answers, deadline)
             copied = {index for index, _ in copies if answers[index] is None}
             acks += [settlements[index][0].tag.number for index in copied]  # type: ignore[attr-defined]  # a Tag
-        if acks or given_back:
-            self._acknowledge(stream, Job(acks, given_back), settlements, copied, answers, deadline)
+        if acks or given_back or freed:
+            self._acknowledge(stream, Job(acks, given_back, freed), settlements, copied, answers, deadline)
         return answers
 
     def _acknowledge(
@@ -82,6 +86,8 @@ class Settlement:
         doing = f"settling messages of {self._path!r}"
         if not job.answer.wait(deadline - broker.clock()):
             broker.link.doubt(channel.session, heard)
+            # Whoever asks again must not hear that nothing was changed, whenever the answer comes.
+            broker.loop.post(lambda: channel.unanswered.update(job.numbers))
             unknown: NarrowboatError | None = Unavailable(
                 f"{broker.site} did not answer within {broker.timeout:g} s while {doing}. They may or may not be settled.",
                 backend=SCHEME,
@@ -100,7 +106,7 @@ class Settlement:
                 answers[index] = unknown
             elif delivery.tag.number in gone:  # type: ignore[attr-defined]  # a Tag
                 # What was copied already comes back as well: that is no "nothing was changed".
-                answers[index] = self._doubled(delivery) if index in copied else self._stale(delivery)
+                answers[index] = self._doubled(delivery) if index in copied else self._gone(delivery)
 
     def _copy(self, delivery: Delivery, outcome: Outcome, rungs: set[int]) -> Record | None:
         """The message as it is to be published again; None where it is simply dropped."""
@@ -116,9 +122,9 @@ class Settlement:
             place = self._place
             properties = again(tag, {}, attempts=delivery.attempt)
             if outcome.delay > 0:
-                level, key = ladder.route(outcome.delay, place.word)
+                level, key = route(outcome.delay, place.word)
                 rungs.add(level)
-                return Record(ladder.exchange(level), key, delivery.body, properties, True)
+                return Record(topology.ladder.exchange(level), key, delivery.body, properties, True)
         else:
             place = self._place
             properties = again(tag, {}, attempts=delivery.attempt - 1)
@@ -147,7 +153,17 @@ class Settlement:
                     backend=SCHEME,
                 )
 
-    def _stale(self, delivery: Delivery) -> NarrowboatError:
+    def _gone(self, delivery: Delivery) -> NarrowboatError:
+        """It is no longer ours; unless it was settled by us, and the channel ended before that was answered."""
+        tag: Tag = delivery.tag  # type: ignore[assignment]  # this driver's own
+        channel: Channel = tag.channel  # type: ignore[assignment]  # as its feed made it
+        if tag.number in channel.unanswered:
+            return SettleUnknown(
+                f"message {delivery.id!r} from {self._path!r} was settled before, and the connection ended without an answer: "
+                "it may be settled, or it comes back by itself.",
+                id=delivery.id,
+                backend=SCHEME,
+            )
         return stale(delivery.id, delivery.attempt, self._path)
 
     def _doubled(self, delivery: Delivery) -> NarrowboatError:

@@ -1,41 +1,68 @@
 """The life of one consumer's channel, on the I/O thread: what was pushed on it, and what is being settled on it.
 
-Acks of several callers share the question to the queue that follows them: while one is under way the next gather.
+Acks of several callers share the question that follows them: while one is under way the next gather. A quorum queue is sent
+no more of them at a time than `pace` allows; then the question is one that goes through the queue's own log (basic.get), and
+what it brings is one message more that was given to us.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, NamedTuple
 
 from pika.spec import Basic
 
 from narrowboat_rabbitmq.answer import Answer
 from narrowboat_rabbitmq.channel import Channel
 from narrowboat_rabbitmq.envelope import Raw
+from narrowboat_rabbitmq.pace import Pace
 from narrowboat_rabbitmq.settling import coalesce
+
+#: A server that pushes so many more than it may is none that can be worked with: the memory is ours.
+_TOO_MANY = 1000
 
 
 def _ignore(frame: object) -> None:
     """That answer says nothing new."""
 
 
+class _Frame(NamedTuple):
+    """One frame that settles."""
+
+    send: Callable[..., None]
+    number: int
+    flags: dict[str, bool]
+    numbers: Collection[int]  #: all that it settles
+
+
 class Job:
     """Settlements of one call that only need the channel."""
 
-    __slots__ = ("acks", "answer", "given_back", "sent")
+    __slots__ = ("acks", "answer", "frames", "freed", "given_back", "gone", "sent")
 
-    def __init__(self, acks: list[int], given_back: list[int]) -> None:
+    def __init__(self, acks: list[int], given_back: Sequence[int] = (), freed: Sequence[int] = ()) -> None:
         self.acks = acks
-        self.given_back = given_back
+        self.given_back = given_back  #: to their queue, which counts them
+        self.freed = freed  #: to their queue, which does not
         self.answer: Answer[frozenset[int]] = Answer()  #: the numbers that are no longer ours
+        self.gone: frozenset[int] = frozenset()
+        self.frames: deque[_Frame] | None = None  #: what is still to be sent
         self.sent = False
+
+    @property
+    def numbers(self) -> frozenset[int]:
+        """All that it settles."""
+        return frozenset((*self.acks, *self.given_back, *self.freed))
 
 
 class Stream:
-    """The life of one channel. What has no other remark belongs to the I/O thread."""
+    """The life of one channel. What has no other remark belongs to the I/O thread.
 
-    def __init__(self, wake: Callable[[], None]) -> None:
+    `paced`: its queue is a quorum queue, from which can be asked.
+    """
+
+    def __init__(self, wake: Callable[[], None], *, paced: bool = False) -> None:
         self.wake = wake
         self.channel: Channel | None = None
         self.queue = ""
@@ -45,18 +72,54 @@ class Stream:
         self.armed = True
         self.arrived: Answer[None] | None = None
         self.tags: list[str] = []
+        self.pace = Pace() if paced else None
+        self._granted = 0
+        self._got: set[int] = set()  # which of the outstanding were asked for and not pushed
+        self._waiting: deque[Job] = deque()  # not sent, or not all of it
         self._jobs: list[Job] = []
-        self._barrier: list[Job] = []
+        self._barrier: list[Job] | None = None
+        self._proving = False  #: the question that is under way proves that all has arrived
+
+    @property
+    def error(self) -> BaseException | None:
+        """Why its channel ended."""
+        return self.channel.error if self.channel is not None else None
+
+    @property
+    def frees(self) -> bool:
+        """Whether the queue can be given back a message without counting that."""
+        return self.pace is not None and self.channel is not None and self.channel.session.frees
 
     @property
     def alive(self) -> bool:
         """Whether its channel is."""
         return self.channel is not None and self.channel.alive
 
-    def on_message(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
+    def watch(self) -> None:
+        """Hear what the server says of this channel by itself."""
+        if self.channel is not None and self.channel.alive:
+            self.channel.raw.add_on_cancel_callback(self.on_cancel)
+            self.channel.raw.add_callback(self._answered, [Basic.GetEmpty], one_shot=False)
+
+    def grant(self, credit: int) -> None:
+        """The server is about to be told that it may push so many more. By whoever sets the stream up."""
+        self._granted += credit
+        if self.pace is not None:
+            self.pace.grant(credit)
+
+    def on_message(self, channel: Any, method: Any, properties: bytes, body: bytes) -> None:
         """The server pushed one."""
+        if self.pace is not None:
+            self.pace.push()
+        self._arrive(method, properties, body)
+        if self._waiting:
+            self._go_on()
+
+    def _arrive(self, method: Any, properties: bytes, body: bytes) -> None:
         number = method.delivery_tag
         self.outstanding[number] = None
+        if len(self.outstanding) > self._granted + _TOO_MANY:
+            raise RuntimeError(f"the server pushed {len(self.outstanding)} messages where it may push {self._granted}")
         self.buffer.append(Raw(number, method.redelivered, properties, body))
         self.ring()
 
@@ -87,58 +150,99 @@ class Stream:
         """The channel is gone, and with it whatever came on it."""
         self.buffer = []
         self.outstanding.clear()
-        for job in (*self._jobs, *self._barrier):
+        jobs, self._jobs, self._barrier, self._waiting = (
+            [*(self._barrier or ()), *self._jobs, *self._waiting],
+            [],
+            None,
+            deque(),
+        )
+        for job in jobs:
             if job.sent:
-                job.answer.fail(error)
+                job.answer.fail(error)  # the channel knows which of them had left
             else:
-                job.answer.give(frozenset((*job.acks, *job.given_back)))
-        self._jobs, self._barrier = [], []
+                job.answer.give(job.numbers)
         self.armed = True
         self.ring()
 
+    # -- settling -------------------------------------------------------------------------------------------------
+
     def submit(self, job: Job) -> None:
-        """Settle, now or behind the barrier that is under way."""
+        """Settle, now or behind the question that is under way."""
         if not self.alive:
-            job.answer.give(frozenset((*job.acks, *job.given_back)))
+            job.answer.give(job.numbers)
             return
-        self._send(job)
-        self._jobs.append(job)
-        if not self._barrier:
+        self._waiting.append(job)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Send what may be sent, and ask."""
+        while self._waiting and not self._proving:
+            job = self._waiting[0]
+            if job.frames is None:
+                job.frames = self._frames(job)
+            while job.frames and (self.pace is None or self.pace.room > 0):
+                self._send(job, job.frames.popleft())
+            if job.frames:
+                break
+            self._jobs.append(self._waiting.popleft())
+        if self._barrier is None and (self._jobs or self._waiting):
             self._ask()
 
-    def _send(self, job: Job) -> None:
+    def _frames(self, job: Job) -> deque[_Frame]:
         assert self.channel is not None
-        raw, outstanding = self.channel.raw, self.outstanding
-        job.sent = True
-        missing = [number for number in (*job.acks, *job.given_back) if number not in outstanding]
-        if missing:
-            gone = frozenset(missing)
-            job.acks = [number for number in job.acks if number not in gone]
-            job.given_back = [number for number in job.given_back if number not in gone]
-        if job.acks:
-            settled = set(job.acks)
-            last, rest = coalesce(outstanding, settled)
+        raw, outstanding, under_way = self.channel.raw, self.outstanding, self.channel.unanswered
+        # What was sent before and had no answer yet is answered with this job: it is not sent again.
+        job.gone = frozenset(number for number in job.numbers if number not in outstanding and number not in under_way)
+        acks = {number for number in job.acks if number in outstanding}
+        frames: deque[_Frame] = deque()
+        if acks:
+            last, rest = coalesce(outstanding, acks)
             if last:
-                raw.basic_ack(last, multiple=True)
-            for number in rest:
-                raw.basic_ack(number)
-        for number in job.given_back:
-            raw.basic_nack(number, requeue=True)
-        for number in (*job.acks, *job.given_back):
-            outstanding.pop(number, None)
-        job.acks = missing
+                frames.append(_Frame(raw.basic_ack, last, {"multiple": True}, acks.difference(rest)))
+            frames.extend(_Frame(raw.basic_ack, number, {}, (number,)) for number in rest)
+        # From 4.3 on a server counts what is rejected, and does not count what is "nacked"; before, it counts both.
+        for send, numbers in ((raw.basic_reject, job.given_back), (raw.basic_nack, job.freed)):
+            frames.extend(_Frame(send, number, {"requeue": True}, (number,)) for number in numbers if number in outstanding)
+        return frames
+
+    def _send(self, job: Job, frame: _Frame) -> None:
+        assert self.channel is not None
+        frame.send(frame.number, **frame.flags)
+        job.sent = True
+        for number in frame.numbers:
+            self.outstanding.pop(number, None)
+        self.channel.unanswered.update(frame.numbers)
+        if self.pace is not None:
+            got = self._got.intersection(frame.numbers) if self._got else ()
+            self._got.difference_update(got)
+            self.pace.sent(len(frame.numbers) - len(got))
 
     def _ask(self) -> None:
         assert self.channel is not None
         self._barrier, self._jobs = self._jobs, []
+        raw = self.channel.raw
         try:
-            self.channel.raw.queue_declare(self.queue, passive=True, callback=self._answered)
+            if self.pace is not None and self._waiting:
+                self._proving = True
+                raw.basic_get(self.queue, self._given)
+            else:
+                raw.queue_declare(self.queue, passive=True, callback=self._answered)
         except Exception as error:
             self.channel.drop(error)
 
+    def _given(self, channel: Any, method: Any, properties: bytes, body: bytes) -> None:
+        """The question through the log has brought a message."""
+        self._got.add(method.delivery_tag)
+        self._arrive(method, properties, body)
+        self._answered(method)
+
     def _answered(self, frame: Any) -> None:
-        done, self._barrier = self._barrier, []
-        if self._jobs:
-            self._ask()
+        done, self._barrier = self._barrier or (), None
+        if self._proving and self.pace is not None:
+            self.pace.proven()
+        self._proving = False
+        self._go_on()
         for job in done:
-            job.answer.give(frozenset(job.acks))
+            if self.channel is not None:
+                self.channel.unanswered -= job.numbers
+            job.answer.give(job.gone)

@@ -13,11 +13,11 @@ from typing import Any
 
 from narrowboat.contract import Address, Depth, Kind, Properties
 from narrowboat.errors import NotFound
-from narrowboat_rabbitmq import ladder
 from narrowboat_rabbitmq.channel import Channel, Step, persevere
 from narrowboat_rabbitmq.errors import missing
+from narrowboat_rabbitmq.ladder import Ladder, destination, pattern, ticks
 from narrowboat_rabbitmq.link import Link, Session
-from narrowboat_rabbitmq.names import STANDS_FOR, Place, place_of, properties_exchange, queue_arguments, write
+from narrowboat_rabbitmq.names import STANDS_FOR, Place, escape, place_of, properties_exchange, queue_arguments, write
 from narrowboat_rabbitmq.options import Declare, Options
 
 #: Idle channels that are kept.
@@ -33,6 +33,7 @@ class Topology:
         self.link = link
         self.makes = options.declare is Declare.AUTO
         self._prefix = options.prefix
+        self.ladder = Ladder.of(escape(options.prefix))
         self._arguments = queue_arguments(options)
         self._places: dict[Address, Place] = {}
         self._locks: dict[Address, threading.Lock] = {}
@@ -105,13 +106,13 @@ class Topology:
         doing = f"publishing to {place.path!r} with a delay"
         with self._channel(deadline, doing) as channel:
             if level > self._levels:
-                steps: list[Step] = [*_foundation()] if self._levels < 0 else []
+                steps: list[Step] = [*_foundation(self.ladder)] if self._levels < 0 else []
                 for each in range(self._levels + 1, level + 1):
-                    steps += _rung(each)
+                    steps += _rung(self.ladder, each)
                 channel.call(steps, deadline, doing)
                 self._levels = level
             if place.address not in self._due:
-                channel.call([_look(place), _bind_due(place)], deadline, doing, place)
+                channel.call([_look(place), _bind_due(self.ladder, place)], deadline, doing, place)
                 self._due.add(place.address)
 
     def bury(self, address: Address, deadline: float) -> None:
@@ -145,7 +146,7 @@ class Topology:
         if kind is Kind.SUBSCRIPTION:
             steps.append(("queue_bind", {"queue": place.name, "exchange": place.topic, "routing_key": ""}))
         # Each time, and not at the first delay only: somebody may have deleted it and made it anew since.
-        return [*(_foundation() if not self._due else ()), *steps, _bind_due(place)]
+        return [*(_foundation(self.ladder) if not self._due else ()), *steps, _bind_due(self.ladder, place)]
 
     # -- looking and removing -------------------------------------------------------------------------------------
 
@@ -235,31 +236,31 @@ def _look(place: Place) -> Step:
     return "queue_declare", {"queue": place.name, "passive": True}
 
 
-def _bind_due(place: Place) -> Step:
-    key = ladder.destination(place.word)
+def _bind_due(ladder: Ladder, place: Place) -> Step:
+    key = destination(place.word)
     if place.address.kind is Kind.TOPIC:
-        return "exchange_bind", {"destination": place.name, "source": ladder.DUE, "routing_key": key}
-    return "queue_bind", {"queue": place.name, "exchange": ladder.DUE, "routing_key": key}
+        return "exchange_bind", {"destination": place.name, "source": ladder.due, "routing_key": key}
+    return "queue_bind", {"queue": place.name, "exchange": ladder.due, "routing_key": key}
 
 
-def _foundation() -> tuple[Step, ...]:
+def _foundation(ladder: Ladder) -> tuple[Step, ...]:
     """The ladder's end. What finds no destination there must go somewhere: the queues it comes from would keep trying."""
     gone: dict[str, Any] = {"x-message-ttl": _GONE_TTL, "x-max-length": _GONE_MAX, "x-queue-type": "classic"}
-    due = {"exchange": ladder.DUE, "exchange_type": "topic", "durable": True, "arguments": {"alternate-exchange": ladder.GONE}}
+    due = {"exchange": ladder.due, "exchange_type": "topic", "durable": True, "arguments": {"alternate-exchange": ladder.gone}}
     return (
-        ("exchange_declare", {"exchange": ladder.GONE, "exchange_type": "fanout", "durable": True}),
-        ("queue_declare", {"queue": ladder.GONE, "durable": True, "arguments": gone}),
-        ("queue_bind", {"queue": ladder.GONE, "exchange": ladder.GONE, "routing_key": ""}),
+        ("exchange_declare", {"exchange": ladder.gone, "exchange_type": "fanout", "durable": True}),
+        ("queue_declare", {"queue": ladder.gone, "durable": True, "arguments": gone}),
+        ("queue_bind", {"queue": ladder.gone, "exchange": ladder.gone, "routing_key": ""}),
         ("exchange_declare", due),
     )
 
 
-def _rung(level: int) -> list[Step]:
+def _rung(ladder: Ladder, level: int) -> list[Step]:
     """One level: its exchange, its queue, and where they lead."""
     name, below = ladder.exchange(level), ladder.exchange(level - 1)
     arguments = {
         "x-queue-type": "quorum",
-        "x-message-ttl": ladder.ticks(level),
+        "x-message-ttl": ticks(level),
         "x-dead-letter-exchange": below,
         "x-dead-letter-strategy": "at-least-once",
         "x-overflow": "reject-publish",
@@ -267,6 +268,6 @@ def _rung(level: int) -> list[Step]:
     return [
         ("exchange_declare", {"exchange": name, "exchange_type": "topic", "durable": True}),
         ("queue_declare", {"queue": name, "durable": True, "arguments": arguments}),
-        ("queue_bind", {"queue": name, "exchange": name, "routing_key": ladder.pattern(level, 1)}),
-        ("exchange_bind", {"destination": below, "source": name, "routing_key": ladder.pattern(level, 0)}),
+        ("queue_bind", {"queue": name, "exchange": name, "routing_key": pattern(level, 1)}),
+        ("exchange_bind", {"destination": below, "source": name, "routing_key": pattern(level, 0)}),
     ]

@@ -54,9 +54,20 @@ def capabilities(url: Url, options: MessageOptions) -> BrokerCapabilities:
 
 
 def _open(url: Url, options: MessageOptions, context: Context) -> Broker:
-    from narrowboat_redis.message_broker import RedisBroker  # imports the client library
+    from narrowboat_redis.errors import translate
+    from narrowboat_redis.message_broker import RedisBroker
 
-    return RedisBroker(Site.of(url, options), options, capabilities(url, options), context)
+    site = Site.of(url, options)
+    try:
+        return RedisBroker(site, options, capabilities(url, options), context)
+    except OSError as error:  # no more descriptors
+        raise translate(error, site, doing="opening") from error
+
+
+def _prepare(url: Url, options: MessageOptions) -> Url:
+    import narrowboat_redis.message_broker  # noqa: F401  # the client library
+
+    return url
 
 
 broker = BrokerBackend(
@@ -66,5 +77,6 @@ broker = BrokerBackend(
     options=MessageOptions,
     capabilities=capabilities,
     open=_open,
+    prepare=_prepare,
     extra="redis",
 )

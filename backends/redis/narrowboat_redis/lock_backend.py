@@ -37,11 +37,20 @@ def _capabilities(url: Url, options: Options) -> LockCapabilities:
 
 
 def _open(url: Url, options: Options, context: Context) -> LockProvider:
-    from narrowboat_redis.lock_provider import (
-        RedisLocks,
-    )  # imports redis-py, which costs half a second and may not be installed
+    from narrowboat_redis.errors import translate
+    from narrowboat_redis.lock_provider import RedisLocks
 
-    return RedisLocks(Site.of(url, options), options, context, _capabilities(url, options))
+    site = Site.of(url, options)
+    try:
+        return RedisLocks(site, options, context, _capabilities(url, options))
+    except OSError as error:  # no more descriptors
+        raise translate(error, site, doing="opening") from error
+
+
+def _prepare(url: Url, options: Options) -> Url:
+    import narrowboat_redis.lock_provider  # noqa: F401  # redis-py: half a second, and it may not be installed
+
+    return url
 
 
 locks = LockBackend(
@@ -51,5 +60,6 @@ locks = LockBackend(
     options=Options,
     capabilities=_capabilities,
     open=_open,
+    prepare=_prepare,
     extra="redis",
 )

@@ -6,7 +6,7 @@ One dictionary step at a time and no mutex: an interrupt may strike between any 
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
 from functools import partial
 from operator import itemgetter
 from typing import Any
@@ -17,7 +17,7 @@ from narrowboat.errors import NarrowboatError, Reason
 from narrowboat_zookeeper import names
 from narrowboat_zookeeper.keeper import Keeper
 from narrowboat_zookeeper.options import Site
-from narrowboat_zookeeper.place import Place
+from narrowboat_zookeeper.place import Place, ours
 
 #: Seconds for which a waiter that was woken may take to come, before it loses its place.
 PATIENCE = 5.0
@@ -26,7 +26,7 @@ GLANCE = 0.1
 #: Seconds after a grant within which its node is watched, and between two looks of the keeper, at most: with it a holder
 #: knows of an eviction within the claimed bound from the first moment on.
 WATCHED = 0.3
-#: Lock nodes that are remembered as there.
+#: Nodes that are remembered, of each kind.
 _KNOWN_MAX = 20_000
 
 #: Requests to be sent: a method of `Pipe` and its arguments; what comes back: a value or the server's error for each.
@@ -55,6 +55,7 @@ class Book:
         self.mine: dict[str, Place] = {}  #: those that were granted, by path
         self.behind: dict[str, dict[str, None]] = {}  #: the owners of waiters, by the path that they watch
         self.known: dict[str, None] = {}  #: nodes of locks that are most likely there
+        self.vouched: dict[str, None] = {}  #: contenders that were read and are ours: a path is used once and never again
         self.glancing = True  #: whether a look is sent before a waiter is woken
         self._doubt = context.doubt
         self.session = Session(site, context.timeout, self._connected, partial(self._doubt, None))
@@ -95,14 +96,22 @@ class Book:
 
     def remember(self, directory: str) -> None:
         """It is there."""
-        if directory not in self.known:
-            if len(self.known) >= _KNOWN_MAX:
-                self.known.clear()
-            self.known[directory] = None
+        _keep(self.known, directory)
+
+    def foreign(self, path: str, found: tuple[Any, Any]) -> bool:
+        """Whether the contender at `path`, read as `found`, was not made by Narrowboat."""
+        if ours(found, path.split("/")[-2]) is None:
+            return True
+        _keep(self.vouched, path)
+        return False
 
     def failed(self, result: Any) -> bool:
         """Whether the server refused it; that there is no such node is an answer, not a failure."""
         return isinstance(result, Exception) and not isinstance(result, self.said.NoNodeError)
+
+    def missing(self) -> NarrowboatError:
+        """The error for a path of the URL that is not there."""
+        return self._errors.missing(self.site)
 
     def refused(self, result: Any, *, doing: str) -> NarrowboatError:
         """The error for a result that is one."""
@@ -234,6 +243,13 @@ class Book:
         pipe.wait()
 
 
-def listing(listed: Any) -> Iterable[str]:
+def listing(listed: Any) -> Sequence[str]:
     """The children; none where there is no such node, or no right to look."""
-    return () if isinstance(listed, Exception) else listed
+    return () if isinstance(listed, Exception) else [each for each in listed if each is not None]
+
+
+def _keep(known: dict[str, None], path: str) -> None:
+    if path not in known:
+        if len(known) >= _KNOWN_MAX:
+            known.clear()
+        known[path] = None

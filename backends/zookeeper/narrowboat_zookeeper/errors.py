@@ -72,6 +72,24 @@ def unreachable(site: Site, waited: float, cause: Exception | None) -> Narrowboa
     return found
 
 
+def missing(site: Site) -> NarrowboatError:
+    """The error for a path of the URL that is not there."""
+    return ConfigurationError(
+        f"the path {site.base} of the URL does not exist on {','.join(site.hosts)}. Make it, or let it be made "
+        "with ?create=true.",
+        backend=site.scheme,
+    )
+
+
+def no_room(site: Site, error: Exception) -> NarrowboatError:
+    """The error for a program that has no descriptor or no thread left for a session."""
+    return Unavailable(
+        f"{site} was not asked: this process has no room for another session ({_name(error)}). Raise its limits (ulimit -n, "
+        f"ulimit -u), or close what it does not need. {REPEAT}",
+        backend=site.scheme,
+    )
+
+
 def timed_out(site: Site, timeout: float) -> NarrowboatError:
     """The error for an exchange without an answer."""
     return Unavailable(

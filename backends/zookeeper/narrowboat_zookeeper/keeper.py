@@ -53,7 +53,10 @@ class Keeper:
         thread = self._thread
         if thread is None or not thread.is_alive():  # an interrupt can strike before it is started
             self._thread = threading.Thread(target=self._run, name="narrowboat-zookeeper-keeper", daemon=True)
-            self._thread.start()
+            try:
+                self._thread.start()
+            except RuntimeError:  # no thread to be had just now: whoever stirs next tries again
+                self._busy = False
         self._bell.set()
 
     def due(self) -> list[str]:

@@ -155,7 +155,22 @@ def _capabilities(url: Url, options: Options) -> LockCapabilities:
 
 
 def _open(url: Url, options: Options, context: Context) -> LockProvider:
-    return ZooKeeperLocks(Site.of(url, options), context, _capabilities(url, options))
+    site = Site.of(url, options)
+    try:
+        return ZooKeeperLocks(site, context, _capabilities(url, options))
+    except (OSError, RuntimeError) as error:  # no descriptor, no thread
+        from narrowboat_zookeeper import errors  # with the client library, which importing the backend must not load
+
+        raise errors.no_room(site, error) from error
+
+
+def _prepare(url: Url, options: Options) -> Url:
+    import kazoo.exceptions  # noqa: F401  # which importing the backend must not
+
+    import narrowboat_zookeeper.errors
+    import narrowboat_zookeeper.session  # noqa: F401
+
+    return url
 
 
 locks = LockBackend(
@@ -164,6 +179,7 @@ locks = LockBackend(
     options=Options,
     capabilities=_capabilities,
     open=_open,
+    prepare=_prepare,
     extra="zookeeper",
     example="zookeeper://a:2181,b:2181,c:2181/shop",
 )

@@ -28,6 +28,7 @@ ROOT = "narrowboat"
 #: A node's name longer than this is hashed: a listing of many long ones would not fit into ZooKeeper's largest answer (1 MB).
 _LONGEST = 200
 _HASHED = "#"
+_HASH = re.compile(_HASHED + "[0-9a-f]{64}")
 _CONTENDER = re.compile(r"(?:(x)|(s)|p([1-9][0-9]{0,6}))~([^~/]+)~(-?[0-9]{9,10})")
 
 
@@ -60,6 +61,23 @@ def lock_name(node: str) -> str | None:
     'invoice:42'
     """
     return None if node.startswith(_HASHED) else unquote(node)
+
+
+def of_a_lock(node: str) -> bool:
+    """Whether a node of a namespace can be that of a lock: nobody's name comes to any other.
+
+    >>> of_a_lock("invoice%3A42"), of_a_lock("%ff"), of_a_lock("#abc")
+    (True, False, False)
+    """
+    name = lock_name(node)
+    if name is None:
+        return is_hash(node)
+    return lock_node(name) == node
+
+
+def is_hash(node: str) -> bool:
+    """Whether it stands for a name that was hashed, and so cannot be told from it."""
+    return _HASH.fullmatch(node) is not None
 
 
 def namespace(base: str, prefix: str) -> str:

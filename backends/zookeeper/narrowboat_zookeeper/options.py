@@ -15,6 +15,8 @@ PORT = 2181
 
 #: Seconds. Longer sessions than this no server grants unless it is told to, and its holder's crash would block for hours.
 SESSION_MAX = 3600.0
+#: Bytes. What servers take as one record unless they are told otherwise (jute.maxbuffer), so an answer may have as many.
+REPLY_MIN = 1024 * 1024
 
 
 class Acl(enum.Enum):
@@ -34,12 +36,20 @@ class Options(TlsOptions):
     tick: float = 2.0  #: seconds; the servers' tickTime: what their clock of sessions may be off
     create: bool = False  #: whether the URL's path is made when it is not there
     acl: Acl | None = None  #: None: `creator` where the URL has a user, otherwise `open`
+    share: bool = True  #: with a user: whether other users may look at `narrowboat` and make prefixes of their own in it
+    max_reply: int = 16 * 1024 * 1024  #: bytes of one answer, at most; 100,000 nodes in one listing have 5 MB
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.tick <= 60:
             raise ConfigurationError(
                 f"option tick={self.tick:g}: expected the servers' tickTime in seconds, more than 0 and up to 60",
+                backend=SCHEME,
+            )
+        if not REPLY_MIN <= self.max_reply < 2**31:
+            raise ConfigurationError(
+                f"option max_reply={self.max_reply}: expected {REPLY_MIN} bytes (what a server takes as one record) to "
+                f"{2**31 - 1}",
                 backend=SCHEME,
             )
         if not 2 * self.tick <= self.session_ttl <= SESSION_MAX:

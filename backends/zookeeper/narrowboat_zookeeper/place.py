@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from enum import Enum
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 from narrowboat._queueing import disagree
 from narrowboat.contract.locks import Mode, Request
 from narrowboat.errors import Reason
-from narrowboat_zookeeper.names import Contender
+from narrowboat_zookeeper.names import Contender, lock_node
 
 #: Permits that are handed over side by side, at most: so many waiters look at each change of the queue.
 FRONT_MAX = 4
@@ -118,21 +119,34 @@ def record(request: Request, *, granted: bool) -> bytes:
 
 
 class Said(NamedTuple):
-    """What a record says; anybody could have written it, so nothing is taken for granted."""
+    """What a record of ours says to people."""
 
-    name: str | None
+    name: str
     label: str
     at: float
     granted: bool
 
 
-def read(data: bytes, otherwise: float) -> Said:
-    """The record in `data`; `otherwise`: the time where it names none."""
+def read(data: bytes | None, lock: str) -> Said | None:
+    """The record in `data`, of a contender under the node `lock`; None for one that we would not have written.
+
+    Anybody could have written it: nothing in it is taken for granted, whatever its depth, length and shapes.
+    """
     try:
-        said = json.loads(data)
-        name, label, at = said["name"], said["label"], float(said["at"])
-        if isinstance(name, str) and isinstance(label, str):
-            return Said(name, label, at, said.get("granted") is True)
-    except (ValueError, TypeError, KeyError):
-        pass
-    return Said(None, "", otherwise, False)
+        said = json.loads(data or b"")
+        name, label, at = said["name"], said["label"], said["at"]
+        label.encode()
+        if type(at) not in (int, float) or not math.isfinite(at) or lock_node(name) != lock:
+            return None
+        return Said(name, label, float(at), said.get("granted") is True)
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, MemoryError):
+        return None
+
+
+def ours(found: Any, lock: str) -> Said | None:
+    """The record of a contender that was read as `found`: data and stat. None: it is foreign, it was not made by Narrowboat.
+
+    A contender of ours goes with its session. One that stays was made by somebody else, whatever it says.
+    """
+    data, stat = found
+    return read(data, lock) if stat.ephemeralOwner else None

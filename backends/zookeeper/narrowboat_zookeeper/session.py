@@ -17,13 +17,13 @@ from collections.abc import Callable
 from typing import Any
 
 from kazoo.client import KazooClient, KazooState
-from kazoo.protocol.connection import ConnectionHandler
-from kazoo.protocol.serialization import Connect
 from kazoo.retry import KazooRetry
-from kazoo.security import CREATOR_ALL_ACL, OPEN_ACL_UNSAFE, READ_ACL_UNSAFE
+from kazoo.security import CREATOR_ALL_ACL, OPEN_ACL_UNSAFE, READ_ACL_UNSAFE, make_acl
 
+from narrowboat.dsn import hidden
 from narrowboat.errors import Closed, ConfigurationError, NarrowboatError
 from narrowboat_zookeeper import errors
+from narrowboat_zookeeper.connection import Connection
 from narrowboat_zookeeper.options import Acl, Site
 from narrowboat_zookeeper.wire import Bell, Handler, Result
 
@@ -37,18 +37,8 @@ _ACLS = {
     Acl.CREATOR: CREATOR_ALL_ACL,
     Acl.READ: CREATOR_ALL_ACL + READ_ACL_UNSAFE,
 }
-
-
-class _Connection(ConnectionHandler):  # type: ignore[misc]  # see the import
-    """kazoo's own, which also notes what the server granted."""
-
-    granted: float | None = None
-
-    def _invoke(self, timeout: float, request: Any, xid: Any = None) -> Any:
-        answer = super()._invoke(min(timeout, self.handler.timeout), request, xid)  # or a silent host keeps us from the others
-        if isinstance(request, Connect):
-            self.granted = answer[0].time_out / 1000.0
-        return answer
+#: For the node above all namespaces: others may look, and make one of their own beside ours.
+_SHARED = [*CREATOR_ALL_ACL, make_acl("world", "anyone", read=True, create=True)]
 
 
 class Session:
@@ -61,13 +51,14 @@ class Session:
         self.site = site
         self.timeout = timeout
         self.acl = _ACLS[site.acl]
+        self.shared_acl = _SHARED if site.acl is not Acl.OPEN and site.options.share else self.acl
         self._on_up = on_up
         self._on_lost = on_lost
         secure = site.options.context(backend=site.scheme) if site.tls else None
         self._handler = Handler(timeout, secure, self._connecting)
         logger = _logger()
         retry = KazooRetry(max_tries=-1, delay=0.05, max_delay=_RETRY_MAX, sleep_func=self._handler.sleep_func)
-        auth = [("digest", f"{site.username}:{site.password.reveal()}")] if site.password is not None else None
+        auth = [("digest", hidden(f"{site.username}:{site.password.reveal()}"))] if site.password is not None else None
         options = site.options
         self.client = KazooClient(
             hosts=",".join(site.hosts),
@@ -78,17 +69,23 @@ class Session:
             command_retry=KazooRetry(max_tries=0, sleep_func=self._handler.sleep_func),
             logger=logger,
         )
-        self._connection = _Connection(self.client, retry.copy(), logger=logger)
+        self._connection = Connection(self.client, retry.copy(), logger=logger)
+        self._connection.largest = options.max_reply
         self.client._connection = self._connection
         self._up = threading.Event()
         self._down_since = time.monotonic()
+        self._mute_since: float | None = None  #: when what was not answered was sent, until the connection is broken off
         self._refusal: NarrowboatError | None = None
         self._closed = False
         self.epoch = 0  #: counts connections: watches end with theirs
         self.id: int | None = None  #: of the session that we are connected in; None while there is none
         self.ttl = options.session_ttl  #: seconds, as negotiated
         self.client.add_listener(self._changed)
-        self.client.start_async()
+        try:
+            self.client.start_async()
+        except BaseException:  # no thread to be had, or an interrupt: nobody else knows of the bell
+            self._handler.bell.close()
+            raise
 
     def _changed(self, state: str) -> None:
         """On kazoo's thread."""
@@ -96,13 +93,14 @@ class Session:
             identity = self.client.client_id
             self.id = identity[0] if identity is not None else None
             self._refusal = self._check(self._connection.granted)
+            self._mute_since = None
             self._up.set()
             self._on_up()
         else:
             if self._up.is_set():
                 self._up.clear()
                 self.epoch += 1
-                self._down_since = time.monotonic()
+                self._down_since, self._mute_since = self._mute_since or time.monotonic(), None
             if state == KazooState.LOST:
                 self.id = None
                 self._on_lost()
@@ -150,7 +148,7 @@ class Session:
                 self.check_open()
                 raise self._unreachable()
         if self._refusal is not None:
-            raise self._refusal
+            raise self._refusal.with_traceback(None)  # raised again and again, it would keep every frame that it went through
         return Pipe(self, ends)
 
     def _unreachable(self) -> NarrowboatError:
@@ -173,8 +171,13 @@ class Session:
         """What wakes kazoo's thread."""
         return self._handler.bell
 
-    def abort(self) -> None:
-        """Break off a connection that does not answer; kazoo makes a new one in the same session."""
+    def abort(self, since: float) -> None:
+        """Break off a connection that has not answered `since` (monotonic); kazoo makes a new one in the same session.
+
+        It counts as down from then on: who waited for a whole operation timeout shall not wait for another one.
+        """
+        if self._up.is_set():
+            self._mute_since = since
         self._handler.abort()
 
     def close(self, timeout: float) -> None:
@@ -184,7 +187,12 @@ class Session:
         self._closed = True
         self._handler.closing.set()
         stopping = threading.Thread(target=self._stop, name="narrowboat-zookeeper-close", daemon=True)
-        stopping.start()
+        try:
+            stopping.start()
+        except RuntimeError:  # no thread to be had: what could hang is broken off instead
+            self._handler.abort()
+            self._stop()
+            return
         stopping.join(timeout / 2 if self._up.is_set() else 0.0)
         if stopping.is_alive():  # no answer to our farewell: the session ends by itself
             self._handler.abort()
@@ -229,9 +237,9 @@ class Pipe:
         self._last = result
         return result
 
-    def make(self, path: str) -> Result:
-        """A permanent node."""
-        result: Result = self._client.create_async(path, acl=self._session.acl)
+    def make(self, path: str, shared: bool = False) -> Result:
+        """A permanent node; `shared`: that of all users."""
+        result: Result = self._client.create_async(path, acl=self._session.shared_acl if shared else self._session.acl)
         self._last = result
         return result
 
@@ -282,7 +290,7 @@ class Pipe:
             answered.acquire()
             last.rawlink(lambda result: answered.release())
             if not answered.acquire(timeout=max(0.0, self._ends - time.monotonic())):
-                self._session.abort()
+                self._session.abort(self._ends - self._session.timeout)
                 raise errors.timed_out(self._session.site, self._session.timeout)
         if isinstance(last.exception, errors.BROKEN):
             raise errors.unknown(self._session.site, last.exception)

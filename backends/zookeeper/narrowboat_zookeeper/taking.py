@@ -5,11 +5,12 @@ Each function is one member's part of an exchange (`Steps`): it yields what is t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from narrowboat._queueing import conflict
 from narrowboat.contract.locks import Busy, Grant, Request
-from narrowboat.errors import ConfigurationError, Conflict, NarrowboatError, Unavailable
+from narrowboat.errors import Conflict, NarrowboatError, Unavailable
 from narrowboat_zookeeper import names
 from narrowboat_zookeeper.book import GLANCE, Book, Requests, Steps, listing
 from narrowboat_zookeeper.place import Place, Verdict, decide, read, record
@@ -32,7 +33,7 @@ def take(book: Book, request: Request, now: float) -> Steps:
             return listed
     if not request.wait and (place is None or place.path is None):
         listed = (yield [(pipe.sync,), (pipe.children, directory)])[1]
-        refusal = _refusal(book, request, listed)
+        refusal = yield from _refusal(book, request, directory, listed)
         if refusal is not None:
             book.places.pop(request.owner, None)
             return refusal
@@ -95,7 +96,7 @@ def _create(book: Book, request: Request, place: Place, directory: str) -> Steps
     before: Requests = [] if directory in book.known else [(pipe.make, directory)]
     for _ in range(_ROUNDS):
         *made, created, listed = yield [*before, *create]
-        if isinstance(created, tuple):
+        if isinstance(created, tuple) and created[0] is not None:
             place.found(*created)
             book.remember(directory)
             return listed
@@ -116,23 +117,22 @@ def _create(book: Book, request: Request, place: Place, directory: str) -> Steps
 
 def _parents(book: Book) -> Steps:
     """Make the nodes above all locks; the chroot only if that was asked for."""
-    base = book.site.base
-    paths = [f"{base}/{names.ROOT}", book.namespace]
+    base, root = book.site.base, f"{book.site.base}/{names.ROOT}"
+    paths = [root, book.namespace]
     if base and book.site.options.create:
         parts = base[1:].split("/")
         paths = ["/" + "/".join(parts[: count + 1]) for count in range(len(parts))] + paths
-    results = yield [(book.pipe.make, path) for path in paths]
+    results = yield [(book.pipe.make, path, path == root) for path in paths]
     for path, result in zip(paths, results, strict=True):
         if not isinstance(result, Exception) or isinstance(result, book.said.NodeExistsError):
             continue
         if isinstance(result, book.said.NoNodeError) and base and not book.site.options.create:
-            return ConfigurationError(
-                f"the path {base} of the URL does not exist on {','.join(book.site.hosts)}. Make it, or let it be made "
-                "with ?create=true.",
-                backend=book.site.scheme,
-            )
-        if not isinstance(result, book.said.NoAuthError):  # an existing parent need not let us create in it
-            return book.refused(result, doing=f"making {path}")
+            return book.missing()
+        if isinstance(result, book.said.NoAuthError):  # an existing parent need not let us create in it; a missing one must
+            there = (yield [(book.pipe.get, path)])[0]
+            if not isinstance(there, book.said.NoNodeError):
+                continue
+        return book.refused(result, doing=f"making {path}")
     return None
 
 
@@ -159,7 +159,7 @@ def _stand(book: Book, request: Request, place: Place, directory: str, listed: A
         return None
     decision = decide(request.mode, request.limit, queue[:index])
     if decision.verdict is Verdict.GO:
-        return _grant(book, request, place, now, behind=len(queue) - index - 1)
+        return _take(book, request, place, now, behind=len(queue) - index - 1)
     if decision.verdict is Verdict.CONFLICT and decision.other is not None:
         yield from _leave(book, request, place, directory)
         return _conflict(book, request, decision.other)
@@ -175,11 +175,18 @@ def _stand(book: Book, request: Request, place: Place, directory: str, listed: A
     if other is None:
         result = (yield [(book.pipe.children, directory, book.ahead_changed)])[0]
         if {each.node for each in queue[:index]} <= set(listing(result)):
-            return Busy(LOOK_AGAIN)
+            alien = yield from _alien(book, request, directory, queue[:index])
+            if alien is None:
+                return Busy(LOOK_AGAIN)
+            yield from _leave(book, request, place, directory)
+            return alien
     else:
         result = (yield [(book.pipe.get, watched, book.ahead_changed)])[0]
         waits = isinstance(result, tuple)
-        if waits and not (other.limit is not None and read(result[0], 0.0).granted):
+        if waits and book.foreign(watched, result):
+            yield from _leave(book, request, place, directory)
+            return _in_the_way(book, request, watched, result[1].czxid)
+        if waits and not (other.limit is not None and _granted(result[0], directory)):
             return Busy(LOOK_AGAIN)
         if book.failed(result):
             yield from _leave(book, request, place, directory)
@@ -188,7 +195,7 @@ def _stand(book: Book, request: Request, place: Place, directory: str, listed: A
     return None
 
 
-def _grant(book: Book, request: Request, place: Place, now: float, *, behind: int) -> Grant:
+def _take(book: Book, request: Request, place: Place, now: float, *, behind: int) -> Grant:
     path = place.path or ""
     place.granted = True
     place.wake = _nobody
@@ -213,14 +220,45 @@ def _leave(book: Book, request: Request, place: Place, directory: str) -> Steps:
     return Busy(LOOK_AGAIN)
 
 
-def _refusal(book: Book, request: Request, listed: Any) -> Busy | NarrowboatError | None:
-    """Why a try need not even begin."""
+def _refusal(book: Book, request: Request, directory: str, listed: Any) -> Steps:
+    """Why a try need not even begin; None: it may."""
     if book.failed(listed):
         return book.refused(listed, doing=f"trying the lock {request.name!r}")
-    decision = decide(request.mode, request.limit, names.queue(listing(listed)))
+    queue = names.queue(listing(listed))
+    decision = decide(request.mode, request.limit, queue)
     if decision.verdict is Verdict.CONFLICT and decision.other is not None:
         return _conflict(book, request, decision.other)
-    return None if decision.verdict is Verdict.GO else Busy(LOOK_AGAIN)
+    if decision.verdict is Verdict.GO:
+        return None
+    alien = yield from _alien(book, request, directory, queue if decision.other is None else [decision.other])
+    return alien or Busy(LOOK_AGAIN)
+
+
+def _alien(book: Book, request: Request, directory: str, ahead: Sequence[names.Contender]) -> Steps:
+    """The `Conflict` for what is foreign among those `ahead`; None without. Each is read once, however often it is met."""
+    paths = [path for each in ahead if (path := f"{directory}/{each.node}") not in book.vouched]
+    if not paths:
+        return None
+    for path, result in zip(paths, (yield [(book.pipe.get, path) for path in paths]), strict=True):
+        if book.failed(result):
+            return book.refused(result, doing=f"taking the lock {request.name!r}")
+        if isinstance(result, tuple) and book.foreign(path, result):
+            return _in_the_way(book, request, path, result[1].czxid)
+    return None
+
+
+def _in_the_way(book: Book, request: Request, path: str, token: int) -> Conflict:
+    return Conflict(
+        f"lock {request.name!r}: the node {path} on {book.site} stands in the way. It was not made by Narrowboat, or was "
+        f"damaged; waiting for it is of no use. Look at it with holders(), remove it with evict({request.name!r}, {token}).",
+        backend=book.site.scheme,
+    )
+
+
+def _granted(data: bytes, directory: str) -> bool:
+    """Whether the contender whose data this is has been granted a permit."""
+    said = read(data, directory.rpartition("/")[2])
+    return said is not None and said.granted
 
 
 def _conflict(book: Book, request: Request, other: names.Contender) -> Conflict:

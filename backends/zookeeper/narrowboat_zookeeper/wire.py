@@ -184,6 +184,13 @@ class Wire:
         decrypted = getattr(self._socket, "pending", None)
         return int(decrypted()) if decrypted is not None else 0
 
+    def read(self, size: int) -> bytes | None:
+        """As `recv`; None when there is nothing yet, and at once for no bytes."""
+        try:
+            return self.recv(size) if size else b""
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return None
+
     def recv(self, size: int) -> bytes:
         """As the socket's; takes from it as much as there is."""
         if not self._read:

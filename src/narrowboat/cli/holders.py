@@ -21,7 +21,10 @@ _COLUMNS = ("name", "token", "mode", "label", "since", "expires in", "waiting")
 @click.argument("name", required=False)
 @as_json
 def holders(url: str | None, name: str | None, as_json: bool) -> None:
-    """Show who holds NAME, or every lock that is held."""
+    """Show who holds NAME, or every lock that is held.
+
+    The mode "foreign" says that another program wrote the record, or damaged it: nobody gets that lock until it is evicted.
+    """
     with open_locks(url) as locks:
         found = locks.holders(name)
     if as_json:
@@ -59,7 +62,15 @@ def to_json(holder: Holder) -> dict[str, object]:
 
 
 def _row(holder: Holder) -> tuple[object, ...]:
-    since = datetime.datetime.fromtimestamp(holder.acquired_at).astimezone().isoformat(" ", "seconds")
-    mode = f"{holder.mode.value} of {holder.limit}" if holder.limit else holder.mode.value
+    mode = "foreign" if holder.foreign else f"{holder.mode.value} of {holder.limit}" if holder.limit else holder.mode.value
     expires = "" if holder.expires_in is None else f"{max(0.0, holder.expires_in):.1f} s"
-    return holder.name, holder.token, mode, holder.label, since, expires, holder.waiters
+    return holder.name, holder.token, mode, holder.label, _since(holder), expires, holder.waiters
+
+
+def _since(holder: Holder) -> str:
+    if holder.foreign and not holder.acquired_at:
+        return ""
+    try:
+        return datetime.datetime.fromtimestamp(holder.acquired_at).astimezone().isoformat(" ", "seconds")
+    except (OverflowError, ValueError, OSError):  # what another program wrote need not be a time
+        return ""

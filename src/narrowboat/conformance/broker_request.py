@@ -1,14 +1,16 @@
-"""B107: requests: each gets its own reply, or an error in time."""
+"""B107 and B123: requests: each gets its own reply, or an error in time; no request says where else we publish."""
 
 from __future__ import annotations
 
 import time
 from typing import Any
 
-from narrowboat.conformance.broker_common import one, raises
+from narrowboat.conformance.broker_common import nothing, one, raises
+from narrowboat.conformance.harness import with_option
 from narrowboat.conformance.kit import Kit
+from narrowboat.conformance.layers_messages import Redirected
 from narrowboat.conformance.scenario import scenario
-from narrowboat.errors import RequestTimeout
+from narrowboat.errors import InvalidArgument, RequestTimeout
 
 
 async def _asks_for_a_reply(kit: Kit) -> None:
@@ -55,3 +57,26 @@ async def a_late_reply_is_dropped(kit: Kit) -> None:
         assert await asking == b"in time"
         await late.ack()
         await second.ack()
+
+
+@scenario("B123", needs="request_reply", refused=_asks_for_a_reply)
+async def a_reply_goes_to_an_inbox_only(kit: Kit) -> None:
+    """A message that asks for its reply at a queue gets none: a typed error, nothing sent, and it is still ours to settle."""
+    payroll = kit.broker().queue("payroll", max_deliveries=0)
+    for url, allowed in ((kit.broker_url, False), (with_option(kit.broker_url, "reply_to", "any"), True)):
+        quote = kit.broker(url=url, wrap=Redirected).queue("quote", max_deliveries=0)
+        async with payroll.consume() as paid, quote.consume() as messages:
+            asking = kit.spawn(quote.request(b"pay me", timeout=kit.upper(10)))
+            message = await one(kit, messages)
+            if allowed:
+                await message.reply(b"paid")
+                answer = await one(kit, paid)
+                assert answer.body == b"paid"
+                await answer.ack()
+            else:
+                error = await raises(InvalidArgument, message.reply(b"paid"))
+                assert "payroll" in str(error) and "reply_to=any" in str(error), error
+                await nothing(paid)
+            assert not message.settled and not message.lost
+            await message.ack()
+            await kit.cancel(asking)

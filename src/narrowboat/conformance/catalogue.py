@@ -27,10 +27,11 @@ class Fault(enum.Enum):
     CREDENTIALS = "credentials that change"
     POWER = "a power loss"
     FULL = "a full disk or quota"
+    FOREIGN = "what another program left"  #: in the backend's own place: a lock's record, an entry among the messages
 
 
 #: Faults that only something beyond the host can have. A backend without a server does not owe what needs one.
-SERVER_FAULTS = frozenset(Fault) - {Fault.PROCESS, Fault.REPLY}
+SERVER_FAULTS = frozenset(Fault) - {Fault.PROCESS, Fault.REPLY, Fault.FOREIGN}
 
 
 class Entry(NamedTuple):
@@ -65,7 +66,7 @@ NEEDS_FAULT = {
     "L32": Fault.PROXY, "L33": Fault.DELETE, "L70": Fault.PROXY, "L85": Fault.SESSION, "L86": Fault.SESSION,
     "L87": Fault.RESTART, "L88": Fault.RESTART, "L89": Fault.KILL, "L90": Fault.PAUSE, "L94": Fault.PROXY,
     "L95": Fault.CLUSTER, "L96": Fault.PROXY, "L97": Fault.PROXY, "L98": Fault.CLUSTER, "L100": Fault.SERVER_CLOCK,
-    "L101": Fault.PROXY, "L102": Fault.PROXY, "L103": Fault.CREDENTIALS, "L104": Fault.PROXY,
+    "L101": Fault.PROXY, "L102": Fault.PROXY, "L103": Fault.CREDENTIALS, "L104": Fault.PROXY, "L120": Fault.FOREIGN,
     "B17": Fault.DELETE, "B60": Fault.RESTART, "B67": Fault.RESTART, "B68": Fault.KILL, "B69": Fault.POWER,
     "B70": Fault.CLUSTER, "B71": Fault.PROXY, "B72": Fault.PROXY, "B74": Fault.PROXY, "B76": Fault.PROXY,
     "B77": Fault.PROXY, "B78": Fault.PROXY, "B81": Fault.CLUSTER, "B82": Fault.FULL, "B83": Fault.CLUSTER,
@@ -204,6 +205,9 @@ L113 close: idempotent, blocked waiters get Closed, held locks released or left 
 L114 after close: no tasks, threads, fds, sockets, "never awaited"/"destroyed" warnings
 L115 two event loops, thread hand-over, fork after connect, free-threaded build
 L116 importing the core pulls in no backend client; state written by previous minor version still honoured
+
+# Locks: what is not ours
+L120 a record that is not ours or is malformed: typed error for that name alone, shown as foreign, evictable, others unchanged
 """
 
 _MESSAGES = """
@@ -331,6 +335,14 @@ B110 undeclared feature raises Unsupported before I/O
 B111 no leaked tasks, threads, fds; two loops; fork; free-threaded
 B112 previous-version messages readable; unknown future headers ignored
 B113 throughput/latency benchmark emitted to the same JSON (never gating)
+
+# Messages: what others leave and hold
+B120 what another program leaves is delivered as it is or dies with its raw body and a reason; nobody else notices, it is told
+B121 after a connection reset or rebalance nothing that others acked is handed to a handler; message.lost at once
+B122 publish ends with a receipt, PublishFailed or PublishUnknown; a server that cannot be reached is PublishFailed
+B123 a reply goes to an inbox of ours and nowhere else, unless ?reply_to=any
+B124 one SIGTERM or SIGINT ends every running run of the process, on threads and on all loops
+B125 signal handlers that were there, a loop's own too, are called and put back exactly
 """
 
 

@@ -19,8 +19,8 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any, cast
+from collections.abc import Callable, Iterator
+from typing import Any
 
 _STOP = object()
 
@@ -269,12 +269,13 @@ class Threaded:
 
 async def _call(function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
     loop = asyncio.get_running_loop()
-    plain = [_argument(arg, loop) for arg in args]
-    named = {name: _argument(value, loop) for name, value in kwargs.items()}
+    plain = [argument(arg, loop) for arg in args]
+    named = {name: argument(value, loop) for name, value in kwargs.items()}
     return wrap(await in_my_thread(function, *plain, **named))
 
 
-def _argument(value: Any, loop: asyncio.AbstractEventLoop) -> Any:
+def argument(value: Any, loop: asyncio.AbstractEventLoop) -> Any:
+    """What the sync face is handed for an argument of a scenario: a coroutine function becomes a blocking one."""
     if inspect.iscoroutinefunction(value):
         return blocking(value, loop)
     return unwrap(value)
@@ -322,9 +323,3 @@ def wrap(value: Any) -> Any:
 def unwrap(value: Any) -> Any:
     """The object of the sync face itself."""
     return value._inner if isinstance(value, Threaded) else value
-
-
-async def iterate(stream: Any) -> AsyncIterator[Any]:
-    """Any stream of either face, item by item."""
-    async for item in cast("AsyncIterator[Any]", stream):
-        yield item

@@ -13,8 +13,8 @@ as a pass. Where they come from:
 - the network: the kit's own proxy in front of each host of the URL, when the URL gives each with its port. Override
   `network` where the server tells its clients another address than the URL's;
 - a server that is restarted, killed, paused: `Harness(url, server=...)` with a `conformance.server.Server`;
-- sessions ended, records deleted, rights taken away, a disk filled, a server's clock set: override the method, and the
-  fault is there.
+- sessions ended, records deleted or written by others, rights taken away, a disk filled, a server's clock set: override
+  the method, and the fault is there.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ _BY_METHOD = {
     "revoke": Fault.CREDENTIALS,
     "fill": Fault.FULL,
     "set_clock": Fault.SERVER_CLOCK,
+    "plant_record": Fault.FOREIGN,
+    "plant_entries": Fault.FOREIGN,
 }
 
 
@@ -93,7 +95,8 @@ class Harness:
             found.add(Fault.PROXY)
         if self.server is not None:
             found |= {Fault.RESTART, Fault.KILL, Fault.PAUSE}
-        return frozenset(found | {fault for name, fault in _BY_METHOD.items() if self._has(name)})
+        other = {"locks": "plant_entries", "broker": "plant_record"}[half]
+        return frozenset(found | {fault for name, fault in _BY_METHOD.items() if name != other and self._has(name)})
 
     def _has(self, name: str) -> bool:
         return getattr(type(self), name) is not getattr(Harness, name)
@@ -144,6 +147,15 @@ class Harness:
         """Delete what the backend keeps of the lock, or the queue, `name` of that namespace, as an operator might."""
         raise NotImplementedError
 
+    def plant_record(self, namespace: str, name: str, kind: int) -> bool:
+        """Leave a record that Narrowboat has not written where the backend keeps the lock `name` of that namespace.
+
+        As another program, an operator or a damaged disk might: another type, cut-off text, fields missing, numbers out of
+        range. `kind` counts the kinds from 0; False, and nothing is done, when there is none of that number. Each must stand
+        in the way of a grant, as a holder's record would.
+        """
+        raise NotImplementedError
+
     def revoke(self) -> None:
         """Take from the URL's user the right to do anything; `permit` gives it back."""
         raise NotImplementedError
@@ -162,6 +174,15 @@ class Harness:
 
     def set_clock(self, seconds: float) -> None:
         """Move the server's wall clock by so much from the true time; 0 puts it right."""
+        raise NotImplementedError
+
+    def plant_entries(self, namespace: str, name: str) -> list[tuple[str, Callable[[], object]]]:
+        """What another program can leave in the queue `name` of that namespace, past us: a label and a function for each.
+
+        Each function, called once, leaves one entry in the place where that queue keeps its messages, as the backend's own
+        tools would: without our fields, with fields of ours that are garbage, empty, huge. The queue is declared, and consumed
+        from. The first line of a report's complaint is the label.
+        """
         raise NotImplementedError
 
     # -- mutants --------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from narrowboat.conformance.mutants import Mutant
 from narrowboat.conformance.mutants_layers import Sends, named
 from narrowboat.contract.messages import Address, Broker, Feed, Kind, Outgoing, Receipt, Source
-from narrowboat.errors import NarrowboatError
+from narrowboat.errors import NarrowboatError, Unavailable
 from narrowboat.layers.passing import PassingBroker
 
 
@@ -179,7 +179,32 @@ class DelaysEndWithTheConnection(PassingBroker):
         self.inner.close()
 
 
+class StoresWhatItSaysItDidNotSend(PassingBroker):
+    """Stores the first message, and says that nothing of it was sent."""
+
+    def __init__(self, inner: Broker) -> None:
+        super().__init__(inner)
+        self._number = itertools.count()
+
+    def send(self, messages: Sequence[Outgoing]) -> list[Receipt | NarrowboatError]:
+        """Sent."""
+        answers = self.inner.send(messages)
+        if next(self._number) == 0:
+            raise Unavailable("connection refused", sent=False)
+        return answers
+
+
+class AnyAddressIsAnInbox(PassingBroker):
+    """Takes whatever a message says for the address of an inbox."""
+
+    def is_inbox(self, address: Address) -> bool:
+        """Yes."""
+        return True
+
+
 MUTANTS: list[Mutant] = [
+    named(StoresWhatItSaysItDidNotSend, "B122"),
+    named(AnyAddressIsAnInbox, "B123"),
     named(BodyCut, "B02"),
     named(BodyIsText, "B02", "B42"),
     named(KeyForgotten, "B01", "B57", "B58", "B59"),

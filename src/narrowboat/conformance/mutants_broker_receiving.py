@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 
 from narrowboat.conformance.mutants import Mutant
 from narrowboat.conformance.mutants_layers import Out, named
-from narrowboat.contract.messages import Ack, Broker, Delivery, Feed, Outcome, Outgoing, Receipt, Received
-from narrowboat.errors import NarrowboatError, NotFound
+from narrowboat.contract.messages import Ack, Broker, Delivery, Feed, Outcome, Outgoing, Receipt, Received, Return
+from narrowboat.errors import NarrowboatError, NotFound, Unavailable
 from narrowboat.layers.passing import PassingBroker, PassingFeed
 
 
@@ -145,6 +145,50 @@ class _EndsAll(PassingFeed):
         self.inner.close()
 
 
+class HandsOutWhatHasEnded(PassingBroker):
+    """Hands out again what an ended claim had fetched, as if it had been fetched anew."""
+
+    def __init__(self, inner: Broker) -> None:
+        super().__init__(inner)
+        self.left: list[Delivery] = []
+
+    def feed(self, inner: Feed, wake: Callable[[], None]) -> Feed:
+        """One that leaves to the next what it has."""
+        return _LeavesItsBuffer(inner, self)
+
+
+class _LeavesItsBuffer(Out):
+    def __init__(self, inner: Feed, broker: HandsOutWhatHasEnded) -> None:
+        super().__init__(inner)
+        self._broker = broker
+
+    def receive(self, limit: int) -> Received:
+        """What is left first."""
+        left = self._broker.left[:limit]
+        del self._broker.left[:limit]
+        return Received(left, 0.0) if left else super().receive(limit)
+
+    def close(self) -> None:
+        """It goes back, and is kept."""
+        self._broker.left += self.out
+        self.inner.close()
+
+
+class OneEntryStopsAll(PassingFeed):
+    """Fails at each look while an entry is there whose bytes are no text."""
+
+    def receive(self, limit: int) -> Received:
+        """Or raise."""
+        received = self.inner.receive(limit)
+        for each in received.deliveries:
+            try:
+                each.body.decode()
+            except UnicodeDecodeError as error:
+                self.inner.settle([(each, Return()) for each in received.deliveries])
+                raise Unavailable(f"cannot be read: {error}") from error
+        return received
+
+
 class ThreadForEachFeed(PassingFeed):
     """Has a thread for each consumer."""
 
@@ -196,7 +240,7 @@ class _OfAThread(PassingFeed):
 
 
 MUTANTS: list[Mutant] = [
-    named(AttemptsNotCounted, "B22", "B32", "B34"),
+    named(AttemptsNotCounted, "B22", "B32", "B34", "B120"),
     named(ReceiveIgnoresItsLimit, "B35", "B36", "B104"),
     named(ReceiveWaits, "B08"),
     named(LooksAllTheTime, "B103"),
@@ -206,6 +250,8 @@ MUTANTS: list[Mutant] = [
     named(CloseLoses, "B33", "B79"),
     named(CloseKeeps, "B94"),
     named(CloseOfOneEndsAll, "B91"),
+    named(HandsOutWhatHasEnded, "B121"),
+    named(OneEntryStopsAll, "B120"),
     named(ThreadForEachFeed, "B105"),
     named(BelongsToItsThread, "B111"),
 ]

@@ -4,6 +4,17 @@ On the asyncio face a cancellation arrives while the task is suspended. On the s
 function's start, after a call or on a jump backwards, which is where CPython looks for signals; it is raised by a tracing
 function that counts those points, in the core's code and in the driver's alike. Both change the state of the whole
 interpreter for a moment, so scenarios that use this run alone.
+
+Scenarios say `await kit.spawn(cut(queue, "consume", point))`, for a method of either face. Tests of plain functions say
+
+    def once(strike):
+        try:
+            held = strike(lock.acquire, timeout=5)
+        except KeyboardInterrupt:
+            ...
+    assert sweep(once) > 50
+
+It is for calls that end by themselves: one that waits for ever is not cut off where it waits.
 """
 
 from __future__ import annotations
@@ -14,12 +25,14 @@ import dis
 import functools
 import sys
 import warnings
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from types import CodeType, FrameType
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
-from narrowboat.conformance.faces import Threaded, in_my_thread, unwrap, wrap
+from narrowboat.conformance.faces import Threaded, argument, in_my_thread, unwrap, wrap
 from narrowboat.errors import NarrowboatError
+
+T = TypeVar("T")
 
 
 class Cut(NamedTuple):
@@ -36,13 +49,19 @@ async def cut(target: Any, method: str, point: int, /, *args: Any, delay: int = 
     `delay`: on the asyncio face, so many turns of the loop after the task was suspended at that point.
     """
     if isinstance(target, Threaded):
-        function = getattr(unwrap(target), method)
-        return cast("Cut", await in_my_thread(_cut_thread, function, point, args, kwargs))
-    coroutine = getattr(target, method)(*args, **kwargs)
-    return await _cut_task(coroutine, point, delay)
+        function = getattr(unwrap(target), _TWINS.get(method, method))
+        loop = asyncio.get_running_loop()
+        plain = [argument(each, loop) for each in args]
+        named = {name: argument(each, loop) for name, each in kwargs.items()}
+        return cast("Cut", await in_my_thread(_cut_thread, function, point, plain, named))
+    return await _cut_task(getattr(target, method)(*args, **kwargs), point, delay)
 
 
-async def _cut_task(coroutine: Coroutine[Any, Any, Any], point: int, delay: int) -> Cut:
+#: What the same method is called on the sync face.
+_TWINS = {"__aenter__": "__enter__", "__aexit__": "__exit__"}
+
+
+async def _cut_task(coroutine: Awaitable[Any], point: int, delay: int) -> Cut:
     task = asyncio.current_task()
     assert task is not None
     awaited = _Counted(coroutine, point, delay, task)
@@ -64,17 +83,17 @@ async def _cut_task(coroutine: Coroutine[Any, Any, Any], point: int, delay: int)
 
 
 class _Counted(Awaitable[Any]):
-    """Awaits a coroutine, and asks for the cancellation of its task at the n-th suspension."""
+    """Awaits what a call gave, and asks for the cancellation of its task at the n-th suspension."""
 
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], point: int, delay: int, task: asyncio.Task[Any]) -> None:
-        self._coroutine = coroutine
+    def __init__(self, awaitable: Awaitable[Any], point: int, delay: int, task: asyncio.Task[Any]) -> None:
+        self._steps = awaitable.__await__()
         self._point = point
         self._delay = delay
         self._task = task
         self.struck = False
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        step: Callable[[], Any] = lambda: self._coroutine.send(None)  # noqa: E731  # replaced after each suspension
+        step = _sender(self._steps, None)  # replaced after each suspension
         suspensions = 0
         while True:
             try:
@@ -88,9 +107,9 @@ class _Counted(Awaitable[Any]):
             try:
                 sent = yield yielded
             except BaseException as error:
-                step = _thrower(self._coroutine, error)
+                step = _thrower(self._steps, error)
             else:
-                step = _sender(self._coroutine, sent)
+                step = _sender(self._steps, sent)
 
     def _cancel_after(self, turns: int) -> None:
         loop = asyncio.get_running_loop()
@@ -100,31 +119,47 @@ class _Counted(Awaitable[Any]):
             loop.call_soon(self._task.cancel)
 
 
-def _sender(coroutine: Coroutine[Any, Any, Any], value: Any) -> Callable[[], Any]:
-    return lambda: coroutine.send(value)
+def _sender(steps: Generator[Any, Any, Any], value: Any) -> Callable[[], Any]:
+    return lambda: steps.send(value)
 
 
-def _thrower(coroutine: Coroutine[Any, Any, Any], error: BaseException) -> Callable[[], Any]:
-    return lambda: coroutine.throw(error)
+def _thrower(steps: Generator[Any, Any, Any], error: BaseException) -> Callable[[], Any]:
+    return lambda: steps.throw(error)
 
 
-class _Points:
-    """Counts the points at which a signal can strike in the project's own frames, and strikes at the n-th."""
+class Strike:
+    """Calls a function and raises a KeyboardInterrupt at its n-th point, if it has as many. Serves one call.
 
-    def __init__(self, point: int) -> None:
+    `within`: the beginning of the names of the modules whose frames count; the kit's own never do. `where` says where it
+    struck, as a function and a line; it is empty while it has not.
+    """
+
+    def __init__(self, point: int, within: str = "narrowboat") -> None:
         self._left = point
+        self._within = within
         self._before: dict[FrameType, int] = {}
+        # Kept here: CPython 3.11 calls them by borrowed references, and lets go of them when one of them raises.
+        self._begin, self._follow = self._enter, self._step
         self.where = ""
 
-    def trace(self, frame: FrameType, event: str, arg: object) -> Callable[..., Any] | None:
-        """Whether to follow a frame: the core's and the drivers', not the kit's own nor the standard library's."""
+    def __call__(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+        """What `function` gives; the interrupt comes out of it, unless something in it holds it back."""
+        sys._getframe().f_trace_opcodes = True  # Python 3.12 traces opcodes only if a frame has asked for them before
+        sys.settrace(self._begin)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            sys.settrace(None)
+            self._before.clear()  # frames that an interrupt has ended, and all that they know of
+
+    def _enter(self, frame: FrameType, event: str, arg: object) -> Callable[..., Any] | None:
         module = str(frame.f_globals.get("__name__", ""))
-        if not module.startswith("narrowboat") or module.startswith("narrowboat.conformance"):
+        if self.where or not module.startswith(self._within) or module.startswith("narrowboat.conformance"):
             return None
-        frame.f_trace = self._step  # Python 3.13 traces opcodes only of a frame that has its function already
+        frame.f_trace = self._follow  # Python 3.13 traces opcodes only of a frame that has its function already
         frame.f_trace_opcodes = True
         frame.f_trace_lines = False
-        return self._step
+        return self._follow
 
     def _step(self, frame: FrameType, event: str, arg: object) -> Callable[..., Any]:
         if event == "opcode":
@@ -135,40 +170,52 @@ class _Points:
                     self.where = f"{frame.f_code.co_qualname}:{frame.f_lineno}"
                     raise KeyboardInterrupt(self.where)
                 self._left -= 1
-        elif event == "return":
+        elif event in ("return", "exception"):  # a call that raises goes to its handler at once
             self._before.pop(frame, None)
-        return self._step
+        return self._follow
+
+
+def sweep(operation: Callable[[Strike], object], *, within: str = "narrowboat", limit: int = 5000) -> int:
+    """Run `operation(strike)` for each point, until one run of it is not struck. How many points there are."""
+    for point in range(limit):
+        strike = Strike(point, within)
+        operation(strike)
+        if not strike.where:
+            return point
+    raise AssertionError(f"{limit} points, and no end: does each run of the operation begin in the same state?")
+
+
+#: After these CPython looks for signals. Not after `JUMP_BACKWARD_NO_INTERRUPT`, nor where a coroutine goes on.
+_LOOKS = frozenset({"CALL", "CALL_FUNCTION_EX", "CALL_KW", "JUMP_BACKWARD"})
 
 
 @functools.cache
 def _after(code: CodeType) -> frozenset[int]:
     """The offsets of the instructions after which CPython looks for signals: starts, calls and jumps backwards."""
     return frozenset(
-        each.offset for each in dis.get_instructions(code) if each.opname.startswith(("CALL", "JUMP_BACKWARD", "RESUME"))
+        each.offset
+        for each in dis.get_instructions(code)
+        if each.opname in _LOOKS or (each.opname == "RESUME" and (each.arg or 0) & 3 < 2)
     )
 
 
 def _cut_thread(function: Callable[..., Any], point: int, args: Any, kwargs: dict[str, Any]) -> Cut:
-    points = _Points(point)
+    strike = Strike(point)
     with warnings.catch_warnings(), _quiet():
         warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)  # cut off before its first step
-        result, error = _traced(points, function, args, kwargs)
-    return Cut(bool(points.where), wrap(result), error)
+        result, error = _struck(strike, function, args, kwargs)
+    return Cut(bool(strike.where), wrap(result), error)
 
 
-def _traced(
-    points: _Points, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]
+def _struck(
+    strike: Strike, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]
 ) -> tuple[Any, BaseException | None]:
-    sys._getframe().f_trace_opcodes = True  # Python 3.12 traces opcodes only if a frame has asked for them before
-    sys.settrace(points.trace)
     try:
-        return function(*args, **kwargs), None
+        return strike(function, *args, **kwargs), None
     except KeyboardInterrupt:
-        return None, KeyboardInterrupt(points.where)  # without the frames, which keep half-run coroutines alive
+        return None, KeyboardInterrupt(strike.where)  # without the frames, which keep half-run coroutines alive
     except NarrowboatError as error:
         return None, error.with_traceback(None)
-    finally:
-        sys.settrace(None)
 
 
 @contextlib.contextmanager

@@ -1,8 +1,13 @@
 """The entry object: how a backend is found, what its URL takes, what it claims, how it is opened.
 
 An entry point in the group `narrowboat.locks` or `narrowboat.brokers`, named by the URL's scheme, points at a
-`LockBackend` or `BrokerBackend`. Making one imports no client library; `open` does. `capabilities` is a function of the
+`LockBackend` or `BrokerBackend`. Making one imports no client library; `prepare` does. `capabilities` is a function of the
 parsed options, so that what is not claimed is refused before anything is sent.
+
+`prepare` is called once, when a user makes a face, on the thread that makes it and before anything is opened. There belongs
+what must not be late: the import of the client library (some cannot be imported any more once the main thread has ended),
+and what depends on the process as it is now, such as a relative path. It makes no connection. What it gives is the URL that
+`open` gets, now and in forked children. A module that it misses becomes an error that says what to install.
 """
 
 from __future__ import annotations
@@ -51,6 +56,7 @@ class LockBackend:
     options: type[Any]
     capabilities: Callable[[Url, Any], LockCapabilities]
     open: Callable[[Url, Any, Context], LockProvider]
+    prepare: Callable[[Url, Any], Url] = lambda url, options: url
     extra: str | None = None  #: the extra to install, `pip install narrowboat[extra]`
     example: str = ""  #: a URL that is as it would be in a program, for `narrowboat backends`
 
@@ -64,5 +70,6 @@ class BrokerBackend:
     options: type[Any]
     capabilities: Callable[[Url, Any], BrokerCapabilities]
     open: Callable[[Url, Any, Context], Broker]
+    prepare: Callable[[Url, Any], Url] = lambda url, options: url
     extra: str | None = None
     example: str = ""

@@ -84,7 +84,8 @@ class Holder(NamedTuple):
     acquired_at: float  #: seconds since the epoch, for people; nothing is decided by it
     expires_in: float | None  #: seconds; None where only the session knows
     waiters: int | None  #: how many wait for this name; None where the backend cannot know
-    #: Another program wrote this record, or damaged it: what is shown is what could be read, and `token` is what `evict` takes.
+    #: Another program wrote this record, or damaged it: what is shown is what could be read, `acquired_at` is 0.0 where that
+    #: could not, and `token` is what `evict` takes, whatever the record says.
     foreign: bool = False
 
 

@@ -12,6 +12,10 @@ broker, beside it at most one `send`, and at most one `settle` or `extend`; `ope
 What may be kept: `wake`, until the feed is closed; a delivery's own `tag`.
 What may be raised: an exception means that the whole exchange failed and the outcome is unknown for every member. What
 one member caused is returned in its place.
+What a driver knows not to have been sent, it says: `Unavailable(..., sent=False)`, raised where no byte of the exchange left (a
+refused connection, a transaction that could not begin) or returned in the place of the member that alone was not sent. Of a
+publish the core makes `PublishFailed` of it, and `PublishUnknown` of every other `Unavailable`, so that the same situation has
+the same outcome on all backends.
 A BaseException may strike at any point of any call: the driver must then still be usable.
 """
 
@@ -240,6 +244,15 @@ class Broker(ABC):
     @abstractmethod
     def inbox(self, wake: Callable[[], None]) -> tuple[Address, Feed]:
         """A private address for replies, and the feed that reads it. It is gone when the feed is closed or we die."""
+
+    def is_inbox(self, address: Address) -> bool:
+        """Whether `address` is an inbox as `inbox` makes them, in whichever process: a reply goes there and nowhere else.
+
+        The address was read from a message, so whoever published it chose its text. A driver that makes an address of any
+        text compares the name with the shape of its own (`narrowboat.inbox.` and 32 hexadecimal digits): otherwise a request
+        could have its worker publish wherever that worker may. No I/O.
+        """
+        return address.kind is Kind.INBOX
 
     @abstractmethod
     def declare(self, source: Source, *, earliest: bool) -> None:

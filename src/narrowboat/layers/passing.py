@@ -83,6 +83,9 @@ class PassingBroker(Broker):
         address, feed = self.inner.inbox(wake)
         return address, self.feed(feed, wake)
 
+    def is_inbox(self, address: Address) -> bool:
+        return self.inner.is_inbox(address)
+
     def declare(self, source: Source, *, earliest: bool) -> None:
         self.inner.declare(source, earliest=earliest)
 

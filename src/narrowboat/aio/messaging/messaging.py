@@ -18,6 +18,7 @@ from narrowboat.capabilities import BrokerCapabilities
 from narrowboat.clock import Clock
 from narrowboat.codecs import Codec
 from narrowboat.contract.messages import Broker
+from narrowboat.dsn import hidden, hidden_secrets
 
 T = TypeVar("T")
 
@@ -47,6 +48,7 @@ def broker(
         ConfigurationError: the URL, an option or the installation cannot work.
         Unsupported: the backend does not promise what is required.
     """
+    url, options = hidden(url), hidden_secrets(options)
     return Messaging(BrokerCore(url, require, clock, random, listeners, wrap, options, Asyncio))
 
 

@@ -1,0 +1,62 @@
+"""Consul: whatever another program leaves under a lock's keys costs that name alone, is shown, and can be removed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import narrowboat
+from integration.foreign import DRAWN, records, refused
+from integration.servers import ConsulServer
+from narrowboat_consul.keys import Space
+from narrowboat_consul.state import FLAGS, Entry
+
+_numbers = itertools.count()
+SPACE = Space("narrowboat", "foreign")
+
+kinds = st.sampled_from(["lock", "held-theirs", "wants-theirs", "heldh-ff", "held-_zz", "README", "lock/more"])
+marks = st.sampled_from([FLAGS, FLAGS, 0, 2**63])
+terms: st.SearchStrategy[dict[str, Any]] = st.sampled_from([{}, {"mode": "shared"}, {"limit": 1}, {"limit": 2}])
+
+
+@pytest.fixture(scope="module")
+def locks(consul_server: ConsulServer) -> Iterator[narrowboat.Locks]:
+    with narrowboat.locks(f"{consul_server.url}?prefix=foreign") as made:
+        yield made
+
+
+@DRAWN
+@given(st.data())
+def test_whatever_stands_there_costs_its_own_name_alone(
+    locks: narrowboat.Locks, consul_server: ConsulServer, data: st.DataObject
+) -> None:
+    """Asked for, it is Conflict or a grant beside it, at once; shown is what stands in our places; removed, it is gone."""
+    name = f"n{next(_numbers)}"
+    folder = SPACE.of(name).folder
+    try:
+        for kind, (record, flags) in data.draw(st.dictionaries(kinds, st.tuples(records, marks), min_size=1)).items():
+            consul_server.put(f"/v1/kv/{folder}{kind}?flags={flags}", record)
+        there = [Entry.of(each) for each in consul_server.request("GET", f"/v1/kv/{folder}?recurse")]
+        foreign = {entry.index for entry in there if entry.foreign}
+        in_the_way = any(entry.foreign and entry.key == SPACE.of(name).lock for entry in there)
+        with locks.lock(f"beside-{name}", timeout=5) as beside:
+            assert refused(locks, name, **data.draw(terms)) is in_the_way
+            assert {(holder.name, holder.token, holder.foreign) for holder in locks.holders(name)} == {
+                (name, token, True) for token in foreign
+            }
+            everything = locks.holders()
+            assert [holder.token for holder in everything if not holder.foreign] == [beside.token]
+            assert {holder.token for holder in everything if holder.foreign} == foreign
+            for token in foreign:
+                assert locks.evict(name, token)
+                assert not locks.evict(name, token)
+            beside.check()
+        assert locks.holders() == []
+        locks.lock(name, timeout=5).acquire().release()
+    finally:
+        consul_server.put(f"/v1/kv/{folder}?recurse", None, "DELETE")

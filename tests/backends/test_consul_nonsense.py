@@ -1,0 +1,127 @@
+"""Consul: whatever answers at the address, a call ends with a typed error, in time, with little memory."""
+
+import json
+import time
+
+import nonsense
+import pytest
+
+import narrowboat
+from narrowboat.errors import Unavailable
+
+URL = f"consul://127.0.0.1:{{port}}?timeout={nonsense.TIMEOUT}"
+
+OK = b"HTTP/1.1 200 OK\r\n"
+DONE = b'{"Results":[{"KV":{"Key":"k","ModifyIndex":1}}],"Errors":null}'
+
+
+def reply(body, status=b"200 OK"):
+    """One in HTTP."""
+    return b"HTTP/1.1 " + status + b"\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+
+def says(body, status=b"200 OK"):
+    """A case that answers every request on its connection alike."""
+
+    def case(connection):
+        connection.sendall(reply(body, status))
+        while connection.recv(65536):
+            connection.sendall(reply(body, status))
+
+    return case
+
+
+def session_then(body, status=b"200 OK"):
+    """A case that gives a session, and then answers every request alike."""
+
+    def case(connection):
+        connection.sendall(reply(b'{"ID": "0f0f0f0f-0000-0000-0000-000000000000"}'))
+        while connection.recv(65536):
+            connection.sendall(reply(body, status))
+
+    return case
+
+
+def results(*found):
+    """The body of a transaction."""
+    return json.dumps({"Results": found, "Errors": None}).encode()
+
+
+CASES = {
+    "closes": lambda connection: None,
+    "says nothing": nonsense.silence,
+    "garbage": nonsense.then(nonsense.NOISE[:4096]),
+    "garbage without end": nonsense.endless(b"", nonsense.NOISE),
+    "a head without end": nonsense.endless(OK + b"X: ", b"x" * 65536),
+    "a head in drips": nonsense.drip(OK + b"X: "),
+    "a body of 99 GB": nonsense.endless(OK + b"Content-Length: 99999999999\r\n\r\n", b"x" * 65536),
+    "a body of 1 GB": nonsense.endless(OK + b"Content-Length: 1073741824\r\n\r\n", b"x" * 65536),
+    "a body without end": nonsense.endless(OK + b"Connection: close\r\n\r\n", b"x" * 65536),
+    "a body in drips": nonsense.drip(OK + b"Content-Length: 100000\r\n\r\n"),
+    "chunks without end": nonsense.endless(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n" * 8192),
+    "a negative chunk": nonsense.then(OK + b"Transfer-Encoding: chunked\r\n\r\n-5\r\nx\r\n"),
+    "a length that is no number": nonsense.then(OK + "Content-Length: ²\r\n\r\n".encode("latin-1")),
+    "a status that is no number": nonsense.then(b"HTTP/1.1 " + b"9" * 5000 + b" Hm\r\n\r\n"),
+    "deep JSON": says(b"[" * 200_000),
+    "broken JSON": says(b"{nope"),
+    "no text": says(b"\xff\xfe\0"),
+    "a list": says(b"[1, 2]"),
+    "null": says(b"null"),
+    "a session that is an object": says(b'{"ID": {"a": 1}}'),
+    "a session with a line end": says(b'{"ID": "a\\r\\nX: y"}'),
+    "an error of 1 MB": says(b"\x1b[31mEVIL" * 100_000, b"500 Internal"),
+    "then null": session_then(b"null"),
+    "then a list": session_then(b"[[]]"),
+    "then deep JSON": session_then(b'{"Results":' * 100_000),
+    "then a million lists": session_then(b'{"Results":[' + b"[]," * 2_000_000 + b"[]]}"),
+    "then results of no object": session_then(results(1, None, "x")),
+    "then results without a key": session_then(results({"KV": {"ModifyIndex": 1}})),
+    "then an index that is text": session_then(results({"KV": {"Key": "k", "ModifyIndex": "1"}})),
+    "then results of another": session_then(DONE),
+    "then an error at no place": session_then(b'{"Results":null,"Errors":[{"OpIndex":99,"What":"x"}]}', b"409 Conflict"),
+    "then an error without text": session_then(b'{"Errors":[{"OpIndex":0,"What":{"a":1}}]}', b"409 Conflict"),
+    "then errors that are text": session_then(b'{"Errors":"no"}', b"409 Conflict"),
+}
+
+
+def call(locks):
+    """A wait for a lock."""
+    locks.lock("a").acquire(timeout=nonsense.WAIT)
+
+
+@pytest.fixture(scope="module")
+def found():
+    return nonsense.outcomes(__file__)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_an_agent_that_talks_nonsense_costs_a_typed_error_in_time(found, case):
+    """And says in a few words what was found."""
+    outcome = found[0][case]
+    assert outcome["typed"], outcome
+    assert outcome["took"] < nonsense.LONGEST, outcome
+    assert len(outcome["error"]) < 1000
+
+
+def test_all_of_them_together_took_little_memory(found):
+    """Lengths, depths and numbers are looked at before anything is made of them."""
+    assert found[0][""]["memory"] < nonsense.MEMORY
+    assert "Traceback" not in found[1], found[1]
+
+
+def test_calls_that_belong_together_wait_for_one_silence_once():
+    """The first has its whole time; what follows at once has little, and says so."""
+    server = nonsense.Server(nonsense.silence)
+    with narrowboat.locks(f"consul://127.0.0.1:{server.port}?timeout=1") as locks:
+        took = []
+        for call_ in (locks.ping, lambda: locks.holders("a"), lambda: locks.evict("a", 1)):
+            begun = time.monotonic()
+            with pytest.raises(Unavailable):
+                call_()
+            took.append(time.monotonic() - begun)
+    assert took[0] > 0.9
+    assert sum(took[1:]) < took[0] + 0.5, took
+
+
+if __name__ == "__main__":
+    nonsense.main(CASES, URL, call, alone=["a body without end", "an error of 1 MB", "then a million lists"], again=0.0)

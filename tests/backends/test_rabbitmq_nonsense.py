@@ -1,0 +1,308 @@
+"""RabbitMQ: whatever answers at its address, a call ends in time, with an error that is typed, and takes no memory to speak of.
+
+Each case is a server of its own that greets as the protocol says, or does not, and then sends what no server sends. All run
+beside each other: most of their time is waiting.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+from pika import frame, spec
+
+import narrowboat
+from integration.amqp_fields import deep, table, value
+from narrowboat.errors import NarrowboatError, Unavailable
+from narrowboat_rabbitmq.driver import RabbitBroker  # pika is imported before anything is measured
+from narrowboat_rabbitmq.loop import Loop
+
+#: Seconds of one call, and what may come on top on a busy machine.
+TIMEOUT, SLACK = 1.0, 6.0
+LIMIT = 200 * 1024 * 1024
+CHUNK = b"\0" * 65536
+Line = socket.socket
+
+
+def method(channel: int, made: object) -> bytes:
+    return bytes(frame.Method(channel, made).marshal())
+
+
+def framed(kind: int, channel: int, payload: bytes) -> bytes:
+    return struct.pack(">BHL", kind, channel, len(payload)) + payload + b"\xce"
+
+
+def start(properties: bytes = b"") -> bytes:
+    """Connection.Start with these server properties."""
+    text = struct.pack(">I", 5) + b"PLAIN" + struct.pack(">I", 5) + b"en_US"
+    return framed(1, 0, struct.pack(">HHBB", 10, 10, 0, 9) + struct.pack(">I", len(properties)) + properties + text)
+
+
+def read(line: Line) -> tuple[int, bytes]:
+    """One frame of the client's: its channel, and its payload."""
+    head = b""
+    while len(head) < 7:
+        head += _some(line, 7 - len(head))
+    _, channel, size = struct.unpack(">BHL", head)
+    payload = b""
+    while len(payload) < size + 1:
+        payload += _some(line, size + 1 - len(payload))
+    return channel, payload[:-1]
+
+
+def _some(line: Line, size: int) -> bytes:
+    data = line.recv(size)
+    if not data:
+        raise OSError("closed")
+    return data
+
+
+def greet(line: Line, tune: object | None = None) -> None:
+    """Take the client in, as a server does."""
+    line.sendall(start())
+    read(line)
+    line.sendall(method(0, tune or spec.Connection.Tune(channel_max=100, frame_max=131072, heartbeat=60)))
+    read(line)  # tune-ok
+    read(line)  # open
+    line.sendall(method(0, spec.Connection.OpenOk()))
+
+
+def serve(line: Line, then: Callable[[Line, int], None]) -> None:
+    """Answer what is asked as a server does, until a consumer is there; then do `then`."""
+    greet(line)
+    answers = {
+        spec.Channel.Open.INDEX: spec.Channel.OpenOk(),
+        spec.Confirm.Select.INDEX: spec.Confirm.SelectOk(),
+        spec.Exchange.Declare.INDEX: spec.Exchange.DeclareOk(),
+        spec.Exchange.Bind.INDEX: spec.Exchange.BindOk(),
+        spec.Queue.Declare.INDEX: spec.Queue.DeclareOk(queue="q", message_count=1, consumer_count=0),
+        spec.Queue.Bind.INDEX: spec.Queue.BindOk(),
+        spec.Basic.Qos.INDEX: spec.Basic.QosOk(),
+        spec.Basic.Consume.INDEX: spec.Basic.ConsumeOk(consumer_tag="nb0"),
+    }
+    while True:
+        channel, payload = read(line)
+        index = int.from_bytes(payload[:4])  # nothing in a heartbeat
+        if index in answers:
+            line.sendall(method(channel, answers[index]))
+        if index == spec.Basic.Consume.INDEX:
+            then(line, channel)
+
+
+def pushed(channel: int, number: int, *, size: int = 1) -> bytes:
+    """The frames of one message, or the beginning of a larger one."""
+    deliver = spec.Basic.Deliver(consumer_tag="nb0", delivery_tag=number, redelivered=False, exchange="", routing_key="q")
+    head = framed(2, channel, struct.pack(">HHQH", 60, 0, size, 0))
+    return method(channel, deliver) + head + framed(3, channel, b"x")
+
+
+def forever(line: Line, data: bytes, pause: float = 0.0) -> None:
+    ends = time.monotonic() + 30
+    while time.monotonic() < ends:
+        line.sendall(data)
+        if pause:
+            time.sleep(pause)
+
+
+def flood(line: Line, channel: int) -> None:
+    for number in range(1, 1_000_000):
+        line.sendall(pushed(channel, number))
+
+
+def in_pieces(line: Line, data: bytes) -> None:
+    """So slowly that it would take for ever, yet never silent."""
+    for each in range(len(data)):
+        line.sendall(data[each : each + 1])
+        time.sleep(0.05)
+
+
+def unknown_method(line: Line, channel: int = 0) -> None:
+    line.sendall(framed(1, channel, struct.pack(">HH", 99, 99)))
+
+
+def hello(then: Callable[[Line], object]) -> Callable[[Line], None]:
+    """A server that greets and then does `then`."""
+
+    def act(line: Line) -> None:
+        greet(line)
+        then(line)
+
+    return act
+
+
+def consumed(then: Callable[[Line, int], object]) -> Callable[[Line], None]:
+    """A server that works until somebody consumes and then does `then`."""
+    return lambda line: serve(line, lambda line, channel: (then(line, channel), None)[1])
+
+
+_TUNE = spec.Connection.Tune(channel_max=0, frame_max=1, heartbeat=0)
+CASES: dict[str, Callable[[Line], object]] = {
+    "hangs up": lambda line: None,
+    "says nothing": lambda line: time.sleep(2 * TIMEOUT),
+    "garbage": lambda line: forever(line, os.urandom(4096), 0.01),
+    "zeros for ever": lambda line: forever(line, CHUNK),
+    "HTTP": lambda line: line.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"),
+    "another protocol's version": lambda line: line.sendall(b"AMQP\x00\x01\x00\x00"),
+    "a frame of 4 GB": lambda line: (line.sendall(struct.pack(">BHL", 1, 0, 2**32 - 1)), forever(line, CHUNK)),
+    "a frame of 1 MB that does not end": lambda line: (line.sendall(struct.pack(">BHL", 1, 0, 2**20)), forever(line, CHUNK)),
+    "a greeting in pieces": lambda line: in_pieces(line, start()),
+    "a greeting with deep properties": lambda line: line.sendall(start(table([(b"a", deep("A", 100_000))]))),
+    "a greeting with a table that lies": lambda line: line.sendall(start(b"\x01aS\xff\xff\xff\xff")),
+    "a greeting with a time that is none": lambda line: line.sendall(start(table([(b"a", b"T" + b"\xff" * 8)]))),
+    "a version that is none": lambda line: (line.sendall(start(table([(b"version", value("S", b"\xff"))]))), time.sleep(3)),
+    "tunes to nothing": lambda line: greet(line, _TUNE),
+    "an unknown method": hello(unknown_method),
+    "half a frame": hello(lambda line: line.sendall(method(1, spec.Channel.OpenOk())[:-3])),
+    "a frame with a wrong end": hello(lambda line: line.sendall(method(1, spec.Channel.OpenOk())[:-1] + b"\0")),
+    "an answer on a channel that nobody opened": hello(lambda line: line.sendall(method(77, spec.Queue.DeclareOk("q", 1, 1)))),
+    "a body without a message": hello(lambda line: (read(line), line.sendall(framed(3, 1, b"x")))),
+    "closes with bytes that are no text": hello(
+        lambda line: line.sendall(framed(1, 0, struct.pack(">HHH", 10, 50, 320) + b"\x02\xff\xfe" + b"\0" * 4))
+    ),
+    "a message of 2^62 bytes": consumed(lambda line, channel: line.sendall(pushed(channel, 1, size=2**62))),
+    "more messages than were asked for": consumed(flood),
+    "a body that is longer than it said": consumed(
+        lambda line, channel: line.sendall(pushed(channel, 1, size=3) + framed(3, channel, b"x" * 100))
+    ),
+    "properties cut off": consumed(
+        lambda line, channel: line.sendall(pushed(channel, 1)[:-9].replace(struct.pack(">HHQH", 60, 0, 1, 0), b"\x00\x3c"))
+    ),
+    "an unknown method to a consumer": consumed(unknown_method),
+}
+
+
+class Impostor:
+    """A server that does `act` with each who comes."""
+
+    def __init__(self, act: Callable[[Line], object]) -> None:
+        self._act = act
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                line, _ = self._socket.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(line,), daemon=True).start()
+
+    def _serve(self, line: Line) -> None:
+        with line, contextlib.suppress(OSError):
+            line.settimeout(10)
+            line.recv(8)
+            self._act(line)
+            time.sleep(0.2)
+
+
+def use(case: str) -> list[str]:
+    """Make three calls to that impostor; what was wrong with how they ended."""
+    impostor = Impostor(CASES[case])
+    wrong = []
+    broker = narrowboat.broker(f"amqp://127.0.0.1:{impostor.port}?timeout={TIMEOUT:g}")
+    queue = broker.queue("q")
+
+    def consume() -> None:
+        with queue.consume() as messages:
+            messages.receive(TIMEOUT)
+
+    for name, call, allowed in (("ping", broker.ping, 1), ("publish", lambda: queue.publish(b"x"), 1), ("consume", consume, 4)):
+        begun = time.monotonic()
+        try:
+            call()
+        except NarrowboatError:
+            pass
+        except BaseException as error:
+            wrong.append(f"{name}: {error!r}")
+        took = time.monotonic() - begun
+        if took > allowed * TIMEOUT + SLACK:
+            wrong.append(f"{name}: took {took:.1f} s")
+    begun = time.monotonic()
+    broker.close()
+    if time.monotonic() - begun > TIMEOUT + SLACK:
+        wrong.append(f"close: took {time.monotonic() - begun:.1f} s")
+    impostor.close()
+    return wrong
+
+
+@pytest.fixture(scope="module")
+def outcomes() -> Iterator[dict[str, Future[list[str]]]]:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with ThreadPoolExecutor(len(CASES)) as pool:
+        yield {case: pool.submit(use, case) for case in CASES}
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert (after - before) * 1024 < LIMIT, f"it took {(after - before) / 1024:.0f} MB"
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_each_call_ends_in_time_with_an_error_that_is_typed(case: str, outcomes: dict[str, Future[list[str]]]) -> None:
+    assert not outcomes[case].result(90)
+
+
+# -- a machine that has nothing left ----------------------------------------------------------------------------------
+
+
+def test_no_file_descriptor_is_unavailable_and_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert RabbitBroker
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    broker = narrowboat.broker("amqp://127.0.0.1:1?timeout=1")
+    taken: list[int] = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 256), hard))
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        with pytest.raises(Unavailable, match="file descriptors"):
+            broker.ping()
+        with pytest.raises(narrowboat.PublishFailed):
+            broker.queue("q").publish(b"x")
+    finally:
+        for each in taken:
+            os.close(each)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with pytest.raises(Unavailable, match="refused"):
+        broker.ping()
+    broker.close()
+
+
+def test_no_thread_is_unavailable_and_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = Loop("test-io", 60.0, time.monotonic)
+    done = threading.Event()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", _no_thread)
+        with pytest.raises(Unavailable, match="thread"):
+            loop.post(done.set)
+    loop.post(done.set)
+    assert done.wait(10)
+    loop.close(5)
+
+
+def _no_thread(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_an_error_on_the_thread_is_told_and_the_thread_goes_on() -> None:
+    loop, told, done = Loop("test-io", 60.0, time.monotonic), [], threading.Event()
+
+    def fail(error: Exception) -> None:
+        told.append(repr(error))
+        raise ValueError("while telling")
+
+    loop.failed.append(fail)
+    loop.post(lambda: {}[0])
+    loop.post(done.set)
+    assert done.wait(10)
+    assert told == ["KeyError(0)"]
+    loop.close(5)

@@ -1,0 +1,134 @@
+"""Records of others under a lock's name: the scenario holds on a driver that treats them right, and catches each that does not.
+
+Nobody else can write into the memory of this process, so a layer in front of the memory driver plays both: what was left there,
+and what a driver makes of it.
+"""
+
+import itertools
+
+import pytest
+
+from narrowboat.conformance import Harness
+from narrowboat.conformance.runner import Outcome, load, run_one
+from narrowboat.contract.locks import Holder, Mode
+from narrowboat.errors import Conflict, Unavailable
+from narrowboat.layers.passing import PassingLocks
+
+_KINDS = 3
+
+
+class Haunted(PassingLocks):
+    """Foreign records by name, as a driver has to treat them."""
+
+    records: dict[str, int] = {}
+    _tokens = itertools.count(10**15)
+
+    def attempt(self, requests):
+        sound = iter(self.inner.attempt([each for each in requests if each.name not in self.records]))
+        return [self.refusal(each.name) if each.name in self.records else next(sound) for each in requests]
+
+    def refusal(self, name):
+        return Conflict(f"lock {name!r}: something stands there that is not ours; see holders(), evict it", backend="memory")
+
+    def holders(self, name):
+        theirs = [self.shown(each) for each in self.records if name in (None, each)]
+        return sorted([*self.inner.holders(name), *theirs], key=lambda holder: holder.name)
+
+    def shown(self, name):
+        return Holder(name, self.records[name], "", Mode.EXCLUSIVE, None, 0.0, None, None, foreign=True)
+
+    def evict(self, name, token):
+        if self.records.get(name) == token:
+            del self.records[name]
+            return True
+        return self.inner.evict(name, token)
+
+
+class SaysTryAgain(Haunted):
+    """Calls it unavailable, so that everybody tries for ever."""
+
+    def refusal(self, name):
+        return Unavailable(f"lock {name!r}: cannot be read", backend="memory")
+
+
+class Overwrites(Haunted):
+    """Takes no notice of what is there."""
+
+    def attempt(self, requests):
+        return self.inner.attempt(requests)
+
+
+class HidesIt(Haunted):
+    """Does not list what it cannot read."""
+
+    def holders(self, name):
+        return self.inner.holders(name)
+
+
+class CallsItOurs(Haunted):
+    """Lists it as one of ours."""
+
+    def shown(self, name):
+        return super().shown(name)._replace(foreign=False)
+
+
+class EvictsByName(Haunted):
+    """Removes it whatever the token."""
+
+    def evict(self, name, token):
+        return self.records.pop(name, None) is not None or self.inner.evict(name, token)
+
+
+class CannotEvict(Haunted):
+    """Only what is ours can be evicted."""
+
+    def evict(self, name, token):
+        return self.inner.evict(name, token)
+
+
+class ListsNothing(Haunted):
+    """One foreign record, and nobody's holders can be listed."""
+
+    def holders(self, name):
+        if self.records:
+            raise ValueError("cannot be parsed")
+        return self.inner.holders(name)
+
+
+class HauntedHarness(Harness):
+    """The memory backend behind one of the layers, with something that is planted."""
+
+    def __init__(self, layer):
+        self.records: dict[str, int] = {}
+        super().__init__("memory://", wrap=lambda driver: self._haunt(layer(driver)))
+
+    def _haunt(self, layer):
+        layer.records = self.records
+        return layer
+
+    def plant_record(self, namespace, name, kind):
+        if kind < _KINDS:
+            self.records[name] = 10**15 + kind
+        return kind < _KINDS
+
+
+def outcomes(layer):
+    (scenario,) = [each for each in load() if "L120" in each.ids]
+    return [run_one(HauntedHarness(layer), scenario, face)[0] for face in ("sync", "asyncio")]
+
+
+def test_a_driver_that_treats_them_as_it_should_holds():
+    assert [row.why for row in outcomes(Haunted)] == ["", ""]
+
+
+BROKEN = [SaysTryAgain, Overwrites, HidesIt, CallsItOurs, EvictsByName, CannotEvict, ListsNothing]
+
+
+@pytest.mark.parametrize("layer", BROKEN, ids=lambda layer: layer.__name__)
+def test_a_driver_that_does_not_is_caught(layer):
+    assert [row.outcome for row in outcomes(layer)] == [Outcome.BROKEN, Outcome.BROKEN]
+
+
+def test_without_a_harness_that_plants_it_is_not_exercised():
+    (scenario,) = [each for each in load() if "L120" in each.ids]
+    assert run_one(Harness("memory://"), scenario, "sync")[0].outcome is Outcome.NOT_EXERCISED
