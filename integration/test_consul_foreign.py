@@ -28,7 +28,7 @@ terms: st.SearchStrategy[dict[str, Any]] = st.sampled_from([{}, {"mode": "shared
 
 @pytest.fixture(scope="module")
 def locks(consul_server: ConsulServer) -> Iterator[narrowboat.Locks]:
-    with narrowboat.locks(f"{consul_server.url}?prefix=foreign") as made:
+    with narrowboat.locks(f"{consul_server.url}?prefix=foreign&timeout=15") as made:
         yield made
 
 

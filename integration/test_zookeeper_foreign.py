@@ -45,7 +45,7 @@ def client(zookeeper_server: ZooKeeperServer) -> Iterator[KazooClient]:
 
 @pytest.fixture(scope="module")
 def locks(zookeeper_server: ZooKeeperServer) -> Iterator[narrowboat.Locks]:
-    with narrowboat.locks(f"{zookeeper_server.url}?prefix=foreign&session_ttl=10&tick=0.5") as made:
+    with narrowboat.locks(f"{zookeeper_server.url}?prefix=foreign&session_ttl=25&tick=0.5&timeout=15") as made:
         yield made
 
 
