@@ -18,14 +18,6 @@ from narrowboat.clock import Clock
 T = TypeVar("T")
 
 
-class Signal(Protocol):
-    """A wish to look again, for one waiter. `set` may come from any thread, often, and is never waited for."""
-
-    def set(self) -> None:
-        """Wake the waiter now, or let its next wait return at once."""
-        ...
-
-
 class Runtime(Protocol):
     """What the loops may await, and how they leave."""
 

@@ -19,8 +19,8 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any, cast
+from collections.abc import Callable, Iterator
+from typing import Any
 
 _STOP = object()
 
@@ -322,9 +322,3 @@ def wrap(value: Any) -> Any:
 def unwrap(value: Any) -> Any:
     """The object of the sync face itself."""
     return value._inner if isinstance(value, Threaded) else value
-
-
-async def iterate(stream: Any) -> AsyncIterator[Any]:
-    """Any stream of either face, item by item."""
-    async for item in cast("AsyncIterator[Any]", stream):
-        yield item
