@@ -20,7 +20,6 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import narrowboat
 from integration.servers import RedisServer
 from narrowboat.contract import Ack, Address, Kind, Reject
 from narrowboat.contract.locks import Busy, Grant, Mode, Released, Request
@@ -65,8 +64,12 @@ _values = st.one_of(
     st.binary(max_size=20),
     st.integers(-(2**70), 2**70).map(lambda number: b"%d" % number),
     st.floats().map(lambda number: repr(number).encode()),
-    st.sampled_from([b"inf", b"nan", b"1e400", b"0x10", b"9" * 5000, b"[" * 20_000, b'{"a":' * 5_000, b"", b"\0", b"x" * 100_000]),
-    st.sampled_from([b'{"a":"\\ud800"}', b'{"a":"b"}', b'{"a":1}', b'["queue","payroll",""]', b'["inbox","a",5]', b"[1]", b"null"]),
+    st.sampled_from(
+        [b"inf", b"nan", b"1e400", b"0x10", b"9" * 5000, b"[" * 20_000, b'{"a":' * 5_000, b"", b"\0", b"x" * 100_000]
+    ),
+    st.sampled_from(
+        [b'{"a":"\\ud800"}', b'{"a":"b"}', b'{"a":1}', b'["queue","payroll",""]', b'["inbox","a",5]', b"[1]", b"null"]
+    ),
     st.floats(1e9, 2e9).map(lambda now: b"%d" % now),
 )
 _pairs = st.tuples(_names, _values)

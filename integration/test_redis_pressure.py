@@ -1,4 +1,4 @@
-"""Redis with no memory left, and with more of everything than a script should look at: what is held stays held, and nobody waits."""
+"""Redis with no memory left, and with more of everything than a script should look at: what is held stays held."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def request(name: str, owner: str, *, wait: bool = True, ttl: float = 30.0) -> R
 def test_a_full_server_lets_holders_go_on_and_grants_nothing(client: redis.Redis, locks: Any) -> None:
     """Renewed, released, withdrawn, evicted; who waited waits on, and whoever comes is refused."""
     owners = ("held", "over", "gone", "seen")
-    held, over, gone, seen = locks.attempt([request(name, f"o-{name}", ttl=0.3 if name == "over" else 30) for name in owners])
+    held, _, gone, seen = locks.attempt([request(name, f"o-{name}", ttl=0.3 if name == "over" else 30) for name in owners])
     waiting = [request(name, f"w-{name}") for name in ("held", "over", "gone")]
     assert all(isinstance(answer, Busy) for answer in locks.attempt(waiting))
     time.sleep(0.35)  # until the lease of `over` has ended

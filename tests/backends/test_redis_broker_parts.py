@@ -136,7 +136,11 @@ def test_a_plain_message_has_nothing_to_say_but_id_and_body(message, now):
         ([b"body", b"x", b"headers", b"no json"], b"x", {"headers": "no json"}),
         ([b"body", b"x", b"headers", b'{"n": 1}'], b"x", {"headers": '{"n": 1}'}),
         ([b"body", b"x", b"bad\xff", b"\xff"], b"x", {"bad\ufffd": "\ufffd"}),
-        ([b"id", b"7", b"type", b"t", b"body", b"x", b"expires", b"1700000000"], b"x", {"id": "7", "type": "t", "expires": "1700000000"}),
+        (
+            [b"id", b"7", b"type", b"t", b"body", b"x", b"expires", b"1700000000"],
+            b"x",
+            {"id": "7", "type": "t", "expires": "1700000000"},
+        ),
         ([b"id", b"7", b"body", b"x", b"key", b"k"], b"x", {"id": "7", "key": "k"}),
         ([b"id", b"7", b"body", b"x", b"at", b"noon", b"key", b"k"], b"x", {"id": "7", "at": "noon", "key": "k"}),
         ([b"a\0b", b"1", b"body", b"x"], b"x", {"a\0b": "1"}),
@@ -190,9 +194,7 @@ def test_entries_of_the_first_version_are_read():
     dead = [b"narrowboat-dead-reason", b"why"]
     for fields, more in ((old, {}), (old + dead, {"narrowboat-dead-reason": "why"})):
         (found,) = packed((b"t", b"5000-0", 1, fields), now=1.7e15 - 2e6)
-        assert found == Delivery(
-            "m1", b"x", {"a": "b", **more}, "k", 1, 12.5, 3, 2.0, "c", "t", Address(Kind.INBOX, "i"), b"t"
-        )
+        assert found == Delivery("m1", b"x", {"a": "b", **more}, "k", 1, 12.5, 3, 2.0, "c", "t", Address(Kind.INBOX, "i"), b"t")
     (plain,) = packed((b"t", b"5000-0", 1, [b"id", b"m1", b"body", b"x", *dead]))
     assert (plain.id, plain.headers) == ("m1", {"narrowboat-dead-reason": "why"})
 

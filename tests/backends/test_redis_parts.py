@@ -18,11 +18,11 @@ from narrowboat.dsn import Secret, Url, parse_options
 from narrowboat.errors import AccessDenied, ConfigurationError, Conflict, NarrowboatError, Unavailable
 from narrowboat_redis.errors import OLDEST, code_of, too_old, translate, version_of
 from narrowboat_redis.keys import SHARDS, Keys
+from narrowboat_redis.nodes import slot_of
 from narrowboat_redis.options import Common, Options, tag
 from narrowboat_redis.resp import ErrorReply, NotRedis, ProtocolError, Reader, pack
 from narrowboat_redis.scripts import command, script
 from narrowboat_redis.site import Address, Site, Topology
-from narrowboat_redis.wire import slot_of
 
 
 def site(text, **given):
@@ -117,7 +117,8 @@ def test_what_is_not_claimed_can_not_be_demanded():
 
 def test_claims_need_no_client_library():
     program = (
-        "import sys, narrowboat; narrowboat.locks('rediss://a').capabilities; narrowboat.locks('redis://a').capabilities; "
+        "import sys, narrowboat_redis as ours; from narrowboat.dsn import Url; "
+        "[half.capabilities(Url.parse('redis://a'), half.options()) for half in (ours.locks, ours.broker)]; "
         "sys.exit('redis' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -261,7 +261,7 @@ class _Connection(Connection):
     """redis-py's own, which gives all addresses of a host one time limit, and closes what an interrupt leaves."""
 
     def _connect(self) -> socket.socket:
-        ends = time.monotonic() + self.socket_connect_timeout
+        ends = time.monotonic() + float(self.socket_connect_timeout or 0)
         failed: OSError = OSError(f"{self.host} has no address")
         for family, kind, protocol, _, where in socket.getaddrinfo(self.host, self.port, 0, socket.SOCK_STREAM):
             try:

@@ -16,7 +16,6 @@ import json
 import re
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from narrowboat.contract import Address, Delivery, Kind, Outgoing
 
@@ -33,6 +32,7 @@ _MICROSECONDS = 1e14
 #: Bytes of JSON that are read as headers, and seconds that can be a time. More than that no publisher of ours has made.
 _HEADERS_MAX, _TIME_MAX = 1 << 20, 1e11
 _NUMBER = re.compile(rb"[\d.e+-]+")
+
 
 def is_plain(message: Outgoing, now: float) -> bool:
     """Whether id and body say it all. `now`: seconds since the epoch."""
@@ -142,7 +142,15 @@ def _delivery(now: float, token: bytes, entry_id: bytes, attempt: int, fields: l
     except Exception as error:
         why = str(error) if isinstance(error, _Malformed) else f"it cannot be taken apart ({type(error).__name__})"
         body, others = _body_of(fields)
-        return found._replace(body=body, headers=_headers_of(others), malformed=why)
+        return found._replace(id=_id_of(fields) or found.id, body=body, headers=_headers_of(others), malformed=why)
+
+
+def _id_of(fields: list[tuple[bytes, bytes]]) -> str:
+    """The id of an entry that is malformed otherwise: it keeps that as a dead letter too. Empty where it has none."""
+    try:
+        return _own(fields)[0].get(b"id", b"").decode()
+    except UnicodeDecodeError:
+        return ""
 
 
 class _Malformed(Exception):
@@ -172,7 +180,7 @@ def _read(now: float, found: Delivery, fields: list[tuple[bytes, bytes]]) -> Del
 
 def _spread(fields: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """The fields with those that a dead letter has in one (`settle.lua`)."""
-    spread = []
+    spread: list[tuple[bytes, bytes]] = []
     for name, value in fields:
         if name == _REST:
             parts = _taken_apart(value)
@@ -262,7 +270,7 @@ def _address(value: bytes | None) -> Address | None:
     if value is None:
         return None
     try:
-        kind, name, group = json.loads(value) if len(value) <= 10_000 else ()
+        kind, name, group = json.loads(value[:10_000])
         return Address({kind.value: kind for kind in Kind}[kind], str(name), str(group))
     except (ValueError, TypeError, KeyError, RecursionError):
         raise _Malformed("its field narrowboat-reply is no address") from None

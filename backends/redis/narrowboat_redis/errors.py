@@ -189,14 +189,14 @@ def _connection(error: BaseException, site: Site, doing: str) -> NarrowboatError
         return refused
     if any(isinstance(each, OSError) and each.errno in (errno.EMFILE, errno.ENFILE) for each in chain):
         return Unavailable(
-            f"{site}: this process or machine has no file descriptors left for a connection, while {doing} ({text}). Nothing was "
-            f"sent. {_REPEAT} when some are free.",
+            f"{site}: this process or machine has no file descriptors left for a connection, while {doing} ({text}). "
+            f"Nothing was sent. {_REPEAT} when some are free.",
             backend=backend,
         )
     if isinstance(error, (ProtocolError, *ODD)) and not isinstance(error, NotRedis):
         return Unavailable(
-            f"{site} answered nonsense while {doing} ({text}). It may or may not have been done; the connection is made anew. See "
-            "what stands between, or whether somebody replaced a script.",
+            f"{site} answered nonsense while {doing} ({text}). It may or may not have been done; the connection is made anew. "
+            "See what stands between, or whether somebody replaced a script.",
             backend=backend,
         )
     if isinstance(error, NotRedis) or type(error).__name__ == "InvalidResponse":

@@ -177,7 +177,7 @@ class RedisFeed(Feed):
 
 
 def _letters(reply: object, number: int) -> bytes:
-    """A script's answer: nothing where all went well, or a letter for each. What is anything else must not be taken for done."""
+    """A script's answer: nothing where all went well, or a letter for each. Anything else must not be taken for done."""
     if type(reply) is bytes and len(reply) in (0, number):
         return reply
     raise ValueError(f"{shown(reply)} for {number} deliveries")

@@ -17,9 +17,9 @@ import redis
 from narrowboat._queueing.nudge import Nudge
 from narrowboat.errors import NarrowboatError
 from narrowboat_redis.connection import Line, find_primary, open_line
+from narrowboat_redis.nodes import FAILURES
 from narrowboat_redis.resp import ErrorReply, pack
 from narrowboat_redis.site import Site, Topology
-from narrowboat_redis.wire import FAILURES
 
 #: Seconds before the subscription is made again, at first and at most.
 _AGAIN, _AGAIN_MAX = 0.05, 2.0

@@ -152,14 +152,14 @@ class RedisLocks(LockProvider):
         if reply[0] == b"token":
             key = self._keys.of(name).token.decode()
             text = (
-                f"lock {name!r}: the last token of its part of the names, {reply[1][:40].decode(errors='replace')!r} in the key "
-                f"{key}, cannot be one of ours. Nothing was granted. If the server's clock was set back by more than a day, "
-                "set it right; else somebody wrote that key: delete it, and tokens go on from the server's clock."
+                f"lock {name!r}: the last token of its part of the names, {reply[1][:40].decode(errors='replace')!r} in the "
+                f"key {key}, cannot be one of ours. Nothing was granted. If the server's clock was set back by more than a "
+                "day, set it right; else somebody wrote that key: delete it, and tokens go on from the server's clock."
             )
         else:
             text = (
-                f"lock {name!r}: something that is not ours, or is damaged, stands under that name, or more than 20,000 holders. "
-                "Nothing was granted. See it with `narrowboat holders`, and remove it with `narrowboat evict`."
+                f"lock {name!r}: something that is not ours, or is damaged, stands under that name, or more than 20,000 "
+                "holders. Nothing was granted. See it with `narrowboat holders`, and remove it with `narrowboat evict`."
             )
         return Conflict(text, backend=self.site.scheme)
 
@@ -317,4 +317,3 @@ class RedisLocks(LockProvider):
         if isinstance(reply, BaseException):
             return translate(reply, self.site, doing=doing)
         return translate(ErrorReply(f"ERR unexpected answer {shown(reply)}"), self.site, doing=doing)
-

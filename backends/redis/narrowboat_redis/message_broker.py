@@ -42,6 +42,8 @@ _PART = 4 * 1024 * 1024
 #: Seconds after which an inbox goes that nobody has shown to be alive.
 INBOX_TTL = 60.0
 _INBOX = Properties(max_deliveries=0)
+#: What the name of an inbox begins with; 32 hexadecimal digits follow.
+_INBOX_NAME = "inbox-"
 
 
 class RedisBroker(Broker):
@@ -111,10 +113,16 @@ class RedisBroker(Broker):
     def inbox(self, wake: Callable[[], None]) -> tuple[Address, Feed]:
         """A private address; it goes with the feed, and a minute after its process at the latest."""
         self.check_open()
-        address = Address(Kind.INBOX, f"inbox-{secrets.token_hex(16)}")
+        address = Address(Kind.INBOX, f"{_INBOX_NAME}{secrets.token_hex(16)}")
         place = self.place(address)
         self.ask(self.taking, self._keep(place), "making an inbox")
         return address, self._feed(Source(address, _INBOX), wake)
+
+    def is_inbox(self, address: Address) -> bool:
+        """Whether `inbox` could have made that address."""
+        digits = address.name.removeprefix(_INBOX_NAME)
+        ours = address.name.startswith(_INBOX_NAME) and len(digits) == 32 and not address.group
+        return ours and address.kind is Kind.INBOX and set(digits) <= set("0123456789abcdef")
 
     @typed
     def declare(self, source: Source, *, earliest: bool) -> None:

@@ -106,7 +106,10 @@ end
 
 -- Whether the entry's id field is ours: it begins with id and body, and all that follows is ours as well.
 local function named(fields)
-  if field(fields, 'narrowboat-id') or old(fields) then return true end
+  local given = field(fields, 'narrowboat-id')
+  if given then return given ~= '' end
+  if fields[2] == '' then return false end
+  if old(fields) then return true end
   for at = 5, #fields, 2 do
     if fields[at]:sub(1, 11) ~= 'narrowboat-' then return false end
   end

@@ -55,10 +55,11 @@ end
 
 -- The fields of a dead letter. They are what they were: whatever could not be taken apart is here as well.
 local function remains(stored, id, why)
-  local fields, first = {}, old(stored)
+  local fields, first, known = {}, old(stored), named(stored)
   for at = 1, #stored, 2 do
     local name = stored[at]
-    local over = name == 'narrowboat-expires' or (first and name == 'expires') or name:find('^narrowboat%-dead%-')
+    local over = name == 'narrowboat-expires' or (first and name == 'expires') or (not known and name == 'narrowboat-id')
+      or name:find('^narrowboat%-dead%-')
     if not over then
       -- The only field is the body, and is not the only one any more.
       local bare = #stored == 2 and not OURS[name]
@@ -76,7 +77,7 @@ local function remains(stored, id, why)
     fields[#fields + 1] = 'narrowboat-dead-' .. name
     fields[#fields + 1] = value
   end
-  if not named(stored) then
+  if not known then
     fields[#fields + 1] = 'narrowboat-id'
     fields[#fields + 1] = id
   end

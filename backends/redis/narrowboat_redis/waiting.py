@@ -23,10 +23,11 @@ from narrowboat.errors import AccessDenied, NarrowboatError
 from narrowboat_redis.connection import Line, find_primary, open_line
 from narrowboat_redis.errors import code_of, no_thread, translate
 from narrowboat_redis.keys import Keys, NameKeys
+from narrowboat_redis.nodes import FAILURES
 from narrowboat_redis.resp import ErrorReply, pack
 from narrowboat_redis.scripts import Packed, script
 from narrowboat_redis.site import Site, Topology
-from narrowboat_redis.wire import FAILURES, Wire
+from narrowboat_redis.wire import Wire
 
 #: Seconds between two signs of life. A waiter counts as dead after 5 s (PATIENCE in locks.lua).
 BEAT = 1.0
