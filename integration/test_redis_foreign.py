@@ -37,6 +37,8 @@ CASES = int(os.environ.get("NARROWBOAT_FUZZ_CASES", "200"))
 TOGETHER, SECONDS = 20, 20.0
 _serial = itertools.count(1)
 
+pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")  # of a case that failed
+
 
 def many(strategy: st.SearchStrategy[Any]) -> Any:
     """Run a test with lists of cases, `CASES` in all."""
