@@ -6,6 +6,7 @@ errors or a logger could keep of it is looked through, for the secret as it is, 
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 import narrowboat
+import narrowboat.aio
 from integration.fixtures import Servers
 from integration.servers import ConsulServer, KafkaServer, RabbitMQServer, RedisServer, Server, ZooKeeperServer
 from narrowboat.conformance.leaks import Ear, raised, shown, texts
@@ -154,5 +156,12 @@ def during(guarded: Guarded, face: Callable[..., Any]) -> list[BaseException]:
     with guarded.open(face, proxied=True) as opened:
         guarded.proxy.refuse()  # nobody is there at all
         found.append(raised(lambda: use(opened)))
+    found.append(raised(lambda: asyncio.run(asked(guarded, face))))
     guarded.proxy.heal()
     return found
+
+
+async def asked(guarded: Guarded, face: Callable[..., Any]) -> None:
+    """Ping by the asyncio twin of `face`."""
+    async with guarded.open(getattr(narrowboat.aio, face.__name__), proxied=True) as opened:
+        await opened.ping()

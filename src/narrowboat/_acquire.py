@@ -133,6 +133,7 @@ class Acquisition(Generic[H]):
                 sent = clock()
                 (answer,) = await runtime.call(core.take, call)
                 call.undo = None  # it is done; the possession shall be part of no cycle, so that dropping it ends it at once
+                call.results = []  # an error leads to frames that know this call
                 if isinstance(answer, tuple) and not isinstance(answer, Busy):
                     self._granted(answer[0], answer[1], caller)
                     return

@@ -15,6 +15,7 @@ ends meanwhile, the caller gets the error, because "no message" would be a guess
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import threading
 from collections import deque
@@ -94,6 +95,8 @@ class Consumer(Generic[M]):
         self._failures = 0
         self._failure: Exception | None = None
         self._forked = False
+        self._opened: list[Feed] = []  # the feed, once there is one
+        self._feed_closed = False
         self._posted = False  # something was settled without waiting for it
         self._current: Callable[[Delivery], bool] | None = None  # asked only where the feed has something to say
 
@@ -279,7 +282,8 @@ class Consumer(Generic[M]):
             while True:
                 if self._condemned:
                     await self._flush()
-                self.take(count, got)
+                if not self.stopped:
+                    self.take(count, got)
                 if len(got) >= count or self._over():
                     if signal is not None and not self._still_ours(got) and not self.stopped:
                         continue
@@ -385,13 +389,15 @@ class Consumer(Generic[M]):
         if not mine:
             return [entry._stale() for entry in entries]
         call = Call(self.core.SETTLE, self._items(mine, outcome), undo=_later(self._finish, mine, outcome))
+        told = False
         try:
-            await self.core.runtime.call(self.core.free, call)
+            results = await self.core.runtime.call(self.core.free, call)
+            told = True
+            answers = self._finish(mine, call, outcome, results)
         except BaseException:
-            if self.core.free.leave(call):
-                self._finish(mine, call, outcome)
+            if not told and self.core.free.leave(call):
+                self._finish(mine, call, outcome, call.results)
             raise
-        answers = self._finish(mine, call, outcome)
         if len(mine) == len(entries):
             return answers
         found = dict(zip(mine, answers, strict=True))
@@ -430,14 +436,18 @@ class Consumer(Generic[M]):
             return [(feed, e._delivery, Reject(outcome.reason, e._delivery.attempt)) for e in mine]
         return [(feed, entry._delivery, outcome) for entry in mine]
 
-    def _finish(self, mine: list[M], call: Call, outcome: Outcome) -> list[NarrowboatError | None]:
+    def _finish(
+        self, mine: list[M], call: Call, outcome: Outcome, results: list[NarrowboatError | None]
+    ) -> list[NarrowboatError | None]:
         """Take in what the settlement came to. Without an answer they can be settled again."""
-        if call.state != DONE:
+        if len(results) != len(mine):
             with self.mutex:
                 for entry in mine:
                     entry._state = HELD
+                    if call.state == DONE:  # its answer went with whoever was interrupted
+                        entry._doubtful = True
             return []
-        answers: list[NarrowboatError | None] = call.results
+        answers = results
         full = len(self.unsettled) >= self._prefetch
         with self.mutex:
             if any(answers):
@@ -552,29 +562,46 @@ class Consumer(Generic[M]):
 
     async def close(self) -> None:
         """Return what was not started, then close the feed: what is unsettled goes back at once. Idempotent."""
-        core = self.core
-        with self.mutex:
-            if self.closed or self._forked:
-                return
-        if core.closed:
-            return
         try:
-            await self.give_back()
-            await self._flush_posted()  # or the feed's end would give those messages back
-        finally:
-            self.closed = True
-            core.consumers.discard(self)
-            self.wake_all()
-            feed = self.feed
-            call = Call(core.CALL, (lambda driver: feed.close(),))
+            if self.closed or self._forked or self.core.closed:
+                return
             try:
-                (answer,) = await core.runtime.call(core.take, call)
-            except BaseException:
-                if core.take.leave(call):
-                    core.take.post(core.CALL, call.items)
-                raise
+                await self.give_back()
+                await self._flush_posted()  # or the feed's end would give those messages back
+            finally:
+                await self._close_feed()
+        except Exception:
+            raise
+        except BaseException:
+            self.abandon()
+            raise
+
+    async def _close_feed(self) -> None:
+        core, feed = self.core, self.feed
+        self._ends()
+        (answer,) = await core.runtime.call(core.take, Call(core.CALL, (lambda driver: feed.close(),)))
+        self._feed_closed = True
         if isinstance(answer, Exception) and not isinstance(answer, Closed):
             raise answer
+
+    def _ends(self) -> None:
+        self.closed = True
+        self.core.consumers.discard(self)
+        self.wake_all()
+
+    @property
+    def used(self) -> bool:
+        """Whether anybody has asked it for a message."""
+        return self._looks > 0
+
+    def abandon(self) -> None:
+        """The same for a caller that goes, from any point: posted, never waited for. Idempotent; closing a feed twice is too."""
+        self.stopped = True
+        self._ends()
+        if self._opened and not self._feed_closed and not self._forked and not self.core.closed:
+            feed = self._opened[0]
+            self.core.take.post(self.core.CALL, (lambda driver: feed.close(),))
+            self._feed_closed = True
 
     def forked(self) -> None:
         """In a forked child: the deliveries are the parent's."""
@@ -587,7 +614,9 @@ class Consumer(Generic[M]):
 
     def open(self, driver: Broker, *, earliest: bool) -> None:
         """Open the feed; on the take lane."""
-        self.feed = feed = driver.open(self.source, earliest=earliest, wake=self.wake)
+        # As in `fetch`: whatever the driver has opened is kept, wherever an interrupt comes.
+        self._opened.extend(map(functools.partial(driver.open, earliest=earliest, wake=self.wake), (self.source,)))
+        self.feed = feed = self._opened[0]
         if type(feed).current is not Feed.current:
             self._current = feed.current
         with self.core.mutex:
@@ -596,10 +625,10 @@ class Consumer(Generic[M]):
             self.core.consumers.add(self)
 
 
-def _later(finish: Callable[[Any, Call, Outcome], object], mine: Any, outcome: Outcome) -> Callable[[Call], None]:
+def _later(finish: Callable[[Any, Call, Outcome, Any], object], mine: Any, outcome: Outcome) -> Callable[[Call], None]:
     """`finish` as a call's sink or undo."""
 
     def told(call: Call) -> None:
-        finish(mine, call, outcome)
+        finish(mine, call, outcome, call.results)
 
     return told

@@ -155,8 +155,8 @@ class Entry(Generic[T]):
         """The error for whoever settles it although it is settled or lost."""
         if hasattr(self, "_doubtful") and self._state is LOST:  # a call that settled it had no answer
             return SettleUnknown(
-                f"message {self.id!r} from {self._consumer.path!r} is no longer ours, and may be settled: an earlier call had no "
-                "answer. Expect it to come back, or not",
+                f"message {self.id!r} from {self._consumer.path!r} is no longer ours, and may be settled: an earlier call had "
+                "no answer. Expect it to come back, or not",
                 id=self.id,
                 backend=self._consumer.backend,
                 retryable=False,

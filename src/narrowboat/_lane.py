@@ -75,11 +75,6 @@ class Call:
         self.state = NEW
         self.left = False
 
-    def take(self) -> list[Any]:
-        """The results, which are the caller's alone then: an error among them leads to frames that know this call."""
-        results, self.results = self.results, []
-        return results
-
 
 def perform(op: Op, items: Sequence[Any]) -> list[Any]:
     """Do it, in as many exchanges as `distinct` asks for. A failed exchange is each member's error.

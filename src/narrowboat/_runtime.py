@@ -125,7 +125,7 @@ class Blocking:
                     ready.take(None)
                 break
             ready.take(PAUSE)  # no thread can be started: whoever has the turn gives it back
-        return call.take()
+        return call.results
 
     async def wait(self, signal: BlockingSignal, deadline: float) -> bool:
         """Blocks. Meanwhile this thread has nothing that another call would wait for, so a signal handler may make any."""

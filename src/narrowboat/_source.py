@@ -135,12 +135,11 @@ class SourceCore(Generic[T]):
             consumer.open(driver, earliest=self.earliest)
             return consumer
 
-        def abandoned(consumer: Consumer[Any]) -> None:
-            consumer.closed = True
-            self.core.consumers.discard(consumer)
-            self.core.take.post(self.core.CALL, (lambda driver: consumer.feed.close(),))
-
-        await self.core.ask(opened, abandoned)
+        try:
+            await self.core.ask(opened, Consumer.abandon)
+        except BaseException:
+            consumer.abandon()
+            raise
 
     # -- dead letters ---------------------------------------------------------------------------------------------
 

@@ -295,7 +295,8 @@ class Lock:
         """Take the lock if it is free and nobody waits for it; None when it is busy."""
         acquisition = self._begin(0.0)
         try:
-            return run(acquisition.run(trying=True))
+            held = run(acquisition.run(trying=True))
+            return held  # noqa: RET504  # a statement of its own, or an interrupt after the call would not be met here
         except BaseException:
             acquisition.abandon()
             raise
@@ -428,7 +429,8 @@ class AllLocks:
         try:  # in this very function, as in `Lock.acquire`
             held = run(together.run())
             assert held is not None  # only a try gives None
-            return HeldAll(held)
+            entered = HeldAll(held)
+            return entered  # noqa: RET504  # as in `Lock.try_acquire`
         except BaseException:
             together.abandon()
             raise
@@ -438,7 +440,8 @@ class AllLocks:
         together = self._begin(0.0)
         try:
             held = run(together.run(trying=True))
-            return None if held is None else HeldAll(held)
+            entered = None if held is None else HeldAll(held)
+            return entered  # noqa: RET504  # as in `Lock.try_acquire`
         except BaseException:
             together.abandon()
             raise

@@ -3,6 +3,7 @@
 import dataclasses
 import socket
 import ssl
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -288,6 +289,18 @@ def test_a_url_that_makes_no_sense_is_refused_before_anything_is_sent(text, said
     """Each names what is wrong, and what to write."""
     with pytest.raises(ConfigurationError, match=said):
         narrowboat.locks(text)
+
+
+@pytest.mark.parametrize("text", ["tok€n", "t\u00f6k", "tok\r\nX-Evil: yes", "token\n", "to ken", "t\x00k", "t\x7fk"])
+def test_a_token_that_no_header_takes_is_refused_and_shown_nowhere(text):
+    """Before anything is sent: in a header it would break each request, or become another header."""
+    quoted = quote(text, safe="")
+    for url in (f"consul://:{quoted}@h", f"consul://h?token={quoted}", f"consul://h?namespace={quoted}"):
+        with pytest.raises(ConfigurationError, match="printable ASCII") as caught:
+            narrowboat.locks(url)
+        shown = f"{caught.value} {caught.value!r} {caught.value.__cause__!r} {caught.value.__context__!r}"
+        assert text not in shown
+        assert quoted not in shown
 
 
 def test_the_bound_follows_the_session():

@@ -7,8 +7,10 @@ fractions, infinity, text, text that is no UTF-8, bytes, nothing at all.
 import contextlib
 import json
 import os
+import pathlib
 import shutil
 import sqlite3
+import tempfile
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -54,11 +56,12 @@ VALUE = st.one_of(
 )
 
 
-def columns(path, table):
-    with sqlite3.connect(path) as connection:
-        found = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
-    connection.close()
-    return found
+@pytest.fixture(scope="module")
+def folder():
+    """Where a sync costs nothing, if there is such a place: hundreds of databases are opened here."""
+    memory = "/dev/shm"
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as name:
+        yield pathlib.Path(name)
 
 
 def loosen(path):
@@ -125,9 +128,9 @@ LOCK_CHANGE = st.one_of(
 
 @CASES
 @given(changes=st.lists(LOCK_CHANGE, min_size=1, max_size=4))
-def test_a_strange_lock_record_costs_its_own_name_and_can_be_evicted(held_file, tmp_path, changes):
+def test_a_strange_lock_record_costs_its_own_name_and_can_be_evicted(held_file, folder, changes):
     """Others are granted; whoever asks for it is told; holders() shows it; once it is evicted the name is free."""
-    path = tmp_path / "case.db"
+    path = folder / "case.db"
     shutil.copy(held_file, path)
     damage(path, changes)
     with narrowboat.locks(f"sqlite:///{path}?durability=normal&poll=0.001") as locks:
@@ -160,9 +163,9 @@ def _try(locks, name):
 @CASES
 @given(column=st.sampled_from(["next", "reserved"]), value=VALUE)
 @pytest.mark.parametrize("durability", ["full", "normal"])
-def test_a_counter_of_tokens_that_nobody_counted_is_not_believed(held_file, tmp_path, durability, column, value):
+def test_a_counter_of_tokens_that_nobody_counted_is_not_believed(held_file, folder, durability, column, value):
     """Either it can be ours, and tokens grow on from it, or every grant is refused and what it reads is told."""
-    path = tmp_path / f"{durability}.db"
+    path = folder / f"{durability}.db"
     shutil.copy(held_file, path)
     damage(path, [("lock_counter", column, value, "")])
     with narrowboat.locks(f"sqlite:///{path}?durability={durability}") as locks:
@@ -244,9 +247,9 @@ MESSAGE_CHANGE = st.one_of(
 
 @CASES
 @given(changes=st.lists(MESSAGE_CHANGE, min_size=1, max_size=4))
-def test_a_strange_message_is_handed_out_or_dies_and_its_neighbours_notice_nothing(filled_file, tmp_path, changes):
+def test_a_strange_message_is_handed_out_or_dies_and_its_neighbours_notice_nothing(filled_file, folder, changes):
     """No consumer ends for it but by a typed refusal of its own source; everything else is published, received and counted."""
-    path = tmp_path / "case.db"
+    path = folder / "case.db"
     shutil.copy(filled_file, path)
     damage(path, changes)
     with narrowboat.broker(f"sqlite:///{path}?durability=normal&poll=0.001&retention=60") as broker:

@@ -21,6 +21,7 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.net.selector import NetworkSelector
 from kafka.partitioner import DefaultPartitioner
+from kafka.protocol.consumer import IsolationLevel
 
 from narrowboat.contract import Context
 from narrowboat.dsn import Url
@@ -127,13 +128,14 @@ class Clients:
         return future.value
 
     async def offsets(self, partitions: Collection[Any], which: int) -> dict[Any, int]:
-        """The earliest or latest offset of each. On the I/O thread.
+        """The earliest or latest offset of each, as far as it may be read. On the I/O thread.
 
         Over the administration's connection: on a consumer's own it would stand behind a fetch that waits for messages.
         """
         if not partitions:
             return {}
-        found = await self.admin._async_list_partition_offsets(dict.fromkeys(partitions, which), timeout_ms=self.timeout * 1000)
+        asked = dict.fromkeys(partitions, which)
+        found = await self.admin._async_list_partition_offsets(asked, IsolationLevel.READ_COMMITTED, self.timeout * 1000)
         return {tp: each.offset for tp, each in found.items()}
 
     def check_open(self) -> None:

@@ -59,6 +59,7 @@ class Commits:
         self._asked: Any = None  #: the future of the next commit
         self._running = False
         self._on_the_wire = False
+        self.unanswered = False  #: the last one was not answered: nobody who leaves waits for another
 
     async def commit(self, dirty: set[Any]) -> None:
         """Make what is known of these partitions durable. Whoever asks while one is under way shares the next."""
@@ -88,11 +89,13 @@ class Commits:
                 try:
                     await self._commit_once(dirty)
                 except Exception as error:
+                    self.unanswered = True
                     for part in claiming:
                         part.unclaim()
                     self.dirty |= dirty
                     asked.failure(error)
                 else:
+                    self.unanswered = False
                     for part in claiming:
                         part.claims_are_kept()
                     asked.success(None)

@@ -171,7 +171,7 @@ class KafkaBroker(Broker):
             until = min(self._until, time.monotonic() + self.clients.timeout)
             self._feeds.discard(feed)
             with contextlib.suppress(Exception):  # what cannot be given back now comes back when the session ends
-                self.clients.call_until(until, member.deliveries.leave, feed)
+                self.clients.call_until(until if member.answered else 0.0, member.deliveries.leave, feed)
             if not member.deliveries.feeds and self._members.get(member.group) is member:
                 del self._members[member.group]
                 with contextlib.suppress(Exception):

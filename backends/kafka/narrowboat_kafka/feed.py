@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from narrowboat_kafka.driver import KafkaBroker
 
 #: Seconds after which an idle consumer looks although nothing woke it: a net, no rhythm.
-_IDLE = 5.0
+_IDLE = 30.0
 #: The same while its member has not joined, or has lost what it had.
-_SOON = 0.5
+_SOON = 2.0
 
 
 class KafkaFeed(Feed):

@@ -90,7 +90,9 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
         self._reader = Reader(
             clients, self._consumer, parts, demand, self.waiting, wakeup=wakeup, deleted=self._deleted, ended=self._has_ended
         )
-        self.deliveries = Deliveries(parts, self._commits, demand, self._reader, read_on=wakeup, failure=self._why_nothing)
+        self.deliveries = Deliveries(
+            parts, self._commits, demand, self._reader, self._net, read_on=wakeup, failure=self._why_nothing
+        )
         self._consumer.subscribe(self._topics, listener=self)
         if retry not in self._topics:
             watch.want(retry, self, self._retry_is_there)
@@ -300,6 +302,11 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
         await self._commits.commit(set(tps))
         return dropped
 
+    @property
+    def answered(self) -> bool:
+        """Whether the server answered to the last commit."""
+        return not self._commits.unanswered
+
     # -- the end --------------------------------------------------------------------------------------------------
 
     async def _stop(self) -> None:
@@ -310,11 +317,13 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
 
     def close(self, until: float) -> None:
         """Give everything back and leave the group; by then, if the server does not answer. Not on the I/O thread."""
+        self._abandoned = self._commits.unanswered
         try:
-            self._clients.call_until(until, self._stop)
+            self._clients.call_until(0.0 if self._abandoned else until, self._stop)
         except client.KafkaTimeoutError:
             self._abandoned = True  # it hangs in a call to a server that does not answer; that call ends by its own time-out
         finally:
+            until = 0.0 if self._abandoned else until
             try:
                 self._consumer.close(autocommit=False, timeout_ms=max(1, int(1000 * (until - time.monotonic()))))
             finally:

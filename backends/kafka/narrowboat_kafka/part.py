@@ -80,6 +80,13 @@ class Part:
         return len(self.ready) + len(self.waiting)
 
     @property
+    def waiting_for_us(self) -> int:
+        """Messages that somebody could be given now."""
+        if self.leaving:
+            return 0
+        return len(self.again) + len(self.claimed) + (0 if self.crowded else len(self.ready))
+
+    @property
     def busy(self) -> bool:
         """Whether somebody has to do with what was handed out."""
         return bool(self.out or self.moving or self.settling)

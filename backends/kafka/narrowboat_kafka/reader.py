@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from kafka.future import Future
+
 from narrowboat_kafka.client import LATEST, Clients
 from narrowboat_kafka.demand import Demand
 from narrowboat_kafka.errors import unreadable
@@ -61,6 +63,8 @@ class Reader:
         self._wakeup = wakeup
         self._deleted = deleted
         self._hooked: set[int] = set()
+        self._look: Any = None  #: the future of the next look for what was published
+        self._looking = False
         self._ends: dict[Any, int] = {}  #: how far partitions were read where there is no record at the end of that
         self._ended = ended
         self._told: set[tuple[Any, int]] = set()  #: where partitions cannot be read on, once the log has it
@@ -134,8 +138,30 @@ class Reader:
             log.error("%s", part.unreadable)
 
     async def catch_up(self) -> None:
-        """What was published before this began is read when it ends, or a moment has passed."""
+        """What was published before this began is read when it ends, or a moment has passed. One for all who ask meanwhile."""
         self._wakeup()
+        if self._look is None:
+            self._look = Future()
+        look = self._look
+        if not self._looking:
+            self._looking = True
+            self._clients.net.call_soon(self._look_for_all)
+        await look
+
+    async def _look_for_all(self) -> None:
+        try:
+            while self._look is not None:
+                look, self._look = self._look, None
+                try:
+                    await self._catch_up()
+                except Exception as error:
+                    look.failure(error)
+                else:
+                    look.success(None)
+        finally:
+            self._looking = False
+
+    async def _catch_up(self) -> None:
         parts = {tp: part for tp, part in self._parts.items() if not self._has_enough(part)}
         if not parts:
             return

@@ -3,6 +3,7 @@
 - An answer takes memory as it comes, never as much as it announces, and is refused where it announces more than may come.
 - Whatever goes wrong while an answer is read breaks this connection, which is begun anew. The library knows some errors; at
   any other its reading ends without a word, and whoever waits there waits for the time-out.
+- Of who sends without end, so much is read at a time. The library reads until nothing more comes.
 - No bytes are logged. The library logs all that it sends at DEBUG, and the first of that is the password.
 - A socket that does not connect is closed. The library leaves it to the garbage collector.
 
@@ -12,6 +13,7 @@ Used on the I/O thread. It knows no message, no topic and no URL.
 from __future__ import annotations
 
 import logging
+import ssl
 import struct
 from typing import Any
 
@@ -19,6 +21,7 @@ import kafka.errors as client
 from kafka.net.compat import KafkaNetClient
 from kafka.net.connection import KafkaConnection
 from kafka.net.inet import KafkaNetSocket
+from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 from kafka.protocol.frame import KafkaBytes
 from kafka.protocol.parser import KafkaProtocol
 
@@ -28,6 +31,8 @@ _FIRST_MAX = 256 * 1024
 PLAIN_MAX = 8 * 1024 * 1024
 #: How an alert of TLS begins, as the length of an answer: what a TLS port says to who speaks without.
 _ALERT = 0x150300
+#: Bytes that are read from a socket before others on the I/O thread have a turn.
+_CHUNK = 256 * 1024
 _LENGTH = struct.Struct(">i")
 
 
@@ -141,6 +146,39 @@ class _Parser(KafkaProtocol):  # type: ignore[misc]  # the base class has no ann
         return found, kind.decode(data)
 
 
+class _Reading:
+    """Reads so much at a time. The library reads until nothing more comes, which takes all memory where that never is."""
+
+    _sock: Any
+
+    def _sock_recv(self) -> tuple[bytes, Exception | None]:
+        found, size, failure = [], 0, None
+        sock = self._sock
+        pending = getattr(sock, "pending", int)  # what TLS has unpacked is not seen by whoever waits for the socket
+        while size < _CHUNK or pending():
+            try:
+                data = sock.recv(_CHUNK)
+            except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                break
+            except Exception as error:
+                failure = client.KafkaConnectionError(error)
+                break
+            if not data:
+                failure = client.KafkaConnectionError("the server closed the connection")
+                break
+            found.append(data)
+            size += len(data)
+        return (found[0] if len(found) == 1 else b"".join(found)), failure
+
+
+class _Plain(_Reading, KafkaTCPTransport):  # type: ignore[misc]  # the base class has no annotations
+    """Without TLS."""
+
+
+class _Secure(_Reading, KafkaSSLTransport):  # type: ignore[misc]  # the base class has no annotations
+    """With TLS."""
+
+
 class _Connection(KafkaConnection):  # type: ignore[misc]  # the base class has no annotations
     """A connection that ends where it cannot go on."""
 
@@ -148,6 +186,7 @@ class _Connection(KafkaConnection):  # type: ignore[misc]  # the base class has 
 
     def connection_made(self, transport: Any) -> None:
         """Parse with ours."""
+        transport.__class__ = {KafkaTCPTransport: _Plain, KafkaSSLTransport: _Secure}.get(type(transport), type(transport))
         super().connection_made(transport)
         if self.parser is not None:
             self.parser = _Parser(self)

@@ -402,7 +402,10 @@ async def in_thread(function: Callable[[], None]) -> None:
             function()
         except BaseException as raised:
             error = raised
-        loop.call_soon_threadsafe(_finish, done, error)
+        try:
+            loop.call_soon_threadsafe(_finish, done, error)
+        except RuntimeError:
+            pass  # the loop has ended meanwhile, and with it whoever waited
 
     thread = threading.Thread(target=work, name="narrowboat-close")
     thread.start()

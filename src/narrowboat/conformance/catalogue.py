@@ -341,6 +341,8 @@ B120 what another program leaves is delivered as it is or dies with its raw body
 B121 after a connection reset or rebalance nothing that others acked is handed to a handler; message.lost at once
 B122 publish ends with a receipt, PublishFailed or PublishUnknown; a server that cannot be reached is PublishFailed
 B123 a reply goes to an inbox of ours and nowhere else, unless ?reply_to=any
+B124 one SIGTERM or SIGINT ends every running run of the process, on threads and on all loops
+B125 signal handlers that were there, a loop's own too, are called and put back exactly
 """
 
 

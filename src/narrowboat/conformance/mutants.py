@@ -61,6 +61,8 @@ WITHOUT_MUTANT = {
     "B96": f"{_CORE} by who is cancelled before his first step",
     "B109": "a URL is taken apart before there is a driver",
     "B110": "claims are compared before there is a driver",
+    "B124": "signals are the core's: no driver hears of them",
+    "B125": "signals are the core's: no driver hears of them",
     "B113": "it measures, and decides nothing",
 }
 

@@ -150,6 +150,7 @@ class Strike:
             return function(*args, **kwargs)
         finally:
             sys.settrace(None)
+            self._before.clear()  # frames that an interrupt has ended, and all that they know of
 
     def _enter(self, frame: FrameType, event: str, arg: object) -> Callable[..., Any] | None:
         module = str(frame.f_globals.get("__name__", ""))
@@ -169,7 +170,7 @@ class Strike:
                     self.where = f"{frame.f_code.co_qualname}:{frame.f_lineno}"
                     raise KeyboardInterrupt(self.where)
                 self._left -= 1
-        elif event == "return":
+        elif event in ("return", "exception"):  # a call that raises goes to its handler at once
             self._before.pop(frame, None)
         return self._follow
 

@@ -86,6 +86,11 @@ class Messages(Generic[T]):
                 return got
             raise
 
+    def __del__(self) -> None:
+        consumer = self._consumer
+        if not consumer.used and not consumer.closed:  # dropped before anybody asked it for a message: nobody will close it
+            consumer.abandon()
+
     def stop(self) -> None:
         """End the iteration, from any thread or signal handler. What was handed out can still be settled."""
         self._consumer.stop()
