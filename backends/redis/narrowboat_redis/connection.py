@@ -258,7 +258,7 @@ def _expect(line: Line, command: bytes, ends: float) -> None:
 
 
 class _Connection(Connection):
-    """redis-py's own, which gives all addresses of a host one time limit, closes what an interrupt leaves, and shows no password."""
+    """redis-py's own, which gives a host's addresses one time limit, closes what an interrupt leaves, shows no password."""
 
     def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         """`command`, in pieces: one of them is the password, where it is AUTH, and frames have it in their variables."""
