@@ -258,7 +258,12 @@ def _expect(line: Line, command: bytes, ends: float) -> None:
 
 
 class _Connection(Connection):
-    """redis-py's own, which gives all addresses of a host one time limit, and closes what an interrupt leaves."""
+    """redis-py's own, which gives a host's addresses one time limit, closes what an interrupt leaves, shows no password."""
+
+    def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        """`command`, in pieces: one of them is the password, where it is AUTH, and frames have it in their variables."""
+        command = [hidden(piece) for piece in command]
+        super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]  # so in redis-py
 
     def _connect(self) -> socket.socket:
         ends = time.monotonic() + float(self.socket_connect_timeout or 0)
