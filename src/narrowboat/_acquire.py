@@ -125,12 +125,13 @@ class Acquisition(Generic[H]):
         deadline = math.inf if self.timeout is None else begun + self.timeout
         answered: float | None = None  # when the backend last gave a good answer
         failures = 0
+        sent = begun
         if core.turns is not None and self.request.wait:
             await self._stand_in_line(core.turns, deadline)
+            sent = clock()
         try:
             while True:
                 call = self.call = Call(core.ATTEMPT, (self.request,), undo=self._withdraw_late)
-                sent = clock()
                 (answer,) = await runtime.call(core.take, call)
                 call.undo = None  # it is done; the possession shall be part of no cycle, so that dropping it ends it at once
                 call.results = []  # an error leads to frames that know this call
@@ -152,13 +153,15 @@ class Acquisition(Generic[H]):
                 self._check_open()
                 if now >= deadline:
                     if failures == 1 and core.in_time(max(begun, deadline)):
+                        sent = now
                         continue  # a lost reply is no answer: a single try may have won, and asking again is harmless
                     if answered is None:
                         raise answer
                     self._time_out(answer)
                 woken = await runtime.wait(self.signal, min(deadline, again))
                 self._check_open()
-                if not woken and clock() >= deadline:
+                sent = clock()
+                if not woken and sent >= deadline:
                     self._time_out(answer)
         finally:
             answer = None  # an error's traceback leads to this frame

@@ -22,10 +22,6 @@ from narrowboat.errors import InvalidArgument
 class Entered(Protocol):
     """What a block has: one possession, or several as one."""
 
-    def _step_out(self) -> bool:
-        """Leave an inner one of nested blocks: True, and there is nothing to release."""
-        ...
-
     def _leave_behind(self) -> None:
         """Nobody has it any more, and nobody has released it. From any thread, at any moment; never blocks."""
         ...
@@ -66,7 +62,7 @@ class _PerBlock:
         if owner is None:
             return self.leave
         block: Block[Any] = Block(owner, self.leave)
-        owner._blocks.open(block)
+        owner._blocks._opened[threading.get_ident()] = weakref.ref(block)  # this thread enters it next
         return block
 
 
@@ -84,21 +80,14 @@ class Blocks(Generic[E]):
         self._opened: dict[int, weakref.ref[Block[E]]] = {}  # by thread: looked up, and about to be entered
         self._by_hand: dict[object, list[E]] = {}  # by thread or task: entered without a block
 
-    def open(self, block: Block[E]) -> None:
-        """A `with` of this thread has looked up how it is left, and enters next."""
-        self._opened[threading.get_ident()] = weakref.ref(block)
-
     def opened(self) -> Block[E] | None:
         """The block that is entered now; None when it is entered by hand."""
         reference = self._opened.pop(threading.get_ident(), None)
         return None if reference is None else reference()
 
-    def enter(self, block: Block[E] | None, caller: object, entered: E) -> None:
-        """Its body begins."""
-        if block is not None:
-            block.entered = entered
-        else:
-            self._by_hand.setdefault(caller, []).append(entered)
+    def enter(self, caller: object, entered: E) -> None:
+        """Its body begins, and no block has it."""
+        self._by_hand.setdefault(caller, []).append(entered)
 
     def undo(self, block: Block[E] | None, caller: object, entered: E | None) -> None:
         """Its body will not begin after all; `entered` may or may not have been noted."""
@@ -112,11 +101,9 @@ class Blocks(Generic[E]):
                 self._by_hand.pop(caller, None)
 
     def leaving(self, block: Block[E] | None, caller: object) -> E:
-        """What is to be released. It stays the block's until `block.left` says that it has been."""
+        """What is to be released by who has no block, or one that was not entered."""
         if block is not None and block.left:
             raise InvalidArgument("this `with` was left before; there is nothing to release")
-        if block is not None and block.entered is not None:
-            return block.entered
         if caller not in self._by_hand:
             if not self._by_hand:
                 raise InvalidArgument("left without having been entered; there is nothing to release")

@@ -203,7 +203,7 @@ class Possession:
                 self._watchers.remove(watcher)
 
     def _step_out(self) -> bool:
-        """Leave an inner one of nested blocks. No call may stand in it: an interrupt would leave it half done."""
+        """Leave an inner one of nested possessions."""
         if self._state is State.HELD and self._depth > 1:
             self._depth -= 1
             return True

@@ -34,20 +34,21 @@ async def release(core: LockCore, runtime: Runtime, held: Possession) -> None:
     answer: Any = None
     try:
         while not mine:
-            if held.lost:
+            begun = core.clock()
+            if held._state is State.LOST or (begun >= held._deadline and held.lost):
                 raise held.loss()
-            signal = runtime.signal()
+            signal = None if held._releasing is None else runtime.signal()
             with core.mutex:
-                if held._step_out() or held._state is State.RELEASED:
+                if held._state is State.RELEASED or (held._depth > 1 and held._step_out()):
                     return
-                if held._releasing is not None:
+                if held._releasing is None:
+                    if held._state in (State.HELD, State.LEAVING):
+                        held._state, held._releasing = State.LEAVING, []
+                        mine = True
+                elif signal is not None:
                     held._releasing.append(signal.set)
-                elif held._state is not State.LOST:
-                    held._state, held._releasing = State.LEAVING, []
-                    mine = True
-            if not mine:
+            if signal is not None and not mine:
                 await runtime.wait(signal, math.inf)
-        begun = core.clock()
         for failures in (1, 2):
             call = Call(core.RELEASE, (held._grant,))
             (answer,) = await runtime.call(core.free, call)
@@ -74,7 +75,7 @@ async def release(core: LockCore, runtime: Runtime, held: Possession) -> None:
         raise
     finally:
         call = answer = None  # an error's traceback leads here: the two would keep each other, and what is held
-        if mine:
+        if mine and held._releasing is not None:
             _over(core, held)
     if core.listeners:
         events.emit(core.listeners, events.Released(core.backend, held.name, held.token))
@@ -105,7 +106,10 @@ def released(core: LockCore, held: Possession) -> None:
             return
         held._state = State.RELEASED
         watchers, held._watchers = held._watchers, None
+        others, held._releasing = held._releasing, None
     core.forget(held)
+    for wake in others or ():
+        wake()
     for watcher in watchers or ():
         watcher(held)
 

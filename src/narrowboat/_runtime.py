@@ -59,13 +59,16 @@ def run(loop: Coroutine[Any, Any, T]) -> T:
         raise refused()
     INSIDE[me] = None
     try:
-        value = _finish(loop)
-        return value  # noqa: RET504  # a statement after the call and before the `finally`: an interrupt between them is met
+        loop.send(None)
+    except StopIteration as stop:
+        value: T = stop.value
+        return value
     finally:
         try:
             del INSIDE[me]
         except KeyError:
             pass
+    raise _wrong(loop)
 
 
 def _finish(loop: Coroutine[Any, Any, T]) -> T:
@@ -74,8 +77,12 @@ def _finish(loop: Coroutine[Any, Any, T]) -> T:
     except StopIteration as stop:
         value: T = stop.value
         return value
+    raise _wrong(loop)
+
+
+def _wrong(loop: Coroutine[Any, Any, Any]) -> RuntimeError:
     loop.close()
-    raise RuntimeError("a loop awaited something other than its runtime")
+    return RuntimeError("a loop awaited something other than its runtime")
 
 
 class BlockingSignal:

@@ -25,8 +25,8 @@ from narrowboat import _release, events
 from narrowboat._acquire import Acquisition
 from narrowboat._blocks import Block, Blocks, per_block
 from narrowboat._holdable import SyncOnly
-from narrowboat._inside import guarded, inside
-from narrowboat._lease import Possession
+from narrowboat._inside import INSIDE, guarded
+from narrowboat._lease import Possession, State
 from narrowboat._locks import LockCore, Terms, check_timeout
 from narrowboat._runtime import Blocking, run
 from narrowboat._together import Together
@@ -223,7 +223,7 @@ class Held(Possession):
             LeaseLost: it had been lost before; nothing of anybody else's was touched.
             Unavailable: unknown; it is not renewed any more, free after its ttl at the latest, and may be released again.
         """
-        if inside():
+        if threading.get_ident() in INSIDE:
             self._leave_behind()
             return
         run(_release.release(self._core, self._runtime, self))
@@ -316,7 +316,10 @@ class Lock(SyncOnly):
         try:
             held = run(acquisition.run())
             assert held is not None  # only a try gives None
-            self._blocks.enter(block, me, held)
+            if block is not None:
+                block.entered = held
+            else:
+                self._blocks.enter(me, held)
             return held
         except BaseException:
             self._blocks.undo(block, me, acquisition.held)
@@ -332,7 +335,8 @@ class Lock(SyncOnly):
         block: Block[Held] | None = None,
     ) -> None:
         """Release what this `with` has entered, from whatever thread."""
-        leave_block(self._blocks.leaving(block, threading.get_ident()), block, error)
+        mine = None if block is None or block.left else block.entered
+        leave_block(mine or self._blocks.leaving(block, threading.get_ident()), block, error)
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Hold the lock during each call of `function`, which does its work in that call."""
@@ -371,6 +375,8 @@ def _runs_later(function: object) -> bool:
 
 class HeldAll:
     """Several possessions as one, in the order of their names."""
+
+    _depth, _state = 1, State.HELD  # as one possession's, which is not nested
 
     def __init__(self, held: Sequence[Held]) -> None:
         self._held = tuple(held)
@@ -416,9 +422,6 @@ class HeldAll:
                 raise first
         finally:
             first = None  # its traceback leads here
-
-    def _step_out(self) -> bool:
-        return False
 
     def _leave_behind(self) -> None:
         for held in reversed(self._held) if self._ending is None else self._ending:
@@ -470,7 +473,10 @@ class AllLocks(SyncOnly):
             held = run(together.run())
             assert held is not None  # only a try gives None
             entered = HeldAll(held)
-            self._blocks.enter(block, me, entered)
+            if block is not None:
+                block.entered = entered
+            else:
+                self._blocks.enter(me, entered)
             return entered
         except BaseException:
             self._blocks.undo(block, me, entered)
@@ -486,7 +492,8 @@ class AllLocks(SyncOnly):
         block: Block[HeldAll] | None = None,
     ) -> None:
         """Release what this `with` has entered, from whatever thread."""
-        leave_block(self._blocks.leaving(block, threading.get_ident()), block, error)
+        mine = None if block is None or block.left else block.entered
+        leave_block(mine or self._blocks.leaving(block, threading.get_ident()), block, error)
 
 
 def in_order(locks: Sequence[N]) -> list[N]:
@@ -502,16 +509,19 @@ def in_order(locks: Sequence[N]) -> list[N]:
 
 def leave_block(entered: Held | HeldAll, block: Block[Any] | None, error: BaseException | None) -> None:
     """Release at the end of a `with`. An interrupt that comes before the release began finds the block not left."""
-    if entered._step_out():
+    if entered._depth > 1 and entered._state is State.HELD:  # an inner one; no call may stand between the two
+        entered._depth -= 1
         if block is not None:
             block.left = True
         return
     try:
-        leave(entered.release, error)
-    except Exception:
+        entered.release()
+    except Exception as failure:
         if block is not None:
             block.left = True
-        raise
+        if error is None:
+            raise
+        _note(error, failure)
     except BaseException:
         entered._leave_behind()
         raise
@@ -526,4 +536,8 @@ def leave(release: Callable[[], None], error: BaseException | None) -> None:
     except Exception as failure:
         if error is None:
             raise
-        error.add_note(f"narrowboat: releasing the lock afterwards: {type(failure).__name__}: {failure}")
+        _note(error, failure)
+
+
+def _note(error: BaseException, failure: Exception) -> None:
+    error.add_note(f"narrowboat: releasing the lock afterwards: {type(failure).__name__}: {failure}")

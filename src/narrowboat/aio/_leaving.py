@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from narrowboat._blocks import Block
+from narrowboat._lease import State
 
 if TYPE_CHECKING:
     from narrowboat.aio.locking import Held, HeldAll
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
 
 async def leave_block(entered: Held | HeldAll, block: Block[Any] | None, error: BaseException | None) -> None:
     """Release at the end of an `async with`. Cancelled before the release began, the block is not left."""
-    if entered._step_out():
+    if entered._depth > 1 and entered._state is State.HELD:  # an inner one; no call may stand between the two
+        entered._depth -= 1
         if block is not None:
             block.left = True
         return

@@ -17,7 +17,7 @@ from narrowboat import _release, events
 from narrowboat._acquire import Acquisition
 from narrowboat._blocks import Block, Blocks, per_block
 from narrowboat._holdable import AsyncOnly
-from narrowboat._lease import Possession
+from narrowboat._lease import Possession, State
 from narrowboat._locks import LockCore, Terms, check_timeout
 from narrowboat._together import Together
 from narrowboat.aio._leaving import leave, leave_block
@@ -231,7 +231,10 @@ class Lock(AsyncOnly):
         try:
             held = await acquisition.run()
             assert held is not None  # only a try gives None
-            self._blocks.enter(block, task, held)
+            if block is not None:
+                block.entered = held
+            else:
+                self._blocks.enter(task, held)
             return held
         except BaseException:
             self._blocks.undo(block, task, acquisition.held)
@@ -247,7 +250,8 @@ class Lock(AsyncOnly):
         block: Block[Held] | None = None,
     ) -> None:
         """Release what this `async with` has entered, from whatever task or loop."""
-        await leave_block(self._blocks.leaving(block, asyncio.current_task()), block, error)
+        mine = None if block is None or block.left else block.entered
+        await leave_block(mine or self._blocks.leaving(block, asyncio.current_task()), block, error)
 
     def __call__(self, function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R]]:
         """Hold the lock during each call of the coroutine function."""
@@ -270,6 +274,8 @@ class Lock(AsyncOnly):
 
 class HeldAll:
     """Several possessions as one, in the order of their names."""
+
+    _depth, _state = 1, State.HELD  # as one possession's, which is not nested
 
     def __init__(self, held: Sequence[Held]) -> None:
         self._held = tuple(held)
@@ -316,9 +322,6 @@ class HeldAll:
         finally:
             first = None  # its traceback leads here
 
-    def _step_out(self) -> bool:
-        return False
-
     def _leave_behind(self) -> None:
         for held in reversed(self._held) if self._ending is None else self._ending:
             if held._depth == 1:
@@ -364,7 +367,10 @@ class AllLocks(AsyncOnly):
 
     async def _enter(self, block: Block[HeldAll] | None) -> HeldAll:
         held = await self.acquire()
-        self._blocks.enter(block, asyncio.current_task(), held)
+        if block is not None:
+            block.entered = held
+        else:
+            self._blocks.enter(asyncio.current_task(), held)
         return held
 
     @per_block
@@ -376,4 +382,5 @@ class AllLocks(AsyncOnly):
         block: Block[HeldAll] | None = None,
     ) -> None:
         """Release what this `async with` has entered, from whatever task or loop."""
-        await leave_block(self._blocks.leaving(block, asyncio.current_task()), block, error)
+        mine = None if block is None or block.left else block.entered
+        await leave_block(mine or self._blocks.leaving(block, asyncio.current_task()), block, error)

@@ -347,19 +347,19 @@ print(json.dumps(sorted(name.partition(".")[0] for name in set(sys.modules) - be
 
 @scenario("L116")
 async def the_core_imports_no_backend(kit: Kit) -> None:
-    """`import narrowboat`, and making a `Locks` object, import nothing but the standard library and the backend's own entry."""
+    """`import narrowboat`, and looking a backend up, import nothing but the standard library and the backend's own entry."""
     core = await _imported("import narrowboat")
     strangers = core - sys.stdlib_module_names - {"narrowboat"}
     assert not strangers, f"import narrowboat imports {', '.join(sorted(strangers))}"
     assert "asyncio" not in core, "import narrowboat imports asyncio, which a sync program does not need"
-    url = json.dumps(kit.locks_url)
-    made = await _imported(f"import narrowboat; narrowboat.locks({url}).capabilities")
+    scheme = kit.locks_url.partition(":")[0]
+    found = await _imported(f"from narrowboat.registry import lock_backend; lock_backend({scheme!r})")
     package = type(kit.drivers[0]).__module__.partition(".")[0] if kit.drivers else ""
     if not package:
         await kit.locks().ping()
         package = type(kit.drivers[0]).__module__.partition(".")[0]
-    strangers = made - sys.stdlib_module_names - {"narrowboat", package}
-    assert not strangers, f"a URL whose claims are asked for imports {', '.join(sorted(strangers))}"
+    strangers = found - sys.stdlib_module_names - {"narrowboat", package}
+    assert not strangers, f"a backend that is only looked up imports {', '.join(sorted(strangers))}"
 
 
 async def _imported(what: str) -> set[str]:

@@ -4,7 +4,8 @@ A driver is thin. It turns a batch into one exchange with its server and says wh
 renew, count deadlines or keep threads for callers: the core does, once for all backends (`_acquire`, `_lease`, `_lane`).
 
 Who retries: the core, and only what is safe to repeat. Client libraries must not retry on their own.
-How long a call may block: one operation timeout (`Context.timeout`); then it raises `Unavailable`.
+How long a call may block: one operation timeout (`Context.timeout`), opening the driver, a first connection and its handshake
+included; then it raises `Unavailable`.
 From how many threads: with `Concurrency.SERIAL` the core makes at most one call of `attempt` at a time, and beside it at
 most one call of `renew`, `release` or `withdraw`; `holders`, `evict`, `ping` and `close` may come from any thread at any
 time. With `MULTIPLEXED` any call may come at any time.

@@ -1,0 +1,181 @@
+"""Leaving and being called where nobody expects it: what the kit's scenarios leave to tests of the core."""
+
+import asyncio
+import contextlib
+import copy
+import pickle
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+import narrowboat
+import narrowboat.aio
+from narrowboat import events
+from narrowboat.errors import AlreadyHeld, InvalidArgument, NestedCall
+
+
+@pytest.fixture
+def url():
+    return f"memory://{uuid.uuid4().hex}"
+
+
+def test_each_with_of_a_shared_lock_releases_its_own_permit(url):
+    """Three hold one semaphore by one `Lock`; the first is left by another thread, and the other two are untouched."""
+    with narrowboat.locks(url) as locks:
+        lock = locks.lock("permits", limit=3)
+
+        @contextlib.contextmanager
+        def permit():
+            with lock as held:
+                yield held
+
+        managers = [permit() for _ in range(3)]
+        with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as two:
+            first, second, third = (one.submit(manager.__enter__).result() for manager in managers)
+            two.submit(managers[0].__exit__, None, None, None).result()
+            assert [held.token for held in (second, third)] == [holder.token for holder in locks.holders("permits")]
+            with pytest.raises(narrowboat.LeaseLost):
+                first.check()
+            second.check()
+            third.check()
+            for manager in managers[1:]:
+                two.submit(manager.__exit__, None, None, None).result()
+        assert locks.holders() == []
+
+
+def test_an_async_with_is_left_in_another_loop(url):
+    """A loop that has ended and one that runs: the lock is released by the second."""
+    locks = narrowboat.aio.locks(url)
+    lock = locks.lock("a")
+
+    async def numbers():
+        async with lock:
+            yield 1
+
+    stream = numbers()
+    with asyncio.Runner() as first:
+        assert first.run(anext(stream)) == 1  # type: ignore[arg-type]
+
+        async def end():
+            await stream.aclose()
+            holders = await locks.holders()
+            await locks.close()
+            return holders
+
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(asyncio.run, end()).result() == []
+
+
+def test_a_with_inside_itself_is_still_told(url):
+    """What is no leftover is no leftover: the same thread would wait for itself."""
+    with narrowboat.locks(url) as locks:
+        lock = locks.lock("a")
+        with lock as held:
+            with pytest.raises(AlreadyHeld), lock:
+                pass
+            held.check()
+        with pytest.raises(InvalidArgument, match="without having been entered"):
+            lock.__exit__(None, None, None)
+
+
+class _AsyncCallable:
+    async def __call__(self):
+        return None
+
+
+class _GeneratorCallable:
+    def __call__(self):
+        yield 1
+
+
+async def _coroutine():
+    return None
+
+
+def _generator():
+    yield 1
+
+
+@pytest.mark.parametrize("function", [_coroutine, _generator, _AsyncCallable(), _GeneratorCallable()], ids=repr)
+def test_a_lock_decorates_nothing_that_works_after_its_call(url, function):
+    """Refused where it can be seen."""
+    with narrowboat.locks(url) as locks, pytest.raises(TypeError, match="expected a plain function"):
+        locks.lock("a")(function)
+
+
+@pytest.mark.parametrize("function", [lambda *_: _coroutine(), lambda *_: _generator()], ids=["coroutine", "generator"])
+def test_what_is_seen_only_by_its_result_is_refused_at_the_call(url, function):
+    """And closed, so that nobody is told of a coroutine that was never awaited; the lock is free."""
+    with narrowboat.locks(url) as locks:
+        with pytest.raises(TypeError, match="expected a plain function"):
+            locks.lock("a")(function)()
+        assert locks.holders() == []
+
+
+@pytest.mark.parametrize("make", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_possession_is_not_copied(url, make):
+    """There would be two of what is one; and no half of one is made on the way."""
+    with narrowboat.locks(url) as locks, locks.lock("a") as held:
+        with pytest.raises(TypeError, match="cannot be copied"):
+            make(held)
+        held.check()
+
+
+def test_a_listener_that_calls_back_is_told_at_once(url):
+    """It is in the middle of a call."""
+    met = []
+
+    def listener(event):
+        if isinstance(event, events.Acquired):
+            with pytest.raises(NestedCall) as caught:
+                locks.holders()
+            met.append(caught.value.retryable)
+
+    with narrowboat.locks(url, listeners=[listener]) as locks, locks.lock("a"):
+        pass
+    assert met == [False]
+
+
+def test_an_interrupt_in_a_listener_goes_on_when_all_have_been_told():
+    """A Ctrl-C is the program's, whoever it strikes."""
+    heard = []
+
+    def struck(event):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        events.emit([struck, heard.append], events.Released("x", "a", 1))
+    assert len(heard) == 1
+
+
+def test_without_a_thread_to_be_had_callers_carry_their_own_calls(url, monkeypatch):
+    """Six threads on one name, and no lane can have a thread: each gets the lock in its turn or a typed error; none is left."""
+    real = threading.Thread.start
+
+    def start(thread):
+        if thread.name.startswith("narrowboat"):
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    outcomes = []
+    with narrowboat.locks(url) as locks:
+        locks.lock("warm").acquire().release()  # the renewal has its thread
+
+        def work():
+            try:
+                with locks.lock("a", timeout=10):
+                    outcomes.append(None)
+            except narrowboat.NarrowboatError as error:
+                outcomes.append(error.retryable)
+
+        monkeypatch.setattr(threading.Thread, "start", start)
+        threads = [threading.Thread(target=work) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        monkeypatch.undo()
+        assert len(outcomes) == 6 and set(outcomes) <= {None, True}
+        locks.lock("a").acquire(timeout=5).release()
