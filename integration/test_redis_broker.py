@@ -409,6 +409,45 @@ def test_a_user_without_the_rights(servers):
         assert messages.receive(5).body == b"y"
 
 
+def test_the_rights_that_the_page_lists_are_enough_and_reach_no_other_prefix(servers):
+    """Everything that a program does, with exactly these; another tenant's queue is refused."""
+    page = (Path(__file__).parents[1] / "backends/redis/README.md").read_text()
+    rights = page.rpartition("ACL SETUSER ")[2].partition("```")[0].split()
+    strict = servers(RedisServer, config={"user": " ".join(rights)})
+    url = strict.url_for("post", "secret")
+    with narrowboat.broker(f"{url}?prefix=shop") as broker:
+        broker.ping()
+        orders = broker.queue("orders", ordered=True, max_deliveries=1)
+        with orders.consume() as messages:
+            orders.publish_many([Outbound(b"x", key="k", ttl=60, id=f"m{n}") for n in range(3)])
+            orders.publish(b"later", delay=0.1)
+            messages.receive(5).nack(delay=0.01)
+            messages.receive(5).ack()
+            messages.receive(5).reject("why")
+            messages.receive(5).ack()
+        prices = broker.topic("prices")
+        with prices.subscription("g").consume() as messages:
+            prices.publish(b"y", priority=3)
+            messages.receive(5).ack()
+        assert orders.dead_letters().redrive() >= 1
+        orders.depth()
+        orders.purge()
+        prices.delete()
+        orders.delete()
+    with strict.client() as client:
+        client.xadd("other:orders", {"body": "secret"})
+    with narrowboat.broker(f"{url}?prefix=other") as broker:
+        for call in (
+            lambda: broker.queue("orders").publish(b"x"),
+            lambda: broker.queue("orders").consume(),
+            broker.queue("orders").depth,
+        ):
+            with pytest.raises(AccessDenied):
+                call()
+    with strict.client() as client:
+        assert client.xlen("other:orders") == 1
+
+
 def test_a_replica_is_refused(servers):
     """It says so, and names the ways out."""
     primary = servers(RedisServer)

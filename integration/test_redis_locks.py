@@ -440,6 +440,34 @@ def test_the_rights_that_the_page_lists_are_enough(servers: Servers) -> None:
     strict.close()
 
 
+def test_rights_for_one_prefix_reach_no_other(servers: Servers) -> None:
+    """A tenant neither takes, sees nor frees the locks of another."""
+    page = (Path(__file__).parent.parent / "backends/redis/README.md").read_text()
+    rights = page.partition("ACL SETUSER ")[2].partition("```")[0]
+    narrow = rights.replace("~nb:l:{*}:*", "~nb:l:{shop:*}:*").replace("&nb:l:*:wake:*", "&nb:l:shop:wake:*")
+    strict: RedisServer = servers(RedisServer, config={"user": " ".join(narrow.split())})
+    url = strict.url_for("shop", "secret")
+    with (
+        narrowboat.locks(f"{strict.url}?prefix=other") as theirs,
+        narrowboat.locks(f"{url}?prefix=shop") as ours,
+        narrowboat.locks(f"{url}?prefix=other") as thief,
+    ):
+        held = theirs.lock("a").acquire()
+        ours.lock("a").acquire().release()
+        calls: list[Callable[[], object]] = [
+            lambda: thief.lock("a").try_acquire(),
+            lambda: thief.lock("b").try_acquire(),
+            lambda: thief.evict("a", held.token),
+            lambda: thief.holders("a"),
+            thief.ping,
+        ]
+        for call in calls:
+            with pytest.raises(AccessDenied):
+                call()
+        held.release()
+    strict.close()
+
+
 def test_tls_on_one_side_only(servers: Servers, server: RedisServer) -> None:
     secure: RedisServer = servers(RedisServer, tls=True)
     refused("redis://{}:{}/0".format(*secure.address), NarrowboatError, "rediss://")

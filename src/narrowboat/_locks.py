@@ -341,9 +341,8 @@ class LockCore:
         held = [p._grant for p in self.renewal.possessions() if self.renewal.lose(p, Reason.CLOSED)]
         if held:
             self.free.post(self.RELEASE, held)
-        self.take.close(max(0.0, ends - self.clock()))
-        self.free.close(max(0.0, ends - self.clock()))
-        self.look.close(max(0.0, ends - self.clock()))
+        for each in (self.take, self.free, self.look):
+            each.close(max(0.0, ends - self.clock()))
         self.renewal.close(1.0)
         self.driver.close()
 

@@ -374,6 +374,9 @@ class HeldAll:
 
     def __init__(self, held: Sequence[Held]) -> None:
         self._held = tuple(held)
+        self._ending: list[Held] | None = (
+            None  # those that a release has begun to end; the others are nested, and only step out
+        )
 
     def __getitem__(self, index: int) -> Held:
         return self._held[index]
@@ -397,19 +400,28 @@ class HeldAll:
     def release(self) -> None:
         """Free all, last first, also when one of them turns out to be lost; that one's error is raised at the end."""
         first: Exception | None = None
-        for held in reversed(self._held):
-            try:
-                held.release()
-            except Exception as error:
-                first = first or error
-        if first is not None:
-            raise first
+        if self._ending is None:
+            self._ending = [held for held in self._held if held._depth == 1]
+        try:
+            for held in reversed(self._held):
+                try:
+                    held.release()
+                except Exception as error:
+                    first = first or error
+        except BaseException:
+            self._leave_behind()  # interrupted in the middle: nothing that is still held stays so
+            raise
+        try:
+            if first is not None:
+                raise first
+        finally:
+            first = None  # its traceback leads here
 
     def _step_out(self) -> bool:
         return False
 
     def _leave_behind(self) -> None:
-        for held in reversed(self._held):
+        for held in reversed(self._held) if self._ending is None else self._ending:
             if held._depth == 1:
                 held._leave_behind()
 
@@ -499,6 +511,9 @@ def leave_block(entered: Held | HeldAll, block: Block[Any] | None, error: BaseEx
     except Exception:
         if block is not None:
             block.left = True
+        raise
+    except BaseException:
+        entered._leave_behind()
         raise
     if block is not None:
         block.left = True

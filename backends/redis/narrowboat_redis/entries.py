@@ -16,6 +16,7 @@ import json
 import re
 import struct
 from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from narrowboat.contract import Address, Delivery, Kind, Outgoing
 
@@ -70,6 +71,7 @@ def deliveries(now: float, sizes: bytes, data: bytes, shapes: Sequence[bytes]) -
     """What `receive.lua` packed, each message by itself: what is wrong with one is told of that one."""
     numbers = struct.unpack(f">{len(sizes) // 4}I", sizes)
     names = [_names(shape) for shape in shapes]
+    plans: dict[Any, _Plan] = {}
     plain = shapes.index(b"") if b"" in shapes else -1
     found = []
     at, start, total = 0, 0, len(numbers)
@@ -107,7 +109,7 @@ def deliveries(now: float, sizes: bytes, data: bytes, shapes: Sequence[bytes]) -
         for size in numbers[at + 4 : behind]:
             values.append(data[start : start + size])
             start += size
-        found.append(_delivery(now, token, entry_id, numbers[at + 1], list(zip(names[shape], values, strict=True))))
+        found.append(_delivery(now, token, entry_id, numbers[at + 1], names[shape], values, plans))
         at = behind
     return found
 
@@ -129,101 +131,130 @@ def _taken_apart(data: bytes) -> list[bytes]:
     return found
 
 
-def _delivery(now: float, token: bytes, entry_id: bytes, attempt: int, fields: list[tuple[bytes, bytes]]) -> Delivery:
-    """The delivery of one entry, whatever is in it."""
-    found = Delivery(
-        entry_id.decode(), b"", _NO_HEADERS, None, attempt, _time_of(entry_id), 0, None, None, None, None, token
-    )  # the entry's id is the server's own
-    if fields[0][0] == _LEFT:
-        size = _text(fields[0][1])
-        return found._replace(malformed=f"its entry has {size} bytes, more than max_reply= lets through; they are left out")
+class _Plan(NamedTuple):
+    """Where the entries of one shape have what: positions among their fields."""
+
+    own: dict[bytes, int]  #: by short names
+    body: int | None
+    headers: list[tuple[str, int]]
+    old: bool  #: its expiry is the first version's
+
+
+def _plan(names: Sequence[bytes], old: bool) -> _Plan:
+    """The same rules stand in `messages.lua`: `old`, `named`. `old`: what is called `at` can be the first version's."""
+    own = {names[at][len(_MARK) :]: at for at in reversed(range(len(names))) if names[at] in _OURS}
+    others = [at for at, name in enumerate(names) if name not in _OURS]
+    foreign = [names[at] for at in others if not names[at].startswith(_MARK)]
+    old = old and names[2] == b"at" and _OLD.issuperset(foreign[2:])
+    marked = b"expires" in own
+    if names[:2] == [b"id", b"body"] and (old or len(foreign) == 2):
+        for at in others:
+            if names[at] != b"body" and not names[at].startswith(_MARK):
+                own.setdefault(names[at], at)
+        others = [at for at in others if names[at] == b"body" or names[at].startswith(_MARK)]
+    body = _body_of(names, others)
+    headers = [(_text(names[at]), at) for at in reversed(others) if at != body]
+    return _Plan(own, body, headers, old and not marked)
+
+
+def _body_of(names: Sequence[bytes], others: Sequence[int]) -> int | None:
+    """The field `body`, or the only one that is nobody's mark."""
+    for at in others:
+        if names[at] == b"body":
+            return at
+    bare = [at for at in others if not names[at].startswith(_MARK)]
+    if len(bare) == 1:
+        return bare[0]
+    return 0 if len(names) == 1 and names[0] not in _OURS else None
+
+
+def _may_be_old(names: Sequence[bytes], values: Sequence[bytes]) -> bool:
+    return names[:3] == [b"id", b"body", b"at"] and _NUMBER.fullmatch(values[2]) is not None
+
+
+def _delivery(
+    now: float, token: bytes, entry_id: bytes, attempt: int, names: list[bytes], values: list[bytes], plans: dict[Any, _Plan]
+) -> Delivery:
+    """The delivery of one entry, whatever is in it. `plans`: those of the shapes in this answer."""
     try:
-        return _read(now, found, _spread(fields))
+        if _REST in names or _LEFT in names:
+            if names[0] == _LEFT:
+                raise _Malformed(
+                    f"its entry has {_text(values[0])} bytes, more than max_reply= lets through; they are left out"
+                )
+            names, values = _spread(names, values)
+            return _read(now, token, entry_id, attempt, _plan(names, _may_be_old(names, values)), values)
+        old = _may_be_old(names, values)
+        plan = plans.get((id(names), old))
+        if plan is None:
+            plan = plans[id(names), old] = _plan(names, old)
+        return _read(now, token, entry_id, attempt, plan, values)
     except Exception as error:
         why = str(error) if isinstance(error, _Malformed) else f"it cannot be taken apart ({type(error).__name__})"
-        body, others = _body_of(fields)
-        return found._replace(id=_id_of(fields) or found.id, body=body, headers=_headers_of(others), malformed=why)
+        return _raw(token, entry_id, attempt, names, values, why)
 
 
-def _id_of(fields: list[tuple[bytes, bytes]]) -> str:
-    """The id of an entry that is malformed otherwise: it keeps that as a dead letter too. Empty where it has none."""
+def _raw(token: bytes, entry_id: bytes, attempt: int, names: Sequence[bytes], values: Sequence[bytes], why: str) -> Delivery:
+    """An entry that cannot be taken apart: its body, all else as headers, and its own id where that can be read."""
+    at = _plan(names, _may_be_old(names, values)).own.get(b"id")
     try:
-        return _own(fields)[0].get(b"id", b"").decode()
+        own = "" if at is None else values[at].decode()
     except UnicodeDecodeError:
-        return ""
+        own = ""
+    left = names[0] == _LEFT
+    body = None if left else _body_of(names, range(len(names)))
+    headers = {} if left else {_text(names[n]): _text(values[n]) for n in reversed(range(len(names))) if n != body}
+    raw = b"" if body is None else values[body]
+    published = _time_of(entry_id)
+    return Delivery(own or entry_id.decode(), raw, headers, None, attempt, published, 0, None, None, None, None, token, why)
 
 
 class _Malformed(Exception):
     """What is wrong with an entry, in a sentence's second half."""
 
 
-def _read(now: float, found: Delivery, fields: list[tuple[bytes, bytes]]) -> Delivery:
-    own, others = _own(fields)
-    body, others = _body_of(others)
-    headers = _headers(own.get(b"headers"))
-    headers.update(_headers_of(others))
+def _read(now: float, token: bytes, entry_id: bytes, attempt: int, plan: _Plan, values: Sequence[bytes]) -> Delivery:
+    own = {name: values[at] for name, at in plan.own.items()}
+    headers = _headers(own[b"headers"]) if b"headers" in own else {}
+    for name, at in plan.headers:
+        headers[name] = _text(values[at])
     published = _number(b"at", own.get(b"at"), _TIME_MAX)
-    expires = _number(b"expires", own.get(b"expires"), 1e16)
-    return found._replace(
-        id=_ours(b"id", own.get(b"id")) or found.id,
-        body=body,
-        headers=headers,
-        key=_ours(b"key", own.get(b"key")),
-        published_at=found.published_at if published is None else published,
-        priority=int(_number(b"priority", own.get(b"priority"), 9) or 0),
-        expires_in=None if expires is None else (expires - now) / 1e6,
-        correlation_id=_ours(b"correlation", own.get(b"correlation")),
-        content_type=_ours(b"type", own.get(b"type")),
-        reply_to=_address(own.get(b"reply")),
+    ends = own.get(b"expires")
+    if plan.old and ends is not None and not _microseconds(ends):
+        ends = None
+    expires = _number(b"expires", ends, 1e16)
+    priority = _number(b"priority", own.get(b"priority"), 9)
+    return Delivery(
+        _ours(b"id", own.get(b"id")) or entry_id.decode(),  # the entry's id is the server's own
+        b"" if plan.body is None else values[plan.body],
+        headers,
+        _ours(b"key", own.get(b"key")),
+        attempt,
+        _time_of(entry_id) if published is None else published,
+        int(priority or 0),
+        None if expires is None else (expires - now) / 1e6,
+        _ours(b"correlation", own.get(b"correlation")),
+        _ours(b"type", own.get(b"type")),
+        _address(own.get(b"reply")),
+        token,
+        "",
     )
 
 
-def _spread(fields: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+def _spread(names: Sequence[bytes], values: Sequence[bytes]) -> tuple[list[bytes], list[bytes]]:
     """The fields with those that a dead letter has in one (`settle.lua`)."""
-    spread: list[tuple[bytes, bytes]] = []
-    for name, value in fields:
-        if name == _REST:
-            parts = _taken_apart(value)
-            spread += zip(parts[::2], parts[1::2], strict=True)
-        else:
-            spread.append((name, value))
-    return spread
-
-
-def _own(fields: list[tuple[bytes, bytes]]) -> tuple[dict[bytes, bytes], list[tuple[bytes, bytes]]]:
-    """Our own fields by their short names, and the others. The same rules stand in `messages.lua`: `old`, `named`."""
-    others = [(name, value) for name, value in fields if name not in _OURS]
-    own = {name[len(_MARK) :]: value for name, value in reversed(fields) if name in _OURS}
-    foreign = [name for name, _ in others if not name.startswith(_MARK)]
-    if foreign[:2] == [b"id", b"body"] and fields[0][0] == b"id" and fields[1][0] == b"body":
-        old = foreign[2:3] == [b"at"] and fields[2][0] == b"at" and _NUMBER.fullmatch(fields[2][1]) is not None
-        if len(foreign) == 2 or (old and _OLD.issuperset(foreign[3:])):
-            for name, value in reversed(others):
-                if name != b"body" and not name.startswith(_MARK):
-                    own.setdefault(name, value)
-            if not _microseconds(own.get(b"expires", b"")) and b"narrowboat-expires" not in dict(fields):
-                own.pop(b"expires", None)
-            others = [(name, value) for name, value in others if name == b"body" or name.startswith(_MARK)]
-    return own, others
+    found: tuple[list[bytes], list[bytes]] = ([], [])
+    for name, value in zip(names, values, strict=True):
+        parts = _taken_apart(value) if name == _REST else [name, value]
+        found[0].extend(parts[::2])
+        found[1].extend(parts[1::2])
+    if len(found[0]) != len(found[1]) or not found[0]:
+        raise ValueError("a name without a value")
+    return found
 
 
 def _microseconds(value: bytes) -> bool:
     return value.isdigit() and len(value) <= 16 and int(value) >= _MICROSECONDS
-
-
-def _body_of(fields: list[tuple[bytes, bytes]]) -> tuple[bytes, list[tuple[bytes, bytes]]]:
-    """The body, and what else there is: the field `body`, or the only one that is nobody's mark."""
-    at = next((at for at, (name, _) in enumerate(fields) if name == b"body"), None)
-    if at is None:
-        bare = [at for at, (name, _) in enumerate(fields) if not name.startswith(_MARK)]
-        at = bare[0] if len(bare) == 1 else 0 if len(fields) == 1 and fields[0][0] not in _OURS else None
-    if at is None:
-        return b"", fields
-    return fields[at][1], fields[:at] + fields[at + 1 :]
-
-
-def _headers_of(fields: list[tuple[bytes, bytes]]) -> dict[str, str]:
-    return {_text(name): _text(value) for name, value in reversed(fields)}
 
 
 def _time_of(entry_id: bytes) -> float:

@@ -161,16 +161,33 @@ for _, class in ipairs(order) do
   end
 end
 
--- Field names and the sizes of their values, as they are sent; names are told apart by their sizes, whatever they are made of.
+local answer, shapes, lately = {'ok', text(NOW), '', '', ''}, {}, {}  -- lately: by number, the last fields with it and their shape
+
+-- The number of the shape of these fields. Names are told apart by their sizes, whatever they are made of.
 local function shape_of(fields)
+  local last = lately[#fields]
+  local same = last ~= nil
+  for at = 1, same and #fields or 0, 2 do
+    if last[1][at] ~= fields[at] then
+      same = false
+      break
+    end
+  end
+  if same then return last[2] end
   local names = {}
   for at = 1, #fields, 2 do names[#names + 1] = struct.pack('>I4', #fields[at]) .. fields[at] end
-  return table.concat(names)
+  local shape = table.concat(names)
+  if not shapes[shape] then
+    answer[#answer + 1] = shape
+    shapes[shape] = #answer - 6
+  end
+  lately[#fields] = {fields, shapes[shape]}
+  return shapes[shape]
 end
 
 if #claimed > 0 then
   local until_ = text(NOW + source.lease)
-  local leases, sizes, bytes, shapes, answer, heads = {}, {}, {}, {}, {'ok', text(NOW), '', '', ''}, {}
+  local leases, sizes, bytes, formats, heads, bare = {}, {}, {}, {}, {}, nil
   local pack, held, filled, total, rest = struct.pack, 0, 0, 0, {}
   for at, entry in ipairs(claimed) do
     local fields, id, attempt, token = entry.fields, entry.id, entry.attempt, nil
@@ -200,24 +217,29 @@ if #claimed > 0 then
     leases[held + 1], leases[held + 2] = until_, token
     held = held + 2
     bytes[filled + 1], bytes[filled + 2] = token, id
-    local shape = plain and '' or shape_of(fields)
-    if not shapes[shape] then
-      answer[#answer + 1] = shape
-      shapes[shape] = #answer - 6
-    end
     if plain then
+      if not bare then
+        answer[#answer + 1] = ''
+        bare = #answer - 6
+      end
       local name, body = fields[2], fields[4]
       bytes[filled + 3], bytes[filled + 4] = name, body
       filled = filled + 4
-      sizes[at] = pack('>I4I4I4I4I4I4', shapes[shape], attempt, #token, #id, #name, #body)
+      sizes[at] = pack('>I4I4I4I4I4I4', bare, attempt, #token, #id, #name, #body)
     else
-      local half, values = #fields / 2, {pack('>I4I4I4I4', shapes[shape], attempt, #token, #id)}
+      local half, values = #fields / 2, {shape_of(fields), attempt, #token, #id}
       for number = 1, half do
-        values[1 + number] = pack('>I4', #fields[2 * number])
+        values[4 + number] = #fields[2 * number]
         bytes[filled + 2 + number] = fields[2 * number]
       end
       filled = filled + 2 + half
-      sizes[at] = table.concat(values)
+      if half <= 100 then
+        formats[half] = formats[half] or '>' .. string.rep('I4', 4 + half)
+        sizes[at] = pack(formats[half], unpack(values))
+      else  -- more than can be unpacked at once
+        for number = 1, #values do values[number] = pack('>I4', values[number]) end
+        sizes[at] = table.concat(values)
+      end
     end
   end
   many('ZADD', source.root .. ':lease', leases)

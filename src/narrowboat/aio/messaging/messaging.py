@@ -11,7 +11,7 @@ from narrowboat._broker import BrokerCore
 from narrowboat._holdable import AsyncOnly
 from narrowboat._source import make_queue, make_topic
 from narrowboat.aio._runtime import Asyncio
-from narrowboat.aio.locking import in_thread
+from narrowboat.aio._threads import in_thread
 from narrowboat.aio.messaging.message import Seconds
 from narrowboat.aio.messaging.queue import Queue
 from narrowboat.aio.messaging.topic import Topic
