@@ -26,6 +26,10 @@ from narrowboat.messaging.message import Message
 
 T = TypeVar("T")
 
+#: Seconds after which a run's own thread looks up from its wait. The system may give a signal to any thread, and its handler runs
+#: in the main one, when that does something: longer, and a signal may wait for as long.
+LOOK = 1.0
+
 
 class Run(Generic[T]):
     """One call of `run`."""
@@ -54,13 +58,13 @@ class Run(Generic[T]):
         for thread in self._threads:
             thread.start()
         while self._running and not self._consumer.stopped:
-            run(self._core.runtime.wait(self._signal, math.inf))
+            run(self._core.runtime.wait(self._signal, self._core.clock() + LOOK))
         self._consumer.stop()
         if not self._core.closed:
             run(self._consumer.give_back())
         ends = self._core.clock() + grace
         while self._running and self._core.clock() < ends and not self._hurried:
-            run(self._core.runtime.wait(self._signal, ends))
+            run(self._core.runtime.wait(self._signal, min(ends, self._core.clock() + LOOK)))
         if self._error is not None:
             raise self._error
 
