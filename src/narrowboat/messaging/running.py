@@ -26,8 +26,8 @@ from narrowboat.messaging.message import Message
 
 T = TypeVar("T")
 
-#: Seconds after which a run's own thread looks up from its wait. The system may give a signal to any thread, and its handler runs
-#: in the main one, when that does something: longer, and a signal may wait for as long.
+#: Seconds after which a run looks up from its wait. The system may give a signal to any thread, and its handler runs in the
+#: main one when that does something: longer, and a signal may wait for as long.
 LOOK = 1.0
 
 
