@@ -240,6 +240,8 @@ def members(kind: type) -> dict[str, object]:
     mine: dict[str, object] = {}
     for name in dir(kind):
         value = inspect.getattr_static(kind, name)
+        if getattr(value, "__module__", "") == "narrowboat._holdable":
+            continue  # only there to say that it is the other face's
         if (
             name in TWINS
             or name in TWINS.values()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 from narrowboat._backoff import after_failure
-from narrowboat._consume import ACK
+from narrowboat._consume import ACK, Consumer
 from narrowboat._messages import check_reason
 from narrowboat.capabilities import BrokerCapabilities, Support
 from narrowboat.contract.messages import Nack, Outcome, Reject
+from narrowboat.errors import NarrowboatError
 
 #: Messages that `run` fetches ahead for each handler. Fewer means more calls, more means that peers see less of a backlog.
 AHEAD = 10
@@ -62,3 +64,37 @@ def describe(error: BaseException) -> str:
         said = "its text cannot be had"
     text = _USERINFO.sub("***@", f"{type(error).__name__}: {said}".rstrip(": "))
     return check_reason(text if len(text) <= REASON_MAX else text[: REASON_MAX - 3] + "...")
+
+
+class drained:  # reads as what it says
+    """The end of a run whose consumer cannot be closed because the backend is away: a warning, and the run has ended.
+
+    It has drained, and what was not settled comes back with its connection or its lease. An error would only tell a supervisor
+    that a worker which was asked to stop during an outage had crashed.
+    """
+
+    def __init__(self, consumer: Consumer[Any]) -> None:
+        self._consumer = consumer
+
+    def __enter__(self) -> drained:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        consumer = self._consumer
+        if not (isinstance(error, NarrowboatError) and error.retryable and consumer.stopped and consumer.closed):
+            return False
+        import logging  # slow to import, and needed only in an outage
+
+        logging.getLogger("narrowboat").warning(
+            "run of %r has ended; its consumer could not be closed (%s), so what was not settled comes back when the backend "
+            "has noticed",
+            consumer.path,
+            error,
+        )
+        return True
+
+    async def __aenter__(self) -> drained:
+        return self.__enter__()
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        return self.__exit__(kind, error, trace)

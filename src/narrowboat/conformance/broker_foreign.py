@@ -145,7 +145,7 @@ async def what_others_have_is_not_handed_out(kit: Kit) -> None:
     await depth_is(kit, mine, ready=0, in_flight=0)
 
 
-@scenario("B121", tier="N", faults={Fault.PROXY})
+@scenario("B121", tier="N", faults={Fault.PROXY}, alone=True)
 async def nor_after_the_connection_was_reset(kit: Kit) -> None:
     """A connection is reset under a consumer that has buffered: what a peer acked meanwhile is handed to no handler."""
     network = await kit.network()

@@ -57,7 +57,7 @@ async def what_is_known_not_to_be_sent_has_failed(kit: Kit) -> None:
         await nothing(messages)
 
 
-@scenario("B122", tier="N", faults={Fault.PROXY})
+@scenario("B122", tier="N", faults={Fault.PROXY}, alone=True)
 async def a_refused_connection_is_a_failed_publish(kit: Kit) -> None:
     """The server refuses connections at the first publish: PublishFailed, in time, never delivered; afterwards it works."""
     network = await kit.network()

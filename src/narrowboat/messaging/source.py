@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from narrowboat._driver import seconds
+from narrowboat._handling import drained
 from narrowboat._handling import prefetch as prefetch_of
 from narrowboat._holdable import Uncopied
 from narrowboat._messages import LONG, check_count, check_flag, check_wait
@@ -15,7 +16,7 @@ from narrowboat._source import SourceCore
 from narrowboat.contract.messages import Depth
 from narrowboat.messaging.consumer import Messages
 from narrowboat.messaging.message import Message, Seconds
-from narrowboat.messaging.running import Run, check_handler, drained
+from narrowboat.messaging.running import Run, check_handler
 
 T = TypeVar("T")
 

@@ -17,7 +17,7 @@ from narrowboat._consume import Consumer
 from narrowboat._entry import HELD
 from narrowboat.aio.messaging.message import Message
 from narrowboat.errors import Closed
-from narrowboat.messaging.running import log, outcome
+from narrowboat.messaging.running import LOOK, log, outcome
 
 T = TypeVar("T")
 
@@ -54,13 +54,13 @@ class Run(Generic[T]):
             task.add_done_callback(self._done)
         try:
             while self._tasks and not self._consumer.stopped:
-                await runtime.wait(self._signal, math.inf)
+                await runtime.wait(self._signal, clock() + LOOK)
             self._consumer.stop()
             if not self._core.closed:
                 await self._consumer.give_back()
             ends = clock() + grace
             while self._tasks and clock() < ends and self._error is None and not self._hurried:
-                await runtime.wait(self._signal, ends)
+                await runtime.wait(self._signal, min(ends, clock() + LOOK))
             if self._tasks:
                 await self._consumer.close()  # first, so that peers have the messages whatever the handlers still do
         finally:

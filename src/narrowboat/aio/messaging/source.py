@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 from narrowboat._driver import seconds
+from narrowboat._handling import drained
 from narrowboat._handling import prefetch as prefetch_of
 from narrowboat._holdable import Uncopied
 from narrowboat._messages import LONG, check_count, check_flag, check_wait
@@ -16,7 +17,7 @@ from narrowboat.aio.messaging.consumer import Messages, Opening
 from narrowboat.aio.messaging.message import Message, Seconds
 from narrowboat.aio.messaging.running import Run
 from narrowboat.contract.messages import Depth
-from narrowboat.messaging.running import check_handler, drained
+from narrowboat.messaging.running import check_handler
 
 T = TypeVar("T")
 
