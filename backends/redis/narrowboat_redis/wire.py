@@ -56,14 +56,14 @@ class Wire:
         """
         with self._mutex:
             self._check_open()
-            ends = self.ends() if ends is None else ends
+            fresh, ends = ends is None, self.ends() if ends is None else ends
             if self._nodes is not None:
                 return self._run_cluster(self._nodes, commands, doing, tail, ends)
             if self._silent is not None and time.monotonic() < self._silent[0] + self._breath:
                 raise translate(self._silent[1], self.site, doing=doing)
             try:
                 line = self._lines.get(None)
-                if len(commands) == 1 and tail is None and line is not None and line.usable():  # nearly always
+                if fresh and len(commands) == 1 and tail is None and line is not None and line.usable():  # nearly always
                     answers = [line.once(commands[0].data, ends)]
                     if type(answers[0]) is not ErrorReply:
                         return answers
