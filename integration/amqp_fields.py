@@ -91,7 +91,7 @@ ACCEPTED = _entries(
     values("tbBsuIilLT"),
 )
 _SHORT = st.none() | st.binary(max_size=255).map(lambda data: data.decode("utf-8", "surrogateescape"))
-#: The other properties, by name. No user id, which the server compares, and no expiration, which it obeys.
+#: The other properties, by name. Without what a server compares (user id), obeys (expiration) or refuses (other modes).
 PROPERTIES = st.fixed_dictionaries(
     {
         **dict.fromkeys(
@@ -99,6 +99,6 @@ PROPERTIES = st.fixed_dictionaries(
         ),
         "priority": st.none() | st.integers(0, 255),
         "timestamp": st.none() | st.integers(0, 2**64 - 1),
-        "delivery_mode": st.none() | st.integers(0, 255),
+        "delivery_mode": st.none() | st.integers(1, 2),
     }
 )

@@ -442,32 +442,3 @@ def test_the_servers_own_time_limit_makes_deliveries_stale(servers: Servers, pre
             held.ack()
         copy.ack()
         assert messages.receive(0.3) is None
-
-
-def test_the_rights_of_the_page_are_enough(server: RabbitMQServer, prefix: str) -> None:
-    """Everything that a program does, with rights on its own prefix and on names of ours."""
-    ours = f"^({prefix}:|narrowboat\\.)"
-    server.ctl("add_user", "app", "app")
-    server.ctl("set_permissions", "-p", "/", "app", f"{ours}.*", f"^({prefix}:|narrowboat\\.|amq\\.default).*", f"{ours}.*")
-    try:
-        with narrowboat.broker(server.url_for("app", "app"), prefix=prefix) as broker:
-            orders, prices = broker.queue("orders"), broker.topic("prices")
-            with prices.subscription("g").consume() as copies, orders.consume() as messages:
-                prices.publish(b"copy", delay=0.1)
-                orders.publish(b"x", delay=0.1)
-                copy, message = copies.receive(5), messages.receive(5)
-                assert copy is not None
-                assert message is not None
-                copy.reject("no")
-                message.nack(delay=0.1)
-                again = messages.receive(5)
-                assert again is not None
-                again.reject("no")
-            assert orders.dead_letters().redrive() == 1
-            with pytest.raises(narrowboat.RequestTimeout):
-                orders.request(b"?", timeout=0.1)
-            orders.purge()
-            assert orders.delete()
-            assert prices.delete()
-    finally:
-        server.ctl("delete_user", "app")

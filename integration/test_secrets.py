@@ -66,10 +66,12 @@ class Guarded:
     server: Any
     proxy: Proxy
 
-    def open(self, face: Callable[..., Any], secret: str | None = None, *, proxied: bool = False) -> Any:
+    def open(
+        self, face: Callable[..., Any], secret: str | None = None, *, proxied: bool = False, timeout: float = TIMEOUT
+    ) -> Any:
         """The face, opened with the server's secret or another."""
         url = self.kind.url(self.server, self.kind.secret if secret is None else secret)
-        return face(with_hosts(url, ["{}:{}".format(*self.proxy.address)]) if proxied else url, timeout=TIMEOUT)
+        return face(with_hosts(url, ["{}:{}".format(*self.proxy.address)]) if proxied else url, timeout=timeout)
 
 
 @pytest.fixture(
@@ -118,7 +120,7 @@ def test_what_goes_well_is_told_without_the_secret(guarded: Guarded) -> None:
     """Neither the client library nor we log it, at the lowest level of every logger, and no object shows it."""
     with Ear() as ear:
         for face in guarded.kind.faces:
-            with guarded.open(face) as opened:
+            with guarded.open(face, timeout=20.0) as opened:  # a server that has just started makes its first topics slowly
                 use(opened)
                 assert shown(guarded.kind.secret, [("repr", repr(opened)), ("url", repr(opened._core.url))]) == []
         silent(guarded.kind.secret, [], ear)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ import narrowboat
 from integration.foreign import DRAWN, records, refused
 from integration.servers import ZooKeeperServer
 from integration.zookeeper_harness import kazoo
+from narrowboat.errors import Conflict
 
 #: kazoo's thread asks the global random numbers for its jitter while hypothesis looks whether a strategy does.
 pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module")
@@ -42,7 +45,7 @@ def client(zookeeper_server: ZooKeeperServer) -> Iterator[KazooClient]:
 
 @pytest.fixture(scope="module")
 def locks(zookeeper_server: ZooKeeperServer) -> Iterator[narrowboat.Locks]:
-    with narrowboat.locks(f"{zookeeper_server.url}?prefix=foreign&session_ttl=10&tick=0.5") as made:
+    with narrowboat.locks(f"{zookeeper_server.url}?prefix=foreign&session_ttl=25&tick=0.5&timeout=15") as made:
         yield made
 
 
@@ -100,3 +103,29 @@ def test_whatever_stands_beside_the_locks_or_among_contenders_is_left_alone(
     finally:
         client.delete(f"{NAMESPACE}/{name}", recursive=True)
         client.delete(f"{NAMESPACE}/%zz{node}", recursive=True)
+
+
+def test_a_holder_keeps_its_lock_when_something_foreign_is_put_before_it(locks: narrowboat.Locks, client: KazooClient) -> None:
+    """It renews, is shown as a holder, and can be evicted and released; who waits behind it is told when its turn has come."""
+    held = locks.lock("before").acquire(timeout=5)
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(lambda: locks.lock("before").acquire(timeout=30))
+        ends = time.monotonic() + 10
+        while [holder.waiters for holder in locks.holders("before")] != [1]:
+            assert time.monotonic() < ends, "nobody waits"
+        node = f"{NAMESPACE}/before/x~!~0000000000"
+        _, stat = client.create(node, b"theirs", include_data=True)
+        held.renew()
+        assert {(holder.token, holder.foreign) for holder in locks.holders("before")} == {
+            (held.token, False),
+            (stat.czxid, True),
+        }
+        held.release()
+        with pytest.raises(Conflict):
+            waiting.result(timeout=20)
+    assert locks.evict("before", stat.czxid)
+    again = locks.lock("before").acquire(timeout=5)
+    client.create(node, b"theirs")
+    assert locks.evict("before", again.token)
+    assert again.wait_lost(10)
+    client.delete(f"{NAMESPACE}/before", recursive=True)

@@ -27,7 +27,7 @@ from narrowboat._backoff import after_error
 from narrowboat._entry import HELD, LOST, SETTLED, SETTLING, Entry, final, too_often
 from narrowboat._extension import extended
 from narrowboat._lane import DONE, Call, may_have_happened
-from narrowboat.capabilities import LeaseNature, Support
+from narrowboat.capabilities import LeaseNature
 from narrowboat.codecs import Codec
 from narrowboat.contract.messages import Ack, Broker, Delivery, Feed, Nack, Outcome, Received, Reject, Return, Source
 from narrowboat.errors import Closed, NarrowboatError, SettleUnknown, StaleDelivery
@@ -385,6 +385,8 @@ class Consumer(Generic[M]):
 
     async def settle(self, entries: Sequence[M], outcome: Outcome) -> list[NarrowboatError | None]:
         """Settle each; None for each that is settled. The first settlement of a message wins."""
+        if self.closed or self._forked:
+            return self._not_ours(entries)
         mine = self._begin(entries)
         if not mine:
             return [entry._stale() for entry in entries]
@@ -405,12 +407,23 @@ class Consumer(Generic[M]):
 
     def post(self, entries: Sequence[M], outcome: Outcome) -> bool:
         """The same, without waiting: what it comes to is told to the listeners. False: none of them is ours to settle."""
-        mine = self._begin(entries)
+        mine = self._begin(entries) if not (self.closed or self._forked) else []
         if mine:
             self._posted = True
             call = Call(self.core.SETTLE, self._items(mine, outcome), sink=_later(self._finish, mine, outcome))
             self.core.free.submit([call])
         return bool(mine)
+
+    def _not_ours(self, entries: Sequence[M]) -> list[NarrowboatError | None]:
+        """After the consumer's end all it had has gone back, and in a forked child it is the parent's. No driver is asked."""
+        self.core.check_open()
+        if self._forked:
+            text = "its consumer is the parent's, and so is the message; nothing was changed"
+            return [Closed(f"message {each.id!r} from {self.path!r}: {text}", backend=self.backend) for each in entries]
+        with self.mutex:
+            for entry in entries:
+                self._drop(entry)
+        return [entry._stale() for entry in entries]
 
     def _begin(self, entries: Sequence[M]) -> list[M]:
         """Those of `entries` that are ours to settle, from now on by nobody else."""
@@ -503,6 +516,8 @@ class Consumer(Generic[M]):
 
     async def extend(self, entries: Sequence[M], seconds: float) -> list[NarrowboatError | None]:
         """Let each lease end `seconds` from now."""
+        if self.closed or self._forked:
+            return self._not_ours(entries)
         mine = [entry for entry in entries if entry._state is HELD]
         sent = self.core.clock()
         found: dict[M, Any] = {}
@@ -521,7 +536,7 @@ class Consumer(Generic[M]):
     # -- the end --------------------------------------------------------------------------------------------------
 
     async def give_back(self) -> None:
-        """Return what was not started, uncounted where that is claimed. Nothing more is handed out."""
+        """Return what was not started, at once, and uncounted where that is claimed. Nothing more is handed out."""
         self.stop()
         core = self.core
         if core.closed:
@@ -546,7 +561,7 @@ class Consumer(Generic[M]):
         """Let the feed take nothing more; what is to go back of what it gave."""
         with contextlib.suppress(NarrowboatError):  # then what it holds back comes back with its end, counted
             self.feed.leave()
-        return self._drain() if self.core.capabilities.uncounted_release is not Support.ABSENT else []
+        return self._drain()
 
     def _drain(self) -> list[M]:
         with self.mutex:
@@ -557,7 +572,7 @@ class Consumer(Generic[M]):
     def post_return(self) -> None:
         """The same for a broker that is being closed: no receive is under way, and nobody waits."""
         entries = self._drain()
-        if entries and self.core.capabilities.uncounted_release is not Support.ABSENT:
+        if entries:
             self.post(entries, RETURN)
 
     async def close(self) -> None:
@@ -595,7 +610,7 @@ class Consumer(Generic[M]):
         return self._looks > 0
 
     def abandon(self) -> None:
-        """The same for a caller that goes, from any point: posted, never waited for. Idempotent; closing a feed twice is too."""
+        """The same for a caller that goes, from any point: posted, never waited for. Idempotent, as closing a feed is."""
         self.stopped = True
         self._ends()
         if self._opened and not self._feed_closed and not self._forked and not self.core.closed:

@@ -71,6 +71,8 @@ class Plan(Generic[D]):
                 raise ConfigurationError(f"{variable}: {error}") from None
         else:
             self.url = Url.parse(url)
+        if clock is not None and not (callable(clock) and callable(getattr(clock, "watch", None))):
+            raise InvalidArgument(f"clock={clock!r}: expected a clock of narrowboat.clock, such as ManualClock()")
         self.clock: Clock = clock if clock is not None else SystemClock()
         backend: LockBackend | BrokerBackend = find(self.url.scheme)
         given = dict(options)

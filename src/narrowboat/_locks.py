@@ -154,7 +154,7 @@ class LockCore:
         self.timeout = plan.timeout
         self.clock = plan.clock
         self.random = random if random is not None else random_module.random
-        self.listeners = tuple(listeners)
+        self.listeners = events.check(listeners)
         self.driver: Driver[LockProvider] = Driver(plan)
         self.ATTEMPT = Op("attempt", self._attempt, repeatable=True, distinct=_name_of)
         # Where one session carries them all, a failed renewal is nobody's in particular: one by one it fails as well.

@@ -22,14 +22,6 @@ T = TypeVar("T")
 PAUSE = 0.001
 
 
-class Signal(Protocol):
-    """A wish to look again, for one waiter. `set` may come from any thread, often, and is never waited for."""
-
-    def set(self) -> None:
-        """Wake the waiter now, or let its next wait return at once."""
-        ...
-
-
 class Runtime(Protocol):
     """What the loops may await, and how they leave."""
 

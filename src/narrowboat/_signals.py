@@ -98,12 +98,10 @@ class Registry:
             raise
 
     def leave(self, run: Stoppable) -> Kept | None:
-        """`run` has ended; what it is to raise or to do, if it was the last of the main thread."""
+        """`run` has ended; what it is to raise or to do, if it was the last of the main thread. Repeating it does no harm."""
         self._runs.pop(run, None)
-        if run not in self._main:
-            return None
-        del self._main[run]
-        if self._main:
+        self._main.pop(run, None)
+        if self._main or threading.current_thread() is not threading.main_thread():
             return None
         self._put_back()
         kept, self._kept = self._kept, None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
 from narrowboat._broker import BrokerCore
@@ -77,6 +77,10 @@ class SourceCore(Generic[T]):
     async def publish_many(self, items: Iterable[T | Outbound[T]]) -> list[Receipt | NarrowboatError]:
         """Send them all: one outcome for each. Every one is checked before any is sent."""
         self.core.check_open()
+        if isinstance(items, (str, bytes, bytearray, memoryview, Mapping)):
+            raise InvalidArgument(
+                f"publish_many takes a list of messages, and got one {type(items).__name__}; for one message there is publish()"
+            )
         outbound, messages = self.envelope.outbound, []
         for position, item in enumerate(items):
             try:

@@ -24,6 +24,7 @@ from typing import Any, Final, Literal, ParamSpec, Protocol, TypeVar
 from narrowboat import _release, events
 from narrowboat._acquire import Acquisition
 from narrowboat._blocks import Block, Blocks, per_block
+from narrowboat._holdable import SyncOnly
 from narrowboat._inside import guarded, inside
 from narrowboat._lease import Possession
 from narrowboat._locks import LockCore, Terms, check_timeout
@@ -91,7 +92,7 @@ def locks(
     return Locks(LockCore(url, require, clock, random, listeners, wrap, options))
 
 
-class Locks:
+class Locks(SyncOnly):
     """All locks behind one URL; safe to share between threads. `close()` it, or use it in a `with`."""
 
     def __init__(self, core: LockCore) -> None:
@@ -252,7 +253,7 @@ def _tell(callback: Callable[[Held], object], held: Any) -> None:
         held._core.renewal.call_back(functools.partial(callback, held))
 
 
-class Lock:
+class Lock(SyncOnly):
     """A name and its terms. Acquire it with `with`, `acquire` or `try_acquire`; safe to share between threads.
 
     As a decorator it holds the lock during each call of a plain function.
@@ -373,6 +374,9 @@ class HeldAll:
 
     def __init__(self, held: Sequence[Held]) -> None:
         self._held = tuple(held)
+        self._ending: list[Held] | None = (
+            None  # those that a release has begun to end; the others are nested, and only step out
+        )
 
     def __getitem__(self, index: int) -> Held:
         return self._held[index]
@@ -396,24 +400,33 @@ class HeldAll:
     def release(self) -> None:
         """Free all, last first, also when one of them turns out to be lost; that one's error is raised at the end."""
         first: Exception | None = None
-        for held in reversed(self._held):
-            try:
-                held.release()
-            except Exception as error:
-                first = first or error
-        if first is not None:
-            raise first
+        if self._ending is None:
+            self._ending = [held for held in self._held if held._depth == 1]
+        try:
+            for held in reversed(self._held):
+                try:
+                    held.release()
+                except Exception as error:
+                    first = first or error
+        except BaseException:
+            self._leave_behind()  # interrupted in the middle: nothing that is still held stays so
+            raise
+        try:
+            if first is not None:
+                raise first
+        finally:
+            first = None  # its traceback leads here
 
     def _step_out(self) -> bool:
         return False
 
     def _leave_behind(self) -> None:
-        for held in reversed(self._held):
+        for held in reversed(self._held) if self._ending is None else self._ending:
             if held._depth == 1:
                 held._leave_behind()
 
 
-class AllLocks:
+class AllLocks(SyncOnly):
     """Several locks to be taken together; see `Locks.all`."""
 
     def __init__(self, core: LockCore, runtime: Blocking, locks: Sequence[Lock], timeout: float | None) -> None:
@@ -498,6 +511,9 @@ def leave_block(entered: Held | HeldAll, block: Block[Any] | None, error: BaseEx
     except Exception:
         if block is not None:
             block.left = True
+        raise
+    except BaseException:
+        entered._leave_behind()
         raise
     if block is not None:
         block.left = True

@@ -13,7 +13,7 @@ import narrowboat
 from narrowboat.contract.locks import Mode, Request
 from narrowboat.dsn import Url, parse_options
 from narrowboat.errors import AccessDenied, ConfigurationError, NotFound, Unavailable, Unsupported
-from narrowboat_consul import http, steps
+from narrowboat_consul import http, steps, transport, watcher
 from narrowboat_consul.backend import MARGIN, locks
 from narrowboat_consul.errors import refused, translate
 from narrowboat_consul.keys import Space, encode
@@ -380,3 +380,21 @@ def test_no_agent_is_one_error_within_the_time_limit(tmp_path):
 def test_options_are_all_documented():
     """A field without a default would make a URL without it fail."""
     assert all(field.default is not dataclasses.MISSING for field in dataclasses.fields(Options))
+
+
+@pytest.mark.parametrize("text", ["", "²", "-1", "1.5", "9" * 5000, "x", "١"])
+def test_an_index_that_is_none_says_nothing(text):
+    """The query is sent again later; the thread that reads it goes on."""
+    assert watcher._index(http.Reply(200, {"x-consul-index": text}, b"", True)) is None
+
+
+@pytest.mark.parametrize("body", [b"", b"null", b"[" * 100_000, b'{"Results":[{"KV":7}]}', b'{"Results":{"a":1}}', b"\xff"])
+def test_a_batched_read_without_sense_wakes_nobody(body):
+    """And raises nothing on the thread of all who wait."""
+    site_ = site("consul://127.0.0.1:1")
+    seen = watcher.Watcher(transport.Transport(site_, transport.Limit(1.0, transport.Silence())), lambda: 0.0)
+    watch = watcher.Watch(KEYS, 3)
+    watch.wakes["me"] = lambda: pytest.fail("woken")
+    seen._read([watch], http.Reply(200, {}, body, True))
+    assert watch.index == 3
+    seen.close()

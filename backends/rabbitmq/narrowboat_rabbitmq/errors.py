@@ -18,7 +18,7 @@ from narrowboat.errors import (
     StaleDelivery,
     Unavailable,
 )
-from narrowboat_rabbitmq.names import KIND_OF, read
+from narrowboat_rabbitmq.names import KIND_OF, properties_exchange, read_stored
 from narrowboat_rabbitmq.options import SCHEME
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 NOT_FOUND, ACCESS_REFUSED, RESOURCE_LOCKED, PRECONDITION_FAILED, NOT_ALLOWED, INTERNAL_ERROR = 404, 403, 405, 406, 530, 541
 
+#: How a server names the exchange that keeps what a source was declared with.
+_PROPERTIES = f"arg 'alternate-exchange' for exchange '{properties_exchange('')}"
 _REPEAT = "The call may be repeated"
 _DIFFERS = re.compile(
     r"inequivalent arg '(?P<argument>[^']+)' for (?P<what>queue|exchange) '(?P<name>[^']*)' in vhost '[^']*': "
@@ -170,10 +172,6 @@ def conflict(text: str, place: Place | None) -> Conflict:
     argument, stored = found["argument"], _value(found["stored"])
     if found["what"] == "exchange" and argument == "type":
         return _another_kind(place, found["name"], stored)
-    if found["what"] == "exchange" and argument == "alternate-exchange":
-        asked_properties, properties = read(_value(found["asked"]) or ""), read(stored or "")
-        if asked_properties is not None and properties is not None:
-            return _other_properties(place, properties, asked_properties)
     return Conflict(
         f"the {found['what']} {found['name']!r} is there already and differs: {argument} is {stored or 'not set'} and was "
         f"asked as {_value(found['asked']) or 'not set'}. Nothing was changed. Say what it is in the URL (queue_type=), "
@@ -182,15 +180,25 @@ def conflict(text: str, place: Place | None) -> Conflict:
     )
 
 
-def _other_properties(place: Place, stored: Properties, asked: Properties) -> Conflict:
-    pairs = zip(Properties._fields, stored, asked, strict=True)
-    wrong = [f"{name} is {have!r} and was asked as {want!r}" for name, have, want in pairs if have != want]
+def concerns_properties(error: Conflict) -> bool:
+    """Whether it is about what a source was declared with. A server cuts its text after 255 bytes, and so the values off."""
+    return _PROPERTIES in str(error)
+
+
+def other_properties(place: Place, asked: Properties, answer: Conflict) -> Conflict:
+    """What differs; `answer` is the server's to a declaration that asked for nothing, and leaves room for what is stored."""
+    stored, whole = read_stored(str(answer.__cause__))
+    wanted = asked._asdict().items()
+    wrong = [f"{name} is {stored[name]:g} and was asked as {want:g}" for name, want in wanted if stored.get(name, want) != want]
+    if not whole:
+        rest = ", ".join(f"{name}={want:g}" for name, want in wanted if name not in stored)
+        wrong.append(f"{rest} was asked, and the server's text has no room for what it has")
     found = Conflict(
-        f"{place.path!r} is already declared otherwise: {', '.join(wrong)}. "
-        "Ask for what is stored, or delete it (with its messages) and declare it anew.",
+        f"{place.path!r} is already declared otherwise: {', '.join(wrong)}. Nothing was changed. Ask for what is stored, or "
+        "consume what is there until it is empty, delete it (with its messages) and declare it anew.",
         backend=SCHEME,
     )
-    found.stored = stored._asdict()
+    found.stored = stored
     return found
 
 

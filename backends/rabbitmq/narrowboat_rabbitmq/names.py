@@ -130,10 +130,13 @@ def write(properties: Properties) -> str:
     return f"{_WRITTEN}lease={lease:.15g};max_deliveries={deliveries};ordered={ordered:d};priorities={priorities}"
 
 
-def read(text: str) -> Properties | None:
-    """What `write` wrote; None for anything else."""
-    found = re.fullmatch(re.escape(_WRITTEN) + r"lease=([\d.e+]+);max_deliveries=(\d+);ordered=([01]);priorities=(\d+)", text)
-    if found is None:
-        return None
-    lease, deliveries, ordered, priorities = found.groups()
-    return Properties(float(lease), int(deliveries), ordered == "1", int(priorities))
+def read_stored(text: str) -> tuple[dict[str, float], bool]:
+    """The properties that a server's text tells of, and whether those are all: it may be cut off at any point.
+
+    >>> read_stored("but current is 'narrowboat.properties;lease=30;max_deliv...")
+    ({'lease': 30.0}, False)
+    """
+    _, _, told = text.rpartition(f"current is '{_WRITTEN}")
+    pairs = [each.partition("=") for each in re.findall(r"(\w+=[\d.e+]+)[;']", told)]
+    found = {name: float(value) for name, _, value in pairs if name in Properties._fields}
+    return found, len(found) == len(Properties._fields)

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from narrowboat.contract import Address, Depth, Kind, Properties
-from narrowboat.errors import NotFound
+from narrowboat.errors import Conflict, NarrowboatError, NotFound
 from narrowboat_rabbitmq.channel import Channel, Step, persevere
-from narrowboat_rabbitmq.errors import missing
+from narrowboat_rabbitmq.errors import concerns_properties, missing, other_properties
 from narrowboat_rabbitmq.ladder import Ladder, destination, pattern, ticks
 from narrowboat_rabbitmq.link import Link, Session
 from narrowboat_rabbitmq.names import STANDS_FOR, Place, escape, place_of, properties_exchange, queue_arguments, write
@@ -75,7 +75,24 @@ class Topology:
         """Make it with these properties, or find it with them."""
         place = self.place(address)
         with self._alone(address):
-            self._make(place, properties, deadline, f"declaring {place.path!r}", makes=self.makes)
+            try:
+                self._make(place, properties, deadline, f"declaring {place.path!r}", makes=self.makes)
+            except Conflict as error:
+                raise self._difference(place, properties, error, deadline) from error
+
+    def _difference(self, place: Place, asked: Properties, error: Conflict, deadline: float) -> Conflict:
+        """The same, with what is stored."""
+        if not concerns_properties(error):
+            return error
+        doing = f"declaring {place.path!r}"
+        try:
+            with self._channel(deadline, doing) as channel:
+                channel.call([_kept(place, {})], deadline, doing, place)  # it is there, and differs from this as well
+        except Conflict as answer:
+            return other_properties(place, asked, answer)
+        except NarrowboatError:
+            pass
+        return error
 
     def _alone(self, address: Address) -> threading.Lock:
         """Held while an address is made: a server may crash where one declares what another is just declaring."""
@@ -140,8 +157,7 @@ class Topology:
             steps.insert(0, ("exchange_declare", topic))
         if kind is not Kind.TOPIC:
             if properties is not None:
-                kept = {"exchange": properties_exchange(place.name), "exchange_type": "direct", "durable": True}
-                steps.append(("exchange_declare", {**kept, "arguments": {"alternate-exchange": write(properties)}}))
+                steps.append(_kept(place, {"alternate-exchange": write(properties)}))
             steps.append(queue)
         if kind is Kind.SUBSCRIPTION:
             steps.append(("queue_bind", {"queue": place.name, "exchange": place.topic, "routing_key": ""}))
@@ -228,6 +244,12 @@ class Topology:
             elif channel.alive:  # cut off in the middle of a call: an answer that comes now is nobody's
                 spare = channel
                 self.link.loop.post(lambda: spare.drop(RuntimeError("left")))
+
+
+def _kept(place: Place, arguments: dict[str, str]) -> Step:
+    """The exchange that keeps what a source was declared with."""
+    exchange = properties_exchange(place.name)
+    return "exchange_declare", {"exchange": exchange, "exchange_type": "direct", "durable": True, "arguments": arguments}
 
 
 def _look(place: Place) -> Step:

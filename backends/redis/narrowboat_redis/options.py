@@ -41,6 +41,7 @@ class Common(TlsOptions):
     sentinel_password: Secret | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.max_reply < REPLY_MIN:
             raise ConfigurationError(f"option max_reply={self.max_reply}: at least {REPLY_MIN} bytes", backend=SCHEME)
 

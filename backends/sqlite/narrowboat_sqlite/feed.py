@@ -143,7 +143,13 @@ class SqliteFeed(Feed):
         self._fresh = False
         # Noted before the commit: whatever interrupts us after it, `close` gives them back.
         self._out.update((row[0], token) for row in rows)
-        return rows, None if rows else self._prospect(connection)
+        if rows:
+            return rows, None
+        prospect = self._prospect(connection)
+        if prospect is not None and self._promising(prospect, moment.now):
+            # All that is due was done just now: what is left is strange, and must not keep us looking without a pause.
+            prospect = _Prospect(ready=False, change=None, foreign=True)
+        return rows, prospect
 
     def _unclaim(self, token: int) -> None:
         """Take back, uncounted, what was claimed with `token` and reached nobody, because an interrupt came between."""

@@ -268,8 +268,8 @@ class Topology:
         due = []
         for clock, now in [(moment.clock, moment.now), *foreign(self.connection, moment)]:
             due += self.connection.execute(
-                "SELECT d.id, d.message, d.place, d.until, d.clock, d.span, d.expires, d.origin, m.key, m.priority"
-                " FROM delivery d JOIN message m ON m.id = d.message"
+                "SELECT d.id, m.id, d.place, d.until, d.clock, d.span, d.expires, d.origin, m.key, m.priority"
+                " FROM delivery d LEFT JOIN message m ON m.id = d.message"
                 " WHERE d.source = ? AND d.clock = ? AND d.until <= ? AND d.until IS NOT NULL ORDER BY d.until, d.message",
                 (topic, clock, now),
             ).fetchall()
@@ -280,6 +280,9 @@ class Topology:
             if group.properties.ordered:
                 stock.tick(self.connection, group, moment, self._observed)
         for row, number, place, until, clock, retention, expires, origin, key, priority in due:
+            if number is None:  # somebody has deleted the message
+                self.connection.execute("DELETE FROM delivery WHERE id = ?", (row,))
+                continue
             for group in groups:
                 stock.arrive(self.connection, group, (number, key, priority), place, (expires, origin))
                 self.rings[group.path] += 1

@@ -9,18 +9,20 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 from narrowboat import _release, events
 from narrowboat._acquire import Acquisition
 from narrowboat._blocks import Block, Blocks, per_block
+from narrowboat._holdable import AsyncOnly
 from narrowboat._lease import Possession
 from narrowboat._locks import LockCore, Terms, check_timeout
 from narrowboat._together import Together
+from narrowboat.aio._leaving import leave, leave_block
 from narrowboat.aio._runtime import Asyncio
+from narrowboat.aio._threads import in_thread
 from narrowboat.capabilities import LockCapabilities
 from narrowboat.clock import Clock
 from narrowboat.contract.locks import Grant, Holder, LockProvider
@@ -47,7 +49,7 @@ def locks(
     return Locks(LockCore(url, require, clock, random, listeners, wrap, options))
 
 
-class Locks:
+class Locks(AsyncOnly):
     """All locks behind one URL; safe to share between tasks and loops. `await close()` it, or use `async with`."""
 
     def __init__(self, core: LockCore) -> None:
@@ -174,7 +176,7 @@ def _tell(callback: Callable[[Held], object], held: Any) -> None:
             pass  # that loop is closed: there is nobody left to tell
 
 
-class Lock:
+class Lock(AsyncOnly):
     """A name and its terms. Acquire it with `async with`, `acquire` or `try_acquire`; safe to share between tasks.
 
     As a decorator it holds the lock during each call of a coroutine function.
@@ -271,6 +273,9 @@ class HeldAll:
 
     def __init__(self, held: Sequence[Held]) -> None:
         self._held = tuple(held)
+        self._ending: list[Held] | None = (
+            None  # those that a release has begun to end; the others are nested, and only step out
+        )
 
     def __getitem__(self, index: int) -> Held:
         return self._held[index]
@@ -294,24 +299,33 @@ class HeldAll:
     async def release(self) -> None:
         """Free all, last first, also when one of them turns out to be lost; that one's error is raised at the end."""
         first: Exception | None = None
-        for held in reversed(self._held):
-            try:
-                await held.release()
-            except Exception as error:
-                first = first or error
-        if first is not None:
-            raise first
+        if self._ending is None:
+            self._ending = [held for held in self._held if held._depth == 1]
+        try:
+            for held in reversed(self._held):
+                try:
+                    await held.release()
+                except Exception as error:
+                    first = first or error
+        except BaseException:
+            self._leave_behind()  # interrupted in the middle: nothing that is still held stays so
+            raise
+        try:
+            if first is not None:
+                raise first
+        finally:
+            first = None  # its traceback leads here
 
     def _step_out(self) -> bool:
         return False
 
     def _leave_behind(self) -> None:
-        for held in reversed(self._held):
+        for held in reversed(self._held) if self._ending is None else self._ending:
             if held._depth == 1:
                 held._leave_behind()
 
 
-class AllLocks:
+class AllLocks(AsyncOnly):
     """Several locks to be taken together; see `Locks.all`."""
 
     def __init__(self, core: LockCore, runtime: Asyncio, locks: Sequence[Lock], timeout: float | None) -> None:
@@ -363,62 +377,3 @@ class AllLocks:
     ) -> None:
         """Release what this `async with` has entered, from whatever task or loop."""
         await leave_block(self._blocks.leaving(block, asyncio.current_task()), block, error)
-
-
-async def leave_block(entered: Held | HeldAll, block: Block[Any] | None, error: BaseException | None) -> None:
-    """Release at the end of an `async with`. Cancelled before the release began, the block is not left."""
-    if entered._step_out():
-        if block is not None:
-            block.left = True
-        return
-    try:
-        await leave(entered.release, error)
-    except Exception:
-        if block is not None:
-            block.left = True
-        raise
-    if block is not None:
-        block.left = True
-
-
-async def leave(release: Callable[[], Awaitable[None]], error: BaseException | None) -> None:
-    """Release at the end of an `async with`. The body's own error goes on unchanged, with a note of what was met."""
-    try:
-        await release()
-    except Exception as failure:
-        if error is None:
-            raise
-        error.add_note(f"narrowboat: releasing the lock afterwards: {type(failure).__name__}: {failure}")
-
-
-async def in_thread(function: Callable[[], None]) -> None:
-    """Run something that blocks on a thread that ends with it; the default executor's would stay."""
-    loop = asyncio.get_running_loop()
-    done = loop.create_future()
-
-    def work() -> None:
-        error: BaseException | None = None
-        try:
-            function()
-        except BaseException as raised:
-            error = raised
-        try:
-            loop.call_soon_threadsafe(_finish, done, error)
-        except RuntimeError:
-            pass  # the loop has ended meanwhile, and with it whoever waited
-
-    thread = threading.Thread(target=work, name="narrowboat-close")
-    thread.start()
-    try:
-        await asyncio.shield(done)
-    finally:
-        if done.done():
-            thread.join()
-
-
-def _finish(done: asyncio.Future[None], error: BaseException | None) -> None:
-    if not done.done():
-        if error is None:
-            done.set_result(None)
-        else:
-            done.set_exception(error)

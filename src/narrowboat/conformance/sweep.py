@@ -23,6 +23,7 @@ import asyncio
 import contextlib
 import dis
 import functools
+import inspect
 import sys
 import warnings
 from collections.abc import Awaitable, Callable, Generator, Iterator
@@ -55,6 +56,13 @@ async def cut(target: Any, method: str, point: int, /, *args: Any, delay: int = 
         named = {name: argument(each, loop) for name, each in kwargs.items()}
         return cast("Cut", await in_my_thread(_cut_thread, function, point, plain, named))
     return await _cut_task(getattr(target, method)(*args, **kwargs), point, delay)
+
+
+async def cut_block(function: Callable[[], Any], point: int, delay: int = 0) -> Cut:
+    """The same for a function without arguments: a coroutine function as a task, a plain one in its task's thread."""
+    if inspect.iscoroutinefunction(function):
+        return await _cut_task(function(), point, delay)
+    return cast("Cut", await in_my_thread(_cut_thread, function, point, (), {}))
 
 
 #: What the same method is called on the sync face.

@@ -21,7 +21,7 @@ from narrowboat._consume import Consumer
 from narrowboat._entry import HELD
 from narrowboat._handling import after_handler
 from narrowboat._runtime import BlockingSignal, run
-from narrowboat.errors import Closed, InvalidArgument
+from narrowboat.errors import Closed, InvalidArgument, NarrowboatError
 from narrowboat.messaging.message import Message
 
 T = TypeVar("T")
@@ -98,6 +98,40 @@ class Run(Generic[T]):
         """A second Ctrl-C: whoever waits for the handlers waits no longer."""
         self._hurried = True
         self._signal.set()
+
+
+class drained:  # reads as what it says
+    """The end of a run whose consumer cannot be closed because the backend is away: a warning, and the run has ended.
+
+    It has drained, and what was not settled comes back with its connection or its lease. An error would only tell a supervisor
+    that a worker which was asked to stop during an outage had crashed.
+    """
+
+    def __init__(self, consumer: Consumer[Any]) -> None:
+        self._consumer = consumer
+
+    def __enter__(self) -> drained:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        consumer = self._consumer
+        if not (isinstance(error, NarrowboatError) and error.retryable and consumer.stopped and consumer.closed):
+            return False
+        import logging  # slow to import, and needed only in an outage
+
+        logging.getLogger("narrowboat").warning(
+            "run of %r has ended; its consumer could not be closed (%s), so what was not settled comes back when the backend "
+            "has noticed",
+            consumer.path,
+            error,
+        )
+        return True
+
+    async def __aenter__(self) -> drained:
+        return self.__enter__()
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        return self.__exit__(kind, error, trace)
 
 
 def outcome(message: Any, raised: Exception | None) -> Any:

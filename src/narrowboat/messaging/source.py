@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 
 from narrowboat._driver import seconds
 from narrowboat._handling import prefetch as prefetch_of
+from narrowboat._holdable import Uncopied
 from narrowboat._messages import LONG, check_count, check_flag, check_wait
 from narrowboat._runtime import run
 from narrowboat._signals import Signals
@@ -14,12 +15,12 @@ from narrowboat._source import SourceCore
 from narrowboat.contract.messages import Depth
 from narrowboat.messaging.consumer import Messages
 from narrowboat.messaging.message import Message, Seconds
-from narrowboat.messaging.running import Run, check_handler
+from narrowboat.messaging.running import Run, check_handler, drained
 
 T = TypeVar("T")
 
 
-class Readable(Generic[T]):
+class Readable(Uncopied, Generic[T]):
     """What can be consumed from. Safe to share between threads."""
 
     def __init__(self, core: SourceCore[T]) -> None:
@@ -91,7 +92,7 @@ class Readable(Generic[T]):
         ahead = prefetch_of(threads) if prefetch is None else prefetch
         messages = self.consume(prefetch=ahead, max_extend=max_extend)
         try:
-            with messages:
+            with drained(messages._consumer), messages:
                 work = Run(messages._consumer, handle, threads)
                 taken = Signals(work if with_signals else None)
                 try:

@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 
 from narrowboat._driver import seconds
 from narrowboat._handling import prefetch as prefetch_of
+from narrowboat._holdable import Uncopied
 from narrowboat._messages import LONG, check_count, check_flag, check_wait
 from narrowboat._signals import Signals
 from narrowboat._source import SourceCore
@@ -15,12 +16,12 @@ from narrowboat.aio.messaging.consumer import Messages, Opening
 from narrowboat.aio.messaging.message import Message, Seconds
 from narrowboat.aio.messaging.running import Run
 from narrowboat.contract.messages import Depth
-from narrowboat.messaging.running import check_handler
+from narrowboat.messaging.running import check_handler, drained
 
 T = TypeVar("T")
 
 
-class Readable(Generic[T]):
+class Readable(Uncopied, Generic[T]):
     """What can be consumed from. Safe to share between tasks."""
 
     def __init__(self, core: SourceCore[T]) -> None:
@@ -97,7 +98,7 @@ class Readable(Generic[T]):
         ahead = prefetch_of(tasks) if prefetch is None else prefetch
         messages = await self.consume(prefetch=ahead, max_extend=max_extend)
         try:
-            async with messages:
+            async with drained(messages._consumer), messages:
                 work = Run(messages._consumer, handle, tasks)
                 taken = Signals(work if with_signals else None)
                 try:
