@@ -68,6 +68,8 @@ class Line:
     def send(self, data: bytes, ends: float | None = None) -> None:
         """Send commands, until `ends`. From here on the line is busy until all replies are read."""
         self.busy = True
+        if ends is not None and (left := ends - time.monotonic()) < 0.9 * self._step:
+            self.limit(left)  # something before it has taken a part of the time
         try:
             if len(data) <= _CHUNK or ends is None:
                 self._socket.sendall(data)

@@ -7,6 +7,7 @@ whose process died goes once what it had has come back to others.
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
@@ -33,6 +34,8 @@ IDLE = 1.0
 ALERT = 0.3
 #: It looks within this of the end of the shortest lease, so that what a dead consumer had comes back within `lease_lag`.
 LAG = 0.4
+#: Seconds for giving back what is out where the server did not answer just now.
+_COURTESY = 0.2
 #: Milliseconds that an inbox lives after its last sign of life, and seconds between two signs.
 INBOX_TTL, SIGN = 60_000, 15.0
 
@@ -144,6 +147,8 @@ class RedisFeed(Feed):
             return
         self._closed = True
         broker = self._broker
+        if broker.freeing.lately_silent() or broker.taking.lately_silent():
+            ends = time.monotonic() + _COURTESY  # what is not given back comes back when its lease ends
         broker.waking.leave(self, self.place)
         broker.forget(self)
         if self.place.kind is Kind.INBOX:

@@ -67,8 +67,7 @@ class RedisLocks(LockProvider):
     @typed
     def attempt(self, requests: Sequence[Request]) -> list[Grant | Busy | NarrowboatError]:
         """Take or queue, the whole batch in one pipeline."""
-        ends = self._take.ends()
-        self._check(self._take, ends)
+        ends = self._check(self._take)
         if len(requests) == 1 and self._tail is None:  # a lone caller: every step counts
             request = requests[0]
             (reply,) = self._take.run((self._attempt(request),), doing="taking locks", ends=ends)
@@ -79,11 +78,14 @@ class RedisLocks(LockProvider):
         calls = [self._attempt(request) for request in requests]
         return self._answers(requests, self._take.run(calls, doing="taking locks", tail=self._tail, ends=ends))
 
-    def _check(self, wire: Wire, ends: float) -> None:
-        """That the server is as durable as the URL says, until it was once."""
-        if self._durability is not None:
-            check_durability(wire, self.site, self._durability, ends)
-            self._durability = None
+    def _check(self, wire: Wire) -> float | None:
+        """That the server is as durable as the URL says, until it was once. Where it is asked: when the call has to be over."""
+        if self._durability is None:
+            return None
+        ends = wire.ends()
+        check_durability(wire, self.site, self._durability, ends)
+        self._durability = None
+        return ends
 
     def _answers(self, requests: Sequence[Request], replies: list[Any]) -> list[Grant | Busy | NarrowboatError]:
         """What the replies say. Who has to wait will be woken."""
@@ -299,8 +301,7 @@ class RedisLocks(LockProvider):
     @typed
     def ping(self) -> None:
         """Write one key that ends at once: it fails where a lock would."""
-        ends = self._free.ends()
-        self._check(self._free, ends)
+        ends = self._check(self._free)
         call = command(self._keys.probe, b"SET", self._keys.probe, b"w", b"PX", b"1")
         (reply,) = self._free.run([call], doing="a ping", ends=ends)
         if isinstance(reply, Exception):

@@ -7,6 +7,7 @@ that it did nothing (an unknown script, a key that lives elsewhere).
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -41,6 +42,7 @@ class Wire:
         self._nodes = Nodes(site) if site.topology is Topology.CLUSTER else None
         self._closed = False
         self._breath = _BREATH if breath else 0.0
+        self._late = -math.inf  # when an exchange timed out last
         self._silent: tuple[float, BaseException] | None = None  # when an exchange timed out, and how
 
     def run(
@@ -54,14 +56,14 @@ class Wire:
         """
         with self._mutex:
             self._check_open()
-            ends = self.ends() if ends is None else ends
+            fresh, ends = ends is None, self.ends() if ends is None else ends
             if self._nodes is not None:
                 return self._run_cluster(self._nodes, commands, doing, tail, ends)
             if self._silent is not None and time.monotonic() < self._silent[0] + self._breath:
                 raise translate(self._silent[1], self.site, doing=doing)
             try:
                 line = self._lines.get(None)
-                if len(commands) == 1 and tail is None and line is not None and line.usable():  # nearly always
+                if fresh and len(commands) == 1 and tail is None and line is not None and line.usable():  # nearly always
                     answers = [line.once(commands[0].data, ends)]
                     if type(answers[0]) is not ErrorReply:
                         return answers
@@ -75,11 +77,17 @@ class Wire:
             except FAILURES as error:
                 self._drop(None)
                 failure = translate(error, self.site, doing=doing)
-                self._silent = (time.monotonic(), error) if self._breath and time.monotonic() >= ends - _BREATH else None
+                late = time.monotonic() >= ends - _BREATH
+                self._silent = (time.monotonic(), error) if self._breath and late else None
+                self._late = time.monotonic() if late else -math.inf
             except BaseException:
                 self._drop(None)
                 raise
         raise failure  # out here the first error, which may repeat a password, is not kept as its context
+
+    def lately_silent(self) -> bool:
+        """Whether an exchange timed out just now, so that another, which is a courtesy, would only wait as well."""
+        return time.monotonic() - self._late < self._timeout
 
     def ends(self) -> float:
         """When an exchange that begins now has to be over, by `time.monotonic`."""
