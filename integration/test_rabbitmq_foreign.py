@@ -111,7 +111,7 @@ def test_whatever_is_published_goes_its_way(bench: Bench, drawn: list[tuple[Head
             assert getattr(kept, name) == properties[name], name
         # A server writes a table anew before it hands it out, with other letters for the same numbers: names and texts stay.
         theirs = {name for name, _ in headers if not name.startswith((b"x-", b"narrowboat-"))}
-        assert theirs <= {name for name, _ in kept.headers or ()}
+        assert theirs <= {name for name, _ in kept.headers}
         for name, value in headers:
             if name in theirs and value[:1] == b"S":
                 assert letter.headers[text(name)] == text(value[5:])
