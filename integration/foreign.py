@@ -82,7 +82,9 @@ def _mutated(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def _deep(draw: st.DrawFn) -> bytes:
-    return draw(st.sampled_from([b"[", b'{"a":', b'[{"owners":'])) * draw(st.integers(1, 50_000))
+    return draw(st.sampled_from([b"[", b'{"a":', b'[{"owners":'])) * draw(
+        st.integers(1, 40_000)
+    )  # Consul takes half a megabyte
 
 
 #: Any bytes that somebody may have left.

@@ -6,8 +6,11 @@ Everything here is done with kafka-python's administration alone, as an operator
 from __future__ import annotations
 
 import gc
+import random
 import warnings
-from typing import cast
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
 
 from integration.servers import KafkaServer
 from narrowboat.conformance import Harness
@@ -17,7 +20,33 @@ from narrowboat.conformance.proxy import Proxy
 with warnings.catch_warnings():
     # kafka-python reads its schemas in a way that Python 3.11 calls deprecated; not ours to mend, and an error in tests.
     warnings.simplefilter("ignore", DeprecationWarning)
-    from kafka import KafkaAdminClient
+    from kafka import KafkaAdminClient, KafkaProducer
+
+
+def strange_records() -> dict[str, dict[str, Any]]:
+    """Records as another program may publish them, by what is strange about each. None asks to be dropped."""
+    found: dict[str, dict[str, Any]] = {
+        "no value": {"value": None, "key": b"k"},
+        "nothing but a value": {"value": b"x"},
+        "a key that is no text": {"value": b"x", "key": b"\xff\xfe"},
+        "a time of 1970": {"value": b"x", "timestamp_ms": 0},
+        "headers that are no text": {"value": b"x", "headers": [("h\0", b"\xff"), ("", b""), ("h\0", b"\x1b[31m")]},
+        "an id that is no text": {"value": b"x", "headers": [("narrowboat-id", b"\xff\n\x1b[31m")]},
+        "an empty id": {"value": b"x", "headers": [("narrowboat-id", b"")]},
+        "ten thousand headers": {"value": b"x", "headers": [(f"h{number}", b"") for number in range(10_000)]},
+        "a time that is never": {"value": b"x", "headers": [("narrowboat-due", b"1e18"), ("narrowboat-step", b"1e18")]},
+        "a death of its own": {
+            "value": b"x",
+            "headers": [("narrowboat-dead-attempts", b"9" * 5000), ("narrowboat-dead-origin", b"payroll")],
+        },
+        "a megabyte": {"value": random.Random(1).randbytes(1_000_000)},
+    }
+    for text in (b"-1000000", b"-0.9", b"1e308", b"inf", b"nan", b"", b"9" * 5000, b"\xff"):
+        headers = [(f"narrowboat-{name}", text) for name in ("attempts", "priority", "due", "step")]
+        found[f"{text[:10]!r} for every number"] = {"value": b"x", "headers": headers}
+    for codec in ("gzip", "snappy", "lz4", "zstd"):
+        found[f"packed with {codec}"] = {"value": b"x" * 1000, "codec": codec}
+    return found
 
 
 def collect_sockets() -> None:
@@ -55,6 +84,18 @@ class KafkaHarness(Harness):
 
     def delete(self, half: str, namespace: str, name: str) -> None:
         self._delete(f"{namespace}--{name}")
+
+    def plant_entries(self, namespace: str, name: str) -> list[tuple[str, Callable[[], object]]]:
+        topic = f"{namespace}--{name}"
+        return [(label, partial(self._produce, topic, record)) for label, record in strange_records().items()]
+
+    def _produce(self, topic: str, record: dict[str, Any]) -> None:
+        codec = record.pop("codec", None)
+        producer = KafkaProducer(bootstrap_servers="{}:{}".format(*self._kafka.internal), compression_type=codec)
+        try:
+            producer.send(topic, **record).get(20)
+        finally:
+            producer.close()
 
     def network(self, url: str) -> Network:
         # Clients go where the broker says it is: the proxy has to stand at the address that one of its listeners announces.

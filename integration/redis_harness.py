@@ -1,10 +1,12 @@
 """What the conformance kit can do to a Redis server beyond its connections: fill it, take rights away, delete keys.
 
-Everything here is done with redis-py and nothing of Narrowboat's own, as an operator would.
+Everything here is done with redis-py as an operator would; of Narrowboat's own it takes the names of keys alone.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import redis
@@ -12,6 +14,31 @@ import redis
 from integration.servers import RedisServer
 from narrowboat.conformance import Harness
 from narrowboat.dsn import Url
+from narrowboat_redis.keys import NameKeys
+from narrowboat_redis.options import tag
+
+#: Values of a holder's field that no holder of ours has: half of one, text, numbers that are none or too large, no text at all.
+DAMAGED = [b"", b"theirs", b"1 2", b"-1 99999999999999 30000 x 0 l", b"1" * 400 + b" 99999999999999 30000 x 0 l", b"\0\xff"]
+DAMAGED += [b"17 99999999999999 30000 q 0 label", b"17 inf 30000 x 0 label", b"17 " + b"9" * 400 + b" 30000 x 0 label"]
+
+#: Entries that another program can add to a stream of ours.
+STRANGE: dict[str, dict[bytes, bytes]] = {
+    "one field": {b"data": b"hello"},
+    "a body and fields of our old names": {b"body": b"x", b"id": b"7", b"type": b"t", b"expires": b"1700000000"},
+    "a zero byte in a name": {b"body": b"x", b"a\0b": b"y"},
+    "names that are no text": {b"\xff\xfe": b"\xff", b"": b""},
+    "deep headers": {b"body": b"x", b"narrowboat-headers": b"[" * 100_000},
+    "headers that are none": {b"body": b"x", b"narrowboat-headers": b'{"a": 1}'},
+    "half a character": {b"body": b"x", b"narrowboat-headers": b'{"a":"\\ud800"}'},
+    "a deep address for replies": {b"body": b"x", b"narrowboat-reply": b"[" * 100_000},
+    "a priority without end": {b"body": b"x", b"narrowboat-priority": b"inf"},
+    "a time that is none": {b"body": b"x", b"narrowboat-at": b"nan"},
+    "an end that is none": {b"body": b"x", b"narrowboat-expires": b"-1"},
+    "a key that is no text": {b"body": b"x", b"narrowboat-key": b"\xff"},
+    "an empty id": {b"body": b"x", b"narrowboat-id": b""},
+    "very many fields": {b"f%d" % number: b"" for number in range(9000)},
+    "a body of a megabyte": {b"body": b"x" * 1_000_000},
+}
 
 
 class RedisHarness(Harness):
@@ -44,6 +71,25 @@ class RedisHarness(Harness):
                 ours = key.startswith(f"nb:{letter}:") and name in key.partition("}")[0 if half == "broker" else 2]
                 if ours or (half == "broker" and key == f"{namespace}:{name}"):
                     client.delete(key)
+
+    def plant_record(self, namespace: str, name: str, kind: int) -> bool:
+        """A holder that is not ours, among the holders or in place of them."""
+        keys = NameKeys(tag(namespace), name)
+        if kind > len(DAMAGED):
+            return False
+        with self._client() as client:
+            if kind == len(DAMAGED):
+                client.rpush(keys.held, "a list")
+            else:
+                client.hset(keys.held, "theirs", DAMAGED[kind])
+        return True
+
+    def plant_entries(self, namespace: str, name: str) -> list[tuple[str, Callable[[], object]]]:
+        return [(label, partial(self._add, f"{namespace}:{name}", fields)) for label, fields in STRANGE.items()]
+
+    def _add(self, stream: str, fields: dict[bytes, bytes]) -> None:
+        with self._client() as client:
+            client.xadd(stream, fields)
 
     def fill(self) -> None:
         with self._client() as client:

@@ -262,6 +262,44 @@ def test_access_is_denied_where_it_is_and_says_what_is_needed(guarded):
         locks.lock("a").acquire(timeout=1)
 
 
+def test_the_rights_that_the_page_names_are_enough_and_another_tenants_are_refused(guarded):
+    """session:write on the agent's node, key:write on the root: for every call, and for that root alone."""
+    node = guarded.request("GET", "/v1/agent/self")["Config"]["NodeName"]
+    mine, theirs = (
+        new_token(guarded, f'session "{node}" {{ policy = "write" }} key_prefix "{root}/" {{ policy = "write" }}')
+        for root in ("shop", "other")
+    )
+    with narrowboat.locks(guarded.url_for(mine, "shop")) as locks, narrowboat.locks(guarded.url_for(theirs, "shop")) as tenant:
+        locks.ping()
+        for terms in ({}, {"mode": "shared"}, {"limit": 2}):
+            with locks.lock("a", **terms) as held:
+                held.renew()
+                assert [holder.token for holder in locks.holders()] == [held.token]
+                for call in (
+                    tenant.lock("a", **terms).try_acquire,
+                    lambda terms=terms: tenant.lock("b", **terms).acquire(timeout=1),
+                    tenant.holders,
+                    lambda: tenant.holders("a"),
+                    lambda token=held.token: tenant.evict("a", token),
+                ):
+                    with pytest.raises(AccessDenied) as caught:
+                        call()
+                    assert not caught.value.retryable
+        held = locks.lock("a").acquire(timeout=5)
+        assert locks.evict("a", held.token)
+
+
+def test_holders_without_the_right_to_read_are_no_empty_list(guarded):
+    """Consul leaves out what may not be read, and says that it did; where nothing is held there is nothing to leave out."""
+    blind = new_token(guarded, 'session_prefix "" { policy = "write" }')
+    with narrowboat.locks(guarded.url) as locks, narrowboat.locks(guarded.url_for(blind)) as other:
+        assert other.holders() == []
+        with locks.lock("a"):
+            for call in (other.holders, lambda: other.holders("a")):
+                with pytest.raises(AccessDenied, match="key:read"):
+                    call()
+
+
 def test_a_datacenter_that_is_none(consul_server):
     """A mistake in the URL, not an outage."""
     with narrowboat.locks(consul_server.url, dc="nowhere") as locks, pytest.raises(ConfigurationError, match=r"\?dc="):

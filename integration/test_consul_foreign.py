@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 import narrowboat
 from integration.foreign import DRAWN, records, refused
 from integration.servers import ConsulServer
+from narrowboat.errors import Conflict
 from narrowboat_consul.keys import Space
 from narrowboat_consul.state import FLAGS, Entry
 
@@ -20,12 +23,12 @@ SPACE = Space("narrowboat", "foreign")
 
 kinds = st.sampled_from(["lock", "held-theirs", "wants-theirs", "heldh-ff", "held-_zz", "README", "lock/more"])
 marks = st.sampled_from([FLAGS, FLAGS, 0, 2**63])
-terms = st.sampled_from([{}, {"mode": "shared"}, {"limit": 1}, {"limit": 2}])
+terms: st.SearchStrategy[dict[str, Any]] = st.sampled_from([{}, {"mode": "shared"}, {"limit": 1}, {"limit": 2}])
 
 
 @pytest.fixture(scope="module")
 def locks(consul_server: ConsulServer) -> Iterator[narrowboat.Locks]:
-    with narrowboat.locks(f"{consul_server.url}?prefix=foreign") as made:
+    with narrowboat.locks(f"{consul_server.url}?prefix=foreign&timeout=15") as made:
         yield made
 
 
@@ -59,3 +62,21 @@ def test_whatever_stands_there_costs_its_own_name_alone(
         locks.lock(name, timeout=5).acquire().release()
     finally:
         consul_server.put(f"/v1/kv/{folder}?recurse", None, "DELETE")
+
+
+def test_a_lock_whose_record_was_overwritten_is_lost_and_refused_until_it_is_evicted(
+    locks: narrowboat.Locks, consul_server: ConsulServer
+) -> None:
+    """Its holder is told, who waits for it is refused, and no other name notices."""
+    key = SPACE.of("over").lock
+    held = locks.lock("over").acquire(timeout=5)
+    with ThreadPoolExecutor() as pool, locks.lock("beside") as beside:
+        waiting = pool.submit(lambda: locks.lock("over").acquire(timeout=30))
+        consul_server.put(f"/v1/kv/{key}?flags={FLAGS}", b"theirs")
+        with pytest.raises(Conflict):
+            waiting.result(timeout=20)
+        assert held.wait_lost(10)
+        (foreign,) = [holder for holder in locks.holders("over") if holder.foreign]
+        assert locks.evict("over", foreign.token)
+        locks.lock("over").acquire(timeout=5).release()
+        beside.check()

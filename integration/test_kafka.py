@@ -17,7 +17,16 @@ import narrowboat
 from integration.fixtures import Servers
 from integration.kafka_harness import collect_sockets
 from integration.servers import KafkaServer
-from narrowboat.errors import AccessDenied, Conflict, NarrowboatError, NotFound, PublishFailed, StaleDelivery, Unavailable
+from narrowboat.errors import (
+    AccessDenied,
+    ConfigurationError,
+    Conflict,
+    NarrowboatError,
+    NotFound,
+    PublishFailed,
+    StaleDelivery,
+    Unavailable,
+)
 from narrowboat.messaging import Messaging
 
 #: Seconds for one call in the tests of what is wrong, and what may come on top on a busy machine.
@@ -252,9 +261,9 @@ def test_a_message_that_holds_up_its_partition_is_moved_out_of_the_way(
     broker: Messaging, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the metadata nearly full nothing new is handed out; the oldest goes on elsewhere, with its claims."""
-    from narrowboat_kafka import member
+    from narrowboat_kafka import ledger, member
 
-    monkeypatch.setattr(member, "CROWDED", 30)
+    monkeypatch.setattr(ledger, "_CROWDED", 30)
     monkeypatch.setattr(member, "_STALL", 1.0)
     queue = broker.queue("orders", max_deliveries=0)
     queue.publish_many([b"%d" % n for n in range(200)])
@@ -359,13 +368,19 @@ def test_a_wrong_user_is_denied_and_no_secret_is_told(secured: KafkaServer, user
     assert f"'{password}'" not in told.getvalue()
 
 
-def test_a_server_without_tls_or_of_another_authority_is_unavailable(secured: KafkaServer, kafka_server: KafkaServer) -> None:
+def test_what_is_wrong_with_tls_is_said(secured: KafkaServer, kafka_server: KafkaServer) -> None:
     plain = secured.url.replace("kafkas://", "kafka://").partition("?")[0]
     strange = secured.url.partition("?")[0]  # its authority is not one of the system's
-    for url in (plain, strange):
+    to_plain = f"{kafka_server.url.replace('kafka://', 'kafkas://')}?verify=none"
+    for url, kind, said in (
+        (plain, Unavailable, "if that port has TLS, write kafkas://"),
+        (strange, ConfigurationError, "certificate was not accepted"),
+        (to_plain, Unavailable, "if that port has no TLS, write kafka://"),
+    ):
         begun = time.monotonic()
-        with narrowboat.broker(url, timeout=TIMEOUT) as broker, pytest.raises(Unavailable):
+        with narrowboat.broker(url, timeout=TIMEOUT) as broker, pytest.raises(kind, match=said) as met:
             broker.ping()
+        assert met.value.retryable == isinstance(met.value, Unavailable)
         assert time.monotonic() - begun < TIMEOUT + SLACK
 
 

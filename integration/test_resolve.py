@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from integration.fixtures import missing, obtain
-from integration.servers import RedisServer, Server, cache, debian, docker, editions, install
+from integration.servers import RedisServer, Server, cache, debian, docker, editions, install, maven
 from integration.servers.__main__ import main
 from integration.servers.given import GivenServer
 from integration.servers.programs import NotInstalled
+
+POMS = Path(maven.__file__).parent / "maven"
 
 
 @pytest.fixture(autouse=True)
@@ -129,3 +131,23 @@ def test_an_installation_that_fails_leaves_nothing_and_the_others_go_on(
 def test_without_apt_it_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["install", "redis"]) == 1
     assert "this way needs Debian or a relative of it: install redis-server" in capsys.readouterr().err
+
+
+def test_a_jar_that_nobody_has_looked_at_is_not_taken(tmp_path: Path) -> None:
+    """Neither another content, nor one more, nor one less."""
+    sums, jars = tmp_path / "a.sha256", tmp_path / "lib"
+    jars.mkdir()
+    (jars / "a.jar").write_bytes(b"")
+    sums.write_text("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855  a.jar\n")
+    maven.check(jars, sums)
+    for change in (lambda: (jars / "a.jar").write_bytes(b"x"), (jars / "b.jar").touch, (jars / "a.jar").unlink):
+        change()
+        with pytest.raises(maven.MavenFailed, match=r"[ab]\.jar"):
+            maven.check(jars, sums)
+
+
+def test_every_java_server_has_its_checksums() -> None:
+    """For its usual version, and for each other one that can be asked for."""
+    for server in ("kafka", "zookeeper"):
+        assert len((POMS / f"{server}.sha256").read_text().splitlines()) > 10
+    assert {path.stem for path in POMS.glob("*-*.sha256")} == {"kafka-4.3.0", "zookeeper-3.8.4"}

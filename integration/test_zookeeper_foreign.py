@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,6 +18,7 @@ import narrowboat
 from integration.foreign import DRAWN, records, refused
 from integration.servers import ZooKeeperServer
 from integration.zookeeper_harness import kazoo
+from narrowboat.errors import Conflict
 
 #: kazoo's thread asks the global random numbers for its jitter while hypothesis looks whether a strategy does.
 pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module")
@@ -29,7 +33,7 @@ contenders = st.builds(
     st.text(st.characters(codec="ascii", exclude_characters="/~", exclude_categories=["Cc"]), min_size=1, max_size=8),
     st.sampled_from(["0000000000", "-2147483648", "-000000001", "-999999999", "9999999999", "2147483647"]),
 )
-terms = st.sampled_from([{}, {"mode": "shared"}, {"limit": 1}, {"limit": 2}])
+terms: st.SearchStrategy[dict[str, Any]] = st.sampled_from([{}, {"mode": "shared"}, {"limit": 1}, {"limit": 2}])
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +45,7 @@ def client(zookeeper_server: ZooKeeperServer) -> Iterator[KazooClient]:
 
 @pytest.fixture(scope="module")
 def locks(zookeeper_server: ZooKeeperServer) -> Iterator[narrowboat.Locks]:
-    with narrowboat.locks(f"{zookeeper_server.url}?prefix=foreign&session_ttl=10&tick=0.5") as made:
+    with narrowboat.locks(f"{zookeeper_server.url}?prefix=foreign&session_ttl=25&tick=0.5&timeout=15") as made:
         yield made
 
 
@@ -99,3 +103,29 @@ def test_whatever_stands_beside_the_locks_or_among_contenders_is_left_alone(
     finally:
         client.delete(f"{NAMESPACE}/{name}", recursive=True)
         client.delete(f"{NAMESPACE}/%zz{node}", recursive=True)
+
+
+def test_a_holder_keeps_its_lock_when_something_foreign_is_put_before_it(locks: narrowboat.Locks, client: KazooClient) -> None:
+    """It renews, is shown as a holder, and can be evicted and released; who waits behind it is told when its turn has come."""
+    held = locks.lock("before").acquire(timeout=5)
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(lambda: locks.lock("before").acquire(timeout=30))
+        ends = time.monotonic() + 10
+        while [holder.waiters for holder in locks.holders("before")] != [1]:
+            assert time.monotonic() < ends, "nobody waits"
+        node = f"{NAMESPACE}/before/x~!~0000000000"
+        _, stat = client.create(node, b"theirs", include_data=True)
+        held.renew()
+        assert {(holder.token, holder.foreign) for holder in locks.holders("before")} == {
+            (held.token, False),
+            (stat.czxid, True),
+        }
+        held.release()
+        with pytest.raises(Conflict):
+            waiting.result(timeout=20)
+    assert locks.evict("before", stat.czxid)
+    again = locks.lock("before").acquire(timeout=5)
+    client.create(node, b"theirs")
+    assert locks.evict("before", again.token)
+    assert again.wait_lost(10)
+    client.delete(f"{NAMESPACE}/before", recursive=True)

@@ -1,4 +1,4 @@
-"""An answer may become more certain, never wrong: whatever is repeated, nobody is told "nothing was changed" of what was done."""
+"""An answer may become more certain, never wrong: nobody is told "nothing was changed" of what was done."""
 
 import uuid
 

@@ -663,3 +663,15 @@ def test_cancelling_the_opening_leaves_no_consumer_behind(url):
 
 async def _open(queue):
     return await queue.consume()
+
+
+def test_nothing_is_handed_out_after_stop(broker):
+    """Also of what is buffered: who waits in `receive` gets nothing more."""
+    queue = broker.queue("orders")
+    queue.publish_many([b"1", b"2"])
+    with queue.consume() as messages:
+        assert messages.receive(0).body == b"1"
+        messages.stop()
+
+        assert messages.receive(0) is None
+        assert list(messages) == []

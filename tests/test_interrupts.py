@@ -4,6 +4,7 @@ The operation is run once for each of those points with a KeyboardInterrupt rais
 must still work and the name must be free for others. How the points are found is said in `narrowboat.conformance.sweep`.
 """
 
+import contextlib
 import threading
 import uuid
 
@@ -11,6 +12,7 @@ import pytest
 
 import narrowboat
 from narrowboat.conformance.sweep import sweep
+from narrowboat.errors import LockTimeout
 
 # A coroutine that is interrupted before its first step is dropped unstarted; that is what an interrupt means.
 pytestmark = [
@@ -73,20 +75,89 @@ def test_release_frees_or_keeps_wherever_it_is_interrupted(url, tmp_path):
         assert points > 15
 
 
-def test_a_with_block_is_entered_whole_or_not_at_all(tmp_path):
-    """Interrupted at any point on the way into a `with`: the body runs and the lock is freed, or it was never taken."""
+def check_free(locks, strike):
+    """Both names can be had by others, soon."""
+    try:
+        locks.all("name", "other").acquire(timeout=5).release()
+    except LockTimeout as error:
+        raise AssertionError(f"interrupted at {strike.where}: {locks.holders()}") from error
+
+
+def asked(locks, what):
+    """One lock, or two at once."""
+    return locks.lock("name", ttl=30) if what == "one" else locks.all("name", "other", ttl=30)
+
+
+@pytest.mark.parametrize("what", ["one", "all"])
+@pytest.mark.parametrize("method", ["acquire", "try_acquire", "__enter__"])
+def test_one_and_several_are_taken_whole_or_not_at_all(what, method):
+    """Interrupted at any point: the caller has them all, or nobody has any, at once."""
+    url = f"memory://{uuid.uuid4().hex}"
+    with narrowboat.locks(url) as mine, narrowboat.locks(url) as others:
+        mine.lock("warm").acquire().release()
+        target = asked(mine, what)
+
+        def once(strike):
+            held = None
+            try:
+                held = strike(getattr(target, method))
+            except KeyboardInterrupt:
+                pass
+            else:
+                held.release()
+            check_free(others, strike)
+            target.acquire(timeout=5).release()
+
+        assert sweep(once) > (50 if what == "one" else 100)
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "forgotten"])
+@pytest.mark.parametrize("what", ["one", "all", "nested"])
+@pytest.mark.parametrize("url", ["memory://{}", "sqlite:///{}?durability=normal"])
+def test_a_with_that_is_interrupted_leaves_nothing_behind(url, what, kept, tmp_path):
+    """At any point of entering and leaving it, whether or not the program keeps what it was given: both names are free soon."""
+    unique = uuid.uuid4().hex
+    url = url.format(tmp_path / "locks.db" if url.startswith("sqlite") else unique)
+    with narrowboat.locks(url) as mine, narrowboat.locks(url) as others:
+        mine.lock("warm").acquire().release()
+        others.ping()
+        target = asked(mine, "all" if what == "all" else "one")
+        inner = mine.lock("name", ttl=30, reentrant=True)
+        had = []
+
+        def block():
+            with target if what != "nested" else inner as held:
+                if kept:
+                    had.append(held)
+                if what == "nested":
+                    with inner:
+                        pass
+                    held.check()
+
+        def once(strike):
+            with contextlib.suppress(KeyboardInterrupt):
+                strike(block)
+            check_free(others, strike)
+            target.acquire(timeout=5).release()
+            had.clear()
+
+        assert sweep(once) > 80
+
+
+def test_the_exit_of_a_with_that_was_entered_by_hand_frees_or_says_so():
+    """An `ExitStack` calls the two by itself: interrupted anywhere in the exit but on its first step, it is free at once."""
     url = f"memory://{uuid.uuid4().hex}"
     with narrowboat.locks(url) as mine, narrowboat.locks(url) as others:
         lock = mine.lock("name", ttl=30)
-        lock.acquire().release()
 
         def once(strike):
-            try:
-                strike(lock.__enter__)
-            except KeyboardInterrupt:
-                assert not lock._entered
-            else:
-                lock.__exit__(None, None, None)
+            held = lock.__enter__()
+            with contextlib.suppress(KeyboardInterrupt):
+                strike(type(lock).__exit__, lock, None, None, None)
+            if not others.holders("name"):
+                return
+            held.check()
+            held.release()
             others.lock("name").acquire(timeout=5).release()
 
         sweep(once)

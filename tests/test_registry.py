@@ -19,6 +19,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Put a module and its entry points where an installer would; the registry looks anew, and forgets afterwards."""
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(registry, "_found", {})
+    monkeypatch.setattr(registry, "_contested", {})
     monkeypatch.setattr(registry, "_loaded", {})
     before = set(sys.modules)
 
@@ -58,6 +59,33 @@ def test_a_third_partys_backend_is_found_like_a_built_in_one(install) -> None:
     assert "acme_locks" not in sys.modules, "listing what there is must import nothing"
     with narrowboat.locks("acme://doc") as locks, locks.lock("a") as held:
         assert held.name == "a"
+
+
+@pytest.mark.parametrize("scheme", ["acme", "memory"])
+def test_a_scheme_that_two_distributions_register_is_refused(install, scheme) -> None:
+    """Both are named and neither is loaded: it would be handed a URL with its password. Other schemes go on."""
+    for module in ("acme_locks", "acme_evil"):
+        install(module, "from narrowboat_memory import locks\n", f"[narrowboat.locks]\n{scheme} = {module}:locks\n")
+    with pytest.raises(ConfigurationError, match="acme-evil and acme-locks") as caught:
+        narrowboat.locks(f"{scheme}://:hunter2@h")
+
+    assert "hunter2" not in str(caught.value)
+    assert not {"acme_locks", "acme_evil"} & set(sys.modules)
+    assert scheme in registry.schemes(registry.LOCKS)
+    narrowboat.locks("sqlite:///x.db").close()
+
+
+def test_the_name_of_a_backend_leads_to_its_scheme() -> None:
+    """Its extra is called otherwise than what its URLs begin with."""
+    with pytest.raises(ConfigurationError, match="The backend 'rabbitmq' is at amqp://"):
+        narrowboat.broker("rabbitmq://localhost")
+
+
+def test_a_url_from_the_environment_is_told_with_its_variable(monkeypatch) -> None:
+    """Nobody has written it at the call."""
+    monkeypatch.setenv("NARROWBOAT_LOCKS_URL", "shop.db")
+    with pytest.raises(ConfigurationError, match="NARROWBOAT_LOCKS_URL: that is not a URL"):
+        narrowboat.locks()
 
 
 def test_what_a_backend_prepares_is_what_it_opens(install) -> None:

@@ -6,6 +6,7 @@ What real servers with real certificates make of them is in integration/test_tls
 from __future__ import annotations
 
 import os
+import select
 import socket
 import ssl
 import subprocess
@@ -327,6 +328,23 @@ def test_every_step_of_a_handshake_is_one_that_forks_wait_for(monkeypatch: pytes
     with pytest.raises(ssl.SSLWantReadError):
         carried.do_handshake()
     assert steps == ["<lambda>", "do_handshake"]
+
+
+@pytest.mark.parametrize("cert", [NAMED, None])
+def test_a_handshake_that_fails_closes_its_socket_whoever_steps_through_it(cert: str | None) -> None:
+    """Client libraries on an event loop do, and some forget the socket then."""
+    with answering(cert) as port:
+        sock = socket.create_connection(("127.0.0.1", port), 10)
+        sock.setblocking(False)
+        secured = made().wrap_socket(sock, server_hostname="localhost", do_handshake_on_connect=False)
+        with pytest.raises((ssl.SSLCertVerificationError, ConnectionResetError)):
+            while True:
+                try:
+                    secured.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    select.select([secured], [], [], 10)
+    assert secured.fileno() == -1
 
 
 def test_a_handshake_that_nobody_answers_ends_in_time_and_closes_its_socket() -> None:

@@ -31,7 +31,7 @@ def build_consul(into: Path) -> None:
         done = subprocess.run(
             [go, "build", "-o", str(into / "bin" / "consul"), "-ldflags", "-s -w", _PACKAGE],
             cwd=folder,
-            env={**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=mod -buildvcs=false"},
+            env={**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly -buildvcs=false"},
             capture_output=True,
             text=True,
             check=False,

@@ -1,7 +1,12 @@
-"""Java servers by their `pom.xml`, which stands beside this file: the jars go into a folder of the user's cache."""
+"""Java servers by their `pom.xml`, which stands beside this file: the jars go into a folder of the user's cache.
+
+`<server>.sha256` beside the pom, or `<server>-<version>.sha256`, has the name and the checksum of each jar, as `sha256sum`
+prints them: what Maven brings is run by tests, so nothing else than what was looked at once is taken.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import subprocess
 import tempfile
@@ -24,7 +29,16 @@ def copy_jars(server: str, into: Path, version: str | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         shutil.copy(_POMS / f"{server}.xml", Path(folder) / "pom.xml")  # Maven writes beside its pom
         done = subprocess.run(
-            [maven, "-q", "-B", _PLUGIN, f"-DoutputDirectory={into / 'lib'}", "-DincludeScope=runtime", *other],
+            [
+                maven,
+                "-q",
+                "-B",
+                "--strict-checksums",
+                _PLUGIN,
+                f"-DoutputDirectory={into / 'lib'}",
+                "-DincludeScope=runtime",
+                *other,
+            ],
             cwd=folder,
             capture_output=True,
             text=True,
@@ -34,3 +48,16 @@ def copy_jars(server: str, into: Path, version: str | None = None) -> None:
         )
     if done.returncode != 0 or not any((into / "lib").glob("*.jar")):
         raise MavenFailed(f"mvn failed for {server}:\n{(done.stdout + done.stderr)[-2000:]}")
+    check(into / "lib", _POMS / (f"{server}.sha256" if version is None else f"{server}-{version}.sha256"))
+
+
+def check(jars: Path, sums: Path) -> None:
+    """Raise `MavenFailed` unless the folder holds exactly the files of the list, each with its checksum."""
+    known = {name: total for total, name in (line.split() for line in sums.read_text().splitlines())}
+    found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in jars.iterdir()}
+    wrong = sorted(name for name in known.keys() | found.keys() if known.get(name) != found.get(name))
+    if wrong:
+        raise MavenFailed(
+            f"these are not what {sums.name} lists: {', '.join(wrong)}. After a change of the pom make it anew, in the "
+            "folder of the jars that you trust: sha256sum *.jar"
+        )

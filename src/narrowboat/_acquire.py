@@ -1,15 +1,15 @@
-"""The loops that wait for a lock, release it and wait for its loss: once for both faces.
+"""The loop that waits for a lock: once for both faces.
 
-They await nothing but the runtime's `call` and `wait` (see `_runtime`), so that the sync face runs them without
+It awaits nothing but the runtime's `call` and `wait` (see `_runtime`), so that the sync face runs it without
 suspending. Every way out of an acquire without a grant withdraws its owner, whatever the reason: time-out, error,
-cancellation, KeyboardInterrupt. A grant that arrives for a caller that has left is withdrawn as well.
+cancellation, KeyboardInterrupt. A grant that arrives for a caller that has left is withdrawn as well. Where the backend
+does not answer in time, nobody waits for that: the core goes on trying by itself.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from narrowboat import events
@@ -17,14 +17,13 @@ from narrowboat._lane import Call
 from narrowboat._lease import Possession, State
 from narrowboat._runtime import Runtime
 from narrowboat._turns import Turns
-from narrowboat.contract.locks import Busy, Grant, LockProvider, Released, Request
+from narrowboat.contract.locks import Busy, Grant, Request
 from narrowboat.errors import AlreadyHeld, Closed, LeaseLost, LockTimeout, NarrowboatError, Reason
 
 if TYPE_CHECKING:
     from narrowboat._locks import LockCore, Terms
 
 H = TypeVar("H", bound=Possession)
-T = TypeVar("T")
 
 #: Seconds before an attempt of unknown outcome is repeated, at first and at most.
 RETRY, RETRY_MAX = 0.01, 0.5
@@ -41,6 +40,7 @@ class Acquisition(Generic[H]):
         "make",
         "nested",
         "over",
+        "quick",
         "request",
         "runtime",
         "signal",
@@ -69,6 +69,7 @@ class Acquisition(Generic[H]):
         self.held: H | None = None
         self.nested = False
         self.over = False  # undone: there is nothing left to abandon
+        self.quick = True  # the last attempt ended soon, so one more call ends in time
 
     async def run(self, *, trying: bool = False) -> H | None:
         """The possession; None only for a try that found it busy. Raises `LockTimeout` otherwise."""
@@ -87,7 +88,7 @@ class Acquisition(Generic[H]):
             return self.held
         except Exception as failure:
             error = failure
-            await self._undo()
+            await self.give_back()
             raise
         except BaseException as failure:
             error = failure
@@ -126,35 +127,45 @@ class Acquisition(Generic[H]):
         failures = 0
         if core.turns is not None and self.request.wait:
             await self._stand_in_line(core.turns, deadline)
-        while True:
-            call = self.call = Call(core.ATTEMPT, (self.request,), undo=self._withdraw_late)
-            (answer,) = await runtime.call(core.take, call)
-            call.undo = None  # it is done; and the possession shall be part of no cycle, so that dropping it ends it at once
-            if isinstance(answer, tuple) and not isinstance(answer, Busy):
-                self._granted(answer[0], answer[1], caller)
-                return
-            now = clock()
-            if isinstance(answer, Busy):
-                answered, failures = now, 0
-                if trying:
+        try:
+            while True:
+                call = self.call = Call(core.ATTEMPT, (self.request,), undo=self._withdraw_late)
+                sent = clock()
+                (answer,) = await runtime.call(core.take, call)
+                call.undo = None  # it is done; the possession shall be part of no cycle, so that dropping it ends it at once
+                call.results = []  # an error leads to frames that know this call
+                if isinstance(answer, tuple) and not isinstance(answer, Busy):
+                    self._granted(answer[0], answer[1], caller)
                     return
-                again = now + answer.retry_after
-            else:
-                failures += 1
-                if not _worth_repeating(answer, failures, answered, now, core.timeout):
-                    raise answer
-                again = now + min(RETRY_MAX, RETRY * 2**failures) * (0.5 + core.random())
-            if core.closed:
-                raise Closed(f"lock {self.terms.name!r}: closed while waiting", backend=core.backend)
-            if now >= deadline:
-                if not isinstance(answer, Busy) and failures < 2:
-                    continue  # a lost reply is no answer: a single try may have won, and asking again is harmless
-                self._time_out(answer)
-            woken = await runtime.wait(self.signal, min(deadline, again))
-            if core.closed:
-                raise Closed(f"lock {self.terms.name!r}: closed while waiting", backend=core.backend)
-            if not woken and clock() >= deadline:
-                self._time_out(answer)
+                now = clock()
+                self.quick = core.in_time(sent)
+                if isinstance(answer, Busy):
+                    answered, failures = now, 0
+                    if trying:
+                        return
+                    again = now + answer.retry_after
+                else:
+                    failures += 1
+                    if not _worth_repeating(answer, failures, answered, now, core.timeout):
+                        raise answer
+                    again = now + min(RETRY_MAX, RETRY * 2**failures) * (0.5 + core.random())
+                self._check_open()
+                if now >= deadline:
+                    if failures == 1 and core.in_time(max(begun, deadline)):
+                        continue  # a lost reply is no answer: a single try may have won, and asking again is harmless
+                    if answered is None:
+                        raise answer
+                    self._time_out(answer)
+                woken = await runtime.wait(self.signal, min(deadline, again))
+                self._check_open()
+                if not woken and clock() >= deadline:
+                    self._time_out(answer)
+        finally:
+            answer = None  # an error's traceback leads to this frame
+
+    def _check_open(self) -> None:
+        if self.core.closed:
+            raise Closed(f"lock {self.terms.name!r}: closed while waiting", backend=self.core.backend)
 
     async def _stand_in_line(self, turns: Turns, deadline: float) -> None:
         """Until nobody else of this process contends for the name: nothing is sent before."""
@@ -164,8 +175,7 @@ class Acquisition(Generic[H]):
             if now >= deadline:
                 self._time_out(None)
             await self.runtime.wait(self.signal, min(deadline, now + turns.PATIENCE))
-            if core.closed:
-                raise Closed(f"lock {self.terms.name!r}: closed while waiting", backend=core.backend)
+            self._check_open()
 
     def in_line(self) -> bool:
         """Whether this acquire is under way: the first thing that its end does is to say that it is not."""
@@ -218,19 +228,23 @@ class Acquisition(Generic[H]):
 
         Also after a grant: a KeyboardInterrupt can strike between the grant and the caller's own variable.
         """
-        if self.over:
+        if self._left():
             return
-        self.over = True
-        if self.nested and self.held is not None:
-            self.held._depth -= 1
-            return
-        self._let_go()
         if self.call is not None and self.core.take.leave(self.call):
             self.runtime.undo(self.core.free, self.core.WITHDRAW, (self.request,))
 
-    async def _undo(self) -> None:
-        """The same for an error that leaves time: waited for, so that nothing is left when the caller sees the error."""
-        if self.over or self.call is None:
+    async def give_back(self) -> None:
+        """The same for an error that leaves time: waited for, so that nothing is left when the caller sees the error.
+
+        Not where the backend is slow to answer: the caller would wait for one more operation timeout, and needs no answer.
+        """
+        if self.over:
+            return
+        if self.nested or not self.quick:
+            if not self._left() and self.call is not None:
+                self.core.withdraw_later(self.request)
+            return
+        if self.call is None:
             return
         self._let_go()
         done = False
@@ -241,6 +255,17 @@ class Acquisition(Generic[H]):
             if not done:
                 self.abandon()
 
+    def _left(self) -> bool:
+        """Whether there is nothing to withdraw: it was undone before, or was only nested in what the caller holds."""
+        if self.over:
+            return True
+        self.over = True
+        if self.nested and self.held is not None:
+            self.held._depth -= 1
+            return True
+        self._let_go()
+        return False
+
     def _let_go(self) -> None:
         held = self.held
         if held is not None:
@@ -250,7 +275,7 @@ class Acquisition(Generic[H]):
             self.core.forget(held)
 
     def _withdraw_late(self, call: Call) -> None:
-        self.core.free.post(self.core.WITHDRAW, (self.request,))
+        self.core.withdraw_later(self.request)
 
 
 def _worth_repeating(answer: object, failures: int, answered: float | None, now: float, timeout: float) -> bool:
@@ -262,130 +287,3 @@ def _worth_repeating(answer: object, failures: int, answered: float | None, now:
     if not isinstance(answer, NarrowboatError) or not answer.retryable:
         return False
     return failures < 2 if answered is None else now - answered < timeout
-
-
-async def release(core: LockCore, runtime: Runtime, held: Possession) -> None:
-    """Free it: the outermost release of a nested one. A second release does nothing; a lost one raises `LeaseLost`."""
-    with core.mutex:
-        if held._state is State.HELD and held._depth > 1:
-            held._depth -= 1
-            return
-    if held._state is State.RELEASED:
-        return
-    if held.lost:
-        raise held.loss()
-    call: Call | None = None
-    try:
-        for failures in (1, 2):
-            call = Call(core.RELEASE, (held._grant,))
-            (answer,) = await runtime.call(core.free, call)
-            if answer is Released.RELEASED or (answer is Released.NOT_HELD and held._unknown and not held.lost):
-                _released(core, held)
-                break
-            if answer is Released.NOT_HELD:
-                core.renewal.lose(held, Reason.TAKEN)
-                raise held.loss()
-            held._unknown = True
-            if not isinstance(answer, NarrowboatError) or not answer.retryable or failures == 2:
-                raise answer
-            await runtime.wait(runtime.signal(), core.clock() + RETRY * (0.5 + core.random()))
-    except Exception:
-        raise
-    except BaseException:
-        # Interrupted or cancelled: nobody shall hold it. Releasing it twice is harmless, the token is compared.
-        _released(core, held)
-        if call is None or core.free.leave(call):
-            runtime.undo(core.free, core.RELEASE, (held._grant,))
-        raise
-    if core.listeners:
-        events.emit(core.listeners, events.Released(core.backend, held.name, held.token))
-
-
-def _released(core: LockCore, held: Possession) -> None:
-    with core.mutex:
-        if held._state is not State.HELD:
-            return
-        held._state = State.RELEASED
-        watchers, held._watchers = held._watchers, None
-    core.forget(held)
-    for watcher in watchers or ():
-        watcher()
-
-
-async def renew(core: LockCore, runtime: Runtime, held: Possession) -> None:
-    """A fresh full lease, now. An error that is not `LeaseLost` means unknown: it is still ours until its deadline."""
-    held.check()
-    (answer,) = await runtime.call(core.free, Call(core.RENEW, (held._grant,)))
-    if isinstance(answer, tuple):
-        core.renewal.renewed(held, answer[0], answer)
-    elif isinstance(answer, LeaseLost):
-        core.renewal.lose(held, answer.reason)
-    else:
-        raise answer
-    held.check()
-
-
-async def wait_lost(core: LockCore, runtime: Runtime, held: Possession, timeout: float | None) -> bool:
-    """Until it is lost (True), released, or the time is up (False)."""
-    ends = math.inf if timeout is None else core.clock() + timeout
-    signal = runtime.signal()
-    if held._watch(signal.set):
-        try:
-            while held._state is State.HELD and core.clock() < ends:
-                await runtime.wait(signal, ends)
-        finally:
-            held._unwatch(signal.set)
-    return held.lost
-
-
-async def ask(core: LockCore, runtime: Runtime, question: Callable[[LockProvider], T]) -> T:
-    """A plain call: holders, evict, ping."""
-    (answer,) = await runtime.call(core.free, Call(core.CALL, (question,)))
-    if isinstance(answer, Exception):
-        raise answer
-    result: T = answer
-    return result
-
-
-async def acquire_all(
-    acquisitions: Sequence[Acquisition[H]], timeout: float | None, undo: Callable[[Sequence[H]], None], *, trying: bool
-) -> list[H] | None:
-    """All or nothing, in the order given; what is left of `timeout` serves each. None: a try that found one busy."""
-    taken: list[H] | None = None
-    ordinary = False  # the caller has time: it is told once everything is free again
-    try:
-        for acquisition in acquisitions:
-            begun = acquisition.core.clock()
-            acquisition.timeout = timeout
-            if await acquisition.run(trying=trying) is None:
-                ordinary = True
-                return None
-            if timeout is not None:
-                timeout = max(0.0, timeout - (acquisition.core.clock() - begun))
-        taken = [acquisition.held for acquisition in acquisitions if acquisition.held is not None]
-        return taken
-    except Exception:
-        ordinary = True
-        raise
-    finally:
-        if taken is None:
-            left = [(each, each.held) for each in acquisitions if each.held is not None and not each.over]
-            try:
-                while ordinary and left:
-                    acquisition, held = left[-1]
-                    with contextlib.suppress(Exception):  # what went wrong first is what the caller is told
-                        await release(acquisition.core, acquisition.runtime, held)
-                    left.pop()
-            finally:
-                undo([held for _, held in left])
-
-
-def drop(core: LockCore, runtime: Runtime, held: Possession) -> None:
-    """Free it without waiting and without raising: for a caller that goes on with an error of its own."""
-    with core.mutex:
-        if held._state is State.HELD and held._depth > 1:
-            held._depth -= 1
-            return
-    if held._state is State.HELD:
-        _released(core, held)
-        runtime.undo(core.free, core.RELEASE, (held._grant,))

@@ -12,8 +12,13 @@ import math
 import threading
 from collections.abc import Callable
 
+from narrowboat._inside import INSIDE
+from narrowboat._lane import start
 from narrowboat._runtime import BlockingSignal
 from narrowboat.clock import Clock
+
+#: Seconds until the next tick after one that failed: soon enough for a lease, not so soon that it fills the log.
+AGAIN = 0.5
 
 
 class Alarm:
@@ -24,7 +29,7 @@ class Alarm:
         self._clock = clock
         self._tick = tick
         self._signal = BlockingSignal()
-        self._starting = threading.Lock()
+        self._starting = threading.RLock()
         self._thread: threading.Thread | None = None
         self._closed = False
         self.due = math.inf  #: when the next tick is due; what is late by this clock has not been looked at yet
@@ -35,8 +40,12 @@ class Alarm:
         if self._thread is None or not self._thread.is_alive():
             with self._starting:  # or two that ring first at the same time start two, or one of them twice
                 if self._thread is None or not self._thread.is_alive():  # an interrupt can strike before it is started
-                    self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                    self._thread.start()
+                    thread = self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                    start(thread)
+        self._signal.set()
+
+    def poke(self) -> None:
+        """Tick now if the thread runs. At any moment, also in a signal handler or a finaliser; never blocks."""
         self._signal.set()
 
     def close(self) -> None:
@@ -48,9 +57,23 @@ class Alarm:
             thread.join()
 
     def _run(self) -> None:
+        me = threading.get_ident()
+        INSIDE[me] = None  # a finaliser that strikes here must not wait for what this thread does
+        try:
+            self._watch()
+        finally:
+            INSIDE.pop(me, None)
+
+    def _watch(self) -> None:
         while not self._closed:
             late = max(0.0, self._clock() - self.due)
-            self.due = self._tick(late)
+            try:
+                self.due = self._tick(late)
+            except BaseException:  # everybody's leases hang on this thread
+                import logging  # only on the way to an error
+
+                logging.getLogger("narrowboat").exception("the watch over what has to be done in time met an error")
+                self.due = self._clock() + AGAIN
             left = self.due - self._clock()
             if left > 0:
                 self._signal.take(None if left == math.inf else self._clock.real(left))

@@ -72,7 +72,7 @@ class BrokerCore:
         self.clock = plan.clock
         self.reply_to: ReplyTo = plan.own.get("reply_to", ReplyTo.INBOX)
         self.random = random if random is not None else random_module.random
-        self.listeners = tuple(listeners)
+        self.listeners = events.check(listeners)
         self.driver: Driver[Broker] = Driver(plan)
         self._runtime = runtime
         self.SEND = Op("send", self._send, repeatable=False)

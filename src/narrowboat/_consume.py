@@ -15,6 +15,7 @@ ends meanwhile, the caller gets the error, because "no message" would be a guess
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import threading
 from collections import deque
@@ -26,7 +27,7 @@ from narrowboat._backoff import after_error
 from narrowboat._entry import HELD, LOST, SETTLED, SETTLING, Entry, final, too_often
 from narrowboat._extension import extended
 from narrowboat._lane import DONE, Call, may_have_happened
-from narrowboat.capabilities import LeaseNature, Support
+from narrowboat.capabilities import LeaseNature
 from narrowboat.codecs import Codec
 from narrowboat.contract.messages import Ack, Broker, Delivery, Feed, Nack, Outcome, Received, Reject, Return, Source
 from narrowboat.errors import Closed, NarrowboatError, SettleUnknown, StaleDelivery
@@ -94,6 +95,8 @@ class Consumer(Generic[M]):
         self._failures = 0
         self._failure: Exception | None = None
         self._forked = False
+        self._opened: list[Feed] = []  # the feed, once there is one
+        self._feed_closed = False
         self._posted = False  # something was settled without waiting for it
         self._current: Callable[[Delivery], bool] | None = None  # asked only where the feed has something to say
 
@@ -279,7 +282,8 @@ class Consumer(Generic[M]):
             while True:
                 if self._condemned:
                     await self._flush()
-                self.take(count, got)
+                if not self.stopped:
+                    self.take(count, got)
                 if len(got) >= count or self._over():
                     if signal is not None and not self._still_ours(got) and not self.stopped:
                         continue
@@ -381,17 +385,21 @@ class Consumer(Generic[M]):
 
     async def settle(self, entries: Sequence[M], outcome: Outcome) -> list[NarrowboatError | None]:
         """Settle each; None for each that is settled. The first settlement of a message wins."""
+        if self.closed or self._forked:
+            return self._not_ours(entries)
         mine = self._begin(entries)
         if not mine:
             return [entry._stale() for entry in entries]
         call = Call(self.core.SETTLE, self._items(mine, outcome), undo=_later(self._finish, mine, outcome))
+        told = False
         try:
-            await self.core.runtime.call(self.core.free, call)
+            results = await self.core.runtime.call(self.core.free, call)
+            told = True
+            answers = self._finish(mine, call, outcome, results)
         except BaseException:
-            if self.core.free.leave(call):
-                self._finish(mine, call, outcome)
+            if not told and self.core.free.leave(call):
+                self._finish(mine, call, outcome, call.results)
             raise
-        answers = self._finish(mine, call, outcome)
         if len(mine) == len(entries):
             return answers
         found = dict(zip(mine, answers, strict=True))
@@ -399,12 +407,23 @@ class Consumer(Generic[M]):
 
     def post(self, entries: Sequence[M], outcome: Outcome) -> bool:
         """The same, without waiting: what it comes to is told to the listeners. False: none of them is ours to settle."""
-        mine = self._begin(entries)
+        mine = self._begin(entries) if not (self.closed or self._forked) else []
         if mine:
             self._posted = True
             call = Call(self.core.SETTLE, self._items(mine, outcome), sink=_later(self._finish, mine, outcome))
             self.core.free.submit([call])
         return bool(mine)
+
+    def _not_ours(self, entries: Sequence[M]) -> list[NarrowboatError | None]:
+        """After the consumer's end all it had has gone back, and in a forked child it is the parent's. No driver is asked."""
+        self.core.check_open()
+        if self._forked:
+            text = "its consumer is the parent's, and so is the message; nothing was changed"
+            return [Closed(f"message {each.id!r} from {self.path!r}: {text}", backend=self.backend) for each in entries]
+        with self.mutex:
+            for entry in entries:
+                self._drop(entry)
+        return [entry._stale() for entry in entries]
 
     def _begin(self, entries: Sequence[M]) -> list[M]:
         """Those of `entries` that are ours to settle, from now on by nobody else."""
@@ -430,14 +449,18 @@ class Consumer(Generic[M]):
             return [(feed, e._delivery, Reject(outcome.reason, e._delivery.attempt)) for e in mine]
         return [(feed, entry._delivery, outcome) for entry in mine]
 
-    def _finish(self, mine: list[M], call: Call, outcome: Outcome) -> list[NarrowboatError | None]:
+    def _finish(
+        self, mine: list[M], call: Call, outcome: Outcome, results: list[NarrowboatError | None]
+    ) -> list[NarrowboatError | None]:
         """Take in what the settlement came to. Without an answer they can be settled again."""
-        if call.state != DONE:
+        if len(results) != len(mine):
             with self.mutex:
                 for entry in mine:
                     entry._state = HELD
+                    if call.state == DONE:  # its answer went with whoever was interrupted
+                        entry._doubtful = True
             return []
-        answers: list[NarrowboatError | None] = call.results
+        answers = results
         full = len(self.unsettled) >= self._prefetch
         with self.mutex:
             if any(answers):
@@ -493,6 +516,8 @@ class Consumer(Generic[M]):
 
     async def extend(self, entries: Sequence[M], seconds: float) -> list[NarrowboatError | None]:
         """Let each lease end `seconds` from now."""
+        if self.closed or self._forked:
+            return self._not_ours(entries)
         mine = [entry for entry in entries if entry._state is HELD]
         sent = self.core.clock()
         found: dict[M, Any] = {}
@@ -511,7 +536,7 @@ class Consumer(Generic[M]):
     # -- the end --------------------------------------------------------------------------------------------------
 
     async def give_back(self) -> None:
-        """Return what was not started, uncounted where that is claimed. Nothing more is handed out."""
+        """Return what was not started, at once, and uncounted where that is claimed. Nothing more is handed out."""
         self.stop()
         core = self.core
         if core.closed:
@@ -536,7 +561,7 @@ class Consumer(Generic[M]):
         """Let the feed take nothing more; what is to go back of what it gave."""
         with contextlib.suppress(NarrowboatError):  # then what it holds back comes back with its end, counted
             self.feed.leave()
-        return self._drain() if self.core.capabilities.uncounted_release is not Support.ABSENT else []
+        return self._drain()
 
     def _drain(self) -> list[M]:
         with self.mutex:
@@ -547,34 +572,51 @@ class Consumer(Generic[M]):
     def post_return(self) -> None:
         """The same for a broker that is being closed: no receive is under way, and nobody waits."""
         entries = self._drain()
-        if entries and self.core.capabilities.uncounted_release is not Support.ABSENT:
+        if entries:
             self.post(entries, RETURN)
 
     async def close(self) -> None:
         """Return what was not started, then close the feed: what is unsettled goes back at once. Idempotent."""
-        core = self.core
-        with self.mutex:
-            if self.closed or self._forked:
-                return
-        if core.closed:
-            return
         try:
-            await self.give_back()
-            await self._flush_posted()  # or the feed's end would give those messages back
-        finally:
-            self.closed = True
-            core.consumers.discard(self)
-            self.wake_all()
-            feed = self.feed
-            call = Call(core.CALL, (lambda driver: feed.close(),))
+            if self.closed or self._forked or self.core.closed:
+                return
             try:
-                (answer,) = await core.runtime.call(core.take, call)
-            except BaseException:
-                if core.take.leave(call):
-                    core.take.post(core.CALL, call.items)
-                raise
+                await self.give_back()
+                await self._flush_posted()  # or the feed's end would give those messages back
+            finally:
+                await self._close_feed()
+        except Exception:
+            raise
+        except BaseException:
+            self.abandon()
+            raise
+
+    async def _close_feed(self) -> None:
+        core, feed = self.core, self.feed
+        self._ends()
+        (answer,) = await core.runtime.call(core.take, Call(core.CALL, (lambda driver: feed.close(),)))
+        self._feed_closed = True
         if isinstance(answer, Exception) and not isinstance(answer, Closed):
             raise answer
+
+    def _ends(self) -> None:
+        self.closed = True
+        self.core.consumers.discard(self)
+        self.wake_all()
+
+    @property
+    def used(self) -> bool:
+        """Whether anybody has asked it for a message."""
+        return self._looks > 0
+
+    def abandon(self) -> None:
+        """The same for a caller that goes, from any point: posted, never waited for. Idempotent, as closing a feed is."""
+        self.stopped = True
+        self._ends()
+        if self._opened and not self._feed_closed and not self._forked and not self.core.closed:
+            feed = self._opened[0]
+            self.core.take.post(self.core.CALL, (lambda driver: feed.close(),))
+            self._feed_closed = True
 
     def forked(self) -> None:
         """In a forked child: the deliveries are the parent's."""
@@ -587,7 +629,9 @@ class Consumer(Generic[M]):
 
     def open(self, driver: Broker, *, earliest: bool) -> None:
         """Open the feed; on the take lane."""
-        self.feed = feed = driver.open(self.source, earliest=earliest, wake=self.wake)
+        # As in `fetch`: whatever the driver has opened is kept, wherever an interrupt comes.
+        self._opened.extend(map(functools.partial(driver.open, earliest=earliest, wake=self.wake), (self.source,)))
+        self.feed = feed = self._opened[0]
         if type(feed).current is not Feed.current:
             self._current = feed.current
         with self.core.mutex:
@@ -596,10 +640,10 @@ class Consumer(Generic[M]):
             self.core.consumers.add(self)
 
 
-def _later(finish: Callable[[Any, Call, Outcome], object], mine: Any, outcome: Outcome) -> Callable[[Call], None]:
+def _later(finish: Callable[[Any, Call, Outcome, Any], object], mine: Any, outcome: Outcome) -> Callable[[Call], None]:
     """`finish` as a call's sink or undo."""
 
     def told(call: Call) -> None:
-        finish(mine, call, outcome)
+        finish(mine, call, outcome, call.results)
 
     return told

@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
+from narrowboat._inside import in_child
 from narrowboat.capabilities import check_required
 from narrowboat.clock import Clock, SystemClock
 from narrowboat.contract.backend import BrokerBackend, Context, LockBackend
@@ -64,7 +65,14 @@ class Plan(Generic[D]):
                     f"no URL was given and {variable} is not set: give one, scheme://..., or set it; "
                     "`narrowboat backends` lists the schemes"
                 )
-        self.url = Url.parse(url)
+            try:
+                self.url = Url.parse(url)
+            except ConfigurationError as error:
+                raise ConfigurationError(f"{variable}: {error}") from None
+        else:
+            self.url = Url.parse(url)
+        if clock is not None and not (callable(clock) and callable(getattr(clock, "watch", None))):
+            raise InvalidArgument(f"clock={clock!r}: expected a clock of narrowboat.clock, such as ManualClock()")
         self.clock: Clock = clock if clock is not None else SystemClock()
         backend: LockBackend | BrokerBackend = find(self.url.scheme)
         given = dict(options)
@@ -89,7 +97,7 @@ class Plan(Generic[D]):
             doubt=doubt or _unheard,
             tell=tell or _untold,
         )
-        prepared = self._installed(backend, lambda: backend.prepare(self.url, parsed))
+        self.url = prepared = self._installed(backend, lambda: backend.prepare(self.url, parsed))
 
         def make() -> D:
             driver: Any = self._installed(backend, lambda: backend.open(prepared, parsed, context))
@@ -166,6 +174,7 @@ def watch_forks(face: Forkable) -> None:
 
 
 def _after_fork_in_child() -> None:
+    in_child()
     for face in list(_living):
         face.forked()
 

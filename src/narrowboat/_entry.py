@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from narrowboat._holdable import Uncopied
 from narrowboat._messages import DEAD_ATTEMPTS, DEAD_ORIGIN, DEAD_REASON, Dead, check_reason
 from narrowboat.codecs import Codec
 from narrowboat.contract.messages import Delivery, Nack, Outcome, Reject
@@ -37,7 +38,7 @@ class State(enum.Enum):
 HELD, SETTLING, SETTLED, LOST = State
 
 
-class Entry(Generic[T]):
+class Entry(Uncopied, Generic[T]):
     """See the module's text. Read from any thread; only its consumer changes it."""
 
     _undecodable: bool
@@ -111,7 +112,7 @@ class Entry(Generic[T]):
     @property
     def published_at(self) -> float | None:
         """When it was published, in seconds since the epoch by the publisher's clock; None where nobody knows."""
-        return self._delivery.published_at
+        return self._delivery.published_at or None  # a redrive can only hand on 0 where nobody knew
 
     @property
     def priority(self) -> int:
@@ -125,7 +126,8 @@ class Entry(Generic[T]):
         if DEAD_REASON not in headers:
             return None
         attempts = headers.get(DEAD_ATTEMPTS, "")
-        return Dead(headers[DEAD_REASON], int(attempts) if attempts.isdecimal() else 0, headers.get(DEAD_ORIGIN, ""))
+        counted = int(attempts) if attempts.isdecimal() and len(attempts) < 10 else 0  # others may have written anything
+        return Dead(headers[DEAD_REASON], counted, headers.get(DEAD_ORIGIN, ""))
 
     @property
     def lost(self) -> bool:
@@ -155,8 +157,8 @@ class Entry(Generic[T]):
         """The error for whoever settles it although it is settled or lost."""
         if hasattr(self, "_doubtful") and self._state is LOST:  # a call that settled it had no answer
             return SettleUnknown(
-                f"message {self.id!r} from {self._consumer.path!r} is no longer ours, and may be settled: an earlier call had no "
-                "answer. Expect it to come back, or not",
+                f"message {self.id!r} from {self._consumer.path!r} is no longer ours, and may be settled: an earlier call had "
+                "no answer. Expect it to come back, or not",
                 id=self.id,
                 backend=self._consumer.backend,
                 retryable=False,

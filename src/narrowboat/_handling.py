@@ -56,5 +56,9 @@ def describe(error: BaseException) -> str:
     >>> describe(ValueError("no route to amqp://shop:hunter2@broker/"))
     'ValueError: no route to amqp://***@broker/'
     """
-    text = _USERINFO.sub("***@", f"{type(error).__name__}: {error}".rstrip(": "))
+    try:
+        said = str(error)
+    except Exception:  # whatever a handler raises, its message is settled
+        said = "its text cannot be had"
+    text = _USERINFO.sub("***@", f"{type(error).__name__}: {said}".rstrip(": "))
     return check_reason(text if len(text) <= REASON_MAX else text[: REASON_MAX - 3] + "...")

@@ -15,12 +15,16 @@ or given back.
 
 from __future__ import annotations
 
+import errno
+import math
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from narrowboat._inside import INSIDE
 from narrowboat.errors import Closed, NarrowboatError, Unavailable
 
 
@@ -35,6 +39,7 @@ class Op(NamedTuple):
     #: Whether an answer, beside every error, says that nothing was changed; None where nobody is told so. A repetition cannot
     #: know it: the first exchange, whose answer was lost, may have done it.
     denies: Callable[[Any], bool] | None = None
+    patience: float = math.inf  #: seconds: a batch that took longer to fail is not tried again member by member
 
 
 #: So many members of a failed batch are tried by themselves before the backend is taken to be away. Each costs an operation
@@ -81,8 +86,10 @@ def perform(op: Op, items: Sequence[Any]) -> list[Any]:
         return _exchange(op, items)
     results: list[Any] = [None] * len(items)
     for indices in _rounds(op, items):
+        begun = time.monotonic()
         answers = _exchange(op, [items[index] for index in indices])
-        if op.repeatable and len(indices) > 1 and all(isinstance(answer, Exception) for answer in answers):
+        again = op.repeatable and len(indices) > 1 and all(isinstance(answer, Exception) for answer in answers)
+        if again and time.monotonic() - begun < op.patience:
             answers = _one_by_one(op, [items[index] for index in indices], answers)
         for index, answer in zip(indices, answers, strict=True):
             results[index] = answer
@@ -93,7 +100,33 @@ def _exchange(op: Op, items: Sequence[Any]) -> list[Any]:
     try:
         return op.perform(items)
     except Exception as error:
-        return [error] * len(items)
+        return [_typed(error)] * len(items)
+
+
+#: What the process has run out of, where an `OSError` says it: files, the system's files, memory.
+_RUN_OUT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+
+
+def _typed(error: Exception) -> Exception:
+    """What a driver met that is nobody's fault and passes: a process that has run out of threads or files."""
+    if not (isinstance(error, OSError) and error.errno in _RUN_OUT) and not _no_thread(error):
+        return error
+    made = Unavailable(f"this process has run out of something ({error}); what was asked may or may not have been sent")
+    made.__cause__ = error
+    return made
+
+
+def _no_thread(error: BaseException) -> bool:
+    """Python has no type of its own for it."""
+    return type(error) is RuntimeError and str(error).startswith("can't start new thread")
+
+
+def start(thread: threading.Thread) -> None:
+    """Start it; `Unavailable` where no thread can be started."""
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise Unavailable(f"no thread can be started ({error}): the process or the machine has too many") from error
 
 
 def _one_by_one(op: Op, items: Sequence[Any], answers: list[Any]) -> list[Any]:
@@ -154,7 +187,7 @@ class Lane:
         self._name = name
         self._remote = remote
         self._turn: dict[int, object] = {}
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()  # whoever posts may be a signal handler in the middle of one that does
         self._waiting: deque[Call] = deque()
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -183,23 +216,42 @@ class Lane:
 
     def submit(self, calls: Sequence[Call]) -> None:
         """Leave `calls` to the lane's thread. Each one's sink is told when it is done."""
-        with self._mutex:
-            if self._closed:
-                for call in calls:
-                    call.state = DONE
-                    call.results = [Closed("the provider is closed")] * len(call.items)
-            else:
-                for call in calls:
-                    call.state = QUEUED
-                self._waiting.extend(calls)
-                # An interrupt can strike between making a thread and starting it: look again each time.
-                if self._thread is None or not self._thread.is_alive():
-                    self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
-                    self._thread.start()
-        if calls and calls[0].state is DONE:
+        refusal = self._queue(calls)
+        if refusal is not None:
+            for call in calls:
+                call.state = DONE
+                call.results = [refusal] * len(call.items)
             for call in calls:
                 _tell(call)
         self._bell.put(None)
+
+    def hand_over(self, call: Call) -> bool:
+        """`submit` for a caller that can wait. False: no thread can be started that would carry it; try `run` again."""
+        refusal = self._queue((call,))
+        if isinstance(refusal, Unavailable):
+            return False
+        if refusal is not None:
+            call.state = DONE
+            call.results = [refusal] * len(call.items)
+        self._bell.put(None)
+        return True
+
+    def _queue(self, calls: Sequence[Call]) -> NarrowboatError | None:
+        """Put them where the thread finds them; what is in the way, if something is."""
+        with self._mutex:
+            if self._closed:
+                return Closed("the provider is closed")
+            # An interrupt can strike between making a thread and starting it: look again each time.
+            if self._thread is None or not self._thread.is_alive():
+                thread = self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+                try:
+                    start(thread)
+                except Unavailable as error:
+                    return error
+            for call in calls:
+                call.state = QUEUED
+            self._waiting.extend(calls)
+        return None
 
     def post(self, op: Op, items: Sequence[Any]) -> None:
         """Leave `items` to the lane's thread; nobody waits for the answer."""
@@ -242,6 +294,14 @@ class Lane:
         return done
 
     def _work(self) -> None:
+        me = threading.get_ident()
+        INSIDE[me] = None  # a finaliser that strikes here must not wait for this thread
+        try:
+            self._serve()
+        finally:
+            INSIDE.pop(me, None)
+
+    def _serve(self) -> None:
         while True:
             self._bell.get()
             batch = self._next()
@@ -282,11 +342,14 @@ class Lane:
 
     def _execute_group(self, calls: list[Call]) -> None:
         items = calls[0].items if len(calls) == 1 else [item for call in calls for item in call.items]
-        results = perform(calls[0].op, items)
-        start = 0
+        try:
+            results = perform(calls[0].op, items)
+        except BaseException as error:  # not even a driver that gives up may leave its callers waiting for ever
+            results = [_given_up(error)] * len(items)
+        first = 0
         for call in calls:
-            call.results = results[start : start + len(call.items)]
-            start += len(call.items)
+            call.results = results[first : first + len(call.items)]
+            first += len(call.items)
         with self._mutex:
             for call in calls:
                 call.state = DONE
@@ -294,7 +357,13 @@ class Lane:
             if not call.left:
                 _tell(call)
             elif call.undo is not None:
-                call.undo(call)
+                _call(call.undo, call)
+
+
+def _given_up(error: BaseException) -> Unavailable:
+    made = Unavailable(f"the call was given up by {type(error).__name__}; what was asked may or may not have happened")
+    made.__cause__ = error
+    return made
 
 
 def _is_last(call: Call) -> bool:
@@ -303,7 +372,17 @@ def _is_last(call: Call) -> bool:
 
 def _tell(call: Call) -> None:
     if call.sink is not None:
-        call.sink(call)
+        _call(call.sink, call)
+
+
+def _call(told: Callable[[Call], None], call: Call) -> None:
+    """What one caller's code raises is no other's concern, and ends no thread."""
+    try:
+        told(call)
+    except Exception:
+        import logging  # only on the way to an error
+
+        logging.getLogger("narrowboat").exception("whoever was to be told of a call raised")
 
 
 _NOTHING = Op("nothing", list, repeatable=True)

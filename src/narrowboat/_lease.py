@@ -12,7 +12,7 @@ import enum
 import time
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from narrowboat.contract.locks import Grant
 from narrowboat.errors import LeaseLost, Reason
@@ -31,6 +31,7 @@ class State(enum.Enum):
     """What became of a possession."""
 
     HELD = "held"
+    LEAVING = "being released"  #: nobody's any more: its release is under way, or of unknown outcome
     LOST = "lost"
     RELEASED = "released"
 
@@ -100,6 +101,7 @@ class Possession:
         "_grant",
         "_reason",
         "_ref",
+        "_releasing",
         "_renew_at",
         "_state",
         "_under_way",
@@ -118,10 +120,11 @@ class Possession:
         self._under_way = False
         self._doubted = False  # the driver had doubts while a renewal was under way: ask again
         self._unknown = False  # a release of unknown outcome was sent
+        self._releasing: list[Callable[[], None]] | None = None  # a release is under way: who waits for its end
         self._version = 0
         self._depth = 1
         self._finalizer: weakref.finalize[..., Possession] | None = None  # where a session is the lease
-        self._watchers: list[Callable[[], None]] | None = None
+        self._watchers: list[Callable[[Possession], None]] | None = None
         self._acquired_at: float = time.time()
         self._caller = weakref.ref(caller)
         self._ref: weakref.ref[Possession] = weakref.ref(self)
@@ -181,8 +184,11 @@ class Possession:
             backend=self._core.backend,
         )
 
-    def _watch(self, watcher: Callable[[], None]) -> bool:
-        """Call `watcher` when it is lost or released; False, and no call, when that has happened already."""
+    def _watch(self, watcher: Callable[[Possession], None]) -> bool:
+        """Call `watcher` with this when it is lost or released; False, and no call, when that has happened already.
+
+        It is kept here, so it must not keep this: a possession in a cycle would be renewed until the collector comes.
+        """
         with self._core.mutex:
             if self._state is not State.HELD:
                 return False
@@ -191,10 +197,25 @@ class Possession:
             self._watchers.append(watcher)
             return True
 
-    def _unwatch(self, watcher: Callable[[], None]) -> None:
+    def _unwatch(self, watcher: Callable[[Possession], None]) -> None:
         with self._core.mutex:
             if self._watchers and watcher in self._watchers:
                 self._watchers.remove(watcher)
+
+    def _step_out(self) -> bool:
+        """Leave an inner one of nested blocks. No call may stand in it: an interrupt would leave it half done."""
+        if self._state is State.HELD and self._depth > 1:
+            self._depth -= 1
+            return True
+        return False
+
+    def _leave_behind(self) -> None:
+        """Nobody has it any more, and nobody has released it."""
+        if self._state is State.HELD:
+            self._core.renewal.leave_behind(self)
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError(f"{self!r} cannot be copied or pickled: there is one possession of a lock, and it is here")
 
     def __repr__(self) -> str:
         state = self._reason.value if self._state is State.LOST and self._reason else self._state.value

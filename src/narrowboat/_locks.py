@@ -28,6 +28,9 @@ from narrowboat.errors import AlreadyHeld, Closed, InvalidArgument, Reason, Unsu
 from narrowboat.registry import lock_backend
 
 NAME_MAX = 1000
+#: The share of an operation timeout within which a failure is so early that one more call is made. More, and calls end late;
+#: less, and a lost reply is told as unknown where asking again would have told.
+AT_ONCE = 0.2
 LABEL_MAX = 200
 
 
@@ -151,7 +154,7 @@ class LockCore:
         self.timeout = plan.timeout
         self.clock = plan.clock
         self.random = random if random is not None else random_module.random
-        self.listeners = tuple(listeners)
+        self.listeners = events.check(listeners)
         self.driver: Driver[LockProvider] = Driver(plan)
         self.ATTEMPT = Op("attempt", self._attempt, repeatable=True, distinct=_name_of)
         # Where one session carries them all, a failed renewal is nobody's in particular: one by one it fails as well.
@@ -169,10 +172,12 @@ class LockCore:
         self._owner = os.urandom(16).hex()
         self._owners = itertools.count()
         self.label = f"{os.uname().nodename}:{os.getpid()}" if hasattr(os, "uname") else str(os.getpid())
-        self.mutex = threading.Lock()
+        self.mutex = threading.RLock()  # a signal handler may ask `held.lost` while its own thread has it
         remote = self.capabilities.scope is Scope.NETWORK
         self.take = lane(f"narrowboat-{self.backend}-take", self.capabilities.concurrency, remote=remote)
         self.free = lane(f"narrowboat-{self.backend}-free", self.capabilities.concurrency, remote=remote)
+        # Who only looks may look for long, at everything that is held: renewals and releases must not stand behind that.
+        self.look = lane(f"narrowboat-{self.backend}-look", self.capabilities.concurrency, remote=remote)
         self.renewal = Renewal(self)
         # Turns taken here, where the backend does not queue fairly; a FIFO backend gets every waiter.
         self.turns = Turns() if self.capabilities.order is WaitOrder.ANY else None
@@ -222,6 +227,28 @@ class LockCore:
                     self.renewal.withdraw_later(each.request, each)
 
         self.free.submit([Call(self.AGAIN, [each.request for each in late], sink=look)])
+
+    def withdraw_later(self, request: Request) -> None:
+        """Withdraw it, now or as soon as the backend answers; nobody waits for that. From any thread."""
+
+        def look(call: Call) -> None:
+            if getattr(call.results[0], "retryable", False):
+                self.renewal.withdraw_later(request)
+
+        self.free.submit([Call(self.WITHDRAW, (request,), sink=look)])
+
+    def release_later(self, grant: Grant) -> None:
+        """Release it, now or as soon as the backend answers; nobody waits for that. From any thread."""
+
+        def look(call: Call) -> None:
+            if getattr(call.results[0], "retryable", False):
+                self.renewal.free(grant)
+
+        self.free.submit([Call(self.RELEASE, (grant,), sink=look)])
+
+    def in_time(self, begun: float) -> bool:
+        """Whether a call that is made now still ends about one operation timeout after `begun`, whatever the backend does."""
+        return self.clock() - begun < self.timeout * AT_ONCE
 
     def _again(self, requests: Sequence[Request]) -> list[Any]:
         return list(self.driver.get().withdraw(requests))
@@ -314,8 +341,8 @@ class LockCore:
         held = [p._grant for p in self.renewal.possessions() if self.renewal.lose(p, Reason.CLOSED)]
         if held:
             self.free.post(self.RELEASE, held)
-        self.take.close(max(0.0, ends - self.clock()))
-        self.free.close(max(0.0, ends - self.clock()))
+        for each in (self.take, self.free, self.look):
+            each.close(max(0.0, ends - self.clock()))
         self.renewal.close(1.0)
         self.driver.close()
 

@@ -7,6 +7,7 @@ that says what was given and what is allowed, what the backend does not claim is
 from __future__ import annotations
 
 import os
+import sys
 import time
 import unicodedata
 from collections.abc import Mapping
@@ -173,15 +174,22 @@ def check_extension(claims: BrokerCapabilities, backend: str, value: object) -> 
     return seconds("seconds", value, low=claims.lease_min, high=claims.lease_max, allowed=allowed)
 
 
+def check_delay(claims: BrokerCapabilities, backend: str, delay: object, call: str) -> float:
+    """Seconds of a delay; `call` is how errors show it."""
+    length = seconds("delay", delay, low=0.0, high=sys.float_info.max, allowed="0 or more seconds, as a number or a timedelta")
+    asked = call % f"{length:.15g}"
+    if length > 0:
+        demand(claims.delay, backend, asked, "delay")
+    if length > claims.delay_max:
+        raise InvalidArgument(f"{asked}: {backend} takes up to {claims.delay_max:.15g} seconds")
+    return length
+
+
 def check_nack(claims: BrokerCapabilities, backend: str, delay: object) -> Nack:
     """What `nack` asks for."""
     if delay == 0:
         return Nack(0.0)
-    length = seconds("delay", delay, low=0.0, high=LONG, allowed="0 or more seconds, as a number or a timedelta")
-    if length > 0:
-        demand(claims.delay, backend, f"nack(delay={length:g})", "delay")
-    if length > claims.delay_max:
-        raise InvalidArgument(f"nack(delay={length:g}): {backend} takes up to {claims.delay_max:g} seconds")
+    length = check_delay(claims, backend, delay, "nack(delay=%s)")
     return Nack(length)
 
 
@@ -285,15 +293,16 @@ class Envelope(Generic[T]):
         """A message with options."""
         claims, backend = self._claims, self._backend
         if delay != 0:
-            delay = seconds("delay", delay, low=0.0, high=LONG, allowed="0 or more seconds, as a number or a timedelta")
-            demand(claims.delay, backend, f"delay={delay:g}", "delay")
-            if delay > claims.delay_max:
-                raise InvalidArgument(f"delay={delay:g}: {backend} takes up to {claims.delay_max:g} seconds")
+            delay = check_delay(claims, backend, delay, "delay=%s")
         if priority != 0:
             self._check_priority(priority)
         if ttl is not None:
             ttl = seconds(
-                "ttl", ttl, low=0.0, high=LONG, allowed="more than 0 seconds, as a number or a timedelta; None: no end"
+                "ttl",
+                ttl,
+                low=0.0,
+                high=LONG,
+                allowed=f"more than 0 and up to {LONG:.0f} seconds, as a number or a timedelta; None: no end",
             )
             demand(claims.ttl, backend, f"ttl={ttl:g}", "ttl")
             if ttl <= delay:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-import queue
 import threading
 import weakref
 from collections import deque
@@ -25,6 +24,8 @@ from narrowboat import events
 from narrowboat._alarm import Alarm
 from narrowboat._lane import Call
 from narrowboat._lease import RENEW_SHARE, Possession, State, Step, deadline, plan, retry_at, why_ended
+from narrowboat._notifier import Notifier
+from narrowboat._release import give_back
 from narrowboat.capabilities import Expiry
 from narrowboat.contract.locks import Grant, Request
 from narrowboat.errors import LeaseLost, Reason
@@ -55,7 +56,7 @@ class Renewal:
 
     def __init__(self, core: LockCore) -> None:
         self._core = core
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()  # as the core's
         self._heap: list[tuple[float, int, int, weakref.ref[Possession]]] = []
         self._limit = 64
         self._order = itertools.count()
@@ -64,6 +65,7 @@ class Renewal:
         # One session carries all its leases: renewing them together costs one exchange, however many there are.
         self._together = 1.0 if self._session else TOGETHER
         self._forgotten: deque[Grant] = deque()
+        self._behind: deque[Possession] = deque()  # to be released, for nobody who waits
         self._doubts: deque[str | None] = deque()  # owners whose grants may be gone; None: any of them
         self._notifier = Notifier(f"narrowboat-{core.backend}-callbacks")
         self._alarm = Alarm(f"narrowboat-{core.backend}-renewal", core.clock, self._tick)
@@ -96,7 +98,7 @@ class Renewal:
         """Mark it lost, once, and tell whoever watches."""
         core = self._core
         with core.mutex:
-            if possession._state is not State.HELD:
+            if possession._state not in (State.HELD, State.LEAVING):
                 return False
             possession._reason = reason
             possession._state = State.LOST
@@ -105,13 +107,23 @@ class Renewal:
         if core.listeners:
             events.emit(core.listeners, events.Lost(core.backend, possession.name, possession.token, reason))
         for watcher in watchers or ():
-            watcher()
+            watcher(possession)
         if self._session and reason in (Reason.EXPIRED, Reason.PAUSED):
-            self._free(possession._grant)  # we gave it up, its session did not
+            self.free(possession._grant)  # we gave it up, its session did not
         return True
 
-    def _free(self, grant: Grant) -> None:
-        """Make sure that nobody holds it, and go on trying for as long as the session may live."""
+    def leave_behind(self, possession: Possession) -> None:
+        """Release it soon: whoever had it cannot wait. From any thread, at any moment, also out of the collector's.
+
+        It is marked by a store, and noted by what no interrupt can cut in two; no mutex is taken that this thread may have.
+        """
+        if possession._depth == 1:
+            possession._state = State.LEAVING
+        self._behind.append(possession)
+        self._alarm.poke()
+
+    def free(self, grant: Grant) -> None:
+        """Make sure that nobody holds it, and go on trying for as long as its lease or its session may live."""
         request = Request(grant.name, grant.owner, grant.ttl, grant.mode, grant.limit, True, _nobody, self._core.label)
         now = self._core.clock()
         with self._mutex:
@@ -138,7 +150,8 @@ class Renewal:
                 possession._renew_at = retry_at(now, possession._deadline, core.random)
             when = possession._renew_at if possession._renew_at is not None else possession._deadline
         if isinstance(answer, LeaseLost):
-            self.lose(possession, answer.reason)
+            if possession._state is State.HELD:  # else it is our own release that the renewal has met
+                self.lose(possession, answer.reason)
         elif not held:
             self.lapse(possession)
             if granted and possession._state is State.LOST:
@@ -220,8 +233,10 @@ class Renewal:
             for late_one in withdrawals:
                 del self._withdrawals[late_one.request.owner]
         self._act(due, doubted, now, late)
+        while self._behind:
+            give_back(self._core, self._behind.popleft())
         while self._forgotten:
-            self._free(self._forgotten.popleft())
+            self.free(self._forgotten.popleft())
         if withdrawals:
             self._core.withdraw_again(withdrawals)
         with self._mutex:
@@ -283,40 +298,6 @@ class _Answers:
             # What nobody renews was only asked about: that lengthens nothing.
             sent = answer[0] if isinstance(answer, tuple) and possession._renew_at is not None else -math.inf
             self._renewal.renewed(possession, sent, answer)
-
-
-class Notifier:
-    """One thread for users' callbacks, started by the first."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._queue: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._mutex = threading.Lock()
-
-    def put(self, callback: Callable[[], object]) -> None:
-        """Run it soon."""
-        with self._mutex:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                self._thread.start()
-        self._queue.put(callback)
-
-    def close(self, timeout: float) -> None:
-        """End the thread, after what is queued, but wait no longer than `timeout` for a callback that blocks."""
-        if self._thread is not None:
-            self._queue.put(None)
-            if self._thread is not threading.current_thread():
-                self._thread.join(timeout)
-
-    def _run(self) -> None:
-        while (callback := self._queue.get()) is not None:
-            try:
-                callback()
-            except Exception:
-                import logging  # only on the way to an error
-
-                logging.getLogger("narrowboat").exception("an on_lost callback raised")
 
 
 def _current(entry: tuple[float, int, int, weakref.ref[Possession]]) -> bool:

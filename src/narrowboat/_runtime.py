@@ -12,18 +12,14 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
+from narrowboat._inside import INSIDE, refused
 from narrowboat._lane import DONE, Call, Lane, Op
 from narrowboat.clock import Clock
 
 T = TypeVar("T")
 
-
-class Signal(Protocol):
-    """A wish to look again, for one waiter. `set` may come from any thread, often, and is never waited for."""
-
-    def set(self) -> None:
-        """Wake the waiter now, or let its next wait return at once."""
-        ...
+#: Seconds between two looks at a lane's turn where no thread can be started that would carry the call.
+PAUSE = 0.001
 
 
 class Runtime(Protocol):
@@ -56,7 +52,23 @@ class Runtime(Protocol):
 
 
 def run(loop: Coroutine[Any, Any, T]) -> T:
-    """Run a loop on the blocking runtime, which never suspends."""
+    """Run a loop on the blocking runtime, which never suspends. `NestedCall` from the middle of another of this thread."""
+    me = threading.get_ident()
+    if me in INSIDE:
+        loop.close()
+        raise refused()
+    INSIDE[me] = None
+    try:
+        value = _finish(loop)
+        return value  # noqa: RET504  # a statement after the call and before the `finally`: an interrupt between them is met
+    finally:
+        try:
+            del INSIDE[me]
+        except KeyError:
+            pass
+
+
+def _finish(loop: Coroutine[Any, Any, T]) -> T:
     try:
         loop.send(None)
     except StopIteration as stop:
@@ -97,22 +109,29 @@ class Blocking:
 
     async def call(self, lane: Lane, call: Call) -> list[Any]:
         """In this thread where the lane is free, otherwise by the lane's thread; blocks meanwhile."""
-        if not lane.run(call):
+        while not lane.run(call):
             ready = BlockingSignal()
             call.sink = _setter(ready)
-            lane.submit([call])
-            while call.state != DONE:
-                ready.take(None)
+            if lane.hand_over(call):
+                while call.state != DONE:
+                    ready.take(None)
+                break
+            ready.take(PAUSE)  # no thread can be started: whoever has the turn gives it back
         return call.results
 
     async def wait(self, signal: BlockingSignal, deadline: float) -> bool:
-        """Blocks."""
+        """Blocks. Meanwhile this thread has nothing that another call would wait for, so a signal handler may make any."""
+        me = threading.get_ident()
         while True:
             left = deadline - self.clock()
             if left <= 0:
                 return signal.take(0)
-            if signal.take(self.clock.real(left)):
-                return True
+            try:
+                INSIDE.pop(me, None)
+                if signal.take(self.clock.real(left)):
+                    return True
+            finally:
+                INSIDE[me] = None
 
     def signal(self) -> BlockingSignal:
         """A new signal for this thread."""
@@ -122,7 +141,11 @@ class Blocking:
 
     def undo(self, lane: Lane, op: Op, items: Sequence[Any]) -> None:
         """Done before this returns, so that a program that ends on Ctrl-C leaves nothing behind."""
-        run(self.call(lane, Call(op, items)))
+        me = threading.get_ident()
+        if me in INSIDE:
+            _finish(self.call(lane, Call(op, items)))
+        else:
+            run(self.call(lane, Call(op, items)))
 
     def caller(self) -> object:
         """The thread."""

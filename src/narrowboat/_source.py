@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
 from narrowboat._broker import BrokerCore
@@ -77,6 +77,10 @@ class SourceCore(Generic[T]):
     async def publish_many(self, items: Iterable[T | Outbound[T]]) -> list[Receipt | NarrowboatError]:
         """Send them all: one outcome for each. Every one is checked before any is sent."""
         self.core.check_open()
+        if isinstance(items, (str, bytes, bytearray, memoryview, Mapping)):
+            raise InvalidArgument(
+                f"publish_many takes a list of messages, and got one {type(items).__name__}; for one message there is publish()"
+            )
         outbound, messages = self.envelope.outbound, []
         for position, item in enumerate(items):
             try:
@@ -135,12 +139,11 @@ class SourceCore(Generic[T]):
             consumer.open(driver, earliest=self.earliest)
             return consumer
 
-        def abandoned(consumer: Consumer[Any]) -> None:
-            consumer.closed = True
-            self.core.consumers.discard(consumer)
-            self.core.take.post(self.core.CALL, (lambda driver: consumer.feed.close(),))
-
-        await self.core.ask(opened, abandoned)
+        try:
+            await self.core.ask(opened, Consumer.abandon)
+        except BaseException:
+            consumer.abandon()
+            raise
 
     # -- dead letters ---------------------------------------------------------------------------------------------
 

@@ -134,6 +134,14 @@ class Url:
         if not isinstance(text, str):
             kind = "bytes" if isinstance(text, bytes) else type(text).__name__  # type: ignore[unreachable]  # from users
             raise ConfigurationError(f"expected a URL as text, got {kind}")
+        if strange := next((char for char in text if char < " " or "\x7f" <= char <= "\x9f"), None):
+            where = " at its end" if text.endswith(strange) else ""
+            raise ConfigurationError(
+                f"the URL has the control character {strange!r} in it{where}: a file or a variable that it was read from often "
+                "ends with a line break. Strip it; one that is meant is written %XX"
+            )
+        if text != text.strip():
+            raise ConfigurationError("the URL begins or ends with a space: strip it; one that is meant is written %20")
         scheme, separator, rest = text.partition("://")
         if not separator or scheme.startswith("+") or not scheme.replace("+", "").replace("-", "").isalnum():
             raise ConfigurationError(

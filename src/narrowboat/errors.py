@@ -12,6 +12,7 @@ A client library's own error is kept as the cause, with secrets removed.
     ├── Closed                            used after close(), or closed while waiting
     ├── Unavailable                       the backend did not answer, or not in time                    (retryable)
     ├── AccessDenied                      the backend refused this user
+    ├── NestedCall                        from a signal handler or finaliser, in the middle of another call; nothing was sent
     ├── NotFound                          no such queue, topic or subscription, and `?declare=never`
     ├── LockError
     │   ├── LockTimeout    (TimeoutError) the wait ended without the lock; nothing is held              (retryable)
@@ -121,6 +122,15 @@ class AccessDenied(NarrowboatError):
 
 class NotFound(NarrowboatError):
     """No such queue, topic or subscription, where the URL says `?declare=never`."""
+
+
+class NestedCall(NarrowboatError):
+    """A call that came out of the middle of another one in the same thread, and would wait for itself. Nothing was sent.
+
+    A signal handler, a finaliser (`__del__`, which the collector may run anywhere) and a listener of events can strike there.
+    What may be called at such a moment: `release()` of a possession, which is done as soon as the other call has ended;
+    `stop()` of a consumer; whatever asks nobody, such as `held.lost`. For all else set a flag, and act on it later.
+    """
 
 
 class LockError(NarrowboatError):

@@ -7,11 +7,11 @@ Narrowboat. One that raises is reported once by `logging` and changes nothing. W
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from narrowboat.errors import Reason
+from narrowboat.errors import InvalidArgument, Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +138,26 @@ class Stale(MessageEvent):
 Listener = Callable[[Any], None]
 
 
+def check(listeners: object) -> tuple[Listener, ...]:
+    """`listeners` as an argument, a sequence of functions; `InvalidArgument` says what is wrong with it."""
+    if callable(listeners) or not isinstance(listeners, Iterable):
+        raise InvalidArgument(f"listeners={listeners!r}: expected a list of functions of one event, such as [print]")
+    found = tuple(listeners)
+    for each in found:
+        if not callable(each):
+            raise InvalidArgument(f"listeners: {each!r} cannot be called; a listener is a function of one event")
+    return found
+
+
 def emit(listeners: Sequence[Listener], event: Event) -> None:
-    """Tell each listener. What one raises is logged and goes no further."""
-    for listener in listeners:
+    """Tell each listener. What one raises is logged and goes no further; an interrupt goes on when all have been told."""
+    for index, listener in enumerate(listeners):
         try:
             listener(event)
-        except Exception:
+        except (Exception, SystemExit):
             import logging  # a third of the start-up time, needed by no program whose listeners work
 
             logging.getLogger("narrowboat").exception("a listener raised on %s", type(event).__name__)
+        except BaseException:
+            emit(listeners[index + 1 :], event)
+            raise

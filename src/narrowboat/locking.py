@@ -19,13 +19,17 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Final, Literal, ParamSpec, Protocol, TypeVar
+from typing import Any, Final, Literal, ParamSpec, Protocol, TypeVar
 
-from narrowboat import _acquire, events
+from narrowboat import _release, events
 from narrowboat._acquire import Acquisition
+from narrowboat._blocks import Block, Blocks, per_block
+from narrowboat._holdable import SyncOnly
+from narrowboat._inside import guarded, inside
 from narrowboat._lease import Possession
 from narrowboat._locks import LockCore, Terms, check_timeout
 from narrowboat._runtime import Blocking, run
+from narrowboat._together import Together
 from narrowboat.capabilities import LockCapabilities
 from narrowboat.clock import Clock
 from narrowboat.contract.locks import Grant, Holder, LockProvider
@@ -88,7 +92,7 @@ def locks(
     return Locks(LockCore(url, require, clock, random, listeners, wrap, options))
 
 
-class Locks:
+class Locks(SyncOnly):
     """All locks behind one URL; safe to share between threads. `close()` it, or use it in a `with`."""
 
     def __init__(self, core: LockCore) -> None:
@@ -166,18 +170,21 @@ class Locks:
 
     def holders(self, name: str | None = None) -> list[Holder]:
         """Who holds `name`, oldest first; without a name, every name that is held."""
-        return run(_acquire.ask(self._core, self._runtime, self._core.ask_holders(name)))
+        return run(_release.ask(self._core, self._runtime, self._core.ask_holders(name)))
 
     def evict(self, name: str, token: int) -> bool:
         """Break that generation and no other; its holder finds out by its next renewal. False when it is not there."""
-        return run(_acquire.ask(self._core, self._runtime, self._core.ask_evict(name, token)))
+        return run(_release.ask(self._core, self._runtime, self._core.ask_evict(name, token)))
 
     def ping(self) -> None:
         """One round trip; raises `Unavailable` or `AccessDenied` when the backend cannot be used."""
-        run(_acquire.ask(self._core, self._runtime, self._core.ask_ping()))
+        run(_release.ask(self._core, self._runtime, self._core.ask_ping()))
 
     def close(self) -> None:
         """Release what is held (reason `closed`), wake who waits (`Closed`), end all threads. Idempotent."""
+        guarded(self._close)
+
+    def _close(self) -> None:
         if self._core.begin_close():
             self._core.finish_close()
 
@@ -204,32 +211,35 @@ class Held(Possession):
             LeaseLost: it was lost or released before; it is not revived.
             Unavailable: unknown whether it was renewed; it is still ours until its deadline.
         """
-        run(_acquire.renew(self._core, self._runtime, self))
+        run(_release.renew(self._core, self._runtime, self))
 
     def release(self) -> None:
         """Free it and wake who is next. A second release does nothing; so does one inside a `with` that then ends.
 
+        It may be called from a signal handler or a finaliser that strikes in the middle of another call of this thread: then
+        it is done as soon as that has ended, and raises nothing.
+
         Raises:
             LeaseLost: it had been lost before; nothing of anybody else's was touched.
-            Unavailable: unknown; it is not renewed any more once the process forgets it, and may be released again.
+            Unavailable: unknown; it is not renewed any more, free after its ttl at the latest, and may be released again.
         """
-        run(_acquire.release(self._core, self._runtime, self))
+        if inside():
+            self._leave_behind()
+            return
+        run(_release.release(self._core, self._runtime, self))
 
     def wait_lost(self, timeout: Seconds | None = None) -> bool:
         """Wait until it is lost: True; False when it was released, or after `timeout` seconds."""
-        return run(_acquire.wait_lost(self._core, self._runtime, self, check_timeout(timeout)))
+        return run(_release.wait_lost(self._core, self._runtime, self, check_timeout(timeout)))
 
     def on_lost(self, callback: Callable[[Held], object]) -> None:
         """Call `callback(held)` once when it is lost, at once if it is. On a thread kept for that; not on a release."""
         if not callable(callback) or inspect.iscoroutinefunction(callback):
             raise InvalidArgument(f"on_lost({callback!r}): expected a plain function of one argument")
 
-        def watcher() -> None:
-            if self.lost:
-                self._core.renewal.call_back(lambda: callback(self))
-
+        watcher = functools.partial(_tell, callback)
         if not self._watch(watcher):
-            watcher()
+            watcher(self)
 
     def __enter__(self) -> Held:
         return self
@@ -238,7 +248,12 @@ class Held(Possession):
         leave(self.release, error)
 
 
-class Lock:
+def _tell(callback: Callable[[Held], object], held: Any) -> None:
+    if held.lost:
+        held._core.renewal.call_back(functools.partial(callback, held))
+
+
+class Lock(SyncOnly):
     """A name and its terms. Acquire it with `with`, `acquire` or `try_acquire`; safe to share between threads.
 
     As a decorator it holds the lock during each call of a plain function.
@@ -248,7 +263,7 @@ class Lock:
         self._core = core
         self._runtime = runtime
         self._terms = terms
-        self._entered: dict[int, list[Held]] = {}  # by thread: `with` on a shared lock keeps each thread's own
+        self._blocks: Blocks[Held] = Blocks()
 
     @property
     def name(self) -> str:
@@ -281,7 +296,8 @@ class Lock:
         """Take the lock if it is free and nobody waits for it; None when it is busy."""
         acquisition = self._begin(0.0)
         try:
-            return run(acquisition.run(trying=True))
+            held = run(acquisition.run(trying=True))
+            return held  # noqa: RET504  # a statement of its own, or an interrupt after the call would not be met here
         except BaseException:
             acquisition.abandon()
             raise
@@ -295,51 +311,62 @@ class Lock:
         return held
 
     def __enter__(self) -> Held:
+        block, me = self._blocks.opened(), threading.get_ident()
         acquisition = self._begin(self._terms.timeout)
-        me = threading.get_ident()
         try:
             held = run(acquisition.run())
             assert held is not None  # only a try gives None
-            self._entered.setdefault(me, []).append(held)
+            self._blocks.enter(block, me, held)
             return held
         except BaseException:
-            mine = self._entered.get(me, [])
-            if acquisition.held in mine:
-                mine.remove(acquisition.held)
-            if not mine:
-                self._entered.pop(me, None)
+            self._blocks.undo(block, me, acquisition.held)
             acquisition.abandon()
             raise
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        mine = self._entered[threading.get_ident()]
-        held = mine.pop()
-        if not mine:
-            del self._entered[threading.get_ident()]
-        leave(held.release, error)
+    @per_block
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        block: Block[Held] | None = None,
+    ) -> None:
+        """Release what this `with` has entered, from whatever thread."""
+        leave_block(self._blocks.leaving(block, threading.get_ident()), block, error)
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        """Hold the lock during each call of `function`."""
-        if (
-            not callable(function)
-            or inspect.iscoroutinefunction(function)
-            or inspect.isgeneratorfunction(function)
-            or inspect.isasyncgenfunction(function)
-        ):
-            raise TypeError(
-                f"lock {self.name!r}: expected a plain function, got {function!r}; a coroutine or generator function would "
-                "be released before its body runs: use narrowboat.aio for coroutines, a `with` inside generators"
-            )
+        """Hold the lock during each call of `function`, which does its work in that call."""
+        if not callable(function) or _runs_later(function) or _runs_later(getattr(function, "__call__", None)):  # noqa: B004  # asks for its kind
+            raise self._refused(function)
 
         @functools.wraps(function)
         def locked(*args: P.args, **kwargs: P.kwargs) -> R:
             with self:
-                return function(*args, **kwargs)
+                result = function(*args, **kwargs)
+                if inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result):
+                    close = getattr(result, "close", None)  # or Python complains that it was never awaited
+                    if close is not None:
+                        close()
+                    raise self._refused(function)
+                return result
 
         return locked
 
+    def _refused(self, function: object) -> TypeError:
+        return TypeError(
+            f"lock {self.name!r}: expected a plain function, got {function!r}; a coroutine or generator does its work after "
+            "the call, when the lock is released: use narrowboat.aio for coroutines, a `with` inside generators"
+        )
+
     def __repr__(self) -> str:
         return f"<Lock {self.name!r} {self._terms.mode.value} ttl={self._terms.ttl:g}>"
+
+
+def _runs_later(function: object) -> bool:
+    """Whether a call of it only begins something."""
+    return (
+        inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+    )
 
 
 class HeldAll:
@@ -347,6 +374,9 @@ class HeldAll:
 
     def __init__(self, held: Sequence[Held]) -> None:
         self._held = tuple(held)
+        self._ending: list[Held] | None = (
+            None  # those that a release has begun to end; the others are nested, and only step out
+        )
 
     def __getitem__(self, index: int) -> Held:
         return self._held[index]
@@ -370,16 +400,33 @@ class HeldAll:
     def release(self) -> None:
         """Free all, last first, also when one of them turns out to be lost; that one's error is raised at the end."""
         first: Exception | None = None
-        for held in reversed(self._held):
-            try:
-                held.release()
-            except Exception as error:
-                first = first or error
-        if first is not None:
-            raise first
+        if self._ending is None:
+            self._ending = [held for held in self._held if held._depth == 1]
+        try:
+            for held in reversed(self._held):
+                try:
+                    held.release()
+                except Exception as error:
+                    first = first or error
+        except BaseException:
+            self._leave_behind()  # interrupted in the middle: nothing that is still held stays so
+            raise
+        try:
+            if first is not None:
+                raise first
+        finally:
+            first = None  # its traceback leads here
+
+    def _step_out(self) -> bool:
+        return False
+
+    def _leave_behind(self) -> None:
+        for held in reversed(self._held) if self._ending is None else self._ending:
+            if held._depth == 1:
+                held._leave_behind()
 
 
-class AllLocks:
+class AllLocks(SyncOnly):
     """Several locks to be taken together; see `Locks.all`."""
 
     def __init__(self, core: LockCore, runtime: Blocking, locks: Sequence[Lock], timeout: float | None) -> None:
@@ -387,43 +434,59 @@ class AllLocks:
         self._runtime = runtime
         self._locks = locks
         self._timeout = timeout
-        self._entered: dict[int, list[HeldAll]] = {}
+        self._blocks: Blocks[HeldAll] = Blocks()
 
     def acquire(self, timeout: Seconds | Unset | None = UNSET) -> HeldAll:
         """Wait for all and take them; on any error none is held. Raises as `Lock.acquire`."""
-        held = self._take(self._timeout if timeout is UNSET else check_timeout(timeout), trying=False)
-        assert held is not None  # only a try gives None
-        return held
+        together = self._begin(self._timeout if timeout is UNSET else check_timeout(timeout))
+        try:  # in this very function, as in `Lock.acquire`
+            held = run(together.run())
+            assert held is not None  # only a try gives None
+            entered = HeldAll(held)
+            return entered  # noqa: RET504  # as in `Lock.try_acquire`
+        except BaseException:
+            together.abandon()
+            raise
 
     def try_acquire(self) -> HeldAll | None:
         """Take them all if each is free; None when any is busy."""
-        return self._take(0.0, trying=True)
-
-    def _take(self, timeout: float | None, *, trying: bool) -> HeldAll | None:
-        acquisitions = [lock._begin(timeout) for lock in self._locks]
+        together = self._begin(0.0)
         try:
-            held = run(_acquire.acquire_all(acquisitions, timeout, self._undo, trying=trying))
-            return None if held is None else HeldAll(held)
+            held = run(together.run(trying=True))
+            entered = None if held is None else HeldAll(held)
+            return entered  # noqa: RET504  # as in `Lock.try_acquire`
         except BaseException:
-            for acquisition in acquisitions:
-                acquisition.abandon()
+            together.abandon()
             raise
 
-    def _undo(self, held: Sequence[Held]) -> None:
-        for one in reversed(held):
-            _acquire.drop(self._core, self._runtime, one)
+    def _begin(self, timeout: float | None) -> Together[Held]:
+        return Together([lock._begin(timeout) for lock in self._locks], timeout)
 
     def __enter__(self) -> HeldAll:
-        held = self.acquire()
-        self._entered.setdefault(threading.get_ident(), []).append(held)
-        return held
+        block, me = self._blocks.opened(), threading.get_ident()
+        together = self._begin(self._timeout)
+        entered: HeldAll | None = None
+        try:
+            held = run(together.run())
+            assert held is not None  # only a try gives None
+            entered = HeldAll(held)
+            self._blocks.enter(block, me, entered)
+            return entered
+        except BaseException:
+            self._blocks.undo(block, me, entered)
+            together.abandon()
+            raise
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        mine = self._entered[threading.get_ident()]
-        held = mine.pop()
-        if not mine:
-            del self._entered[threading.get_ident()]
-        leave(held.release, error)
+    @per_block
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        block: Block[HeldAll] | None = None,
+    ) -> None:
+        """Release what this `with` has entered, from whatever thread."""
+        leave_block(self._blocks.leaving(block, threading.get_ident()), block, error)
 
 
 def in_order(locks: Sequence[N]) -> list[N]:
@@ -435,6 +498,25 @@ def in_order(locks: Sequence[N]) -> list[N]:
         if one.name == other.name:
             raise InvalidArgument(f"all(): {one.name!r} is named twice, and would wait for itself")
     return ordered
+
+
+def leave_block(entered: Held | HeldAll, block: Block[Any] | None, error: BaseException | None) -> None:
+    """Release at the end of a `with`. An interrupt that comes before the release began finds the block not left."""
+    if entered._step_out():
+        if block is not None:
+            block.left = True
+        return
+    try:
+        leave(entered.release, error)
+    except Exception:
+        if block is not None:
+            block.left = True
+        raise
+    except BaseException:
+        entered._leave_behind()
+        raise
+    if block is not None:
+        block.left = True
 
 
 def leave(release: Callable[[], None], error: BaseException | None) -> None:

@@ -22,6 +22,8 @@ BROKERS = "narrowboat.brokers"
 Backend = TypeVar("Backend", LockBackend, BrokerBackend)
 
 _found: dict[str, dict[str, EntryPoint]] = {}
+#: What several distributions register under one name: whichever was taken would be handed the URL with its password.
+_contested: dict[tuple[str, str], set[str]] = {}
 _loaded: dict[tuple[str, str], object] = {}
 
 
@@ -44,8 +46,17 @@ def _entry_points(group: str) -> dict[str, EntryPoint]:
     if group not in _found:
         from importlib.metadata import entry_points  # slow to import, and only needed once somebody asks for a scheme
 
-        _found[group] = {point.name: point for point in entry_points(group=group)}
+        points: dict[str, EntryPoint] = {}
+        for point in entry_points(group=group):
+            other = points.setdefault(point.name, point)
+            if _distribution(other) != _distribution(point):
+                _contested.setdefault((group, point.name), {_distribution(other)}).add(_distribution(point))
+        _found[group] = points
     return _found[group]
+
+
+def _distribution(point: EntryPoint) -> str:
+    return point.dist.name if point.dist else "a distribution without a name"
 
 
 def _load(group: str, scheme: str, kind: type[Backend]) -> Backend:
@@ -53,10 +64,18 @@ def _load(group: str, scheme: str, kind: type[Backend]) -> Backend:
     if isinstance(loaded, kind):
         return loaded
     points = _entry_points(group)
+    if (group, scheme) in _contested:
+        names = " and ".join(sorted(_contested[group, scheme]))
+        raise ConfigurationError(
+            f"{scheme}:// is registered by {names}: nobody can tell which one is meant, and it would be given the URL with its "
+            "password. Uninstall all but one."
+        )
     if scheme not in points:
         other = BROKERS if group == LOCKS else LOCKS
         elsewhere = f" {scheme}:// is known for {other.partition('.')[2]} only." if scheme in _entry_points(other) else ""
-        raise ConfigurationError(unknown("scheme", scheme, sorted(points), of=group) + elsewhere)
+        named = sorted((name for name, point in points.items() if scheme in point.module), key=len)
+        hint = f" The backend {scheme!r} is at {named[0]}://." if named and len(scheme) > 2 else ""
+        raise ConfigurationError(unknown("scheme", scheme, sorted(points), of=group) + hint + elsewhere)
     point = points[scheme]
     try:
         backend = point.load()

@@ -96,8 +96,11 @@ def drip(head, piece=b"x"):
     return case
 
 
-def main(cases, url, call, alone=()):
-    """In the process of its own: what `call(locks)` came to in each case, as JSON. `alone`: those that take memory."""
+def main(cases, url, call, alone=(), again=5.0):
+    """In the process of its own: what `call(locks)` came to in each case, as JSON. `alone`: those that take memory.
+
+    `again`: for so many seconds it is called again, until somebody comes to the server anew.
+    """
     import narrowboat  # here, so that its memory counts, and nobody else's
 
     found = {}
@@ -114,7 +117,7 @@ def main(cases, url, call, alone=()):
                     error = raised
                 took = time.monotonic() - begun
                 anew = server.clients
-                ends = time.monotonic() + 5
+                ends = time.monotonic() + again
                 while server.clients == anew and case is not silence and time.monotonic() < ends:
                     try:
                         call(locks)  # to a driver without a living thread nobody would come any more

@@ -3,6 +3,7 @@
 import dataclasses
 import socket
 import ssl
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ import narrowboat
 from narrowboat.contract.locks import Mode, Request
 from narrowboat.dsn import Url, parse_options
 from narrowboat.errors import AccessDenied, ConfigurationError, NotFound, Unavailable, Unsupported
-from narrowboat_consul import http, steps
+from narrowboat_consul import http, steps, transport, watcher
 from narrowboat_consul.backend import MARGIN, locks
 from narrowboat_consul.errors import refused, translate
 from narrowboat_consul.keys import Space, encode
@@ -290,6 +291,18 @@ def test_a_url_that_makes_no_sense_is_refused_before_anything_is_sent(text, said
         narrowboat.locks(text)
 
 
+@pytest.mark.parametrize("text", ["tok€n", "t\u00f6k", "tok\r\nX-Evil: yes", "token\n", "to ken", "t\x00k", "t\x7fk"])
+def test_a_token_that_no_header_takes_is_refused_and_shown_nowhere(text):
+    """Before anything is sent: in a header it would break each request, or become another header."""
+    quoted = quote(text, safe="")
+    for url in (f"consul://:{quoted}@h", f"consul://h?token={quoted}", f"consul://h?namespace={quoted}"):
+        with pytest.raises(ConfigurationError, match="printable ASCII") as caught:
+            narrowboat.locks(url)
+        shown = f"{caught.value} {caught.value!r} {caught.value.__cause__!r} {caught.value.__context__!r}"
+        assert text not in shown
+        assert quoted not in shown
+
+
 def test_the_bound_follows_the_session():
     """Twice its ttl and the lock-delay; a shorter `ttl` is refused with the explanation."""
     url = Url.parse("consul://a?session_ttl=20&lock_delay=5")
@@ -367,3 +380,21 @@ def test_no_agent_is_one_error_within_the_time_limit(tmp_path):
 def test_options_are_all_documented():
     """A field without a default would make a URL without it fail."""
     assert all(field.default is not dataclasses.MISSING for field in dataclasses.fields(Options))
+
+
+@pytest.mark.parametrize("text", ["", "²", "-1", "1.5", "9" * 5000, "x", "١"])
+def test_an_index_that_is_none_says_nothing(text):
+    """The query is sent again later; the thread that reads it goes on."""
+    assert watcher._index(http.Reply(200, {"x-consul-index": text}, b"", True)) is None
+
+
+@pytest.mark.parametrize("body", [b"", b"null", b"[" * 100_000, b'{"Results":[{"KV":7}]}', b'{"Results":{"a":1}}', b"\xff"])
+def test_a_batched_read_without_sense_wakes_nobody(body):
+    """And raises nothing on the thread of all who wait."""
+    site_ = site("consul://127.0.0.1:1")
+    seen = watcher.Watcher(transport.Transport(site_, transport.Limit(1.0, transport.Silence())), lambda: 0.0)
+    watch = watcher.Watch(KEYS, 3)
+    watch.wakes["me"] = lambda: pytest.fail("woken")
+    seen._read([watch], http.Reply(200, {}, body, True))
+    assert watch.index == 3
+    seen.close()

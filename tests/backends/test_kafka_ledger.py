@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import base64
 import itertools
+import os
 import random
+import time
+import tracemalloc
+import zlib
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from narrowboat_kafka import ledger as ledgers
@@ -75,15 +79,114 @@ def test_what_does_not_fit_forgets_counts_and_no_settlement(width: int, seed: in
 def test_more_than_fits_is_refused_and_not_cut_off() -> None:
     ledger = Ledger(0)
     chance = random.Random(1)
-    ledger.settled.update(offset for offset in range(1, 60_000) if chance.random() < 0.5)
+    ledger.settle([offset for offset in range(1, 60_000) if chance.random() < 0.5])
     with pytest.raises(OverflowError):
         ledgers.encode(ledger)
 
 
-@given(st.one_of(st.text(max_size=60), st.binary(max_size=60).map(lambda data: "n1:" + base64.b64encode(data).decode())))
+def _written(*numbers: int, bits: bytes = b"", packed: bool = True) -> str:
+    """A metadata as somebody may write it who knows the format: a map of settled ones, how far claims go, numbers."""
+    data = bytearray()
+    for number in (len(bits), *numbers):
+        ledgers._put(data, number)
+        if bits and len(data) < 10:
+            data += bits
+            bits = b""
+    made = b"\xff" + zlib.compress(bytes(data), 9) if packed else bytes(data)
+    return "n1:" + base64.b64encode(made).decode().rstrip("=")
+
+
+#: Few characters that mean much: each took seconds or gigabytes once, or may.
+HEAVY = {
+    "a bitmap of millions": _written(0, bits=b"\xff" * 2_900_000),
+    "a bitmap of millions of pieces": _written(0, bits=b"\x55" * 2_900_000),
+    "a bomb": _written(0, bits=b"\x00" * 400_000_000),
+    "millions of claims": _written(14_000_000, packed=False),
+    "a window without end": _written(2**62, packed=False),
+    "a number without end": "n1:" + base64.b64encode(b"\xff" + zlib.compress(b"\xff" * 2_900_000 + b"\1", 9)).decode(),
+    "millions of runs": _written(100, *[0, 1, 2] * 1_000_000),
+    "millions of empty runs": _written(100, *[0] * 3_000_000),
+    "a run without end": _written(2**24, 2**62, 2**62, 3),
+    "a count without end": _written(1, 0, 1, 2**60),
+    "as long as it gets": "n1:" + "A" * 4093,
+    "longer than the server takes": "n1:" + "/" * 4_000_000,
+}
+
+
+@pytest.mark.parametrize("text", HEAVY.values(), ids=HEAVY)
+def test_metadata_that_means_much_costs_little(text: str) -> None:
+    _decoded_cheaply(text)
+
+
+#: What is slow would be made smaller for minutes.
+_UNSHRUNK = [phase for phase in Phase if phase is not Phase.shrink]
+_numbers = st.one_of(st.integers(0, 300), st.integers(0, 2**70))
+
+
+@settings(deadline=None, max_examples=int(os.environ.get("NARROWBOAT_FUZZ_CASES", "50")), phases=_UNSHRUNK)
+@given(
+    st.one_of(
+        st.text(max_size=60),
+        st.text(max_size=60).map(lambda text: "n1:" + text),
+        st.binary(max_size=60).map(lambda data: "n1:" + base64.b64encode(data).decode()),
+        st.binary(max_size=3000).map(lambda data: "n1:" + base64.b64encode(b"\xff" + zlib.compress(data)).decode()),
+        st.builds(
+            lambda byte, times, numbers, packed: _written(*numbers, bits=bytes([byte]) * times, packed=packed),
+            st.integers(0, 255),
+            st.integers(0, 300_000),
+            st.lists(_numbers, max_size=60),
+            st.booleans(),
+        ),
+    )
+)
 def test_metadata_of_somebody_else_is_no_error(text: str) -> None:
+    ledger = _decoded_cheaply(text)
+    ledger.see([3, 5, 8])  # it can be worked with, whatever it says
+    ledger.settle([3, 8])
+    ledger.counts(100)
+    ledgers.decode(ledger.base, ledgers.encode(ledger))
+
+
+def _decoded_cheaply(text: str) -> Ledger:
+    """What it says, in at most a second of the processor's time, and so few pieces that they are a few megabytes."""
+    begun = time.thread_time()
     ledger = ledgers.decode(3, text)
-    assert ledger.base == 3
+    assert time.thread_time() - begun < 1.0
+    assert ledger.base >= 3
+    assert ledger.settled.count <= 2**16 + 8
+    assert len(ledger.claims) <= 2**16
+    assert all(claim.times <= 2**31 for claim in ledger.claims.values())
+    return ledger
+
+
+def test_a_hostile_metadata_takes_little_memory() -> None:
+    for text in HEAVY.values():
+        tracemalloc.start()
+        try:
+            ledgers.decode(3, text)
+            assert tracemalloc.get_traced_memory()[1] < 64 * 2**20
+        finally:
+            tracemalloc.stop()
+
+
+def test_what_a_long_delivery_leaves_behind_it_is_told() -> None:
+    """Ten million were done while one was still in somebody's hands."""
+    ledger = Ledger(7)
+    ledger.see([7])
+    ledger.claim([7])
+    ledger.pass_by(10_000_007)
+    again = ledgers.decode(7, ledgers.encode(ledger))
+    assert list(again.settled.ranges()) == [range(8, 10_000_007)]
+    assert again.see([7, 9_999_999, 10_000_007]) == [True, False, True]
+
+
+@given(st.integers(0, 20), st.sets(st.integers(0, 9)), st.integers(0, 10))
+def test_what_lies_behind_the_last_record_does_not_count(base: int, done: set[int], more: int) -> None:
+    ledger, end = Ledger(base), base + 10 + more
+    ledger.see(range(base, base + 10))
+    ledger.settle([base + each for each in done])
+    assert ledger.pass_by(end) == (len(done) == 10 and more > 0)
+    assert ledger.counts(end) == (10 - len(done), 0)
 
 
 @given(st.integers(0, 100), st.lists(st.integers(1, 50), max_size=20))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import struct
+import tracemalloc
 import warnings
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from narrowboat.contract import Address, Kind, Outgoing
+from narrowboat.errors import ConfigurationError
 from narrowboat_kafka import records
 
 with warnings.catch_warnings():
@@ -21,8 +25,10 @@ with warnings.catch_warnings():
     from kafka.consumer.fetcher import Fetcher
     from kafka.record import MemoryRecords, MemoryRecordsBuilder
     from kafka.record.default_records import DefaultRecordBatch
+    from kafka.record.util import calc_crc32c
 
-    from narrowboat_kafka.fetched import Fetched, Stored, unpack
+    from narrowboat_kafka.errors import unreadable
+    from narrowboat_kafka.fetched import Fetched, Raw, Stored, unpack
 
 
 def _batch(rows: list[tuple[Any, ...]], compression: int = 0) -> bytes:
@@ -44,8 +50,27 @@ def _record(offset: int, headers: list[tuple[str, bytes]] | None = None, **named
 # -- what a fetch brings ----------------------------------------------------------------------------------------------
 
 
-def _fetch(data: bytes, start: int = 0) -> Fetched:
-    return Fetched(start, TopicPartition("orders", 3), MemoryRecords(data), check_crcs=True)
+class _Told(list[Any]):
+    """What a fetch tells beside its records: up to where it passed, and where it cannot be read on."""
+
+    def passed(self, tp: Any, end: int) -> None:
+        self.append(end)
+
+    def unreadable(self, tp: Any, offset: int, error: Exception) -> None:
+        self.append((offset, type(error)))
+
+
+def _fetch(data: bytes, start: int = 0, told: _Told | None = None, **named: Any) -> Fetched:
+    told = _Told() if told is None else told
+    return Fetched(
+        start,
+        TopicPartition("orders", 3),
+        MemoryRecords(data),
+        check_crcs=True,
+        unreadable=told.unreadable,
+        passed=told.passed,
+        **named,
+    )
 
 
 _rows = st.lists(
@@ -77,21 +102,85 @@ def test_a_fetch_begins_where_it_was_asked_for_and_not_where_its_first_batch_doe
     assert [record.value for record in ours.take()] == [b"3", b"4"]
 
 
-def test_what_fails_its_checksum_is_not_handed_out() -> None:
+def test_what_fails_its_checksum_is_not_handed_out_and_told_once() -> None:
     data = bytearray(_batch([(1, None, b"body", [])]))
     data[-3] ^= 1
-    with pytest.raises(client.CorruptRecordError):
-        _fetch(bytes(data)).take()
+    told = _Told()
+    ours = _fetch(bytes(data), told=told)
+    assert ours.take() == []
+    assert not ours, "the library would ask it again and again"
+    assert (0, client.CorruptRecordError) in told
+    assert ours.take() == []
 
 
 def test_the_sound_batches_before_a_broken_one_are_read_and_the_next_fetch_begins_behind_them() -> None:
     sound, broken = _batch([(1, None, b"a", []), (1, None, b"b", [])]), bytearray(_batch([(1, None, b"c", [])]))
     broken[-3] ^= 1
-    ours = _fetch(sound + bytes(broken))
+    told = _Told()
+    ours = _fetch(sound + bytes(broken), told=told)
     assert [record.value for record in ours.take()] == [b"a", b"b"]
     assert ours.next_fetch_offset == 2
-    with pytest.raises(client.CorruptRecordError):
-        ours.take()
+    assert ours.take() == []
+    assert told[-1] == (2, client.CorruptRecordError)
+
+
+@pytest.mark.parametrize(("codec", "library"), [(2, "snappy"), (3, "lz4"), (4, "zstd")])
+def test_what_is_compressed_is_read_where_its_library_is_there_and_names_it_where_it_is_not(
+    codec: int, library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import kafka.codec
+
+    rows = [(1, None, b"%d" % number * 100, []) for number in range(50)]
+    data = _batch(rows, codec)
+    assert [record.value for record in _fetch(data).take()] == [value for _, _, value, _ in rows]
+    monkeypatch.setattr(kafka.codec, library, None)
+    told = _Told()
+    assert _fetch(data, told=told).take() == []
+    assert told[-1] == (0, client.UnsupportedCodecError)
+    error = unreadable(
+        client.UnsupportedCodecError(f"Libraries for {library} compression codec not found"), TopicPartition("orders", 3), 0
+    )
+    assert isinstance(error, ConfigurationError)
+    assert "pip install" in str(error)
+
+
+@pytest.mark.parametrize("codec", [1, 2, 3, 4])
+def test_what_means_gigabytes_is_one_record_that_nobody_unpacked(codec: int) -> None:
+    data = _batch([(1, None, bytes(80 * 2**20), [])], codec)
+    following = _batch([(1, None, b"next", [])])
+    tracemalloc.start()
+    try:
+        (got,) = _fetch(data).take()
+        assert tracemalloc.get_traced_memory()[1] < 150 * 2**20
+    finally:
+        tracemalloc.stop()
+    assert isinstance(got, Raw)
+    assert got.value == data
+    delivery = records.delivery(got, 1, 0.0, None)
+    assert (delivery.body, delivery.malformed != "", delivery.id) == (data, True, "orders-3-0")
+    assert [record.value for record in _fetch(data + following).take()] == [data, b"next"]
+
+
+def _tail(data: bytes, *, control: bool = False, offset: int = 0, producer: int = -1, transactional: bool = False) -> bytes:
+    """A batch with other attributes, as a server keeps it; its checksum is made anew."""
+    changed = bytearray(data)
+    struct.pack_into(">q", changed, 0, offset)
+    attributes = (0x20 if control else 0) | (0x10 if transactional else 0)
+    struct.pack_into(">h", changed, DefaultRecordBatch.ATTRIBUTES_OFFSET, attributes)
+    struct.pack_into(">q", changed, 43, producer)
+    struct.pack_into(">I", changed, DefaultRecordBatch.CRC_OFFSET, calc_crc32c(changed[DefaultRecordBatch.ATTRIBUTES_OFFSET :]))
+    return bytes(changed)
+
+
+def test_what_a_transaction_took_back_is_for_nobody_and_its_end_is_passed() -> None:
+    taken_back = _tail(_batch([(1, None, b"a", [])]), producer=7, transactional=True)
+    aborted = _tail(_batch([(1, b"\0\0\0\0", b"\0\0\0\0\0\0", [])]), control=True, offset=1, producer=7, transactional=True)
+    kept = _tail(_batch([(1, None, b"c", [])]), offset=2, producer=7, transactional=True)
+    committed = _tail(_batch([(1, b"\0\0\0\1", b"\0\0\0\0\0\0", [])]), control=True, offset=3, producer=7, transactional=True)
+    told, about = _Told(), SimpleNamespace(producer_id=7, first_offset=0)
+    ours = _fetch(taken_back + aborted + kept + committed, told=told, aborted_transactions=[about])
+    assert [record.value for record in ours.take()] == [b"c"]
+    assert told == [4], "what is behind the last record does not exist"
 
 
 @given(st.data())
@@ -101,6 +190,20 @@ def test_a_batch_that_is_cut_off_inside_is_one_error(data: st.DataObject) -> Non
     batch._buffer = batch._buffer[: data.draw(st.integers(DefaultRecordBatch.HEADER_STRUCT.size, len(whole) - 1))]
     with pytest.raises(client.CorruptRecordError):
         unpack(batch, "orders", 0)
+
+
+@given(st.data())
+def test_a_batch_that_cannot_be_taken_apart_is_handed_out_as_it_is(data: st.DataObject) -> None:
+    whole = bytearray(_batch([(1, b"key", b"value", [("name", b"x")])] * 3))
+    at = data.draw(st.integers(DefaultRecordBatch.HEADER_STRUCT.size, len(whole) - 1))
+    whole[at] ^= data.draw(st.integers(1, 255))
+    broken = _tail(bytes(whole))
+    got = _fetch(broken + _tail(_batch([(1, None, b"behind", [])]), offset=3)).take()
+    assert got[-1].value == b"behind"
+    assert len(got) == 4 or got[0].value == broken
+    for record in got:  # some changes only make another record of it
+        records.delivery(record, 1, 0.0, None)
+        records.again(record, "orders.retry", 1, {})
 
 
 @given(st.binary(max_size=40))
@@ -180,9 +283,36 @@ def test_the_time_to_live_counts_from_the_publish() -> None:
     assert records.expires(_record(0, [(records.EXPIRES, b"never")])) == math.inf
 
 
-def test_numbers_of_somebody_else_are_no_numbers() -> None:
-    for text in (b"inf", b"nan", b"-", b"1e999"):
-        assert records.delivery(_record(0, [(records.ATTEMPTS, text), (records.PRIORITY, text)]), 1, 0.0, None).attempt == 1
+@pytest.mark.parametrize(
+    "text", [b"inf", b"nan", b"-", b"1e999", b"-1", b"-0.9", b"-1000000", b"1.5", b"1e308", b"9" * 5000, b"", b"\xff"]
+)
+def test_numbers_of_somebody_else_are_no_numbers(text: bytes) -> None:
+    record = _record(0, [(records.ATTEMPTS, text), (records.PRIORITY, text)])
+    got = records.delivery(record, 1, 0.0, None)
+    assert (got.attempt, got.priority, records.attempts(record)) == (1, 0, 0)
+    assert records.ATTEMPTS in got.malformed or text == b""
+
+
+def test_what_is_whole_is_not_called_malformed() -> None:
+    message = Outgoing(Address(Kind.QUEUE, "q"), "id", b"", {"h": "v"}, "k", 0.0, 9.0, 0, 5.0, "c", "t", None, dedup=False)
+    record = _as_read(records.outgoing(message, "q", 3, 100.0))
+    assert records.delivery(record, 1, 103.0, None).malformed == ""
+    assert records.delivery(_record(0), 1, 103.0, None).malformed == ""
+    assert records.delivery(record._replace(packed=b"\x02\x08"), 1, 103.0, None).malformed
+
+
+def test_what_is_too_large_dies_without_its_body_and_says_where_it_is() -> None:
+    many = [(f"h{number}", b"x" * 100) for number in range(3000)]
+    for headers, kept in (([("h", b"v")], True), (many, False), ([("h", b"v"), (records.DEAD_REASON, b"r" * 9_000_000)], True)):
+        stored = _record(12, headers, key=b"k" * 70_000, value=b"b")
+        letter = records.without_body(records.again(stored, "orders.dead", None, {records.DEAD_ATTEMPTS: "3"}), stored)
+        names = dict(letter.headers)
+        assert (letter.value, letter.key) == (b"", None)
+        assert names[records.DEAD_ORIGINAL] == b"orders/0/12"
+        assert names[records.DEAD_ATTEMPTS] == b"3"
+        assert names[records.ID] == b"orders-0-12"
+        assert ("h" in names or "h1" in names) == kept
+        assert sum(len(name) + len(value) for name, value in letter.headers) < 2**18
 
 
 @given(st.text(min_size=1, max_size=80))

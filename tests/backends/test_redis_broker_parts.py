@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import narrowboat
-from narrowboat.contract import Address, Kind, Properties
+from narrowboat.contract import Address, Delivery, Kind, Properties
 from narrowboat.errors import ConfigurationError, Conflict, NotFound, Unsupported
 from narrowboat_redis import entries, refusals
 from narrowboat_redis.places import own_stream_prefix, part, place_of
@@ -82,7 +82,8 @@ def packed(*messages, now=0.0):
     """What `receive.lua` makes of entries: (token, id, attempt, names and values in turn)."""
     sizes, data, shapes = b"", b"", []
     for token, entry_id, attempt, fields in messages:
-        shape = b"\0".join(fields[::2])
+        names = b"".join(struct.pack(">I", len(name)) + name for name in fields[::2])
+        shape = b"" if fields[::2] == [b"id", b"body"] else names
         if shape not in shapes:
             shapes.append(shape)
         values = fields[1::2]
@@ -135,6 +136,15 @@ def test_a_plain_message_has_nothing_to_say_but_id_and_body(message, now):
         ([b"body", b"x", b"headers", b"no json"], b"x", {"headers": "no json"}),
         ([b"body", b"x", b"headers", b'{"n": 1}'], b"x", {"headers": '{"n": 1}'}),
         ([b"body", b"x", b"bad\xff", b"\xff"], b"x", {"bad\ufffd": "\ufffd"}),
+        (
+            [b"id", b"7", b"type", b"t", b"body", b"x", b"expires", b"1700000000"],
+            b"x",
+            {"id": "7", "type": "t", "expires": "1700000000"},
+        ),
+        ([b"id", b"7", b"body", b"x", b"key", b"k"], b"x", {"id": "7", "key": "k"}),
+        ([b"id", b"7", b"body", b"x", b"at", b"noon", b"key", b"k"], b"x", {"id": "7", "at": "noon", "key": "k"}),
+        ([b"a\0b", b"1", b"body", b"x"], b"x", {"a\0b": "1"}),
+        ([b"body", b"first", b"body", b"second"], b"first", {"body": "second"}),
     ],
 )
 def test_entries_of_other_programs_are_delivered_as_they_are(fields, body, headers):
@@ -144,11 +154,56 @@ def test_entries_of_other_programs_are_delivered_as_they_are(fields, body, heade
     assert delivery.published_at == 1700000000.123
 
 
-def test_foreign_fields_of_our_names_break_nothing():
-    """A priority that is no number, a reply to nowhere."""
-    fields = [b"body", b"x", b"priority", b"high", b"at", b"noon", b"reply", b'["planet", "x", ""]', b"expires", b"never"]
-    (delivery,) = packed((b"t", b"5000-0", 1, fields))
-    assert (delivery.priority, delivery.published_at, delivery.reply_to, delivery.expires_in) == (0, 5.0, None, None)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("priority", b"high"),
+        ("priority", b"inf"),
+        ("priority", b"nan"),
+        ("priority", b"1e400"),
+        ("at", b"noon"),
+        ("at", b"1.2.3"),
+        ("expires", b"-1"),
+        ("expires", b"9" * 5000),
+        ("headers", b"[" * 100_000),
+        ("headers", b'{"n": 1}'),
+        ("headers", b'{"n": "\\ud800"}'),
+        ("headers", b"{" + b" " * (1 << 20) + b"}"),
+        ("reply", b'["planet", "x", ""]'),
+        ("reply", b"[" * 100_000),
+        ("key", b"\xff"),
+        ("id", b"\xff"),
+    ],
+)
+def test_a_field_of_ours_that_is_not_as_we_write_it_costs_that_entry_its_meaning_alone(name, value):
+    """It is handed out raw, with what is wrong with it; its neighbours are whole."""
+    field = b"narrowboat-" + name.encode()
+    bad = [b"body", b"x", field, value, b"v", b"1"]
+    good = [b"id", b"m", b"body", b"y"]
+    before, found, behind = packed((b"a", b"5-0", 1, good), (b"t", b"5000-0", 3, bad), (b"b", b"6-0", 1, good))
+    assert (before.body, behind.body, before.malformed, behind.malformed) == (b"y", b"y", "", "")
+    assert (found.id, found.body, found.attempt, found.tag) == ("5000-0", b"x", 3, b"t")
+    assert found.headers == {field.decode(): value.decode(errors="replace"), "v": "1"}
+    assert name in found.malformed
+
+
+def test_entries_of_the_first_version_are_read():
+    """Its names had no mark, and its dead letters had ours behind."""
+    old = [b"id", b"m1", b"body", b"x", b"at", b"12.5", b"key", b"k", b"priority", b"3", b"headers", b'{"a":"b"}']
+    old += [b"correlation", b"c", b"type", b"t", b"reply", b'["inbox", "i", ""]', b"expires", b"1700000000000000"]
+    dead = [b"narrowboat-dead-reason", b"why"]
+    for fields, more in ((old, {}), (old + dead, {"narrowboat-dead-reason": "why"})):
+        (found,) = packed((b"t", b"5000-0", 1, fields), now=1.7e15 - 2e6)
+        assert found == Delivery("m1", b"x", {"a": "b", **more}, "k", 1, 12.5, 3, 2.0, "c", "t", Address(Kind.INBOX, "i"), b"t")
+    (plain,) = packed((b"t", b"5000-0", 1, [b"id", b"m1", b"body", b"x", *dead]))
+    assert (plain.id, plain.headers) == ("m1", {"narrowboat-dead-reason": "why"})
+
+
+def test_an_entry_that_is_too_large_is_told_and_left_out():
+    """The script sends its size alone."""
+    (found,) = packed((b"t", b"5000-0", 1, [b"narrowboat-left", b"70000000"]))
+    assert (found.id, found.body, dict(found.headers)) == ("5000-0", b"", {})
+    assert "70000000" in found.malformed
 
 
 # --- refusals

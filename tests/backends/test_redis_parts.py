@@ -18,11 +18,11 @@ from narrowboat.dsn import Secret, Url, parse_options
 from narrowboat.errors import AccessDenied, ConfigurationError, Conflict, NarrowboatError, Unavailable
 from narrowboat_redis.errors import OLDEST, code_of, too_old, translate, version_of
 from narrowboat_redis.keys import SHARDS, Keys
+from narrowboat_redis.nodes import slot_of
 from narrowboat_redis.options import Common, Options, tag
-from narrowboat_redis.resp import ErrorReply, ProtocolError, Reader, pack
+from narrowboat_redis.resp import ErrorReply, NotRedis, ProtocolError, Reader, pack
 from narrowboat_redis.scripts import command, script
 from narrowboat_redis.site import Address, Site, Topology
-from narrowboat_redis.wire import slot_of
 
 
 def site(text, **given):
@@ -117,7 +117,8 @@ def test_what_is_not_claimed_can_not_be_demanded():
 
 def test_claims_need_no_client_library():
     program = (
-        "import sys, narrowboat; narrowboat.locks('rediss://a').capabilities; narrowboat.locks('redis://a').capabilities; "
+        "import sys, narrowboat_redis as ours; from narrowboat.dsn import Url; "
+        "[half.capabilities(Url.parse('redis://a'), half.options()) for half in (ours.locks, ours.broker)]; "
         "sys.exit('redis' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
@@ -202,7 +203,8 @@ NAMES = st.text(min_size=1, max_size=60).filter(lambda text: text.isprintable())
 @given(NAMES, NAMES)
 def test_a_name_is_found_again_in_its_key(prefix, name):
     keys = Keys(prefix).of(name)
-    assert Keys.name_of(keys.held) == name
+    assert Keys(prefix).name_of(keys.held) == Keys(prefix).name_of(keys.queue) == name
+    assert Keys(prefix).name_of(keys.token) is None
     assert 0 <= keys.shard < SHARDS
 
 
@@ -293,7 +295,9 @@ def test_redis_pys_own_classes_keep_their_meaning(error, code):
         (redis.exceptions.TimeoutError("Timeout reading from socket"), HERE, Unavailable, "timeout="),
         (TimeoutError("_ssl.c:989: The handshake operation timed out"), SECURE, Unavailable, "redis://"),
         (ConnectionResetError("the connection was closed by the server"), HERE, Unavailable, "rediss://"),
-        (ProtocolError("expected a reply, found b'HTTP'"), HERE, ConfigurationError, "rediss://"),
+        (NotRedis("expected a reply, found b'HTTP'"), HERE, ConfigurationError, "rediss://"),
+        (ProtocolError("expected a reply, found b'HTTP'"), HERE, Unavailable, "nonsense"),
+        (OSError(24, "Too many open files"), HERE, Unavailable, "descriptors"),
         (ssl.SSLEOFError("EOF occurred in violation of protocol"), SECURE, Unavailable, "up and reachable"),
         (ssl.SSLError("[SSL: WRONG_VERSION_NUMBER] wrong version number"), SECURE, ConfigurationError, "redis://"),
         (ssl.SSLCertVerificationError("unable to get local issuer certificate"), SECURE, ConfigurationError, "ca="),

@@ -22,7 +22,7 @@ from programs import AGREEMENT
 
 from narrowboat.clock import ManualClock
 from narrowboat.contract import Ack, Address, Depth, Kind, Properties, Source
-from narrowboat.errors import Conflict, NarrowboatError, StaleDelivery, Unavailable
+from narrowboat.errors import Conflict, NarrowboatError, PublishFailed, StaleDelivery, Unavailable
 from narrowboat_memory import broker as memory
 from narrowboat_sqlite import broker as backend
 
@@ -527,10 +527,12 @@ def test_a_locked_database_is_unavailable_and_nothing_is_lost(drivers, path):
     send(broker, ORDERS, "one")
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    for call in (lambda: send(broker, ORDERS, "two"), lambda: take(feed)):
-        with pytest.raises(Unavailable) as caught:
-            call()
-        assert caught.value.retryable
+    with pytest.raises(PublishFailed) as refused:  # its transaction never began
+        send(broker, ORDERS, "two")
+    with pytest.raises(Unavailable) as caught:
+        take(feed)
+    assert refused.value.retryable
+    assert caught.value.retryable
     other.execute("ROLLBACK")
     other.close()
 

@@ -1,9 +1,13 @@
 """ZooKeeper: whatever answers at the address, a call ends with a typed error, in time, and the next one asks anew."""
 
 import struct
+import time
 
 import nonsense
 import pytest
+
+import narrowboat
+from narrowboat.errors import Unavailable
 
 URL = f"zookeeper://127.0.0.1:{{port}}?timeout={nonsense.TIMEOUT}&session_ttl=6&tick=0.5"
 
@@ -83,6 +87,20 @@ def test_all_of_them_together_took_little_memory_and_ended_no_thread(found):
     """Lengths are looked at before anything is taken."""
     assert found[0][""]["memory"] < nonsense.MEMORY
     assert "Traceback" not in found[1], found[1]
+
+
+def test_calls_that_belong_together_wait_for_one_silence_once():
+    """The first has its whole time; what follows at once has little, and says so."""
+    server = nonsense.Server(nonsense.then(connected()))
+    with narrowboat.locks(f"zookeeper://127.0.0.1:{server.port}?timeout=1&session_ttl=6&tick=0.5") as locks:
+        took = []
+        for call_ in (locks.ping, lambda: locks.holders("a"), lambda: locks.evict("a", 1)):
+            begun = time.monotonic()
+            with pytest.raises(Unavailable):
+                call_()
+            took.append(time.monotonic() - begun)
+    assert took[0] > 0.9
+    assert sum(took[1:]) < took[0] + 0.5, took
 
 
 if __name__ == "__main__":

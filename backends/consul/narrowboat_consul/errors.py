@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from narrowboat.driver import tls
+from narrowboat.driver.texts import cut
 from narrowboat.errors import AccessDenied, ConfigurationError, NarrowboatError, NotFound, Unavailable
 from narrowboat_consul.http import Malformed
 from narrowboat_consul.options import SCHEME, TLS_SCHEME, Site
@@ -50,7 +51,7 @@ def no_room(site: Site, error: Exception) -> NarrowboatError:
 
 def refused(code: int, text: str, site: Site) -> NarrowboatError:
     """The error for a reply that is none of success."""
-    said = " ".join(text.split())[:300] or "nothing"
+    said = cut(text) or "nothing"
     where = f"the Consul agent at {site.host}:{site.port}"
     low = said.lower()
     if code in (401, 403) or "permission denied" in low or "acl not found" in low:

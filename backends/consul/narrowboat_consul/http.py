@@ -68,6 +68,7 @@ class Incoming:
         """The reply, once `piece` completes it. An empty piece is the end of the connection."""
         self._got += len(piece)
         if self._got > self._largest:
+            self._rest, self._body = bytearray(), bytearray()  # the error's traceback leads here, and is kept with it
             raise Malformed(f"a reply of more than {self._largest} bytes, which is what max_reply allows")
         self._rest += piece
         if self._head is None:

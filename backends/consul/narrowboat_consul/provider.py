@@ -29,7 +29,7 @@ from narrowboat_consul.session import Session
 from narrowboat_consul.state import Entry, State
 from narrowboat_consul.steps import Operation
 from narrowboat_consul.store import Refused, Store
-from narrowboat_consul.transport import Limit, Transport
+from narrowboat_consul.transport import Limit, Silence, Transport
 from narrowboat_consul.watcher import Watcher
 
 #: How often a refused step is decided anew within one call. Each refusal means that somebody else got on.
@@ -66,7 +66,7 @@ class ConsulLocks(LockProvider):
         self.capabilities = capabilities
         self._site = site
         self._clock = context.clock
-        self._limit = Limit(context.timeout)
+        self._limit = Limit(context.timeout, Silence())
         self._session = Session(site, self._limit, context.clock, context.doubt)
         self._transport = Transport(site, self._limit)
         self._store = Store(self._transport)

@@ -23,7 +23,11 @@ from narrowboat_consul.options import Site
 
 #: Connections kept for the next call.
 KEPT = 4
+#: Seconds that a call has at least, however silent the agent was.
+_GRACE = 0.5
 _PIECE = 256 * 1024
+#: Bytes of an error's text that are kept: it goes into exceptions, and those into logs.
+_ERROR = 2048
 
 
 class Response(NamedTuple):
@@ -41,11 +45,23 @@ class Headers(dict[str, str]):
         return super().__getitem__(name.lower())
 
 
-class Limit(threading.local):
-    """Until when this thread's present driver call may block. One call may need several exchanges, and all share its time."""
+class Silence:
+    """Until when an agent is taken for silent: it let all of a call's time pass without an answer."""
 
-    def __init__(self, timeout: float) -> None:
+    until = 0.0
+
+
+class Limit(threading.local):
+    """Until when this thread's present driver call may block. One call may need several exchanges, and all share its time.
+
+    After a call that nothing answered, those that follow it within one operation timeout have a fifth of it: what belongs
+    together (an attempt, its repetition, the withdrawal) would otherwise wait for the same silence several times.
+    """
+
+    def __init__(self, timeout: float, silence: Silence) -> None:
         self.timeout = timeout
+        self.silence = silence  #: of all threads
+        self.given = timeout  #: seconds that the present call has
         self.ends: float | None = None
 
     @contextlib.contextmanager
@@ -54,11 +70,22 @@ class Limit(threading.local):
         if self.ends is not None:
             yield
             return
-        self.ends = time.monotonic() + self.timeout
+        now = time.monotonic()
+        self.given = self.timeout if now >= self.silence.until else min(self.timeout, max(_GRACE, self.timeout / 5))
+        self.ends = now + self.given
         try:
             yield
         finally:
             self.ends = None
+
+    def answered(self) -> None:
+        """Something was: the agent is there."""
+        self.silence.until = 0.0
+
+    def unanswered(self) -> None:
+        """The time is over. What had little of it says nothing new: a slow agent has its full time again in a while."""
+        if self.given == self.timeout:
+            self.silence.until = time.monotonic() + self.timeout
 
 
 class Transport:
@@ -104,7 +131,8 @@ class Transport:
         """One exchange within the time limit; `Unavailable` otherwise, and the connection is closed."""
         body = data.encode() if isinstance(data, str) else data
         reply = self._exchange(self.request(method, path, params, body))
-        return Response(reply.code, Headers(reply.headers), reply.body.decode("utf-8", "replace"))
+        text = reply.body if reply.code in (200, 409) else reply.body[:_ERROR]
+        return Response(reply.code, Headers(reply.headers), text.decode("utf-8", "replace"))
 
     def request(self, method: str, path: str, params: Any = None, body: bytes = b"") -> bytes:
         """The bytes of a request: the token goes into a header, wherever a client library puts it."""
@@ -160,9 +188,12 @@ class Transport:
             connection.settimeout(_left(ends))
             connection.sendall(data)
             reply = _receive(connection, ends, self.site.options.max_reply)
+            self._limit.answered()
             return reply
         except (OSError, http.Malformed) as error:
-            raise translate(error, self.site, self.timeout) from error
+            if isinstance(error, TimeoutError):
+                self._limit.unanswered()
+            raise translate(error, self.site, self._limit.given) from error
         finally:
             if connection is not None:
                 self._keep(connection, reply)

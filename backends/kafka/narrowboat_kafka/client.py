@@ -2,15 +2,15 @@
 
 kafka-python gives every consumer an I/O thread. Here all consumers of a broker and the administration share one, on which
 `member.py` runs as coroutines: the library's own coroutines are called there directly, so no thread polls and nobody waits
-for a poll to end. This file, `member.py`, `reader.py`, `commits.py` and `fetched.py` use names that the library does not
-promise; it is pinned for that.
+for a poll to end. This file, `wire.py`, `member.py`, `reader.py`, `commits.py` and `fetched.py` use names that the library
+does not promise; it is pinned for that.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -18,18 +18,17 @@ from typing import Any, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-from kafka.errors import KafkaError
-from kafka.net.compat import KafkaNetClient
-from kafka.net.inet import KafkaNetSocket
+from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.net.selector import NetworkSelector
 from kafka.partitioner import DefaultPartitioner
+from kafka.protocol.consumer import IsolationLevel
 
 from narrowboat.contract import Context
 from narrowboat.dsn import Url
 from narrowboat.errors import AccessDenied, Closed
-from narrowboat_kafka.errors import translate
-from narrowboat_kafka.fetched import Fetched
+from narrowboat_kafka.errors import translate, unconnected
 from narrowboat_kafka.options import PORT, SCHEME, SECURE, Options, Sasl
+from narrowboat_kafka.wire import PLAIN_MAX, Client, SharedClient
 
 T = TypeVar("T")
 
@@ -37,82 +36,20 @@ T = TypeVar("T")
 EARLIEST, LATEST = -2, -1
 #: Questions that may be under way on the administration's connection: each caller has its own.
 _AT_ONCE = 100
-#: Bytes that one request to store may have: the server's own limit.
-_REQUEST_MAX = 1_048_576
+#: Bytes of the largest message that is published again, to wait or as a dead letter: what goes with it makes it larger than
+#: it was, and other programs' are larger than ours. The topics for these are made to take it.
+LARGEST = 8 * 1024 * 1024
 #: Bytes of one partition that are stored together: a thousand small messages in one request, and not in a dozen.
 _BATCH = 256 * 1024
 #: Milliseconds for which a batch waits for more, until `at_once`: while many are handed over, few requests are made.
 _LINGER = 5
+#: Seconds that what should take no time may take on a busy machine.
+_SOON = 0.1
 #: Bytes of each partition that are fetched at a time. It bounds what a slow consumer keeps in memory.
 _FETCH_MAX = 1024 * 1024
 
 #: What is open in this process, so that a forked child can disown it.
 _open: weakref.WeakSet[Clients] = weakref.WeakSet()
-
-
-def _no_password(record: logging.LogRecord) -> bool:
-    """The library's debugging output shows what it sends, the password in it."""
-    return "SaslAuthenticate" not in record.getMessage()
-
-
-for _name in ("kafka.net.connection", "kafka.protocol.parser"):
-    logging.getLogger(_name).addFilter(_no_password)
-
-
-class _Sockets(KafkaNetSocket):  # type: ignore[misc]  # the base class has no annotations
-    """Sockets that are closed when they do not connect: the library leaves those to the garbage collector.
-
-    It finds this class by the scheme of `proxy_url`, its way to say how sockets are made; nothing is proxied.
-    """
-
-    SCHEMES = ("narrowboat",)
-
-    def socket(self, *arguments: Any, **named: Any) -> Any:
-        self._made = super().socket(*arguments, **named)
-        return self._made
-
-    async def connect(self, *arguments: Any, **named: Any) -> Any:
-        try:
-            return await super().connect(*arguments, **named)
-        except BaseException:  # a cancellation included: the client forgets the socket that it has made
-            made = getattr(self, "_made", None)
-            if made is not None:
-                made.close()
-            raise
-
-
-class _Client(KafkaNetClient):  # type: ignore[misc]  # the base class has no annotations
-    """A client that makes no topics by asking for them: the library's own setting for that does not reach its requests."""
-
-    def __init__(self, **config: Any) -> None:
-        super().__init__(**config)
-        self.cluster.config["allow_auto_create_topics"] = False
-        self.last: Any = None  #: the connection that was begun last
-        connect = self._manager.get_connection
-
-        def kept(*arguments: Any, **named: Any) -> Any:
-            self.last = connect(*arguments, **named)
-            return self.last
-
-        self._manager.get_connection = kept
-
-    def turned_away(self) -> bool:
-        """Whether the server told its version and then hung up: what it does where it does not know user or password."""
-        last = self.last
-        return last is not None and last.broker_version_data is not None and last.init_future.failed()
-
-
-class _Shared(_Client):
-    """A client on somebody else's I/O thread: closing it leaves the thread alone."""
-
-    def close(self, node_id: object = None) -> None:
-        if node_id is None and not self._net._closed:
-            self._net.run(self._close)
-        else:
-            self._manager.close(node_id=node_id)
-
-    async def _close(self) -> None:
-        self._manager.close()
 
 
 class _Partitioner(DefaultPartitioner):  # type: ignore[misc]  # the base class has no annotations
@@ -138,32 +75,37 @@ class Clients:
         self._retiring: list[threading.Thread] = []
         self._closed = False
         self._first: Any = None  #: the administration's own
-        self.net = NetworkSelector(client_id=self._config["client_id"])
+        try:
+            self.net = NetworkSelector(client_id=self._config["client_id"])
+        except OSError as error:
+            raise translate(error, f"connecting to {self.place}") from error
         _open.add(self)
         try:
             self.admin = KafkaAdminClient(
                 kafka_client=self._client,
                 max_in_flight_requests_per_connection=_AT_ONCE,
+                receive_message_max_bytes=min(options.max_reply, PLAIN_MAX),
                 **self._config,
                 **_one_timeout(context.timeout),
             )
         except BaseException as error:
-            self._stop()
-            if not isinstance(error, Exception):
-                raise
-            if url.password is not None and self._turned_away():
-                raise AccessDenied(
-                    f"connecting to {self.place}: the server closed the connection when user and password were shown to it. "
-                    "Check them, and that ?sasl= is a mechanism that it offers",
-                    backend=SCHEME,
-                ) from error
-            raise translate(error, f"connecting to {self.place}") from error
+            refused = self._refused(error, url) if isinstance(error, Exception) else error
+            self._stop(0.0)
+            raise refused from error
 
-    def _turned_away(self) -> bool:
-        return self._first is not None and self._first.turned_away()
+    def _refused(self, error: Exception, url: Url) -> Exception:
+        """Why the first connection was not made. The library says that it was not, and keeps the reason to itself."""
+        if url.password is not None and self._first is not None and self._first.turned_away():
+            return AccessDenied(
+                f"connecting to {self.place}: the server closed the connection when user and password were shown to it. "
+                "Check them, and that ?sasl= is a mechanism that it offers",
+                backend=SCHEME,
+            )
+        met = self._first.failure if self._first is not None else None
+        return unconnected(error, met, f"connecting to {self.place}", secure=url.scheme == SECURE)
 
     def _client(self, **config: Any) -> Any:
-        made = _Shared(net=self.net, **config)
+        made = SharedClient(net=self.net, **config)
         if self._first is None:
             self._first = made
         return made
@@ -173,14 +115,25 @@ class Clients:
         self.check_open()
         return self.net.run(coroutine, *arguments)
 
+    def call_until(self, until: float, coroutine: Callable[..., Any], *arguments: object) -> Any:
+        """The same, and wait until then at most. It goes on by itself."""
+        future, done = self.net.call_soon_with_future(coroutine, *arguments), threading.Event()
+        future.add_both(lambda _: done.set())
+        if not done.wait(max(0.0, until - time.monotonic())):
+            raise KafkaTimeoutError("the server did not answer in time")
+        if future.exception is not None:
+            raise future.exception
+        return future.value
+
     async def offsets(self, partitions: Collection[Any], which: int) -> dict[Any, int]:
-        """The earliest or latest offset of each. On the I/O thread.
+        """The earliest or latest offset of each, as far as it may be read. On the I/O thread.
 
         Over the administration's connection: on a consumer's own it would stand behind a fetch that waits for messages.
         """
         if not partitions:
             return {}
-        found = await self.admin._async_list_partition_offsets(dict.fromkeys(partitions, which), timeout_ms=self.timeout * 1000)
+        asked = dict.fromkeys(partitions, which)
+        found = await self.admin._async_list_partition_offsets(asked, IsolationLevel.READ_COMMITTED, self.timeout * 1000)
         return {tp: each.offset for tp, each in found.items()}
 
     def check_open(self) -> None:
@@ -191,10 +144,11 @@ class Clients:
     def consumer(self, group: str) -> Any:
         """A consumer that has joined nothing yet; its coroutines run on the I/O thread."""
         session = int(self._options.session * 1000)
-        consumer = KafkaConsumer(
+        return KafkaConsumer(
             group_id=group,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
+            isolation_level="read_committed",  # what its program took back is for nobody
             partition_assignment_strategy=(CooperativeStickyAssignor,),
             session_timeout_ms=session,
             # A rebalance is heard of with a heartbeat: its steps take about so long.
@@ -202,14 +156,14 @@ class Clients:
             # So long the others wait for a member that does not come to a rebalance.
             max_poll_interval_ms=max(session, 10_000),
             max_partition_fetch_bytes=_FETCH_MAX,
+            fetch_max_bytes=self._options.max_reply // 2,  # a single message may be larger than that
+            receive_message_max_bytes=self._options.max_reply,
             metadata_max_age_ms=30_000,
             metrics_enabled=False,
             kafka_client=self._client,
             **self._config,
             **_one_timeout(self.timeout),
         )
-        consumer._fetcher.PartitionRecords = Fetched
-        return consumer
 
     @property
     def producer(self) -> Any:
@@ -226,11 +180,12 @@ class Clients:
         producer = KafkaProducer(
             acks="all",
             enable_idempotence=True,
-            kafka_client=_Client,
+            kafka_client=Client,
             max_block_ms=limit,
             delivery_timeout_ms=limit,
             request_timeout_ms=max(1, limit * 3 // 4),
-            max_request_size=_REQUEST_MAX + 4096,
+            max_request_size=LARGEST,
+            receive_message_max_bytes=min(self._options.max_reply, PLAIN_MAX),
             batch_size=_BATCH,
             linger_ms=min(_LINGER, limit // 4),  # with the time for a request it has to fit into the whole
             partitioner=_Partitioner(),
@@ -253,21 +208,21 @@ class Clients:
             self._retiring = [thread for thread in self._retiring if thread.is_alive()] + [retiring]
             retiring.start()
 
-    def close(self) -> None:
-        """Close the producer and the I/O thread. Idempotent."""
+    def close(self, until: float) -> None:
+        """Close the producer and the I/O thread, by then if the server does not answer. Idempotent."""
         with self._mutex:
             if self._closed:
                 return
             self._closed = True
         try:
             if self._producer is not None:
-                _close(self._producer, self.timeout / 2)
+                _close(self._producer, _left(until))
             for thread in self._retiring:
-                thread.join(self.timeout)
+                thread.join(_left(until))
         finally:
-            self._stop()
+            self._stop(_left(until))
 
-    def _stop(self) -> None:
+    def _stop(self, within: float) -> None:
         self._closed = True
         try:
             admin = getattr(self, "admin", None)
@@ -275,7 +230,7 @@ class Clients:
                 admin._closed = True
                 admin._client.close()
         finally:
-            self.net.stop(timeout_ms=self.timeout * 1000)
+            self.net.stop(timeout_ms=1000 * (within + _SOON))
             self.net.close()
 
     def disown(self) -> None:
@@ -291,6 +246,11 @@ def _disown_all() -> None:
 
 
 os.register_at_fork(after_in_child=_disown_all)
+
+
+def _left(until: float) -> float:
+    """Seconds until then, and a moment in any case."""
+    return max(_SOON, until - time.monotonic())
 
 
 def _one_timeout(timeout: float) -> dict[str, int]:

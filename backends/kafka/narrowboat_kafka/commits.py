@@ -32,8 +32,8 @@ Gone = Callable[[list[Any]], None]
 class Commits:
     """See the module's text.
 
-    `parts`: what is ours, as it is at any time. `crowded`: characters of metadata from which on a partition is. `read_on`:
-    there is room to read more. `lost`, `deleted`: these partitions are somebody else's, or are not there any more.
+    `parts`: what is ours, as it is at any time. `read_on`: there is room to read more. `lost`,
+    `deleted`: these partitions are somebody else's, or are not there any more.
     """
 
     def __init__(
@@ -42,7 +42,6 @@ class Commits:
         coordinator: Any,
         parts: dict[Any, Part],
         demand: Demand,
-        crowded: int,
         *,
         read_on: Callable[[], None],
         lost: Gone,
@@ -54,13 +53,13 @@ class Commits:
         self._coordinator = coordinator
         self._parts = parts
         self._demand = demand
-        self._crowded = crowded
         self._read_on = read_on
         self._lost = lost
         self._deleted = deleted
         self._asked: Any = None  #: the future of the next commit
         self._running = False
         self._on_the_wire = False
+        self.unanswered = False  #: the last one was not answered: nobody who leaves waits for another
 
     async def commit(self, dirty: set[Any]) -> None:
         """Make what is known of these partitions durable. Whoever asks while one is under way shares the next."""
@@ -90,11 +89,13 @@ class Commits:
                 try:
                     await self._commit_once(dirty)
                 except Exception as error:
+                    self.unanswered = True
                     for part in claiming:
                         part.unclaim()
                     self.dirty |= dirty
                     asked.failure(error)
                 else:
+                    self.unanswered = False
                     for part in claiming:
                         part.claims_are_kept()
                     asked.success(None)
@@ -119,7 +120,7 @@ class Commits:
                 part = self._parts.get(tp)
                 if part is not None:
                     text = ledgers.encode(part.ledger)
-                    part.crowded = len(text) > self._crowded
+                    part.crowded = part.ledger.is_crowded(text)
                     offsets[tp] = OffsetAndMetadata(part.ledger.base, text, -1)
             if not offsets:
                 return

@@ -21,6 +21,9 @@ from narrowboat_kafka.demand import Demand
 from narrowboat_kafka.part import Part, Tag, Taken, ready
 from narrowboat_kafka.reader import Reader
 
+#: Seconds in which somebody who was woken asks.
+_ANSWER = 0.005
+
 
 class Deliveries:
     """See the module's text.
@@ -34,6 +37,7 @@ class Deliveries:
         commits: Commits,
         demand: Demand,
         reader: Reader,
+        net: Any,
         *,
         read_on: Callable[[], None],
         failure: Callable[[], Exception | None],
@@ -45,22 +49,49 @@ class Deliveries:
         self._reader = reader
         self._read_on = read_on
         self._failure = failure
-        self._hungry: set[object] = set()
+        self._hungry: dict[object, None] = {}  #: who asked and was not woken since, in their order
+        self._asked = 0  #: how often somebody asked
         self._turn = 0
+        self._calling = False
+        self._net = net
 
     def wake(self) -> None:
-        """Whoever asked for something since it was last woken asks again."""
-        hungry, self._hungry = self._hungry, set()
-        for feed in hungry:
+        """There may be something: as many as there is something for ask again, of those who asked; if they do not, others.
+
+        All at once would ask for the one message that one of them gets, and two hundred idle ones keep a core busy.
+        """
+        self._rouse(sum(part.waiting_for_us for part in self._parts.values()) or 1)
+        if self._hungry and not self._calling:
+            self._calling = True
+            self._net.call_soon(self._call)
+
+    def _rouse(self, count: int) -> None:
+        for feed in list(itertools.islice(self._hungry, count)):
+            del self._hungry[feed]
             wake = self.feeds.get(feed)
             if wake is not None:
                 wake()
+
+    async def _call(self) -> None:
+        """Whoever was woken may not want anything any more."""
+        count = 1
+        try:
+            while self._hungry:
+                before = self._asked
+                await self._net.sleep(_ANSWER)
+                if not any(part.waiting_for_us for part in self._parts.values()):
+                    return
+                count = count * 2 if self._asked == before else 1
+                self._rouse(count)
+        finally:
+            self._calling = False
 
     # -- handing out ----------------------------------------------------------------------------------------------
 
     async def take(self, feed: object, limit: int, taken: Taken) -> None:
         """Hand out up to `limit` messages, with their claims committed, into `taken`."""
-        self._hungry.add(feed)
+        self._hungry[feed] = None
+        self._asked += 1
         self._demand.asked(limit, time.monotonic(), alone=len(self.feeds) <= 1)
         picked = self._pick_claimed(feed, limit)
         if picked:
@@ -86,7 +117,7 @@ class Deliveries:
         taken.extend([tag for tag in picked if tag.part.owned])
         if taken.left:
             self._untake(taken)
-        if any(part.ready or part.again for part in self._parts.values()):
+        if any(part.waiting_for_us for part in self._parts.values()):
             self.wake()
 
     def _took(self, count: int) -> None:
@@ -178,7 +209,7 @@ class Deliveries:
     async def leave(self, feed: object) -> None:
         """A consumer has gone: what it had goes to the others, counted."""
         self.feeds.pop(feed, None)
-        self._hungry.discard(feed)
+        self._hungry.pop(feed, None)
         self._demand.gone()
         tags = [tag for part in self._parts.values() for tag in part.out.values() if tag.feed is feed]
         unclaimed = {tp for tp, part in self._parts.items() if part.unclaim()}

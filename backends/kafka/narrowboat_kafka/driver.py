@@ -7,6 +7,7 @@ queue needs no other store. Publishing is one idempotent producer, reading one m
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections import defaultdict
@@ -18,7 +19,7 @@ from narrowboat.dsn import Url
 from narrowboat.errors import NarrowboatError, Unsupported
 from narrowboat_kafka import levels, names, records
 from narrowboat_kafka.client import Clients
-from narrowboat_kafka.errors import translate, unpublished
+from narrowboat_kafka.errors import translate, unpublished, unsent
 from narrowboat_kafka.feed import KafkaFeed
 from narrowboat_kafka.member import Member
 from narrowboat_kafka.mover import Mover
@@ -42,6 +43,8 @@ class KafkaBroker(Broker):
         self._turns: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)  #: opening and closing, by group
         self._feeds: set[KafkaFeed] = set()
         self._closed = False
+        self._until = math.inf  #: when closing is over
+        self.tell = context.tell
         self.clients = Clients(url, options, context)
         self.topology = Topology(self.clients, options)
         self.watch = TopicWatch(self.clients)
@@ -62,7 +65,7 @@ class KafkaBroker(Broker):
             if topic is None:
                 topic = targets[where] = self._target(message.to, message.delay > 0)
             if isinstance(topic, NarrowboatError):
-                answers[index] = topic
+                answers[index] = unsent(topic, message.id)
             elif message.delay > 0 or message.to.kind is Kind.SUBSCRIPTION:
                 level = levels.level(message.delay, self.levels)
                 found.append((index, records.outgoing(message, topic, level, now, stay=levels.stay(level))))
@@ -93,7 +96,7 @@ class KafkaBroker(Broker):
                 return self._told(self.topology.delayed(to))
             return topic
         except Exception as error:
-            return translate(error, f"publishing to {to.path!r}")
+            return translate(error, f"publishing to {to.path!r}")  # nothing was sent
 
     def _told(self, topic: str) -> str:
         """`topic`, which may be new: whoever reads it here hears of it at once."""
@@ -141,7 +144,7 @@ class KafkaBroker(Broker):
                     raise member.failure
         except BaseException:  # an interrupt included: a member that nobody waits for would own its partitions for ever
             del self._members[group]
-            member.close()
+            member.close(time.monotonic() + self.clients.timeout)
             raise
         return member
 
@@ -164,16 +167,18 @@ class KafkaBroker(Broker):
         """A consumer closes: what it had goes back, and the last one of a source leaves the group."""
         member = feed.member
         with self._turns[member.group]:
+            # What the server does not answer to goes on by itself, and ends with its session: nobody waits for it any longer.
+            until = min(self._until, time.monotonic() + self.clients.timeout)
             self._feeds.discard(feed)
             with contextlib.suppress(Exception):  # what cannot be given back now comes back when the session ends
-                self.clients.call(member.deliveries.leave, feed)
+                self.clients.call_until(until if member.answered else 0.0, member.deliveries.leave, feed)
             if not member.deliveries.feeds and self._members.get(member.group) is member:
                 del self._members[member.group]
                 with contextlib.suppress(Exception):
-                    member.close()
-                self._stop_moving(feed.address)
+                    member.close(until)
+                self._stop_moving(feed.address, until)
 
-    def _stop_moving(self, address: Address) -> None:
+    def _stop_moving(self, address: Address, until: float) -> None:
         if address.kind is not Kind.SUBSCRIPTION:
             return
         if any(each.address.kind is Kind.SUBSCRIPTION and each.address.name == address.name for each in self._feeds):
@@ -184,7 +189,7 @@ class KafkaBroker(Broker):
             mover = self._movers.pop(group, None)
         if mover is not None:
             with contextlib.suppress(Exception):
-                mover.close()
+                mover.close(until)
 
     def inbox(self, wake: Callable[[], None]) -> tuple[Address, Feed]:
         """Not to be had: nothing on a server of Kafka goes away with its user."""
@@ -240,12 +245,13 @@ class KafkaBroker(Broker):
         if self._closed:
             return
         self._closed = True
+        self._until = time.monotonic() + self.clients.timeout  # for all of it together
         try:
             for feed in list(self._feeds):
                 feed.close()
             for mover in list(self._movers.values()):
                 with contextlib.suppress(Exception):
-                    mover.close()
-            self._mover.close()
+                    mover.close(self._until)
+            self._mover.close(self._until)
         finally:
-            self.clients.close()
+            self.clients.close(self._until)

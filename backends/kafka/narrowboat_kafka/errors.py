@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import re
 import ssl
 from typing import Any
 
 import kafka.errors as client
 
+from narrowboat.driver import tls
+from narrowboat.driver.texts import cut
 from narrowboat.errors import (
     AccessDenied,
     Closed,
@@ -19,8 +23,11 @@ from narrowboat.errors import (
     StaleDelivery,
     Unavailable,
 )
-from narrowboat_kafka.options import SCHEME
+from narrowboat_kafka.options import SCHEME, SECURE
+from narrowboat_kafka.wire import SpeaksTls
 
+#: What the server said, in the answer that the library quotes.
+_MESSAGE = re.compile(r"error_message=(?P<quote>['\"])(?P<said>.+?)(?P=quote)")
 #: The server said no, and will say it again: the message was not stored.
 _REFUSED = (
     client.MessageSizeTooLargeError,
@@ -55,17 +62,50 @@ def translate(error: BaseException, doing: str) -> NarrowboatError:
             backend=SCHEME,
         )
     elif isinstance(error, client.InvalidReplicationFactorError | client.InvalidPartitionsError | client.PolicyViolationError):
-        ours = ConfigurationError(f"{text}. Correct ?partitions= or ?replication=", backend=SCHEME)
+        ours = ConfigurationError(f"{doing}: {_told(error)}. Correct ?partitions= or ?replication=", backend=SCHEME)
     elif isinstance(error, client.InvalidSessionTimeoutError):
         ours = ConfigurationError(f"{text}. The server allows other times for ?session=", backend=SCHEME)
     elif isinstance(error, client.UnsupportedVersionError):
         ours = ConfigurationError(f"{text}. The server is too old; 2.4 or later is needed", backend=SCHEME)
+    elif isinstance(error, SpeaksTls):
+        ours = ConfigurationError(f"{text}. Write kafkas://, or take a port without TLS", backend=SCHEME)
+    elif _spent(error):
+        ours = Unavailable(f"{text}. Close what this process does not need, or raise its limits", backend=SCHEME)
     elif isinstance(error, RuntimeError) and "closed" in str(error):
         ours = Closed(f"{doing}: this broker was closed", backend=SCHEME)
     else:
         ours = Unavailable(
             f"{text}. Check that the server is up and that its advertised addresses can be reached", backend=SCHEME
         )
+    ours.__cause__ = error
+    return ours
+
+
+def unconnected(error: Exception, met: BaseException | None, doing: str, *, secure: bool) -> NarrowboatError:
+    """Why there is no connection: `error` as the library says it, and what was `met` at the last try."""
+    if met is None:
+        return translate(error, doing)
+    refused = tls.failure(met, doing, plain=SCHEME, backend=SCHEME) if secure else None
+    if refused is not None:
+        return refused
+    if isinstance(met, SpeaksTls):
+        return translate(met, doing)
+    no_tls = secure and "handshake" in str(met).lower()
+    hint = "check that it is up and can be reached, and is Kafka"
+    if no_tls:
+        hint = f"if that port has no TLS, write {SCHEME}://"
+    elif not secure and "the server closed the connection" in str(met):
+        hint += f"; if that port has TLS, write {SECURE}://"
+    ours = Unavailable(f"{doing}: {_text(error)}; at the last try: {_text(met)}; {hint}", backend=SCHEME)
+    ours.__cause__ = error
+    return ours
+
+
+def unsent(error: NarrowboatError, id: str) -> NarrowboatError:
+    """`error`, met before the message `id` was sent, as what a publish raises."""
+    if not isinstance(error, Unavailable):
+        return error
+    ours = PublishFailed(f"message {id!r} was not sent: {error}", id=id, backend=SCHEME, retryable=True)
     ours.__cause__ = error
     return ours
 
@@ -105,9 +145,52 @@ def stale(id: str, path: str) -> StaleDelivery:
     )
 
 
+#: What is to be installed for each codec.
+_LIBRARIES = {"lz4": "lz4", "snappy": "python-snappy", "zstd": "zstandard"}
+
+
+def unreadable(error: Exception, tp: Any, offset: int) -> NarrowboatError:
+    """Why a partition cannot be read on from an offset."""
+    where = f"what lies in topic {tp.topic!r}, partition {tp.partition}, from offset {offset} on"
+    ours: NarrowboatError
+    if isinstance(error, client.UnsupportedCodecError):
+        codec = next((codec for codec in _LIBRARIES if codec in str(error)), "")
+        needed = f"pip install {_LIBRARIES[codec]}, which comes with narrowboat[kafka]" if codec else "publish it otherwise"
+        ours = ConfigurationError(
+            f"{where} is compressed by its program with {codec or 'a codec that nobody here knows'}, whose library is not "
+            f"installed: {needed}, and start again",
+            backend=SCHEME,
+        )
+    else:
+        ours = Unavailable(
+            f"{where} is damaged: {_text(error)}. It is tried again every few seconds; if the server has no other copy, "
+            "move the group behind it (kafka-consumer-groups.sh --reset-offsets)",
+            backend=SCHEME,
+        )
+    ours.__cause__ = error
+    return ours
+
+
+def too_large(error: BaseException) -> bool:
+    """Whether a message was refused for its size, here or by the server."""
+    return isinstance(error, client.MessageSizeTooLargeError | client.RecordListTooLargeError)
+
+
+def _spent(error: BaseException) -> bool:
+    """Whether this process or machine has no more files, threads or memory."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "start new thread" in str(error))
+
+
+def _told(error: BaseException) -> str:
+    """What the server says of a topic that it does not make: the library puts the whole request around it."""
+    found = _MESSAGE.search(str(error))
+    return cut(found["said"].rstrip(".")) if found else _text(error)
+
+
 def _text(error: BaseException) -> str:
     """In one line, without what a request contained."""
     if isinstance(error, ssl.SSLError):
         return f"TLS: {error.reason or type(error).__name__}"
-    text: Any = str(error)
-    return str(text).split("\n", maxsplit=1)[0][:300] or type(error).__name__
+    return cut(str(error).split("\n", maxsplit=1)[0], 300) or type(error).__name__

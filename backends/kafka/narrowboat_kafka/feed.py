@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from narrowboat.contract import Ack, Address, Delivery, Feed, Nack, Outcome, Received, Reject, Return
 from narrowboat.errors import Closed, NarrowboatError, Unsupported
 from narrowboat_kafka import levels, records
-from narrowboat_kafka.errors import stale, translate, unpublished
+from narrowboat_kafka.errors import stale, too_large, translate, unpublished
 from narrowboat_kafka.member import Member
 from narrowboat_kafka.options import SCHEME
 from narrowboat_kafka.part import Tag, Taken
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from narrowboat_kafka.driver import KafkaBroker
 
 #: Seconds after which an idle consumer looks although nothing woke it: a net, no rhythm.
-_IDLE = 5.0
+_IDLE = 30.0
 #: The same while its member has not joined, or has lost what it had.
-_SOON = 0.5
+_SOON = 2.0
 
 
 class KafkaFeed(Feed):
@@ -63,7 +63,9 @@ class KafkaFeed(Feed):
 
     def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> list[NarrowboatError | None]:
         """Publish what goes elsewhere, then settle it all; one commit."""
-        self._check_open()
+        if self._closed:
+            self._clients.check_open()
+            return [stale(delivery.id, self.address.path) for delivery, _ in settlements]
         answers: list[NarrowboatError | None] = [None] * len(settlements)
         wanted: list[tuple[int, Tag, str]] = []
         moves: list[tuple[int, Tag, Record]] = []
@@ -80,11 +82,15 @@ class KafkaFeed(Feed):
                     moves.append((index, tag, move))
                 else:
                     wanted.append((index, tag, self._how(tag, outcome)))
-            for (index, tag, _), failed in zip(
+            for (index, tag, move), failed in zip(
                 moves, publish(self._clients, [move for *_, move in moves]) if moves else (), strict=True
             ):
                 if failed is None:
                     wanted.append((index, tag, "done"))
+                elif too_large(failed.error):
+                    answers[index] = self._settle_large(tag, move, *settlements[index])
+                    if answers[index] is None:
+                        wanted.append((index, tag, "done" if isinstance(settlements[index][1], Reject) else "back"))
                 else:
                     answers[index] = unpublished(failed.error, settlements[index][0].id, self.address.path, left=failed.left)
             ours = self._clients.call(self._deliveries.settle, [(tag, how) for _, tag, how in wanted]) if wanted else []
@@ -94,6 +100,18 @@ class KafkaFeed(Feed):
             if not mine:
                 answers[index] = stale(settlements[index][0].id, self.address.path)
         return answers
+
+    def _settle_large(self, tag: Tag, move: Record, delivery: Delivery, outcome: Outcome) -> NarrowboatError | None:
+        """It is too large to be published again: it waits where it is, or dies without its body. What is wrong with that."""
+        if isinstance(outcome, Nack):
+            tag.due = time.time() + outcome.delay
+            return None
+        (failed,) = publish(self._clients, [records.without_body(move, tag.record)])
+        if failed is not None:
+            return unpublished(failed.error, delivery.id, self.address.path, left=failed.left)
+        where = f"topic {tag.record.topic!r}, partition {tag.record.partition}, offset {tag.offset}"
+        self._broker.tell(self.address.path, delivery.id, f"it is too large for the dead letters: its body is only in {where}")
+        return None
 
     def _how(self, tag: Tag, outcome: Outcome) -> str:
         if isinstance(outcome, Nack) and outcome.delay <= 0 and self._deliveries.roomy(tag):
@@ -128,6 +146,11 @@ class KafkaFeed(Feed):
     def extend(self, deliveries: Sequence[Delivery], seconds: float) -> list[NarrowboatError | None]:
         """Not to be had: a delivery is ours as long as its partition is."""
         raise Unsupported("a lease of Kafka is the membership in a group and cannot be extended", backend=SCHEME)
+
+    def current(self, delivery: Delivery) -> bool:
+        """Whether its partition is still ours, as far as we have heard."""
+        tag: Tag = delivery.tag  # type: ignore[assignment]  # a delivery of ours
+        return tag.part.owned and not self._closed
 
     def close(self) -> None:
         """Give back what is unsettled, counted; the last one leaves the group."""

@@ -12,6 +12,7 @@ which only this file adds to or takes from.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -28,11 +29,13 @@ from narrowboat_kafka.client import EARLIEST, LATEST, Clients
 from narrowboat_kafka.commits import Commits
 from narrowboat_kafka.deliveries import Deliveries
 from narrowboat_kafka.demand import Demand
-from narrowboat_kafka.ledger import CROWDED, Ledger
+from narrowboat_kafka.ledger import Ledger
 from narrowboat_kafka.part import Part
 from narrowboat_kafka.reader import Reader
 from narrowboat_kafka.waiting import Forward, Waiting
 from narrowboat_kafka.watch import TopicWatch
+
+log = logging.getLogger("narrowboat.kafka")
 
 #: Seconds between two looks at what changes without telling us (heartbeats that ask for a rebalance).
 _LOOK = 0.1
@@ -40,6 +43,8 @@ _LOOK = 0.1
 _KNOW = 2.0
 #: Seconds that a revoked partition may wait for the deliveries that are in handlers' hands.
 _DRAIN = 3.0
+#: Seconds after which a member that was given no partition says so.
+_STANDBY = 10.0
 #: Seconds for which the oldest message of a crowded partition may be in somebody's hands before it is moved out of the way.
 _STALL = 30.0
 
@@ -72,8 +77,12 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
         self._watch = watch
         self._topics = list(topics)
         self._ending = False
+        self._abandoned = False  #: the server does not answer, and nobody waits for it any more
         self._ended = Future()
         self._asked_again = 0.0
+        self._main = topics[0] if topics[0] != retry else None  #: the topic whose partitions are shared out
+        self._alone_since = time.monotonic()
+        self._told = False
         self._consumer = clients.consumer(group)
         self._coordinator = self._consumer._coordinator
         self._fetcher = self._consumer._fetcher
@@ -83,11 +92,15 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
         wakeup = self._wakeup._wakeup  # for who is on the I/O thread: at once, where `notify` takes a turn
         parts, demand = self.parts, Demand()
         self._commits = Commits(
-            clients, self._coordinator, parts, demand, CROWDED, read_on=wakeup, lost=self._lose, deleted=self._deleted
+            clients, self._coordinator, parts, demand, read_on=wakeup, lost=self._lose, deleted=self._deleted
         )
         self.waiting = Waiting(parts, self._commits, retry, forward, _STALL, deliver=deliver)
-        self._reader = Reader(clients, self._consumer, parts, demand, self.waiting, wakeup=wakeup, deleted=self._deleted)
-        self.deliveries = Deliveries(parts, self._commits, demand, self._reader, read_on=wakeup, failure=lambda: self.failure)
+        self._reader = Reader(
+            clients, self._consumer, parts, demand, self.waiting, wakeup=wakeup, deleted=self._deleted, ended=self._has_ended
+        )
+        self.deliveries = Deliveries(
+            parts, self._commits, demand, self._reader, self._net, read_on=wakeup, failure=self._why_nothing
+        )
         self._consumer.subscribe(self._topics, listener=self)
         if retry not in self._topics:
             watch.want(retry, self, self._retry_is_there)
@@ -125,6 +138,7 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
         self._fetcher.validate_offsets_if_needed()
         self._reader.throttle()
         self._look_for_others()
+        self._look_whether_idle()
         found = self._reader.read()
         soonest, due = self.waiting.look()
         self.joined.set()
@@ -164,6 +178,47 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
             self._asked_again = time.monotonic()
             self._manager.cluster.request_update()
 
+    def _has_ended(self, tp: Any) -> None:
+        """All of it is settled; nobody's settlement will say so."""
+
+        async def tell() -> None:
+            try:
+                await self._commits.commit({tp})
+            except client.KafkaError:
+                self._commits.dirty.add(tp)  # the next commit tells it
+
+        self._net.call_soon(tell)
+
+    def _why_nothing(self) -> Exception | None:
+        """What whoever finds nothing is told; None where there is nothing, that is all."""
+        if self.failure is not None:
+            return self.failure
+        shut = [part.unreadable for part in self.parts.values() if part.unreadable is not None]
+        if not shut:
+            return None
+        # Where others can be read, whoever consumes them goes on: a later call may find something.
+        shut[0].retryable |= len(shut) < sum(tp.topic != self.retry for tp in self.parts)
+        return shut[0]
+
+    def _look_whether_idle(self) -> None:
+        """A member that was given nothing waits for others to go, which who started it may not expect: say so, once."""
+        main, now = self._main, time.monotonic()
+        if main is None or self._told or any(tp.topic == main for tp in self.parts):
+            self._alone_since = now
+        elif now - self._alone_since > _STANDBY:
+            self._told = True
+            there = len(self._manager.cluster.partitions_for_topic(main) or ())
+            log.warning(
+                "this process consumes topic %r in group %r and was given no partition: %d of %d are with others, and it gets "
+                "something when one of those goes. Take as many partitions as processes: ?partitions= for what is made anew, "
+                "kafka-topics.sh --alter --topic %s --partitions N for what is there",
+                main,
+                self.group,
+                there,
+                there,
+                main,
+            )
+
     # -- ownership ------------------------------------------------------------------------------------------------
 
     async def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
@@ -202,12 +257,13 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
                 for tag in list(part.out.values()):
                     part.take_back(tag, counted=True)
         try:
-            if dirty:
+            if dirty and not self._abandoned:
                 await self._commits.commit(dirty)
         except client.KafkaError:
             pass  # the next one finds them handed out, and counts them
         self._lose(gone)
-        await self._commits.quiet()
+        if not self._abandoned:
+            await self._commits.quiet()
 
     def _lose(self, gone: list[Any]) -> None:
         for tp in gone:
@@ -274,20 +330,29 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
         await self._commits.commit(set(tps))
         return dropped
 
+    @property
+    def answered(self) -> bool:
+        """Whether the server answered to the last commit."""
+        return not self._commits.unanswered
+
     # -- the end --------------------------------------------------------------------------------------------------
 
     async def _stop(self) -> None:
         self._ending = True
         self._watch.forget(self.retry, self)
         self._wakeup._wakeup()
-        try:
-            await self._manager.wait_for(self._ended, self._clients.timeout * 1000)
-        except client.KafkaTimeoutError:
-            pass  # it hangs in a call to a server that does not answer; that call ends by its own time-out
+        await self._ended
 
-    def close(self) -> None:
-        """Give everything back and leave the group. From any thread but the I/O thread."""
+    def close(self, until: float) -> None:
+        """Give everything back and leave the group; by then, if the server does not answer. Not on the I/O thread."""
+        self._abandoned = self._commits.unanswered
         try:
-            self._clients.net.run(self._stop)
+            self._clients.call_until(0.0 if self._abandoned else until, self._stop)
+        except client.KafkaTimeoutError:
+            self._abandoned = True  # it hangs in a call to a server that does not answer; that call ends by its own time-out
         finally:
-            self._consumer.close(autocommit=False, timeout_ms=int(self._clients.timeout * 1000))
+            until = 0.0 if self._abandoned else until
+            try:
+                self._consumer.close(autocommit=False, timeout_ms=max(1, int(1000 * (until - time.monotonic()))))
+            finally:
+                self._consumer._client.close()  # the library leaves it open where the group could not be left

@@ -45,7 +45,7 @@ class Mover:
             now = time.time()
             level = levels.level(remaining, self._levels)
             claims = part.ledger.claims.get(record.offset)
-            attempts = int(records.number(record, records.ATTEMPTS, 0)) + (claims.times if claims else 0)
+            attempts = records.attempts(record) + (claims.times if claims else 0)
             changes = {
                 records.ATTEMPTS: str(attempts),
                 records.DUE: repr(now + remaining),
@@ -111,14 +111,14 @@ class Mover:
                 done = moved and answers[index] is None
                 self._clients.net.call_soon_with_future(waiting.moved if done else waiting.not_moved, part, record)
 
-    def close(self) -> None:
-        """End the thread."""
+    def close(self, until: float) -> None:
+        """End the thread, and wait for it until then at most."""
         self._closed = True
         with self._mutex:
             thread = self._thread
         if thread is not None:
             self._jobs.put(None)
-            thread.join(self._clients.timeout)
+            thread.join(max(0.1, until - time.monotonic()))
 
 
 def _nothing() -> None:

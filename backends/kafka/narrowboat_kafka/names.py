@@ -14,6 +14,8 @@ from narrowboat.contract import Address, Kind
 
 #: Names that are kept as they are.
 _PLAIN = re.compile(r"[A-Za-z0-9._-]{1,180}")
+#: The group of that name would be the one that keeps what its topic was declared with.
+_DECLARED = "declared"
 #: Stands between a namespace and a name, and before what had to be written in another way.
 _MARK = "--"
 #: The longest name that is written out in hexadecimal digits; of longer ones only a hash is kept.
@@ -63,7 +65,8 @@ def group(address: Address, prefix: str) -> str:
     ('orders.orders', 'prices.g')
     """
     if address.kind is Kind.SUBSCRIPTION:
-        return _whole(prefix, part(address.name, prefix), part(address.group, prefix))
+        name = _MARK + _DECLARED.encode().hex() if address.group == _DECLARED else part(address.group, prefix)
+        return _whole(prefix, part(address.name, prefix), name)
     name = topic(address, "")
     return _whole(prefix, name, name)
 

@@ -20,6 +20,8 @@ PORT = 9092
 SESSION_MIN, SESSION_MAX = 1.0, 1800.0
 #: Seconds of the longest delay that can be asked for: every factor of 4 is one more partition of each retry topic.
 DELAY_MIN, DELAY_MAX = 1.0, 30 * 86400.0
+#: Bytes of the least that an answer may have: what is fetched of one partition at a time, and more for the rest of it.
+REPLY_MIN = 4 * 1024 * 1024
 
 #: No `_`: the server takes `a_b` and `a.b` for the same. No `--`: it stands between a namespace and a name.
 _PREFIX = re.compile(r"[A-Za-z0-9.]+(-[A-Za-z0-9.]+)*")
@@ -53,6 +55,7 @@ class Options(TlsOptions):
     session: float = 10.0  #: seconds after which a consumer that has died gives its messages back
     delay_max: float = 86400.0  #: seconds of the longest delay; fixes how many partitions a retry topic has
     sasl: Sasl = Sasl.PLAIN
+    max_reply: int = 64 * 1024 * 1024  #: bytes of one answer of a server, at most; a message that is larger cannot be read
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -66,6 +69,8 @@ class Options(TlsOptions):
             raise _wrong("retention", f"{self.retention:g}", "a number of seconds, 0 or more")
         if not SESSION_MIN <= self.session <= SESSION_MAX:
             raise _wrong("session", f"{self.session:g}", f"{SESSION_MIN:g} to {SESSION_MAX:g} seconds")
+        if not REPLY_MIN <= self.max_reply < 2**31:
+            raise _wrong("max_reply", self.max_reply, f"{REPLY_MIN} to {2**31 - 1} bytes")
         if not DELAY_MIN <= self.delay_max <= DELAY_MAX:
             raise _wrong("delay_max", f"{self.delay_max:g}", f"{DELAY_MIN:g} to {DELAY_MAX:g} seconds")
 

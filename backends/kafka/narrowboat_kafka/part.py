@@ -11,13 +11,14 @@ from narrowboat_kafka import records
 from narrowboat_kafka.ledger import Ledger
 
 if TYPE_CHECKING:
+    from narrowboat.errors import NarrowboatError
     from narrowboat_kafka.fetched import Stored
 
 
 class Tag:
     """A record on its way to somebody, and what then settles that delivery and no other. One that comes back gets a new one."""
 
-    __slots__ = ("claims", "done", "expires", "feed", "offset", "part", "record", "since")
+    __slots__ = ("claims", "done", "due", "expires", "feed", "offset", "part", "record", "since")
 
     def __init__(self, part: Part, record: Stored) -> None:
         self.part = part
@@ -28,6 +29,7 @@ class Tag:
         self.feed: object = None  #: who has it, and since when
         self.since = 0.0
         self.done: str | None = None  #: how it was settled, once it is
+        self.due = 0.0  #: when it may be handed out again, where it waits for that here
 
 
 class Part:
@@ -46,8 +48,10 @@ class Part:
         "paused",
         "ready",
         "settling",
+        "shut_until",
         "topic_id",
         "tp",
+        "unreadable",
         "waiting",
     )
 
@@ -67,11 +71,20 @@ class Part:
         self.settling = 0  #: how many wait for the commit of what they have settled
         self.crowded = False  #: its metadata is nearly full
         self.paused = False
+        self.unreadable: NarrowboatError | None = None  #: why it cannot be read on
+        self.shut_until = 0.0  #: when that is tried again, by the monotonic clock
 
     @property
     def buffered(self) -> int:
         """Records that are read and not handed out."""
         return len(self.ready) + len(self.waiting)
+
+    @property
+    def waiting_for_us(self) -> int:
+        """Messages that somebody could be given now."""
+        if self.leaving:
+            return 0
+        return len(self.again) + len(self.claimed) + (0 if self.crowded else len(self.ready))
 
     @property
     def busy(self) -> bool:
@@ -154,7 +167,10 @@ class Part:
         if self.owned and self.out.get(tag.offset) is tag:
             del self.out[tag.offset]
             self.ledger.release(tag.offset, counted=counted)
-            heapq.heappush(self.again, (tag.offset, Tag(self, tag.record)))
+            if tag.due:
+                heapq.heappush(self.waiting, (tag.due, tag.offset, tag.record))
+            else:
+                heapq.heappush(self.again, (tag.offset, Tag(self, tag.record)))
 
     def clear(self) -> None:
         """Forget what was read and not handed out."""

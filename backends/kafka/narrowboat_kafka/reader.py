@@ -10,18 +10,27 @@ others is dropped.
 from __future__ import annotations
 
 import itertools
+import logging
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
+
+from kafka.future import Future
 
 from narrowboat_kafka.client import LATEST, Clients
 from narrowboat_kafka.demand import Demand
-from narrowboat_kafka.fetched import Stored
+from narrowboat_kafka.errors import unreadable
+from narrowboat_kafka.fetched import Fetched, Stored
 from narrowboat_kafka.part import Part, ready
 from narrowboat_kafka.waiting import Waiting
 
+log = logging.getLogger("narrowboat.kafka")
+
 #: Records that are read from what was fetched before somebody else may have the I/O thread, and the rest of their batch.
 _CHUNK = 500
+#: Seconds after which a partition that cannot be read is tried again: another server may have it whole.
+_SHUT = 5.0
 #: Milliseconds for which the server keeps a fetch that finds nothing; the short ones are for `_is_pressed`.
 _LONG, _SHORT = 500, 5
 
@@ -30,7 +39,7 @@ class Reader:
     """See the module's text.
 
     `wakeup`: makes the member's loop take its next step now. `deleted`: these partitions are not there any more, or are
-    others by the same name.
+    others by the same name. `ended`: all of this partition was read and is settled, and its last offsets have no record.
     """
 
     def __init__(
@@ -43,6 +52,7 @@ class Reader:
         *,
         wakeup: Callable[[], None],
         deleted: Callable[[list[Any]], None],
+        ended: Callable[[Any], None],
     ) -> None:
         self._clients = clients
         self._fetcher = consumer._fetcher
@@ -53,14 +63,20 @@ class Reader:
         self._wakeup = wakeup
         self._deleted = deleted
         self._hooked: set[int] = set()
+        self._look: Any = None  #: the future of the next look for what was published
+        self._looking = False
+        self._ends: dict[Any, int] = {}  #: how far partitions were read where there is no record at the end of that
+        self._ended = ended
+        self._told: set[tuple[Any, int]] = set()  #: where partitions cannot be read on, once the log has it
+        self._fetcher.PartitionRecords = partial(Fetched, unreadable=self._unreadable, passed=self._ends.__setitem__)
 
     # -- fetching -------------------------------------------------------------------------------------------------
 
     def throttle(self) -> None:
         """Fetch no further where much is read, or where what is settled cannot be told any more."""
-        ahead, subscription = self._demand.ahead, self._subscription
+        ahead, subscription, now = self._demand.ahead, self._subscription, time.monotonic()
         for tp, part in self._parts.items():
-            full = part.buffered >= 2 * ahead or part.crowded
+            full = part.buffered >= 2 * ahead or part.crowded or now < part.shut_until
             # Paused in the midst of what was fetched, the library would never give the rest.
             if full is not part.paused and subscription.is_assigned(tp) and not (full and tp in self._unread()):
                 part.paused = full
@@ -103,11 +119,49 @@ class Reader:
         found = self._fetcher.fetched_records(_CHUNK)[0]
         for tp, fetched in found.items():
             self._admit(tp, fetched)
+        while self._ends:
+            tp, end = self._ends.popitem()
+            part = self._parts.get(tp)
+            if part is not None and part.ledger.pass_by(end):
+                self._ended(tp)
         return bool(found)
 
+    def _unreadable(self, tp: Any, offset: int, error: Exception) -> None:
+        """What lies there cannot be read, now: that partition waits, and whoever finds nothing else is told why."""
+        part = self._parts.get(tp)
+        if part is None:
+            return
+        part.unreadable = unreadable(error, tp, offset)
+        part.shut_until = time.monotonic() + _SHUT
+        if (tp, offset) not in self._told:
+            self._told.add((tp, offset))
+            log.error("%s", part.unreadable)
+
     async def catch_up(self) -> None:
-        """What was published before this began is read when it ends, or a moment has passed."""
+        """What was published before this began is read when it ends, or a moment has passed. One for all who ask meanwhile."""
         self._wakeup()
+        if self._look is None:
+            self._look = Future()
+        look = self._look
+        if not self._looking:
+            self._looking = True
+            self._clients.net.call_soon(self._look_for_all)
+        await look
+
+    async def _look_for_all(self) -> None:
+        try:
+            while self._look is not None:
+                look, self._look = self._look, None
+                try:
+                    await self._catch_up()
+                except Exception as error:
+                    look.failure(error)
+                else:
+                    look.success(None)
+        finally:
+            self._looking = False
+
+    async def _catch_up(self) -> None:
         parts = {tp: part for tp, part in self._parts.items() if not self._has_enough(part)}
         if not parts:
             return
@@ -133,7 +187,7 @@ class Reader:
         return unread
 
     def _has_enough(self, part: Part) -> bool:
-        return part.buffered >= self._demand.ahead or part.crowded
+        return part.buffered >= self._demand.ahead or part.crowded or time.monotonic() < part.shut_until
 
     def _admit(self, tp: Any, fetched: Sequence[Stored]) -> None:
         part = self._parts.get(tp)
@@ -143,6 +197,7 @@ class Reader:
             # Its end was cut off, or it is another one by that name: what we know of it is about messages that are gone.
             self._deleted([tp])
             return
+        part.unreadable = None
         wanted = itertools.compress(fetched, part.ledger.see([record.offset for record in fetched]))
         if tp.topic == self._waiting.retry:
             self._waiting.keep(part, wanted)

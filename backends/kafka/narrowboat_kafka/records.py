@@ -28,14 +28,24 @@ ATTEMPTS = "narrowboat-attempts"
 #: Seconds since the epoch before which nobody shall get it, and when its partition looks at it next.
 DUE, STEP = "narrowboat-due", "narrowboat-step"
 DEAD_REASON, DEAD_ATTEMPTS, DEAD_ORIGIN = "narrowboat-dead-reason", "narrowboat-dead-attempts", "narrowboat-dead-origin"
+#: Where the whole message lies that was too large to be published again: topic, partition and offset, with `/` between them.
+DEAD_ORIGINAL = "narrowboat-dead-original"
 
 #: Ours, and not for the user to see.
 _HIDDEN = frozenset({ID, CORRELATION, TYPE, PRIORITY, EXPIRES, ATTEMPTS, DUE, STEP})
+_OURS = _HIDDEN | {DEAD_REASON, DEAD_ATTEMPTS, DEAD_ORIGIN, DEAD_ORIGINAL}
+#: Beyond these, what stands in a header of ours was not written by us, and counts for nothing.
+_ATTEMPTS_MAX, _PRIORITY_MAX = 2**31, 255
+#: Bytes of key and headers that go with a dead letter whose body is too large. What is more than ours may have does not go.
+_KEPT_MAX = 64 * 1024
 
 #: What the headers begin with where the only one is the id: one, how long its name is, its name. Then the id's length.
 _ONLY_ID = bytes((2, 2 * len(ID))) + ID.encode()
 _ID_AT = len(_ONLY_ID) + 1
 _EXPIRES = EXPIRES.encode()
+
+#: Characters of the longest number that is read.
+_DIGITS = 40
 
 #: At a third of the price of `Delivery(...)`, which is paid for each message.
 _delivery: Callable[[Sequence[Any]], Delivery] = partial(tuple.__new__, Delivery)
@@ -91,6 +101,17 @@ def again(record: Stored, topic: str, partition: int | None, changes: Mapping[st
     return Record(topic, partition, record.key, record.value, headers, max(0, record.timestamp))
 
 
+def without_body(record: Record, stored: Stored) -> Record:
+    """What can be stored of `record`, which is too large: what is ours, where `stored` lies, and the rest if that is small."""
+    ours = {name: value[: _KEPT_MAX // 8] for name, value in record.headers if name in _OURS}
+    theirs = [(name, value) for name, value in record.headers if name not in _OURS]
+    if len(theirs) > _KEPT_MAX // 64 or sum(len(data(name)) + len(value) for name, value in theirs) > _KEPT_MAX:
+        theirs = []
+    ours[DEAD_ORIGINAL] = data(f"{stored.topic}/{stored.partition}/{stored.offset}")
+    key = record.key if record.key is None or len(record.key) <= _KEPT_MAX else None
+    return record._replace(key=key, value=b"", headers=[*theirs, *ours.items()])
+
+
 def foreign_id(record: Stored) -> str:
     """The id of a record that has none."""
     return f"{record.topic}-{record.partition}-{record.offset}"
@@ -108,6 +129,17 @@ def header(record: Stored, name: str) -> str | None:
 def number(record: Stored, name: str, default: float) -> float:
     """A header of ours as a number; somebody else's text is none."""
     return _number(header(record, name), default)
+
+
+def attempts(record: Stored) -> int:
+    """How often it was handed out before it was published again; 0 where that is no count."""
+    return _count(header(record, ATTEMPTS), _ATTEMPTS_MAX) or 0
+
+
+def _count(value: str | None, most: int) -> int | None:
+    """A whole number from 0 to `most`; None where there is something else."""
+    found = -1.0 if value is not None and len(value) > _DIGITS else _number(value or "0", -1.0)
+    return int(found) if 0 <= found <= most and found == int(found) else None
 
 
 def _number(value: str | None, default: float) -> float:
@@ -138,17 +170,26 @@ def delivery(record: Stored, claims: int, now: float, tag: object) -> Delivery:
     for name, data in record.headers:
         (ours if name in _HIDDEN else headers)[name] = text(data)
     ends = _number(ours.get(EXPIRES), math.inf)
+    before, priority = _count(ours.get(ATTEMPTS), _ATTEMPTS_MAX), _count(ours.get(PRIORITY), _PRIORITY_MAX)
     return Delivery(
         id=ours.get(ID) or foreign_id(record),
         body=body,
         headers=headers,
         key=named,
-        attempt=int(_number(ours.get(ATTEMPTS), 0)) + claims,
+        attempt=(before or 0) + claims,
         published_at=published,
-        priority=int(_number(ours.get(PRIORITY), 0)),
+        priority=priority or 0,
         expires_in=None if ends == math.inf else max(0.0, ends - now),
         correlation_id=ours.get(CORRELATION),
         content_type=ours.get(TYPE),
         reply_to=None,
         tag=tag,
+        malformed=record.problem or _problem(ours, before, priority),
     )
+
+
+def _problem(ours: Mapping[str, str], before: int | None, priority: int | None) -> str:
+    """What is wrong with the headers of ours that somebody else wrote; empty where nothing is."""
+    wrong = [name for name, found in ((ATTEMPTS, before), (PRIORITY, priority)) if found is None]
+    wrong += [name for name in (EXPIRES, DUE, STEP) if not math.isfinite(_number(ours.get(name, "0"), math.nan))]
+    return f"what its header {' and '.join(wrong)} says is no number of ours, and is not taken for one" if wrong else ""

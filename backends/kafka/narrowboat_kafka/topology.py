@@ -22,7 +22,7 @@ from narrowboat.errors import Conflict, NotFound, Unavailable
 from narrowboat_kafka import ledger as ledgers
 from narrowboat_kafka import levels, names
 from narrowboat_kafka import retention as lasting
-from narrowboat_kafka.client import EARLIEST, LATEST, Clients
+from narrowboat_kafka.client import EARLIEST, LARGEST, LATEST, Clients
 from narrowboat_kafka.ledger import Ledger
 from narrowboat_kafka.options import SCHEME, Declare, Options
 
@@ -58,7 +58,7 @@ class Topology:
             return name
         partitions = 1 if address.name.endswith(_DEAD) else self._options.partitions
         retention = self._options.retention if kind == "topic" else 0.0
-        self.ensure(name, partitions, retention, f"{kind} {address.name!r}")
+        self.ensure(name, partitions, retention, f"{kind} {address.name!r}", large=address.name.endswith(_DEAD))
         self._check_kind(Address(Kind.QUEUE if kind == "queue" else Kind.TOPIC, address.name), name, kind)
         return name
 
@@ -72,11 +72,11 @@ class Topology:
 
     def _waiting(self, name: str, address: Address) -> str:
         what = f"topic {name!r}, in which messages of {address.path!r} wait"
-        self.ensure(name, levels.count(self._options.delay_max), 0.0, what)
+        self.ensure(name, levels.count(self._options.delay_max), 0.0, what, large=True)
         return name
 
-    def ensure(self, name: str, partitions: int, retention: float, what: str) -> None:
-        """Make the topic if it is not there, and wait until it can be used."""
+    def ensure(self, name: str, partitions: int, retention: float, what: str, *, large: bool) -> None:
+        """Make the topic if it is not there, and wait until it can be used. `large`: what lies in it was published before."""
         if name in self._known:
             return
         if not self.is_there(name):
@@ -87,7 +87,7 @@ class Topology:
                     "--config retention.ms=-1",
                     backend=SCHEME,
                 )
-            self._create(name, partitions, retention)
+            self._create(name, partitions, retention, large=large)
         elif name not in self._looked_at:
             self._looked_at.add(name)
             self._look_at(name, what)
@@ -107,11 +107,13 @@ class Topology:
         found = answer.get("topic", {}).get(name, {})
         lasting.report(name, what, {key: each["value"] for key, each in found.items()}, self._options.retention)
 
-    def _create(self, name: str, partitions: int, retention: float) -> None:
+    def _create(self, name: str, partitions: int, retention: float, *, large: bool) -> None:
         wanted = {
             "num_partitions": partitions,
             "replication_factor": self._options.replication or -1,
-            "configs": lasting.ALL | ({"retention.ms": str(int(retention * 1000))} if retention else {}),
+            "configs": lasting.ALL
+            | ({"retention.ms": str(int(retention * 1000))} if retention else {})
+            | ({"max.message.bytes": str(LARGEST)} if large else {}),
         }
         try:
             self._ask(lambda: self._clients.admin.create_topics({name: wanted}))
@@ -149,9 +151,9 @@ class Topology:
         for _, text in committed.values():
             try:
                 found = json.loads(text)
-            except ValueError:
+            except (ValueError, RecursionError):  # somebody else's
                 continue
-            if isinstance(found, dict):
+            if isinstance(found, dict) and isinstance(found.get("kind"), str):
                 return found
         return None
 

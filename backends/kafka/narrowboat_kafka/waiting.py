@@ -16,10 +16,11 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from narrowboat_kafka import records
+from narrowboat_kafka import levels, records
 from narrowboat_kafka.commits import Commits
 from narrowboat_kafka.fetched import Stored
 from narrowboat_kafka.levels import FIRST
+from narrowboat_kafka.options import DELAY_MAX
 from narrowboat_kafka.part import Part
 
 #: Publishes a message of a partition elsewhere, to wait there for so many seconds more. It must not block.
@@ -46,8 +47,9 @@ class Waiting:
 
     def keep(self, part: Part, found: Iterable[Stored]) -> None:
         """These were read from the retry topic: look at each when it says so."""
+        now = time.time()
         for record in found:
-            look = records.number(record, records.STEP, 0.0)
+            look = min(records.number(record, records.STEP, 0.0), now + levels.stay(part.tp.partition))
             heapq.heappush(part.waiting, (look, next(self._order), record))
 
     def look(self) -> tuple[float, bool]:
@@ -57,7 +59,8 @@ class Waiting:
             waiting = part.waiting
             while waiting and waiting[0][0] <= now:
                 _, _, record = heapq.heappop(waiting)
-                remaining = records.number(record, records.DUE, 0.0) - now
+                # What waits in the main topic is too large for the other one, and due now.
+                remaining = self._due(record, now) - now if part.tp.topic == self.retry else 0.0
                 if remaining >= FIRST or (remaining <= 0 and not self._deliver):
                     part.moving.add(record.offset)
                     self._forward(part, record, max(0.0, remaining))
@@ -69,6 +72,11 @@ class Waiting:
             if waiting:
                 soonest = min(soonest, waiting[0][0])
         return soonest, due
+
+    def _due(self, record: Stored, now: float) -> float:
+        """When it is due. A time that no delay of ours reaches was not written by us, and would keep it for ever."""
+        due = records.number(record, records.DUE, 0.0)
+        return due if due <= now + DELAY_MAX else 0.0
 
     def relieve(self, part: Part) -> None:
         """The oldest message holds up the rest of its partition: let it go on elsewhere, with the claims that it had."""
@@ -90,5 +98,8 @@ class Waiting:
     async def not_moved(self, part: Part, record: Stored) -> None:
         """It could not be published: look again soon."""
         part.moving.discard(record.offset)
+        tag = part.out.get(record.offset)
+        if tag is not None:
+            tag.since = time.time()  # what cannot be published is not tried at each step
         if part.owned and record.offset not in part.out and record.topic == self.retry:
             heapq.heappush(part.waiting, (time.time() + 0.5, next(self._order), record))

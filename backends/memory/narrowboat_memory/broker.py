@@ -8,6 +8,7 @@ The semantics are in `source.py` (one source) and `topology.py` (all of them); h
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -88,7 +89,7 @@ class MemoryBroker(Broker):
         #: Whether queues and topics are made on the way.
         self.makes = options.declare is Declare.AUTO
         self._options = options
-        self._feeds: set[MemoryFeed] = set()
+        self._feeds: weakref.WeakSet[MemoryFeed] = weakref.WeakSet()  # an interrupted caller lets go of one that nobody gets
         self._closed = False
         context.watch(self._clock_moved)
 

@@ -76,9 +76,9 @@ class MemoryFeed(Feed):
             return
         now = self._broker.clock()
         self._messages.change(lambda topology: self._leave(topology, now), now)
-        self._closed = True
         self._bell.disarm(self._path, self)
         self._broker.forget(self)
+        self._closed = True  # last: who is interrupted before closes once more
 
     def _claim(self, topology: Topology, limit: int, now: float, token: object) -> tuple[list[Delivery], float | None]:
         source = self._find(topology, now)

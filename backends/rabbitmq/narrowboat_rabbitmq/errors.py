@@ -9,6 +9,7 @@ from pika import exceptions
 
 from narrowboat.contract import Kind, Properties
 from narrowboat.driver import tls
+from narrowboat.driver.texts import cut
 from narrowboat.errors import (
     AccessDenied,
     Conflict,
@@ -114,7 +115,7 @@ def _shown(chain: list[BaseException]) -> str:
     said = [f"{type(each).__name__}: {each}" for each in chain if str(each) and not isinstance(each, exceptions.AMQPError)]
     closed = [str(each) for each in chain if isinstance(each, exceptions.ConnectionClosed)]
     plain = [type(each).__name__ for each in chain]
-    return (closed or said[-1:] or plain[-1:])[0]
+    return cut((closed or said[-1:] or plain[-1:])[0])
 
 
 def late(site: Site, doing: str, timeout: float) -> Unavailable:

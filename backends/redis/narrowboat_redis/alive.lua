@@ -3,15 +3,16 @@
 -- KEYS alive, then held, queue, told for each name that somebody here waits for
 -- ARGV provider, channel
 -- Answers {1 or 0: whether it still counted as alive, the owners of this provider that can go, 1 or 0 for each name: whether
--- there is a queue}.
+-- there is a queue, 1 or 0 for each name: whether there is more to be cleared away, so that it is best said again at once}.
 
 local micros, now = clock()
 local provider, channel = ARGV[1], ARGV[2]
 local known = tonumber(redis.call('ZSCORE', KEYS[1], provider) or nil)
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', text(now))
+local over = redis.call('ZRANGE', KEYS[1], '-inf', text(now), 'BYSCORE', 'LIMIT', 0, DEAD)
+redis.call('ZREM', KEYS[1], '', unpack(over)) -- also where there are none: a full server allows what comes behind it
 redis.call('ZADD', KEYS[1], text(now + PATIENCE), provider)
 redis.call('PEXPIRE', KEYS[1], PATIENCE)
-local owners, queues = {}, {}
+local owners, queues, more = {}, {}, {}
 for i = 2, #KEYS, 3 do
   local keys = { held = KEYS[i], queue = KEYS[i + 1], told = KEYS[i + 2], alive = KEYS[1] }
   local state = advance(keys, channel, now)
@@ -24,6 +25,7 @@ for i = 2, #KEYS, 3 do
     redis.call('PEXPIRE', keys.queue, 2 * PATIENCE)
     redis.call('PEXPIRE', keys.told, 2 * PATIENCE)
   end
+  more[#more + 1] = state and state.more and 1 or 0
   queues[#queues + 1] = redis.call('EXISTS', keys.queue)
 end
-return { known and known > now and 1 or 0, owners, queues }
+return { known and known > now and 1 or 0, owners, queues, more }

@@ -2,7 +2,8 @@
 -- KEYS held, queue, gone (of the owner), token, told, alive
 -- ARGV owner, ttl in ms, " ttl mode limit label", provider ('' for a try: it leaves nothing behind), channel
 -- Answers the token (text), or in how many ms to look again (number), or {mode, limit} of those who disagree, or nil when the
--- owner was withdrawn. What is free is taken in attempt_free.lua.
+-- owner was withdrawn; {"foreign"} where something that is not ours stands under the name, {"token", it} where the last token
+-- cannot be ours; 0 where there is more to be cleared away first. What is free is taken in attempt_free.lua.
 
 local LOOK_AGAIN = 10000 -- ms; whoever waits is told long before
 
@@ -17,7 +18,19 @@ if redis.call('GET', KEYS[3]) == 'w' then
   return nil
 end
 
+-- It changes nothing. A server whose memory is full refuses it, and would let us grant once anything else has been written.
+local full = redis.pcall('ZADD', keys.queue, 'XX', 0, '')
+if type(full) ~= 'table' or not string.find(full.err, 'OOM', 1, true) then
+  if type(full) == 'table' then
+    return full
+  end
+  full = nil
+end
+go_on(keys.held)
 local found, held, one, first = holders(keys.held, now)
+if not found then
+  return { 'foreign' }
+end
 
 local own = found[owner]
 if own then -- an earlier attempt's, whose answer did not arrive
@@ -34,19 +47,21 @@ end
 local function first_other()
   for _, each in ipairs(redis.call('ZRANGE', keys.queue, 0, 1)) do
     if each ~= member then
-      return string.match(each, '^%S+ (%a) (%d+) ')
+      return string.match(each, '^%S+ ([xrs]) (%d+) ')
     end
   end
 end
+
+local more = false
 
 if one then
   if differs(one.mode, one.limit) then
     return { one.mode, text(one.limit) }
   end
 elseif differs(first_other()) then
-  walk(keys, channel, now, nil, 0, nil) -- which drops the dead
+  more = walk(keys, channel, now, nil, 0, nil).more -- which drops the dead
   local kind, of = first_other()
-  if differs(kind, of) then
+  if not more and differs(kind, of) then
     return { kind, of }
   end
 end
@@ -55,13 +70,19 @@ local waits = provider ~= ''
 if waits then
   redis.call('HDEL', keys.told, member) -- it came: from now on it is waited for again
 end
-local state = walk(keys, channel, now, one and one.mode, held, waits and member or nil)
+local state = more and { more = true } or walk(keys, channel, now, one and one.mode, held, waits and member or nil)
 local goes = state.granted
 if not goes and state.open and not state.place and (waits or state.length == 0) then
   goes = admitted(mode, limit, one and one.mode, held, state.ahead, state.writer)
 end
+if full and (goes or (waits and not redis.call('ZSCORE', keys.queue, member))) then
+  return full -- who waits already waits on
+end
 if goes then
-  local token = mint(KEYS[4], micros)
+  local token, last = mint(KEYS[4], micros)
+  if not token then
+    return { 'token', last }
+  end
   redis.call('HSET', keys.held, owner, record(token, now + ttl, rest))
   outlast(keys.held, ttl)
   return token
@@ -77,12 +98,20 @@ if waits then
   redis.call('PEXPIRE', keys.queue, 2 * PATIENCE)
 end
 
+if state.more then
+  return 0
+end
+
 -- Only who is next has a reason to look when a lease ends, and only those behind a claim when that ends.
+-- Who stands far behind looks later, and not with all the others at once.
 local again = now + LOOK_AGAIN
+if not state.place and not state.open then
+  again = again + LOOK_AGAIN * (1 + tonumber(string.sub(redis.sha1hex(owner), 1, 4), 16) / 32768)
+end
 if first and first < again and (state.place or state.open) and admitted(mode, limit, nil, 0, state.ahead, state.writer) then
   again = first
 end
 if state.claim and state.claim < again then
   again = state.claim
 end
-return again - now + 1
+return math.floor(again - now) + 1

@@ -54,9 +54,14 @@ def capabilities(url: Url, options: MessageOptions) -> BrokerCapabilities:
 
 
 def _open(url: Url, options: MessageOptions, context: Context) -> Broker:
+    from narrowboat_redis.errors import translate
     from narrowboat_redis.message_broker import RedisBroker
 
-    return RedisBroker(Site.of(url, options), options, capabilities(url, options), context)
+    site = Site.of(url, options)
+    try:
+        return RedisBroker(site, options, capabilities(url, options), context)
+    except OSError as error:  # no more descriptors
+        raise translate(error, site, doing="opening") from error
 
 
 def _prepare(url: Url, options: MessageOptions) -> Url:

@@ -7,7 +7,7 @@ tried again here, and every step has a time limit: who repeats is the core, beca
 
 from __future__ import annotations
 
-import select
+import selectors
 import socket
 import ssl
 import struct
@@ -22,8 +22,8 @@ from redis.retry import Retry
 
 from narrowboat.dsn import hidden
 from narrowboat.errors import ConfigurationError, Unavailable
-from narrowboat_redis.errors import OLDEST, too_old, version_of
-from narrowboat_redis.resp import ErrorReply, Reader, pack
+from narrowboat_redis.errors import ODD, OLDEST, too_old, version_of
+from narrowboat_redis.resp import ErrorReply, NotRedis, ProtocolError, Reader, pack, shown
 from narrowboat_redis.site import Address, Site, Topology
 
 #: Seconds without use after which a connection is looked at before it is used again: a server that was restarted meanwhile
@@ -38,11 +38,11 @@ _ALL = 1 << 30
 class Line:
     """One connection. For one thread at a time; who shares it brings a mutex."""
 
-    def __init__(self, connection: Connection, address: Address, timeout: float) -> None:
+    def __init__(self, connection: Connection, address: Address, timeout: float, most: int) -> None:
         self.address = address
         self._connection = connection
         self._socket: Any = connection._sock  # redis-py has no public name for it; called so from 3.0 to 8.1 at least
-        self._reader = Reader()
+        self._reader = Reader(most)
         self._timeout = timeout
         self._kernel_times = _KERNEL_TIMES and not hasattr(self._socket, "pending")  # what TLS does in between takes Python's
         self.limit(timeout)
@@ -61,15 +61,22 @@ class Line:
         """Whether bytes, or the end of the connection, arrive within `seconds`."""
         if self.pending():
             return True
-        poller = select.poll()
-        poller.register(self._socket, select.POLLIN)
-        return bool(poller.poll(seconds * 1000))
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._socket, selectors.EVENT_READ)
+            return bool(selector.select(seconds))
 
-    def send(self, data: bytes) -> None:
-        """Send commands. From here on the line is busy until all replies are read."""
+    def send(self, data: bytes, ends: float | None = None) -> None:
+        """Send commands, until `ends`. From here on the line is busy until all replies are read."""
         self.busy = True
         try:
-            self._socket.sendall(data)
+            if len(data) <= _CHUNK or ends is None:
+                self._socket.sendall(data)
+                return
+            rest = memoryview(data)  # whoever takes it byte by byte must not keep us
+            while rest:
+                rest = rest[self._socket.send(rest) :]
+                if rest and time.monotonic() > ends:
+                    raise _timed_out()
         except BlockingIOError:
             raise _timed_out() from None
 
@@ -78,8 +85,11 @@ class Line:
         replies: list[Any] = []
         while not self._reader.take(replies, number):
             self._reader.feed(self._more())
-            if len(replies) < number and ends - time.monotonic() < self._step / 2:
-                self.limit(ends - time.monotonic())
+            left = ends - time.monotonic()
+            if left <= 0 and not self._reader.take(replies, number):
+                raise _timed_out()  # the limit of each step is no limit to whoever sends a little all the time
+            if len(replies) < number and left < self._step / 2:
+                self.limit(left)
         if self._step != self._timeout:
             self.limit(self._timeout)
         self.busy = False
@@ -166,9 +176,12 @@ class Line:
                 self._socket.close()  # before redis-py shuts it down, which would send what is left in good order
             except OSError:
                 pass
+        self._reader.drop()
         self._connection.disconnect()  # type: ignore[no-untyped-call]  # so in redis-py
 
 
+#: What is wrong with an answer; not ValueErrors of the system: a name that cannot be looked up.
+_ODD = tuple(kind for kind in ODD if kind is not ValueError)
 _CLOSED = "the connection was closed by the server"
 
 
@@ -183,16 +196,20 @@ def open_line(site: Site, address: Address, timeout: float, later: float | None 
     socket or the server said, for `errors.translate`, or an error of ours.
     """
     ends = time.monotonic() + timeout
-    line = _open(site, address, timeout)
     try:
-        _check(site, line, ends)
-        if later is not None:
-            line.allow(later)
-            line.limit(ends - time.monotonic())
-    except BaseException:
-        line.close()
-        raise
-    return line
+        line = _open(site, address, timeout)
+        try:
+            _check(site, line, ends)
+            if later is not None:
+                line.allow(later)
+                line.limit(ends - time.monotonic())
+        except BaseException:
+            line.close()
+            raise
+        return line
+    except (ProtocolError, *_ODD) as error:
+        problem = str(error)
+    raise NotRedis(problem)  # out here no frame of a traceback keeps what was read
 
 
 def _open(site: Site, address: Address, timeout: float, *, sentinel: bool = False) -> Line:
@@ -203,9 +220,6 @@ def _open(site: Site, address: Address, timeout: float, *, sentinel: bool = Fals
     settings: dict[str, Any] = {
         "host": address.host,
         "port": address.port,
-        "db": 0 if sentinel else site.database,
-        "username": username,
-        "password": None if password is None else password.reveal(),
         "socket_timeout": timeout,
         "socket_connect_timeout": timeout,
         "retry": Retry(NoBackoff(), 0),
@@ -218,18 +232,55 @@ def _open(site: Site, address: Address, timeout: float, *, sentinel: bool = Fals
         settings["context"] = options.context(backend=site.scheme)
     else:
         kind = _Connection
+    ends = time.monotonic() + timeout
     connection = kind(**settings)
-    connection.connect()
-    return Line(connection, address, timeout)
+    try:
+        connection.connect()
+        line = Line(connection, address, timeout, options.max_reply)
+        # What the server says to these is read here: redis-py would read on as long as it sends, whatever it is.
+        if password is not None:
+            user = [] if username is None else [username.encode()]
+            _expect(line, hidden(pack(b"AUTH", *user, password.reveal().encode())), ends)
+        if site.database and not sentinel:
+            _expect(line, pack(b"SELECT", b"%d" % site.database), ends)
+    except BaseException:  # an interrupt included: nobody else knows of this connection
+        connection.disconnect()
+        raise
+    return line
+
+
+def _expect(line: Line, command: bytes, ends: float) -> None:
+    """Send one command, whose error is raised."""
+    line.send(command)
+    (reply,) = line.receive(1, ends)
+    if isinstance(reply, ErrorReply):
+        raise reply
 
 
 class _Connection(Connection):
-    """redis-py's own, whose frames show no password while it logs in."""
+    """redis-py's own, which gives all addresses of a host one time limit, and closes what an interrupt leaves."""
 
-    def send_packed_command(self, command: Any, check_health: bool = True) -> None:
-        """`command`, in pieces: one of them is the password, where it is AUTH."""
-        command = [hidden(piece) for piece in command]
-        super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]  # so in redis-py
+    def _connect(self) -> socket.socket:
+        ends = time.monotonic() + float(self.socket_connect_timeout or 0)
+        failed: OSError = OSError(f"{self.host} has no address")
+        for family, kind, protocol, _, where in socket.getaddrinfo(self.host, self.port, 0, socket.SOCK_STREAM):
+            try:
+                made = socket.socket(family, kind, protocol)
+            except OSError as error:  # a family that this machine has not got; or it has no more descriptors
+                failed = error
+                continue
+            try:
+                made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                made.settimeout(max(0.001, ends - time.monotonic()))
+                made.connect(where)
+                made.settimeout(self.socket_timeout)
+                return made
+            except BaseException as error:
+                made.close()
+                if not isinstance(error, OSError):
+                    raise
+                failed = error
+        raise failed
 
 
 class _SecureConnection(_Connection):
@@ -240,8 +291,12 @@ class _SecureConnection(_Connection):
         self._context = context
 
     def _connect(self) -> ssl.SSLSocket:
-        plain: socket.socket = super()._connect()  # type: ignore[no-untyped-call]  # so in redis-py
-        return self._context.wrap_socket(plain, server_hostname=self.host)
+        plain = super()._connect()
+        try:
+            return self._context.wrap_socket(plain, server_hostname=self.host)
+        except BaseException:
+            plain.close()
+            raise
 
 
 def _check(site: Site, line: Line, ends: float) -> None:
@@ -255,6 +310,8 @@ def _check(site: Site, line: Line, ends: float) -> None:
         (info,) = line.receive(1, ends)
         found = [row[14:] for row in info.decode().splitlines() if row.startswith("redis_version:")] if info else []
         raise too_old(site, found[0] if found else "5 or older")
+    if not isinstance(reply, list):
+        raise ProtocolError(f"HELLO was answered with {shown(reply)}")
     facts = dict(zip(reply[::2], reply[1::2], strict=False))
     version = facts.get(b"version", b"").decode()
     if version_of(version) < OLDEST:
@@ -287,6 +344,9 @@ def find_primary(site: Site, timeout: float) -> Address:
                 (reply,) = line.ask(pack(b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", site.service.encode()))
             finally:
                 line.close()
+        except ProtocolError as error:
+            failed = failed or NotRedis(str(error))
+            continue
         except (OSError, redis.RedisError) as error:
             failed = failed or error
             continue

@@ -3,11 +3,14 @@
 --
 -- ARGV: kind, group
 --
--- Returns {"ok", ready, in flight, delayed, dead}, {"missing"} or {"taken", by what, of whom}.
+-- Returns {"ok", ready, in flight, delayed, dead}, {"missing"} or {"taken", by what, of whom}. What is more than one call
+-- counts follows as "ready" or "dead", a stream and the id from where count.lua goes on.
 
 local asked = open(ARGV[1], ARGV[2])
 local other, of = clash(asked)
 if other then return {'taken', other, of or ''} end
+
+local uncounted = {}
 
 -- What the group has not read yet of one of its streams.
 local function unread(source, index)
@@ -19,11 +22,13 @@ local function unread(source, index)
       local lag = field(info, 'lag')
       if lag then return lag end
       local count, last = 0, field(info, 'last-delivered-id')  -- a server before 7 counts nothing for us
-      repeat
-        local page = redis.call('XRANGE', key, '(' .. last, '+', 'COUNT', 1000)
-        count = count + #page
-        if #page > 0 then last = page[#page][1] end
-      until #page < 1000
+      for page = 1, 20 do
+        local entries = redis.call('XRANGE', key, '(' .. last, '+', 'COUNT', 100)
+        count = count + #entries
+        if #entries < 100 then return count end
+        last = entries[100][1]
+      end
+      for _, part in ipairs({source == asked and 'ready' or 'dead', key, last}) do uncounted[#uncounted + 1] = part end
       return count
     end
   end
@@ -59,4 +64,4 @@ end
 if asked.found then tick(asked) end
 local ready, out, delayed = counts(asked)
 ring_out()
-return {'ok', ready, out, delayed, dead}
+return {'ok', ready, out, delayed, dead, unpack(uncounted)}

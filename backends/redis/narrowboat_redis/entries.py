@@ -1,24 +1,38 @@
 """Messages as fields of stream entries, and back. Pure.
 
-An entry has `id` and `body`, and where they are needed `at` (seconds since the epoch), `key`, `priority`, `headers`
-(JSON), `correlation`, `type`, `reply` (JSON) and `expires` (microseconds of the server's clock). Whoever adds an entry by
-other means needs none of them: the body is the field `body`, or the only field; every other field is a header.
+An entry has `id` and `body`, and where they are needed `narrowboat-at` (seconds since the epoch), `-key`, `-priority`,
+`-headers` (JSON), `-correlation`, `-type`, `-reply` (JSON) and `-expires` (microseconds of the server's clock). Whoever adds an
+entry by other means needs none of them: the body is the field `body`, or the only field; every other field is a header. What
+cannot be taken apart is delivered as it is, with what is wrong with it, and costs nobody else anything.
+
+The first version left `narrowboat-` out of the names. Its entries begin with `id`, `body` and `at`, and are read as before;
+the same names in any other entry are another program's.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from narrowboat.contract import Address, Delivery, Kind, Outgoing
 
 #: Where the publisher's clock and the server's agree to within this, in seconds, the entry's id tells the time well enough.
 NEAR = 2.0
 _NO_HEADERS: Mapping[str, str] = {}
-_PLAIN = b"id\0body"
-_OURS = frozenset({b"id", b"body", b"at", b"key", b"priority", b"headers", b"correlation", b"type", b"reply", b"expires"})
+_MARK = b"narrowboat-"
+_OLD = frozenset({b"at", b"key", b"priority", b"headers", b"correlation", b"type", b"reply", b"expires"})
+#: What `settle.lua` makes of the fields that are too many for one command, and `receive.lua` of an entry that is too large.
+_REST, _LEFT = _MARK + b"rest", _MARK + b"left"
+_OURS = frozenset(_MARK + name for name in (*_OLD, b"id", b"rest", b"left"))
+#: An expiry of the first version counts in microseconds: what is less is in seconds or milliseconds, and not its.
+_MICROSECONDS = 1e14
+#: Bytes of JSON that are read as headers, and seconds that can be a time. More than that no publisher of ours has made.
+_HEADERS_MAX, _TIME_MAX = 1 << 20, 1e11
+_NUMBER = re.compile(rb"[\d.e+-]+")
 
 
 def is_plain(message: Outgoing, now: float) -> bool:
@@ -39,25 +53,26 @@ def is_plain(message: Outgoing, now: float) -> bool:
 
 def fields_of(message: Outgoing) -> list[bytes]:
     """Names and values, in turn."""
-    fields = [b"id", message.id.encode(), b"body", message.body, b"at", repr(message.published_at).encode()]
+    fields = [b"id", message.id.encode(), b"body", message.body, _MARK + b"at", repr(message.published_at).encode()]
     for name, text in ((b"key", message.key), (b"correlation", message.correlation_id), (b"type", message.content_type)):
         if text is not None:
-            fields += (name, text.encode())
+            fields += (_MARK + name, text.encode())
     if message.priority:
-        fields += (b"priority", b"%d" % message.priority)
+        fields += (_MARK + b"priority", b"%d" % message.priority)
     if message.headers:
-        fields += (b"headers", json.dumps(dict(message.headers), ensure_ascii=False, separators=(",", ":")).encode())
+        fields += (_MARK + b"headers", json.dumps(dict(message.headers), ensure_ascii=False, separators=(",", ":")).encode())
     if message.reply_to is not None:
         to = message.reply_to
-        fields += (b"reply", json.dumps([to.kind.value, to.name, to.group]).encode())
+        fields += (_MARK + b"reply", json.dumps([to.kind.value, to.name, to.group]).encode())
     return fields
 
 
 def deliveries(now: float, sizes: bytes, data: bytes, shapes: Sequence[bytes]) -> list[Delivery]:
-    """What `receive.lua` packed: for each message shape, attempt and the sizes of token, entry id and each value."""
+    """What `receive.lua` packed, each message by itself: what is wrong with one is told of that one."""
     numbers = struct.unpack(f">{len(sizes) // 4}I", sizes)
-    names = [shape.split(b"\0") for shape in shapes]
-    plain = shapes.index(_PLAIN) if _PLAIN in shapes else -1
+    names = [_names(shape) for shape in shapes]
+    plans: dict[Any, _Plan] = {}
+    plain = shapes.index(b"") if b"" in shapes else -1
     found = []
     at, start, total = 0, 0, len(numbers)
     while at < total:
@@ -84,6 +99,7 @@ def deliveries(now: float, sizes: bytes, data: bytes, shapes: Sequence[bytes]) -
                     None,
                     None,
                     token,
+                    "",
                 )
             )
             start, at = end, at + 6
@@ -93,75 +109,199 @@ def deliveries(now: float, sizes: bytes, data: bytes, shapes: Sequence[bytes]) -
         for size in numbers[at + 4 : behind]:
             values.append(data[start : start + size])
             start += size
-        found.append(_delivery(now, token, entry_id, numbers[at + 1], names[shape], values))
+        found.append(_delivery(now, token, entry_id, numbers[at + 1], names[shape], values, plans))
         at = behind
     return found
 
 
+def _names(shape: bytes) -> list[bytes]:
+    """The field names of a shape, each behind its size."""
+    return _taken_apart(shape) if shape else [b"id", b"body"]
+
+
+def _taken_apart(data: bytes) -> list[bytes]:
+    """Texts that stand one behind the other, each behind its size."""
+    found, start = [], 0
+    while start < len(data):
+        (size,) = struct.unpack_from(">I", data, start)
+        start += 4 + size
+        if start > len(data):
+            raise ValueError("it ends too early")
+        found.append(data[start - size : start])
+    return found
+
+
+class _Plan(NamedTuple):
+    """Where the entries of one shape have what: positions among their fields."""
+
+    own: dict[bytes, int]  #: by short names
+    body: int | None
+    headers: list[tuple[str, int]]
+    old: bool  #: its expiry is the first version's
+
+
+def _plan(names: Sequence[bytes], old: bool) -> _Plan:
+    """The same rules stand in `messages.lua`: `old`, `named`. `old`: what is called `at` can be the first version's."""
+    own = {names[at][len(_MARK) :]: at for at in reversed(range(len(names))) if names[at] in _OURS}
+    others = [at for at, name in enumerate(names) if name not in _OURS]
+    foreign = [names[at] for at in others if not names[at].startswith(_MARK)]
+    old = old and names[2] == b"at" and _OLD.issuperset(foreign[2:])
+    marked = b"expires" in own
+    if names[:2] == [b"id", b"body"] and (old or len(foreign) == 2):
+        for at in others:
+            if names[at] != b"body" and not names[at].startswith(_MARK):
+                own.setdefault(names[at], at)
+        others = [at for at in others if names[at] == b"body" or names[at].startswith(_MARK)]
+    body = _body_of(names, others)
+    headers = [(_text(names[at]), at) for at in reversed(others) if at != body]
+    return _Plan(own, body, headers, old and not marked)
+
+
+def _body_of(names: Sequence[bytes], others: Sequence[int]) -> int | None:
+    """The field `body`, or the only one that is nobody's mark."""
+    for at in others:
+        if names[at] == b"body":
+            return at
+    bare = [at for at in others if not names[at].startswith(_MARK)]
+    if len(bare) == 1:
+        return bare[0]
+    return 0 if len(names) == 1 and names[0] not in _OURS else None
+
+
+def _may_be_old(names: Sequence[bytes], values: Sequence[bytes]) -> bool:
+    return names[:3] == [b"id", b"body", b"at"] and _NUMBER.fullmatch(values[2]) is not None
+
+
 def _delivery(
-    now: float, token: bytes, entry_id: bytes, attempt: int, names: Sequence[bytes], values: Sequence[bytes]
+    now: float, token: bytes, entry_id: bytes, attempt: int, names: list[bytes], values: list[bytes], plans: dict[Any, _Plan]
 ) -> Delivery:
-    fields = dict(zip(names, values, strict=True))
-    headers: dict[str, str] = {}
-    body = fields.get(b"body")
-    if body is None and len(fields) == 1:
-        body, fields = values[0], {}
-    known = _headers(fields.get(b"headers"))
-    if known is not None:
-        headers.update(known)
-    for name, value in fields.items():
-        if name not in _OURS or (name == b"headers" and known is None):
-            headers[_text(name)] = _text(value)
-    expires = _number(fields.get(b"expires"))
-    published = _number(fields.get(b"at"))
+    """The delivery of one entry, whatever is in it. `plans`: those of the shapes in this answer."""
+    try:
+        if _REST in names or _LEFT in names:
+            if names[0] == _LEFT:
+                raise _Malformed(
+                    f"its entry has {_text(values[0])} bytes, more than max_reply= lets through; they are left out"
+                )
+            names, values = _spread(names, values)
+            return _read(now, token, entry_id, attempt, _plan(names, _may_be_old(names, values)), values)
+        old = _may_be_old(names, values)
+        plan = plans.get((id(names), old))
+        if plan is None:
+            plan = plans[id(names), old] = _plan(names, old)
+        return _read(now, token, entry_id, attempt, plan, values)
+    except Exception as error:
+        why = str(error) if isinstance(error, _Malformed) else f"it cannot be taken apart ({type(error).__name__})"
+        return _raw(token, entry_id, attempt, names, values, why)
+
+
+def _raw(token: bytes, entry_id: bytes, attempt: int, names: Sequence[bytes], values: Sequence[bytes], why: str) -> Delivery:
+    """An entry that cannot be taken apart: its body, all else as headers, and its own id where that can be read."""
+    at = _plan(names, _may_be_old(names, values)).own.get(b"id")
+    try:
+        own = "" if at is None else values[at].decode()
+    except UnicodeDecodeError:
+        own = ""
+    left = names[0] == _LEFT
+    body = None if left else _body_of(names, range(len(names)))
+    headers = {} if left else {_text(names[n]): _text(values[n]) for n in reversed(range(len(names))) if n != body}
+    raw = b"" if body is None else values[body]
+    published = _time_of(entry_id)
+    return Delivery(own or entry_id.decode(), raw, headers, None, attempt, published, 0, None, None, None, None, token, why)
+
+
+class _Malformed(Exception):
+    """What is wrong with an entry, in a sentence's second half."""
+
+
+def _read(now: float, token: bytes, entry_id: bytes, attempt: int, plan: _Plan, values: Sequence[bytes]) -> Delivery:
+    own = {name: values[at] for name, at in plan.own.items()}
+    headers = _headers(own[b"headers"]) if b"headers" in own else {}
+    for name, at in plan.headers:
+        headers[name] = _text(values[at])
+    published = _number(b"at", own.get(b"at"), _TIME_MAX)
+    ends = own.get(b"expires")
+    if plan.old and ends is not None and not _microseconds(ends):
+        ends = None
+    expires = _number(b"expires", ends, 1e16)
+    priority = _number(b"priority", own.get(b"priority"), 9)
     return Delivery(
-        _text(fields.get(b"id", entry_id)),
-        b"" if body is None else body,
+        _ours(b"id", own.get(b"id")) or entry_id.decode(),  # the entry's id is the server's own
+        b"" if plan.body is None else values[plan.body],
         headers,
-        _optional(fields.get(b"key")),
+        _ours(b"key", own.get(b"key")),
         attempt,
-        int(entry_id.partition(b"-")[0]) / 1000 if published is None else published,
-        int(_number(fields.get(b"priority")) or 0),
+        _time_of(entry_id) if published is None else published,
+        int(priority or 0),
         None if expires is None else (expires - now) / 1e6,
-        _optional(fields.get(b"correlation")),
-        _optional(fields.get(b"type")),
-        _address(fields.get(b"reply")),
+        _ours(b"correlation", own.get(b"correlation")),
+        _ours(b"type", own.get(b"type")),
+        _address(own.get(b"reply")),
         token,
+        "",
     )
+
+
+def _spread(names: Sequence[bytes], values: Sequence[bytes]) -> tuple[list[bytes], list[bytes]]:
+    """The fields with those that a dead letter has in one (`settle.lua`)."""
+    found: tuple[list[bytes], list[bytes]] = ([], [])
+    for name, value in zip(names, values, strict=True):
+        parts = _taken_apart(value) if name == _REST else [name, value]
+        found[0].extend(parts[::2])
+        found[1].extend(parts[1::2])
+    if len(found[0]) != len(found[1]) or not found[0]:
+        raise ValueError("a name without a value")
+    return found
+
+
+def _microseconds(value: bytes) -> bool:
+    return value.isdigit() and len(value) <= 16 and int(value) >= _MICROSECONDS
+
+
+def _time_of(entry_id: bytes) -> float:
+    return int(entry_id[: entry_id.index(b"-")]) / 1000
 
 
 def _text(value: bytes) -> str:
     return value.decode(errors="replace")
 
 
-def _optional(value: bytes | None) -> str | None:
-    return None if value is None else _text(value)
-
-
-def _number(value: bytes | None) -> float | None:
+def _ours(name: bytes, value: bytes | None) -> str | None:
+    """A text of ours."""
     try:
-        return None if value is None else float(value)
-    except ValueError:
-        return None  # another program's field of that name
+        return None if value is None else value.decode()
+    except UnicodeDecodeError:
+        raise _Malformed(f"its field {_MARK.decode()}{name.decode()} is no UTF-8") from None
 
 
-def _json(value: bytes | None) -> Any:
-    try:
-        return None if value is None else json.loads(value)
-    except ValueError:
+def _number(name: bytes, value: bytes | None, most: float) -> float | None:
+    if value is None:
         return None
+    if (value.isdigit() if name == b"expires" else _NUMBER.fullmatch(value) is not None) and len(value) < 40:
+        with contextlib.suppress(ValueError):
+            number = float(value)
+            if abs(number) <= most and (number >= 0 or name == b"at"):
+                return number
+    raise _Malformed(f"its field {_MARK.decode()}{name.decode()} is no number that we write")
 
 
-def _headers(value: bytes | None) -> dict[str, str] | None:
-    """Headers of ours; None where the field is another program's."""
-    found = _json(value)
-    return found if isinstance(found, dict) and all(isinstance(text, str) for text in found.values()) else None
+def _headers(value: bytes | None) -> dict[str, str]:
+    if value is None:
+        return {}
+    try:
+        found = json.loads(value) if len(value) <= _HEADERS_MAX else None
+        if isinstance(found, dict) and all(isinstance(text, str) for text in found.values()):
+            "".join([*found, *found.values()]).encode()  # half a character is no text
+            return found
+    except (ValueError, RecursionError):
+        pass
+    raise _Malformed("its field narrowboat-headers is no JSON of texts, or too long")
 
 
 def _address(value: bytes | None) -> Address | None:
-    found = _json(value)
-    if isinstance(found, list) and len(found) == 3 and all(isinstance(text, str) for text in found):
-        kinds = {kind.value: kind for kind in Kind}
-        if found[0] in kinds:
-            return Address(kinds[found[0]], found[1], found[2])
-    return None
+    if value is None:
+        return None
+    try:
+        kind, name, group = json.loads(value[:10_000])
+        return Address({kind.value: kind for kind in Kind}[kind], str(name), str(group))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise _Malformed("its field narrowboat-reply is no address") from None

@@ -5,18 +5,27 @@ Used by both halves. An error reply inside a batch is translated in its member's
 
 from __future__ import annotations
 
+import errno
+import functools
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from narrowboat.driver import tls
+from narrowboat.driver.texts import LONGEST, cut
 from narrowboat.errors import AccessDenied, ConfigurationError, Conflict, NarrowboatError, Unavailable
-from narrowboat_redis.resp import ErrorReply, ProtocolError
+from narrowboat_redis.resp import ErrorReply, NotRedis, ProtocolError
 
 if TYPE_CHECKING:
     from narrowboat_redis.site import Site
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 #: The oldest server that has what is needed here (`XAUTOCLAIM`, `LPOS`, `GETEX`: 6.2).
 OLDEST = (6, 2)
+
+#: What an answer of another shape than was asked for makes of whatever looks at it.
+ODD = (TypeError, ValueError, KeyError, IndexError, AttributeError, RecursionError)
 
 #: A server before 7.0 wraps the error of a command in a script into its own: the code stands somewhere in the text.
 _CODES = re.compile(
@@ -71,15 +80,40 @@ def translate(error: BaseException, site: Site, *, doing: str) -> NarrowboatErro
     if isinstance(error, NarrowboatError):
         return error
     found = _reply(error, site, doing) if _is_reply(error) else _connection(error, site, doing)
+    if isinstance(found, Unavailable):
+        found.sent = getattr(error, "sent", True)  # as `Wire` has noted it
     found.__cause__ = cause_of(error, site)
     return found
 
 
+def typed(method: F) -> F:
+    """A method of something with a `site`: an answer that is not what the script gives is an error like any other."""
+
+    @functools.wraps(method)
+    def call(self: Any, *arguments: Any, **named: Any) -> Any:
+        try:
+            return method(self, *arguments, **named)
+        except NarrowboatError:
+            raise  # some of them are ValueErrors
+        except ODD as error:
+            odd = ProtocolError(f"a call was answered with something else than it returns: {type(error).__name__}: {error}")
+            raise translate(odd, self.site, doing="a call") from error
+
+    return cast(F, call)
+
+
+def no_thread(error: RuntimeError, site: Site) -> Unavailable:
+    """The error where the machine starts no more threads."""
+    found = Unavailable(f"{site}: no thread could be started ({error}). {_REPEAT} when there are fewer.", backend=site.scheme)
+    found.__cause__ = error
+    return found
+
+
 def cause_of(error: BaseException, site: Site) -> BaseException:
-    """`error`, or a copy of its text without the password where some server has repeated that."""
+    """`error`, or a copy of its text without the password where some server has repeated that, and of a sane length."""
     password = site.password.reveal() if site.password is not None else ""
-    if password and password in str(error):
-        return ErrorReply(str(error).replace(password, "***"))
+    if (password and password in str(error)) or len(str(error)) > LONGEST:
+        return ErrorReply(cut(str(error).replace(password or "\0", "***")))
     return error
 
 
@@ -107,7 +141,7 @@ def _is_reply(error: BaseException) -> bool:
 
 
 def _reply(error: BaseException, site: Site, doing: str) -> NarrowboatError:
-    code, text, backend = code_of(error), str(cause_of(error, site)), site.scheme
+    code, text, backend = code_of(error), cut(cause_of(error, site)), site.scheme
     if code in _PASSING:
         return Unavailable(f"{site} {_PASSING[code]} (while {doing}: {text}). {_REPEAT}.", backend=backend)
     if code == "NOPERM":
@@ -147,13 +181,25 @@ def _reply(error: BaseException, site: Site, doing: str) -> NarrowboatError:
 
 
 def _connection(error: BaseException, site: Site, doing: str) -> NarrowboatError:
-    backend, text = site.scheme, str(cause_of(error, site)) or type(error).__name__
+    backend, text = site.scheme, cut(cause_of(error, site)) or type(error).__name__
     chain = list(tls.chain(error))
     plain = site.scheme.removesuffix("s")
     refused = tls.failure(error, str(site), plain=plain, backend=backend)
     if refused is not None:
         return refused
-    if isinstance(error, ProtocolError) or type(error).__name__ == "InvalidResponse":
+    if any(isinstance(each, OSError) and each.errno in (errno.EMFILE, errno.ENFILE) for each in chain):
+        return Unavailable(
+            f"{site}: this process or machine has no file descriptors left for a connection, while {doing} ({text}). "
+            f"Nothing was sent. {_REPEAT} when some are free.",
+            backend=backend,
+        )
+    if isinstance(error, (ProtocolError, *ODD)) and not isinstance(error, NotRedis):
+        return Unavailable(
+            f"{site} answered nonsense while {doing} ({text}). It may or may not have been done; the connection is made anew. "
+            "See what stands between, or whether somebody replaced a script.",
+            backend=backend,
+        )
+    if isinstance(error, NotRedis) or type(error).__name__ == "InvalidResponse":
         other = f"If that port wants TLS, write {site.scheme}s://." if not site.tls else ""
         return ConfigurationError(
             f"{site}: whatever answers there is no Redis ({text}). Check host and port. {other}".rstrip(), backend=backend

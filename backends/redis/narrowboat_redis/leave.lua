@@ -2,14 +2,14 @@
 --
 -- ARGV: kind, group, consumer
 --
--- Returns how many went back.
+-- Returns how many went back. What is more than a call can give back comes back when its leases end.
 
 local source = open(ARGV[1], ARGV[2])
 if not source.found or clash(source) then return 0 end
 local consumer, back = ARGV[3], 0
 for _, indexes in pairs((classes(source))) do
   for _, index in ipairs(indexes) do
-    local key = key_of(source, index)
+    local key, pages, left = key_of(source, index), 0, false
     repeat
       local entries, tokens = pending_of(source, index, '-', '+', 1000, consumer)
       local ended = {}
@@ -18,9 +18,10 @@ for _, indexes in pairs((classes(source))) do
       end
       if #ended > 0 then many('ZREM', source.root .. ':lease', ended) end
       park(source, entries)
-      back = back + #entries
-    until #entries < 1000
-    redis.pcall('XGROUP', 'DELCONSUMER', key, source.group, consumer)
+      back, pages = back + #entries, pages + 1
+      left = #entries == 1000
+    until not left or pages == 5
+    if not left then redis.pcall('XGROUP', 'DELCONSUMER', key, source.group, consumer) end
   end
 end
 if source.topic then trim(source.topic) end

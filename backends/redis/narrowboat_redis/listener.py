@@ -6,7 +6,8 @@ that a channel is heard from now on, `on_broken` that none is, and who waits loo
 
 from __future__ import annotations
 
-import select
+import contextlib
+import selectors
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -16,9 +17,9 @@ import redis
 from narrowboat._queueing.nudge import Nudge
 from narrowboat.errors import NarrowboatError
 from narrowboat_redis.connection import Line, find_primary, open_line
+from narrowboat_redis.nodes import FAILURES
 from narrowboat_redis.resp import ErrorReply, pack
 from narrowboat_redis.site import Site, Topology
-from narrowboat_redis.wire import FAILURES
 
 #: Seconds before the subscription is made again, at first and at most.
 _AGAIN, _AGAIN_MAX = 0.05, 2.0
@@ -57,7 +58,8 @@ class Listener:
             # An interrupt can strike between making a thread and starting it: look again each time.
             if not self._closed and (self._thread is None or not self._thread.is_alive()):
                 self._thread = threading.Thread(target=self._run, name=f"narrowboat-{self._site.scheme}-ear", daemon=True)
-                self._thread.start()
+                with contextlib.suppress(RuntimeError):  # no more threads: who waits looks by itself, and it is tried again
+                    self._thread.start()
         self._nudge.ring()
 
     def unwant(self, channel: bytes) -> None:
@@ -113,9 +115,12 @@ class Listener:
     def _stand(self, line: Line) -> None:
         """Listen until it breaks or ends."""
         subscribed: set[bytes] = set()
-        poller = select.poll()
-        poller.register(line.fileno(), select.POLLIN)
-        poller.register(self._nudge, select.POLLIN)
+        with selectors.DefaultSelector() as selector:
+            selector.register(line.fileno(), selectors.EVENT_READ)
+            selector.register(self._nudge, selectors.EVENT_READ)
+            self._hear(line, subscribed, selector)
+
+    def _hear(self, line: Line, subscribed: set[bytes], selector: selectors.BaseSelector) -> None:
         last, asked = time.monotonic(), False
         while not self._closed:
             self._follow(line, subscribed)
@@ -128,10 +133,10 @@ class Listener:
                 last, asked = time.monotonic(), True
                 continue
             if not line.pending():
-                ready = poller.poll(left * 1000 + 1)
-                if any(number == self._nudge.fileno() for number, _ in ready):
+                ready = [key.fd for key, _ in selector.select(left)]
+                if self._nudge.fileno() in ready:
                     self._nudge.hush()
-                if not any(number == line.fileno() for number, _ in ready):
+                if line.fileno() not in ready:
                     continue
             for reply in line.read():
                 last, asked = time.monotonic(), False
@@ -161,8 +166,8 @@ class Listener:
     def _rest(self, seconds: float) -> None:
         """Until it may be tried again."""
         ends = time.monotonic() + seconds
-        poller = select.poll()
-        poller.register(self._nudge, select.POLLIN)
-        while not self._closed and (left := ends - time.monotonic()) > 0:
-            poller.poll(left * 1000 + 1)
-            self._nudge.hush()
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._nudge, selectors.EVENT_READ)
+            while not self._closed and (left := ends - time.monotonic()) > 0:
+                selector.select(left)
+                self._nudge.hush()

@@ -37,9 +37,14 @@ def _capabilities(url: Url, options: Options) -> LockCapabilities:
 
 
 def _open(url: Url, options: Options, context: Context) -> LockProvider:
+    from narrowboat_redis.errors import translate
     from narrowboat_redis.lock_provider import RedisLocks
 
-    return RedisLocks(Site.of(url, options), options, context, _capabilities(url, options))
+    site = Site.of(url, options)
+    try:
+        return RedisLocks(site, options, context, _capabilities(url, options))
+    except OSError as error:  # no more descriptors
+        raise translate(error, site, doing="opening") from error
 
 
 def _prepare(url: Url, options: Options) -> Url:

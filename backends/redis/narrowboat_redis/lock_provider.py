@@ -15,13 +15,14 @@ from narrowboat.capabilities import LockCapabilities
 from narrowboat.contract.backend import Context
 from narrowboat.contract.locks import Busy, Grant, Holder, LockProvider, Mode, Released, Request
 from narrowboat.errors import Conflict, LeaseLost, NarrowboatError, Reason, Unavailable
-from narrowboat_redis.errors import translate
+from narrowboat_redis.errors import translate, typed
 from narrowboat_redis.keys import Keys
 from narrowboat_redis.options import Durability, Options
 from narrowboat_redis.persistence import check_durability
-from narrowboat_redis.resp import ErrorReply, pack, pack_arguments
+from narrowboat_redis.records import LETTERS, MODES, Records
+from narrowboat_redis.resp import ErrorReply, pack, pack_arguments, shown
 from narrowboat_redis.scripts import Packed, command, script
-from narrowboat_redis.site import Address, Site
+from narrowboat_redis.site import Site
 from narrowboat_redis.waiting import FALLBACK, Waiting
 from narrowboat_redis.wire import Wire
 
@@ -29,18 +30,12 @@ ATTEMPT = script("attempt_free.lua", "locks.lua", "attempt.lua")
 RELEASE = script("release_quiet.lua", "locks.lua", "release.lua")
 RENEW = script("locks.lua", "renew.lua")
 WITHDRAW = script("locks.lua", "withdraw.lua")
-EVICT = script("locks.lua", "evict.lua")
-HOLDERS = script("locks.lua", "holders.lua")
 
 _ATTEMPT = ATTEMPT.head(6, 5)
 _RELEASE = RELEASE.head(4, 3)
 _RENEW = RENEW.head(5, 4)
 _WITHDRAW = WITHDRAW.head(5, 3)
 
-_LETTERS = {Mode.EXCLUSIVE: b"x", Mode.SHARED: b"r", Mode.SEMAPHORE: b"s"}
-_MODES = {letter: mode for mode, letter in _LETTERS.items()}
-#: Names asked for in one exchange by `holders`.
-_TOGETHER = 1000
 #: The share of an operation's time that the replicas get to confirm a grant: it is waited for twice where scripts are loaded.
 _WAIT_SHARE = 0.3
 
@@ -50,11 +45,12 @@ class RedisLocks(LockProvider):
 
     def __init__(self, site: Site, options: Options, context: Context, capabilities: LockCapabilities) -> None:
         self.capabilities = capabilities
-        self._site = site
+        self.site = site
         self._keys = Keys(options.prefix)
         self._timeout = context.timeout
         self._take = Wire(site, context.timeout)
         self._free = Wire(site, context.timeout, breath=True)
+        self._records = Records(site, self._keys, context.timeout)
         self._waiting = Waiting(site, self._keys, self._free, context.timeout)
         self._replicas = options.wait
         #: What the server is to be asked for before the first grant; None: it was, or nothing is claimed.
@@ -68,20 +64,26 @@ class RedisLocks(LockProvider):
 
     # -- taking ---------------------------------------------------------------------------------------------------
 
+    @typed
     def attempt(self, requests: Sequence[Request]) -> list[Grant | Busy | NarrowboatError]:
         """Take or queue, the whole batch in one pipeline."""
-        if self._durability is not None:
-            check_durability(self._take, self._site, self._durability)
-            self._durability = None
+        ends = self._take.ends()
+        self._check(self._take, ends)
         if len(requests) == 1 and self._tail is None:  # a lone caller: every step counts
             request = requests[0]
-            (reply,) = self._take.run((self._attempt(request),), doing="taking locks")
-            if type(reply) is bytes:
+            (reply,) = self._take.run((self._attempt(request),), doing="taking locks", ends=ends)
+            if type(reply) is bytes and reply.isdigit() and len(reply) < 17:
                 self._waiting.disarm(request.name, request.owner)
                 return [Grant(request.name, request.owner, int(reply), request.ttl, request.mode, request.limit)]
             return self._answers(requests, [reply])
         calls = [self._attempt(request) for request in requests]
-        return self._answers(requests, self._take.run(calls, doing="taking locks", tail=self._tail))
+        return self._answers(requests, self._take.run(calls, doing="taking locks", tail=self._tail, ends=ends))
+
+    def _check(self, wire: Wire, ends: float) -> None:
+        """That the server is as durable as the URL says, until it was once."""
+        if self._durability is not None:
+            check_durability(wire, self.site, self._durability, ends)
+            self._durability = None
 
     def _answers(self, requests: Sequence[Request], replies: list[Any]) -> list[Grant | Busy | NarrowboatError]:
         """What the replies say. Who has to wait will be woken."""
@@ -105,7 +107,7 @@ class RedisLocks(LockProvider):
         ours = owner.encode()
         gone = keys.gone + ours
         milliseconds = b"%d" % math.ceil(ttl * 1000)
-        rest = b" %b %b %d %b" % (milliseconds, _LETTERS[mode], limit or 0, label.encode())
+        rest = b" %b %b %d %b" % (milliseconds, LETTERS[mode], limit or 0, label.encode())
         return Packed(
             b"%b%b$%d\r\n%b\r\n%b$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n%b"
             % (
@@ -128,17 +130,38 @@ class RedisLocks(LockProvider):
 
     def _answer(self, request: Request, reply: Any) -> Grant | Busy | NarrowboatError:
         name, owner, ttl, mode, limit = request[:5]
-        if type(reply) is bytes:
+        if type(reply) is bytes and reply.isdigit() and len(reply) < 17:
             return Grant(name, owner, int(reply), ttl, mode, limit)
         if type(reply) is int:
+            if reply == 0:  # waiters that are dead stand in front, more than one call drops
+                self._waiting.hurry()
+                return Busy(FALLBACK)
             return Busy(reply / 1000 if self._waiting.listening else min(reply / 1000, FALLBACK))
         if reply is None:  # withdrawn: this attempt came late, and whoever made it has left
             return Busy(FALLBACK)
         if isinstance(reply, list):
-            other = _MODES[reply[0]]
+            if reply[0] not in MODES:
+                return self._foreign(name, reply)
+            other = MODES[reply[0]]
             size = int(reply[1]) if other is Mode.SEMAPHORE else None
-            return Conflict(conflict(name, mode, limit, other, size), backend=self._site.scheme)
+            return Conflict(conflict(name, mode, limit, other, size), backend=self.site.scheme)
         return self._error(reply, f"taking the lock {name!r}")
+
+    def _foreign(self, name: str, reply: list[bytes]) -> Conflict:
+        """What stands in the way of a grant and is not ours."""
+        if reply[0] == b"token":
+            key = self._keys.of(name).token.decode()
+            text = (
+                f"lock {name!r}: the last token of its part of the names, {reply[1][:40].decode(errors='replace')!r} in the "
+                f"key {key}, cannot be one of ours. Nothing was granted. If the server's clock was set back by more than a "
+                "day, set it right; else somebody wrote that key: delete it, and tokens go on from the server's clock."
+            )
+        else:
+            text = (
+                f"lock {name!r}: something that is not ours, or is damaged, stands under that name, or more than 20,000 "
+                "holders. Nothing was granted. See it with `narrowboat holders`, and remove it with `narrowboat evict`."
+            )
+        return Conflict(text, backend=self.site.scheme)
 
     def _listen(self, requests: Sequence[Request], answers: list[Grant | Busy | NarrowboatError], busy: list[int]) -> None:
         """See that who waits will be woken; where that began only now, look again, or a release meanwhile is missed."""
@@ -176,14 +199,15 @@ class RedisLocks(LockProvider):
                 return self._error(reply, "waiting for replicas")
             if reply < self._replicas:
                 return Unavailable(
-                    f"{self._site}: {reply} of the {self._replicas} replicas that wait= asks for confirmed in time. What they "
+                    f"{self.site}: {reply} of the {self._replicas} replicas that wait= asks for confirmed in time. What they "
                     "did not confirm is not counted as ours. See INFO replication; the call may be repeated.",
-                    backend=self._site.scheme,
+                    backend=self.site.scheme,
                 )
         return None
 
     # -- keeping and freeing --------------------------------------------------------------------------------------
 
+    @typed
     def renew(self, grants: Sequence[Grant]) -> list[Grant | NarrowboatError]:
         """Start leases afresh, the whole batch in one pipeline."""
         replies = self._free.run([self._renew(grant) for grant in grants], doing="renewing locks", tail=self._tail)
@@ -201,7 +225,7 @@ class RedisLocks(LockProvider):
                         name=grant.name,
                         reason=reason,
                         token=grant.token,
-                        backend=self._site.scheme,
+                        backend=self.site.scheme,
                     )
                 )
             else:
@@ -214,6 +238,7 @@ class RedisLocks(LockProvider):
         arguments = (keys.gone + owner, owner, b"%d" % grant.token, b"%d" % math.ceil(grant.ttl * 1000))
         return Packed(_RENEW + keys.common + pack_arguments(arguments) + self._channel, keys.held, RENEW)
 
+    @typed
     def release(self, grants: Sequence[Grant]) -> list[Released | NarrowboatError]:
         """Free, and tell who is next. One that ran out is dropped and was not held."""
         if len(grants) == 1:
@@ -242,6 +267,7 @@ class RedisLocks(LockProvider):
             RELEASE,
         )
 
+    @typed
     def withdraw(self, requests: Sequence[Request]) -> list[NarrowboatError | None]:
         """Remove the owners wherever they are, and leave word for an attempt that is still on its way."""
         replies = self._free.run([self._withdraw(request) for request in requests], doing="withdrawing")
@@ -254,62 +280,29 @@ class RedisLocks(LockProvider):
     def _withdraw(self, request: Request) -> Packed:
         keys = self._keys.of(request.name)
         owner = request.owner.encode()
-        member = b"%b %b %d %b" % (owner, _LETTERS[request.mode], request.limit or 0, self._waiting.provider)
+        member = b"%b %b %d %b" % (owner, LETTERS[request.mode], request.limit or 0, self._waiting.provider)
         arguments = (keys.gone + owner, owner, member)
         return Packed(_WITHDRAW + keys.common + pack_arguments(arguments) + self._channel, keys.held, WITHDRAW)
 
     # -- looking --------------------------------------------------------------------------------------------------
 
+    @typed
     def holders(self, name: str | None) -> list[Holder]:
         """Whose lease runs by the server's clock, by token; without a name after a scan over all keys of the server."""
-        if name is not None:
-            return self._holders([name])
-        names: set[str] = set()
-        cursors: list[tuple[Address | None, bytes]] = [
-            (address, self._scanned(reply, names)) for address, reply in self._free.everywhere(self._scan(b"0"))
-        ]
-        for address, cursor in cursors:
-            while cursor != b"0":
-                cursor = self._scanned(self._free.at(address, self._scan(cursor)), names)
-        found: list[Holder] = []
-        ordered = sorted(names)
-        for start in range(0, len(ordered), _TOGETHER):
-            found += self._holders(ordered[start : start + _TOGETHER])
-        return found
+        return self._records.holders(name)
 
-    def _scan(self, cursor: bytes) -> Packed:
-        return command(None, b"SCAN", cursor, b"MATCH", self._keys.pattern, b"COUNT", b"1000")
-
-    def _scanned(self, reply: Any, names: set[str]) -> bytes:
-        if not isinstance(reply, list):
-            raise self._error(reply, "looking for holders")
-        names.update(map(self._keys.name_of, reply[1]))
-        cursor: bytes = reply[0]
-        return cursor
-
-    def _holders(self, names: list[str]) -> list[Holder]:
-        keys = [self._keys.of(name) for name in names]
-        replies = self._free.run([HOLDERS([each.held, each.queue], []) for each in keys], doing="looking for holders")
-        found: list[Holder] = []
-        for name, reply in zip(names, replies, strict=True):
-            if not isinstance(reply, list):
-                raise self._error(reply, f"looking for the holders of {name!r}")
-            now, waiters, *values = reply
-            found += sorted(_holders_in(name, int(now), waiters, values), key=lambda holder: holder.token)
-        return found
-
+    @typed
     def evict(self, name: str, token: int) -> bool:
-        """Break that generation; its holder is told at its next renewal."""
-        keys = self._keys.of(name)
-        call = EVICT([keys.held, keys.queue, keys.told, keys.alive, keys.gone], [b"%d" % token, self._keys.channel])
-        (reply,) = self._free.run([call], doing=f"evicting a holder of {name!r}")
-        if type(reply) is not int:
-            raise self._error(reply, f"evicting a holder of {name!r}")
-        return bool(reply)
+        """Break that generation, or remove what is not ours; a holder is told at its next renewal."""
+        return self._records.evict(name, token)
 
+    @typed
     def ping(self) -> None:
         """Write one key that ends at once: it fails where a lock would."""
-        (reply,) = self._free.run([command(self._keys.probe, b"SET", self._keys.probe, b"w", b"PX", b"1")], doing="a ping")
+        ends = self._free.ends()
+        self._check(self._free, ends)
+        call = command(self._keys.probe, b"SET", self._keys.probe, b"w", b"PX", b"1")
+        (reply,) = self._free.run([call], doing="a ping", ends=ends)
         if isinstance(reply, Exception):
             raise self._error(reply, "a ping")
 
@@ -318,21 +311,9 @@ class RedisLocks(LockProvider):
         self._waiting.close()
         self._take.close()
         self._free.close()
+        self._records.close()
 
     def _error(self, reply: Any, doing: str) -> NarrowboatError:
         if isinstance(reply, BaseException):
-            return translate(reply, self._site, doing=doing)
-        return translate(ErrorReply(f"ERR unexpected answer {reply!r}"), self._site, doing=doing)
-
-
-def _holders_in(name: str, now: int, waiters: int, values: list[bytes]) -> list[Holder]:
-    found = []
-    for value in values:
-        token, ends, _, letter, limit, label = value.split(b" ", 5)
-        if int(ends) > now:
-            mode = _MODES[letter]
-            size = int(limit) if mode is Mode.SEMAPHORE else None
-            left = (int(ends) - now) / 1000
-            # A token is the time of its grant in microseconds, but where the server's clock was set back.
-            found.append(Holder(name, int(token), label.decode(), mode, size, int(token) / 1e6, left, waiters))
-    return found
+            return translate(reply, self.site, doing=doing)
+        return translate(ErrorReply(f"ERR unexpected answer {shown(reply)}"), self.site, doing=doing)

@@ -15,11 +15,19 @@
 --
 --   A mode is x (exclusive), r (shared) or s (semaphore); the limit is 0 but for semaphores. Every key but token ends by itself.
 --
--- Numbers beyond 2^53 do not occur: microseconds since the epoch reach that in the year 2255.
+-- Numbers beyond 2^53 do not occur: microseconds since the epoch reach that in the year 2255, and a last token that is further
+-- ahead of the clock than a day is not believed.
+--
+-- What is in a key that is not as it says here is somebody else's or damaged. It is never taken for a lease, never dropped, and
+-- in the way of its own name only. No script looks at more than a bounded number of waiters: the rest is left to the next call.
 
 local PATIENCE = 5000  -- ms without a sign of life after which a waiter counts as dead
 local CLAIM = 500      -- ms in which a waiter that was told has to come before others need not wait for it
 local WITHDRAWN = 30000 -- ms for which a withdrawn owner is remembered
+local DAY = 86400000000 -- microseconds that the last token may be ahead of the clock
+local DEAD = 200        -- waiters that one call drops
+local LIVING = 2000     -- waiters that can go and that one call looks at
+local HELD = 20000      -- holders of one name that one call looks at
 
 -- Microseconds and milliseconds since the epoch by the server's clock.
 local function clock()
@@ -32,13 +40,15 @@ local function text(number)
   return string.format('%.0f', number)
 end
 
+-- The next token; false and the last one where that cannot be one of ours.
 local function mint(token_key, micros)
-  local token = text(micros)
-  local last = redis.call('SET', token_key, token, 'GET')
-  if last and tonumber(last) >= micros then
-    token = text(last + 1)
-    redis.call('SET', token_key, token)
+  local last = redis.call('GET', token_key)
+  local known = tonumber(last or 0)
+  if not known or known >= micros + DAY then
+    return false, last
   end
+  local token = text(known >= micros and known + 1 or micros)
+  redis.call('SET', token_key, token)
   return token
 end
 
@@ -46,9 +56,12 @@ local function record(token, ends, rest)
   return token .. ' ' .. text(ends) .. rest
 end
 
--- `rest` is " ttl mode limit label", as the client gave it.
+-- `rest` is " ttl mode limit label", as the client gave it. nil: it is not one of ours.
 local function parse(value)
-  local token, ends, rest, ttl, mode, limit = string.match(value, '^(%d+) (%d+)( (%d+) (%a) (%d+) .*)$')
+  local token, ends, rest, ttl, mode, limit = string.match(value, '^(%d+) (%d+)( (%d+) ([xrs]) (%d+) .*)$')
+  if not token or #token > 16 or #ends > 15 or #ttl > 15 or #limit > 15 then
+    return nil
+  end
   return { token = token, ends = tonumber(ends), rest = rest, ttl = tonumber(ttl), mode = mode, limit = tonumber(limit) }
 end
 
@@ -59,13 +72,19 @@ local function outlast(held_key, ttl)
   end
 end
 
--- Who holds, without those whose lease is over, which are dropped: by owner, their number, one of them, the first end.
+-- Who holds, without those whose lease is over, which are dropped: by owner, their number, one of them, the first end. Nothing
+-- where there is anything that is not ours, or more than can be.
 local function holders(held_key, now)
   local found, count, one, first = {}, 0, nil, nil
+  if redis.call('HLEN', held_key) > HELD then
+    return nil
+  end
   local flat = redis.call('HGETALL', held_key)
   for i = 1, #flat, 2 do
     local lease = parse(flat[i + 1])
-    if lease.ends <= now then
+    if not lease then
+      return nil
+    elseif lease.ends <= now then
       redis.call('HDEL', held_key, flat[i])
     else
       found[flat[i]] = lease
@@ -93,23 +112,39 @@ end
 -- Walk the queue from its front: drop who is dead, tell who can go and was not told yet. `mine`: the member that asks, which
 -- goes if it can, and counts as a holder from then on. Returns a table with: granted (mine goes), place (mine was met),
 -- open (the end of the queue was reached: nobody there has to go first), ahead and writer (who goes before one at the end),
--- claim (when the first claim of others ends), told (members that were told a while ago).
+-- claim (when the first claim of others ends), told (members that were told a while ago), more (there are more dead ones than
+-- one call drops: nobody behind them is told or goes).
 local function walk(keys, channel, now, holding, held, mine)
   local state = { ahead = 0, writer = false, told = {}, length = 0 }
-  local start = 0
+  local start, dropped, living, step = 0, 0, {}, 16
   while true do
-    local members = redis.call('ZRANGE', keys.queue, start, start + 15)
+    local members, dead = redis.call('ZRANGE', keys.queue, start, start + step - 1), {}
+    local function bury()
+      if #dead > 0 then
+        redis.call('ZREM', keys.queue, unpack(dead))
+        redis.call('HDEL', keys.told, unpack(dead))
+        dropped = dropped + #dead
+      end
+    end
     for _, member in ipairs(members) do
-      local owner, mode, limit, provider = string.match(member, '^(%S+) (%a) (%d+) (%S+)$')
-      local told = tonumber(redis.call('HGET', keys.told, member) or nil)
-      local gone = false
-      if member ~= mine then
-        local alive = tonumber(redis.call('ZSCORE', keys.alive, provider) or nil)
-        gone = not alive or alive <= now or (told and told + PATIENCE <= now)
+      local owner, mode, limit, provider = string.match(member, '^(%S+) ([xrs]) (%d+) (%S+)$')
+      local told
+      local gone = not owner
+      if owner then
+        if member ~= mine then
+          if living[provider] == nil then
+            local alive = tonumber(redis.call('ZSCORE', keys.alive, provider) or nil)
+            living[provider] = alive and alive > now or false
+          end
+          gone = not living[provider]
+        end
+        if not gone then
+          told = tonumber(redis.call('HGET', keys.told, member) or nil)
+          gone = member ~= mine and told and told + PATIENCE <= now
+        end
       end
       if gone then
-        redis.call('ZREM', keys.queue, member)
-        redis.call('HDEL', keys.told, member)
+        dead[#dead + 1] = member
       else
         start = start + 1
         state.length = state.length + 1
@@ -117,6 +152,7 @@ local function walk(keys, channel, now, holding, held, mine)
           if member == mine then
             state.place = true
           end
+          bury()
           return state
         end
         if member == mine then
@@ -146,17 +182,32 @@ local function walk(keys, channel, now, holding, held, mine)
         end
       end
     end
-    if #members < 16 then
+    bury()
+    if #members < step then
       state.open = true
       return state
     end
+    if dropped >= DEAD or state.length >= LIVING then
+      state.more = true
+      return state
+    end
+    step = #dead == step and 64 or 16
   end
 end
 
--- Somebody may be able to go now: tell them.
+-- Somebody may be able to go now: tell them. What goes wrong here is told to whoever asks next: it must not undo what the
+-- caller has done.
 local function advance(keys, channel, now)
-  if redis.call('EXISTS', keys.queue) == 1 then
-    local _, held, one = holders(keys.held, now)
-    return walk(keys, channel, now, one and one.mode, held, nil)
-  end
+  local fine, state = pcall(function()
+    if redis.call('EXISTS', keys.queue) == 1 then
+      local found, held, one = holders(keys.held, now)
+      return found and walk(keys, channel, now, one and one.mode, held, nil)
+    end
+  end)
+  return fine and state or nil
+end
+
+-- A write that changes nothing, and that a server whose memory is full allows: it then allows what comes behind it.
+local function go_on(held_key)
+  redis.call('HDEL', held_key, '')
 end

@@ -8,6 +8,7 @@ so that none of them queues behind another; a fourth is a subscription that wake
 from __future__ import annotations
 
 import contextlib
+import operator
 import os
 import secrets
 import time
@@ -18,7 +19,7 @@ from narrowboat.capabilities import BrokerCapabilities
 from narrowboat.contract import Address, Broker, Context, Depth, Feed, Kind, Outgoing, Properties, Receipt, Source
 from narrowboat.errors import Closed, NarrowboatError, PublishFailed, PublishUnknown, Unavailable
 from narrowboat_redis import entries, refusals
-from narrowboat_redis.errors import translate
+from narrowboat_redis.errors import translate, typed
 from narrowboat_redis.feed import RedisFeed
 from narrowboat_redis.message_options import Declare, MessageOptions
 from narrowboat_redis.mover import Mover
@@ -34,12 +35,15 @@ from narrowboat_redis.wire import Wire
 _SEND, _DECLARE, _DELETE, _PURGE, _DEPTH, _TICK = (
     script("messages.lua", "upkeep.lua", f"{name}.lua") for name in ("send", "declare", "delete", "purge", "depth", "tick")
 )
+_COUNT = script("count.lua")
 
 #: Bytes of bodies that one script is given: a larger one would keep the server from others for too long.
 _PART = 4 * 1024 * 1024
 #: Seconds after which an inbox goes that nobody has shown to be alive.
 INBOX_TTL = 60.0
 _INBOX = Properties(max_deliveries=0)
+#: What the name of an inbox begins with; 32 hexadecimal digits follow.
+_INBOX_NAME = "inbox-"
 
 
 class RedisBroker(Broker):
@@ -51,6 +55,8 @@ class RedisBroker(Broker):
         self.clock = context.clock
         #: Whether queues and topics are made on the way, as scripts are told.
         self.makes = b"1" if options.declare is Declare.AUTO else b""
+        #: Bytes of messages that one answer may have: another half is left for their fields' names and sizes.
+        self.most = b"%d" % (options.max_reply // 2)
         self._cluster = site.topology is Topology.CLUSTER
         self._prefix = options.prefix
         self._window = b"%d" % round(options.dedup * 1e6)
@@ -60,13 +66,14 @@ class RedisBroker(Broker):
         self._pid = os.getpid()
         self.taking, self.freeing, self._sending = (Wire(site, context.timeout) for _ in range(3))
         try:
-            check_durability(self.taking, site, options.durability)
+            check_durability(self.taking, site, options.durability, self.taking.ends())
         except BaseException:
             self.taking.close()
             raise
         self.waking = Waking(site, context.timeout, context.clock)
         self.mover = Mover(Wire(site, context.timeout), _tick)
 
+    @typed
     def send(self, messages: Sequence[Outgoing]) -> list[Receipt | NarrowboatError]:
         """Store each message; the server has them when this returns."""
         self.check_open()
@@ -96,19 +103,28 @@ class RedisBroker(Broker):
                 answers[index] = answer
         return answers
 
+    @typed
     def open(self, source: Source, *, earliest: bool, wake: Callable[[], None]) -> Feed:
         """A feed from `source`, which exists from now on."""
         self.declare(source, earliest=earliest)
         return self._feed(source, wake)
 
+    @typed
     def inbox(self, wake: Callable[[], None]) -> tuple[Address, Feed]:
         """A private address; it goes with the feed, and a minute after its process at the latest."""
         self.check_open()
-        address = Address(Kind.INBOX, f"inbox-{secrets.token_hex(16)}")
+        address = Address(Kind.INBOX, f"{_INBOX_NAME}{secrets.token_hex(16)}")
         place = self.place(address)
         self.ask(self.taking, self._keep(place), "making an inbox")
         return address, self._feed(Source(address, _INBOX), wake)
 
+    def is_inbox(self, address: Address) -> bool:
+        """Whether `inbox` could have made that address."""
+        digits = address.name.removeprefix(_INBOX_NAME)
+        ours = address.name.startswith(_INBOX_NAME) and len(digits) == 32 and not address.group
+        return ours and address.kind is Kind.INBOX and set(digits) <= set("0123456789abcdef")
+
+    @typed
     def declare(self, source: Source, *, earliest: bool) -> None:
         """Make it if it is not there; refuse it when it differs."""
         self.check_open()
@@ -120,6 +136,7 @@ class RedisBroker(Broker):
         )
         self._raise(answer, place, source.properties)
 
+    @typed
     def delete(self, address: Address) -> bool:
         """Remove it with all its messages; what is out becomes stale."""
         self.check_open()
@@ -129,6 +146,7 @@ class RedisBroker(Broker):
         self._raise(answer, place)
         return bool(answer[1])
 
+    @typed
     def purge(self, address: Address) -> int:
         """Drop what is ready or delayed; of a topic, what is not due yet."""
         self.check_open()
@@ -143,6 +161,7 @@ class RedisBroker(Broker):
             more = bool(answer[2])
         return dropped
 
+    @typed
     def depth(self, address: Address) -> Depth:
         """How many messages are ready, in flight, delayed, dead; of a topic, how many are not due yet."""
         self.check_open()
@@ -154,7 +173,13 @@ class RedisBroker(Broker):
         )
         if answer[0] != b"missing" or (not self.makes and address.kind is not Kind.INBOX):
             self._raise(answer, place)
-        return Depth(*answer[1:5])
+        ready, out, delayed, dead = map(operator.index, answer[1:5])
+        for which, stream, begin in zip(answer[5::3], answer[6::3], answer[7::3], strict=True):
+            last, more = begin, 1
+            while more:
+                counted, last, more = self.ask(self.taking, _COUNT([stream], [last]), f"counting {place.path!r}")
+                ready, dead = (ready + counted, dead) if which == b"ready" else (ready, dead + counted)
+        return Depth(ready, out, delayed, dead)
 
     def ping(self) -> None:
         """One round trip."""
@@ -167,10 +192,11 @@ class RedisBroker(Broker):
             return
         try:
             self.mover.close()
+            ends = self.taking.ends()
             for feed in list(self._feeds):
                 # What cannot be given back now comes back when its lease ends.
                 with contextlib.suppress(NarrowboatError):
-                    feed.close()
+                    feed.close(ends)
         finally:
             self._closed = True
             self.waking.close()
@@ -197,9 +223,9 @@ class RedisBroker(Broker):
         """A script's call for one place."""
         return what(place.keys, (place.kind.value.encode(), place.group, *arguments))
 
-    def ask(self, wire: Wire, call: Packed, doing: str) -> Any:
+    def ask(self, wire: Wire, call: Packed, doing: str, ends: float | None = None) -> Any:
         """The reply to one call; raises what it met."""
-        (reply,) = wire.run([call], doing=doing)
+        (reply,) = wire.run([call], doing=doing, ends=ends)
         if isinstance(reply, ErrorReply):
             raise translate(reply, self.site, doing=doing)
         if isinstance(reply, NarrowboatError):
@@ -260,7 +286,7 @@ class RedisBroker(Broker):
             return [refused] * len(messages)
         if len(reply) == 1:
             return [Receipt(message.id) for message in messages]
-        return [Receipt(message.id, letter == 100) for message, letter in zip(messages, reply[1], strict=True)]
+        return [Receipt(message.id, letter == 100) for message, letter in zip(messages, bytes(reply[1]), strict=True)]
 
     def _raise(self, answer: Sequence[Any], place: Place, asked: Properties = _INBOX) -> None:
         refused = refusals.refusal(answer, place, asked)
@@ -293,7 +319,7 @@ def _publish_error(reply: ErrorReply | NarrowboatError, site: Site, place: Place
     if not isinstance(found, Unavailable):
         return found
     error: NarrowboatError
-    if isinstance(reply, ErrorReply):
+    if isinstance(reply, ErrorReply) or not found.sent:
         error = PublishFailed(
             f"message {message.id!r} to {place.path!r} was refused: {found}", id=message.id, backend=SCHEME, retryable=True
         )

@@ -83,6 +83,46 @@ local function field(fields, name)
   end
 end
 
+-- What the first version called its fields, and whether an entry is one of its: id, body and at in front, nothing else behind.
+-- The same name in any other entry is another program's.
+local OLD, OURS = {}, {}
+for name in ('key correlation type priority headers reply expires'):gmatch('%a+') do
+  OLD[name], OURS['narrowboat-' .. name] = true, true
+end
+for name in ('id at rest left'):gmatch('%a+') do OURS['narrowboat-' .. name] = true end
+
+local function old(fields)
+  if fields[1] ~= 'id' or fields[3] ~= 'body' or fields[5] ~= 'at' or not fields[6]:find('^[%d.e+-]+$') then return false end
+  for at = 7, #fields, 2 do
+    if not OLD[fields[at]] and fields[at]:sub(1, 11) ~= 'narrowboat-' then return false end
+  end
+  return true
+end
+
+-- A field of ours: key, expires.
+local function own(fields, name)
+  return field(fields, 'narrowboat-' .. name) or (old(fields) and field(fields, name)) or nil
+end
+
+-- Whether the entry's id field is ours: it begins with id and body, and all that follows is ours as well.
+local function named(fields)
+  local given = field(fields, 'narrowboat-id')
+  if given then return given ~= '' end
+  if fields[2] == '' then return false end
+  if old(fields) then return true end
+  for at = 5, #fields, 2 do
+    if fields[at]:sub(1, 11) ~= 'narrowboat-' then return false end
+  end
+  return fields[1] == 'id' and fields[3] == 'body'
+end
+
+-- Microseconds; nil where it never expires. In the first version's field seconds and milliseconds are another program's.
+local function ends_of(fields)
+  local value = own(fields, 'expires')
+  if not value or #value > 16 or not value:find('^%d+$') then return nil end
+  return (tonumber(value) >= 1e14 or field(fields, 'narrowboat-expires')) and tonumber(value) or nil
+end
+
 -- A command with any number of members: what Lua unpacks at once is limited.
 local function many(command, key, members)
   local total = 0
@@ -231,7 +271,7 @@ local function store(source, priority, expires, fields)
   widen(source, level)
   local index = source.first + level
   if expires > 0 then
-    fields[#fields + 1] = 'expires'
+    fields[#fields + 1] = 'narrowboat-expires'
     fields[#fields + 1] = text(expires)
     if not source.ttl then
       source.ttl = true

@@ -7,6 +7,7 @@ has sent delayed messages to or looked at, each with the time when something is 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import time
@@ -45,7 +46,8 @@ class Mover:
             # An interrupt can strike between making a thread and starting it: look again each time.
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="narrowboat-redis-mover", daemon=True)
-                self._thread.start()
+                with contextlib.suppress(RuntimeError):  # no more threads: whoever touches the source moves it
+                    self._thread.start()
             if at < self._next:
                 self._changed.notify_all()
 

@@ -18,6 +18,9 @@ SCHEME = "redis"
 #: More replicas than that nobody runs; a typing mistake would let every call wait for its whole time-out.
 WAIT_MAX = 16
 
+#: Bytes: what an answer has beside messages must fit in any case.
+REPLY_MIN = 1024 * 1024
+
 
 class Durability(enum.Enum):
     """What the server is expected to do with what it has confirmed. It is asked when it is first used."""
@@ -33,8 +36,14 @@ class Common(TlsOptions):
 
     prefix: str = ""  #: a namespace of its own on the same server; two prefixes never meet
     durability: Durability = Durability.MEMORY
+    max_reply: int = 64 * 1024 * 1024  #: bytes of one answer of the server at most
     sentinel_username: str | None = None  #: of the sentinels themselves, which do not take the servers' users
     sentinel_password: Secret | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_reply < REPLY_MIN:
+            raise ConfigurationError(f"option max_reply={self.max_reply}: at least {REPLY_MIN} bytes", backend=SCHEME)
 
 
 @dataclass(frozen=True, kw_only=True)

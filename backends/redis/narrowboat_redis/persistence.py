@@ -14,14 +14,18 @@ from narrowboat_redis.site import Site
 from narrowboat_redis.wire import Wire
 
 
-def check_durability(wire: Wire, site: Site, wanted: Durability) -> None:
-    """Raise unless every server that holds data is as durable as `wanted`."""
+def check_durability(wire: Wire, site: Site, wanted: Durability, ends: float) -> None:
+    """Raise unless every server that holds data is as durable as `wanted`; until `ends` by `time.monotonic`."""
     if wanted is Durability.MEMORY:
         return
     doing = "asking whether it keeps its data"
-    for address, answer in wire.everywhere(command(None, b"INFO", b"persistence"), doing=doing):
+    for address, answer in wire.everywhere(command(None, b"INFO", b"persistence"), doing=doing, ends=ends):
         server = f"{site}" if address is None else f"{site}, {address}"
-        if b"aof_enabled:1" not in _good(answer, site, doing):
+        facts = _good(answer, site, doing)
+        if b"loading:1" in facts.split():
+            # 7.0 says meanwhile that it keeps no file.
+            raise translate(ErrorReply("LOADING it is loading its data"), site, doing=doing)
+        if b"aof_enabled:1" not in facts:
             raise ConfigurationError(
                 f"{server}: the URL says durability={wanted.value}, and the server keeps no append-only file. Set "
                 "appendonly yes there, or say durability=memory and lose the messages with the server.",
@@ -29,7 +33,7 @@ def check_durability(wire: Wire, site: Site, wanted: Durability) -> None:
             )
     if wanted is Durability.AOF:
         return
-    for address, answer in wire.everywhere(command(None, b"CONFIG", b"GET", b"appendfsync"), doing=doing):
+    for address, answer in wire.everywhere(command(None, b"CONFIG", b"GET", b"appendfsync"), doing=doing, ends=ends):
         found = _good(answer, site, doing)
         if b"always" not in found:
             server = f"{site}" if address is None else f"{site}, {address}"

@@ -10,6 +10,15 @@ local other, of = clash(source)
 if other then return {'taken', other, of or ''} end
 if not source.found then return {'missing'} end
 if source.kind == 'topic' then promote(source) else tick(source) end
+local ALL_AT_ONCE = 5000  -- what one call drops of each place; who asked asks again
+
+-- Members of a sorted set, which are gone from there.
+local function cut(name)
+  local members = redis.call('ZRANGE', source.root .. name, 0, ALL_AT_ONCE - 1)
+  if #members > 0 then redis.call('ZREMRANGEBYRANK', source.root .. name, 0, #members - 1) end
+  return members, #members == ALL_AT_ONCE and '1' or ''
+end
+
 local dropped = redis.call('ZCARD', source.root .. ':due')
 redis.call('UNLINK', source.root .. ':due')
 if source.kind == 'topic' then
@@ -17,26 +26,25 @@ if source.kind == 'topic' then
   return {'ok', dropped, ''}
 end
 
-local blocked = redis.call('ZRANGE', source.root .. ':blocked', 0, -1)
-redis.call('UNLINK', source.root .. ':blocked')  -- first: nobody moves up
 local doomed = {}
+local blocked, more = cut(':blocked')  -- first: nobody moves up
 for at, member in ipairs(blocked) do
   doomed[at] = entry_of(member:sub(member:find('\0', 1, true) + 1))
   doomed[at].key = ''  -- the turn is another's
 end
-for _, name in ipairs({':back', ':hold'}) do
-  for _, item in ipairs(redis.call('ZRANGE', source.root .. name, 0, -1)) do doomed[#doomed + 1] = entry_of(item) end
-  redis.call('UNLINK', source.root .. name)
+for _, name in ipairs(more == '' and {':back', ':hold'} or {}) do
+  local items, left = cut(name)
+  for _, item in ipairs(items) do doomed[#doomed + 1] = entry_of(item) end
+  if left ~= '' then more = left end
 end
-local more = ''
-for _, indexes in pairs((classes(source))) do
+for _, indexes in pairs(more == '' and (classes(source)) or {}) do
   for _, index in ipairs(indexes) do
-    for page = 1, 20 do
+    for page = 1, ALL_AT_ONCE / 500 do
       local command = {'XREADGROUP', 'GROUP', source.group, PARKED, 'COUNT', 500, 'STREAMS', key_of(source, index), '>'}
       local found = as_group(source, index, command)
       if not found then break end
       for _, entry in ipairs(found[1][2]) do doomed[#doomed + 1] = {index = index, id = entry[1], key = ''} end
-      if page == 20 then more = '1' end
+      if page == ALL_AT_ONCE / 500 then more = '1' end
     end
   end
 end

@@ -1,10 +1,12 @@
 -- Claim what is due for one consumer. Keys: see messages.lua.
 --
--- ARGV: kind, group, "1" where it may be made, lease, max, ordered, levels, consumer, limit, inbox ttl (ms)
+-- ARGV: kind, group, "1" where it may be made, lease, max, ordered, levels, consumer, limit, inbox ttl (ms), most bytes
 --
--- Returns {"ok", now, when something is due next or "", sizes, bytes, a text of field names for each shape}: for each
+-- Returns {"ok", now, when something is due next or "", sizes, bytes, the field names of each shape}: for each
 -- message `sizes` has its shape, attempt, the sizes of token, id in the stream and of each field's value, as big-endian
 -- 32-bit numbers, and `bytes` has these one behind the other. One text is read ten times as fast as a tree of replies.
+-- A shape's names stand behind their sizes; the shape "" is id and body. What is more than the bytes that may be answered goes
+-- back; an entry that is more by itself is answered as its size alone, in a field `narrowboat-left`.
 -- Or {"missing"}, {"taken", by what, of whom}, {"differs", what is stored}.
 
 local source = open(ARGV[1], ARGV[2])
@@ -62,7 +64,7 @@ local function stage(indexes, count)
     local entries = read_merged(indexes, PAGE, PARKED)
     local ready, blocked = {}, {}
     for _, entry in ipairs(entries) do
-      entry.attempt, entry.key = 0, field(entry.fields, 'key') or ''
+      entry.attempt, entry.key = 0, own(entry.fields, 'key') or ''
       if entry.key == '' or redis.call('SADD', source.root .. ':turns', entry.key) == 1 then
         ready[#ready + 1] = entry
       else
@@ -84,10 +86,13 @@ local function take_back(class, count)
   local wanted, found, entries = {}, {}, {}
   for at, item in ipairs(items) do wanted[at] = entry_of(item) end
   alike(wanted, function(batch)
-    local command = {'XCLAIM', key_of(source, batch.index), source.group, consumer, 0, unpack(batch)}
-    for _, option in ipairs({'RETRYCOUNT', batch.attempt + 1, 'FORCE'}) do command[#command + 1] = option end
-    for _, entry in ipairs(as_group(source, batch.index, command)) do
-      if entry and entry[1] then found[batch.index .. ':' .. entry[1]] = entry[2] end
+    for from = 1, #batch, 1000 do
+      local command = {'XCLAIM', key_of(source, batch.index), source.group, consumer, 0,
+        unpack(batch, from, math.min(from + 999, #batch))}
+      for _, option in ipairs({'RETRYCOUNT', batch.attempt + 1, 'FORCE'}) do command[#command + 1] = option end
+      for _, entry in ipairs(as_group(source, batch.index, command)) do
+        if entry and entry[1] then found[batch.index .. ':' .. entry[1]] = entry[2] end
+      end
     end
   end)
   for _, entry in ipairs(wanted) do
@@ -103,6 +108,18 @@ local function take_back(class, count)
 end
 
 local claimed, fresh, dropped = {}, {}, 0  -- fresh: the index of those that are as they were read
+local weight, most = 0, tonumber(ARGV[11])
+
+-- How many to read next: few until their size is known, so that large ones do not fill the server's memory.
+local function step()
+  local share = #claimed == 0 and 8 or math.ceil((most - weight) / math.max(weight / #claimed, 1))
+  return math.max(1, math.min(share, limit - #claimed))
+end
+
+local function weigh(fields)
+  for at = 1, #fields do weight = weight + #fields[at] end
+end
+
 local function admit(entries)
   local expired = {}
   for _, entry in ipairs(entries) do
@@ -110,6 +127,7 @@ local function admit(entries)
     if ends and ends <= NOW then
       expired[#expired + 1] = entry
     else
+      weigh(entry.fields)
       claimed[#claimed + 1] = entry
     end
   end
@@ -124,28 +142,53 @@ if source.topic and source.topic.ttl then source.ttl = true end
 local by_class, order = classes(source)
 for _, class in ipairs(order) do
   if source.ordered then stage(by_class[class], limit) end
-  while #claimed < limit do
-    local came = admit(take_back(class, limit - #claimed))
-    if #claimed < limit and not source.ordered then
+  while #claimed < limit and weight < most do
+    local came = admit(take_back(class, step()))
+    if came == 0 and not source.ordered then
       if #by_class[class] == 1 and not source.ttl then  -- the common case costs no table for each
         local index = by_class[class][1]
-        for _, entry in ipairs(read_raw(index, limit - #claimed, consumer)) do
+        for _, entry in ipairs(read_raw(index, step(), consumer)) do
+          weigh(entry[2])
           claimed[#claimed + 1] = entry
           fresh[#claimed] = index
           came = came + 1
         end
       else
-        came = came + admit(read_merged(by_class[class], limit - #claimed, consumer))
+        came = came + admit(read_merged(by_class[class], step(), consumer))
       end
     end
     if came == 0 then break end
   end
 end
 
+local answer, shapes, lately = {'ok', text(NOW), '', '', ''}, {}, {}  -- lately: by number, the last fields with it and their shape
+
+-- The number of the shape of these fields. Names are told apart by their sizes, whatever they are made of.
+local function shape_of(fields)
+  local last = lately[#fields]
+  local same = last ~= nil
+  for at = 1, same and #fields or 0, 2 do
+    if last[1][at] ~= fields[at] then
+      same = false
+      break
+    end
+  end
+  if same then return last[2] end
+  local names = {}
+  for at = 1, #fields, 2 do names[#names + 1] = struct.pack('>I4', #fields[at]) .. fields[at] end
+  local shape = table.concat(names)
+  if not shapes[shape] then
+    answer[#answer + 1] = shape
+    shapes[shape] = #answer - 6
+  end
+  lately[#fields] = {fields, shapes[shape]}
+  return shapes[shape]
+end
+
 if #claimed > 0 then
   local until_ = text(NOW + source.lease)
-  local leases, sizes, bytes, shapes, names, formats, heads = {}, {}, {}, {}, {}, {}, {}
-  local pack, held, filled, plain = struct.pack, 0, 0, nil
+  local leases, sizes, bytes, formats, heads, bare = {}, {}, {}, {}, {}, nil
+  local pack, held, filled, total, rest = struct.pack, 0, 0, 0, {}
   for at, entry in ipairs(claimed) do
     local fields, id, attempt, token = entry.fields, entry.id, entry.attempt, nil
     if fresh[at] then
@@ -154,44 +197,58 @@ if #claimed > 0 then
       if not heads[index] then heads[index] = consumer .. ':' .. index .. ':1:' end
       token = heads[index] .. id .. ':'
     else
-      if source.ordered and entry.key == '' then entry.key = field(fields, 'key') or '' end
+      if source.ordered and entry.key == '' then entry.key = own(fields, 'key') or '' end
       token = token_of(consumer, entry)
     end
+    local plain = #fields == 4 and fields[1] == 'id' and fields[3] == 'body'
+    local size = #token
+    for number = 1, #fields do size = size + #fields[number] end
+    if total > 0 and total + size > most then
+      for number = at, #claimed do
+        local other = claimed[number]
+        if fresh[number] then other = {index = fresh[number], id = other[1], attempt = 1, key = ''} end
+        other.attempt, other.returns = other.attempt - 1, (other.returns or 0) + 1
+        rest[#rest + 1] = other
+      end
+      break
+    end
+    total = total + math.min(size, most)
+    if size > most then fields, plain = {'narrowboat-left', text(size)}, false end
     leases[held + 1], leases[held + 2] = until_, token
     held = held + 2
     bytes[filled + 1], bytes[filled + 2] = token, id
-    if #fields == 4 and fields[1] == 'id' and fields[3] == 'body' then
-      if not plain then
-        names[#names + 1] = 'id\0body'
-        plain = #names - 1
+    if plain then
+      if not bare then
+        answer[#answer + 1] = ''
+        bare = #answer - 6
       end
       local name, body = fields[2], fields[4]
       bytes[filled + 3], bytes[filled + 4] = name, body
       filled = filled + 4
-      sizes[at] = pack('>I4I4I4I4I4I4', plain, attempt, #token, #id, #name, #body)
+      sizes[at] = pack('>I4I4I4I4I4I4', bare, attempt, #token, #id, #name, #body)
     else
-      local here, values, half = {}, {0, attempt, #token, #id}, #fields / 2
+      local half, values = #fields / 2, {shape_of(fields), attempt, #token, #id}
       for number = 1, half do
-        here[number] = fields[2 * number - 1]
         values[4 + number] = #fields[2 * number]
         bytes[filled + 2 + number] = fields[2 * number]
       end
       filled = filled + 2 + half
-      local shape = table.concat(here, '\0')
-      if not shapes[shape] then
-        names[#names + 1] = shape
-        shapes[shape] = #names - 1
+      if half <= 100 then
+        formats[half] = formats[half] or '>' .. string.rep('I4', 4 + half)
+        sizes[at] = pack(formats[half], unpack(values))
+      else  -- more than can be unpacked at once
+        for number = 1, #values do values[number] = pack('>I4', values[number]) end
+        sizes[at] = table.concat(values)
       end
-      values[1] = shapes[shape]
-      formats[half] = formats[half] or '>' .. string.rep('I4', 4 + half)
-      sizes[at] = pack(formats[half], unpack(values))
     end
   end
   many('ZADD', source.root .. ':lease', leases)
+  park(source, rest)
   if dropped > 0 then trim_sometimes(source) end
   if source.kind == 'inbox' then keep(source, ARGV[10]) end
   ring_out()
-  return {'ok', text(NOW), '', table.concat(sizes), table.concat(bytes), unpack(names)}
+  answer[4], answer[5] = table.concat(sizes), table.concat(bytes)
+  return answer
 end
 
 -- Nobody is in a hurry: put the house in order. Names of consumers that died would pile up otherwise.

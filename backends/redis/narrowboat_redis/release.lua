@@ -4,11 +4,12 @@
 -- Answers 1, or 0 when nothing was freed because it was no longer there. Where nobody waits: release_quiet.lua.
 
 local micros, now = clock()
+go_on(KEYS[1])
 local value = redis.call('HGET', KEYS[1], ARGV[1])
 local freed = 0
 if value then
   local lease = parse(value)
-  if lease.token == ARGV[2] then
+  if lease and lease.token == ARGV[2] then
     redis.call('HDEL', KEYS[1], ARGV[1])
     freed = lease.ends > now and 1 or 0
   end

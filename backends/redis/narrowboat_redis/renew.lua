@@ -4,6 +4,7 @@
 -- Answers 1, or why it is lost: "expired", "evicted", "taken".
 
 local micros, now = clock()
+go_on(KEYS[1])
 local value = redis.call('HGET', KEYS[1], ARGV[1])
 local lease = value and parse(value)
 if lease and lease.token == ARGV[2] and lease.ends > now then

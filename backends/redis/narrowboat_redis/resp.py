@@ -23,6 +23,10 @@ class ProtocolError(Exception):
     """That is not what a Redis server sends."""
 
 
+class NotRedis(ProtocolError):
+    """The same in answer to the first commands: whatever is there has never been one."""
+
+
 def pack(*arguments: bytes) -> bytes:
     r"""One command.
 
@@ -37,12 +41,24 @@ def pack_arguments(arguments: Sequence[bytes]) -> bytes:
     return b"".join([b"$%d\r\n%b\r\n" % (len(argument), argument) for argument in arguments])
 
 
+#: Bytes of a line: a status, an error, a length. What an error is cut to, in characters.
+_LINE, _TEXT = 1 << 20, 1000
+#: How deep arrays may stand in each other, and how many values one reply may have: each costs far more here than on the way.
+_DEPTH, _VALUES = 16, 250_000
+
+
 class Reader:
-    """Bytes in, replies out. One for each connection. Whatever is read once is not read again when more arrives."""
+    """Bytes in, replies out. One for each connection. Whatever is read once is not read again when more arrives.
 
-    __slots__ = ("_buffer", "_later", "_missing", "_position", "_stack")
+    `most`: bytes that one reply may have. What announces more, or is more, is a `ProtocolError` before it takes memory.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_buffer", "_later", "_missing", "_most", "_passed", "_position", "_stack", "_values")
+
+    def __init__(self, most: int = 1 << 26) -> None:
+        self._most = most
+        self._passed = 0  # bytes of a reply that is not complete yet which were read and dropped from the buffer
+        self._values = 0  # that it has so far
         self._buffer = b""
         self._position = 0
         self._later: list[bytes] = []
@@ -57,6 +73,10 @@ class Reader:
     def take(self, replies: list[Any], wanted: int) -> bool:
         """Add complete replies until there are `wanted`. Whether there are; False: feed more."""
         if self._later and self._missing <= 0:
+            if self._stack:
+                self._passed += self._position
+                if self._passed > self._most:
+                    raise self._too_much(f"more than {self._most} bytes")
             rest = self._buffer[self._position :]
             self._buffer = b"".join((rest, *self._later)) if rest or len(self._later) > 1 else self._later[0]
             self._later.clear()
@@ -66,7 +86,17 @@ class Reader:
         try:
             return self._take(replies, wanted)
         except ValueError:  # a length that is no number
-            raise self._nonsense() from None
+            problem = str(self._nonsense())
+        except ProtocolError as error:
+            problem = str(error)
+        self.drop()
+        raise ProtocolError(problem)  # out here no frame of a traceback keeps what was read
+
+    def drop(self) -> None:
+        """Forget what was read: nothing more will be."""
+        self._buffer, self._position = b"", 0
+        self._later.clear()
+        self._stack.clear()
 
     def _take(self, replies: list[Any], wanted: int) -> bool:
         buffer, position, stack = self._buffer, self._position, self._stack
@@ -76,10 +106,14 @@ class Reader:
             end = buffer.find(b"\r\n", position)
             if end < 0:
                 self._missing = 1
+                if len(buffer) - position > _LINE:
+                    raise self._too_much(f"a line of more than {_LINE} bytes")
                 break
             kind = buffer[position]
             if kind == 36:  # $
                 length = int(buffer[position + 1 : end])
+                if length > self._most:
+                    raise self._too_much(f"{length} bytes")
                 following = end + 4 + length if length >= 0 else end + 2
                 if following > len(buffer):
                     self._missing = following - len(buffer)
@@ -93,6 +127,9 @@ class Reader:
                     value = int(line)
                 elif kind == 42:  # *
                     count = int(line)
+                    self._values += count
+                    if self._values > _VALUES or len(stack) >= _DEPTH:
+                        raise self._too_much(f"{self._values} values, {len(stack) + 1} deep")
                     if count > 0:
                         stack.append(([], count))
                         position = following
@@ -101,7 +138,7 @@ class Reader:
                 elif kind == 43:  # +
                     value = line
                 elif kind == 45:  # -
-                    value = ErrorReply(line.decode("utf-8", "replace"))
+                    value = ErrorReply(_cut(line))
                 else:
                     self._position = position
                     raise self._nonsense()
@@ -114,9 +151,29 @@ class Reader:
                 stack.pop()
                 value = values
             else:
+                self._passed = self._values = 0
                 replies.append(value)
         self._position = position
         return len(replies) >= wanted
 
+    def _too_much(self, found: str) -> ProtocolError:
+        return ProtocolError(f"a reply of {found}; allowed are {self._most} bytes (max_reply=) in {_VALUES} values")
+
     def _nonsense(self) -> ProtocolError:
         return ProtocolError(f"expected a reply, found {self._buffer[self._position : self._position + 20]!r}")
+
+
+def shown(reply: object) -> str:
+    """The beginning of a reply, for the text of an error.
+
+    >>> shown(b"a" * 1000) == repr(b"a" * 60), shown([b"a", 1]), shown(None)
+    (True, 'a list of 2', 'None')
+    """
+    if isinstance(reply, list):
+        return f"a list of {len(reply)}"
+    return repr(reply[:60] if isinstance(reply, bytes) else reply)[:300]
+
+
+def _cut(line: bytes) -> str:
+    text = line[: 4 * _TEXT].decode("utf-8", "replace")[:_TEXT]
+    return text if len(line) <= len(text.encode()) else f"{text}... ({len(line)} bytes)"

@@ -53,6 +53,37 @@ else  -- the common case costs no table for each
   for index, ids in pairs(by_index) do forget(source, tonumber(index), ids) end
 end
 
+-- The fields of a dead letter. They are what they were: whatever could not be taken apart is here as well.
+local function remains(stored, id, why)
+  local fields, first, known = {}, old(stored), named(stored)
+  for at = 1, #stored, 2 do
+    local name = stored[at]
+    local over = name == 'narrowboat-expires' or (first and name == 'expires') or (not known and name == 'narrowboat-id')
+      or name:find('^narrowboat%-dead%-')
+    if not over then
+      -- The only field is the body, and is not the only one any more.
+      local bare = #stored == 2 and not OURS[name]
+      fields[#fields + 1] = bare and 'body' or name
+      fields[#fields + 1] = stored[at + 1]
+    end
+  end
+  if #fields > 2000 then  -- more than a script can add at once: packed into one, each text behind its size
+    local packed = {}
+    for at = 2001, #fields do packed[at - 2000] = struct.pack('>I4', #fields[at]) .. fields[at] end
+    fields = {unpack(fields, 1, 2000)}
+    fields[2001], fields[2002] = 'narrowboat-rest', table.concat(packed)
+  end
+  for name, value in pairs(why) do
+    fields[#fields + 1] = 'narrowboat-dead-' .. name
+    fields[#fields + 1] = value
+  end
+  if not known then
+    fields[#fields + 1] = 'narrowboat-id'
+    fields[#fields + 1] = id
+  end
+  return fields
+end
+
 local dead
 local function bury(entry, why)
   if not dead then
@@ -63,23 +94,7 @@ local function bury(entry, why)
   local stored = redis.call('XRANGE', key_of(source, entry.index), entry.id, entry.id)[1]
   if not stored then return true end
   local attempts, reason = why:match('^(%d+) (.*)$')
-  local fields, priority = {}, 0
-  for at = 1, #stored[2], 2 do
-    local name, value = stored[2][at], stored[2][at + 1]
-    if name ~= 'expires' and not name:find('^narrowboat%-dead%-') then
-      fields[#fields + 1] = name
-      fields[#fields + 1] = value
-    end
-  end
-  for name, value in pairs({reason = reason, attempts = attempts, origin = ARGV[3]}) do
-    fields[#fields + 1] = 'narrowboat-dead-' .. name
-    fields[#fields + 1] = value
-  end
-  if not field(fields, 'id') then
-    fields[#fields + 1] = 'id'
-    fields[#fields + 1] = entry.id
-  end
-  store(dead, priority, 0, fields)
+  store(dead, 0, 0, remains(stored[2], entry.id, {reason = reason, attempts = attempts, origin = ARGV[3]}))
   ring(dead, 1)
   return true
 end

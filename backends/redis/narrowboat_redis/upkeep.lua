@@ -24,7 +24,7 @@ local function expiry(source, entry)
     local stored = redis.call('XRANGE', key_of(source, entry.index), entry.id, entry.id)[1]
     fields = stored and stored[2] or {}
   end
-  return tonumber(field(fields, 'expires') or nil)
+  return ends_of(fields)
 end
 
 -- Entries that were out go to `back` or, with `until_`, to `hold`. Their attempts stand in the group as well. What expires
@@ -115,7 +115,7 @@ local function sweep(source)
     elseif pending[2] == PARKED then
       if source.ordered then
         local stored = redis.call('XRANGE', key, id, id)[1]
-        entry.key = stored and field(stored[2], 'key') or ''
+        entry.key = stored and own(stored[2], 'key') or ''
       end
       -- Nobody has ever had one that is blocked, whatever number of deliveries its group counts.
       local blocked = redis.call('ZREM', source.root .. ':blocked', before(entry.key) .. item_of(entry)) == 1
@@ -123,15 +123,16 @@ local function sweep(source)
       local item = item_of(entry)
       local gone = redis.call('ZREM', source.root .. ':back', item) + redis.call('ZREM', source.root .. ':hold', item)
       if not blocked and gone == 0 then  -- it was returned, so it has a number that the group does not know
-        for _, where in ipairs({':back', ':hold'}) do
-          for _, other in ipairs(redis.call('ZRANGE', source.root .. where, 0, -1)) do
-            local found = entry_of(other)
-            if found.id == id and found.index == entry.index then redis.call('ZREM', source.root .. where, other) end
-          end
+        local items = {}
+        for returns = 1, 50 do
+          entry.returns = returns
+          items[returns] = item_of(entry)
         end
+        gone = many('ZREM', source.root .. ':back', items) + many('ZREM', source.root .. ':hold', items)
       end
       if blocked then entry.key = '' end
-      remove(source, {entry})
+      -- What is not found so is dropped when it is claimed: to look at all that waits would keep the server from others.
+      if blocked or gone > 0 then remove(source, {entry}) end
     end
     redis.call('ZREM', source.root .. ':ttl', member)
   end
@@ -172,7 +173,7 @@ local function pending_of(source, index, ...)
     local entry = {index = index, id = pending[1], attempt = pending[4], key = ''}
     if source.ordered then
       local stored = redis.call('XRANGE', key_of(source, index), entry.id, entry.id)[1]
-      entry.key = stored and field(stored[2], 'key') or ''
+      entry.key = stored and own(stored[2], 'key') or ''
     end
     entries[at], tokens[at] = entry, token_of(pending[2], entry)
   end

@@ -9,7 +9,7 @@ subscription breaks, everybody is woken to look for themselves, and looks twice 
 from __future__ import annotations
 
 import os
-import select
+import selectors
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -21,12 +21,13 @@ from narrowboat._queueing.nudge import Nudge
 from narrowboat.contract.locks import Request
 from narrowboat.errors import AccessDenied, NarrowboatError
 from narrowboat_redis.connection import Line, find_primary, open_line
-from narrowboat_redis.errors import code_of, translate
+from narrowboat_redis.errors import code_of, no_thread, translate
 from narrowboat_redis.keys import Keys, NameKeys
+from narrowboat_redis.nodes import FAILURES
 from narrowboat_redis.resp import ErrorReply, pack
 from narrowboat_redis.scripts import Packed, script
 from narrowboat_redis.site import Site, Topology
-from narrowboat_redis.wire import FAILURES, Wire
+from narrowboat_redis.wire import Wire
 
 #: Seconds between two signs of life. A waiter counts as dead after 5 s (PATIENCE in locks.lua).
 BEAT = 1.0
@@ -64,6 +65,7 @@ class Waiting:
         self._changed = threading.Condition(threading.Lock())
         self._nudge = Nudge()
         self._resting = False
+        self._hurried = False  #: to say at once that we are alive
         self._closed = False
 
     # -- who waits ------------------------------------------------------------------------------------------------
@@ -128,11 +130,19 @@ class Waiting:
                 return False
             if not begun:
                 self._thread = threading.Thread(target=self._run, name=f"narrowboat-{self._site.scheme}-wake", daemon=True)
-                self._thread.start()
+                try:
+                    self._thread.start()
+                except RuntimeError as error:
+                    raise no_thread(error, self._site) from error
                 self._changed.wait_for(lambda: self.listening or self._refused is not None or self._closed, timeout)
             if self._refused is not None:
                 raise self._refused
             return self.listening
+
+    def hurry(self) -> None:
+        """There is something to be cleared away in front of our waiters: the thread does it."""
+        self._hurried = True
+        self._nudge.ring()
 
     def close(self) -> None:
         """End the thread and its connection. Idempotent."""
@@ -191,10 +201,13 @@ class Waiting:
             self._refused = None
             self._changed.notify_all()
         self._wake_names(list(self._names))  # whatever was said before nobody heard
-        poller = select.poll()
+        with selectors.DefaultSelector() as selector:
+            selector.register(line.fileno(), selectors.EVENT_READ)
+            selector.register(self._nudge, selectors.EVENT_READ)
+            self._hear(line, selector)
+
+    def _hear(self, line: Line, selector: selectors.BaseSelector) -> None:
         mouth, ears = line.fileno(), self._nudge.fileno()
-        poller.register(mouth, select.POLLIN)
-        poller.register(ears, select.POLLIN)
         beat, asked = time.monotonic(), 0.0
         while not self._closed:
             now = time.monotonic()
@@ -202,18 +215,21 @@ class Waiting:
                 self._resting = True  # before the look: whoever comes now rings
             if self._names:
                 self._resting = False
-                if now >= beat:
-                    beat = now + BEAT
+                if now >= beat or self._hurried:
+                    self._hurried = False
                     if not asked:
                         asked = now
                         line.send(_PING)
-                    self._beat()
-                    continue
+                    self._hurried = self._beat()
+                    beat = now + BEAT
+                    now = time.monotonic()
             if asked and now - asked > _SILENCE:
                 raise TimeoutError("the subscription is silent")
             wait = None if self._resting and not asked else max(0.0, min(beat, asked + _SILENCE if asked else beat) - now)
+            if self._hurried:
+                wait = 0.0
             if not line.pending():
-                ready = [number for number, _ in poller.poll(None if wait is None else wait * 1000 + 1)]
+                ready = [key.fd for key, _ in selector.select(wait)]
                 if ears in ready:
                     self._nudge.hush()
                 if mouth not in ready:
@@ -224,8 +240,11 @@ class Waiting:
                 elif isinstance(reply, list) and reply and reply[0] == b"pong":
                     asked = 0.0
 
-    def _beat(self) -> None:
-        """Say that our waiters are alive. A failure is nobody's loss: it is said again in a second."""
+    def _beat(self) -> bool:
+        """Say that our waiters are alive. A failure is nobody's loss: it is said again in a second.
+
+        True: there are more dead waiters in front of ours than a call drops, so it is best said again at once.
+        """
         shards: dict[int, list[tuple[str, NameKeys]]] = {}
         for name in list(self._names):
             keys = self._keys.of(name)
@@ -241,13 +260,16 @@ class Waiting:
         try:
             answers: list[Any] = self._wire.run(calls, doing="saying that waiters are alive")
         except NarrowboatError:
-            return
+            return False
+        hurry = False
         for names, answer in zip(asked, answers, strict=True):
             if isinstance(answer, list):
-                known, owners, queues = answer
+                known, owners, queues, more = answer
+                hurry = hurry or any(more)
                 self._wake(owners)
                 # Where we were taken for dead, or a queue is gone, the places are lost: everybody has to ask again.
                 self._wake_names([name for name, queue in zip(names, queues, strict=True) if not known or not queue])
+        return hurry
 
     def _broken(self, error: BaseException) -> None:
         with self._changed:
@@ -261,9 +283,9 @@ class Waiting:
 
     def _rest(self, seconds: float) -> None:
         """Until it may be tried again, or there is a reason to hurry."""
-        poller = select.poll()
-        poller.register(self._nudge, select.POLLIN)
-        poller.poll(seconds * 1000)
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._nudge, selectors.EVENT_READ)
+            selector.select(seconds)
         self._nudge.hush()
 
 

@@ -9,41 +9,22 @@ from __future__ import annotations
 
 import threading
 import time
-from binascii import crc_hqx
 from collections.abc import Sequence
 from typing import Any
-
-import redis
 
 from narrowboat.errors import Closed, NarrowboatError
 from narrowboat_redis.connection import Line, find_primary, open_line
 from narrowboat_redis.errors import translate
-from narrowboat_redis.resp import ErrorReply, ProtocolError, pack
+from narrowboat_redis.nodes import FAILURES, Nodes
+from narrowboat_redis.resp import ErrorReply, pack
 from narrowboat_redis.scripts import Packed, Script
 from narrowboat_redis.site import Address, Site, Topology
 
 #: How often a command follows its key to another node within one call.
 _REDIRECTS = 5
-_SLOTS = 16384
 #: Seconds after an exchange that timed out for which the next one is not begun. Who repeats the members of a failed batch one
 #: by one does so at once, and would stand still for a whole time-out with each; who waits between two tries waits longer.
 _BREATH = 0.004
-#: What a connection may raise, beside an error of ours.
-FAILURES = (OSError, redis.RedisError, ErrorReply, ProtocolError, ValueError)
-
-
-def slot_of(key: bytes) -> int:
-    """The slot of a key in a cluster: of what stands in its first braces, or of all of it.
-
-    >>> slot_of(b"a{x}b") == slot_of(b"{x}"), slot_of(b"123456789")
-    (True, 12739)
-    """
-    start = key.find(b"{")
-    if start >= 0:
-        end = key.find(b"}", start + 1)
-        if end > start + 1:
-            key = key[start + 1 : end]
-    return crc_hqx(key, 0) % _SLOTS
 
 
 class Wire:
@@ -57,21 +38,23 @@ class Wire:
         self._timeout = timeout
         self._mutex = threading.Lock()
         self._lines: dict[Address | None, Line] = {}
-        self._nodes = _Nodes(site) if site.topology is Topology.CLUSTER else None
+        self._nodes = Nodes(site) if site.topology is Topology.CLUSTER else None
         self._closed = False
         self._breath = _BREATH if breath else 0.0
         self._silent: tuple[float, BaseException] | None = None  # when an exchange timed out, and how
 
-    def run(self, commands: Sequence[Packed], *, doing: str = "a call", tail: bytes | None = None) -> list[Any]:
+    def run(
+        self, commands: Sequence[Packed], *, doing: str = "a call", tail: bytes | None = None, ends: float | None = None
+    ) -> list[Any]:
         """One answer for each command: a reply, an `ErrorReply`, or in a cluster an error where that node failed.
 
+        `ends`: by `time.monotonic`, where something before it has taken a part of the time.
         `tail`: a packed command to be sent behind the others to each server that gets any; its replies follow the answers.
         Raises one of our errors when the whole exchange failed; what it did is then unknown.
         """
         with self._mutex:
-            if self._closed:
-                raise Closed(f"{self.site}: used after close()", backend=self.site.scheme)
-            ends = time.monotonic() + self._timeout
+            self._check_open()
+            ends = self.ends() if ends is None else ends
             if self._nodes is not None:
                 return self._run_cluster(self._nodes, commands, doing, tail, ends)
             if self._silent is not None and time.monotonic() < self._silent[0] + self._breath:
@@ -98,11 +81,18 @@ class Wire:
                 raise
         raise failure  # out here the first error, which may repeat a password, is not kept as its context
 
-    def everywhere(self, command: Packed, *, doing: str = "a call") -> list[tuple[Address | None, Any]]:
+    def ends(self) -> float:
+        """When an exchange that begins now has to be over, by `time.monotonic`."""
+        return time.monotonic() + self._timeout
+
+    def everywhere(
+        self, command: Packed, *, doing: str = "a call", ends: float | None = None
+    ) -> list[tuple[Address | None, Any]]:
         """The answer of each server that holds data: one, or each primary of a cluster."""
         with self._mutex:
+            self._check_open()
             addresses: list[Address | None] = [None]
-            ends = time.monotonic() + self._timeout
+            ends = self.ends() if ends is None else ends
             try:
                 if self._nodes is not None:
                     addresses = list(self._nodes.primaries(self._line_to, ends))
@@ -118,6 +108,7 @@ class Wire:
     def at(self, address: Address | None, command: Packed, *, doing: str = "a call") -> Any:
         """The answer of that server."""
         with self._mutex:
+            self._check_open()
             try:
                 return self._exchange(address, [command], None, time.monotonic() + self._timeout)[0]
             except FAILURES as error:
@@ -127,6 +118,10 @@ class Wire:
                 self._drop(address)
                 raise
         raise failure
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Closed(f"{self.site}: used after close()", backend=self.site.scheme)
 
     def close(self) -> None:
         """End all connections. Idempotent."""
@@ -138,7 +133,7 @@ class Wire:
 
     def _exchange(self, address: Address | None, commands: Sequence[Packed], tail: bytes | None, ends: float) -> list[Any]:
         line = self._line_to(address, ends)
-        line.send(_together(commands, tail))
+        line.send(_together(commands, tail), ends)
         answers = line.receive(len(commands) + (tail is not None), ends)
         if address is None:
             self._look_at(answers)
@@ -154,7 +149,11 @@ class Wire:
     def _run_unknown(self, commands: Sequence[Packed], answers: list[Any], tail: bytes | None, ends: float) -> list[Any]:
         """Load the scripts that the server did not know, and send again what it did not do."""
         unknown = [i for i, answer in enumerate(answers) if type(answer) is ErrorReply and answer.code == "NOSCRIPT"]
-        again = self._load(None, [commands[index] for index in unknown], tail, ends)
+        try:
+            again = self._load(None, [commands[index] for index in unknown], tail, ends)
+        except Exception as error:
+            error.sent = True  # type: ignore[attr-defined]  # the others of the batch were
+            raise
         for index, answer in zip(unknown, again, strict=False):
             answers[index] = answer
         return answers + again[len(unknown) :]
@@ -177,11 +176,15 @@ class Wire:
             self._drop(address)
         left = max(ends - time.monotonic(), 0.001)
         where = address
-        if where is None:
-            single = self.site.topology is Topology.SINGLE
-            where = self.site.hosts[0] if single else find_primary(self.site, left)
-            left = max(ends - time.monotonic(), 0.001)
-        line = open_line(self.site, where, left, self._timeout)
+        try:
+            if where is None:
+                single = self.site.topology is Topology.SINGLE
+                where = self.site.hosts[0] if single else find_primary(self.site, left)
+                left = max(ends - time.monotonic(), 0.001)
+            line = open_line(self.site, where, left, self._timeout)
+        except Exception as error:
+            error.sent = False  # type: ignore[attr-defined]  # for `translate`: there was no connection yet
+            raise
         self._lines[address] = line
         return line
 
@@ -196,7 +199,7 @@ class Wire:
 
     # -- a cluster ------------------------------------------------------------------------------------------------
 
-    def _run_cluster(self, nodes: _Nodes, commands: Sequence[Packed], doing: str, tail: bytes | None, ends: float) -> list[Any]:
+    def _run_cluster(self, nodes: Nodes, commands: Sequence[Packed], doing: str, tail: bytes | None, ends: float) -> list[Any]:
         answers: list[Any] = [None] * len(commands)
         tails: list[Any] = []
         todo = list(enumerate(commands))
@@ -233,7 +236,7 @@ class Wire:
             try:
                 line = self._line_to(address, ends)
                 data = [_ASKING + each.data if index in asked else each.data for index, each in members]
-                line.send(b"".join(data) + (tail or b""))
+                line.send(b"".join(data) + (tail or b""), ends)
                 sent[address] = members
             except (NarrowboatError, *FAILURES) as error:
                 self._fail(address, members, answers, error, doing)
@@ -241,7 +244,7 @@ class Wire:
 
     def _receive_all(
         self,
-        nodes: _Nodes,
+        nodes: Nodes,
         sent: dict[Address, list[tuple[int, Packed]]],
         asked: dict[int, Address],
         tail: bytes | None,
@@ -302,82 +305,6 @@ class Wire:
         found = error if isinstance(error, NarrowboatError) else translate(error, self.site, doing=doing)
         for index, _ in members:
             answers[index] = found
-
-
-class _Nodes:
-    """Which node of a cluster has which slot."""
-
-    def __init__(self, site: Site) -> None:
-        self._site = site
-        self._owners: list[tuple[int, int, Address]] = []
-        self._moved: dict[int, Address] = {}
-        self.stale = True
-
-    def group(
-        self, todo: list[tuple[int, Packed]], asking: dict[int, Address], line_to: Any, ends: float
-    ) -> dict[Address, list[tuple[int, Packed]]]:
-        """The commands by the node that gets them."""
-        if self.stale:
-            self._learn(line_to, ends)
-        groups: dict[Address, list[tuple[int, Packed]]] = {}
-        for index, each in todo:
-            address = asking.get(index) or self._owner(each.key)
-            groups.setdefault(address, []).append((index, each))
-        return groups
-
-    def primaries(self, line_to: Any, ends: float) -> set[Address]:
-        """All nodes that have slots."""
-        if self.stale:
-            self._learn(line_to, ends)
-        return {address for _, _, address in self._owners}
-
-    def redirected(self, reply: ErrorReply, told_by: Address, index: int, asking: dict[int, Address]) -> None:
-        """Follow `MOVED slot host:port`, for good, or `ASK slot host:port`, this once."""
-        _, slot, where = reply.text.split(" ")[:3]
-        host, _, port = where.rpartition(":")
-        address = Address(host or told_by.host, int(port))
-        if reply.code == "ASK":
-            asking[index] = address
-        else:
-            self._moved[int(slot)] = address
-            self.stale = len(self._moved) > 1  # one slot is remembered; more of them are a reason to look at all
-
-    def _owner(self, key: bytes | None) -> Address:
-        if key is None:
-            return self._owners[0][2]
-        slot = slot_of(key)
-        if slot in self._moved:
-            return self._moved[slot]
-        for first, last, address in self._owners:
-            if first <= slot <= last:
-                return address
-        raise ErrorReply(f"CLUSTERDOWN no node has the slot {slot}")
-
-    def _learn(self, line_to: Any, ends: float) -> None:
-        """Ask the first node that answers: one that we know of, or one of the URL."""
-        known = dict.fromkeys([address for _, _, address in self._owners] + list(self._site.hosts))
-        failed: BaseException = ErrorReply("CLUSTERDOWN no node")
-        for number, address in enumerate(known):
-            try:
-                left = ends - time.monotonic()
-                part = time.monotonic() + max(left / (len(known) - number), 0.05)
-                line = line_to(address, part)
-                line.send(pack(b"CLUSTER", b"SLOTS"))
-                (reply,) = line.receive(1, part)
-            except (NarrowboatError, *FAILURES) as error:
-                failed = error
-                continue
-            if isinstance(reply, ErrorReply):
-                failed = reply
-                continue
-            self._owners = [
-                (first, last, Address(node[0].decode() if node[0] else address.host, node[1]))
-                for first, last, node, *_ in reply
-            ]
-            self._moved = {}
-            self.stale = not self._owners
-            return
-        raise failed
 
 
 _ASKING = pack(b"ASKING")

@@ -34,13 +34,15 @@ from narrowboat.capabilities import (
 )
 from narrowboat.contract import Address, Broker, BrokerBackend, Context, Depth, Feed, Kind, Outgoing, Receipt, Source
 from narrowboat.dsn import Url
-from narrowboat.errors import Closed, NarrowboatError
+from narrowboat.errors import Closed, NarrowboatError, PublishFailed
 from narrowboat_sqlite import stock
-from narrowboat_sqlite.database import Database, path_of
+from narrowboat_sqlite.database import Database, path_of, prepare
+from narrowboat_sqlite.errors import not_sent
 from narrowboat_sqlite.feed import IDLE, SqliteFeed
 from narrowboat_sqlite.message_options import Declare, MessageOptions
 from narrowboat_sqlite.options import SCHEME, Durability
 from narrowboat_sqlite.schedule import Schedule
+from narrowboat_sqlite.sources import SourceRow
 from narrowboat_sqlite.stock import Observed
 from narrowboat_sqlite.topology import Topology
 from narrowboat_sqlite.watcher import watch
@@ -114,6 +116,7 @@ class SqliteBroker(Broker):
             path_of(url),
             durability=options.durability,
             timeout=context.timeout,
+            mode=options.permissions,
             schema=Path(__file__).with_name("messages.sql").read_text(encoding="utf-8"),
         )
         try:
@@ -135,7 +138,12 @@ class SqliteBroker(Broker):
                 feed.sign(topology, topology.moment)
             return topology.send(messages, make=self.makes, window=self._options.dedup, retention=self._options.retention)
 
-        return self.change(store)
+        try:
+            return self.change(store)
+        except NarrowboatError as error:
+            if not not_sent(error):
+                raise
+            return [_not_sent(message, error) for message in messages]
 
     def open(self, source: Source, *, earliest: bool, wake: Callable[[], None]) -> Feed:
         """A feed from `source`, which exists from now on."""
@@ -170,9 +178,9 @@ class SqliteBroker(Broker):
         return self.change(lambda topology: self._depth(topology, address))
 
     def ping(self) -> None:
-        """Read one page."""
+        """An empty write transaction: it fails where any call would."""
         self.check_open()
-        self.read(lambda connection: connection.execute("SELECT count(*) FROM message_clock").fetchone())
+        self.change(lambda topology: None, passing=True)
 
     def close(self) -> None:
         """Close every feed, the watcher's thread (with the last broker in this process) and the file."""
@@ -281,16 +289,27 @@ class SqliteBroker(Broker):
         dead = topology.find(address.dead) if rules.has_dead_letters(address) and address.kind is not Kind.TOPIC else None
         return Depth(
             *(stock.counts(topology.connection, found.id) if found is not None else (0, 0, 0)),
-            sum(stock.counts(topology.connection, dead.id)) if isinstance(dead, stock.SourceRow) else 0,
+            sum(stock.counts(topology.connection, dead.id)) if isinstance(dead, SourceRow) else 0,
         )
 
-    def _find(self, topology: Topology, address: Address) -> stock.SourceRow | None:
+    def _find(self, topology: Topology, address: Address) -> SourceRow | None:
         found = _raise(topology.find(address))
         if found is not None:
             topology.tick(found)
         elif not self.makes and address.kind is not Kind.INBOX:
             raise rules.missing(address.path, address.kind.value, backend=SCHEME)
         return found
+
+
+def _not_sent(message: Outgoing, error: NarrowboatError) -> PublishFailed:
+    failed = PublishFailed(
+        f"message {message.id!r} to {message.to.path!r} was not stored: {error}",
+        id=message.id,
+        backend=SCHEME,
+        retryable=error.retryable,
+    )
+    failed.__cause__ = error
+    return failed
 
 
 def _raise(answer: T | NarrowboatError) -> T:
@@ -305,5 +324,6 @@ broker = BrokerBackend(
     options=MessageOptions,
     capabilities=capabilities,
     open=SqliteBroker,
+    prepare=prepare,
     example="sqlite:///shop.db",
 )

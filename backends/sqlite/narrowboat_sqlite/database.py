@@ -11,6 +11,7 @@ No connection is open across a fork: see `handle.py`.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sqlite3
 import time
@@ -19,7 +20,8 @@ from typing import TypeVar
 
 from narrowboat.dsn import Url
 from narrowboat.errors import Closed, ConfigurationError, Unavailable
-from narrowboat_sqlite.errors import bad_path, busy, translate
+from narrowboat_sqlite import place
+from narrowboat_sqlite.errors import bad_path, busy, not_made, translate
 from narrowboat_sqlite.handle import Handle
 from narrowboat_sqlite.options import SCHEME, Durability
 
@@ -33,9 +35,6 @@ SCHEMA_VERSION = 1
 #: Pauses between two tries on a busy database, in seconds: the first is about one transaction long; the last one bounds
 #: how much longer than needed we wait, and shorter ones would only take CPU from whoever has the lock.
 _PAUSE_FIRST, _PAUSE_GROWTH, _PAUSE_LAST = 0.0002, 1.5, 0.005
-
-#: Seconds between two looks whether the file is still in its place: each one costs as much as a tenth of a transaction.
-_CHECK_PLACE = 1.0
 
 
 def path_of(url: Url) -> str:
@@ -59,6 +58,11 @@ def path_of(url: Url) -> str:
     return os.path.realpath(url.path)
 
 
+def prepare(url: Url, options: object) -> Url:
+    """The URL with the absolute path that `url` names now: a daemon changes its folder later, and forks there."""
+    return dataclasses.replace(url, path=path_of(url))
+
+
 def statements(script: str) -> Iterator[str]:
     """The single statements of an SQL file: `executescript` would commit behind our back."""
     statement = ""
@@ -72,6 +76,7 @@ def statements(script: str) -> Iterator[str]:
 class Database:
     """The file at `path`, open until `close`. `timeout`: seconds that one call may wait for a busy database.
 
+    `mode`: who may read and write the file, if it is made here.
     `schema`: the caller's tables, each statement with `IF NOT EXISTS`. Opening makes the file if it is not there and
     marks it; raises `ConfigurationError`, `AccessDenied` or `Unavailable`, and then has changed nothing.
     """
@@ -83,6 +88,7 @@ class Database:
         durability: Durability,
         timeout: float,
         schema: str,
+        mode: int = 0o600,
         sleep: Callable[[float], None] = time.sleep,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -95,20 +101,22 @@ class Database:
         self._mutex = self._handle.mutex
         self._closed = False
         self._level = ""
-        self._check_next = 0.0
-        #: Which file it is, whatever its name: two paths to one file are one database.
-        self.key = (0, 0)
+        self._place = place.Place(path, monotonic)
         wrong = bad_path(path)
         if wrong is not None:
             raise wrong
         try:
+            self._make(mode)
             self._patiently(self._open)
             self.write(lambda connection: _create(connection, path, schema), durable=True)
-            status = os.stat(path)
-            self.key = (status.st_dev, status.st_ino)
         except BaseException:
             self.close()
             raise
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """Which file it is, whatever its name."""
+        return self._place.key
 
     def write(self, work: Callable[[sqlite3.Connection], T], *, durable: bool = False, passing: bool = False) -> T:
         """Run `work` in one write transaction, alone in the whole database, and commit.
@@ -134,9 +142,16 @@ class Database:
             self._closed = True
             self._handle.close()
 
+    def _make(self, mode: int) -> None:
+        try:
+            place.make(self.path, mode)
+            self._place.found()  # before it is opened: what comes to the path later is another file
+        except OSError as error:
+            raise not_made(self.path, error) from error
+
     def _open(self) -> None:
         with self._mutex:
-            connection = self._handle.connection or self._handle.open("rwc")
+            connection = self._handle.connection or self._handle.open()
             connection.execute("BEGIN")  # one snapshot: who makes the file meanwhile would else be taken for a stranger
             try:
                 _refuse_foreign(connection, self.path)
@@ -149,8 +164,7 @@ class Database:
             raise Closed(f"the database {self.path} was opened by the parent process; open it again here", backend=SCHEME)
         with self._mutex:
             connection = self._usable()
-            if level:
-                self._check_place()
+            self._place.check()
             if level and self._level != level:  # it cannot be changed inside a transaction
                 self._level = ""  # unknown, should an interrupt strike here
                 connection.execute(f"PRAGMA synchronous={level}")
@@ -159,6 +173,7 @@ class Database:
                 connection.execute(begin)
                 result = work(connection)
                 connection.execute("COMMIT")
+                self._place.used()
             except BaseException:
                 _roll_back(connection)
                 raise
@@ -169,31 +184,15 @@ class Database:
             raise Closed(f"the database {self.path} was closed here; open it again", backend=SCHEME)
         connection = self._handle.connection
         if connection is None:  # a fork has closed it
-            self._level, self._check_next = "", 0.0
-            connection = self._handle.open("rw")
+            self._level = ""
+            self._place.reopened()
+            self._place.check()  # before and after: SQLite must not open what is not ours, and it may become so meanwhile
+            self._place.reopened()
+            connection = self._handle.open()
         elif connection.in_transaction:
             # A second interrupt struck while the first one was being cleaned up.
             _roll_back(connection)
         return connection
-
-    def _check_place(self) -> None:
-        # Who opens the name now would get another file, and the same lock a second time.
-        now = self._monotonic()
-        if now < self._check_next:
-            return
-        self._check_next = now + _CHECK_PLACE
-        try:
-            status = os.stat(self.path)
-            same = self.key in {(0, 0), (status.st_dev, status.st_ino)}
-        except FileNotFoundError:
-            same = False
-        if not same:
-            raise Unavailable(
-                f"the database {self.path} was deleted or replaced while it was open here. What was in it is out of reach; "
-                "stop all programs that use it, then start them again.",
-                backend=SCHEME,
-                retryable=False,
-            )
 
     def _patiently(self, step: Callable[[], T]) -> T:
         """Run `step` until it no longer finds the database busy; the mutex is free while we wait."""
@@ -203,6 +202,8 @@ class Database:
             try:
                 return step()
             except sqlite3.Error as error:
+                if self._handle.relent(error):
+                    continue
                 now = self._monotonic()
                 deadline = now + self._timeout if deadline is None else deadline
                 if not busy(error) or now >= deadline:

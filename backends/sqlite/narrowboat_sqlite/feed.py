@@ -6,7 +6,6 @@ A feed that found nothing looks again without a write transaction, so that idle 
 from __future__ import annotations
 
 import contextlib
-import json
 import secrets
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -15,9 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from narrowboat._queueing import rules
 from narrowboat.contract import Ack, Address, Delivery, Feed, Kind, Nack, Outcome, Received, Reject, Source
 from narrowboat.errors import Closed, NarrowboatError
-from narrowboat_sqlite import stock
+from narrowboat_sqlite import contents, stock, strange
 from narrowboat_sqlite.options import SCHEME
 from narrowboat_sqlite.schedule import Moment
+from narrowboat_sqlite.sources import SourceRow
 from narrowboat_sqlite.topology import INBOX_LEASE, Topology
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class _Prospect(NamedTuple):
 
     ready: bool
     change: float | None  #: when a lease or delay ends, by our clock
-    foreign: bool  #: rows under other clocks, whose end only a full look can tell
+    foreign: bool  #: rows under other clocks, or at times that are none, whose end only a full look can tell
 
 
 class SqliteFeed(Feed):
@@ -49,7 +49,7 @@ class SqliteFeed(Feed):
         self._path = source.address.path
         self._wake = wake
         self._idle = min(IDLE, source.properties.lease + LAG)
-        self._found = True
+        self._found = self._fresh = True
         #: When the inbox behind this feed needs a sign of life.
         self._sign = 0.0
         #: What is out: row to token. Only for `close`; the rows decide.
@@ -74,7 +74,7 @@ class SqliteFeed(Feed):
             self._found = bool(rows)
             if rows:
                 self._broker.wait_no_more(self._path, self)
-                received = Received([_delivery(row, token) for row in rows], 0.0)
+                received = Received([contents.delivery(row, token) for row in rows], 0.0)
             else:
                 received = Received([], self._idle if prospect is None else self._pause(prospect, now))
         except Exception:
@@ -134,13 +134,22 @@ class SqliteFeed(Feed):
         else:
             # Each time, because it may have been deleted since: then it is made again, or the consumer is told.
             source = topology.declare(address, properties, make=self._broker.makes)
-        if not isinstance(source, stock.SourceRow):
+        if not isinstance(source, SourceRow):
             raise cast("NarrowboatError", source)
         topology.tick(source)
         rows = stock.claim(connection, source, limit, moment, token)
+        if not rows and stock.unstick(connection, source, moment, keys=self._fresh):
+            rows = stock.claim(connection, source, limit, moment, token)
+        self._fresh = False
         # Noted before the commit: whatever interrupts us after it, `close` gives them back.
         self._out.update((row[0], token) for row in rows)
-        return rows, None if rows else self._prospect(connection)
+        if rows:
+            return rows, None
+        prospect = self._prospect(connection)
+        if prospect is not None and self._promising(prospect, moment.now):
+            # All that is due was done just now: what is left is strange, and must not keep us looking without a pause.
+            prospect = _Prospect(ready=False, change=None, foreign=True)
+        return rows, prospect
 
     def _unclaim(self, token: int) -> None:
         """Take back, uncounted, what was claimed with `token` and reached nobody, because an interrupt came between."""
@@ -162,6 +171,7 @@ class SqliteFeed(Feed):
             "SELECT EXISTS (SELECT 1 FROM delivery d WHERE d.source = s.id AND d.state = 0),"
             " (SELECT min(d.until) FROM delivery d WHERE d.source = s.id AND d.clock = ?1 AND d.until IS NOT NULL),"
             " (SELECT min(d.until) FROM delivery d WHERE d.source = s.topic AND d.clock = ?1 AND d.until IS NOT NULL),"
+            " (SELECT max(d.until) FROM delivery d WHERE d.source = s.id AND d.clock = ?1 AND d.until IS NOT NULL),"
             " EXISTS (SELECT 1 FROM message_clock k JOIN delivery d ON d.clock = k.id"
             "  WHERE k.id <> ?1 AND d.source IN (s.id, s.topic) AND d.until IS NOT NULL)"
             " FROM source s WHERE s.space = ?2 AND s.path = ?3",
@@ -169,8 +179,10 @@ class SqliteFeed(Feed):
         ).fetchone()
         if row is None:
             return None
-        ready, own, topic, others = row
-        return _Prospect(bool(ready), min((time for time in (own, topic) if time is not None), default=None), bool(others))
+        ready, own, topic, last, others = row
+        times = [time for time in (own, topic) if time is not None]
+        odd = not all(strange.number(time, float("-inf"), self._broker.now() + stock.AHEAD) for time in (*times, last or 0.0))
+        return _Prospect(bool(ready), None if odd else min(times, default=None), bool(others) or odd)
 
     def _promising(self, prospect: _Prospect, now: float) -> bool:
         return prospect.ready or prospect.foreign or (prospect.change is not None and prospect.change <= now)
@@ -245,25 +257,6 @@ class SqliteFeed(Feed):
             return
         stock.give_back(topology.connection, self._out.items(), counted=True)
         source = topology.find(self.address)
-        if isinstance(source, stock.SourceRow):
+        if isinstance(source, SourceRow):
             # All that is ready, not only ours: a wake that was meant for somebody may have come to us.
             topology.rings[self._path] += stock.ready(topology.connection, source.id, most=100)
-
-
-def _delivery(row: tuple[Any, ...], token: int) -> Delivery:
-    number, _, attempt, left, name, body, headers, key, published, priority, details = row
-    correlation, content_type, reply_to = json.loads(details) if details else (None, None, None)
-    return Delivery(
-        name,
-        body,
-        json.loads(headers) if headers else {},
-        key,
-        attempt,
-        published,
-        priority,
-        left,
-        correlation,
-        content_type,
-        Address(Kind(reply_to[0]), *reply_to[1:]) if reply_to else None,
-        (number, token),
-    )

@@ -16,6 +16,8 @@ import threading
 import weakref
 from urllib.parse import quote
 
+from narrowboat_sqlite import strange
+
 #: Bytes to which a write-ahead log is cut back after a burst. SQLite begins to reuse it at about 4 MiB anyway.
 _JOURNAL_LIMIT = 4 * 1024 * 1024
 #: Seconds for which a fork waits for one transaction to end. It takes that long only when the thread that forks is itself
@@ -34,17 +36,32 @@ class Handle:
         self.rank = rank
         self.mutex = threading.Lock()
         self.connection: sqlite3.Connection | None = None
+        self._lenient = False
         self.inherited = False  #: this process is a forked child of the one that made it: it is of no use here
         with _guard:
             _handles.add(self)
 
-    def open(self, mode: str) -> sqlite3.Connection:
-        """Open it: never waits by itself, in autocommit mode. `mode`: "rw", or "rwc" to make the file."""
-        name = f"file:{quote(os.fsencode(self.path))}?mode={mode}"
+    def open(self) -> sqlite3.Connection:
+        """Open it: never waits by itself, in autocommit mode. The file is there; see `place.make`."""
+        name = f"file:{quote(os.fsencode(self.path))}?mode=rw"
         connection = sqlite3.connect(name, uri=True, timeout=0.0, isolation_level=None, check_same_thread=False)
         self.connection = connection
+        if self._lenient:
+            connection.text_factory = strange.read_text
         connection.execute(f"PRAGMA journal_size_limit={_JOURNAL_LIMIT}")
         return connection
+
+    def relent(self, error: sqlite3.Error) -> bool:
+        """Read any text from now on, when `error` says that some was met that is no UTF-8. Whether to try again.
+
+        It costs a Python call for each text, so it is not so from the beginning.
+        """
+        if self._lenient or not strange.undecodable(error):
+            return False
+        self._lenient = True
+        if self.connection is not None:
+            self.connection.text_factory = strange.read_text
+        return True
 
     def close(self) -> None:
         """Close it. Idempotent; the mutex is the caller's business."""

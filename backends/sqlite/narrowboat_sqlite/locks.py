@@ -20,7 +20,7 @@ from narrowboat.dsn import Url
 from narrowboat.errors import LeaseLost, NarrowboatError
 from narrowboat_sqlite import waiting
 from narrowboat_sqlite.clock import boot_id, clock_id
-from narrowboat_sqlite.database import Database, path_of
+from narrowboat_sqlite.database import Database, path_of, prepare
 from narrowboat_sqlite.observe import Observer
 from narrowboat_sqlite.options import SCHEME, Durability, Options
 from narrowboat_sqlite.rows import LOOK_AGAIN, PATIENCE, Rows, TokensUsedUp
@@ -41,7 +41,9 @@ class SqliteLocks(LockProvider):
         self._clock = context.clock
         self._full = options.durability is Durability.FULL
         self._poll = options.poll
-        self._database = Database(path, durability=options.durability, timeout=context.timeout, schema=SCHEMA)
+        self._database = Database(
+            path, durability=options.durability, timeout=context.timeout, schema=SCHEMA, mode=options.permissions
+        )
         self._rows = Rows(options.prefix, Observer(clock_id(context.clock)), boot=boot_id(), reserving=not self._full)
         self._watcher = watch(self._database)
         self._released = False
@@ -85,6 +87,8 @@ class SqliteLocks(LockProvider):
                 answers.append(
                     grant
                     if reason is None
+                    else reason
+                    if isinstance(reason, NarrowboatError)
                     else LeaseLost(
                         f"lock {grant.name!r}: the lease with token {grant.token} is over ({reason.value}). "
                         "Stop what it protects; acquire again.",
@@ -202,7 +206,6 @@ def _touch(connection: sqlite3.Connection) -> None:
 
 
 def _capabilities(url: Url, options: Options) -> LockCapabilities:
-    path_of(url)
     return LockCapabilities(
         scope=Scope.HOST,
         expiry=Expiry.LEASE,
@@ -230,5 +233,6 @@ locks = LockBackend(
     options=Options,
     capabilities=_capabilities,
     open=_open,
+    prepare=prepare,
     example="sqlite:///shop.db",
 )

@@ -18,7 +18,7 @@ class Declare(enum.Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class MessageOptions(Options):
-    """`sqlite:///path?durability=full&prefix=&poll=0.005&declare=auto&dedup=300&retention=0`."""
+    """`sqlite:///path?durability=full&prefix=&poll=0.005&mode=0600&declare=auto&dedup=300&retention=0`."""
 
     declare: Declare = Declare.AUTO
     dedup: float = 300.0  #: seconds for which a second message of the same id is dropped; 0: never

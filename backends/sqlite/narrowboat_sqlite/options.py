@@ -6,6 +6,7 @@ The broker's options are a frozen subclass of these: what both halves share is d
 from __future__ import annotations
 
 import enum
+import re
 from dataclasses import dataclass
 
 from narrowboat.errors import ConfigurationError
@@ -18,6 +19,9 @@ POLL_MIN = 0.001
 POLL_MAX = 0.25
 
 
+_MODE = re.compile("0?[67][0-7][0-7]", re.ASCII)
+
+
 class Durability(enum.Enum):
     """The worst event that what was answered outlives."""
 
@@ -27,13 +31,25 @@ class Durability(enum.Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """`sqlite:///path?durability=full&prefix=&poll=0.005`."""
+    """`sqlite:///path?durability=full&prefix=&poll=0.005&mode=0600`."""
 
     durability: Durability = Durability.FULL
     prefix: str = ""  #: a namespace of its own in the same file; two prefixes never meet
     poll: float = 0.005  #: seconds between two looks for another process's commit, only while somebody here waits
+    mode: str = "0600"  #: who may read and write the file, as chmod has it, when it is made here; -wal and -shm follow it
+
+    @property
+    def permissions(self) -> int:
+        """`mode` as a number."""
+        return int(self.mode, 8)
 
     def __post_init__(self) -> None:
+        if not _MODE.fullmatch(self.mode):
+            raise ConfigurationError(
+                f"option mode={self.mode}: three octal digits as chmod takes them, the first one 6 (our own user must read and "
+                "write): 0600 for this user alone, 0660 for the group as well",
+                backend=SCHEME,
+            )
         if not POLL_MIN <= self.poll <= POLL_MAX:
             raise ConfigurationError(
                 f"option poll={self.poll:g}: allowed are {POLL_MIN:g} to {POLL_MAX:g} seconds "

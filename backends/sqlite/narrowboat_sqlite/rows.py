@@ -6,6 +6,7 @@ waits for nothing. Who may go is decided by `narrowboat._queueing`, who still co
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import time
 from collections.abc import Generator, Sequence
@@ -15,6 +16,7 @@ from typing import NamedTuple
 from narrowboat._queueing import admitted, conflict, disagree
 from narrowboat.contract.locks import Busy, Grant, Holder, Mode, Request
 from narrowboat.errors import Conflict, NarrowboatError, Reason
+from narrowboat_sqlite import strange
 from narrowboat_sqlite.observe import Observer
 from narrowboat_sqlite.options import SCHEME
 
@@ -28,8 +30,6 @@ TOKENS = 1_000_000
 #: Grants between two sweeps at least; with more rows in the file they are farther apart.
 _SWEEP_EVERY = 1000
 _EVICTED_KEPT = 1000
-
-_MODES = {mode.value: mode for mode in Mode}
 
 _COUNTER = "SELECT next, reserved, boot FROM lock_counter WHERE id = 1"
 #: The counter, and whether anybody holds or waits for a name: all that the usual attempt has to know.
@@ -54,9 +54,10 @@ _RENEW_OWN = (
 _FREE = "DELETE FROM lock_holder WHERE prefix = ? AND name = ? AND token = ?"
 _FREE_OWN = "DELETE FROM lock_holder WHERE prefix = ? AND name = ? AND token = ? AND owner = ? AND clock = ? AND ends > ?"
 _FREE_OWNER = "DELETE FROM lock_holder WHERE prefix = ? AND name = ? AND owner = ?"
-_QUEUE = (
-    "INSERT INTO lock_waiter SELECT ?1, ?2, coalesce(max(seq), 0) + 1, ?3, ?4, ?5, ?6, ?7, 0 "
-    "FROM lock_waiter WHERE prefix = ?1 AND name = ?2"
+_QUEUE = "INSERT INTO lock_waiter VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0)"
+_LAST = "SELECT max(seq) FROM lock_waiter WHERE prefix = ? AND name = ?"
+_LEAVE_STRANGE = (
+    "DELETE FROM lock_waiter WHERE prefix = ? AND name = ? AND NOT (typeof(seq) = 'integer' AND seq BETWEEN 0 AND ?)"
 )
 _STAY = "UPDATE lock_waiter SET deadline = ?, clock = ?, looks = looks + 1 WHERE prefix = ? AND name = ? AND owner = ?"
 _STAY_AT = (
@@ -76,14 +77,14 @@ class TokensUsedUp(Exception):
 class _Lease(NamedTuple):
     token: int
     owner: str
-    mode: Mode
+    mode: Mode | None  #: None: a strange row, of which nobody can tell whether it is over
     size: int | None
     left: float
 
 
 class _Waiter(NamedTuple):
     seq: int
-    owner: str
+    owner: str | None  #: None: a strange row, whose time is over, so that whoever meets it passes it over and deletes it
     mode: Mode
     size: int | None
     left: float
@@ -109,7 +110,11 @@ class Rows:
         first = token = 0
         answers: list[Grant | Busy | NarrowboatError] = []
         for request in requests:
-            following, reserved, boot, taken = connection.execute(_GLANCE, (self._prefix, request.name)).fetchone()
+            glance = connection.execute(_GLANCE, (self._prefix, request.name)).fetchone()
+            if not _believed(glance):
+                answers.append(strange.counter_conflict(request.name, glance and glance[:2]))
+                continue
+            following, reserved, boot, taken = glance
             if not token:
                 first = token = self._next_token(following, reserved, boot, len(requests))
             answer = self._take(connection, request, now, token) if taken else self._hold(connection, request, now, token)
@@ -125,19 +130,24 @@ class Rows:
 
     def reserve(self, connection: sqlite3.Connection) -> None:
         """Reserve the next tokens. To be committed durably before one of them is given."""
-        following, reserved, boot = connection.execute(_COUNTER).fetchone()
+        counter = connection.execute(_COUNTER).fetchone()
+        if not _believed(counter):
+            raise strange.counter_conflict("", counter and counter[:2])
+        following, reserved, boot = counter
         if boot != self._boot:
             following = max(following, reserved)
         connection.execute(_RESERVE, (following, max(following, reserved) + TOKENS, self._boot))
 
-    def renew(self, connection: sqlite3.Connection, grant: Grant, now: float) -> Reason | None:
-        """Start the lease afresh, or say why it is over; then nothing of it is left."""
+    def renew(self, connection: sqlite3.Connection, grant: Grant, now: float) -> Reason | Conflict | None:
+        """Start the lease afresh, or say why it is over; then nothing of it is left. `Conflict`: nobody can tell."""
         prefix, name, token = self._prefix, grant.name, grant.token
         mine = (now + grant.ttl, prefix, name, token, grant.owner, self._observer.clock, now)
         if connection.execute(_RENEW_OWN, mine).rowcount:
             return None
         for lease in self._leases(connection, name, now):
             if lease.token == token and lease.owner == grant.owner:
+                if lease.mode is None:
+                    return strange.conflict(name)
                 if lease.left > 0:
                     connection.execute(_RENEW, (now + grant.ttl, self._observer.clock, grant.ttl, prefix, name, token))
                     return None
@@ -170,31 +180,39 @@ class Rows:
                 connection.execute("INSERT OR IGNORE INTO lock_evicted VALUES (?)", (token,))
                 connection.execute(_FORGET_EVICTED, (_EVICTED_KEPT,))
                 return lease.left > 0
-        return False
+        return strange.evict(connection, self._prefix, name, token)
 
     def holders(self, connection: sqlite3.Connection, name: str | None, now: float) -> list[Holder]:
         """Whose lease runs, sorted by name, then token."""
         found = []
         rows = connection.execute(
-            "SELECT name, token, label, mode, size, acquired_at, clock, ends, renewals, ttl, "
+            "SELECT name, token, owner, label, mode, size, acquired_at, clock, ends, renewals, ttl, "
             "(SELECT count(*) FROM lock_waiter w WHERE w.prefix = h.prefix AND w.name = h.name "
             "AND (w.clock <> ?2 OR w.deadline > ?3)) "
             "FROM lock_holder h WHERE prefix = ?1 AND (?4 IS NULL OR name = ?4) ORDER BY name, token",
             (self._prefix, self._observer.clock, now, name),
         )
-        for held, token, label, mode, size, acquired_at, clock, ends, renewals, ttl, waiters in rows:
+        for held, token, owner, label, mode, size, acquired_at, clock, ends, renewals, ttl, waiters in rows:
+            known = strange.is_name(held) and label.__class__ is str and strange.number(acquired_at, 0, 1e11)
+            known = known and strange.is_lease(token, owner, mode, size, ttl, renewals)
+            if not (known and strange.is_time(clock, ends, ttl, now=now, ours=self._observer.clock)):
+                found.append(strange.holder(held, token, label, acquired_at, waiters))
+                continue
             left = self._observer.left(now, clock=clock, ends=ends, key=token, changes=renewals, length=ttl)
             if left > 0:
-                found.append(Holder(held, token, label, _MODES[mode], size, acquired_at, left, waiters))
+                found.append(Holder(held, token, label, strange.MODES[mode], size, acquired_at, left, waiters))
         return found
 
     def heads(self, connection: sqlite3.Connection, name: str, now: float) -> list[str]:
         """The owners at the front of the queue that may go now. Only reads."""
-        holding, held = _holding([lease for lease in self._leases(connection, name, now) if lease.left > 0])
+        leases = self._leases(connection, name, now)
+        if any(lease.mode is None for lease in leases):
+            return []
+        holding, held = _holding([lease for lease in leases if lease.left > 0])
         owners: list[str] = []
         writer_ahead = False
         for waiter in self._queue(connection, name, now):
-            if waiter.left <= 0:
+            if waiter.left <= 0 or waiter.owner is None:
                 continue
             if not admitted(waiter.mode, waiter.size, holding=holding, held=held, ahead=len(owners), writer_ahead=writer_ahead):
                 break
@@ -212,7 +230,10 @@ class Rows:
             request.limit,
         )
         leases = []
-        for lease in self._leases(connection, name, now):
+        standing = self._leases(connection, name, now)
+        if any(lease.mode is None for lease in standing):
+            return strange.conflict(name)
+        for lease in standing:
             if lease.left <= 0:
                 connection.execute(_FREE, (prefix, name, lease.token))
             elif lease.owner == owner:  # an earlier attempt's, whose answer did not arrive
@@ -222,7 +243,7 @@ class Rows:
             else:
                 leases.append(lease)
         holding, held = _holding(leases)
-        other: _Lease | _Waiter | None = leases[0] if leases else None
+        other: tuple[Mode | None, int | None] | None = (leases[0].mode, leases[0].size) if leases else None
         place = None
         ahead = 0
         writer_ahead = False
@@ -235,15 +256,15 @@ class Rows:
                 if waiter.left <= 0:
                     gone.append(waiter.seq)
                     continue
-                other = other or waiter
+                other = other or (waiter.mode, waiter.size)
                 ahead += 1
                 writer_ahead = writer_ahead or waiter.mode is Mode.EXCLUSIVE
                 if not admitted(mode, size, holding=holding, held=held, ahead=ahead, writer_ahead=writer_ahead):
                     break  # its own place, if it has one, is further behind
         for seq in gone:
             connection.execute(_LEAVE, (prefix, name, seq))
-        if other is not None and disagree(mode, size, other.mode, other.size):
-            return Conflict(conflict(name, mode, size, other.mode, other.size), backend=SCHEME)
+        if other is not None and other[0] is not None and disagree(mode, size, other[0], other[1]):
+            return Conflict(conflict(name, mode, size, other[0], other[1]), backend=SCHEME)
         free = admitted(mode, size, holding=holding, held=held, ahead=ahead, writer_ahead=writer_ahead)
         if free and (request.wait or not ahead):
             if place is not None:
@@ -262,14 +283,26 @@ class Rows:
         if place is not None:
             connection.execute(_STAY_AT, (*at, place))
         elif not connection.execute(_STAY, at).rowcount:
-            row = (prefix, request.name, request.owner, request.mode.value, request.limit, now + PATIENCE, clock)
+            seq = self._last(connection, request.name) + 1
+            row = (prefix, request.name, seq, request.owner, request.mode.value, request.limit, now + PATIENCE, clock)
             connection.execute(_QUEUE, row)
 
-    def _hold(self, connection: sqlite3.Connection, request: Request, now: float, token: int) -> Grant:
+    def _last(self, connection: sqlite3.Connection, name: str) -> int:
+        """The last place in the queue. What stands at one that is none would bar the end of it, and is deleted."""
+        (last,) = connection.execute(_LAST, (self._prefix, name)).fetchone()
+        if last is not None and not strange.whole(last, high=strange.HIGH - 1):
+            connection.execute(_LEAVE_STRANGE, (self._prefix, name, strange.HIGH - 2))
+            (last,) = connection.execute(_LAST, (self._prefix, name)).fetchone()
+        return int(last or 0)
+
+    def _hold(self, connection: sqlite3.Connection, request: Request, now: float, token: int) -> Grant | Conflict:
         name, owner, ttl, mode, size, _, _, label = request
         clock = self._observer.clock
         row = (self._prefix, name, token, owner, mode.value, size, ttl, now + ttl, clock, label, time.time())
-        connection.execute(_HOLD, row)
+        try:
+            connection.execute(_HOLD, row)
+        except sqlite3.IntegrityError:  # a record of that token stands there: somebody has set the counter back
+            return strange.conflict(name)
         return Grant(name, owner, token, ttl, mode, size)
 
     def _next_token(self, following: int, reserved: int, boot: str, many: int) -> int:
@@ -284,26 +317,31 @@ class Rows:
 
     def _leases(self, connection: sqlite3.Connection, name: str, now: float) -> list[_Lease]:
         """All rows of the name, also those that are over."""
-        return [
-            _Lease(
-                token,
-                owner,
-                _MODES[mode],
-                size,
-                self._observer.left(now, clock=clock, ends=ends, key=token, changes=renewals, length=ttl),
-            )
-            for token, owner, mode, size, ttl, ends, clock, renewals in connection.execute(
-                _HOLDERS, (self._prefix, name)
-            ).fetchall()
-        ]
+        leases = []
+        for token, owner, mode, size, ttl, ends, clock, renewals in connection.execute(
+            _HOLDERS, (self._prefix, name)
+        ).fetchall():
+            if strange.is_lease(token, owner, mode, size, ttl, renewals) and strange.is_time(
+                clock, ends, ttl, now=now, ours=self._observer.clock
+            ):
+                left = self._observer.left(now, clock=clock, ends=ends, key=token, changes=renewals, length=ttl)
+                leases.append(_Lease(token, owner, strange.MODES[mode], size, left))
+            else:
+                leases.append(_Lease(token, owner, None, None, math.inf))
+        return leases
 
     def _queue(self, connection: sqlite3.Connection, name: str, now: float) -> Generator[_Waiter, None, None]:
         """The rows of the queue, read one by one: who asks seldom needs more than the first."""
         cursor = connection.execute(_WAITERS, (self._prefix, name))
         try:
             for seq, owner, mode, size, deadline, clock, looks in cursor:
+                if not strange.is_waiter(seq, owner, mode, size, looks) or not strange.is_time(
+                    clock, deadline, PATIENCE, now=now, ours=self._observer.clock
+                ):
+                    yield _Waiter(seq, None, Mode.EXCLUSIVE, None, -math.inf)
+                    continue
                 left = self._observer.left(now, clock=clock, ends=deadline, key=owner, changes=looks, length=PATIENCE)
-                yield _Waiter(seq, owner, _MODES[mode], size, left)
+                yield _Waiter(seq, owner, strange.MODES[mode], size, left)
         finally:
             cursor.close()
 
@@ -319,13 +357,20 @@ class Rows:
             connection.execute(f"DELETE FROM {table} WHERE clock = ? AND {ends} <= ?", mine)  # noqa: S608  # our own words
             foreign = f"SELECT {key}, clock, {ends}, {changes}, {length}, prefix, name FROM {table} WHERE clock <> ?"  # noqa: S608
             for id_, clock, until, count, lasts, prefix, name in connection.execute(foreign, mine[:1]).fetchall():
-                if self._observer.left(now, clock=clock, ends=until, key=id_, changes=count, length=lasts) > 0:
+                if not (clock.__class__ is str and strange.whole(count) and strange.number(lasts, 0, 1e6)):
+                    present.add(id_)  # a strange one is nobody's to delete but for who evicts it
+                elif self._observer.left(now, clock=clock, ends=until, key=id_, changes=count, length=lasts) > 0:
                     present.add(id_)
                 else:
                     connection.execute(f"DELETE FROM {table} WHERE prefix = ? AND name = ? AND {key} = ?", (prefix, name, id_))  # noqa: S608
             rows += connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608
         self._observer.keep(present)
         self._until_sweep = max(_SWEEP_EVERY, 2 * rows)
+
+
+def _believed(counter: Sequence[object] | None) -> bool:
+    """Whether `next` and `reserved` can have been counted. Nobody can tell where else tokens should go on."""
+    return counter is not None and strange.whole(counter[0], 1) and strange.whole(counter[1], 1)
 
 
 def _holding(leases: Sequence[_Lease]) -> tuple[Mode | None, int]:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from narrowboat_sqlite import strange
 from narrowboat_sqlite.clock import clock_id
 
 #: Seconds between two notes of the difference to the wall clock. Larger lets a wall clock that was set just before a reboot
@@ -19,6 +20,8 @@ from narrowboat_sqlite.clock import clock_id
 _NOTE = 60.0
 #: Seconds after which the row of a clock that nobody reads any more, and no message names, is removed.
 _FORGET = 7 * 86400.0
+#: Seconds by which a wall clock may have been ahead and be believed. Places in the order follow the latest one.
+_YEARS = 20 * 366 * 86400.0
 
 
 class Moment(NamedTuple):
@@ -74,12 +77,15 @@ class Schedule:
             # From the latest place that anybody can have used, so that a wall clock that was set back before this boot
             # does not let new messages overtake old ones.
             latest = connection.execute("SELECT max(base + seen) FROM message_clock").fetchone()[0]
-            base = max(wall, latest or wall) - now
+            base = max(wall, latest if strange.number(latest, 0, wall + _YEARS) else wall) - now
             row = connection.execute(
                 "INSERT INTO message_clock (name, base, wall, seen) VALUES (?, ?, ?, ?) RETURNING id, base",
                 (self._name, base, wall - now, now),
             ).fetchone()
         self._row, self._base = row
+        if not strange.number(self._base, -1e12, wall + _YEARS):
+            self._base = wall - now
+            connection.execute("UPDATE message_clock SET base = ? WHERE id = ?", (self._base, self._row))
         self.note(connection, self.moment())
         connection.execute(
             "DELETE FROM message_clock WHERE wall + seen < ? AND id <> ?"
@@ -107,4 +113,7 @@ class Schedule:
 def foreign(connection: sqlite3.Connection, moment: Moment) -> list[Foreign]:
     """All clocks but ours that rows may name."""
     rows = connection.execute("SELECT id, wall FROM message_clock WHERE id <> ?", (moment.clock,))
-    return [Foreign(clock, moment.wall - wall) for clock, wall in rows]
+    # A difference that is none is another program's: what is timed by it is due at once rather than never.
+    return [
+        Foreign(clock, moment.wall - wall if strange.number(wall, -1e12, moment.wall) else moment.wall) for clock, wall in rows
+    ]

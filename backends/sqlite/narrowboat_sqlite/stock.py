@@ -1,4 +1,4 @@
-"""The rows of messages: what is stored, what is due, what is handed out, what leaves. `messages.sql` says what they mean.
+"""The rows of messages: what is due, what is handed out, what leaves. `messages.sql` says what they mean.
 
 Every function runs inside a transaction of its caller's and decides by the moment that it is given. Batches go to SQLite
 as one statement each; single rows only where an order by key has to be kept.
@@ -12,28 +12,39 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from narrowboat._queueing import rules
-from narrowboat.contract import Address, Outgoing, Properties
+from narrowboat_sqlite import strange
 from narrowboat_sqlite.schedule import Foreign, Moment, foreign
+from narrowboat_sqlite.sources import SourceRow
+
+#: One claim more. What is no number, or too high to have been counted, is high enough to make it a dead letter.
+_NEXT_ATTEMPT = "CAST(min(max(coalesce(attempt, 0), 0), 2147483647) AS INTEGER) + 1"
+#: Seconds ahead up to which a time can be ours: longer than any delay and any lease.
+AHEAD = 31 * 86400.0
+
+#: One range of the index for each condition that follows: all of them together would look at every row that is timed.
+_UNSTICK = (
+    "UPDATE delivery SET state = 0, until = NULL, clock = NULL, token = NULL, span = NULL"
+    " WHERE source = ? AND until IS NOT NULL AND "
+)
+_CLAIM = (
+    f"UPDATE delivery SET state = 2, token = ?, until = ?, clock = ?, attempt = {_NEXT_ATTEMPT}"  # noqa: S608  # our own words
+    " WHERE id IN (SELECT value FROM json_each(?))"
+)
+#: A message whose row was taken away is found too: its delivery would otherwise be ready for ever. What is left of a ttl that
+#: was given under another clock is counted by the wall clock.
+_FIND = (
+    f"SELECT d.id, d.message, {_NEXT_ATTEMPT}, CASE WHEN d.expires IS NULL THEN NULL"  # noqa: S608  # our own words
+    " WHEN d.origin = ?3 THEN d.expires - ?4"
+    " ELSE d.expires - ?5 + (SELECT wall FROM message_clock WHERE id = d.origin) END,"
+    " m.name, CAST(m.body AS BLOB), m.headers, m.key, m.published, m.priority, m.details"
+    " FROM delivery d LEFT JOIN message m ON m.id = d.message WHERE d.source = ?1 AND d.state = 0"
+    " ORDER BY d.rank, d.place, d.message LIMIT ?2"
+)
 
 READY, DELAYED, CLAIMED, HELD, BLOCKED = range(5)
 
 #: Expired rows that are dropped with one statement: a bound on its length, not on how many are dropped.
 _SWEEP = 500
-
-
-class SourceRow(NamedTuple):
-    """A row of `source`."""
-
-    id: int
-    address: Address
-    topic: int | None  #: of a subscription: the topic's id
-    declared: bool  #: its properties were given by a consumer, not made up by a publish
-    properties: Properties
-
-    @property
-    def path(self) -> str:
-        """Its name."""
-        return self.address.path
 
 
 class Stored(NamedTuple):
@@ -48,93 +59,6 @@ class Stored(NamedTuple):
 
 #: For each source and foreign clock: what the leases there looked like, and since when by ours: row to (token, until), since.
 Observed = dict[tuple[int, int], dict[int, tuple[tuple[int, float], float]]]
-
-
-class Batch:
-    """New messages on their way into the tables: collected, then stored with few statements.
-
-    Most messages are plain: for one queue, available at once, in no order by key. Runs of them get their rows of `delivery`
-    by one statement, which is what makes a large send cheap.
-    """
-
-    def __init__(self, connection: sqlite3.Connection, moment: Moment) -> None:
-        self._connection = connection
-        self._moment = moment
-        self._messages: list[tuple[object, ...]] = []
-        self._deliveries: list[tuple[object, ...]] = []
-        self._pending: list[tuple[object, ...]] = []
-        self._runs: list[tuple[SourceRow, int, int]] = []
-        self._keys: set[tuple[int, str]] = set()
-        self._next: int = connection.execute("SELECT coalesce(max(id), 0) FROM message").fetchone()[0]
-
-    def message(self, message: Outgoing, copies: int) -> int:
-        """Add a body; its id."""
-        self._next += 1
-        _, name, body, headers, key, published, _, priority, _, correlation, content_type, reply_to, _ = message
-        details = None
-        if correlation is not None or content_type is not None or reply_to is not None:
-            address = None if reply_to is None else (reply_to.kind.value, reply_to.name, reply_to.group)
-            details = json.dumps((correlation, content_type, address))
-        text = json.dumps(dict(headers)) if headers else None
-        self._messages.append((self._next, name, body, text, key, published, priority, details, copies))
-        return self._next
-
-    def plain(self, source: SourceRow, messages: Sequence[Outgoing]) -> None:
-        """Add plain messages for `source`."""
-        first = self._next + 1
-        for message in messages:
-            self.message(message, 1)
-        self._runs.append((source, first, self._next))
-
-    def delivery(self, source: SourceRow, number: int, message: Outgoing, delay: float, expires: float | None) -> None:
-        """Add a copy of message `number` for `source`. An ordered source must have been ticked."""
-        moment = self._moment
-        origin = None if expires is None else moment.clock
-        sorts = rules.rank(source.path, source.properties, source.declared, message.priority)
-        if delay > 0:
-            until = moment.now + delay
-            place = moment.base + until
-            self._deliveries.append((source.id, number, DELAYED, sorts, place, until, moment.clock, None, expires, origin))
-            return
-        key = message.key if source.properties.ordered else None
-        state = READY if key is None or self._takes_turn(source.id, key) else BLOCKED
-        self._deliveries.append((source.id, number, state, sorts, moment.place, None, None, key, expires, origin))
-
-    def pending(self, topic: SourceRow, number: int, message: Outgoing, expires: float | None, retention: float) -> None:
-        """Add message `number` for whatever groups `topic` will have after its delay."""
-        moment = self._moment
-        until, origin = moment.now + message.delay, None if expires is None else moment.clock
-        self._pending.append((topic.id, number, DELAYED, moment.base + until, until, moment.clock, expires, origin, retention))
-
-    def store(self) -> None:
-        """Write everything."""
-        if self._messages:
-            self._connection.executemany(
-                "INSERT INTO message (id, name, body, headers, key, published, priority, details, copies)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                self._messages,
-            )
-        for source, first, last in self._runs:
-            levels = rules.levels(source.path, source.properties, source.declared)
-            self._connection.execute(
-                "INSERT INTO delivery (source, message, state, rank, place)"
-                " SELECT ?, id, 0, -min(priority, ?), ? FROM message WHERE id BETWEEN ? AND ?",
-                (source.id, levels, self._moment.place, first, last),
-            )
-        if self._deliveries:
-            insert(self._connection, self._deliveries)
-        if self._pending:
-            self._connection.executemany(
-                "INSERT INTO delivery (source, message, state, rank, place, until, clock, expires, origin, span)"
-                " VALUES (?, ?, ?, 0, ?, ?, ?, ?, ?, ?)",
-                self._pending,
-            )
-
-    def _takes_turn(self, source: int, key: str) -> bool:
-        if (source, key) in self._keys:
-            return False
-        self._keys.add((source, key))
-        return not in_sequence(self._connection, source, key)
 
 
 def insert(connection: sqlite3.Connection, rows: Iterable[tuple[Any, ...]]) -> None:
@@ -155,15 +79,15 @@ def in_sequence(connection: sqlite3.Connection, source: int, key: str) -> bool:
 def arrive(
     connection: sqlite3.Connection,
     source: SourceRow,
-    message: tuple[int, str | None, int],
+    message: tuple[int, Any, Any],
     place: float,
     expires: tuple[float | None, int | None],
 ) -> None:
     """Store one available copy of a message (id, key, priority) that is in the tables already."""
     number, key, priority = message
-    key = key if source.properties.ordered else None
+    key = key if source.properties.ordered and strange.text_or_none(key) else None
     state = BLOCKED if key is not None and in_sequence(connection, source.id, key) else READY
-    sorts = rules.rank(source.path, source.properties, source.declared, priority)
+    sorts = rules.rank(source.path, source.properties, source.declared, level(priority))
     insert(connection, [(source.id, number, state, sorts, place, None, None, key, *expires)])
 
 
@@ -197,7 +121,8 @@ def _tick_singly(connection: sqlite3.Connection, source: SourceRow, clock: int, 
             continue
         key = None
         if source.properties.ordered:
-            key = connection.execute("SELECT key FROM message WHERE id = ?", (message,)).fetchone()[0]
+            key = next((key for (key,) in connection.execute("SELECT key FROM message WHERE id = ?", (message,))), None)
+            key = key if strange.text_or_none(key) else None
         state = BLOCKED if key is not None and in_sequence(connection, source.id, key) else READY
         connection.execute(
             "UPDATE delivery SET state = ?, key = ?, until = NULL, clock = NULL,"
@@ -221,7 +146,8 @@ def _tick_foreign(
         seen, since = before.get(number, (None, moment.now))
         if seen != (token, until):
             since = moment.now
-        if moment.now - since >= (span or source.properties.lease):
+        lasts = span if span and strange.number(span, 0, AHEAD) else source.properties.lease
+        if moment.now - since >= lasts:
             _ready(connection, [number])
         else:
             now[number] = ((token, until), since)
@@ -252,22 +178,48 @@ def expire(connection: sqlite3.Connection, moment: Moment, others: Iterable[Fore
 
 def claim(connection: sqlite3.Connection, source: SourceRow, limit: int, moment: Moment, token: int) -> list[tuple[Any, ...]]:
     """Up to `limit` messages in order, counted, with a fresh token. Call `tick` first."""
-    rows = connection.execute(
-        # What is left of a ttl that was given under another clock is counted by the wall clock.
-        "SELECT d.id, d.message, d.attempt + 1, CASE WHEN d.expires IS NULL THEN NULL WHEN d.origin = ?3 THEN d.expires - ?4"
-        " ELSE d.expires - ?5 + (SELECT wall FROM message_clock WHERE id = d.origin) END,"
-        " m.name, m.body, m.headers, m.key, m.published, m.priority, m.details"
-        " FROM delivery d JOIN message m ON m.id = d.message WHERE d.source = ?1 AND d.state = 0"
-        " ORDER BY d.rank, d.place, d.message LIMIT ?2",
-        (source.id, limit, moment.clock, moment.now, moment.wall),
-    ).fetchall()
+    rows = connection.execute(_FIND, (source.id, limit, moment.clock, moment.now, moment.wall)).fetchall()
     if rows:
-        connection.execute(
-            "UPDATE delivery SET state = 2, token = ?, until = ?, clock = ?, attempt = attempt + 1"
-            " WHERE id IN (SELECT value FROM json_each(?))",
-            (token, moment.now + source.properties.lease, moment.clock, json.dumps([row[0] for row in rows])),
-        )
+        numbers = json.dumps([row[0] for row in rows])
+        connection.execute(_CLAIM, (token, moment.now + source.properties.lease, moment.clock, numbers))
     return rows
+
+
+def unstick(connection: sqlite3.Connection, source: SourceRow, moment: Moment, *, keys: bool) -> bool:
+    """Ready what would never be: at a time that cannot be ours, under a clock that is gone. Whether any was.
+
+    `keys`: also what waits behind a message of its key that is gone; that looks at all that waits. Another program wrote it
+    so, or took the other one away.
+    """
+    known = {row[0] for row in connection.execute("SELECT id FROM message_clock")}
+    gone = [clock for clock in _clocks(connection, source.id) if clock not in known]
+    rows = connection.execute(_UNSTICK + "clock = ? AND until > ?", (source.id, moment.clock, moment.now + AHEAD)).rowcount
+    rows += connection.execute(_UNSTICK + "clock IS NULL", (source.id,)).rowcount
+    rows += connection.execute(_UNSTICK + "clock >= ''", (source.id,)).rowcount
+    for clock in gone:
+        rows += connection.execute(_UNSTICK + "clock = ?", (source.id, clock)).rowcount
+    if keys and source.properties.ordered:
+        rows += connection.execute(
+            "UPDATE delivery SET state = 0 WHERE source = ?1 AND key IS NOT NULL AND state = 4 AND NOT EXISTS"
+            " (SELECT 1 FROM delivery o WHERE o.source = ?1 AND o.key = delivery.key"
+            " AND (o.place, o.message) < (delivery.place, delivery.message))",
+            (source.id,),
+        ).rowcount
+    return rows > 0
+
+
+def _clocks(connection: sqlite3.Connection, source: int) -> list[Any]:
+    """Which clocks a source's times are of: one look into the index for each, not at every row."""
+    found: list[Any] = []
+    query = "SELECT min(clock) FROM delivery WHERE source = ? AND until IS NOT NULL AND clock > ? AND clock < ''"
+    while (clock := connection.execute(query, (source, found[-1] if found else -1e300)).fetchone()[0]) is not None:
+        found.append(clock)
+    return found
+
+
+def level(priority: Any) -> int:
+    """A priority out of a row; 0 for what is none."""
+    return priority if strange.whole(priority, -strange.HIGH) else 0
 
 
 def acknowledge(connection: sqlite3.Connection, rows: Sequence[int], token: int, moment: Moment) -> list[int]:

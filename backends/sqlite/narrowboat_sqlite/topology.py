@@ -11,20 +11,21 @@ import sqlite3
 import uuid
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from narrowboat._queueing import rules
 from narrowboat.contract import Address, Kind, Outgoing, Properties, Receipt
 from narrowboat.errors import Conflict, NarrowboatError, NotFound
-from narrowboat_sqlite import stock
+from narrowboat_sqlite import contents, stock, strange
+from narrowboat_sqlite.batch import Batch, plain_until
 from narrowboat_sqlite.options import SCHEME
 from narrowboat_sqlite.schedule import Moment, foreign
-from narrowboat_sqlite.stock import Batch, Observed, SourceRow, Stored
+from narrowboat_sqlite.sources import COLUMNS, SourceRow, source_of, strange_source
+from narrowboat_sqlite.stock import Observed, Stored
 
 #: Seconds for which an inbox stays without a sign of life from its process. Smaller loses replies of a process that was
 #: stopped for that long; larger keeps the inboxes of dead processes longer.
 INBOX_LEASE = 60.0
-
-_COLUMNS = "id, path, kind, topic, declared, lease, max_deliveries, ordered, priorities"
 
 
 class Topology:
@@ -39,12 +40,16 @@ class Topology:
         self.rings: Counter[str] = Counter()
 
     def find(self, address: Address) -> SourceRow | Conflict | None:
-        """What `address` names; None when it is not there, `Conflict` when it is something else."""
+        """What `address` names; None when it is not there, `Conflict` when it is something else, or strange."""
         found = self._row(address.path)
+        if isinstance(found, Conflict):
+            return found
         if found is not None and found.address.kind is not address.kind:
             return rules.taken(address.path, found.address.kind.value, address.kind.value, backend=SCHEME)
         if found is None and address.kind is Kind.SUBSCRIPTION:
             topic = self._row(address.name)
+            if isinstance(topic, Conflict):
+                return topic
             if topic is not None and topic.address.kind is not Kind.TOPIC:
                 return rules.taken(address.name, topic.address.kind.value, Kind.TOPIC.value, backend=SCHEME)
         return found
@@ -75,6 +80,8 @@ class Topology:
     def keep_inbox(self, address: Address) -> SourceRow:
         """A sign of life; an inbox that was given up because there was none for too long is there again."""
         found = self._row(address.path)
+        if isinstance(found, Conflict):
+            raise found
         if found is None:
             return self._make(address, Properties(max_deliveries=0), declared=True, earliest=False)
         self.connection.execute(
@@ -101,7 +108,7 @@ class Topology:
             target = targets[to]
             end = index
             if isinstance(target, SourceRow) and target.address.kind is not Kind.TOPIC and not target.properties.ordered:
-                end = _plain_until(messages, index)
+                end = plain_until(messages, index)
             if isinstance(target, SourceRow) and end > index:
                 run = messages[index:end]
                 batch.plain(target, run)
@@ -142,11 +149,15 @@ class Topology:
             )
             if isinstance(dead, Conflict):
                 return dead
-            headers, key, priority = self.connection.execute(
+            row = self.connection.execute(
                 "SELECT headers, key, priority FROM message WHERE id = ?", (stored.message,)
             ).fetchone()
+            if row is None:  # somebody has deleted it: nothing is left that could lie there
+                stock.remove(self.connection, [stored])
+                return None
+            headers, key, priority = row
             headers = rules.dead_headers(
-                json.loads(headers) if headers else {}, reason=reason, attempts=attempts, origin=source.path
+                contents.headers_of(headers) or {}, reason=reason, attempts=attempts, origin=source.path
             )
             number = self.connection.execute(
                 "INSERT INTO message (name, body, headers, key, published, priority, details, copies)"
@@ -163,6 +174,9 @@ class Topology:
     def delete(self, address: Address) -> bool | Conflict:
         """Remove it with its messages; what is out becomes stale."""
         found = self.find(address)
+        if isinstance(found, Conflict) and (odd := self._number(address.path)) is not None:
+            self._drop(odd)
+            return True
         if found is None or isinstance(found, Conflict):
             return found or False
         if address.kind is Kind.TOPIC:
@@ -254,8 +268,8 @@ class Topology:
         due = []
         for clock, now in [(moment.clock, moment.now), *foreign(self.connection, moment)]:
             due += self.connection.execute(
-                "SELECT d.id, d.message, d.place, d.until, d.clock, d.span, d.expires, d.origin, m.key, m.priority"
-                " FROM delivery d JOIN message m ON m.id = d.message"
+                "SELECT d.id, m.id, d.place, d.until, d.clock, d.span, d.expires, d.origin, m.key, m.priority"
+                " FROM delivery d LEFT JOIN message m ON m.id = d.message"
                 " WHERE d.source = ? AND d.clock = ? AND d.until <= ? AND d.until IS NOT NULL ORDER BY d.until, d.message",
                 (topic, clock, now),
             ).fetchall()
@@ -266,10 +280,14 @@ class Topology:
             if group.properties.ordered:
                 stock.tick(self.connection, group, moment, self._observed)
         for row, number, place, until, clock, retention, expires, origin, key, priority in due:
+            if number is None:  # somebody has deleted the message
+                self.connection.execute("DELETE FROM delivery WHERE id = ?", (row,))
+                continue
             for group in groups:
                 stock.arrive(self.connection, group, (number, key, priority), place, (expires, origin))
                 self.rings[group.path] += 1
             self.connection.execute("DELETE FROM delivery WHERE id = ?", (row,))
+            retention = retention if strange.number(retention, 0, float("inf")) else 0
             if retention > 0:
                 self._keep(topic, number, place, (until + retention, clock), (expires, origin))
             copies = len(groups) + (retention > 0)
@@ -290,6 +308,8 @@ class Topology:
             parent = self._row(address.name) or self._make(
                 Address(Kind.TOPIC, address.name), Properties(), declared=True, earliest=False
             )
+            if isinstance(parent, Conflict):
+                raise parent
             topic = parent.id
             self._tick_topic(topic)  # what is due already was not for a group that begins now
         inbox = address.kind is Kind.INBOX
@@ -341,12 +361,12 @@ class Topology:
         keys: set[str] = set()
         changes = []
         for number, state, key, priority in rows:
-            if state != stock.READY or not properties.ordered:
+            if state != stock.READY or not properties.ordered or not strange.text_or_none(key):
                 key = None
             blocked = key is not None and key in keys
             if key is not None:
                 keys.add(key)
-            sorts = rules.rank(source.path, properties, True, priority)
+            sorts = rules.rank(source.path, properties, True, stock.level(priority))
             changes.append((stock.BLOCKED if blocked else state, key, sorts, number))
         self.connection.executemany("UPDATE delivery SET state = ?, key = ?, rank = ? WHERE id = ?", changes)
         return source
@@ -361,31 +381,20 @@ class Topology:
         self.connection.execute("DELETE FROM source WHERE id = ?", (source,))
 
     def _groups(self, topic: int) -> list[SourceRow]:
-        rows = self.connection.execute(f"SELECT {_COLUMNS} FROM source WHERE topic = ? ORDER BY id", (topic,))  # noqa: S608  # the constant above
-        return [_source(row) for row in rows.fetchall()]
+        rows = self.connection.execute(f"SELECT {COLUMNS} FROM source WHERE topic = ? ORDER BY id", (topic,))  # noqa: S608  # the constant above
+        found = (source_of(row) for row in rows.fetchall())
+        return [group for group in found if group is not None]  # a strange one gets nothing, and stops no other
 
-    def _row(self, path: str) -> SourceRow | None:
-        row = self.connection.execute(
-            f"SELECT {_COLUMNS} FROM source WHERE space = ? AND path = ?",  # noqa: S608  # the constant above
-            (self._space, path),
-        ).fetchone()
-        return None if row is None else _source(row)
+    def _number(self, path: str) -> int | None:
+        """The id of a row that is there and strange."""
+        row = self._columns(path)
+        return None if row is None or source_of(row) is not None else int(row[0])
 
+    def _row(self, path: str) -> SourceRow | Conflict | None:
+        row = self._columns(path)
+        return None if row is None else source_of(row) or strange_source(path, row)
 
-def _plain_until(messages: Sequence[Outgoing], index: int) -> int:
-    """Where the run of messages for one address ends that are available at once and need no second look."""
-    to = messages[index].to
-    for message in messages[index:]:
-        if message.dedup or message.delay > 0 or message.ttl is not None or (message.to is not to and message.to != to):
-            break
-        index += 1
-    return index
-
-
-def _source(row: tuple[int, str, str, int | None, int, float, int, int, int]) -> SourceRow:
-    number, path, kind, topic, declared, lease, most, ordered, priorities = row
-    name, group = path, ""
-    if kind == Kind.SUBSCRIPTION.value:
-        name, _, group = path.rpartition(".")  # a group has no dot
-    properties = Properties(lease, most, bool(ordered), priorities)
-    return SourceRow(number, Address(Kind(kind), name, group), topic, bool(declared), properties)
+    def _columns(self, path: str) -> tuple[Any, ...] | None:
+        query = f"SELECT {COLUMNS} FROM source WHERE space = ? AND path = ?"  # noqa: S608  # our own words
+        found: tuple[Any, ...] | None = self.connection.execute(query, (self._space, path)).fetchone()
+        return found

@@ -134,7 +134,7 @@ class Watcher:
                     with self._handle.mutex:
                         connection = self._handle.connection
                         if connection is None:  # the first time, or a fork has closed it
-                            connection, version = self._handle.open("rw"), None
+                            connection, version = self._handle.open(), None
                         seen = _version(connection)
                         began = time.thread_time()
                         for look in looks if seen != version else fresh:
@@ -144,8 +144,9 @@ class Watcher:
                     if pause <= _NAP:
                         self._doze(connection, version, pause)
                         pause = 0.0
-                except sqlite3.Error:
-                    pause, version = _AFTER_ERROR, None
+                except Exception as error:  # whatever it is: nobody looks at this thread, and waiters must not sleep longer
+                    relented = isinstance(error, sqlite3.Error) and self._handle.relent(error)
+                    pause, version = 0.0 if relented else _AFTER_ERROR, None
         finally:
             with self._handle.mutex:
                 self._handle.close()

@@ -63,6 +63,7 @@ class Connection(ConnectionHandler):  # type: ignore[misc]  # kazoo has no annot
         except Exception as error:
             if waiting is not None and waiting[1] is not None:
                 waiting[1].set_exception(ConnectionLoss())
+            error.__traceback__ = None  # its frames have the whole message, and it is kept until the next failure
             raise self._broken(ConnectionDropped(f"a message without sense ({type(error).__name__})")) from error
 
     def _connect_loop(self, retry: Any) -> Any:

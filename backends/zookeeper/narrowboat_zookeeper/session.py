@@ -148,7 +148,7 @@ class Session:
                 self.check_open()
                 raise self._unreachable()
         if self._refusal is not None:
-            raise self._refusal
+            raise self._refusal.with_traceback(None)  # raised again and again, it would keep every frame that it went through
         return Pipe(self, ends)
 
     def _unreachable(self) -> NarrowboatError:

@@ -9,16 +9,20 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
-from narrowboat import _acquire, events
+from narrowboat import _release, events
 from narrowboat._acquire import Acquisition
+from narrowboat._blocks import Block, Blocks, per_block
+from narrowboat._holdable import AsyncOnly
 from narrowboat._lease import Possession
 from narrowboat._locks import LockCore, Terms, check_timeout
+from narrowboat._together import Together
+from narrowboat.aio._leaving import leave, leave_block
 from narrowboat.aio._runtime import Asyncio
+from narrowboat.aio._threads import in_thread
 from narrowboat.capabilities import LockCapabilities
 from narrowboat.clock import Clock
 from narrowboat.contract.locks import Grant, Holder, LockProvider
@@ -45,7 +49,7 @@ def locks(
     return Locks(LockCore(url, require, clock, random, listeners, wrap, options))
 
 
-class Locks:
+class Locks(AsyncOnly):
     """All locks behind one URL; safe to share between tasks and loops. `await close()` it, or use `async with`."""
 
     def __init__(self, core: LockCore) -> None:
@@ -100,15 +104,15 @@ class Locks:
 
     async def holders(self, name: str | None = None) -> list[Holder]:
         """Who holds `name`, oldest first; without a name, every name that is held."""
-        return await _acquire.ask(self._core, self._runtime, self._core.ask_holders(name))
+        return await _release.ask(self._core, self._runtime, self._core.ask_holders(name))
 
     async def evict(self, name: str, token: int) -> bool:
         """Break that generation and no other; its holder finds out by its next renewal. False when it is not there."""
-        return await _acquire.ask(self._core, self._runtime, self._core.ask_evict(name, token))
+        return await _release.ask(self._core, self._runtime, self._core.ask_evict(name, token))
 
     async def ping(self) -> None:
         """One round trip; raises `Unavailable` or `AccessDenied` when the backend cannot be used."""
-        await _acquire.ask(self._core, self._runtime, self._core.ask_ping())
+        await _release.ask(self._core, self._runtime, self._core.ask_ping())
 
     async def close(self) -> None:
         """Release what is held (reason `closed`), wake who waits (`Closed`), end all threads. Idempotent."""
@@ -136,30 +140,24 @@ class Held(Possession):
 
     async def renew(self) -> None:
         """Start the lease afresh now, as `narrowboat.locking.Held.renew`."""
-        await _acquire.renew(self._core, self._runtime, self)
+        await _release.renew(self._core, self._runtime, self)
 
     async def release(self) -> None:
         """Free it and wake who is next, as `narrowboat.locking.Held.release`."""
-        await _acquire.release(self._core, self._runtime, self)
+        await _release.release(self._core, self._runtime, self)
 
     async def wait_lost(self, timeout: Seconds | None = None) -> bool:
         """Wait until it is lost: True; False when it was released, or after `timeout` seconds."""
-        return await _acquire.wait_lost(self._core, self._runtime, self, check_timeout(timeout))
+        return await _release.wait_lost(self._core, self._runtime, self, check_timeout(timeout))
 
     def on_lost(self, callback: Callable[[Held], object]) -> None:
         """Call `callback(held)` once when it is lost, at once if it is. On the loop that acquired it; not on a release."""
         if not callable(callback) or inspect.iscoroutinefunction(callback):
             raise InvalidArgument(f"on_lost({callback!r}): expected a plain function of one argument")
 
-        def watcher() -> None:
-            if self.lost:
-                try:
-                    self._loop.call_soon_threadsafe(callback, self)
-                except RuntimeError:
-                    pass  # that loop is closed: there is nobody left to tell
-
+        watcher = functools.partial(_tell, callback)
         if not self._watch(watcher):
-            watcher()
+            watcher(self)
 
     async def __aenter__(self) -> Held:
         return self
@@ -170,7 +168,15 @@ class Held(Possession):
         await leave(self.release, error)
 
 
-class Lock:
+def _tell(callback: Callable[[Held], object], held: Any) -> None:
+    if held.lost:
+        try:
+            held._loop.call_soon_threadsafe(callback, held)
+        except RuntimeError:
+            pass  # that loop is closed: there is nobody left to tell
+
+
+class Lock(AsyncOnly):
     """A name and its terms. Acquire it with `async with`, `acquire` or `try_acquire`; safe to share between tasks.
 
     As a decorator it holds the lock during each call of a coroutine function.
@@ -180,7 +186,7 @@ class Lock:
         self._core = core
         self._runtime = runtime
         self._terms = terms
-        self._entered: dict[object, list[Held]] = {}  # by task: `async with` on a shared lock keeps each task's own
+        self._blocks: Blocks[Held] = Blocks()
 
     @property
     def name(self) -> str:
@@ -216,20 +222,32 @@ class Lock:
         held._loop = asyncio.get_running_loop()
         return held
 
-    async def __aenter__(self) -> Held:
-        held = await self.acquire()
-        self._entered.setdefault(asyncio.current_task(), []).append(held)
-        return held
+    def __aenter__(self) -> Coroutine[Any, Any, Held]:
+        return self._enter(self._blocks.opened())
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def _enter(self, block: Block[Held] | None) -> Held:
         task = asyncio.current_task()
-        mine = self._entered[task]
-        held = mine.pop()
-        if not mine:
-            del self._entered[task]
-        await leave(held.release, error)
+        acquisition = self._begin(self._terms.timeout)
+        try:
+            held = await acquisition.run()
+            assert held is not None  # only a try gives None
+            self._blocks.enter(block, task, held)
+            return held
+        except BaseException:
+            self._blocks.undo(block, task, acquisition.held)
+            acquisition.abandon()
+            raise
+
+    @per_block
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        block: Block[Held] | None = None,
+    ) -> None:
+        """Release what this `async with` has entered, from whatever task or loop."""
+        await leave_block(self._blocks.leaving(block, asyncio.current_task()), block, error)
 
     def __call__(self, function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R]]:
         """Hold the lock during each call of the coroutine function."""
@@ -255,6 +273,9 @@ class HeldAll:
 
     def __init__(self, held: Sequence[Held]) -> None:
         self._held = tuple(held)
+        self._ending: list[Held] | None = (
+            None  # those that a release has begun to end; the others are nested, and only step out
+        )
 
     def __getitem__(self, index: int) -> Held:
         return self._held[index]
@@ -278,16 +299,33 @@ class HeldAll:
     async def release(self) -> None:
         """Free all, last first, also when one of them turns out to be lost; that one's error is raised at the end."""
         first: Exception | None = None
-        for held in reversed(self._held):
-            try:
-                await held.release()
-            except Exception as error:
-                first = first or error
-        if first is not None:
-            raise first
+        if self._ending is None:
+            self._ending = [held for held in self._held if held._depth == 1]
+        try:
+            for held in reversed(self._held):
+                try:
+                    await held.release()
+                except Exception as error:
+                    first = first or error
+        except BaseException:
+            self._leave_behind()  # interrupted in the middle: nothing that is still held stays so
+            raise
+        try:
+            if first is not None:
+                raise first
+        finally:
+            first = None  # its traceback leads here
+
+    def _step_out(self) -> bool:
+        return False
+
+    def _leave_behind(self) -> None:
+        for held in reversed(self._held) if self._ending is None else self._ending:
+            if held._depth == 1:
+                held._leave_behind()
 
 
-class AllLocks:
+class AllLocks(AsyncOnly):
     """Several locks to be taken together; see `Locks.all`."""
 
     def __init__(self, core: LockCore, runtime: Asyncio, locks: Sequence[Lock], timeout: float | None) -> None:
@@ -295,79 +333,47 @@ class AllLocks:
         self._runtime = runtime
         self._locks = locks
         self._timeout = timeout
-        self._entered: dict[object, list[HeldAll]] = {}
+        self._blocks: Blocks[HeldAll] = Blocks()
 
     async def acquire(self, timeout: Seconds | Unset | None = UNSET) -> HeldAll:
         """Wait for all and take them; on any error none is held. Raises as `Lock.acquire`."""
-        held = await self._take(self._timeout if timeout is UNSET else check_timeout(timeout), trying=False)
-        assert held is not None  # only a try gives None
-        return held
+        together = self._begin(self._timeout if timeout is UNSET else check_timeout(timeout))
+        try:
+            held = await together.run()
+            assert held is not None  # only a try gives None
+            return HeldAll(held)
+        except BaseException:
+            together.abandon()
+            raise
 
     async def try_acquire(self) -> HeldAll | None:
         """Take them all if each is free; None when any is busy."""
-        return await self._take(0.0, trying=True)
+        together = self._begin(0.0)
+        try:
+            held = await together.run(trying=True)
+            return None if held is None else HeldAll(held)
+        except BaseException:
+            together.abandon()
+            raise
 
-    async def _take(self, timeout: float | None, *, trying: bool) -> HeldAll | None:
-        acquisitions = [lock._begin(timeout) for lock in self._locks]
-        held = await _acquire.acquire_all(acquisitions, timeout, self._undo, trying=trying)
-        return None if held is None else HeldAll(held)
+    def _begin(self, timeout: float | None) -> Together[Held]:
+        return Together([lock._begin(timeout) for lock in self._locks], timeout)
 
-    def _undo(self, held: Sequence[Held]) -> None:
-        """Posted: a task that is being cancelled must not wait."""
-        for one in reversed(held):
-            _acquire.drop(self._core, self._runtime, one)
+    def __aenter__(self) -> Coroutine[Any, Any, HeldAll]:
+        return self._enter(self._blocks.opened())
 
-    async def __aenter__(self) -> HeldAll:
+    async def _enter(self, block: Block[HeldAll] | None) -> HeldAll:
         held = await self.acquire()
-        self._entered.setdefault(asyncio.current_task(), []).append(held)
+        self._blocks.enter(block, asyncio.current_task(), held)
         return held
 
+    @per_block
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        block: Block[HeldAll] | None = None,
     ) -> None:
-        task = asyncio.current_task()
-        mine = self._entered[task]
-        held = mine.pop()
-        if not mine:
-            del self._entered[task]
-        await leave(held.release, error)
-
-
-async def leave(release: Callable[[], Awaitable[None]], error: BaseException | None) -> None:
-    """Release at the end of an `async with`. The body's own error goes on unchanged, with a note of what was met."""
-    try:
-        await release()
-    except Exception as failure:
-        if error is None:
-            raise
-        error.add_note(f"narrowboat: releasing the lock afterwards: {type(failure).__name__}: {failure}")
-
-
-async def in_thread(function: Callable[[], None]) -> None:
-    """Run something that blocks on a thread that ends with it; the default executor's would stay."""
-    loop = asyncio.get_running_loop()
-    done = loop.create_future()
-
-    def work() -> None:
-        error: BaseException | None = None
-        try:
-            function()
-        except BaseException as raised:
-            error = raised
-        loop.call_soon_threadsafe(_finish, done, error)
-
-    thread = threading.Thread(target=work, name="narrowboat-close")
-    thread.start()
-    try:
-        await asyncio.shield(done)
-    finally:
-        if done.done():
-            thread.join()
-
-
-def _finish(done: asyncio.Future[None], error: BaseException | None) -> None:
-    if not done.done():
-        if error is None:
-            done.set_result(None)
-        else:
-            done.set_exception(error)
+        """Release what this `async with` has entered, from whatever task or loop."""
+        await leave_block(self._blocks.leaving(block, asyncio.current_task()), block, error)

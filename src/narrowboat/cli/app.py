@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import importlib
 import signal
-import sys
-import traceback
 from collections.abc import Sequence
 
 import click
 
 from narrowboat.cli.command import Settings
 from narrowboat.cli.exits import EPILOG, Exit, code_of
-from narrowboat.cli.output import complain
+from narrowboat.cli.output import complain, print_traceback
+from narrowboat.dsn import unknown
 from narrowboat.errors import NarrowboatError
 
 #: Command to the module that has it, in the order in which `--help` lists them. Each is imported when it is asked for:
@@ -39,6 +38,12 @@ class Commands(click.Group):
         """All of them."""
         return list(_MODULES)
 
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find it; a word that is no command is told with the nearest one."""
+        if args and args[0] not in _MODULES and not args[0].startswith("-"):
+            ctx.fail(unknown("command", args[0], list(_MODULES)))
+        return super().resolve_command(ctx, args)
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """One of them."""
         if cmd_name not in _MODULES:
@@ -57,13 +62,23 @@ def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     ctx.exit()
 
 
-@click.group(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=Commands,
+    epilog=EPILOG,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
-def app() -> None:
+@click.pass_context
+def app(ctx: click.Context) -> int | None:
     """Distributed locks and message queues behind one URL.
 
     Every URL may be written as "-": then NARROWBOAT_LOCKS_URL or NARROWBOAT_BROKER_URL gives it.
     """
+    if ctx.invoked_subcommand is not None:
+        return None
+    click.echo(ctx.get_help())
+    return Exit.USAGE
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -76,7 +91,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return Exit.SIGNALLED + getattr(abort.__cause__, "signum", signal.SIGINT)
     except click.UsageError as error:
         _show(error, settings)
-        complain(f"{error.format_message()}{_help_hint(error)}")
+        complain(" ".join(f"{error.format_message()}{_help_hint(error)}".split()))  # click puts choices into lines
         return Exit.USAGE
     except click.ClickException as error:
         _show(error, settings)
@@ -98,7 +113,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def _show(error: BaseException, settings: Settings) -> None:
     if settings.debug:
-        traceback.print_exception(error, file=sys.stderr)
+        print_traceback(error)
 
 
 def _help_hint(error: click.UsageError) -> str:

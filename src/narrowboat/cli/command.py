@@ -32,7 +32,7 @@ class Command(click.Command):
                 is_eager=True,
                 expose_value=False,
                 callback=_remember_debug,
-                help="Show the traceback of an error. It may show more than you want to post.",
+                help="Show the traceback of an error. URLs lose their passwords in it; look before you post it.",
             )
         )
 

@@ -10,7 +10,7 @@ from narrowboat.cli.command import Command
 from narrowboat.cli.drain import Drain
 from narrowboat.cli.exits import Exit
 from narrowboat.cli.handler import Handler
-from narrowboat.cli.options import Seconds, broker_url, group_option
+from narrowboat.cli.options import Seconds, broker_url, environment, group_option, keep_urls
 from narrowboat.cli.output import complain
 from narrowboat.cli.reach import open_broker
 from narrowboat.cli.records import to_line
@@ -38,6 +38,7 @@ _GATHER = 0.01
 @click.option(
     "--concurrency", type=click.IntRange(1, 1000), default=1, show_default=True, metavar="N", help="With --exec: N at a time."
 )
+@keep_urls
 @properties_options
 def consume(
     url: str | None,
@@ -48,6 +49,7 @@ def consume(
     prefetch: int | None,
     command: str | None,
     concurrency: int,
+    keep_urls: bool,
     **properties: float | bool | None,
 ) -> int:
     """Consume QUEUE, or with --group a subscription of the topic QUEUE, until stopped.
@@ -59,7 +61,7 @@ def consume(
     With --exec the command gets the body on its standard input and NARROWBOAT_MESSAGE_ID, _KEY, _ATTEMPT, _PRIORITY,
     _PUBLISHED_AT, _CORRELATION_ID, _CONTENT_TYPE, _SOURCE and _HEADERS (JSON) in its environment. Exit code 0
     acknowledges; any other gives the message back, to be tried again after a growing delay, and after --max-deliveries
-    it goes to the dead letters.
+    it goes to the dead letters. It does not see the variables that URLs are taken from, unless --keep-urls says so.
 
     --lease, --max-deliveries, --ordered and --priorities are stored with a source that is made by this; one that exists
     keeps its own, and only what is asked for and differs is refused.
@@ -69,6 +71,8 @@ def consume(
     """
     if command is None and concurrency != 1:
         raise click.UsageError("--concurrency belongs to --exec")
+    if command is not None and not command.strip():
+        raise click.UsageError("--exec is empty: every message would be acknowledged and nothing done")
     window = prefetch or (100 if command is None else concurrency)
     if count is not None:
         window = min(window, count)
@@ -79,7 +83,8 @@ def consume(
                 code = write_out(messages, count)
             else:
                 name = queue if group is None else f"{queue}.{group}"
-                with Handler(command, concurrency, source=name, longest=broker.capabilities.delay_max) as handler:
+                seen = environment(keep_urls=keep_urls)
+                with Handler(command, concurrency, seen, source=name, longest=broker.capabilities.delay_max) as handler:
                     handler.run(messages, count)
                 code = Exit.FAILED if handler.unsettled else Exit.OK
             return drain.code if drain.code is not None else code

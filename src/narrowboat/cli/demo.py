@@ -10,8 +10,8 @@ import click
 
 from narrowboat.cli.command import Command
 from narrowboat.cli.exits import Exit
-from narrowboat.cli.options import as_json
-from narrowboat.cli.output import print_json, print_table, progress_bar
+from narrowboat.cli.options import BROKER_URL, LOCKS_URL, as_json, from_environment
+from narrowboat.cli.output import print_json, print_table, printable, progress_bar
 from narrowboat.cli.relay import interruptible
 from narrowboat.demo.audit import Audit, Fault
 from narrowboat.demo.plan import Plan
@@ -53,6 +53,7 @@ def demo(
 
     if workers == 1 and not no_kill:
         raise click.UsageError("--workers 1 leaves nobody to take over from the worker that is killed: add --no-kill")
+    locks, broker = from_environment(locks, LOCKS_URL), from_environment(broker, BROKER_URL)
     with interruptible(), tempfile.TemporaryDirectory(prefix="narrowboat-demo-") as folder:
         plan = sale.prepare(
             Plan(
@@ -83,7 +84,7 @@ def demo(
 def _print(found: Audit) -> None:
     print_table(("the flash sale", "number", "audit"), _rows(found), right=("number",))
     for trouble in found.troubles:
-        click.echo(f"trouble: {trouble}")
+        click.echo(f"trouble: {printable(trouble)}")
     click.echo("clean" if found.clean else "NOT CLEAN")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import subprocess
 import threading
 from collections.abc import Mapping
@@ -13,15 +14,15 @@ from concurrent.futures import ThreadPoolExecutor
 from narrowboat._backoff import after_failure
 from narrowboat.cli.output import complain
 from narrowboat.cli.records import Delivered
-from narrowboat.errors import NarrowboatError
 from narrowboat.messaging import Message, Messages
 
 
 class Handler:
     """Runs the command. Leaving the `with` block waits for those that run. `unsettled`: messages that may come again."""
 
-    def __init__(self, command: str, concurrency: int, *, source: str, longest: float) -> None:
+    def __init__(self, command: str, concurrency: int, environment: Mapping[str, str], *, source: str, longest: float) -> None:
         self._command = command
+        self._environment = environment
         self._source = source
         self._longest = longest  # seconds that the backend can delay
         self._slots = threading.BoundedSemaphore(concurrency)
@@ -60,7 +61,7 @@ class Handler:
             else:
                 complain(f"message {message.id}, attempt {message.attempt}: {failure}")
                 message.nack(delay=after_failure(message.attempt, random.random, self._longest))
-        except NarrowboatError as error:
+        except Exception as error:  # whatever it is: nobody looks at this thread, and the message's slot must not be lost
             self.unsettled += 1
             complain(f"message {message.id}: {error}")
         finally:
@@ -72,6 +73,8 @@ class Handler:
             code = self._run(message)
         except OSError as error:  # too many headers for an environment, no more processes
             return f"the command could not be run: {error.strerror}"
+        except Exception as error:  # what this message is made of cannot be handed to a command
+            return f"the command could not be run: {type(error).__name__}: {error}"
         return f"exit code {code}" if code else None
 
     def _run(self, message: Message[bytes]) -> int:
@@ -79,7 +82,7 @@ class Handler:
         process = subprocess.Popen(  # noqa: S603  # to run it is what was asked
             ["/bin/sh", "-c", self._command],
             stdin=subprocess.PIPE,
-            env={**os.environ, **environment(message, self._source)},
+            env={**self._environment, **environment(message, self._source)},
             process_group=0,
         )
         self._running.add(process)
@@ -101,11 +104,16 @@ def environment(message: Delivered, source: str) -> Mapping[str, str]:
         "published_at": message.published_at,
         "correlation_id": message.correlation_id,
         "content_type": message.content_type,
-        "headers": json.dumps(dict(message.headers), ensure_ascii=False),
+        "headers": json.dumps(dict(message.headers)),
     }
-    return {
-        # The system ends a variable at a NUL, and refuses to start a program that would be given one.
-        f"NARROWBOAT_MESSAGE_{name.upper()}": str(value).replace("\0", "\N{REPLACEMENT CHARACTER}")
-        for name, value in fields.items()
-        if value is not None
-    }
+    return {f"NARROWBOAT_MESSAGE_{name.upper()}": _fitting(str(value)) for name, value in fields.items() if value is not None}
+
+
+def _fitting(text: str) -> str:
+    """`text` without what no variable can hold: it ends at a NUL, and half of a surrogate pair stands for no bytes."""
+    text = text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        text = re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text)
+    return text

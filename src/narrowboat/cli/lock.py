@@ -14,7 +14,7 @@ from narrowboat.cli.command import Command
 from narrowboat.cli.deadline import DEFAULT_GRACE, longest_grace
 from narrowboat.cli.exits import Exit, code_of_status
 from narrowboat.cli.guard import Guard
-from narrowboat.cli.options import Seconds, locks_url
+from narrowboat.cli.options import Seconds, environment, keep_urls, locks_url
 from narrowboat.cli.output import complain
 from narrowboat.cli.reach import open_locks
 from narrowboat.cli.relay import Relay
@@ -52,6 +52,7 @@ class LockCommand(Command):
     help="Seconds that the command has to end, after SIGTERM, when the lock is lost; at most a third of the ttl.  "
     "[default: 5, less with a short ttl]",
 )
+@keep_urls
 @click.option("-v", "--verbose", is_flag=True, help="Say on standard error when the lock is waited for, held and released.")
 def lock(
     url: str | None,
@@ -63,6 +64,7 @@ def lock(
     limit: int | None,
     label: str | None,
     grace: float | None,
+    keep_urls: bool,
     verbose: bool,
 ) -> int:
     """Run COMMAND while holding the lock NAME.
@@ -71,8 +73,9 @@ def lock(
     executed; 75 when the lock was still busy after --timeout; 79 when the lock was lost while the command ran.
 
     The command sees NARROWBOAT_LOCK, the name, and NARROWBOAT_TOKEN, the fencing token: a number that grows with every
-    holder. It runs in a process group of its own, which gets the signals TERM, INT, HUP, USR1, USR2, QUIT and WINCH that
-    we get, and the terminal if standard input is one. It cannot be suspended with Ctrl-Z while it holds the lock.
+    holder; it does not see NARROWBOAT_LOCKS_URL and NARROWBOAT_BROKER_URL, unless --keep-urls says so. It runs in a
+    process group of its own, which gets the signals TERM, INT, HUP, USR1, USR2, QUIT and WINCH that we get, and the
+    terminal if standard input is one. It cannot be suspended with Ctrl-Z while it holds the lock.
 
     When the lock cannot be renewed, the group gets SIGTERM early enough to leave it the grace time before the lock can
     be over, and SIGKILL before it is. When the lock is taken from us before its time (narrowboat evict), it gets SIGTERM
@@ -98,9 +101,9 @@ def lock(
             terminal = Terminal()
             terminal.hand_over(child.pid)
             try:
-                environment = {**os.environ, "NARROWBOAT_LOCK": name, "NARROWBOAT_TOKEN": str(held.token)}
+                seen = environment(keep_urls=keep_urls, NARROWBOAT_LOCK=name, NARROWBOAT_TOKEN=str(held.token))
                 started = child
-                child.start(environment)
+                child.start(seen)
                 ended = Guard(child, held, relay, terminal, grace=grace).watch()
             except OSError as error:
                 return _cannot_execute(command[0], error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -12,6 +13,8 @@ Command = TypeVar("Command", bound=Callable[..., object])
 
 #: "-" where a URL is expected: take it from the environment.
 FROM_ENVIRONMENT = "-"
+#: The variables that `-` stands for.
+LOCKS_URL, BROKER_URL = "NARROWBOAT_LOCKS_URL", "NARROWBOAT_BROKER_URL"
 
 
 class Seconds(click.ParamType[float]):
@@ -66,6 +69,31 @@ def as_json(command: Command) -> Command:
 def group_option(command: Command) -> Command:
     """`--group`: QUEUE is a topic and this the subscription."""
     return click.option("--group", metavar="NAME", help="QUEUE is a topic; take this group's subscription.")(command)
+
+
+def keep_urls(command: Command) -> Command:
+    """`--keep-urls`; see `environment`."""
+    return click.option(
+        "--keep-urls",
+        is_flag=True,
+        help="Leave NARROWBOAT_LOCKS_URL and NARROWBOAT_BROKER_URL, with their passwords, in the command's environment.",
+    )(command)
+
+
+def environment(*, keep_urls: bool, **more: str) -> dict[str, str]:
+    """What a command of the user's sees: ours, without the URLs and the passwords in them unless it is to have them."""
+    ours = {name: value for name, value in os.environ.items() if keep_urls or name not in (LOCKS_URL, BROKER_URL)}
+    return {**ours, **more}
+
+
+def from_environment(url: str | None, variable: str) -> str | None:
+    """`url`; where it is `-`, what `variable` says. A usage error when that says nothing."""
+    if url != FROM_ENVIRONMENT:
+        return url
+    found = os.environ.get(variable)
+    if not found:
+        raise click.UsageError(f"- takes the URL from {variable}, which is not set")
+    return found
 
 
 def _url(ctx: click.Context, param: click.Parameter, value: str) -> str | None:

@@ -1,21 +1,24 @@
 """What people and programs read: tables and progress bars for the ones, JSON for the others, one line for errors.
 
 Nothing that comes from a backend reaches the terminal as it is: control characters in a lock's name or in a header
-could otherwise move the cursor or change colours.
+could otherwise move the cursor, change colours, or let a text read otherwise than it is.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import sys
+import traceback
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
+
+from narrowboat.cli.portable import json_text
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-_CREDENTIALS = re.compile(r"(://)[^/\s'\"]*@")
+#: Up to the last '@': a password may have a bare '/' or '@' in it, where somebody forgot to write %2F or %40.
+_CREDENTIALS = re.compile(r"(:/?/?)\S*@")
 _SECRET_OPTION = re.compile(r"([?&][^=&\s]*(?:password|secret|token|passphrase)[^=&\s]*=)[^&\s'\"]*", re.IGNORECASE)
 
 
@@ -38,14 +41,24 @@ def printable(value: object) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
+def printable_lines(text: str) -> str:
+    """`text` as lines that a terminal only shows, for what we have put into lines ourselves."""
+    return "\n".join(printable(line) for line in text.split("\n"))
+
+
 def complain(text: str) -> None:
     """One line on standard error."""
     print(f"narrowboat: {printable(redact(text))}", file=sys.stderr, flush=True)
 
 
+def print_traceback(error: BaseException) -> None:
+    """Where `error` comes from, on standard error, without the credentials of the URLs in it."""
+    print(printable_lines(redact("".join(traceback.format_exception(error)))), end="", file=sys.stderr, flush=True)
+
+
 def print_json(value: object) -> None:
-    """One JSON document on standard output."""
-    print(json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None), flush=True)
+    """One JSON document on standard output; see `json_text`."""
+    print(json_text(value, indent=2 if sys.stdout.isatty() else None), flush=True)
 
 
 def print_table(

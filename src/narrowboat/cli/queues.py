@@ -9,9 +9,10 @@ import click
 
 from narrowboat._messages import OURS
 from narrowboat.cli.command import Command
+from narrowboat.cli.exits import Exit
 from narrowboat.cli.options import as_json, broker_url, group_option
-from narrowboat.cli.output import print_json, print_table
-from narrowboat.cli.reach import open_broker
+from narrowboat.cli.output import complain, print_json, print_table
+from narrowboat.cli.reach import is_missing, open_broker
 from narrowboat.cli.records import to_json
 from narrowboat.cli.source import source_of
 from narrowboat.messaging import DeadLetters, Message
@@ -25,16 +26,23 @@ _IDLE = 1.0
 @click.argument("queue")
 @group_option
 @as_json
-def depth(url: str | None, queue: str, group: str | None, as_json: bool) -> None:
-    """Show how many messages QUEUE has: ready, in flight, delayed, dead."""
+def depth(url: str | None, queue: str, group: str | None, as_json: bool) -> int:
+    """Show how many messages QUEUE has: ready, in flight, delayed, dead.
+
+    Exit code 1 when there is no such queue, as far as the backend can tell that from an empty one.
+    """
     with open_broker(url) as broker:
         found = source_of(broker, queue, group).depth()
+    if not any(found) and is_missing(url, lambda broker: source_of(broker, queue, group)):
+        complain(f"there is no queue {queue!r}" if group is None else f"there is no subscription {group!r} of {queue!r}")
+        return Exit.FAILED
     counts = {"ready": found.ready, "in_flight": found.in_flight, "delayed": found.delayed, "dead": found.dead}
     if as_json:
         print_json(counts)
     else:
         shown = ["unknown" if count is None else count for count in counts.values()]
         print_table(("ready", "in flight", "delayed", "dead"), [shown], right=("ready", "in flight", "delayed", "dead"))
+    return Exit.OK
 
 
 @click.command("dead", cls=Command)

@@ -7,13 +7,18 @@ that are gone with the command. That is refused.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
 
 import narrowboat
 from narrowboat.capabilities import Capabilities, Scope
-from narrowboat.errors import Unsupported
+from narrowboat.cli.options import BROKER_URL
+from narrowboat.dsn import Url
+from narrowboat.errors import NotFound, Unsupported
 from narrowboat.locking import Locks
-from narrowboat.messaging import Messaging
+from narrowboat.messaging import Messaging, Queue, Subscription
+from narrowboat.registry import broker_backend
 
 
 @contextlib.contextmanager
@@ -30,6 +35,24 @@ def open_broker(url: str | None) -> Iterator[Messaging]:
     with narrowboat.broker(url) as broker:
         check_reach(broker.capabilities)
         yield broker
+
+
+def is_missing(url: str | None, source: Callable[[Messaging], Queue[bytes] | Subscription[bytes]]) -> bool:
+    """Whether what looks empty is not there at all, as far as the backend can tell.
+
+    Most backends count a name that nobody has made as empty. One whose URL may say that nothing is made on the way is asked
+    again so.
+    """
+    text = os.environ[BROKER_URL] if url is None else url
+    options = broker_backend(Url.parse(text).scheme).options
+    if "declare" not in {field.name for field in dataclasses.fields(options)}:
+        return False
+    try:
+        with narrowboat.broker(text, declare="never") as broker:
+            source(broker).depth()
+    except NotFound:
+        return True
+    return False
 
 
 def check_reach(capabilities: Capabilities) -> None:

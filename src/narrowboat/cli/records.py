@@ -1,6 +1,7 @@
 """Messages as lines: what `publish --ndjson` reads and `consume` writes. Pure functions, no I/O.
 
-One JSON object a line. `body` is text; a body that is no UTF-8 is `body_base64`. What `consume` writes `publish` reads
+One JSON object a line. `body` is text; a body that is no UTF-8 is `body_base64`, and so is any other text (`key_base64`;
+`headers_base64`, names and values). What `consume` writes `publish` reads
 again: the fields that only a delivery has are then left out.
 """
 
@@ -13,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from narrowboat.cli.portable import ENCODED, decoded, json_text
 from narrowboat.dsn import unknown
 
 
@@ -128,7 +130,7 @@ def parse_ndjson(line: bytes) -> Record | None:
     if len(given) != 1:
         raise BadLine("it needs one of 'body' and 'body_base64'" + (", not both" if given else ""))
     body = _body(given[0], value[given[0]])
-    options = {name: _field(name, content) for name, content in value.items() if name not in (*_BODIES, *_IGNORED)}
+    options = dict(_field(name, content) for name, content in _merged(value).items() if name not in (*_BODIES, *_IGNORED))
     return Record(body, {name: content for name, content in options.items() if content is not None})
 
 
@@ -153,8 +155,7 @@ def to_json(message: Delivered) -> dict[str, Any]:
 
 def to_line(message: Delivered) -> bytes:
     """A delivered message as one line of NDJSON."""
-    text = json.dumps(to_json(message), ensure_ascii=False, separators=(",", ":"))
-    return text.encode("utf-8", "backslashreplace") + b"\n"  # half of a surrogate pair is then a JSON escape
+    return json_text(to_json(message), separators=(",", ":")).encode() + b"\n"
 
 
 def _body(name: str, value: object) -> bytes:
@@ -169,15 +170,28 @@ def _body(name: str, value: object) -> bytes:
         raise BadLine(f"{name}: {error}") from None
 
 
-def _field(name: str, value: object) -> Any:
-    check = _FIELDS.get(name)
-    if check is None:
+def _merged(value: dict[str, Any]) -> dict[str, Any]:
+    """The two kinds of headers as one."""
+    encoded = value.pop("headers" + ENCODED, None)
+    if encoded is None:
+        return value
+    try:
+        more = {decoded(name): decoded(text) for name, text in _headers(encoded).items()}
+        return {**value, "headers": {**_headers(value.get("headers") or {}), **more}}
+    except ValueError as error:
+        raise BadLine(f"headers{ENCODED}: {error}") from None
+
+
+def _field(name: str, value: object) -> tuple[str, Any]:
+    plain = name.removesuffix(ENCODED)
+    check = _FIELDS.get(plain)
+    if check is None or (plain != name and check is not _text):
         raise BadLine(unknown("field", name, [*_BODIES, *_FIELDS]))
     if value is None:
-        return None
+        return plain, None
     try:
-        return check(value)
-    except BadLine as error:
+        return plain, check(value) if plain == name else decoded(_text(value))
+    except ValueError as error:
         raise BadLine(f"{name}: {error}") from None
 
 

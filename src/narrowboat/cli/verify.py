@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
 
 from narrowboat.cli.command import Command
-from narrowboat.cli.output import progress_bar
+from narrowboat.cli.options import BROKER_URL, FROM_ENVIRONMENT, LOCKS_URL
+from narrowboat.cli.output import printable_lines, progress_bar
 
 
 @click.command("verify", cls=Command)
@@ -37,6 +39,8 @@ def verify(
 ) -> int:
     """Run the conformance kit against the live backend behind URL: what it claims is proven, or fails.
 
+    A URL of "-" takes NARROWBOAT_LOCKS_URL or NARROWBOAT_BROKER_URL, whichever is set.
+
     Locks and messages are both tried, as far as the URL's scheme has them. The kit works in names of its own; what is
     there already is not touched. Exit code 0 when nothing is broken, 1 when something is.
     """
@@ -45,7 +49,7 @@ def verify(
     with progress_bar() as bar:
         task = bar.add_task("scenarios", total=None)
         return verify_command(
-            url,
+            _located(url),
             only=split(only),
             tier=split(tier),
             face=face,
@@ -53,7 +57,19 @@ def verify(
             json_path=json_path,
             html_path=html_path,
             progress=lambda done, total, rows: bar.update(task, completed=done, total=total),
+            out=lambda text: click.echo(printable_lines(text), nl=False),  # errors quote what servers say
         )
+
+
+def _located(url: str) -> str:
+    """`url`; where it is `-`, the one that the environment names."""
+    if url != FROM_ENVIRONMENT:
+        return url
+    found = {os.environ[variable] for variable in (LOCKS_URL, BROKER_URL) if os.environ.get(variable)}
+    if len(found) != 1:
+        what = "name two backends; unset one of them" if found else "are not set"
+        raise click.UsageError(f"- takes the URL from {LOCKS_URL} or {BROKER_URL}, which {what}")
+    return found.pop()
 
 
 def split(words: tuple[str, ...]) -> list[str]:

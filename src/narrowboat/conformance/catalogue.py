@@ -206,6 +206,16 @@ L114 after close: no tasks, threads, fds, sockets, "never awaited"/"destroyed" w
 L115 two event loops, thread hand-over, fork after connect, free-threaded build
 L116 importing the core pulls in no backend client; state written by previous minor version still honoured
 
+# Locks: left and called from where nobody expects it
+L121 a with left in another thread, task or generator than it was entered in releases what it entered; several at once as well
+L122 a release of unknown outcome ends the renewal: free after one ttl at the latest, for its own thread or task as well
+L123 two releases at once are one: no error, no loss, no callback
+L124 a forgotten possession with a callback ends within its ttl, without a collection
+L125 what a callback or a listener raises, SystemExit included, silences no other
+L126 a call out of the middle of another one of its thread: a release is done right after, else a typed error at once
+L127 a call that nobody answers ends within its own time and one operation timeout
+L128 a with cut off at any point of entering or leaving: nobody holds it, others get it soon
+
 # Locks: what is not ours
 L120 a record that is not ours or is malformed: typed error for that name alone, shown as foreign, evictable, others unchanged
 """
@@ -341,6 +351,8 @@ B120 what another program leaves is delivered as it is or dies with its raw body
 B121 after a connection reset or rebalance nothing that others acked is handed to a handler; message.lost at once
 B122 publish ends with a receipt, PublishFailed or PublishUnknown; a server that cannot be reached is PublishFailed
 B123 a reply goes to an inbox of ours and nowhere else, unless ?reply_to=any
+B124 one SIGTERM or SIGINT ends every running run of the process, on threads and on all loops
+B125 signal handlers that were there, a loop's own too, are called and put back exactly
 """
 
 

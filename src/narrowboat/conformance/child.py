@@ -1,8 +1,9 @@
 """A child process of a scenario: runs one plain function and talks with its parent in JSON lines.
 
-    python -m narrowboat.conformance.child package.module:function '{"url": "..."}'
+    python -m narrowboat.conformance.child package.module:function
 
-The function, plain or `async def`, gets a `Link` and the keyword arguments. It tells its parent what has happened
+The function, plain or `async def`, gets a `Link` and keyword arguments, which are the first line on standard input: there, and
+not on the command line, nobody else sees the password of a URL. It tells its parent what has happened
 (`link.tell("held", token=7)`) and waits for what the parent says (`link.wait("release")`); nobody sleeps. Standard output
 belongs to the link. When the parent goes away the child ends at once, so that a killed run leaves no process behind.
 """
@@ -30,6 +31,7 @@ class Link:
         self._said: dict[str, queue.SimpleQueue[dict[str, Any]]] = {}
         self._out = os.dup(1)
         os.dup2(2, 1)  # what a backend prints must not break the protocol
+        self.arguments: dict[str, Any] = json.loads(sys.stdin.readline() or "{}")
         threading.Thread(target=self._read, name="conformance-link", daemon=True).start()
 
     def tell(self, event: str, **values: Any) -> None:
@@ -73,11 +75,10 @@ def main(argv: list[str]) -> int:
     link = Link()
     try:
         function = getattr(importlib.import_module(module), name)
-        arguments = json.loads(argv[2])
         if inspect.iscoroutinefunction(function):
-            asyncio.run(function(link, **arguments))
+            asyncio.run(function(link, **link.arguments))
         else:
-            function(link, **arguments)
+            function(link, **link.arguments)
     except Exception as error:
         link.tell("failed", error=f"{type(error).__name__}: {error}", trace=traceback.format_exc())
         return 1

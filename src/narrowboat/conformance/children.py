@@ -38,13 +38,14 @@ class Child:
             "-m",
             "narrowboat.conformance.child",
             name,
-            json.dumps(arguments),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env={**os.environ, **env},
         )
-        return cls(process, name, scale)
+        child = cls(process, name, scale)
+        child._write(arguments)  # not on the command line, which every user of the machine can read: a URL has a password
+        return child
 
     @property
     def pid(self) -> int:
@@ -53,8 +54,7 @@ class Child:
 
     def tell(self, word: str, **values: Any) -> None:
         """Say `word` to the child."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"word": word, **values}).encode() + b"\n")
+        self._write({"word": word, **values})
 
     async def event(self, *names: str, within: float = 20.0) -> dict[str, Any]:
         """The next event of that name (any of the names); others are kept for later calls. `ChildFailed` if none comes."""
@@ -115,6 +115,10 @@ class Child:
         if self._process.stdin is not None:
             self._process.stdin.close()
         await asyncio.gather(self._reader, self._drain, return_exceptions=True)
+
+    def _write(self, said: dict[str, Any]) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(said).encode() + b"\n")
 
     def _signal(self, number: int) -> None:
         if self._process.returncode is None:

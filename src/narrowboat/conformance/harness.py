@@ -30,7 +30,6 @@ from narrowboat.capabilities import BrokerCapabilities, LockCapabilities, Scope
 from narrowboat.conformance.catalogue import Fault
 from narrowboat.conformance.network import Network, reachable
 from narrowboat.conformance.server import Server
-from narrowboat.contract import LockProvider
 from narrowboat.dsn import Url
 
 _count = itertools.count(1)
@@ -208,8 +207,3 @@ def with_option(url: str, name: str, value: str) -> str:
     mine = [pair.partition("=")[2] for pair in pairs if pair.partition("=")[0] == name]
     rest = [pair for pair in pairs if pair.partition("=")[0] != name]
     return f"{head}?{'&'.join([*rest, f'{name}=' + '-'.join([*mine, value])])}"
-
-
-def is_lock_driver(driver: object) -> bool:
-    """Which half a driver belongs to, for layers that serve both."""
-    return isinstance(driver, LockProvider)

@@ -49,6 +49,9 @@ WITHOUT_MUTANT = {
     "L111": "memory has no address: its URL is refused before there is a driver",
     "L112": "claims are compared before there is a driver",
     "L116": "what is imported is seen before there is a driver",
+    "L125": f"{_CORE} about callbacks and listeners",
+    "L126": f"{_CORE} for a call that is refused or put off",
+    "L127": "how long a driver's own call takes is L90's; how many of them the core makes, no driver decides",
     "B09": f"{_CORE}, what is published is encoded and checked before",
     "B25": f"{_CORE} at a second settlement",
     "B63": _PROCESSES,
@@ -61,6 +64,8 @@ WITHOUT_MUTANT = {
     "B96": f"{_CORE} by who is cancelled before his first step",
     "B109": "a URL is taken apart before there is a driver",
     "B110": "claims are compared before there is a driver",
+    "B124": "signals are the core's: no driver hears of them",
+    "B125": "signals are the core's: no driver hears of them",
     "B113": "it measures, and decides nothing",
 }
 

@@ -151,8 +151,8 @@ class RenewErrorIsALoss(PassingLocks):
 
 
 MUTANTS: list[Mutant] = [
-    named(LeaseNeverEnds, "L48", "L54", "L99"),
-    named(LeaseGivenToNobody, "L81"),
+    named(LeaseNeverEnds, "L48", "L54", "L99", "L122"),
+    named(LeaseGivenToNobody, "L81", "L124"),
     named(LeaseEndsEarly, "L22", "L49", "L61", "L69"),
     named(LeaseSaidToBeLonger, "L13", "L59", "L64", "L66", "L71"),
     named(WholeSecondsOnly, "L58", "L59"),

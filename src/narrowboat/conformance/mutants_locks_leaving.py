@@ -133,11 +133,11 @@ class LeavesAThread(PassingLocks):
 
 
 MUTANTS: list[Mutant] = [
-    named(ReleaseDoesNothing, "L01", "L04", "L05", "L06", "L08", "L44", "L65", "L113"),
+    named(ReleaseDoesNothing, "L128", "L01", "L04", "L05", "L06", "L08", "L44", "L65", "L113"),
     named(ReleasesOneOfABatch, "L65"),
-    named(ReleaseSaysNotHeld, "L06", "L63"),
+    named(ReleaseSaysNotHeld, "L06", "L63", "L123"),
     named(ReleaseOfNothingIsAnError, "L10", "L12", "L16", "L55", "L92"),
-    named(ReleaseByItsOwnThreadOnly, "L115"),
+    named(ReleaseByItsOwnThreadOnly, "L115", "L121"),
     named(ReleaseWithoutComparing, "L10", "L12", "L16", "L55"),
     named(ReleaseFreesAll, "L04", "L45"),
     named(EvictBreaksWhoeverHolds, "L11", "L16"),

@@ -23,6 +23,7 @@ import asyncio
 import contextlib
 import dis
 import functools
+import inspect
 import sys
 import warnings
 from collections.abc import Awaitable, Callable, Generator, Iterator
@@ -55,6 +56,13 @@ async def cut(target: Any, method: str, point: int, /, *args: Any, delay: int = 
         named = {name: argument(each, loop) for name, each in kwargs.items()}
         return cast("Cut", await in_my_thread(_cut_thread, function, point, plain, named))
     return await _cut_task(getattr(target, method)(*args, **kwargs), point, delay)
+
+
+async def cut_block(function: Callable[[], Any], point: int, delay: int = 0) -> Cut:
+    """The same for a function without arguments: a coroutine function as a task, a plain one in its task's thread."""
+    if inspect.iscoroutinefunction(function):
+        return await _cut_task(function(), point, delay)
+    return cast("Cut", await in_my_thread(_cut_thread, function, point, (), {}))
 
 
 #: What the same method is called on the sync face.
@@ -150,6 +158,7 @@ class Strike:
             return function(*args, **kwargs)
         finally:
             sys.settrace(None)
+            self._before.clear()  # frames that an interrupt has ended, and all that they know of
 
     def _enter(self, frame: FrameType, event: str, arg: object) -> Callable[..., Any] | None:
         module = str(frame.f_globals.get("__name__", ""))
@@ -169,7 +178,7 @@ class Strike:
                     self.where = f"{frame.f_code.co_qualname}:{frame.f_lineno}"
                     raise KeyboardInterrupt(self.where)
                 self._left -= 1
-        elif event == "return":
+        elif event in ("return", "exception"):  # a call that raises goes to its handler at once
             self._before.pop(frame, None)
         return self._follow
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -89,9 +90,22 @@ def verify_command(
         Path(html_path).write_text(reports.page([report]), encoding="utf-8")
     for row in report.broken:
         out(f"{_line(row)}\n")
+    if report.broken and loaded():
+        out(f"{loaded()}\n")
     counts = ", ".join(f"{number} {outcome}" for outcome, number in report.count().items() if number)
     out(f"{report.url}: {counts} in {report.seconds:g} s\n")
     return 0 if report.ok else 1
+
+
+def loaded() -> str:
+    """What to say of broken ids when the machine had more to do than it has cores; empty when it had not."""
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    if load <= cores:
+        return ""
+    return (
+        f"the machine was loaded ({load:.1f} on {cores} cores), so a bound of time may have been missed for that: try "
+        "again with NARROWBOAT_TIME_SCALE=3, which stretches the upper ones"
+    )
 
 
 def _line(row: Row) -> str:

@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from narrowboat.capabilities import LockCapabilities
-from narrowboat.errors import LeaseLost, NarrowboatError
+from narrowboat.errors import NarrowboatError
 
 
 class Mode(enum.Enum):
@@ -154,6 +154,3 @@ class LockProvider(ABC):
     @abstractmethod
     def close(self) -> None:
         """Give back threads, sockets, files. Idempotent. What is still held or queued stays until its lease ends."""
-
-
-RenewResult = Grant | LeaseLost | NarrowboatError

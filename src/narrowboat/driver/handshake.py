@@ -39,7 +39,7 @@ class Socket(ssl.SSLSocket):
     """A socket whose handshake is made of steps, within its time-out as a whole."""
 
     def do_handshake(self, block: bool = False) -> None:
-        """As `ssl.SSLSocket`'s. An end in the middle of it is a `ConnectionError` that says so."""
+        """As `ssl.SSLSocket`'s, but a failure closes it. An end in the middle is a `ConnectionError` that says so."""
         timeout = self.gettimeout()
         if timeout == 0.0 and not block:
             self._step()
@@ -59,7 +59,12 @@ class Socket(ssl.SSLSocket):
     def _step(self) -> None:
         try:
             step(super().do_handshake)
-        except (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionError) as error:
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except OSError as error:
+            self.close()  # not every client library does, where it steps through the handshake itself
+            if not isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionError)):
+                raise
             # The commonest reason is a port without TLS, and without these words nobody thinks of it.
             raise ConnectionResetError("the server closed the connection during the TLS handshake") from error
 

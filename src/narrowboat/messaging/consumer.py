@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from narrowboat._consume import Consumer
+from narrowboat._holdable import SyncOnly
 from narrowboat._messages import check_count, check_wait
 from narrowboat._runtime import run
 from narrowboat.errors import Closed
@@ -16,7 +17,7 @@ from narrowboat.messaging.message import Batch, Message, Seconds
 T = TypeVar("T")
 
 
-class Messages(Generic[T]):
+class Messages(SyncOnly, Generic[T]):
     """What `consume()` gives; any number of threads may take from it. Leave its `with`, or `close()` it.
 
     Leaving settles nothing: what was not settled goes back at once, and what was not started goes back uncounted where
@@ -87,13 +88,22 @@ class Messages(Generic[T]):
                 return got
             raise
 
+    def __del__(self) -> None:
+        consumer = self._consumer
+        if not consumer.used and not consumer.closed:  # dropped before anybody asked it for a message: nobody will close it
+            consumer.abandon()
+
     def stop(self) -> None:
         """End the iteration, from any thread or signal handler. What was handed out can still be settled."""
         self._consumer.stop()
 
     def close(self) -> None:
         """Give back what is not settled and stop. Idempotent."""
-        run(self._consumer.close())
+        try:
+            run(self._consumer.close())
+        except BaseException:  # interrupted before its first step as well
+            self._consumer.abandon()
+            raise
 
     def __enter__(self) -> Messages[T]:
         return self

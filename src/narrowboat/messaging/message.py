@@ -8,6 +8,7 @@ from typing import Generic, TypeVar, overload
 
 from narrowboat._consume import ACK
 from narrowboat._entry import Entry
+from narrowboat._holdable import Uncopied
 from narrowboat._messages import check_nack, check_reject
 from narrowboat._requests import make_reply
 from narrowboat._runtime import run
@@ -83,7 +84,7 @@ class Message(Entry[T]):
             raise answer
 
 
-class Batch(Sequence[Message[T]], Generic[T]):
+class Batch(Uncopied, Sequence[Message[T]], Generic[T]):
     """Several messages that are settled in one exchange. Settling raises nothing: it gives one outcome for each message,
     None or the error that it met, in order. One that was settled on its own before gives `StaleDelivery`.
     """

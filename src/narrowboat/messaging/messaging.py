@@ -8,6 +8,7 @@ from typing import Any, TypeVar, overload
 
 from narrowboat import events
 from narrowboat._broker import BrokerCore
+from narrowboat._holdable import SyncOnly
 from narrowboat._runtime import Blocking, run
 from narrowboat._source import make_queue, make_topic
 from narrowboat.capabilities import BrokerCapabilities
@@ -51,7 +52,7 @@ def broker(
     return Messaging(BrokerCore(url, require, clock, random, listeners, wrap, options, Blocking))
 
 
-class Messaging:
+class Messaging(SyncOnly):
     """All queues and topics behind one URL; safe to share between threads. `close()` it, or use it in a `with`."""
 
     def __init__(self, core: BrokerCore) -> None:

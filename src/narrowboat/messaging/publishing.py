@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Generic, TypeVar
 
+from narrowboat._holdable import Uncopied
 from narrowboat._messages import Outbound
 from narrowboat._runtime import run
 from narrowboat._source import SourceCore
@@ -17,7 +18,7 @@ T = TypeVar("T")
 _NO_OPTIONS = (None,) * 6
 
 
-class Publisher(Generic[T]):
+class Publisher(Uncopied, Generic[T]):
     """What can be published to. Safe to share between threads, which then share exchanges and commits."""
 
     def __init__(self, core: SourceCore[T]) -> None:

@@ -4,26 +4,24 @@ A handler that returns acks its message; one that raises an Exception nacks it, 
 delivery sends it to the dead letters with the exception as the reason; a BaseException settles nothing, ends the run and
 goes on to whoever called it. A message that the handler settled itself is left alone.
 
-In the main thread SIGTERM and SIGINT end the run: it fetches nothing more, gives back what was not started, waits for
-running handlers for up to the grace time, gives back at once what they did not finish, and returns. After SIGINT it ends
-with KeyboardInterrupt, as Ctrl-C does elsewhere; a second SIGINT does not wait for the handlers. The signals' handlers
-are put back afterwards. A thread whose handler never returns cannot be ended; it ends with the process.
+SIGTERM and SIGINT end every run of the process, when one of them is in the main thread (`narrowboat._signals`): each fetches
+nothing more, gives back what was not started, waits for running handlers for up to the grace time, gives back at once what they
+did not finish, and returns. After SIGINT the one in the main thread ends with KeyboardInterrupt, as Ctrl-C does elsewhere; a
+second SIGINT does not wait for the handlers. A thread whose handler never returns cannot be ended; it ends with the process.
 """
 
 from __future__ import annotations
 
 import math
-import signal
 import threading
 from collections.abc import Callable
-from types import FrameType
 from typing import Any, Generic, TypeVar
 
 from narrowboat._consume import Consumer
 from narrowboat._entry import HELD
 from narrowboat._handling import after_handler
 from narrowboat._runtime import BlockingSignal, run
-from narrowboat.errors import Closed, InvalidArgument
+from narrowboat.errors import Closed, InvalidArgument, NarrowboatError
 from narrowboat.messaging.message import Message
 
 T = TypeVar("T")
@@ -40,7 +38,7 @@ class Run(Generic[T]):
         self._running = concurrency
         self._mutex = threading.Lock()
         self._error: BaseException | None = None
-        self._interrupted = False
+        self._hurried = False
         self._threads = [
             threading.Thread(target=self._work, name=f"narrowboat-run-{consumer.path}-{number}", daemon=True)
             for number in range(concurrency)
@@ -61,12 +59,10 @@ class Run(Generic[T]):
         if not self._core.closed:
             run(self._consumer.give_back())
         ends = self._core.clock() + grace
-        while self._running and self._core.clock() < ends:
+        while self._running and self._core.clock() < ends and not self._hurried:
             run(self._core.runtime.wait(self._signal, ends))
         if self._error is not None:
             raise self._error
-        if self._interrupted:
-            raise KeyboardInterrupt
 
     def _work(self) -> None:
         consumer = self._consumer
@@ -98,32 +94,44 @@ class Run(Generic[T]):
             # What comes of it is told to listeners: stale and unknown both mean that it may come back, nothing else.
             run(self._consumer.settle((message,), outcome(message, raised)))
 
-    def on_signal(self, number: int, frame: FrameType | None) -> None:
-        """What SIGTERM and SIGINT do: set a flag and wake."""
-        if number == signal.SIGINT:
-            if self._interrupted:
-                raise KeyboardInterrupt
-            self._interrupted = True
-        self.stop()
+    def hurry(self) -> None:
+        """A second Ctrl-C: whoever waits for the handlers waits no longer."""
+        self._hurried = True
+        self._signal.set()
 
 
-class Signals:
-    """SIGTERM and SIGINT go to a run meanwhile; put back afterwards. Only in the main thread; what is ignored stays so."""
+class drained:  # reads as what it says
+    """The end of a run whose consumer cannot be closed because the backend is away: a warning, and the run has ended.
 
-    def __init__(self, handler: Callable[[int, FrameType | None], None] | None) -> None:
-        self._handler = handler
-        self._before: dict[int, Any] = {}
+    It has drained, and what was not settled comes back with its connection or its lease. An error would only tell a supervisor
+    that a worker which was asked to stop during an outage had crashed.
+    """
 
-    def __enter__(self) -> Signals:
-        if self._handler is not None and threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                if signal.getsignal(number) is not signal.SIG_IGN:
-                    self._before[number] = signal.signal(number, self._handler)
+    def __init__(self, consumer: Consumer[Any]) -> None:
+        self._consumer = consumer
+
+    def __enter__(self) -> drained:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        for number, before in self._before.items():
-            signal.signal(number, signal.SIG_DFL if before is None else before)
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        consumer = self._consumer
+        if not (isinstance(error, NarrowboatError) and error.retryable and consumer.stopped and consumer.closed):
+            return False
+        import logging  # slow to import, and needed only in an outage
+
+        logging.getLogger("narrowboat").warning(
+            "run of %r has ended; its consumer could not be closed (%s), so what was not settled comes back when the backend "
+            "has noticed",
+            consumer.path,
+            error,
+        )
+        return True
+
+    async def __aenter__(self) -> drained:
+        return self.__enter__()
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        return self.__exit__(kind, error, trace)
 
 
 def outcome(message: Any, raised: Exception | None) -> Any:

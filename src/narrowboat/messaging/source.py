@@ -7,18 +7,20 @@ from typing import Generic, TypeVar
 
 from narrowboat._driver import seconds
 from narrowboat._handling import prefetch as prefetch_of
+from narrowboat._holdable import Uncopied
 from narrowboat._messages import LONG, check_count, check_flag, check_wait
 from narrowboat._runtime import run
+from narrowboat._signals import Signals
 from narrowboat._source import SourceCore
 from narrowboat.contract.messages import Depth
 from narrowboat.messaging.consumer import Messages
 from narrowboat.messaging.message import Message, Seconds
-from narrowboat.messaging.running import Run, Signals, check_handler
+from narrowboat.messaging.running import Run, check_handler, drained
 
 T = TypeVar("T")
 
 
-class Readable(Generic[T]):
+class Readable(Uncopied, Generic[T]):
     """What can be consumed from. Safe to share between threads."""
 
     def __init__(self, core: SourceCore[T]) -> None:
@@ -52,11 +54,22 @@ class Readable(Generic[T]):
         quiet = check_wait("idle", idle)
         make: type[Message[T]] = Message  # itself: through the subscript each message would cost five times as much
         consumer = self._core.consumer(make, prefetch=prefetch, auto_extend=auto_extend, max_extend=max_extend)
-        run(self._core.open(consumer))
-        return Messages(consumer, quiet)
+        try:
+            run(self._core.open(consumer))
+            return Messages(consumer, quiet)
+        except BaseException:
+            consumer.abandon()  # nobody has it
+            raise
 
     def run(
-        self, handle: Callable[[Message[T]], object], *, concurrency: int = 1, grace: Seconds = 30, signals: bool = True
+        self,
+        handle: Callable[[Message[T]], object],
+        *,
+        concurrency: int = 1,
+        grace: Seconds = 30,
+        signals: bool = True,
+        max_extend: Seconds = 3600,
+        prefetch: int | None = None,
     ) -> None:
         """Call `handle` with each message until stopped: by `stop()`, SIGTERM, Ctrl-C, or the broker's close.
 
@@ -64,23 +77,34 @@ class Readable(Generic[T]):
             handle: a plain function; it acks by returning and nacks by raising. See `narrowboat.messaging.running`.
             concurrency: threads that call it.
             grace: seconds that running handlers are given at the end.
-            signals: end on SIGTERM and SIGINT when called in the main thread.
+            signals: end on SIGTERM and SIGINT, when a `run` of this process is in the main thread. Handlers that are there are
+                called as well, and put back.
+            max_extend: no message is kept longer than these seconds for its handler.
+            prefetch: how many messages may be unsettled at once; ten for each handler unless given.
 
         Raises:
-            KeyboardInterrupt: it was ended by Ctrl-C, after the handlers had finished.
+            KeyboardInterrupt: it was ended by Ctrl-C in the main thread, after the handlers had finished.
         """
         check_handler(handle, coroutine=False)
         threads = check_count("concurrency", concurrency, 1, 10_000)
         length = seconds("grace", grace, low=0.0, high=LONG, allowed="0 or more seconds")
         with_signals = check_flag("signals", signals)
-        with self.consume(prefetch=prefetch_of(threads)) as messages:
-            work = Run(messages._consumer, handle, threads)
-            self._core.runs.add(work.stop)
-            try:
-                with Signals(work.on_signal if with_signals else None):
-                    work.wait(length)
-            finally:
-                self._core.runs.discard(work.stop)
+        ahead = prefetch_of(threads) if prefetch is None else prefetch
+        messages = self.consume(prefetch=ahead, max_extend=max_extend)
+        try:
+            with drained(messages._consumer), messages:
+                work = Run(messages._consumer, handle, threads)
+                taken = Signals(work if with_signals else None)
+                try:
+                    self._core.runs.add(work.stop)
+                    with taken:
+                        work.wait(length)
+                finally:
+                    self._core.runs.discard(work.stop)
+                    taken.leave()  # where an interrupt came in the very moment of leaving
+        except BaseException:
+            messages._consumer.abandon()
+            raise
 
     def stop(self) -> None:
         """End every `run` of this object, as SIGTERM does: nothing more is fetched, running handlers finish."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, NoReturn, TypeVar
 
 from narrowboat._runtime import run
 from narrowboat._source import dead_letters_of, make_subscription
@@ -13,9 +13,18 @@ from narrowboat.messaging.source import Readable
 
 T = TypeVar("T")
 
+_OF_GROUPS = {"consume", "run", "stop", "depth", "purge", "dead_letters", "request"}
+
 
 class Topic(Publisher[T]):
     """A topic by its name. What is published while it has no subscriptions is dropped."""
+
+    if not TYPE_CHECKING:  # a checker tells by itself
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """A hint for who looks for a queue's methods."""
+            hint = f": {self.name!r} is a topic; its messages are those of subscription('group')" if name in _OF_GROUPS else ""
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}")
 
     def subscription(
         self,

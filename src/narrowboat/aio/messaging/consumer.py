@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from narrowboat._consume import Consumer
+from narrowboat._holdable import AsyncOnly
 from narrowboat._messages import check_count, check_wait
 from narrowboat.aio.messaging.message import Batch, Message, Seconds
 from narrowboat.errors import Closed
@@ -15,7 +16,7 @@ from narrowboat.errors import Closed
 T = TypeVar("T")
 
 
-class Messages(Generic[T]):
+class Messages(AsyncOnly, Generic[T]):
     """What `consume()` gives; any number of tasks may take from it. Leave its `async with`, or `close()` it.
 
     Leaving settles nothing: what was not settled goes back at once, and what was not started goes back uncounted where
@@ -86,6 +87,11 @@ class Messages(Generic[T]):
                 return got
             raise
 
+    def __del__(self) -> None:
+        consumer = self._consumer
+        if not consumer.used and not consumer.closed:  # dropped before anybody asked it for a message: nobody will close it
+            consumer.abandon()
+
     def stop(self) -> None:
         """End the iteration, from any thread or signal handler. What was handed out can still be settled."""
         self._consumer.stop()
@@ -107,7 +113,7 @@ class Messages(Generic[T]):
         return f"<Messages from {consumer.path!r}, {len(consumer.unsettled)} unsettled>"
 
 
-class Opening(Generic[T]):
+class Opening(AsyncOnly, Generic[T]):
     """What `consume()` returns before it has done anything: `await` it, or use it in an `async with`."""
 
     def __init__(self, start: Callable[[], Coroutine[Any, Any, Messages[T]]]) -> None:

@@ -8,9 +8,10 @@ from typing import Any, TypeVar, overload
 
 from narrowboat import events
 from narrowboat._broker import BrokerCore
+from narrowboat._holdable import AsyncOnly
 from narrowboat._source import make_queue, make_topic
 from narrowboat.aio._runtime import Asyncio
-from narrowboat.aio.locking import in_thread
+from narrowboat.aio._threads import in_thread
 from narrowboat.aio.messaging.message import Seconds
 from narrowboat.aio.messaging.queue import Queue
 from narrowboat.aio.messaging.topic import Topic
@@ -52,7 +53,7 @@ def broker(
     return Messaging(BrokerCore(url, require, clock, random, listeners, wrap, options, Asyncio))
 
 
-class Messaging:
+class Messaging(AsyncOnly):
     """All queues and topics behind one URL; for any number of tasks, loops and threads. `close()` it, or use `async with`."""
 
     def __init__(self, core: BrokerCore) -> None:

@@ -1,19 +1,17 @@
 """`run` for asyncio: a handler in tasks, from the first message to a clean end.
 
-As in the sync face (`narrowboat.messaging.running`), with three differences. Signals are taken through the event loop and
-only in the main thread. What has not finished within the grace time is cancelled, after its messages have gone back.
-Cancelling the task that waits for `run` is no drain: the handlers are cancelled, and what was not settled goes back at
-once. A handler that ends with CancelledError of its own settles nothing, and the run goes on.
+As in the sync face (`narrowboat.messaging.running`), with two differences. What has not finished within the grace time is
+cancelled, after its messages have gone back. Cancelling the task that waits for `run` is no drain: the handlers are cancelled,
+and what was not settled goes back at once. A handler that ends with CancelledError of its own settles nothing, and the run goes
+on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-import signal
-import threading
 from collections.abc import Awaitable, Callable
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from narrowboat._consume import Consumer
 from narrowboat._entry import HELD
@@ -40,7 +38,7 @@ class Run(Generic[T]):
         self._signal = consumer.core.runtime.signal()
         self._tasks: set[asyncio.Task[None]] = set()
         self._error: BaseException | None = None
-        self._interrupted = False
+        self._hurried = False
 
     def stop(self) -> None:
         """End it gracefully, from any thread or signal handler."""
@@ -61,7 +59,7 @@ class Run(Generic[T]):
             if not self._core.closed:
                 await self._consumer.give_back()
             ends = clock() + grace
-            while self._tasks and clock() < ends and self._error is None:
+            while self._tasks and clock() < ends and self._error is None and not self._hurried:
                 await runtime.wait(self._signal, ends)
             if self._tasks:
                 await self._consumer.close()  # first, so that peers have the messages whatever the handlers still do
@@ -69,8 +67,6 @@ class Run(Generic[T]):
             await self._cancel()
         if self._error is not None:
             raise self._error
-        if self._interrupted:
-            raise KeyboardInterrupt
 
     async def _cancel(self) -> None:
         tasks = tuple(self._tasks)
@@ -114,34 +110,7 @@ class Run(Generic[T]):
             # What comes of it is told to listeners: stale and unknown both mean that it may come back, nothing else.
             await self._consumer.settle((message,), outcome(message, raised))
 
-    def on_signal(self, number: int) -> None:
-        """What SIGTERM and SIGINT do, as a callback of the loop."""
-        if number == signal.SIGINT:
-            if self._interrupted:
-                self._error = KeyboardInterrupt()
-            self._interrupted = True
-        self.stop()
-
-
-class Signals:
-    """SIGTERM and SIGINT go to a run meanwhile; put back afterwards. Only in the main thread; what is ignored stays so."""
-
-    def __init__(self, handler: Callable[[int], None] | None) -> None:
-        self._handler = handler
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Signals:
-        if self._handler is not None and threading.current_thread() is threading.main_thread():
-            loop = asyncio.get_running_loop()
-            for number in (signal.SIGTERM, signal.SIGINT):
-                before = signal.getsignal(number)
-                if before is not signal.SIG_IGN:
-                    loop.add_signal_handler(number, self._handler, number)
-                    self._before[number] = before
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        loop = asyncio.get_running_loop()
-        for number, before in self._before.items():
-            loop.remove_signal_handler(number)
-            signal.signal(number, signal.SIG_DFL if before is None else before)
+    def hurry(self) -> None:
+        """A second Ctrl-C: the handlers are cancelled now."""
+        self._hurried = True
+        self._signal.set()

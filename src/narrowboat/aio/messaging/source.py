@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 from narrowboat._driver import seconds
 from narrowboat._handling import prefetch as prefetch_of
+from narrowboat._holdable import Uncopied
 from narrowboat._messages import LONG, check_count, check_flag, check_wait
+from narrowboat._signals import Signals
 from narrowboat._source import SourceCore
 from narrowboat.aio.messaging.consumer import Messages, Opening
 from narrowboat.aio.messaging.message import Message, Seconds
-from narrowboat.aio.messaging.running import Run, Signals
+from narrowboat.aio.messaging.running import Run
 from narrowboat.contract.messages import Depth
-from narrowboat.messaging.running import check_handler
+from narrowboat.messaging.running import check_handler, drained
 
 T = TypeVar("T")
 
 
-class Readable(Generic[T]):
+class Readable(Uncopied, Generic[T]):
     """What can be consumed from. Safe to share between tasks."""
 
     def __init__(self, core: SourceCore[T]) -> None:
@@ -54,8 +57,12 @@ class Readable(Generic[T]):
         async def start() -> Messages[T]:
             make: type[Message[T]] = Message  # itself: through the subscript each message would cost five times as much
             consumer = self._core.consumer(make, prefetch=prefetch, auto_extend=auto_extend, max_extend=max_extend)
-            await self._core.open(consumer)
-            return Messages(consumer, quiet)
+            try:
+                await self._core.open(consumer)
+                return Messages(consumer, quiet)
+            except BaseException:
+                consumer.abandon()  # nobody has it
+                raise
 
         return Opening(start)
 
@@ -66,6 +73,8 @@ class Readable(Generic[T]):
         concurrency: int = 1,
         grace: Seconds = 30,
         signals: bool = True,
+        max_extend: Seconds = 3600,
+        prefetch: int | None = None,
     ) -> None:
         """Call `handle` with each message until stopped: by `stop()`, SIGTERM, Ctrl-C, or the broker's close.
 
@@ -73,23 +82,36 @@ class Readable(Generic[T]):
             handle: a coroutine function; it acks by returning and nacks by raising. See `narrowboat.aio.messaging.running`.
             concurrency: tasks that call it.
             grace: seconds that running handlers are given at the end.
-            signals: end on SIGTERM and SIGINT when called in the main thread.
+            signals: end on SIGTERM and SIGINT, when a `run` of this process is in the main thread. Handlers that are there are
+                called as well, and put back.
+            max_extend: no message is kept longer than these seconds for its handler.
+            prefetch: how many messages may be unsettled at once; ten for each handler unless given.
 
         Raises:
-            KeyboardInterrupt: it was ended by Ctrl-C, after the handlers had finished.
+            asyncio.CancelledError: it was ended by Ctrl-C, after the handlers had finished; `asyncio.run` cancels its main task
+                then, and raises KeyboardInterrupt. On a loop of your own it is KeyboardInterrupt.
         """
         check_handler(handle, coroutine=True)
         tasks = check_count("concurrency", concurrency, 1, 10_000)
         length = seconds("grace", grace, low=0.0, high=LONG, allowed="0 or more seconds")
         with_signals = check_flag("signals", signals)
-        async with self.consume(prefetch=prefetch_of(tasks)) as messages:
-            work = Run(messages._consumer, handle, tasks)
-            self._core.runs.add(work.stop)
-            try:
-                with Signals(work.on_signal if with_signals else None):
-                    await work.wait(length)
-            finally:
-                self._core.runs.discard(work.stop)
+        ahead = prefetch_of(tasks) if prefetch is None else prefetch
+        messages = await self.consume(prefetch=ahead, max_extend=max_extend)
+        try:
+            async with drained(messages._consumer), messages:
+                work = Run(messages._consumer, handle, tasks)
+                taken = Signals(work if with_signals else None)
+                try:
+                    self._core.runs.add(work.stop)
+                    with taken:
+                        await work.wait(length)
+                    await asyncio.sleep(0)  # Ctrl-C may have cancelled this very task: here, and not while the consumer closes
+                finally:
+                    self._core.runs.discard(work.stop)
+                    taken.leave()  # where an interrupt came in the very moment of leaving
+        except BaseException:
+            messages._consumer.abandon()
+            raise
 
     def stop(self) -> None:
         """End every `run` of this object, as SIGTERM does: nothing more is fetched, running handlers finish."""

@@ -1,0 +1,166 @@
+"""How a possession ends by the will of its holder, and what can be asked of it meanwhile: once for both faces.
+
+A release marks its possession first, so that it is renewed no more whatever becomes of the release: at the latest after its
+ttl the name is free. Two at once are one: the second waits for the first. One of unknown outcome may be made again, and the
+core goes on trying by itself until the lease would have ended.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from narrowboat import events
+from narrowboat._lane import Call
+from narrowboat._lease import Possession, State
+from narrowboat._runtime import Runtime
+from narrowboat.contract.locks import LockProvider, Released
+from narrowboat.errors import LeaseLost, NarrowboatError, Reason
+
+if TYPE_CHECKING:
+    from narrowboat._locks import LockCore
+
+T = TypeVar("T")
+
+#: Seconds before a release of unknown outcome is repeated.
+RETRY = 0.01
+
+
+async def release(core: LockCore, runtime: Runtime, held: Possession) -> None:
+    """Free it: the outermost release of a nested one. A second release does nothing; a lost one raises `LeaseLost`."""
+    mine = False  # this is the one release that is sent
+    call: Call | None = None
+    answer: Any = None
+    try:
+        while not mine:
+            if held.lost:
+                raise held.loss()
+            signal = runtime.signal()
+            with core.mutex:
+                if held._step_out() or held._state is State.RELEASED:
+                    return
+                if held._releasing is not None:
+                    held._releasing.append(signal.set)
+                elif held._state is not State.LOST:
+                    held._state, held._releasing = State.LEAVING, []
+                    mine = True
+            if not mine:
+                await runtime.wait(signal, math.inf)
+        begun = core.clock()
+        for failures in (1, 2):
+            call = Call(core.RELEASE, (held._grant,))
+            (answer,) = await runtime.call(core.free, call)
+            call.results = []  # an error leads to frames that know this call
+            if answer is Released.RELEASED or (answer is Released.NOT_HELD and _by_an_earlier_one(core, held)):
+                released(core, held)
+                break
+            if answer is Released.NOT_HELD:
+                core.renewal.lose(held, Reason.EXPIRED if held._unknown else Reason.TAKEN)
+                raise held.loss()
+            held._unknown = True
+            if failures == 2 or not _worth_repeating(core, answer, begun):
+                core.renewal.free(held._grant)
+                raise answer
+            await runtime.wait(runtime.signal(), core.clock() + RETRY * (0.5 + core.random()))
+    except Exception:
+        raise
+    except BaseException:
+        # Interrupted or cancelled: nobody shall hold it. Releasing it twice is harmless, the token is compared.
+        if mine:
+            released(core, held)
+            if call is None or core.free.leave(call):
+                runtime.undo(core.free, core.RELEASE, (held._grant,))
+        raise
+    finally:
+        call = answer = None  # an error's traceback leads here: the two would keep each other, and what is held
+        if mine:
+            _over(core, held)
+    if core.listeners:
+        events.emit(core.listeners, events.Released(core.backend, held.name, held.token))
+
+
+def _by_an_earlier_one(core: LockCore, held: Possession) -> bool:
+    """Whether what is gone was freed by a release whose answer was lost, and not by the end of its lease."""
+    return held._unknown and core.clock() < held._deadline
+
+
+def _worth_repeating(core: LockCore, answer: object, begun: float) -> bool:
+    """Whether an error may be only a lost answer, and came so early that a release still ends in time."""
+    return isinstance(answer, NarrowboatError) and answer.retryable and core.in_time(begun)
+
+
+def _over(core: LockCore, held: Possession) -> None:
+    """A release has ended, one way or the other: let go of the others."""
+    with core.mutex:
+        others, held._releasing = held._releasing, None
+    for wake in others or ():
+        wake()
+
+
+def released(core: LockCore, held: Possession) -> None:
+    """It is nobody's any more."""
+    with core.mutex:
+        if held._state not in (State.HELD, State.LEAVING):
+            return
+        held._state = State.RELEASED
+        watchers, held._watchers = held._watchers, None
+    core.forget(held)
+    for watcher in watchers or ():
+        watcher(held)
+
+
+def give_back(core: LockCore, held: Possession) -> None:
+    """Release what was left behind, for nobody who waits: on the engine's thread."""
+    with core.mutex:
+        if held._step_out() or held._releasing is not None or held._state not in (State.HELD, State.LEAVING):
+            return
+    released(core, held)
+    core.release_later(held._grant)
+    if core.listeners:
+        events.emit(core.listeners, events.Released(core.backend, held.name, held.token))
+
+
+async def renew(core: LockCore, runtime: Runtime, held: Possession) -> None:
+    """A fresh full lease, now. An error that is not `LeaseLost` means unknown: it is still ours until its deadline."""
+    held.check()
+    (answer,) = await runtime.call(core.free, Call(core.RENEW, (held._grant,)))
+    try:
+        if isinstance(answer, tuple):
+            core.renewal.renewed(held, answer[0], answer)
+        elif isinstance(answer, LeaseLost):
+            core.renewal.lose(held, answer.reason)
+        else:
+            raise answer
+    finally:
+        answer = None  # as above
+    held.check()
+
+
+async def wait_lost(core: LockCore, runtime: Runtime, held: Possession, timeout: float | None) -> bool:
+    """Until it is lost (True), released, or the time is up (False)."""
+    ends = math.inf if timeout is None else core.clock() + timeout
+    signal = runtime.signal()
+
+    def watcher(over: Possession) -> None:
+        signal.set()
+
+    if held._watch(watcher):
+        try:
+            while held._state is State.HELD and core.clock() < ends:
+                await runtime.wait(signal, ends)
+        finally:
+            held._unwatch(watcher)
+    return held.lost
+
+
+async def ask(core: LockCore, runtime: Runtime, question: Callable[[LockProvider], T]) -> T:
+    """A plain call: holders, evict, ping."""
+    (answer,) = await runtime.call(core.look, Call(core.CALL, (question,)))
+    try:
+        if isinstance(answer, Exception):
+            raise answer
+        result: T = answer
+        return result
+    finally:
+        answer = None  # as above
