@@ -21,7 +21,7 @@ import json
 import math
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from narrowboat.contract import Address, Delivery, Kind, Outgoing
@@ -78,6 +78,8 @@ class Raw(NamedTuple):
 
 def properties_of(message: Outgoing, now: float) -> Content:
     """The properties of a message that is published at `now`, in seconds since the epoch."""
+    if message.origin.__class__ is Tag:  # a redrive: as it was, without what was added when it died
+        return again(message.origin, {}, attempts=0, mortal=False, without=DEAD)
     headers = _carried(message.headers) if message.headers else []
     if message.key is not None:
         headers.append(entry(KEY, message.key))
@@ -100,16 +102,17 @@ def properties_of(message: Outgoing, now: float) -> Content:
     return made
 
 
-def again(tag: Tag, extra: Mapping[str, str], *, attempts: int, mortal: bool = True) -> Content:
+def again(tag: Tag, extra: Mapping[str, str], *, attempts: int, mortal: bool = True, without: Collection[str] = ()) -> Content:
     """The properties of a delivery that is published again, which begins with so many attempts.
 
-    All headers keep their types and bytes. `extra` ones are added. `mortal`: its ttl goes on.
+    All headers keep their types and bytes, but for those `without` which it shall be. `extra` ones are added. `mortal`: its ttl
+    goes on.
     """
     was = tag.content
     added = dict(extra)
     if attempts:
         added[ATTEMPTS] = str(attempts)
-    left_out = {data_of(name) for name in (ATTEMPTS, *added)} | _ROUTING
+    left_out = {data_of(name) for name in (ATTEMPTS, *added, *without)} | _ROUTING
     if not mortal:
         left_out.add(data_of(EXPIRES))
     kept = [each for each in was.headers if each[0] not in left_out and not _SERVERS.match(each[0])]
