@@ -57,7 +57,7 @@ class Bench:
         self.theirs.basic_publish("", "foreign:orders", body, content, mandatory=True)
 
     def close(self) -> None:
-        for each in (self.messages, self.dead, self.broker, self.theirs.connection):
+        for each in (self.messages, self.broker, self.theirs.connection):
             each.close()
 
     def receive(self, messages: Any) -> Any:
@@ -111,7 +111,7 @@ def test_whatever_is_published_goes_its_way(bench: Bench, drawn: list[tuple[Head
             assert getattr(kept, name) == properties[name], name
         # A server writes a table anew before it hands it out, with other letters for the same numbers: names and texts stay.
         theirs = {name for name, _ in headers if not name.startswith((b"x-", b"narrowboat-"))}
-        assert theirs <= {name for name, _ in kept.headers or ()}
+        assert theirs <= {name for name, _ in kept.headers}
         for name, value in headers:
             if name in theirs and value[:1] == b"S":
                 assert letter.headers[text(name)] == text(value[5:])
@@ -134,4 +134,21 @@ def test_what_the_server_gives_back_is_what_was_published(bench: Bench) -> None:
     again = bench.receive(bench.messages)
     assert (again.id, again.attempt, dict(again.headers)) == (odd, 2, dict(first.headers))
     assert (again._delivery.tag.content.type, again._delivery.tag.content.content_encoding) == (odd, "gzip")
+    again.ack()
+
+
+def test_a_redrive_keeps_what_the_core_has_no_field_for(bench: Bench) -> None:
+    """Types of headers, encoding, type, application; and a time that was never there stays so."""
+    content = Content(headers=[(b"n", b"d" + b"\x3f\xf8" + bytes(6))], content_encoding="gzip", type="t", app_id="a")
+    bench.publish(b"redriven", content)
+    first = bench.receive(bench.messages)
+    assert first.published_at is None
+    first.reject("no")
+    bench.dead.close()
+    assert bench.orders.dead_letters().redrive() == 1
+    again = bench.receive(bench.messages)
+    assert (again.body, again.attempt, again.published_at, dict(again.headers)) == (b"redriven", 1, None, {"n": "1.5"})
+    kept = again._delivery.tag.content
+    assert (kept.content_encoding, kept.type, kept.app_id) == ("gzip", "t", "a")
+    assert kept.headers[0][1][:1] == b"d"
     again.ack()

@@ -230,6 +230,7 @@ def again(delivery: Delivery, to: Address) -> Outgoing:
         delivery.content_type,
         delivery.reply_to,
         dedup=False,  # its id was seen within the window, by its first publish
+        origin=delivery.tag,
     )
 
 

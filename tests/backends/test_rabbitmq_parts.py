@@ -153,7 +153,7 @@ def test_a_message_arrives_as_it_was(
 
 
 def test_a_plain_message_has_no_headers() -> None:
-    assert properties_of(outgoing(), 0.0).headers is None
+    assert properties_of(outgoing(), 0.0).table is None
     assert properties_of(outgoing(ttl=5.0), 0.0).expiration is None, "AMQP's own expiration ends delays early"
 
 

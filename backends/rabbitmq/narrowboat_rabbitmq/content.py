@@ -1,20 +1,21 @@
 """The properties of one message, as they stand in its frame and as fields. Pure.
 
 pika hands on what it got as `properties` without looking at it, and asks it for its bytes when it is published: so ours take
-the place of its own. The values of headers stay bytes until somebody needs them. Text that is no UTF-8 becomes the same bytes
+the place of its own. The headers stay bytes until somebody needs them. Text that is no UTF-8 becomes the same bytes
 again.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any, Final
 
-from narrowboat_rabbitmq.table import Entry, Unreadable, data_of, join, split
+from narrowboat_rabbitmq.table import Entry, Unreadable, join, split
 
 #: The fields in the order in which a frame has them; the first one's flag is the highest bit. Bytes of those that are numbers.
 _NAMES: Final = (
-    *("content_type", "content_encoding", "headers", "delivery_mode", "priority", "correlation_id", "reply_to"),
+    *("content_type", "content_encoding", "table", "delivery_mode", "priority", "correlation_id", "reply_to"),
     *("expiration", "message_id", "timestamp", "type", "user_id", "app_id", "cluster_id"),
 )
 _SIZES = {"delivery_mode": 1, "priority": 1, "timestamp": 8}
@@ -29,7 +30,7 @@ class Content:
     # Defaults of the class and not of each object: most messages have three of these.
     content_type: str | None = None
     content_encoding: str | None = None
-    headers: list[Entry] | None = None
+    table: bytes | None = None  #: the headers, as they stand in the frame
     delivery_mode: int | None = None
     priority: int | None = None
     correlation_id: str | None = None
@@ -42,8 +43,18 @@ class Content:
     app_id: str | None = None
     cluster_id: str | None = None
 
-    def __init__(self, **fields: Any) -> None:
+    def __init__(self, headers: Sequence[Entry] | None = None, **fields: Any) -> None:
         self.__dict__.update(fields)
+        if headers:
+            self.table = join(headers)
+
+    @property
+    def headers(self) -> list[Entry]:
+        """The headers, one by one; `Unreadable` where they are no table."""
+        try:
+            return split(self.table) if self.table else []
+        except IndexError as error:
+            raise Unreadable("a table ends in the middle of an entry") from error
 
     def encode(self) -> list[bytes]:
         """Its bytes, as pika wants them."""
@@ -58,11 +69,10 @@ class Content:
             if size:
                 parts.append(value.to_bytes(size))
             elif value.__class__ is str:
-                data = data_of(value)
+                data = value.encode("utf-8", "surrogateescape")
                 parts.append(bytes((len(data),)) + data)
             else:
-                data = join(value)
-                parts.append(len(data).to_bytes(4) + data)
+                parts.append(len(value).to_bytes(4) + value)
         parts[0] = flags.to_bytes(2)
         return parts
 
@@ -84,10 +94,10 @@ def _read(data: bytes) -> Content:
     for name, size in _present(flags):
         if size:
             fields[name] = int.from_bytes(data[at : at + size])
-        elif name == "headers":
+        elif name == "table":
             size = int.from_bytes(data[at : at + 4])
             at += 4
-            fields[name] = split(data[at : at + size])
+            fields[name] = data[at : at + size]
         else:
             size = data[at]
             at += 1

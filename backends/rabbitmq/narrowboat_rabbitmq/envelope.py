@@ -21,7 +21,7 @@ import json
 import math
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from narrowboat.contract import Address, Delivery, Kind, Outgoing
@@ -47,7 +47,8 @@ _SHORT = 255
 _PERSISTENT = 2
 #: Bytes of headers that are published again. One frame of 128 KiB has to hold them, the other fields, and what the server adds.
 _ROOM = 120 * 1024
-_COUNT = COUNT.encode()
+#: What a table begins with that has nothing in it but the server's count, a long number.
+_COUNTED = b"\x10x-delivery-countl"
 #: Types of values that have others in them.
 _NESTED = b"AF"
 #: The most attempts that a header is believed: more would be nobody's count.
@@ -77,6 +78,8 @@ class Raw(NamedTuple):
 
 def properties_of(message: Outgoing, now: float) -> Content:
     """The properties of a message that is published at `now`, in seconds since the epoch."""
+    if message.origin.__class__ is Tag:  # a redrive: as it was, without what was added when it died
+        return again(message.origin, {}, attempts=0, mortal=False, without=DEAD)
     headers = _carried(message.headers) if message.headers else []
     if message.key is not None:
         headers.append(entry(KEY, message.key))
@@ -99,19 +102,20 @@ def properties_of(message: Outgoing, now: float) -> Content:
     return made
 
 
-def again(tag: Tag, extra: Mapping[str, str], *, attempts: int, mortal: bool = True) -> Content:
+def again(tag: Tag, extra: Mapping[str, str], *, attempts: int, mortal: bool = True, without: Collection[str] = ()) -> Content:
     """The properties of a delivery that is published again, which begins with so many attempts.
 
-    All headers keep their types and bytes. `extra` ones are added. `mortal`: its ttl goes on.
+    All headers keep their types and bytes, but for those `without` which it shall be. `extra` ones are added. `mortal`: its ttl
+    goes on.
     """
     was = tag.content
     added = dict(extra)
     if attempts:
         added[ATTEMPTS] = str(attempts)
-    left_out = {data_of(name) for name in (ATTEMPTS, *added)} | _ROUTING
+    left_out = {data_of(name) for name in (ATTEMPTS, *added, *without)} | _ROUTING
     if not mortal:
         left_out.add(data_of(EXPIRES))
-    kept = [each for each in was.headers or () if each[0] not in left_out and not _SERVERS.match(each[0])]
+    kept = [each for each in was.headers if each[0] not in left_out and not _SERVERS.match(each[0])]
     return Content(
         content_type=was.content_type,
         content_encoding=was.content_encoding,
@@ -148,12 +152,15 @@ def delivery_of(raw: Raw, channel: object, now: float, *, counted: bool) -> Deli
     attempt, key, expires = 1, None, None
     headers: dict[str, str] = {}
     id, correlation, kind, reply_to = content.message_id, content.correlation_id, content.content_type, content.reply_to
-    table = content.headers
-    if table and len(table) == 1 and table[0][0] == _COUNT:
-        attempt += _count(shown(table[0][1]))  # the common case: another program's or ours, and nothing in it but the server's
+    table = content.table
+    if table is not None and len(table) == len(_COUNTED) + 8 and table.startswith(_COUNTED):
+        attempt += min(int.from_bytes(table[-8:]), _MOST)  # the common case
     elif table:
         ours: dict[str, str] = {}
-        wrong = _sort(table, ours, headers)
+        try:
+            wrong = _sort(content.headers, ours, headers)
+        except Unreadable as error:
+            content.table, wrong = None, f"its headers cannot be read: {error}"
         attempt += _count(ours.get(COUNT)) + _count(ours.get(ATTEMPTS))
         if len(ours) > (COUNT in ours):
             key = ours.get(KEY) or None

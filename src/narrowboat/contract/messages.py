@@ -97,6 +97,9 @@ class Outgoing(NamedTuple):
     content_type: str | None
     reply_to: Address | None
     dedup: bool  #: the id was given by the caller: within the window, a second one of that id is dropped
+    #: The `tag` of the driver's own delivery that this repeats (a redrive), so that it keeps what the core has no field for:
+    #: types of headers, properties of other programs. None for all else; a driver may leave it aside.
+    origin: object = None
 
 
 class Receipt(NamedTuple):
