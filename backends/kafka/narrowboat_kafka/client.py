@@ -52,8 +52,6 @@ _FETCH_MAX = 1024 * 1024
 _open: weakref.WeakSet[Clients] = weakref.WeakSet()
 
 
-
-
 class _Partitioner(DefaultPartitioner):  # type: ignore[misc]  # the base class has no annotations
     """The library's, by the key or at random, which does not pay for a choice where there is none."""
 

@@ -94,8 +94,9 @@ def outgoing(message: Outgoing, topic: str, partition: int | None, now: float, *
 
 def again(record: Stored, topic: str, partition: int | None, changes: Mapping[str, str]) -> Record:
     """A record that was read, published again with `changes` in its headers; whoever wrote it, it keeps its id."""
-    headers = [(name, value or b"") for name, value in record.headers if name not in changes and name not in (DUE, STEP)]
-    if not any(name == ID for name, _ in headers):
+    dropped = {*changes, DUE, STEP} | (set() if header(record, ID) else {ID})
+    headers = [(name, value or b"") for name, value in record.headers if name not in dropped]
+    if ID in dropped:
         headers.append((ID, data(foreign_id(record))))
     headers += [(name, data(value)) for name, value in changes.items()]
     return Record(topic, partition, record.key, record.value, headers, max(0, record.timestamp))
