@@ -163,7 +163,7 @@ def delivery(record: Stored, claims: int, now: float, tag: object) -> Delivery:
     published = timestamp / 1000 if timestamp >= 0 else None
     body = b"" if value is None else value
     named = None if key is None else text(key)
-    if packed.startswith(_ONLY_ID) and packed[_ID_AT - 1] == 2 * (len(packed) - _ID_AT) < 128:
+    if packed.startswith(_ONLY_ID) and 0 < packed[_ID_AT - 1] == 2 * (len(packed) - _ID_AT) < 128:
         # The common case: one header, the id, short enough for one byte of length before it.
         return _delivery((text(packed[_ID_AT:]), body, {}, named, claims, published, 0, None, None, None, None, tag, ""))
     ours: dict[str, str] = {}
