@@ -265,6 +265,15 @@ def test_a_record_of_somebody_else_is_delivered_as_it_is() -> None:
     assert (moved.id, moved.key, moved.headers["name"]) == (got.id, got.key, got.headers["name"])
 
 
+@pytest.mark.parametrize("headers", [[], [(records.ID, b"")], [(records.ID, b"a"), (records.ID, b"")]])
+def test_a_record_without_an_id_keeps_the_one_that_it_was_given(headers: list[tuple[str, bytes]]) -> None:
+    raw = _record(7, headers)
+    given = records.delivery(raw, 1, 0.0, None).id
+    assert given == "orders-0-7"
+    moved = _as_read(records.again(raw, "orders.dead", None, {}), 99)
+    assert records.delivery(moved, 1, 0.0, None).id == given
+
+
 def test_what_is_published_again_carries_its_claims_and_its_time() -> None:
     raw = _record(0, [(records.ID, b"a"), (records.ATTEMPTS, b"2"), (records.DUE, b"1"), (records.STEP, b"1")])
     again = records.again(raw, "retry", 3, {records.ATTEMPTS: "5", records.DUE: "9.5", records.STEP: "8.5"})

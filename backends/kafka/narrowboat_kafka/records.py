@@ -94,8 +94,9 @@ def outgoing(message: Outgoing, topic: str, partition: int | None, now: float, *
 
 def again(record: Stored, topic: str, partition: int | None, changes: Mapping[str, str]) -> Record:
     """A record that was read, published again with `changes` in its headers; whoever wrote it, it keeps its id."""
-    headers = [(name, value or b"") for name, value in record.headers if name not in changes and name not in (DUE, STEP)]
-    if not any(name == ID for name, _ in headers):
+    dropped = {*changes, DUE, STEP} | (set() if header(record, ID) else {ID})
+    headers = [(name, value or b"") for name, value in record.headers if name not in dropped]
+    if ID in dropped:
         headers.append((ID, data(foreign_id(record))))
     headers += [(name, data(value)) for name, value in changes.items()]
     return Record(topic, partition, record.key, record.value, headers, max(0, record.timestamp))
@@ -162,7 +163,7 @@ def delivery(record: Stored, claims: int, now: float, tag: object) -> Delivery:
     published = timestamp / 1000 if timestamp >= 0 else None
     body = b"" if value is None else value
     named = None if key is None else text(key)
-    if packed.startswith(_ONLY_ID) and packed[_ID_AT - 1] == 2 * (len(packed) - _ID_AT) < 128:
+    if packed.startswith(_ONLY_ID) and 0 < packed[_ID_AT - 1] == 2 * (len(packed) - _ID_AT) < 128:
         # The common case: one header, the id, short enough for one byte of length before it.
         return _delivery((text(packed[_ID_AT:]), body, {}, named, claims, published, 0, None, None, None, None, tag, ""))
     ours: dict[str, str] = {}

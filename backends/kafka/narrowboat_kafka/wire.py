@@ -20,7 +20,7 @@ from typing import Any
 import kafka.errors as client
 from kafka.net.compat import KafkaNetClient
 from kafka.net.connection import KafkaConnection
-from kafka.net.inet import KafkaNetSocket
+from kafka.net.inet import KafkaNetSocket, create_connection
 from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 from kafka.protocol.frame import KafkaBytes
 from kafka.protocol.parser import KafkaProtocol
@@ -186,7 +186,6 @@ class _Connection(KafkaConnection):  # type: ignore[misc]  # the base class has 
 
     def connection_made(self, transport: Any) -> None:
         """Parse with ours."""
-        transport.__class__ = {KafkaTCPTransport: _Plain, KafkaSSLTransport: _Secure}.get(type(transport), type(transport))
         super().connection_made(transport)
         if self.parser is not None:
             self.parser = _Parser(self)
@@ -220,6 +219,37 @@ class Client(KafkaNetClient):  # type: ignore[misc]  # the base class has no ann
             return self.last
 
         self._manager.get_connection = kept
+        self._manager._build_transport = self._transport
+
+    async def _transport(self, node: Any, timeout_at: float | None = None) -> Any:
+        """A transport to `node`, or an error and no socket that stays open."""
+        manager = self._manager
+        config = manager.config
+        sock = await create_connection(
+            manager._net,
+            node.host,
+            node.port,
+            config["socket_options"],
+            proxy_url=config["proxy_url"],
+            timeout_at=timeout_at,
+        )
+        transport = None
+        try:
+            if manager.ssl_enabled:
+                settings = {name: value for name, value in config.items() if name.startswith("ssl_")}
+                transport = _Secure(manager._net, sock, host=node.host, **settings)
+            else:
+                transport = _Plain(manager._net, sock, host=node.host)
+            await transport.handshake()
+        except BaseException as error:  # a cancellation included
+            if transport is not None:
+                transport.abort(error)
+            else:
+                sock.close()
+            if not isinstance(error, Exception):
+                raise
+            raise client.KafkaConnectionError(f"Handshake failed: {error}") from error
+        return transport
 
     @property
     def failure(self) -> BaseException | None:
