@@ -2,7 +2,8 @@
 
 Hand listeners over with `narrowboat.locks(url, listeners=[...])` or `narrowboat.broker(url, listeners=[...])`. A listener is
 called with one record, in the thread or task in which it happened, so it must be quick and must not call back into
-Narrowboat (`NestedCall`). One that raises is reported once by `logging` and changes nothing. Without listeners nothing is recorded.
+Narrowboat (`NestedCall`). One that raises is reported once by `logging` and changes nothing. Without listeners nothing is
+recorded.
 """
 
 from __future__ import annotations
