@@ -36,7 +36,7 @@ class Batch:
     def message(self, message: Outgoing, copies: int) -> int:
         """Add a body; its id."""
         self._next += 1
-        _, name, body, headers, key, published, _, priority, _, correlation, content_type, reply_to, _ = message
+        _, name, body, headers, key, published, _, priority, _, correlation, content_type, reply_to, *_ = message
         details = None
         if correlation is not None or content_type is not None or reply_to is not None:
             address = None if reply_to is None else (reply_to.kind.value, reply_to.name, reply_to.group)

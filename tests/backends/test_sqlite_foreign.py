@@ -21,7 +21,7 @@ from narrowboat.contract import Address, Kind, Properties, Reject, Source
 from narrowboat.errors import Conflict, LockTimeout
 
 CASES = settings(
-    max_examples=int(os.environ.get("NARROWBOAT_FUZZ_CASES", "100")),
+    max_examples=int(os.environ.get("NARROWBOAT_FUZZ_CASES", "200")),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
