@@ -1,17 +1,20 @@
 """What the conformance kit can do to an SQLite file beyond opening it: leave rows in it that Narrowboat has not written.
 
-suite(SqliteHarness(f"sqlite:///{path}"), only={"L120"})
+suite(SqliteHarness(f"sqlite:///{path}"), only={"L120", "B120"})
 """
 
 import contextlib
+import functools
 import sqlite3
 import time
+from collections.abc import Callable
 
 import narrowboat
 from narrowboat.conformance import Harness
 from narrowboat.dsn import Url
 
-#: Columns of `lock_holder` as another program may have left them; SQLite keeps any type in any column.
+#: Columns of `lock_holder` as another program may have left them; SQLite keeps any type in any column. What decides nothing (a
+#: label, when it was acquired, the end of a lease by a clock that nobody here reads) leaves a lease that is honoured.
 _DAMAGED = (
     {"mode": "mine"},
     {"mode": b"\xff\xfe"},
@@ -27,13 +30,33 @@ _DAMAGED = (
     {"ttl": float("inf")},
     {"ends": "tomorrow"},
     {"ends": b"\x00"},
-    {"ends": 1e300},
     {"clock": b"\xff"},
     {"renewals": "often"},
-    {"label": b"\xff\x00"},
-    {"acquired_at": "yesterday"},
-    {"acquired_at": 1e300},
 )
+
+#: Columns of `message` and of `delivery`, the same way. What no look at the queue finds is in nobody's way, and not here.
+_STRANGE = {
+    "a name that is bytes": {"name": b"\xff\xfe"},
+    "a name that is a number": {"name": 12},
+    "an empty name": {"name": ""},
+    "a body that is text": {"body": "text"},
+    "a body that is a number": {"body": 1e300},
+    "headers that are no JSON": {"headers": "[1"},
+    "headers that are nested deeply": {"headers": "[" * 100_000},
+    "headers that are not text": {"headers": '{"a": [1, null]}'},
+    "headers that are bytes": {"headers": b"\x00\xff"},
+    "a key that is bytes": {"key": b"\x00"},
+    "a publish time that is text": {"published": "noon"},
+    "a publish time without end": {"published": float("inf")},
+    "a priority that is text": {"priority": "high"},
+    "a priority out of range": {"priority": 2**62},
+    "details that are no JSON": {"details": "[" * 100_000},
+    "details that lead elsewhere": {"details": '[1, 2, ["queue", "payroll", ""]]'},
+    "a count of copies that is text": {"copies": "two"},
+    "an attempt that is text": {"attempt": "often"},
+    "an attempt below zero": {"attempt": -1_000_000},
+    "a rank that is text": {"rank": "first"},
+}
 
 
 class SqliteHarness(Harness):
@@ -65,3 +88,22 @@ class SqliteHarness(Harness):
         with contextlib.closing(sqlite3.connect(Url.parse(self.url).path, timeout=10)) as connection, connection:
             connection.execute(f"INSERT INTO lock_holder VALUES ({', '.join('?' * len(row))})", tuple(row.values()))
         return True
+
+    def plant_entries(self, namespace: str, name: str) -> list[tuple[str, Callable[[], object]]]:
+        """A message with one column that nobody can believe."""
+        return [(label, functools.partial(self._plant, namespace, name, columns)) for label, columns in _STRANGE.items()]
+
+    def _plant(self, namespace: str, name: str, columns: dict[str, object]) -> None:
+        space = Url.parse(self.broker_url(namespace)).query["prefix"]
+        message = {"name": "theirs", "body": b"theirs", "published": time.time(), "priority": 0, "copies": 1}
+        delivery = {"state": 0, "rank": 0, "place": 0.0, "attempt": 0}
+        message |= {column: value for column, value in columns.items() if column not in delivery}
+        delivery |= {column: value for column, value in columns.items() if column in delivery}
+        with contextlib.closing(sqlite3.connect(Url.parse(self.url).path, timeout=10)) as connection, connection:
+            connection.execute("BEGIN IMMEDIATE")
+            found = "SELECT id FROM source WHERE space = ? AND path = ?"
+            (delivery["source"],) = connection.execute(found, (space, name)).fetchone()
+            (number,) = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM message").fetchone()
+            for table, row in (("message", message | {"id": number}), ("delivery", delivery | {"message": number})):
+                places = ", ".join("?" * len(row))
+                connection.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({places})", tuple(row.values()))

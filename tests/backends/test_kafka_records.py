@@ -200,7 +200,8 @@ def test_a_batch_that_cannot_be_taken_apart_is_handed_out_as_it_is(data: st.Data
     broken = _tail(bytes(whole))
     got = _fetch(broken + _tail(_batch([(1, None, b"behind", [])]), offset=3)).take()
     assert got[-1].value == b"behind"
-    assert len(got) == 4 or got[0].value == broken
+    # A record that claims an offset before the batch's own is nobody's: a server takes no such batch.
+    assert len(got) == 4 or got[0].value == broken or (len(got) == 3 and got[0].offset == 1)
     for record in got:  # some changes only make another record of it
         records.delivery(record, 1, 0.0, None)
         records.again(record, "orders.retry", 1, {})

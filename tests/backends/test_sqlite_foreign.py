@@ -20,6 +20,8 @@ import narrowboat
 from narrowboat.contract import Address, Kind, Properties, Reject, Source
 from narrowboat.errors import Conflict, LockTimeout
 
+pytestmark = pytest.mark.timeout(3600)  # for thousands of cases, and a machine that others keep busy
+
 CASES = settings(
     max_examples=int(os.environ.get("NARROWBOAT_FUZZ_CASES", "200")),
     deadline=None,
