@@ -36,13 +36,15 @@ class Batch:
     def message(self, message: Outgoing, copies: int) -> int:
         """Add a body; its id."""
         self._next += 1
-        _, name, body, headers, key, published, _, priority, _, correlation, content_type, reply_to, _ = message
+        # By name, not by place: the contract may add a field at the end.
+        correlation, content_type, reply_to = message.correlation_id, message.content_type, message.reply_to
         details = None
         if correlation is not None or content_type is not None or reply_to is not None:
             address = None if reply_to is None else (reply_to.kind.value, reply_to.name, reply_to.group)
             details = json.dumps((correlation, content_type, address))
-        text = json.dumps(dict(headers)) if headers else None
-        self._messages.append((self._next, name, body, text, key, published, priority, details, copies))
+        headers = json.dumps(dict(message.headers)) if message.headers else None
+        name, body, key, published, priority = message.id, message.body, message.key, message.published_at, message.priority
+        self._messages.append((self._next, name, body, headers, key, published, priority, details, copies))
         return self._next
 
     def plain(self, source: SourceRow, messages: Sequence[Outgoing]) -> None:
