@@ -21,6 +21,8 @@ from typing import Any
 
 import pytest
 
+import narrowboat
+
 #: Seconds for one call, and what may come on top where four other things are going on.
 TIMEOUT, SLACK = 2.0, 6.0
 #: Bytes that the process may take beside what its imports take.
@@ -237,6 +239,15 @@ def test_it_is_a_typed_error_in_time(tried: dict[str, Any], name: str) -> None:
 
 def test_a_port_for_tls_is_told(tried: dict[str, Any]) -> None:
     assert "kafkas://" in tried["found"]["a port for TLS"][0]
+
+
+def test_a_handshake_that_nobody_answers_ends_in_time() -> None:
+    """A server that is stopped, or a host that drops what it is sent, accepts the connection all the same."""
+    with _server(_silent) as port, narrowboat.broker(f"kafkas://127.0.0.1:{port}?timeout={TIMEOUT}") as broker:
+        begun = time.monotonic()
+        with pytest.raises(narrowboat.Unavailable, match="handshake"):
+            broker.ping()
+        assert time.monotonic() - begun < TIMEOUT + SLACK
 
 
 def test_all_of_them_together_take_little_memory(tried: dict[str, Any]) -> None:

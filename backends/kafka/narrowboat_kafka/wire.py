@@ -174,9 +174,30 @@ class _Reading:
 class _Plain(_Reading, KafkaTCPTransport):  # type: ignore[misc]  # the base class has no annotations
     """Without TLS."""
 
+    async def handshake(self, timeout_at: float | None = None) -> None:
+        """There is none."""
+
 
 class _Secure(_Reading, KafkaSSLTransport):  # type: ignore[misc]  # the base class has no annotations
     """With TLS."""
+
+    async def handshake(self, timeout_at: float | None = None) -> None:
+        """As the library's, which waits without a bound for a server that accepts a connection and says nothing."""
+        while (wait := self._wanted()) is not None:
+            try:
+                await wait(self._sock, timeout_at)
+            except client.KafkaTimeoutError:
+                raise TimeoutError("the TLS handshake timed out") from None
+
+    def _wanted(self) -> Any:
+        """How to wait for what the next step needs; None once it is done."""
+        try:
+            self._sock.do_handshake()
+        except ssl.SSLWantReadError:
+            return self._net.wait_read
+        except ssl.SSLWantWriteError:
+            return self._net.wait_write
+        return None
 
 
 class _Connection(KafkaConnection):  # type: ignore[misc]  # the base class has no annotations
@@ -240,7 +261,7 @@ class Client(KafkaNetClient):  # type: ignore[misc]  # the base class has no ann
                 transport = _Secure(manager._net, sock, host=node.host, **settings)
             else:
                 transport = _Plain(manager._net, sock, host=node.host)
-            await transport.handshake()
+            await transport.handshake(timeout_at)
         except BaseException as error:  # a cancellation included
             if transport is not None:
                 transport.abort(error)

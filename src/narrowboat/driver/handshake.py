@@ -46,15 +46,19 @@ class Socket(ssl.SSLSocket):
             return
         ends = None if not timeout else time.monotonic() + timeout
         self.settimeout(0.0)
-        while True:
-            try:
-                self._step()
-                break
-            except ssl.SSLWantReadError:
-                _await(self, select.POLLIN, ends)
-            except ssl.SSLWantWriteError:
-                _await(self, select.POLLOUT, ends)
+        while (event := self._wanted()) is not None:
+            _await(self, event, ends)
         self.settimeout(timeout)
+
+    def _wanted(self) -> int | None:
+        """What to wait for, None once it is done. Waiting is outside of `except`: a time-out is caused by no failure of TLS."""
+        try:
+            self._step()
+        except ssl.SSLWantReadError:
+            return select.POLLIN
+        except ssl.SSLWantWriteError:
+            return select.POLLOUT
+        return None
 
     def _step(self) -> None:
         try:

@@ -91,7 +91,8 @@ class TlsOptions:
 def failure(error: BaseException, where: str, *, plain: str, backend: str) -> ConfigurationError | None:
     """What `error`, from connecting to `where`, says about TLS; None where it is no answer to that.
 
-    It is not retryable: the other side is there, and will say the same again. What only broke off in the middle gives None.
+    It is not retryable: the other side is there, and will say the same again. What only broke off in the middle, or was not
+    answered in time, gives None.
 
     Args:
         error: with its causes, and what a client library has put into its arguments.
@@ -101,9 +102,10 @@ def failure(error: BaseException, where: str, *, plain: str, backend: str) -> Co
     """
     import ssl  # only on the way to an error
 
-    broke_off = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+    #: The last two only say that a step waits for the network.
+    passing = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
     for each in chain(error):
-        if not isinstance(each, ssl.SSLError) or isinstance(each, broke_off) or getattr(each, "reason", None) in _PASSING:
+        if not isinstance(each, ssl.SSLError) or isinstance(each, passing) or getattr(each, "reason", None) in _PASSING:
             continue
         if isinstance(each, ssl.SSLCertVerificationError):
             said = getattr(each, "verify_message", None) or each
