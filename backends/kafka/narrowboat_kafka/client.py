@@ -2,8 +2,8 @@
 
 kafka-python gives every consumer an I/O thread. Here all consumers of a broker and the administration share one, on which
 `member.py` runs as coroutines: the library's own coroutines are called there directly, so no thread polls and nobody waits
-for a poll to end. This file, `wire.py`, `member.py`, `reader.py`, `commits.py` and `fetched.py` use names that the library
-does not promise; it is pinned for that.
+for a poll to end. This file, `loop.py`, `wire.py`, `member.py`, `reader.py`, `commits.py` and `fetched.py` use names that the
+library does not promise; it is pinned for that.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.errors import KafkaError, KafkaTimeoutError
-from kafka.net.selector import NetworkSelector
 from kafka.partitioner import DefaultPartitioner
 from kafka.protocol.consumer import IsolationLevel
 
@@ -27,6 +26,7 @@ from narrowboat.contract import Context
 from narrowboat.dsn import Url
 from narrowboat.errors import AccessDenied, Closed
 from narrowboat_kafka.errors import translate, unconnected
+from narrowboat_kafka.loop import Loop
 from narrowboat_kafka.options import PORT, SCHEME, SECURE, Options, Sasl
 from narrowboat_kafka.wire import PLAIN_MAX, Client, SharedClient
 
@@ -76,7 +76,7 @@ class Clients:
         self._closed = False
         self._first: Any = None  #: the administration's own
         try:
-            self.net = NetworkSelector(client_id=self._config["client_id"])
+            self.net = Loop(client_id=self._config["client_id"])
         except OSError as error:
             raise translate(error, f"connecting to {self.place}") from error
         _open.add(self)

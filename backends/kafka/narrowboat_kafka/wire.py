@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import ssl
 import struct
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import kafka.errors as client
@@ -24,6 +25,8 @@ from kafka.net.inet import KafkaNetSocket, create_connection
 from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 from kafka.protocol.frame import KafkaBytes
 from kafka.protocol.parser import KafkaProtocol
+
+from narrowboat_kafka.loop import Loop
 
 #: Bytes of an answer before the connection is made: versions, and what goes to and fro for a password.
 _FIRST_MAX = 256 * 1024
@@ -146,10 +149,26 @@ class _Parser(KafkaProtocol):  # type: ignore[misc]  # the base class has no ann
         return found, kind.decode(data)
 
 
-class _Reading:
-    """Reads so much at a time. The library reads until nothing more comes, which takes all memory where that never is."""
+class _Bounded:
+    """Reads so much at a time, and ends where it cannot go on.
+
+    The library reads until nothing more comes, which takes all memory where that never is. Where it cannot wait for its
+    socket, its task ends and leaves a connection that looks open, on which nothing comes or goes.
+    """
 
     _sock: Any
+
+    async def _read_from_sock(self) -> None:
+        await self._or_abort(super()._read_from_sock)  # type: ignore[misc]  # what is mixed in has it
+
+    async def _write_to_sock(self) -> None:
+        await self._or_abort(super()._write_to_sock)  # type: ignore[misc]  # what is mixed in has it
+
+    async def _or_abort(self, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except Exception as error:
+            self.abort(client.KafkaConnectionError(f"the socket cannot be waited for: {error}"))  # type: ignore[attr-defined]
 
     def _sock_recv(self) -> tuple[bytes, Exception | None]:
         found, size, failure = [], 0, None
@@ -171,14 +190,14 @@ class _Reading:
         return (found[0] if len(found) == 1 else b"".join(found)), failure
 
 
-class _Plain(_Reading, KafkaTCPTransport):  # type: ignore[misc]  # the base class has no annotations
+class _Plain(_Bounded, KafkaTCPTransport):  # type: ignore[misc]  # the base class has no annotations
     """Without TLS."""
 
     async def handshake(self, timeout_at: float | None = None) -> None:
         """There is none."""
 
 
-class _Secure(_Reading, KafkaSSLTransport):  # type: ignore[misc]  # the base class has no annotations
+class _Secure(_Bounded, KafkaSSLTransport):  # type: ignore[misc]  # the base class has no annotations
     """With TLS."""
 
     async def handshake(self, timeout_at: float | None = None) -> None:
@@ -227,8 +246,8 @@ class Client(KafkaNetClient):  # type: ignore[misc]  # the base class has no ann
     It makes no topics by asking for them: the library's own setting for that does not reach its requests.
     """
 
-    def __init__(self, **config: Any) -> None:
-        super().__init__(**config)
+    def __init__(self, net: Any = None, **config: Any) -> None:
+        super().__init__(net=net or Loop(client_id=config["client_id"]), **config)
         self.cluster.config["allow_auto_create_topics"] = False
         self.last: Any = None  #: the connection that was begun last
         connect = self._manager.get_connection
