@@ -28,6 +28,7 @@ from narrowboat._holdable import SyncOnly
 from narrowboat._inside import INSIDE, guarded
 from narrowboat._lease import Possession, State
 from narrowboat._locks import LockCore, Terms, check_timeout
+from narrowboat._place import Place, here, in_loop
 from narrowboat._runtime import Blocking, run
 from narrowboat._together import Together
 from narrowboat.capabilities import LockCapabilities
@@ -124,7 +125,8 @@ class Locks(SyncOnly):
             timeout: seconds that `with` and `acquire()` wait; None waits for ever, 0 tries once.
             mode: "exclusive", or "shared", which excludes only the exclusive.
             limit: makes it a semaphore of this many permits; all contenders must agree on it.
-            reentrant: the thread that holds it may acquire it again; the outermost release frees it.
+            reentrant: the thread that holds it may acquire it again; the outermost release frees it. In a pool that copies
+                the context for each of its jobs, the job that holds it.
             renew: keep the lease alive in the background until it is released.
             label: for people, shown by `holders`; host and process id unless given.
 
@@ -201,8 +203,12 @@ class Locks(SyncOnly):
 class Held(Possession):
     """That a lock is ours. `release()` it, or leave the `with` that gave it; see `Possession` for what it tells."""
 
-    __slots__ = ("_runtime",)
+    __slots__ = ("_place", "_runtime")
+    _place: Place
     _runtime: Blocking
+
+    def _is_callers(self) -> bool:
+        return self._place is here() or in_loop()
 
     def renew(self) -> None:
         """Start the lease afresh now, whatever the renewal does; a full ttl is left.
@@ -308,6 +314,7 @@ class Lock(SyncOnly):
     def _make(self, core: LockCore, grant: Grant, sent: float, renew: bool, caller: object) -> Held:
         held = Held(core, grant, sent, renew=renew, caller=caller)
         held._runtime = self._runtime
+        held._place = here()
         return held
 
     def __enter__(self) -> Held:
