@@ -202,6 +202,10 @@ class Possession:
             if self._watchers and watcher in self._watchers:
                 self._watchers.remove(watcher)
 
+    def _is_callers(self) -> bool:
+        """Whether the thread or task that holds it also asks from where it took it: it would wait for itself, or may nest."""
+        return True
+
     def _step_out(self) -> bool:
         """Leave an inner one of nested possessions."""
         if self._state is State.HELD and self._depth > 1:

@@ -273,7 +273,7 @@ class LockCore:
             possession = reference()
             if possession is None or possession._state is not State.HELD or possession.lost:
                 continue
-            if possession._caller() is not caller:
+            if possession._caller() is not caller or not possession._is_callers():
                 continue
             have = possession._grant.mode
             if terms.reentrant and (have is Mode.EXCLUSIVE or have is terms.mode):

@@ -61,10 +61,11 @@ async def release(core: LockCore, runtime: Runtime, held: Possession) -> None:
                 raise held.loss()
             held._unknown = True
             if failures == 2 or not _worth_repeating(core, answer, begun):
-                core.renewal.free(held._grant)
                 raise answer
             await runtime.wait(runtime.signal(), core.clock() + RETRY * (0.5 + core.random()))
     except Exception:
+        if mine and held._state is State.LEAVING:  # unknown; or not sent, where a signal handler's exception has struck
+            core.renewal.free(held._grant)
         raise
     except BaseException:
         # Interrupted or cancelled: nobody shall hold it. Releasing it twice is harmless, the token is compared.

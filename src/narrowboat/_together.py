@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 from narrowboat._acquire import Acquisition
-from narrowboat._lease import Possession
+from narrowboat._lease import Possession, State
 
 H = TypeVar("H", bound=Possession)
 
@@ -50,3 +50,30 @@ class Together(Generic[H]):
         """The caller goes, from any point: afterwards none of them holds or waits. Idempotent; never suspends."""
         for acquisition in reversed(self._acquisitions):
             acquisition.abandon()
+
+
+class Ending(Generic[H]):
+    """How several possessions end, last first, wherever that is interrupted: each of them once, however often it is begun."""
+
+    __slots__ = ("_undecided", "released")
+
+    def __init__(self, held: Sequence[H]) -> None:
+        self._undecided: tuple[H, ...] = tuple(held)
+        self.released: tuple[H, ...] = ()  #: those to be released; the others are nested in what the caller has kept
+
+    def decide(self) -> None:
+        """Step out of those that are nested; the others are to be released. It goes on where an interrupt has cut it off."""
+        there = State.HELD  # not in the loop: no call may stand between two of its steps
+        while self._undecided:
+            held = self._undecided[-1]
+            self._undecided = self._undecided[:-1]
+            if held._depth > 1 and held._state is there:
+                held._depth -= 1
+            else:
+                self.released = (*self.released, held)
+
+    def leave_behind(self) -> None:
+        """What has not ended is nobody's any more. From any thread, at any moment; never blocks."""
+        self.decide()
+        for held in self.released:
+            held._leave_behind()

@@ -28,8 +28,9 @@ from narrowboat._holdable import SyncOnly
 from narrowboat._inside import INSIDE, guarded
 from narrowboat._lease import Possession, State
 from narrowboat._locks import LockCore, Terms, check_timeout
+from narrowboat._place import Place, here, in_loop
 from narrowboat._runtime import Blocking, run
-from narrowboat._together import Together
+from narrowboat._together import Ending, Together
 from narrowboat.capabilities import LockCapabilities
 from narrowboat.clock import Clock
 from narrowboat.contract.locks import Grant, Holder, LockProvider
@@ -124,7 +125,8 @@ class Locks(SyncOnly):
             timeout: seconds that `with` and `acquire()` wait; None waits for ever, 0 tries once.
             mode: "exclusive", or "shared", which excludes only the exclusive.
             limit: makes it a semaphore of this many permits; all contenders must agree on it.
-            reentrant: the thread that holds it may acquire it again; the outermost release frees it.
+            reentrant: the thread that holds it may acquire it again; the outermost release frees it. In a pool that copies
+                the context for each of its jobs, the job that holds it.
             renew: keep the lease alive in the background until it is released.
             label: for people, shown by `holders`; host and process id unless given.
 
@@ -201,8 +203,12 @@ class Locks(SyncOnly):
 class Held(Possession):
     """That a lock is ours. `release()` it, or leave the `with` that gave it; see `Possession` for what it tells."""
 
-    __slots__ = ("_runtime",)
+    __slots__ = ("_place", "_runtime")
+    _place: Place
     _runtime: Blocking
+
+    def _is_callers(self) -> bool:
+        return self._place is here() or in_loop()
 
     def renew(self) -> None:
         """Start the lease afresh now, whatever the renewal does; a full ttl is left.
@@ -308,6 +314,7 @@ class Lock(SyncOnly):
     def _make(self, core: LockCore, grant: Grant, sent: float, renew: bool, caller: object) -> Held:
         held = Held(core, grant, sent, renew=renew, caller=caller)
         held._runtime = self._runtime
+        held._place = here()
         return held
 
     def __enter__(self) -> Held:
@@ -380,9 +387,7 @@ class HeldAll:
 
     def __init__(self, held: Sequence[Held]) -> None:
         self._held = tuple(held)
-        self._ending: list[Held] | None = (
-            None  # those that a release has begun to end; the others are nested, and only step out
-        )
+        self._ending = Ending(self._held)
 
     def __getitem__(self, index: int) -> Held:
         return self._held[index]
@@ -406,13 +411,13 @@ class HeldAll:
     def release(self) -> None:
         """Free all, last first, also when one of them turns out to be lost; that one's error is raised at the end."""
         first: Exception | None = None
-        if self._ending is None:
-            self._ending = [held for held in self._held if held._depth == 1]
         try:
-            for held in reversed(self._held):
+            self._ending.decide()
+            for held in self._ending.released:
                 try:
                     held.release()
                 except Exception as error:
+                    held._leave_behind()  # a signal handler's exception may have struck before it began
                     first = first or error
         except BaseException:
             self._leave_behind()  # interrupted in the middle: nothing that is still held stays so
@@ -424,9 +429,7 @@ class HeldAll:
             first = None  # its traceback leads here
 
     def _leave_behind(self) -> None:
-        for held in reversed(self._held) if self._ending is None else self._ending:
-            if held._depth == 1:
-                held._leave_behind()
+        self._ending.leave_behind()
 
 
 class AllLocks(SyncOnly):
@@ -517,6 +520,7 @@ def leave_block(entered: Held | HeldAll, block: Block[Any] | None, error: BaseEx
     try:
         entered.release()
     except Exception as failure:
+        entered._leave_behind()  # a signal handler's exception may have struck before the release began
         if block is not None:
             block.left = True
         if error is None:

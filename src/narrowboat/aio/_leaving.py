@@ -22,6 +22,7 @@ async def leave_block(entered: Held | HeldAll, block: Block[Any] | None, error: 
     try:
         await leave(entered.release, error)
     except Exception:
+        entered._leave_behind()  # a signal handler's exception may have struck before the release began
         if block is not None:
             block.left = True
         raise

@@ -19,7 +19,7 @@ from narrowboat._blocks import Block, Blocks, per_block
 from narrowboat._holdable import AsyncOnly
 from narrowboat._lease import Possession, State
 from narrowboat._locks import LockCore, Terms, check_timeout
-from narrowboat._together import Together
+from narrowboat._together import Ending, Together
 from narrowboat.aio._leaving import leave, leave_block
 from narrowboat.aio._runtime import Asyncio
 from narrowboat.aio._threads import in_thread
@@ -279,9 +279,7 @@ class HeldAll:
 
     def __init__(self, held: Sequence[Held]) -> None:
         self._held = tuple(held)
-        self._ending: list[Held] | None = (
-            None  # those that a release has begun to end; the others are nested, and only step out
-        )
+        self._ending = Ending(self._held)
 
     def __getitem__(self, index: int) -> Held:
         return self._held[index]
@@ -305,13 +303,13 @@ class HeldAll:
     async def release(self) -> None:
         """Free all, last first, also when one of them turns out to be lost; that one's error is raised at the end."""
         first: Exception | None = None
-        if self._ending is None:
-            self._ending = [held for held in self._held if held._depth == 1]
         try:
-            for held in reversed(self._held):
+            self._ending.decide()
+            for held in self._ending.released:
                 try:
                     await held.release()
                 except Exception as error:
+                    held._leave_behind()  # a signal handler's exception may have struck before it began
                     first = first or error
         except BaseException:
             self._leave_behind()  # interrupted in the middle: nothing that is still held stays so
@@ -323,9 +321,7 @@ class HeldAll:
             first = None  # its traceback leads here
 
     def _leave_behind(self) -> None:
-        for held in reversed(self._held) if self._ending is None else self._ending:
-            if held._depth == 1:
-                held._leave_behind()
+        self._ending.leave_behind()
 
 
 class AllLocks(AsyncOnly):
