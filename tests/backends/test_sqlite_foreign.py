@@ -13,7 +13,7 @@ import sqlite3
 import tempfile
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import narrowboat
@@ -249,6 +249,8 @@ MESSAGE_CHANGE = st.one_of(
 
 
 @CASES
+@example(changes=[("delivery", "message", "9e999", f"WHERE source {ODD}")])
+@example(changes=[("delivery", "message", "x'ff00'", f"WHERE source {ODD}")])
 @given(changes=st.lists(MESSAGE_CHANGE, min_size=1, max_size=4))
 def test_a_strange_message_is_handed_out_or_dies_and_its_neighbours_notice_nothing(filled_file, folder, changes):
     """No consumer ends for it but by a typed refusal of its own source; everything else is published, received and counted."""

@@ -124,7 +124,7 @@ def test_processes_take_turns_in_the_order_in_which_they_came(child, opened):
     """FIFO between processes, and a released lock is theirs within a few polls of the watcher, not after a retry."""
     here = opened()
     first, second = child(), child()
-    grant = granted(here, request())
+    grant = granted(here, request(ttl=60))  # two programs have to start meanwhile, on a machine that may be busy
     first.say("take", "a", 30)
     waits(here, 1)
     second.say("take", "a", 30)

@@ -298,6 +298,7 @@ def turn(connection: sqlite3.Connection, source: int, key: str) -> None:
 
 def release(connection: sqlite3.Connection, messages: Sequence[int]) -> None:
     """Each of these messages is referred to once less; those that nobody refers to any more go."""
+    messages = [number for number in messages if number.__class__ is int]  # what is none refers to no message
     if not messages:
         return
     numbers = json.dumps(messages)
