@@ -18,6 +18,7 @@ from __future__ import annotations
 import errno
 import math
 import queue
+import sys
 import threading
 import time
 from collections import deque
@@ -122,7 +123,9 @@ def _no_thread(error: BaseException) -> bool:
 
 
 def start(thread: threading.Thread) -> None:
-    """Start it; `Unavailable` where no thread can be started."""
+    """Start it; `Unavailable` where no thread can be started. At the end of the interpreter Python would wait for it for ever."""
+    if sys.is_finalizing():
+        raise Unavailable("the interpreter is ending: no thread can be started any more")
     try:
         thread.start()
     except RuntimeError as error:
