@@ -123,8 +123,8 @@ def _no_thread(error: BaseException) -> bool:
 
 
 def start(thread: threading.Thread) -> None:
-    """Start it; `Unavailable` where no thread can be started. At the end of the interpreter Python would wait for it for ever."""
-    if sys.is_finalizing():
+    """Start it; `Unavailable` where no thread can be started."""
+    if sys.is_finalizing():  # Python would wait for its beginning for ever
         raise Unavailable("the interpreter is ending: no thread can be started any more")
     try:
         thread.start()
