@@ -9,6 +9,7 @@ ends with `close`. `late` tells a tick how long after its time it was called: af
 from __future__ import annotations
 
 import math
+import sys
 import threading
 from collections.abc import Callable
 
@@ -36,7 +37,9 @@ class Alarm:
         clock.watch(self._signal.set)
 
     def ring(self) -> None:
-        """Tick now. From any thread; never blocks, but for the start of the thread."""
+        """Tick now. From any thread; never blocks, but for the start of the thread. Not while the interpreter ends."""
+        if sys.is_finalizing():
+            return
         if self._thread is None or not self._thread.is_alive():
             with self._starting:  # or two that ring first at the same time start two, or one of them twice
                 if self._thread is None or not self._thread.is_alive():  # an interrupt can strike before it is started

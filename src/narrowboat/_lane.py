@@ -18,6 +18,7 @@ from __future__ import annotations
 import errno
 import math
 import queue
+import sys
 import threading
 import time
 from collections import deque
@@ -123,6 +124,8 @@ def _no_thread(error: BaseException) -> bool:
 
 def start(thread: threading.Thread) -> None:
     """Start it; `Unavailable` where no thread can be started."""
+    if sys.is_finalizing():  # Python would wait for its beginning for ever
+        raise Unavailable("the interpreter is ending: no thread can be started any more")
     try:
         thread.start()
     except RuntimeError as error:

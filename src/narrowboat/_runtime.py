@@ -8,6 +8,7 @@ so that a sync program never imports asyncio.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
@@ -15,6 +16,7 @@ from typing import Any, Protocol, TypeVar
 from narrowboat._inside import INSIDE, refused
 from narrowboat._lane import DONE, Call, Lane, Op
 from narrowboat.clock import Clock
+from narrowboat.errors import Unavailable
 
 T = TypeVar("T")
 
@@ -117,6 +119,9 @@ class Blocking:
     async def call(self, lane: Lane, call: Call) -> list[Any]:
         """In this thread where the lane is free, otherwise by the lane's thread; blocks meanwhile."""
         while not lane.run(call):
+            if sys.is_finalizing():  # who has the turn, or would carry the call, stands still for ever
+                call.results = [Unavailable("the interpreter is ending: nothing was sent", sent=False)] * len(call.items)
+                break
             ready = BlockingSignal()
             call.sink = _setter(ready)
             if lane.hand_over(call):

@@ -15,6 +15,7 @@ import enum
 import functools
 import inspect
 import itertools
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -223,13 +224,14 @@ class Held(Possession):
         """Free it and wake who is next. A second release does nothing; so does one inside a `with` that then ends.
 
         It may be called from a signal handler or a finaliser that strikes in the middle of another call of this thread: then
-        it is done as soon as that has ended, and raises nothing.
+        it is done as soon as that has ended, and raises nothing. At the very end of the interpreter, when Python has stopped
+        all other threads wherever they stood, nothing is sent: it is free after its ttl.
 
         Raises:
             LeaseLost: it had been lost before; nothing of anybody else's was touched.
             Unavailable: unknown; it is not renewed any more, free after its ttl at the latest, and may be released again.
         """
-        if threading.get_ident() in INSIDE:
+        if threading.get_ident() in INSIDE or sys.is_finalizing():
             self._leave_behind()
             return
         run(_release.release(self._core, self._runtime, self))
