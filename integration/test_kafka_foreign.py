@@ -197,6 +197,35 @@ def test_any_commit_metadata_costs_its_group_a_repetition_at_most(broker: Messag
 # -- what is compressed, damaged, too large, taken back ---------------------------------------------------------------
 
 
+@pytest.mark.parametrize("metadata", ["", "n1:AAUABRI"])
+def test_a_commit_beyond_the_end_hides_nothing(
+    broker: Messaging, address: str, caplog: pytest.LogCaptureFixture, metadata: str
+) -> None:
+    """It would settle what is published up to there, unseen: left by another program, or by a server that lost its end."""
+    from kafka import KafkaAdminClient, TopicPartition
+    from kafka.structs import OffsetAndMetadata
+
+    queue = broker.queue(fresh("beyond"))
+    queue.publish_many([b"1", b"2"])
+    admin = KafkaAdminClient(bootstrap_servers=address)
+    place = {TopicPartition(queue.name, 0): OffsetAndMetadata(1000, metadata, -1)}
+    admin.alter_group_offsets(f"{queue.name}.{queue.name}", place)
+    admin.close()
+    got = []
+    with caplog.at_level(logging.WARNING, "narrowboat"), queue.consume() as messages:
+        for number in range(3):
+            message = messages.receive(10)
+            assert message is not None
+            got.append(message.body)
+            message.ack()
+            if number == 1:
+                queue.publish(b"3")
+    assert got == [b"1", b"2", b"3"]
+    assert sum("ends at 2" in record.getMessage() for record in caplog.records) == 1
+    with queue.consume() as messages:
+        assert messages.receive(0.5) is None
+
+
 @pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
 def test_what_others_compressed_is_read(broker: Messaging, address: str, codec: str) -> None:
     queue = broker.queue(fresh("packed"))

@@ -14,7 +14,7 @@ from pika import exceptions, frame, spec
 from integration.amqp_fields import NAMES, TABLES, VALUES, deep, value
 from narrowboat.contract import Address, Kind, Outgoing
 from narrowboat_rabbitmq.content import Content, read
-from narrowboat_rabbitmq.envelope import CUT, Raw, again, delivery_of, properties_of
+from narrowboat_rabbitmq.envelope import CUT, Raw, _fitting, again, delivery_of, properties_of
 from narrowboat_rabbitmq.table import DEEPEST, Unreadable, entry, join, shown, split, value_of
 from narrowboat_rabbitmq.wire import LARGEST_FRAME, LARGEST_MESSAGE, Connection
 
@@ -154,6 +154,21 @@ def test_what_is_too_large_to_be_published_again_loses_its_largest_headers_and_s
     got = delivered(Content(headers=[(b"small", value("S", b"y")), large]))
     kept = again(got.tag, {"narrowboat-dead-reason": "bad"}, attempts=0)
     assert kept.headers == [(b"small", value("S", b"y")), entry("narrowboat-dead-reason", "bad"), entry(CUT, "large")]
+
+
+def test_leaving_out_takes_one_look_at_each_header() -> None:
+    """A frame of another program's has room for tens of thousands of headers, and each of them may have to go."""
+    sizes: list[int] = []
+
+    class Value(bytes):
+        def __len__(self) -> int:
+            sizes.append(1)
+            return super().__len__()
+
+    headers: list[tuple[bytes, bytes]] = [(b"%d" % number, Value(b"V")) for number in range(20_000)]
+    kept = _fitting(headers, [])
+    assert len(headers) // 2 < len(kept) < len(headers)
+    assert len(sizes) < 10 * len(headers)
 
 
 def test_headers_with_surrogates_can_be_published() -> None:

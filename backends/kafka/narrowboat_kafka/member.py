@@ -83,6 +83,7 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
         self._main = topics[0] if topics[0] != retry else None  #: the topic whose partitions are shared out
         self._alone_since = time.monotonic()
         self._told = False
+        self._doubted: set[Any] = set()  #: partitions that were read below where we began
         self._consumer = clients.consumer(group)
         self._coordinator = self._consumer._coordinator
         self._fetcher = self._consumer._fetcher
@@ -96,7 +97,7 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
         )
         self.waiting = Waiting(parts, self._commits, retry, forward, _STALL, deliver=deliver)
         self._reader = Reader(
-            clients, self._consumer, parts, demand, self.waiting, wakeup=wakeup, deleted=self._deleted, ended=self._has_ended
+            clients, self._consumer, parts, demand, self.waiting, wakeup=wakeup, deleted=self._cut_off, ended=self._has_ended
         )
         self.deliveries = Deliveries(
             parts, self._commits, demand, self._reader, self._net, read_on=wakeup, failure=self._why_nothing
@@ -276,6 +277,10 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
         limit = self._clients.timeout * 1000
         committed = await self._coordinator.fetch_committed_offsets_async(assigned, timeout_ms=limit)
         unknown = [tp for tp in assigned if tp not in committed or committed[tp].offset < 0]
+        unknown += await self._beyond(
+            {tp: committed[tp].offset for tp in assigned if tp in self._doubted and tp not in unknown}
+        )
+        self._doubted.difference_update(assigned)
         first = await self._clients.offsets(unknown, EARLIEST)
         for tp in assigned:
             if tp in first:
@@ -289,6 +294,30 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
                 self._subscription.seek(tp, ledger.base)
                 self._subscription.resume(tp)
         self._wakeup._wakeup()
+
+    async def _beyond(self, committed: dict[Any, int]) -> list[Any]:
+        """Which of them have no such offset: their end was cut off since, or another program committed for our group.
+
+        That would settle all that is published up to there, unseen. Begun anew, nothing is lost, and some may come again.
+        """
+        ends = await self._clients.offsets(committed, LATEST)
+        found = [tp for tp, offset in committed.items() if offset > ends[tp]]
+        for tp in found:
+            log.warning(
+                "group %r has committed offset %d of topic %r, partition %d, which ends at %d: all that is there is delivered, "
+                "some of it perhaps again",
+                self.group,
+                committed[tp],
+                tp.topic,
+                tp.partition,
+                ends[tp],
+            )
+        return found
+
+    def _cut_off(self, gone: list[Any]) -> None:
+        """Of these the server gave what lies below where we began: it does so where it has no such offset."""
+        self._doubted.update(gone)
+        self._deleted(gone)
 
     def _deleted(self, gone: list[Any]) -> None:
         """Their topic is not there any more. Should it be made anew, begin at its beginning."""

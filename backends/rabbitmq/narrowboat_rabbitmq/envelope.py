@@ -135,11 +135,17 @@ def _fitting(kept: list[Entry], added: list[Entry]) -> list[Entry]:
     """Both, without the largest of `kept` where a frame has no room for all: a server closes the connection for it."""
     size = sum(len(name) + len(value) + 1 for name, value in (*kept, *added))
     cut: list[str] = []
-    while size > _ROOM and kept:
-        largest = max(kept, key=lambda each: len(each[1]))
-        kept = [each for each in kept if each is not largest]
-        size -= len(largest[0]) + len(largest[1]) + 1
-        cut.append(text(largest[0]))
+    if size > _ROOM:
+        left_out: set[int] = set()
+        # Sorted once: another program's frame may have tens of thousands of them.
+        for index in sorted(range(len(kept)), key=lambda each: len(kept[each][1]), reverse=True):
+            if size <= _ROOM:
+                break
+            name, value = kept[index]
+            size -= len(name) + len(value) + 1
+            left_out.add(index)
+            cut.append(text(name))
+        kept = [each for index, each in enumerate(kept) if index not in left_out]
     return [*kept, *added, *([entry(CUT, ", ".join(cut)[:1000])] if cut else ())]
 
 
