@@ -72,6 +72,16 @@ def test_users_keep_to_themselves_under_one_path(zookeeper_server: ZooKeeperServ
         held.check()
 
 
+def test_a_prefix_stays_its_users_while_nobody_uses_it(zookeeper_server: ZooKeeperServer, path: str) -> None:
+    """Otherwise the next one who comes would own it, and its user would be refused."""
+    with narrowboat.locks(url_of(zookeeper_server, "alice", path, "&create=true")) as alice, alice.lock("n"):
+        pass
+    with narrowboat.locks(url_of(zookeeper_server, "bob", path)) as bob:
+        refused(bob.lock("n").try_acquire)
+    with narrowboat.locks(url_of(zookeeper_server, "alice", path)) as alice, alice.lock("n"):
+        pass
+
+
 def test_a_node_of_all_prefixes_that_is_not_shared_is_refused_to_others(zookeeper_server: ZooKeeperServer, path: str) -> None:
     """As it was told by share=false: a missing right, and no node that is deleted again and again."""
     with narrowboat.locks(url_of(zookeeper_server, "alice", path, "&create=true&share=false")) as alice:

@@ -312,3 +312,16 @@ def test_a_reason_is_told_with_what_was_wrong_with_the_message():
     from narrowboat._entry import too_often
 
     assert too_often(3, 2, "cut off\nat byte 7") == Reject("delivered 2 times without being settled; cut off at byte 7", 2)
+
+
+@pytest.mark.parametrize("face", [narrowboat, narrowboat.aio])
+def test_a_lock_says_who_has_what_others_have_on_theirs(face, url):
+    """Other libraries release the lock itself; here one object may be held by many threads."""
+    lock = face.locks(url).lock("n")
+    with pytest.raises(AttributeError, match=r"held\.release\(\)"):
+        lock.release()
+    with pytest.raises(AttributeError, match="try_acquire"):
+        lock.locked()
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'$"):
+        lock.nonsense  # noqa: B018
+    assert not hasattr(lock, "release")

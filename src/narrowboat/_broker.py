@@ -297,7 +297,7 @@ def _unpublished(message: Outgoing, backend: str, error: Exception) -> Exception
     if isinstance(error, NarrowboatError) and not error.retryable:
         return error
     unknown = PublishUnknown(
-        f"message {message.id!r} to {message.to.path!r} may or may not be delivered: {error}. "
+        f"message {message.id!r} to {message.to.path!r} may or may not be delivered: {_ended(error)} "
         "Publish it again with the same id=, which is delivered once where the backend claims dedup",
         id=message.id,
         backend=backend,
@@ -309,10 +309,15 @@ def _unpublished(message: Outgoing, backend: str, error: Exception) -> Exception
 def _not_sent(message: Outgoing, backend: str, error: Exception) -> BrokerError:
     failed = PublishFailed(
         f"message {message.id!r} to {message.to.path!r} was not sent and will not be delivered, because the backend cannot be "
-        f"reached: {error}. Publish it again later",
+        f"reached: {_ended(error)} Publish it again later",
         id=message.id,
         backend=backend,
         retryable=True,
     )
     failed.__cause__ = error
     return failed
+
+
+def _ended(error: Exception) -> str:
+    """As a sentence with one full stop; some texts have theirs already."""
+    return f"{str(error).rstrip('.')}."

@@ -7,7 +7,7 @@ freely.
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 
 class Uncopied:
@@ -45,3 +45,22 @@ class AsyncOnly(Uncopied):
 
     def __exit__(self, *error: object) -> None:
         """Never reached."""
+
+
+#: What a habit from other libraries looks for on a lock.
+_HABITS = dict.fromkeys(
+    ("release", "renew", "extend", "reacquire", "token"), "it is on what acquire() gives: held = lock.acquire(); held.release()"
+) | dict.fromkeys(("locked", "owned"), "try_acquire() is None while others hold it; holders() of the Locks says who")
+
+
+class Hinting:
+    """A lock: what it has not, says who has it."""
+
+    __slots__ = ()
+
+    if not TYPE_CHECKING:  # a checker tells by itself
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """A hint for who looks for a possession's methods."""
+            hint = f": {_HABITS[name]}" if name in _HABITS else ""
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}")

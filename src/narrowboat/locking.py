@@ -25,7 +25,7 @@ from typing import Any, Final, Literal, ParamSpec, Protocol, TypeVar
 from narrowboat import _release, events
 from narrowboat._acquire import Acquisition
 from narrowboat._blocks import Block, Blocks, per_block
-from narrowboat._holdable import SyncOnly
+from narrowboat._holdable import Hinting, SyncOnly
 from narrowboat._inside import INSIDE, guarded
 from narrowboat._lease import Possession, State
 from narrowboat._locks import LockCore, Terms, check_timeout
@@ -261,7 +261,7 @@ def _tell(callback: Callable[[Held], object], held: Any) -> None:
         held._core.renewal.call_back(functools.partial(callback, held))
 
 
-class Lock(SyncOnly):
+class Lock(SyncOnly, Hinting):
     """A name and its terms. Acquire it with `with`, `acquire` or `try_acquire`; safe to share between threads.
 
     As a decorator it holds the lock during each call of a plain function.

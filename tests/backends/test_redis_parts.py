@@ -256,6 +256,7 @@ SECURE = site("rediss://shop:geheim@host:6379/0")
         ("NOPERM this user has no permissions to run the 'evalsha' command", AccessDenied, "'shop'"),
         ("WRONGPASS invalid username-password pair or user is disabled.", AccessDenied, "password"),
         ("NOAUTH Authentication required.", AccessDenied, "URL"),
+        ("ERR AUTH <password> called without any password configured for the default user.", AccessDenied, "Correct the URL"),
         ("WRONGTYPE Operation against a key holding the wrong kind of value", Conflict, "prefix="),
         ("ERR DB index is out of range", ConfigurationError, "database 0"),
         ("CROSSSLOT Keys in request don't hash to the same slot", ConfigurationError, "redis+cluster://"),

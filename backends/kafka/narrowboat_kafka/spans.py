@@ -14,7 +14,8 @@ class Spans:
     """See the module's text.
 
     >>> spans = Spans()
-    >>> spans.add(5, 7), spans.add(9, 10), spans.add(7, 9)
+    >>> for start, stop in ((5, 7), (9, 10), (7, 9)):
+    ...     spans.add(start, stop)
     >>> list(spans.ranges()), len(spans), 8 in spans, 10 in spans
     ([range(5, 10)], 5, True, False)
     >>> spans.cut(8)

@@ -151,7 +151,8 @@ def _reply(error: BaseException, site: Site, doing: str) -> NarrowboatError:
             "Give it the rights that the backend's page lists (ACL SETUSER).",
             backend=backend,
         )
-    if code in {"NOAUTH", "WRONGPASS"}:
+    # A server without any password answers ERR to one.
+    if code in {"NOAUTH", "WRONGPASS"} or "without any password configured" in text:
         what = "the user name or password in the URL" if site.password is not None else "that the URL gives no password"
         return AccessDenied(f"{site} refused {what} ({text}). Nothing was changed. Correct the URL.", backend=backend)
     if code == "WRONGTYPE":

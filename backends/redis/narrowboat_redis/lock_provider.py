@@ -303,9 +303,9 @@ class RedisLocks(LockProvider):
         """Write one key that ends at once: it fails where a lock would."""
         ends = self._check(self._free)
         call = command(self._keys.probe, b"SET", self._keys.probe, b"w", b"PX", b"1")
-        (reply,) = self._free.run([call], doing="a ping", ends=ends)
+        (reply,) = self._free.run([call], doing="answering a ping", ends=ends)
         if isinstance(reply, Exception):
-            raise self._error(reply, "a ping")
+            raise self._error(reply, "answering a ping")
 
     def close(self) -> None:
         """End the thread and all connections. Idempotent."""

@@ -184,7 +184,7 @@ class RedisBroker(Broker):
     def ping(self) -> None:
         """One round trip."""
         self.check_open()
-        self.ask(self.taking, Packed(b"*1\r\n$4\r\nPING\r\n", None), "a ping")
+        self.ask(self.taking, Packed(b"*1\r\n$4\r\nPING\r\n", None), "answering a ping")
 
     def close(self) -> None:
         """Close every feed, the threads and the connections."""

@@ -236,9 +236,12 @@ class Book:
             place.path = None
 
     def sweep(self, paths: list[str]) -> None:
-        """At the end: what may be empty now, and the namespace if that is."""
+        """At the end: what may be empty now, and the namespace if that is.
+
+        A namespace of one user's own stays: were it gone, it would belong to whoever comes next, and shut this user out.
+        """
         pipe = self.session.pipe(time.monotonic() + self.timeout / 4)
-        for path in [*paths, self.namespace]:
+        for path in paths if self.session.owned else [*paths, self.namespace]:
             pipe.delete(path)
         pipe.wait()
 

@@ -51,6 +51,7 @@ class Session:
         self.site = site
         self.timeout = timeout
         self.acl = _ACLS[site.acl]
+        self.owned = site.acl is not Acl.OPEN  #: nodes that this session makes belong to its user
         self.shared_acl = _SHARED if site.acl is not Acl.OPEN and site.options.share else self.acl
         self._on_up = on_up
         self._on_lost = on_lost

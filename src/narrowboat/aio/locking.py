@@ -16,7 +16,7 @@ from typing import Any, ParamSpec, TypeVar
 from narrowboat import _release, events
 from narrowboat._acquire import Acquisition
 from narrowboat._blocks import Block, Blocks, per_block
-from narrowboat._holdable import AsyncOnly
+from narrowboat._holdable import AsyncOnly, Hinting
 from narrowboat._lease import Possession, State
 from narrowboat._locks import LockCore, Terms, check_timeout
 from narrowboat._together import Ending, Together
@@ -176,7 +176,7 @@ def _tell(callback: Callable[[Held], object], held: Any) -> None:
             pass  # that loop is closed: there is nobody left to tell
 
 
-class Lock(AsyncOnly):
+class Lock(AsyncOnly, Hinting):
     """A name and its terms. Acquire it with `async with`, `acquire` or `try_acquire`; safe to share between tasks.
 
     As a decorator it holds the lock during each call of a coroutine function.
