@@ -80,9 +80,9 @@ class Blocks(Generic[E]):
         self._opened: dict[int, weakref.ref[Block[E]]] = {}  # by thread: looked up, and about to be entered
         self._by_hand: dict[object, list[E]] = {}  # by thread or task: entered without a block
 
-    def opened(self) -> Block[E] | None:
-        """The block that is entered now; None when it is entered by hand."""
-        reference = self._opened.pop(threading.get_ident(), None)
+    def opened(self, thread: int) -> Block[E] | None:
+        """The block that `thread` enters now; None when it is entered by hand."""
+        reference = self._opened.pop(thread, None)
         return None if reference is None else reference()
 
     def enter(self, caller: object, entered: E) -> None:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: What a driver answers of a message that is published.
+_RECEIPTS = frozenset((Receipt,))
 #: The share of a lease, and the least seconds, that are left unused at its end; as for locks.
 MARGIN, MARGIN_SHARE = 0.010, 0.02
 
@@ -115,7 +117,7 @@ class BrokerCore:
                 answers += [_unpublished(message, self.backend, error) for message in chunk]
                 down = error
             else:
-                if any([isinstance(answer, Unavailable) for answer in found]):  # noqa: C419  # a list is twice as fast
+                if not _RECEIPTS.issuperset(map(type, found)):  # in C: it is asked of each message
                     found = [
                         _unpublished(message, self.backend, answer) if isinstance(answer, Unavailable) else answer
                         for message, answer in zip(chunk, found, strict=True)

@@ -222,8 +222,11 @@ class Consumer(Generic[M]):
                 buffer, now, current = self._buffer, self.core.clock(), self._current
                 while buffer and len(got) < count:
                     entry = buffer[0]
-                    ours = entry._until > now and (current is None or current(entry._delivery))
-                    if not ours or entry._state is not HELD:
+                    if (
+                        entry._until <= now
+                        or entry._state is not HELD
+                        or (current is not None and not current(entry._delivery))
+                    ):
                         self._drop(entry)
                     elif entry._expires is not None and entry._expires <= now:
                         self._condemned[entry] = EXPIRED

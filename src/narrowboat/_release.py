@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from narrowboat import events
 from narrowboat._lane import Call
-from narrowboat._lease import Possession, State
+from narrowboat._lease import HELD, LEAVING, LOST, RELEASED, Possession
 from narrowboat._runtime import Runtime
 from narrowboat.contract.locks import LockProvider, Released
 from narrowboat.errors import LeaseLost, NarrowboatError, Reason
@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 #: Seconds before a release of unknown outcome is repeated.
 RETRY = 0.01
+OURS = (HELD, LEAVING)
 
 
 async def release(core: LockCore, runtime: Runtime, held: Possession) -> None:
@@ -35,15 +36,15 @@ async def release(core: LockCore, runtime: Runtime, held: Possession) -> None:
     try:
         while not mine:
             begun = core.clock()
-            if held._state is State.LOST or (begun >= held._deadline and held.lost):
+            if held._state is LOST or (begun >= held._deadline and held.lost):
                 raise held.loss()
             signal = None if held._releasing is None else runtime.signal()
             with core.mutex:
-                if held._state is State.RELEASED or (held._depth > 1 and held._step_out()):
+                if held._state is RELEASED or (held._depth > 1 and held._step_out()):
                     return
                 if held._releasing is None:
-                    if held._state in (State.HELD, State.LEAVING):
-                        held._state, held._releasing = State.LEAVING, []
+                    if held._state in OURS:
+                        held._state, held._releasing = LEAVING, []
                         mine = True
                 elif signal is not None:
                     held._releasing.append(signal.set)
@@ -103,9 +104,9 @@ def _over(core: LockCore, held: Possession) -> None:
 def released(core: LockCore, held: Possession) -> None:
     """It is nobody's any more."""
     with core.mutex:
-        if held._state not in (State.HELD, State.LEAVING):
+        if held._state not in OURS:
             return
-        held._state = State.RELEASED
+        held._state = RELEASED
         watchers, held._watchers = held._watchers, None
         others, held._releasing = held._releasing, None
     core.forget(held)
@@ -118,7 +119,7 @@ def released(core: LockCore, held: Possession) -> None:
 def give_back(core: LockCore, held: Possession) -> None:
     """Release what was left behind, for nobody who waits: on the engine's thread."""
     with core.mutex:
-        if held._step_out() or held._releasing is not None or held._state not in (State.HELD, State.LEAVING):
+        if held._step_out() or held._releasing is not None or held._state not in OURS:
             return
     released(core, held)
     core.release_later(held._grant)
@@ -152,7 +153,7 @@ async def wait_lost(core: LockCore, runtime: Runtime, held: Possession, timeout:
 
     if held._watch(watcher):
         try:
-            while held._state is State.HELD and core.clock() < ends:
+            while held._state is HELD and core.clock() < ends:
                 await runtime.wait(signal, ends)
         finally:
             held._unwatch(watcher)

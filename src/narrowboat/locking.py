@@ -320,7 +320,8 @@ class Lock(SyncOnly, Hinting):
         return held
 
     def __enter__(self) -> Held:
-        block, me = self._blocks.opened(), threading.get_ident()
+        me = threading.get_ident()
+        block = self._blocks.opened(me)
         acquisition = self._begin(self._terms.timeout)
         try:
             held = run(acquisition.run())
@@ -471,7 +472,8 @@ class AllLocks(SyncOnly):
         return Together([lock._begin(timeout) for lock in self._locks], timeout)
 
     def __enter__(self) -> HeldAll:
-        block, me = self._blocks.opened(), threading.get_ident()
+        me = threading.get_ident()
+        block = self._blocks.opened(me)
         together = self._begin(self._timeout)
         entered: HeldAll | None = None
         try:

@@ -221,11 +221,11 @@ class Topology:
     def _taken(self, address: Address) -> Conflict | None:
         """The conflict when the name of `address` is something else already."""
         path = address.path
-        found = "topic" if path in self._topics else None
+        found = Kind.TOPIC if path in self._topics else None
         if path in self._sources:
-            found = self._sources[path].address.kind.value
-        if found is not None and found != address.kind.value:
-            return rules.taken(path, found, address.kind.value, backend=SCHEME)
+            found = self._sources[path].address.kind
+        if found is not None and found is not address.kind:
+            return rules.taken(path, found.value, address.kind.value, backend=SCHEME)
         if address.kind is Kind.SUBSCRIPTION and address.name in self._sources:
             return rules.taken(address.name, self._sources[address.name].address.kind.value, "topic", backend=SCHEME)
         return None

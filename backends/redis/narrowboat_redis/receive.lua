@@ -108,7 +108,7 @@ local function take_back(class, count)
 end
 
 local claimed, fresh, dropped = {}, {}, 0  -- fresh: the index of those that are as they were read
-local weight, most = 0, tonumber(ARGV[11])
+local weight, weights, most = 0, {}, tonumber(ARGV[11])  -- weights: of the fields of each that is claimed
 
 -- How many to read next: few until their size is known, so that large ones do not fill the server's memory.
 local function step()
@@ -116,8 +116,12 @@ local function step()
   return math.max(1, math.min(share, limit - #claimed))
 end
 
+-- Of the one that is claimed next.
 local function weigh(fields)
-  for at = 1, #fields do weight = weight + #fields[at] end
+  local own = 0
+  for at = 1, #fields do own = own + #fields[at] end
+  weights[#claimed + 1] = own
+  weight = weight + own
 end
 
 local function admit(entries)
@@ -201,8 +205,7 @@ if #claimed > 0 then
       token = token_of(consumer, entry)
     end
     local plain = #fields == 4 and fields[1] == 'id' and fields[3] == 'body'
-    local size = #token
-    for number = 1, #fields do size = size + #fields[number] end
+    local size = #token + weights[at]
     if total > 0 and total + size > most then
       for number = at, #claimed do
         local other = claimed[number]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
@@ -223,7 +224,7 @@ class Lock(AsyncOnly, Hinting):
         return held
 
     def __aenter__(self) -> Coroutine[Any, Any, Held]:
-        return self._enter(self._blocks.opened())
+        return self._enter(self._blocks.opened(threading.get_ident()))
 
     async def _enter(self, block: Block[Held] | None) -> Held:
         task = asyncio.current_task()
@@ -359,7 +360,7 @@ class AllLocks(AsyncOnly):
         return Together([lock._begin(timeout) for lock in self._locks], timeout)
 
     def __aenter__(self) -> Coroutine[Any, Any, HeldAll]:
-        return self._enter(self._blocks.opened())
+        return self._enter(self._blocks.opened(threading.get_ident()))
 
     async def _enter(self, block: Block[HeldAll] | None) -> HeldAll:
         held = await self.acquire()
