@@ -1,4 +1,4 @@
-"""A client library that imports something late cannot be called at the end of the interpreter: the program ends all the same."""
+"""What imports something late cannot be called at the end of the interpreter; the program ends all the same."""
 
 from __future__ import annotations
 
