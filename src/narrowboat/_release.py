@@ -65,7 +65,7 @@ async def release(core: LockCore, runtime: Runtime, held: Possession) -> None:
                 raise answer
             await runtime.wait(runtime.signal(), core.clock() + RETRY * (0.5 + core.random()))
     except Exception:
-        if mine and held._state is State.LEAVING:  # unknown; or not sent, where a signal handler's exception has struck
+        if mine and held._state is LEAVING:  # unknown; or not sent, where a signal handler's exception has struck
             core.renewal.free(held._grant)
         raise
     except BaseException:
