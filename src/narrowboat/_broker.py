@@ -38,6 +38,10 @@ _RECEIPTS = frozenset((Receipt,))
 #: The share of a lease, and the least seconds, that are left unused at its end; as for locks.
 MARGIN, MARGIN_SHARE = 0.010, 0.02
 
+#: The share of an operation timeout within which a batch must have failed to be tried again member by member, as for locks; and
+#: the share from which a step shows that the backend is silent, so that nobody waits for the next one.
+AT_ONCE, SILENT = 0.2, 0.8
+
 
 class BrokerCore:
     """See the module's text. Its attributes are for the core's own files and the two faces; nobody else's."""
@@ -79,8 +83,9 @@ class BrokerCore:
         self._runtime = runtime
         self.SEND = Op("send", self._send, repeatable=False)
         self.RECEIVE = Op("receive", _receive, repeatable=False)
-        self.SETTLE = Op("settle", self._settle, repeatable=True, denies=lambda answer: False)
-        self.EXTEND = Op("extend", self._extend, repeatable=True)
+        patience = self.timeout * AT_ONCE
+        self.SETTLE = Op("settle", self._settle, repeatable=True, denies=lambda answer: False, patience=patience)
+        self.EXTEND = Op("extend", self._extend, repeatable=True, patience=patience)
         self.CALL = Op("call", self._call, repeatable=False)
         self._fresh()
         watch_forks(self)
@@ -231,6 +236,10 @@ class BrokerCore:
         if self.capabilities.lease is not LeaseNature.MESSAGE:
             return float("inf")
         return sent + lease - max(MARGIN, lease * MARGIN_SHARE)
+
+    def silent(self, begun: float) -> bool:
+        """Whether what began then has used an operation timeout up: who waits for one more step waits for another."""
+        return self.clock() - begun >= self.timeout * SILENT
 
     # -- the end --------------------------------------------------------------------------------------------------
 

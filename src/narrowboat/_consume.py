@@ -30,7 +30,7 @@ from narrowboat._lane import DONE, Call, may_have_happened
 from narrowboat.capabilities import LeaseNature
 from narrowboat.codecs import Codec
 from narrowboat.contract.messages import Ack, Broker, Delivery, Feed, Nack, Outcome, Received, Reject, Return, Source
-from narrowboat.errors import Closed, NarrowboatError, SettleUnknown, StaleDelivery
+from narrowboat.errors import Closed, NarrowboatError, SettleUnknown, StaleDelivery, Unavailable
 
 if TYPE_CHECKING:
     from narrowboat._broker import BrokerCore
@@ -544,9 +544,12 @@ class Consumer(Generic[M]):
         core = self.core
         if core.closed:
             return
+        begun = core.clock()
         # Through the take lane: behind a fetch that is under way, whose messages are to go back as well.
         entries = await core.ask(lambda driver: self._depart())
-        if entries:
+        if entries and core.silent(begun):
+            self.post(entries, RETURN)
+        elif entries:
             await self.settle(entries, RETURN)
 
     async def _flush_posted(self) -> None:
@@ -583,12 +586,24 @@ class Consumer(Generic[M]):
         try:
             if self.closed or self._forked or self.core.closed:
                 return
+            begun = self.core.clock()
             try:
                 await self.give_back()
-                await self._flush_posted()  # or the feed's end would give those messages back
+                if not self.core.silent(begun):
+                    await self._flush_posted()  # or the feed's end would give those messages back
             finally:
-                await self._close_feed()
+                if not self.core.silent(begun):
+                    await self._close_feed()
+            if not self.closed:
+                self.abandon()
+                raise Unavailable(
+                    f"consumer of {self.path!r}: the backend does not answer, so it was left without waiting for it. What is "
+                    "unsettled comes back with its lease or its connection",
+                    backend=self.backend,
+                )
         except Exception:
+            if not self.closed:
+                self.abandon()
             raise
         except BaseException:
             self.abandon()

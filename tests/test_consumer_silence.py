@@ -1,0 +1,119 @@
+"""A consumer that is closed while its backend says nothing waits for one operation timeout and not for one at each step."""
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+import narrowboat
+from narrowboat.errors import Unavailable
+from narrowboat.layers.passing import PassingBroker, PassingFeed
+
+TIMEOUT = 1.0
+
+
+class Silent(PassingFeed):
+    """Answers until `silent` is set; from then on each call takes the whole operation timeout, and fails."""
+
+    def __init__(self, inner, silent):
+        super().__init__(inner)
+        self.silent = silent
+
+    def _waits(self):
+        if self.silent.is_set():
+            time.sleep(TIMEOUT)  # what a driver does that waits for a server
+            raise Unavailable("no answer")
+
+    def settle(self, settlements):
+        self._waits()
+        return super().settle(settlements)
+
+    def leave(self):
+        self._waits()
+        super().leave()
+
+    def close(self):
+        self._waits()
+        super().close()
+
+
+class Silence(PassingBroker):
+    """Its feeds fall silent together."""
+
+    def __init__(self, inner):
+        super().__init__(inner)
+        self.silent = threading.Event()
+
+    def feed(self, inner, wake):
+        return Silent(inner, self.silent)
+
+
+@pytest.fixture
+def layers():
+    return []
+
+
+@pytest.fixture
+def wrap(layers):
+    def make(driver):
+        layers.append(Silence(driver))
+        return layers[-1]
+
+    return make
+
+
+def ends_in_time(begun):
+    """One time-out, and half of one for a busy machine: three steps would take three."""
+    return time.monotonic() - begun < 1.9 * TIMEOUT
+
+
+def test_a_close_waits_for_one_silence(wrap, layers):
+    broker = narrowboat.broker("memory://silence", timeout=TIMEOUT, wrap=wrap)
+    queue = broker.queue("q")
+    queue.publish_many([b"1", b"2", b"3"])
+    messages = queue.consume(prefetch=3)
+    messages.__enter__()
+    assert messages.receive(5).body == b"1"
+    layers[0].silent.set()
+
+    begun = time.monotonic()
+    with pytest.raises(Unavailable, match="does not answer"):
+        messages.close()
+    assert ends_in_time(begun)
+
+    layers[0].silent.clear()
+    messages.close()  # once more is nothing
+    broker.close()
+
+
+def test_a_batch_that_met_a_silence_is_not_asked_again_one_by_one(wrap, layers):
+    broker = narrowboat.broker("memory://silence", timeout=TIMEOUT, wrap=wrap)
+    queue = broker.queue("q")
+    queue.publish_many([b"1", b"2", b"3"])
+    with queue.consume(prefetch=3) as messages:
+        batch = next(iter(messages.batches(3)))
+        layers[0].silent.set()
+        begun = time.monotonic()
+        assert [type(outcome).__name__ for outcome in batch.ack()] == ["SettleUnknown"] * 3
+        assert ends_in_time(begun)
+        layers[0].silent.clear()
+    broker.close()
+
+
+def test_a_close_of_the_asyncio_face_waits_for_one_silence(wrap, layers):
+    async def main():
+        async with narrowboat.aio.broker("memory://silence", timeout=TIMEOUT, wrap=wrap) as broker:
+            queue = broker.queue("q")
+            await queue.publish_many([b"1", b"2", b"3"])
+            messages = queue.consume(prefetch=3)
+            messages = await messages.__aenter__()
+            assert (await messages.receive(5)).body == b"1"
+            layers[0].silent.set()
+            begun = time.monotonic()
+            with pytest.raises(Unavailable, match="does not answer"):
+                await messages.close()
+            assert ends_in_time(begun)
+            layers[0].silent.clear()
+
+    asyncio.run(main())
