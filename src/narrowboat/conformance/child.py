@@ -27,7 +27,7 @@ class Link:
     """The child's end."""
 
     def __init__(self) -> None:
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()  # a signal's handler may tell something in the middle of telling
         self._said: dict[str, queue.SimpleQueue[dict[str, Any]]] = {}
         self._out = os.dup(1)
         os.dup2(2, 1)  # what a backend prints must not break the protocol
@@ -56,7 +56,7 @@ class Link:
 
     def forked(self) -> None:
         """In a fork of the child: its own lock, and no reading of the parent's words."""
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()
 
     def _queue(self, word: str) -> queue.SimpleQueue[dict[str, Any]]:
         with self._mutex:
