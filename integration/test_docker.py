@@ -44,7 +44,7 @@ def docker_host() -> Iterator[str]:
 
 @pytest.fixture
 def redis_in_docker(docker_host: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[RedisServer]:
-    make_image(docker_host, IMAGE, find("redis", "redis-server").path)
+    make_image(docker_host, IMAGE, find("redis", "redis-server"))
     monkeypatch.setenv("DOCKER_HOST", docker_host)
     monkeypatch.setenv("NARROWBOAT_TEST_REDIS_IMAGE", IMAGE)
     monkeypatch.setenv("TESTCONTAINERS_RYUK_DISABLED", "true")  # its reaper is an image that would have to be pulled

@@ -1,7 +1,7 @@
 """A Docker daemon of one's own, for the test that runs a server through testcontainers where no daemon runs.
 
     with DockerDaemon() as daemon:
-        make_image(daemon.url, "redis:7.4", programs.find("redis", "redis-server").path)
+        make_image(daemon.url, "redis:7.4", programs.find("redis", "redis-server"))
 
 It keeps to itself: its own socket, data and runtime folders, no bridge and no firewall rules, so containers have the
 machine's network or none. It needs root, and what a container needs of the kernel; where that is missing its log says so.
@@ -21,6 +21,8 @@ from integration.servers import cache, docker, programs
 from integration.servers.process import Process
 from integration.servers.server import Runner, Server
 
+#: where the dynamic linker looks by itself
+_SYSTEM = ("/lib", "/usr/lib")
 _LIBRARY = re.compile(r"(?:=> )?(/\S+) \(0x")
 
 
@@ -59,7 +61,7 @@ class DockerDaemon(Server):
         return Process([str(found.path), *arguments], log=here / "output.log", env={**found.env, "PATH": path})
 
 
-def make_image(host: str, name: str, *executables: Path) -> None:
+def make_image(host: str, name: str, *executables: programs.Program) -> None:
     """An image of these programs with the libraries that they ask for, each in /usr/bin, and nothing else.
 
     Args:
@@ -70,9 +72,11 @@ def make_image(host: str, name: str, *executables: Path) -> None:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
         for executable in executables:
-            tar.add(executable.resolve(), f"usr/bin/{executable.name}")
+            tar.add(executable.path.resolve(), f"usr/bin/{executable.path.name}")
             for library in _libraries(executable):
-                tar.add(Path(library).resolve(), library.lstrip("/"))
+                # What was unpacked into the cache goes where the linker of the image looks: nobody tells it of the cache.
+                place = library if library.startswith(_SYSTEM) else f"usr/lib/{Path(library).name}"
+                tar.add(Path(library).resolve(), place.lstrip("/"))
         folder = tarfile.TarInfo("tmp")
         folder.type, folder.mode = tarfile.DIRTYPE, 0o1777
         tar.addfile(folder)
@@ -90,7 +94,9 @@ def _client(host: str) -> Any:
     return DockerClient(base_url=host, timeout=30)
 
 
-def _libraries(executable: Path) -> list[str]:
+def _libraries(executable: programs.Program) -> list[str]:
     """The shared libraries that the dynamic linker takes for it, itself included."""
-    listed = subprocess.run(["ldd", str(executable)], capture_output=True, text=True, check=True, timeout=30).stdout
+    told = {**os.environ, **executable.env}
+    command = ["ldd", str(executable.path)]
+    listed = subprocess.run(command, env=told, capture_output=True, text=True, check=True, timeout=30).stdout
     return _LIBRARY.findall(listed)
