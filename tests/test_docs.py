@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import re
 import sqlite3
 from pathlib import Path
@@ -31,6 +32,8 @@ def pages() -> list[Path]:
 def test_the_examples_of_a_page_run_and_print_what_it_says(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the order of the page, each block seeing the names of those before it."""
     monkeypatch.chdir(tmp_path)
+    logger = logging.getLogger("narrowboat")
+    monkeypatch.setattr(logger, "level", logger.level)  # a page may set it, and later tests listen
     text = page.read_text(encoding="utf-8")
     namespace: dict[str, object] = {"__name__": "__main__"}
 
