@@ -32,8 +32,7 @@ def pages() -> list[Path]:
 def test_the_examples_of_a_page_run_and_print_what_it_says(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the order of the page, each block seeing the names of those before it."""
     monkeypatch.chdir(tmp_path)
-    logger = logging.getLogger("narrowboat")
-    monkeypatch.setattr(logger, "level", logger.level)  # a page may set it, and later tests listen
+    level = logging.getLogger("narrowboat").level
     text = page.read_text(encoding="utf-8")
     namespace: dict[str, object] = {"__name__": "__main__"}
 
@@ -47,6 +46,7 @@ def test_the_examples_of_a_page_run_and_print_what_it_says(page: Path, tmp_path:
             if block["prints"] is not None:
                 assert printed.getvalue() == block["prints"], f"{page.name}, line {line}"
     finally:
+        logging.getLogger("narrowboat").setLevel(level)  # a page may set it, and later tests listen
         for value in namespace.values():  # a page ends as a program does, without closing; its threads would stay in ours
             if isinstance(value, (narrowboat.Locks, narrowboat.Messaging, sqlite3.Connection)):
                 value.close()

@@ -54,6 +54,7 @@ WITHOUT_MUTANT = {
     "L127": "how long a driver's own call takes is L90's; how many of them the core makes, no driver decides",
     "B09": f"{_CORE}, what is published is encoded and checked before",
     "B25": f"{_CORE} at a second settlement",
+    "B27": f"{_CORE} for what a consumer that was left has in its hands; that a driver does so meanwhile is B26's",
     "B63": _PROCESSES,
     "B64": _PROCESSES,
     "B65": _PROCESSES,
