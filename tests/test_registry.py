@@ -190,22 +190,17 @@ def test_without_a_url_the_environment_names_the_backend(monkeypatch: pytest.Mon
 
 def test_what_is_not_promised_is_refused_before_the_driver_opens() -> None:
     """`open` is never called."""
-    opened = []
+    opened, closed = [], []
 
     def wrap(driver):
+        close = driver.close
+        driver.close = lambda: (closed.append(driver), close())
         opened.append(driver)
-        return driver
+        raise RuntimeError("no layer today")
 
-    with pytest.raises(Unsupported):
-        narrowboat.locks("memory://never", require="survives=node", wrap=wrap)
-    with narrowboat.locks("memory://never", wrap=wrap) as locks:
-        with pytest.raises(InvalidArgument):
-            locks.lock("x", ttl=-1)
-        assert opened == []
-
-
-def test_a_url_is_shown_without_its_secrets() -> None:
-    """In the face's repr as in `str(Url)`."""
-    url = "memory://doc?prefix=shop"
-
-    assert repr(narrowboat.locks(url)) == f"<Locks {Url.parse(url)}>"
+    with narrowboat.locks("memory://layer", wrap=wrap) as locks:
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="no layer today"):
+                locks.ping()
+    assert len(opened) == 2
+    assert closed == opened

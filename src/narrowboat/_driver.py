@@ -101,7 +101,11 @@ class Plan(Generic[D]):
 
         def make() -> D:
             driver: Any = self._installed(backend, lambda: backend.open(prepared, parsed, context))
-            return driver if wrap is None else wrap(driver)
+            try:
+                return driver if wrap is None else wrap(driver)
+            except BaseException:  # nobody has it: its threads and sockets would stay
+                driver.close()
+                raise
 
         self.make = make
 
