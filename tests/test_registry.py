@@ -190,6 +190,29 @@ def test_without_a_url_the_environment_names_the_backend(monkeypatch: pytest.Mon
 
 def test_what_is_not_promised_is_refused_before_the_driver_opens() -> None:
     """`open` is never called."""
+    opened = []
+
+    def wrap(driver):
+        opened.append(driver)
+        return driver
+
+    with pytest.raises(Unsupported):
+        narrowboat.locks("memory://never", require="survives=node", wrap=wrap)
+    with narrowboat.locks("memory://never", wrap=wrap) as locks:
+        with pytest.raises(InvalidArgument):
+            locks.lock("x", ttl=-1)
+        assert opened == []
+
+
+def test_a_url_is_shown_without_its_secrets() -> None:
+    """In the face's repr as in `str(Url)`."""
+    url = "memory://doc?prefix=shop"
+
+    assert repr(narrowboat.locks(url)) == f"<Locks {Url.parse(url)}>"
+
+
+def test_a_layer_that_cannot_be_put_in_front_leaves_no_driver_behind() -> None:
+    """What was opened for it is closed, since nobody else has it; the next call opens another."""
     opened, closed = [], []
 
     def wrap(driver):

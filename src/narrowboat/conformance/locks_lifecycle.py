@@ -22,6 +22,7 @@ from narrowboat.conformance.locks_children import forks_in_use
 from narrowboat.conformance.network import reachable, with_hosts
 from narrowboat.conformance.resources import Resources, our_threads
 from narrowboat.conformance.scenario import demand, scenario
+from narrowboat.dsn import Url
 from narrowboat.errors import AccessDenied, Closed, ConfigurationError, NarrowboatError, Reason, Unavailable, Unsupported
 
 _SECRET = "hunter2-of-the-kit"  # noqa: S105  # nobody's password, looked for in texts
@@ -352,7 +353,7 @@ async def the_core_imports_no_backend(kit: Kit) -> None:
     strangers = core - sys.stdlib_module_names - {"narrowboat"}
     assert not strangers, f"import narrowboat imports {', '.join(sorted(strangers))}"
     assert "asyncio" not in core, "import narrowboat imports asyncio, which a sync program does not need"
-    scheme = kit.locks_url.partition(":")[0]
+    scheme = Url.parse(kit.locks_url).scheme
     found = await _imported(f"from narrowboat.registry import lock_backend; lock_backend({scheme!r})")
     package = type(kit.drivers[0]).__module__.partition(".")[0] if kit.drivers else ""
     if not package:
