@@ -60,9 +60,9 @@ local function remains(stored, id, why)
     local name = stored[at]
     local over = name == 'narrowboat-expires' or (first and name == 'expires') or (not known and name == 'narrowboat-id')
       or name:find('^narrowboat%-dead%-')
-    if not over then
-      -- The only field is the body, and is not the only one any more.
-      local bare = #stored == 2 and not OURS[name]
+    -- The only field is the body, and is not the only one any more.
+    local bare = #stored == 2 and not OURS[name]
+    if bare or not over then
       fields[#fields + 1] = bare and 'body' or name
       fields[#fields + 1] = stored[at + 1]
     end
