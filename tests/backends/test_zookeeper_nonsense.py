@@ -100,7 +100,8 @@ def test_calls_that_belong_together_wait_for_one_silence_once():
                 call_()
             took.append(time.monotonic() - begun)
     assert took[0] > 2.9
-    assert sum(took[1:]) < took[0], took  # each alone would take as long as the first
+    # A busy machine may have connected anew between two calls, and that one is not known to be silent yet.
+    assert server.clients > 1 or sum(took[1:]) < took[0], took  # each alone would take as long as the first
 
 
 if __name__ == "__main__":

@@ -245,9 +245,13 @@ async def a_holder_whose_program_stood_still_learns(kit: Kit) -> None:
     held = await kit.locks().lock("a", ttl=kit.ttl, renew=False).acquire(timeout=5)
     told: list[float] = []
     held.on_lost(lambda lost: told.append(time.monotonic()))
-    thread = threading.Thread(
-        target=lambda: got.append(other.lock("a", ttl=60).acquire(timeout=patience)), name="conformance-other"
-    )
+    left: list[float] = []  # of the holder's lease when another was let in, seen at that very moment: a busy machine is late
+
+    def takes() -> None:
+        got.append(other.lock("a", ttl=60).acquire(timeout=patience))
+        left.append(held.expires_in)
+
+    thread = threading.Thread(target=takes, name="conformance-other")
     thread.start()
     if kit.face == "asyncio":
         thread.join()  # the event loop stands still
@@ -256,7 +260,9 @@ async def a_holder_whose_program_stood_still_learns(kit: Kit) -> None:
     valid = not held.lost
     resumed = time.monotonic()
     assert got, "nobody got the lock: the scenario tests nothing"
-    assert not valid, "another was let in before the lease ended: the holder that stood still takes it for its own"
+    assert not valid and left == [0.0], (
+        "another was let in before the lease ended: the holder that stood still takes it for its own"
+    )
     assert held.reason in ENDED, held.reason
     await kit.eventually(lambda: told, within=1, what="on_lost after the standstill")
     kit.measure("end of a standstill to the notice of loss", max(0.0, told[0] - resumed))
