@@ -374,7 +374,8 @@ def test_what_is_wrong_with_tls_is_said(secured: KafkaServer, kafka_server: Kafk
     strange = secured.url.partition("?")[0]  # its authority is not one of the system's
     to_plain = f"{kafka_server.url.replace('kafka://', 'kafkas://')}?verify=none"
     for url, kind, said in (
-        (plain, Unavailable, "if that port has TLS, write kafkas://"),
+        # The server's alert tells that it speaks TLS, if it comes before the end of the connection does.
+        (plain, (Unavailable, ConfigurationError), "if that port has TLS, write kafkas://|speaks TLS. Write kafkas://"),
         (strange, ConfigurationError, "certificate was not accepted"),
         (to_plain, Unavailable, "if that port has no TLS, write kafka://"),
     ):
