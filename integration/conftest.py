@@ -17,12 +17,7 @@ from integration.servers import ConsulServer, KafkaServer, RabbitMQServer, Redis
 _NOISE = ("BlockingConnection is deprecated", "(read|open)_text is deprecated")
 
 
-#: a client library's own thread may draw a random number while Hypothesis draws: that one is nobody's case
-_RANDOM = "ignore:Do not use the .random. module inside strategies"
-
-
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("filterwarnings", _RANDOM)
     for text in _NOISE:
         config.addinivalue_line("filterwarnings", f"ignore:{text}:DeprecationWarning")
 
