@@ -168,7 +168,7 @@ def _prepare(url: Url, options: Options) -> Url:
     import kazoo.exceptions  # noqa: F401  # which importing the backend must not
 
     import narrowboat_zookeeper.errors
-    import narrowboat_zookeeper.session  # noqa: F401
+    import narrowboat_zookeeper.session  # noqa: F401  # what `open` imports, and too late once the main thread has ended
 
     return url
 
