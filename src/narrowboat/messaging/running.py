@@ -6,8 +6,9 @@ goes on to whoever called it. A message that the handler settled itself is left 
 
 SIGTERM and SIGINT end every run of the process, when one of them is in the main thread (`narrowboat._engine.signals`): each
 fetches nothing more, gives back what was not started, waits for running handlers for up to the grace time, gives back at
-once what they did not finish, and returns. After SIGINT the one in the main thread ends with KeyboardInterrupt, as Ctrl-C does elsewhere; a
-second SIGINT does not wait for the handlers. A thread whose handler never returns cannot be ended; it ends with the process.
+once what they did not finish, and returns. After SIGINT the one in the main thread ends with KeyboardInterrupt, as Ctrl-C
+does elsewhere; a second SIGINT does not wait for the handlers. A thread whose handler never returns cannot be ended; it
+ends with the process.
 """
 
 from __future__ import annotations
