@@ -12,10 +12,10 @@ import inspect
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Never, ParamSpec, TypeVar
 
 from narrowboat import events
-from narrowboat._engine.holdable import AsyncOnly, Hinting
+from narrowboat._engine.holdable import AsyncOnly, Hinting, no_such_argument
 from narrowboat._locks import release
 from narrowboat._locks.acquire import Acquisition
 from narrowboat._locks.blocks import Block, Blocks, per_block
@@ -195,8 +195,10 @@ class Lock(AsyncOnly, Hinting):
         """The lock's name."""
         return self._terms.name
 
-    async def acquire(self, timeout: Seconds | Unset | None = UNSET) -> Held:
+    async def acquire(self, timeout: Seconds | Unset | None = UNSET, **habits: Never) -> Held:
         """Wait for the lock and take it; arguments and errors as `narrowboat.locking.Lock.acquire`."""
+        if habits:
+            raise no_such_argument(habits)
         acquisition = self._begin(self._terms.timeout if timeout is UNSET else check_timeout(timeout))
         try:
             held = await acquisition.run()
@@ -336,8 +338,10 @@ class AllLocks(AsyncOnly):
         self._timeout = timeout
         self._blocks: Blocks[HeldAll] = Blocks()
 
-    async def acquire(self, timeout: Seconds | Unset | None = UNSET) -> HeldAll:
+    async def acquire(self, timeout: Seconds | Unset | None = UNSET, **habits: Never) -> HeldAll:
         """Wait for all and take them; on any error none is held. Raises as `Lock.acquire`."""
+        if habits:
+            raise no_such_argument(habits)
         together = self._begin(self._timeout if timeout is UNSET else check_timeout(timeout))
         try:
             held = await together.run()
