@@ -6,7 +6,7 @@ import itertools
 import time
 from typing import Any
 
-from narrowboat._backoff import after_failure
+from narrowboat._engine.backoff import after_failure
 from narrowboat.conformance.kit import Kit
 from narrowboat.conformance.scenario import demand, scenario
 from narrowboat.conformance.scenarios.messages.common import (
