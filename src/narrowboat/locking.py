@@ -24,7 +24,7 @@ from typing import Any, Final, Literal, ParamSpec, Protocol, TypeVar
 
 from narrowboat import events
 from narrowboat._engine.holdable import Hinting, SyncOnly
-from narrowboat._engine.inside import INSIDE, guarded
+from narrowboat._engine.inside import guarded
 from narrowboat._engine.place import Place, here, in_loop
 from narrowboat._engine.runtime import Blocking, run
 from narrowboat._locks import release
@@ -232,10 +232,10 @@ class Held(Possession):
             LeaseLost: it had been lost before; nothing of anybody else's was touched.
             Unavailable: unknown; it is not renewed any more, free after its ttl at the latest, and may be released again.
         """
-        if threading.get_ident() in INSIDE or sys.is_finalizing():
+        if sys.is_finalizing():
             self._leave_behind()
-            return
-        run(release.release(self._core, self._runtime, self))
+        else:
+            run(release.release(self._core, self._runtime, self), self._leave_behind)
 
     def wait_lost(self, timeout: Seconds | None = None) -> bool:
         """Wait until it is lost: True; False when it was released, or after `timeout` seconds."""
