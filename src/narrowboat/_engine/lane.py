@@ -84,7 +84,10 @@ def perform(op: Op, items: Sequence[Any]) -> list[Any]:
     does not fail the others.
     """
     if len(items) == 1:
-        return _exchange(op, items)
+        try:
+            return op.perform(items)
+        except Exception as error:
+            return [_typed(error)]
     results: list[Any] = [None] * len(items)
     for indices in _rounds(op, items):
         begun = time.monotonic()
