@@ -13,8 +13,9 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
+from narrowboat._engine.exchange import DONE, Call, Op
 from narrowboat._engine.inside import INSIDE, refused
-from narrowboat._engine.lane import DONE, Call, Lane, Op
+from narrowboat._engine.lane import Lane
 from narrowboat.clock import Clock
 from narrowboat.errors import Unavailable
 
@@ -32,7 +33,8 @@ class Runtime(Protocol):
     def call(self, lane: Lane, call: Call) -> Awaitable[list[Any]]:
         """Send `call` through `lane`: one result or error (as a value) for each item.
 
-        Raises only what struck the caller itself (cancellation, KeyboardInterrupt): then `lane.leave(call, ...)`.
+        Raises only what struck the caller itself (cancellation, KeyboardInterrupt): then the call is dropped, or undone as
+        soon as it is not under way any more, by what it says itself.
         """
         ...
 
@@ -146,18 +148,22 @@ class Blocking:
 
     async def call(self, lane: Lane, call: Call) -> list[Any]:
         """In this thread where the lane is free, otherwise by the lane's thread; blocks meanwhile."""
-        while not lane.run(call):
-            if sys.is_finalizing():  # who has the turn, or would carry the call, stands still for ever
-                call.results = [Unavailable("the interpreter is ending: nothing was sent", sent=False)] * len(call.items)
-                break
-            ready = BlockingSignal()
-            call.sink = _setter(ready)
-            if lane.hand_over(call):
-                while call.state != DONE:
-                    ready.take(None)
-                break
-            ready.take(PAUSE)  # no thread can be started: whoever has the turn gives it back
-        return call.results
+        try:
+            while not lane.run(call):
+                if sys.is_finalizing():  # who has the turn, or would carry the call, stands still for ever
+                    call.results = [Unavailable("the interpreter is ending: nothing was sent", sent=False)] * len(call.items)
+                    break
+                ready = BlockingSignal()
+                call.sink = _setter(ready)
+                if lane.hand_over(call):
+                    while call.state != DONE:
+                        ready.take(None)
+                    break
+                ready.take(PAUSE)  # no thread can be started: whoever has the turn gives it back
+            return call.results
+        except BaseException:
+            lane.abandon(call)
+            raise
 
     async def wait(self, signal: BlockingSignal, deadline: float) -> bool:
         """Blocks. Meanwhile this thread has nothing that another call would wait for, so a signal handler may make any."""

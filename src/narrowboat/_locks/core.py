@@ -16,8 +16,8 @@ from typing import Any
 
 from narrowboat import events
 from narrowboat._engine.driver import Driver, Plan, seconds, watch_forks
-from narrowboat._engine.lane import Call, Op
-from narrowboat._engine.open_lane import lane
+from narrowboat._engine.exchange import Call, Op
+from narrowboat._engine.lane import lane
 from narrowboat._locks.lease import Possession, State
 from narrowboat._locks.renewal import LateWithdrawal, Renewal
 from narrowboat._locks.turns import Turns

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from narrowboat import events
-from narrowboat._engine.lane import Call
+from narrowboat._engine.exchange import Call
 from narrowboat._engine.timer import Alarm
 from narrowboat._locks.lease import HELD, RENEW_SHARE, Possession, State, Step, deadline, plan, retry_at, why_ended
 from narrowboat._locks.notifier import Notifier
