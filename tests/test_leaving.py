@@ -124,6 +124,54 @@ def test_a_possession_is_not_copied(url, make):
         held.check()
 
 
+def test_a_release_in_an_inner_with_is_that_withs_own(url):
+    """Its end then does nothing, and the outer `with` keeps the lock to its own end. Counted, whoever is left first."""
+    with narrowboat.locks(url) as locks, narrowboat.locks(url) as others:
+        lock = locks.lock("a", reentrant=True)
+        with lock as outer:
+            with lock as inner, lock:
+                inner.release()
+                inner.release()
+            assert others.lock("a").try_acquire() is None
+            outer.check()
+        assert locks.holders() == []
+
+        first, second = contextlib.ExitStack(), contextlib.ExitStack()
+        with lock as held:
+            lock.acquire()
+            held.release()  # what was acquired by hand
+            assert others.lock("a").try_acquire() is None
+        assert locks.holders() == []
+        for stack in (first, second):
+            stack.enter_context(lock)
+        first.close()
+        assert others.lock("a").try_acquire() is None
+        second.close()
+        assert locks.holders() == []
+
+
+def test_a_release_in_an_inner_async_with_is_that_withs_own(url):
+    """As in the other face."""
+
+    async def main():
+        async with narrowboat.aio.locks(url) as locks, narrowboat.aio.locks(url) as others:
+            lock = locks.lock("a", reentrant=True)
+            async with lock as outer:
+                async with lock as inner, lock:
+                    await inner.release()
+                    await inner.release()
+                assert await others.lock("a").try_acquire() is None
+                outer.check()
+            assert await locks.holders() == []
+            async with lock as held:
+                await lock.acquire()
+                await held.release()  # what was acquired by hand
+                assert await others.lock("a").try_acquire() is None
+            assert await locks.holders() == []
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("name", ["lock", "all"])
 @pytest.mark.parametrize(
     ("habit", "told"), [("blocking", "acquire(timeout=0)"), ("blocking_timeout", "acquire(timeout=...)"), ("wait", "'wait'")]

@@ -191,7 +191,9 @@ class With(Block[Any]):
         entered = self.entered
         if entered is None or self.left:
             entered = self.by_hand(asyncio.current_task())
-        if entered._depth > 1 and entered._state is HELD:  # an inner one; no call may stand between the two
+        if self.spent:
+            pass
+        elif entered._depth > 1 and entered._state is HELD:  # an inner one; no call may stand between the two
             entered._depth -= 1
         else:
             try:
@@ -261,6 +263,7 @@ class Lock(AsyncOnly, Hinting):
             assert held is not None  # only a try gives None
             if block is not None:
                 block.entered = held
+                held._entered_by(block)
             else:
                 self._blocks.enter(task, held)
             return held
