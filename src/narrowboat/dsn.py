@@ -287,14 +287,18 @@ def convert(name: str, value: object, hint: Any, *, backend: str | None = None) 
     raise ConfigurationError(f"option {name}={shown}: expected {_expected(kind)}", backend=backend)
 
 
+_TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
+
+
 def _as(kind: Any, value: object) -> object:
     text = value if isinstance(value, str) else None
     if kind is bool:
         if isinstance(value, bool):
             return value
-        return {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}.get(
-            (text or "").lower()
-        ) or _no_less(text)
+        word = (text or "").lower()
+        if word not in _TRUE + _FALSE:
+            raise ValueError
+        return word in _TRUE
     if isinstance(value, bool):
         raise TypeError
     if kind is float:
@@ -312,12 +316,6 @@ def _as(kind: Any, value: object) -> object:
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return value if isinstance(value, kind) else kind(value)
     return _text(value)
-
-
-def _no_less(text: str | None) -> bool:
-    if (text or "").lower() not in ("false", "0", "no", "off"):
-        raise ValueError
-    return False
 
 
 def _text(value: object) -> str:
