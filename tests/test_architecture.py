@@ -52,7 +52,7 @@ MAY_NAME = {
 #: Files that hold more than 400 lines, and why they are still one idea.
 LONG = {
     "src/narrowboat/locking.py": "all that a user holds of locks, most of it docstrings; its twin is read beside it",
-    "src/narrowboat/_consume.py": "one consumer's state, which every method of it guards with one mutex",
+    "src/narrowboat/_messages/consumer.py": "one consumer's state, which every method of it guards with one mutex",
 }
 
 
@@ -178,7 +178,7 @@ def loops() -> list[Path]:
     """Every file of the core, outside the asyncio face, that has a coroutine function."""
     return [
         path
-        for path in CORE.glob("_*.py")
+        for path in CORE.glob("_*/*.py")
         if any(isinstance(node, ast.AsyncFunctionDef) for node in ast.walk(ast.parse(path.read_text())))
     ]
 
@@ -186,7 +186,7 @@ def loops() -> list[Path]:
 def test_the_loops_await_nothing_but_the_runtime_and_each_other() -> None:
     """So the blocking runtime can run them without suspending, and one loop serves both faces."""
     paths = loops()
-    assert {"_acquire.py", "_consume.py"} <= {path.name for path in paths}
+    assert {"acquire.py", "consumer.py"} <= {path.name for path in paths}
     trees = {path: ast.parse(path.read_text()) for path in paths}
     ours = {node.name for tree in trees.values() for node in ast.walk(tree) if isinstance(node, ast.AsyncFunctionDef)}
 
@@ -200,7 +200,7 @@ def test_the_loops_await_nothing_but_the_runtime_and_each_other() -> None:
             assert isinstance(node.value, ast.Call), f"{path.name}:{node.lineno} awaits {awaited}, which is no call"
             whose, _, name = ast.unparse(node.value.func).rpartition(".")
             to_runtime = whose.rpartition(".")[2] == "runtime" and name in {"call", "wait"}
-            assert to_runtime or (name in ours and name not in {"call", "wait"}) or path.name == "_runtime.py", (
+            assert to_runtime or (name in ours and name not in {"call", "wait"}) or path.name == "runtime.py", (
                 f"{path.name}:{node.lineno} awaits {awaited}"
             )
 
@@ -240,7 +240,7 @@ def members(kind: type) -> dict[str, object]:
     mine: dict[str, object] = {}
     for name in dir(kind):
         value = inspect.getattr_static(kind, name)
-        if getattr(value, "__module__", "") == "narrowboat._holdable":
+        if getattr(value, "__module__", "") == "narrowboat._engine.holdable":
             continue  # only there to say that it is the other face's
         if (
             name in TWINS

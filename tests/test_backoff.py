@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from narrowboat._backoff import after_error, after_failure, exponential
-from narrowboat._handling import after_handler, describe, prefetch
+from narrowboat._engine.backoff import after_error, after_failure, exponential
+from narrowboat._messages.handling import after_handler, describe, prefetch
 from narrowboat.capabilities import Support
 from narrowboat.contract import Ack, Nack, Reject
 from narrowboat.registry import broker_backend

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 import narrowboat
 from narrowboat import events
-from narrowboat._consume import window
-from narrowboat._entry import final, too_often
-from narrowboat._extension import due
+from narrowboat._messages.consumer import window
+from narrowboat._messages.entry import final, too_often
+from narrowboat._messages.extension import due
 from narrowboat.clock import ManualClock
 from narrowboat.contract import Ack, Nack, Reject
 from narrowboat.errors import Closed, InvalidArgument, NotFound, SettleUnknown, StaleDelivery, Unavailable

@@ -13,7 +13,7 @@ import uuid
 import pytest
 
 import narrowboat
-from narrowboat._signals import REGISTRY
+from narrowboat._engine.signals import REGISTRY
 from narrowboat.conformance.sweep import sweep
 
 # A coroutine that is interrupted before its first step is dropped unstarted; that is what an interrupt means.

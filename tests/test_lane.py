@@ -6,9 +6,9 @@ import threading
 from hypothesis import given
 from hypothesis import strategies as st
 
-from narrowboat._lane import DONE, MANY, Call, Lane, Op, perform
-from narrowboat._open_lane import lane
-from narrowboat._runtime import Blocking, run
+from narrowboat._engine.lane import DONE, MANY, Call, Lane, Op, perform
+from narrowboat._engine.open_lane import lane
+from narrowboat._engine.runtime import Blocking, run
 from narrowboat.aio._runtime import Asyncio
 from narrowboat.capabilities import Concurrency
 from narrowboat.clock import SystemClock

@@ -2,7 +2,7 @@
 
 import threading
 
-from narrowboat._lane import UNREACHED, Call, Lane, Op, perform
+from narrowboat._engine.lane import UNREACHED, Call, Lane, Op, perform
 from narrowboat.errors import Unavailable
 
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from narrowboat._lease import MARGIN, Step, deadline, plan, retry_at, why_ended
+from narrowboat._locks.lease import MARGIN, Step, deadline, plan, retry_at, why_ended
 from narrowboat.errors import Reason
 
 times = st.floats(0, 1e7, allow_nan=False)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import narrowboat
-from narrowboat._messages import OURS, check_headers, check_reason, check_text
+from narrowboat._messages.envelope import OURS, check_headers, check_reason, check_text
 from narrowboat.errors import InvalidArgument, Unsupported
 from narrowboat.layers.passing import PassingBroker
 

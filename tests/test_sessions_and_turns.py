@@ -11,7 +11,7 @@ import pytest
 import narrowboat
 import narrowboat_memory
 from narrowboat import aio, registry
-from narrowboat._turns import Turns
+from narrowboat._locks.turns import Turns
 from narrowboat.capabilities import Expiry, WaitOrder
 from narrowboat.clock import ManualClock
 from narrowboat.errors import LockTimeout, Reason, Unsupported

@@ -11,7 +11,7 @@ import uuid
 import pytest
 
 import narrowboat
-from narrowboat._signals import REGISTRY, Registry, Signals
+from narrowboat._engine.signals import REGISTRY, Registry, Signals
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGTERM") or sys.platform == "win32", reason="POSIX signals")
 
@@ -234,7 +234,7 @@ def test_a_handler_of_ours_that_others_put_back_late_does_what_was_there():
     """A server that was started after the run, and ends after it, gives back what it found: ours, whose run is over."""
     code, out, complaints = program(
         """
-from narrowboat._signals import Signals
+from narrowboat._engine.signals import Signals
 class Run:
     def stop(self):
         print("stopped")

@@ -22,16 +22,17 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, Final, Literal, ParamSpec, Protocol, TypeVar
 
-from narrowboat import _release, events
-from narrowboat._acquire import Acquisition
-from narrowboat._blocks import Block, Blocks, per_block
-from narrowboat._holdable import Hinting, SyncOnly
-from narrowboat._inside import INSIDE, guarded
-from narrowboat._lease import Possession, State
-from narrowboat._locks import LockCore, Terms, check_timeout
-from narrowboat._place import Place, here, in_loop
-from narrowboat._runtime import Blocking, run
-from narrowboat._together import Ending, Together
+from narrowboat import events
+from narrowboat._engine.holdable import Hinting, SyncOnly
+from narrowboat._engine.inside import INSIDE, guarded
+from narrowboat._engine.place import Place, here, in_loop
+from narrowboat._engine.runtime import Blocking, run
+from narrowboat._locks import release
+from narrowboat._locks.acquire import Acquisition
+from narrowboat._locks.blocks import Block, Blocks, per_block
+from narrowboat._locks.core import LockCore, Terms, check_timeout
+from narrowboat._locks.lease import Possession, State
+from narrowboat._locks.together import Ending, Together
 from narrowboat.capabilities import LockCapabilities
 from narrowboat.clock import Clock
 from narrowboat.contract.locks import Grant, Holder, LockProvider
@@ -173,15 +174,15 @@ class Locks(SyncOnly):
 
     def holders(self, name: str | None = None) -> list[Holder]:
         """Who holds `name`, oldest first; without a name, every name that is held."""
-        return run(_release.ask(self._core, self._runtime, self._core.ask_holders(name)))
+        return run(release.ask(self._core, self._runtime, self._core.ask_holders(name)))
 
     def evict(self, name: str, token: int) -> bool:
         """Break that generation and no other; its holder finds out by its next renewal. False when it is not there."""
-        return run(_release.ask(self._core, self._runtime, self._core.ask_evict(name, token)))
+        return run(release.ask(self._core, self._runtime, self._core.ask_evict(name, token)))
 
     def ping(self) -> None:
         """One round trip; raises `Unavailable` or `AccessDenied` when the backend cannot be used."""
-        run(_release.ask(self._core, self._runtime, self._core.ask_ping()))
+        run(release.ask(self._core, self._runtime, self._core.ask_ping()))
 
     def close(self) -> None:
         """Release what is held (reason `closed`), wake who waits (`Closed`), end all threads. Idempotent."""
@@ -218,7 +219,7 @@ class Held(Possession):
             LeaseLost: it was lost or released before; it is not revived.
             Unavailable: unknown whether it was renewed; it is still ours until its deadline.
         """
-        run(_release.renew(self._core, self._runtime, self))
+        run(release.renew(self._core, self._runtime, self))
 
     def release(self) -> None:
         """Free it and wake who is next. A second release does nothing; so does one inside a `with` that then ends.
@@ -234,11 +235,11 @@ class Held(Possession):
         if threading.get_ident() in INSIDE or sys.is_finalizing():
             self._leave_behind()
             return
-        run(_release.release(self._core, self._runtime, self))
+        run(release.release(self._core, self._runtime, self))
 
     def wait_lost(self, timeout: Seconds | None = None) -> bool:
         """Wait until it is lost: True; False when it was released, or after `timeout` seconds."""
-        return run(_release.wait_lost(self._core, self._runtime, self, check_timeout(timeout)))
+        return run(release.wait_lost(self._core, self._runtime, self, check_timeout(timeout)))
 
     def on_lost(self, callback: Callable[[Held], object]) -> None:
         """Call `callback(held)` once when it is lost, at once if it is. On a thread kept for that; not on a release."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from narrowboat._blocks import Block
-from narrowboat._lease import State
+from narrowboat._locks.blocks import Block
+from narrowboat._locks.lease import State
 
 if TYPE_CHECKING:
     from narrowboat.aio.locking import Held, HeldAll

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from narrowboat._lane import Call, Lane, Op
+from narrowboat._engine.lane import Call, Lane, Op
 from narrowboat.clock import Clock
 
 

@@ -14,13 +14,14 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
-from narrowboat import _release, events
-from narrowboat._acquire import Acquisition
-from narrowboat._blocks import Block, Blocks, per_block
-from narrowboat._holdable import AsyncOnly, Hinting
-from narrowboat._lease import Possession, State
-from narrowboat._locks import LockCore, Terms, check_timeout
-from narrowboat._together import Ending, Together
+from narrowboat import events
+from narrowboat._engine.holdable import AsyncOnly, Hinting
+from narrowboat._locks import release
+from narrowboat._locks.acquire import Acquisition
+from narrowboat._locks.blocks import Block, Blocks, per_block
+from narrowboat._locks.core import LockCore, Terms, check_timeout
+from narrowboat._locks.lease import Possession, State
+from narrowboat._locks.together import Ending, Together
 from narrowboat.aio._leaving import leave, leave_block
 from narrowboat.aio._runtime import Asyncio
 from narrowboat.aio._threads import in_thread
@@ -105,15 +106,15 @@ class Locks(AsyncOnly):
 
     async def holders(self, name: str | None = None) -> list[Holder]:
         """Who holds `name`, oldest first; without a name, every name that is held."""
-        return await _release.ask(self._core, self._runtime, self._core.ask_holders(name))
+        return await release.ask(self._core, self._runtime, self._core.ask_holders(name))
 
     async def evict(self, name: str, token: int) -> bool:
         """Break that generation and no other; its holder finds out by its next renewal. False when it is not there."""
-        return await _release.ask(self._core, self._runtime, self._core.ask_evict(name, token))
+        return await release.ask(self._core, self._runtime, self._core.ask_evict(name, token))
 
     async def ping(self) -> None:
         """One round trip; raises `Unavailable` or `AccessDenied` when the backend cannot be used."""
-        await _release.ask(self._core, self._runtime, self._core.ask_ping())
+        await release.ask(self._core, self._runtime, self._core.ask_ping())
 
     async def close(self) -> None:
         """Release what is held (reason `closed`), wake who waits (`Closed`), end all threads. Idempotent."""
@@ -141,15 +142,15 @@ class Held(Possession):
 
     async def renew(self) -> None:
         """Start the lease afresh now, as `narrowboat.locking.Held.renew`."""
-        await _release.renew(self._core, self._runtime, self)
+        await release.renew(self._core, self._runtime, self)
 
     async def release(self) -> None:
         """Free it and wake who is next, as `narrowboat.locking.Held.release`."""
-        await _release.release(self._core, self._runtime, self)
+        await release.release(self._core, self._runtime, self)
 
     async def wait_lost(self, timeout: Seconds | None = None) -> bool:
         """Wait until it is lost: True; False when it was released, or after `timeout` seconds."""
-        return await _release.wait_lost(self._core, self._runtime, self, check_timeout(timeout))
+        return await release.wait_lost(self._core, self._runtime, self, check_timeout(timeout))
 
     def on_lost(self, callback: Callable[[Held], object]) -> None:
         """Call `callback(held)` once when it is lost, at once if it is. On the loop that acquired it; not on a release."""

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-from narrowboat._backoff import after_failure
+from narrowboat._engine.backoff import after_failure
 from narrowboat.cli.output import complain
 from narrowboat.cli.records import Delivered
 from narrowboat.messaging import Message, Messages

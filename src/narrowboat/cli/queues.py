@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from narrowboat._messages import OURS
+from narrowboat._messages.envelope import OURS
 from narrowboat.cli.command import Command
 from narrowboat.cli.exits import Exit
 from narrowboat.cli.options import as_json, broker_url, group_option

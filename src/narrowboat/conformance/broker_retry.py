@@ -6,7 +6,7 @@ import itertools
 import time
 from typing import Any
 
-from narrowboat._backoff import after_failure
+from narrowboat._engine.backoff import after_failure
 from narrowboat.conformance.broker_common import asks_for_dead_letters, asks_for_delay, depth_is, lease_of, nothing, one
 from narrowboat.conformance.kit import Kit
 from narrowboat.conformance.scenario import demand, scenario

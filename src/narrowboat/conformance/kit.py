@@ -17,7 +17,7 @@ from typing import Any, TypeVar, cast
 
 import narrowboat
 import narrowboat.aio
-from narrowboat._lease import MARGIN, MARGIN_SHARE
+from narrowboat._locks.lease import MARGIN, MARGIN_SHARE
 from narrowboat.capabilities import BrokerCapabilities, Expiry, LockCapabilities, WaitOrder
 from narrowboat.conformance.children import Child
 from narrowboat.conformance.faces import Threaded, in_my_thread, unwrap, worker_of, wrap

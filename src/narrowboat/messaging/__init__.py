@@ -10,8 +10,8 @@
 The asyncio twins are in `narrowboat.aio`; the loops behind both are in `_consume`.
 """
 
-from narrowboat._messages import Dead, Outbound
-from narrowboat._requests import Reply
+from narrowboat._messages.envelope import Dead, Outbound
+from narrowboat._messages.requests import Reply
 from narrowboat.contract.messages import Depth, Receipt
 from narrowboat.messaging.consumer import Messages
 from narrowboat.messaging.dead_letters import DeadLetters

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
-from narrowboat._consume import Consumer
-from narrowboat._holdable import SyncOnly
-from narrowboat._messages import check_count, check_wait
-from narrowboat._runtime import run
+from narrowboat._engine.holdable import SyncOnly
+from narrowboat._engine.runtime import run
+from narrowboat._messages.consumer import Consumer
+from narrowboat._messages.envelope import check_count, check_wait
 from narrowboat.errors import Closed
 from narrowboat.messaging.message import Batch, Message, Seconds
 

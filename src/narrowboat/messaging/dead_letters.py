@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from narrowboat._runtime import run
+from narrowboat._engine.runtime import run
 from narrowboat.messaging.source import Readable
 
 T = TypeVar("T")

@@ -7,10 +7,10 @@ from types import TracebackType
 from typing import Any, TypeVar, overload
 
 from narrowboat import events
-from narrowboat._broker import BrokerCore
-from narrowboat._holdable import SyncOnly
-from narrowboat._runtime import Blocking, run
-from narrowboat._source import make_queue, make_topic
+from narrowboat._engine.holdable import SyncOnly
+from narrowboat._engine.runtime import Blocking, run
+from narrowboat._messages.core import BrokerCore
+from narrowboat._messages.source import make_queue, make_topic
 from narrowboat.capabilities import BrokerCapabilities
 from narrowboat.clock import Clock
 from narrowboat.codecs import Codec

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Generic, TypeVar
 
-from narrowboat._holdable import Uncopied
-from narrowboat._messages import Outbound
-from narrowboat._runtime import run
-from narrowboat._source import SourceCore
+from narrowboat._engine.holdable import Uncopied
+from narrowboat._engine.runtime import run
+from narrowboat._messages.envelope import Outbound
+from narrowboat._messages.source import SourceCore
 from narrowboat.contract.messages import Receipt
 from narrowboat.errors import NarrowboatError
 from narrowboat.messaging.message import Seconds

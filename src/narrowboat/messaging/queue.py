@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from narrowboat._requests import Reply
-from narrowboat._runtime import run
-from narrowboat._source import dead_letters_of
+from narrowboat._engine.runtime import run
+from narrowboat._messages.requests import Reply
+from narrowboat._messages.source import dead_letters_of
 from narrowboat.messaging.dead_letters import DeadLetters
 from narrowboat.messaging.message import Seconds
 from narrowboat.messaging.publishing import Publisher

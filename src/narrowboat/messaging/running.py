@@ -4,10 +4,11 @@ A handler that returns acks its message; one that raises an Exception nacks it, 
 delivery sends it to the dead letters with the exception as the reason; a BaseException settles nothing, ends the run and
 goes on to whoever called it. A message that the handler settled itself is left alone.
 
-SIGTERM and SIGINT end every run of the process, when one of them is in the main thread (`narrowboat._signals`): each fetches
-nothing more, gives back what was not started, waits for running handlers for up to the grace time, gives back at once what they
-did not finish, and returns. After SIGINT the one in the main thread ends with KeyboardInterrupt, as Ctrl-C does elsewhere; a
-second SIGINT does not wait for the handlers. A thread whose handler never returns cannot be ended; it ends with the process.
+SIGTERM and SIGINT end every run of the process, when one of them is in the main thread (`narrowboat._engine.signals`): each
+fetches nothing more, gives back what was not started, waits for running handlers for up to the grace time, gives back at
+once what they did not finish, and returns. After SIGINT the one in the main thread ends with KeyboardInterrupt, as Ctrl-C
+does elsewhere; a second SIGINT does not wait for the handlers. A thread whose handler never returns cannot be ended; it
+ends with the process.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ import threading
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from narrowboat._consume import Consumer
-from narrowboat._entry import HELD
-from narrowboat._handling import after_handler
-from narrowboat._runtime import BlockingSignal, run
+from narrowboat._engine.runtime import BlockingSignal, run
+from narrowboat._messages.consumer import Consumer
+from narrowboat._messages.entry import HELD
+from narrowboat._messages.handling import after_handler
 from narrowboat.errors import Closed, InvalidArgument
 from narrowboat.messaging.message import Message
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from narrowboat._driver import seconds
-from narrowboat._handling import drained
-from narrowboat._handling import prefetch as prefetch_of
-from narrowboat._holdable import Uncopied
-from narrowboat._messages import LONG, check_count, check_flag, check_wait
-from narrowboat._runtime import run
-from narrowboat._signals import Signals
-from narrowboat._source import SourceCore
+from narrowboat._engine.driver import seconds
+from narrowboat._engine.holdable import Uncopied
+from narrowboat._engine.runtime import run
+from narrowboat._engine.signals import Signals
+from narrowboat._messages.envelope import LONG, check_count, check_flag, check_wait
+from narrowboat._messages.handling import drained
+from narrowboat._messages.handling import prefetch as prefetch_of
+from narrowboat._messages.source import SourceCore
 from narrowboat.contract.messages import Depth
 from narrowboat.messaging.consumer import Messages
 from narrowboat.messaging.message import Message, Seconds

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, NoReturn, TypeVar
 
-from narrowboat._runtime import run
-from narrowboat._source import dead_letters_of, make_subscription
+from narrowboat._engine.runtime import run
+from narrowboat._messages.source import dead_letters_of, make_subscription
 from narrowboat.messaging.dead_letters import DeadLetters
 from narrowboat.messaging.message import Seconds
 from narrowboat.messaging.publishing import Publisher

@@ -10,8 +10,8 @@
 The loops behind both faces are in `_consume`.
 """
 
-from narrowboat._messages import Dead, Outbound
-from narrowboat._requests import Reply
+from narrowboat._messages.envelope import Dead, Outbound
+from narrowboat._messages.requests import Reply
 from narrowboat.aio.messaging.consumer import Messages
 from narrowboat.aio.messaging.dead_letters import DeadLetters
 from narrowboat.aio.messaging.message import Batch, Message

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
-from narrowboat._consume import Consumer
-from narrowboat._holdable import AsyncOnly
-from narrowboat._messages import check_count, check_wait
+from narrowboat._engine.holdable import AsyncOnly
+from narrowboat._messages.consumer import Consumer
+from narrowboat._messages.envelope import check_count, check_wait
 from narrowboat.aio.messaging.message import Batch, Message, Seconds
 from narrowboat.errors import Closed
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Generic, TypeVar, overload
 
-from narrowboat._consume import ACK
-from narrowboat._entry import Entry
-from narrowboat._holdable import Uncopied
-from narrowboat._messages import check_nack, check_reject
-from narrowboat._requests import make_reply
-from narrowboat._source import extend_entries
+from narrowboat._engine.holdable import Uncopied
+from narrowboat._messages.consumer import ACK
+from narrowboat._messages.entry import Entry
+from narrowboat._messages.envelope import check_nack, check_reject
+from narrowboat._messages.requests import make_reply
+from narrowboat._messages.source import extend_entries
 from narrowboat.contract.messages import Outcome, Receipt
 from narrowboat.errors import NarrowboatError
 

@@ -7,9 +7,9 @@ from types import TracebackType
 from typing import Any, TypeVar, overload
 
 from narrowboat import events
-from narrowboat._broker import BrokerCore
-from narrowboat._holdable import AsyncOnly
-from narrowboat._source import make_queue, make_topic
+from narrowboat._engine.holdable import AsyncOnly
+from narrowboat._messages.core import BrokerCore
+from narrowboat._messages.source import make_queue, make_topic
 from narrowboat.aio._runtime import Asyncio
 from narrowboat.aio._threads import in_thread
 from narrowboat.aio.messaging.message import Seconds

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from narrowboat._requests import Reply
-from narrowboat._source import dead_letters_of
+from narrowboat._messages.requests import Reply
+from narrowboat._messages.source import dead_letters_of
 from narrowboat.aio.messaging.dead_letters import DeadLetters
 from narrowboat.aio.messaging.message import Seconds
 from narrowboat.aio.messaging.publishing import Publisher

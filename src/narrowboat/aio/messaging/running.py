@@ -13,8 +13,8 @@ import math
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
-from narrowboat._consume import Consumer
-from narrowboat._entry import HELD
+from narrowboat._messages.consumer import Consumer
+from narrowboat._messages.entry import HELD
 from narrowboat.aio.messaging.message import Message
 from narrowboat.errors import Closed
 from narrowboat.messaging.running import LOOK, log, outcome

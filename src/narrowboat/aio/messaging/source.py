@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
-from narrowboat._driver import seconds
-from narrowboat._handling import drained
-from narrowboat._handling import prefetch as prefetch_of
-from narrowboat._holdable import Uncopied
-from narrowboat._messages import LONG, check_count, check_flag, check_wait
-from narrowboat._signals import Signals
-from narrowboat._source import SourceCore
+from narrowboat._engine.driver import seconds
+from narrowboat._engine.holdable import Uncopied
+from narrowboat._engine.signals import Signals
+from narrowboat._messages.envelope import LONG, check_count, check_flag, check_wait
+from narrowboat._messages.handling import drained
+from narrowboat._messages.handling import prefetch as prefetch_of
+from narrowboat._messages.source import SourceCore
 from narrowboat.aio.messaging.consumer import Messages, Opening
 from narrowboat.aio.messaging.message import Message, Seconds
 from narrowboat.aio.messaging.running import Run

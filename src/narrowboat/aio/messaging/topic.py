@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, NoReturn, TypeVar
 
-from narrowboat._source import dead_letters_of, make_subscription
+from narrowboat._messages.source import dead_letters_of, make_subscription
 from narrowboat.aio.messaging.dead_letters import DeadLetters
 from narrowboat.aio.messaging.message import Seconds
 from narrowboat.aio.messaging.publishing import Publisher

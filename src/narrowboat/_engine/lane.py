@@ -25,7 +25,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from narrowboat._inside import INSIDE
+from narrowboat._engine.inside import INSIDE
 from narrowboat.errors import Closed, NarrowboatError, Unavailable
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
-from narrowboat._acquire import Acquisition
-from narrowboat._lease import Possession, State
+from narrowboat._locks.acquire import Acquisition
+from narrowboat._locks.lease import Possession, State
 
 H = TypeVar("H", bound=Possession)
 

@@ -12,14 +12,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from narrowboat import events
-from narrowboat._lane import Call
-from narrowboat._lease import HELD, LEAVING, LOST, RELEASED, Possession
-from narrowboat._runtime import Runtime
+from narrowboat._engine.lane import Call
+from narrowboat._engine.runtime import Runtime
+from narrowboat._locks.lease import HELD, LEAVING, LOST, RELEASED, Possession
 from narrowboat.contract.locks import LockProvider, Released
 from narrowboat.errors import LeaseLost, NarrowboatError, Reason
 
 if TYPE_CHECKING:
-    from narrowboat._locks import LockCore
+    from narrowboat._locks.core import LockCore
 
 T = TypeVar("T")
 

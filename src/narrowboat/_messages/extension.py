@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from narrowboat import events
-from narrowboat._alarm import Alarm
-from narrowboat._entry import HELD, LOST, Entry
-from narrowboat._lane import Call
+from narrowboat._engine.lane import Call
+from narrowboat._engine.timer import Alarm
+from narrowboat._messages.entry import HELD, LOST, Entry
 from narrowboat.errors import StaleDelivery
 
 if TYPE_CHECKING:
-    from narrowboat._broker import BrokerCore
-    from narrowboat._consume import Consumer
+    from narrowboat._messages.consumer import Consumer
+    from narrowboat._messages.core import BrokerCore
 
 #: Extended when this share of the lease is over, so that two more tries fit in; looked again after an error at this share.
 EXTEND_SHARE, RETRY_SHARE = 1 / 3, 1 / 12

@@ -23,17 +23,17 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from narrowboat import events
-from narrowboat._backoff import after_error
-from narrowboat._entry import HELD, LOST, SETTLED, SETTLING, Entry, final, too_often
-from narrowboat._extension import extended
-from narrowboat._lane import DONE, Call, may_have_happened
+from narrowboat._engine.backoff import after_error
+from narrowboat._engine.lane import DONE, Call, may_have_happened
+from narrowboat._messages.entry import HELD, LOST, SETTLED, SETTLING, Entry, final, too_often
+from narrowboat._messages.extension import extended
 from narrowboat.capabilities import LeaseNature
 from narrowboat.codecs import Codec
 from narrowboat.contract.messages import Ack, Broker, Delivery, Feed, Nack, Outcome, Received, Reject, Return, Source
 from narrowboat.errors import Closed, NarrowboatError, SettleUnknown, StaleDelivery, Unavailable
 
 if TYPE_CHECKING:
-    from narrowboat._broker import BrokerCore
+    from narrowboat._messages.core import BrokerCore
 
 M = TypeVar("M", bound=Entry[Any])
 

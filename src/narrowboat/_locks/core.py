@@ -15,12 +15,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from narrowboat import events
-from narrowboat._driver import Driver, Plan, seconds, watch_forks
-from narrowboat._lane import Call, Op
-from narrowboat._lease import Possession, State
-from narrowboat._open_lane import lane
-from narrowboat._renewal import LateWithdrawal, Renewal
-from narrowboat._turns import Turns
+from narrowboat._engine.driver import Driver, Plan, seconds, watch_forks
+from narrowboat._engine.lane import Call, Op
+from narrowboat._engine.open_lane import lane
+from narrowboat._locks.lease import Possession, State
+from narrowboat._locks.renewal import LateWithdrawal, Renewal
+from narrowboat._locks.turns import Turns
 from narrowboat.capabilities import Expiry, LockCapabilities, Scope, Support, WaitOrder
 from narrowboat.clock import Clock
 from narrowboat.contract.locks import Grant, Holder, LockProvider, Mode, Released, Request

@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
-from narrowboat._inside import in_child
+from narrowboat._engine.inside import in_child
 from narrowboat.capabilities import check_required
 from narrowboat.clock import Clock, SystemClock
 from narrowboat.contract.backend import BrokerBackend, Context, LockBackend

@@ -15,16 +15,16 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from narrowboat._consume import ACK, Consumer
-from narrowboat._entry import Entry, decode
-from narrowboat._messages import Envelope, demand
+from narrowboat._messages.consumer import ACK, Consumer
+from narrowboat._messages.entry import Entry, decode
+from narrowboat._messages.envelope import Envelope, demand
 from narrowboat.codecs import Codec
 from narrowboat.contract.messages import Address, Broker, Delivery, Kind, Outgoing, Properties, Received, Source
 from narrowboat.errors import InvalidArgument, RequestTimeout
 
 if TYPE_CHECKING:
-    from narrowboat._broker import BrokerCore
-    from narrowboat._source import SourceCore
+    from narrowboat._messages.core import BrokerCore
+    from narrowboat._messages.source import SourceCore
 
 T = TypeVar("T")
 

@@ -13,9 +13,9 @@ import sys
 import threading
 from collections.abc import Callable
 
-from narrowboat._inside import INSIDE
-from narrowboat._lane import start
-from narrowboat._runtime import BlockingSignal
+from narrowboat._engine.inside import INSIDE
+from narrowboat._engine.lane import start
+from narrowboat._engine.runtime import BlockingSignal
 from narrowboat.clock import Clock
 
 #: Seconds until the next tick after one that failed: soon enough for a lease, not so soon that it fills the log.

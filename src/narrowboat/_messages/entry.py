@@ -14,14 +14,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from narrowboat._holdable import Uncopied
-from narrowboat._messages import DEAD_ATTEMPTS, DEAD_ORIGIN, DEAD_REASON, Dead, check_reason
+from narrowboat._engine.holdable import Uncopied
+from narrowboat._messages.envelope import DEAD_ATTEMPTS, DEAD_ORIGIN, DEAD_REASON, Dead, check_reason
 from narrowboat.codecs import Codec
 from narrowboat.contract.messages import Delivery, Nack, Outcome, Reject
 from narrowboat.errors import BrokerError, SettleUnknown, StaleDelivery
 
 if TYPE_CHECKING:
-    from narrowboat._consume import Consumer
+    from narrowboat._messages.consumer import Consumer
 
 T = TypeVar("T")
 

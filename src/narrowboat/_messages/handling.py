@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from narrowboat._backoff import after_failure
-from narrowboat._consume import ACK, Consumer
-from narrowboat._messages import check_reason
+from narrowboat._engine.backoff import after_failure
+from narrowboat._messages.consumer import ACK, Consumer
+from narrowboat._messages.envelope import check_reason
 from narrowboat.capabilities import BrokerCapabilities, Support
 from narrowboat.contract.messages import Nack, Outcome, Reject
 from narrowboat.errors import NarrowboatError

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
-from narrowboat._broker import BrokerCore
-from narrowboat._consume import ACK, Consumer
-from narrowboat._driver import seconds
-from narrowboat._entry import Entry
-from narrowboat._messages import (
+from narrowboat._engine.driver import seconds
+from narrowboat._messages.consumer import ACK, Consumer
+from narrowboat._messages.core import BrokerCore
+from narrowboat._messages.entry import Entry
+from narrowboat._messages.envelope import (
     LONG,
     OURS,
     Dead,
@@ -24,7 +24,7 @@ from narrowboat._messages import (
     check_start,
     demand,
 )
-from narrowboat._requests import Reply
+from narrowboat._messages.requests import Reply
 from narrowboat.capabilities import Support
 from narrowboat.codecs import Codec
 from narrowboat.codecs import check as check_codec

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 
-from narrowboat._lane import DONE, Call, Lane, perform
+from narrowboat._engine.lane import DONE, Call, Lane, perform
 from narrowboat.capabilities import Concurrency
 
 

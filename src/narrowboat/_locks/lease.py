@@ -18,7 +18,7 @@ from narrowboat.contract.locks import Grant
 from narrowboat.errors import LeaseLost, Reason
 
 if TYPE_CHECKING:
-    from narrowboat._locks import LockCore
+    from narrowboat._locks.core import LockCore
 
 #: The smallest margin in seconds, and the share of the ttl. Less, and a coarse clock or a late thread believes in a lease
 #: that has ended; more, and short leases are of little use.

@@ -13,8 +13,8 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
-from narrowboat._inside import INSIDE, refused
-from narrowboat._lane import DONE, Call, Lane, Op
+from narrowboat._engine.inside import INSIDE, refused
+from narrowboat._engine.lane import DONE, Call, Lane, Op
 from narrowboat.clock import Clock
 from narrowboat.errors import Unavailable
 

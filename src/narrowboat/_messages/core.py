@@ -16,12 +16,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from narrowboat import events
-from narrowboat._driver import Driver, Plan, watch_forks
-from narrowboat._extension import Extension
-from narrowboat._lane import Call, Op
-from narrowboat._open_lane import lane
-from narrowboat._requests import ReplyTo, Requests
-from narrowboat._runtime import Runtime
+from narrowboat._engine.driver import Driver, Plan, watch_forks
+from narrowboat._engine.lane import Call, Op
+from narrowboat._engine.open_lane import lane
+from narrowboat._engine.runtime import Runtime
+from narrowboat._messages.extension import Extension
+from narrowboat._messages.requests import ReplyTo, Requests
 from narrowboat.capabilities import BrokerCapabilities, LeaseNature
 from narrowboat.clock import Clock
 from narrowboat.contract.messages import Broker, Delivery, Feed, Outcome, Outgoing, Receipt
@@ -29,7 +29,7 @@ from narrowboat.errors import BrokerError, Closed, NarrowboatError, PublishFaile
 from narrowboat.registry import broker_backend
 
 if TYPE_CHECKING:
-    from narrowboat._consume import Consumer
+    from narrowboat._messages.consumer import Consumer
 
 T = TypeVar("T")
 

@@ -21,17 +21,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from narrowboat import events
-from narrowboat._alarm import Alarm
-from narrowboat._lane import Call
-from narrowboat._lease import RENEW_SHARE, Possession, State, Step, deadline, plan, retry_at, why_ended
-from narrowboat._notifier import Notifier
-from narrowboat._release import give_back
+from narrowboat._engine.lane import Call
+from narrowboat._engine.timer import Alarm
+from narrowboat._locks.lease import RENEW_SHARE, Possession, State, Step, deadline, plan, retry_at, why_ended
+from narrowboat._locks.notifier import Notifier
+from narrowboat._locks.release import give_back
 from narrowboat.capabilities import Expiry
 from narrowboat.contract.locks import Grant, Request
 from narrowboat.errors import LeaseLost, Reason
 
 if TYPE_CHECKING:
-    from narrowboat._locks import LockCore
+    from narrowboat._locks.core import LockCore
 
 #: Leases due within this share of the time to the next look are renewed together with those that are due now.
 TOGETHER = 0.05

@@ -13,15 +13,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from narrowboat import events
-from narrowboat._lane import Call
-from narrowboat._lease import Possession, State
-from narrowboat._runtime import Runtime
-from narrowboat._turns import Turns
+from narrowboat._engine.lane import Call
+from narrowboat._engine.runtime import Runtime
+from narrowboat._locks.lease import Possession, State
+from narrowboat._locks.turns import Turns
 from narrowboat.contract.locks import Busy, Grant, Request
 from narrowboat.errors import AlreadyHeld, Closed, LeaseLost, LockTimeout, NarrowboatError, Reason
 
 if TYPE_CHECKING:
-    from narrowboat._locks import LockCore, Terms
+    from narrowboat._locks.core import LockCore, Terms
 
 H = TypeVar("H", bound=Possession)
 
