@@ -6,7 +6,6 @@ import itertools
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,7 +15,7 @@ from kazoo.exceptions import NodeExistsError
 from kazoo.security import make_digest_acl
 
 import narrowboat
-from integration.foreign import DRAWN, records, refused
+from integration.foreign import DRAWN, costs_its_own_name_alone, records, terms
 from integration.servers import ZooKeeperServer
 from integration.zookeeper_harness import kazoo
 from narrowboat.errors import Conflict
@@ -34,7 +33,6 @@ contenders = st.builds(
     st.text(st.characters(codec="ascii", exclude_characters="/~", exclude_categories=["Cc"]), min_size=1, max_size=8),
     st.sampled_from(["0000000000", "-2147483648", "-000000001", "-999999999", "9999999999", "2147483647"]),
 )
-terms: st.SearchStrategy[dict[str, Any]] = st.sampled_from([{}, {"mode": "shared"}, {"limit": 1}, {"limit": 2}])
 
 
 @pytest.fixture(scope="module")
@@ -57,25 +55,12 @@ def test_whatever_stands_there_costs_its_own_name_alone(
 ) -> None:
     """Asked for, it is Conflict or a grant beside it; shown are all; removed by the token that is shown, it is as any other."""
     name = f"n{next(_numbers)}"
-    planted: dict[int, str] = {}
+    planted: set[int] = set()
     try:
         for node in data.draw(st.lists(contenders, min_size=1, max_size=3, unique=True)):
             _, stat = client.create(f"{NAMESPACE}/{name}/{node}", data.draw(records), makepath=True, include_data=True)
-            planted[stat.czxid] = node
-        with locks.lock(f"beside-{name}", timeout=5) as beside:
-            refused(locks, name, **data.draw(terms))
-            assert {(holder.name, holder.token, holder.foreign) for holder in locks.holders(name)} == {
-                (name, token, True) for token in planted
-            }
-            everything = locks.holders()
-            assert [holder.token for holder in everything if not holder.foreign] == [beside.token]
-            assert {holder.token for holder in everything if holder.foreign} == set(planted)
-            for token in planted:
-                assert locks.evict(name, token)
-                assert not locks.evict(name, token)
-            beside.check()
-        assert locks.holders() == []
-        locks.lock(name, timeout=5).acquire().release()
+            planted.add(stat.czxid)
+        costs_its_own_name_alone(locks, name, planted, data.draw(terms))
     finally:
         client.delete(f"{NAMESPACE}/{name}", recursive=True)
 
