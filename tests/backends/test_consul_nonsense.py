@@ -99,6 +99,23 @@ def test_an_agent_that_talks_nonsense_costs_a_typed_error_in_time(found, case):
     assert len(outcome["error"]) < 1000
 
 
+@pytest.mark.parametrize(
+    ("case", "what"),
+    [
+        ("deep JSON", "JSON of great depth"),
+        ("a list", "JSON that is no object"),
+        ("a session that is an object", "no id"),
+        ("then deep JSON", "JSON of great depth"),
+        ("then a million lists", "more than 1000000 values"),
+        ("then results without a key", "a result without a key and its index"),
+    ],
+)
+def test_a_reply_that_is_none_of_consuls_is_told_as_what_it_is(found, case, what):
+    """And not as a status that nobody has sent."""
+    assert what in found[0][case]["error"]
+    assert "HTTP 500" not in found[0][case]["error"]
+
+
 def test_all_of_them_together_took_little_memory(found):
     """Lengths, depths and numbers are looked at before anything is made of them."""
     assert found[0][""]["memory"] < nonsense.MEMORY

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from narrowboat._queueing import disagree, heads
 from narrowboat.contract.locks import Holder, Mode
+from narrowboat.driver.texts import cut
 from narrowboat.errors import Conflict, NarrowboatError
 from narrowboat_zookeeper import names
 from narrowboat_zookeeper.book import Book, Steps, listing
@@ -80,7 +81,7 @@ def evict(book: Book, name: str, token: int) -> Steps:
         return True
     if isinstance(failed, book.said.NotEmptyError):
         return Conflict(
-            f"lock {name!r}: the node {node.path} on {book.site} has nodes of its own below it, which were not made by "
+            f"lock {name!r}: the node {cut(node.path)} on {book.site} has nodes of its own below it, which were not made by "
             "Narrowboat. Nothing was removed; look at them, and remove them by ZooKeeper's own tools.",
             backend=book.site.scheme,
         )
