@@ -21,7 +21,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from narrowboat._queueing.nudge import Nudge
+from narrowboat.driver.waking import Nudge
 from narrowboat_consul import http
 from narrowboat_consul.keys import Keys
 from narrowboat_consul.shapes import entries

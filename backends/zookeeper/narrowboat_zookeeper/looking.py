@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import NamedTuple
 
-from narrowboat._queueing import disagree, heads
 from narrowboat.contract.locks import Holder, Mode
+from narrowboat.driver.admission import disagree, heads
 from narrowboat.driver.texts import cut
 from narrowboat.errors import Conflict, NarrowboatError
 from narrowboat_zookeeper import names

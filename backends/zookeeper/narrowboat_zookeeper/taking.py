@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from narrowboat._queueing import conflict
 from narrowboat.contract.locks import Busy, Grant, Request
+from narrowboat.driver.admission import conflict
 from narrowboat.driver.texts import cut
 from narrowboat.errors import Conflict, NarrowboatError, Unavailable
 from narrowboat_zookeeper import names
