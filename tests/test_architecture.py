@@ -207,7 +207,7 @@ def test_the_loops_await_nothing_but_the_runtime_and_each_other() -> None:
 # -- two faces ----------------------------------------------------------------------------------------------------
 
 #: Helpers that nobody holds: what is needed on one face only.
-ONE_FACE = {"Named", "Unset", "Run", "Signals", "Opening"}
+ONE_FACE = {"Unset", "Run", "Signals", "Opening"}
 TWINS = {"__aenter__": "__enter__", "__aexit__": "__exit__", "__aiter__": "__iter__", "__anext__": "__next__"}
 
 

@@ -185,14 +185,3 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
-def seconds(what: str, value: object, *, low: float, high: float, allowed: str) -> float:
-    """`value`, a number of seconds or a `timedelta`, within `low` and `high`; `InvalidArgument` says what is allowed."""
-    total = getattr(value, "total_seconds", None)
-    number = total() if total is not None else value
-    if isinstance(number, bool) or not isinstance(number, (int, float)):
-        raise InvalidArgument(f"{what}={value!r}: allowed is {allowed}; got {type(value).__name__}")
-    if not low <= number <= high:  # also false for NaN
-        raise InvalidArgument(f"{what}={value!r}: allowed is {allowed}")
-    return float(number)

@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from narrowboat import events
 from narrowboat._engine.exchange import Call
 from narrowboat._engine.runtime import Runtime
-from narrowboat._locks.lease import Possession, State
-from narrowboat._locks.turns import Turns
+from narrowboat._locks.core import LockCore
+from narrowboat._locks.line import Lines
+from narrowboat._locks.possession import RELEASED, Possession
+from narrowboat._locks.terms import Terms
 from narrowboat.contract.locks import Busy, Grant, Request
 from narrowboat.errors import AlreadyHeld, Closed, LeaseLost, LockTimeout, NarrowboatError, Reason
-
-if TYPE_CHECKING:
-    from narrowboat._locks.core import LockCore, Terms
 
 H = TypeVar("H", bound=Possession)
 
@@ -96,8 +95,8 @@ class Acquisition(Generic[H]):
             raise
         finally:
             core.waiting.discard(self)  # first: it is what keeps us alive, and a line passes over who is not
-            if core.turns is not None:
-                core.turns.leave(self.terms.name, self)
+            if core.lines is not None:
+                core.lines.leave(self.terms.name, self)
             if core.closed:
                 core.left()
             if error is not None and core.listeners:
@@ -108,16 +107,14 @@ class Acquisition(Generic[H]):
     def _nest(self, caller: object, trying: bool) -> bool:
         """Whether it ends here: this caller holds the name already, and nests in it, or merely tries and cannot."""
         try:
-            nested: Any = self.core.own(self.terms, caller)
+            nested = self.core.holders.find_reentrant(self.terms, caller)
         except AlreadyHeld:
             if trying:
                 return True
             raise
         if nested is None:
             return False
-        nested._depth += 1
-        self.nested = True
-        self.held = nested
+        nested._nest(self)
         return True
 
     async def _loop(self, caller: object, begun: float, trying: bool) -> None:
@@ -126,8 +123,8 @@ class Acquisition(Generic[H]):
         answered: float | None = None  # when the backend last gave a good answer
         failures = 0
         sent = begun
-        if core.turns is not None and self.request.wait:
-            await self._stand_in_line(core.turns, deadline)
+        if core.lines is not None and self.request.wait:
+            await self._stand_in_line(core.lines, deadline)
             sent = clock()
         try:
             while True:
@@ -170,14 +167,14 @@ class Acquisition(Generic[H]):
         if self.core.closed:
             raise Closed(f"lock {self.terms.name!r}: closed while waiting", backend=self.core.backend)
 
-    async def _stand_in_line(self, turns: Turns, deadline: float) -> None:
+    async def _stand_in_line(self, lines: Lines, deadline: float) -> None:
         """Until nobody else of this process contends for the name: nothing is sent before."""
         core = self.core
-        while not turns.is_first(self.terms.name, self):
+        while not lines.is_first(self.terms.name, self):
             now = core.clock()
             if now >= deadline:
                 self._time_out(None)
-            await self.runtime.wait(self.signal, min(deadline, now + turns.PATIENCE))
+            await self.runtime.wait(self.signal, min(deadline, now + lines.PATIENCE))
             self._check_open()
 
     def in_line(self) -> bool:
@@ -201,7 +198,7 @@ class Acquisition(Generic[H]):
                 backend=core.backend,
             )
         self.held = held
-        core.note(held, caller)
+        core.holders.register(held, caller)
         core.renewal.keep(held)
         if core.closed:  # close() may have looked for possessions just before this one was kept
             raise Closed(f"lock {grant.name!r}: closed while waiting", backend=core.backend)
@@ -259,18 +256,14 @@ class Acquisition(Generic[H]):
             return True
         self.over = True
         if self.nested and self.held is not None:
-            self.held._depth -= 1
+            self.held._step_out()
             return True
         self._let_go()
         return False
 
     def _let_go(self) -> None:
-        held = self.held
-        if held is not None:
-            with self.core.mutex:
-                if held._state is State.HELD:
-                    held._state = State.RELEASED
-            self.core.forget(held)
+        if self.held is not None:
+            self.held._end(RELEASED)
 
     def _withdraw_late(self, call: Call) -> None:
         self.core.withdraw_later(self.request)
