@@ -78,7 +78,7 @@ class Acquisition(Generic[H]):
         begun = core.clock()
         error: BaseException | None = None
         try:
-            if self._nest(caller, trying):
+            if core.holders.held and self._nest(caller, trying):
                 return self.held
             core.waiting.add(self)
             await self._loop(caller, begun, trying)
@@ -198,7 +198,7 @@ class Acquisition(Generic[H]):
                 backend=core.backend,
             )
         self.held = held
-        core.holders.register(held, caller)
+        core.holders.register(held)
         core.renewal.keep(held)
         if core.closed:  # close() may have looked for possessions just before this one was kept
             raise Closed(f"lock {grant.name!r}: closed while waiting", backend=core.backend)

@@ -19,11 +19,11 @@ class Holders:
 
     def __init__(self, backend: str) -> None:
         self._backend = backend
-        self._held: dict[tuple[str, int], list[weakref.ref[Possession]]] = {}
+        self.held: dict[tuple[str, int], list[weakref.ref[Possession]]] = {}  #: by name and caller
 
     def find_reentrant(self, terms: Terms, caller: object) -> Possession | None:
         """What this caller already holds of that name and may nest in; `AlreadyHeld` where it would wait for itself."""
-        entries = self._held.get((terms.name, id(caller)))
+        entries = self.held.get((terms.name, id(caller)))
         if not entries:
             return None
         for reference in tuple(entries):
@@ -45,29 +45,27 @@ class Holders:
                 )
         return None
 
-    def register(self, possession: Possession, caller: object) -> None:
-        """`caller` holds it."""
+    def register(self, possession: Possession) -> None:
+        """Its caller holds it."""
         if possession._grant.mode is Mode.SEMAPHORE:
             return
-        key = (possession._grant.name, id(caller))
+        key = possession._key
         # Not the possession's own reference, which the renewal keeps: this one goes with its entry, and is then called no more.
-        self._held.setdefault(key, []).append(weakref.ref(possession, lambda gone: self._drop(key, gone)))
+        self.held.setdefault(key, []).append(weakref.ref(possession, lambda gone: self._drop(key, gone)))
 
     def unregister(self, possession: Possession) -> None:
         """It is released or lost."""
         if possession._finalizer is not None:
             possession._finalizer.detach()
-        caller = possession._caller()
-        if caller is not None:
-            self._drop((possession._grant.name, id(caller)), possession._ref)  # equal to the entry while both are alive
+        self._drop(possession._key, possession._ref)  # equal to the entry while both are alive
 
     def _drop(self, key: tuple[str, int], reference: weakref.ref[Possession]) -> None:
         # May run at any allocation (a weak reference's callback), so it takes no lock: single dict and list steps only.
-        entries = self._held.get(key)
+        entries = self.held.get(key)
         if entries is not None:
             try:
                 entries.remove(reference)
             except ValueError:
                 pass
             if not entries:
-                self._held.pop(key, None)
+                self.held.pop(key, None)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, NoReturn, Protocol
 
@@ -90,6 +90,7 @@ class Possession:
         "_doubted",
         "_finalizer",
         "_grant",
+        "_key",
         "_reason",
         "_ref",
         "_releasing",
@@ -117,6 +118,7 @@ class Possession:
         self._finalizer: weakref.finalize[..., Possession] | None = None  # where a session is the lease
         self._watchers: list[Callable[[Possession], None]] | None = None
         self._acquired_at: float = time.time()
+        self._key = grant.name, id(caller)  # in the table of holders
         self._caller = weakref.ref(caller)
         self._ref: weakref.ref[Possession] = weakref.ref(self)
 
@@ -255,21 +257,25 @@ class Possession:
         for wake in others or ():
             wake()
 
-    def _end(self, state: State, reason: Reason | None = None) -> Sequence[Callable[[Possession], None]] | None:
-        """It is lost or released, once: whom to tell. None: it was over before."""
+    def _end(self, state: State, reason: Reason | None = None, first: Callable[[Possession], object] | None = None) -> bool:
+        """It is lost or released, once. Tells `first`, and then whoever watches. False: it was over before."""
         others = None
         with self._core.mutex:
             if self._state not in OURS:
-                return None
+                return False
             self._reason = reason  # first: who reads that it is lost reads why
             self._state = state
             watchers, self._watchers = self._watchers, None
             if state is RELEASED:
                 others, self._releasing = self._releasing, None
         self._core.forget(self)
+        if first is not None:
+            first(self)
         for wake in others or ():
             wake()
-        return watchers or ()
+        for watcher in watchers or ():
+            watcher(self)
+        return True
 
     def _begin_renewal(self) -> None:
         """A renewal is sent."""
@@ -301,12 +307,8 @@ class Possession:
                 self._renew_at = retry_at(now, self._deadline, self._core.random)
         return held, doubted
 
-    def _next_look(self) -> float:
-        """When the renewal looks at it: at the time of its renewal, or at its end where nobody renews it."""
-        return self._deadline if self._renew_at is None else self._renew_at
-
-    def _schedule(self) -> int:
-        """The version of its place in the schedule; every earlier one is out of date."""
+    def _reschedule(self) -> int:
+        """The version of its new place in the schedule; every earlier one is out of date."""
         self._version += 1
         return self._version
 

@@ -45,7 +45,7 @@ async def release(core: LockCore, runtime: Runtime, held: Possession) -> None:
             (answer,) = await runtime.call(core.free, call)
             call.results = []  # an error leads to frames that know this call
             if answer is Released.RELEASED or (answer is Released.NOT_HELD and _by_an_earlier_one(core, held)):
-                _released(held)
+                held._end(RELEASED)
                 break
             if answer is Released.NOT_HELD:
                 core.renewal.lose(held, Reason.EXPIRED if held._unknown else Reason.TAKEN)
@@ -62,7 +62,7 @@ async def release(core: LockCore, runtime: Runtime, held: Possession) -> None:
     except BaseException:
         # Interrupted or cancelled: nobody shall hold it. Releasing it twice is harmless, the token is compared.
         if held._releasing is others:
-            _released(held)
+            held._end(RELEASED)
             if call is None or call.state != RUNNING:
                 runtime.undo(core.free, core.RELEASE, (held._grant,))
         raise
@@ -82,12 +82,6 @@ def _by_an_earlier_one(core: LockCore, held: Possession) -> bool:
 def _worth_repeating(core: LockCore, answer: object, begun: float) -> bool:
     """Whether an error may be only a lost answer, and came so early that a release still ends in time."""
     return isinstance(answer, NarrowboatError) and answer.retryable and core.in_time(begun)
-
-
-def _released(held: Possession) -> None:
-    """It is nobody's any more."""
-    for watcher in held._end(RELEASED) or ():
-        watcher(held)
 
 
 async def renew(core: LockCore, runtime: Runtime, held: Possession) -> None:

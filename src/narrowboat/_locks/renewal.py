@@ -83,7 +83,7 @@ class Renewal:
         """
         if self._session:
             possession._note_if_forgotten(self._forgotten.append)
-        self._push(possession, possession._next_look())
+        self._push(possession, possession._version)
 
     def doubt(self, owner: str | None) -> None:
         """A driver has heard that the grant of `owner` (None: any) may be gone: ask. From any thread; never blocks."""
@@ -99,17 +99,16 @@ class Renewal:
 
     def lose(self, possession: Possession, reason: Reason) -> bool:
         """Mark it lost, once, and tell whoever watches."""
-        core = self._core
-        watchers = possession._end(LOST, reason)
-        if watchers is None:
+        if not possession._end(LOST, reason, self._tell_lost):
             return False
-        if core.listeners:
-            events.emit(core.listeners, events.Lost(core.backend, possession.name, possession.token, reason))
-        for watcher in watchers:
-            watcher(possession)
         if self._session and reason in (Reason.EXPIRED, Reason.PAUSED):
             self.free(possession._grant)  # we gave it up, its session did not
         return True
+
+    def _tell_lost(self, possession: Possession) -> None:
+        if self._core.listeners and possession._reason is not None:
+            record = events.Lost(self._core.backend, possession.name, possession.token, possession._reason)
+            events.emit(self._core.listeners, record)
 
     def left_behind(self, possession: Possession) -> None:
         """Release it soon: whoever had it cannot wait. From any thread, at any moment; never blocks."""
@@ -140,7 +139,7 @@ class Renewal:
                     else events.RenewalFailed(core.backend, possession.name, possession.token, answer)
                 )
                 events.emit(core.listeners, record)
-            self._push(possession, possession._next_look())
+            self._push(possession, possession._reschedule())
             if doubted:
                 self.doubt(possession._grant.owner)
 
@@ -163,8 +162,10 @@ class Renewal:
         self._timer.close()
         self._notifier.close(timeout)
 
-    def _push(self, possession: Possession, when: float) -> None:
-        version = possession._schedule()
+    def _push(self, possession: Possession, version: int, when: float | None = None) -> None:
+        """Look at it at `when`; unless given, at the time of its renewal, or at its end where nobody renews it."""
+        if when is None:
+            when = possession._deadline if possession._renew_at is None else possession._renew_at
         with self._mutex:
             heap = self._heap
             if len(heap) >= self._limit:  # drop what was released: amortised, each entry is looked at about twice
@@ -206,14 +207,10 @@ class Renewal:
     def _give_back(self, possession: Possession) -> None:
         """Release what was left behind."""
         core = self._core
-        watchers = possession._end(RELEASED) if possession._give_back() else None
-        if watchers is None:
-            return
-        for watcher in watchers:
-            watcher(possession)
-        core.release_later(possession._grant)
-        if core.listeners:
-            events.emit(core.listeners, events.Released(core.backend, possession.name, possession.token))
+        if possession._give_back() and possession._end(RELEASED):
+            core.release_later(possession._grant)
+            if core.listeners:
+                events.emit(core.listeners, events.Released(core.backend, possession.name, possession.token))
 
     def _doubted(self) -> set[Possession]:
         """What is to be renewed now because the driver has doubts. What is being renewed is asked about again afterwards.
@@ -244,7 +241,7 @@ class Renewal:
             if step is Step.RENEW or possession in doubted:
                 possession._begin_renewal()
                 renew.append(possession)
-            self._push(possession, until)
+            self._push(possession, possession._reschedule(), until)
         if renew:
             call = Call(self._core.RENEW, [possession._grant for possession in renew], sink=_Answers(self, renew))
             self._core.free.submit([call])
