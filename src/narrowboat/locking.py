@@ -19,10 +19,10 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Final, Literal, ParamSpec, TypeVar
+from typing import Any, Final, Literal, Never, ParamSpec, TypeVar
 
 from narrowboat import events
-from narrowboat._engine.holdable import SyncOnly
+from narrowboat._engine.holdable import SyncOnly, no_such_argument
 from narrowboat._engine.inside import guarded
 from narrowboat._engine.place import Place, here, in_loop
 from narrowboat._engine.runtime import Blocking, run
@@ -240,13 +240,12 @@ class With(Block[Any]):
         entered = self.entered
         if entered is None or self.left:
             entered = self.by_hand(threading.get_ident())
-        if entered._depth > 1 and entered._step_out(self):
-            return
-        try:
-            entered.release()
-        except BaseException as failure:
-            if not self.survives(failure, error):
-                raise
+        if not self.spent and not (entered._depth > 1 and entered._step_out(self)):
+            try:
+                entered.release()
+            except BaseException as failure:
+                if not self.survives(failure, error):
+                    raise
         self.left = True
 
 
@@ -256,11 +255,12 @@ class Lock(SyncOnly, LockFace[Blocking, Held]):
     As a decorator it holds the lock during each call of a plain function.
     """
 
-    def acquire(self, timeout: Seconds | Unset | None = UNSET) -> Held:
+    def acquire(self, timeout: Seconds | Unset | None = UNSET, **habits: Never) -> Held:
         """Wait for the lock and take it.
 
         Args:
             timeout: seconds; None waits for ever, 0 tries once; the lock's own unless given.
+            habits: none; other libraries' arguments are refused with what to write here.
 
         Raises:
             LockTimeout: still busy; nothing is held and nothing waits.
@@ -269,6 +269,8 @@ class Lock(SyncOnly, LockFace[Blocking, Held]):
             Unavailable: the backend cannot be reached; nothing is held once it is back.
             Closed: the provider was closed meanwhile.
         """
+        if habits:
+            raise no_such_argument(habits)
         acquisition = self._begin(self._terms.timeout if timeout is UNSET else check_timeout(timeout))
         try:  # in this very function: an interrupt can strike between a helper's return and ours
             held = run(acquisition.run())
@@ -303,6 +305,7 @@ class Lock(SyncOnly, LockFace[Blocking, Held]):
             assert held is not None  # only a try gives None
             if block is not None:
                 block.entered = held
+                held._entered_by(block)
             else:
                 self._blocks.enter(me, held)
             return held
@@ -366,8 +369,10 @@ class HeldAll(HeldTogether[Held]):
 class AllLocks(SyncOnly, AllLocksFace[Blocking, Held]):
     """Several locks to be taken together; see `Locks.all`."""
 
-    def acquire(self, timeout: Seconds | Unset | None = UNSET) -> HeldAll:
+    def acquire(self, timeout: Seconds | Unset | None = UNSET, **habits: Never) -> HeldAll:
         """Wait for all and take them; on any error none is held. Raises as `Lock.acquire`."""
+        if habits:
+            raise no_such_argument(habits)
         together = self._begin(self._timeout if timeout is UNSET else check_timeout(timeout))
         try:  # in this very function, as in `Lock.acquire`
             held = run(together.run())

@@ -36,9 +36,9 @@ class Acquisition(Generic[H]):
         "call",
         "core",
         "held",
+        "left",
         "make",
         "nested",
-        "over",
         "quick",
         "request",
         "runtime",
@@ -67,7 +67,7 @@ class Acquisition(Generic[H]):
         self.call: Call | None = None
         self.held: H | None = None
         self.nested = False
-        self.over = False  # undone: there is nothing left to abandon
+        self.left = False  # undone: there is nothing left to abandon
         self.quick = True  # the last attempt ended soon, so one more call ends in time
 
     async def run(self, *, trying: bool = False) -> H | None:
@@ -238,7 +238,7 @@ class Acquisition(Generic[H]):
 
         Not where the backend is slow to answer: the caller would wait for one more operation timeout, and needs no answer.
         """
-        if self.over:
+        if self.left:
             return
         if self.nested or not self.quick:
             if not self._left() and self.call is not None:
@@ -248,15 +248,15 @@ class Acquisition(Generic[H]):
             return
         self._let_go()
         await self.runtime.call(self.core.free, Call(self.core.WITHDRAW, (self.request,)))
-        self.over = True
+        self.left = True
 
     def _left(self) -> bool:
         """Whether there is nothing to withdraw: it was undone before, or was only nested in what the caller holds."""
-        if self.over:
+        if self.left:
             return True
-        self.over = True
+        self.left = True
         if self.nested and self.held is not None:
-            self.held._step_out()
+            self.held._step_out(self)
             return True
         self._let_go()
         return False

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, NoReturn, Protocol
 
+from narrowboat._locks.blocks import Block
 from narrowboat._locks.lease import RENEW_SHARE, deadline, retry_at
 from narrowboat.clock import Clock
 from narrowboat.contract.locks import Grant
@@ -100,6 +101,7 @@ class Possession:
         "_unknown",
         "_version",
         "_watchers",
+        "_withs",
     )
 
     def __init__(self, core: Owner, grant: Grant, sent: float, *, renew: bool, caller: object) -> None:
@@ -115,6 +117,7 @@ class Possession:
         self._releasing: list[Callable[[], None]] | None = None  # a release is under way: who waits for its end
         self._version = 0  # of its place in the renewal's schedule
         self._depth = 1
+        self._withs: tuple[weakref.ref[Block[Any]], ...] = ()  # those that have entered it, outermost first
         self._finalizer: weakref.finalize[..., Possession] | None = None  # where a session is the lease
         self._watchers: list[Callable[[Possession], None]] | None = None
         self._acquired_at: float = time.time()
@@ -206,14 +209,28 @@ class Possession:
         self._depth += 1
         inner.held, inner.nested = self, True
 
-    def _step_out(self, block: Leaving | None = None) -> bool:
-        """Leave an inner one of nested possessions, and note in `block` that it was left. False: it is the outermost."""
-        if self._depth > 1 and self._state is HELD:
+    def _entered_by(self, block: Block[Any]) -> None:
+        """A `with` has entered it, and will leave it once."""
+        others = () if self._depth == 1 else tuple(each for each in self._withs if each() is not None)
+        self._withs = (*others, weakref.ref(block))
+
+    def _step_out(self, leaving: Leaving | None = None) -> bool:
+        """Leave an inner one of nested possessions, and note in `leaving` that it was left. False: it is the outermost.
+
+        By hand, inside a `with`, that is the release that its end would do. No call stands between the count and the note.
+        """
+        if self._depth == 1 or self._state is not HELD:
+            return False
+        if leaving is not None:
             self._depth -= 1
-            if block is not None:
-                block.left = True
+            leaving.left = True
             return True
-        return False
+        entered = [block for each in self._withs if (block := each()) is not None and block.is_in(self)]
+        spent = entered[-1] if len(entered) >= self._depth else None
+        self._depth -= 1
+        if spent is not None:
+            spent.spent = True
+        return True
 
     def _leave_behind(self) -> None:
         """Nobody has it any more, and nobody has released it. From any thread, at any moment, also out of the collector's.

@@ -12,10 +12,10 @@ import inspect
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Never, ParamSpec, TypeVar
 
 from narrowboat import events
-from narrowboat._engine.holdable import AsyncOnly
+from narrowboat._engine.holdable import AsyncOnly, no_such_argument
 from narrowboat._locks import release
 from narrowboat._locks.blocks import Block, noted, per_block
 from narrowboat._locks.composite import HeldTogether, in_order
@@ -167,13 +167,12 @@ class With(Block[Any]):
         entered = self.entered
         if entered is None or self.left:
             entered = self.by_hand(asyncio.current_task())
-        if entered._depth > 1 and entered._step_out(self):
-            return
-        try:
-            await entered.release()
-        except BaseException as failure:
-            if not self.survives(failure, error):
-                raise
+        if not self.spent and not (entered._depth > 1 and entered._step_out(self)):
+            try:
+                await entered.release()
+            except BaseException as failure:
+                if not self.survives(failure, error):
+                    raise
         self.left = True
 
 
@@ -183,8 +182,10 @@ class Lock(AsyncOnly, LockFace[Asyncio, Held]):
     As a decorator it holds the lock during each call of a coroutine function.
     """
 
-    async def acquire(self, timeout: Seconds | Unset | None = UNSET) -> Held:
+    async def acquire(self, timeout: Seconds | Unset | None = UNSET, **habits: Never) -> Held:
         """Wait for the lock and take it; arguments and errors as `narrowboat.locking.Lock.acquire`."""
+        if habits:
+            raise no_such_argument(habits)
         acquisition = self._begin(self._terms.timeout if timeout is UNSET else check_timeout(timeout))
         try:
             held = await acquisition.run()
@@ -220,6 +221,7 @@ class Lock(AsyncOnly, LockFace[Asyncio, Held]):
             assert held is not None  # only a try gives None
             if block is not None:
                 block.entered = held
+                held._entered_by(block)
             else:
                 self._blocks.enter(task, held)
             return held
@@ -266,8 +268,10 @@ class HeldAll(HeldTogether[Held]):
 class AllLocks(AsyncOnly, AllLocksFace[Asyncio, Held]):
     """Several locks to be taken together; see `Locks.all`."""
 
-    async def acquire(self, timeout: Seconds | Unset | None = UNSET) -> HeldAll:
+    async def acquire(self, timeout: Seconds | Unset | None = UNSET, **habits: Never) -> HeldAll:
         """Wait for all and take them; on any error none is held. Raises as `Lock.acquire`."""
+        if habits:
+            raise no_such_argument(habits)
         together = self._begin(self._timeout if timeout is UNSET else check_timeout(timeout))
         try:
             held = await together.run()
