@@ -6,7 +6,7 @@
 
 A `Lock` is only a name with its terms: make it, share it, throw it away. What matters is `Held`: it is gained by waiting
 one's turn, renews itself, tells when it is lost and why, and is the only thing that can be released. The asyncio twins of
-all three are in `narrowboat.aio`; the loops behind both are in `_acquire`.
+all three are in `narrowboat.aio`; the loops behind both are in `_locks`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The loop that waits for a lock: once for both faces.
 
-It awaits nothing but the runtime's `call` and `wait` (see `_runtime`), so that the sync face runs it without
+It awaits nothing but the runtime's `call` and `wait` (see `_engine/runtime.py`), so that the sync face runs it without
 suspending. Every way out of an acquire without a grant withdraws its owner, whatever the reason: time-out, error,
 cancellation, KeyboardInterrupt. A grant that arrives for a caller that has left is withdrawn as well. Where the backend
 does not answer in time, nobody waits for that: the core goes on trying by itself.
@@ -129,7 +129,7 @@ class Acquisition(Generic[H]):
         try:
             while True:
                 call = self.call = Call(core.ATTEMPT, (self.request,), late=self._withdraw_late)
-                (answer,) = await runtime.call(core.take, call)
+                (answer,) = await runtime.call(core.claims, call)
                 call.late = None  # it is done; the possession shall be part of no cycle, so that dropping it ends it at once
                 call.results = []  # an error leads to frames that know this call
                 if isinstance(answer, tuple) and not isinstance(answer, Busy):
@@ -230,8 +230,8 @@ class Acquisition(Generic[H]):
         """
         if self._left():
             return
-        if self.call is not None and self.core.take.leave(self.call):
-            self.runtime.undo(self.core.free, self.core.WITHDRAW, (self.request,))
+        if self.call is not None and self.core.claims.leave(self.call):
+            self.runtime.undo(self.core.releases, self.core.WITHDRAW, (self.request,))
 
     async def give_back(self) -> None:
         """The same for an error that leaves time: waited for, so that nothing is left when the caller sees the error.
@@ -247,7 +247,7 @@ class Acquisition(Generic[H]):
         if self.call is None:
             return
         self._let_go()
-        await self.runtime.call(self.core.free, Call(self.core.WITHDRAW, (self.request,)))
+        await self.runtime.call(self.core.releases, Call(self.core.WITHDRAW, (self.request,)))
         self.left = True
 
     def _left(self) -> bool:

@@ -1,6 +1,7 @@
-"""What both lock faces stand on: the driver, its two lanes, the renewal engine, and who holds what in this process.
+"""What both lock faces stand on: the driver with its three lanes, the renewal engine, the table of holders, and their end.
 
-`Locks` and `aio.Locks` are thin; everything that does not wait is here, everything that waits is in `_acquire`.
+It makes driver calls of what the lanes carry, and posts those for which nobody waits. It waits for nothing: the loops that do
+are in `acquire.py` and `release.py`, and they import this file, never the other way.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from typing import Any
 
 from narrowboat import events
 from narrowboat._engine import checks
-from narrowboat._engine.driver import Driver, Plan, watch_forks
+from narrowboat._engine.driver import Driver
 from narrowboat._engine.exchange import Call, Op
+from narrowboat._engine.forks import watch_forks
 from narrowboat._engine.lane import lane
+from narrowboat._engine.target import Target
 from narrowboat._locks.holders import Holders
 from narrowboat._locks.late_withdrawals import LateWithdrawal
 from narrowboat._locks.line import Lines
@@ -35,7 +38,7 @@ AT_ONCE = 0.2
 
 
 class LockCore:
-    """See the module's text. Its attributes are for `_acquire`, `_renewal` and the two faces; nobody else's."""
+    """See the module's text. Its attributes are for the files of this package and the two faces."""
 
     def __init__(
         self,
@@ -47,24 +50,24 @@ class LockCore:
         wrap: Callable[[LockProvider], LockProvider] | None,
         options: Mapping[str, object],
     ) -> None:
-        plan: Plan[LockProvider] = Plan(
+        target: Target[LockProvider] = Target(
             lock_backend, "NARROWBOAT_LOCKS_URL", url, require, clock, wrap, options, doubt=_doubts(weakref.ref(self))
         )
-        self.url = plan.url
-        self.backend = plan.url.scheme
-        self.capabilities: LockCapabilities = plan.capabilities
+        self.url = target.url
+        self.backend = target.url.scheme
+        self.capabilities: LockCapabilities = target.capabilities
         self.margin = self.capabilities.margin
-        self.timeout = plan.timeout
-        self.clock = plan.clock
+        self.timeout = target.timeout
+        self.clock = target.clock
         self.random = random if random is not None else random_module.random
         self.listeners = events.check(listeners)
-        self.driver: Driver[LockProvider] = Driver(plan)
+        self.driver: Driver[LockProvider] = Driver(target)
         self.ATTEMPT = Op("attempt", self._attempt, repeatable=True, distinct=_name_of)
         # Where one session carries them all, a failed renewal is nobody's in particular: one by one it fails as well.
         self.RENEW = Op("renew", self._renew, repeatable=self.capabilities.expiry is Expiry.LEASE)
         self.RELEASE = Op("release", self._release, repeatable=True, denies=lambda answer: answer is Released.NOT_HELD)
         self.WITHDRAW = Op("withdraw", self._withdraw, repeatable=True)
-        self.AGAIN = Op("withdraw", self._again, repeatable=False, last=True)
+        self.RETRY_WITHDRAW = Op("withdraw", self._withdraw_again, repeatable=False, last=True)
         self.CALL = Op("call", self._call, repeatable=False)
         self._fresh()
         watch_forks(self)
@@ -77,10 +80,10 @@ class LockCore:
         self.label = f"{os.uname().nodename}:{os.getpid()}" if hasattr(os, "uname") else str(os.getpid())
         self.mutex = threading.RLock()  # a signal handler may ask `held.lost` while its own thread has it
         remote = self.capabilities.scope is Scope.NETWORK
-        self.take = lane(f"narrowboat-{self.backend}-take", self.capabilities.concurrency, remote=remote)
-        self.free = lane(f"narrowboat-{self.backend}-free", self.capabilities.concurrency, remote=remote)
+        self.claims = lane(f"narrowboat-{self.backend}-claims", self.capabilities.concurrency, remote=remote)
+        self.releases = lane(f"narrowboat-{self.backend}-releases", self.capabilities.concurrency, remote=remote)
         # Who only looks may look for long, at everything that is held: renewals and releases must not stand behind that.
-        self.look = lane(f"narrowboat-{self.backend}-look", self.capabilities.concurrency, remote=remote)
+        self.looks = lane(f"narrowboat-{self.backend}-looks", self.capabilities.concurrency, remote=remote)
         self.renewal = Renewal(self)
         # Turns taken here, where the backend does not queue fairly; a FIFO backend gets every waiter.
         self.lines = Lines() if self.capabilities.order is WaitOrder.ANY else None
@@ -130,7 +133,7 @@ class LockCore:
                 if answer is not None and getattr(answer, "retryable", True) and not isinstance(answer, Closed):
                     self._withdraw_failed(each.request, each)
 
-        self.free.submit([Call(self.AGAIN, [each.request for each in late], sink=look)])
+        self.releases.submit([Call(self.RETRY_WITHDRAW, [each.request for each in late], sink=look)])
 
     def withdraw_later(self, request: Request) -> None:
         """Withdraw it, now or as soon as the backend answers; nobody waits for that. From any thread."""
@@ -139,7 +142,7 @@ class LockCore:
             if getattr(call.results[0], "retryable", False):
                 self._withdraw_failed(request)
 
-        self.free.submit([Call(self.WITHDRAW, (request,), sink=look)])
+        self.releases.submit([Call(self.WITHDRAW, (request,), sink=look)])
 
     def release_later(self, grant: Grant) -> None:
         """Release it, now or as soon as the backend answers; nobody waits for that. From any thread."""
@@ -148,7 +151,7 @@ class LockCore:
             if getattr(call.results[0], "retryable", False):
                 self.renewal.free(grant)
 
-        self.free.submit([Call(self.RELEASE, (grant,), sink=look)])
+        self.releases.submit([Call(self.RELEASE, (grant,), sink=look)])
 
     def _withdraw_failed(self, request: Request, before: LateWithdrawal | None = None) -> None:
         if not self.closed:
@@ -170,7 +173,7 @@ class LockCore:
         """Whether a call that is made now still ends about one operation timeout after `begun`, whatever the backend does."""
         return self.clock() - begun < self.timeout * AT_ONCE
 
-    def _again(self, requests: Sequence[Request]) -> list[Any]:
+    def _withdraw_again(self, requests: Sequence[Request]) -> list[Any]:
         return list(self.driver.get().withdraw(requests))
 
     def new_owner(self) -> str:
@@ -206,8 +209,8 @@ class LockCore:
         self._idle.wait(self.timeout)  # who waited withdraws through the lanes, so they stay open until then
         held = [p._grant for p in self.renewal.possessions() if self.renewal.lose(p, Reason.CLOSED)]
         if held:
-            self.free.post(self.RELEASE, held)
-        for each in (self.take, self.free, self.look):
+            self.releases.post(self.RELEASE, held)
+        for each in (self.claims, self.releases, self.looks):
             each.close(max(0.0, ends - self.clock()))
         self.renewal.close(1.0)
         self.driver.close()

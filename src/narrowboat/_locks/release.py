@@ -42,7 +42,7 @@ async def release(core: LockCore, runtime: Runtime, held: Possession) -> None:
                 await runtime.wait(signal, math.inf)
         for failures in (1, 2):
             call = Call(core.RELEASE, (held._grant,))
-            (answer,) = await runtime.call(core.free, call)
+            (answer,) = await runtime.call(core.releases, call)
             call.results = []  # an error leads to frames that know this call
             if answer is Released.RELEASED or (answer is Released.NOT_HELD and _by_an_earlier_one(core, held)):
                 held._end(RELEASED)
@@ -64,7 +64,7 @@ async def release(core: LockCore, runtime: Runtime, held: Possession) -> None:
         if held._releasing is others:
             held._end(RELEASED)
             if call is None or call.state != RUNNING:
-                runtime.undo(core.free, core.RELEASE, (held._grant,))
+                runtime.undo(core.releases, core.RELEASE, (held._grant,))
         raise
     finally:
         call = answer = None  # an error's traceback leads here: the two would keep each other, and what is held
@@ -87,7 +87,7 @@ def _worth_repeating(core: LockCore, answer: object, begun: float) -> bool:
 async def renew(core: LockCore, runtime: Runtime, held: Possession) -> None:
     """A fresh full lease, now. An error that is not `LeaseLost` means unknown: it is still ours until its deadline."""
     held.check()
-    (answer,) = await runtime.call(core.free, Call(core.RENEW, (held._grant,)))
+    (answer,) = await runtime.call(core.releases, Call(core.RENEW, (held._grant,)))
     try:
         if isinstance(answer, tuple):
             core.renewal.renewed(held, answer[0], answer)
@@ -119,7 +119,7 @@ async def wait_lost(core: LockCore, runtime: Runtime, held: Possession, timeout:
 
 async def ask(core: LockCore, runtime: Runtime, question: Callable[[LockProvider], T]) -> T:
     """A plain call: holders, evict, ping."""
-    (answer,) = await runtime.call(core.look, Call(core.CALL, (question,)))
+    (answer,) = await runtime.call(core.looks, Call(core.CALL, (question,)))
     try:
         if isinstance(answer, Exception):
             raise answer

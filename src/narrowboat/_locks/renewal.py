@@ -43,7 +43,7 @@ class Provider(Owner, Protocol):
     listeners: tuple[events.Listener, ...]
     label: str
     closed: bool
-    free: Lane
+    releases: Lane
     RENEW: Op
     RELEASE: Op
 
@@ -130,7 +130,7 @@ class Renewal:
         elif not held:
             self.lapse(possession)
             if granted and possession._state is LOST:
-                core.free.post(core.RELEASE, [possession._grant])  # we gave up, the server did not: free it now
+                core.releases.post(core.RELEASE, [possession._grant])  # we gave up, the server did not: free it now
         else:
             if core.listeners:
                 record = (
@@ -244,7 +244,7 @@ class Renewal:
             self._push(possession, possession._reschedule(), until)
         if renew:
             call = Call(self._core.RENEW, [possession._grant for possession in renew], sink=_Answers(self, renew))
-            self._core.free.submit([call])
+            self._core.releases.submit([call])
 
 
 class _Answers:
