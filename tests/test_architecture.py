@@ -200,7 +200,9 @@ def test_a_package_of_the_core_stands_on_what_is_below_it(package: str) -> None:
     for path in sources(CORE / package):
         for name in ours(path):
             top = name.partition(".")[0]
-            assert top in FLOORS[package] or top not in {*FLOORS, "locking", "messaging", "aio"}, f"{short(path)} imports {name}"
+            assert top in FLOORS[package] or top not in {*FLOORS, "locking", "messaging", "aio"}, (
+                f"{short(path)} imports {name}"
+            )
 
 
 @pytest.mark.parametrize("package", ["_engine", "_locks"])
