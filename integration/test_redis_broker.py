@@ -15,8 +15,8 @@ import redis
 from hypothesis import HealthCheck, Phase, given, settings
 
 import narrowboat
+import narrowboat_redis.broker
 import narrowboat_redis.feed
-import narrowboat_redis.message_broker
 from integration.fixtures import Servers
 from integration.servers import RedisCluster, RedisServer
 from narrowboat.clock import ManualClock
@@ -46,7 +46,7 @@ class OwnedTime:
 
     def __init__(self, client, clock, patch):
         self._client, self._clock = client, clock
-        for module in (narrowboat_redis.message_broker, narrowboat_redis.feed):
+        for module in (narrowboat_redis.broker, narrowboat_redis.feed):
             for name, value in list(vars(module).items()):
                 if isinstance(value, Script) and b"redis.call('TIME')" in value.source:
                     source = value.source.replace(b"redis.call('TIME')", b"redis.call('LRANGE', 'clock', 0, 1)")
