@@ -8,8 +8,8 @@ import signal
 import threading
 
 import pytest
-from narrowboat.conformance.faults.sweep import sweep
 
+from narrowboat.conformance.faults.sweep import sweep
 from narrowboat.driver.threads import LazyThread
 
 #: Also in the standard library's own code: an interrupt knows no borders.

@@ -107,12 +107,13 @@ def log_in(connection: Connection, user: str | None, secret: Secret, ends: float
 
 def _connected(endpoint: RedisEndpoint, address: HostPort, ends: float) -> socket.socket:
     """A socket to that host, with TLS where the URL says so."""
+    context = endpoint.options.context(backend=endpoint.scheme) if endpoint.tls else None
     made = _plain(address, ends)
-    if not endpoint.tls:
+    if context is None:
         return made
     try:
         made.settimeout(max(0.001, ends - time.monotonic()))
-        return endpoint.options.context(backend=endpoint.scheme).wrap_socket(made, server_hostname=address.host)
+        return context.wrap_socket(made, server_hostname=address.host)
     except BaseException:
         made.close()
         raise
