@@ -10,21 +10,22 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from narrowboat.capabilities import LockCapabilities
-from narrowboat.contract.backend import Context
+from narrowboat.capabilities import Expiry, LockCapabilities, Scope, Support, Survives, WaitOrder, WakeUp
+from narrowboat.contract.backend import Context, LockBackend
 from narrowboat.contract.locks import Busy, Grant, Holder, LockProvider, Mode, Released, Request
 from narrowboat.driver.admission import conflict
+from narrowboat.dsn import Url
 from narrowboat.errors import Conflict, LeaseLost, NarrowboatError, Reason, Unavailable
+from narrowboat_redis.client import RedisClient
+from narrowboat_redis.endpoint import Deployment, RedisEndpoint
 from narrowboat_redis.errors import translate, typed
-from narrowboat_redis.keys import Keys
-from narrowboat_redis.options import Durability, Options
-from narrowboat_redis.persistence import check_durability
+from narrowboat_redis.names import Keys
+from narrowboat_redis.options import SCHEME, Durability, Options
+from narrowboat_redis.persistence import SURVIVES, check_durability
 from narrowboat_redis.records import LETTERS, MODES, Records
 from narrowboat_redis.resp import ErrorReply, pack, pack_arguments, shown
 from narrowboat_redis.scripts import Packed, command, script
-from narrowboat_redis.site import Site
 from narrowboat_redis.waiting import FALLBACK, Waiting
-from narrowboat_redis.wire import Wire
 
 ATTEMPT = script("attempt_free.lua", "locks.lua", "attempt.lua")
 RELEASE = script("release_quiet.lua", "locks.lua", "release.lua")
@@ -43,15 +44,15 @@ _WAIT_SHARE = 0.3
 class RedisLocks(LockProvider):
     """Two connections and, once somebody waits, a third with a thread."""
 
-    def __init__(self, site: Site, options: Options, context: Context, capabilities: LockCapabilities) -> None:
+    def __init__(self, endpoint: RedisEndpoint, options: Options, context: Context, capabilities: LockCapabilities) -> None:
         self.capabilities = capabilities
-        self.site = site
+        self.endpoint = endpoint
         self._keys = Keys(options.prefix)
         self._timeout = context.timeout
-        self._take = Wire(site, context.timeout)
-        self._free = Wire(site, context.timeout, breath=True)
-        self._records = Records(site, self._keys, context.timeout)
-        self._waiting = Waiting(site, self._keys, self._free, context.timeout)
+        self._take = RedisClient(endpoint, context.timeout)
+        self._free = RedisClient(endpoint, context.timeout, fail_fast=True)
+        self._records = Records(endpoint, self._keys, context.timeout)
+        self._waiting = Waiting(endpoint, self._keys, self._free, context.timeout)
         self._replicas = options.wait
         #: What the server is to be asked for before the first grant; None: it was, or nothing is claimed.
         self._durability = None if options.durability is Durability.MEMORY else options.durability
@@ -78,12 +79,12 @@ class RedisLocks(LockProvider):
         calls = [self._attempt(request) for request in requests]
         return self._answers(requests, self._take.run(calls, doing="taking locks", tail=self._tail, ends=ends))
 
-    def _check(self, wire: Wire) -> float | None:
+    def _check(self, client: RedisClient) -> float | None:
         """That the server is as durable as the URL says, until it was once. Where it is asked: when the call has to be over."""
         if self._durability is None:
             return None
-        ends = wire.ends()
-        check_durability(wire, self.site, self._durability, ends)
+        ends = client.ends()
+        check_durability(client, self.endpoint, self._durability, ends)
         self._durability = None
         return ends
 
@@ -146,7 +147,7 @@ class RedisLocks(LockProvider):
                 return self._foreign(name, reply)
             other = MODES[reply[0]]
             size = int(reply[1]) if other is Mode.SEMAPHORE else None
-            return Conflict(conflict(name, mode, limit, other, size), backend=self.site.scheme)
+            return Conflict(conflict(name, mode, limit, other, size), backend=self.endpoint.scheme)
         return self._error(reply, f"taking the lock {name!r}")
 
     def _foreign(self, name: str, reply: list[bytes]) -> Conflict:
@@ -163,7 +164,7 @@ class RedisLocks(LockProvider):
                 f"lock {name!r}: something that is not ours, or is damaged, stands under that name, or more than 20,000 "
                 "holders. Nothing was granted. See it with `narrowboat holders`, and remove it with `narrowboat evict`."
             )
-        return Conflict(text, backend=self.site.scheme)
+        return Conflict(text, backend=self.endpoint.scheme)
 
     def _listen(self, requests: Sequence[Request], answers: list[Grant | Busy | NarrowboatError], busy: list[int]) -> None:
         """See that who waits will be woken; where that began only now, look again, or a release meanwhile is missed."""
@@ -201,9 +202,9 @@ class RedisLocks(LockProvider):
                 return self._error(reply, "waiting for replicas")
             if reply < self._replicas:
                 return Unavailable(
-                    f"{self.site}: {reply} of the {self._replicas} replicas that wait= asks for confirmed in time. What they "
-                    "did not confirm is not counted as ours. See INFO replication; the call may be repeated.",
-                    backend=self.site.scheme,
+                    f"{self.endpoint}: {reply} of the {self._replicas} replicas that wait= asks for confirmed in time. What "
+                    "they did not confirm is not counted as ours. See INFO replication; the call may be repeated.",
+                    backend=self.endpoint.scheme,
                 )
         return None
 
@@ -227,7 +228,7 @@ class RedisLocks(LockProvider):
                         name=grant.name,
                         reason=reason,
                         token=grant.token,
-                        backend=self.site.scheme,
+                        backend=self.endpoint.scheme,
                     )
                 )
             else:
@@ -316,5 +317,47 @@ class RedisLocks(LockProvider):
 
     def _error(self, reply: Any, doing: str) -> NarrowboatError:
         if isinstance(reply, BaseException):
-            return translate(reply, self.site, doing=doing)
-        return translate(ErrorReply(f"ERR unexpected answer {shown(reply)}"), self.site, doing=doing)
+            return translate(reply, self.endpoint, doing=doing)
+        return translate(ErrorReply(f"ERR unexpected answer {shown(reply)}"), self.endpoint, doing=doing)
+
+
+def _capabilities(url: Url, options: Options) -> LockCapabilities:
+    endpoint = RedisEndpoint.of(url, options)
+    survives = SURVIVES[options.durability]
+    # A server answers before a replica has the grant; with wait= that many replicas have it first, and one may take over. One
+    # that forgets everything at a restart takes its replicas with it.
+    if options.wait and endpoint.deployment is not Deployment.SINGLE and options.durability is not Durability.MEMORY:
+        survives = Survives.NODE
+    return LockCapabilities(
+        scope=Scope.NETWORK,
+        expiry=Expiry.LEASE,
+        survives=survives,
+        fencing=Support.NATIVE,
+        fencing_survives=Survives.DATA_LOSS,
+        order=WaitOrder.FIFO,
+        wake=WakeUp.NOTIFIED,
+        shared=Support.NATIVE,
+        semaphore=Support.NATIVE,
+        holders=Support.NATIVE,
+        evict=Support.NATIVE,
+        ttl_min=0.05,
+        dead_waiter_bound=6.0,  # a place in the queue ends 5 s after the last sign of life; who waits behind it waits 1.5 s
+    )
+
+
+def _open(url: Url, options: Options, context: Context) -> LockProvider:
+    endpoint = RedisEndpoint.of(url, options)
+    try:
+        return RedisLocks(endpoint, options, context, _capabilities(url, options))
+    except OSError as error:  # no more descriptors
+        raise translate(error, endpoint, doing="opening") from error
+
+
+locks = LockBackend(
+    scheme=SCHEME,
+    summary="over the network, on a Redis server, a cluster, or the primary of some sentinels",
+    example="redis://:password@localhost:6379/0",
+    options=Options,
+    capabilities=_capabilities,
+    open=_open,
+)

@@ -22,25 +22,25 @@ GROUP = b"narrowboat"
 _LONGEST = 180
 
 
-class Place(NamedTuple):
-    """One address's keys. `keys` is what every script gets, in this order."""
+class StreamKeys(NamedTuple):
+    """One address's keys. `all` is what every script gets, in this order."""
 
     kind: Kind
     path: str
     group: bytes  #: that reads the stream
     root: bytes
     stream: bytes
-    keys: tuple[bytes, ...]  #: root and stream, then those of the topic (of itself where there is none)
+    all: tuple[bytes, ...]  #: root and stream, then those of the topic (of itself where there is none)
     dead_stream: bytes  #: of its dead letters; its own where it has none
     channels: tuple[bytes, ...]  #: on which something is told that concerns whoever reads it
 
 
-def place_of(address: Address, prefix: str, *, cluster: bool) -> Place:
+def stream_keys(address: Address, prefix: str, *, cluster: bool) -> StreamKeys:
     """Where `address` lies.
 
-    >>> place_of(Address(Kind.SUBSCRIPTION, "prices", "g"), "", cluster=False).keys
+    >>> stream_keys(Address(Kind.SUBSCRIPTION, "prices", "g"), "", cluster=False).all
     (b'nb:m:{prices}.g', b'prices.g', b'nb:m:{prices}', b'prices')
-    >>> place_of(Address(Kind.QUEUE, "orders.dead"), "shop", cluster=True).keys[:2]
+    >>> stream_keys(Address(Kind.QUEUE, "orders.dead"), "shop", cluster=True).all[:2]
     (b'nb:m:{shop:orders}.dead', b'{shop:orders}.dead')
     """
     kind, path = address.kind, address.path
@@ -53,12 +53,12 @@ def place_of(address: Address, prefix: str, *, cluster: bool) -> Place:
         group, channels = part(address.group), (root, above[0])
     buries = kind in (Kind.QUEUE, Kind.SUBSCRIPTION) and not path.endswith(".dead")
     dead = _keys(address.dead.path, prefix, cluster)[1] if buries else stream
-    return Place(kind, path, group, root, stream, (root, stream, *above), dead, channels)
+    return StreamKeys(kind, path, group, root, stream, (root, stream, *above), dead, channels)
 
 
-def own_stream_prefix(place: Place, *, cluster: bool) -> bytes:
+def own_stream_prefix(keys: StreamKeys, *, cluster: bool) -> bytes:
     """What the streams of a topic's groups begin with; the group's name follows."""
-    return (place.root.removeprefix(OURS) if cluster else place.stream) + b"."
+    return (keys.root.removeprefix(OURS) if cluster else keys.stream) + b"."
 
 
 def part(text: str) -> bytes:
