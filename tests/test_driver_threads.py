@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from narrowboat.conformance.sweep import sweep
+from narrowboat.conformance.faults.sweep import sweep
 from narrowboat.driver.threads import LazyThread
 
 #: Also in the standard library's own code: an interrupt knows no borders.
