@@ -11,7 +11,6 @@ What an owner in doubt may yet leave behind is read again with each renewal of t
 from __future__ import annotations
 
 import functools
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Concatenate, ParamSpec, TypeVar
@@ -74,7 +73,6 @@ class ConsulLocks(LockProvider):
         self._store = Store(self._transport)
         self._space = Space(agent.root, agent.options.prefix)
         self._watcher = Watcher(self._transport, time.monotonic)
-        self._mutex = threading.Lock()
         self._owners = Owners(context.timeout, DOUBT * agent.options.session_ttl)
         self._closed = False
 
@@ -333,12 +331,11 @@ class ConsulLocks(LockProvider):
 
     def close(self) -> None:
         """Destroy the session and close the connections. What it still holds goes with it."""
-        with self._mutex:
-            if self._closed:
-                return
-            self._closed = True
+        if self._closed:
+            return
+        self._closed = True
         self._watcher.close()
-        with self._limit.call():
+        with self._limit.call(0.25):  # the end of the session is a courtesy, and the core may have waited for a renewal before
             self._session.close()
         self._transport.close()
 

@@ -59,13 +59,13 @@ class Limit(threading.local):
         self.ends: float | None = None
 
     @contextlib.contextmanager
-    def call(self) -> Iterator[None]:
-        """One driver call begins here; one within another shares its time."""
+    def call(self, share: float = 1.0) -> Iterator[None]:
+        """One driver call begins here, with this share of the operation timeout; a call within another shares its time."""
         if self.ends is not None:
             yield
             return
         now = time.monotonic()
-        self.given = self.timeout if now >= self.silence.until else min(self.timeout, max(_GRACE, self.timeout / 5))
+        self.given = share * self.timeout if now >= self.silence.until else min(self.timeout, max(_GRACE, self.timeout / 5))
         self.ends = now + self.given
         try:
             yield
