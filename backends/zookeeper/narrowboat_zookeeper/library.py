@@ -3,8 +3,8 @@
 kazoo believes what a server sends. It takes memory for any length that it is told. Whatever it cannot take apart ends its I/O
 thread for good, and every later call of that client fails, against a healthy server too. A server that accepts a connection
 and says nothing keeps kazoo from the other hosts. kazoo tells nobody which session time a server granted. It has no hooks for
-any of this, so `Connection` overrides four of its methods. It breaks such a connection off, and kazoo makes a new one in the same
-session.
+any of this, so `Connection` overrides four of its methods. It breaks such a connection off, and kazoo makes a new one in the
+same session.
 
 `UNPROMISED` lists each name with its reason. tests/backends/test_zookeeper_library.py fails by name when kazoo drops one. No
 other file uses such a name. Nothing here knows a lock, or what a request was for.
