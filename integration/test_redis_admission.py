@@ -1,4 +1,4 @@
-"""Redis' scripts admit whom `narrowboat.driver.admission` admits: each function by every small case, the whole by generated queues."""
+"""Redis' scripts admit whom `narrowboat.driver.admission` admits: by every small case and generated queues."""
 
 from __future__ import annotations
 

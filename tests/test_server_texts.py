@@ -11,8 +11,8 @@ from narrowboat.driver.texts import LONGEST, cut
 from narrowboat.dsn import Secret, Url
 from narrowboat.errors import NarrowboatError
 from narrowboat_consul import errors as consul
+from narrowboat_consul.options import Agent
 from narrowboat_consul.options import Options as ConsulOptions
-from narrowboat_consul.options import Site as ConsulSite
 from narrowboat_rabbitmq import errors as rabbitmq
 from narrowboat_rabbitmq.options import Options as RabbitOptions
 from narrowboat_rabbitmq.options import site_of
@@ -24,7 +24,7 @@ from narrowboat_redis.resp import ErrorReply
 
 HUGE = "ERR \x1b[2J\u009b" + "x" * 100_000 + "geheim"
 REDIS = RedisEndpoint.of(Url.parse("redis://:geheim@a"), RedisOptions())
-CONSUL = ConsulSite.of(Url.parse("consul://a"), ConsulOptions())
+CONSUL = Agent.of(Url.parse("consul://a"), ConsulOptions())
 RABBIT = site_of(Url.parse("amqp://a"), RabbitOptions())
 
 

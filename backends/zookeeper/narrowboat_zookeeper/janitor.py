@@ -16,13 +16,15 @@ import threading
 import time
 from collections.abc import Callable
 
+from narrowboat.driver.threads import LazyThread
+
 #: Seconds for which a lock's node is left alone after its last release.
 IDLE = 3.0
 #: Nodes removed at one look.
 _AT_ONCE = 200
 
 
-class Keeper:
+class Janitor:
     """`look()` is called every `every` seconds while there is something to look after and says whether there is."""
 
     def __init__(self, look: Callable[[], bool], every: float) -> None:
@@ -30,10 +32,9 @@ class Keeper:
         self._every = every
         self._idle: dict[str, float] = {}
         self._bell = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._thread = LazyThread("narrowboat-zookeeper-janitor", self._run, wake=self._bell.set)
         self._busy = False
         self._now = False
-        self._closed = False
 
     def note(self, path: str) -> None:
         """Something under `path` was released just now."""
@@ -47,16 +48,13 @@ class Keeper:
 
     def stir(self) -> None:
         """There is something to look after from now on. Never blocks."""
-        if self._busy or self._closed:
+        if self._busy or self._thread.ended:
+            return
+        try:
+            self._thread.start()
+        except RuntimeError:  # no thread to be had just now: the next call tries again
             return
         self._busy = True
-        thread = self._thread
-        if thread is None or not thread.is_alive():  # an interrupt can strike before it is started
-            self._thread = threading.Thread(target=self._run, name="narrowboat-zookeeper-keeper", daemon=True)
-            try:
-                self._thread.start()
-            except RuntimeError:  # no thread to be had just now: whoever stirs next tries again
-                self._busy = False
         self._bell.set()
 
     def due(self) -> list[str]:
@@ -74,18 +72,14 @@ class Keeper:
         return paths
 
     def close(self, timeout: float) -> None:
-        """End the thread."""
-        self._closed = True
-        self._bell.set()
-        thread = self._thread
-        if thread is not None and thread.ident is not None:
-            thread.join(timeout)
+        """End the thread, and wait for it for `timeout` seconds at most."""
+        self._thread.end(timeout)
 
     def _run(self) -> None:
-        while not self._closed:
+        while not self._thread.ended:
             stirred = self._bell.wait(self._every if self._busy else None)
             self._bell.clear()
-            if self._closed or (stirred and not self._now):
+            if self._thread.ended or (stirred and not self._now):
                 continue
             self._now = self._busy = False  # before the look, so that what is noted meanwhile stirs
             if self._look() or self._idle:

@@ -1,45 +1,46 @@
-"""Locks in Consul's key-value store, held by one session for each provider.
+"""Locks in Consul's key-value store, held by one session for each provider: what they claim, and how they are taken and left.
 
 A free lock costs one exchange, however many are asked for: a transaction that checks that the key does not exist and
 locks it with our session, with the owner id in its value. What is refused is looked at in one read, which tells whether
 it is ours already (a lost reply), can be had after all, or has to be waited for. The token is the ModifyIndex of the
 entry: Consul's transactions are numbered through, and an entry never changes within a generation.
 
-An attempt whose reply was lost can land after its withdrawal, and the session keeps it for as long as it lives. So names
-in doubt are read again with each renewal of the session, and what nobody here wants is removed.
+What an owner in doubt may yet leave behind is read again with each renewal of the session, and removed.
 """
 
 from __future__ import annotations
 
 import functools
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Concatenate, ParamSpec, TypeVar
 
-from narrowboat.capabilities import LockCapabilities
-from narrowboat.contract.backend import Context
+from narrowboat.capabilities import Expiry, LockCapabilities, Scope, Support, Survives, WaitOrder, WakeUp
+from narrowboat.contract.backend import Context, LockBackend
 from narrowboat.contract.locks import Busy, Grant, Holder, LockProvider, Mode, Released, Request
+from narrowboat.dsn import Url
 from narrowboat.errors import Closed, Conflict, LeaseLost, NarrowboatError, Reason, Unavailable
 from narrowboat_consul import steps
-from narrowboat_consul.errors import nonsense, refused
-from narrowboat_consul.keys import Keys, Space, decode
-from narrowboat_consul.options import SCHEME, Site
-from narrowboat_consul.session import Session
-from narrowboat_consul.state import Entry, State
-from narrowboat_consul.steps import Operation
+from narrowboat_consul.entries import State
+from narrowboat_consul.errors import no_room, nonsense, refused
+from narrowboat_consul.keys import Keys, Space
+from narrowboat_consul.options import SCHEME, Agent, Options
+from narrowboat_consul.owners import Owners
+from narrowboat_consul.session import SLACK, Session
 from narrowboat_consul.store import Refused, Store
 from narrowboat_consul.transport import Limit, Silence, Transport
 from narrowboat_consul.watcher import Watcher
 
 #: How often a refused step is decided anew within one call. Each refusal means that somebody else got on.
 ROUNDS = 10
-#: For so many ttls of the session a withdrawn owner whose attempt was not answered is looked for.
+#: For so many ttls of the session an owner in doubt is looked for.
 DOUBT = 2.0
 #: Seconds until a waiter looks again by itself: what a lost query costs.
 LOOK_AGAIN = 3.0
 #: Seconds until it looks again where nobody holds the lock and yet it is refused: Consul's lock-delay runs.
 DELAYED = 0.25
+#: Seconds by which Consul may be late beyond twice the session's ttl: its timers, the write of the end, the wake-up.
+LATE = 2.0
 
 
 P = ParamSpec("P")
@@ -62,21 +63,17 @@ def _driver_call(method: Callable[Concatenate[ConsulLocks, P], T]) -> Callable[C
 class ConsulLocks(LockProvider):
     """One session, its connections, and one thread for those who wait."""
 
-    def __init__(self, site: Site, context: Context, capabilities: LockCapabilities) -> None:
+    def __init__(self, agent: Agent, context: Context, capabilities: LockCapabilities) -> None:
         self.capabilities = capabilities
-        self._site = site
+        self._agent = agent
         self._clock = context.clock
         self._limit = Limit(context.timeout, Silence())
-        self._session = Session(site, self._limit, context.clock, context.doubt)
-        self._transport = Transport(site, self._limit)
+        self._session = Session(agent, self._limit, context.clock, context.doubt)
+        self._transport = Transport(agent, self._limit)
         self._store = Store(self._transport)
-        self._space = Space(site.root, site.options.prefix)
+        self._space = Space(agent.root, agent.options.prefix)
         self._watcher = Watcher(self._transport, time.monotonic)
-        self._mutex = threading.Lock()
-        self._under: dict[str, str] = {}  # the session under which each owner's grant was made
-        self._open: dict[str, Request] = {}  # owners whose last attempt has not been answered with a clear no
-        self._doubts: dict[str, tuple[Request, float]] = {}  # withdrawn owners whose attempt may land yet, and until when
-        self._announced: set[str] = set()  # owners that have told those who share a lock that they wait
+        self._owners = Owners(context.timeout, DOUBT * agent.options.session_ttl)
         self._closed = False
 
     @property
@@ -90,14 +87,13 @@ class ConsulLocks(LockProvider):
     def attempt(self, requests: Sequence[Request]) -> list[Grant | Busy | NarrowboatError]:
         """Take, or find out who is in the way, the whole batch in one transaction and at most a few more."""
         session = self._session.fresh()
-        for request in requests:
-            self._open[request.owner] = request
+        self._owners.asked(requests)
         answers: dict[int, Grant | Busy | NarrowboatError] = {}
         left = dict(enumerate(requests))
         keys = {number: self._space.of(request.name) for number, request in left.items()}
         # Hoping for the best, a free lock is taken without a look; but who has announced itself has an entry to take along.
         states = dict.fromkeys(left, State())
-        known = [number for number, request in left.items() if request.owner in self._announced]
+        known = [number for number, request in left.items() if self._owners.has_announced(request.owner)]
         states |= dict(zip(known, self._look([left[number] for number in known]), strict=True))
         for _ in range(ROUNDS):
             todo: dict[int, steps.Do | steps.Wait] = {}
@@ -123,13 +119,14 @@ class ConsulLocks(LockProvider):
         """The present state of each lock, after what owners that have been withdrawn have left there is removed."""
         folders = [self._space.of(request.name) for request in requests]
         states = self._store.look(folders)
-        if not self._doubts:
+        doubts = self._owners.in_doubt()
+        if not doubts:
             return states
         found = zip(requests, states, strict=True)
-        left = [(request.name, owner) for request, state in found for owner in state.owners if owner in self._doubts]
+        left = [(request.name, owner) for request, state in found for owner in state.owners if owner in doubts]
         for name, owner in left:
             if self._free(name, owner, None) is True:
-                self._forget(owner)
+                self._owners.forget(owner)
         return self._store.look(folders) if left else states
 
     def _carry_out(
@@ -159,9 +156,9 @@ class ConsulLocks(LockProvider):
                 if step.key in written:
                     answers[number] = self._granted(request, written[step.key], session)
                 else:
-                    answers[number] = nonsense(self._site, "a transaction that was done, without its result")
+                    answers[number] = nonsense(self._agent, "a transaction that was done, without its result")
             else:
-                self._announced.add(request.owner)
+                self._owners.announce(request.owner)
                 answers[number] = self._busy(request, keys[number], step.index)
         return again
 
@@ -171,16 +168,14 @@ class ConsulLocks(LockProvider):
         result = [answers[number] for number in range(len(requests))]
         for request, answer in zip(requests, result, strict=True):
             if not isinstance(answer, Grant):
-                if request.owner not in self._announced:
-                    self._open.pop(request.owner, None)
+                self._owners.refused(request.owner)
             elif request.wait:
                 self._watcher.disarm(request.name, request.owner)
         return result
 
     def _granted(self, request: Request, token: int, session: str) -> Grant:
-        self._under[request.owner] = session
-        self._announced.discard(request.owner)
-        return Grant(request.name, request.owner, token, float(self._site.options.session_ttl), request.mode, request.limit)
+        self._owners.granted(request.owner, session)
+        return Grant(request.name, request.owner, token, float(self._agent.options.session_ttl), request.mode, request.limit)
 
     def _busy(self, request: Request, keys: Keys, index: int, look_again: float = LOOK_AGAIN) -> Busy:
         if request.wait and index:
@@ -193,8 +188,8 @@ class ConsulLocks(LockProvider):
     def renew(self, grants: Sequence[Grant]) -> list[Grant | NarrowboatError]:
         """One renewal of the session for all, and a check that each is still there: a renewal succeeds all the same."""
         session = self._session.renew()
-        own = [grant for grant in grants if session is not None and self._under.get(grant.owner) == session]
-        there = self._store.carry_out([[_check(self._space, grant)] for grant in own])
+        own = [grant for grant in grants if session is not None and self._owners.session(grant.owner) == session]
+        there = self._store.carry_out([[steps.still_there(self._space.of(grant.name), grant)] for grant in own])
         still = {grant.owner: answer for grant, answer in zip(own, there, strict=True)}
         self._remove_doubts()
         answers: list[Grant | NarrowboatError] = []
@@ -209,7 +204,7 @@ class ConsulLocks(LockProvider):
         return answers
 
     def _lost(self, grant: Grant, reason: Reason) -> LeaseLost:
-        self._under.pop(grant.owner, None)
+        self._owners.lost(grant.owner)
         return LeaseLost(
             f"lock {grant.name!r}: the entry with token {grant.token} is gone ({reason.value}). "
             "Stop what it protects; acquire again.",
@@ -235,8 +230,7 @@ class ConsulLocks(LockProvider):
             if grant.mode is not Mode.EXCLUSIVE:
                 answers[number] = _outcome(self._free(grant.name, grant.owner, grant.token))
             if not isinstance(answers[number], NarrowboatError):
-                self._under.pop(grant.owner, None)
-                self._open.pop(grant.owner, None)
+                self._owners.forget(grant.owner)
         return [answers[number] for number in range(len(grants))]
 
     @_driver_call
@@ -245,41 +239,24 @@ class ConsulLocks(LockProvider):
         answers: list[NarrowboatError | None] = []
         for request in requests:
             self._watcher.disarm(request.name, request.owner)
-        states = self._states(each.name for each in requests if each.owner in self._open or each.owner in self._under)
+        states = self._states(each.name for each in requests if self._owners.may_be_there(each.owner))
         for request in requests:
             state = states.get(request.name)
-            if state is None or (request.owner not in self._open and request.owner not in self._under):
+            if state is None or not self._owners.may_be_there(request.owner):
                 answers.append(None)
                 continue
             freed = request.owner in state.owners and self._free(request.name, request.owner, None, state)
             if isinstance(freed, NarrowboatError):
                 answers.append(freed)
-                continue
-            if freed or request.owner in self._under:
-                self._forget(request.owner)
+            elif freed or self._owners.session(request.owner) is not None:
+                self._owners.forget(request.owner)
                 answers.append(None)
+            elif self._owners.doubt(request, self._clock()):  # an error makes the core withdraw it again in a moment
+                text = f"lock {request.name!r}: an attempt was not answered and may be under way"
+                answers.append(Unavailable(text, backend=SCHEME))
             else:
-                answers.append(self._doubt(request))
+                answers.append(None)
         return answers
-
-    def _forget(self, owner: str) -> None:
-        for known in (self._under, self._open, self._doubts):
-            known.pop(owner, None)
-        self._announced.discard(owner)
-
-    def _doubt(self, request: Request) -> NarrowboatError | None:
-        """Its attempt was never answered, and may be under way even now: it is looked for again, soon and then for long.
-
-        An error makes the core withdraw it again in a moment. After one operation timeout nothing comes that did not fail,
-        so the rest is left to the renewals of the session.
-        """
-        now = self._clock()
-        _, until = self._doubts.setdefault(request.owner, (request, now + DOUBT * self._site.options.session_ttl))
-        if until - DOUBT * self._site.options.session_ttl + self._limit.timeout > now:
-            return Unavailable(f"lock {request.name!r}: an attempt was not answered and may be under way", backend=SCHEME)
-        self._open.pop(request.owner, None)
-        self._announced.discard(request.owner)
-        return None
 
     def _states(self, names: Iterable[str]) -> dict[str, State]:
         """The present state of each lock, by name, in one read for many."""
@@ -309,14 +286,14 @@ class ConsulLocks(LockProvider):
     def _remove_doubts(self) -> None:
         """Remove what has landed of withdrawn owners: one read for all of them, and mostly there is nothing."""
         now = self._clock()
-        doubts = list(self._doubts.items())
+        doubts = self._owners.in_doubt()
         try:
-            states = self._states(request.name for _, (request, _) in doubts)
+            states = self._states(request.name for request, _ in doubts.values())
             owners = {name: state.owners for name, state in states.items()}
-            for owner, (request, until) in doubts:
+            for owner, (request, until) in doubts.items():
                 there = owner in owners[request.name]
                 if self._free(request.name, owner, None) is True if there else now >= until:
-                    self._forget(owner)
+                    self._owners.forget(owner)
         except NarrowboatError:
             pass  # they are looked at again with the next renewal
 
@@ -326,7 +303,7 @@ class ConsulLocks(LockProvider):
     def holders(self, name: str | None) -> list[Holder]:
         """Who holds it. Only the session knows when it would end; how many wait nobody knows."""
         folder = self._space.folder if name is None else self._space.of(name).folder
-        found = [_holder(entry) for entry in self._store.all_under(folder)]
+        found = [entry.shown() for entry in self._store.all_under(folder)]
         return sorted((each for each in found if each is not None), key=lambda holder: (holder.name, holder.token))
 
     @_driver_call
@@ -348,40 +325,23 @@ class ConsulLocks(LockProvider):
         """Ask for the leader: an agent without one can do nothing."""
         reply = self._transport.call("GET", "/v1/status/leader")
         if reply.code != 200 or reply.body.strip() in ("", '""'):
-            raise refused(reply.code if reply.code != 200 else 500, reply.body.strip('" \n') or "no cluster leader", self._site)
+            raise refused(
+                reply.code if reply.code != 200 else 500, reply.body.strip('" \n') or "no cluster leader", self._agent
+            )
 
     def close(self) -> None:
         """Destroy the session and close the connections. What it still holds goes with it."""
-        with self._mutex:
-            if self._closed:
-                return
-            self._closed = True
+        if self._closed:
+            return
+        self._closed = True
         self._watcher.close()
-        with self._limit.call():
+        with self._limit.call(0.25):  # the end of the session is a courtesy, and the core may have waited for a renewal before
             self._session.close()
         self._transport.close()
 
 
-def _holder(entry: Entry) -> Holder | None:
-    """What an entry shows: a holder, something foreign, or (None) a waiter or a record of those who share."""
-    kind, record = entry.key.rpartition("/")[2], entry.record
-    if entry.foreign:
-        part = entry.key.split("/")[-2][1:]
-        mode = Mode.SHARED if kind.startswith("held") else Mode.EXCLUSIVE
-        return Holder(decode(part) or part, entry.index, "", mode, None, 0.0, None, None, foreign=True)
-    if record is None or entry.session is None or kind.startswith("wants"):
-        return None
-    return Holder(record.name, entry.index, record.label, record.mode, record.limit, record.since, None, None)
-
-
-def _operations(step: steps.Do | steps.Wait) -> list[Operation]:
+def _operations(step: steps.Do | steps.Wait) -> list[steps.Operation]:
     return step.operations if isinstance(step, steps.Do) else step.announce
-
-
-def _check(space: Space, grant: Grant) -> Operation:
-    keys = space.of(grant.name)
-    key = keys.lock if grant.mode is Mode.EXCLUSIVE else keys.held(grant.owner)
-    return steps.operation("check-index", key, Index=grant.token)
 
 
 def _released(there: bool) -> Released:
@@ -396,3 +356,45 @@ def _raised(freed: bool | NarrowboatError) -> bool:
     if isinstance(freed, NarrowboatError):
         raise freed
     return freed
+
+
+def _capabilities(url: Url, options: Options) -> LockCapabilities:
+    Agent.of(url, options)  # refuses a URL that makes no sense, before anything is opened
+    bound = 2.0 * options.session_ttl + options.lock_delay
+    return LockCapabilities(
+        scope=Scope.NETWORK,
+        expiry=Expiry.SESSION,
+        survives=Survives.NODE,
+        fencing=Support.NATIVE,
+        fencing_survives=Survives.NODE,
+        order=WaitOrder.ANY,
+        wake=WakeUp.NOTIFIED,
+        shared=Support.EMULATED,
+        semaphore=Support.EMULATED,
+        holders=Support.NATIVE,
+        evict=Support.NATIVE,
+        ttl_min=bound,
+        margin=SLACK,
+        expiry_lag=LATE,
+        wake_bound=0.5,
+        dead_waiter_bound=bound + LATE,
+    )
+
+
+def _open(url: Url, options: Options, context: Context) -> LockProvider:
+    agent = Agent.of(url, options)
+    try:
+        return ConsulLocks(agent, context, _capabilities(url, options))
+    except (OSError, RuntimeError) as error:  # no descriptor for what wakes the thread
+        raise no_room(agent, error) from error
+
+
+locks = LockBackend(
+    scheme=SCHEME,
+    summary="one session for each provider, blocking queries, ModifyIndex as token",
+    example="consul://:TOKEN@localhost:8500/shop",
+    options=Options,
+    capabilities=_capabilities,
+    open=_open,
+    extra="consul",
+)

@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
-from narrowboat_zookeeper import keeper
-from narrowboat_zookeeper.wire import Bell, Handler, Result, Wire
+from narrowboat_zookeeper import janitor
+from narrowboat_zookeeper.handler import BufferedSocket, Handler, Result, WakeupPipe
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def pair():
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     theirs.settimeout(5)
-    wire = Wire(ours)
+    wire = BufferedSocket(ours)
     yield wire, theirs
     wire.close()
     theirs.close()
@@ -24,7 +24,7 @@ def pair():
 def handler():
     made = Handler(1.0, None, lambda: None)
     yield made
-    made.bell.close()
+    made.wakeup.close()
 
 
 def test_what_is_sent_is_gathered_until_somebody_waits(pair, handler):
@@ -34,7 +34,7 @@ def test_what_is_sent_is_gathered_until_somebody_waits(pair, handler):
     peer.setblocking(False)
     with pytest.raises(BlockingIOError):
         peer.recv(100)
-    assert handler.select([wire, handler.bell], [], [], 0.0) == ([], [], [])
+    assert handler.select([wire, handler.wakeup], [], [], 0.0) == ([], [], [])
     assert peer.recv(100) == b"onetwo"
 
 
@@ -77,7 +77,7 @@ def test_an_aborted_wire_is_at_its_end_for_whoever_reads(pair, handler):
 
 
 def test_a_bell_counts_and_never_blocks(handler):
-    bell = Bell()
+    bell = WakeupPipe()
     for _ in range(10_000):  # a socket pair is full after about 280
         bell.send(b"\0")
     assert handler.select([bell], [], [], 0.0)[0] == [bell]
@@ -93,26 +93,24 @@ def test_a_bell_counts_and_never_blocks(handler):
 
 
 def test_a_bell_that_is_held_wakes_nobody_until_it_is_let_go_and_others_ring_through(handler):
-    bell = Bell()
+    bell = WakeupPipe()
     woken = threading.Event()
     waiting = threading.Thread(target=lambda: (handler.select([bell], [], [], 10.0), woken.set()))
-    bell.hold()
-    waiting.start()
-    bell.send(b"\0")
-    bell.send(b"\0")
-    assert not woken.wait(0.05)
-    bell.let_go()
+    with bell.held():
+        waiting.start()
+        bell.send(b"\0")
+        bell.send(b"\0")
+        assert not woken.wait(0.05)
     assert woken.wait(5)
     waiting.join()
     assert bell.rings == 2
     for _ in range(2):
         bell.recv(1)
-    bell.hold()
-    other = threading.Thread(target=bell.send, args=(b"\0",))
-    other.start()
-    other.join()
-    assert handler.select([bell], [], [], 5.0)[0] == [bell]
-    bell.let_go()
+    with bell.held():
+        other = threading.Thread(target=bell.send, args=(b"\0",))
+        other.start()
+        other.join()
+        assert handler.select([bell], [], [], 5.0)[0] == [bell]
     bell.close()
 
 
@@ -158,8 +156,8 @@ def test_a_watch_that_raises_does_not_reach_the_connection(handler, caplog):
     assert "raised" in caplog.text
 
 
-def test_the_keeper_looks_while_there_is_something_to_look_after_and_then_rests(monkeypatch):
-    monkeypatch.setattr(keeper, "IDLE", 0.05)
+def test_the_janitor_looks_while_there_is_something_to_look_after_and_then_rests(monkeypatch):
+    monkeypatch.setattr(janitor, "IDLE", 0.05)
     looks, found = [], []
     idle = threading.Event()
 
@@ -170,7 +168,7 @@ def test_the_keeper_looks_while_there_is_something_to_look_after_and_then_rests(
             idle.set()
         return False
 
-    made = keeper.Keeper(look, every=0.02)
+    made = janitor.Janitor(look, every=0.02)
     made.note("/a")
     assert idle.wait(5)
     assert found == ["/a"]
@@ -178,6 +176,6 @@ def test_the_keeper_looks_while_there_is_something_to_look_after_and_then_rests(
     made.note("/b")
     made.close(5)
     assert made.rest() in (["/b"], [])
-    assert not made._thread.is_alive()
+    assert made._thread.end(0.0), "it still runs"
     made.stir()
-    assert not made._thread.is_alive()
+    assert made._thread.end(0.0), "it still runs"

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from narrowboat.contract.locks import Mode, Request
-from narrowboat_consul.keys import Keys, encode, is_ours
+from narrowboat.contract.locks import Holder, Mode, Request
+from narrowboat_consul.keys import Keys, decode, encode, is_ours
 
 #: Marks our entries, so that one which another program put in the way is known as such.
 FLAGS = 0x6E62  # "nb"
@@ -79,6 +79,17 @@ class Entry:
     def foreign(self) -> bool:
         """Whether it is in the place of an entry of ours, and none of ours."""
         return self.record is None and is_ours(self.key)
+
+    def shown(self) -> Holder | None:
+        """What `holders` shows of it: a holder, something foreign; None for a waiter and for the record of those who share."""
+        kind, record = self.key.rpartition("/")[2], self.record
+        if self.foreign:
+            part = self.key.split("/")[-2][1:]
+            mode = Mode.SHARED if kind.startswith("held") else Mode.EXCLUSIVE
+            return Holder(decode(part) or part, self.index, "", mode, None, 0.0, None, None, foreign=True)
+        if record is None or self.session is None or kind.startswith("wants"):
+            return None
+        return Holder(record.name, self.index, record.label, record.mode, record.limit, record.since, None, None)
 
 
 def _placed(record: Record, key: str, session: str | None) -> bool:

@@ -16,6 +16,7 @@ It runs no user code and knows nothing of locks.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import select
@@ -23,7 +24,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from kazoo.handlers.threading import SequentialThreadingHandler
@@ -89,10 +90,10 @@ class Result:
             callback(self)
 
 
-class Bell:
+class WakeupPipe:
     """Both ends of kazoo's wake-up socket pair: counts rings, and keeps its pipe readable while there are any.
 
-    A thread that is about to send several requests holds it meanwhile (`hold`, `let_go`), so that the I/O thread is woken
+    A thread that is about to send several requests holds it meanwhile (`held`), so that the I/O thread is woken
     once, for all of them: woken at the first, it would fight over the interpreter with whoever sends the others.
     """
 
@@ -113,16 +114,17 @@ class Bell:
                 self._light()
         return len(data)
 
-    def hold(self) -> None:
-        """Until `let_go` the rings of this thread wake nobody."""
-        self._holding[threading.get_ident()] = None
-
-    def let_go(self) -> None:
-        """Wake the I/O thread if there is anything for it."""
-        self._holding.pop(threading.get_ident(), None)
-        with self._lock:
-            if self.rings and self._writer >= 0:
-                self._light()
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """The rings of this thread wake the I/O thread once, at the end."""
+        try:
+            self._holding[threading.get_ident()] = None
+            yield
+        finally:
+            self._holding.pop(threading.get_ident(), None)
+            with self._lock:
+                if self.rings and self._writer >= 0:
+                    self._light()
 
     def recv(self, size: int) -> bytes:
         """Take one ring back."""
@@ -157,7 +159,7 @@ class Bell:
             self._reader = self._writer = -1
 
 
-class Wire:
+class BufferedSocket:
     """A connected socket, plain or TLS, with a buffer in each direction. Used by the I/O thread only, but for `abort`."""
 
     def __init__(self, sock: Any) -> None:
@@ -251,8 +253,8 @@ class Handler(SequentialThreadingHandler):  # type: ignore[misc]  # see the impo
         self._tls = tls
         self._connecting = connecting
         self.timeout = timeout
-        self._wire: Wire | None = None
-        self.bell = Bell()
+        self._socket: BufferedSocket | None = None
+        self.wakeup = WakeupPipe()
         self.last_error: Exception | None = None  #: why the last try to connect failed
         self.closing = threading.Event()
 
@@ -286,11 +288,11 @@ class Handler(SequentialThreadingHandler):  # type: ignore[misc]  # see the impo
         thread.start()
         return thread
 
-    def create_socket_pair(self) -> tuple[Bell, Bell]:
+    def create_socket_pair(self) -> tuple[WakeupPipe, WakeupPipe]:
         """The bell, for both ends: a client is started once."""
-        return self.bell, self.bell
+        return self.wakeup, self.wakeup
 
-    def create_connection(self, address: tuple[str, int], hostname: str | None = None, **_: object) -> Wire:
+    def create_connection(self, address: tuple[str, int], hostname: str | None = None, **_: object) -> BufferedSocket:
         """Connect, within our own bound, and remember why it failed. kazoo's own leaks a socket with each failed handshake."""
         if self.closing.is_set():
             raise OSError("closed")
@@ -308,16 +310,15 @@ class Handler(SequentialThreadingHandler):  # type: ignore[misc]  # see the impo
             self.last_error = error
             raise
         self.last_error = None
-        wire = self._wire = Wire(sock)
+        buffered = self._socket = BufferedSocket(sock)
         if self.closing.is_set():
             self.abort()
-        return wire
+        return buffered
 
     def abort(self) -> None:
         """Break off the connection, if there is one; kazoo then makes a new one in the same session."""
-        wire = self._wire
-        if wire is not None:
-            wire.abort()
+        if self._socket is not None:
+            self._socket.abort()
 
     def select(
         self, rlist: list[Any], wlist: list[Any], xlist: list[Any], timeout: float | None = None
@@ -326,12 +327,12 @@ class Handler(SequentialThreadingHandler):  # type: ignore[misc]  # see the impo
         if wlist:
             return [], wlist, []  # a wire takes everything and writes it before the next read
         ready = [each for each in rlist if each.pending()]
-        if any(isinstance(each, Bell) for each in ready):
+        if any(isinstance(each, WakeupPipe) for each in ready):
             return ready, [], []  # more requests are to be written: gather them first
-        wires = [each for each in rlist if isinstance(each, Wire)]
+        sockets = [each for each in rlist if isinstance(each, BufferedSocket)]
         ends = None if timeout is None else time.monotonic() + timeout
         while True:
-            flushed = all(wire.flush() for wire in wires)  # there is one at most
+            flushed = all(each.flush() for each in sockets)  # there is one at most
             if ready:
                 return ready, [], []
             poll = select.poll()
@@ -339,7 +340,7 @@ class Handler(SequentialThreadingHandler):  # type: ignore[misc]  # see the impo
             for each in rlist:
                 number = each.fileno()
                 found[number] = each
-                poll.register(number, _READ if flushed or isinstance(each, Bell) else _READ | select.POLLOUT)
+                poll.register(number, _READ if flushed or isinstance(each, WakeupPipe) else _READ | select.POLLOUT)
             left = None if ends is None else max(0.0, ends - time.monotonic()) * 1000 + 0.5
             ready = [found[number] for number, events in poll.poll(left) if events & _READ]
             if ready or (ends is not None and time.monotonic() >= ends):

@@ -1,6 +1,8 @@
-"""What a provider knows: who stands where, in which session, and what kazoo's thread and the keeper's have to tell.
+"""The shared state of a provider: its session, its owners' nodes, who watches what, and what kazoo's thread reports of them.
 
-One dictionary step at a time and no mutex: an interrupt may strike between any two steps, and kazoo's thread must not wait.
+Callers, kazoo's thread and the janitor use it at the same time. Each dictionary is changed in single steps, which are atomic in
+the interpreter. What belongs together is the state of one node, and that has a mutex (`QueueNode`). Nothing here waits while it
+runs on kazoo's thread.
 """
 
 from __future__ import annotations
@@ -13,17 +15,16 @@ from typing import Any
 
 from narrowboat.contract.backend import Context
 from narrowboat.contract.locks import Request
-from narrowboat.errors import NarrowboatError, Reason
+from narrowboat.errors import NarrowboatError
 from narrowboat_zookeeper import names
-from narrowboat_zookeeper.keeper import Keeper
-from narrowboat_zookeeper.options import Site
-from narrowboat_zookeeper.place import Place, ours
+from narrowboat_zookeeper.janitor import Janitor
+from narrowboat_zookeeper.options import Ensemble
+from narrowboat_zookeeper.queue_node import Look, QueueNode
+from narrowboat_zookeeper.records import ours
 
-#: Seconds for which a waiter that was woken may take to come, before it loses its place.
-PATIENCE = 5.0
 #: Seconds for which a look that was sent before a waiter is woken still serves it; the margin allows for them.
-GLANCE = 0.1
-#: Seconds after a grant within which its node is watched, and between two looks of the keeper, at most: with it a holder
+PREFETCHED_LOOK = 0.1
+#: Seconds after a grant within which its node is watched, and between two looks of the janitor, at most: with it a holder
 #: knows of an eviction within the claimed bound from the first moment on.
 WATCHED = 0.3
 #: Nodes that are remembered, of each kind.
@@ -35,51 +36,47 @@ Requests = list[tuple[Any, ...]]
 Steps = Generator[Requests, list[Any], Any]
 
 
-class Book:
+class ProviderState:
     """See the module's text. Opens the session."""
 
-    def __init__(self, site: Site, context: Context) -> None:
+    def __init__(self, ensemble: Ensemble, context: Context) -> None:
         from kazoo import exceptions  # imported by who opens a provider, and no earlier
 
         from narrowboat_zookeeper import errors
         from narrowboat_zookeeper.session import Pipe, Session
 
         self.pipe = Pipe
-        self.said = exceptions
+        self.kazoo_errors = exceptions
         self._errors = errors
-        self.site = site
+        self.ensemble = ensemble
         self.clock = context.clock
         self.timeout = context.timeout
-        self.namespace = names.namespace(site.base, site.options.prefix)
-        self.places: dict[str, Place] = {}  #: by owner
-        self.mine: dict[str, Place] = {}  #: those that were granted, by path
-        self.behind: dict[str, dict[str, None]] = {}  #: the owners of waiters, by the path that they watch
+        self.namespace = names.namespace(ensemble.base, ensemble.options.prefix)
+        self.nodes: dict[str, QueueNode] = {}  #: by owner
+        self.held: dict[str, QueueNode] = {}  #: those that were granted, by path
+        self.watchers: dict[str, dict[str, None]] = {}  #: the owners of waiters, by the path that they watch
         self.known: dict[str, None] = {}  #: nodes of locks that are most likely there
         self.vouched: dict[str, None] = {}  #: contenders that were read and are ours: a path is used once and never again
-        self.glancing = True  #: whether a look is sent before a waiter is woken
+        self.prefetching = True  #: whether a look is sent before a waiter is woken
         self._doubt = context.doubt
-        self.session = Session(site, context.timeout, self._connected, partial(self._doubt, None))
-        self.keeper = Keeper(self._look, every=min(WATCHED, max(0.1, site.options.session_ttl / 8)))
-        context.watch(self.keeper.look_now)
+        self.session = Session(ensemble, context.timeout, self._connected, partial(self._doubt, None))
+        self.janitor = Janitor(self._look, every=min(WATCHED, max(0.1, ensemble.options.session_ttl / 8)))
+        context.watch(self.janitor.look_now)
+
+    def enter(self, requests: Sequence[Request]) -> None:
+        """From here to `leave` the janitor leaves the nodes of these owners alone."""
+        for request in requests:
+            node = self.nodes.get(request.owner)
+            if node is not None:
+                node.enter(request.wake)
 
     def leave(self, requests: Sequence[Request]) -> None:
         """The attempt has ended, however."""
         for request in requests:
-            place = self.places.get(request.owner)
-            if place is not None:
-                place.under_way = False
-        self.keeper.stir()
-
-    def enter(self, requests: Sequence[Request]) -> None:
-        """From here to the end of the attempt the keeper leaves these places alone.
-
-        Without a mutex: this sets `under_way` and then looks at `expelled`, the keeper the other way round, so one of the
-        two sees the other.
-        """
-        for request in requests:
-            place = self.places.get(request.owner)
-            if place is not None:
-                place.under_way, place.told = True, None
+            node = self.nodes.get(request.owner)
+            if node is not None:
+                node.leave()
+        self.janitor.stir()
 
     def queue(self, directory: str, listed: Any) -> Steps:
         """The contenders, oldest first. Where their numbers leave that open, by the zxids of their creation."""
@@ -107,54 +104,63 @@ class Book:
 
     def failed(self, result: Any) -> bool:
         """Whether the server refused it; that there is no such node is an answer, not a failure."""
-        return isinstance(result, Exception) and not isinstance(result, self.said.NoNodeError)
+        return isinstance(result, Exception) and not isinstance(result, self.kazoo_errors.NoNodeError)
 
     def missing(self) -> NarrowboatError:
         """The error for a path of the URL that is not there."""
-        return self._errors.missing(self.site)
+        return self._errors.missing(self.ensemble)
 
     def refused(self, result: Any, *, doing: str) -> NarrowboatError:
         """The error for a result that is one."""
-        return self._errors.refused(self.site, result, doing=doing)
+        return self._errors.refused(self.ensemble, result, doing=doing)
 
     def owned(self, owner: str, directory: str, listed: Any) -> list[str]:
         """The paths of the owner's nodes, of whatever session."""
         return [f"{directory}/{each.node}" for each in names.queue(listing(listed)) if each.owner == owner]
 
-    def forget_wake(self, owner: str, place: Place) -> None:
-        """It waits no longer for what it watched."""
-        behind, place.behind = place.behind, None
-        if behind is not None:
-            wakes = self.behind.get(behind[0])
-            if wakes is not None:
-                wakes.pop(owner, None)
-                if not wakes:
-                    self.behind.pop(behind[0], None)
+    def watch(self, owner: str, node: QueueNode, path: str) -> None:
+        """A change of `path` wakes the owner from now on."""
+        node.watch((path, self.session.epoch))
+        self.watchers.setdefault(path, {})[owner] = None
 
-    def drop(self, owner: str, place: Place) -> None:
+    def watches(self, owner: str, node: QueueNode, path: str) -> bool:
+        """Whether a change of `path` will wake the owner."""
+        return node.watching == (path, self.session.epoch) and owner in self.watchers.get(path, ())
+
+    def watch_no_more(self, owner: str, node: QueueNode) -> None:
+        """The owner waits no longer."""
+        watching = node.watch(None)
+        if watching is not None:
+            watchers = self.watchers.get(watching[0])
+            if watchers is not None:
+                watchers.pop(owner, None)
+                if not watchers:
+                    self.watchers.pop(watching[0], None)
+
+    def drop(self, owner: str, node: QueueNode) -> None:
         """Nothing of it is there any more."""
-        if place.path is not None:
-            self.mine.pop(place.path, None)
-        self.places.pop(owner, None)
+        if node.path is not None:
+            self.held.pop(node.path, None)
+        self.nodes.pop(owner, None)
 
     # -- on kazoo's thread: nothing here may wait -----------------------------------------------------------------
 
     def ahead_changed(self, event: Any) -> None:
         """Something became of what a waiter watches. It is woken with the look that it will ask for, so it need not wait."""
         client = self.session.client
-        for owner in list(self.behind.pop(event.path, ())):
-            place = self.places.get(owner)
-            if place is None:
+        for owner in list(self.watchers.pop(event.path, ())):
+            node = self.nodes.get(owner)
+            if node is None:
                 continue
-            place.told = time.monotonic()
-            path = place.path
-            if path is None or not self.glancing:
-                place.wake()
+            path = node.path
+            if path is None or not self.prefetching:
+                node.woken(time.monotonic())
+                node.wake()
                 continue
             directory = path.rpartition("/")[0]
-            sent, synced, listed = self.clock(), client.sync_async(directory), client.get_children_async(directory)
-            place.glance = (sent, synced, listed)
-            listed.rawlink(lambda result, place=place: place.wake())
+            look = Look(self.clock(), client.sync_async(directory), client.get_children_async(directory))
+            node.woken(time.monotonic(), look)
+            look.listed.rawlink(lambda result, node=node: node.wake())
 
     def own_changed(self, event: Any) -> None:
         """Something became of a node of ours: an eviction changes it before it deletes it, anybody else just deletes it.
@@ -162,14 +168,13 @@ class Book:
         A change alone says nothing: whoever sets its data makes one, and so does this program for its permits. A watch tells
         once, so the renewal that the doubt brings about looks whether it is there, and watches it again.
         """
-        place = self.mine.get(event.path)
-        if place is None or event.type not in ("CHANGED", "DELETED"):
+        node = self.held.get(event.path)
+        if node is None or event.type not in ("CHANGED", "DELETED"):
             return
-        place.armed = -1
         if event.type == "CHANGED":
-            place.written = True
+            node.changed()
         else:
-            place.vanished()
+            node.vanished()
         self._suspect(event.path)
 
     def _suspect(self, path: str) -> None:
@@ -179,61 +184,51 @@ class Book:
 
     def _connected(self) -> None:
         """There is a connection again; the watches have ended with the one before, so every waiter looks again."""
-        self.behind = {}
-        for place in list(self.places.values()):
-            if not place.granted:
-                place.told = time.monotonic()
-                place.wake()
+        self.watchers = {}
+        for node in list(self.nodes.values()):
+            if not node.granted:
+                node.woken(time.monotonic())
+                node.wake()
 
-    # -- on the keeper's thread -----------------------------------------------------------------------------------
+    # -- on the janitor's thread ----------------------------------------------------------------------------------
 
-    def _arm(self, client: Any, place: Place, path: str) -> None:
+    def _watch_own(self, client: Any, node: QueueNode, path: str) -> None:
         """Watch our own node: sent, and not waited for. Not with the grant: most locks are released before it would serve."""
-        place.armed = self.session.epoch
+        node.own_watch_sent(self.session.epoch)
 
         def answered(result: Any) -> None:
-            if isinstance(result.exception, self.said.NoNodeError):
-                place.vanished()
+            if isinstance(result.exception, self.kazoo_errors.NoNodeError):
+                node.vanished()
                 self._suspect(path)
 
         client.get_async(path, watch=self.own_changed).rawlink(answered)
 
     def _look(self) -> bool:
-        """On the keeper's thread: send away what is over. Whether there is anything left that may be over one day."""
+        """Watch what is held, and send away what is over. Whether anything is left that may be over one day."""
         if self.session.up:
-            self.session.bell.hold()
-            try:
+            with self.session.wakeup.held():
                 self._send_away()
-            finally:
-                self.session.bell.let_go()
-        return bool(self.places)
+        return bool(self.nodes)
 
     def _send_away(self) -> None:
-        now, there = self.clock(), time.monotonic()
+        now, monotonic = self.clock(), time.monotonic()
         client = self.session.client
-        for place in list(self.places.values()):
-            path = place.path
-            if place.granted and path is not None and place.armed != self.session.epoch:
-                self._arm(client, place, path)
-            late = now >= place.ends if place.granted else place.told is not None and place.told + PATIENCE <= there
-            if path is None or not (late or place.expelled):
-                continue
-            place.expelled = True
-            if place.under_way:
-                place.expelled = False
-                continue
-            if place.granted:
-                place.gone = place.gone or Reason.EXPIRED
-            client.delete_async(path).rawlink(partial(self._removed, place, path))
-        for path in self.keeper.due():
+        for node in list(self.nodes.values()):
+            path = node.path
+            if node.granted and path is not None and node.watched_in != self.session.epoch:
+                self._watch_own(client, node, path)
+            over = node.expel(now, monotonic)
+            if over is not None:
+                client.delete_async(over).rawlink(partial(self._removed, node, over))
+        for path in self.janitor.due():
             self.known.pop(path, None)
             client.delete_async(path)
 
-    def _removed(self, place: Place, path: str, result: Any) -> None:
-        """On kazoo's thread: what was sent away is gone, unless it was not."""
-        if place.path == path and (result.exception is None or isinstance(result.exception, self.said.NoNodeError)):
-            self.mine.pop(path, None)
-            place.path = None
+    def _removed(self, node: QueueNode, path: str, result: Any) -> None:
+        """On kazoo's thread: an expelled node is gone, unless the server refused that."""
+        if result.exception is None or isinstance(result.exception, self.kazoo_errors.NoNodeError):
+            self.held.pop(path, None)
+            node.removed(path)
 
     def sweep(self, paths: list[str]) -> None:
         """At the end: what may be empty now, and the namespace if that is.
