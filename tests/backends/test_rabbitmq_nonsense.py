@@ -30,6 +30,8 @@ TIMEOUT, SLACK = 1.0, 6.0
 LIMIT = 200 * 1024 * 1024
 CHUNK = b"\0" * 65536
 Line = socket.socket
+#: Without this, pika asks for no confirms.
+CAPABLE = table([(b"capabilities", value("F", table([(b"publisher_confirms", b"t\1"), (b"basic.nack", b"t\1")])))])
 
 
 def method(channel: int, made: object) -> bytes:
@@ -67,7 +69,7 @@ def _some(line: Line, size: int) -> bytes:
 
 def greet(line: Line, tune: object | None = None) -> None:
     """Take the client in, as a server does."""
-    line.sendall(start())
+    line.sendall(start(CAPABLE))
     read(line)
     line.sendall(method(0, tune or spec.Connection.Tune(channel_max=100, frame_max=131072, heartbeat=60)))
     read(line)  # tune-ok
@@ -75,22 +77,32 @@ def greet(line: Line, tune: object | None = None) -> None:
     line.sendall(method(0, spec.Connection.OpenOk()))
 
 
-def serve(line: Line, then: Callable[[Line, int], None]) -> None:
-    """Answer what is asked as a server does, until a consumer is there; then do `then`."""
+def serve(line: Line, then: Callable[[Line, int], None], silent: threading.Event | None = None) -> None:
+    """Answer what is asked as a server does, until a consumer is there; then do `then`. Once `silent` is set, say nothing."""
     greet(line)
+    published = 0
     answers = {
         spec.Channel.Open.INDEX: spec.Channel.OpenOk(),
         spec.Confirm.Select.INDEX: spec.Confirm.SelectOk(),
         spec.Exchange.Declare.INDEX: spec.Exchange.DeclareOk(),
         spec.Exchange.Bind.INDEX: spec.Exchange.BindOk(),
-        spec.Queue.Declare.INDEX: spec.Queue.DeclareOk(queue="q", message_count=1, consumer_count=0),
         spec.Queue.Bind.INDEX: spec.Queue.BindOk(),
         spec.Basic.Qos.INDEX: spec.Basic.QosOk(),
         spec.Basic.Consume.INDEX: spec.Basic.ConsumeOk(consumer_tag="nb0"),
     }
     while True:
         channel, payload = read(line)
+        if silent is not None and silent.is_set():
+            continue
         index = int.from_bytes(payload[:4])  # nothing in a heartbeat
+        if index == spec.Queue.Declare.INDEX:  # pika takes an answer for the queue that it named, and for no other
+            name = payload[7 : 7 + payload[6]].decode()
+            line.sendall(method(channel, spec.Queue.DeclareOk(queue=name, message_count=1, consumer_count=0)))
+        if index == spec.Basic.Publish.INDEX:
+            published += 1
+            read(line)
+            read(line)
+            line.sendall(method(channel, spec.Basic.Ack(published)))
         if index in answers:
             line.sendall(method(channel, answers[index]))
         if index == spec.Basic.Consume.INDEX:
@@ -249,6 +261,65 @@ def outcomes() -> Iterator[dict[str, Future[list[str]]]]:
 @pytest.mark.parametrize("case", CASES)
 def test_each_call_ends_in_time_with_an_error_that_is_typed(case: str, outcomes: dict[str, Future[list[str]]]) -> None:
     assert not outcomes[case].result(90)
+
+
+# -- a server that falls silent ---------------------------------------------------------------------------------------
+
+#: Long beside what a busy machine adds: what waits for it twice is seen to.
+PATIENCE = 3.0
+
+
+class Mute(Impostor):
+    """A server that works until it is told to say nothing more."""
+
+    def __init__(self) -> None:
+        self.silent = threading.Event()
+        super().__init__(lambda line: serve(line, lambda line, channel: None, self.silent))
+
+
+@pytest.fixture
+def mute() -> Iterator[Mute]:
+    made = Mute()
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("consumers", [0, 1, 3])
+def test_a_server_that_fell_silent_is_waited_for_once_when_a_broker_is_closed(mute: Mute, consumers: int) -> None:
+    """Its consumers wait in vain, and its connections do not wait again."""
+    broker = narrowboat.broker(f"amqp://127.0.0.1:{mute.port}?timeout={PATIENCE:g}&heartbeat=60")
+    broker.queue("p", lease=180).publish(b"x")
+    left = [broker.queue(f"q{number}", lease=180).consume() for number in range(consumers)]
+    mute.silent.set()
+    begun = time.monotonic()
+    broker.close()
+    assert time.monotonic() - begun < 1.5 * PATIENCE
+    assert len(left) == consumers
+
+
+def test_a_server_that_was_silent_just_now_is_not_waited_for_again(mute: Mute) -> None:
+    broker = narrowboat.broker(f"amqp://127.0.0.1:{mute.port}?timeout={PATIENCE:g}&heartbeat=60")
+    broker.queue("p", lease=180).publish(b"x")
+    mute.silent.set()
+    with pytest.raises(narrowboat.PublishUnknown):
+        broker.queue("p", lease=180).publish(b"y")
+    begun = time.monotonic()
+    broker.close()
+    assert time.monotonic() - begun < 0.5 * PATIENCE
+
+
+def test_what_was_not_published_is_said_to_be_so_and_only_so(caplog: pytest.LogCaptureFixture) -> None:
+    """No "may or may not" where nothing was sent; and the end of a connection that never was leaves no traceback."""
+    impostor = Impostor(lambda line: time.sleep(3))
+    broker = narrowboat.broker(f"amqp://127.0.0.1:{impostor.port}?timeout=1")
+    with pytest.raises(narrowboat.PublishFailed, match="was not sent") as caught:
+        broker.queue("q").publish(b"x")
+    assert "may or may not" not in str(caught.value)
+    assert isinstance(caught.value.__cause__, Unavailable)
+    assert not caught.value.__cause__.sent
+    broker.close()
+    impostor.close()
+    assert not [record for record in caplog.records if record.name.startswith("narrowboat")]
 
 
 # -- a machine that has nothing left ----------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -18,7 +19,14 @@ from narrowboat.errors import AccessDenied, ConfigurationError, Conflict, NotFou
 from narrowboat_rabbitmq import ladder, names
 from narrowboat_rabbitmq.content import Content, read
 from narrowboat_rabbitmq.envelope import Raw, Tag, again, delivery_of, properties_of
-from narrowboat_rabbitmq.errors import channel_error, concerns_properties, connection_error, other_properties, transient
+from narrowboat_rabbitmq.errors import (
+    Operation,
+    channel_error,
+    concerns_properties,
+    connection_error,
+    other_properties,
+    transient,
+)
 from narrowboat_rabbitmq.options import Options, QueueType, site_of
 from narrowboat_rabbitmq.settling import coalesce
 
@@ -72,6 +80,22 @@ def test_what_the_server_gets_fits(prefix: str, topic: str, group: str) -> None:
     assert len(key.encode()) <= 255
     assert "." not in place.word
     assert level >= 0
+
+
+PAGE = Path(__file__).parents[2] / "backends/rabbitmq/README.md"
+LONG = st.builds(str.__mul__, st.sampled_from(["a", "Z.", "-9", "ü"]), st.integers(1, 150))
+
+
+@given(LONG, LONG, LONG)
+def test_the_rights_of_the_page_cover_every_name_of_their_prefix(prefix: str, name: str, group: str) -> None:
+    block = re.search(r"set_permissions -p / app \\\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert block is not None
+    configure = re.findall(r"'([^']+)'", block[1])[0].replace("shop", re.escape(names.escape(prefix)))
+    for address in (Address(Kind.SUBSCRIPTION, name, group.replace(".", "-")), Address(Kind.QUEUE, name).dead):
+        place = names.place_of(address, prefix)
+        for text in (place.name, place.topic, names.properties_exchange(place.name)):
+            assert re.search(configure, text), text
+            assert len(text) <= 255
 
 
 def test_others_find_plain_names() -> None:
@@ -220,7 +244,7 @@ def test_acks_settle_what_they_say_and_nothing_else(outstanding: set[int], data:
 
 def refused(code: int, text: str) -> Exception:
     place = names.place_of(ORDERS, "")
-    return channel_error(exceptions.ChannelClosedByBroker(code, text), SITE, place, "declaring 'orders'")
+    return channel_error(exceptions.ChannelClosedByBroker(code, text), SITE, Operation("declaring 'orders'", 0.0, place))
 
 
 def test_conflicts_say_what_differs() -> None:
@@ -254,11 +278,13 @@ def test_refusals_are_typed() -> None:
     assert isinstance(refused(405, "RESOURCE_LOCKED"), Unavailable)
     for code in (403, 530):
         closed = exceptions.AMQPConnectionError(exceptions.ConnectionClosedByBroker(code, "no"))
-        error = connection_error(closed, SITE, "pinging")
+        error = connection_error(closed, SITE, Operation("pinging", 0.0))
         assert isinstance(error, AccessDenied)
         assert "hunter2" not in str(error)
         assert not transient(closed)
-    lost = connection_error(exceptions.AMQPConnectionError(ConnectionRefusedError(111, "refused")), SITE, "pinging")
+    lost = connection_error(
+        exceptions.AMQPConnectionError(ConnectionRefusedError(111, "refused")), SITE, Operation("pinging", 0.0)
+    )
     assert isinstance(lost, Unavailable)
     assert "refused" in str(lost)
     assert transient(exceptions.StreamLostError("gone"))

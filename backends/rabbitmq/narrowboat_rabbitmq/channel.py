@@ -10,9 +10,8 @@ from typing import Any, TypeVar
 
 from narrowboat.errors import Unavailable
 from narrowboat_rabbitmq.answer import Answer
-from narrowboat_rabbitmq.errors import channel_error, crashed, late
+from narrowboat_rabbitmq.errors import Operation, channel_error, crashed, late
 from narrowboat_rabbitmq.link import Link, Session
-from narrowboat_rabbitmq.names import Place
 from narrowboat_rabbitmq.quiet import hush
 
 #: A call by its name in pika, with its arguments.
@@ -54,32 +53,32 @@ class Channel:
         self._waiting: set[Answer[Any]] = set()
 
     @classmethod
-    def open(cls, link: Link, deadline: float, doing: str, on_end: Callable[[BaseException], None] | None = None) -> Channel:
+    def open(cls, link: Link, operation: Operation, on_end: Callable[[BaseException], None] | None = None) -> Channel:
         """A new channel of the link's connection."""
-        channel = cls(link, link.ready(deadline, doing))
+        channel = cls(link, link.ready(operation))
         channel.on_end = on_end
         answer: Answer[None] = Answer()
         link.loop.post(lambda: channel._open(answer))
-        channel.wait(answer, deadline, doing, None)
+        channel.wait(answer, operation._replace(prepares=True))
         return channel
 
     # -- for callers ----------------------------------------------------------------------------------------------
 
-    def call(self, steps: Sequence[Step], deadline: float, doing: str, place: Place | None = None) -> list[Any]:
+    def call(self, steps: Sequence[Step], operation: Operation) -> list[Any]:
         """Make these calls one after the other; their answers' methods. Raises what the first refused one met."""
         answer: Answer[list[Any]] = Answer()
         self.link.loop.post(lambda: self.start(steps, answer))
-        found: list[Any] = self.wait(answer, deadline, doing, place)
+        found: list[Any] = self.wait(answer, operation)
         return found
 
-    def wait(self, answer: Answer[Any], deadline: float, doing: str, place: Place | None) -> Any:
+    def wait(self, answer: Answer[Any], operation: Operation) -> Any:
         """What `answer` comes to; raises what it met, or that it did not come in time."""
         heard = self.session.heard
-        if not answer.wait(deadline - self.link.loop.clock()):
+        if not answer.wait(operation.deadline - self.link.loop.clock()):
             self.link.doubt(self.session, heard)
-            raise late(self.link.site, doing, self.link.timeout)
+            raise late(self.link.site, operation, self.link.timeout)
         if answer.error is not None:
-            raise channel_error(answer.error, self.link.site, place, doing)
+            raise channel_error(answer.error, self.link.site, operation)
         return answer.value
 
     def close(self, timeout: float) -> None:

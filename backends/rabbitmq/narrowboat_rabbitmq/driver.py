@@ -20,7 +20,7 @@ from narrowboat.errors import Closed, NarrowboatError, PublishFailed, PublishUnk
 from narrowboat_rabbitmq.answer import Answer
 from narrowboat_rabbitmq.channel import Channel
 from narrowboat_rabbitmq.envelope import properties_of
-from narrowboat_rabbitmq.errors import blocked, missing
+from narrowboat_rabbitmq.errors import Operation, blocked, missing
 from narrowboat_rabbitmq.feed import RabbitFeed
 from narrowboat_rabbitmq.ladder import route
 from narrowboat_rabbitmq.link import Link, check_certificates
@@ -32,6 +32,8 @@ from narrowboat_rabbitmq.topology import Topology
 #: Seconds between finding that a queue was deleted and making it again. Made at once, a server takes its old consumers
 #: (any process's) for consumers of the new queue, gives them its messages, and their channels drop them (seen with 3.10).
 PAUSE = 0.2
+#: Seconds for which a server that was silent before, or until now, is waited for when a connection is closed.
+_HURRY = 0.1
 _INBOX = Properties(max_deliveries=0)
 #: Names of inboxes: ours, those of the server's direct reply-to, and those that it made for exclusive queues.
 INBOX = re.compile(r"narrowboat\.inbox\.[0-9a-f]{32}|amq\.rabbitmq\.reply-to(\..+)?|amq\.gen-.+")
@@ -88,7 +90,7 @@ class RabbitBroker(Broker):
         if not records:
             return
         try:
-            batch = self.publisher.publish(records, deadline, f"publishing to {messages[sent[0]].to.path!r}")
+            batch = self.publisher.publish(records, Operation(f"publishing to {messages[sent[0]].to.path!r}", deadline))
         except Unavailable as error:
             for index in sent:
                 answers[index] = _not_sent(messages[index], str(error), error)
@@ -178,10 +180,10 @@ class RabbitBroker(Broker):
 
     def make_inbox(self, name: str, deadline: float) -> None:
         """Declare a queue for replies. Idempotent on the connection that it belongs to."""
-        doing = "making an inbox"
-        channel = Channel.open(self.link, deadline, doing)
+        operation = Operation("making an inbox", deadline)
+        channel = Channel.open(self.link, operation)
         try:
-            channel.call([("queue_declare", {"queue": name, "exclusive": True, "auto_delete": False})], deadline, doing)
+            channel.call([("queue_declare", {"queue": name, "exclusive": True, "auto_delete": False})], operation)
         finally:
             channel.close(0.0)
 
@@ -220,8 +222,11 @@ class RabbitBroker(Broker):
         for feed in list(self._feeds):
             feed.close()
         self._closed = True
-        for link in (self.publisher.link, self.link):
-            link.close(max(0.1, ends - self.clock()))
+        links = (self.publisher.link, self.link)
+        ends_of = [(link, link.begin_close()) for link in links]
+        for link, done in ends_of:
+            # Who was waited for in vain a moment ago is not waited for again.
+            link.finish_close(done, _HURRY if any(each.silent for each in links) else max(_HURRY, ends - self.clock()))
         self.loop.close(max(0.5, ends - self.clock()))
 
     def check_open(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pika import exceptions
 
@@ -37,6 +37,15 @@ _DIFFERS = re.compile(
 )
 
 
+class Operation(NamedTuple):
+    """What a caller is doing, for the text of an error, and until when."""
+
+    doing: str  #: "declaring 'orders'"
+    deadline: float  #: on the broker's clock
+    place: Place | None = None  #: what it is about
+    prepares: bool = False  #: a step on the way to it: while that is under way, nothing of it was sent
+
+
 def flatten(error: BaseException) -> list[BaseException]:
     """The error and what it was made of: pika wraps the reason for a failed connection several times."""
     found: list[BaseException] = []
@@ -50,11 +59,11 @@ def flatten(error: BaseException) -> list[BaseException]:
     return found
 
 
-def connection_error(error: BaseException, site: Site, doing: str) -> NarrowboatError:
+def connection_error(error: BaseException, site: Site, operation: Operation) -> NarrowboatError:
     """Why there is no connection."""
     chain = flatten(error)
     text = _shown(chain)
-    found = _why(chain, text, site, doing)
+    found = _why(chain, text, site, operation)
     found.__cause__ = error
     return found
 
@@ -85,7 +94,7 @@ def crashed(error: NarrowboatError) -> bool:
     return any(isinstance(each, exceptions.ConnectionClosedByBroker) and each.reply_code == INTERNAL_ERROR for each in chain)
 
 
-def _why(chain: list[BaseException], text: str, site: Site, doing: str) -> NarrowboatError:
+def _why(chain: list[BaseException], text: str, site: Site, operation: Operation) -> NarrowboatError:
     user = repr(site.username)
     for each in chain:
         if _said(each) == NOT_ALLOWED:
@@ -107,7 +116,11 @@ def _why(chain: list[BaseException], text: str, site: Site, doing: str) -> Narro
     if any(isinstance(each, exceptions.IncompatibleProtocolError) for each in chain):
         hint = "It may be no AMQP server, or want TLS (amqps://)" if not site.tls else "It may be no AMQP server"
     hint += tls.hint(chain[0], plain=SCHEME)
-    return Unavailable(f"{site}: no connection while {doing} ({text}). {hint}. {_REPEAT}.", backend=SCHEME)
+    return Unavailable(
+        f"{site}: no connection while {operation.doing} ({text}). {hint}. {_REPEAT}.",
+        backend=SCHEME,
+        sent=not operation.prepares,
+    )
 
 
 def _shown(chain: list[BaseException]) -> str:
@@ -118,12 +131,14 @@ def _shown(chain: list[BaseException]) -> str:
     return cut((closed or said[-1:] or plain[-1:])[0])
 
 
-def late(site: Site, doing: str, timeout: float) -> Unavailable:
+def late(site: Site, operation: Operation, timeout: float) -> Unavailable:
     """There was no answer in time."""
+    known = "Nothing of it was sent" if operation.prepares else "It may or may not have been done"
     return Unavailable(
-        f"{site} did not answer within {timeout:g} s while {doing}. It may or may not have been done. See whether the server "
-        "is up and reachable, or give it longer with timeout=.",
+        f"{site} did not answer within {timeout:g} s while {operation.doing}. {known}. See whether the server is up and "
+        "reachable, or give it longer with timeout=.",
         backend=SCHEME,
+        sent=not operation.prepares,
     )
 
 
@@ -135,17 +150,18 @@ def blocked(site: Site, reason: str) -> str:
     )
 
 
-def channel_error(error: BaseException, site: Site, place: Place | None, doing: str) -> NarrowboatError:
+def channel_error(error: BaseException, site: Site, operation: Operation) -> NarrowboatError:
     """Why a channel was closed, as the caller's error."""
-    found = _refusal(error, site, place, doing) if isinstance(error, exceptions.ChannelClosedByBroker) else None
+    found = _refusal(error, site, operation) if isinstance(error, exceptions.ChannelClosedByBroker) else None
     if found is None:
-        return connection_error(error, site, doing)
+        return connection_error(error, site, operation)
     found.__cause__ = error
     return found
 
 
-def _refusal(error: exceptions.ChannelClosedByBroker, site: Site, place: Place | None, doing: str) -> NarrowboatError | None:
+def _refusal(error: exceptions.ChannelClosedByBroker, site: Site, operation: Operation) -> NarrowboatError | None:
     code, text = error.reply_code, error.reply_text
+    doing, place = operation.doing, operation.place
     if code == NOT_FOUND:
         return missing(place, text) if place is not None else NotFound(f"{site}: {text}", backend=SCHEME)
     if code == ACCESS_REFUSED:

@@ -23,7 +23,7 @@ from narrowboat.errors import Closed, NarrowboatError, Unsupported
 from narrowboat_rabbitmq.answer import Answer
 from narrowboat_rabbitmq.channel import Channel, Step, persevere
 from narrowboat_rabbitmq.envelope import Raw, again, delivery_of
-from narrowboat_rabbitmq.errors import RESOURCE_LOCKED
+from narrowboat_rabbitmq.errors import RESOURCE_LOCKED, Operation
 from narrowboat_rabbitmq.options import SCHEME
 from narrowboat_rabbitmq.publisher import CONFIRMED, Record
 from narrowboat_rabbitmq.settlement import Settlement
@@ -145,7 +145,7 @@ class RabbitFeed(Feed):
             self._asks = False  # another program's queue, with a single active consumer: nobody may ask it
         stream = Stream(self._wake, paced=self._counted and self._asks)
         stream.queue = self._place.name
-        stream.channel = Channel.open(broker.link, deadline, f"consuming from {self._path!r}", stream.on_end)
+        stream.channel = Channel.open(broker.link, self._operation("consuming from", deadline), stream.on_end)
         broker.loop.post(stream.watch)
         self._consume(stream, max(min(limit, _PREFETCH_MAX), self._credit), deadline)
         self._stream = stream
@@ -160,9 +160,7 @@ class RabbitFeed(Feed):
         stream.grant(credit)
         stream.channel.call(
             [("basic_qos", {"prefetch_count": credit}), ("basic_consume", consume)],
-            deadline,
-            f"consuming from {self._path!r}",
-            self._place,
+            self._operation("consuming from", deadline),
         )
         stream.credit += credit
         self._credit = max(self._credit, stream.credit)
@@ -178,9 +176,7 @@ class RabbitFeed(Feed):
             stream.arrived = arrived = Answer[None]()
             (method, _) = channel.call(
                 [("queue_declare", {"queue": stream.queue, "passive": True}), ("basic_qos", {"prefetch_count": 0})],
-                deadline,
-                f"looking into {self._path!r}",
-                self._place,
+                self._operation("looking into", deadline),
             )
             if stream.buffer:
                 return True
@@ -192,6 +188,9 @@ class RabbitFeed(Feed):
     def current(self, delivery: Delivery) -> bool:
         """Whether the channel that it came on is still there."""
         return delivery.tag.channel.alive  # type: ignore[attr-defined, no-any-return]  # a Tag
+
+    def _operation(self, doing: str, deadline: float) -> Operation:
+        return Operation(f"{doing} {self._path!r}", deadline, self._place)
 
     # -- settling -------------------------------------------------------------------------------------------------
 
@@ -245,7 +244,7 @@ class RabbitFeed(Feed):
             self._settle_down(stream, deadline)
             answer: Answer[None] = Answer()
             self._broker.loop.post(lambda: stream.cancel(answer))
-            stream.channel.wait(answer, deadline, f"leaving {self._path!r}", self._place)
+            stream.channel.wait(answer, self._operation("leaving", deadline))
 
     def _settle_down(self, stream: Stream, deadline: float) -> None:
         """Wait for what the last settlements set moving: what is pushed while a consumer ends is lost to it, and counted."""
@@ -262,7 +261,7 @@ class RabbitFeed(Feed):
     def _ask(self, stream: Stream, deadline: float) -> list[Any]:
         assert stream.channel is not None
         steps: list[Step] = [("queue_declare", {"queue": stream.queue, "passive": True})]
-        return stream.channel.call(steps, deadline, f"looking into {self._path!r}", self._place)
+        return stream.channel.call(steps, self._operation("looking into", deadline))
 
     def _return(self, stream: Stream, deadline: float) -> None:
         if self._place.address.kind is Kind.INBOX:
@@ -289,6 +288,6 @@ class RabbitFeed(Feed):
                 self._place.mandatory,
             )
             records.append(record)
-        batch = self._broker.publisher.publish(records, deadline, f"giving back messages of {self._path!r}")
+        batch = self._broker.publisher.publish(records, self._operation("giving back messages of", deadline))
         confirmed = [raw.number for raw, outcome in zip(raws, batch.results, strict=True) if outcome is CONFIRMED]
         return Job(confirmed)

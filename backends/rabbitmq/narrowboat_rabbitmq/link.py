@@ -17,7 +17,7 @@ from pika import exceptions
 from narrowboat.driver.versions import numbers, tried
 from narrowboat.errors import Closed, ConfigurationError, NarrowboatError
 from narrowboat_rabbitmq.answer import Answer
-from narrowboat_rabbitmq.errors import connection_error, late, transient
+from narrowboat_rabbitmq.errors import Operation, connection_error, late, transient
 from narrowboat_rabbitmq.loop import Loop
 from narrowboat_rabbitmq.options import SCHEME, Site
 from narrowboat_rabbitmq.wire import Connection
@@ -78,6 +78,7 @@ class Link:
         self.loop = loop
         self.timeout = timeout
         self.session: Session | None = None
+        self.silent = False  #: nothing came for a whole time-out, and no connection was made since
         self._name = name
         self._waiters: list[Answer[Session]] = []
         self._connecting: Any = None  # the connection that is being made
@@ -95,21 +96,23 @@ class Link:
 
     # -- for callers ----------------------------------------------------------------------------------------------
 
-    def ready(self, deadline: float, doing: str) -> Session:
+    def ready(self, operation: Operation) -> Session:
         """The open session; raises why there is none."""
         session = self.session
         if session is not None and session.alive:
             return session
         answer: Answer[Session] = Answer()
         self.loop.post(lambda: self._want(answer))
-        if not answer.wait(deadline - self.loop.clock()):
+        if not answer.wait(operation.deadline - self.loop.clock()):
             answer.fail(self._last or TimeoutError())  # nobody waits for it any more
+        operation = operation._replace(prepares=True)
         if isinstance(answer.error, TimeoutError):
-            raise late(self.site, doing, self.timeout)
+            self.silent = True
+            raise late(self.site, operation, self.timeout)
         if answer.error is not None:
             if isinstance(answer.error, Closed):
                 raise answer.error
-            raise connection_error(answer.error, self.site, doing)
+            raise connection_error(answer.error, self.site, operation)
         assert answer.value is not None
         return answer.value
 
@@ -122,16 +125,21 @@ class Link:
 
         def look() -> None:
             if session.alive and session.heard == heard and session.blocked is None:
+                self.silent = True
                 session.abort(exceptions.AMQPHeartbeatTimeout("nothing was heard from the server for a whole time-out"))
             done.give(None)
 
         self.loop.post(look)
         done.wait(_BRIEF)
 
-    def close(self, timeout: float) -> None:
-        """End it in good order, or after `timeout` seconds without."""
+    def begin_close(self) -> Answer[None]:
+        """Begin to end it in good order; the answer is given when it has."""
         done: Answer[None] = Answer()
         self.loop.post(lambda: self._close(done))
+        return done
+
+    def finish_close(self, done: Answer[None], timeout: float) -> None:
+        """Wait for that, and end it without the server after `timeout` seconds."""
         if not done.wait(timeout):
             self.loop.post(self._abort)
             done.wait(_BRIEF)  # or the loop would end before the socket is closed
@@ -181,6 +189,7 @@ class Link:
         self._connecting = None
         self._failures = 0
         self._worked = True
+        self.silent = False
         self._last = None
         self._host -= 1  # it works: the next one after it is tried when it does not
         session = self.session = Session(connection)
@@ -255,11 +264,9 @@ class Link:
             connection = self.session.connection
             self.session.end(exceptions.ConnectionClosedByClient(200, "closed"))
             connection.close()
-        elif self._connecting is not None and self._connecting._transport is not None:
-            self._connecting._transport.abort()  # the server has the line and has not taken us in: `_failed` follows
+        elif self._connecting is not None:
+            self._connecting.close()  # `_failed` follows
         elif self.session is None:
-            # What is just being made ends with the loop: pika raises where it is told to stop before it has a line.
-            self._connecting = None
             self._done()
 
     def _done(self) -> None:

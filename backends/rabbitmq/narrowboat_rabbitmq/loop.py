@@ -94,7 +94,7 @@ class Loop:
         if started:
             self._loop.add_callback_threadsafe(self._loop.stop)
             self._thread.join(timeout)
-        if not self._thread.is_alive():
+        else:
             self._loop.close()
 
     def _start(self) -> None:
@@ -117,6 +117,7 @@ class Loop:
                 if not self._closed:
                     self._failed(error)
                     Answer[None]().wait(_BREATH)
+        self._loop.close()  # here, so that its sockets are closed also where nobody waited long enough
 
     def _tick(self) -> None:
         self._look()

@@ -61,9 +61,9 @@ def place_of(address: Address, prefix: str) -> Place:
     if kind is Kind.INBOX:  # its name is the server's or another program's, and says everything
         return Place(address, path, address.name, "", "", "", address.name, False)
     front = f"{escape(prefix)}:" if prefix else ""
-    name = topic = _fit(front + escape(address.name))
+    name = topic = _fit(front + escape(address.name), 255, len(front))
     if kind is Kind.SUBSCRIPTION:
-        name = _fit(f"{topic}.{escape(address.group)}")
+        name = _fit(f"{topic}.{escape(address.group)}", 255, len(front))
     if kind is Kind.TOPIC:
         return Place(address, path, name, topic, word(name), name, "", False)
     return Place(address, path, name, topic, word(name), "", name, True)
@@ -87,9 +87,12 @@ def escape(text: str) -> str:
     return name
 
 
-def _fit(name: str) -> str:
-    """A name that the server takes. A `~` and 64 digits follow only what was too long."""
-    return name if len(name) <= 255 else f"{name[:150]}~{hashlib.sha256(name.encode()).hexdigest()}"
+def _fit(name: str, longest: int, front: int = 0) -> str:
+    """A name that the server takes. A `~` and 64 digits follow only what was too long.
+
+    What is left begins with the prefix, which is as long as `front`: rights are given by that.
+    """
+    return name if len(name) <= longest else f"{name[: max(150, front)]}~{hashlib.sha256(name.encode()).hexdigest()}"
 
 
 def word(name: str) -> str:
@@ -106,10 +109,8 @@ def word(name: str) -> str:
 
 def properties_exchange(name: str) -> str:
     """The exchange that keeps what the source `name` was declared with."""
-    made = f"{OURS}properties:{name}"
-    if len(made) <= 255:
-        return made
-    return f"{OURS}properties:~{hashlib.sha256(name.encode()).hexdigest()}"
+    kept = f"{OURS}properties:"
+    return kept + _fit(name, 255 - len(kept), name.find(":") + 1)
 
 
 def queue_arguments(options: Options) -> dict[str, object]:

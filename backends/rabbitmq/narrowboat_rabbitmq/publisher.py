@@ -16,7 +16,8 @@ from narrowboat_rabbitmq.answer import Answer
 from narrowboat_rabbitmq.channel import Channel
 from narrowboat_rabbitmq.content import Content
 from narrowboat_rabbitmq.envelope import message_id
-from narrowboat_rabbitmq.link import Link, Session
+from narrowboat_rabbitmq.errors import Operation
+from narrowboat_rabbitmq.link import Link
 
 #: Messages that are sent and not confirmed. Fewer leave the server idle between confirms; more gain little and let
 #: pika's buffers grow.
@@ -170,21 +171,17 @@ class Publisher:
         self._mutex = threading.Lock()
         self._confirms: _Confirms | None = None
 
-    def ready(self, deadline: float, doing: str) -> Session:
-        """A connection on which can be published; raises why there is none."""
-        return self._ready(deadline, doing).session
-
-    def publish(self, records: Sequence[Record], deadline: float, doing: str) -> Batch:
+    def publish(self, records: Sequence[Record], operation: Operation) -> Batch:
         """Send them and wait until each is confirmed or `deadline` has come; the batch has the outcomes.
 
         Raises only where nothing at all was sent.
         """
-        confirms = self._ready(deadline, doing)
+        confirms = self._ready(operation._replace(prepares=True))
         heard = confirms.session.heard
         batch = Batch(records)
         post = self.link.loop.post
         post(lambda: confirms.submit(batch))
-        if not batch.answer.wait(deadline - self.link.loop.clock()):
+        if not batch.answer.wait(operation.deadline - self.link.loop.clock()):
             post(lambda: confirms.abandon(batch, None))
             self.link.doubt(confirms.session, heard)
             batch.answer.wait(1.0)  # the I/O thread never blocks
@@ -195,18 +192,18 @@ class Publisher:
         confirms = self._confirms
         return confirms.session.blocked if confirms is not None and confirms.session.alive else None
 
-    def _ready(self, deadline: float, doing: str) -> _Confirms:
+    def _ready(self, operation: Operation) -> _Confirms:
         confirms = self._confirms
         if confirms is not None and confirms.channel.alive:
             return confirms
         with self._mutex:  # whoever has it waits for no longer than an operation time-out
             confirms = self._confirms
             if confirms is None or not confirms.channel.alive:
-                confirms = self._confirms = self._open(deadline, doing)
+                confirms = self._confirms = self._open(operation)
             return confirms
 
-    def _open(self, deadline: float, doing: str) -> _Confirms:
-        channel = Channel.open(self.link, deadline, doing)
+    def _open(self, operation: Operation) -> _Confirms:
+        channel = Channel.open(self.link, operation)
         confirms = _Confirms(channel)
         answer: Answer[list[Any]] = Answer()
 
@@ -218,5 +215,5 @@ class Publisher:
             channel.start([("confirm_delivery", {"ack_nack_callback": confirms.confirmed})], answer)
 
         self.link.loop.post(start)
-        channel.wait(answer, deadline, doing, None)
+        channel.wait(answer, operation)
         return confirms

@@ -13,7 +13,7 @@ from narrowboat.contract import Ack, Delivery, Kind, Nack, Outcome, Reject, Retu
 from narrowboat.errors import NarrowboatError, SettleUnknown, Unavailable
 from narrowboat_rabbitmq.channel import Channel
 from narrowboat_rabbitmq.envelope import DEAD, Tag, again
-from narrowboat_rabbitmq.errors import channel_error, stale
+from narrowboat_rabbitmq.errors import Operation, channel_error, stale
 from narrowboat_rabbitmq.ladder import route
 from narrowboat_rabbitmq.options import SCHEME
 from narrowboat_rabbitmq.publisher import CONFIRMED, Record
@@ -93,7 +93,7 @@ class Settlement:
                 backend=SCHEME,
             )
         elif job.answer.error is not None:
-            unknown = channel_error(job.answer.error, broker.site, self._place, doing)
+            unknown = channel_error(job.answer.error, broker.site, Operation(doing, deadline, self._place))
         else:
             unknown = None
         gone = job.answer.value or frozenset()
@@ -144,7 +144,8 @@ class Settlement:
             broker.topology.delay(source, max(rungs), deadline)
         if any(isinstance(settlements[index][1], Reject) for index, _ in copies):
             broker.topology.bury(source.dead, deadline)
-        batch = broker.publisher.publish([record for _, record in copies], deadline, f"moving messages of {self._path!r}")
+        operation = Operation(f"moving messages of {self._path!r}", deadline)
+        batch = broker.publisher.publish([record for _, record in copies], operation)
         for (index, _), outcome in zip(copies, batch.results, strict=True):
             if outcome is not CONFIRMED:
                 answers[index] = Unavailable(

@@ -14,7 +14,7 @@ from typing import Any
 from narrowboat.contract import Address, Depth, Kind, Properties
 from narrowboat.errors import Conflict, NarrowboatError, NotFound
 from narrowboat_rabbitmq.channel import Channel, Step, persevere
-from narrowboat_rabbitmq.errors import concerns_properties, missing, other_properties
+from narrowboat_rabbitmq.errors import Operation, concerns_properties, missing, other_properties
 from narrowboat_rabbitmq.ladder import Ladder, destination, pattern, ticks
 from narrowboat_rabbitmq.link import Link, Session
 from narrowboat_rabbitmq.names import STANDS_FOR, Place, escape, place_of, properties_exchange, queue_arguments, write
@@ -69,14 +69,15 @@ class Topology:
         place = self.place(address)
         with self._alone(address):
             if not self.known(address):
-                self._make(place, None, deadline, f"publishing to {place.path!r}", makes=self.makes)
+                operation = Operation(f"publishing to {place.path!r}", deadline, place, prepares=True)
+                self._make(place, None, operation, makes=self.makes)
 
     def declare(self, address: Address, properties: Properties, deadline: float) -> None:
         """Make it with these properties, or find it with them."""
         place = self.place(address)
         with self._alone(address):
             try:
-                self._make(place, properties, deadline, f"declaring {place.path!r}", makes=self.makes)
+                self._make(place, properties, Operation(f"declaring {place.path!r}", deadline, place), makes=self.makes)
             except Conflict as error:
                 raise self._difference(place, properties, error, deadline) from error
 
@@ -84,10 +85,10 @@ class Topology:
         """The same, with what is stored."""
         if not concerns_properties(error):
             return error
-        doing = f"declaring {place.path!r}"
+        operation = Operation(f"declaring {place.path!r}", deadline, place)
         try:
-            with self._channel(deadline, doing) as channel:
-                channel.call([_kept(place, {})], deadline, doing, place)  # it is there, and differs from this as well
+            with self._channel(operation) as channel:
+                channel.call([_kept(place, {})], operation)  # it is there, and differs from this as well
         except Conflict as answer:
             return other_properties(place, asked, answer)
         except NarrowboatError:
@@ -98,15 +99,15 @@ class Topology:
         """Held while an address is made: a server may crash where one declares what another is just declaring."""
         return self._locks.setdefault(address, threading.Lock())
 
-    def _make(self, place: Place, properties: Properties | None, deadline: float, doing: str, *, makes: bool) -> None:
+    def _make(self, place: Place, properties: Properties | None, operation: Operation, *, makes: bool) -> None:
         def work() -> None:
-            with self._channel(deadline, doing) as channel:
-                channel.call(self._steps(place, properties) if makes else [_look(place)], deadline, doing, place)
+            with self._channel(operation) as channel:
+                channel.call(self._steps(place, properties) if makes else [_look(place)], operation)
                 self._known.add(place.address)
                 if makes:
                     self._due.add(place.address)
 
-        persevere(work, self.link.loop.clock, deadline)
+        persevere(work, self.link.loop.clock, operation.deadline)
 
     def delay(self, address: Address, level: int, deadline: float) -> None:
         """Make the ladder up to `level`, and let its end know the destination."""
@@ -120,16 +121,16 @@ class Topology:
         return self._session is self.link.session and level <= self._levels and address in self._due
 
     def _extend(self, place: Place, level: int, deadline: float) -> None:
-        doing = f"publishing to {place.path!r} with a delay"
-        with self._channel(deadline, doing) as channel:
+        operation = Operation(f"publishing to {place.path!r} with a delay", deadline, place, prepares=True)
+        with self._channel(operation) as channel:
             if level > self._levels:
                 steps: list[Step] = [*_foundation(self.ladder)] if self._levels < 0 else []
                 for each in range(self._levels + 1, level + 1):
                     steps += _rung(self.ladder, each)
-                channel.call(steps, deadline, doing)
+                channel.call(steps, operation)
                 self._levels = level
             if place.address not in self._due:
-                channel.call([_look(place), _bind_due(self.ladder, place)], deadline, doing, place)
+                channel.call([_look(place), _bind_due(self.ladder, place)], operation)
                 self._due.add(place.address)
 
     def bury(self, address: Address, deadline: float) -> None:
@@ -139,12 +140,13 @@ class Topology:
         place = self.place(address)
         with self._alone(address):
             if not self.known(address):
-                self._make(place, None, deadline, f"declaring {place.path!r}", makes=True)
+                self._make(place, None, Operation(f"declaring {place.path!r}", deadline, place), makes=True)
 
     def ping(self, deadline: float) -> None:
         """One round trip."""
-        with self._channel(deadline, "answering a ping") as channel:
-            channel.call([("basic_qos", {"prefetch_count": 0})], deadline, "answering a ping")
+        operation = Operation("answering a ping", deadline)
+        with self._channel(operation) as channel:
+            channel.call([("basic_qos", {"prefetch_count": 0})], operation)
 
     def _steps(self, place: Place, properties: Properties | None = None) -> list[Step]:
         """What makes a queue, topic or subscription; what may be refused comes first."""
@@ -166,11 +168,11 @@ class Topology:
 
     # -- looking and removing -------------------------------------------------------------------------------------
 
-    def exists(self, place: Place, deadline: float, doing: str) -> int | None:
+    def exists(self, place: Place, operation: Operation) -> int | None:
         """How many messages are ready there; None where it is not there. 0 for a topic."""
         try:
-            with self._channel(deadline, doing) as channel:
-                (method,) = channel.call([_look(place)], deadline, doing, place)
+            with self._channel(operation) as channel:
+                (method,) = channel.call([_look(place)], operation)
                 return int(getattr(method, "message_count", 0))
         except NotFound:
             return None
@@ -178,24 +180,24 @@ class Topology:
     def depth(self, address: Address, deadline: float) -> Depth:
         """What can be known: the server tells strangers how much is ready, and nothing else."""
         place = self.place(address)
-        doing = f"counting {place.path!r}"
-        ready = self.exists(place, deadline, doing)
+        operation = Operation(f"counting {place.path!r}", deadline, place)
+        ready = self.exists(place, operation)
         if ready is None and not self.makes and address.kind is not Kind.INBOX:
             raise missing(place)
         dead = 0
         if address.kind in (Kind.QUEUE, Kind.SUBSCRIPTION) and not place.path.endswith(".dead"):
-            dead = self.exists(self.place(address.dead), deadline, doing) or 0
+            dead = self.exists(self.place(address.dead), operation) or 0
         return Depth(ready or 0, None, None, dead)
 
     def purge(self, address: Address, deadline: float) -> int:
         """Drop what is ready. What is on the ladder stays there: it is shared."""
         place = self.place(address)
-        doing = f"purging {place.path!r}"
+        operation = Operation(f"purging {place.path!r}", deadline, place)
         if address.kind is Kind.TOPIC:
             return 0
         try:
-            with self._channel(deadline, doing) as channel:
-                (method,) = channel.call([("queue_purge", {"queue": place.name})], deadline, doing, place)
+            with self._channel(operation) as channel:
+                (method,) = channel.call([("queue_purge", {"queue": place.name})], operation)
                 return int(method.message_count)
         except NotFound:
             if self.makes:
@@ -205,27 +207,27 @@ class Topology:
     def delete(self, address: Address, deadline: float) -> bool:
         """Remove it. False when it was not there."""
         place = self.place(address)
-        doing = f"deleting {place.path!r}"
+        operation = Operation(f"deleting {place.path!r}", deadline, place)
         if address.kind is Kind.TOPIC:
             # The server does not tell which queues are bound to an exchange: those that we know of.
             groups = {each for each in self._places if each.kind is Kind.SUBSCRIPTION and each.name == address.name}
             for group in groups:
                 self.delete(group, deadline)
-        there = self.exists(place, deadline, doing) is not None
+        there = self.exists(place, operation) is not None
         self.forget(address)
-        with self._channel(deadline, doing) as channel:
+        with self._channel(operation) as channel:
             steps: list[Step] = []
             if address.kind is not Kind.TOPIC:
                 steps.append(("queue_delete", {"queue": place.name}))
                 steps.append(("exchange_delete", {"exchange": properties_exchange(place.name)}))
-            channel.call([*steps, ("exchange_delete", {"exchange": place.name})], deadline, doing, place)
+            channel.call([*steps, ("exchange_delete", {"exchange": place.name})], operation)
         return there
 
     # -- channels -------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _channel(self, deadline: float, doing: str) -> Iterator[Channel]:
-        session = self.link.ready(deadline, doing)
+    def _channel(self, operation: Operation) -> Iterator[Channel]:
+        session = self.link.ready(operation)
         if session is not self._session:  # another connection, perhaps another server: nothing is known of it
             self._known, self._due, self._levels, self._session = set(), set(), -1, session
         channel: Channel | None = None
@@ -233,7 +235,7 @@ class Topology:
             while channel is None or not channel.alive:
                 channel = self._idle.pop()
         if channel is None or not channel.alive:
-            channel = Channel.open(self.link, deadline, doing)
+            channel = Channel.open(self.link, operation)
         done = False
         try:
             yield channel
