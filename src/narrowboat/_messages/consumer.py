@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from narrowboat import events
 from narrowboat._engine.backoff import after_error
-from narrowboat._engine.lane import DONE, Call, may_have_happened
+from narrowboat._engine.exchange import DONE, Call, may_have_happened
 from narrowboat._messages.entry import HELD, LOST, SETTLED, SETTLING, Entry, final, too_often
 from narrowboat._messages.extension import extended
 from narrowboat.capabilities import LeaseNature
@@ -344,11 +344,9 @@ class Consumer(Generic[M]):
 
     async def _fetch(self, token: object, limit: int) -> None:
         core = self.core
-        call = Call(core.RECEIVE, ((self, limit),))
         try:
-            (answer,) = await core.runtime.call(core.take, call)
+            (answer,) = await core.runtime.call(core.take, Call(core.RECEIVE, ((self, limit),)))
         except BaseException:
-            core.take.leave(call)
             self._stirred = True  # nobody has seen what it found
             raise
         finally:
@@ -394,15 +392,8 @@ class Consumer(Generic[M]):
         if not mine:
             return [entry._stale() for entry in entries]
         call = Call(self.core.SETTLE, self._items(mine, outcome), undo=_later(self._finish, mine, outcome))
-        told = False
-        try:
-            results = await self.core.runtime.call(self.core.free, call)
-            told = True
-            answers = self._finish(mine, call, outcome, results)
-        except BaseException:
-            if not told and self.core.free.leave(call):
-                self._finish(mine, call, outcome, call.results)
-            raise
+        results = await self.core.runtime.call(self.core.free, call)
+        answers = self._finish(mine, call, outcome, results)
         if len(mine) == len(entries):
             return answers
         found = dict(zip(mine, answers, strict=True))
@@ -527,11 +518,7 @@ class Consumer(Generic[M]):
         if mine:
             key = (self.feed, seconds)
             call = Call(self.core.EXTEND, [(key, entry._delivery) for entry in mine])
-            try:
-                answers = await self.core.runtime.call(self.core.free, call)
-            except BaseException:
-                self.core.free.leave(call)
-                raise
+            answers = await self.core.runtime.call(self.core.free, call)
             extended(self, mine, answers, sent, seconds)
             found = dict(zip(mine, answers, strict=True))
         return [found[entry] if entry in found else entry._stale() for entry in entries]

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from narrowboat import events
 from narrowboat._engine.driver import Driver, Plan, watch_forks
-from narrowboat._engine.lane import Call, Op
-from narrowboat._engine.open_lane import lane
+from narrowboat._engine.exchange import Call, Op
+from narrowboat._engine.lane import lane
 from narrowboat._engine.runtime import Runtime
 from narrowboat._messages.extension import Extension
 from narrowboat._messages.requests import ReplyTo, Requests
@@ -184,12 +184,7 @@ class BrokerCore:
                 undo(call.results[0])
 
         call = Call(self.CALL, (question,), undo=orphaned)
-        try:
-            (answer,) = await self.runtime.call(self.take, call)
-        except BaseException:
-            if self.take.leave(call):
-                orphaned(call)
-            raise
+        (answer,) = await self.runtime.call(self.take, call)
         if isinstance(answer, Exception):
             raise answer
         result: T = answer
@@ -198,12 +193,7 @@ class BrokerCore:
     async def publish(self, messages: Sequence[Outgoing]) -> list[Receipt | NarrowboatError]:
         """Send them, once; one answer for each. Cancelled meanwhile, the outcome is unknown to everybody."""
         self.check_open()
-        call = Call(self.SEND, messages)
-        try:
-            answers = await self.runtime.call(self.send, call)
-        except BaseException:
-            self.send.leave(call)  # still queued, it is never sent
-            raise
+        answers = await self.runtime.call(self.send, Call(self.SEND, messages))
         if self.listeners:
             self._tell_published(messages, answers)
         return answers

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from narrowboat import events
-from narrowboat._engine.lane import Call
+from narrowboat._engine.exchange import Call
 from narrowboat._engine.timer import Alarm
 from narrowboat._messages.entry import HELD, LOST, Entry
 from narrowboat.errors import StaleDelivery
