@@ -15,7 +15,7 @@ from narrowboat_consul.options import Agent
 from narrowboat_consul.options import Options as ConsulOptions
 from narrowboat_rabbitmq import errors as rabbitmq
 from narrowboat_rabbitmq.options import Options as RabbitOptions
-from narrowboat_rabbitmq.options import site_of
+from narrowboat_rabbitmq.options import endpoint
 from narrowboat_redis import errors as redis
 from narrowboat_redis.connection import Connection
 from narrowboat_redis.endpoint import RedisEndpoint
@@ -25,7 +25,7 @@ from narrowboat_redis.resp import ErrorReply
 HUGE = "ERR \x1b[2J\u009b" + "x" * 100_000 + "geheim"
 REDIS = RedisEndpoint.of(Url.parse("redis://:geheim@a"), RedisOptions())
 CONSUL = Agent.of(Url.parse("consul://a"), ConsulOptions())
-RABBIT = site_of(Url.parse("amqp://a"), RabbitOptions())
+RABBIT = endpoint(Url.parse("amqp://a"), RabbitOptions())
 
 
 @pytest.mark.parametrize(
@@ -36,8 +36,8 @@ RABBIT = site_of(Url.parse("amqp://a"), RabbitOptions())
         redis.translate(OSError(HUGE), REDIS, doing="a ping"),
         consul.refused(500, HUGE, CONSUL),
         consul.refused(400, HUGE, CONSUL),
-        rabbitmq.connection_error(exceptions.AMQPConnectionError(OSError(HUGE)), RABBIT, "a ping"),
-        rabbitmq.connection_error(exceptions.ConnectionClosedByBroker(320, HUGE), RABBIT, "a ping"),
+        rabbitmq.connection_error(exceptions.AMQPConnectionError(OSError(HUGE)), RABBIT, rabbitmq.Operation("a ping", 0.0)),
+        rabbitmq.connection_error(exceptions.ConnectionClosedByBroker(320, HUGE), RABBIT, rabbitmq.Operation("a ping", 0.0)),
     ],
     ids=lambda error: f"{error.backend}-{type(error).__name__}",
 )

@@ -16,13 +16,13 @@ from narrowboat.capabilities import (
 )
 from narrowboat.contract import Broker, BrokerBackend, Context
 from narrowboat.dsn import Url
-from narrowboat_rabbitmq.ladder import LONGEST, STEP
-from narrowboat_rabbitmq.options import SCHEME, SILENCES, Options, QueueType, site_of
+from narrowboat_rabbitmq.options import SCHEME, SILENCES, Options, QueueType, endpoint
+from narrowboat_rabbitmq.protocol.ladder import LONGEST, STEP
 
 
 def capabilities(url: Url, options: Options) -> BrokerCapabilities:
-    """What it claims. Priorities only where the URL gives the queues their levels."""
-    site_of(url, options)  # refuses what the URL cannot mean
+    """What `amqp://` claims. Priorities only where the URL gives the queues their levels."""
+    endpoint(url, options)  # refuses what the URL cannot mean
     priorities = options.priorities if options.queue_type is QueueType.CLASSIC else 0
     return BrokerCapabilities(
         scope=Scope.NETWORK,
@@ -58,7 +58,7 @@ def capabilities(url: Url, options: Options) -> BrokerCapabilities:
 def _open(url: Url, options: Options, context: Context) -> Broker:
     from narrowboat_rabbitmq.driver import RabbitBroker
 
-    return RabbitBroker(site_of(url, options), options, capabilities(url, options), context)
+    return RabbitBroker(endpoint(url, options), options, capabilities(url, options), context)
 
 
 def _prepare(url: Url, options: Options) -> Url:

@@ -12,18 +12,19 @@ So what a source is declared with is kept as that of a second exchange, `narrowb
 
 from __future__ import annotations
 
-import hashlib
 import re
 from typing import NamedTuple
-from urllib.parse import quote
 
 from narrowboat.contract import Address, Kind, Properties
+from narrowboat.driver.names import digest, escape_all
 from narrowboat_rabbitmq.options import Options, QueueType
 
-#: What all that is ours alone begins with. Names of users never do.
+#: What every name of our own begins with. Names of users never do.
 OURS = "narrowboat."
-#: Bytes of a name that are kept; longer ones are hashed. The server takes 255, and a name has to share a routing key
-#: with the words of the ladder (50 bytes), or a name with a prefix, a group and what it ends in.
+#: Bytes that the server takes for a name or a routing key.
+_MOST = 255
+#: Bytes of a name that are kept; longer ones are hashed. A name has to share a routing key with the words of the ladder (50
+#: bytes), or a name with a prefix, a group and what it ends in.
 LONGEST = 150
 #: How often a quorum queue may be given back a message before the server drops it: as often as it can count. The core
 #: counts against its own limit. 0 or -1 would say "never" to some servers and "at once" to others (3.10 drops the message
@@ -36,8 +37,8 @@ STANDS_FOR = {Kind.QUEUE: "direct", Kind.SUBSCRIPTION: "headers", Kind.TOPIC: "f
 KIND_OF = {name: kind for kind, name in STANDS_FOR.items()}
 
 
-class Place(NamedTuple):
-    """One address on the server."""
+class Route(NamedTuple):
+    """Where one address lies on the server, and how a message gets there."""
 
     address: Address
     path: str  #: the address as the user knows it
@@ -49,24 +50,24 @@ class Place(NamedTuple):
     mandatory: bool  #: a message that reaches nobody is an error
 
 
-def place_of(address: Address, prefix: str) -> Place:
-    """Where `address` lies.
+def route_of(address: Address, prefix: str) -> Route:
+    """The route to `address`.
 
-    >>> place_of(Address(Kind.SUBSCRIPTION, "prices", "g"), "shop").name
+    >>> route_of(Address(Kind.SUBSCRIPTION, "prices", "g"), "shop").name
     'shop:prices.g'
-    >>> place_of(Address(Kind.QUEUE, "two words"), "").name
+    >>> route_of(Address(Kind.QUEUE, "two words"), "").name
     'two%20words'
     """
     kind, path = address.kind, address.path
     if kind is Kind.INBOX:  # its name is the server's or another program's, and says everything
-        return Place(address, path, address.name, "", "", "", address.name, False)
+        return Route(address, path, address.name, "", "", "", address.name, False)
     front = f"{escape(prefix)}:" if prefix else ""
-    name = topic = _fit(front + escape(address.name))
+    name = topic = _fit(front + escape(address.name), len(front))
     if kind is Kind.SUBSCRIPTION:
-        name = _fit(f"{topic}.{escape(address.group)}")
+        name = _fit(f"{topic}.{escape(address.group)}", len(front))
     if kind is Kind.TOPIC:
-        return Place(address, path, name, topic, word(name), name, "", False)
-    return Place(address, path, name, topic, word(name), "", name, True)
+        return Route(address, path, name, topic, word(name), name, "", False)
+    return Route(address, path, name, topic, word(name), "", name, True)
 
 
 def escape(text: str) -> str:
@@ -77,19 +78,21 @@ def escape(text: str) -> str:
     >>> len(escape("x" * 300))
     130
     """
-    name = quote(text, safe="-_.")
-    name = name.replace("~", "%7E")
+    name = escape_all(text, "-_.")
     if name.startswith(("amq.", OURS)):  # the server's own names, and ours
         name = f"%{ord(name[0]):02X}{name[1:]}"
     if len(name) > LONGEST:
         # No escaped name has a `~`, so no other name looks like this one.
-        return f"{name[:65].rpartition('%')[0] or name[:65]}~{hashlib.sha256(text.encode()).hexdigest()}"
+        return f"{name[:65].rpartition('%')[0] or name[:65]}~{digest(text)}"
     return name
 
 
-def _fit(name: str) -> str:
-    """A name that the server takes. A `~` and 64 digits follow only what was too long."""
-    return name if len(name) <= 255 else f"{name[:150]}~{hashlib.sha256(name.encode()).hexdigest()}"
+def _fit(name: str, front: int, longest: int = _MOST) -> str:
+    """`name`, or its first characters with a `~` and its hash where it is longer than `longest`.
+
+    The first characters hold the prefix, `front` characters: rights are given by that.
+    """
+    return name if len(name) <= longest else f"{name[: max(LONGEST, front)]}~{digest(name)}"
 
 
 def word(name: str) -> str:
@@ -99,17 +102,13 @@ def word(name: str) -> str:
     'prices%2Eg'
     """
     made = name.replace(".", "%2E")
-    if len(made) <= 255 - 51:
-        return made
-    return f"~{hashlib.sha256(name.encode()).hexdigest()}"
+    return made if len(made) <= _MOST - 51 else f"~{digest(name)}"
 
 
 def properties_exchange(name: str) -> str:
     """The exchange that keeps what the source `name` was declared with."""
-    made = f"{OURS}properties:{name}"
-    if len(made) <= 255:
-        return made
-    return f"{OURS}properties:~{hashlib.sha256(name.encode()).hexdigest()}"
+    kept = f"{OURS}properties:"
+    return kept + _fit(name, name.find(":") + 1, _MOST - len(kept))
 
 
 def queue_arguments(options: Options) -> dict[str, object]:
@@ -121,7 +120,7 @@ def queue_arguments(options: Options) -> dict[str, object]:
 
 
 def write(properties: Properties) -> str:
-    """The properties as text. It begins as a name of ours, because the server asks whether we may write to what it names.
+    """The properties as text. It begins like a name of ours, because the server asks whether we may write to what it names.
 
     >>> write(Properties())
     'narrowboat.properties;lease=30;max_deliveries=5;ordered=0;priorities=0'
@@ -131,7 +130,7 @@ def write(properties: Properties) -> str:
 
 
 def read_stored(text: str) -> tuple[dict[str, float], bool]:
-    """The properties that a server's text tells of, and whether those are all: it may be cut off at any point.
+    """The properties in a server's text, and whether those are all: the text may be cut off at any point.
 
     >>> read_stored("but current is 'narrowboat.properties;lease=30;max_deliv...")
     ({'lease': 30.0}, False)

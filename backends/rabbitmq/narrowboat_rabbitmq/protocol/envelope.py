@@ -22,23 +22,24 @@ import math
 import re
 import uuid
 from collections.abc import Collection, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from narrowboat.contract import Address, Delivery, Kind, Outgoing
-from narrowboat_rabbitmq.content import Content, read
-from narrowboat_rabbitmq.table import DEEPEST, Entry, Unreadable, data_of, entry, is_too_deep, shown, text
+from narrowboat.driver.sources import DEAD_ATTEMPTS, DEAD_ORIGIN, DEAD_REASON
+from narrowboat_rabbitmq.protocol.content import Content, read
+from narrowboat_rabbitmq.protocol.table import DEEPEST, Entry, Unreadable, data_of, entry, is_too_deep, shown, text
 
 KEY, EXPIRES, ATTEMPTS = "narrowboat-key", "narrowboat-expires", "narrowboat-attempts"
 ID, CORRELATION, CONTENT = "narrowboat-id", "narrowboat-correlation-id", "narrowboat-content-type"
 HEADERS = "narrowboat-headers"
-DEAD = ("narrowboat-dead-reason", "narrowboat-dead-attempts", "narrowboat-dead-origin")
+DEAD = (DEAD_REASON, DEAD_ATTEMPTS, DEAD_ORIGIN)
 #: Names of headers that were too large to be published again together with what we add.
 CUT = "narrowboat-cut"
 COUNT = "x-delivery-count"
 
-#: Ours, which no user sees. Those of a dead letter are seen: the core reads them.
+#: Headers of ours that no user sees. Those of a dead letter are seen: the core reads them.
 _OURS = frozenset({KEY, EXPIRES, ATTEMPTS, ID, CORRELATION, CONTENT, HEADERS})
-#: The server's own, which must not be published again: with them the second pass of the ladder is dropped as a cycle.
+#: Headers of the server, which must not be published again: with them it drops the second pass of the ladder as a cycle.
 _SERVERS = re.compile(rb"x-(death|first-death-.*|last-death-.*|delivery-count|acquired-count)\Z", re.DOTALL)
 #: Headers that route copies elsewhere: each publish of ours would send one more.
 _ROUTING = frozenset({b"CC", b"BCC"})
@@ -51,7 +52,7 @@ _ROOM = 120 * 1024
 _COUNTED = b"\x10x-delivery-countl"
 #: Types of values that have others in them.
 _NESTED = b"AF"
-#: The most attempts that a header is believed: more would be nobody's count.
+#: The highest count of attempts that a header is believed.
 _MOST = 10**9
 
 
@@ -60,15 +61,15 @@ class Tag:
 
     __slots__ = ("channel", "content", "expires", "number")
 
-    def __init__(self, channel: object, number: int, content: Content, expires: float | None) -> None:
-        self.channel = channel
+    def __init__(self, channel: Any, number: int, content: Content, expires: float | None) -> None:
+        self.channel = channel  #: a Channel; nothing here uses it
         self.number = number
         self.content = content
         self.expires = expires
 
 
 class Raw(NamedTuple):
-    """A delivery as it came."""
+    """A delivery as it came in its frames."""
 
     number: int
     redelivered: bool
@@ -79,7 +80,7 @@ class Raw(NamedTuple):
 def properties_of(message: Outgoing, now: float) -> Content:
     """The properties of a message that is published at `now`, in seconds since the epoch."""
     if message.origin.__class__ is Tag:  # a redrive: as it was, without what was added when it died
-        return again(message.origin, {}, attempts=0, mortal=False, without=DEAD)
+        return republished(message.origin, {}, attempts=0, mortal=False, without=DEAD)
     headers = _carried(message.headers) if message.headers else []
     if message.key is not None:
         headers.append(entry(KEY, message.key))
@@ -102,11 +103,12 @@ def properties_of(message: Outgoing, now: float) -> Content:
     return made
 
 
-def again(tag: Tag, extra: Mapping[str, str], *, attempts: int, mortal: bool = True, without: Collection[str] = ()) -> Content:
-    """The properties of a delivery that is published again, which begins with so many attempts.
+def republished(
+    tag: Tag, extra: Mapping[str, str], *, attempts: int, mortal: bool = True, without: Collection[str] = ()
+) -> Content:
+    """The properties of a delivery that is published again, and that begins with `attempts` attempts.
 
-    All headers keep their types and bytes, but for those `without` which it shall be. `extra` ones are added. `mortal`: its ttl
-    goes on.
+    Its headers keep their types and bytes, but for those in `without`; those in `extra` are added. `mortal`: its ttl goes on.
     """
     was = tag.content
     added = dict(extra)
@@ -132,7 +134,7 @@ def again(tag: Tag, extra: Mapping[str, str], *, attempts: int, mortal: bool = T
 
 
 def _fitting(kept: list[Entry], added: list[Entry]) -> list[Entry]:
-    """Both, without the largest of `kept` where a frame has no room for all: a server closes the connection for it."""
+    """Both lists, without the largest of `kept` where one frame has no room for all: a server would close the connection."""
     size = sum(len(name) + len(value) + 1 for name, value in (*kept, *added))
     cut: list[str] = []
     if size > _ROOM:
@@ -193,7 +195,7 @@ def delivery_of(raw: Raw, channel: object, now: float, *, counted: bool) -> Deli
 
 
 def _sort(table: list[Entry], ours: dict[str, str], headers: dict[str, str]) -> str:
-    """Put what is ours into `ours` and what users see into `headers`, as text; what is wrong."""
+    """Put what is ours into `ours` and what users see into `headers`, as text. Returns what is wrong."""
     wrong = ""
     for name, data in table:
         called = text(name)
@@ -211,7 +213,7 @@ def _sort(table: list[Entry], ours: dict[str, str], headers: dict[str, str]) -> 
 
 
 def _unpack(packed: str | None, headers: dict[str, str]) -> str:
-    """Add the headers that AMQP could not carry; what is wrong."""
+    """Add the headers that AMQP could not carry. Returns what is wrong."""
     if packed is None:
         return ""
     try:
@@ -226,7 +228,7 @@ def _unpack(packed: str | None, headers: dict[str, str]) -> str:
 
 
 def message_id(properties: bytes) -> str | None:
-    """The field of that name alone."""
+    """The id in the properties of a frame, and nothing else of them."""
     try:
         return read(properties).message_id
     except Unreadable:
@@ -262,7 +264,7 @@ def _short(name: str, value: str | None, headers: list[Entry]) -> str | None:
 
 
 def _count(value: str | None) -> int:
-    """What another program may have written as well: never an error."""
+    """The number in a header, which another program may have written: never an error."""
     try:
         return 0 if value is None else min(max(0, int(value)), _MOST)
     except ValueError:

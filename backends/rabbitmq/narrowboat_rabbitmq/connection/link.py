@@ -1,12 +1,13 @@
-"""One connection to RabbitMQ: made when somebody needs it, made again when it broke, on the next of several hosts.
+"""One connection to RabbitMQ: made when a call needs it, made again after it broke, on the next of several hosts.
 
-Nothing is tried while nobody asks. Whoever asks while a connection is being made shares it; when all hosts refused, all
-who asked are told why, and the next try waits for a moment that grows and jitters, so that a server that is down sees
-few tries. `Session` is one connection's life: what was received in it can be settled in it alone.
+Nothing is tried while nobody asks. Calls that come while a connection is being made share it; when all hosts refused, all of
+them are told why, and the next try waits for a backoff with jitter, so that a server that is down sees few tries. `Session` is
+one connection's life: what was received in it can be settled in it alone.
 """
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable
 from typing import Any
@@ -14,21 +15,22 @@ from typing import Any
 import pika
 from pika import exceptions
 
+from narrowboat.driver.endpoint import Endpoint, HostPort
 from narrowboat.driver.versions import numbers, tried
-from narrowboat.errors import Closed, ConfigurationError, NarrowboatError
-from narrowboat_rabbitmq.answer import Answer
-from narrowboat_rabbitmq.errors import connection_error, late, transient
-from narrowboat_rabbitmq.loop import Loop
-from narrowboat_rabbitmq.options import SCHEME, Site
-from narrowboat_rabbitmq.wire import Connection
+from narrowboat.dsn import Secret
+from narrowboat.errors import Closed
+from narrowboat_rabbitmq.connection.loop import Answer, Loop
+from narrowboat_rabbitmq.errors import Operation, connection_error, late, transient
+from narrowboat_rabbitmq.library import Connection, received, terminate
+from narrowboat_rabbitmq.options import SCHEME, Options
 
 PRODUCT = "RabbitMQ"
 #: Versions with which this driver is proven; and the first that has two ways to give a message back.
 TRIED, FREES = ("3.10", "4.0", "4.3"), (4, 3)
-#: Seconds that the I/O thread, which never blocks, may need for what was posted to it.
-_BRIEF = 0.5
-#: Seconds before the second try after a failure, and at most. The real one is drawn between none and this.
-_PAUSE, _PAUSE_MAX = 0.05, 2.0
+#: Seconds that the I/O thread, which never blocks, may need for what was posted to it on a machine that is very busy.
+_BRIEF = 2.0
+#: Seconds of backoff before the second try after a failure, and at most. The real one is drawn from the upper half of it.
+_BACKOFF, _BACKOFF_MAX = 0.05, 2.0
 
 
 class Session:
@@ -39,7 +41,7 @@ class Session:
         self.alive = True
         self.blocked: str | None = None  #: why the server takes no messages; None while it does
         self.error: BaseException | None = None
-        self.on_end: dict[object, Callable[[BaseException], None]] = {}  #: whom to tell, once
+        self.on_end: dict[object, Callable[[BaseException], None]] = {}  #: called once, when it ends
         self.on_block: list[Callable[[], None]] = []
         said = connection.server_properties or {}
         version = str(said.get("version", ""))
@@ -50,40 +52,40 @@ class Session:
     @property
     def heard(self) -> int:
         """Bytes that came so far."""
-        return int(self.connection.bytes_received)
+        return received(self.connection)
 
     def end(self, error: BaseException) -> None:
-        """It is over: nothing of it may be used any more."""
+        """Tell everybody that nothing of it may be used any more. Idempotent."""
         if not self.alive:
             return
         self.alive = False
         self.error = error
-        told, self.on_end = self.on_end, {}
-        for tell in told.values():
+        tells, self.on_end = self.on_end, {}
+        for tell in tells.values():
             tell(error)
 
     def abort(self, error: BaseException) -> None:
         """End it without asking the server."""
         self.end(error)
-        if not (self.connection.is_closed or self.connection.is_closing):
-            # What pika itself does when heartbeats are missing; its close() would wait for an answer.
-            self.connection._terminate_stream(error)
+        terminate(self.connection, error)
 
 
 class Link:
-    """See the module's text. `name` is what it is for, in the server's list of connections."""
+    """See the module's text. `name` says in the server's list of connections what it is for."""
 
-    def __init__(self, site: Site, loop: Loop, timeout: float, name: str) -> None:
-        self.site = site
+    def __init__(self, endpoint: Endpoint, options: Options, loop: Loop, timeout: float, name: str) -> None:
+        self.endpoint = endpoint
         self.loop = loop
         self.timeout = timeout
         self.session: Session | None = None
+        self.silent = False  #: nothing came for a whole operation timeout, and no connection was made since
+        self._options = options
         self._name = name
         self._waiters: list[Answer[Session]] = []
         self._connecting: Any = None  # the connection that is being made
-        self._timer: Any = None
+        self._timer: Any = None  # of the backoff
         self._host = 0  # which is tried next
-        self._left = 0  # how many are tried before all who wait are told
+        self._left = 0  # how many hosts are tried before all waiters are told
         self._failures = 0
         self._not_before = 0.0
         self._worked = False  # it was there: then it is worth trying until the callers' time is over
@@ -95,43 +97,50 @@ class Link:
 
     # -- for callers ----------------------------------------------------------------------------------------------
 
-    def ready(self, deadline: float, doing: str) -> Session:
-        """The open session; raises why there is none."""
+    def ready(self, operation: Operation) -> Session:
+        """The open session; raises why there is none. Nothing of the operation was sent then."""
         session = self.session
         if session is not None and session.alive:
             return session
         answer: Answer[Session] = Answer()
         self.loop.post(lambda: self._want(answer))
-        if not answer.wait(deadline - self.loop.clock()):
+        if not answer.wait(operation.deadline - self.loop.clock()):
             answer.fail(self._last or TimeoutError())  # nobody waits for it any more
-        if isinstance(answer.error, TimeoutError):
-            raise late(self.site, doing, self.timeout)
-        if answer.error is not None:
-            if isinstance(answer.error, Closed):
-                raise answer.error
-            raise connection_error(answer.error, self.site, doing)
-        assert answer.value is not None
-        return answer.value
+        if answer.value is not None:
+            return answer.value
+        operation, error = operation._replace(prepares=True), answer.error
+        assert error is not None
+        if isinstance(error, Closed):
+            raise error
+        if isinstance(error, TimeoutError):
+            self.silent = True
+            raise late(self.endpoint, operation, self.timeout)
+        raise connection_error(error, self.endpoint, operation)
 
     def doubt(self, session: Session, heard: int) -> None:
-        """An answer did not come in time: where nothing at all came meanwhile, the connection is taken to be dead.
+        """After an answer that did not come: where nothing came since `heard`, end the connection, as that of a dead server.
 
-        It is when this returns: whoever goes on with it would wait for another time-out.
+        It has ended when this returns, so that the next call does not wait on it for another timeout.
         """
         done: Answer[None] = Answer()
 
         def look() -> None:
             if session.alive and session.heard == heard and session.blocked is None:
+                self.silent = True
                 session.abort(exceptions.AMQPHeartbeatTimeout("nothing was heard from the server for a whole time-out"))
             done.give(None)
 
         self.loop.post(look)
         done.wait(_BRIEF)
 
-    def close(self, timeout: float) -> None:
-        """End it in good order, or after `timeout` seconds without."""
+    def begin_close(self) -> Answer[None]:
+        """Begin to end it in good order; the answer is given when it has."""
         done: Answer[None] = Answer()
         self.loop.post(lambda: self._close(done))
+        return done
+
+    def finish_close(self, done: Answer[None], timeout: float) -> None:
+        """Wait for that, and end it without the server after `timeout` seconds."""
         if not done.wait(timeout):
             self.loop.post(self._abort)
             done.wait(_BRIEF)  # or the loop would end before the socket is closed
@@ -140,7 +149,7 @@ class Link:
 
     def _want(self, answer: Answer[Session]) -> None:
         if self._closed:
-            answer.fail(Closed("this broker was closed; open it again", backend=SCHEME))
+            answer.fail(_was_closed())
         elif self.session is not None and self.session.alive:
             answer.give(self.session)
         else:
@@ -149,8 +158,8 @@ class Link:
                 self._begin()
 
     def _begin(self) -> None:
-        """Try all hosts once, when the pause is over."""
-        self._left = len(self.site.hosts)
+        """Try all hosts once, when the backoff is over."""
+        self._left = len(self.endpoint.hosts)
         pause = self._not_before - self.loop.clock()
         if pause > 0:
             self._timer = self.loop.later(pause, self._connect)
@@ -159,12 +168,12 @@ class Link:
 
     def _connect(self) -> None:
         self._timer = None
-        host = self.site.hosts[self._host % len(self.site.hosts)]
+        host = self.endpoint.hosts[self._host % len(self.endpoint.hosts)]
         self._host += 1
         self._left -= 1
         try:
             self._connecting = Connection(
-                parameters(self.site, host.name, host.port or 0, self.timeout, self._name),
+                self._parameters(host),
                 on_open_callback=self._opened,
                 on_open_error_callback=self._failed,
                 on_close_callback=self._ended,
@@ -174,6 +183,25 @@ class Link:
             self._connecting = None
             self._tell(error)
 
+    def _parameters(self, host: HostPort) -> pika.ConnectionParameters:
+        """Pika's settings: one try, our timeouts, and heartbeats that the I/O thread keeps up while handlers run."""
+        endpoint, secret = self.endpoint, self.endpoint.secret or Secret("")
+        tls = self._options.context(backend=endpoint.scheme) if endpoint.tls else None
+        return pika.ConnectionParameters(
+            host=host.host,
+            port=host.port,
+            virtual_host=endpoint.database,
+            credentials=pika.PlainCredentials(endpoint.user, secret.reveal(), erase_on_connect=True),
+            heartbeat=self._options.heartbeat,
+            connection_attempts=1,
+            retry_delay=0,
+            socket_timeout=self.timeout,
+            stack_timeout=self.timeout,
+            blocked_connection_timeout=None,
+            client_properties={"connection_name": self._name, "product": "narrowboat"},
+            ssl_options=pika.SSLOptions(tls, host.host) if tls is not None else None,
+        )
+
     def _opened(self, connection: Any) -> None:
         if connection is not self._connecting or self._closed:
             connection.close()
@@ -181,6 +209,7 @@ class Link:
         self._connecting = None
         self._failures = 0
         self._worked = True
+        self.silent = False
         self._last = None
         self._host -= 1  # it works: the next one after it is tried when it does not
         session = self.session = Session(connection)
@@ -192,8 +221,8 @@ class Link:
 
     def _block(self, session: Session, reason: str | None) -> None:
         session.blocked = reason
-        for told in session.on_block:
-            told()
+        for tell in session.on_block:
+            tell()
 
     def _failed(self, connection: Any, error: BaseException) -> None:
         if connection is not self._connecting:
@@ -208,7 +237,7 @@ class Link:
 
     def _tell(self, error: BaseException) -> None:
         self._failures += 1
-        most = min(_PAUSE_MAX, _PAUSE * 2.0**self._failures)
+        most = min(_BACKOFF_MAX, _BACKOFF * 2.0**self._failures)
         self._not_before = self.loop.clock() + most * (0.5 + random.random() / 2)  # spreads tries, keeps no secret
         self._last = error
         self._waiters = [answer for answer in self._waiters if not answer.given]
@@ -224,7 +253,7 @@ class Link:
         if session is not None and session.connection is connection:
             self.session = None
             session.end(error)
-            if len(self.site.hosts) > 1:
+            if len(self.endpoint.hosts) > 1:
                 self._host += 1
         self._done()
 
@@ -237,11 +266,13 @@ class Link:
             )
 
     def _broken(self, error: Exception) -> None:
-        """An error on the I/O thread: nobody knows what it left half done. The connection begins anew."""
+        """After an error on the I/O thread nobody knows what it left half done: the connection begins anew."""
         if self.session is not None:
             self.session.abort(error)
         if self._connecting is not None:  # it may never be heard of again
-            self._connecting = None
+            connection, self._connecting = self._connecting, None
+            with contextlib.suppress(Exception):  # whatever state the error left it in: its socket is to be closed
+                connection.close()
             self._tell(error)
 
     def _close(self, done: Answer[None]) -> None:
@@ -250,16 +281,14 @@ class Link:
         if self._timer is not None:
             self.loop.forget(self._timer)
             self._timer = None
-        self._tell(Closed("this broker was closed; open it again", backend=SCHEME))
+        self._tell(_was_closed())
         if self.session is not None and self.session.alive:
             connection = self.session.connection
             self.session.end(exceptions.ConnectionClosedByClient(200, "closed"))
             connection.close()
-        elif self._connecting is not None and self._connecting._transport is not None:
-            self._connecting._transport.abort()  # the server has the line and has not taken us in: `_failed` follows
+        elif self._connecting is not None:
+            self._connecting.close()  # `_failed` follows
         elif self.session is None:
-            # What is just being made ends with the loop: pika raises where it is told to stop before it has a line.
-            self._connecting = None
             self._done()
 
     def _done(self) -> None:
@@ -267,39 +296,9 @@ class Link:
             self._closing.give(None)
 
     def _abort(self) -> None:
-        connection = self.session.connection if self.session is not None else None
-        if connection is not None and not connection.is_closed:
-            connection._terminate_stream(exceptions.ConnectionClosedByClient(200, "closed without an answer"))
+        if self.session is not None:
+            self.session.abort(exceptions.ConnectionClosedByClient(200, "closed without an answer"))
 
 
-def parameters(site: Site, host: str, port: int, timeout: float, name: str) -> pika.ConnectionParameters:
-    """Pika's settings: one try, our time-outs, and heartbeats that the I/O thread keeps up while handlers run."""
-    return pika.ConnectionParameters(
-        host=host,
-        port=port,
-        virtual_host=site.vhost,
-        credentials=pika.PlainCredentials(site.username, site.password.reveal(), erase_on_connect=True),
-        heartbeat=site.options.heartbeat,
-        connection_attempts=1,
-        retry_delay=0,
-        socket_timeout=timeout,
-        stack_timeout=timeout,
-        blocked_connection_timeout=None,
-        client_properties={"connection_name": name, "product": "narrowboat"},
-        ssl_options=_tls(site, host) if site.tls else None,
-    )
-
-
-def _tls(site: Site, host: str) -> pika.SSLOptions:
-    return pika.SSLOptions(site.options.context(backend=site.scheme), host)
-
-
-def check_certificates(site: Site) -> NarrowboatError | None:
-    """What is wrong with the files that the URL names; found before anything is sent."""
-    if not site.tls:
-        return None
-    try:
-        site.options.context(backend=site.scheme)
-    except ConfigurationError as error:
-        return error
-    return None
+def _was_closed() -> Closed:
+    return Closed("this broker was closed; open it again", backend=SCHEME)

@@ -63,7 +63,7 @@ class Ladder(NamedTuple):
 
 
 def ticks(level: int) -> int:
-    """How long a level's queue keeps a message, in milliseconds.
+    """How long the queue of a level keeps a message, in milliseconds.
 
     >>> ticks(0), ticks(3)
     (100, 800)
@@ -80,10 +80,10 @@ def steps(delay: float) -> int:
     return max(1, math.ceil(round(delay / STEP, 6)))
 
 
-def route(delay: float, word: str) -> tuple[int, str]:
+def start(delay: float, word: str) -> tuple[int, str]:
     """The level to begin at, and the routing key for the destination `word`.
 
-    >>> level, key = route(0.5, "orders")
+    >>> level, key = start(0.5, "orders")
     >>> level, key[-12:]
     (2, '1.0.1.orders')
     """

@@ -1,7 +1,7 @@
-"""Confirmed publishing: callers on any thread hand over batches, the I/O thread keeps a window of them in flight.
+"""Confirmed publishing: callers on any thread hand over batches, and the I/O thread keeps a window of messages in flight.
 
-No batch waits for another's confirms. What the server has not confirmed when its time is over, or when the connection
-breaks, is unknown; what was not sent yet is never sent. Nothing is sent twice here.
+No batch waits for another's confirms. What the server has not confirmed when the operation timeout ends, or when the connection
+breaks, is unknown; what was not sent until then is never sent. Nothing is sent twice here.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from narrowboat_rabbitmq.answer import Answer
-from narrowboat_rabbitmq.channel import Channel
-from narrowboat_rabbitmq.content import Content
-from narrowboat_rabbitmq.envelope import message_id
-from narrowboat_rabbitmq.link import Link, Session
+from narrowboat_rabbitmq.connection.channel import Channel
+from narrowboat_rabbitmq.connection.link import Link
+from narrowboat_rabbitmq.connection.loop import Answer
+from narrowboat_rabbitmq.errors import Operation
+from narrowboat_rabbitmq.protocol.content import Content
+from narrowboat_rabbitmq.protocol.envelope import message_id
 
 #: Messages that are sent and not confirmed. Fewer leave the server idle between confirms; more gain little and let
 #: pika's buffers grow.
@@ -26,7 +27,7 @@ WINDOW_BYTES = 32 * 1024 * 1024
 
 
 class Outcome(enum.Enum):
-    """What became of one message."""
+    """What became of one published message."""
 
     CONFIRMED = "confirmed"
     RETURNED = "returned"  #: it reached no queue
@@ -49,7 +50,7 @@ class Record(NamedTuple):
 
 
 class Batch:
-    """What one caller waits for."""
+    """The messages of one caller, and what became of each."""
 
     __slots__ = ("answer", "error", "left", "over", "records", "results")
 
@@ -59,7 +60,7 @@ class Batch:
         self.left = len(records)
         self.answer: Answer[None] = Answer()
         self.error: BaseException | None = None  #: why some are unknown or not sent
-        self.over = False  #: nobody waits any more: what was not sent must not be
+        self.over = False  #: nobody waits any more: what was not sent must not be sent
 
 
 class _Confirms:
@@ -76,7 +77,7 @@ class _Confirms:
         self._returned: set[tuple[str, object]] = set()
 
     def submit(self, batch: Batch) -> None:
-        """Send it as the window allows."""
+        """Send a batch as the window allows."""
         if not self.channel.alive:
             batch.error = self.channel.error
             batch.over = True
@@ -86,7 +87,7 @@ class _Confirms:
         self.pump()
 
     def pump(self) -> None:
-        """Send on while there is room and the server takes messages."""
+        """Send on while the window has room and the server takes messages."""
         backlog, pending = self._backlog, self._pending
         if not backlog or self.session.blocked is not None or not self.channel.alive:
             return
@@ -111,7 +112,7 @@ class _Confirms:
             backlog.popleft()
 
     def confirmed(self, frame: Any) -> None:
-        """The server has answered for one message, or for all up to one."""
+        """The server has confirmed or refused one message, or all up to one."""
         method = frame.method
         number, outcome = method.delivery_tag, CONFIRMED if method.NAME == "Basic.Ack" else REFUSED
         if method.multiple:
@@ -147,14 +148,14 @@ class _Confirms:
             batch.answer.give(None)
 
     def abandon(self, batch: Batch, error: BaseException | None) -> None:
-        """Its caller's time is over. What was sent stays unknown, the rest is never sent."""
+        """The caller of `batch` stops waiting. What was sent stays unknown, the rest is never sent."""
         if not batch.answer.given:
             batch.over = True
             batch.error = batch.error or error
             batch.answer.give(None)
 
     def end(self, error: BaseException) -> None:
-        """The channel is gone."""
+        """Abandon every batch: the channel is gone."""
         batches = {id(batch): batch for batch, _ in (*self._backlog, *self._pending.values())}
         self._backlog.clear()
         self._pending.clear()
@@ -170,21 +171,17 @@ class Publisher:
         self._mutex = threading.Lock()
         self._confirms: _Confirms | None = None
 
-    def ready(self, deadline: float, doing: str) -> Session:
-        """A connection on which can be published; raises why there is none."""
-        return self._ready(deadline, doing).session
-
-    def publish(self, records: Sequence[Record], deadline: float, doing: str) -> Batch:
+    def publish(self, records: Sequence[Record], operation: Operation) -> Batch:
         """Send them and wait until each is confirmed or `deadline` has come; the batch has the outcomes.
 
         Raises only where nothing at all was sent.
         """
-        confirms = self._ready(deadline, doing)
+        confirms = self._ready(operation._replace(prepares=True))
         heard = confirms.session.heard
         batch = Batch(records)
         post = self.link.loop.post
         post(lambda: confirms.submit(batch))
-        if not batch.answer.wait(deadline - self.link.loop.clock()):
+        if not batch.answer.wait(operation.deadline - self.link.loop.clock()):
             post(lambda: confirms.abandon(batch, None))
             self.link.doubt(confirms.session, heard)
             batch.answer.wait(1.0)  # the I/O thread never blocks
@@ -195,18 +192,18 @@ class Publisher:
         confirms = self._confirms
         return confirms.session.blocked if confirms is not None and confirms.session.alive else None
 
-    def _ready(self, deadline: float, doing: str) -> _Confirms:
+    def _ready(self, operation: Operation) -> _Confirms:
         confirms = self._confirms
         if confirms is not None and confirms.channel.alive:
             return confirms
         with self._mutex:  # whoever has it waits for no longer than an operation time-out
             confirms = self._confirms
             if confirms is None or not confirms.channel.alive:
-                confirms = self._confirms = self._open(deadline, doing)
+                confirms = self._confirms = self._open(operation)
             return confirms
 
-    def _open(self, deadline: float, doing: str) -> _Confirms:
-        channel = Channel.open(self.link, deadline, doing)
+    def _open(self, operation: Operation) -> _Confirms:
+        channel = Channel.open(self.link, operation)
         confirms = _Confirms(channel)
         answer: Answer[list[Any]] = Answer()
 
@@ -218,5 +215,5 @@ class Publisher:
             channel.start([("confirm_delivery", {"ack_nack_callback": confirms.confirmed})], answer)
 
         self.link.loop.post(start)
-        channel.wait(answer, deadline, doing, None)
+        channel.wait(answer, operation)
         return confirms

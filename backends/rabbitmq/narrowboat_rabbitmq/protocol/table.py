@@ -30,7 +30,7 @@ _TEXT, _BYTES, _ARRAY, _TABLE, _TIME, _DECIMAL = b"SxAFTD"
 
 
 class Unreadable(ValueError):
-    """What the protocol does not say."""
+    """Raised for bytes that the protocol does not allow."""
 
 
 def text(data: bytes) -> str:
@@ -44,7 +44,7 @@ def data_of(text: str) -> bytes:
 
 
 def split(data: bytes) -> list[Entry]:
-    """The entries of a table, whose own length is not part of `data`.
+    """The entries of a table; its own length is not part of `data`.
 
     >>> [(name, shown(value)) for name, value in split(join([entry("a", "x"), entry("b", "y")]))]
     [(b'a', 'x'), (b'b', 'y')]

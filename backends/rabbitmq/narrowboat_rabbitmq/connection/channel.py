@@ -1,6 +1,6 @@
-"""A channel of a connection, and calls on it that are waited for from other threads.
+"""A channel of a connection, and calls on it for which other threads wait.
 
-The server closes a channel to refuse a call; then every call that waits on it is told why, and the channel is done with.
+A server refuses a call by closing the channel; then every call that waits on it is told why, and the channel is not used again.
 """
 
 from __future__ import annotations
@@ -9,15 +9,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from narrowboat.errors import Unavailable
-from narrowboat_rabbitmq.answer import Answer
-from narrowboat_rabbitmq.errors import channel_error, crashed, late
-from narrowboat_rabbitmq.link import Link, Session
-from narrowboat_rabbitmq.names import Place
-from narrowboat_rabbitmq.quiet import hush
+from narrowboat_rabbitmq.connection.link import Link, Session
+from narrowboat_rabbitmq.connection.loop import Answer, pause
+from narrowboat_rabbitmq.errors import Operation, channel_error, crashed, late
+from narrowboat_rabbitmq.library import silence
 
 #: A call by its name in pika, with its arguments.
 Step = tuple[str, dict[str, Any]]
-
 
 T = TypeVar("T")
 
@@ -25,10 +23,10 @@ T = TypeVar("T")
 _PAUSE = 0.05
 
 
-def persevere(work: Callable[[], T], clock: Callable[[], float], deadline: float) -> T:
-    """Do `work`, which may be done twice, again while it only crashed the server's end of the connection (541).
+def retry_crashed(work: Callable[[], T], clock: Callable[[], float], deadline: float) -> T:
+    """Do `work`, which may be done twice, again while it only crashes the server's end of the connection (541).
 
-    A server of 3.10 does so when a quorum queue is consumed from that somebody else is just declaring.
+    A server of 3.10 crashes it when a quorum queue is consumed from that somebody else is just declaring.
     """
     while True:
         try:
@@ -36,7 +34,7 @@ def persevere(work: Callable[[], T], clock: Callable[[], float], deadline: float
         except Unavailable as error:
             if not crashed(error) or clock() + _PAUSE >= deadline:
                 raise
-            Answer[None]().wait(_PAUSE)
+            pause(_PAUSE)
 
 
 class Channel:
@@ -54,32 +52,32 @@ class Channel:
         self._waiting: set[Answer[Any]] = set()
 
     @classmethod
-    def open(cls, link: Link, deadline: float, doing: str, on_end: Callable[[BaseException], None] | None = None) -> Channel:
-        """A new channel of the link's connection."""
-        channel = cls(link, link.ready(deadline, doing))
+    def open(cls, link: Link, operation: Operation, on_end: Callable[[BaseException], None] | None = None) -> Channel:
+        """A new channel on the link's connection. Where that fails, nothing of the operation was sent."""
+        channel = cls(link, link.ready(operation))
         channel.on_end = on_end
         answer: Answer[None] = Answer()
         link.loop.post(lambda: channel._open(answer))
-        channel.wait(answer, deadline, doing, None)
+        channel.wait(answer, operation._replace(prepares=True))
         return channel
 
     # -- for callers ----------------------------------------------------------------------------------------------
 
-    def call(self, steps: Sequence[Step], deadline: float, doing: str, place: Place | None = None) -> list[Any]:
-        """Make these calls one after the other; their answers' methods. Raises what the first refused one met."""
+    def call(self, steps: Sequence[Step], operation: Operation) -> list[Any]:
+        """Make these calls one after the other; returns the methods of their answers, raises why the first was refused."""
         answer: Answer[list[Any]] = Answer()
         self.link.loop.post(lambda: self.start(steps, answer))
-        found: list[Any] = self.wait(answer, deadline, doing, place)
+        found: list[Any] = self.wait(answer, operation)
         return found
 
-    def wait(self, answer: Answer[Any], deadline: float, doing: str, place: Place | None) -> Any:
-        """What `answer` comes to; raises what it met, or that it did not come in time."""
+    def wait(self, answer: Answer[Any], operation: Operation) -> Any:
+        """The value of `answer`; raises its error, or that it did not come in time."""
         heard = self.session.heard
-        if not answer.wait(deadline - self.link.loop.clock()):
+        if not answer.wait(operation.deadline - self.link.loop.clock()):
             self.link.doubt(self.session, heard)
-            raise late(self.link.site, doing, self.link.timeout)
+            raise late(self.link.endpoint, operation, self.link.timeout)
         if answer.error is not None:
-            raise channel_error(answer.error, self.link.site, place, doing)
+            raise channel_error(answer.error, self.link.endpoint, operation)
         return answer.value
 
     def close(self, timeout: float) -> None:
@@ -100,7 +98,7 @@ class Channel:
             if frame is not None:
                 found.append(getattr(frame, "method", frame))
             if len(found) == len(steps):
-                self.settle(answer, found)
+                self.resolve(answer, found)
                 return
             name, arguments = steps[len(found)]
             try:
@@ -112,20 +110,20 @@ class Channel:
         step(None)
 
     def expect(self, answer: Answer[Any]) -> bool:
-        """`answer` fails with this channel from now on. False: it has already."""
+        """Let `answer` fail when this channel ends. False: it has ended, and the answer has failed."""
         if not self.alive:
             answer.fail(self.error or RuntimeError("the channel is closed"))
             return False
         self._waiting.add(answer)
         return True
 
-    def settle(self, answer: Answer[Any], value: Any) -> None:
-        """Here it is."""
+    def resolve(self, answer: Answer[Any], value: Any) -> None:
+        """Resolve a pending answer."""
         self._waiting.discard(answer)
         answer.give(value)
 
     def end(self, error: BaseException) -> None:
-        """It is over, whatever pika says later."""
+        """Tell everybody who waits on it that it is over, whatever pika says later. Idempotent."""
         if not self.alive:
             return
         self.alive = False
@@ -152,11 +150,11 @@ class Channel:
         self._waiting.add(answer)
 
         def opened(raw: Any) -> None:
-            self.settle(answer, None)
+            self.resolve(answer, None)
 
         try:
             self.raw = self.session.connection.channel(on_open_callback=opened)
-            hush(self.raw)
+            silence(self.raw)
             self.raw.add_on_close_callback(lambda raw, error: self.end(error))
         except Exception as error:
             self.end(error)

@@ -11,7 +11,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any, Final
 
-from narrowboat_rabbitmq.table import Entry, Unreadable, join, split
+from narrowboat_rabbitmq.protocol.table import Entry, Unreadable, join, split
 
 #: The fields in the order in which a frame has them; the first one's flag is the highest bit. Bytes of those that are numbers.
 _NAMES: Final = (
