@@ -193,7 +193,7 @@ class Clients:
             bootstrap_timeout_ms=limit,
             **self._config,
         )
-        _mark_what_left(producer._sender)
+        _mark_what_left(producer)
         return producer
 
     def retire_producer(self, producer: Any) -> None:
@@ -308,16 +308,23 @@ def at_once(producer: Any) -> Iterator[None]:
         accumulator._flushes_in_progress.decrement()
 
 
-def _mark_what_left(sender: Any) -> None:
+def _mark_what_left(producer: Any) -> None:
     """Let the producer's errors say which batch they are about, and whether it ever left this process: `future`, `left`.
 
-    An error that ends the producer is given to other batches as well, about which it says nothing.
+    An error that ends the producer is given to other batches as well: which of those never left it says in `unsent`.
     """
-    complete = sender._complete_batch_with_exception
+    sender, accumulator = producer._sender, producer._accumulator
+    complete, abort = sender._complete_batch_with_exception, accumulator.abort_batches
 
     def told(batch: Any, error: Any, *arguments: Any, **named: Any) -> Any:
         error.left = batch.drained is not None
         error.future = batch.produce_future
         return complete(batch, error, *arguments, **named)
 
+    def aborted(error: Any) -> None:
+        unsent = {batch.produce_future for batch in accumulator._incomplete.all() if batch.drained is None}
+        error.unsent = unsent | getattr(error, "unsent", set())
+        abort(error)
+
     sender._complete_batch_with_exception = told
+    accumulator.abort_batches = aborted

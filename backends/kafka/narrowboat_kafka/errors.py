@@ -161,6 +161,8 @@ def unreadable(error: Exception, tp: Any, offset: int) -> NarrowboatError:
             f"installed: {needed}, and start again",
             backend=SCHEME,
         )
+    elif isinstance(error, client.AuthorizationError):
+        return translate(error, f"reading {where}")
     else:
         ours = Unavailable(
             f"{where} is damaged: {_text(error)}. It is tried again every few seconds; if the server has no other copy, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -22,6 +23,9 @@ _STUCK = (
     client.UnknownProducerIdError,
     client.IllegalStateError,
 )
+#: How the library tells of an answer that ends a producer before it has stored anything.
+_WRAPPED = re.compile(r"(?:KafkaError: )?Unexpected error in InitProducerIdResponse: \[Error (\d+)\]")
+_NUMBERLESS = "the server gave this producer no number, for which its user has to have the right to write to some topic"
 
 
 class Failed(Exception):
@@ -81,11 +85,17 @@ def _answer(future: Any, until: float) -> Failed | None:
 
 
 def _failed(error: Any, future: Any) -> Failed:
-    about = getattr(error, "future", None)
+    about, unsent = getattr(error, "future", None), future._produce_future in getattr(error, "unsent", ())
     if about is None or about is future._produce_future:
-        return Failed(error, left=getattr(error, "left", True))
+        return Failed(_unwrapped(error), left=not unsent and getattr(error, "left", True))
     # It is about another batch, and has ended the producer; this one may have been stored before.
-    return Failed(client.KafkaError(f"the producer was ended by another message: {type(error).__name__}"), left=True)
+    return Failed(client.KafkaError(f"the producer was ended by another message: {type(error).__name__}"), left=not unsent)
+
+
+def _unwrapped(error: Exception) -> Exception:
+    """The server's answer to a producer's first question, of which the library keeps the number alone, in a text."""
+    found = _WRAPPED.match(str(error)) if type(error) is client.KafkaError else None
+    return client.for_code(int(found[1]))(_NUMBERLESS) if found else error
 
 
 def _ended(producer: Any) -> bool:

@@ -16,8 +16,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import kafka.errors as client
 from kafka.future import Future
 
+from narrowboat.errors import AccessDenied
 from narrowboat_kafka.client import LATEST, Clients
 from narrowboat_kafka.demand import Demand
 from narrowboat_kafka.errors import unreadable
@@ -80,6 +82,8 @@ class Reader:
             # Paused in the midst of what was fetched, the library would never give the rest.
             if full is not part.paused and subscription.is_assigned(tp) and not (full and tp in self._unread()):
                 part.paused = full
+                if not full and isinstance(part.unreadable, AccessDenied):
+                    part.unreadable = None  # it is tried again: nobody says that it may be read, where there is nothing
                 (subscription.pause if full else subscription.resume)(tp)
             if part.crowded:
                 self._waiting.relieve(part)
@@ -116,7 +120,11 @@ class Reader:
         """Take in some of what was fetched, where it is wanted. Whether there was any."""
         if not self._is_wanted():
             return False
-        found = self._fetcher.fetched_records(_CHUNK)[0]
+        try:
+            found = self._fetcher.fetched_records(_CHUNK)[0]
+        except client.TopicAuthorizationFailedError as error:
+            self._refused(error)
+            return True
         for tp, fetched in found.items():
             self._admit(tp, fetched)
         while self._ends:
@@ -125,6 +133,12 @@ class Reader:
             if part is not None and part.ledger.pass_by(end):
                 self._ended(tp)
         return bool(found)
+
+    def _refused(self, error: client.TopicAuthorizationFailedError) -> None:
+        """These may not be read, now. The library would ask again at once, and for ever."""
+        for tp, part in self._parts.items():
+            if tp.topic in error.args[0]:
+                self._unreadable(tp, part.ledger.next, error)
 
     def _unreadable(self, tp: Any, offset: int, error: Exception) -> None:
         """What lies there cannot be read, now: that partition waits, and whoever finds nothing else is told why."""

@@ -128,19 +128,14 @@ class Topology:
     def is_there(self, name: str) -> bool:
         """Whether the topic can be used."""
         for found in self._ask(lambda: self._clients.admin.describe_topics([name])):
-            if found["error_code"]:
-                error = client.for_code(found["error_code"])
-                if error is client.UnknownTopicOrPartitionError or error is client.LeaderNotAvailableError:
-                    return False
-                raise error(name)
-            return all(each["leader_id"] >= 0 and not each["error_code"] for each in found["partitions"])
+            return _is_there(found) and all(each["leader_id"] >= 0 and not each["error_code"] for each in found["partitions"])
         return False
 
     def _partitions(self, *topics: str) -> list[Any]:
         """The partitions of those of the topics that are there."""
         found = []
         for topic in self._ask(lambda: self._clients.admin.describe_topics(list(topics))):
-            if not topic["error_code"]:
+            if _is_there(topic):
                 found += [TopicPartition(topic["name"], each["partition_index"]) for each in topic["partitions"]]
         return found
 
@@ -369,8 +364,11 @@ class Topology:
         if self._read(address, topic) is None:
             return False
         group = names.group(address, self._options.prefix)
-        if "NonEmptyGroupError" in self._delete_groups([group]):
+        met = self._delete_groups([group])
+        if "NonEmptyGroupError" in met:
             raise Conflict(f"{address.path!r} cannot be deleted while it is consumed. Stop its consumers first", backend=SCHEME)
+        if "GroupAuthorizationFailedError" in met:
+            raise client.GroupAuthorizationFailedError(group)
         self._delete_groups([names.declared(address, self._options.prefix)])
         self._delete_topics([names.retry(address, self._options.prefix)])
         return True
@@ -392,3 +390,11 @@ class Topology:
         until = time.monotonic() + self._clients.timeout
         while any(self.is_there(topic) for topic in there) and time.monotonic() < until:
             time.sleep(0.01)
+
+
+def _is_there(described: dict[str, Any]) -> bool:
+    """Whether the server has a topic, by what it says of it; raises what else it says."""
+    error = client.for_code(described["error_code"])
+    if error not in (client.NoError, client.UnknownTopicOrPartitionError, client.LeaderNotAvailableError):
+        raise error(described["name"])
+    return error is client.NoError
