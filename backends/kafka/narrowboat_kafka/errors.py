@@ -10,6 +10,7 @@ from typing import Any
 import kafka.errors as client
 
 from narrowboat.driver import tls
+from narrowboat.driver.sources import Refusals
 from narrowboat.driver.texts import cut
 from narrowboat.errors import (
     AccessDenied,
@@ -18,14 +19,17 @@ from narrowboat.errors import (
     Conflict,
     NarrowboatError,
     NotFound,
-    PublishFailed,
-    PublishUnknown,
     StaleDelivery,
     Unavailable,
 )
+from narrowboat_kafka.library.connection import SpeaksTls
 from narrowboat_kafka.options import SCHEME, SECURE
-from narrowboat_kafka.wire import SpeaksTls
 
+REFUSALS = Refusals(SCHEME)
+#: Why a delivery is not ours any more, where its lease is the membership in a group.
+_MEMBERSHIP = (
+    "its partition went to another consumer, it was settled before, or its consumer or queue is gone. Nothing was changed"
+)
 #: What the server said, in the answer that the library quotes.
 _MESSAGE = re.compile(r"error_message=(?P<quote>['\"])(?P<said>.+?)(?P=quote)")
 #: The server said no, and will say it again: the message was not stored.
@@ -101,48 +105,23 @@ def unconnected(error: Exception, met: BaseException | None, doing: str, *, secu
     return ours
 
 
-def unsent(error: NarrowboatError, id: str) -> NarrowboatError:
+def unsent(error: NarrowboatError, id: str, path: str) -> NarrowboatError:
     """`error`, met before the message `id` was sent, as what a publish raises."""
-    if not isinstance(error, Unavailable):
-        return error
-    ours = PublishFailed(f"message {id!r} was not sent: {error}", id=id, backend=SCHEME, retryable=True)
-    ours.__cause__ = error
-    return ours
+    return REFUSALS.not_sent(id, path, error, cause=error) if isinstance(error, Unavailable) else error
 
 
 def unpublished(error: BaseException, id: str, path: str, *, left: bool) -> NarrowboatError:
     """Why the message `id` has no receipt. `left`: it may have reached the server."""
-    ours: NarrowboatError
     if isinstance(error, _REFUSED):
-        ours = PublishFailed(f"message {id!r} to {path!r} was refused: {_text(error)}", id=id, backend=SCHEME)
-    elif isinstance(error, client.AuthorizationError):
+        return REFUSALS.refused(id, path, _text(error), cause=error)
+    if isinstance(error, client.AuthorizationError):
         return translate(error, f"publishing to {path!r}")
-    elif left:
-        ours = PublishUnknown(
-            f"message {id!r} to {path!r} may or may not be delivered: {_text(error)}. It may be published again with the same "
-            "id=, and may then be delivered twice",
-            id=id,
-            backend=SCHEME,
-        )
-    else:
-        ours = PublishFailed(
-            f"message {id!r} to {path!r} was not sent: {_text(error)}. Publish it again when the server answers",
-            id=id,
-            backend=SCHEME,
-            retryable=True,
-        )
-    ours.__cause__ = error
-    return ours
+    return (REFUSALS.unknown if left else REFUSALS.not_sent)(id, path, _text(error), cause=error)
 
 
 def stale(id: str, path: str) -> StaleDelivery:
     """The answer to whoever settles what is no longer theirs."""
-    return StaleDelivery(
-        f"the delivery of message {id!r} from {path!r} is no longer ours: its partition went to another consumer, it was "
-        "settled before, or its consumer or queue is gone. Nothing was changed",
-        id=id,
-        backend=SCHEME,
-    )
+    return REFUSALS.stale(id, path, why=_MEMBERSHIP)
 
 
 #: What is to be installed for each codec.

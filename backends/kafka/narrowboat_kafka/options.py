@@ -6,13 +6,15 @@ import enum
 import re
 from dataclasses import dataclass
 
+from narrowboat.driver.endpoint import Endpoint
+from narrowboat.driver.sources import Declare
 from narrowboat.driver.tls import TlsOptions
 from narrowboat.dsn import Url
 from narrowboat.errors import ConfigurationError
 
 SCHEME = "kafka"
 #: The scheme that speaks TLS.
-SECURE = "kafkas"
+SECURE = f"{SCHEME}s"
 #: Where a server listens unless the URL says otherwise.
 PORT = 9092
 
@@ -26,13 +28,6 @@ REPLY_MIN = 4 * 1024 * 1024
 #: No `_`: the server takes `a_b` and `a.b` for the same. No `--`: it stands between a namespace and a name.
 _PREFIX = re.compile(r"[A-Za-z0-9.]+(-[A-Za-z0-9.]+)*")
 _PREFIX_MAX = 60
-
-
-class Declare(enum.Enum):
-    """Whether queues and topics are made on the way."""
-
-    AUTO = "auto"
-    NEVER = "never"  #: what is not there is `NotFound`
 
 
 class Sasl(enum.Enum):
@@ -75,21 +70,9 @@ class Options(TlsOptions):
             raise _wrong("delay_max", f"{self.delay_max:g}", f"{DELAY_MIN:g} to {DELAY_MAX:g} seconds")
 
 
-def check(url: Url, options: Options) -> None:
-    """Raise `ConfigurationError` for what this URL cannot mean."""
-    if url.driver is not None:
-        raise ConfigurationError(
-            f"{url.scheme}+{url.driver}://: there is only one driver; write {url.scheme}://", backend=SCHEME
-        )
-    if not url.hosts:
-        raise ConfigurationError(f"{url.scheme}:// names no host: write {url.scheme}://localhost:{PORT}", backend=SCHEME)
-    if url.path:
-        raise ConfigurationError(
-            f"{url.scheme}:// has no path, and {url.path!r} was given; a namespace is ?prefix=", backend=SCHEME
-        )
-    if (url.username is None) != (url.password is None):
-        raise ConfigurationError("a user needs a password, and a password a user: kafka://user:password@host", backend=SCHEME)
-    options.check(url, secure=SECURE)
+def endpoint(url: Url, options: Options) -> Endpoint:
+    """Where the servers are; `ConfigurationError` for what this URL cannot mean."""
+    return Endpoint.read(url, options, plain=SCHEME, port=PORT, host=None, pair=True, path=False)
 
 
 def _wrong(name: str, value: object, allowed: str) -> ConfigurationError:

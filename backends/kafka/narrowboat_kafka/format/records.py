@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from narrowboat.contract import Delivery, Outgoing
 
 if TYPE_CHECKING:
-    from narrowboat_kafka.fetched import Stored
+    from narrowboat_kafka.format.stored import Stored
 
 ID = "narrowboat-id"
 CORRELATION = "narrowboat-correlation-id"
@@ -92,7 +92,7 @@ def outgoing(message: Outgoing, topic: str, partition: int | None, now: float, *
     return Record(topic, partition, key, message.body, headers, int(message.published_at * 1000))
 
 
-def again(record: Stored, topic: str, partition: int | None, changes: Mapping[str, str]) -> Record:
+def republished(record: Stored, topic: str, partition: int | None, changes: Mapping[str, str]) -> Record:
     """A record that was read, published again with `changes` in its headers; whoever wrote it, it keeps its id."""
     dropped = {*changes, DUE, STEP} | (set() if header(record, ID) else {ID})
     headers = [(name, value or b"") for name, value in record.headers if name not in dropped]
