@@ -34,7 +34,7 @@ with warnings.catch_warnings():
 PACKAGE = Path(narrowboat_kafka.__file__).parent
 #: What the library promises: the rest of the backend imports nothing else of it.
 PROMISED = {"kafka", "kafka.admin", "kafka.errors", "kafka.structs"}
-USED = [(owner, name) for owner, names in NAMES.items() for each in names for name in each.split()]
+USED = [(owner, name) for owner, names in NAMES.items() for name in names.split()]
 
 
 def test_nothing_is_listed_twice() -> None:

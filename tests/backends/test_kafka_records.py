@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from narrowboat.contract import Address, Kind, Outgoing
+from narrowboat.driver.sources import DEAD_ATTEMPTS, DEAD_REASON
 from narrowboat.errors import ConfigurationError
 from narrowboat_kafka.format import records
 from narrowboat_kafka.format.stored import Raw, Stored
@@ -131,7 +132,7 @@ def test_what_is_compressed_is_read_where_its_library_is_there_and_names_it_wher
 ) -> None:
     import kafka.codec
 
-    rows = [(1, None, b"%d" % number * 100, []) for number in range(50)]
+    rows: list[tuple[Any, ...]] = [(1, None, b"%d" % number * 100, []) for number in range(50)]
     data = _batch(rows, codec)
     assert [record.value for record in _fetch(data).take()] == [value for _, _, value, _ in rows]
     monkeypatch.setattr(kafka.codec, library, None)
@@ -314,13 +315,13 @@ def test_what_is_whole_is_not_called_malformed() -> None:
 
 def test_what_is_too_large_dies_without_its_body_and_says_where_it_is() -> None:
     many = [(f"h{number}", b"x" * 100) for number in range(3000)]
-    for headers, kept in (([("h", b"v")], True), (many, False), ([("h", b"v"), (records.DEAD_REASON, b"r" * 9_000_000)], True)):
+    for headers, kept in (([("h", b"v")], True), (many, False), ([("h", b"v"), (DEAD_REASON, b"r" * 9_000_000)], True)):
         stored = _record(12, headers, key=b"k" * 70_000, value=b"b")
-        letter = records.without_body(records.republished(stored, "orders.dead", None, {records.DEAD_ATTEMPTS: "3"}), stored)
+        letter = records.without_body(records.republished(stored, "orders.dead", None, {DEAD_ATTEMPTS: "3"}), stored)
         names = dict(letter.headers)
         assert (letter.value, letter.key) == (b"", None)
         assert names[records.DEAD_ORIGINAL] == b"orders/0/12"
-        assert names[records.DEAD_ATTEMPTS] == b"3"
+        assert names[DEAD_ATTEMPTS] == b"3"
         assert names[records.ID] == b"orders-0-12"
         assert ("h" in names or "h1" in names) == kept
         assert sum(len(name) + len(value) for name, value in letter.headers) < 2**18

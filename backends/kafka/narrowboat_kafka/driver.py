@@ -11,7 +11,7 @@ import math
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from narrowboat.capabilities import BrokerCapabilities
 from narrowboat.contract import Address, Broker, Context, Depth, Feed, Kind, Outgoing, Receipt, Source
@@ -199,54 +199,42 @@ class KafkaBroker(Broker):
 
     def declare(self, source: Source, *, earliest: bool) -> None:
         """Make it if it is not there; refuse it where it differs."""
-        self._ask("declaring", source.address, lambda: self._sources.declare(source, earliest=earliest))
+        with self._translated(f"declaring {source.address.path!r}"):
+            self._sources.declare(source, earliest=earliest)
 
     def delete(self, address: Address) -> bool:
         """Remove it with its messages."""
-        found: list[bool] = []
-        self._ask("deleting", address, lambda: found.append(self._sources.delete(address)))
-        return found[0]
+        with self._translated(f"deleting {address.path!r}"):
+            return self._sources.delete(address)
 
     def purge(self, address: Address) -> int:
         """Drop what is ready or delayed."""
-        found: list[int] = []
-
-        def purge() -> None:
+        with self._translated(f"purging {address.path!r}"):
             member = self._members.get(names.group(address, self._prefix)) if address.kind is not Kind.TOPIC else None
-            dropped = None if member is None else self._connections.call(member.purge)
+            dropped: int | None = None if member is None else self._connections.call(member.purge)
             if dropped is None:
                 self._sources.check_there(address)
                 dropped = self._contents.purge(address)
-            found.append(dropped)
-
-        self._ask("purging", address, purge)
-        return found[0]
+            return dropped
 
     def depth(self, address: Address) -> Depth:
         """How many messages there are, as of the last commits."""
-        found: list[Depth] = []
-
-        def count() -> None:
+        with self._translated(f"counting {address.path!r}"):
             self._sources.check_there(address)
-            found.append(self._contents.depth(address))
-
-        self._ask("counting", address, count)
-        return found[0]
+            return self._contents.depth(address)
 
     def ping(self) -> None:
         """Ask the server who it is."""
-        self._connections.check_open()
-        try:
+        with self._translated(f"asking {self._connections.place}"):
             self._connections.admin.describe_cluster()
-        except Exception as error:
-            raise translate(error, f"asking {self._connections.place}") from error
 
-    def _ask(self, doing: str, address: Address, work: Callable[[], object]) -> None:
+    @contextlib.contextmanager
+    def _translated(self, doing: str) -> Iterator[None]:
         self._connections.check_open()
         try:
-            work()
+            yield
         except Exception as error:
-            raise translate(error, f"{doing} {address.path!r}") from error
+            raise translate(error, doing) from error
 
     def close(self) -> None:
         """Leave all groups, then close connections and threads. Idempotent."""

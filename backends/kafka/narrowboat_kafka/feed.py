@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from narrowboat.contract import Ack, Address, Delivery, Feed, Nack, Outcome, Received, Reject, Return
-from narrowboat.driver.sources import has_dead_letters
+from narrowboat.driver.sources import dead_headers, has_dead_letters
 from narrowboat.errors import Closed, NarrowboatError, Unsupported
 from narrowboat_kafka.connections import Connections
 from narrowboat_kafka.errors import stale, too_large, translate, unpublished
@@ -145,11 +145,7 @@ class KafkaFeed(Feed):
             }
             return records.republished(tag.record, topic, level, changes)
         if isinstance(outcome, Reject) and has_dead_letters(self.address):
-            changes = {
-                records.DEAD_REASON: outcome.reason,
-                records.DEAD_ATTEMPTS: str(outcome.attempts),
-                records.DEAD_ORIGIN: self.address.path,
-            }
+            changes = dead_headers({}, reason=outcome.reason, attempts=outcome.attempts, origin=self.address.path)
             dropped = (records.ATTEMPTS, records.EXPIRES)  # it lives, and is counted, anew
             record = records.republished(tag.record, sources.topic(self.address.dead), None, changes)
             return record._replace(headers=[each for each in record.headers if each[0] not in dropped])

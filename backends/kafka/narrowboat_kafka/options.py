@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 import re
 from dataclasses import dataclass
 
@@ -56,18 +57,17 @@ class Options(TlsOptions):
         super().__post_init__()
         if self.prefix and (len(self.prefix) > _PREFIX_MAX or not _PREFIX.fullmatch(self.prefix)):
             raise _wrong("prefix", self.prefix, f"up to {_PREFIX_MAX} letters, digits, dots and single dashes between them")
-        if not 1 <= self.partitions <= 1000:
-            raise _wrong("partitions", self.partitions, "1 to 1000")
-        if not 0 <= self.replication <= 100:
-            raise _wrong("replication", self.replication, "0 (as the server is set up) to 100")
-        if self.retention < 0:
-            raise _wrong("retention", f"{self.retention:g}", "a number of seconds, 0 or more")
-        if not SESSION_MIN <= self.session <= SESSION_MAX:
-            raise _wrong("session", f"{self.session:g}", f"{SESSION_MIN:g} to {SESSION_MAX:g} seconds")
-        if not REPLY_MIN <= self.max_reply < 2**31:
-            raise _wrong("max_reply", self.max_reply, f"{REPLY_MIN} to {2**31 - 1} bytes")
-        if not DELAY_MIN <= self.delay_max <= DELAY_MAX:
-            raise _wrong("delay_max", f"{self.delay_max:g}", f"{DELAY_MIN:g} to {DELAY_MAX:g} seconds")
+        for name, least, most, allowed in (
+            ("partitions", 1, 1000, "1 to 1000"),
+            ("replication", 0, 100, "0 (as the server is set up) to 100"),
+            ("retention", 0, math.inf, "a number of seconds, 0 or more"),
+            ("session", SESSION_MIN, SESSION_MAX, f"{SESSION_MIN:g} to {SESSION_MAX:g} seconds"),
+            ("max_reply", REPLY_MIN, 2**31 - 1, f"{REPLY_MIN} to {2**31 - 1} bytes"),
+            ("delay_max", DELAY_MIN, DELAY_MAX, f"{DELAY_MIN:g} to {DELAY_MAX:g} seconds"),
+        ):
+            value = getattr(self, name)
+            if not least <= value <= most:
+                raise _wrong(name, f"{value:g}" if isinstance(value, float) else value, allowed)
 
 
 def endpoint(url: Url, options: Options) -> Endpoint:

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from narrowboat.contract import Delivery, Outgoing
+from narrowboat.driver.sources import DEAD_ATTEMPTS, DEAD_ORIGIN, DEAD_REASON
 
 if TYPE_CHECKING:
     from narrowboat_kafka.format.stored import Stored
@@ -27,7 +28,6 @@ EXPIRES = "narrowboat-expires"
 ATTEMPTS = "narrowboat-attempts"
 #: Seconds since the epoch before which nobody shall get it, and when its partition looks at it next.
 DUE, STEP = "narrowboat-due", "narrowboat-step"
-DEAD_REASON, DEAD_ATTEMPTS, DEAD_ORIGIN = "narrowboat-dead-reason", "narrowboat-dead-attempts", "narrowboat-dead-origin"
 #: Where the whole message lies that was too large to be published again: topic, partition and offset, with `/` between them.
 DEAD_ORIGINAL = "narrowboat-dead-original"
 
