@@ -7,7 +7,7 @@ goes on to whoever called it. A message that the handler settled itself is left 
 SIGTERM and SIGINT end every run of the process, when one of them is in the main thread (`narrowboat._engine.signals`): each
 fetches nothing more, gives back what was not started, waits for running handlers for up to the grace time, gives back at
 once what they did not finish, and returns. After SIGINT the one in the main thread ends with KeyboardInterrupt, as Ctrl-C
-does elsewhere; a second SIGINT does not wait for the handlers. A thread whose handler never returns cannot be ended; it
+does elsewhere. A second signal ends the wait for the handlers. A thread whose handler never returns cannot be ended; it
 ends with the process.
 """
 
@@ -100,7 +100,7 @@ class Run(Generic[T]):
             run(self._consumer.settle((message,), outcome(message, raised)))
 
     def hurry(self) -> None:
-        """A second Ctrl-C: whoever waits for the handlers waits no longer."""
+        """A second signal: whoever waits for the handlers waits no longer."""
         self._hurried = True
         self._signal.set()
 
