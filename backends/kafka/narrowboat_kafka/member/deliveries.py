@@ -16,10 +16,10 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from narrowboat_kafka.commits import Commits
-from narrowboat_kafka.demand import Demand
-from narrowboat_kafka.part import Part, Tag, Taken, ready
-from narrowboat_kafka.reader import Reader
+from narrowboat_kafka.member.commits import Commits
+from narrowboat_kafka.member.demand import Demand
+from narrowboat_kafka.member.partition import Partition, Tag, Taken, ready
+from narrowboat_kafka.member.reader import Reader
 
 #: Seconds in which somebody who was woken asks.
 _ANSWER = 0.005
@@ -33,7 +33,7 @@ class Deliveries:
 
     def __init__(
         self,
-        parts: dict[Any, Part],
+        parts: dict[Any, Partition],
         commits: Commits,
         demand: Demand,
         reader: Reader,
@@ -49,7 +49,7 @@ class Deliveries:
         self._reader = reader
         self._read_on = read_on
         self._failure = failure
-        self._hungry: dict[object, None] = {}  #: who asked and was not woken since, in their order
+        self._starved: dict[object, None] = {}  #: who asked and was not woken since, in their order
         self._asked = 0  #: how often somebody asked
         self._turn = 0
         self._calling = False
@@ -61,13 +61,13 @@ class Deliveries:
         All at once would ask for the one message that one of them gets, and two hundred idle ones keep a core busy.
         """
         self._rouse(sum(part.waiting_for_us for part in self._parts.values()) or 1)
-        if self._hungry and not self._calling:
+        if self._starved and not self._calling:
             self._calling = True
             self._net.call_soon(self._call)
 
     def _rouse(self, count: int) -> None:
-        for feed in list(itertools.islice(self._hungry, count)):
-            del self._hungry[feed]
+        for feed in list(itertools.islice(self._starved, count)):
+            del self._starved[feed]
             wake = self.feeds.get(feed)
             if wake is not None:
                 wake()
@@ -76,7 +76,7 @@ class Deliveries:
         """Whoever was woken may not want anything any more."""
         count = 1
         try:
-            while self._hungry:
+            while self._starved:
                 before = self._asked
                 await self._net.sleep(_ANSWER)
                 if not any(part.waiting_for_us for part in self._parts.values()):
@@ -90,7 +90,7 @@ class Deliveries:
 
     async def take(self, feed: object, limit: int, taken: Taken) -> None:
         """Hand out up to `limit` messages, with their claims committed, into `taken`."""
-        self._hungry[feed] = None
+        self._starved[feed] = None
         self._asked += 1
         self._demand.asked(limit, time.monotonic(), alone=len(self.feeds) <= 1)
         picked = self._pick_claimed(feed, limit)
@@ -115,7 +115,7 @@ class Deliveries:
                 tag.part.take_back(tag, counted=False)
             raise
         taken.extend([tag for tag in picked if tag.part.owned])
-        if taken.left:
+        if taken.abandoned:
             self._untake(taken)
         if any(part.waiting_for_us for part in self._parts.values()):
             self.wake()
@@ -127,7 +127,7 @@ class Deliveries:
 
     async def untake(self, taken: Taken) -> None:
         """The caller of `take` was interrupted: nobody has seen what it was given."""
-        taken.left = True
+        taken.abandoned = True
         self._untake(taken)
 
     def _untake(self, taken: Taken) -> None:
@@ -166,8 +166,8 @@ class Deliveries:
     async def settle(self, wanted: Sequence[tuple[Tag, str]]) -> list[bool]:
         """Each is "done", goes "back" counted, or "return"s uncounted. Whether it was still ours, once that is committed."""
         ours = []
-        touched: set[Part] = set()
-        done: defaultdict[Part, list[int]] = defaultdict(list)
+        touched: set[Partition] = set()
+        done: defaultdict[Partition, list[int]] = defaultdict(list)
         for tag, how in wanted:
             part = tag.part
             mine = part.owned and part.out.get(tag.offset) is tag
@@ -202,14 +202,14 @@ class Deliveries:
         """Whether it could be settled now. From any thread: it may change at once."""
         return tag.part.owned and (tag.part.out.get(tag.offset) is tag or tag.done is not None)
 
-    def roomy(self, tag: Tag) -> bool:
+    def has_metadata_room(self, tag: Tag) -> bool:
         """Whether it may wait here for its next try, rather than in the retry topic."""
         return not tag.part.crowded
 
     async def leave(self, feed: object) -> None:
         """A consumer has gone: what it had goes to the others, counted."""
         self.feeds.pop(feed, None)
-        self._hungry.pop(feed, None)
+        self._starved.pop(feed, None)
         self._demand.gone()
         tags = [tag for part in self._parts.values() for tag in part.out.values() if tag.feed is feed]
         unclaimed = {tp for tp, part in self._parts.items() if part.unclaim()}

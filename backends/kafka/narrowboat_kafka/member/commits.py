@@ -15,13 +15,14 @@ from collections.abc import Callable
 from typing import Any
 
 import kafka.errors as client
-from kafka.future import Future
 from kafka.structs import OffsetAndMetadata
 
-from narrowboat_kafka import ledger as ledgers
-from narrowboat_kafka.client import Clients
-from narrowboat_kafka.demand import Demand
-from narrowboat_kafka.part import Part
+from narrowboat_kafka.connections import Connections
+from narrowboat_kafka.format import ledger as ledgers
+from narrowboat_kafka.library.group import Group
+from narrowboat_kafka.library.loop import Future
+from narrowboat_kafka.member.demand import Demand
+from narrowboat_kafka.member.partition import Partition
 
 #: Seconds after which a request that was begun has left this process.
 _SENT = 0.001
@@ -38,9 +39,9 @@ class Commits:
 
     def __init__(
         self,
-        clients: Clients,
-        coordinator: Any,
-        parts: dict[Any, Part],
+        connections: Connections,
+        group: Group,
+        parts: dict[Any, Partition],
         demand: Demand,
         *,
         read_on: Callable[[], None],
@@ -48,9 +49,9 @@ class Commits:
         deleted: Gone,
     ) -> None:
         self.dirty: set[Any] = set()  #: partitions of which the next commit has to tell something, whoever asks for it
-        self._net = clients.net
-        self._timeout = clients.timeout
-        self._coordinator = coordinator
+        self._net = connections.net
+        self._timeout = connections.timeout
+        self._group = group
         self._parts = parts
         self._demand = demand
         self._read_on = read_on
@@ -97,7 +98,7 @@ class Commits:
                 else:
                     self.unanswered = False
                     for part in claiming:
-                        part.claims_are_kept()
+                        part.confirm_claims()
                     asked.success(None)
         finally:
             self._running = False
@@ -126,10 +127,10 @@ class Commits:
                 return
             self._on_the_wire = True
             try:
-                await self._coordinator._send_offset_commit_request(offsets)
+                await self._group.commit(offsets)
                 return
             except client.CommitFailedError:
-                if self._coordinator._generation.is_lost():
+                if self._group.is_lost:
                     self._lost(list(self._parts))
                     return
             except (client.UnknownTopicOrPartitionError, client.UnknownTopicIdError):
@@ -142,7 +143,7 @@ class Commits:
                     raise
                 if time.monotonic() >= until:
                     raise
-                await self._coordinator.ensure_coordinator_ready_async(timeout_ms=max(1, (until - time.monotonic()) * 1000))
+                await self._group.find_coordinator(until - time.monotonic())
             finally:
                 self._on_the_wire = False
             if time.monotonic() >= until:

@@ -20,7 +20,7 @@ import zlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from narrowboat_kafka.spans import Spans
+from narrowboat_kafka.format.spans import Spans
 
 #: What a metadata of ours begins with; a later version takes another one.
 _VERSION = "n1:"
@@ -63,12 +63,12 @@ class Ledger:
     It is told of many messages at a time, and the usual case takes no step of its own for each.
     """
 
-    __slots__ = ("base", "claims", "next", "settled", "told")
+    __slots__ = ("base", "claims", "known_until", "next", "settled")
 
     def __init__(self, base: int) -> None:
         self.base = base
         self.next = base  #: the first offset that was not read from the partition yet
-        self.told = base  #: from this one on the metadata that this was read from said nothing
+        self.known_until = base  #: from this one on the metadata that this was read from said nothing
         self.settled = Spans()
         self.claims: dict[int, Claim] = {}
 
@@ -78,7 +78,7 @@ class Ledger:
         What lies between them, or before them and after what was read last, does not exist (any more).
         """
         first, end = offsets[0], offsets[-1] + 1
-        if self.told <= first == self.next and end - first == len(offsets):
+        if self.known_until <= first == self.next and end - first == len(offsets):
             self.next = end
             return [True] * len(offsets)
         return [self._see(offset) for offset in offsets]
@@ -91,7 +91,7 @@ class Ledger:
     def _skip(self, offset: int) -> None:
         """Nothing that is not known yet is below that offset."""
         if offset > self.next:
-            if self.next < self.told:
+            if self.next < self.known_until:
                 self.claims = {each: claim for each, claim in self.claims.items() if not self.next <= each < offset}
             self.settled.add(max(self.next, self.base), offset)
             self.next = offset
@@ -266,7 +266,7 @@ def _unpack(ledger: Ledger, data: bytes) -> None:
     if top > _WIDEST:
         raise ValueError("no window is so wide")
     _unpack_claims(ledger, data, position, top)
-    ledger.told = max(ledger.base + top, ledger.settled.end or ledger.base + 1)
+    ledger.known_until = max(ledger.base + top, ledger.settled.end or ledger.base + 1)
 
 
 def _unpack_settled(ledger: Ledger, data: bytes, begin: int, end: int) -> None:

@@ -16,7 +16,7 @@ from narrowboat.capabilities import (
 )
 from narrowboat.contract import Broker, BrokerBackend, Context
 from narrowboat.dsn import Url
-from narrowboat_kafka.options import SCHEME, Options, check
+from narrowboat_kafka.options import SCHEME, Options, endpoint
 
 #: What the server takes in one record unless it is told otherwise (`message.max.bytes`, 1,048,588), less headers and key.
 BODY_MAX = 960 * 1024
@@ -25,7 +25,7 @@ HEADERS_MAX = 48 * 1024
 
 def capabilities(url: Url, options: Options) -> BrokerCapabilities:
     """What `kafka://` claims. Replay only where the URL says for how long topics keep messages."""
-    check(url, options)
+    endpoint(url, options)
     return BrokerCapabilities(
         scope=Scope.NETWORK,
         survives=Survives.NODE if options.replication > 1 else Survives.CRASH,

@@ -16,7 +16,11 @@ import time
 from typing import Any
 
 import kafka.errors as client
+from kafka.future import Future
 from kafka.net.selector import NetworkSelector, TaskState
+from kafka.net.wakeup_notifier import WakeupNotifier
+
+__all__ = ["Future", "Loop", "Wakeup"]
 
 log = logging.getLogger("narrowboat.kafka")
 
@@ -59,3 +63,11 @@ class Loop(NetworkSelector):  # type: ignore[misc]  # the base class has no anno
             if task.state is TaskState.WAIT_IO:
                 task.inject_exc(client.KafkaConnectionError(f"the connection was lost with the loop: {error!r}"))
                 self._add_ready_task(task)
+
+
+class Wakeup(WakeupNotifier):  # type: ignore[misc]  # the base class has no annotations
+    """What a coroutine awaits for so many seconds, or until somebody calls `notify`, or `now`."""
+
+    def now(self) -> None:
+        """The same for who is on the I/O thread: at once, where `notify` takes a turn."""
+        self._wakeup()

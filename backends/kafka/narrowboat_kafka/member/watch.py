@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 import kafka.errors as client
-from kafka.net.wakeup_notifier import WakeupNotifier
 
-from narrowboat_kafka.client import Clients
+from narrowboat_kafka.connections import Connections
+from narrowboat_kafka.library.loop import Wakeup
 
 #: Seconds between two looks: how late the first delayed message of a source may be noticed.
 _EVERY = 0.5
@@ -21,11 +21,11 @@ _EVERY = 0.5
 class TopicWatch:
     """See the module's text."""
 
-    def __init__(self, clients: Clients) -> None:
-        self._clients = clients
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
         self._awaited: dict[str, dict[object, Callable[[], None]]] = {}
         self._running = False
-        self._wakeup = WakeupNotifier(clients.net)
+        self._wakeup = Wakeup(connections.net)
 
     def want(self, topic: str, who: object, found: Callable[[], None]) -> None:
         """Call `found`, which must not block, once the topic is there. From any thread."""
@@ -33,12 +33,12 @@ class TopicWatch:
         def begin() -> None:
             self._awaited.setdefault(topic, {})[who] = found
             if self._running:
-                self._wakeup._wakeup()
+                self._wakeup.now()
             else:
                 self._running = True
-                self._clients.net.call_soon(self._run)
+                self._connections.net.call_soon(self._run)
 
-        self._clients.net.call_soon_threadsafe(begin)
+        self._connections.net.call_soon_threadsafe(begin)
 
     def forget(self, topic: str, who: object) -> None:
         """Nobody needs to be told any more. On the I/O thread."""
@@ -64,7 +64,7 @@ class TopicWatch:
         self._running = False
 
     async def _look(self) -> None:
-        metadata: dict[str, Any] = await self._clients.admin._get_cluster_metadata(list(self._awaited))
+        metadata: dict[str, Any] = await self._connections.admin.metadata(list(self._awaited))
         for topic in metadata["topics"]:
             ready = not topic["error_code"] and all(each["leader_id"] >= 0 for each in topic["partitions"])
             if ready:

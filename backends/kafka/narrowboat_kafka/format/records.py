@@ -13,9 +13,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from narrowboat.contract import Delivery, Outgoing
+from narrowboat.driver.sources import DEAD_ATTEMPTS, DEAD_ORIGIN, DEAD_REASON
 
 if TYPE_CHECKING:
-    from narrowboat_kafka.fetched import Stored
+    from narrowboat_kafka.format.stored import Stored
 
 ID = "narrowboat-id"
 CORRELATION = "narrowboat-correlation-id"
@@ -27,7 +28,6 @@ EXPIRES = "narrowboat-expires"
 ATTEMPTS = "narrowboat-attempts"
 #: Seconds since the epoch before which nobody shall get it, and when its partition looks at it next.
 DUE, STEP = "narrowboat-due", "narrowboat-step"
-DEAD_REASON, DEAD_ATTEMPTS, DEAD_ORIGIN = "narrowboat-dead-reason", "narrowboat-dead-attempts", "narrowboat-dead-origin"
 #: Where the whole message lies that was too large to be published again: topic, partition and offset, with `/` between them.
 DEAD_ORIGINAL = "narrowboat-dead-original"
 
@@ -92,7 +92,7 @@ def outgoing(message: Outgoing, topic: str, partition: int | None, now: float, *
     return Record(topic, partition, key, message.body, headers, int(message.published_at * 1000))
 
 
-def again(record: Stored, topic: str, partition: int | None, changes: Mapping[str, str]) -> Record:
+def republished(record: Stored, topic: str, partition: int | None, changes: Mapping[str, str]) -> Record:
     """A record that was read, published again with `changes` in its headers; whoever wrote it, it keeps its id."""
     dropped = {*changes, DUE, STEP} | (set() if header(record, ID) else {ID})
     headers = [(name, value or b"") for name, value in record.headers if name not in dropped]

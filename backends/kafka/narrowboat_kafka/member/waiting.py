@@ -16,15 +16,15 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from narrowboat_kafka import levels, records
-from narrowboat_kafka.commits import Commits
-from narrowboat_kafka.fetched import Stored
-from narrowboat_kafka.levels import FIRST
+from narrowboat_kafka.format import levels, records
+from narrowboat_kafka.format.levels import FIRST
+from narrowboat_kafka.format.stored import Stored
+from narrowboat_kafka.member.commits import Commits
+from narrowboat_kafka.member.partition import Partition
 from narrowboat_kafka.options import DELAY_MAX
-from narrowboat_kafka.part import Part
 
 #: Publishes a message of a partition elsewhere, to wait there for so many seconds more. It must not block.
-Forward = Callable[[Part, Any, float], None]
+Forward = Callable[[Partition, Any, float], None]
 
 
 class Waiting:
@@ -35,7 +35,7 @@ class Waiting:
     """
 
     def __init__(
-        self, parts: dict[Any, Part], commits: Commits, retry: str, forward: Forward, stall: float, *, deliver: bool
+        self, parts: dict[Any, Partition], commits: Commits, retry: str, forward: Forward, stall: float, *, deliver: bool
     ) -> None:
         self.retry = retry
         self._parts = parts
@@ -45,7 +45,7 @@ class Waiting:
         self._deliver = deliver
         self._order = itertools.count()
 
-    def keep(self, part: Part, found: Iterable[Stored]) -> None:
+    def keep(self, part: Partition, found: Iterable[Stored]) -> None:
         """These were read from the retry topic: look at each when it says so."""
         now = time.time()
         for record in found:
@@ -78,14 +78,14 @@ class Waiting:
         due = records.number(record, records.DUE, 0.0)
         return due if due <= now + DELAY_MAX else 0.0
 
-    def relieve(self, part: Part) -> None:
+    def relieve(self, part: Partition) -> None:
         """The oldest message holds up the rest of its partition: let it go on elsewhere, with the claims that it had."""
         tag = part.out.get(part.ledger.base)
         if tag is not None and tag.since + self._stall < time.time() and tag.offset not in part.moving:
             part.moving.add(tag.offset)
             self._forward(part, tag.record, 0.0)
 
-    async def moved(self, part: Part, record: Stored) -> None:
+    async def moved(self, part: Partition, record: Stored) -> None:
         """It was published elsewhere: here it is done with."""
         part.moving.discard(record.offset)
         if part.owned:
@@ -95,7 +95,7 @@ class Waiting:
             part.ledger.settle([record.offset])
             await self._commits.commit({part.tp})
 
-    async def not_moved(self, part: Part, record: Stored) -> None:
+    async def not_moved(self, part: Partition, record: Stored) -> None:
         """It could not be published: look again soon."""
         part.moving.discard(record.offset)
         tag = part.out.get(record.offset)

@@ -6,41 +6,40 @@ One thread for a broker, made at the first message: publishing blocks, and the I
 from __future__ import annotations
 
 import queue
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
-from narrowboat_kafka import levels, records
-from narrowboat_kafka.client import Clients
-from narrowboat_kafka.member import Member
-from narrowboat_kafka.part import Part
-from narrowboat_kafka.publisher import publish
-from narrowboat_kafka.records import Record
-from narrowboat_kafka.waiting import Forward, Waiting
+from narrowboat.driver.threads import LazyThread
+from narrowboat_kafka.connections import SOON, Connections
+from narrowboat_kafka.format import levels, records
+from narrowboat_kafka.format.records import Record
+from narrowboat_kafka.member.member import Member
+from narrowboat_kafka.member.partition import Partition
+from narrowboat_kafka.member.waiting import Forward, Waiting
+from narrowboat_kafka.publishing.publisher import Publisher
 
 #: Messages that are published in one go.
 _MOST = 500
 
 Work = Callable[[], object]
-Job = tuple[Waiting, Part, Any, Record, Work]
+Job = tuple[Waiting, Partition, Any, Record, Work]
 
 
 class Mover:
     """See the module's text. `levels`: how many partitions a retry topic has."""
 
-    def __init__(self, clients: Clients, levels: int) -> None:
-        self._clients = clients
+    def __init__(self, connections: Connections, publisher: Publisher, levels: int) -> None:
+        self._connections = connections
+        self._publisher = publisher
         self._levels = levels
         self._jobs: queue.SimpleQueue[Job | Work | None] = queue.SimpleQueue()
-        self._mutex = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._closed = False
+        self._thread = LazyThread("narrowboat-kafka-mover", self._work, wake=lambda: self._jobs.put(None))
 
     def to_retry(self, member: Callable[[], Member], make: Work) -> Forward:
         """How a member of a queue or subscription moves on what has to wait for longer. `make`: the retry topic."""
 
-        def forward(part: Part, record: Any, remaining: float) -> None:
+        def forward(part: Partition, record: Any, remaining: float) -> None:
             mine = member()
             now = time.time()
             level = levels.level(remaining, self._levels)
@@ -51,7 +50,7 @@ class Mover:
                 records.DUE: repr(now + remaining),
                 records.STEP: repr(now + levels.stay(level)),
             }
-            self._put((mine.waiting, part, record, records.again(record, mine.retry, level, changes), make))
+            self._put((mine.waiting, part, record, records.republished(record, mine.retry, level, changes), make))
 
         return forward
 
@@ -59,11 +58,11 @@ class Mover:
         """The same for what is published to a topic with a delay: once due, it goes there."""
         wait = self.to_retry(member, _nothing)
 
-        def forward(part: Part, record: Any, remaining: float) -> None:
+        def forward(part: Partition, record: Any, remaining: float) -> None:
             if remaining > 0:
                 wait(part, record, remaining)
             else:
-                self._put((member().waiting, part, record, records.again(record, topic, None, {}), _nothing))
+                self._put((member().waiting, part, record, records.republished(record, topic, None, {}), _nothing))
 
         return forward
 
@@ -73,11 +72,7 @@ class Mover:
 
     def _put(self, job: Job | Work) -> None:
         self._jobs.put(job)
-        if self._thread is None:
-            with self._mutex:
-                if self._thread is None and not self._closed:
-                    self._thread = threading.Thread(target=self._work, name="narrowboat-kafka-mover", daemon=True)
-                    self._thread.start()
+        self._thread.start()
 
     def _work(self) -> None:
         while True:
@@ -91,7 +86,7 @@ class Mover:
                         job()
             except Exception:
                 # The broker is being closed, or the server is away: what was not settled is moved by whoever has it next.
-                if self._closed:
+                if self._thread.ended:
                     return
                 time.sleep(0.1)
             if None in jobs:
@@ -104,21 +99,16 @@ class Mover:
         try:
             for make in dict.fromkeys(make for *_, make in jobs):
                 make()
-            answers = publish(self._clients, [record for *_, record, _ in jobs])
+            answers = self._publisher.publish([record for *_, record, _ in jobs])
             moved = True
         finally:
             for index, (waiting, part, record, _, _) in enumerate(jobs):
                 done = moved and answers[index] is None
-                self._clients.net.call_soon_with_future(waiting.moved if done else waiting.not_moved, part, record)
+                self._connections.net.call_soon_with_future(waiting.moved if done else waiting.not_moved, part, record)
 
     def close(self, until: float) -> None:
         """End the thread, and wait for it until then at most."""
-        self._closed = True
-        with self._mutex:
-            thread = self._thread
-        if thread is not None:
-            self._jobs.put(None)
-            thread.join(max(0.1, until - time.monotonic()))
+        self._thread.end(max(SOON, until - time.monotonic()))
 
 
 def _nothing() -> None:

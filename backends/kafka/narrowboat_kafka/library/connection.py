@@ -26,7 +26,7 @@ from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 from kafka.protocol.frame import KafkaBytes
 from kafka.protocol.parser import KafkaProtocol
 
-from narrowboat_kafka.loop import Loop
+from narrowboat_kafka.library.loop import Loop
 
 #: Bytes of an answer before the connection is made: versions, and what goes to and fro for a password.
 _FIRST_MAX = 256 * 1024

@@ -16,14 +16,20 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from kafka.future import Future
+import kafka.errors as client
 
-from narrowboat_kafka.client import LATEST, Clients
-from narrowboat_kafka.demand import Demand
+from narrowboat.errors import AccessDenied
+from narrowboat_kafka.connections import Connections
 from narrowboat_kafka.errors import unreadable
-from narrowboat_kafka.fetched import Fetched, Stored
-from narrowboat_kafka.part import Part, ready
-from narrowboat_kafka.waiting import Waiting
+from narrowboat_kafka.format.stored import Stored
+from narrowboat_kafka.library.admin import LATEST
+from narrowboat_kafka.library.fetched import Fetched
+from narrowboat_kafka.library.fetches import Fetches
+from narrowboat_kafka.library.group import Group
+from narrowboat_kafka.library.loop import Future
+from narrowboat_kafka.member.demand import Demand
+from narrowboat_kafka.member.partition import Partition, ready
+from narrowboat_kafka.member.waiting import Waiting
 
 log = logging.getLogger("narrowboat.kafka")
 
@@ -31,8 +37,8 @@ log = logging.getLogger("narrowboat.kafka")
 _CHUNK = 500
 #: Seconds after which a partition that cannot be read is tried again: another server may have it whole.
 _SHUT = 5.0
-#: Milliseconds for which the server keeps a fetch that finds nothing; the short ones are for `_is_pressed`.
-_LONG, _SHORT = 500, 5
+#: Seconds for which the server keeps a fetch that finds nothing; the short ones are for `_is_pressed`.
+_LONG, _SHORT = 0.5, 0.005
 
 
 class Reader:
@@ -44,9 +50,9 @@ class Reader:
 
     def __init__(
         self,
-        clients: Clients,
-        consumer: Any,
-        parts: dict[Any, Part],
+        connections: Connections,
+        group: Group,
+        parts: dict[Any, Partition],
         demand: Demand,
         waiting: Waiting,
         *,
@@ -54,33 +60,34 @@ class Reader:
         deleted: Callable[[list[Any]], None],
         ended: Callable[[Any], None],
     ) -> None:
-        self._clients = clients
-        self._fetcher = consumer._fetcher
-        self._subscription = consumer._subscription
+        self._connections = connections
+        self._group = group
         self._parts = parts
         self._demand = demand
         self._waiting = waiting
         self._wakeup = wakeup
         self._deleted = deleted
-        self._hooked: set[int] = set()
         self._look: Any = None  #: the future of the next look for what was published
         self._looking = False
         self._ends: dict[Any, int] = {}  #: how far partitions were read where there is no record at the end of that
         self._ended = ended
         self._told: set[tuple[Any, int]] = set()  #: where partitions cannot be read on, once the log has it
-        self._fetcher.PartitionRecords = partial(Fetched, unreadable=self._unreadable, passed=self._ends.__setitem__)
+        records = partial(Fetched, unreadable=self._unreadable, passed=self._ends.__setitem__)
+        self._fetches = Fetches(group, records=records, answered=wakeup)
 
     # -- fetching -------------------------------------------------------------------------------------------------
 
     def throttle(self) -> None:
         """Fetch no further where much is read, or where what is settled cannot be told any more."""
-        ahead, subscription, now = self._demand.ahead, self._subscription, time.monotonic()
+        ahead, group, now = self._demand.ahead, self._group, time.monotonic()
         for tp, part in self._parts.items():
             full = part.buffered >= 2 * ahead or part.crowded or now < part.shut_until
             # Paused in the midst of what was fetched, the library would never give the rest.
-            if full is not part.paused and subscription.is_assigned(tp) and not (full and tp in self._unread()):
+            if full is not part.paused and group.is_assigned(tp) and not (full and tp in self._fetches.unread()):
                 part.paused = full
-                (subscription.pause if full else subscription.resume)(tp)
+                if not full and isinstance(part.unreadable, AccessDenied):
+                    part.unreadable = None  # it is tried again: nobody says that it may be read, where there is nothing
+                (group.pause if full else group.resume)(tp)
             if part.crowded:
                 self._waiting.relieve(part)
 
@@ -89,16 +96,7 @@ class Reader:
 
         Not before what is wanted is read: the next fetch would be without the partitions that are still being read.
         """
-        self._fetcher.config["fetch_max_wait_ms"] = _SHORT if self._is_pressed() else _LONG
-        await self._fetcher._send_fetches_async()
-        for future in list(self._fetcher._fetch_futures):
-            if id(future) not in self._hooked and not future.is_done:
-                self._hooked.add(id(future))
-                future.add_both(self._fetched, id(future))
-
-    def _fetched(self, key: int, *_: object) -> None:
-        self._hooked.discard(key)
-        self._wakeup()
+        await self._fetches.send(_SHORT if self._is_pressed() else _LONG)
 
     def _is_pressed(self) -> bool:
         """Whether what is ready may be gone before a fetch that finds nothing comes back.
@@ -107,8 +105,8 @@ class Reader:
         """
         if not self._demand.is_recent(time.monotonic()):
             return False
-        left_out = bool(self._unread()) or any(part.paused for part in self._parts.values())
-        return left_out and self._demand.outruns(ready(self._parts.values()), _LONG / 1000)
+        left_out = bool(self._fetches.unread()) or any(part.paused for part in self._parts.values())
+        return left_out and self._demand.outruns(ready(self._parts.values()), _LONG)
 
     # -- reading --------------------------------------------------------------------------------------------------
 
@@ -116,7 +114,11 @@ class Reader:
         """Take in some of what was fetched, where it is wanted. Whether there was any."""
         if not self._is_wanted():
             return False
-        found = self._fetcher.fetched_records(_CHUNK)[0]
+        try:
+            found = self._fetches.read(_CHUNK)
+        except client.TopicAuthorizationFailedError as error:
+            self._refused(error)
+            return True
         for tp, fetched in found.items():
             self._admit(tp, fetched)
         while self._ends:
@@ -125,6 +127,12 @@ class Reader:
             if part is not None and part.ledger.pass_by(end):
                 self._ended(tp)
         return bool(found)
+
+    def _refused(self, error: client.TopicAuthorizationFailedError) -> None:
+        """These may not be read, now. The library would ask again at once, and for ever."""
+        for tp, part in self._parts.items():
+            if tp.topic in error.args[0]:
+                self._unreadable(tp, part.ledger.next, error)
 
     def _unreadable(self, tp: Any, offset: int, error: Exception) -> None:
         """What lies there cannot be read, now: that partition waits, and whoever finds nothing else is told why."""
@@ -145,7 +153,7 @@ class Reader:
         look = self._look
         if not self._looking:
             self._looking = True
-            self._clients.net.call_soon(self._look_for_all)
+            self._connections.net.call_soon(self._look_for_all)
         await look
 
     async def _look_for_all(self) -> None:
@@ -165,28 +173,19 @@ class Reader:
         parts = {tp: part for tp, part in self._parts.items() if not self._has_enough(part)}
         if not parts:
             return
-        ends = await self._clients.offsets(parts, LATEST)
+        ends = await self._connections.offsets(parts, LATEST)
         until = time.monotonic() + 0.5
         while time.monotonic() < until:
             if all(not part.owned or self._has_enough(part) or part.ledger.next >= ends[tp] for tp, part in parts.items()):
                 return
-            await self._clients.net.sleep(0.002)
+            await self._connections.net.sleep(0.002)
 
     def _is_wanted(self) -> bool:
         """Whether what was fetched is to be read on now, or lies until there is less: a commit would wait for that."""
-        unread = self._unread()
+        unread = self._fetches.unread()
         return not unread or not all(tp in self._parts and self._has_enough(self._parts[tp]) for tp in unread)
 
-    def _unread(self) -> list[Any]:
-        """Partitions of which something that was fetched has not been read to its end. Nothing more is fetched of them."""
-        fetcher = self._fetcher
-        unread = [each.topic_partition for each in fetcher._completed_fetches]
-        unread += (*fetcher._paused_completed_fetches, *fetcher._paused_partition_records)
-        if fetcher._next_partition_records:
-            unread.append(fetcher._next_partition_records.topic_partition)
-        return unread
-
-    def _has_enough(self, part: Part) -> bool:
+    def _has_enough(self, part: Partition) -> bool:
         return part.buffered >= self._demand.ahead or part.crowded or time.monotonic() < part.shut_until
 
     def _admit(self, tp: Any, fetched: Sequence[Stored]) -> None:

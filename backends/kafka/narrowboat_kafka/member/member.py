@@ -20,20 +20,20 @@ from typing import Any
 
 import kafka.errors as client
 from kafka import TopicPartition
-from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
-from kafka.future import Future
-from kafka.net.wakeup_notifier import WakeupNotifier
 
-from narrowboat_kafka import ledger as ledgers
-from narrowboat_kafka.client import EARLIEST, LATEST, Clients
-from narrowboat_kafka.commits import Commits
-from narrowboat_kafka.deliveries import Deliveries
-from narrowboat_kafka.demand import Demand
-from narrowboat_kafka.ledger import Ledger
-from narrowboat_kafka.part import Part
-from narrowboat_kafka.reader import Reader
-from narrowboat_kafka.waiting import Forward, Waiting
-from narrowboat_kafka.watch import TopicWatch
+from narrowboat_kafka.connections import Connections
+from narrowboat_kafka.format import ledger as ledgers
+from narrowboat_kafka.format.ledger import Ledger
+from narrowboat_kafka.library.admin import EARLIEST, LATEST
+from narrowboat_kafka.library.group import AsyncConsumerRebalanceListener
+from narrowboat_kafka.library.loop import Future, Wakeup
+from narrowboat_kafka.member.commits import Commits
+from narrowboat_kafka.member.deliveries import Deliveries
+from narrowboat_kafka.member.demand import Demand
+from narrowboat_kafka.member.partition import Partition
+from narrowboat_kafka.member.reader import Reader
+from narrowboat_kafka.member.waiting import Forward, Waiting
+from narrowboat_kafka.member.watch import TopicWatch
 
 log = logging.getLogger("narrowboat.kafka")
 
@@ -58,7 +58,7 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
 
     def __init__(
         self,
-        clients: Clients,
+        connections: Connections,
         watch: TopicWatch,
         group: str,
         topics: Sequence[str],
@@ -69,11 +69,11 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
     ) -> None:
         self.group = group
         self.retry = retry
-        self.parts: dict[Any, Part] = {}
+        self.parts: dict[Any, Partition] = {}
         self.joined = threading.Event()
         self.failure: Exception | None = None
-        self._clients = clients
-        self._net = clients.net
+        self._connections = connections
+        self._net = connections.net
         self._watch = watch
         self._topics = list(topics)
         self._ending = False
@@ -84,25 +84,19 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
         self._alone_since = time.monotonic()
         self._told = False
         self._doubted: set[Any] = set()  #: partitions that were read below where we began
-        self._consumer = clients.consumer(group)
-        self._coordinator = self._consumer._coordinator
-        self._fetcher = self._consumer._fetcher
-        self._subscription = self._consumer._subscription
-        self._manager = self._consumer._manager
-        self._wakeup = WakeupNotifier(self._net)
-        wakeup = self._wakeup._wakeup  # for who is on the I/O thread: at once, where `notify` takes a turn
+        self._group = connections.group(group)
+        self._wakeup = Wakeup(self._net)
+        wakeup = self._wakeup.now
         parts, demand = self.parts, Demand()
-        self._commits = Commits(
-            clients, self._coordinator, parts, demand, read_on=wakeup, lost=self._lose, deleted=self._deleted
-        )
+        self._commits = Commits(connections, self._group, parts, demand, read_on=wakeup, lost=self._lose, deleted=self._deleted)
         self.waiting = Waiting(parts, self._commits, retry, forward, _STALL, deliver=deliver)
         self._reader = Reader(
-            clients, self._consumer, parts, demand, self.waiting, wakeup=wakeup, deleted=self._cut_off, ended=self._has_ended
+            connections, self._group, parts, demand, self.waiting, wakeup=wakeup, deleted=self._cut_off, ended=self._has_ended
         )
         self.deliveries = Deliveries(
             parts, self._commits, demand, self._reader, self._net, read_on=wakeup, failure=self._why_nothing
         )
-        self._consumer.subscribe(self._topics, listener=self)
+        self._group.subscribe(self._topics, self)
         if retry not in self._topics:
             watch.want(retry, self, self._retry_is_there)
         self._net.call_soon_threadsafe(self._run)
@@ -123,20 +117,14 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
         self._ended.success(None)
 
     async def _step(self) -> None:
-        coordinator = self._coordinator
-        limit = self._clients.timeout * 1000
-        if not await coordinator.ensure_coordinator_ready_async(timeout_ms=limit):
-            raise client.KafkaTimeoutError(f"no coordinator of the group {self.group!r} was found in time")
+        group, timeout = self._group, self._connections.timeout
+        await group.find_coordinator(timeout)
         if self._ending:
             return
-        if coordinator.need_rejoin():
+        if group.has_to_join:
             await self._know_topics()
-            if not await coordinator.ensure_active_group_async(timeout_ms=limit):
-                raise client.KafkaTimeoutError(f"the group {self.group!r} could not be joined in time")
-        coordinator.poll_heartbeat()
-        self._fetcher.reset_offsets_if_needed()
-        self._fetcher.maybe_validate_positions()
-        self._fetcher.validate_offsets_if_needed()
+            await group.join(timeout)
+        group.keep_up()
         self._reader.throttle()
         self._look_for_others()
         self._look_whether_idle()
@@ -155,29 +143,28 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
         """Whoever joins without knowing its topics is given nothing, and has to join again."""
         until = time.monotonic() + _KNOW
         while self._unknown() and time.monotonic() < until:
-            # A request that is under way is shared, and may have been sent before we subscribed: hence the loop.
-            await self._manager.cluster.refresh_metadata()
+            await self._group.know_topics()
             if self._unknown():
                 await self._net.sleep(0.02)
 
     def _unknown(self) -> bool:
-        return not all(self._manager.cluster.partitions_for_topic(topic) for topic in self._topics)
+        return not all(self._group.partitions_of(topic) for topic in self._topics)
 
     def _retry_is_there(self) -> None:
         """Somebody has made it: its messages are ours as well."""
         if not self._ending:
             self._topics.append(self.retry)
-            self._consumer.subscribe(self._topics, listener=self)
-            self._wakeup._wakeup()
+            self._group.subscribe(self._topics, self)
+            self._wakeup.now()
 
     def _look_for_others(self) -> None:
         """A topic may have been deleted and made anew: then what we know is about messages that are gone."""
-        anew = [tp for tp, part in self.parts.items() if self._manager.cluster.topic_id(tp.topic) not in (part.topic_id, None)]
+        anew = [tp for tp, part in self.parts.items() if self._group.topic_id(tp.topic) not in (part.topic_id, None)]
         if anew:
             self._deleted(anew)
         if self._unknown() and time.monotonic() > self._asked_again + _KNOW:
             self._asked_again = time.monotonic()
-            self._manager.cluster.request_update()
+            self._group.ask_for_topics()
 
     def _has_ended(self, tp: Any) -> None:
         """All of it is settled; nobody's settlement will say so."""
@@ -208,7 +195,7 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
             self._alone_since = now
         elif now - self._alone_since > _STANDBY:
             self._told = True
-            there = len(self._manager.cluster.partitions_for_topic(main) or ())
+            there = len(self._group.partitions_of(main))
             log.warning(
                 "this process consumes topic %r in group %r and was given no partition: %d of %d are with others, and it gets "
                 "something when one of those goes. Take as many partitions as processes: ?partitions= for what is made anew, "
@@ -244,8 +231,7 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
     async def on_partitions_lost(self, lost: Iterable[Any]) -> None:
         """They belong to somebody else already."""
         self._lose(list(lost))
-        for assignor in self._coordinator._assignors.values():
-            assignor.member_assignment = None  # or it would claim them at the next join, against their owner
+        self._group.forget_assignment()
         await self._commits.quiet()
 
     async def _give_up(self, gone: list[Any]) -> None:
@@ -274,14 +260,13 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
             self._commits.dirty.discard(tp)
 
     async def _begin(self, assigned: list[Any]) -> None:
-        limit = self._clients.timeout * 1000
-        committed = await self._coordinator.fetch_committed_offsets_async(assigned, timeout_ms=limit)
+        committed = await self._group.committed(assigned, self._connections.timeout)
         unknown = [tp for tp in assigned if tp not in committed or committed[tp].offset < 0]
         unknown += await self._beyond(
             {tp: committed[tp].offset for tp in assigned if tp in self._doubted and tp not in unknown}
         )
         self._doubted.difference_update(assigned)
-        first = await self._clients.offsets(unknown, EARLIEST)
+        first = await self._connections.offsets(unknown, EARLIEST)
         for tp in assigned:
             if tp in first:
                 ledger = Ledger(first[tp])
@@ -289,18 +274,18 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
                 ledger = ledgers.decode(committed[tp].offset, committed[tp].metadata)
             for offset, claim in list(ledger.claims.items()):
                 ledger.claims[offset] = claim._replace(out=False)  # whoever had it is gone
-            self.parts[tp] = Part(tp, ledger, self._manager.cluster.topic_id(tp.topic))
-            if self._subscription.is_assigned(tp):
-                self._subscription.seek(tp, ledger.base)
-                self._subscription.resume(tp)
-        self._wakeup._wakeup()
+            self.parts[tp] = Partition(tp, ledger, self._group.topic_id(tp.topic))
+            if self._group.is_assigned(tp):
+                self._group.seek(tp, ledger.base)
+                self._group.resume(tp)
+        self._wakeup.now()
 
     async def _beyond(self, committed: dict[Any, int]) -> list[Any]:
         """Which of them have no such offset: their end was cut off since, or another program committed for our group.
 
         That would settle all that is published up to there, unseen. Begun anew, nothing is lost, and some may come again.
         """
-        ends = await self._clients.offsets(committed, LATEST)
+        ends = await self._connections.offsets(committed, LATEST)
         found = [tp for tp, offset in committed.items() if offset > ends[tp]]
         for tp in found:
             log.warning(
@@ -326,12 +311,12 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
 
     async def _begin_anew(self) -> None:
         while not self._ending:
-            missing = [tp for tp in self._subscription.assigned_partitions() if tp not in self.parts]
+            missing = [tp for tp in self._group.assigned() if tp not in self.parts]
             if not missing:
                 return
             try:
-                await self._manager.wait_for(self._manager.cluster.request_update(), 1000)
-                there = [tp for tp in missing if tp.partition in (self._manager.cluster.partitions_for_topic(tp.topic) or ())]
+                await self._group.hear_of_topics(1.0)
+                there = [tp for tp in missing if tp.partition in self._group.partitions_of(tp.topic)]
                 if there:
                     await self._begin(there)
             except client.KafkaError as error:
@@ -341,13 +326,11 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
     async def purge(self) -> int | None:
         """Drop what is not handed out, of all partitions; how many. None: some of them are somebody else's."""
         tps = [
-            TopicPartition(topic, partition)
-            for topic in self._subscription.subscription
-            for partition in self._manager.cluster.partitions_for_topic(topic) or ()
+            TopicPartition(topic, partition) for topic in self._group.topics for partition in self._group.partitions_of(topic)
         ]
         if any(tp not in self.parts for tp in tps):
             return None
-        ends = await self._clients.offsets(tps, LATEST)
+        ends = await self._connections.offsets(tps, LATEST)
         dropped = 0
         for tp in tps:
             part = self.parts.get(tp)
@@ -355,7 +338,7 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
                 return None
             part.clear()
             dropped += part.ledger.drop(ends[tp], part.out)
-            self._subscription.seek(tp, part.ledger.next)
+            self._group.seek(tp, part.ledger.next)
         await self._commits.commit(set(tps))
         return dropped
 
@@ -369,19 +352,15 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
     async def _stop(self) -> None:
         self._ending = True
         self._watch.forget(self.retry, self)
-        self._wakeup._wakeup()
+        self._wakeup.now()
         await self._ended
 
     def close(self, until: float) -> None:
         """Give everything back and leave the group; by then, if the server does not answer. Not on the I/O thread."""
         self._abandoned = self._commits.unanswered
         try:
-            self._clients.call_until(0.0 if self._abandoned else until, self._stop)
+            self._connections.call_until(0.0 if self._abandoned else until, self._stop)
         except client.KafkaTimeoutError:
             self._abandoned = True  # it hangs in a call to a server that does not answer; that call ends by its own time-out
         finally:
-            until = 0.0 if self._abandoned else until
-            try:
-                self._consumer.close(autocommit=False, timeout_ms=max(1, int(1000 * (until - time.monotonic()))))
-            finally:
-                self._consumer._client.close()  # the library leaves it open where the group could not be left
+            self._group.close(0.0 if self._abandoned else until - time.monotonic())

@@ -7,12 +7,12 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from narrowboat_kafka import records
-from narrowboat_kafka.ledger import Ledger
+from narrowboat_kafka.format import records
+from narrowboat_kafka.format.ledger import Ledger
 
 if TYPE_CHECKING:
     from narrowboat.errors import NarrowboatError
-    from narrowboat_kafka.fetched import Stored
+    from narrowboat_kafka.format.stored import Stored
 
 
 class Tag:
@@ -20,7 +20,7 @@ class Tag:
 
     __slots__ = ("claims", "done", "due", "expires", "feed", "offset", "part", "record", "since")
 
-    def __init__(self, part: Part, record: Stored) -> None:
+    def __init__(self, part: Partition, record: Stored) -> None:
         self.part = part
         self.record = record
         self.offset = record.offset
@@ -32,11 +32,10 @@ class Tag:
         self.due = 0.0  #: when it may be handed out again, where it waits for that here
 
 
-class Part:
+class Partition:
     """A partition that is ours. A new one is made each time that it is assigned."""
 
     __slots__ = (
-        "again",
         "claimed",
         "claiming",
         "crowded",
@@ -47,6 +46,7 @@ class Part:
         "owned",
         "paused",
         "ready",
+        "returned",
         "settling",
         "shut_until",
         "topic_id",
@@ -64,7 +64,7 @@ class Part:
         self.ready: deque[Tag] = deque()  #: in their order
         self.claiming: list[Tag] = []  #: claimed ahead, in the commit that is under way
         self.claimed: deque[Tag] = deque()  #: claimed ahead, and committed: they can be handed out at once
-        self.again: list[tuple[int, Tag]] = []  #: a heap of those that came back
+        self.returned: list[tuple[int, Tag]] = []  #: a heap of those that came back
         self.waiting: list[tuple[float, int, Stored]] = []  #: a heap by when to look at them
         self.out: dict[int, Tag] = {}
         self.moving: set[int] = set()  #: being published elsewhere
@@ -84,7 +84,7 @@ class Part:
         """Messages that somebody could be given now."""
         if self.leaving:
             return 0
-        return len(self.again) + len(self.claimed) + (0 if self.crowded else len(self.ready))
+        return len(self.returned) + len(self.claimed) + (0 if self.crowded else len(self.ready))
 
     @property
     def busy(self) -> bool:
@@ -99,8 +99,8 @@ class Part:
         """Up to `limit` to hand out; and whether one before them had expired, and is done with."""
         found: list[Tag] = []
         expired: list[int] = []
-        while len(found) < limit and not self.leaving and (self.again or (self.ready and not self.crowded)):
-            tag = heapq.heappop(self.again)[1] if self.again else self.ready.popleft()
+        while len(found) < limit and not self.leaving and (self.returned or (self.ready and not self.crowded)):
+            tag = heapq.heappop(self.returned)[1] if self.returned else self.ready.popleft()
             if tag.expires <= now:
                 expired.append(tag.offset)
             else:
@@ -119,7 +119,7 @@ class Part:
         self._claim(found, out=False)
         self.claiming += found
 
-    def claims_are_kept(self) -> None:
+    def confirm_claims(self) -> None:
         """They were committed."""
         self.claimed.extend(self.claiming)
         self.claiming.clear()
@@ -157,7 +157,7 @@ class Part:
         ahead = [*self.claimed, *self.claiming]
         for tag in ahead:
             self.ledger.release(tag.offset, counted=False)
-            heapq.heappush(self.again, (tag.offset, tag))
+            heapq.heappush(self.returned, (tag.offset, tag))
         self.claimed.clear()
         self.claiming.clear()
         return bool(ahead)
@@ -170,23 +170,23 @@ class Part:
             if tag.due:
                 heapq.heappush(self.waiting, (tag.due, tag.offset, tag.record))
             else:
-                heapq.heappush(self.again, (tag.offset, Tag(self, tag.record)))
+                heapq.heappush(self.returned, (tag.offset, Tag(self, tag.record)))
 
     def clear(self) -> None:
         """Forget what was read and not handed out."""
         self.ready.clear()
-        self.again.clear()
+        self.returned.clear()
         self.waiting.clear()
         self.claimed.clear()
         self.claiming.clear()
 
 
-def ready(parts: Iterable[Part]) -> int:
+def ready(parts: Iterable[Partition]) -> int:
     """How many messages of all of them could be handed out, those that came back aside."""
     return sum(len(part.ready) + len(part.claimed) for part in parts)
 
 
 class Taken(list[Tag]):
-    """What one call to `take` hands out. `left`: its caller was interrupted and will never see it."""
+    """What one call to `take` hands out. `abandoned`: its caller was interrupted and will never see it."""
 
-    left = False
+    abandoned = False

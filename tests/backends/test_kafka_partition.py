@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
-
-from narrowboat_kafka import records
-from narrowboat_kafka.ledger import Claim, Ledger
-from narrowboat_kafka.part import Part
-
-with warnings.catch_warnings():
-    # kafka-python reads its schemas in a way that Python 3.11 calls deprecated; not ours to mend, and an error here.
-    warnings.simplefilter("ignore", DeprecationWarning)
-    from narrowboat_kafka.fetched import Stored
+from narrowboat_kafka.format import records
+from narrowboat_kafka.format.ledger import Claim, Ledger
+from narrowboat_kafka.format.stored import Stored
+from narrowboat_kafka.member.partition import Partition
 
 
 def _record(offset: int, expires: bytes | None = None) -> Stored:
@@ -22,8 +16,8 @@ def _record(offset: int, expires: bytes | None = None) -> Stored:
     return Stored("orders", 0, offset, 1500, None, b"x", packed)
 
 
-def _part(count: int) -> Part:
-    part = Part(("orders", 0), Ledger(0), None)
+def _part(count: int) -> Partition:
+    part = Partition(("orders", 0), Ledger(0), None)
     if count:
         part.ledger.see(range(count))
         part.admit(map(_record, range(count)))
@@ -46,7 +40,7 @@ def test_what_was_claimed_ahead_and_not_handed_out_does_not_count() -> None:
     part = _part(2)
     part.claim_ahead(part.next(2, 0.0)[0])
     assert part.ledger.counts(2) == (2, 0), "it is in nobody's hands"
-    part.claims_are_kept()
+    part.confirm_claims()
     (handed,) = part.hand_out_claimed(1, "feed", 0.0)
     assert handed.claims == 1
     assert part.unclaim()
@@ -67,7 +61,7 @@ def test_what_expires_after_it_was_claimed_ahead_is_not_handed_out_either() -> N
     part.ledger.see([0, 1])
     part.admit([_record(0, expires=b"10"), _record(1)])
     part.claim_ahead(part.next(2, 9.0)[0])
-    part.claims_are_kept()
+    part.confirm_claims()
     assert [tag.offset for tag in part.hand_out_claimed(2, "feed", 11.0)] == [1]
     assert part.ledger.claims == {1: Claim(1, True)}
 

@@ -14,51 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from kafka.consumer.fetcher import Fetcher
 from kafka.errors import CorruptRecordError, UnsupportedCodecError
-from kafka.record.util import decode_varint
 
-from narrowboat_kafka.packed import RECORDS_MAX, TooMuch, unpacked
-
-Headers = list[tuple[str, bytes | None]]
-
-
-class Stored(NamedTuple):
-    """A record as it lies on the server."""
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int  #: milliseconds since the epoch; -1: none
-    key: bytes | None
-    value: bytes | None
-    packed: bytes  #: its headers, how many and then each, as they were written
-
-    @property
-    def headers(self) -> Headers:
-        """Names and values, in their order. None where they are not as the format has them: then nobody can read them."""
-        try:
-            return unpack_headers(self.packed)
-        except (IndexError, ValueError):
-            return []
-
-    @property
-    def problem(self) -> str:
-        """What is wrong with it, in a sentence; empty where nothing is."""
-        try:
-            unpack_headers(self.packed)
-        except (IndexError, ValueError) as error:
-            return f"its headers cannot be read: {error}"
-        return ""
-
-
-class Raw(Stored):
-    """A batch that could not be taken apart, as if it were one record."""
-
-    problem = "its batch cannot be read: the body is the whole batch, as it lies on the server"
-
+from narrowboat_kafka.format.stored import Raw, Stored, varint
+from narrowboat_kafka.library.packed import RECORDS_MAX, TooMuch, unpacked
 
 #: At a third of the price of `Stored(...)`, which is paid for each record that is read.
 _stored: Callable[[Sequence[Any]], Stored] = partial(tuple.__new__, Stored)
@@ -162,7 +124,7 @@ def unpack(batch: Any, topic: str, partition: int) -> list[Stored]:
     data, position = unpacked(batch), 0
     base, first = batch.base_offset, batch.first_timestamp
     appended = batch.max_timestamp if batch.timestamp_type else None  # the server's time, for all of them
-    varint, found = decode_varint, []
+    found = []
     if batch.records_count > RECORDS_MAX:
         raise TooMuch(f"{batch.records_count} records")
     try:
@@ -190,28 +152,4 @@ def unpack(batch: Any, topic: str, partition: int) -> list[Stored]:
             raise ValueError(f"{len(data) - position} bytes are left over")
     except (IndexError, ValueError) as error:
         raise CorruptRecordError(f"a batch of {topic!r}, partition {partition}, cannot be read: {error}") from error
-    return found
-
-
-def unpack_headers(packed: bytes) -> Headers:
-    r"""Names and values.
-
-    >>> unpack_headers(b"\x04\x02a\x04xy\x02b\x01")
-    [('a', b'xy'), ('b', None)]
-    """
-    found: Headers = []
-    count, position = decode_varint(packed, 0)
-    for _ in range(count):
-        size, position = decode_varint(packed, position)
-        if size < 0:
-            raise ValueError("a name has no length")  # it would lead back, and round and round
-        name = packed[position : position + size].decode("utf-8", "surrogateescape")
-        size, position = decode_varint(packed, position + size)
-        held = None
-        if size >= 0:
-            held = packed[position : position + size]
-            position += size
-        found.append((name, held))
-    if position != len(packed):
-        raise ValueError("they do not end where the record does")
     return found
