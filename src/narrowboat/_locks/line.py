@@ -25,7 +25,7 @@ class Waiter(Protocol):
         ...
 
 
-class Turns:
+class Lines:
     """One line for each name. Waiters are known by weak reference: one that vanished is passed over."""
 
     #: Seconds after which a waiter looks again although nobody told it to: what an interrupt in the middle of `leave` costs.
