@@ -1,5 +1,7 @@
-"""The scripts of Redis admit whom `narrowboat.driver.admission` admits: the functions by every small case, the whole by generated
-queues."""
+"""The scripts of Redis admit whom `narrowboat.driver.admission` admits.
+
+The functions by every small case, the whole by generated queues.
+"""
 
 from __future__ import annotations
 
