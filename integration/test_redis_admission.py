@@ -1,4 +1,7 @@
-"""Redis' scripts admit whom `narrowboat.driver.admission` admits: by every small case and generated queues."""
+"""The scripts of Redis admit whom `narrowboat.driver.admission` admits.
+
+The functions by every small case, the whole by generated queues.
+"""
 
 from __future__ import annotations
 
