@@ -174,15 +174,59 @@ def test_importing_narrowboat_imports_only_itself_and_little(record_property: py
     assert tops - {"narrowboat"} <= set(sys.stdlib_module_names)
 
 
+# -- the floors ---------------------------------------------------------------------------------------------------
+
+#: The private packages of the core, and which of them each may stand on.
+FLOORS = {"_engine": {"_engine"}, "_locks": {"_engine", "_locks"}, "_messages": {"_engine", "_messages"}}
+
+
+def ours(path: Path) -> set[str]:
+    """The modules of the core that a file imports, also where only a checker looks."""
+    known = {f"narrowboat.{short_name(each)}" for each in sources(CORE)}
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            inner = {f"{node.module}.{alias.name}" for alias in node.names} & known
+            found.update(inner or {node.module})
+    return {name.removeprefix("narrowboat.") for name in found & known}
+
+
+def short_name(path: Path) -> str:
+    """`_locks.core` for `_locks/core.py`."""
+    return ".".join(path.relative_to(CORE).with_suffix("").parts).removesuffix(".__init__")
+
+
+@pytest.mark.parametrize("package", FLOORS)
+def test_a_package_of_the_core_stands_on_what_is_below_it(package: str) -> None:
+    """The engine knows neither locks nor messages, those two do not know each other, and none of them knows a face."""
+    for path in sources(CORE / package):
+        for name in ours(path):
+            top = name.partition(".")[0]
+            assert top in FLOORS[package] or top not in {*FLOORS, "locking", "messaging", "aio"}, (
+                f"{short(path)} imports {name}"
+            )
+
+
+@pytest.mark.parametrize("package", ["_engine", "_locks"])
+def test_no_two_files_of_a_package_need_each_other(package: str) -> None:
+    """Imports lead one way, those that only a checker sees counted: a part that needs its owner says so in a Protocol."""
+    needs = {
+        short_name(path): {name for name in ours(path) if name.startswith(f"{package}.")} for path in sources(CORE / package)
+    }
+    while free := [name for name, others in needs.items() if not others & needs.keys()]:
+        for name in free:
+            del needs[name]
+
+    assert not needs, f"these files stand in a circle, or on one: {sorted(needs)}"
+
+
 # -- the same house in every backend --------------------------------------------------------------------------------
 
 #: Backends that have not moved into these files yet, and what is left to do. Whoever has moved leaves the list.
 NOT_MOVED = {
-    "consul": "its endpoint, and its locks, which are in backend.py and provider.py",
-    "kafka": "its library.py; its broker is in backend.py and driver.py",
-    "rabbitmq": "its library.py; its broker is in backend.py and driver.py",
-    "sqlite": "the options of its messages are in a file of their own",
-    "zookeeper": "its library.py",
+    "kafka": "its library.py: private names of the client library are in eight files",
 }
 #: Options of one name that are not of one type, and why that does not mislead.
 SAME_NAME = {
@@ -353,7 +397,7 @@ def test_the_loops_await_nothing_but_the_runtime_and_each_other() -> None:
 # -- two faces ----------------------------------------------------------------------------------------------------
 
 #: Helpers that nobody holds: what is needed on one face only.
-ONE_FACE = {"Named", "Unset", "Run", "Signals", "Opening"}
+ONE_FACE = {"Unset", "Run", "Signals", "Opening"}
 TWINS = {"__aenter__": "__enter__", "__aexit__": "__exit__", "__aiter__": "__iter__", "__anext__": "__next__"}
 
 

@@ -11,11 +11,11 @@ from narrowboat.driver.texts import LONGEST, cut
 from narrowboat.dsn import Secret, Url
 from narrowboat.errors import NarrowboatError
 from narrowboat_consul import errors as consul
+from narrowboat_consul.options import Agent
 from narrowboat_consul.options import Options as ConsulOptions
-from narrowboat_consul.options import Site as ConsulSite
 from narrowboat_rabbitmq import errors as rabbitmq
 from narrowboat_rabbitmq.options import Options as RabbitOptions
-from narrowboat_rabbitmq.options import site_of
+from narrowboat_rabbitmq.options import endpoint
 from narrowboat_redis import errors as redis
 from narrowboat_redis.connection import Connection
 from narrowboat_redis.endpoint import RedisEndpoint
@@ -24,8 +24,8 @@ from narrowboat_redis.resp import ErrorReply
 
 HUGE = "ERR \x1b[2J\u009b" + "x" * 100_000 + "geheim"
 REDIS = RedisEndpoint.of(Url.parse("redis://:geheim@a"), RedisOptions())
-CONSUL = ConsulSite.of(Url.parse("consul://a"), ConsulOptions())
-RABBIT = site_of(Url.parse("amqp://a"), RabbitOptions())
+CONSUL = Agent.of(Url.parse("consul://a"), ConsulOptions())
+RABBIT = endpoint(Url.parse("amqp://a"), RabbitOptions())
 
 
 @pytest.mark.parametrize(
@@ -36,8 +36,8 @@ RABBIT = site_of(Url.parse("amqp://a"), RabbitOptions())
         redis.translate(OSError(HUGE), REDIS, doing="a ping"),
         consul.refused(500, HUGE, CONSUL),
         consul.refused(400, HUGE, CONSUL),
-        rabbitmq.connection_error(exceptions.AMQPConnectionError(OSError(HUGE)), RABBIT, "a ping"),
-        rabbitmq.connection_error(exceptions.ConnectionClosedByBroker(320, HUGE), RABBIT, "a ping"),
+        rabbitmq.connection_error(exceptions.AMQPConnectionError(OSError(HUGE)), RABBIT, rabbitmq.Operation("a ping", 0.0)),
+        rabbitmq.connection_error(exceptions.ConnectionClosedByBroker(320, HUGE), RABBIT, rabbitmq.Operation("a ping", 0.0)),
     ],
     ids=lambda error: f"{error.backend}-{type(error).__name__}",
 )

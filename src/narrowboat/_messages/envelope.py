@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from narrowboat import codecs
-from narrowboat._engine.driver import seconds
+from narrowboat._engine.checks import seconds
 from narrowboat.capabilities import BrokerCapabilities, LeaseNature, Support
 from narrowboat.contract.messages import Address, Kind, Nack, Outgoing, Properties, Reject
 from narrowboat.dsn import unknown

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from narrowboat import events
 from narrowboat._engine.exchange import Call
-from narrowboat._engine.timer import Alarm
+from narrowboat._engine.timer import Timer
 from narrowboat._messages.entry import HELD, LOST, Entry
 from narrowboat.errors import StaleDelivery
 
@@ -42,16 +42,16 @@ class Extension:
 
     def __init__(self, core: BrokerCore) -> None:
         self._core = core
-        self._alarm = Alarm(f"narrowboat-{core.backend}-extension", core.clock, self._tick)
+        self._timer = Timer(f"narrowboat-{core.backend}-extension", core.clock, self._tick)
 
     def ring(self) -> None:
         """A consumer has something to keep."""
         if not self._core.closed:
-            self._alarm.ring()
+            self._timer.ring()
 
     def close(self) -> None:
         """End the thread."""
-        self._alarm.close()
+        self._timer.close()
 
     def _tick(self, late: float) -> float:
         with self._core.mutex:

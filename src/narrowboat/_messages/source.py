@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
-from narrowboat._engine.driver import seconds
+from narrowboat._engine.checks import seconds
 from narrowboat._messages.consumer import ACK, Consumer
 from narrowboat._messages.core import BrokerCore
 from narrowboat._messages.entry import Entry

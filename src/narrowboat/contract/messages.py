@@ -1,7 +1,7 @@
 """The message contract: what a driver does with one batch of messages, deliveries or settlements.
 
 A driver is thin. It stores, hands out and settles in batches. It does not wait, retry, keep a prefetch window, count
-deliveries against a limit, run handlers or extend leases on its own: the core does, once for all backends (`_consume`).
+deliveries against a limit, run handlers or extend leases on its own: the core does, once for all backends (`_messages`).
 
 Who retries: the core, and never a `send` (its members become `PublishUnknown`). Client libraries must not retry where a
 lost reply could store twice.

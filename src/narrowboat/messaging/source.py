@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from narrowboat._engine.driver import seconds
+from narrowboat._engine.checks import seconds
 from narrowboat._engine.holdable import Uncopied
 from narrowboat._engine.runtime import run
 from narrowboat._engine.signals import Signals

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
-from narrowboat._engine.driver import seconds
+from narrowboat._engine.checks import seconds
 from narrowboat._engine.holdable import Uncopied
 from narrowboat._engine.signals import Signals
 from narrowboat._messages.envelope import LONG, check_count, check_flag, check_wait
