@@ -1,7 +1,4 @@
-"""The scripts of Redis admit whom `narrowboat.driver.admission` admits.
-
-The functions by every small case, the whole by generated queues.
-"""
+"""Redis' scripts admit whom `narrowboat.driver.admission` admits: by every small case and generated queues."""
 
 from __future__ import annotations
 
