@@ -53,7 +53,10 @@ def broker(
 
 
 class Messaging(SyncOnly):
-    """All queues and topics behind one URL; safe to share between threads. `close()` it, or use it in a `with`."""
+    """All queues and topics behind one URL. Use it in a `with`, or `close()` it.
+
+    It is safe to share between threads.
+    """
 
     def __init__(self, core: BrokerCore) -> None:
         self._core = core

@@ -1,3 +1,4 @@
+# Made from narrowboat/messaging/dead_letters.py by tools/generate_aio.py: change that file, and run this script.
 """The dead letters of a queue or subscription: an ordinary queue without dead letters of its own, for asyncio."""
 
 from __future__ import annotations

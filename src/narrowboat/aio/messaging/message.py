@@ -1,3 +1,4 @@
+# Made from narrowboat/messaging/message.py by tools/generate_aio.py: change that file, and run this script.
 """A message in a consumer's hands, and a batch of them, for asyncio."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Made from narrowboat/messaging/messaging.py by tools/generate_aio.py: change that file, and run this script.
 """Everything behind one broker URL, for asyncio."""
 
 from __future__ import annotations
@@ -54,7 +55,10 @@ def broker(
 
 
 class Messaging(AsyncOnly):
-    """All queues and topics behind one URL; for any number of tasks, loops and threads. `close()` it, or use `async with`."""
+    """All queues and topics behind one URL. Use it in an `async with`, or `close()` it.
+
+    It is safe to share between tasks, threads and loops.
+    """
 
     def __init__(self, core: BrokerCore) -> None:
         self._core = core

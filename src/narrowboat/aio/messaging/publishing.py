@@ -1,3 +1,4 @@
+# Made from narrowboat/messaging/publishing.py by tools/generate_aio.py: change that file, and run this script.
 """Publishing, for queues and topics alike, for asyncio."""
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _NO_OPTIONS = (None,) * 6
 
 
 class Publisher(Uncopied, Generic[T]):
-    """What can be published to. Safe to share between tasks, which then share exchanges and commits."""
+    """What can be published to. Safe to share between tasks, threads and loops, which then share exchanges and commits."""
 
     def __init__(self, core: SourceCore[T]) -> None:
         self._core = core
@@ -85,7 +86,7 @@ class Publisher(Uncopied, Generic[T]):
             messages: data as for `publish`, or `Outbound` where a message has options.
 
         Raises:
-            InvalidArgument: one of them is none, and it says which; none was sent.
+            InvalidArgument: one of them cannot be sent, and `position` says which; none was sent.
         """
         return await self._core.publish_many(messages)
 

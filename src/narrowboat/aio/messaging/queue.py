@@ -1,3 +1,4 @@
+# Made from narrowboat/messaging/queue.py by tools/generate_aio.py: change that file, and run this script.
 """Queues: each message to one consumer, kept until it is consumed, for asyncio."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Made from narrowboat/messaging/topic.py by tools/generate_aio.py: change that file, and run this script.
 """Topics: every subscription gets each message once, for asyncio."""
 
 from __future__ import annotations
