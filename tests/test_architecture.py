@@ -52,7 +52,6 @@ MAY_NAME = {
 #: Files that hold more than 400 lines, and why they are still one idea.
 LONG = {
     "src/narrowboat/locking.py": "all that a user holds of locks, most of it docstrings; its twin is read beside it",
-    "src/narrowboat/_messages/consumer.py": "one consumer's state, which every method of it guards with one mutex",
 }
 
 

@@ -36,8 +36,8 @@ def test_a_receive_loses_nothing_wherever_it_is_interrupted(url, tmp_path):
                 while len(got) < 2 and (message := messages.receive(0)) is not None:
                     got.append(message)
                 assert sorted(message.id for message in got) == sorted(sent), strike.where
-                assert all(entry in messages._consumer.unsettled for entry in got), strike.where
-                assert messages._consumer.kept, strike.where
+                assert all(entry in messages._consumer.window.unsettled for entry in got), strike.where
+                assert messages._consumer.extending in broker._core.kept, strike.where
                 for message in got:
                     message.ack()
                 assert queue.depth() == (0, 0, 0, 0), strike.where

@@ -1,35 +1,34 @@
 """What both message faces stand on: the driver, its three lanes, the consumers of this process.
 
-`Messaging` and `aio.Messaging` are thin; what waits is in `_consume` and `_requests`, what publishes in `_source`.
+`Messaging` and `aio.Messaging` are thin; what waits is in `consumer.py` and `requests.py`, what publishes in
+`source.py`. This file imports none of them: it knows a consumer by the protocols below.
 
-Three lanes, because what frees must not queue behind what waits, nor either of them behind publishers: *take* (receive,
-and the plain calls), *free* (settle, extend, return), *send*. Publishers that arrive while a send is under way share the
-next one, and so its commit.
+There are three lanes, because what frees must not queue behind what waits, nor either of them behind publishers:
+*fetches* (receive, and the plain calls), *settlements* (settle, extend, return), *sends*. Publishers that arrive
+while a send is under way share the next one, and so its commit.
 """
 
 from __future__ import annotations
 
+import enum
+import math
 import random as random_module
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from narrowboat import events
 from narrowboat._engine.driver import Driver, Plan, watch_forks
 from narrowboat._engine.lane import Call, Op
 from narrowboat._engine.open_lane import lane
 from narrowboat._engine.runtime import Runtime
-from narrowboat._messages.extension import Extension
-from narrowboat._messages.requests import ReplyTo, Requests
+from narrowboat._engine.timer import Alarm
 from narrowboat.capabilities import BrokerCapabilities, LeaseNature
 from narrowboat.clock import Clock
 from narrowboat.contract.messages import Broker, Delivery, Feed, Outcome, Outgoing, Receipt
 from narrowboat.errors import BrokerError, Closed, NarrowboatError, PublishFailed, PublishUnknown, Unavailable
 from narrowboat.registry import broker_backend
-
-if TYPE_CHECKING:
-    from narrowboat._messages.consumer import Consumer
 
 T = TypeVar("T")
 
@@ -41,6 +40,45 @@ MARGIN, MARGIN_SHARE = 0.010, 0.02
 #: The share of an operation timeout within which a batch must have failed to be tried again member by member, as for locks; and
 #: the share from which a step shows that the backend is silent, so that nobody waits for the next one.
 AT_ONCE, SILENT = 0.2, 0.8
+
+
+class ReplyTo(enum.Enum):
+    """Where `message.reply` may send: `?reply_to=`."""
+
+    INBOX = "inbox"  #: to an inbox of ours, and nowhere else
+    ANY = "any"  #: wherever the message says, and so wherever its publisher likes
+
+
+class Fetches(Protocol):
+    """A consumer, as the lane of fetches knows it."""
+
+    def fetch(self, limit: int) -> int:
+        """Receive up to `limit` messages and keep them; how many came."""
+        ...
+
+
+class Ends(Protocol):
+    """The end of a consumer, as the core knows it: what has to be done when the broker is closed, or the process forked."""
+
+    def broker_closes(self) -> None:
+        """Wake whoever waits."""
+        ...
+
+    def post_return(self) -> None:
+        """Return what was not started, without waiting for it."""
+        ...
+
+    def forked(self) -> None:
+        """Forget everything: it is the parent's."""
+        ...
+
+
+class Kept(Protocol):
+    """What has leases to extend."""
+
+    def look(self) -> float:
+        """Extend what is due, without waiting for it; when to look again."""
+        ...
 
 
 class BrokerCore:
@@ -93,13 +131,14 @@ class BrokerCore:
     def _fresh(self) -> None:
         self.runtime = self._runtime(self.clock)
         self.mutex = threading.Lock()
-        self.take = lane(f"narrowboat-{self.backend}-take", self.capabilities.concurrency)
-        self.free = lane(f"narrowboat-{self.backend}-free", self.capabilities.concurrency)
-        self.send = lane(f"narrowboat-{self.backend}-send", self.capabilities.concurrency)
-        self.extension = Extension(self)
+        self.fetches, self.settlements, self.sends = (
+            lane(f"narrowboat-{self.backend}-{what}", self.capabilities.concurrency) for what in ("take", "free", "send")
+        )
+        self.timer = Alarm(f"narrowboat-{self.backend}-extension", self.clock, self._extend_kept)
         self.closed = False
-        self.consumers: set[Consumer[Any]] = set()
-        self.requests: Requests | None = None
+        self.consumers: set[Ends] = set()  #: those that are open
+        self.kept: set[Kept] = set()  #: those with leases that the timer extends
+        self.requests: Any = None  #: what `requests.requests_of` made
 
     # -- the driver, as the lanes call it -------------------------------------------------------------------------
 
@@ -129,6 +168,9 @@ class BrokerCore:
                     ]
                 answers += found
         return answers
+
+    def _extend_kept(self, late: float) -> float:
+        return min((kept.look() for kept in list(self.kept)), default=math.inf)
 
     def _settle(self, items: Sequence[tuple[Feed, Delivery, Outcome]]) -> list[Any]:
         if not items:
@@ -185,9 +227,9 @@ class BrokerCore:
 
         call = Call(self.CALL, (question,), undo=orphaned)
         try:
-            (answer,) = await self.runtime.call(self.take, call)
+            (answer,) = await self.runtime.call(self.fetches, call)
         except BaseException:
-            if self.take.leave(call):
+            if self.fetches.leave(call):
                 orphaned(call)
             raise
         if isinstance(answer, Exception):
@@ -200,9 +242,9 @@ class BrokerCore:
         self.check_open()
         call = Call(self.SEND, messages)
         try:
-            answers = await self.runtime.call(self.send, call)
+            answers = await self.runtime.call(self.sends, call)
         except BaseException:
-            self.send.leave(call)  # still queued, it is never sent
+            self.sends.leave(call)  # still queued, it is never sent
             raise
         if self.listeners:
             self._tell_published(messages, answers)
@@ -223,13 +265,12 @@ class BrokerCore:
         logging.getLogger("narrowboat").warning("message %r from %r: %s", id, source, problem)
         events.emit(self.listeners, events.Malformed(self.backend, source, id, problem))
 
-    def inbox(self) -> Requests:
-        """Where replies come, made at the first request."""
-        if self.requests is None:
-            with self.mutex:
-                if self.requests is None:
-                    self.requests = Requests(self)
-        return self.requests
+    def register(self, consumer: Ends) -> None:
+        """A consumer has been opened; `Closed` where the broker was closed meanwhile."""
+        with self.mutex:
+            if self.closed:
+                raise Closed(f"{self.backend} broker: closed while opening a consumer", backend=self.backend)
+            self.consumers.add(consumer)
 
     def deadline(self, sent: float, lease: float) -> float:
         """Until when a delivery is ours by our own clock; without end where its lease hangs on something else."""
@@ -251,7 +292,7 @@ class BrokerCore:
             self.closed = True
             consumers = list(self.consumers)
         for consumer in consumers:
-            consumer.wake_all()
+            consumer.broker_closes()
         return True
 
     def finish_close(self) -> None:
@@ -261,12 +302,12 @@ class BrokerCore:
         def left() -> float:
             return max(0.0, ends - self.clock())
 
-        self.send.close(left())
-        self.extension.close()
-        self.take.close(left())  # afterwards no receive is under way, so what is buffered is all there is
+        self.sends.close(left())
+        self.timer.close()
+        self.fetches.close(left())  # afterwards no receive is under way, so what is buffered is all there is
         for consumer in list(self.consumers):
             consumer.post_return()
-        self.free.close(left())
+        self.settlements.close(left())
         self.driver.close()
         self.consumers.clear()
 
@@ -291,7 +332,7 @@ def _tells(reference: weakref.ref[BrokerCore]) -> Callable[[str, str, str], None
     return tell
 
 
-def _receive(items: Sequence[tuple[Consumer[Any], int]]) -> list[Any]:
+def _receive(items: Sequence[tuple[Fetches, int]]) -> list[Any]:
     answers: list[Any] = []
     for consumer, limit in items:
         try:

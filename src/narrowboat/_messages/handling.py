@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from narrowboat._engine.backoff import after_failure
-from narrowboat._messages.consumer import ACK, Consumer
-from narrowboat._messages.envelope import check_reason
+from narrowboat._messages.checks import check_reason
+from narrowboat._messages.consumer import Consumer
+from narrowboat._messages.settle import ACK
 from narrowboat.capabilities import BrokerCapabilities, Support
 from narrowboat.contract.messages import Nack, Outcome, Reject
 from narrowboat.errors import NarrowboatError
@@ -81,7 +82,7 @@ class drained:  # reads as what it says
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
         consumer = self._consumer
-        if not (isinstance(error, NarrowboatError) and error.retryable and consumer.stopped and consumer.closed):
+        if not (isinstance(error, NarrowboatError) and error.retryable and consumer.life.stopped and consumer.life.closed):
             return False
         import logging  # slow to import, and needed only in an outage
 

@@ -1,44 +1,35 @@
 """Requests and their replies: one inbox for the whole face, shared by everybody who waits for a reply.
 
-It has no thread. Whoever waits looks into the inbox when it is woken, and what it finds for others it gives to them. A
-reply that nobody waits for any more is acknowledged and dropped. Requests are messages like all others: a request that
-timed out may still be answered, so what it asks for must be harmless when it is done twice.
+It has no thread. Whoever waits looks into the inbox when it is woken, and gives what it finds for others to them. A
+reply that nobody waits for any more is acknowledged and dropped. Requests are messages like all others: a request
+that timed out may still be answered, so what it asks for must be harmless when it is done twice.
 """
 
 from __future__ import annotations
 
-import enum
-import math
 import os
 import threading
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from narrowboat._messages.consumer import ACK, Consumer
-from narrowboat._messages.entry import Entry, decode
-from narrowboat._messages.envelope import Envelope, demand
+from narrowboat._messages.checks import MAX_DURATION, demand
+from narrowboat._messages.consumer import Consumer
+from narrowboat._messages.core import BrokerCore, ReplyTo
+from narrowboat._messages.delivery import TrackedDelivery, decode
+from narrowboat._messages.envelope import Envelope
+from narrowboat._messages.polling import Visit
+from narrowboat._messages.settle import ACK
 from narrowboat.codecs import Codec
-from narrowboat.contract.messages import Address, Broker, Delivery, Kind, Outgoing, Properties, Received, Source
+from narrowboat.contract.messages import Address, Broker, Delivery, Kind, Outgoing, Properties, Source
 from narrowboat.errors import InvalidArgument, RequestTimeout
-
-if TYPE_CHECKING:
-    from narrowboat._messages.core import BrokerCore
-    from narrowboat._messages.source import SourceCore
 
 T = TypeVar("T")
 
 #: Replies fetched in one call. They are given away at once, so this bounds a call and not what is unsettled.
 PREFETCH = 1000
-#: What an inbox is for the core: no lease that anybody extends, no dead letters.
-PROPERTIES = Properties(max_deliveries=0)
-
-
-class ReplyTo(enum.Enum):
-    """Where `message.reply` may send: `?reply_to=`."""
-
-    INBOX = "inbox"  #: to an inbox of ours, and nowhere else
-    ANY = "any"  #: wherever the message says, and so wherever its publisher likes
+#: What an inbox is for the core: no lease that ends, no dead letters.
+PROPERTIES = Properties(lease=MAX_DURATION, max_deliveries=0)
 
 
 class Reply(Generic[T]):
@@ -85,9 +76,9 @@ class Reply(Generic[T]):
         return f"<Reply {self.id!r} {len(self.body)} bytes>"
 
 
-def make_reply(entry: Entry[Any], data: Any) -> Outgoing:
+def make_reply(core: BrokerCore, entry: TrackedDelivery[Any], data: Any) -> Outgoing:
     """The reply to a request, checked."""
-    core, to = entry._consumer.core, entry._delivery.reply_to
+    to = entry._delivery.reply_to
     demand(core.capabilities.request_reply, core.backend, "reply()", "request_reply")
     if to is None:
         raise InvalidArgument(
@@ -113,77 +104,87 @@ def make_reply(entry: Entry[Any], data: Any) -> Outgoing:
     )
 
 
-class Requests(Consumer[Entry[Any]]):
-    """The inbox of a face: a consumer whose messages go to those who wait for them."""
+class Requests:
+    """The inbox of a face, and those who wait for what comes there."""
 
     def __init__(self, core: BrokerCore) -> None:
+        self._core = core
         # Until the driver has named it, the address is only for texts.
         source = Source(Address(Kind.INBOX, "inbox"), PROPERTIES)
-        super().__init__(core, source, None, Entry, prefetch=PREFETCH, auto_extend=False, max_extend=0.0)
-        self.address: Address | None = None
+        self._consumer: Consumer[TrackedDelivery[Any]] = Consumer(
+            core, source, None, TrackedDelivery, prefetch=PREFETCH, auto_extend=False, max_extend=0.0
+        )
+        self._address: Address | None = None
         self._opening = threading.Lock()
-        self._expected: dict[str, tuple[list[Delivery], Any]] = {}  # by correlation id: where the reply goes, whom to wake
+        self._expected: dict[str, tuple[list[Delivery], Visit]] = {}  # by correlation id: where the reply goes, whom to wake
 
-    async def request(self, source: SourceCore[Any], message: Callable[[Address, str], Outgoing], timeout: float) -> Delivery:
+    async def request(self, message: Callable[[Address, str], Outgoing], timeout: float) -> Delivery:
         """Send what `message` makes of a reply address and a correlation id; the reply, or `RequestTimeout`."""
-        core, runtime = self.core, self.core.runtime
+        core, consumer = self._core, self._consumer
         ends = core.clock() + timeout
-        address = self.address
+        address = self._address
         if address is None:
             address = await core.ask(self._open)
-        correlation, token, signal = os.urandom(16).hex(), object(), runtime.signal()
+        correlation, visit = os.urandom(16).hex(), consumer.polling.enter()
         replies: list[Delivery] = []
-        self._expected[correlation] = replies, signal
-        self._waiters[signal] = None
+        self._expected[correlation] = replies, visit
         try:
-            await source.publish(message(address, correlation))
-            begun = self._looks
-            while not replies:
-                self._over()
-                now = core.clock()
-                looked = self._looks > begun
-                limit, again = self._plan(token, now, looked, hurry=now >= ends and not looked)
-                if limit:
-                    await self._fetch(token, limit)
-                elif now < ends:
-                    await runtime.wait(signal, min(ends, again))
-                else:
+            outgoing = message(address, correlation)
+            (receipt,) = await core.publish((outgoing,))
+            if isinstance(receipt, Exception):
+                raise receipt
+            visit.begun = consumer.polling.begun  # an earlier look was too early for this reply
+            while True:
+                self._give()
+                if replies:
+                    return replies[0]
+                consumer.life.check()
+                if not await consumer.advance(visit, core.clock(), ends):
                     raise RequestTimeout(
-                        f"request {correlation} to {source.address.path!r}: no reply within {timeout:g} s; a late one is "
+                        f"request {correlation} to {outgoing.to.path!r}: no reply within {timeout:g} s; a late one is "
                         "dropped. Is somebody consuming there, and does it call message.reply()?",
                         id=correlation,
                         backend=core.backend,
-                    ) from self._failure
-            return replies[0]
+                    ) from consumer.polling.failure
         finally:
             self._expected.pop(correlation, None)
-            self._leave(token, signal)
+            consumer.polling.leave(visit, core.clock)
 
     def _open(self, driver: Broker) -> Address:
         """Open the inbox, once. Of several who come at the same time (an open lane lets them all in) one opens it."""
         with self._opening:
-            if self.address is None:
-                address, self.feed = driver.inbox(self.wake)
-                with self.core.mutex:
-                    self.core.consumers.add(self)
-                self.address = address
-            return self.address
+            if self._address is None:
+                address, feed = driver.inbox(self._consumer.polling.wake)
+                self._consumer.adopt(feed)
+                self._address = address
+            return self._address
 
-    def _admit(self, received: Received, since: float) -> None:
-        """Give each reply to whoever waits for it, and acknowledge them all: none of them ever comes back."""
-        entries = [Entry[Any](self, delivery, math.inf, since, None) for delivery in received.deliveries]
-        with self.mutex:
-            self.unsettled.update(entries)
-            self._look_again = 0.0 if entries else self.core.clock() + received.retry_after
-        for entry in entries:
-            expected = self._expected.get(entry.correlation_id or "")
-            if expected is not None:
-                replies, signal = expected
-                replies.append(entry._delivery)
-                signal.set()
-        if entries:
-            self.post(entries, ACK)
+    def _give(self) -> None:
+        """Give each reply that has come to whoever waits for it, and acknowledge them all: none of them ever comes back."""
+        window = self._consumer.window
+        if not window.buffer:
+            return
+        came: list[TrackedDelivery[Any]] = []
+        try:
+            window.take(PREFETCH, came, self._core.clock())
+            for entry in came:
+                expected = self._expected.get(entry.correlation_id or "")
+                if expected is not None:
+                    replies, visit = expected
+                    replies.append(entry._delivery)
+                    if visit.signal is not None:  # else it has not looked yet
+                        visit.signal.set()
+            self._consumer.settlement.post(came, ACK)
+        except BaseException:
+            window.put_back(came)  # for the next who looks; a second time it gives nothing new
+            raise
+        self._consumer.post_condemned()
 
-    def _fetched(self) -> None:
-        """One looks on; those whose reply came have been woken by it."""
-        self.rouse(1)
+
+def requests_of(core: BrokerCore) -> Requests:
+    """The requests of a face, made at the first one."""
+    with core.mutex:
+        if core.requests is None:
+            core.requests = Requests(core)
+        made: Requests = core.requests
+    return made

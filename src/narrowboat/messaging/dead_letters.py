@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from narrowboat._engine.runtime import run
+from narrowboat._messages.redrive import redrive
 from narrowboat.messaging.source import Readable
 
 T = TypeVar("T")
@@ -21,7 +22,7 @@ class DeadLetters(Readable[T]):
         Args:
             count: at most so many; None: all that are there now.
         """
-        return run(self._core.redrive(count))
+        return run(redrive(self._core, count))
 
     def delete(self) -> bool:
         """Remove them all. False when there was nothing to remove."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
-from typing import Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar, overload
 
 from narrowboat._engine.holdable import Uncopied
 from narrowboat._engine.runtime import run
-from narrowboat._messages.consumer import ACK
-from narrowboat._messages.entry import Entry
-from narrowboat._messages.envelope import check_nack, check_reject
+from narrowboat._messages.checks import check_nack, check_reject
+from narrowboat._messages.consumer import Consumer
+from narrowboat._messages.delivery import TrackedDelivery
 from narrowboat._messages.requests import make_reply
-from narrowboat._messages.source import extend_entries
+from narrowboat._messages.settle import ACK
 from narrowboat.contract.messages import Outcome, Receipt
 from narrowboat.errors import NarrowboatError
 
@@ -21,14 +21,16 @@ T = TypeVar("T")
 Seconds = float | timedelta
 
 
-class Message(Entry[T]):
-    """One message, ours for one lease. Settle it once: ack, nack or reject; see `Entry` for what it tells.
+class Message(TrackedDelivery[T]):
+    """One message, ours for one lease. Settle it once: ack, nack or reject; what it tells is in `TrackedDelivery`.
 
     The first settlement wins: any later one, of any kind, raises `StaleDelivery` and changes nothing. One that raised
     `SettleUnknown` may be repeated.
     """
 
     __slots__ = ()
+
+    _consumer: Consumer[Any]
 
     def ack(self, *, wait: bool = True) -> None:
         """Done with: it never comes back.
@@ -42,7 +44,7 @@ class Message(Entry[T]):
         """
         if wait:
             self._settle(ACK)
-        elif not self._consumer.post((self,), ACK):
+        elif not self._consumer.settlement.post((self,), ACK):
             raise self._stale()
 
     def nack(self, delay: Seconds = 0) -> None:
@@ -66,20 +68,20 @@ class Message(Entry[T]):
             Unsupported: the backend's deliveries have no lease of their own.
             Unavailable: unknown.
         """
-        (answer,) = run(extend_entries(self._consumer, [self], seconds))
+        (answer,) = run(self._consumer.settlement.extend((self,), seconds))
         if answer is not None:
             raise answer
 
     def reply(self, body: T) -> Receipt:
         """Answer a request; the queue's codec encodes it. Nobody hears it when the one who asked is gone."""
         consumer = self._consumer
-        (answer,) = run(consumer.core.publish((make_reply(self, body),)))
+        (answer,) = run(consumer.core.publish((make_reply(consumer.core, self, body),)))
         if isinstance(answer, Exception):
             raise answer
         return answer
 
     def _settle(self, outcome: Outcome) -> None:
-        (answer,) = run(self._consumer.settle((self,), outcome))
+        (answer,) = run(self._consumer.settlement.settle((self,), outcome))
         if answer is not None:
             raise answer
 
@@ -110,10 +112,10 @@ class Batch(Uncopied, Sequence[Message[T]], Generic[T]):
 
     def extend(self, seconds: Seconds) -> list[NarrowboatError | None]:
         """Let each lease end `seconds` from now."""
-        return run(extend_entries(self._messages[0]._consumer, self._messages, seconds))
+        return run(self._messages[0]._consumer.settlement.extend(self._messages, seconds))
 
     def _settle(self, outcome: Outcome) -> list[NarrowboatError | None]:
-        return run(self._messages[0]._consumer.settle(self._messages, outcome))
+        return run(self._messages[0]._consumer.settlement.settle(self._messages, outcome))
 
     @overload
     def __getitem__(self, index: int) -> Message[T]: ...

@@ -9,7 +9,7 @@ from narrowboat._engine.driver import seconds
 from narrowboat._engine.holdable import Uncopied
 from narrowboat._engine.runtime import run
 from narrowboat._engine.signals import Signals
-from narrowboat._messages.envelope import LONG, check_count, check_flag, check_wait
+from narrowboat._messages.checks import MAX_DURATION, check_count, check_flag, check_wait
 from narrowboat._messages.handling import drained
 from narrowboat._messages.handling import prefetch as prefetch_of
 from narrowboat._messages.source import SourceCore
@@ -59,7 +59,7 @@ class Readable(Uncopied, Generic[T]):
             run(self._core.open(consumer))
             return Messages(consumer, quiet)
         except BaseException:
-            consumer.abandon()  # nobody has it
+            consumer.closing.abandon()  # nobody has it
             raise
 
     def run(
@@ -88,7 +88,7 @@ class Readable(Uncopied, Generic[T]):
         """
         check_handler(handle, coroutine=False)
         threads = check_count("concurrency", concurrency, 1, 10_000)
-        length = seconds("grace", grace, low=0.0, high=LONG, allowed="0 or more seconds")
+        length = seconds("grace", grace, low=0.0, high=MAX_DURATION, allowed="0 or more seconds")
         with_signals = check_flag("signals", signals)
         ahead = prefetch_of(threads) if prefetch is None else prefetch
         messages = self.consume(prefetch=ahead, max_extend=max_extend)
@@ -104,7 +104,7 @@ class Readable(Uncopied, Generic[T]):
                     self._core.runs.discard(work.stop)
                     taken.leave()  # where an interrupt came in the very moment of leaving
         except BaseException:
-            messages._consumer.abandon()
+            messages._consumer.closing.abandon()
             raise
 
     def stop(self) -> None:

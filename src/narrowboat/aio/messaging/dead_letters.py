@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+from narrowboat._messages.redrive import redrive
 from narrowboat.aio.messaging.source import Readable
 
 T = TypeVar("T")
@@ -21,7 +22,7 @@ class DeadLetters(Readable[T]):
         Args:
             count: at most so many; None: all that are there now.
         """
-        return await self._core.redrive(count)
+        return await redrive(self._core, count)
 
     async def delete(self) -> bool:
         """Remove them all. False when there was nothing to remove."""

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 from narrowboat._engine.driver import seconds
 from narrowboat._engine.holdable import Uncopied
 from narrowboat._engine.signals import Signals
-from narrowboat._messages.envelope import LONG, check_count, check_flag, check_wait
+from narrowboat._messages.checks import MAX_DURATION, check_count, check_flag, check_wait
 from narrowboat._messages.handling import drained
 from narrowboat._messages.handling import prefetch as prefetch_of
 from narrowboat._messages.source import SourceCore
@@ -62,7 +62,7 @@ class Readable(Uncopied, Generic[T]):
                 await self._core.open(consumer)
                 return Messages(consumer, quiet)
             except BaseException:
-                consumer.abandon()  # nobody has it
+                consumer.closing.abandon()  # nobody has it
                 raise
 
         return Opening(start)
@@ -94,7 +94,7 @@ class Readable(Uncopied, Generic[T]):
         """
         check_handler(handle, coroutine=True)
         tasks = check_count("concurrency", concurrency, 1, 10_000)
-        length = seconds("grace", grace, low=0.0, high=LONG, allowed="0 or more seconds")
+        length = seconds("grace", grace, low=0.0, high=MAX_DURATION, allowed="0 or more seconds")
         with_signals = check_flag("signals", signals)
         ahead = prefetch_of(tasks) if prefetch is None else prefetch
         messages = await self.consume(prefetch=ahead, max_extend=max_extend)
@@ -111,7 +111,7 @@ class Readable(Uncopied, Generic[T]):
                     self._core.runs.discard(work.stop)
                     taken.leave()  # where an interrupt came in the very moment of leaving
         except BaseException:
-            messages._consumer.abandon()
+            messages._consumer.closing.abandon()
             raise
 
     def stop(self) -> None:

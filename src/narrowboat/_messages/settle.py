@@ -1,0 +1,192 @@
+"""Settles and extends deliveries of one consumer, through the lane of settlements. Once for both faces.
+
+The caller waits for the answer, or posts the settlement and goes. Either way an answer is taken in once, whoever
+waits for it: a caller that was interrupted or cancelled leaves that to the lane's thread. Without an answer a
+delivery can be settled again.
+
+It decides nothing about automatic extension (`extension.py`), and does not choose how a handler's message is settled
+(`handling.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+from narrowboat import events
+from narrowboat._engine.lane import DONE, Call
+from narrowboat._messages.checks import check_extension
+from narrowboat._messages.core import BrokerCore
+from narrowboat._messages.delivery import HELD, TrackedDelivery, begin, confirm, final, withdraw
+from narrowboat._messages.lifetime import Lifetime
+from narrowboat._messages.polling import Polling
+from narrowboat._messages.window import EXPIRED, Window
+from narrowboat.contract.messages import Ack, Delivery, Feed, Nack, Outcome, Reject, Source
+from narrowboat.errors import NarrowboatError, StaleDelivery
+
+M = TypeVar("M", bound=TrackedDelivery[Any])
+
+ACK = Ack()
+
+
+class Settlement(Generic[M]):
+    """See the module's text. It changes deliveries and the window under the window's mutex."""
+
+    def __init__(self, core: BrokerCore, source: Source, life: Lifetime, window: Window[M], polling: Polling) -> None:
+        self._core = core
+        self._path = source.address.path
+        self._limit = source.properties.max_deliveries
+        self._life = life
+        self._window = window
+        self._polling = polling
+        self._posted = False  # something was settled without waiting for it
+
+    async def settle(self, entries: Sequence[M], outcome: Outcome) -> list[NarrowboatError | None]:
+        """Settle each; None for each that is settled. The first settlement of a message wins."""
+        core, life = self._core, self._life
+        if life.closed or life.forked:
+            return life.refusals(self._window, entries)
+        mine = self._begin(entries)
+        if not mine:
+            return [entry._stale() for entry in entries]
+        call = Call(core.SETTLE, self._items(mine, outcome), undo=_later(self._finish, mine, outcome))
+        told = False
+        try:
+            results = await core.runtime.call(core.settlements, call)
+            told = True
+            answers = self._finish(mine, call, outcome, results)
+        except BaseException:
+            if not told and core.settlements.leave(call):
+                self._finish(mine, call, outcome, call.results)
+            raise
+        return answers if len(mine) == len(entries) else _spread(entries, mine, answers)
+
+    def post(self, entries: Sequence[M], outcome: Outcome) -> bool:
+        """The same, without waiting: listeners hear what it comes to. False: none of them is ours to settle."""
+        mine = [] if self._life.closed or self._life.forked else self._begin(entries)
+        if mine:
+            self._posted = True
+            call = Call(self._core.SETTLE, self._items(mine, outcome), sink=_later(self._finish, mine, outcome))
+            self._core.settlements.submit([call])
+        return bool(mine)
+
+    async def flush(self) -> None:
+        """Wait, for one operation timeout at most, until what was posted is settled."""
+        if not self._posted:
+            return
+        core, runtime = self._core, self._core.runtime
+        signal, ends = runtime.signal(), core.clock() + core.timeout
+        call = Call(core.SETTLE, (), sink=lambda call: signal.set())  # behind all of them
+        core.settlements.submit([call])
+        while call.state != DONE and core.clock() < ends:
+            await runtime.wait(signal, ends)
+
+    async def extend(self, entries: Sequence[M], value: Any) -> list[NarrowboatError | None]:
+        """Let each lease end `value` from now; None for each that is extended."""
+        core, life = self._core, self._life
+        seconds = check_extension(core.capabilities, core.backend, value)
+        if life.closed or life.forked:
+            return life.refusals(self._window, entries)
+        mine = [entry for entry in entries if entry._state is HELD]
+        answers: list[Any] = []
+        if mine:
+            sent, key = core.clock(), (life.feed, seconds)
+            call = Call(core.EXTEND, [(key, entry._delivery) for entry in mine])
+            try:
+                answers = await core.runtime.call(core.settlements, call)
+            except BaseException:
+                core.settlements.leave(call)
+                raise
+            self.extended(mine, answers, sent, seconds)
+        return _spread(entries, mine, answers)
+
+    def extended(self, entries: Sequence[M], answers: Sequence[Any], sent: float, seconds: float) -> bool:
+        """Take in what an extension that was sent at `sent` came to. True: some of it is unknown."""
+        core, until = self._core, self._core.deadline(sent, seconds)
+        failed, lost = False, []
+        with self._window.mutex:
+            for entry, answer in zip(entries, answers, strict=True):
+                if answer is None:
+                    entry._extended(until)
+                elif not isinstance(answer, StaleDelivery):
+                    failed = True
+                elif entry._lose():  # one that was settled meanwhile is stale as well, and no loss
+                    self._window.unsettled.discard(entry)
+                    lost.append(entry)
+        for entry in lost:
+            events.emit(core.listeners, events.Stale(core.backend, self._path, entry.id))
+        if lost:
+            self._polling.rouse(1)
+        return failed
+
+    def _begin(self, entries: Sequence[M]) -> list[M]:
+        """Those of `entries` that are ours to settle, from now on by nobody else."""
+        mine: list[M] = []
+        try:
+            with self._window.mutex:
+                begin(entries, mine)
+        except BaseException:
+            withdraw(mine)
+            raise
+        return mine
+
+    def _items(self, mine: Sequence[M], outcome: Outcome) -> list[tuple[Feed, Delivery, Outcome]]:
+        feed, limit = self._life.feed, self._limit
+        if limit and isinstance(outcome, Nack):
+            return [(feed, e._delivery, final(outcome, e._delivery.attempt, limit, e._delivery.malformed)) for e in mine]
+        if isinstance(outcome, Reject) and not outcome.attempts:
+            return [(feed, e._delivery, Reject(outcome.reason, e._delivery.attempt)) for e in mine]
+        return [(feed, entry._delivery, outcome) for entry in mine]
+
+    def _finish(
+        self, mine: list[M], call: Call, outcome: Outcome, results: list[NarrowboatError | None]
+    ) -> list[NarrowboatError | None]:
+        """Take in what the settlement came to."""
+        window, listeners = self._window, self._core.listeners
+        if len(results) != len(mine):
+            with window.mutex:
+                withdraw(mine, doubtful=call.state == DONE)  # done: its answer went with a caller that was interrupted
+            return []
+        answers, full = results, window.full
+        with window.mutex:
+            if any(answers):
+                answers = [entry._answered(answer) for entry, answer in zip(mine, answers, strict=True)]
+            else:
+                confirm(mine)
+            # Also those of unknown outcome, because nobody may come back for them.
+            window.unsettled.difference_update(mine)
+        if full:
+            self._polling.rouse(1)
+        if listeners:
+            self._emit(mine, call, answers, outcome)
+        return answers
+
+    def _emit(self, mine: Sequence[M], call: Call, answers: Sequence[Any], outcome: Outcome) -> None:
+        listeners, backend, path = self._core.listeners, self._core.backend, self._path
+        for entry, item, answer in zip(mine, call.items, answers, strict=True):
+            done = item[2]
+            if isinstance(answer, StaleDelivery):
+                events.emit(listeners, events.Stale(backend, path, entry.id))
+            elif answer is not None:
+                continue  # unknown: listeners hear of it when it is settled, here or by whoever gets it next
+            elif isinstance(done, Reject):
+                events.emit(listeners, events.DeadLettered(backend, path, entry.id, done.reason, done.attempts))
+            elif outcome is EXPIRED:
+                events.emit(listeners, events.Expired(backend, path, entry.id))
+            else:
+                events.emit(listeners, events.Settled(backend, path, entry.id, type(done).__name__.lower()))
+
+
+def _spread(entries: Sequence[M], mine: Sequence[M], answers: Sequence[Any]) -> list[NarrowboatError | None]:
+    """One answer for each of `entries`: those that were not ours to settle get their error."""
+    found = dict(zip(mine, answers, strict=True))
+    return [found[entry] if entry in found else entry._stale() for entry in entries]
+
+
+def _later(finish: Callable[[Any, Call, Outcome, Any], object], mine: Any, outcome: Outcome) -> Callable[[Call], None]:
+    """`finish` as a call's sink or undo."""
+
+    def told(call: Call) -> None:
+        finish(mine, call, outcome, call.results)
+
+    return told
