@@ -14,8 +14,8 @@ from typing import Any, cast
 
 from integration.servers import KafkaServer
 from narrowboat.conformance import Harness
-from narrowboat.conformance.network import Network
-from narrowboat.conformance.proxy import Proxy
+from narrowboat.conformance.faults.network import Network
+from narrowboat.conformance.faults.proxy import Proxy
 
 with warnings.catch_warnings():
     # kafka-python reads its schemas in a way that Python 3.11 calls deprecated; not ours to mend, and an error in tests.

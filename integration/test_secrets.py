@@ -19,9 +19,9 @@ import narrowboat
 import narrowboat.aio
 from integration.fixtures import Servers
 from integration.servers import ConsulServer, KafkaServer, RabbitMQServer, RedisServer, Server, ZooKeeperServer
-from narrowboat.conformance.leaks import Ear, raised, shown, texts
-from narrowboat.conformance.network import with_hosts
-from narrowboat.conformance.proxy import Proxy
+from narrowboat.conformance.checks.leaks import Ear, raised, shown, texts
+from narrowboat.conformance.faults.network import with_hosts
+from narrowboat.conformance.faults.proxy import Proxy
 
 SECRET = "Zq9Xk-S3cr3t@pw/w:rd"
 TOKEN = "7d1c2a2e-0000-4000-8000-0000000c0ffe"  # what Consul takes for a token

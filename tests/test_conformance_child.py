@@ -4,8 +4,8 @@ import asyncio
 import os
 import sys
 
-from narrowboat.conformance.child import Link
-from narrowboat.conformance.children import Child
+from narrowboat.conformance.users.child import Link
+from narrowboat.conformance.users.children import Child
 
 
 def echo(link: Link, url: str, number: int) -> None:
@@ -33,5 +33,5 @@ def test_a_childs_arguments_are_not_on_its_command_line():
     got, told, line, code = asyncio.run(talk())
 
     assert (got["url"], got["number"], told["value"], code) == ("redis://:hunter2@h/0", 7, "x", 0)
-    assert b"narrowboat.conformance.child" in line
+    assert b"narrowboat.conformance.users.child" in line
     assert b"hunter2" not in line

@@ -11,6 +11,8 @@ import pytest
 from narrowboat.conformance import report
 from narrowboat.conformance.catalogue import CATALOGUE
 from narrowboat.conformance.harness import Harness
+from narrowboat.conformance.report import markup
+from narrowboat.conformance.report.__main__ import main as merge
 from narrowboat.conformance.runner import Outcome, Row
 from narrowboat.conformance.verification import verify_command
 
@@ -89,7 +91,7 @@ class Page(HTMLParser):
 
 
 def test_the_page_says_what_became_of_each_id(made):
-    page = Page(report.page([made]))
+    page = Page(markup.page([made]))
 
     for word in ("fails 1 of 3", "not claimed 1", "not exercised 1", "not offered 1"):
         assert word in page.text
@@ -102,21 +104,21 @@ def test_the_page_says_what_became_of_each_id(made):
 
 
 def test_a_guarantee_of_which_nothing_failed_is_proven():
-    page = Page(report.page([report.make(Harness("memory://"), ROWS[:2], seconds=0)]))
+    page = Page(markup.page([report.make(Harness("memory://"), ROWS[:2], seconds=0)]))
 
     assert "proven 2 of 2" in page.text
     assert "fails" not in page.text.partition("Guarantees")[2]
 
 
 def test_what_a_backend_said_is_shown_and_not_obeyed(made):
-    page = report.page([made])
+    page = markup.page([made])
 
     assert "&lt;b&gt;1&lt;/b&gt; &amp; 2" in page
     assert "<b>1</b>" not in page
 
 
 def test_the_page_needs_nothing_from_elsewhere(made):
-    page = report.page([made])
+    page = markup.page([made])
 
     assert Page(page).loads == []
     assert not re.search(r"@import|url\(", page)
@@ -130,11 +132,11 @@ def test_several_runs_become_one_page(made, tmp_path, capsys):
         path.write_text(json.dumps(each.as_json()))
         paths.append(str(path))
 
-    assert report.main(paths) == 0
+    assert merge(paths) == 0
     text = Page(capsys.readouterr().out).text
     assert "memory" in text
     assert "sqlite" in text
-    assert report.main([]) == 2
+    assert merge([]) == 2
 
 
 def test_a_secret_in_the_url_is_nowhere(made):
@@ -144,7 +146,7 @@ def test_a_secret_in_the_url_is_nowhere(made):
     secret = report.make(harness, ROWS, seconds=0)
 
     assert "geheim" not in json.dumps(secret.as_json())
-    assert "geheim" not in report.page([secret])
+    assert "geheim" not in markup.page([secret])
     assert "geheim" not in repr(harness)
 
 

@@ -14,13 +14,15 @@ from pathlib import Path
 
 import pytest
 
+TESTS = Path(__file__).resolve().parent  #: where the mutants are
+
 BACKENDS = '''
 """Locks in memory under other names: one that works and one that does not."""
 import dataclasses
 
 import narrowboat_memory
 from narrowboat.capabilities import Support
-from narrowboat.conformance.mutants_locks import ReleaseDoesNothing
+from mutants.locks import ReleaseDoesNothing
 
 memory = narrowboat_memory.locks
 
@@ -58,7 +60,7 @@ def run(folder: Path, *arguments: str, **environment: str) -> subprocess.Complet
     return subprocess.run(
         [sys.executable, "-m", *arguments],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(folder), "COLUMNS": "200", **environment},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(TESTS)]), "COLUMNS": "200", **environment},
         capture_output=True,
         text=True,
         timeout=120,
@@ -236,8 +238,8 @@ def test_upper_bounds_follow_the_environment_and_lower_ones_do_not(project: Path
     """With a scale, a lease that ends early is still caught: it is the rule that a slow machine must not soften."""
     (tmp_path / "test_scale.py").write_text(
         "from narrowboat.conformance.kit import SCALE\n"
-        "from narrowboat.conformance.mutants import check_mutants\n"
-        "from narrowboat.conformance.mutants_locks import MUTANTS\n"
+        "from mutants import check_mutants\n"
+        "from mutants.locks import MUTANTS\n"
         "def test_early():\n"
         "    assert SCALE == 3.0\n"
         "    early = [mutant for mutant in MUTANTS if mutant.name == 'lease ends early']\n"

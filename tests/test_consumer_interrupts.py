@@ -1,7 +1,7 @@
 """A KeyboardInterrupt at every interruptible point of consume, run and both their ends: no consumer is left that nobody has.
 
 What is left behind would hold its messages, and a membership, for as long as the broker lives. How the points are found is said
-in `narrowboat.conformance.sweep`.
+in `narrowboat.conformance.faults.sweep`.
 """
 
 import gc
@@ -14,7 +14,7 @@ import pytest
 
 import narrowboat
 from narrowboat._engine.signals import REGISTRY
-from narrowboat.conformance.sweep import sweep
+from narrowboat.conformance.faults.sweep import sweep
 
 # A coroutine that is interrupted before its first step is dropped unstarted; that is what an interrupt means.
 pytestmark = [

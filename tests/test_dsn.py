@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import narrowboat
 import narrowboat.aio
-from narrowboat.conformance.leaks import raised, shown, texts
+from narrowboat.conformance.checks.leaks import raised, shown, texts
 from narrowboat.dsn import Host, Secret, Url, convert, parse_options
 from narrowboat.errors import ConfigurationError
 

@@ -8,7 +8,7 @@ import pytest
 
 import narrowboat
 from narrowboat import events
-from narrowboat.conformance.layers_messages import Ending, Unreadable
+from narrowboat.conformance.faults.layers import Ending, Unreadable
 from narrowboat.contract.messages import Feed
 from narrowboat.layers.passing import PassingBroker, PassingFeed
 

@@ -13,7 +13,7 @@ import time
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from narrowboat.conformance.history import Hold, Recorder, Write, check
+from narrowboat.conformance.checks.history import Hold, Recorder, Write, check
 
 EXCLUSIVE, SHARED, SEMAPHORE = "exclusive", "shared", "semaphore"
 

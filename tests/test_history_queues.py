@@ -8,7 +8,7 @@ from collections import deque
 from hypothesis import given
 from hypothesis import strategies as st
 
-from narrowboat.conformance.history_queues import History, check
+from narrowboat.conformance.checks.history_queues import History, check
 
 
 def clean(count: int = 3) -> History:

@@ -1,7 +1,7 @@
 """A KeyboardInterrupt at every interruptible point of acquire and release: afterwards the caller holds, or nobody does.
 
 The operation is run once for each of those points with a KeyboardInterrupt raised exactly there. After each run the lane
-must still work and the name must be free for others. How the points are found is said in `narrowboat.conformance.sweep`.
+must still work and the name must be free for others. How the points are found is said in `narrowboat.conformance.faults.sweep`.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ import uuid
 import pytest
 
 import narrowboat
-from narrowboat.conformance.sweep import sweep
+from narrowboat.conformance.faults.sweep import sweep
 from narrowboat.errors import LeaseLost, LockTimeout
 
 # A coroutine that is interrupted before its first step is dropped unstarted; that is what an interrupt means.

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import pytest
-
-from narrowboat.conformance import mutants_broker, mutants_locks
-from narrowboat.conformance.catalogue import CATALOGUE, NEEDS_FAULT, NOT_OFFERED
-from narrowboat.conformance.harness import Harness
-from narrowboat.conformance.mutants import (
+from mutants import (
     REFERENCE,
     WITHOUT_MUTANT,
     Mutant,
     Verdict,
     all_mutants,
     check_mutants,
+    locks,
+    messages,
     unnamed,
 )
+
+from narrowboat.conformance.catalogue import CATALOGUE, NEEDS_FAULT, NOT_OFFERED
+from narrowboat.conformance.harness import Harness
 from narrowboat.contract import LockProvider
 from narrowboat.layers.passing import PassingBroker, PassingLocks
 
@@ -67,14 +68,14 @@ def test_there_are_enough_of_them_and_no_two_have_one_name():
     names = [mutant.name for mutant in all_mutants()]
 
     assert len(names) == len(set(names))
-    assert len(mutants_locks.MUTANTS) >= 40
-    assert len(mutants_broker.MUTANTS) >= 40
+    assert len(locks.MUTANTS) >= 40
+    assert len(messages.MUTANTS) >= 40
     assert all(mutant.breaks.endswith(".") for mutant in all_mutants())
 
 
 def test_each_is_about_one_half():
     """Lock mutants name lock ids, those of messages the others."""
-    for mutants, letter in ((mutants_locks.MUTANTS, "L"), (mutants_broker.MUTANTS, "B")):
+    for mutants, letter in ((locks.MUTANTS, "L"), (messages.MUTANTS, "B")):
         assert {id[0] for mutant in mutants for id in mutant.ids} == {letter}
 
 

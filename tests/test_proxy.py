@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from narrowboat.conformance.network import Network, reachable
-from narrowboat.conformance.proxy import Proxy
+from narrowboat.conformance.faults.network import Network, reachable
+from narrowboat.conformance.faults.proxy import Proxy
 
 
 class Echo(socketserver.BaseRequestHandler):

@@ -1,7 +1,7 @@
 """A KeyboardInterrupt at every interruptible point of receive: the message is with the caller, or the next receive has it.
 
 At once, and not when its lease ends: neither the consumer nor the driver may keep what nobody knows of. How the points are
-found is said in `narrowboat.conformance.sweep`.
+found is said in `narrowboat.conformance.faults.sweep`.
 """
 
 import uuid
@@ -10,7 +10,7 @@ import pytest
 
 import narrowboat
 from narrowboat.clock import ManualClock
-from narrowboat.conformance.sweep import sweep
+from narrowboat.conformance.faults.sweep import sweep
 
 # A coroutine that is interrupted before its first step is dropped unstarted; that is what an interrupt means.
 pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")

@@ -67,7 +67,7 @@ def test_any_text_comes_out_in_one_printable_line(text: str, longest: int) -> No
 
 def test_a_login_that_cannot_be_sent_shows_no_password() -> None:
     """redis-py's frames have the command in their variables: its pieces are hidden from the reporters of errors."""
-    from narrowboat.conformance.leaks import raised, shown, texts
+    from narrowboat.conformance.checks.leaks import raised, shown, texts
 
     class Broken:
         def sendall(self, data: bytes) -> None:

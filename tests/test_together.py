@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import narrowboat
-from narrowboat.conformance.sweep import Strike, sweep
+from narrowboat.conformance.faults.sweep import Strike, sweep
 from narrowboat.locking import Locks
 
 pytestmark = [  # an interrupt before a coroutine's first step

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from broker_calls import ORDERS, consume, ids, send, settle, take
 
-from narrowboat.conformance.sweep import Strike, sweep
+from narrowboat.conformance.faults.sweep import Strike, sweep
 from narrowboat.contract import Ack, Address, Delivery, Depth, Kind, Nack, Properties, Reject, Return, Source
 from narrowboat.errors import Closed, ConfigurationError
 

@@ -11,7 +11,7 @@ import uuid
 import pytest
 
 from narrowboat.clock import ManualClock
-from narrowboat.conformance.sweep import sweep
+from narrowboat.conformance.faults.sweep import sweep
 from narrowboat.contract.locks import Busy, Grant, Mode, Released, Request
 from narrowboat.errors import Closed, Conflict, LeaseLost, Reason
 

@@ -6,12 +6,14 @@
     from narrowboat.conformance import Harness, suite      # three lines in a third party's own tests
     test_conformance = suite(Harness("mine://localhost"))
 
-What is promised stands in `catalogue`, one stable id a line; the scenarios in `locks_*` and `broker_*`; what a backend must
-give in `harness`; deliberately broken backends, which the kit must catch, in `mutants` and `mutants_broker`.
+What is promised stands in `catalogue`, one stable id a line; what proves it in `scenarios`; what a backend must give in
+`harness`. A scenario is handed a `kit`: `users` act in it, `faults` strike, `checks` judge. `runner` decides what runs and what
+came of it, and `report` shows it.
 """
 
 from narrowboat.conformance.harness import Harness
-from narrowboat.conformance.report import Report, page
+from narrowboat.conformance.report import Report
+from narrowboat.conformance.report.markup import page
 from narrowboat.conformance.runner import Outcome, Row
 from narrowboat.conformance.suite import suite
 from narrowboat.conformance.verification import verify, verify_command

@@ -28,8 +28,8 @@ from typing import Any
 from narrowboat import registry
 from narrowboat.capabilities import BrokerCapabilities, LockCapabilities, Scope
 from narrowboat.conformance.catalogue import Fault
-from narrowboat.conformance.network import Network, reachable
-from narrowboat.conformance.server import Server
+from narrowboat.conformance.faults.network import Network, reachable
+from narrowboat.conformance.faults.server import Server
 from narrowboat.dsn import Url
 
 _count = itertools.count(1)

@@ -19,12 +19,12 @@ import narrowboat
 import narrowboat.aio
 from narrowboat._locks.lease import MARGIN, MARGIN_SHARE
 from narrowboat.capabilities import BrokerCapabilities, Expiry, LockCapabilities, WaitOrder
-from narrowboat.conformance.children import Child
-from narrowboat.conformance.faces import Threaded, in_my_thread, unwrap, worker_of, wrap
+from narrowboat.conformance.faults.network import Network
+from narrowboat.conformance.faults.server import Server
+from narrowboat.conformance.faults.tap import Seen, tapped
 from narrowboat.conformance.harness import Harness
-from narrowboat.conformance.network import Network
-from narrowboat.conformance.server import Server
-from narrowboat.conformance.tap import Seen, tapped
+from narrowboat.conformance.users.children import Child
+from narrowboat.conformance.users.faces import Threaded, in_my_thread, unwrap, worker_of, wrap
 from narrowboat.contract import Holder
 from narrowboat.layers.faults import Faults
 

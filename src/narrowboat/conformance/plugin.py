@@ -14,6 +14,7 @@ import pytest
 
 from narrowboat.conformance import report
 from narrowboat.conformance.harness import Harness
+from narrowboat.conformance.report.markup import page
 from narrowboat.conformance.runner import Outcome, Row, missed
 from narrowboat.conformance.suite import Item, parameters
 from narrowboat.conformance.verification import select
@@ -72,7 +73,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if path := config.getoption("report_json"):
         Path(path).write_text(json.dumps(made.as_json(), indent=1) + "\n", encoding="utf-8")
     if path := config.getoption("report_html"):
-        Path(path).write_text(report.page([made]), encoding="utf-8")
+        Path(path).write_text(page([made]), encoding="utf-8")
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

@@ -76,11 +76,11 @@ class Selection:
 
 
 def load() -> list[Scenario]:
-    """The table, with every module of scenarios of this package imported."""
-    package = importlib.import_module("narrowboat.conformance")
-    for module in pkgutil.iter_modules(package.__path__):
-        if module.name.startswith(("locks_", "broker_")):
-            importlib.import_module(f"narrowboat.conformance.{module.name}")
+    """The table, with every file of scenarios imported."""
+    for half in ("locks", "messages"):
+        package = importlib.import_module(f"narrowboat.conformance.scenarios.{half}")
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"{package.__name__}.{module.name}")
     return TABLE
 
 

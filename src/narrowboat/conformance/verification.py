@@ -14,6 +14,7 @@ from narrowboat.conformance import report as reports
 from narrowboat.conformance.catalogue import CATALOGUE
 from narrowboat.conformance.harness import Harness
 from narrowboat.conformance.report import Report
+from narrowboat.conformance.report.markup import page
 from narrowboat.conformance.runner import Progress, Row, Selection, load, run
 from narrowboat.conformance.scenario import FACES, TIERS
 from narrowboat.errors import ConfigurationError
@@ -87,7 +88,7 @@ def verify_command(
     if json_path is not None:
         Path(json_path).write_text(json.dumps(report.as_json(), indent=1) + "\n", encoding="utf-8")
     if html_path is not None:
-        Path(html_path).write_text(reports.page([report]), encoding="utf-8")
+        Path(html_path).write_text(page([report]), encoding="utf-8")
     for row in report.broken:
         out(f"{_line(row)}\n")
     if report.broken and loaded():

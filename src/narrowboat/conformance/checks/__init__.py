@@ -1,0 +1,1 @@
+"""What judges: histories of locks and of queues, secrets and resources that leaked, errors that were expected."""

@@ -1,0 +1,242 @@
+"""Cuts a call off at its n-th chance to be cut off: every await of a task, every interruptible point of a thread.
+
+On the asyncio face a cancellation arrives while the task is suspended. On the sync face a KeyboardInterrupt strikes at a
+function's start, after a call or on a jump backwards, which is where CPython looks for signals; it is raised by a tracing
+function that counts those points, in the core's code and in the driver's alike. Both change the state of the whole
+interpreter for a moment, so scenarios that use this run alone.
+
+Scenarios say `await kit.spawn(cut(queue, "consume", point))`, for a method of either face. Tests of plain functions say
+
+    def once(strike):
+        try:
+            held = strike(lock.acquire, timeout=5)
+        except KeyboardInterrupt:
+            ...
+    assert sweep(once) > 50
+
+It is for calls that end by themselves: one that waits for ever is not cut off where it waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dis
+import functools
+import inspect
+import sys
+import warnings
+from collections.abc import Awaitable, Callable, Generator, Iterator
+from types import CodeType, FrameType
+from typing import Any, NamedTuple, TypeVar, cast
+
+from narrowboat.conformance.users.faces import Threaded, argument, in_my_thread, unwrap, wrap
+from narrowboat.errors import NarrowboatError
+
+T = TypeVar("T")
+
+
+class Cut(NamedTuple):
+    """What became of a call that was to be cut off."""
+
+    struck: bool  #: False: it had fewer points than that, and ended by itself
+    result: Any  #: what it gave, where it ended before the cut took effect
+    error: BaseException | None  #: the interrupt, or what the call raised of itself
+
+
+async def cut(target: Any, method: str, point: int, /, *args: Any, delay: int = 0, **kwargs: Any) -> Cut:
+    """Call `target.method(...)` and cut it off at its `point`-th point; to be awaited in a task of its own.
+
+    `delay`: on the asyncio face, so many turns of the loop after the task was suspended at that point.
+    """
+    if isinstance(target, Threaded):
+        function = getattr(unwrap(target), _TWINS.get(method, method))
+        loop = asyncio.get_running_loop()
+        plain = [argument(each, loop) for each in args]
+        named = {name: argument(each, loop) for name, each in kwargs.items()}
+        return cast("Cut", await in_my_thread(_cut_thread, function, point, plain, named))
+    return await _cut_task(getattr(target, method)(*args, **kwargs), point, delay)
+
+
+async def cut_block(function: Callable[[], Any], point: int, delay: int = 0) -> Cut:
+    """The same for a function without arguments: a coroutine function as a task, a plain one in its task's thread."""
+    if inspect.iscoroutinefunction(function):
+        return await _cut_task(function(), point, delay)
+    return cast("Cut", await in_my_thread(_cut_thread, function, point, (), {}))
+
+
+#: What the same method is called on the sync face.
+_TWINS = {"__aenter__": "__enter__", "__aexit__": "__exit__"}
+
+
+async def _cut_task(coroutine: Awaitable[Any], point: int, delay: int) -> Cut:
+    task = asyncio.current_task()
+    assert task is not None
+    awaited = _Counted(coroutine, point, delay, task)
+    failure: NarrowboatError | None = None
+    try:
+        result = await awaited
+    except asyncio.CancelledError as error:
+        task.uncancel()
+        return Cut(awaited.struck, None, error)
+    except NarrowboatError as error:
+        result, failure = None, error  # it ended by itself
+    if awaited.struck:  # it ended in the very turn in which it was cancelled: the cancellation is still on its way
+        try:
+            for _ in range(delay + 2):
+                await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            task.uncancel()
+    return Cut(awaited.struck, result, failure)
+
+
+class _Counted(Awaitable[Any]):
+    """Awaits what a call gave, and asks for the cancellation of its task at the n-th suspension."""
+
+    def __init__(self, awaitable: Awaitable[Any], point: int, delay: int, task: asyncio.Task[Any]) -> None:
+        self._steps = awaitable.__await__()
+        self._point = point
+        self._delay = delay
+        self._task = task
+        self.struck = False
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        step = _sender(self._steps, None)  # replaced after each suspension
+        suspensions = 0
+        while True:
+            try:
+                yielded = step()
+            except StopIteration as stop:
+                return stop.value
+            if suspensions == self._point:
+                self.struck = True
+                self._cancel_after(self._delay)
+            suspensions += 1
+            try:
+                sent = yield yielded
+            except BaseException as error:
+                step = _thrower(self._steps, error)
+            else:
+                step = _sender(self._steps, sent)
+
+    def _cancel_after(self, turns: int) -> None:
+        loop = asyncio.get_running_loop()
+        if turns:
+            loop.call_soon(self._cancel_after, turns - 1)
+        else:
+            loop.call_soon(self._task.cancel)
+
+
+def _sender(steps: Generator[Any, Any, Any], value: Any) -> Callable[[], Any]:
+    return lambda: steps.send(value)
+
+
+def _thrower(steps: Generator[Any, Any, Any], error: BaseException) -> Callable[[], Any]:
+    return lambda: steps.throw(error)
+
+
+class Strike:
+    """Calls a function and raises a KeyboardInterrupt at its n-th point, if it has as many. Serves one call.
+
+    `within`: the beginning of the names of the modules whose frames count; the kit's own never do. `where` says where it
+    struck, as a function and a line; it is empty while it has not.
+    """
+
+    def __init__(self, point: int, within: str = "narrowboat") -> None:
+        self._left = point
+        self._within = within
+        self._before: dict[FrameType, int] = {}
+        # Kept here: CPython 3.11 calls them by borrowed references, and lets go of them when one of them raises.
+        self._begin, self._follow = self._enter, self._step
+        self.where = ""
+
+    def __call__(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+        """What `function` gives; the interrupt comes out of it, unless something in it holds it back."""
+        sys._getframe().f_trace_opcodes = True  # Python 3.12 traces opcodes only if a frame has asked for them before
+        sys.settrace(self._begin)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            sys.settrace(None)
+            self._before.clear()  # frames that an interrupt has ended, and all that they know of
+
+    def _enter(self, frame: FrameType, event: str, arg: object) -> Callable[..., Any] | None:
+        module = str(frame.f_globals.get("__name__", ""))
+        if self.where or not module.startswith(self._within) or module.startswith("narrowboat.conformance"):
+            return None
+        frame.f_trace = self._follow  # Python 3.13 traces opcodes only of a frame that has its function already
+        frame.f_trace_opcodes = True
+        frame.f_trace_lines = False
+        return self._follow
+
+    def _step(self, frame: FrameType, event: str, arg: object) -> Callable[..., Any]:
+        if event == "opcode":
+            before = self._before.get(frame)
+            self._before[frame] = frame.f_lasti
+            if before is not None and before in _after(frame.f_code):
+                if self._left == 0 and not self.where:
+                    self.where = f"{frame.f_code.co_qualname}:{frame.f_lineno}"
+                    raise KeyboardInterrupt(self.where)
+                self._left -= 1
+        elif event in ("return", "exception"):  # a call that raises goes to its handler at once
+            self._before.pop(frame, None)
+        return self._follow
+
+
+def sweep(operation: Callable[[Strike], object], *, within: str = "narrowboat", limit: int = 5000) -> int:
+    """Run `operation(strike)` for each point, until one run of it is not struck. How many points there are."""
+    for point in range(limit):
+        strike = Strike(point, within)
+        operation(strike)
+        if not strike.where:
+            return point
+    raise AssertionError(f"{limit} points, and no end: does each run of the operation begin in the same state?")
+
+
+#: After these CPython looks for signals. Not after `JUMP_BACKWARD_NO_INTERRUPT`, nor where a coroutine goes on.
+_LOOKS = frozenset({"CALL", "CALL_FUNCTION_EX", "CALL_KW", "JUMP_BACKWARD"})
+
+
+@functools.cache
+def _after(code: CodeType) -> frozenset[int]:
+    """The offsets of the instructions after which CPython looks for signals: starts, calls and jumps backwards."""
+    return frozenset(
+        each.offset
+        for each in dis.get_instructions(code)
+        if each.opname in _LOOKS or (each.opname == "RESUME" and (each.arg or 0) & 3 < 2)
+    )
+
+
+def _cut_thread(function: Callable[..., Any], point: int, args: Any, kwargs: dict[str, Any]) -> Cut:
+    strike = Strike(point)
+    with warnings.catch_warnings(), _quiet():
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)  # cut off before its first step
+        result, error = _struck(strike, function, args, kwargs)
+    return Cut(bool(strike.where), wrap(result), error)
+
+
+def _struck(
+    strike: Strike, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]
+) -> tuple[Any, BaseException | None]:
+    try:
+        return strike(function, *args, **kwargs), None
+    except KeyboardInterrupt:
+        return None, KeyboardInterrupt(strike.where)  # without the frames, which keep half-run coroutines alive
+    except NarrowboatError as error:
+        return None, error.with_traceback(None)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """An interrupt that strikes in a weak reference's callback is swallowed by CPython with a complaint: not a failure."""
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if not isinstance(unraisable.exc_value, KeyboardInterrupt):
+            before(unraisable)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before

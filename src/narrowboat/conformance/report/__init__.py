@@ -1,0 +1,135 @@
+"""The report of a run: its rows, what the backend claims, what was measured; JSON for programs and for a later page.
+
+`markup` makes the page for people, from nothing but this.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import platform
+import statistics
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+from narrowboat.capabilities import table
+from narrowboat.conformance.harness import Harness
+from narrowboat.conformance.runner import Outcome, Row
+from narrowboat.dsn import Url
+
+#: Of the suite itself: it grows when a scenario is added or made stricter, so that reports can be compared.
+SUITE = "1"
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """One run against one backend."""
+
+    url: str
+    backend: str
+    rows: tuple[Row, ...]
+    claims: Mapping[str, Mapping[str, str]]
+    versions: Mapping[str, str]
+    started: str
+    seconds: float
+
+    @property
+    def broken(self) -> list[Row]:
+        """What is owed and was not kept or not executed."""
+        return [row for row in self.rows if row.outcome is Outcome.BROKEN]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is broken."""
+        return not self.broken
+
+    def count(self) -> dict[str, int]:
+        """How many ids, over all faces, had which outcome; an id with several scenarios counts once, as its worst."""
+        counts = {outcome.value: 0 for outcome in Outcome}
+        for outcome in worst(self.rows).values():
+            counts[outcome.value] += 1
+        return counts
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return {
+            "suite": SUITE,
+            "url": self.url,
+            "backend": self.backend,
+            "started": self.started,
+            "seconds": self.seconds,
+            "versions": dict(self.versions),
+            "claims": {half: dict(claims) for half, claims in self.claims.items()},
+            "counts": self.count(),
+            "measured": summary(self.rows),
+            "rows": [{**dataclasses.asdict(row), "outcome": row.outcome.value} for row in self.rows],
+        }
+
+
+def make(harness: Harness, rows: Sequence[Row], *, seconds: float) -> Report:
+    """The report of a run that has just ended."""
+    return Report(
+        url=str(Url.parse(harness.url)),
+        backend=harness.scheme,
+        rows=tuple(rows),
+        claims={half: table(harness.claims(half)) for half in harness.halves},
+        versions={
+            "suite": SUITE,
+            "narrowboat": metadata.version("narrowboat"),
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+        },
+        started=(datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=seconds)).isoformat(timespec="seconds"),
+        seconds=round(seconds, 1),
+    )
+
+
+def from_json(data: Mapping[str, Any]) -> Report:
+    """A report that `as_json` wrote."""
+    rows = tuple(
+        Row(
+            **{
+                **row,
+                "outcome": Outcome(row["outcome"]),
+                "measured": tuple((what, float(value), unit) for what, value, unit in row["measured"]),
+            }
+        )
+        for row in data["rows"]
+    )
+    return Report(
+        url=data["url"],
+        backend=data["backend"],
+        rows=rows,
+        claims=data["claims"],
+        versions=data["versions"],
+        started=data["started"],
+        seconds=data["seconds"],
+    )
+
+
+def summary(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """The measured numbers by name: how many, the median, the largest, the unit."""
+    values: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        for what, value, unit in row.measured:
+            values.setdefault((f"{what} ({row.face})", unit), []).append(value)
+    return {
+        what: {"n": len(found), "median": round(statistics.median(found), 6), "max": round(max(found), 6), "unit": unit}
+        for (what, unit), found in sorted(values.items())
+    }
+
+
+#: For ids with several scenarios: the last of these counts. What is held of what is claimed is held; what is partly not
+#: exercised is not exercised.
+_ORDER = (Outcome.NOT_OFFERED, Outcome.REFUSED, Outcome.HELD, Outcome.NOT_EXERCISED, Outcome.BROKEN)
+
+
+def worst(rows: Sequence[Row]) -> dict[tuple[str, str], Outcome]:
+    """What became of each id on each face; an id with several scenarios counts as its worst."""
+    found: dict[tuple[str, str], Outcome] = {}
+    for row in rows:
+        key = (row.id, row.face)
+        if key not in found or _ORDER.index(row.outcome) > _ORDER.index(found[key]):
+            found[key] = row.outcome
+    return found

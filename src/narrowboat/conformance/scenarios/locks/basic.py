@@ -1,0 +1,383 @@
+"""Locks: take, hold, let go."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+from narrowboat.capabilities import Support
+from narrowboat.conformance.checks.expect import raises
+from narrowboat.conformance.kit import Kit
+from narrowboat.conformance.scenario import demand, scenario
+from narrowboat.contract import Busy, Grant, LockProvider, Request
+from narrowboat.errors import AlreadyHeld, InvalidArgument, LeaseLost, LockTimeout, NarrowboatError, Reason
+from narrowboat.layers.passing import PassingLocks
+
+
+@scenario("L01")
+async def takes_and_frees(kit: Kit) -> None:
+    """A free lock is granted, others see that it is held, and a release makes it free."""
+    locks = kit.locks()
+
+    held = await locks.lock("a").acquire(timeout=5)
+
+    assert (held.name, held.lost, held.reason) == ("a", False, None)
+    held.check()
+    assert not await kit.free("a")
+    if kit.claims.holders is not Support.ABSENT:
+        assert [holder.token for holder in await kit.peek("a")] == [held.token]
+    await held.release()
+    assert await kit.free("a")
+    if kit.claims.holders is not Support.ABSENT:
+        assert await kit.peek("a") == []
+
+
+@scenario("L02")
+async def a_try_of_a_held_lock_gives_none_at_once(kit: Kit) -> None:
+    """A try of a held lock gives None without an error, at once, and the lock is not disturbed."""
+    held = await kit.locks().lock("a").acquire(timeout=5)
+    other = kit.locks().lock("a")
+    await kit.outside.ping()
+
+    begun = time.monotonic()
+    tried = await other.try_acquire()
+    took = time.monotonic() - begun
+
+    assert tried is None
+    assert took < kit.upper(1.0), f"a try took {took:.3f} s"
+    held.check()
+    await held.release()
+    again = await other.try_acquire()
+    assert again is not None, "free, and yet a try did not take it"
+    await again.release()
+
+
+@scenario("L03", "L78")
+async def the_same_caller_nests_or_is_refused(kit: Kit) -> None:
+    """Acquiring a name twice in one thread or task is refused at once, or nests under the same token where asked for."""
+    locks = kit.locks()
+    plain = locks.lock("plain")
+    held = await plain.acquire(timeout=5)
+    begun = time.monotonic()
+    for again in (plain, locks.lock("plain")):
+        with raises(AlreadyHeld, what="the same thread or task was granted an exclusive lock twice") as caught:
+            await again.acquire(timeout=30)
+        assert caught.error.name == "plain"
+        assert await again.try_acquire() is None
+    assert time.monotonic() - begun < kit.upper(2.0), "it waited for itself"
+    held.check()
+    await held.release()
+
+    nesting = locks.lock("nested", reentrant=True)
+    outer = await nesting.acquire(timeout=5)
+    calls = kit.seen.calls["attempt"]
+    inner = await nesting.acquire(timeout=5)
+    assert inner.token == outer.token
+    assert kit.seen.calls["attempt"] == calls, "nesting cost a round trip"
+    token = outer.token
+    await inner.renew()
+    assert (inner.token, outer.token) == (token, token), "a renewal gave another token"
+    await inner.release()
+    outer.check()
+    assert not await kit.free("nested"), "the inner release freed it"
+    await outer.release()
+    assert await kit.free("nested"), "the outermost release did not free it"
+
+
+@scenario("L04")
+async def names_are_independent(kit: Kit) -> None:
+    """Locks of different names do not touch each other, on one connection or two."""
+    locks = kit.locks()
+    one = await locks.lock("one").acquire(timeout=5)
+    two = await locks.lock("two").acquire(timeout=5)
+    three = await kit.locks().lock("three").acquire(timeout=5)
+
+    await two.release()
+
+    one.check()
+    three.check()
+    assert not await kit.free("one")
+    assert await kit.free("two")
+    assert not await kit.free("three")
+    await one.release()
+    await three.release()
+
+
+@scenario("L05")
+async def ten_cycles_exclude_others(kit: Kit) -> None:
+    """Ten cycles back to back, each time excluded for others meanwhile and free afterwards."""
+    lock = kit.locks().lock("a")
+    for _ in range(10):
+        held = await lock.acquire(timeout=5)
+        assert not await kit.free("a")
+        await held.release()
+        assert await kit.free("a")
+
+
+class _BodyError(Exception):
+    pass
+
+
+@scenario("L06")
+async def a_with_block_releases_however_it_ends(kit: Kit) -> None:
+    """A `with` releases on normal end, on an error, which goes on unchanged, and on cancellation; so does a decorator."""
+    lock = kit.locks().lock("a", timeout=5)
+    async with lock as held:
+        assert not await kit.free("a")
+        held.check()
+    assert await kit.free("a"), "held after a normal end"
+
+    mine = _BodyError("mine")
+    with raises(_BodyError) as caught:
+        async with lock:
+            raise mine
+    assert caught.error is mine
+    assert await kit.free("a"), "held after an error of the body"
+
+    inside = asyncio.Event()
+
+    async def body() -> None:
+        async with lock:
+            inside.set()
+            await asyncio.Event().wait()
+
+    task = kit.spawn(body())
+    await inside.wait()
+    assert not await kit.free("a")
+    await kit.cancel(task)
+    assert task.cancelled(), "the cancellation did not come out"
+    await kit.eventually(lambda: kit.free("a"), what="free after the body was cancelled")
+
+    @lock
+    async def decorated(number: int) -> tuple[int, bool]:
+        return number, await kit.free("a")
+
+    assert await decorated(7) == (7, False)
+    assert await kit.free("a"), "held after a decorated function"
+
+
+@scenario("L07")
+async def a_with_block_that_fails_to_acquire_runs_no_body(kit: Kit) -> None:
+    """A `with` whose acquire fails raises and never runs its body."""
+    held = await kit.locks().lock("a").acquire(timeout=5)
+    ran = False
+    with raises(LockTimeout) as caught:
+        async with kit.locks().lock("a", timeout=0.05):
+            ran = True
+    assert caught.error.name == "a"
+    assert not ran
+    held.check()
+    await held.release()
+
+
+@scenario("L08", "L09")
+async def a_second_release_does_nothing(kit: Kit) -> None:
+    """A second release does nothing, inside a `with` as well, and never frees the lock of the next holder."""
+    lock = kit.locks().lock("a", timeout=5)
+    async with lock as held:
+        await held.release()
+        assert await kit.free("a")
+    assert await kit.free("a")
+
+    first = await lock.acquire()
+    await first.release()
+    second = await kit.locks().lock("a").acquire(timeout=5)
+    await first.release()
+    second.check()
+    assert not await kit.free("a"), "a second release freed the next holder's lock"
+    assert not first.lost, "a release in time is no loss"
+    await second.release()
+
+
+@scenario("L10", "L12", tier="T")
+async def only_the_holder_can_release(kit: Kit) -> None:
+    """The possession of a holder that was superseded frees nothing: its release says lost, the new holder keeps the lock."""
+    stale = await kit.locks().lock("a", ttl=kit.ttl, renew=False).acquire(timeout=5)
+    other = kit.locks()
+    new = await other.lock("a", ttl=30).acquire(timeout=kit.upper(kit.ttl + 10))
+    assert new.token != stale.token
+
+    with raises(LeaseLost, what="the release of a holder that was superseded looked like a success") as caught:
+        await stale.release()
+    assert (caught.error.name, caught.error.token) == ("a", stale.token)
+
+    new.check()
+    await new.renew()
+    assert not await kit.free("a"), "the stale release freed the new holder's lock"
+    await new.release()
+    assert await kit.free("a")
+
+
+async def _evicts(kit: Kit) -> None:
+    await kit.locks().evict("a", 1)
+
+
+@scenario("L11", needs="evict", refused=_evicts)
+async def what_is_not_held_cannot_be_broken(kit: Kit) -> None:
+    """Breaking a name that nobody ever held, or a generation that is over, is False and touches nobody."""
+    locks = kit.locks()
+    assert await locks.evict("never", 1) is False
+    first = await locks.lock("a").acquire(timeout=5)
+    await first.release()
+    second = await locks.lock("a").acquire(timeout=5)
+    assert await locks.evict("a", first.token) is False
+    second.check()
+    await second.renew()
+    assert not await kit.free("a")
+    await second.release()
+
+
+@scenario("L13")
+async def a_possession_tells_what_it_is(kit: Kit) -> None:
+    """A possession tells its name, token, effective lease, when it began and how long it is still valid."""
+    ttl = max(kit.claims.ttl_min, 7.5)
+    before = time.time()
+    held = await kit.locks().lock("the name", ttl=ttl, label="me").acquire(timeout=5)
+
+    assert held.name == "the name"
+    assert isinstance(held.token, int)
+    kit.check_ttl(held.ttl, ttl)
+    assert before - 1 <= held.acquired_at <= time.time() + 1
+    assert 0 < held.expires_in <= ttl
+    assert "the name" in repr(held)
+    if kit.claims.holders is not Support.ABSENT:
+        (holder,) = await kit.peek("the name")
+        assert (holder.name, holder.token, holder.label) == ("the name", held.token, "me")
+        assert abs(holder.acquired_at - held.acquired_at) < 5
+        assert holder.expires_in is None or 0 < holder.expires_in <= ttl
+    await held.release()
+    assert held.expires_in == 0
+
+
+class _Owners(PassingLocks):
+    """Notes the owner ids that reach the driver."""
+
+    def __init__(self, inner: LockProvider, owners: list[str]) -> None:
+        super().__init__(inner)
+        self._owners = owners
+
+    def attempt(self, requests: Sequence[Request]) -> list[Grant | Busy | NarrowboatError]:
+        """Note, and pass on."""
+        self._owners += [request.owner for request in requests]
+        return self.inner.attempt(requests)
+
+
+@scenario("L14")
+async def owners_are_made_and_labels_are_given(kit: Kit) -> None:
+    """Each acquire has an owner id of its own that no caller can give; a label can be given, is checked and is shown."""
+    owners: list[str] = []
+    locks = kit.locks(wrap=lambda driver: _Owners(driver, owners))
+    lock = locks.lock("a", label="the same label")
+    for _ in range(50):
+        await (await lock.acquire(timeout=5)).release()
+    assert len(owners) >= 50
+    assert len(set(owners)) == len(owners), "two acquires had one owner id"
+    with raises(TypeError, what="a caller could give an owner id"):
+        locks.lock("a", owner="mine")  # type: ignore[call-arg]  # that there is no such argument is the point
+
+    held = await lock.acquire(timeout=5)
+    assert await kit.locks().lock("a", label="the same label").try_acquire() is None, "one label let two hold"
+    if kit.claims.holders is not Support.ABSENT:
+        assert [holder.label for holder in await kit.peek("a")] == ["the same label"]
+    await held.release()
+    for label in ("", "tab\there", 7):
+        with raises(InvalidArgument, what=f"label={label!r} was accepted"):
+            locks.lock("a", label=label)  # type: ignore[arg-type]  # wrong on purpose
+
+
+async def _asks_holders(kit: Kit) -> None:
+    await kit.locks().holders("a")
+
+
+@scenario("L15", needs="holders", refused=_asks_holders)
+async def others_see_who_holds(kit: Kit) -> None:
+    """Another client sees that a name is held, by whom and since when, and that it is free afterwards."""
+    assert await kit.outside.holders("a") == []
+    held = await kit.locks().lock("a", label="worker 7").acquire(timeout=5)
+    (seen,) = await kit.outside.holders("a")
+    assert (seen.name, seen.token, seen.label) == ("a", held.token, "worker 7")
+    assert [holder.name for holder in await kit.outside.holders()] == ["a"]
+    await held.release()
+    assert await kit.outside.holders("a") == []
+    assert await kit.outside.holders() == []
+
+
+@scenario("L16", needs="evict", refused=_evicts)
+async def a_holder_can_be_evicted(kit: Kit) -> None:
+    """Breaking a generation frees the lock for others; the old holder's release says lost and breaks nothing new."""
+    old = await kit.locks().lock("a", ttl=max(kit.ttl, 2.0), label="old").acquire(timeout=5)
+    breaker = kit.locks()
+    assert await breaker.evict("a", old.token + 1_000_000) is False
+    assert not await kit.free("a"), "a wrong token broke the lock"
+
+    assert await breaker.evict("a", old.token) is True
+    new = await breaker.lock("a", ttl=30).acquire(timeout=5)
+    with raises(LeaseLost, what="an evicted holder's release looked like a success") as caught:
+        await old.release()
+    assert caught.error.reason in (Reason.EVICTED, Reason.TAKEN, Reason.SESSION_ENDED), caught.error.reason
+    assert old.lost
+    await new.renew()
+    assert not await kit.free("a"), "the evicted holder's release freed the new lock"
+    await new.release()
+
+
+@scenario("L17")
+async def both_faces_meet_on_one_name(kit: Kit) -> None:
+    """Sync and asyncio users of one name exclude each other and hand over to each other."""
+    sync, aio = kit.locks(face="sync"), kit.locks(face="asyncio")
+    for holder, waiter in ((sync, aio), (aio, sync), (sync, aio)):
+        held = await holder.lock("a").acquire(timeout=5)
+        assert await waiter.lock("a").try_acquire() is None
+        waiting = kit.spawn(waiter.lock("a").acquire(timeout=10))
+        await kit.until_waiting("a")
+        await held.release()
+        other = await waiting
+        assert other.token > held.token
+        assert await holder.lock("a").try_acquire() is None
+        await other.release()
+
+
+@scenario("L18")
+async def nothing_is_left_after_release(kit: Kit) -> None:
+    """After releases, timeouts, tries and nested locks the backend keeps nothing for the names that were used."""
+    locks = kit.locks()
+    names = [f"n{number}" for number in range(20)]
+    for name in names:
+        held = await locks.lock(name).acquire(timeout=5)
+        assert await kit.outside.lock(name).try_acquire() is None
+        if kit.claims.holders is not Support.ABSENT:
+            (seen,) = await kit.peek(name)
+            assert not seen.waiters, "a try left a place in the queue"
+        await held.release()
+    held = await locks.lock("n0").acquire(timeout=5)
+    with raises(LockTimeout):
+        await kit.outside.lock("n0").acquire(timeout=0.05)
+    counted = await kit.blocking(kit.harness.residue, kit.namespace)
+    assert counted is not None, "the harness cannot count what is kept: override Harness.residue"
+    assert counted > 0, "the harness counts nothing even while a lock is held"
+    await held.release()
+
+    async def nothing() -> bool:
+        return await kit.blocking(kit.harness.residue, kit.namespace) == 0
+
+    await kit.eventually(nothing, what="nothing left in the backend", every=0.05)
+
+
+@scenario("L15", tier="P", needs="scope=host", refused=demand("scope=host"))
+async def another_process_sees_who_holds(kit: Kit) -> None:
+    """Another process sees that a name is held, cannot take it, and can after the release."""
+    from narrowboat.conformance.scenarios.locks.children import looker
+
+    held = await kit.locks().lock("a", label="parent").acquire(timeout=5)
+    child = await kit.child(looker, url=kit.locks_url, face=kit.face, name="a")
+    seen = await child.event("seen")
+    assert seen["taken"] is False
+    if kit.claims.holders is not Support.ABSENT:
+        assert seen["holders"] == [["a", held.token, "parent"]]
+    await held.release()
+    child.tell("look")
+    seen = await child.event("seen")
+    assert seen["taken"] is True
+    assert seen["holders"] == []
+    assert await child.exit() == 0

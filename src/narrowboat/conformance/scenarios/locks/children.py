@@ -1,0 +1,225 @@
+"""The programs that lock scenarios run in child processes; see `narrowboat.conformance.users.child`.
+
+Each is an `async def` that speaks the face it is told to, in the same way as a scenario does.
+"""
+
+# ruff: noqa: ASYNC222, ASYNC240  # a child has its loop to itself, and waits for a fork or a file on purpose
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import narrowboat
+import narrowboat.aio
+from narrowboat.capabilities import Support
+from narrowboat.conformance.faults.tap import Seen, tapped
+from narrowboat.conformance.users.child import Link
+from narrowboat.conformance.users.faces import wrap
+from narrowboat.demo.stock import Stock
+from narrowboat.errors import LeaseLost, NarrowboatError
+
+
+def opened(url: str, face: str, **arguments: Any) -> narrowboat.aio.Locks:
+    """Locks of that face, with the names and awaits of the asyncio one."""
+    entry: Any = narrowboat if face == "sync" else narrowboat.aio
+    return cast("narrowboat.aio.Locks", wrap(entry.locks(url, **arguments)))
+
+
+async def looker(link: Link, url: str, face: str, name: str) -> None:
+    """Tell who holds `name` and whether it can be taken; again on "look"; end when it could."""
+    locks = opened(url, face)
+    while True:
+        shown = locks.capabilities.holders is not Support.ABSENT
+        holders = [[h.name, h.token, h.label] for h in await locks.holders(name)] if shown else []
+        held = await locks.lock(name).try_acquire()
+        link.tell("seen", holders=holders, taken=held is not None)
+        if held is not None:
+            await held.release()
+            break
+        await link.heard("look")
+    await locks.close()
+
+
+async def holder(
+    link: Link, url: str, face: str, name: str, ttl: float, renew: bool = True, end: str = "release", limit: int | None = None
+) -> None:
+    """Hold `name`, tell it, and on "go" end as told: release, return (without a release), or exit (without any end)."""
+    locks = opened(url, face)
+    held = await locks.lock(name, ttl=ttl, renew=renew, limit=limit).acquire(timeout=30)
+    held.on_lost(lambda lost: link.tell("lost", reason=lost.reason.value if lost.reason else None))
+    link.tell("held", token=held.token)
+    await link.heard("go")
+    if end == "exit":
+        os._exit(0)
+    if end == "return":
+        return
+    await held.release()
+    await locks.close()
+
+
+async def zombie(link: Link, url: str, face: str, name: str, ttl: float, record: str | None = None) -> None:
+    """Hold `name`, be stopped meanwhile, and tell what the possession says afterwards and what its calls do.
+
+    `record`: a stock record that it writes to with its token in the end, as a program does that does not look first.
+    """
+    locks = opened(url, face)
+    held = await locks.lock(name, ttl=ttl).acquire(timeout=30)
+    held.on_lost(lambda lost: link.tell("lost", reason=lost.reason.value if lost.reason else None))
+    link.tell("held", token=held.token)
+    looked, valid = time.monotonic(), 0.0  # when the latest look began, and the latest that said: still ours
+    while not held.lost:  # what a paused holder goes on with: it looks, and works if it is told that all is well
+        valid = looked
+        await asyncio.sleep(0.001)
+        looked = time.monotonic()
+    link.tell("noticed", reason=held.reason.value if held.reason else None, valid=valid)
+    if record is not None:
+        stock = Stock(Path(record))
+        link.tell("wrote", outcome=stock.sell(0, "zombie", left=0, token=held.token).value)
+        stock.close()
+    for what, call in (("renew", held.renew), ("release", held.release)):
+        try:
+            await call()
+        except LeaseLost as error:
+            link.tell(what, error="LeaseLost", reason=error.reason.value)
+        except NarrowboatError as error:
+            link.tell(what, error=type(error).__name__)
+        else:
+            link.tell(what, error=None)
+    await link.heard("end")
+    await locks.close()
+
+
+async def waiter(link: Link, url: str, face: str, name: str, ttl: float) -> None:
+    """Wait for `name`; tell when it waits at the backend, and when it was granted."""
+    seen = Seen()
+    locks = opened(url, face, wrap=lambda driver: tapped(seen, driver))
+
+    async def watch() -> None:
+        while not seen.waiting(name):  # noqa: ASYNC110  # the driver's answer comes on a lane's thread
+            await asyncio.sleep(0.002)
+        link.tell("waiting")
+
+    watching = asyncio.create_task(watch())
+    held = await locks.lock(name, ttl=ttl).acquire(timeout=60)
+    link.tell("granted", token=held.token)
+    watching.cancel()
+    await held.release()
+    await locks.close()
+
+
+async def counter(
+    link: Link,
+    url: str,
+    face: str,
+    names: Sequence[str],
+    folder: str,
+    rounds: int,
+    tasks: int = 1,
+    leave_after: int | None = None,
+) -> None:
+    """Read, pause and write a number in a file under each lock: an update is lost if two are in there at once.
+
+    `leave_after`: end the process after so many rounds while it holds a lock, without a release.
+    """
+    seen = Seen()
+    locks = opened(url, face, wrap=lambda driver: tapped(seen, driver))
+    link.tell("ready")
+    await link.heard("go")
+    done = 0
+    tokens: dict[str, list[int]] = {name: [] for name in names}
+
+    async def work(number: int) -> None:
+        nonlocal done
+        for turn in range(rounds):
+            name = names[(number + turn) % len(names)]
+            path = Path(folder, name)
+            async with locks.lock(name, ttl=max(5.0, locks.capabilities.ttl_min), timeout=120) as held:
+                before = int(path.read_text())
+                if leave_after is not None and done >= leave_after:
+                    link.tell("leaves", done=done)
+                    os._exit(0)
+                await asyncio.sleep(0.0005)
+                path.write_text(str(before + 1))
+                tokens[name].append(held.token)
+                done += 1
+
+    await asyncio.gather(*(asyncio.create_task(work(number)) for number in range(tasks)))
+    files = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    link.tell("counted", done=done, tokens=tokens, attempts=seen.members["attempt"], calls=seen.calls["attempt"], files=files)
+    await locks.close()
+
+
+async def forks(link: Link, url: str, face: str, name: str, ttl: float) -> None:
+    """Hold `name` with a short lease, fork, and tell what the fork believes and can do; then what the parent still has."""
+    locks = opened(url, face)
+    held = await locks.lock(name, ttl=ttl).acquire(timeout=30)
+    link.tell("held", token=held.token)
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            link.forked()
+            _in_the_fork(link, url, held)
+            code = 0
+        finally:
+            os._exit(code)
+    until = time.monotonic() + 2.5 * ttl  # the parent's renewal must go on
+    while time.monotonic() < until:
+        await asyncio.sleep(0.05)
+        held.check()
+    _, status = os.waitpid(pid, 0)
+    other = await opened(url, face).lock(name).try_acquire()
+    link.tell("parent", lost=held.lost, taken=other is not None, fork=os.waitstatus_to_exitcode(status))
+    await held.release()
+    await locks.close()
+
+
+def _in_the_fork(link: Link, url: str, held: Any) -> None:
+    told: dict[str, Any] = {"lost": held.lost, "reason": held.reason.value if held.reason else None}
+    try:
+        held.check()
+        told["check"] = None
+    except LeaseLost as error:
+        told["check"] = error.reason.value
+    with narrowboat.locks(url) as own:  # a new connection works in the fork
+        mine = own.lock("of the fork").acquire(timeout=10)
+        mine.release()
+        told["works"] = True
+    link.tell("fork", **told)
+    del held  # what the fork frees, or lets go of at its end, must not be the parent's
+    gc.collect()
+
+
+async def forks_in_use(link: Link, url: str, face: str) -> None:
+    """Use locks, fork, and use the same `Locks` object in the fork."""
+    del face  # an event loop does not survive a fork: what is forked after use is the sync face
+    with narrowboat.locks(url) as locks:
+        locks.lock("before").acquire(timeout=10).release()
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                locks.lock("in the fork").acquire(timeout=10).release()
+                code = 0
+            finally:
+                os._exit(code)
+        locks.lock("after").acquire(timeout=10).release()
+        _, status = os.waitpid(pid, 0)
+        link.tell("forked", code=os.waitstatus_to_exitcode(status))
+
+
+async def successor(link: Link, url: str, face: str, name: str, ttl: float) -> None:
+    """Take `name` once, tell the token, and be killed or end."""
+    locks = opened(url, face)
+    held = await locks.lock(name, ttl=ttl).acquire(timeout=30 + 2 * ttl)
+    link.tell("held", token=held.token)
+    await link.heard("go")
+    await held.release()
+    await locks.close()
+    link.tell("released")

@@ -1,0 +1,87 @@
+"""Locks: names and namespaces."""
+
+from __future__ import annotations
+
+import unicodedata
+
+from narrowboat.capabilities import Support
+from narrowboat.conformance.checks.expect import raises
+from narrowboat.conformance.kit import Kit
+from narrowboat.conformance.scenario import scenario
+from narrowboat.errors import InvalidArgument
+
+#: Names that a backend's own syntax, or an escape, might not tell apart. Each differs from every other.
+PECULIAR = (
+    "a", "A", "a ", " a", "a.", ".", "..", "a/", "/a", "/", "//", "a/b", "a//b", "a\\b", "\\", "a%2Fb", "a%2fb", "a%252Fb",
+    "a:b", "a::b", "a;b", "a,b", "a-b", "a_b", "a+b", "a=b", "a&b", "a?b", "a#b", "a*b", "*", "a|b", "a@b", "a$b", "$", "%",
+    "{a}", "{a}b", "[a]", "(a)", "<a>", "'a'", '"a"', "`a`", "~a", "!a", "a^b",
+    "%00", "\u00e9", "e\u0301", "\u212b", "\u00c5", "\u0130", "i", "I", "\u0131", "\u00df", "ss", "SS", "\U0001f6a4",
+    "\u6c34\u9580", "\u202ea", "a\u200b", "a\u00a0b", "a\u3000b",
+    "null", "None", "0", "00", "-1", "holders", "lock", "queue", "count", "x" * 255, "x" * 256,
+    "x" * 999, "x" * 1000, "x" * 999 + "y", "\U0001f6a4" * 1000, "\U0001f6a4" * 999 + "\U0001f6a5",
+)  # fmt: skip
+
+
+@scenario("L105")
+async def any_text_is_a_name(kit: Kit) -> None:
+    """Every name that is text without control characters works and is shown as it is; anything else is refused unsent."""
+    locks = kit.locks()
+    for name in ("", "x" * 1001, "a\nb", "a\x00", "\x1b[2J", "\x7f", "a\x85b", "\ud800", b"a", None, 7, ["a"]):
+        with raises(InvalidArgument, what=f"the name {name!r} was accepted"):
+            locks.lock(name)  # type: ignore[arg-type]  # wrong on purpose
+    assert not kit.seen.calls, f"the driver was used: {dict(kit.seen.calls)}"
+    for name in PECULIAR:
+        held = await locks.lock(name).acquire(timeout=5)
+        assert held.name == name
+        assert await kit.outside.lock(name).try_acquire() is None, f"{name!r} excludes nobody"
+        if kit.claims.holders is not Support.ABSENT:
+            assert [holder.name for holder in await kit.peek(name)] == [name]
+        await held.renew()
+        await held.release()
+
+
+@scenario("L106")
+async def no_two_names_meet(kit: Kit) -> None:
+    """Names that look alike, or that an escape or a hash might confuse, are all held at once, each by itself."""
+    assert len(set(PECULIAR)) == len(PECULIAR)
+    assert any(unicodedata.normalize("NFC", name) in set(PECULIAR) - {name} for name in PECULIAR), "the list is too tame"
+    locks = kit.locks()
+    held = {}
+    for name in PECULIAR:
+        got = await locks.lock(name, ttl=60).try_acquire()
+        assert got is not None, f"{name!r} is taken by another name"
+        held[name] = got
+    if kit.claims.holders is not Support.ABSENT:
+        shown = [holder.name for holder in await kit.outside.holders()]
+        assert sorted(shown) == sorted(PECULIAR), f"not shown as they are: {set(shown) ^ set(PECULIAR)}"
+    gone = PECULIAR[::2]
+    for name in gone:
+        await held.pop(name).release()
+    for name, possession in held.items():
+        possession.check()
+        assert not await kit.free(name), f"{name!r} was freed by the release of another name"
+    for name in gone:
+        assert await kit.free(name), f"{name!r} is still held, by another name"
+
+
+@scenario("L107")
+async def namespaces_do_not_meet(kit: Kit) -> None:
+    """The same names in several namespaces, also in those whose names begin alike, are held at once; none sees the others."""
+    here = kit.namespace
+    spaces = [here, f"{here}x", f"{here}-a", f"{here}.a", f"{here}_a", f"{here}:a", f"{here.upper()}"]
+    names = ["n", "a-n", "a.n", "a_n", "a:n", "xn", "a/n", "-a", "a"]
+    faces = {space: kit.locks(url=kit.harness.locks_url(space)) for space in dict.fromkeys(spaces)}
+    held = []
+    for space, locks in faces.items():
+        for name in names:
+            got = await locks.lock(name, ttl=60).try_acquire()
+            assert got is not None, f"{name!r} of the namespace {space!r} is taken in another one"
+            held.append(got)
+    for locks in faces.values():
+        if kit.claims.holders is not Support.ABSENT:
+            assert sorted(holder.name for holder in await locks.holders()) == sorted(names)
+    assert not await kit.free("n")
+    for possession in held:
+        await possession.release()
+    assert await kit.free("n")
+    assert await kit.blocking(kit.harness.residue, here) in (0, None), "the namespace is not empty after the releases"

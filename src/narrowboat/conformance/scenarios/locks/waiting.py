@@ -1,0 +1,205 @@
+"""Locks: waiting, timeouts, cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from datetime import timedelta
+from typing import Any
+
+from narrowboat.capabilities import Support
+from narrowboat.conformance.checks.expect import raises
+from narrowboat.conformance.kit import Kit
+from narrowboat.conformance.scenario import scenario
+from narrowboat.errors import InvalidArgument, LockTimeout, Unsupported
+
+
+@scenario("L19", tier="T")
+async def a_timeout_is_typed_and_on_time(kit: Kit) -> None:
+    """An acquire that times out raises LockTimeout with the lock's name, not before the time is up and not much later."""
+    held = await kit.locks().lock("the name").acquire(timeout=5)
+    lock = kit.locks().lock("the name", timeout=0.3)
+    for given in ({}, {"timeout": 0.3}, {"timeout": timedelta(seconds=0.3)}):
+        begun = time.monotonic()
+        with raises(LockTimeout) as caught:
+            await lock.acquire(**given)
+        took = time.monotonic() - begun
+        assert isinstance(caught.error, TimeoutError)
+        assert caught.error.name == "the name"
+        assert "the name" in str(caught.error)
+        assert took >= 0.3, f"gave up {0.3 - took:.4f} s early"
+        assert took < kit.upper(0.3 + 1.0), f"gave up after {took:.3f} s"
+        kit.measure("overshoot of a timeout", took - 0.3)
+    held.check()
+    await held.release()
+
+
+@scenario("L20", tier="T")
+async def zero_tries_once_and_none_waits(kit: Kit) -> None:
+    """`timeout=0` makes exactly one attempt; `timeout=None` is still waiting after a while, and then gets the lock."""
+    held = await kit.locks().lock("a").acquire(timeout=5)
+    other = kit.locks().lock("a")
+    before = kit.seen.members["attempt"]
+    begun = time.monotonic()
+    with raises(LockTimeout):
+        await other.acquire(timeout=0)
+    assert time.monotonic() - begun < kit.upper(1.0)
+    assert kit.seen.members["attempt"] == before + 1, "timeout=0 did not make exactly one attempt"
+
+    waiting = kit.spawn(other.acquire(timeout=None))
+    await kit.until_waiting("a")
+    done, _ = await asyncio.wait([waiting], timeout=1.0)
+    assert not done, "timeout=None gave up"
+    await held.release()
+    await (await waiting).release()
+
+
+@scenario("L21")
+async def a_waiter_gets_it_on_release(kit: Kit) -> None:
+    """A waiter has the lock soon after the holder's release, and not before."""
+    held = await kit.locks().lock("a").acquire(timeout=5)
+    waiting = kit.spawn(kit.locks().lock("a").acquire(timeout=30))
+    await kit.until_waiting("a")
+    assert not waiting.done()
+
+    await held.release()
+    async with asyncio.timeout(kit.upper(5)):
+        other = await waiting
+    assert other.token > held.token
+    await other.release()
+
+
+@scenario("L22", tier="T")
+async def a_waiter_gets_it_on_expiry(kit: Kit) -> None:
+    """A waiter gets the lock of a holder that went away without a release: not before the lease ends, soon after."""
+    sent = time.monotonic()
+    held = await kit.locks().lock("a", ttl=kit.ttl, renew=False).acquire(timeout=5)
+    granted = time.monotonic()
+
+    other = await kit.locks().lock("a").acquire(timeout=kit.upper(kit.ttl + 30))
+    now = time.monotonic()
+
+    early = kit.excludes(held.ttl) - (now - sent)
+    assert early <= 0, f"granted {early:.4f} s before the lease ended"
+    late = now - granted - held.ttl
+    assert late < kit.upper(kit.claims.expiry_lag), f"granted {late:.3f} s after the lease ended"
+    kit.measure("wait after the end of an abandoned lease", max(0.0, late))
+    assert held.lost
+    await other.release()
+
+
+@scenario("L23", tier="T", alone=True)
+async def a_release_wakes_at_once(kit: Kit) -> None:
+    """A released lock reaches its waiter within the declared bound, which is neither a poll interval nor a lease."""
+    one, two = kit.locks(), kit.locks()
+    for _ in range(20):
+        held = await one.lock("a").acquire(timeout=10)
+
+        async def wait() -> tuple[float, object]:
+            got = await two.lock("a").acquire(timeout=30)
+            at = time.monotonic()
+            await got.release()
+            return at, None
+
+        waiting = kit.spawn(wait())
+        await kit.until_waiting("a")
+        begun = time.monotonic()
+        await held.release()
+        at, _ = await waiting
+        latency = at - begun
+        kit.measure("wake-up after release", latency)
+        assert latency < kit.upper(kit.claims.wake_bound), f"woken after {latency:.3f} s"
+
+
+@scenario("L24", tier="T")
+async def a_short_timeout_is_not_overshot(kit: Kit) -> None:
+    """A timeout shorter than any poll interval or lease is not overshot by one."""
+    held = await kit.locks().lock("a", ttl=30).acquire(timeout=5)
+    lock = kit.locks().lock("a", ttl=30)
+    with raises(LockTimeout):
+        await lock.acquire(timeout=0.01)  # the first call also connects
+    for _ in range(5):
+        begun = time.monotonic()
+        with raises(LockTimeout):
+            await lock.acquire(timeout=0.02)
+        took = time.monotonic() - begun
+        assert took >= 0.02
+        assert took < kit.upper(0.02 + 0.5), f"a timeout of 20 ms took {took:.3f} s"
+    await held.release()
+
+
+@scenario("L25")
+async def nonsense_times_are_refused(kit: Kit) -> None:
+    """Timeouts and leases that are negative, NaN, infinite, huge or of a wrong type are refused before anything is sent."""
+    locks = kit.locks()
+    nonsense: list[Any] = [-1, -0.001, math.nan, math.inf, -math.inf, 1e300, "5", b"5", True, [], timedelta(seconds=-1)]
+    for value in nonsense:
+        with raises(InvalidArgument, what=f"ttl={value!r}"):
+            locks.lock("a", ttl=value)
+        with raises(InvalidArgument, what=f"timeout={value!r}"):
+            locks.lock("a", timeout=value)
+        with raises(InvalidArgument, what=f"acquire({value!r})"):
+            await locks.lock("a").acquire(timeout=value)
+    nonsense = [0, None, kit.claims.ttl_max * 2, kit.claims.ttl_min / 2]
+    for value in nonsense:
+        with raises(InvalidArgument, Unsupported, what=f"ttl={value!r}"):  # the latter where a session is the lease
+            locks.lock("a", ttl=value)
+    assert not kit.seen.calls, f"the driver was used: {dict(kit.seen.calls)}"
+    await (await locks.lock("a", ttl=timedelta(seconds=30)).acquire(timeout=timedelta(seconds=5))).release()
+
+
+@scenario("L27", "L28")
+async def a_cancelled_waiter_leaves_promptly_and_without_a_trace(kit: Kit) -> None:
+    """A waiter that is cancelled, or whose time is up, ends promptly and keeps no place in the queue."""
+    held = await kit.locks().lock("a").acquire(timeout=5)
+    locks = kit.locks()
+    waiting = kit.spawn(locks.lock("a").acquire(timeout=60))
+    await kit.until_waiting("a")
+    if kit.claims.holders is not Support.ABSENT:
+        (seen,) = await kit.peek("a")
+        assert seen.waiters in (None, 1), f"one waits, holders says {seen.waiters}"
+
+    begun = time.monotonic()
+    await kit.cancel(waiting)
+    took = time.monotonic() - begun
+    assert waiting.cancelled()
+    assert took < kit.upper(1.0), f"ended {took:.3f} s after it was cancelled"
+    kit.measure("end of a cancelled waiter", took)
+
+    with raises(LockTimeout):
+        await locks.lock("a").acquire(timeout=0.1)
+    await kit.eventually(lambda: kit.seen.waiting("a") == 0, what="nobody waits any more")
+    if kit.claims.holders is not Support.ABSENT:
+
+        async def nobody() -> bool:
+            (seen,) = await kit.peek("a")
+            return not seen.waiters
+
+        await kit.eventually(nobody, what="no waiter left in the backend")
+    held.check()
+    await held.release()
+    assert await kit.free("a"), "a waiter that had left got the lock, or blocks it"
+
+
+@scenario("L34")
+async def a_lock_is_usable_after_a_failed_acquire(kit: Kit) -> None:
+    """The same `Lock` works again after an acquire that timed out or was cancelled."""
+    held = await kit.locks().lock("a").acquire(timeout=5)
+    lock = kit.locks().lock("a", timeout=0.05)
+    with raises(LockTimeout):
+        await lock.acquire()
+    waiting = kit.spawn(lock.acquire(timeout=60))
+    await kit.until_waiting("a")
+    await kit.cancel(waiting)
+    with raises(LockTimeout):
+        async with lock:
+            pass
+    await held.release()
+    async with asyncio.timeout(kit.upper(5)):
+        again = await lock.acquire(timeout=30)
+    assert not await kit.free("a")
+    await again.release()
+    async with lock:
+        assert not await kit.free("a")
+    assert await kit.free("a")

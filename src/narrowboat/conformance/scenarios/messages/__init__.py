@@ -1,0 +1,1 @@
+"""What a message half owes."""

@@ -1,0 +1,155 @@
+"""B88 to B92 and B95: close: it ends whatever is under way, promptly, as often as one likes, and loses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import narrowboat
+from narrowboat.conformance.catalogue import Fault
+from narrowboat.conformance.kit import Faults, Kit
+from narrowboat.conformance.scenario import scenario
+from narrowboat.conformance.scenarios.messages.common import drained, one, raises, refuses, until_in_flight
+from narrowboat.errors import Closed
+
+
+@scenario("B88")
+async def used_after_close(kit: Kit) -> None:
+    """Every use after close is Closed; closing twice, a consumer or a broker, is the same as once."""
+    broker = kit.broker()
+    orders = broker.queue("orders")
+    await orders.publish(b"x")
+    consumer = orders.consume()
+    async with consumer as messages:
+        await one(kit, messages)
+        await messages.close()
+        await messages.close()
+        await raises(Closed, messages.receive(0))
+    await broker.close()
+    await broker.close()
+    await raises(Closed, orders.publish(b"y"))
+    await raises(Closed, orders.publish_many([b"y"]))
+    await raises(Closed, orders.depth())
+    await raises(Closed, broker.ping())
+    refuses(Closed, lambda: broker.queue("other"))
+    assert await drained(kit.broker().queue("orders")) == [b"x"]
+
+
+@scenario("B89")
+async def nothing_before_the_first_use(kit: Kit) -> None:
+    """Making a broker, queues and topics connects to nothing; closing one that was never used, and stop() early, are fine."""
+    broker = kit.broker()
+    orders = broker.queue("orders")
+    orders.stop()
+    assert not kit.seen.calls
+    await broker.close()
+    assert not kit.seen.calls["open"]
+    async with kit.broker().queue("orders").consume() as messages:
+        messages.stop()
+        assert await messages.receive(5) is None
+
+
+@scenario("B90")
+async def close_wakes_who_waits(kit: Kit) -> None:
+    """A broker closed under a blocked receive wakes it with Closed, promptly, also with unread messages in its buffer."""
+    broker = kit.broker()
+    orders = broker.queue("orders")
+    async with orders.consume() as messages:
+
+        async def wait() -> float:
+            await raises(Closed, messages.receive(60))
+            return time.monotonic()
+
+        waiting = [kit.spawn(wait()) for _ in range(3)]
+        await kit.eventually(lambda: kit.seen.calls["receive"], what="a look")
+        await kit.sleep(0.05)
+        closed = time.monotonic()
+        await broker.close()
+        for task in waiting:
+            assert await task - closed < kit.upper(2.0)
+    again = kit.broker()
+    await again.queue("orders").publish_many([b"0", b"1", b"2"])
+    async with again.queue("orders").consume() as messages:
+        await one(kit, messages)
+        await until_in_flight(kit, again.queue("orders"), 3)
+        begun = time.monotonic()
+        await again.close()
+        assert time.monotonic() - begun < kit.upper(5.0)
+    assert sorted(await drained(kit.broker().queue("orders"))) == [b"0", b"1", b"2"]
+
+
+@scenario("B90", "B95", faults={Fault.REPLY})
+async def close_during_a_publish(kit: Kit) -> None:
+    """A broker closed under publishes: each ends, promptly, with a receipt or an error, and every receipt is delivered."""
+    faults = Faults()
+    broker = kit.broker(faults=faults)
+    orders = broker.queue("orders")
+    gate = faults.hold("send")
+
+    async def publish(n: int) -> str:
+        try:
+            return (await orders.publish(str(n).encode())).id
+        except narrowboat.NarrowboatError:
+            return ""
+
+    tasks = [kit.spawn(publish(n)) for n in range(10)]
+    assert await kit.blocking(gate.reached.wait, 5)
+
+    async def close() -> None:
+        await broker.close()
+
+    closing = kit.spawn(close())
+    await kit.sleep(0.05)
+    gate.open()
+    await closing
+    done, pending = await asyncio.wait(tasks, timeout=kit.upper(5))
+    assert not pending, "a publish did not end when its broker was closed"
+    confirmed = {task.result() for task in done} - {""}
+    found = set()
+    async with kit.broker().queue("orders").consume() as messages:
+        while (message := await messages.receive(0.3)) is not None:
+            found.add(message.id)
+            await message.ack()
+    assert confirmed and confirmed <= found
+
+
+@scenario("B91")
+async def consumers_close_alone(kit: Kit) -> None:
+    """Closing one consumer leaves the others and the connection alone."""
+    broker = kit.broker()
+    orders, other = broker.queue("orders"), broker.queue("other")
+    async with orders.consume() as staying, other.consume() as beside:
+        async with orders.consume():
+            pass
+        await orders.publish(b"x")
+        await other.publish(b"y")
+        assert (await one(kit, staying)).body == b"x"
+        assert (await one(kit, beside)).body == b"y"
+    assert kit.seen.calls["open"] == 1
+
+
+@scenario("B92")
+async def many_closes_at_once(kit: Kit) -> None:
+    """Ten closes at once end, and a new broker works."""
+    broker = kit.broker()
+    await broker.queue("orders").publish(b"x")
+
+    async def close() -> None:
+        await broker.close()
+
+    await kit.together(*(close() for _ in range(10)))
+    assert await drained(kit.broker().queue("orders")) == [b"x"]
+
+
+@scenario("B95")
+async def what_was_published_before_close_is_there(kit: Kit) -> None:
+    """Everything that was published before the publisher's close is there for a reader that comes afterwards."""
+    broker = kit.broker()
+    orders = broker.queue("orders")
+
+    async def publish(n: int) -> None:
+        await orders.publish(str(n).encode())
+
+    await kit.together(*(publish(n) for n in range(40)))
+    await broker.close()
+    assert sorted(map(int, await drained(kit.broker().queue("orders")))) == list(range(40))

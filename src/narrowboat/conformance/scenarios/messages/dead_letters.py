@@ -1,0 +1,147 @@
+"""B41 to B44: dead letters: what cannot be handled lies there as it was, with the reason, and can be sent back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import narrowboat
+from narrowboat import codecs
+from narrowboat.conformance.catalogue import Fault
+from narrowboat.conformance.kit import Faults, Kit
+from narrowboat.conformance.scenario import demand, scenario
+from narrowboat.conformance.scenarios.messages.common import (
+    asks_for_dead_letters,
+    depth_is,
+    drained,
+    lease_of,
+    nothing,
+    one,
+    take,
+    take_acked,
+)
+from narrowboat.conformance.users.child import Link
+
+
+async def _asks_for_dead_letters_of_a_group(kit: Kit) -> None:
+    kit.broker().topic("prices").subscription("a").dead_letters()
+
+
+@scenario("B41", needs=("dead_letters", "topics"), refused=_asks_for_dead_letters_of_a_group)
+async def a_group_has_dead_letters_of_its_own(kit: Kit) -> None:
+    """What one group of a topic rejects is that group's dead letter alone; another group's copy is untouched."""
+    topic = kit.broker().topic("prices")
+    a, b = topic.subscription("a"), topic.subscription("b")
+    async with a.consume() as in_a, b.consume() as in_b:
+        await topic.publish(b"x")
+        await (await one(kit, in_a)).reject("by a")
+        await (await one(kit, in_b)).ack()
+    await depth_is(kit, a, dead=1)
+    await depth_is(kit, b, dead=0, ready=0)
+    async with a.dead_letters().consume() as dead:
+        letter = await one(kit, dead)
+        assert letter.dead is not None and letter.dead.origin == "prices.a"
+        await letter.ack()
+
+
+@scenario("B42", needs="dead_letters", refused=asks_for_dead_letters)
+async def what_cannot_be_decoded_dies(kit: Kit) -> None:
+    """Bytes that the codec cannot decode become a dead letter with the bytes as they are; the consumer lives on."""
+    broker = kit.broker()
+    await broker.queue("orders").publish(b"\xff{no json")
+    await broker.queue("orders").publish(b'{"n": 1}')
+    orders = broker.queue("orders", codec=codecs.JSON)
+    seen: list[Any] = []
+
+    async def handle(message: Any) -> None:
+        seen.append(message.data)
+
+    task = kit.spawn(orders.run(handle, signals=False))
+    await kit.eventually(lambda: seen == [{"n": 1}], what="the good message")
+    await depth_is(kit, orders, within=30, ready=0, in_flight=0, delayed=0, dead=1)
+    orders.stop()
+    await task
+    assert await drained(broker.queue("orders").dead_letters()) == [b"\xff{no json"]
+
+
+@scenario("B43", needs="dead_letters", refused=asks_for_dead_letters)
+async def dead_letters_are_redriven_once(kit: Kit) -> None:
+    """redrive() moves dead letters back in their order, each once, as they were, with fresh attempts; a count limits it."""
+    orders = kit.broker().queue("orders")
+    receipts = await orders.publish_many([str(n).encode() for n in range(6)])
+    assert not any(isinstance(each, Exception) for each in receipts)
+    async with orders.consume() as messages:
+        for message in await take(kit, messages, 6):
+            await message.reject("later")
+    dead = orders.dead_letters()
+    assert await dead.redrive(2) == 2
+    await depth_is(kit, orders, ready=2, dead=4)
+    assert await dead.redrive() == 4
+    assert await dead.redrive() == 0
+    async with orders.consume() as messages:
+        got = await take_acked(kit, messages, 6)
+        await nothing(messages)
+    assert [m.body for m in got] == [str(n).encode() for n in range(6)]
+    assert {m.attempt for m in got} == {1}
+    assert all(m.dead is None for m in got), "a redriven message still says that it is dead"
+    assert {m.id for m in got} == {each.id for each in receipts if not isinstance(each, Exception)}
+
+
+@scenario("B44", needs="dead_letters", refused=asks_for_dead_letters, faults={Fault.REPLY})
+async def a_lost_reply_on_the_way_to_the_dead_letters(kit: Kit) -> None:
+    """When the answer to a reject is lost the message is a dead letter, once or more with the same id, never lost."""
+    faults = Faults()
+    orders = kit.broker(faults=faults).queue("orders")
+    receipt = await orders.publish(b"x")
+    async with orders.consume() as messages:
+        message = await one(kit, messages)
+        faults.drop_reply("settle")
+        try:
+            await message.reject("bad")
+        except narrowboat.BrokerError:
+            pass
+        await nothing(messages)
+    async with orders.dead_letters().consume() as dead:
+        letter = await one(kit, dead)
+        assert letter.id == receipt.id
+        await letter.ack()
+        while (twin := await dead.receive(0.2)) is not None:
+            assert twin.id == receipt.id
+            await twin.ack()
+
+
+def rejects_for_ever(link: Link, url: str, lease: float) -> None:
+    """A child: reject every message, telling before each, until it is killed."""
+    with narrowboat.broker(url).queue("orders", lease=lease).consume(prefetch=1) as messages:
+        for message in messages:
+            link.tell("rejecting", id=message.id)
+            message.reject("bad")
+
+
+@scenario(
+    "B44",
+    tier="P",
+    needs=("dead_letters", "scope=host"),
+    refused=demand("dead_letters,scope=host"),
+    faults={Fault.PROCESS},
+)
+async def killed_on_the_way_to_the_dead_letters(kit: Kit) -> None:
+    """A consumer killed while it rejects loses nothing: every message is ready again or a dead letter."""
+    lease, count = lease_of(kit), 60
+    orders = kit.broker().queue("orders", lease=lease)
+    receipts = await orders.publish_many([str(n).encode() for n in range(count)])
+    ids = {each.id for each in receipts if not isinstance(each, Exception)}
+    child = await kit.child(rejects_for_ever, url=kit.broker_url, lease=lease)
+    for _ in range(10):
+        await child.event("rejecting")
+    child.kill()
+    found: list[str] = []
+    async with orders.dead_letters().consume() as dead:
+        while (letter := await dead.receive(0.3)) is not None:
+            found.append(letter.id)
+            await letter.ack()
+    async with orders.consume() as messages:
+        while (message := await messages.receive(lease + kit.broker_claims.lease_lag + 1)) is not None:
+            found.append(message.id)
+            await message.ack()
+    assert set(found) == ids, f"lost: {len(ids - set(found))}, unexpected: {len(set(found) - ids)}"
+    assert len(found) <= count + 1, "more than one duplicate"

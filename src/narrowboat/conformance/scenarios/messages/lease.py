@@ -1,0 +1,88 @@
+"""B22, B30 and B31: leases: a message comes back when its lease ends and not before, and whoever extends it keeps it."""
+
+from __future__ import annotations
+
+import time
+
+from narrowboat.conformance.kit import Kit
+from narrowboat.conformance.scenario import demand, scenario
+from narrowboat.conformance.scenarios.messages.common import (
+    depth_is,
+    lease_of,
+    nothing,
+    one,
+    raises,
+    take_acked,
+    until_in_flight,
+)
+from narrowboat.errors import StaleDelivery
+
+LEASED = demand("lease=message")
+
+
+@scenario("B22", "B34", tier="T", needs="lease=message", refused=LEASED)
+async def unsettled_comes_back_after_its_lease(kit: Kit) -> None:
+    """An unsettled message comes back after its lease, not before, within the declared lag, and is counted."""
+    lease = lease_of(kit)
+    orders, other = (kit.broker().queue("orders", lease=lease) for _ in range(2))
+    receipt = await orders.publish(b"x")
+    async with orders.consume(auto_extend=False) as messages, other.consume(auto_extend=False) as theirs:
+        before = time.monotonic()
+        first = await one(kit, messages)
+        after = time.monotonic()
+        assert (first.attempt, first.redelivered) == (1, False)
+        again = await one(kit, theirs, lease + kit.broker_claims.lease_lag + 5)
+        came = time.monotonic()
+        assert came - before >= lease, f"it came back {lease - (came - before):g} s before its lease ended"
+        late = came - after - lease
+        assert late <= kit.upper(kit.broker_claims.lease_lag), f"it came back {late:g} s late"
+        kit.measure("redelivery after the lease", max(late, 0.0))
+        assert (again.id, again.attempt, again.redelivered) == (receipt.id, 2, True)
+        await again.ack()
+
+
+@scenario("B30", tier="T", needs="lease=message", refused=LEASED)
+async def extended_beyond_the_first_lease(kit: Kit) -> None:
+    """extend() keeps a delivery past its original lease; without it the message comes back then; extending late fails."""
+    lease = lease_of(kit)
+    orders, other = (kit.broker().queue("orders", lease=lease) for _ in range(2))
+    await orders.publish(b"x")
+    async with orders.consume(auto_extend=False) as messages, other.consume(auto_extend=False) as theirs:
+        message = await one(kit, messages)
+        extended = time.monotonic()
+        await message.extend(lease * 3)
+        await nothing(theirs, lease * 1.5)
+        again = await one(kit, theirs, lease * 2 + kit.broker_claims.lease_lag + 5)
+        assert time.monotonic() - extended >= lease * 3, "the extension was cut short"
+        await raises(StaleDelivery, message.extend(lease))
+        await raises(StaleDelivery, message.ack())
+        await again.ack()
+
+
+@scenario("B31", tier="T", needs="lease=message", refused=LEASED)
+async def slow_handlers_keep_their_messages(kit: Kit) -> None:
+    """With automatic extension a handler slower than the lease, and what is buffered behind it, is delivered once."""
+    lease = lease_of(kit)
+    orders, other = (kit.broker().queue("orders", lease=lease) for _ in range(2))
+    await orders.publish_many([b"0", b"1", b"2"])
+    async with orders.consume(prefetch=3) as messages, other.consume() as theirs:
+        message = await one(kit, messages)
+        await until_in_flight(kit, orders, 3)
+        await nothing(theirs, lease * 3)
+        await message.ack()
+        await take_acked(kit, messages, 2)
+    await depth_is(kit, orders, ready=0, in_flight=0)
+
+
+@scenario("B31", tier="T", needs="lease=message", refused=LEASED)
+async def extension_ends_at_its_limit(kit: Kit) -> None:
+    """Automatic extension goes on no longer than max_extend: a handler that hangs does not keep its message for ever."""
+    lease = lease_of(kit)
+    orders, other = (kit.broker().queue("orders", lease=lease) for _ in range(2))
+    await orders.publish(b"x")
+    async with orders.consume(max_extend=lease * 2) as messages, other.consume() as theirs:
+        message = await one(kit, messages)
+        again = await one(kit, theirs, lease * 2 + kit.broker_claims.lease_lag + 5)
+        assert again.attempt == 2
+        await raises(StaleDelivery, message.ack())
+        await again.ack()

@@ -1,0 +1,112 @@
+"""B01, B05, B06 and B19: what was published is there, once, as soon as publish returned, whatever becomes of its publisher."""
+
+from __future__ import annotations
+
+import time
+
+import narrowboat
+from narrowboat.conformance.catalogue import Fault
+from narrowboat.conformance.kit import Faults, Kit
+from narrowboat.conformance.scenario import demand, scenario
+from narrowboat.conformance.scenarios.messages.common import depth_is, nothing, one, take_acked
+from narrowboat.conformance.users.child import Link
+
+
+@scenario("B01", "B20")
+async def a_hundred_arrive_as_published(kit: Kit) -> None:
+    """Bodies, headers, keys and ids arrive equal; a hundred messages are the same set, and nothing comes from nowhere."""
+    orders = kit.broker().queue("orders")
+    sent = {}
+    for n in range(100):
+        receipt = await orders.publish(f"body {n}".encode(), headers={"n": str(n)}, key=f"k{n % 7}")
+        sent[receipt.id] = (f"body {n}".encode(), {"n": str(n)}, f"k{n % 7}")
+    assert len(sent) == 100, "generated ids are unique"
+    async with orders.consume() as messages:
+        got = await take_acked(kit, messages, 100)
+        await nothing(messages)
+    assert {m.id: (m.body, dict(m.headers), m.key) for m in got} == sent
+
+
+@scenario("B05")
+async def ids_and_properties_are_kept(kit: Kit) -> None:
+    """A caller's id, correlation id and content type arrive; generated ids are unique; the time of publishing is kept."""
+    orders = kit.broker().queue("orders")
+    before = time.time()
+    receipt = await orders.publish(b"x", id="order/42 ü", correlation_id="c-1", content_type="text/x-test")
+    assert receipt.id == "order/42 ü"
+    generated = {(await orders.publish(b"y")).id for _ in range(50)}
+    after = time.time()
+    assert len(generated) == 50
+    async with orders.consume() as messages:
+        got = await take_acked(kit, messages, 51)
+    by_id = {m.id: m for m in got}
+    assert set(by_id) == {"order/42 ü", *generated}
+    mine = by_id["order/42 ü"]
+    assert (mine.correlation_id, mine.content_type) == ("c-1", "text/x-test")
+    assert mine.published_at is not None and before - 1 <= mine.published_at <= after + 1
+
+
+@scenario("B06", faults={Fault.REPLY})
+async def publish_waits_for_the_confirm(kit: Kit) -> None:
+    """A publish does not return before the backend has confirmed it; then another connection finds the message."""
+    faults = Faults()
+    orders = kit.broker(faults=faults).queue("orders")
+    gate = faults.hold("send", before=True)
+
+    async def publish() -> None:
+        await orders.publish(b"x")
+
+    task = kit.spawn(publish())
+    assert await kit.blocking(gate.reached.wait, 5)
+    await kit.sleep(0.05)
+    assert not task.done(), "returned although the backend has not been asked yet"
+    gate.open()
+    await task
+    async with kit.broker().queue("orders").consume() as messages:
+        assert (await one(kit, messages)).body == b"x"
+
+
+def publishes_and_waits(link: Link, url: str) -> None:
+    """A child: publish one message, tell, and wait to be killed."""
+    broker = narrowboat.broker(url)
+    receipt = broker.queue("orders").publish(b"durable")
+    link.tell("published", id=receipt.id)
+    link.wait("never")
+
+
+@scenario("B06", tier="P", needs="scope=host", refused=demand("scope=host"), faults={Fault.PROCESS})
+async def published_survives_its_publisher(kit: Kit) -> None:
+    """A message whose publish returned is delivered although its publisher is killed right then."""
+    child = await kit.child(publishes_and_waits, url=kit.broker_url)
+    told = await child.event("published")
+    child.kill()
+    async with kit.broker().queue("orders").consume() as messages:
+        message = await one(kit, messages)
+        assert (message.id, message.body) == (told["id"], b"durable")
+        await message.ack()
+
+
+@scenario("B19", tier="S", seconds=180)
+async def many_publishers_and_consumers(kit: Kit) -> None:
+    """Fifty publishers and fifty consumers on one connection: every message exactly once."""
+    each = max(4, int(100 * kit.size))
+    broker = kit.broker()
+    done: list[bytes] = []
+    orders = broker.queue("orders")
+    total = 50 * each
+
+    async def publisher(number: int) -> None:
+        for n in range(each):
+            await orders.publish(f"{number}:{n}".encode())
+
+    async def consumer() -> None:
+        async with orders.consume(prefetch=20) as messages:
+            while len(done) < total:
+                message = await messages.receive(0.2)
+                if message is not None:
+                    done.append(message.body)
+                    await message.ack()
+
+    await kit.together(*(publisher(n) for n in range(50)), *(consumer() for _ in range(50)))
+    assert sorted(done) == sorted(f"{number}:{n}".encode() for number in range(50) for n in range(each))
+    await depth_is(kit, orders, ready=0, in_flight=0)

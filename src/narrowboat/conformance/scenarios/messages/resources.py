@@ -1,0 +1,146 @@
+"""B103 to B105, B111 and B113: resources: processor, memory, threads and files, while idle, under load and after the end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from narrowboat.conformance.checks.resources import Resources, our_threads, resident
+from narrowboat.conformance.kit import Kit
+from narrowboat.conformance.scenario import scenario
+from narrowboat.conformance.scenarios.messages.common import one
+from narrowboat.contract.messages import Receipt
+
+
+@scenario("B103", tier="S")
+async def an_idle_consumer_is_idle(kit: Kit) -> None:
+    """An idle consumer costs hardly any time and calls; it has a new message within the declared bound."""
+    orders, publisher = kit.broker().queue("orders"), kit.broker().queue("orders")
+    async with orders.consume() as messages:
+        latencies = []
+        for _ in range(10):
+            waiting = kit.spawn(_stamped(messages))
+            await kit.sleep(0.05)
+            begun = time.monotonic()
+            await publisher.publish(b"x")
+            latencies.append(await waiting - begun)
+        assert max(latencies) <= kit.upper(kit.broker_claims.wake_bound), latencies
+        kit.measure("wake-up of an idle consumer", sorted(latencies)[5])
+
+        waiting = kit.spawn(_stamped(messages))
+        await kit.sleep(0.1)
+        before, spent = kit.seen.calls["receive"], time.process_time()
+        await kit.sleep(1.5)
+        spent, looks = (time.process_time() - spent) / 1.5, kit.seen.calls["receive"] - before
+        kit.measure("processor time of an idle consumer, a second", spent)
+        assert looks <= 15, f"{looks} looks in 1.5 idle seconds"
+        assert spent <= kit.upper(0.25), f"{spent:.0%} of a processor while idle"
+        await publisher.publish(b"x")
+        await waiting
+
+
+async def _stamped(messages: Any) -> float:
+    message = await messages.receive(20)
+    assert message is not None
+    now = time.monotonic()
+    await message.ack()
+    return now
+
+
+@scenario("B104", tier="S", seconds=180)
+async def a_slow_consumer_keeps_its_memory_flat(kit: Kit) -> None:
+    """A large backlog and a slow consumer: it fetches no more than its prefetch, and memory does not grow with the backlog."""
+    count = max(2000, int(100_000 * min(kit.size, 1.0)))
+    orders = kit.broker().queue("orders")
+    for start in range(0, count, 1000):
+        outcomes = await orders.publish_many([bytes(200)] * min(1000, count - start))
+        assert all(isinstance(each, Receipt) for each in outcomes)
+    before = most = resident()  # as of now: the most that the process ever had may be a neighbour's
+    async with kit.broker().queue("orders").consume(prefetch=20) as messages:
+        for n in range(200):
+            await (await one(kit, messages)).ack()
+            most = max(most, resident())
+            if n % 50 == 0:
+                depth = await orders.depth()
+                assert depth.in_flight is None or depth.in_flight <= 20, depth
+    grown = (most - before) / 2**20
+    kit.measure("memory of a slow consumer of a large backlog", grown, "MiB")
+    assert grown < 30, f"{grown:g} MiB more"
+    assert kit.seen.members["delivered"] <= 200 + 20
+    await orders.delete()
+
+
+@scenario("B105", tier="S", seconds=600)  # there are servers that take a tenth of a second to make a queue
+async def many_queues_and_consumers(kit: Kit) -> None:
+    """Hundreds of queues and consumers share one connection and a handful of threads; each gets its message."""
+    queues, consumers = max(50, int(1000 * min(kit.size, 1.0))), max(20, int(200 * min(kit.size, 1.0)))
+    broker = kit.broker()
+    for n in range(queues):
+        await broker.queue(f"q{n}").publish(str(n).encode())
+    threads = threading.active_count()
+    opened = [broker.queue(f"q{n}").consume(prefetch=1) for n in range(consumers)]
+    entered = [await each.__aenter__() for each in opened]
+    for n, messages in enumerate(entered):
+        message = await one(kit, messages)
+        assert message.body == str(n).encode()
+        await message.ack()
+    assert threading.active_count() - threads <= 5, "a thread for each consumer"
+    assert kit.seen.calls["open"] == 1
+    for messages in entered:
+        await messages.close()
+    for n in range(queues):  # so many are a burden for a server that others use as well
+        await broker.queue(f"q{n}").delete()
+
+
+@scenario("B111", alone=True)
+async def nothing_is_left_after_close(kit: Kit) -> None:
+    """After close no thread, task or file of ours is left, also after consumers, requests, leases and run()."""
+
+    async def use() -> None:
+        broker = kit.broker()
+        orders = broker.queue("orders")
+        await orders.publish(b"x")
+        async with orders.consume() as messages:
+            await (await one(kit, messages)).ack()
+            await messages.receive(0.01)
+        await broker.close()
+
+    others = our_threads()
+    await kit.spawn(use())
+    await kit.eventually(lambda: not our_threads(others), what="our threads end")
+    before = Resources.now()
+    for _ in range(5):
+        await kit.spawn(use())
+    await kit.eventually(lambda: not our_threads(others), what="our threads end")
+    # Also those of the driver's library, which may end a moment after it was closed.
+    await kit.eventually(
+        lambda: Resources.now().threads <= before.threads, what=lambda: f"threads end: {Resources.now().names}"
+    )
+    await kit.eventually(lambda: Resources.now().files <= before.files, what=f"files are closed, {before.files} before")
+    assert Resources.now().tasks <= before.tasks
+
+
+@scenario("B113", tier="S")
+async def what_it_takes(kit: Kit) -> None:
+    """Publish, deliver and acknowledge, one by one and in batches: the rates, in the report; they decide nothing."""
+    orders = kit.broker().queue("orders")
+    count = max(100, int(1000 * kit.size))
+    begun = time.perf_counter()
+    async with orders.consume(prefetch=1) as messages:
+        for _ in range(count):
+            await orders.publish(b"x")
+            await (await one(kit, messages)).ack()
+    kit.measure("publish, receive, ack of one message", (time.perf_counter() - begun) / count)
+    done = 0
+    begun = time.perf_counter()
+    outcomes = await orders.publish_many([b"x"] * count)
+    assert all(isinstance(each, Receipt) for each in outcomes)
+    async with orders.consume(prefetch=1000) as messages:
+        async for batch in messages.batches(500, wait=0.0):
+            assert not any(await batch.ack())
+            done += len(batch)
+            if done >= count:
+                break
+    kit.measure("the same in batches, a message", (time.perf_counter() - begun) / count)
+    assert done == count

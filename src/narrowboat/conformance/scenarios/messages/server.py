@@ -1,0 +1,280 @@
+"""Messages and their server: restarts, kills, deletions, rights and room that are taken away."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from typing import Any
+
+from narrowboat.capabilities import Settlement
+from narrowboat.conformance.catalogue import Fault
+from narrowboat.conformance.checks.history_queues import History, check
+from narrowboat.conformance.kit import Kit
+from narrowboat.conformance.scenario import demand, scenario
+from narrowboat.conformance.scenarios.messages.common import drained, one, raises, take
+from narrowboat.errors import (
+    AccessDenied,
+    BrokerError,
+    NarrowboatError,
+    NotFound,
+    PublishFailed,
+    PublishUnknown,
+    Unavailable,
+)
+
+CRASH = demand("survives=crash")
+
+#: Seconds that one driver call may block in these scenarios.
+OPERATION = 2.0
+
+
+def _lease(kit: Kit) -> float:
+    return max(kit.broker_claims.lease_min, 3.0)
+
+
+async def _answers(broker: Any) -> bool:
+    try:
+        await broker.ping()
+    except NarrowboatError:
+        return False
+    return True
+
+
+async def _through(kit: Kit, end: str) -> None:
+    """The server ends, in good order or killed, and is back again."""
+    await kit.blocking(getattr(kit.server, end))
+    await kit.blocking(kit.server.start)
+    await kit.eventually(lambda: _answers(kit.broker(timeout=OPERATION)), within=60, what="the server answers", every=0.1)
+
+
+async def _settled(history: History, message: Any) -> float | None:
+    """Take it down and acknowledge it; when that was answered."""
+    history.delivered(message.id, message.attempt)
+    try:
+        await message.ack()
+    except BrokerError:
+        history.ack_unknown(message.id)
+        return None
+    history.acked(message.id)
+    return time.monotonic()
+
+
+async def _under_load(kit: Kit, ends: list[str], *, ordered: bool = False) -> None:
+    """Publish and consume while the server ends and comes back, drain, and let the history be judged.
+
+    Where an answered ack is only `received`, one of the last second before a kill may have been lost with the server.
+    """
+    history = History()
+    acked: dict[str, float] = {}
+    forgiven: set[str] = set()
+    settings: dict[str, Any] = {"max_deliveries": 0, "lease": _lease(kit), "ordered": ordered}
+    orders = kit.broker(timeout=OPERATION).queue("orders", **settings)
+    done = asyncio.Event()
+
+    async def publisher(key: str) -> None:
+        number = 0
+        while not done.is_set():
+            id, number = f"{key}-{number}", number + 1
+            mine = key if ordered else None
+            try:
+                await orders.publish(b"x", id=id, key=mine)
+            except PublishUnknown:
+                history.uncertain(id, mine)
+            except (PublishFailed, Unavailable):
+                history.failed(id)
+            else:
+                history.published(id, mine)
+            await asyncio.sleep(0.005)
+
+    async def consumer() -> None:
+        async with orders.consume(prefetch=10) as messages:
+            while not done.is_set():
+                try:
+                    message = await messages.receive(0.2)
+                except Unavailable:  # told, and it may ask again
+                    await asyncio.sleep(0.1)
+                    continue
+                if message is not None and (answered := await _settled(history, message)):
+                    acked[message.id] = answered
+
+    async def trouble() -> None:
+        for end in ends:
+            await kit.sleep(0.5)
+            begun = time.monotonic()
+            await kit.blocking(getattr(kit.server, end))
+            if end == "kill" and kit.broker_claims.settlement is Settlement.RECEIVED:
+                last = time.monotonic() - 1.0  # the call itself may take its time before it kills
+                forgiven.update(id for id, answered in tuple(acked.items()) if answered > last)
+            await _through(kit, "start")
+            kit.measure(f"server {end} to its next answer", time.monotonic() - begun)
+        await kit.sleep(0.5)
+        done.set()
+
+    await kit.together(publisher("a"), publisher("b"), consumer(), consumer(), trouble())
+    rest = kit.broker().queue("orders", **settings)
+    async with rest.consume() as messages:
+        while (message := await messages.receive(_lease(kit) + kit.broker_claims.lease_lag + 1)) is not None:
+            await _settled(history, message)
+    verdict = check(history, drained=True, ordered=ordered)
+    kit.measure("duplicates across the server's ends", float(len(verdict.duplicated)), "messages")
+    verdict = dataclasses.replace(verdict, after_ack=tuple(id for id in verdict.after_ack if id not in forgiven))
+    assert verdict.ok, str(verdict)
+
+
+@scenario("B67", "B39", tier="R", needs="survives=crash", refused=CRASH, faults={Fault.RESTART}, seconds=240)
+async def restarted_twice_under_load(kit: Kit) -> None:
+    """The server is restarted twice under load: nothing confirmed is lost, nothing acked comes back."""
+    await _under_load(kit, ["stop", "stop"])
+
+
+@scenario("B68", "B39", tier="R", needs="survives=crash", refused=CRASH, faults={Fault.KILL}, seconds=240)
+async def killed_under_load(kit: Kit) -> None:
+    """The server is killed under load: nothing confirmed is lost; what was acked does not come back, if that is claimed."""
+    await _under_load(kit, ["kill"])
+
+
+@scenario(
+    "B60",
+    tier="R",
+    needs=("order", "survives=crash"),
+    refused=demand("order,survives=crash"),
+    faults={Fault.RESTART},
+    seconds=240,
+)
+async def order_is_kept_across_a_restart(kit: Kit) -> None:
+    """The server is restarted under load: the first deliveries of each key still come in the order of their publishing."""
+    await _under_load(kit, ["stop"], ordered=True)
+
+
+@scenario(
+    "B49",
+    tier="R",
+    needs=("delay", "survives=crash"),
+    refused=demand("delay,survives=crash"),
+    faults={Fault.RESTART},
+    seconds=180,
+)
+async def delayed_messages_survive_a_restart(kit: Kit) -> None:
+    """Delayed messages and those whose retry is due later outlive a restart of the server, and are not early."""
+    lease = max(_lease(kit), 20.0)
+    orders = kit.broker().queue("orders", max_deliveries=0, lease=lease)
+    delay = min(5.0, kit.broker_claims.delay_max)
+    await orders.publish(b"retried")
+    async with orders.consume() as messages:
+        retried = await one(kit, messages)
+        due = time.monotonic() + delay
+        await retried.nack(delay=delay)
+    await orders.publish(b"delayed", delay=delay)
+    await _through(kit, "stop")
+    async with kit.broker().queue("orders", max_deliveries=0, lease=lease).consume() as messages:
+        got = await take(kit, messages, 2, delay + kit.broker_claims.delay_lag + 30)
+        assert time.monotonic() >= due, "early"
+        assert sorted(each.body for each in got) == [b"delayed", b"retried"]
+        for each in got:
+            await each.ack()
+
+
+@scenario("B101", tier="R", faults={Fault.KILL}, seconds=120)
+async def a_ping_tells_whether_it_is_there(kit: Kit) -> None:
+    """`ping` succeeds while the server is up, fails in time while it is down, and succeeds again afterwards."""
+    broker = kit.broker(timeout=OPERATION)
+    await broker.ping()
+    await kit.blocking(kit.server.kill)
+    for _ in range(2):
+        begun = time.monotonic()
+        error = await raises(NarrowboatError, broker.ping())
+        took = time.monotonic() - begun
+        assert isinstance(error, Unavailable), error
+        assert took < kit.upper(2 * OPERATION + 1), f"a server that is down was noticed after {took:.3f} s"
+        kit.measure("ping of a server that is down", took)
+    await kit.blocking(kit.server.start)
+    await kit.eventually(lambda: _answers(broker), within=30, what="a ping succeeds once the server is back", every=0.1)
+
+
+@scenario("B17", tier="R", faults={Fault.DELETE}, seconds=120)
+async def a_queue_that_is_missing(kit: Kit) -> None:
+    """With `?declare=never` a queue that is not there is NotFound at its first use, in time; opening it is not refused."""
+    separator = "&" if "?" in kit.broker_url else "?"
+    broker = kit.broker(url=f"{kit.broker_url}{separator}declare=never", timeout=OPERATION)
+    missing = broker.queue("missing")
+    begun = time.monotonic()
+    await raises(NotFound, missing.publish(b"x"))
+
+    async def consumes() -> None:
+        async with missing.consume() as messages:
+            await messages.receive(1.0)
+
+    await raises(NotFound, consumes())
+    assert time.monotonic() - begun < kit.upper(30)
+    await kit.broker().queue("missing").publish(b"there now")
+    assert await drained(missing) == [b"there now"]
+
+
+@scenario("B18", tier="R", faults={Fault.DELETE}, seconds=120)
+async def a_queue_deleted_under_its_users(kit: Kit) -> None:
+    """A queue that somebody deletes is declared again at its next use, or its users are told NotFound; nobody hangs."""
+    orders = kit.broker(timeout=OPERATION).queue("orders", max_deliveries=0)
+    await orders.publish(b"first")
+    async with orders.consume() as messages:
+        await (await one(kit, messages)).ack()
+        await kit.blocking(kit.harness.delete, "broker", kit.namespace, "orders")
+        deadline = time.monotonic() + kit.upper(30)
+        body: bytes | None = None
+        while body is None:
+            assert time.monotonic() < deadline, "neither a message nor an error came after the deletion"
+            try:
+                await orders.publish(b"again")
+                message = await messages.receive(1.0)
+                if message is not None:
+                    body = message.body
+                    await message.ack()
+            except (NotFound, PublishFailed, PublishUnknown, Unavailable):
+                await asyncio.sleep(0.1)
+                break
+    if body is None:  # told: then a new consumer works
+        await orders.publish(b"again")
+        body = (await drained(orders, idle=1.0))[0]
+    assert body == b"again"
+
+
+@scenario("B85", tier="R", faults={Fault.CREDENTIALS}, seconds=120)
+async def rights_revoked_in_mid_run(kit: Kit) -> None:
+    """Without rights a publish is AccessDenied or fails, typed, in time; with them again all goes on, and nothing is lost."""
+    broker = kit.broker(timeout=OPERATION)
+    orders = broker.queue("orders", max_deliveries=0, lease=_lease(kit))
+    await orders.publish(b"before")
+    await kit.blocking(kit.harness.revoke)
+    try:
+        begun = time.monotonic()
+        error = await raises(NarrowboatError, orders.publish(b"without rights"))
+        assert isinstance(error, AccessDenied | PublishFailed | PublishUnknown | Unavailable), error
+        assert time.monotonic() - begun < kit.upper(3 * OPERATION + 1)
+        fresh = await raises(NarrowboatError, kit.broker(timeout=OPERATION).ping())
+        assert isinstance(fresh, AccessDenied), f"a new connection without rights: {fresh!r}"
+    finally:
+        await kit.blocking(kit.harness.permit)
+    await kit.eventually(lambda: _answers(broker), within=20, what="a ping with rights again", every=0.1)
+    await orders.publish(b"after")
+    bodies = await drained(orders, idle=1.0)
+    assert {b"before", b"after"} <= set(bodies) <= {b"before", b"without rights", b"after"}, bodies
+
+
+@scenario("B82", tier="R", faults={Fault.FULL}, seconds=180)
+async def a_server_without_room(kit: Kit) -> None:
+    """A server that is full tells publishers so, typed and in time; once it has room all goes on, and nothing is lost."""
+    orders = kit.broker(timeout=OPERATION).queue("orders", max_deliveries=0, lease=_lease(kit))
+    await orders.publish(b"before", id="before")
+    await kit.blocking(kit.harness.fill)
+    try:
+        begun = time.monotonic()
+        error = await raises(NarrowboatError, orders.publish(b"too much", id="too much"))
+        assert isinstance(error, PublishFailed | PublishUnknown | Unavailable), error
+        assert time.monotonic() - begun < kit.upper(3 * OPERATION + 1)
+    finally:
+        await kit.blocking(kit.harness.drain)
+    await orders.publish(b"after", id="after")
+    bodies = await drained(orders, idle=1.0)
+    assert {b"before", b"after"} <= set(bodies)
+    if isinstance(error, PublishFailed):
+        assert b"too much" not in bodies, "told as failed, and delivered"

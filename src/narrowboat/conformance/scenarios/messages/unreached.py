@@ -1,0 +1,81 @@
+"""B122: what a publish comes to when the server cannot be reached, the same on every backend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from narrowboat.conformance.catalogue import Fault
+from narrowboat.conformance.kit import Kit
+from narrowboat.conformance.scenario import scenario
+from narrowboat.conformance.scenarios.messages.common import nothing, one, raises
+from narrowboat.contract.messages import Broker, Outgoing, Receipt
+from narrowboat.errors import NarrowboatError, PublishFailed, PublishUnknown, Unavailable
+from narrowboat.layers.passing import PassingBroker
+
+
+class _Away(PassingBroker):
+    """A server that is away for so many sends: refused as a whole, refused for each, cut off in the middle."""
+
+    def __init__(self, inner: Broker) -> None:
+        super().__init__(inner)
+        self.sends = 0
+
+    def send(self, messages: Sequence[Outgoing]) -> list[Receipt | NarrowboatError]:
+        """First it refuses."""
+        self.sends += 1
+        refused = Unavailable("connection refused", sent=False)
+        if self.sends == 1:
+            raise refused
+        if self.sends == 2:
+            return [refused for _ in messages]
+        if self.sends == 3:
+            return [Unavailable("no answer") for _ in messages]
+        return self.inner.send(messages)
+
+
+@scenario("B122")
+async def what_is_known_not_to_be_sent_has_failed(kit: Kit) -> None:
+    """No connection, nothing sent: PublishFailed. Sent and not answered: PublishUnknown. Alone and in a batch."""
+    starts = [0]
+
+    def down(driver: Broker) -> Broker:
+        starts[0] += 1
+        if starts[0] <= 2:
+            raise Unavailable("no server at that address")
+        return _Away(driver)
+
+    orders = kit.broker(wrap=down).queue("orders", max_deliveries=0)
+    error = await raises(PublishFailed, orders.publish(b"0"))
+    assert error.retryable and error.id and isinstance(error.__cause__, Unavailable), repr(error)
+    assert {type(each) for each in await orders.publish_many([b"1", b"2"])} == {PublishFailed}
+    await raises(PublishFailed, orders.publish(b"3"))
+    assert {type(each) for each in await orders.publish_many([b"4", b"5"])} == {PublishFailed}
+    await raises(PublishUnknown, orders.publish(b"6"))
+    await orders.publish(b"sent")
+    async with orders.consume() as messages:
+        assert (await one(kit, messages)).body == b"sent"
+        await nothing(messages)
+
+
+@scenario("B122", tier="N", faults={Fault.PROXY}, alone=True)
+async def a_refused_connection_is_a_failed_publish(kit: Kit) -> None:
+    """The server refuses connections at the first publish: PublishFailed, in time, never delivered; afterwards it works."""
+    network = await kit.network()
+    orders = kit.broker(url=network.url, timeout=3.0).queue("orders", max_deliveries=0)
+    await kit.blocking(network.refuse)
+    error = await raises(PublishFailed, orders.publish(b"never"))
+    assert error.retryable, repr(error)
+    assert {type(each) for each in await orders.publish_many([b"never", b"never"])} == {PublishFailed}
+    await kit.blocking(network.heal)
+
+    async def published() -> bool:
+        try:
+            await orders.publish(b"sent")
+        except PublishFailed:
+            return False
+        return True
+
+    await kit.eventually(published, within=30.0, what="a publish after the server came back")
+    async with kit.broker().queue("orders", max_deliveries=0).consume() as messages:
+        assert (await one(kit, messages)).body == b"sent"
+        await nothing(messages)

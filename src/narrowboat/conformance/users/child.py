@@ -1,0 +1,90 @@
+"""A child process of a scenario: runs one plain function and talks with its parent in JSON lines.
+
+    python -m narrowboat.conformance.users.child package.module:function
+
+The function, plain or `async def`, gets a `Link` and keyword arguments, which are the first line on standard input: there, and
+not on the command line, nobody else sees the password of a URL. It tells its parent what has happened
+(`link.tell("held", token=7)`) and waits for what the parent says (`link.wait("release")`); nobody sleeps. Standard output
+belongs to the link. When the parent goes away the child ends at once, so that a killed run leaves no process behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import inspect
+import json
+import os
+import queue
+import sys
+import threading
+import time
+import traceback
+from typing import Any
+
+
+class Link:
+    """The child's end."""
+
+    def __init__(self) -> None:
+        self._mutex = threading.RLock()  # a signal's handler may tell something in the middle of telling
+        self._said: dict[str, queue.SimpleQueue[dict[str, Any]]] = {}
+        self._out = os.dup(1)
+        os.dup2(2, 1)  # what a backend prints must not break the protocol
+        self.arguments: dict[str, Any] = json.loads(sys.stdin.readline() or "{}")
+        threading.Thread(target=self._read, name="conformance-link", daemon=True).start()
+
+    def tell(self, event: str, **values: Any) -> None:
+        """Tell the parent. `at` is the boot-wide monotonic clock, comparable between processes of one machine."""
+        line = json.dumps({"event": event, "at": time.monotonic(), **values}) + "\n"
+        with self._mutex:
+            os.write(self._out, line.encode())
+
+    def wait(self, word: str, timeout: float | None = None) -> dict[str, Any]:
+        """Until the parent says `word`; what it said with it. `queue.Empty` after `timeout` seconds."""
+        return self._queue(word).get(timeout=timeout)
+
+    async def heard(self, word: str) -> dict[str, Any]:
+        """`wait` for programs that are coroutine functions."""
+        while not self.said(word):  # noqa: ASYNC110  # the words come on a thread, and a program may be cancelled here
+            await asyncio.sleep(0.002)
+        return self.wait(word)
+
+    def said(self, word: str) -> bool:
+        """Whether the parent has said `word`, and it was not waited for yet."""
+        return not self._queue(word).empty()
+
+    def forked(self) -> None:
+        """In a fork of the child: its own lock, and no reading of the parent's words."""
+        self._mutex = threading.RLock()
+
+    def _queue(self, word: str) -> queue.SimpleQueue[dict[str, Any]]:
+        with self._mutex:
+            return self._said.setdefault(word, queue.SimpleQueue())
+
+    def _read(self) -> None:
+        for line in sys.stdin:
+            said = json.loads(line)
+            self._queue(said.pop("word")).put(said)
+        os._exit(3)  # the parent is gone
+
+
+def main(argv: list[str]) -> int:
+    """Run the function that `argv` names. 0: it returned; 1: it raised, and the parent was told."""
+    module, _, name = argv[1].partition(":")
+    link = Link()
+    try:
+        function = getattr(importlib.import_module(module), name)
+        if inspect.iscoroutinefunction(function):
+            asyncio.run(function(link, **link.arguments))
+        else:
+            function(link, **link.arguments)
+    except Exception as error:
+        link.tell("failed", error=f"{type(error).__name__}: {error}", trace=traceback.format_exc())
+        return 1
+    link.tell("done")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,147 @@
+"""Child processes in a scenario's hands: start, talk, wait for an event, stop, continue, kill."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+
+class ChildFailed(Exception):
+    """A child raised, or ended without the event that was waited for."""
+
+
+class Child:
+    """One child process; see `narrowboat.conformance.users.child`. Made by `Kit.child`, which also ends it."""
+
+    def __init__(self, process: asyncio.subprocess.Process, program: str, scale: float) -> None:
+        self._process = process
+        self._program = program
+        self._scale = scale
+        self._events: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+        self._kept: list[dict[str, Any]] = []
+        self.errors = b""
+        self._reader = asyncio.create_task(self._read())
+        self._drain = asyncio.create_task(self._collect())
+
+    @classmethod
+    async def start(cls, program: Callable[..., Any], arguments: dict[str, Any], scale: float, env: dict[str, str]) -> Child:
+        """Run `program`, a function at the top level of an importable module, in a process of its own."""
+        name = f"{program.__module__}:{program.__qualname__}"
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "narrowboat.conformance.users.child",
+            name,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, **env},
+        )
+        child = cls(process, name, scale)
+        child._write(arguments)  # not on the command line, which every user of the machine can read: a URL has a password
+        return child
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    def tell(self, word: str, **values: Any) -> None:
+        """Say `word` to the child."""
+        self._write({"word": word, **values})
+
+    async def event(self, *names: str, within: float = 20.0) -> dict[str, Any]:
+        """The next event of that name (any of the names); others are kept for later calls. `ChildFailed` if none comes."""
+        for event in self._kept:
+            if event["event"] in names:
+                self._kept.remove(event)
+                return event
+        deadline = time.monotonic() + within * self._scale
+        while True:
+            try:
+                told = await asyncio.wait_for(self._events.get(), max(deadline - time.monotonic(), 0.01))
+            except TimeoutError:
+                raise ChildFailed(f"{self._program}: no {' or '.join(names)} within {within:g} s; {self._told()}") from None
+            if told is None:
+                self._events.put_nowait(None)
+                raise ChildFailed(f"{self._program}: ended before {' or '.join(names)}; {self._told()}")
+            if told["event"] in names:
+                return told
+            if told["event"] == "failed":
+                raise ChildFailed(f"{self._program}: {told['error']}\n{told['trace']}")
+            self._kept.append(told)
+
+    def kill(self) -> float:
+        """SIGKILL: no handler runs, nothing is flushed. The time by the monotonic clock."""
+        self._signal(signal.SIGKILL)
+        return time.monotonic()
+
+    def terminate(self) -> None:
+        """SIGTERM."""
+        self._signal(signal.SIGTERM)
+
+    def interrupt(self) -> None:
+        """SIGINT: KeyboardInterrupt in its main thread."""
+        self._signal(signal.SIGINT)
+
+    def stop(self) -> None:
+        """SIGSTOP, and wait until it stands: nothing in it runs until `resume`."""
+        self._signal(signal.SIGSTOP)
+        deadline = time.monotonic() + 5
+        while not _stands(self.pid) and time.monotonic() < deadline:
+            time.sleep(0.001)
+
+    def resume(self) -> float:
+        """SIGCONT. The time by the monotonic clock."""
+        now = time.monotonic()
+        self._signal(signal.SIGCONT)
+        return now
+
+    async def exit(self, within: float = 20.0) -> int:
+        """Wait for its end; its exit code (negative: the signal that ended it)."""
+        return await asyncio.wait_for(self._process.wait(), within * self._scale)
+
+    async def close(self) -> None:
+        """Kill it if it lives, and give back its pipes."""
+        if self._process.returncode is None:
+            self._signal(signal.SIGKILL)
+        await self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        await asyncio.gather(self._reader, self._drain, return_exceptions=True)
+
+    def _write(self, said: dict[str, Any]) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(said).encode() + b"\n")
+
+    def _signal(self, number: int) -> None:
+        if self._process.returncode is None:
+            self._process.send_signal(number)
+
+    def _told(self) -> str:
+        return f"it told {[event['event'] for event in self._kept]}; {self.errors.decode(errors='replace')[-2000:]}"
+
+    async def _read(self) -> None:
+        assert self._process.stdout is not None
+        async for line in self._process.stdout:
+            self._events.put_nowait(json.loads(line))
+        self._events.put_nowait(None)
+
+    async def _collect(self) -> None:
+        assert self._process.stderr is not None
+        async for line in self._process.stderr:
+            self.errors = (self.errors + line)[-20000:]
+
+
+def _stands(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
+            return stat.read().rpartition(")")[2].split()[0] in ("T", "t")
+    except OSError:
+        return True  # no /proc here, or it is gone: a stop is then as good as done

@@ -1,0 +1,217 @@
+"""What mutants are made of: layers that change what is asked for, where it is kept, what is settled.
+
+Each hands on what it does not change. A mutant overrides the one method that says what it breaks.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+from mutants import Mutant
+from narrowboat.contract.locks import Busy, Grant, LockProvider, Released, Request
+from narrowboat.contract.messages import (
+    Broker,
+    Delivery,
+    Feed,
+    Outcome,
+    Outgoing,
+    Receipt,
+    Received,
+    Source,
+)
+from narrowboat.errors import NarrowboatError
+from narrowboat.layers.passing import PassingBroker, PassingFeed, PassingLocks
+
+Answer = Grant | Busy | NarrowboatError
+D = TypeVar("D", LockProvider, Broker)
+
+
+def named(wrap: Callable[[Any], Any] | type[PassingFeed], *ids: str) -> Mutant:
+    """A mutant that is named after its class and described by its docstring. A feed is put in front of a broker's feeds."""
+    made = feeds(wrap) if isinstance(wrap, type) and issubclass(wrap, PassingFeed) else wrap
+    name = "".join(f" {c.lower()}" if c.isupper() else c for c in getattr(wrap, "__name__", "")).strip()
+    return Mutant(name, (wrap.__doc__ or "").strip(), made, ids=ids)
+
+
+class Shared(Generic[D]):
+    """One driver for all who come, whatever each of them opened. All are closed when the last one has gone."""
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._users = 0
+        self._opened: list[D] = []
+
+    def join(self, driver: D) -> D:
+        """The common one, for somebody who opened `driver`."""
+        with self._mutex:
+            self._users += 1
+            self._opened.append(driver)
+            return self._opened[0]
+
+    def leave(self) -> None:
+        """One of them has gone."""
+        with self._mutex:
+            self._users -= 1
+            over = [] if self._users else self._opened
+            if over:
+                self._opened = []
+        for driver in over:
+            driver.close()
+
+
+class Joins:
+    """Stands before a passing layer: all that are made of a class have one driver, that class's own `_all`."""
+
+    _all: Shared[Any]
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__(self._all.join(inner))  # type: ignore[call-arg]  # the layer's, which stands behind this one
+        self._left = False
+
+    def close(self) -> None:
+        """The others go on."""
+        if not self._left:
+            self._left = True
+            self._all.leave()
+
+
+def nobody() -> None:
+    """The wake of somebody who is not to be woken."""
+
+
+# -- locks --------------------------------------------------------------------------------------------------------
+
+
+class Asks(PassingLocks):
+    """Asks the backend for something else than it is told, and answers as if it had not."""
+
+    def change(self, request: Request) -> Request:
+        """What is asked for instead."""
+        return request
+
+    def attempt(self, requests: Sequence[Request]) -> list[Answer]:
+        """Changed; a grant says what the caller had asked for."""
+        answers = self.inner.attempt([self.change(request) for request in requests])
+        return [
+            answer._replace(name=asked.name, ttl=asked.ttl, mode=asked.mode, limit=asked.limit)
+            if isinstance(answer, Grant)
+            else answer
+            for asked, answer in zip(requests, answers, strict=True)
+        ]
+
+
+class Renames(PassingLocks):
+    """Keeps a lock under another name than its own."""
+
+    def __init__(self, inner: LockProvider) -> None:
+        super().__init__(inner)
+        self._kept: dict[str, str] = {}  # by owner
+
+    def kept_as(self, request: Request) -> str:
+        """Under which name."""
+        return request.name
+
+    def attempt(self, requests: Sequence[Request]) -> list[Answer]:
+        """Under the other name."""
+        renamed = []
+        for request in requests:
+            self._kept.setdefault(request.owner, self.kept_as(request))
+            renamed.append(request._replace(name=self._kept[request.owner]))
+        answers = self.inner.attempt(renamed)
+        return [
+            answer._replace(name=request.name) if isinstance(answer, Grant) else answer
+            for request, answer in zip(requests, answers, strict=True)
+        ]
+
+    def renew(self, grants: Sequence[Grant]) -> list[Grant | NarrowboatError]:
+        """Under the other name."""
+        answers = self.inner.renew([self._there(grant) for grant in grants])
+        return [
+            answer._replace(name=grant.name) if isinstance(answer, Grant) else answer
+            for grant, answer in zip(grants, answers, strict=True)
+        ]
+
+    def release(self, grants: Sequence[Grant]) -> list[Released | NarrowboatError]:
+        """Under the other name."""
+        return self.inner.release([self._there(grant) for grant in grants])
+
+    def withdraw(self, requests: Sequence[Request]) -> list[NarrowboatError | None]:
+        """Under the other name."""
+        return self.inner.withdraw([each._replace(name=self._kept.get(each.owner, each.name)) for each in requests])
+
+    def _there(self, grant: Grant) -> Grant:
+        return grant._replace(name=self._kept.get(grant.owner, grant.name))
+
+
+# -- messages -----------------------------------------------------------------------------------------------------
+
+
+class _Feeds(PassingBroker):
+    """A broker whose feeds are of `kind`."""
+
+    kind: type[PassingFeed]
+
+    def feed(self, inner: Feed, wake: Callable[[], None]) -> Feed:
+        """Behind the broken one."""
+        return self.kind(inner)
+
+
+def feeds(broken: type[PassingFeed]) -> Callable[[Broker], Broker]:
+    """A broker with such feeds."""
+    return type(f"{broken.__name__}Broker", (_Feeds,), {"kind": broken})
+
+
+class Out(PassingFeed):
+    """Knows what was received; who settles takes it out."""
+
+    def __init__(self, inner: Feed) -> None:
+        super().__init__(inner)
+        self.out: list[Delivery] = []
+
+    def receive(self, limit: int) -> Received:
+        """Noted."""
+        received = self.inner.receive(limit)
+        self.out += received.deliveries
+        return received
+
+
+class Changed(PassingFeed):
+    """Settles something else than what was asked for."""
+
+    def change(self, delivery: Delivery, outcome: Outcome) -> Outcome:
+        """What is done instead."""
+        return outcome
+
+    def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> list[NarrowboatError | None]:
+        """Changed."""
+        return self.inner.settle([(delivery, self.change(delivery, outcome)) for delivery, outcome in settlements])
+
+
+class Sends(PassingBroker):
+    """Stores something else than it is told."""
+
+    def change(self, message: Outgoing) -> Outgoing:
+        """What is stored instead."""
+        return message
+
+    def send(self, messages: Sequence[Outgoing]) -> list[Receipt | NarrowboatError]:
+        """Changed."""
+        return self.inner.send([self.change(message) for message in messages])
+
+
+class Sources(PassingBroker):
+    """Declares and opens another source than it is told."""
+
+    def kept(self, source: Source) -> Source:
+        """What is declared instead."""
+        return source
+
+    def open(self, source: Source, *, earliest: bool, wake: Callable[[], None]) -> Feed:
+        """The other one."""
+        return super().open(self.kept(source), earliest=earliest, wake=wake)
+
+    def declare(self, source: Source, *, earliest: bool) -> None:
+        """The other one."""
+        self.inner.declare(self.kept(source), earliest=earliest)

@@ -1,0 +1,28 @@
+"""Lock drivers that are broken on purpose: each breaks one promise, and names the ids that must catch it, each of them.
+
+A kit that no mutant can make fail proves nothing. Each of these is a layer in front of a driver that works, so it breaks
+any backend in the same way; they are never used outside the kit's own tests. Here is the table; they are written down by
+what they break, in the modules that it is put together from.
+"""
+
+from __future__ import annotations
+
+from mutants import (
+    Mutant,
+    locks_holders,
+    locks_leases,
+    locks_leaving,
+    locks_tokens,
+    locks_waiting,
+)
+from mutants.locks_leaving import ReleaseDoesNothing
+
+__all__ = ["MUTANTS", "ReleaseDoesNothing"]
+
+MUTANTS: list[Mutant] = [
+    *locks_holders.MUTANTS,
+    *locks_tokens.MUTANTS,
+    *locks_leaving.MUTANTS,
+    *locks_waiting.MUTANTS,
+    *locks_leases.MUTANTS,
+]

@@ -1,0 +1,107 @@
+"""Lock drivers whose fencing tokens do not fence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mutants import Mutant
+from mutants.layers import Answer, named
+from narrowboat.contract.locks import Grant, Holder, LockProvider, Released, Request
+from narrowboat.errors import NarrowboatError
+from narrowboat.layers.passing import PassingLocks
+
+
+class _Tokens(PassingLocks):
+    """Shows other tokens than the backend gave."""
+
+    def __init__(self, inner: LockProvider) -> None:
+        super().__init__(inner)
+        self._real: dict[str, int] = {}  # by owner
+
+    def shown(self, token: int) -> int:
+        """Instead of `token`."""
+        return token
+
+    def attempt(self, requests: Sequence[Request]) -> list[Answer]:
+        """Shown differently."""
+        answers = self.inner.attempt(requests)
+        for answer in answers:
+            if isinstance(answer, Grant):
+                self._real[answer.owner] = answer.token
+        return [each._replace(token=self.shown(each.token)) if isinstance(each, Grant) else each for each in answers]
+
+    def renew(self, grants: Sequence[Grant]) -> list[Grant | NarrowboatError]:
+        """With the real ones."""
+        answers = self.inner.renew([each._replace(token=self._real[each.owner]) for each in grants])
+        return [each._replace(token=self.shown(each.token)) if isinstance(each, Grant) else each for each in answers]
+
+    def release(self, grants: Sequence[Grant]) -> list[Released | NarrowboatError]:
+        """With the real ones."""
+        return self.inner.release([each._replace(token=self._real[each.owner]) for each in grants])
+
+    def holders(self, name: str | None) -> list[Holder]:
+        """Shown differently."""
+        return [each._replace(token=self.shown(each.token)) for each in self.inner.holders(name)]
+
+    def evict(self, name: str, token: int) -> bool:
+        """Whoever is shown with that token."""
+        meant = [each.token for each in self.inner.holders(name) if self.shown(each.token) == token]
+        broken = [self.inner.evict(name, each) for each in meant]
+        return any(broken)
+
+
+class TokenShrinks(_Tokens):
+    """Gives each holder a smaller token than the one before."""
+
+    def shown(self, token: int) -> int:
+        """Backwards."""
+        return 2**62 - token
+
+
+class TokenReused(_Tokens):
+    """Gives a token to two holders, one after the other."""
+
+    def shown(self, token: int) -> int:
+        """Half of them."""
+        return token // 2
+
+
+class TokenOfTheConnection(_Tokens):
+    """Counts the holders of its own connection, from one on."""
+
+    def __init__(self, inner: LockProvider) -> None:
+        super().__init__(inner)
+        self._counted: dict[int, int] = {}
+
+    def shown(self, token: int) -> int:
+        """The next number."""
+        return self._counted.setdefault(token, len(self._counted) + 1)
+
+
+class TokenTooLarge(_Tokens):
+    """Gives tokens that do not fit into 63 bits."""
+
+    def shown(self, token: int) -> int:
+        """Past the end."""
+        return 2**63 + token
+
+
+class RenewGivesAnotherToken(_Tokens):
+    """Gives a holder a new token with each renewal."""
+
+    def renew(self, grants: Sequence[Grant]) -> list[Grant | NarrowboatError]:
+        """The next number."""
+        answers = super().renew(grants)
+        return [
+            answer._replace(token=grant.token + 1) if isinstance(answer, Grant) else answer
+            for grant, answer in zip(grants, answers, strict=True)
+        ]
+
+
+MUTANTS: list[Mutant] = [
+    named(TokenShrinks, "L17", "L21", "L40", "L47", "L74", "L75", "L76"),
+    named(TokenReused, "L40", "L47", "L74", "L75", "L76"),
+    named(TokenOfTheConnection, "L17", "L21", "L74", "L75"),
+    named(TokenTooLarge, "L74", "L79"),
+    named(RenewGivesAnotherToken, "L78"),
+]

@@ -1,0 +1,148 @@
+"""Brokers whose queues, topics and groups are not what was declared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from mutants import Mutant
+from mutants.layers import Joins, Shared, Sources, named
+from narrowboat.contract.messages import Address, Broker, Depth, Feed, Kind, Outgoing, Receipt, Received, Source
+from narrowboat.errors import Conflict, NarrowboatError
+from narrowboat.layers.passing import PassingBroker, PassingFeed
+
+
+class QueuesOfNamespacesMeet(Joins, PassingBroker):
+    """Keeps the messages of all namespaces in one."""
+
+    _all: Shared[Broker] = Shared()
+
+
+class QueueNamesFoldCase(Sources):
+    """Takes queues whose names differ in case for one."""
+
+    def kept(self, source: Source) -> Source:
+        """Folded."""
+        return source._replace(address=self._folded(source.address))
+
+    def send(self, messages: Sequence[Outgoing]) -> list[Receipt | NarrowboatError]:
+        """To the folded one."""
+        return self.inner.send([message._replace(to=self._folded(message.to)) for message in messages])
+
+    def depth(self, address: Address) -> Depth:
+        """Of the folded one."""
+        return self.inner.depth(self._folded(address))
+
+    @staticmethod
+    def _folded(address: Address) -> Address:
+        return address._replace(name=address.name.lower())
+
+
+class DeclareDoesNothing(PassingBroker):
+    """Makes a group when somebody consumes from it, and not when it is declared."""
+
+    def declare(self, source: Source, *, earliest: bool) -> None:
+        """Nothing."""
+
+
+class DeclareNeverDisagrees(PassingBroker):
+    """Accepts a declare that disagrees with what is there."""
+
+    def declare(self, source: Source, *, earliest: bool) -> None:
+        """And changes nothing."""
+        try:
+            self.inner.declare(source, earliest=earliest)
+        except Conflict:
+            pass
+
+
+class DeleteDoesNothing(PassingBroker):
+    """Says that a queue or group is deleted, and leaves it."""
+
+    def delete(self, address: Address) -> bool:
+        """Nothing."""
+        return True
+
+
+class OneGroupOnly(PassingBroker):
+    """Gives a topic's messages to the group that was declared first, as if it were a queue."""
+
+    def __init__(self, inner: Broker) -> None:
+        super().__init__(inner)
+        self._first: dict[str, Source] = {}
+
+    def open(self, source: Source, *, earliest: bool, wake: Callable[[], None]) -> Feed:
+        """The first group's feed."""
+        return super().open(self._only(source), earliest=earliest, wake=wake)
+
+    def declare(self, source: Source, *, earliest: bool) -> None:
+        """The first group."""
+        self.inner.declare(self._only(source), earliest=earliest)
+
+    def _only(self, source: Source) -> Source:
+        if source.address.kind is not Kind.SUBSCRIPTION:
+            return source
+        return self._first.setdefault(source.address.name, source)
+
+
+class OrderIgnored(Sources):
+    """Declares an ordered source as one without order."""
+
+    def kept(self, source: Source) -> Source:
+        """Unordered."""
+        return source._replace(properties=source.properties._replace(ordered=False))
+
+
+class _Backwards(PassingFeed):
+    """Hands out each batch in the wrong order."""
+
+    def receive(self, limit: int) -> Received:
+        """Turned round."""
+        received = self.inner.receive(limit)
+        return received._replace(deliveries=received.deliveries[::-1])
+
+
+class OrderTurnedRound(OrderIgnored):
+    """Hands out what it has of a key together, the newest first."""
+
+    def feed(self, inner: Feed, wake: Callable[[], None]) -> Feed:
+        """Backwards."""
+        return _Backwards(inner)
+
+
+class OrderForAll(Sources):
+    """Keeps the order of each key also where nobody asked for it: a message in hand holds up those behind it."""
+
+    def kept(self, source: Source) -> Source:
+        """Ordered."""
+        return source._replace(properties=source.properties._replace(ordered=True))
+
+
+class LeaseTooShort(Sources):
+    """Takes a delivery away long before its lease ends."""
+
+    def kept(self, source: Source) -> Source:
+        """A fifth of it."""
+        return source._replace(properties=source.properties._replace(lease=source.properties.lease / 5))
+
+
+class DepthForgetsTheDead(PassingBroker):
+    """Counts no dead letters and nothing that is in flight."""
+
+    def depth(self, address: Address) -> Depth:
+        """Zero."""
+        return self.inner.depth(address)._replace(dead=0, in_flight=0)
+
+
+MUTANTS: list[Mutant] = [
+    named(QueuesOfNamespacesMeet, "B106"),
+    named(QueueNamesFoldCase, "B11"),
+    named(DeclareDoesNothing, "B14"),
+    named(DeclareNeverDisagrees, "B16", "B18"),
+    named(DeleteDoesNothing, "B18", "B100"),
+    named(OneGroupOnly, "B12", "B16"),
+    named(OrderIgnored, "B58", "B59"),
+    named(OrderTurnedRound, "B56", "B61"),
+    named(OrderForAll, "B37"),
+    named(LeaseTooShort, "B22", "B26"),
+    named(DepthForgetsTheDead, "B102", "B40"),
+]
