@@ -109,7 +109,7 @@ def demand(support: Support, backend: str, asked: str, claim: str) -> None:
 
 
 def check_properties(
-    claims: BrokerCapabilities, backend: str, *, max_deliveries: object, lease: object, ordered: object, priorities: object
+    claims: BrokerCapabilities, backend: str, max_deliveries: object, lease: object, ordered: object, priorities: object
 ) -> Properties:
     """What a queue or subscription is declared with."""
     limit = check_count("max_deliveries", max_deliveries, 0, 1000)

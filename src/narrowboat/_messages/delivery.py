@@ -57,6 +57,40 @@ class State(enum.Enum):
 HELD, SETTLING, SETTLED, LOST = State
 
 
+class Content:
+    """What a message says, whoever has it: a delivery or a reply."""
+
+    __slots__ = ("_delivery",)
+
+    def __init__(self, delivery: Delivery) -> None:
+        self._delivery = delivery
+
+    @property
+    def body(self) -> bytes:
+        """The bytes that were published."""
+        return self._delivery.body
+
+    @property
+    def id(self) -> str:
+        """The message's id, the publisher's or a generated one."""
+        return self._delivery.id
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Text to text, read-only."""
+        return MappingProxyType(self._delivery.headers)
+
+    @property
+    def correlation_id(self) -> str | None:
+        """What the publisher gave; of a reply, the request's."""
+        return self._delivery.correlation_id
+
+    @property
+    def content_type(self) -> str | None:
+        """What the publisher or its codec gave."""
+        return self._delivery.content_type
+
+
 class Owner(Protocol):
     """The consumer of a delivery, as far as the delivery knows it."""
 
@@ -69,14 +103,14 @@ class Owner(Protocol):
         ...
 
 
-class TrackedDelivery(Uncopied, Generic[T]):
+class TrackedDelivery(Uncopied, Content, Generic[T]):
     """See the module's text. Any thread may read it."""
 
     _undecodable: bool
     _doubtful: bool
     _data: T
 
-    __slots__ = ("_cap", "_consumer", "_data", "_delivery", "_doubtful", "_expires", "_state", "_undecodable", "_until")
+    __slots__ = ("_cap", "_consumer", "_data", "_doubtful", "_expires", "_state", "_undecodable", "_until")
 
     def __init__(self, consumer: Owner, delivery: Delivery, until: float, cap: float, expires: float | None) -> None:
         self._consumer = consumer
@@ -86,11 +120,6 @@ class TrackedDelivery(Uncopied, Generic[T]):
         self._expires = expires  #: when its ttl ends
         self._state = HELD
         # `_data`, `_undecodable` and `_doubtful` are set when there is something to say: most messages never need them.
-
-    @property
-    def body(self) -> bytes:
-        """The bytes that were published."""
-        return self._delivery.body
 
     @property
     def data(self) -> T:
@@ -106,19 +135,9 @@ class TrackedDelivery(Uncopied, Generic[T]):
         return made
 
     @property
-    def id(self) -> str:
-        """The message's id, the publisher's or a generated one."""
-        return self._delivery.id
-
-    @property
     def key(self) -> str | None:
         """The key by which an ordered source orders."""
         return self._delivery.key
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """Text to text, read-only."""
-        return MappingProxyType(self._delivery.headers)
 
     @property
     def attempt(self) -> int:
@@ -129,16 +148,6 @@ class TrackedDelivery(Uncopied, Generic[T]):
     def redelivered(self) -> bool:
         """Whether it was handed out before."""
         return self._delivery.attempt > 1
-
-    @property
-    def correlation_id(self) -> str | None:
-        """What the publisher gave."""
-        return self._delivery.correlation_id
-
-    @property
-    def content_type(self) -> str | None:
-        """What the publisher or its codec gave."""
-        return self._delivery.content_type
 
     @property
     def published_at(self) -> float | None:

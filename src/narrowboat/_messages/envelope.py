@@ -78,73 +78,44 @@ class Envelope(Generic[T]):
             self.to, os.urandom(16).hex(), body, {}, None, wall, 0.0, 0, None, None, self._content_type, None, dedup=False
         )
 
-    def seal(
-        self,
-        data: T,
-        *,
-        key: str | None,
-        headers: Mapping[str, str] | None,
-        delay: Any,
-        priority: int,
-        ttl: Any,
-        id: str | None,
-        correlation_id: str | None,
-        content_type: str | None,
-        reply_to: Address | None = None,
-    ) -> Outgoing:
+    def seal(self, item: Outbound[T], reply_to: Address | None = None) -> Outgoing:
         """A message with options."""
-        claims, backend = self._claims, self._backend
+        claims, backend, delay, ttl = self._claims, self._backend, item.delay, item.ttl
         if delay != 0:
             delay = check_delay(claims, backend, delay, "delay=%s")
-        if priority != 0:
-            self._check_priority(priority)
+        if item.priority != 0:
+            self._check_priority(item.priority)
         if ttl is not None:
-            ttl = seconds(
-                "ttl",
-                ttl,
-                low=0.0,
-                high=MAX_DURATION,
-                allowed=f"more than 0 and up to {MAX_DURATION:.0f} seconds, as a number or a timedelta; None: no end",
-            )
-            demand(claims.ttl, backend, f"ttl={ttl:g}", "ttl")
-            if ttl <= delay:
-                why = (
-                    f"with delay={delay:g}: it would expire before it could be delivered"
-                    if delay
-                    else "it would expire at once"
-                )
-                raise InvalidArgument(f"ttl={ttl:g} {why}")
+            ttl = self._check_ttl(ttl, delay)
+        content_type = item.content_type
         return Outgoing(
             self.to,
-            os.urandom(16).hex() if id is None else check_text("id", id),
-            self.body(data),
-            {} if headers is None else check_headers(headers, claims.headers_max),
-            None if key is None else check_text("key", key),
+            os.urandom(16).hex() if item.id is None else check_text("id", item.id),
+            self.body(item.data),
+            {} if item.headers is None else check_headers(item.headers, claims.headers_max),
+            None if item.key is None else check_text("key", item.key),
             self._wall(),
             float(delay),
-            priority,
+            item.priority,
             ttl,
-            None if correlation_id is None else check_text("correlation_id", correlation_id),
+            None if item.correlation_id is None else check_text("correlation_id", item.correlation_id),
             self._content_type if content_type is None else check_text("content_type", content_type),
             reply_to,
-            id is not None and claims.dedup is not Support.ABSENT,
+            item.id is not None and claims.dedup is not Support.ABSENT,
         )
 
     def outbound(self, item: T | Outbound[T]) -> Outgoing:
         """One of `publish_many`'s."""
-        if not isinstance(item, Outbound):
-            return self.plain(item)
-        return self.seal(
-            item.data,
-            key=item.key,
-            headers=item.headers,
-            delay=item.delay,
-            priority=item.priority,
-            ttl=item.ttl,
-            id=item.id,
-            correlation_id=item.correlation_id,
-            content_type=item.content_type,
-        )
+        return self.seal(item) if isinstance(item, Outbound) else self.plain(item)
+
+    def _check_ttl(self, asked: object, delay: float) -> float:
+        allowed = f"more than 0 and up to {MAX_DURATION:.0f} seconds, as a number or a timedelta; None: no end"
+        ttl = seconds("ttl", asked, low=0.0, high=MAX_DURATION, allowed=allowed)
+        demand(self._claims.ttl, self._backend, f"ttl={ttl:g}", "ttl")
+        if ttl > delay:
+            return ttl
+        when = f"with delay={delay:g}: it would expire before it could be delivered" if delay else "it would expire at once"
+        raise InvalidArgument(f"ttl={ttl:g} {when}")
 
     def _check_priority(self, priority: object) -> None:
         check_count("priority", priority, 0, 1_000_000)

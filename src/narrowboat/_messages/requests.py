@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from narrowboat._messages.checks import MAX_DURATION, demand
 from narrowboat._messages.consumer import Consumer
 from narrowboat._messages.core import BrokerCore, ReplyTo
-from narrowboat._messages.delivery import TrackedDelivery, decode
-from narrowboat._messages.envelope import Envelope
+from narrowboat._messages.delivery import Content, TrackedDelivery, decode
+from narrowboat._messages.envelope import Envelope, Outbound
 from narrowboat._messages.polling import Visit
 from narrowboat._messages.settle import ACK
 from narrowboat.codecs import Codec
@@ -32,45 +31,20 @@ PREFETCH = 1000
 PROPERTIES = Properties(lease=MAX_DURATION, max_deliveries=0)
 
 
-class Reply(Generic[T]):
+class Reply(Content, Generic[T]):
     """The answer to a request."""
 
-    __slots__ = ("_backend", "_codec", "_delivery")
+    __slots__ = ("_backend", "_codec")
 
     def __init__(self, delivery: Delivery, codec: Codec[T] | None, backend: str) -> None:
+        super().__init__(delivery)
         self._backend = backend
-        self._delivery = delivery
         self._codec = codec
-
-    @property
-    def body(self) -> bytes:
-        """The bytes."""
-        return self._delivery.body
 
     @property
     def data(self) -> T:
         """What the queue's codec makes of the body; the body itself without a codec."""
         return decode(self._codec, self._delivery, "inbox", self._backend)
-
-    @property
-    def id(self) -> str:
-        """The reply's own id."""
-        return self._delivery.id
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """Text to text, read-only."""
-        return MappingProxyType(dict(self._delivery.headers))
-
-    @property
-    def correlation_id(self) -> str | None:
-        """The request's."""
-        return self._delivery.correlation_id
-
-    @property
-    def content_type(self) -> str | None:
-        """What the codec of the one who replied says."""
-        return self._delivery.content_type
 
     def __repr__(self) -> str:
         return f"<Reply {self.id!r} {len(self.body)} bytes>"
@@ -91,17 +65,7 @@ def make_reply(core: BrokerCore, entry: TrackedDelivery[Any], data: Any) -> Outg
             "?reply_to=any, if whoever publishes here may choose where you publish"
         )
     envelope: Envelope[Any] = Envelope(to, entry._consumer.codec, core.capabilities, core.backend, 0)
-    return envelope.seal(
-        data,
-        key=None,
-        headers=None,
-        delay=0,
-        priority=0,
-        ttl=None,
-        id=None,
-        correlation_id=entry.correlation_id,
-        content_type=None,
-    )
+    return envelope.seal(Outbound(data, correlation_id=entry.correlation_id))
 
 
 class Requests:

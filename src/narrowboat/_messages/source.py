@@ -148,18 +148,7 @@ class SourceCore(Generic[T]):
         )
 
         def message(reply_to: Address, correlation_id: str) -> Outgoing:
-            return self.envelope.seal(
-                data,
-                key=None,
-                headers=None,
-                delay=0,
-                priority=0,
-                ttl=None,
-                id=None,
-                correlation_id=correlation_id,
-                content_type=None,
-                reply_to=reply_to,
-            )
+            return self.envelope.seal(Outbound(data, correlation_id=correlation_id), reply_to)
 
         self.envelope.body(data)  # refused before an inbox is made
         return Reply(await requests_of(core).request(message, length), self.codec, core.backend)
@@ -169,7 +158,6 @@ def make_queue(
     core: BrokerCore,
     name: str,
     codec: Codec[T] | None,
-    *,
     max_deliveries: int,
     lease: Any,
     ordered: bool,
@@ -177,9 +165,7 @@ def make_queue(
 ) -> SourceCore[T]:
     """A queue, checked; nothing is sent."""
     core.check_open()
-    properties = check_properties(
-        core.capabilities, core.backend, max_deliveries=max_deliveries, lease=lease, ordered=ordered, priorities=priorities
-    )
+    properties = check_properties(core.capabilities, core.backend, max_deliveries, lease, ordered, priorities)
     address = Address(Kind.QUEUE, check_source_name("queue", name))
     return SourceCore(core, Source(address, properties), codec if codec is None else check_codec(codec))
 
@@ -195,7 +181,6 @@ def make_topic(core: BrokerCore, name: str, codec: Codec[T] | None) -> SourceCor
 def make_subscription(
     topic: SourceCore[T],
     group: str,
-    *,
     max_deliveries: int,
     lease: Any,
     ordered: bool,
@@ -205,9 +190,7 @@ def make_subscription(
     """One group of a topic, checked; nothing is sent."""
     core = topic.core
     core.check_open()
-    properties = check_properties(
-        core.capabilities, core.backend, max_deliveries=max_deliveries, lease=lease, ordered=ordered, priorities=priorities
-    )
+    properties = check_properties(core.capabilities, core.backend, max_deliveries, lease, ordered, priorities)
     earliest = check_start(core.capabilities, core.backend, start)
     address = Address(Kind.SUBSCRIPTION, topic.address.name, check_group(group))
     return SourceCore(core, Source(address, properties), topic.codec, earliest=earliest)

@@ -66,17 +66,7 @@ class Publisher(Uncopied, Generic[T]):
         if options == _NO_OPTIONS and delay == 0 and priority == 0:
             message = envelope.plain(data)  # most messages, and four times as fast
         else:
-            message = envelope.seal(
-                data,
-                key=key,
-                headers=headers,
-                delay=delay,
-                priority=priority,
-                ttl=ttl,
-                id=id,
-                correlation_id=correlation_id,
-                content_type=content_type,
-            )
+            message = envelope.seal(Outbound(data, key, headers, delay, priority, ttl, id, correlation_id, content_type))
         return run(self._core.publish(message))
 
     def publish_many(self, messages: Iterable[T | Outbound[T]]) -> list[Receipt | NarrowboatError]:

@@ -118,17 +118,7 @@ class Messaging(AsyncOnly):
             InvalidArgument: an argument outside what is allowed.
             Unsupported: the backend does not claim what is asked.
         """
-        return Queue(
-            make_queue(
-                self._core,
-                name,
-                codec,
-                max_deliveries=max_deliveries,
-                lease=lease,
-                ordered=ordered,
-                priorities=priorities,
-            )
-        )
+        return Queue(make_queue(self._core, name, codec, max_deliveries, lease, ordered, priorities))
 
     @overload
     def topic(self, name: str, codec: None = None) -> Topic[bytes]: ...

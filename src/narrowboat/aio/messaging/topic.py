@@ -47,17 +47,7 @@ class Topic(Publisher[T]):
             priorities: as for a queue.
             start: "earliest" begins with what the topic still has, where the backend claims replay.
         """
-        return Subscription(
-            make_subscription(
-                self._core,
-                group,
-                max_deliveries=max_deliveries,
-                lease=lease,
-                ordered=ordered,
-                priorities=priorities,
-                start=start,
-            )
-        )
+        return Subscription(make_subscription(self._core, group, max_deliveries, lease, ordered, priorities, start))
 
 
 class Subscription(Readable[T]):
