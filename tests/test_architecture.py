@@ -203,6 +203,20 @@ def test_the_loops_await_nothing_but_the_runtime_and_each_other() -> None:
             )
 
 
+#: What becomes of a delivery; the names of its fields.
+FATE = {"_state", "_until", "_doubtful", "_cap", "_expires"}
+
+
+@pytest.mark.parametrize("path", sources(*(CORE / part for part in ("_messages", "messaging", "aio/messaging"))), ids=short)
+def test_one_file_changes_what_becomes_of_a_delivery(path: Path) -> None:
+    """Every transition of a delivery is in delivery.py: no other file assigns to one of its fields."""
+    if path.name == "delivery.py":
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, (ast.Store, ast.Del)) and node.attr in FATE:
+            assert ast.unparse(node.value) == "self", f"{short(path)}:{node.lineno} writes {ast.unparse(node)}"
+
+
 # -- two faces ----------------------------------------------------------------------------------------------------
 
 #: Helpers that nobody holds: what is needed on one face only.
