@@ -97,6 +97,28 @@ records: st.SearchStrategy[bytes] = st.one_of(
 )
 
 
+#: How a lock may be asked for.
+terms: st.SearchStrategy[dict[str, Any]] = st.sampled_from([{}, {"mode": "shared"}, {"limit": 1}, {"limit": 2}])
+
+
+def costs_its_own_name_alone(locks: narrowboat.Locks, name: str, foreign: set[int], asked: dict[str, Any]) -> bool:
+    """Whether `name` is refused. What is `foreign` in it, by its tokens, is shown and can be removed; no other name notices."""
+    with locks.lock(f"beside-{name}", timeout=5) as beside:
+        found = refused(locks, name, **asked)
+        shown = {(holder.name, holder.token, holder.foreign) for holder in locks.holders(name)}
+        assert shown == {(name, token, True) for token in foreign}
+        everything = locks.holders()
+        assert [holder.token for holder in everything if not holder.foreign] == [beside.token]
+        assert {holder.token for holder in everything if holder.foreign} == foreign
+        for token in foreign:
+            assert locks.evict(name, token)
+            assert not locks.evict(name, token)
+        beside.check()
+    assert locks.holders() == []
+    locks.lock(name, timeout=5).acquire().release()
+    return found
+
+
 def refused(locks: narrowboat.Locks, name: str, **terms: Any) -> bool:
     """Whether a wait and a try for `name` are refused, both; otherwise both are granted, and given back."""
     lock = locks.lock(name, **terms)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import narrowboat
-from integration.foreign import DRAWN, records, refused
+from integration.foreign import DRAWN, costs_its_own_name_alone, records, terms
 from integration.servers import ConsulServer
 from narrowboat.errors import Conflict
 from narrowboat_consul.keys import Space
@@ -23,7 +22,6 @@ SPACE = Space("narrowboat", "foreign")
 
 kinds = st.sampled_from(["lock", "held-theirs", "wants-theirs", "heldh-ff", "held-_zz", "README", "lock/more"])
 marks = st.sampled_from([FLAGS, FLAGS, 0, 2**63])
-terms: st.SearchStrategy[dict[str, Any]] = st.sampled_from([{}, {"mode": "shared"}, {"limit": 1}, {"limit": 2}])
 
 
 @pytest.fixture(scope="module")
@@ -46,20 +44,7 @@ def test_whatever_stands_there_costs_its_own_name_alone(
         there = [Entry.of(each) for each in consul_server.request("GET", f"/v1/kv/{folder}?recurse")]
         foreign = {entry.index for entry in there if entry.foreign}
         in_the_way = any(entry.foreign and entry.key == SPACE.of(name).lock for entry in there)
-        with locks.lock(f"beside-{name}", timeout=5) as beside:
-            assert refused(locks, name, **data.draw(terms)) is in_the_way
-            assert {(holder.name, holder.token, holder.foreign) for holder in locks.holders(name)} == {
-                (name, token, True) for token in foreign
-            }
-            everything = locks.holders()
-            assert [holder.token for holder in everything if not holder.foreign] == [beside.token]
-            assert {holder.token for holder in everything if holder.foreign} == foreign
-            for token in foreign:
-                assert locks.evict(name, token)
-                assert not locks.evict(name, token)
-            beside.check()
-        assert locks.holders() == []
-        locks.lock(name, timeout=5).acquire().release()
+        assert costs_its_own_name_alone(locks, name, foreign, data.draw(terms)) is in_the_way
     finally:
         consul_server.put(f"/v1/kv/{folder}?recurse", None, "DELETE")
 

@@ -187,8 +187,9 @@ def test_a_node_that_is_not_ours_stands_in_nobodys_way(locks: narrowboat.Locks, 
     locks.lock("a").acquire().release()
     client.create(f"{root(url)}/a/README")
     client.create(f"{root(url)}/a/x-lock-", ephemeral=True, sequence=True)
-    with locks.lock("a", timeout=5):
-        assert [holder.waiters for holder in locks.holders("a")] == [0]
+    with locks.lock("a", timeout=5) as held:
+        assert [(holder.foreign, holder.waiters) for holder in locks.holders("a")] == [(True, 0), (True, 0), (False, 0)]
+        assert locks.holders("a")[2].token == held.token
 
 
 def test_a_node_with_our_owner_in_another_session_is_not_taken_for_ours(

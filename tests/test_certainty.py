@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import narrowboat
-from narrowboat._engine.lane import Op, may_have_happened, perform
+from narrowboat._engine.exchange import Op, may_have_happened, perform
 from narrowboat.contract import Ack, Nack, Reject, Released
 from narrowboat.errors import AccessDenied, NarrowboatError, SettleUnknown, StaleDelivery, Unavailable
 from narrowboat.layers.passing import PassingBroker, PassingFeed, PassingLocks

@@ -6,8 +6,8 @@ import threading
 from hypothesis import given
 from hypothesis import strategies as st
 
-from narrowboat._engine.lane import DONE, MANY, Call, Lane, Op, perform
-from narrowboat._engine.open_lane import lane
+from narrowboat._engine.exchange import DONE, Call, Op, perform
+from narrowboat._engine.lane import MANY, Lane, lane
 from narrowboat._engine.runtime import Blocking, run
 from narrowboat.aio._runtime import Asyncio
 from narrowboat.capabilities import Concurrency

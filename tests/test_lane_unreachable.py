@@ -2,7 +2,8 @@
 
 import threading
 
-from narrowboat._engine.lane import UNREACHED, Call, Lane, Op, perform
+from narrowboat._engine.exchange import UNREACHED, Call, Op, perform
+from narrowboat._engine.lane import Lane
 from narrowboat.errors import Unavailable
 
 

@@ -24,14 +24,14 @@ from typing import Any, Final, Literal, ParamSpec, Protocol, TypeVar
 
 from narrowboat import events
 from narrowboat._engine.holdable import Hinting, SyncOnly
-from narrowboat._engine.inside import INSIDE, guarded
+from narrowboat._engine.inside import guarded
 from narrowboat._engine.place import Place, here, in_loop
 from narrowboat._engine.runtime import Blocking, run
 from narrowboat._locks import release
 from narrowboat._locks.acquire import Acquisition
-from narrowboat._locks.blocks import Block, Blocks, per_block
+from narrowboat._locks.blocks import Block, Blocks, noted, per_block
 from narrowboat._locks.core import LockCore, Terms, check_timeout
-from narrowboat._locks.lease import Possession, State
+from narrowboat._locks.lease import HELD, Possession
 from narrowboat._locks.together import Ending, Together
 from narrowboat.capabilities import LockCapabilities
 from narrowboat.clock import Clock
@@ -232,10 +232,10 @@ class Held(Possession):
             LeaseLost: it had been lost before; nothing of anybody else's was touched.
             Unavailable: unknown; it is not renewed any more, free after its ttl at the latest, and may be released again.
         """
-        if threading.get_ident() in INSIDE or sys.is_finalizing():
+        if sys.is_finalizing():
             self._leave_behind()
-            return
-        run(release.release(self._core, self._runtime, self))
+        else:
+            run(release.release(self._core, self._runtime, self), self._leave_behind)
 
     def wait_lost(self, timeout: Seconds | None = None) -> bool:
         """Wait until it is lost: True; False when it was released, or after `timeout` seconds."""
@@ -254,12 +254,37 @@ class Held(Possession):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        leave(self.release, error)
+        try:
+            self.release()
+        except Exception as failure:
+            if not noted(failure, error):
+                raise
 
 
 def _tell(callback: Callable[[Held], object], held: Any) -> None:
     if held.lost:
         held._core.renewal.call_back(functools.partial(callback, held))
+
+
+class With(Block[Any]):
+    """Leaves a `with`."""
+
+    def __call__(
+        self, kind: type[BaseException] | None = None, error: BaseException | None = None, trace: TracebackType | None = None
+    ) -> None:
+        """At its end."""
+        entered = self.entered
+        if entered is None or self.left:
+            entered = self.by_hand(threading.get_ident())
+        if entered._depth > 1 and entered._state is HELD:  # an inner one; no call may stand between the two
+            entered._depth -= 1
+        else:
+            try:
+                entered.release()
+            except BaseException as failure:
+                if not self.survives(failure, error):
+                    raise
+        self.left = True
 
 
 class Lock(SyncOnly, Hinting):
@@ -337,17 +362,10 @@ class Lock(SyncOnly, Hinting):
             acquisition.abandon()
             raise
 
-    @per_block
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-        block: Block[Held] | None = None,
-    ) -> None:
+    @per_block(With)
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Release what this `with` has entered, from whatever thread."""
-        mine = None if block is None or block.left else block.entered
-        leave_block(mine or self._blocks.leaving(block, threading.get_ident()), block, error)
+        self.__exit__(kind, error, trace)  # a block of its own, which was not entered
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Hold the lock during each call of `function`, which does its work in that call."""
@@ -387,7 +405,7 @@ def _runs_later(function: object) -> bool:
 class HeldAll:
     """Several possessions as one, in the order of their names."""
 
-    _depth, _state = 1, State.HELD  # as one possession's, which is not nested
+    _depth, _state = 1, HELD  # as one possession's, which is not nested
 
     def __init__(self, held: Sequence[Held]) -> None:
         self._held = tuple(held)
@@ -491,17 +509,10 @@ class AllLocks(SyncOnly):
             together.abandon()
             raise
 
-    @per_block
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-        block: Block[HeldAll] | None = None,
-    ) -> None:
+    @per_block(With)
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Release what this `with` has entered, from whatever thread."""
-        mine = None if block is None or block.left else block.entered
-        leave_block(mine or self._blocks.leaving(block, threading.get_ident()), block, error)
+        self.__exit__(kind, error, trace)  # a block of its own, which was not entered
 
 
 def in_order(locks: Sequence[N]) -> list[N]:
@@ -513,40 +524,3 @@ def in_order(locks: Sequence[N]) -> list[N]:
         if one.name == other.name:
             raise InvalidArgument(f"all(): {one.name!r} is named twice, and would wait for itself")
     return ordered
-
-
-def leave_block(entered: Held | HeldAll, block: Block[Any] | None, error: BaseException | None) -> None:
-    """Release at the end of a `with`. An interrupt that comes before the release began finds the block not left."""
-    if entered._depth > 1 and entered._state is State.HELD:  # an inner one; no call may stand between the two
-        entered._depth -= 1
-        if block is not None:
-            block.left = True
-        return
-    try:
-        entered.release()
-    except Exception as failure:
-        entered._leave_behind()  # a signal handler's exception may have struck before the release began
-        if block is not None:
-            block.left = True
-        if error is None:
-            raise
-        _note(error, failure)
-    except BaseException:
-        entered._leave_behind()
-        raise
-    if block is not None:
-        block.left = True
-
-
-def leave(release: Callable[[], None], error: BaseException | None) -> None:
-    """Release at the end of a `with`. The body's own error goes on unchanged, with a note of what the release met."""
-    try:
-        release()
-    except Exception as failure:
-        if error is None:
-            raise
-        _note(error, failure)
-
-
-def _note(error: BaseException, failure: Exception) -> None:
-    error.add_note(f"narrowboat: releasing the lock afterwards: {type(failure).__name__}: {failure}")

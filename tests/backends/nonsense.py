@@ -13,6 +13,8 @@ import sys
 import threading
 import time
 
+import pytest
+
 #: Seconds: the operation timeout of each case, and for how long a call waits for its lock.
 TIMEOUT, WAIT = 1.0, 0.5
 #: Seconds that a call may take: an attempt, another one, and the withdrawal; and what a busy machine adds.
@@ -141,6 +143,21 @@ def main(cases, url, call, alone=(), again=5.0):
         run(name, cases[name])
     found[""] = {"memory": most_memory()}
     print(json.dumps(found))
+
+
+def silences(url, seconds):
+    """How long each of three calls took that follow each other on a server that says nothing, with `seconds` for each."""
+    import narrowboat
+
+    took = []
+    with narrowboat.locks(url, timeout=seconds) as locks:
+        for call in (locks.ping, lambda: locks.holders("a"), lambda: locks.evict("a", 1)):
+            begun = time.monotonic()
+            with pytest.raises(narrowboat.errors.Unavailable):
+                call()
+            took.append(time.monotonic() - begun)
+    assert took[0] > seconds - 0.1
+    return took
 
 
 def outcomes(file):

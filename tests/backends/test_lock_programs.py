@@ -1,7 +1,7 @@
 """Any program of lock calls gets the same answers from SQLite as from memory, and whoever can go has been told so.
 
 The reference is `memory://`: small enough to be checked by reading. What the two share by importing it is checked against
-the rules elsewhere (`tests/test_queueing.py`); here it is what each keeps by itself, and in what order it does so.
+the rules elsewhere (`tests/test_admission.py`); here it is what each keeps by itself, and in what order it does so.
 """
 
 import itertools

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from narrowboat._queueing import admitted, disagree
 from narrowboat.contract.locks import Mode
+from narrowboat.driver.admission import admitted, disagree
 from narrowboat_zookeeper import names
 from narrowboat_zookeeper.names import Contender
 from narrowboat_zookeeper.place import FRONT_MAX, Verdict, decide, read, record

@@ -54,8 +54,6 @@ def _open(url: Url, options: Options, context: Context) -> LockProvider:
 
 
 def _prepare(url: Url, options: Options) -> Url:
-    import consul.base  # type: ignore[import-untyped]  # noqa: F401  # neither client library has annotations
-
     import narrowboat_consul.provider  # noqa: F401  # what `open` imports, and too late once the main thread has ended
 
     return url

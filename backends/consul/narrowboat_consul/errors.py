@@ -18,7 +18,7 @@ def translate(error: Exception, site: Site, timeout: float) -> NarrowboatError:
     hint = tls.hint(error, plain=SCHEME)
     if isinstance(error, Malformed):
         return Unavailable(
-            f"{where} gave no reply in HTTP ({error}). If it did not just end: is it Consul's HTTP "
+            f"{where} gave no reply in HTTP ({cut(error)}). If it did not just end: is it Consul's HTTP "
             f"port (8500), and {SCHEME}:// or {TLS_SCHEME}:// as that port wants it?",
             backend=SCHEME,
         )
@@ -28,13 +28,15 @@ def translate(error: Exception, site: Site, timeout: float) -> NarrowboatError:
             "the call may be repeated, and ?timeout= gives it more time.",
             backend=SCHEME,
         )
-    return Unavailable(f"{where} could not be reached ({error}). Look whether it runs and listens there{hint}.", backend=SCHEME)
+    return Unavailable(
+        f"{where} could not be reached ({cut(error)}). Look whether it runs and listens there{hint}.", backend=SCHEME
+    )
 
 
 def nonsense(site: Site, what: str) -> NarrowboatError:
     """The error for a reply in HTTP that is none of Consul's."""
     return Unavailable(
-        f"the agent at {site.host}:{site.port} answered what Consul does not ({what}); what was asked may or may not have "
+        f"the agent at {site.host}:{site.port} answered what Consul does not ({cut(what)}); what was asked may or may not have "
         "happened. Look what listens there; the call may be repeated.",
         backend=SCHEME,
     )

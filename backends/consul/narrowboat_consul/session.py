@@ -7,18 +7,16 @@ renewal that reached the leader; it may end it up to twice as late, never earlie
 
 from __future__ import annotations
 
-import re
+import json
 import threading
 from collections.abc import Callable
-from typing import Any
 
 from narrowboat.errors import NarrowboatError
 from narrowboat_consul.errors import nonsense, refused
 from narrowboat_consul.options import Site
+from narrowboat_consul.shapes import session_id
 from narrowboat_consul.transport import Limit, Transport
 
-#: What Consul gives a session as its id.
-_ID = re.compile("[0-9A-Za-z-]{1,100}")
 #: A lock is attempted only on a session that was renewed within this many seconds: validity is counted from the attempt,
 #: the session's life from its renewal, and the difference is a part of the claimed margin. Smaller costs more renewals.
 SLACK = 1.0
@@ -32,7 +30,6 @@ class Session:
         self._clock = clock
         self._doubt = doubt
         self._transport = Transport(site, limit)
-        self._client = client(self._transport)
         self._mutex = threading.Lock()
         self._id: str | None = None
         self._renewed = 0.0
@@ -68,8 +65,8 @@ class Session:
             identity, self._id = self._id, None
         try:
             if identity is not None:
-                self._client.session.destroy(identity)
-        except Exception:  # whatever it was: nobody can do more here than to let the ttl end it
+                self._transport.call("PUT", f"/v1/session/destroy/{identity}")
+        except NarrowboatError:  # nobody can do more here than to let the ttl end it
             pass
         finally:
             self._transport.close()
@@ -92,40 +89,17 @@ class Session:
 
     def _create(self) -> str:
         options = self._site.options
+        asked = {
+            "Name": "narrowboat",
+            "Checks": [],
+            "LockDelay": f"{options.lock_delay}s",
+            "Behavior": "delete",
+            "TTL": f"{options.session_ttl}s",
+        }
+        reply = self._transport.call("PUT", "/v1/session/create", body=json.dumps(asked).encode())
+        if reply.code != 200:
+            raise refused(reply.code, reply.body, self._site)
         try:
-            created: str = self._client.session.create(
-                name="narrowboat",
-                checks=[],
-                lock_delay=options.lock_delay,
-                behavior="delete",
-                ttl=options.session_ttl,
-            )
-        except NarrowboatError:
-            raise
-        except Exception as error:  # the client libraries' own, which carry the reply's text and differ in where they live
-            raise refused(*_told(error), self._site) from error
-        if not isinstance(created, str) or _ID.fullmatch(created) is None:
-            raise nonsense(self._site, "a session without an id")
-        return created
-
-
-def client(transport: Transport) -> Any:
-    """The client library's object over `transport`: py-consul's or python-consul's, whichever is installed."""
-    import consul.base  # type: ignore[import-untyped]  # neither library has annotations; the backend's package is importable without its client library
-
-    def connect(*_: object, **__: object) -> Transport:
-        return transport
-
-    # One of the two is what the installed library calls from its constructor.
-    kind = type("Client", (consul.base.Consul,), {"http_connect": staticmethod(connect), "connect": staticmethod(connect)})
-    site = transport.site
-    return kind(host=site.host, port=site.port, scheme="https" if site.tls else "http")
-
-
-def _told(error: Exception) -> tuple[int, str]:
-    """The status and the text in a client library's exception: `500 Invalid Session TTL ...`, or the text alone."""
-    text = str(error)
-    first, _, rest = text.partition(" ")
-    if first.isascii() and first.isdigit() and len(first) == 3:
-        return int(first), rest
-    return (403 if "ACL" in type(error).__name__ else 500), text
+            return session_id(reply.body)
+        except ValueError as error:
+            raise nonsense(self._site, f"{error} for a new session") from error

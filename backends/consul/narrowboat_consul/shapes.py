@@ -7,8 +7,11 @@ nothing else is raised, and no more memory is taken than a few times the text.
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
+#: What Consul gives a session as its id.
+_ID = re.compile("[0-9A-Za-z-]{1,100}")
 #: Values in one reply, at most: each costs some fifty bytes, however short it was as text. An entry has about ten.
 VALUES = 1_000_000
 
@@ -42,6 +45,18 @@ def refusals(body: str | bytes, members: int) -> list[tuple[int, str]]:
         if type(index) is not int or not 0 <= index < members or not isinstance(what, str):
             raise ValueError("an error without its place and its text")
         found.append((index, what))
+    return found
+
+
+def session_id(body: str) -> str:
+    """The id of a session that was made.
+
+    >>> session_id('{"ID": "adf4238a-882b-9ddc-4a9d-5b6758e4159e"}')
+    'adf4238a-882b-9ddc-4a9d-5b6758e4159e'
+    """
+    found = _object(body).get("ID")
+    if not isinstance(found, str) or _ID.fullmatch(found) is None:
+        raise ValueError("no id")
     return found
 
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from narrowboat._queueing import admitted, conflict, disagree
 from narrowboat.contract.locks import Mode, Request
+from narrowboat.driver.admission import admitted, conflict, disagree
 from narrowboat_consul.keys import Keys
 from narrowboat_consul.state import FLAGS, Entry, Record, State
 

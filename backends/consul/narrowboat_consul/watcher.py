@@ -21,7 +21,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from narrowboat._queueing.nudge import Nudge
+from narrowboat.driver.waking import Nudge
 from narrowboat_consul import http
 from narrowboat_consul.keys import Keys
 from narrowboat_consul.shapes import entries
@@ -269,7 +269,7 @@ class Watcher:
         if self._open() >= QUERIES:
             self._batch_at = min(self._batch_at, self._clock() + BATCH)
             return
-        params = [("recurse", ""), ("index", max(1, watch.index)), ("wait", f"{PATIENCE:g}s")]
+        params = [("recurse", ""), ("index", str(max(1, watch.index))), ("wait", f"{PATIENCE:g}s")]
         data = self._transport.request("GET", f"/v1/kv/{watch.keys.folder}", params)
         watch.query = self._send(
             data, PATIENCE * 17 / 16 + self._transport.timeout, lambda reply: self._told(name, watch, reply)
@@ -325,7 +325,7 @@ class Watcher:
             return
         left = left[:TOGETHER]
         operations = [operation("get-tree", watch.keys.folder) for watch in left]
-        data = self._transport.request("PUT", "/v1/txn", None, json.dumps(operations).encode())
+        data = self._transport.request("PUT", "/v1/txn", (), json.dumps(operations).encode())
         self._batch = self._send(data, self._transport.timeout, lambda reply: self._read(left, reply))
 
     def _read(self, watches: list[Watch], reply: http.Reply | None) -> None:

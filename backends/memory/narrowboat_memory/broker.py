@@ -12,7 +12,6 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from narrowboat._queueing import rules
 from narrowboat.capabilities import (
     BrokerCapabilities,
     Kept,
@@ -36,10 +35,12 @@ from narrowboat.contract import (
     Receipt,
     Source,
 )
+from narrowboat.driver.sources import Declare, has_dead_letters
 from narrowboat.dsn import Url
 from narrowboat.errors import Closed, NarrowboatError
+from narrowboat_memory.errors import refuse
 from narrowboat_memory.feed import MemoryFeed
-from narrowboat_memory.message_options import Declare, MessageOptions
+from narrowboat_memory.message_options import MessageOptions
 from narrowboat_memory.messages import Messages
 from narrowboat_memory.options import SCHEME, space_name
 from narrowboat_memory.source import MemorySource
@@ -188,7 +189,7 @@ class MemoryBroker(Broker):
             return Depth(0, 0, len(found.pending), 0)
         if address.kind is Kind.TOPIC:
             return Depth(0, 0, 0, 0)  # what died in a queue of that name is none of its own
-        dead = topology.find(address.dead) if rules.has_dead_letters(address) else None
+        dead = topology.find(address.dead) if has_dead_letters(address) else None
         counts = found.counts() if found is not None else (0, 0, 0)
         return Depth(*counts, sum(dead.counts()) if isinstance(dead, MemorySource) else 0)
 
@@ -197,7 +198,7 @@ class MemoryBroker(Broker):
         if isinstance(found, MemorySource | MemoryTopic):
             topology.tick(found, now)
         if found is None and not self.makes and address.kind is not Kind.INBOX:
-            return rules.missing(address.path, address.kind.value, backend=SCHEME)
+            return refuse.missing(address.path, address.kind.value)
         return found
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
-from narrowboat._queueing import rules
 from narrowboat.contract import Ack, Address, Delivery, Feed, Kind, Nack, Outcome, Received, Reject, Source
 from narrowboat.errors import Closed, NarrowboatError
+from narrowboat_memory.errors import refuse
 from narrowboat_memory.options import SCHEME
 from narrowboat_memory.source import Entry, MemorySource
 from narrowboat_memory.topology import Topology
@@ -109,7 +109,7 @@ class MemoryFeed(Feed):
         entry, token = cast("tuple[Entry, object]", delivery.tag)
         source = topology.find(self._source.address)
         if not _ours(entry, token, now) or not isinstance(source, MemorySource):
-            return rules.stale(delivery.id, delivery.attempt, self._path, backend=SCHEME)
+            return refuse.stale(delivery.id, self._path, delivery.attempt)
         key = entry.key
         if isinstance(outcome, Ack):
             source.remove(entry)
@@ -132,7 +132,7 @@ class MemoryFeed(Feed):
         entry, token = cast("tuple[Entry, object]", delivery.tag)
         source = topology.find(self._source.address)
         if not _ours(entry, token, now) or not isinstance(source, MemorySource):
-            return rules.stale(delivery.id, delivery.attempt, self._path, backend=SCHEME)
+            return refuse.stale(delivery.id, self._path, delivery.attempt)
         source.extend(entry, now + seconds)
         return None
 

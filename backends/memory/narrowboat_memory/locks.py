@@ -14,10 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from narrowboat._queueing import admitted, conflict, disagree
 from narrowboat.capabilities import Expiry, LockCapabilities, Scope, Support, Survives, WaitOrder, WakeUp
 from narrowboat.contract.backend import Context, LockBackend
 from narrowboat.contract.locks import Busy, Grant, Holder, LockProvider, Mode, Released, Request
+from narrowboat.driver.admission import admitted, conflict, disagree
 from narrowboat.dsn import Url
 from narrowboat.errors import Closed, Conflict, LeaseLost, NarrowboatError, Reason
 from narrowboat_memory.names import PATIENCE, Lease, LockSpace, Name, Waiter, anybody, holding_of, retry_after

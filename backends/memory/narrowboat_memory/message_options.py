@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass
 
+from narrowboat.driver.sources import Declare
 from narrowboat.errors import ConfigurationError
 from narrowboat_memory.options import SCHEME, Options
-
-
-class Declare(enum.Enum):
-    """Whether queues and topics are made on the way."""
-
-    AUTO = "auto"
-    NEVER = "never"  #: what is not there is `NotFound`
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from narrowboat._queueing.bell import Bell
+from narrowboat.driver.waking import Bell
 from narrowboat_memory.topology import Topology
 
 T = TypeVar("T")

@@ -11,8 +11,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from narrowboat._queueing import admitted
 from narrowboat.contract.locks import Mode, Request
+from narrowboat.driver.admission import admitted
 
 Clock = Callable[[], float]
 

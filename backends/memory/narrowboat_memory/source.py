@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from heapq import heapify, heappop, heappush
 from typing import NamedTuple, TypeVar
 
-from narrowboat._queueing import rules
 from narrowboat.contract import Address, Outgoing, Properties
+from narrowboat.driver.sources import rank
 
 
 class State(enum.Enum):
@@ -239,7 +239,7 @@ class MemorySource:
             self._available(entry)
 
     def _sort(self, entry: Entry) -> None:
-        entry.rank = rules.rank(self.path, self.properties, self.declared, entry.message.priority)
+        entry.rank = rank(self.path, self.properties, self.declared, entry.message.priority)
         entry.key = entry.message.key if self.properties.ordered else None
 
     def _start(self, entry: Entry, due: float) -> None:

@@ -14,10 +14,10 @@ from heapq import heappop, heappush
 from types import MappingProxyType
 from typing import NamedTuple
 
-from narrowboat._queueing import rules
 from narrowboat.contract import Address, Kind, Outgoing, Properties, Receipt
+from narrowboat.driver.sources import dead_headers, first_properties, has_dead_letters
 from narrowboat.errors import Conflict, NarrowboatError, NotFound
-from narrowboat_memory.options import SCHEME
+from narrowboat_memory.errors import refuse
 from narrowboat_memory.source import Entry, MemorySource
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
@@ -97,11 +97,11 @@ class Topology:
             return found
         if found is None:
             if not make:
-                return rules.missing(address.path, address.kind.value, backend=SCHEME)
+                return refuse.missing(address.path, address.kind.value)
             return self._make(address, properties, now, declared=True, earliest=earliest)
         if isinstance(found, MemorySource):
             if found.declared:
-                return rules.differs(address.path, found.properties, properties, backend=SCHEME) or found
+                return refuse.differs(address.path, found.properties._asdict(), properties) or found
             # It was made by a publish: a producer that starts first must not fix the consumers' properties.
             self.tick(found, now)  # so that what is due already is sorted with the rest
             found.declare(properties)
@@ -123,8 +123,8 @@ class Topology:
             if message.to.kind is Kind.INBOX:
                 return Receipt(message.id)  # whoever asked is gone
             if not make:
-                return rules.missing(message.to.path, message.to.kind.value, backend=SCHEME)
-            target = self._make(message.to, rules.first_properties(message.to.path), now, declared=False, earliest=False)
+                return refuse.missing(message.to.path, message.to.kind.value)
+            target = self._make(message.to, first_properties(message.to.path), now, declared=False, earliest=False)
             if isinstance(target, Conflict):
                 return target
         if message.dedup and window > 0 and not self._first((target, message.id), now, window):
@@ -171,15 +171,15 @@ class Topology:
 
     def bury(self, source: MemorySource, entry: Entry, reason: str, attempts: int, now: float) -> Conflict | None:
         """Move a message to the dead letters of its source, if it has any."""
-        if rules.has_dead_letters(source.address):
+        if has_dead_letters(source.address):
             address = source.address.dead
             # Made whatever the URL says about declaring: it is a part of its source, and the message must go somewhere.
             dead = self.find(address) or self._make(
-                address, rules.first_properties(address.path), now, declared=False, earliest=False
+                address, first_properties(address.path), now, declared=False, earliest=False
             )
             if not isinstance(dead, MemorySource):
-                return dead if isinstance(dead, Conflict) else rules.taken(address.path, "topic", "queue", backend=SCHEME)
-            headers = rules.dead_headers(entry.message.headers, reason=reason, attempts=attempts, origin=source.path)
+                return dead if isinstance(dead, Conflict) else refuse.taken(address.path, "topic", "queue")
+            headers = dead_headers(entry.message.headers, reason=reason, attempts=attempts, origin=source.path)
             # In the order in which they died, for ever, and below nothing: its levels end here.
             dead.add(
                 entry.message._replace(headers=MappingProxyType(headers), ttl=None, delay=0.0), next(self._seq), now, None, None
@@ -225,9 +225,9 @@ class Topology:
         if path in self._sources:
             found = self._sources[path].address.kind
         if found is not None and found is not address.kind:
-            return rules.taken(path, found.value, address.kind.value, backend=SCHEME)
+            return refuse.taken(path, found.value, address.kind.value)
         if address.kind is Kind.SUBSCRIPTION and address.name in self._sources:
-            return rules.taken(address.name, self._sources[address.name].address.kind.value, "topic", backend=SCHEME)
+            return refuse.taken(address.name, self._sources[address.name].address.kind.value, "topic")
         return None
 
     def _make(

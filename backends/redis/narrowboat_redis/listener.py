@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 
 import redis
 
-from narrowboat._queueing.nudge import Nudge
+from narrowboat.driver.waking import Nudge
 from narrowboat.errors import NarrowboatError
 from narrowboat_redis.connection import Line, find_primary, open_line
 from narrowboat_redis.nodes import FAILURES

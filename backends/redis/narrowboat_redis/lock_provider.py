@@ -10,10 +10,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from narrowboat._queueing import conflict
 from narrowboat.capabilities import LockCapabilities
 from narrowboat.contract.backend import Context
 from narrowboat.contract.locks import Busy, Grant, Holder, LockProvider, Mode, Released, Request
+from narrowboat.driver.admission import conflict
 from narrowboat.errors import Conflict, LeaseLost, NarrowboatError, Reason, Unavailable
 from narrowboat_redis.errors import translate, typed
 from narrowboat_redis.keys import Keys

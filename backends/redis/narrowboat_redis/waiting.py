@@ -17,8 +17,8 @@ from typing import Any
 
 import redis
 
-from narrowboat._queueing.nudge import Nudge
 from narrowboat.contract.locks import Request
+from narrowboat.driver.waking import Nudge
 from narrowboat.errors import AccessDenied, NarrowboatError
 from narrowboat_redis.connection import Line, find_primary, open_line
 from narrowboat_redis.errors import code_of, no_thread, translate

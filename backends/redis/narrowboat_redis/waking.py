@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 
-from narrowboat._queueing.bell import Bell
+from narrowboat.driver.waking import Bell
 from narrowboat_redis.listener import Listener
 from narrowboat_redis.places import Place
 from narrowboat_redis.site import Site

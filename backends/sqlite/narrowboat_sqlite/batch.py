@@ -9,8 +9,8 @@ import json
 import sqlite3
 from collections.abc import Sequence
 
-from narrowboat._queueing import rules
 from narrowboat.contract import Outgoing
+from narrowboat.driver.sources import levels, rank
 from narrowboat_sqlite.schedule import Moment
 from narrowboat_sqlite.sources import SourceRow
 from narrowboat_sqlite.stock import BLOCKED, DELAYED, READY, in_sequence, insert
@@ -56,7 +56,7 @@ class Batch:
         """Add a copy of message `number` for `source`. An ordered source must have been ticked."""
         moment = self._moment
         origin = None if expires is None else moment.clock
-        sorts = rules.rank(source.path, source.properties, source.declared, message.priority)
+        sorts = rank(source.path, source.properties, source.declared, message.priority)
         if delay > 0:
             until = moment.now + delay
             place = moment.base + until
@@ -81,11 +81,11 @@ class Batch:
                 self._messages,
             )
         for source, first, last in self._runs:
-            levels = rules.levels(source.path, source.properties, source.declared)
+            most = levels(source.path, source.properties, source.declared)
             self._connection.execute(
                 "INSERT INTO delivery (source, message, state, rank, place)"
                 " SELECT ?, id, 0, -min(priority, ?), ? FROM message WHERE id BETWEEN ? AND ?",
-                (source.id, levels, self._moment.place, first, last),
+                (source.id, most, self._moment.place, first, last),
             )
         if self._deliveries:
             insert(self._connection, self._deliveries)

@@ -19,8 +19,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from narrowboat._queueing import rules
-from narrowboat._queueing.bell import Bell
 from narrowboat.capabilities import (
     BrokerCapabilities,
     Kept,
@@ -33,13 +31,15 @@ from narrowboat.capabilities import (
     WakeUp,
 )
 from narrowboat.contract import Address, Broker, BrokerBackend, Context, Depth, Feed, Kind, Outgoing, Receipt, Source
+from narrowboat.driver.sources import Declare, has_dead_letters
+from narrowboat.driver.waking import Bell
 from narrowboat.dsn import Url
 from narrowboat.errors import Closed, NarrowboatError, PublishFailed
 from narrowboat_sqlite import stock
 from narrowboat_sqlite.database import Database, path_of, prepare
-from narrowboat_sqlite.errors import not_sent
+from narrowboat_sqlite.errors import not_sent, refuse
 from narrowboat_sqlite.feed import IDLE, SqliteFeed
-from narrowboat_sqlite.message_options import Declare, MessageOptions
+from narrowboat_sqlite.message_options import MessageOptions
 from narrowboat_sqlite.options import SCHEME, Durability
 from narrowboat_sqlite.schedule import Schedule
 from narrowboat_sqlite.sources import SourceRow
@@ -286,7 +286,7 @@ class SqliteBroker(Broker):
 
     def _depth(self, topology: Topology, address: Address) -> Depth:
         found = self._find(topology, address)
-        dead = topology.find(address.dead) if rules.has_dead_letters(address) and address.kind is not Kind.TOPIC else None
+        dead = topology.find(address.dead) if has_dead_letters(address) and address.kind is not Kind.TOPIC else None
         return Depth(
             *(stock.counts(topology.connection, found.id) if found is not None else (0, 0, 0)),
             sum(stock.counts(topology.connection, dead.id)) if isinstance(dead, SourceRow) else 0,
@@ -297,7 +297,7 @@ class SqliteBroker(Broker):
         if found is not None:
             topology.tick(found)
         elif not self.makes and address.kind is not Kind.INBOX:
-            raise rules.missing(address.path, address.kind.value, backend=SCHEME)
+            raise refuse.missing(address.path, address.kind.value)
         return found
 
 

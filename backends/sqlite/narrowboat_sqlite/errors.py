@@ -6,8 +6,12 @@ import errno
 import os
 import sqlite3
 
+from narrowboat.driver.sources import Refusals
 from narrowboat.errors import AccessDenied, ConfigurationError, NarrowboatError, Unavailable
 from narrowboat_sqlite.options import SCHEME
+
+#: What all keepers of messages refuse in the same words.
+refuse = Refusals(SCHEME)
 
 _PRIMARY = 0xFF  #: the low byte of an extended result code is the primary one
 

@@ -11,10 +11,10 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from narrowboat._queueing import rules
 from narrowboat.contract import Ack, Address, Delivery, Feed, Kind, Nack, Outcome, Received, Reject, Source
 from narrowboat.errors import Closed, NarrowboatError
 from narrowboat_sqlite import contents, stock, strange
+from narrowboat_sqlite.errors import refuse
 from narrowboat_sqlite.options import SCHEME
 from narrowboat_sqlite.schedule import Moment
 from narrowboat_sqlite.sources import SourceRow
@@ -249,7 +249,7 @@ class SqliteFeed(Feed):
         return None
 
     def _stale(self, delivery: Delivery) -> NarrowboatError:
-        return rules.stale(delivery.id, delivery.attempt, self._path, backend=SCHEME)
+        return refuse.stale(delivery.id, self._path, delivery.attempt)
 
     def _leave(self, topology: Topology) -> None:
         if self.address.kind is Kind.INBOX:

@@ -1,7 +1,7 @@
 """The lock tables of one namespace: what is read and written inside a transaction. The schema is in `locks.sql`.
 
 Every function works on a connection on which the caller has begun a transaction, can be repeated after a rollback, and
-waits for nothing. Who may go is decided by `narrowboat._queueing`, who still counts by `observe`.
+waits for nothing. Who may go is decided by `narrowboat.driver.admission`, who still counts by `observe`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Generator, Sequence
 from contextlib import closing
 from typing import NamedTuple
 
-from narrowboat._queueing import admitted, conflict, disagree
 from narrowboat.contract.locks import Busy, Grant, Holder, Mode, Request
+from narrowboat.driver.admission import admitted, conflict, disagree
 from narrowboat.errors import Conflict, NarrowboatError, Reason
 from narrowboat_sqlite import strange
 from narrowboat_sqlite.observe import Observer

@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from narrowboat._queueing import rules
+from narrowboat.driver.sources import rank
 from narrowboat_sqlite import strange
 from narrowboat_sqlite.schedule import Foreign, Moment, foreign
 from narrowboat_sqlite.sources import SourceRow
@@ -87,7 +87,7 @@ def arrive(
     number, key, priority = message
     key = key if source.properties.ordered and strange.text_or_none(key) else None
     state = BLOCKED if key is not None and in_sequence(connection, source.id, key) else READY
-    sorts = rules.rank(source.path, source.properties, source.declared, level(priority))
+    sorts = rank(source.path, source.properties, source.declared, level(priority))
     insert(connection, [(source.id, number, state, sorts, place, None, None, key, *expires)])
 
 

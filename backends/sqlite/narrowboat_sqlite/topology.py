@@ -13,12 +13,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from narrowboat._queueing import rules
 from narrowboat.contract import Address, Kind, Outgoing, Properties, Receipt
+from narrowboat.driver.sources import dead_headers, first_properties, has_dead_letters, rank
 from narrowboat.errors import Conflict, NarrowboatError, NotFound
 from narrowboat_sqlite import contents, stock, strange
 from narrowboat_sqlite.batch import Batch, plain_until
-from narrowboat_sqlite.options import SCHEME
+from narrowboat_sqlite.errors import refuse
 from narrowboat_sqlite.schedule import Moment, foreign
 from narrowboat_sqlite.sources import COLUMNS, SourceRow, source_of, strange_source
 from narrowboat_sqlite.stock import Observed, Stored
@@ -45,13 +45,13 @@ class Topology:
         if isinstance(found, Conflict):
             return found
         if found is not None and found.address.kind is not address.kind:
-            return rules.taken(address.path, found.address.kind.value, address.kind.value, backend=SCHEME)
+            return refuse.taken(address.path, found.address.kind.value, address.kind.value)
         if found is None and address.kind is Kind.SUBSCRIPTION:
             topic = self._row(address.name)
             if isinstance(topic, Conflict):
                 return topic
             if topic is not None and topic.address.kind is not Kind.TOPIC:
-                return rules.taken(address.name, topic.address.kind.value, Kind.TOPIC.value, backend=SCHEME)
+                return refuse.taken(address.name, topic.address.kind.value, Kind.TOPIC.value)
         return found
 
     def declare(
@@ -63,12 +63,12 @@ class Topology:
             return found
         if found is None:
             if not make:
-                return rules.missing(address.path, address.kind.value, backend=SCHEME)
+                return refuse.missing(address.path, address.kind.value)
             return self._make(address, properties, declared=True, earliest=earliest)
         if address.kind is Kind.TOPIC:
             return found
         if found.declared:
-            return rules.differs(address.path, found.properties, properties, backend=SCHEME) or found
+            return refuse.differs(address.path, found.properties._asdict(), properties) or found
         # It was made by a publish: a producer that starts first must not fix the consumers' properties.
         return self._adopt(found, properties)
 
@@ -141,12 +141,10 @@ class Topology:
 
     def bury(self, source: Address, stored: Stored, reason: str, attempts: int) -> Conflict | None:
         """Move a message to the dead letters of its source, if it has any."""
-        if rules.has_dead_letters(source):
+        if has_dead_letters(source):
             address = source.dead
             # Made whatever the URL says about declaring: it is a part of its source, and the message must go somewhere.
-            dead = self.find(address) or self._make(
-                address, rules.first_properties(address.path), declared=False, earliest=False
-            )
+            dead = self.find(address) or self._make(address, first_properties(address.path), declared=False, earliest=False)
             if isinstance(dead, Conflict):
                 return dead
             row = self.connection.execute(
@@ -156,9 +154,7 @@ class Topology:
                 stock.remove(self.connection, [stored])
                 return None
             headers, key, priority = row
-            headers = rules.dead_headers(
-                contents.headers_of(headers) or {}, reason=reason, attempts=attempts, origin=source.path
-            )
+            headers = dead_headers(contents.headers_of(headers) or {}, reason=reason, attempts=attempts, origin=source.path)
             number = self.connection.execute(
                 "INSERT INTO message (name, body, headers, key, published, priority, details, copies)"
                 " SELECT name, body, ?, key, published, priority, details, 1 FROM message WHERE id = ? RETURNING id",
@@ -239,8 +235,8 @@ class Topology:
             if address.kind is Kind.INBOX:
                 return None
             if not make:
-                return rules.missing(address.path, address.kind.value, backend=SCHEME)
-            found = self._make(address, rules.first_properties(address.path), declared=False, earliest=False)
+                return refuse.missing(address.path, address.kind.value)
+            found = self._make(address, first_properties(address.path), declared=False, earliest=False)
         if address.kind is Kind.TOPIC:
             groups[found.id] = self._groups(found.id)
         # What is due in an ordered source, or in its topic, goes before what is published now.
@@ -366,7 +362,7 @@ class Topology:
             blocked = key is not None and key in keys
             if key is not None:
                 keys.add(key)
-            sorts = rules.rank(source.path, properties, True, stock.level(priority))
+            sorts = rank(source.path, properties, True, stock.level(priority))
             changes.append((stock.BLOCKED if blocked else state, key, sorts, number))
         self.connection.executemany("UPDATE delivery SET state = ?, key = ?, rank = ? WHERE id = ?", changes)
         return source

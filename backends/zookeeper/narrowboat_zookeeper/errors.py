@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from kazoo import exceptions as kazoo
 
 from narrowboat.driver import tls
+from narrowboat.driver.texts import cut
 from narrowboat.errors import AccessDenied, ConfigurationError, NarrowboatError, Unavailable
 from narrowboat_zookeeper.options import SCHEME, TLS_SCHEME
 
@@ -59,7 +60,7 @@ def unreachable(site: Site, waited: float, cause: Exception | None) -> Narrowboa
         refused = tls.failure(cause, str(site), plain=SCHEME, backend=site.scheme)
         if refused is not None:
             return refused
-    why = f"{type(cause).__name__}: {cause}" if cause is not None else "no session was granted"
+    why = _name(cause) if cause is not None else "no session was granted"
     hint = tls.hint(cause, plain=SCHEME)
     if cause is None and not site.tls:
         hint = f"; if that port wants TLS, write {TLS_SCHEME}://"
@@ -124,4 +125,4 @@ def refused(site: Site, error: Exception, *, doing: str) -> NarrowboatError:
 
 
 def _name(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return f"{type(error).__name__}: {cut(error)}" if str(error) else type(error).__name__

@@ -7,7 +7,6 @@ from typing import Any
 from narrowboat.contract.locks import Grant, Released, Request
 from narrowboat.errors import LeaseLost, NarrowboatError, Reason
 from narrowboat_zookeeper.book import Book, Steps
-from narrowboat_zookeeper.looking import generation
 
 
 def keep(book: Book, grant: Grant, now: float) -> Steps:
@@ -62,7 +61,7 @@ def free(book: Book, grant: Grant) -> Steps:
     if place is not None and place.path is not None and place.token == grant.token:
         path: Any = place.path
     else:
-        path = yield from generation(book, directory, grant.token, owner=grant.owner)
+        path = yield from _find(book, grant, directory)
     if path is None or isinstance(path, NarrowboatError):
         return path or Released.NOT_HELD
     book.mine.pop(path, None)
@@ -73,6 +72,18 @@ def free(book: Book, grant: Grant) -> Steps:
     book.places.pop(grant.owner, None)
     book.keeper.note(directory)
     return Released.NOT_HELD if gone else Released.RELEASED
+
+
+def _find(book: Book, grant: Grant, directory: str) -> Steps:
+    """The path of a grant that this provider knows nothing of; None: there is none; an error where we may not look."""
+    listed = (yield [(book.pipe.sync,), (book.pipe.children, directory)])[1]
+    paths = book.owned(grant.owner, directory, listed)
+    results = [listed, *((yield [(book.pipe.get, path) for path in paths]) if paths else [])]
+    failed = next(filter(book.failed, results), None)
+    if failed is not None:
+        return book.refused(failed, doing=f"releasing the lock {grant.name!r}")
+    there = zip(paths, results[1:], strict=True)
+    return next((path for path, found in there if isinstance(found, tuple) and found[1].czxid == grant.token), None)
 
 
 def withdraw(book: Book, request: Request) -> Steps:

@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from itertools import takewhile
+from typing import NamedTuple
 
-from narrowboat.contract.locks import Holder
-from narrowboat.errors import NarrowboatError
+from narrowboat.contract.locks import Holder, Mode
+from narrowboat.driver.admission import disagree, heads
+from narrowboat.driver.texts import cut
+from narrowboat.errors import Conflict, NarrowboatError
 from narrowboat_zookeeper import names
 from narrowboat_zookeeper.book import Book, Steps, listing
 from narrowboat_zookeeper.names import Contender
-from narrowboat_zookeeper.place import Verdict, decide, ours
+from narrowboat_zookeeper.place import Said, ours
+
+#: Nodes that are read at once: each has up to a megabyte, and what is in them is not kept.
+_AT_ONCE = 500
+
+
+class Node(NamedTuple):
+    """What was found of one node under a lock's."""
+
+    path: str
+    contender: Contender | None  #: None: its name is not that of a contender
+    token: int
+    made: float  #: seconds since the epoch
+    said: Said | None  #: None: it is foreign, or was damaged
 
 
 class Seen(NamedTuple):
-    """The contenders of one lock with what was read of each: data and stat."""
+    """What stands under one lock's node."""
 
-    lock: str  #: its node, relative to the namespace
-    holding: list[tuple[Contender, Any]]
-    foreign: list[tuple[Contender, Any]]  #: not made by Narrowboat, or damaged, wherever they stand
+    lock: str  #: relative to the namespace
+    holding: list[Node]
+    foreign: list[Node]  #: not made by Narrowboat, or damaged, wherever they stand
     waiting: int
 
 
@@ -34,77 +50,84 @@ def holders(book: Book, name: str | None) -> Steps:
     seen = yield from _see(book, locks)
     if isinstance(seen, NarrowboatError):
         return seen
-    found: list[Holder] = []
-    for each in seen:
-        said = [(contender, stat, ours((data, stat), each.lock)) for contender, (data, stat) in each.holding + each.foreign]
-        told = next((record.name for _, _, record in said if record is not None), each.lock)
-        clear = name or names.lock_name(each.lock) or told
-        for number, (contender, stat, record) in enumerate(said):
-            label, at = (record.label, record.at) if record is not None else ("", stat.ctime / 1000.0)
-            foreign = number >= len(each.holding)
-            found.append(
-                Holder(clear, stat.czxid, label, contender.mode, contender.limit, at, None, each.waiting, foreign=foreign)
-            )
+    found = [_shown(node, name, each) for each in seen for node in each.holding + each.foreign]
     return sorted(found, key=lambda holder: (holder.name, holder.token))
+
+
+def _shown(node: Node, name: str | None, seen: Seen) -> Holder:
+    said = node.said
+    told = next((each.said.name for each in seen.holding if each.said is not None), seen.lock)  # of a lock whose name is hashed
+    mode, limit = (node.contender.mode, node.contender.limit) if node.contender is not None else (Mode.EXCLUSIVE, None)
+    label, since = (said.label, said.at) if said is not None else ("", node.made)
+    clear = name or names.lock_name(seen.lock) or told
+    return Holder(clear, node.token, label, mode, limit, since, None, seen.waiting, foreign=said is None)
 
 
 def evict(book: Book, name: str, token: int) -> Steps:
     """Whether that generation was there, and now is not."""
-    path = yield from generation(book, book.directory(name), token)
-    if path is None and names.is_hash(name):  # `holders` has nothing else to call a hashed lock where all of it is foreign
-        path = yield from generation(book, f"{book.namespace}/{name}", token)
-    if path is None or isinstance(path, NarrowboatError):
-        return path or False
-    result = (yield [(book.pipe.break_, path, b"evicted")])[0]
-    failed = result if isinstance(result, Exception) else next((e for e in result if isinstance(e, Exception)), None)
+    # `holders` has nothing else than its hash to call a lock whose name was hashed, where all that is in it is foreign.
+    locks = [names.lock_node(name)] + ([name] if names.is_hash(name) else [])
+    seen = yield from _see(book, locks)
+    if isinstance(seen, NarrowboatError):
+        return seen
+    node = next((node for each in seen for node in each.holding + each.foreign if node.token == token), None)
+    if node is None:
+        return False
+    remove = (book.pipe.delete, node.path) if node.contender is None else (book.pipe.break_, node.path, b"evicted")
+    result = (yield [remove])[0]
+    failed = next((e for e in (result if isinstance(result, list) else [result]) if isinstance(e, Exception)), None)
     if failed is None:
-        book.keeper.note(book.directory(name))
+        book.keeper.note(node.path.rpartition("/")[0])
         return True
+    if isinstance(failed, book.said.NotEmptyError):
+        return Conflict(
+            f"lock {name!r}: the node {cut(node.path)} on {book.site} has nodes of its own below it, which were not made by "
+            "Narrowboat. Nothing was removed; look at them, and remove them by ZooKeeper's own tools.",
+            backend=book.site.scheme,
+        )
     if isinstance(failed, (book.said.NoNodeError, book.said.RolledBackError)):
         return False
     return book.refused(failed, doing=f"evicting the holder of the lock {name!r}")
 
 
-def generation(book: Book, directory: str, token: int, owner: str | None = None) -> Steps:
-    """The path of the holder, or of what is foreign, with that token; None: there is none; an error where we may not look."""
-    seen = yield from _see(book, [directory.rpartition("/")[2]])
-    if isinstance(seen, NarrowboatError):
-        return seen
-    for each, (_, stat) in seen[0].holding + seen[0].foreign:
-        if stat.czxid == token and owner in (None, each.owner):
-            return f"{directory}/{each.node}"
-    return None
-
-
 def _see(book: Book, locks: Sequence[str]) -> Steps:
-    """What stands under each of `locks`, in two rounds for all of them."""
+    """What stands under each of `locks`: a round for all lists, and one for each `_AT_ONCE` nodes."""
     if not locks:
         return []
     _, *listings = yield [(book.pipe.sync,), *((book.pipe.children, f"{book.namespace}/{lock}") for lock in locks)]
-    wanted: list[tuple[str, Contender]] = []
+    wanted: list[tuple[str, str, Contender | None]] = []
     for lock, listed in zip(locks, listings, strict=True):
         if book.failed(listed):
             return book.refused(listed, doing="looking who holds a lock")
-        wanted += [(lock, each) for each in names.queue(listing(listed))]
-    results = (yield [(book.pipe.get, f"{book.namespace}/{lock}/{each.node}") for lock, each in wanted]) if wanted else []
-    there: dict[str, list[tuple[Contender, Any]]] = {lock: [] for lock in locks}
-    for (lock, each), result in zip(wanted, results, strict=True):
-        if book.failed(result):
-            return book.refused(result, doing="looking who holds a lock")
-        if isinstance(result, tuple):
-            there[lock].append((each, result))
-    return [_sorted(lock, queue) for lock, queue in there.items()]
+        nodes = listing(listed)
+        contenders = [(each.node, each) for each in names.queue(nodes)]
+        others = [(node, None) for node in nodes if names.contender(node) is None]
+        wanted += [(lock, f"{book.namespace}/{lock}/{node}", each) for node, each in [*contenders, *others]]
+    there: dict[str, list[Node]] = {lock: [] for lock in locks}
+    for start in range(0, len(wanted), _AT_ONCE):
+        part = wanted[start : start + _AT_ONCE]
+        # What is called like no contender is not read: it is a note of somebody's, and may be one that is not for us to see.
+        results = yield [(book.pipe.get if each is not None else book.pipe.exists, path) for _, path, each in part]
+        for (lock, path, each), result in zip(part, results, strict=True):
+            if book.failed(result) and not (each is None and isinstance(result, book.said.NoAuthError)):
+                return book.refused(result, doing="looking who holds a lock")
+            if isinstance(result, tuple):
+                data, stat = result if each is not None else (b"", result)
+                said = ours((data, stat), lock) if each is not None else None
+                there[lock].append(Node(path, each, stat.czxid, stat.ctime / 1000.0, said))
+    return [_sorted(lock, found) for lock, found in there.items()]
 
 
-def _sorted(lock: str, there: list[tuple[Contender, Any]]) -> Seen:
+def _sorted(lock: str, there: list[Node]) -> Seen:
     """Who of them holds: what is foreign takes nobody's place, wherever its number puts it."""
-    if names.ambiguous(each for each, _ in there):
-        there.sort(key=lambda each: each[1][1].czxid)
-    foreign = [each for each in there if ours(each[1], lock) is None]
-    queue = [each for each in there if each not in foreign]
-    ahead = [each for each, _ in queue]
-    holding = [each for n, each in enumerate(queue) if decide(each[0].mode, each[0].limit, ahead[:n]).verdict is Verdict.GO]
-    return Seen(lock, holding, foreign, len(queue) - len(holding))
+    if names.ambiguous(node.contender for node in there if node.contender is not None):
+        there.sort(key=lambda node: node.token)
+    foreign = [node for node in there if node.said is None]
+    queue = [node for node in there if node.said is not None]
+    terms = [(node.contender.mode, node.contender.limit) for node in queue if node.contender is not None]
+    agreeing = takewhile(lambda each: not disagree(*each, *terms[0]), terms)
+    count = heads(agreeing, holding=None, held=0)
+    return Seen(lock, queue[:count], foreign, len(queue) - count)
 
 
 def ping(book: Book) -> Steps:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any, NamedTuple
 
-from narrowboat._queueing import disagree
 from narrowboat.contract.locks import Mode, Request
+from narrowboat.driver.admission import disagree
 from narrowboat.errors import Reason
 from narrowboat_zookeeper.names import Contender, lock_node
 

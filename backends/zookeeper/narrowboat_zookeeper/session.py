@@ -256,9 +256,9 @@ class Pipe:
         self._last = result
         return result
 
-    def set(self, path: str, data: bytes) -> Result:
-        """Its new stat."""
-        result: Result = self._client.set_async(path, data)
+    def exists(self, path: str) -> Result:
+        """Its stat; None where there is none."""
+        result: Result = self._client.exists_async(path)
         self._last = result
         return result
 

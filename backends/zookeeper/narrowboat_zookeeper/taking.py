@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from narrowboat._queueing import conflict
 from narrowboat.contract.locks import Busy, Grant, Request
+from narrowboat.driver.admission import conflict
+from narrowboat.driver.texts import cut
 from narrowboat.errors import Conflict, NarrowboatError, Unavailable
 from narrowboat_zookeeper import names
 from narrowboat_zookeeper.book import GLANCE, Book, Requests, Steps, listing
@@ -249,7 +250,7 @@ def _alien(book: Book, request: Request, directory: str, ahead: Sequence[names.C
 
 def _in_the_way(book: Book, request: Request, path: str, token: int) -> Conflict:
     return Conflict(
-        f"lock {request.name!r}: the node {path} on {book.site} stands in the way. It was not made by Narrowboat, or was "
+        f"lock {request.name!r}: the node {cut(path)} on {book.site} stands in the way. It was not made by Narrowboat, or was "
         f"damaged; waiting for it is of no use. Look at it with holders(), remove it with evict({request.name!r}, {token}).",
         backend=book.site.scheme,
     )

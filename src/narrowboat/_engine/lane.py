@@ -5,8 +5,6 @@ in its own thread under the lane's turn: no hand-over, the bare driver's speed. 
 call to the lane's thread, which executes all that has gathered as one batch (group commit). No caller ever carries
 another's call, so a KeyboardInterrupt hits only its own.
 
-What it does not do: wait for anything but the driver, try again what must not be repeated, or know what a call means.
-
 Interrupts. A KeyboardInterrupt can strike in the main thread after every call and on every jump backwards, nowhere
 else (CPython checks for signals only there). The turn is therefore taken by one atomic `dict.setdefault` with a mark of
 the caller's own, and given back by a `del` that no call precedes: whichever point is hit, the turn is either not ours
@@ -15,111 +13,21 @@ or given back.
 
 from __future__ import annotations
 
-import errno
-import math
 import queue
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+from narrowboat._engine.exchange import DONE, LEFT, QUEUED, RUNNING, Call, Op, perform
 from narrowboat._engine.inside import INSIDE
+from narrowboat.capabilities import Concurrency
 from narrowboat.errors import Closed, NarrowboatError, Unavailable
-
-
-class Op(NamedTuple):
-    """One kind of driver call: many items in, one result for each out, in order."""
-
-    name: str
-    perform: Callable[[Sequence[Any]], list[Any]]
-    repeatable: bool  #: a failed exchange may be tried again, member by member
-    distinct: Callable[[Any], object] | None = None  #: no batch holds two items for which this is equal
-    last: bool = False  #: may wait until everything else that has gathered is done
-    #: Whether an answer, beside every error, says that nothing was changed; None where nobody is told so. A repetition cannot
-    #: know it: the first exchange, whose answer was lost, may have done it.
-    denies: Callable[[Any], bool] | None = None
-    patience: float = math.inf  #: seconds: a batch that took longer to fail is not tried again member by member
-
-
-#: So many members of a failed batch are tried by themselves before the backend is taken to be away. Each costs an operation
-#: timeout while it is, and whoever is next in the lane waits for that.
-UNREACHED = 1
 
 #: So many gathered calls are worth two exchanges. Fewer, and the second costs more than what is done meanwhile.
 MANY = 64
-
-#: The states of a call. Only the lane's mutex moves a call between QUEUED, RUNNING and LEFT.
-NEW, QUEUED, RUNNING, DONE, LEFT = range(5)
-
-
-class Call:
-    """One caller's items on their way through a lane. `results` holds one value or error for each item when done."""
-
-    __slots__ = ("future", "items", "left", "op", "results", "sink", "state", "undo")
-
-    def __init__(
-        self,
-        op: Op,
-        items: Sequence[Any],
-        *,
-        undo: Callable[[Call], None] | None = None,
-        sink: Callable[[Call], None] | None = None,
-    ) -> None:
-        self.op = op
-        self.items = items
-        self.undo = undo  #: run on the lane's thread when it is done and its caller has left; must not block
-        self.sink = sink  #: told on the lane's thread when it is done; must not block
-        self.future: Any = None  #: of the task that waits for it, where one does
-        self.results: list[Any] = []
-        self.state = NEW
-        self.left = False
-
-
-def perform(op: Op, items: Sequence[Any]) -> list[Any]:
-    """Do it, in as many exchanges as `distinct` asks for. A failed exchange is each member's error.
-
-    Where repeating is safe, the members of a failed batch are tried again one by one, so that one poisonous member
-    does not fail the others.
-    """
-    if len(items) == 1:
-        return _exchange(op, items)
-    results: list[Any] = [None] * len(items)
-    for indices in _rounds(op, items):
-        begun = time.monotonic()
-        answers = _exchange(op, [items[index] for index in indices])
-        again = op.repeatable and len(indices) > 1 and all(isinstance(answer, Exception) for answer in answers)
-        if again and time.monotonic() - begun < op.patience:
-            answers = _one_by_one(op, [items[index] for index in indices], answers)
-        for index, answer in zip(indices, answers, strict=True):
-            results[index] = answer
-    return results
-
-
-def _exchange(op: Op, items: Sequence[Any]) -> list[Any]:
-    try:
-        return op.perform(items)
-    except Exception as error:
-        return [_typed(error)] * len(items)
-
-
-#: What the process has run out of, where an `OSError` says it: files, the system's files, memory.
-_RUN_OUT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-
-
-def _typed(error: Exception) -> Exception:
-    """What a driver met that is nobody's fault and passes: a process that has run out of threads or files."""
-    if not (isinstance(error, OSError) and error.errno in _RUN_OUT) and not _no_thread(error):
-        return error
-    made = Unavailable(f"this process has run out of something ({error}); what was asked may or may not have been sent")
-    made.__cause__ = error
-    return made
-
-
-def _no_thread(error: BaseException) -> bool:
-    """Python has no type of its own for it."""
-    return type(error) is RuntimeError and str(error).startswith("can't start new thread")
 
 
 def start(thread: threading.Thread) -> None:
@@ -130,53 +38,6 @@ def start(thread: threading.Thread) -> None:
         thread.start()
     except RuntimeError as error:
         raise Unavailable(f"no thread can be started ({error}): the process or the machine has too many") from error
-
-
-def _one_by_one(op: Op, items: Sequence[Any], answers: list[Any]) -> list[Any]:
-    """Each by itself, until the backend turns out to be out of reach: then the rest keep the batch's error.
-
-    Without that end a thousand members would wait for a thousand operation timeouts, and whoever comes next with them. An
-    answer may become more certain, never wrong: where the batch's outcome is unknown, no repetition denies it.
-    """
-    again = list(answers)
-    unreached = 0
-    for index, item in enumerate(items):
-        (answer,) = _exchange(op, [item])
-        if op.denies is None or not may_have_happened(answers[index]):
-            again[index] = answer
-        elif not isinstance(answer, Exception) and not op.denies(answer):
-            again[index] = answer  # it is done now, whichever of the two did it
-        unreached += isinstance(answer, NarrowboatError) and answer.retryable
-        if unreached == index + 1 == UNREACHED:
-            break
-    return again
-
-
-def may_have_happened(error: object) -> bool:
-    """Whether what was asked may have been done although this was the answer. A refusal, and what was never sent, was not.
-
-    >>> may_have_happened(Unavailable("no answer")), may_have_happened(Unavailable("refused", sent=False))
-    (True, False)
-    """
-    if isinstance(error, Unavailable) and not error.sent:
-        return False
-    return isinstance(error, Exception) and (not isinstance(error, NarrowboatError) or error.retryable)
-
-
-def _rounds(op: Op, items: Sequence[Any]) -> list[list[int]]:
-    """The indices of `items`, split so that no round holds two that `distinct` calls equal; each in order of arrival."""
-    if op.distinct is None:
-        return [list(range(len(items)))]
-    rounds: list[list[int]] = []
-    seen: dict[object, int] = {}
-    for index, item in enumerate(items):
-        key = op.distinct(item)
-        turn = seen.get(key, 0)
-        seen[key] = turn + 1
-        if turn == len(rounds):
-            rounds.append([])
-        rounds[turn].append(index)
-    return rounds
 
 
 class Lane:
@@ -263,16 +124,21 @@ class Lane:
     def leave(self, call: Call) -> bool:
         """The caller of `call` goes. True: it is not under way and never will be; what it did is the caller's to undo.
 
-        False: it is under way; its `undo` runs on the lane's thread once it has returned, never before, so that a
-        withdraw cannot overtake its own attempt.
+        False: it is under way; it is undone on the lane's thread once it has returned, never before, so that a withdraw
+        cannot overtake its own attempt.
         """
         with self._mutex:
+            call.left = True
             if call.state == RUNNING:
-                call.left = True
                 return False
             if call.state == QUEUED:
                 call.state = LEFT
             return True
+
+    def abandon(self, call: Call) -> None:
+        """The caller of `call` was torn away: drop the call or let it be undone, whatever has become of it. Idempotent."""
+        if not call.left and self.leave(call) and call.undo is not None:
+            call.undo(call)
 
     def close(self, timeout: float) -> bool:
         """Refuse what comes now, finish what is queued or under way. False: it was still under way after `timeout`."""
@@ -359,8 +225,8 @@ class Lane:
         for call in calls:
             if not call.left:
                 _tell(call)
-            elif call.undo is not None:
-                _call(call.undo, call)
+            elif call.late is not None:
+                _call(call.late, call)
 
 
 def _given_up(error: BaseException) -> Unavailable:
@@ -389,3 +255,46 @@ def _call(told: Callable[[Call], None], call: Call) -> None:
 
 
 _NOTHING = Op("nothing", list, repeatable=True)
+
+
+class OpenLane(Lane):
+    """For a driver that carries any number of calls at once: blocking callers enter it directly, side by side.
+
+    A driver with an I/O thread of its own (`Concurrency.MULTIPLEXED`) gathers callers better than a lane in front of it can:
+    several exchanges are under way at once there. What comes from an event loop is still gathered tick by tick and carried by
+    the lane's thread, because no driver call may run on an event loop.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self._inside: dict[int, Call] = {}
+        self._gone = threading.Event()
+
+    def run(self, call: Call) -> bool:
+        """Execute `call` in this thread, whoever else does the same: True. False once the lane is closed."""
+        key = id(call)
+        try:
+            self._inside[key] = call
+            if self._closed:  # looked at after entering, so that close waits for whoever it does not refuse
+                return False
+            call.results = perform(call.op, call.items)
+            call.state = DONE
+            return True
+        finally:
+            self._inside.pop(key, None)
+            if self._closed:
+                self._gone.set()
+
+    def close(self, timeout: float) -> bool:
+        """Refuse what comes now, finish what is queued or under way. False: it was still under way after `timeout`."""
+        ends = time.monotonic() + timeout
+        finished = super().close(timeout)
+        while self._inside and (left := ends - time.monotonic()) > 0:
+            self._gone.wait(left)
+            self._gone.clear()
+        return finished and not self._inside
+
+
+def lane(name: str, concurrency: Concurrency, *, remote: bool = False) -> Lane:
+    """The lane that suits how a driver wants to be called; `remote` as for `Lane`."""
+    return OpenLane(name) if concurrency is Concurrency.MULTIPLEXED else Lane(name, remote=remote)

@@ -13,8 +13,9 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
+from narrowboat._engine.exchange import DONE, Call, Op
 from narrowboat._engine.inside import INSIDE, refused
-from narrowboat._engine.lane import DONE, Call, Lane, Op
+from narrowboat._engine.lane import Lane
 from narrowboat.clock import Clock
 from narrowboat.errors import Unavailable
 
@@ -32,7 +33,8 @@ class Runtime(Protocol):
     def call(self, lane: Lane, call: Call) -> Awaitable[list[Any]]:
         """Send `call` through `lane`: one result or error (as a value) for each item.
 
-        Raises only what struck the caller itself (cancellation, KeyboardInterrupt): then `lane.leave(call, ...)`.
+        Raises only what struck the caller itself (cancellation, KeyboardInterrupt): then the call is dropped, or undone as
+        soon as it is not under way any more, by what it says itself.
         """
         ...
 
@@ -53,11 +55,16 @@ class Runtime(Protocol):
         ...
 
 
-def run(loop: Coroutine[Any, Any, T]) -> T:
-    """Run a loop on the blocking runtime, which never suspends. `NestedCall` from the middle of another of this thread."""
+def run(loop: Coroutine[Any, Any, T], nested: Callable[[], T] | None = None) -> T:
+    """Run a loop on the blocking runtime, which never suspends.
+
+    From the middle of another call of this thread it is `nested` instead, which waits for nothing; without it, `NestedCall`.
+    """
     me = threading.get_ident()
     if me in INSIDE:
         loop.close()
+        if nested is not None:
+            return nested()
         raise refused()
     INSIDE[me] = None
     try:
@@ -88,52 +95,82 @@ def _wrong(loop: Coroutine[Any, Any, Any]) -> RuntimeError:
 
 
 class BlockingSignal:
-    """One waiter's signal, made of a bare lock: `set` costs a fraction of a microsecond and can be repeated."""
+    """One waiter's signal: `set` never blocks, can be repeated, and may come from a signal handler.
 
-    __slots__ = ("__weakref__", "_lock")
+    What is waited on, a bare lock, is made by the first who waits: nearly all signals are never waited for.
+    """
+
+    __slots__ = ("__weakref__", "_is_set", "_lock", "watched")
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._lock.acquire()
+        self._is_set = False
+        self._lock: threading.Lock | None = None
+        self.watched = False  #: a clock that is moved by hand sets it
 
     def set(self) -> None:
         """Wake the waiter now, or let its next wait return at once."""
-        try:
-            self._lock.release()
-        except RuntimeError:
-            pass  # it is set already
+        self._is_set = True  # first: whoever makes the lock looks at this afterwards
+        lock = self._lock
+        if lock is not None:
+            try:
+                lock.release()
+            except RuntimeError:
+                pass  # it is released already
+
+    def arm(self) -> threading.Lock:
+        """What is waited on; from now on `set` releases it."""
+        lock = self._lock
+        if lock is None:
+            lock = threading.Lock()
+            lock.acquire()
+            self._lock = lock
+        return lock
 
     def take(self, timeout: float | None) -> bool:
-        """Wait for it for `timeout` real seconds (None: for as long as it takes), and take it back."""
-        if timeout is None:
-            return self._lock.acquire()
-        return self._lock.acquire(timeout=min(max(timeout, 0.0), threading.TIMEOUT_MAX))
+        """Wait for it for `timeout` real seconds (None: for as long as it takes), and take it back. False may come early."""
+        lock = self.arm()
+        if self._is_set:
+            timeout = 0.0  # what `set` has released is taken back as well
+        lock.acquire(timeout=-1 if timeout is None else min(max(timeout, 0.0), threading.TIMEOUT_MAX))
+        if not self._is_set:
+            return False
+        self._is_set = False  # never taken back unseen: a `set` in between would be lost
+        return True
 
 
 class Blocking:
     """The runtime of the sync face: everything happens in the caller's own thread."""
+
+    signal = BlockingSignal
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
 
     async def call(self, lane: Lane, call: Call) -> list[Any]:
         """In this thread where the lane is free, otherwise by the lane's thread; blocks meanwhile."""
-        while not lane.run(call):
-            if sys.is_finalizing():  # who has the turn, or would carry the call, stands still for ever
-                call.results = [Unavailable("the interpreter is ending: nothing was sent", sent=False)] * len(call.items)
-                break
-            ready = BlockingSignal()
-            call.sink = _setter(ready)
-            if lane.hand_over(call):
-                while call.state != DONE:
-                    ready.take(None)
-                break
-            ready.take(PAUSE)  # no thread can be started: whoever has the turn gives it back
-        return call.results
+        try:
+            while not lane.run(call):
+                if sys.is_finalizing():  # who has the turn, or would carry the call, stands still for ever
+                    call.results = [Unavailable("the interpreter is ending: nothing was sent", sent=False)] * len(call.items)
+                    break
+                ready = BlockingSignal()
+                call.sink = _setter(ready)
+                if lane.hand_over(call):
+                    while call.state != DONE:
+                        ready.take(None)
+                    break
+                ready.take(PAUSE)  # no thread can be started: whoever has the turn gives it back
+            return call.results
+        except BaseException:
+            lane.abandon(call)
+            raise
 
     async def wait(self, signal: BlockingSignal, deadline: float) -> bool:
         """Blocks. Meanwhile this thread has nothing that another call would wait for, so a signal handler may make any."""
         me = threading.get_ident()
+        if not signal.watched:
+            signal.watched = True
+            self.clock.watch(signal.set)
         while True:
             left = deadline - self.clock()
             if left <= 0:
@@ -144,12 +181,6 @@ class Blocking:
                     return True
             finally:
                 INSIDE[me] = None
-
-    def signal(self) -> BlockingSignal:
-        """A new signal for this thread."""
-        signal = BlockingSignal()
-        self.clock.watch(signal.set)
-        return signal
 
     def undo(self, lane: Lane, op: Op, items: Sequence[Any]) -> None:
         """Done before this returns, so that a program that ends on Ctrl-C leaves nothing behind."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from narrowboat import events
-from narrowboat._engine.lane import Call
+from narrowboat._engine.exchange import Call
 from narrowboat._engine.runtime import Runtime
 from narrowboat._locks.lease import Possession, State
 from narrowboat._locks.turns import Turns
@@ -131,9 +131,9 @@ class Acquisition(Generic[H]):
             sent = clock()
         try:
             while True:
-                call = self.call = Call(core.ATTEMPT, (self.request,), undo=self._withdraw_late)
+                call = self.call = Call(core.ATTEMPT, (self.request,), late=self._withdraw_late)
                 (answer,) = await runtime.call(core.take, call)
-                call.undo = None  # it is done; the possession shall be part of no cycle, so that dropping it ends it at once
+                call.late = None  # it is done; the possession shall be part of no cycle, so that dropping it ends it at once
                 call.results = []  # an error leads to frames that know this call
                 if isinstance(answer, tuple) and not isinstance(answer, Busy):
                     self._granted(answer[0], answer[1], caller)
@@ -250,13 +250,8 @@ class Acquisition(Generic[H]):
         if self.call is None:
             return
         self._let_go()
-        done = False
-        try:
-            await self.runtime.call(self.core.free, Call(self.core.WITHDRAW, (self.request,)))
-            done = self.over = True
-        finally:
-            if not done:
-                self.abandon()
+        await self.runtime.call(self.core.free, Call(self.core.WITHDRAW, (self.request,)))
+        self.over = True
 
     def _left(self) -> bool:
         """Whether there is nothing to withdraw: it was undone before, or was only nested in what the caller holds."""

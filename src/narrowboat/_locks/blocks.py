@@ -32,43 +32,65 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Block(Generic[E]):
-    """One `with` statement of one lock. Called when it is left."""
+    """One `with` statement of one lock. Each face's own kind is called when it is left."""
 
-    __slots__ = ("__weakref__", "_leave", "_owner", "entered", "left")
+    owner: Any
+    entered: E | None = None
+    left = False
 
-    def __init__(self, owner: Any, leave: Callable[..., Any]) -> None:
-        self._owner = owner
-        self._leave = leave
-        self.entered: E | None = None
-        self.left = False
+    def by_hand(self, caller: object) -> E:
+        """What is to be released by who has no block, or one that was not entered."""
+        if self.left:
+            raise InvalidArgument("this `with` was left before; there is nothing to release")
+        blocks: Blocks[E] = self.owner._blocks
+        entered = self.entered = blocks.leaving(caller)
+        return entered
 
-    def __call__(self, kind: Any = None, error: Any = None, trace: Any = None) -> Any:
-        """Leave it."""
-        return self._leave(self._owner, kind, error, trace, self)
+    def survives(self, failure: BaseException, error: BaseException | None) -> bool:
+        """Its release raised `failure`, which goes on (False) unless it became a note of the body's own `error`."""
+        if self.entered is not None:
+            self.entered._leave_behind()  # it may have struck before the release began
+        if not isinstance(failure, Exception):
+            return False  # not left: what an interrupt kept from being released is given back at the end
+        self.left = True
+        return noted(failure, error)
 
     def __del__(self) -> None:
         if self.entered is not None and not self.left:
             self.entered._leave_behind()
 
 
-class _PerBlock:
-    """Gives each `with` a `Block`; on the class, the plain function that an `ExitStack` looks up."""
+def noted(failure: Exception, error: BaseException | None) -> bool:
+    """Whether what the end of a `with` met became a note of the body's own `error`, which goes on unchanged."""
+    if error is not None:
+        error.add_note(f"narrowboat: releasing the lock afterwards: {type(failure).__name__}: {failure}")
+    return error is not None
 
-    def __init__(self, leave: Callable[..., Any]) -> None:
+
+class _PerBlock:
+    """Gives each `with` a block of `kind`; on the class, the plain function that an `ExitStack` looks up."""
+
+    def __init__(self, leave: Callable[..., Any], kind: type[Block[Any]]) -> None:
         self.leave = leave
+        self.kind = kind
         self.__doc__ = leave.__doc__
 
     def __get__(self, owner: Any, kind: type | None = None) -> Any:
         if owner is None:
             return self.leave
-        block: Block[Any] = Block(owner, self.leave)
+        block = self.kind()
+        block.owner = owner
         owner._blocks._opened[threading.get_ident()] = weakref.ref(block)  # this thread enters it next
         return block
 
 
-def per_block(leave: F) -> F:
-    """For `__exit__` or `__aexit__` of a class with `_blocks`. It is handed its block as one more argument, or None."""
-    return cast("F", _PerBlock(leave))
+def per_block(kind: type[Block[Any]]) -> Callable[[F], F]:
+    """For `__exit__` or `__aexit__` of a class with `_blocks`: called by a `with`, it is a block of `kind`."""
+
+    def made(leave: F) -> F:
+        return cast("F", _PerBlock(leave, kind))
+
+    return made
 
 
 class Blocks(Generic[E]):
@@ -100,10 +122,8 @@ class Blocks(Generic[E]):
             if not mine:
                 self._by_hand.pop(caller, None)
 
-    def leaving(self, block: Block[E] | None, caller: object) -> E:
-        """What is to be released by who has no block, or one that was not entered."""
-        if block is not None and block.left:
-            raise InvalidArgument("this `with` was left before; there is nothing to release")
+    def leaving(self, caller: object) -> E:
+        """What `caller` has entered last without a block; what anybody has, where that is nothing."""
         if caller not in self._by_hand:
             if not self._by_hand:
                 raise InvalidArgument("left without having been entered; there is nothing to release")

@@ -16,8 +16,8 @@ from typing import Any
 
 from narrowboat import events
 from narrowboat._engine.driver import Driver, Plan, seconds, watch_forks
-from narrowboat._engine.lane import Call, Op
-from narrowboat._engine.open_lane import lane
+from narrowboat._engine.exchange import Call, Op
+from narrowboat._engine.lane import lane
 from narrowboat._locks.lease import Possession, State
 from narrowboat._locks.renewal import LateWithdrawal, Renewal
 from narrowboat._locks.turns import Turns
@@ -292,10 +292,9 @@ class LockCore:
         """Remember that `caller` holds it."""
         if possession._grant.mode is Mode.SEMAPHORE:
             return
-        key = (possession.name, id(caller))
-        reference = weakref.ref(possession, lambda gone: self._drop(key, gone))
-        possession._ref = reference
-        self._held.setdefault(key, []).append(reference)
+        key = (possession._grant.name, id(caller))
+        # Not the possession's own reference, which the renewal keeps: this one goes with its entry, and is then called no more.
+        self._held.setdefault(key, []).append(weakref.ref(possession, lambda gone: self._drop(key, gone)))
 
     def forget(self, possession: Possession) -> None:
         """It is released or lost."""
@@ -303,7 +302,7 @@ class LockCore:
             possession._finalizer.detach()
         caller = possession._caller()
         if caller is not None:
-            self._drop((possession.name, id(caller)), possession._ref)
+            self._drop((possession._grant.name, id(caller)), possession._ref)  # equal to the entry while both are alive
 
     def _drop(self, key: tuple[str, int], reference: weakref.ref[Possession]) -> None:
         # May run at any allocation (a weak reference's callback), so it takes no lock: single dict and list steps only.

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from narrowboat import events
-from narrowboat._engine.lane import Call
+from narrowboat._engine.exchange import RUNNING, Call
 from narrowboat._engine.runtime import Runtime
 from narrowboat._locks.lease import HELD, LEAVING, LOST, RELEASED, Possession
 from narrowboat.contract.locks import LockProvider, Released
@@ -72,7 +72,7 @@ async def release(core: LockCore, runtime: Runtime, held: Possession) -> None:
         # Interrupted or cancelled: nobody shall hold it. Releasing it twice is harmless, the token is compared.
         if mine:
             released(core, held)
-            if call is None or core.free.leave(call):
+            if call is None or call.state != RUNNING:
                 runtime.undo(core.free, core.RELEASE, (held._grant,))
         raise
     finally:

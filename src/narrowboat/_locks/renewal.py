@@ -21,9 +21,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from narrowboat import events
-from narrowboat._engine.lane import Call
+from narrowboat._engine.exchange import Call
 from narrowboat._engine.timer import Alarm
-from narrowboat._locks.lease import RENEW_SHARE, Possession, State, Step, deadline, plan, retry_at, why_ended
+from narrowboat._locks.lease import HELD, RENEW_SHARE, Possession, State, Step, deadline, plan, retry_at, why_ended
 from narrowboat._locks.notifier import Notifier
 from narrowboat._locks.release import give_back
 from narrowboat.capabilities import Expiry
@@ -302,4 +302,4 @@ class _Answers:
 
 def _current(entry: tuple[float, int, int, weakref.ref[Possession]]) -> bool:
     possession = entry[3]()
-    return possession is not None and possession._version == entry[2] and possession._state is State.HELD
+    return possession is not None and possession._version == entry[2] and possession._state is HELD

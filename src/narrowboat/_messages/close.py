@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any, Generic, TypeVar
 
-from narrowboat._engine.lane import Call
+from narrowboat._engine.exchange import Call
 from narrowboat._messages.core import BrokerCore
 from narrowboat._messages.delivery import TrackedDelivery
 from narrowboat._messages.extension import Extending

@@ -25,7 +25,7 @@ from typing import Any, Generic, TypeVar
 
 from narrowboat import events
 from narrowboat._engine.backoff import after_error
-from narrowboat._engine.lane import Call
+from narrowboat._engine.exchange import Call
 from narrowboat._messages.close import Closing
 from narrowboat._messages.core import BrokerCore
 from narrowboat._messages.delivery import TrackedDelivery, too_often
@@ -210,11 +210,9 @@ class Consumer(Generic[M]):
 
     async def _fetch(self, visit: Visit, limit: int) -> None:
         core, polling = self.core, self.polling
-        call = Call(core.RECEIVE, ((self, limit),))
         try:
-            (answer,) = await core.runtime.call(core.fetches, call)
+            (answer,) = await core.runtime.call(core.fetches, Call(core.RECEIVE, ((self, limit),)))
         except BaseException:
-            core.fetches.leave(call)
             polling.unseen()
             raise
         finally:

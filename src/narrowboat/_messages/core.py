@@ -20,8 +20,8 @@ from typing import Any, Protocol, TypeVar
 
 from narrowboat import events
 from narrowboat._engine.driver import Driver, Plan, watch_forks
-from narrowboat._engine.lane import Call, Op
-from narrowboat._engine.open_lane import lane
+from narrowboat._engine.exchange import Call, Op
+from narrowboat._engine.lane import lane
 from narrowboat._engine.runtime import Runtime
 from narrowboat._engine.timer import Alarm
 from narrowboat.capabilities import BrokerCapabilities, LeaseNature
@@ -226,12 +226,7 @@ class BrokerCore:
                 undo(call.results[0])
 
         call = Call(self.CALL, (question,), undo=orphaned)
-        try:
-            (answer,) = await self.runtime.call(self.fetches, call)
-        except BaseException:
-            if self.fetches.leave(call):
-                orphaned(call)
-            raise
+        (answer,) = await self.runtime.call(self.fetches, call)
         if isinstance(answer, Exception):
             raise answer
         result: T = answer
@@ -240,12 +235,7 @@ class BrokerCore:
     async def publish(self, messages: Sequence[Outgoing]) -> list[Receipt | NarrowboatError]:
         """Send them, once; one answer for each. Cancelled meanwhile, the outcome is unknown to everybody."""
         self.check_open()
-        call = Call(self.SEND, messages)
-        try:
-            answers = await self.runtime.call(self.sends, call)
-        except BaseException:
-            self.sends.leave(call)  # still queued, it is never sent
-            raise
+        answers = await self.runtime.call(self.sends, Call(self.SEND, messages))
         if self.listeners:
             self._tell_published(messages, answers)
         return answers

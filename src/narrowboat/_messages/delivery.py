@@ -25,8 +25,8 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
+from narrowboat._engine.exchange import may_have_happened
 from narrowboat._engine.holdable import Uncopied
-from narrowboat._engine.lane import may_have_happened
 from narrowboat._messages.checks import check_reason
 from narrowboat.codecs import Codec
 from narrowboat.contract.messages import Delivery, Nack, Outcome, Reject

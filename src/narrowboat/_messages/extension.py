@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from narrowboat._engine.lane import Call
+from narrowboat._engine.exchange import Call
 from narrowboat._messages.core import BrokerCore
 from narrowboat._messages.delivery import HELD, TrackedDelivery
 from narrowboat._messages.lifetime import Lifetime

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 from narrowboat import events
-from narrowboat._engine.lane import DONE, Call
+from narrowboat._engine.exchange import DONE, Call
 from narrowboat._messages.checks import check_extension
 from narrowboat._messages.core import BrokerCore
 from narrowboat._messages.delivery import HELD, TrackedDelivery, begin, confirm, final, withdraw
@@ -50,15 +50,7 @@ class Settlement(Generic[M]):
         if not mine:
             return [entry._stale() for entry in entries]
         call = Call(core.SETTLE, self._items(mine, outcome), undo=_later(self._finish, mine, outcome))
-        told = False
-        try:
-            results = await core.runtime.call(core.settlements, call)
-            told = True
-            answers = self._finish(mine, call, outcome, results)
-        except BaseException:
-            if not told and core.settlements.leave(call):
-                self._finish(mine, call, outcome, call.results)
-            raise
+        answers = self._finish(mine, call, outcome, await core.runtime.call(core.settlements, call))
         return answers if len(mine) == len(entries) else _spread(entries, mine, answers)
 
     def post(self, entries: Sequence[M], outcome: Outcome) -> bool:
@@ -92,11 +84,7 @@ class Settlement(Generic[M]):
         if mine:
             sent, key = core.clock(), (life.feed, seconds)
             call = Call(core.EXTEND, [(key, entry._delivery) for entry in mine])
-            try:
-                answers = await core.runtime.call(core.settlements, call)
-            except BaseException:
-                core.settlements.leave(call)
-                raise
+            answers = await core.runtime.call(core.settlements, call)
             self.extended(mine, answers, sent, seconds)
         return _spread(entries, mine, answers)
 

@@ -12,7 +12,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from narrowboat._engine.lane import Call, Lane, Op
+from narrowboat._engine.exchange import Call, Op
+from narrowboat._engine.lane import Lane
 from narrowboat.clock import Clock
 
 
@@ -93,8 +94,8 @@ class _Gate:
         except RuntimeError:  # the loop is closed: nobody will ever look
             while self._arrived:
                 orphan = self._arrived.popleft()
-                if orphan.undo is not None:
-                    orphan.undo(orphan)
+                if orphan.late is not None:
+                    orphan.late(orphan)
 
     def _deliver(self) -> None:
         self._called = False
@@ -112,13 +113,17 @@ class Asyncio:
         self._gates: dict[asyncio.AbstractEventLoop, _Gate] = {}
         self._gate: _Gate | None = None  # the last one used: nearly always the only one
 
-    def call(self, lane: Lane, call: Call) -> asyncio.Future[list[Any]]:
+    async def call(self, lane: Lane, call: Call) -> list[Any]:
         """Together with what this loop sends in the same tick; suspends the task that awaits it."""
         loop = asyncio.get_running_loop()
         gate = self._gate
         if gate is None or gate.loop is not loop:
             gate = self._gate = self._gates.get(loop) or self._enter(loop)
-        return gate.send(lane, call)
+        try:
+            return await gate.send(lane, call)
+        except BaseException:
+            lane.abandon(call)
+            raise
 
     def _enter(self, loop: asyncio.AbstractEventLoop) -> _Gate:
         """The first call from `loop`. Loops that have ended are forgotten, or a program that runs many would keep them all."""

@@ -18,11 +18,10 @@ from narrowboat import events
 from narrowboat._engine.holdable import AsyncOnly, Hinting
 from narrowboat._locks import release
 from narrowboat._locks.acquire import Acquisition
-from narrowboat._locks.blocks import Block, Blocks, per_block
+from narrowboat._locks.blocks import Block, Blocks, noted, per_block
 from narrowboat._locks.core import LockCore, Terms, check_timeout
-from narrowboat._locks.lease import Possession, State
+from narrowboat._locks.lease import HELD, Possession
 from narrowboat._locks.together import Ending, Together
-from narrowboat.aio._leaving import leave, leave_block
 from narrowboat.aio._runtime import Asyncio
 from narrowboat.aio._threads import in_thread
 from narrowboat.capabilities import LockCapabilities
@@ -167,7 +166,11 @@ class Held(Possession):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await leave(self.release, error)
+        try:
+            await self.release()
+        except Exception as failure:
+            if not noted(failure, error):
+                raise
 
 
 def _tell(callback: Callable[[Held], object], held: Any) -> None:
@@ -176,6 +179,27 @@ def _tell(callback: Callable[[Held], object], held: Any) -> None:
             held._loop.call_soon_threadsafe(callback, held)
         except RuntimeError:
             pass  # that loop is closed: there is nobody left to tell
+
+
+class With(Block[Any]):
+    """Leaves an `async with`."""
+
+    async def __call__(
+        self, kind: type[BaseException] | None = None, error: BaseException | None = None, trace: TracebackType | None = None
+    ) -> None:
+        """At its end."""
+        entered = self.entered
+        if entered is None or self.left:
+            entered = self.by_hand(asyncio.current_task())
+        if entered._depth > 1 and entered._state is HELD:  # an inner one; no call may stand between the two
+            entered._depth -= 1
+        else:
+            try:
+                await entered.release()
+            except BaseException as failure:
+                if not self.survives(failure, error):
+                    raise
+        self.left = True
 
 
 class Lock(AsyncOnly, Hinting):
@@ -243,17 +267,12 @@ class Lock(AsyncOnly, Hinting):
             acquisition.abandon()
             raise
 
-    @per_block
+    @per_block(With)
     async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-        block: Block[Held] | None = None,
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Release what this `async with` has entered, from whatever task or loop."""
-        mine = None if block is None or block.left else block.entered
-        await leave_block(mine or self._blocks.leaving(block, asyncio.current_task()), block, error)
+        await self.__aexit__(kind, error, trace)  # a block of its own, which was not entered
 
     def __call__(self, function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R]]:
         """Hold the lock during each call of the coroutine function."""
@@ -277,7 +296,7 @@ class Lock(AsyncOnly, Hinting):
 class HeldAll:
     """Several possessions as one, in the order of their names."""
 
-    _depth, _state = 1, State.HELD  # as one possession's, which is not nested
+    _depth, _state = 1, HELD  # as one possession's, which is not nested
 
     def __init__(self, held: Sequence[Held]) -> None:
         self._held = tuple(held)
@@ -371,14 +390,9 @@ class AllLocks(AsyncOnly):
             self._blocks.enter(asyncio.current_task(), held)
         return held
 
-    @per_block
+    @per_block(With)
     async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-        block: Block[HeldAll] | None = None,
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Release what this `async with` has entered, from whatever task or loop."""
-        mine = None if block is None or block.left else block.entered
-        await leave_block(mine or self._blocks.leaving(block, asyncio.current_task()), block, error)
+        await self.__aexit__(kind, error, trace)  # a block of its own, which was not entered

@@ -17,7 +17,7 @@ FROM_ENVIRONMENT = "-"
 LOCKS_URL, BROKER_URL = "NARROWBOAT_LOCKS_URL", "NARROWBOAT_BROKER_URL"
 
 
-class Seconds(click.ParamType[float]):
+class Seconds(click.ParamType):  # type: ignore[type-arg]  # click 8.1 knows no ParamType of something
     """A finite number of seconds, at least `least`."""
 
     name = "seconds"
@@ -36,7 +36,7 @@ class Seconds(click.ParamType[float]):
         return seconds
 
 
-class Header(click.ParamType[tuple[str, str]]):
+class Header(click.ParamType):  # type: ignore[type-arg]  # the same
     """`name=value`."""
 
     name = "name=value"

@@ -1,11 +1,8 @@
 """Who of a lock's waiters may go, given who holds it: the decisions, for backends that keep the queue themselves.
 
-Pure functions over counts, so that a backend can ask with numbers that it has counted in its own way (a walk over a dict,
-a query). Used by the embedded backends; one whose server decides does not need it. Nothing here knows a clock: the caller
-counts only holders whose lease runs and waiters that are alive.
-
-Beside it, for the message half of the same backends: `bell`, whom to wake, and `rules`, what all of them answer alike. And for
-drivers with a thread of their own on sockets: `nudge`, which ends its wait.
+Pure functions over counts, so that a backend can ask with numbers that it has counted in its own way (a walk over a dict, a
+query, a listing). What decides on a server, such as a script, has to come to the same answers. Nothing here knows a clock: the
+caller counts only holders whose lease runs and waiters that are alive.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from narrowboat._queueing import admitted, conflict, disagree, heads
 from narrowboat.contract.locks import Mode
+from narrowboat.driver.admission import admitted, conflict, disagree, heads
 
 READ_WRITE = st.lists(st.sampled_from([(Mode.EXCLUSIVE, None), (Mode.SHARED, None)]), max_size=12)
 

@@ -1,4 +1,4 @@
-"""The nudge that ends a driver thread's wait: no ring is lost, none blocks, and one after the end does nothing."""
+"""What wakes: the nudge that ends a driver thread's wait: no ring is lost, none blocks, and one after the end does nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from narrowboat._queueing.nudge import Nudge
+from narrowboat.driver.waking import Nudge
 
 
 @pytest.fixture

@@ -1,0 +1,130 @@
+"""Where a backend's servers are and who we are there: what a URL says, checked before anything is sent.
+
+A driver of a server gets its hosts, its login and its use of TLS from here, and what its scheme does not take is refused in the
+same words in every backend. What the path means is the backend's own affair: a number, a virtual host, a folder of keys.
+
+    >>> from narrowboat.driver.tls import TlsOptions
+    >>> from narrowboat.dsn import Url
+    >>> endpoint = Endpoint.read(Url.parse("shop://me:p@a,[::1]:7/stock"), TlsOptions(), plain="shop", port=4711)
+    >>> str(endpoint), endpoint.user, endpoint.hosts[1].host, endpoint.tls
+    ('shop://a:4711,[::1]:7/stock', 'me', '::1', False)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+from narrowboat.driver.tls import TlsOptions
+from narrowboat.dsn import Secret, Url, unknown
+from narrowboat.errors import ConfigurationError
+
+
+class HostPort(NamedTuple):
+    """One server.
+
+    >>> str(HostPort("::1", 80)), str(HostPort("a", 80))
+    ('[::1]:80', 'a:80')
+    """
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Endpoint:
+    """See the module's text. Its text has no secret. A backend inherits it where it knows more of its servers."""
+
+    scheme: str  #: as in the URL
+    hosts: tuple[HostPort, ...]  #: at least one
+    tls: bool
+    user: str | None
+    secret: Secret | None  #: the password, or whatever stands in its place
+    database: str  #: the URL's path, decoded, without the slash before it
+
+    @classmethod
+    def read(
+        cls,
+        url: Url,
+        options: TlsOptions,
+        *,
+        plain: str,
+        port: int,
+        secure_port: int | None = None,
+        host: str | None = "localhost",
+        one_host: str | None = None,
+        drivers: Collection[str] = (),
+        pair: bool = False,
+        path: bool = True,
+        **more: Any,
+    ) -> Self:
+        """What `url` says; `ConfigurationError`, with the URL's scheme as `backend`, where the scheme does not take that.
+
+        Args:
+            url: as the face was given it.
+            options: the backend's, which are checked against the URL as well.
+            plain: the scheme without TLS; with an "s" behind it, it is the one with TLS.
+            port: of a host that has none in the URL.
+            secure_port: the same with TLS; None: the same port.
+            host: where the URL names none; None: it has to name one.
+            one_host: for a scheme that takes one host only: the advice to whoever gives several.
+            drivers: the variants, such as `cluster` in `redis+cluster://`.
+            pair: a user needs a password, and a password a user.
+            path: whether the scheme takes one.
+            more: the fields of a class that inherits from this one.
+        """
+        backend, secure = url.scheme, f"{plain}s"
+        if url.driver is not None and url.driver not in drivers:
+            known = [backend, *(f"{backend}+{driver}" for driver in drivers)]
+            raise ConfigurationError(
+                unknown("scheme", f"{backend}+{url.driver}", known)
+                if drivers
+                else f"{backend}+{url.driver}://: there is only one driver; write {backend}://",
+                backend=backend,
+            )
+        options.check(url, secure=secure)
+        if one_host is not None and len(url.hosts) > 1:
+            raise ConfigurationError(
+                f"{backend}:// takes one host, and this URL gives {len(url.hosts)}. {one_host}", backend=backend
+            )
+        if not url.hosts and host is None:
+            raise ConfigurationError(f"{backend}:// names no host: write {backend}://localhost:{port}", backend=backend)
+        if pair and (url.username is None) != (url.password is None):
+            raise ConfigurationError(
+                f"a user needs a password, and a password a user: {backend}://user:password@host", backend=backend
+            )
+        if url.path and not path:
+            raise ConfigurationError(
+                f"{backend}:// has no path, and {url.path!r} was given; a namespace is ?prefix=", backend=backend
+            )
+        tls = backend == secure
+        usual = secure_port if tls and secure_port is not None else port
+        return cls(
+            scheme=backend,
+            hosts=tuple(HostPort(each.name, each.port or usual) for each in url.hosts) or (HostPort(host or "", usual),),
+            tls=tls,
+            user=url.username,
+            secret=url.password,
+            database=url.path,
+            **more,
+        )
+
+    def folder(self) -> str:
+        """The path, without slashes at its ends, as that of a folder; `ConfigurationError` where it is none, like `a/../b`."""
+        folder = self.database.strip("/")
+        if folder and any(part in ("", ".", "..") or not part.isprintable() for part in folder.split("/")):
+            raise ConfigurationError(
+                f"the path /{self.database} has an empty, '.', '..' or unprintable part; name a plain folder",
+                backend=self.scheme,
+            )
+        return folder
+
+    def __str__(self) -> str:
+        behind = self.database.strip("/")
+        return f"{self.scheme}://{','.join(map(str, self.hosts))}{'/' if behind else ''}{behind}"
+
+    __repr__ = __str__

@@ -1,0 +1,77 @@
+"""What a URL says of servers: read the same way for every scheme, and refused in the same words."""
+
+from __future__ import annotations
+
+import pytest
+
+from narrowboat.driver.endpoint import Endpoint, HostPort
+from narrowboat.driver.tls import TlsOptions
+from narrowboat.dsn import Secret, Url
+from narrowboat.errors import ConfigurationError
+
+
+def read(text: str, options: TlsOptions | None = None, **rules: object) -> Endpoint:
+    return Endpoint.read(Url.parse(text), options or TlsOptions(), plain="shop", port=1, secure_port=2, **rules)
+
+
+def test_every_host_has_a_port_and_there_is_one_at_least():
+    """The scheme says which port is the usual one."""
+    assert read("shop://").hosts == (HostPort("localhost", 1),)
+    assert read("shops://a,b:7").hosts == (HostPort("a", 2), HostPort("b", 7))
+    assert read("shop://", host="127.0.0.1").hosts == (HostPort("127.0.0.1", 1),)
+
+
+def test_it_knows_who_we_are_and_shows_no_secret():
+    """Not in its text, which stands in errors."""
+    endpoint = read("shops://me:geheim@a/some/where")
+    assert (endpoint.user, endpoint.secret, endpoint.database, endpoint.tls) == ("me", Secret("geheim"), "some/where", True)
+    assert str(endpoint) == repr(endpoint) == "shops://a:2/some/where"
+    assert str(read("shop://[::1]")) == "shop://[::1]:1"
+
+
+@pytest.mark.parametrize(
+    ("url", "rules", "text"),
+    [
+        ("shop+fast://a", {}, "only one driver; write shop://"),
+        ("shop+fats://a", {"drivers": ["fast"]}, r"'shop\+fats'. Did you mean 'shop\+fast'"),
+        ("shop://a,b,c", {"one_host": "Ask the nearest."}, "takes one host, and this URL gives 3. Ask the nearest."),
+        ("shop://", {"host": None}, "names no host: write shop://localhost:1"),
+        ("shop://me@a", {"pair": True}, "a user needs a password"),
+        ("shop://:geheim@a", {"pair": True}, "a password a user"),
+        ("shop://a/b", {"path": False}, "has no path, and 'b' was given"),
+    ],
+)
+def test_what_a_scheme_does_not_take_is_refused_before_anything_is_sent(url: str, rules: dict[str, object], text: str):
+    """With the scheme of the URL as `backend`, and never with the secret."""
+    with pytest.raises(ConfigurationError, match=text) as refused:
+        read(url, **rules)
+    assert refused.value.backend == "shop" and "geheim" not in str(refused.value)
+
+
+def test_options_for_tls_are_refused_without_it(tmp_path):
+    """As everywhere."""
+    (tmp_path / "ca.pem").touch()
+    options = TlsOptions(ca=str(tmp_path / "ca.pem"))
+    assert read("shops://a", options).tls
+    with pytest.raises(ConfigurationError, match="write shops:// instead"):
+        read("shop://a", options)
+
+
+@pytest.mark.parametrize("path", ["a//b", "../a", "a/.", "a%00b"])
+def test_a_folder_has_plain_parts_only(path: str):
+    """Whatever a server would make of others."""
+    assert read("shop://a//b/c/").folder() == "b/c" and read("shop://a").folder() == ""
+    with pytest.raises(ConfigurationError, match="name a plain folder"):
+        read(f"shop://a/{path}").folder()
+
+
+def test_a_backend_may_know_more():
+    """A class of its own, with fields of its own."""
+    from dataclasses import dataclass
+
+    @dataclass(frozen=True, kw_only=True, repr=False)
+    class Shop(Endpoint):
+        shelves: int
+
+    shop = Shop.read(Url.parse("shop://a"), TlsOptions(), plain="shop", port=1, shelves=7)
+    assert shop.shelves == 7 and str(shop) == "shop://a:1"
