@@ -1,7 +1,8 @@
-"""How a consumer ends: what was not started goes back at once, then the feed is closed, and with it the rest goes back.
+"""How a consumer ends: its buffer goes back at once, then the feed is closed, and with it the rest goes back.
 
-A caller that is interrupted or cancelled on the way *abandons* it: the rest is posted, and nobody waits for it. While
-the backend is silent, a close waits for one operation timeout and not for one at each step.
+A caller that is interrupted or cancelled on the way *abandons* the consumer: the remaining steps are posted, without
+waiting. While the backend is silent, a close waits for one operation timeout in all, not for one at each step. Every
+method may be repeated.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ RETURN = Return()
 
 
 class Closing(Generic[M]):
-    """See the module's text. It alone sets the flags of the consumer's `Lifetime`."""
+    """See the module's text. Only this class sets the flags of the consumer's `Lifetime`."""
 
     def __init__(
         self,
@@ -47,12 +48,12 @@ class Closing(Generic[M]):
         self._extending = extending
 
     def stop(self) -> None:
-        """Hand out nothing more. Safe in a signal handler."""
+        """Let the consumer hand out nothing more. Safe in a signal handler."""
         self._life.stopped = True
         self._polling.rouse_all()
 
     async def give_back(self) -> None:
-        """Stop, and return what was not started; uncounted where that is claimed."""
+        """Stop, and return the buffered messages; uncounted where the backend claims that."""
         self.stop()
         core = self._core
         if core.closed:
@@ -66,13 +67,13 @@ class Closing(Generic[M]):
             await self._settlement.settle(entries, RETURN)
 
     def _depart(self) -> list[M]:
-        """Let the feed take nothing more; what is to go back of what it gave."""
-        with contextlib.suppress(NarrowboatError):  # then what it holds back comes back with its end, counted
+        """Tell the feed to take nothing more, and empty the buffer. Returns what was in it."""
+        with contextlib.suppress(NarrowboatError):  # what the feed still has comes back when it is closed, counted
             self._life.feed.leave()
         return self._window.drain()
 
     async def close(self) -> None:
-        """Return what was not started, then close the feed.
+        """Return the buffered messages, then close the feed.
 
         Raises `Unavailable` when the backend does not answer: what is unsettled comes back with its lease or its connection.
         """
@@ -111,7 +112,7 @@ class Closing(Generic[M]):
             raise answer
 
     def abandon(self) -> None:
-        """The same for a caller that goes, from any point: posted, never waited for."""
+        """Close for a caller that is torn away, at any point: the remaining steps are posted."""
         core, life = self._core, self._life
         self._end()
         if life.opened and not life.feed_closed and not life.forked and not core.closed:
@@ -127,11 +128,11 @@ class Closing(Generic[M]):
     # -- what the core says ---------------------------------------------------------------------------------------
 
     def broker_closes(self) -> None:
-        """Let whoever waits see that the broker is closed."""
+        """Wake the callers that wait: the broker is closed."""
         self._polling.rouse_all()
 
     def post_return(self) -> None:
-        """Return what was not started. The broker is being closed: no fetch is under way, and nobody waits."""
+        """Return the buffered messages while the broker closes: no fetch is under way, and no caller waits."""
         entries = self._window.drain()
         if entries:
             self._settlement.post(entries, RETURN)

@@ -1,19 +1,19 @@
-"""The consume loop: everybody who waits for one consumer's messages, and the fetches that they make. Once for both
+"""The consume loop: all callers that wait for one consumer's messages, and the fetches that they make. Once for both
 faces.
 
 It fetches in large batches and hands out from the buffer, so a message costs little more than its share of a batch.
-It never waits inside the driver: `wake` sets the signal of a caller that waits, `retry_after` bounds the wait in any
-case. Many threads or tasks may receive from one consumer at once.
+It never waits inside the driver: the driver's `wake` sets the signal of a waiting caller, and `retry_after` bounds
+the wait in any case. Many threads or tasks may receive from one consumer at once.
 
-Each part of its state has one owner: what is fetched and not settled is the `Window`'s, who fetches next is the
-`Polling`'s, whether it is open the `Lifetime`'s, when leases are extended the `Extending`'s. What settles is in
-`settle.py`, what ends it in `close.py`.
+Each part of its state has one owner. The `Window` owns what is fetched and not settled, the `Polling` who fetches
+next, the `Lifetime` whether the consumer is open, and the `Extending` when leases are extended. `settle.py` settles,
+`close.py` ends it.
 
-Nothing that was fetched belongs to a caller until it is handed out: a fetch puts what it brings into the buffer, on
+A fetched message belongs to no caller until it is handed out. A fetch puts what it brings into the buffer, on
 whichever thread it runs, so a caller that is cancelled or interrupted meanwhile swallows nothing.
 
-While the backend does not answer, whoever waits keeps waiting and the loop looks again with a growing pause; when the
-wait ends meanwhile, the caller gets the error, because "no message" would be a guess.
+While the backend does not answer, callers keep waiting and the loop polls again with a growing pause. A caller whose
+wait ends meanwhile gets the error, because "no message" would be a guess.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Consumer(Generic[M]):
 
     def open(self, driver: Broker, *, earliest: bool) -> None:
         """Open the feed of its source."""
-        # No interrupt can come between the driver's return and the keeping of what it returned: there is no call between.
+        # `extend(map(...))` leaves no point for an interrupt between the driver's return and the storing of what it returned.
         opening = functools.partial(driver.open, earliest=earliest, wake=self.polling.wake)
         self.life.opened.extend(map(opening, (self.source,)))
         self.adopt(self.life.opened[0])
@@ -100,7 +100,7 @@ class Consumer(Generic[M]):
         self.core.register(self.closing)
 
     def fetch(self, limit: int) -> int:
-        """Claim up to `limit` messages and put them where the next taker finds them; how many came."""
+        """Claim up to `limit` messages and put them into the buffer. Returns how many came."""
         if self.life.closed:
             return 0
         since = self.core.clock()
@@ -115,7 +115,7 @@ class Consumer(Generic[M]):
         return len(answer[0].deliveries)
 
     def _admit(self, received: Received, since: float) -> None:
-        """Take in what was fetched by a call that was sent at `since`."""
+        """Put the deliveries of a fetch that was sent at `since` into the window."""
         make, limit, cap = self._make, self._limit, since + self.max_extend
         until = self.core.deadline(since, self._lease)
         fresh: list[M] = []
@@ -142,7 +142,7 @@ class Consumer(Generic[M]):
             self.core.tell(self.path, delivery.id, delivery.malformed)
 
     def _admit_rest(self, received: Received, since: float) -> None:
-        """Take in what an interrupt kept out."""
+        """Put in what an interrupt left out."""
         with self.window.mutex:
             rest = self.window.missing(received.deliveries)
             self.extending.forget()  # the timer may not have been rung
@@ -203,7 +203,7 @@ class Consumer(Generic[M]):
             return False
         elif visit.signal is None:
             visit.signal = self.core.runtime.signal()
-            self.polling.waiting[visit.signal] = None  # look once more: what came before woke nobody
+            self.polling.waiting[visit.signal] = None  # then look once more: a wake before this line reached no caller
         else:
             await self.core.runtime.wait(visit.signal, min(ends, again))
         return True
@@ -219,7 +219,7 @@ class Consumer(Generic[M]):
             polling.fetched(visit)
         if not isinstance(answer, Exception):
             polling.answered()
-            # A message for each of so many; or the news for all that there was none, and when to look again.
+            # As many callers as there are messages; or all of them, because there is none and they must plan the next poll.
             polling.rouse(answer or len(polling.waiting))
             return
         polling.pause(core.clock() + after_error(polling.failed(answer), core.random))
@@ -235,11 +235,11 @@ class Consumer(Generic[M]):
         for outcome in dict.fromkeys(condemned.values()):
             alike = [entry for entry, other in condemned.items() if other == outcome]
             await self.settlement.settle(alike, outcome)
-            for entry in alike:  # afterwards: whoever is interrupted leaves it to the next
+            for entry in alike:  # afterwards: an interrupted caller leaves it to the next one
                 self.window.condemned.pop(entry, None)
 
     def post_condemned(self) -> None:
-        """The same, without waiting."""
+        """Post the settlements of what was never handed out."""
         for entry, outcome in tuple(self.window.condemned.items()) if self.window.condemned else ():
             self.settlement.post([entry], outcome)
             self.window.condemned.pop(entry, None)  # afterwards, as above

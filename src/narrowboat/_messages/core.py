@@ -37,8 +37,8 @@ _RECEIPTS = frozenset((Receipt,))
 #: The share of a lease, and the least seconds, that are left unused at its end; as for locks.
 MARGIN, MARGIN_SHARE = 0.010, 0.02
 
-#: The share of an operation timeout within which a batch must have failed to be tried again member by member, as for locks; and
-#: the share from which a step shows that the backend is silent, so that nobody waits for the next one.
+#: Shares of an operation timeout. A batch that failed within AT_ONCE is retried member by member, as for locks. A step of
+#: SILENT or longer shows that the backend does not answer, so the caller does not wait for the next step.
 AT_ONCE, SILENT = 0.2, 0.8
 
 
@@ -61,7 +61,7 @@ class Ends(Protocol):
     """The end of a consumer, as the core knows it: what has to be done when the broker is closed, or the process forked."""
 
     def broker_closes(self) -> None:
-        """Wake whoever waits."""
+        """Wake the callers that wait."""
         ...
 
     def post_return(self) -> None:
@@ -74,7 +74,7 @@ class Ends(Protocol):
 
 
 class Kept(Protocol):
-    """What has leases to extend."""
+    """A consumer with leases to extend."""
 
     def look(self) -> float:
         """Extend what is due, without waiting for it; when to look again."""
@@ -82,7 +82,7 @@ class Kept(Protocol):
 
 
 class BrokerCore:
-    """See the module's text. Its attributes are for the core's own files and the two faces; nobody else's."""
+    """See the module's text. Its attributes are for the core's own files and for the two faces only."""
 
     #: What the core takes from a broker's URL or keyword arguments itself, beside what it takes from every URL.
     OWN: Mapping[str, type[Any]] = {"reply_to": ReplyTo}
@@ -174,7 +174,7 @@ class BrokerCore:
 
     def _settle(self, items: Sequence[tuple[Feed, Delivery, Outcome]]) -> list[Any]:
         if not items:
-            return []  # somebody only waits for what is before it
+            return []  # `Settlement.flush`: the caller only waits for what is queued before it
         feed = items[0][0]
         if len(items) <= self.capabilities.batch_max and all([item[0] is feed for item in items]):  # noqa: C419  # a list is twice as fast
             return list(feed.settle([(delivery, outcome) for _, delivery, outcome in items]))
@@ -249,8 +249,8 @@ class BrokerCore:
                 events.emit(self.listeners, events.PublishError(self.backend, source, message.id, answer))
 
     def tell(self, source: str, id: str, problem: str) -> None:
-        """Somebody else's message could not be taken apart, or not be kept whole: listeners and the log hear of it."""
-        import logging  # slow to import, and needed by nobody who is alone on his queues
+        """Report a message of another program that could not be parsed, or not be kept whole, to listeners and the log."""
+        import logging  # slow to import, and not needed where no other program writes to the queues
 
         logging.getLogger("narrowboat").warning("message %r from %r: %s", id, source, problem)
         events.emit(self.listeners, events.Malformed(self.backend, source, id, problem))
@@ -269,13 +269,13 @@ class BrokerCore:
         return sent + lease - max(MARGIN, lease * MARGIN_SHARE)
 
     def silent(self, begun: float) -> bool:
-        """Whether what began then has used an operation timeout up: who waits for one more step waits for another."""
+        """Whether a step that began at `begun` has used up an operation timeout. The next step would cost another one."""
         return self.clock() - begun >= self.timeout * SILENT
 
     # -- the end --------------------------------------------------------------------------------------------------
 
     def begin_close(self) -> bool:
-        """Refuse new calls and wake who waits. False: it was closed already."""
+        """Refuse new calls and wake the callers that wait. False: it was closed already."""
         with self.mutex:
             if self.closed:
                 return False

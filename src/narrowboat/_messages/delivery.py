@@ -9,10 +9,10 @@ The state machine is here, without I/O and without a lock, and no other file wri
     HELD -> SETTLING       `begin`: the backend is asked to settle it
     SETTLING -> SETTLED    `confirm`, or `answered` with None
     SETTLING -> LOST       `answered` with StaleDelivery
-    SETTLING -> HELD       `answered` with another error, or `withdraw`: nobody knows an answer. It may be settled again
+    SETTLING -> HELD       `answered` with another error, or `withdraw`: there is no answer. It may be settled again
     HELD -> LOST           `lose`: its lease ended, or what it was made under
 
-Whoever makes a transition has the mutex of the delivery's window (`window.py`). A read needs no mutex.
+A transition is made under the mutex of the delivery's window (`window.py`). A read needs no mutex.
 
 As for locks, our own clock decides how long a delivery is ours, from *before* the request that last succeeded was
 sent, less a margin.
@@ -58,7 +58,7 @@ HELD, SETTLING, SETTLED, LOST = State
 
 
 class Content:
-    """What a message says, whoever has it: a delivery or a reply."""
+    """What a message says: the part that a delivery and a reply have in common."""
 
     __slots__ = ("_delivery",)
 
@@ -119,7 +119,7 @@ class TrackedDelivery(Uncopied, Content, Generic[T]):
         self._cap = cap  #: no automatic extension goes beyond this
         self._expires = expires  #: when its ttl ends
         self._state = HELD
-        # `_data`, `_undecodable` and `_doubtful` are set when there is something to say: most messages never need them.
+        # `_data`, `_undecodable` and `_doubtful` are set only when they are needed: most messages never need them.
 
     @property
     def data(self) -> T:
@@ -151,8 +151,8 @@ class TrackedDelivery(Uncopied, Content, Generic[T]):
 
     @property
     def published_at(self) -> float | None:
-        """When it was published, in seconds since the epoch by the publisher's clock; None where nobody knows."""
-        return self._delivery.published_at or None  # a redrive can only hand on 0 where nobody knew
+        """When it was published, in seconds since the epoch by the publisher's clock; None where that is not known."""
+        return self._delivery.published_at or None  # a redrive passes 0 on where it was not known
 
     @property
     def priority(self) -> int:
@@ -182,7 +182,7 @@ class TrackedDelivery(Uncopied, Content, Generic[T]):
 
     @property
     def undecodable(self) -> bool:
-        """Whether somebody looked at `data` and the codec could not make it."""
+        """Whether `data` was asked for, and the codec could not decode the body."""
         return hasattr(self, "_undecodable")
 
     def _decode(self) -> T:
@@ -211,7 +211,7 @@ class TrackedDelivery(Uncopied, Content, Generic[T]):
             return None
         if isinstance(answer, StaleDelivery):
             self._state = LOST
-            # Nobody's, or somebody else's: but an earlier call, whose answer was lost, may have settled it.
+            # It is gone, or another consumer's; but an earlier call, whose answer was lost, may have settled it.
             return self._stale() if hasattr(self, "_doubtful") else answer
         self._state = HELD
         if isinstance(answer, NarrowboatError) and not answer.retryable and not hasattr(self, "_doubtful"):
@@ -228,7 +228,7 @@ class TrackedDelivery(Uncopied, Content, Generic[T]):
         return unknown
 
     def _stale(self) -> StaleDelivery | SettleUnknown:
-        """The error for a caller that settles it although it is settled or lost."""
+        """The error for a caller that settles a delivery which is settled or lost already."""
         if hasattr(self, "_doubtful") and self._state is LOST:  # a call that settled it had no answer
             return SettleUnknown(
                 f"message {self.id!r} from {self._consumer.path!r} is no longer ours, and may be settled: an earlier call had "
@@ -255,7 +255,7 @@ M = TypeVar("M", bound=TrackedDelivery[Any])
 
 
 def begin(deliveries: Sequence[M], mine: list[M]) -> None:
-    """HELD -> SETTLING: put into `mine` those that are ours to settle; from now on nobody else settles them.
+    """HELD -> SETTLING: put into `mine` those that are ours to settle. From now on no other caller settles them.
 
     The list is the caller's, so that an interrupted caller knows what to `withdraw`.
     """
@@ -266,7 +266,7 @@ def begin(deliveries: Sequence[M], mine: list[M]) -> None:
 
 
 def withdraw(mine: Sequence[M], *, doubtful: bool = False) -> None:
-    """SETTLING -> HELD: nobody has an answer. `doubtful`: the backend was asked, and may have settled them."""
+    """SETTLING -> HELD: there is no answer. `doubtful`: the backend was asked, and may have settled them."""
     for each in mine:
         each._state = HELD
         if doubtful:
@@ -323,5 +323,5 @@ def too_often(attempt: int, limit: int, malformed: str = "") -> Reject | None:
 
 
 def _for_the_record(malformed: str) -> str:
-    """Whoever reads the dead letters is told what was wrong with the message as well."""
+    """What was wrong with the message, for the reason of its dead letter."""
     return f"; {check_reason(malformed)}" if malformed else ""

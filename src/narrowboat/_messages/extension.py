@@ -64,7 +64,7 @@ class Extending:
         now, lease = self._core.clock(), self._lease
         with self._window.mutex:
             if not self._window.unsettled or self._life.closed:
-                self.forget()  # under the mutex: whoever receives next keeps it again
+                self.forget()  # under the mutex: the next fetch keeps it again
                 return math.inf
             if now < self._look_at:
                 return self._look_at
@@ -81,7 +81,7 @@ class Extending:
         return again
 
     def _answered(self, entries: list[TrackedDelivery[Any]], results: list[Any], sent: float) -> None:
-        """Take in what an extension came to. On the lane's thread."""
+        """Apply the answers to an extension. On the lane's thread."""
         failed = self._settlement.extended(entries, results, sent, self._lease)
         with self._window.mutex:
             self._under_way = False

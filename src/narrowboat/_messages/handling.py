@@ -70,8 +70,8 @@ def describe(error: BaseException) -> str:
 class drained:  # reads as what it says
     """The end of a run whose consumer cannot be closed because the backend is away: a warning, and the run has ended.
 
-    It has drained, and what was not settled comes back with its connection or its lease. An error would only tell a supervisor
-    that a worker which was asked to stop during an outage had crashed.
+    The run has drained, and unsettled messages come back with their connection or lease. An error would only make a supervisor
+    believe that a worker crashed which was asked to stop during an outage.
     """
 
     def __init__(self, consumer: Consumer[Any]) -> None:

@@ -1,9 +1,9 @@
 """How far a consumer is on its way: open, stopped, closed; or the parent's, in a forked child. And its feed.
 
-*Stopped*: nothing more is handed out, and what was handed out can still be settled. *Closed*: all it had has gone
-back, and no driver is asked any more. *Forked*: all of it is the parent's. The last two are stopped as well, and no
-state is left again. The flags are set without a mutex, each by a single step, because `stop` may be called in a
-signal handler. `close.py` sets them, and says what the end of a consumer takes; everybody else reads.
+*Stopped*: nothing more is handed out, and what was handed out can still be settled. *Closed*: all deliveries have
+gone back, and the driver is not asked any more. *Forked*: all deliveries are the parent's. A consumer that is closed
+or forked is stopped as well, and it leaves none of these states. Each flag is set by a single step without a mutex,
+because `stop` may be called in a signal handler. `close.py` sets the flags; all other files read them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Lifetime:
         self._path = path
 
     def check(self) -> bool:
-        """Whether it was stopped. Raises `Closed` where it was not the caller who ended it."""
+        """Whether the consumer was stopped. Raises `Closed` if it, or the broker, was closed, and in a forked child."""
         if not self.stopped and not self._core.closed:
             return False
         if self.forked:

@@ -1,17 +1,18 @@
-"""Who of a consumer's callers fetches next, and when: any number of them wait, and one looks for all.
+"""Who of a consumer's callers fetches next, and when: any number of them wait, and one polls for all.
 
-A caller that finds no message in the buffer asks to `reserve` a fetch. It gets a number of messages and fetches them,
-or a time until which it waits. The rules:
+A caller that finds no message in the buffer asks to `reserve` a fetch. The answer is a number of messages, which it
+then fetches, or a time until which it waits. The rules:
 
-- One fetch is under way at a time. A caller whose deadline has come fetches beside it if nobody has looked since the
-  caller came: a `receive(timeout=0)` looks exactly once, and not at somebody else's older answer.
-- A fetch that brought something is followed by the next one at once, as far as the window has room. One that brought
-  nothing says when to look again, and one that failed is followed after a growing pause.
-- `wake`, the driver's word that something may have come, makes the next look due at once.
-- Whoever leaves wakes somebody else if there is something to be done where it would have done it.
+- One fetch is under way at a time. The exception is a caller whose deadline has come before any fetch began since it
+  came: it fetches beside the other, so that `receive(timeout=0)` polls exactly once and does not rely on an older
+  answer.
+- After a fetch that brought something, the next one is due at once, as far as the window has room. A fetch that
+  brought nothing says when the next poll is due, and after one that failed there is a growing pause.
+- `wake`, the driver's hint that something may have come, makes the next poll due at once.
+- A caller that leaves wakes another one if a poll or a buffered message would otherwise be left undone.
 
-`wake` and the rest of what wakes take no mutex: they come from drivers' threads and from signal handlers. All else is
-under the window's mutex, or is a single step.
+The methods that wake callers take no mutex, because drivers' threads and signal handlers call them. `reserve` takes
+the window's mutex, `pause` is called under it or after a failure, and the other methods are single steps.
 """
 
 from __future__ import annotations
@@ -38,19 +39,19 @@ class Polling:
     def __init__(self, window: Window[Any], patience: float) -> None:
         self.failure: Exception | None = None  #: what the last fetch met; None when the backend answered
         self.begun = 0  #: fetches begun so far
-        self.waiting: dict[Any, None] = {}  #: the signals of those who wait, in order of arrival
+        self.waiting: dict[Any, None] = {}  #: the signals of the callers that wait, in order of arrival
         self._window = window
-        self._patience = patience  # seconds: whoever fetches wakes the others, and this is a net under it
+        self._patience = patience  # seconds: the fetching caller wakes the others, and this bounds their wait if that fails
         self._fetching: dict[Visit, int] = {}  # fetches under way
-        self._stirred = True  # something may have come since the last look
-        self._due = 0.0  # when to look although nothing stirred
+        self._stirred = True  # something may have come since the last poll
+        self._due = 0.0  # when to poll although nothing stirred
         self._failures = 0
 
     def enter(self) -> Visit:
         """A caller comes; it will `leave`."""
         return Visit(self.begun)
 
-    # -- who looks next -------------------------------------------------------------------------------------------
+    # -- who polls next -------------------------------------------------------------------------------------------
 
     def reserve(self, visit: Visit, now: float, *, hurry: bool) -> tuple[int, float]:
         """How many messages this caller fetches now; or 0, and until when it waits. `hurry`: its deadline has come."""
@@ -74,7 +75,7 @@ class Polling:
             return free, now
 
     def pause(self, until: float) -> None:
-        """Look again then, or when something stirs."""
+        """The next poll is due then, or when something stirs."""
         self._due = until
 
     def answered(self) -> None:
@@ -82,13 +83,13 @@ class Polling:
         self._failures, self.failure = 0, None
 
     def failed(self, error: Exception) -> int:
-        """The backend has not answered; how often in a row."""
+        """The backend has not answered. Returns how often in a row."""
         self._failures += 1
         self.failure = error
         return self._failures
 
     def unseen(self) -> None:
-        """A fetch was left: nobody has seen what it found."""
+        """A caller left its fetch under way, so no caller has seen what it brought."""
         self._stirred = True
 
     def fetched(self, visit: Visit) -> None:
@@ -106,17 +107,17 @@ class Polling:
     # -- waking ---------------------------------------------------------------------------------------------------
 
     def wake(self) -> None:
-        """Something may have come: somebody look."""
+        """Something may have come: wake one caller to poll."""
         self._stirred = True
         self.rouse(1)
 
     def rouse(self, count: int) -> None:
-        """Wake up to `count` of those who wait."""
+        """Wake up to `count` of the callers that wait."""
         if self.waiting:
             for signal in tuple(self.waiting)[:count]:
                 signal.set()
 
     def rouse_all(self) -> None:
-        """Wake everybody, to look whether it is still worth waiting."""
+        """Wake all callers, to check whether it is still worth waiting."""
         for signal in tuple(self.waiting):
             signal.set()

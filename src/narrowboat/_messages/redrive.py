@@ -1,4 +1,7 @@
-"""Moves dead letters back to where they come from: at least once each, exactly once unless the process dies half way."""
+"""Moves dead letters back to the source that they come from, at least once each.
+
+Each is moved exactly once unless the process dies half way. Dead letters that come during the redrive are left.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Requests and their replies: one inbox for the whole face, shared by everybody who waits for a reply.
+"""Requests and their replies: one inbox for the whole face, shared by all callers that wait for a reply.
 
-It has no thread. Whoever waits looks into the inbox when it is woken, and gives what it finds for others to them. A
-reply that nobody waits for any more is acknowledged and dropped. Requests are messages like all others: a request
-that timed out may still be answered, so what it asks for must be harmless when it is done twice.
+The inbox has no thread. A caller that waits polls it when it is woken, and hands other callers' replies to them. A
+reply that no caller waits for any more is acknowledged and dropped. Requests are ordinary messages: a request that
+timed out may still be answered, so what it asks for must be harmless when it is done twice.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from narrowboat.errors import InvalidArgument, RequestTimeout
 
 T = TypeVar("T")
 
-#: Replies fetched in one call. They are given away at once, so this bounds a call and not what is unsettled.
+#: Replies fetched in one call. They are handed over at once, so this bounds a call and not what is unsettled.
 PREFETCH = 1000
 #: What an inbox is for the core: no lease that ends, no dead letters.
 PROPERTIES = Properties(lease=MAX_DURATION, max_deliveries=0)
@@ -69,11 +69,11 @@ def make_reply(core: BrokerCore, entry: TrackedDelivery[Any], data: Any) -> Outg
 
 
 class Requests:
-    """The inbox of a face, and those who wait for what comes there."""
+    """The inbox of a face, and the callers that wait for replies. Owns which reply belongs to which caller."""
 
     def __init__(self, core: BrokerCore) -> None:
         self._core = core
-        # Until the driver has named it, the address is only for texts.
+        # Until the driver has named it, the address is only for error texts.
         source = Source(Address(Kind.INBOX, "inbox"), PROPERTIES)
         self._consumer: Consumer[TrackedDelivery[Any]] = Consumer(
             core, source, None, TrackedDelivery, prefetch=PREFETCH, auto_extend=False, max_extend=0.0
@@ -83,7 +83,10 @@ class Requests:
         self._expected: dict[str, tuple[list[Delivery], Visit]] = {}  # by correlation id: where the reply goes, whom to wake
 
     async def request(self, message: Callable[[Address, str], Outgoing], timeout: float) -> Delivery:
-        """Send what `message` makes of a reply address and a correlation id; the reply, or `RequestTimeout`."""
+        """Send the message that `message` makes of a reply address and a correlation id. Returns the reply.
+
+        Raises `RequestTimeout` after `timeout` seconds; the request may still be answered.
+        """
         core, consumer = self._core, self._consumer
         ends = core.clock() + timeout
         address = self._address
@@ -97,7 +100,7 @@ class Requests:
             (receipt,) = await core.publish((outgoing,))
             if isinstance(receipt, Exception):
                 raise receipt
-            visit.begun = consumer.polling.begun  # an earlier look was too early for this reply
+            visit.begun = consumer.polling.begun  # a fetch that began earlier cannot bring this reply
             while True:
                 self._give()
                 if replies:
@@ -115,7 +118,7 @@ class Requests:
             consumer.polling.leave(visit, core.clock)
 
     def _open(self, driver: Broker) -> Address:
-        """Open the inbox, once. Of several who come at the same time (an open lane lets them all in) one opens it."""
+        """Open the inbox, once. An open lane lets several callers in at the same time; one of them opens it."""
         with self._opening:
             if self._address is None:
                 address, feed = driver.inbox(self._consumer.polling.wake)
@@ -124,7 +127,7 @@ class Requests:
             return self._address
 
     def _give(self) -> None:
-        """Give each reply that has come to whoever waits for it, and acknowledge them all: none of them ever comes back."""
+        """Hand each reply in the buffer to the caller that waits for it, and acknowledge all: a reply is never redelivered."""
         window = self._consumer.window
         if not window.buffer:
             return
@@ -136,11 +139,11 @@ class Requests:
                 if expected is not None:
                     replies, visit = expected
                     replies.append(entry._delivery)
-                    if visit.signal is not None:  # else it has not looked yet
+                    if visit.signal is not None:  # else the caller has not begun to wait, and looks at `replies` first
                         visit.signal.set()
             self._consumer.settlement.post(came, ACK)
         except BaseException:
-            window.put_back(came)  # for the next who looks; a second time it gives nothing new
+            window.put_back(came)  # for the next caller that polls; handing a reply over twice does no harm
             raise
         self._consumer.post_condemned()
 

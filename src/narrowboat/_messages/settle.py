@@ -1,11 +1,10 @@
-"""Settles and extends deliveries of one consumer, through the lane of settlements. Once for both faces.
+"""Settles and extends the deliveries of one consumer, through the lane of settlements. Once for both faces.
 
-The caller waits for the answer, or posts the settlement and goes. Either way an answer is taken in once, whoever
-waits for it: a caller that was interrupted or cancelled leaves that to the lane's thread. Without an answer a
-delivery can be settled again.
+The caller waits for the answer, or posts the settlement and goes on. In both cases the answer is taken in exactly
+once: for a caller that was interrupted or cancelled, the lane's thread does it. A delivery without an answer can be
+settled again.
 
-It decides nothing about automatic extension (`extension.py`), and does not choose how a handler's message is settled
-(`handling.py`).
+Automatic extension is decided in `extension.py`, and how a handler's message is settled in `handling.py`.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ class Settlement(Generic[M]):
         self._life = life
         self._window = window
         self._polling = polling
-        self._posted = False  # something was settled without waiting for it
+        self._posted = False  # a settlement was posted, and a close has to wait for it
 
     async def settle(self, entries: Sequence[M], outcome: Outcome) -> list[NarrowboatError | None]:
         """Settle each; None for each that is settled. The first settlement of a message wins."""
@@ -54,7 +53,7 @@ class Settlement(Generic[M]):
         return answers if len(mine) == len(entries) else _spread(entries, mine, answers)
 
     def post(self, entries: Sequence[M], outcome: Outcome) -> bool:
-        """The same, without waiting: listeners hear what it comes to. False: none of them is ours to settle."""
+        """Settle without waiting; listeners hear the outcome. False: none of `entries` is ours to settle."""
         mine = [] if self._life.closed or self._life.forked else self._begin(entries)
         if mine:
             self._posted = True
@@ -89,7 +88,7 @@ class Settlement(Generic[M]):
         return _spread(entries, mine, answers)
 
     def extended(self, entries: Sequence[M], answers: Sequence[Any], sent: float, seconds: float) -> bool:
-        """Take in what an extension that was sent at `sent` came to. True: some of it is unknown."""
+        """Apply the answers to an extension that was sent at `sent`. True: some of them are unknown."""
         core, until = self._core, self._core.deadline(sent, seconds)
         failed, lost = False, []
         with self._window.mutex:
@@ -98,7 +97,7 @@ class Settlement(Generic[M]):
                     entry._extended(until)
                 elif not isinstance(answer, StaleDelivery):
                     failed = True
-                elif entry._lose():  # one that was settled meanwhile is stale as well, and no loss
+                elif entry._lose():  # a delivery that was settled meanwhile is stale too, and not lost
                     self._window.unsettled.discard(entry)
                     lost.append(entry)
         for entry in lost:
@@ -108,7 +107,7 @@ class Settlement(Generic[M]):
         return failed
 
     def _begin(self, entries: Sequence[M]) -> list[M]:
-        """Those of `entries` that are ours to settle, from now on by nobody else."""
+        """The members of `entries` that are ours to settle. From now on no other caller settles them."""
         mine: list[M] = []
         try:
             with self._window.mutex:
@@ -129,11 +128,11 @@ class Settlement(Generic[M]):
     def _finish(
         self, mine: list[M], call: Call, outcome: Outcome, results: list[NarrowboatError | None]
     ) -> list[NarrowboatError | None]:
-        """Take in what the settlement came to."""
+        """Apply the answers to the deliveries and the window."""
         window, listeners = self._window, self._core.listeners
         if len(results) != len(mine):
             with window.mutex:
-                withdraw(mine, doubtful=call.state == DONE)  # done: its answer went with a caller that was interrupted
+                withdraw(mine, doubtful=call.state == DONE)  # DONE: the backend answered, and an interrupt lost the answer
             return []
         answers, full = results, window.full
         with window.mutex:
@@ -141,7 +140,7 @@ class Settlement(Generic[M]):
                 answers = [entry._answered(answer) for entry, answer in zip(mine, answers, strict=True)]
             else:
                 confirm(mine)
-            # Also those of unknown outcome, because nobody may come back for them.
+            # Also those of unknown outcome: the caller may never repeat the settlement, and they would fill the window.
             window.unsettled.difference_update(mine)
         if full:
             self._polling.rouse(1)
@@ -156,7 +155,7 @@ class Settlement(Generic[M]):
             if isinstance(answer, StaleDelivery):
                 events.emit(listeners, events.Stale(backend, path, entry.id))
             elif answer is not None:
-                continue  # unknown: listeners hear of it when it is settled, here or by whoever gets it next
+                continue  # unknown: listeners hear of it when it is settled, here or by the next consumer that gets it
             elif isinstance(done, Reject):
                 events.emit(listeners, events.DeadLettered(backend, path, entry.id, done.reason, done.attempts))
             elif outcome is EXPIRED:

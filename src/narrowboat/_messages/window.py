@@ -1,14 +1,13 @@
-"""What one consumer has fetched and not settled: the prefetch window, and in it the buffer that messages are handed out
+"""The prefetch window of one consumer: what is fetched and not settled, and the buffer that messages are handed out
 from.
 
-The window bounds what is unsettled: buffered, handed out, or just being fetched. It makes no I/O, knows no clock and
-calls nobody but the feed's `current`. It does not decide when to fetch (`polling.py`), and settles nothing
-(`settle.py`).
+The window bounds what is unsettled: buffered, handed out, or being fetched. It makes no I/O, reads no clock, and
+calls nothing but the feed's `current`. When to fetch is decided in `polling.py`; settling is in `settle.py`.
 
-`mutex` guards the window, the states of its deliveries, and the consumer's `Polling` and `Extending`. It is held for
-no I/O and for no call of a user's code. `settle.py`, `extension.py` and `close.py` take it as well.
+`mutex` guards the window, the states of its deliveries, and the consumer's `Polling` and `Extending`. It is never
+held during I/O or during a call of user code. `settle.py` and `extension.py` take it as well.
 
-What is handed out goes into a list of the caller's, `got`: an interrupt can strike between a return and the storing
+A caller passes in the list that its messages go into, `got`. An interrupt can strike between a return and the storing
 of what was returned, and a message that neither the caller nor the buffer knows would be extended for ever.
 """
 
@@ -24,7 +23,7 @@ from narrowboat.contract.messages import Ack, Delivery, Outcome
 
 M = TypeVar("M", bound=TrackedDelivery[Any])
 
-EXPIRED = Ack()  #: known by identity: settled because its ttl ended, not because anybody was done with it
+EXPIRED = Ack()  #: compared by identity: the message is settled because its ttl ended, and no handler saw it
 
 
 def room(prefetch: int, unsettled: int, requested: int, batch_max: int) -> int:
@@ -43,8 +42,8 @@ class Window(Generic[M]):
         self.mutex = threading.Lock()
         self.unsettled: set[M] = set()
         self.buffer: deque[M] = deque()
-        self.condemned: dict[M, Outcome] = {}  #: not to be handed out, and not settled yet
-        self.current: Callable[[Delivery], bool] | None = None  #: the feed's, where the feed has something to say
+        self.condemned: dict[M, Outcome] = {}  #: what must not be handed out, with the outcome that it is to be settled with
+        self.current: Callable[[Delivery], bool] | None = None  #: the feed's own check, where the feed has one
         self._prefetch = prefetch
         self._batch_max = batch_max
 
@@ -66,7 +65,7 @@ class Window(Generic[M]):
         self.unsettled.update(condemned)
 
     def missing(self, deliveries: Iterable[Delivery]) -> list[Delivery]:
-        """Those of `deliveries` that an interrupted `admit` left out. What is buffered counts from now on."""
+        """The members of `deliveries` that an interrupted `admit` left out. What it buffered counts as unsettled."""
         self.unsettled.update(self.buffer, self.condemned)
         known = {id(entry._delivery) for entry in self.unsettled}
         return [delivery for delivery in deliveries if id(delivery) not in known]
@@ -94,7 +93,7 @@ class Window(Generic[M]):
                 raise
 
     def put_back(self, got: list[M]) -> None:
-        """Take back what was not handed out after all, and empty `got`. Repeating it does nothing. Needs no mutex."""
+        """Take back what was not handed out after all, and empty `got`. It may be repeated, and needs no mutex."""
         buffer = self.buffer
         if got and buffer and buffer[0] is got[-1]:
             del got[-1]  # the interrupt came before it left the buffer
@@ -102,19 +101,19 @@ class Window(Generic[M]):
         got.clear()
 
     def drop(self, entry: M) -> None:
-        """Hand out to nobody what is no longer ours; silently, because whoever has it by now tells of it."""
+        """Remove a delivery that is no longer ours. No event: the consumer that has it by now emits its own."""
         self.unsettled.discard(entry)
         entry._lose()
 
     def sweep(self, now: float) -> float:
-        """Forget what is no longer ours, so that it does not fill the window; when the next lease ends."""
+        """Forget deliveries that are no longer ours, so that they do not fill the window. Returns when the next lease ends."""
         current = self.current
         over = [e for e in self.unsettled if e._until <= now or (current is not None and not current(e._delivery))]
         self.unsettled.difference_update(over)
         return min((entry._until for entry in self.unsettled), default=now)
 
     def still_ours(self, got: list[M]) -> bool:
-        """Whether what was gathered during a wait may be handed out; what may not is dropped from `got`."""
+        """Ask once more about messages that were gathered during a wait, and drop those that ended. False: none is left."""
         current = self.current
         if current is None:
             return True
@@ -133,7 +132,7 @@ class Window(Generic[M]):
         return entries
 
     def forked(self) -> None:
-        """In a forked child: all of it is the parent's, and the mutex may be held by a thread that is not here."""
+        """In a forked child: all deliveries are the parent's, and a thread that does not exist here may hold the mutex."""
         self.mutex = threading.Lock()
         self.unsettled.clear()
         self.buffer.clear()

@@ -90,9 +90,7 @@ class Messages(SyncOnly, Generic[T]):
 
     def __del__(self) -> None:
         consumer = self._consumer
-        if (
-            not consumer.used and not consumer.life.closed
-        ):  # dropped before anybody asked it for a message: nobody will close it
+        if not consumer.used and not consumer.life.closed:  # dropped before it was asked for a message: no caller will close it
             consumer.closing.abandon()
 
     def stop(self) -> None:

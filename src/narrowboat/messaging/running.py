@@ -2,7 +2,7 @@
 
 A handler that returns acks its message; one that raises an Exception nacks it, with a growing delay, and at the last
 delivery sends it to the dead letters with the exception as the reason; a BaseException settles nothing, ends the run and
-goes on to whoever called it. A message that the handler settled itself is left alone.
+reaches the caller of `run`. A message that the handler settled itself is left alone.
 
 SIGTERM and SIGINT end every run of the process, when one of them is in the main thread (`narrowboat._engine.signals`): each
 fetches nothing more, gives back what was not started, waits for running handlers for up to the grace time, gives back at
@@ -96,11 +96,11 @@ class Run(Generic[T]):
             raised = error
             log(message, error)
         if message._state is HELD:
-            # What comes of it is told to listeners: stale and unknown both mean that it may come back, nothing else.
+            # Listeners hear the outcome. Stale and unknown both mean only that the message may be redelivered.
             run(self._consumer.settlement.settle((message,), outcome(message, raised)))
 
     def hurry(self) -> None:
-        """A second Ctrl-C: whoever waits for the handlers waits no longer."""
+        """A second Ctrl-C: stop waiting for the handlers."""
         self._hurried = True
         self._signal.set()
 

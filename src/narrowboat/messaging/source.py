@@ -59,7 +59,7 @@ class Readable(Uncopied, Generic[T]):
             run(self._core.open(consumer))
             return Messages(consumer, quiet)
         except BaseException:
-            consumer.closing.abandon()  # nobody has it
+            consumer.closing.abandon()  # the caller does not have it
             raise
 
     def run(
@@ -115,7 +115,7 @@ class Readable(Uncopied, Generic[T]):
     def depth(self) -> Depth:
         """How many messages are ready, in flight, delayed, dead. None where the backend cannot know.
 
-        What nobody has made yet is empty; with `?declare=never` it is `NotFound`.
+        A source that does not exist yet is empty. With `?declare=never` it raises `NotFound`.
         """
         return run(self._core.depth())
 

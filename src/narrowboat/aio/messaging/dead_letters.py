@@ -20,10 +20,10 @@ class DeadLetters(Readable[T]):
         Each is moved at least once, exactly once unless the process dies half way. What dies again meanwhile is left.
 
         Args:
-            count: at most so many; None: all that are there now.
+            count: the most that are moved; None: all that are there now.
         """
         return await redrive(self._core, count)
 
     async def delete(self) -> bool:
-        """Remove them all. False when there was nothing to remove."""
+        """Delete them all. False: there were none."""
         return await self._core.delete()

@@ -33,14 +33,14 @@ class Message(TrackedDelivery[T]):
     _consumer: Consumer[Any]
 
     async def ack(self, *, wait: bool = True) -> None:
-        """Done with: it never comes back.
+        """Acknowledge the message: it is never redelivered.
 
         Args:
-            wait: return when the backend has answered. False returns at once; a failure is then told to listeners only.
+            wait: return when the backend has answered. False returns at once; only listeners then hear of a failure.
 
         Raises:
-            StaleDelivery: it is no longer ours; nothing was changed.
-            SettleUnknown: no answer; it may come back.
+            StaleDelivery: the message is no longer ours; nothing was changed.
+            SettleUnknown: there was no answer; the message may be redelivered.
         """
         if wait:
             await self._settle(ACK)
@@ -48,7 +48,7 @@ class Message(TrackedDelivery[T]):
             raise self._stale()
 
     async def nack(self, delay: Seconds = 0) -> None:
-        """Not done: it comes back, to anybody, not before `delay` seconds. At its last delivery it goes to the dead letters.
+        """Have the message redelivered, not before `delay` seconds. At its last delivery it becomes a dead letter.
 
         Raises as `ack`; `Unsupported` for a delay that the backend does not claim.
         """
@@ -56,7 +56,7 @@ class Message(TrackedDelivery[T]):
         await self._settle(check_nack(core.capabilities, core.backend, delay))
 
     async def reject(self, reason: str) -> None:
-        """To the dead letters, with the reason. Raises as `ack`; `Unsupported` where there are none."""
+        """Move the message to the dead letters, with the reason. Raises as `ack`; `Unsupported` where there are none."""
         core = self._consumer.core
         await self._settle(check_reject(core.capabilities, core.backend, reason))
 
@@ -64,16 +64,16 @@ class Message(TrackedDelivery[T]):
         """Let the lease end `seconds` from now.
 
         Raises:
-            StaleDelivery: it is no longer ours; it was not revived.
+            StaleDelivery: the message is no longer ours; it was not revived.
             Unsupported: the backend's deliveries have no lease of their own.
-            Unavailable: unknown.
+            Unavailable: there was no answer; the lease may have been extended.
         """
         (answer,) = await self._consumer.settlement.extend((self,), seconds)
         if answer is not None:
             raise answer
 
     async def reply(self, body: T) -> Receipt:
-        """Answer a request; the queue's codec encodes it. Nobody hears it when the one who asked is gone."""
+        """Answer a request; the queue's codec encodes it. It is dropped when the requester is gone."""
         consumer = self._consumer
         (answer,) = await consumer.core.publish((make_reply(consumer.core, self, body),))
         if isinstance(answer, Exception):
@@ -97,16 +97,16 @@ class Batch(Uncopied, Sequence[Message[T]], Generic[T]):
         self._messages = messages
 
     async def ack(self) -> list[NarrowboatError | None]:
-        """Done with all of them."""
+        """Acknowledge all of them."""
         return await self._settle(ACK)
 
     async def nack(self, delay: Seconds = 0) -> list[NarrowboatError | None]:
-        """They come back, not before `delay` seconds."""
+        """Have all of them redelivered, not before `delay` seconds."""
         core = self._messages[0]._consumer.core
         return await self._settle(check_nack(core.capabilities, core.backend, delay))
 
     async def reject(self, reason: str) -> list[NarrowboatError | None]:
-        """To the dead letters, all for one reason."""
+        """Move all of them to the dead letters, for one reason."""
         core = self._messages[0]._consumer.core
         return await self._settle(check_reject(core.capabilities, core.backend, reason))
 

@@ -104,13 +104,13 @@ class Messaging(AsyncOnly):
     ) -> Queue[Any]:
         """A queue by this name. Nothing is sent yet.
 
-        Its properties are stored when it is first consumed from or declared; whoever disagrees later gets `Conflict`.
+        Its properties are stored when it is first declared or consumed from. A later one that differs raises `Conflict`.
 
         Args:
             name: 1 to 1,000 characters without control characters, not ending in .dead, .retry or .delayed.
             codec: what makes `data` of bytes, such as `narrowboat.codecs.JSON`; None leaves bytes as they are.
-            max_deliveries: after so many deliveries without an ack it goes to the dead letters; 0: never.
-            lease: seconds that a delivery is ours; then it goes to somebody else.
+            max_deliveries: a message that was delivered so often without an ack becomes a dead letter; 0: never.
+            lease: seconds that a delivery is ours; after that it is redelivered.
             ordered: messages of one key go out one at a time, in order.
             priorities: levels above 0.
 
@@ -135,7 +135,10 @@ class Messaging(AsyncOnly):
         await self._core.ask(lambda driver: driver.ping())
 
     async def close(self) -> None:
-        """Give back what is not settled, wake who waits (`Closed`), end all threads. Idempotent."""
+        """Return unsettled messages, wake waiting callers (`Closed`), end all threads. Takes one operation timeout at most.
+
+        It may be repeated.
+        """
         if self._core.begin_close():
             await in_thread(self._core.finish_close)
 

@@ -107,7 +107,7 @@ class Run(Generic[T]):
                 raise
             return  # the handler's own; it settles nothing
         if message._state is HELD:
-            # What comes of it is told to listeners: stale and unknown both mean that it may come back, nothing else.
+            # Listeners hear the outcome. Stale and unknown both mean only that the message may be redelivered.
             await self._consumer.settlement.settle((message,), outcome(message, raised))
 
     def hurry(self) -> None:
