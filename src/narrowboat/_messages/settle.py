@@ -16,7 +16,7 @@ from narrowboat import events
 from narrowboat._engine.exchange import DONE, Call
 from narrowboat._messages.checks import check_extension
 from narrowboat._messages.core import BrokerCore
-from narrowboat._messages.delivery import HELD, TrackedDelivery, begin, confirm, final, withdraw
+from narrowboat._messages.delivery import HELD, SETTLING, TrackedDelivery, begin, confirm, final, withdraw
 from narrowboat._messages.lifetime import Lifetime
 from narrowboat._messages.polling import Polling
 from narrowboat._messages.window import EXPIRED, Window
@@ -45,20 +45,38 @@ class Settlement(Generic[M]):
         core, life = self._core, self._life
         if life.closed or life.forked:
             return life.refusals(self._window, entries)
-        mine = self._begin(entries)
-        if not mine:
-            return [entry._stale() for entry in entries]
-        call = Call(core.SETTLE, self._items(mine, outcome), undo=_later(self._finish, mine, outcome))
-        answers = self._finish(mine, call, outcome, await core.runtime.call(core.settlements, call))
+        mine: list[M] = []
+        call: Call | None = None
+        try:
+            with self._window.mutex:
+                begin(entries, mine)
+            if not mine:
+                return [entry._stale() for entry in entries]
+            call = Call(core.SETTLE, self._items(mine, outcome), undo=self._later(mine, outcome))
+            answers = self._finish(mine, call, outcome, await core.runtime.call(core.settlements, call))
+        except BaseException:
+            self._leave(mine, call)
+            raise
         return answers if len(mine) == len(entries) else _spread(entries, mine, answers)
 
     def post(self, entries: Sequence[M], outcome: Outcome) -> bool:
         """Settle without waiting; listeners hear the outcome. False: none of `entries` is ours to settle."""
-        mine = [] if self._life.closed or self._life.forked else self._begin(entries)
-        if mine:
-            self._posted = True
-            call = Call(self._core.SETTLE, self._items(mine, outcome), sink=_later(self._finish, mine, outcome))
-            self._core.settlements.submit([call])
+        core, life = self._core, self._life
+        if life.closed or life.forked:
+            return False
+        mine: list[M] = []
+        call: Call | None = None
+        try:
+            with self._window.mutex:
+                begin(entries, mine)
+            if mine:
+                self._posted = True
+                later = self._later(mine, outcome)
+                call = Call(core.SETTLE, self._items(mine, outcome), undo=later, sink=later)
+                core.settlements.submit([call])
+        except BaseException:
+            self._leave(mine, call)
+            raise
         return bool(mine)
 
     async def flush(self) -> None:
@@ -106,16 +124,22 @@ class Settlement(Generic[M]):
             self._polling.rouse(1)
         return failed
 
-    def _begin(self, entries: Sequence[M]) -> list[M]:
-        """The members of `entries` that are ours to settle. From now on no other caller settles them."""
-        mine: list[M] = []
-        try:
+    def _leave(self, mine: Sequence[M], call: Call | None) -> None:
+        """The caller is torn away: the backend was not asked, or the call is undone when it is not under way any more."""
+        if call is None:
             with self._window.mutex:
-                begin(entries, mine)
-        except BaseException:
-            withdraw(mine)
-            raise
-        return mine
+                withdraw(mine)
+        else:
+            self._core.settlements.abandon(call)
+
+    def _later(self, mine: list[M], outcome: Outcome) -> Callable[[Call], None]:
+        """Apply the answers where no caller waits for them: it posted, or it was torn away before it had applied them."""
+
+        def apply(call: Call) -> None:
+            if any(entry._state is SETTLING or entry in self._window.unsettled for entry in mine):
+                self._finish(mine, call, outcome, call.results)
+
+        return apply
 
     def _items(self, mine: Sequence[M], outcome: Outcome) -> list[tuple[Feed, Delivery, Outcome]]:
         feed, limit = self._life.feed, self._limit
@@ -168,12 +192,3 @@ def _spread(entries: Sequence[M], mine: Sequence[M], answers: Sequence[Any]) -> 
     """One answer for each of `entries`: those that were not ours to settle get their error."""
     found = dict(zip(mine, answers, strict=True))
     return [found[entry] if entry in found else entry._stale() for entry in entries]
-
-
-def _later(finish: Callable[[Any, Call, Outcome, Any], object], mine: Any, outcome: Outcome) -> Callable[[Call], None]:
-    """`finish` as a call's sink or undo."""
-
-    def told(call: Call) -> None:
-        finish(mine, call, outcome, call.results)
-
-    return told
