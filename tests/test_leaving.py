@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import copy
 import pickle
+import re
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -121,6 +122,82 @@ def test_a_possession_is_not_copied(url, make):
         with pytest.raises(TypeError, match="cannot be copied"):
             make(held)
         held.check()
+
+
+def test_a_release_in_an_inner_with_is_that_withs_own(url):
+    """Its end then does nothing, and the outer `with` keeps the lock to its own end. Counted, whoever is left first."""
+    with narrowboat.locks(url) as locks, narrowboat.locks(url) as others:
+        lock = locks.lock("a", reentrant=True)
+        with lock as outer:
+            with lock as inner, lock:
+                inner.release()
+                inner.release()
+            assert others.lock("a").try_acquire() is None
+            outer.check()
+        assert locks.holders() == []
+
+        first, second = contextlib.ExitStack(), contextlib.ExitStack()
+        with lock as held:
+            lock.acquire()
+            held.release()  # what was acquired by hand
+            assert others.lock("a").try_acquire() is None
+        assert locks.holders() == []
+        for stack in (first, second):
+            stack.enter_context(lock)
+        first.close()
+        assert others.lock("a").try_acquire() is None
+        second.close()
+        assert locks.holders() == []
+
+
+def test_a_release_in_an_inner_async_with_is_that_withs_own(url):
+    """As in the other face."""
+
+    async def main():
+        async with narrowboat.aio.locks(url) as locks, narrowboat.aio.locks(url) as others:
+            lock = locks.lock("a", reentrant=True)
+            async with lock as outer:
+                async with lock as inner, lock:
+                    await inner.release()
+                    await inner.release()
+                assert await others.lock("a").try_acquire() is None
+                outer.check()
+            assert await locks.holders() == []
+            async with lock as held:
+                await lock.acquire()
+                await held.release()  # what was acquired by hand
+                assert await others.lock("a").try_acquire() is None
+            assert await locks.holders() == []
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("name", ["lock", "all"])
+@pytest.mark.parametrize(
+    ("habit", "told"), [("blocking", "acquire(timeout=0)"), ("blocking_timeout", "acquire(timeout=...)"), ("wait", "'wait'")]
+)
+def test_what_other_locks_take_is_told_in_our_words(url, name, habit, told):
+    """`threading` and redis-py say `blocking=False`; both faces say what that is here, and nothing is taken."""
+
+    async def asynchronous():
+        async with narrowboat.aio.locks(url) as locks:
+            await getattr(locks, name)("a").acquire(**{habit: False})
+
+    with narrowboat.locks(url) as locks:
+        with pytest.raises(TypeError, match=re.escape(told)):
+            getattr(locks, name)("a").acquire(**{habit: False})
+        with pytest.raises(TypeError, match=re.escape(told)):
+            asyncio.run(asynchronous())
+        assert locks.holders() == []
+
+
+def test_an_article_fits_its_noun(url):
+    """In the text for what cannot be copied."""
+    with narrowboat.locks(url) as locks:
+        with pytest.raises(TypeError, match="^an AllLocks cannot be copied"):
+            copy.copy(locks.all("a"))
+        with pytest.raises(TypeError, match="^a Lock cannot be copied"):
+            copy.copy(locks.lock("a"))
 
 
 def test_a_listener_that_calls_back_is_told_at_once(url):

@@ -85,7 +85,7 @@ def test_the_wheel_works_without_anything_installed(wheel: Path) -> None:
 
     assert done.returncode == 2, done.stderr
     (line,) = done.stderr.splitlines()
-    assert line.endswith("which is not installed: pip install 'narrowboat[cli]'")
+    assert "which is not installed: pip install --upgrade '.[cli]' in a clone of Narrowboat" in line
 
 
 def test_the_source_distribution_holds_what_a_packager_needs(sdist: Path) -> None:

@@ -122,7 +122,7 @@ def test_a_missing_client_library_says_which_command_installs_it(install, early)
     with pytest.raises(ConfigurationError) as caught:
         narrowboat.locks("acme://doc") if made is None else made.ping()
 
-    assert "acme:// needs acme_client, which is not installed: pip install 'acme-locks[fast]'" in str(caught.value)
+    assert "acme:// needs acme_client, which is not installed: pip install --upgrade 'acme-locks[fast]'" in str(caught.value)
     assert isinstance(caught.value.__cause__, ModuleNotFoundError) and caught.value.backend == "acme"
 
 
@@ -130,8 +130,15 @@ def test_a_missing_extra_of_the_entry_point_says_which_command_installs_it(insta
     """At once when the backend's own module needs it."""
     install("acme_locks", "import acme_client\n", "[narrowboat.locks]\nacme = acme_locks:locks [turbo]\n")
 
-    with pytest.raises(ConfigurationError, match=r"acme:// needs acme_client.*pip install 'acme-locks\[turbo\]'"):
+    with pytest.raises(ConfigurationError, match=r"acme:// needs acme_client.*pip install --upgrade 'acme-locks\[turbo\]'"):
         narrowboat.locks("acme://doc")
+
+
+def test_an_extra_of_our_own_is_installed_from_a_clone() -> None:
+    """It is not published: `pip install 'narrowboat[redis]'` would find nothing, or somebody else's."""
+    told = registry.how_to_install("narrowboat", "redis")
+
+    assert told == "pip install --upgrade '.[redis]' in a clone of Narrowboat (narrowboat[redis] once it is published)"
 
 
 def test_an_entry_point_that_gives_something_else_is_named(install) -> None:

@@ -207,6 +207,63 @@ except KeyboardInterrupt:
     assert (code, out, complaints) == (0, ["interrupted", "0"], "")
 
 
+@pytest.mark.parametrize("where", ["main", "thread", "loop"])
+def test_a_second_sigterm_does_not_wait(where):
+    """Handlers that hang keep no run after the second signal, and their messages go back."""
+    code, out, complaints = program(
+        f"""
+broker = narrowboat.broker("memory://sig")
+begun, heard = threading.Semaphore(0), threading.Event()
+def handle(message):
+    begun.release(); time.sleep(600)
+async def ahandle(message):
+    begun.release(); await asyncio.sleep(600)
+async def main():
+    async with aio.broker("memory://sig") as other:
+        await other.queue("q").run(ahandle, grace=600)
+def shoot():
+    for _ in range(2 if {where!r} == "thread" else 1):
+        begun.acquire()
+    send(); heard.wait(); send()  # two at once are one to the system
+signal.signal(signal.SIGTERM, lambda number, frame: heard.set())
+broker.queue("q").publish(b"1")
+broker.queue("other").publish(b"2")
+threading.Thread(target=shoot, daemon=True).start()
+if {where!r} == "loop":
+    asyncio.run(main())
+elif {where!r} == "main":
+    broker.queue("q").run(handle, grace=600)
+else:
+    thread = threading.Thread(target=broker.queue("q").run, args=[handle], kwargs={{"grace": 600}})
+    thread.start()
+    broker.queue("other").run(handle, grace=600)
+    thread.join(30)
+    assert not thread.is_alive()
+print("ended", narrowboat.broker("memory://sig").queue("q").depth())
+os._exit(0)
+"""
+    )
+    assert (code, out[:3], complaints) == (0, ["ended", "Depth(ready=1,", "in_flight=0,"], "")
+
+
+def test_an_older_handler_of_ours_does_not_tell_the_runs_twice():
+    """Others put it back late, and a new run found it: one signal is the first one still, and the user's handler is called."""
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    try:
+        registry, run = Registry(), Stopped()
+        registry.join(Stopped())
+        ours = signal.getsignal(signal.SIGTERM)
+        registry.forked()
+        signal.signal(signal.SIGTERM, ours)
+        registry.join(run)
+        signal.raise_signal(signal.SIGTERM)
+        registry.leave(run)
+        assert (run.stops, heard) == (1, [signal.SIGTERM])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_a_forked_child_is_not_deaf():
     """In a child that is forked while runs are under way, SIGTERM does what it does without them."""
     code, out, complaints = program(
@@ -276,7 +333,7 @@ def test_runs_come_and_go_in_any_order():
         signal.raise_signal(signal.SIGTERM)
     registry.leave(runs[1])
 
-    assert [each.stops for each in runs] == [0, 2, 1]
+    assert [each.stops for each in runs] == [0, math.inf, 1]  # the second signal hurries those that were told before
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 

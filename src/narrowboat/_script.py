@@ -17,8 +17,10 @@ def main() -> int:
         missing = (error.name or "").partition(".")[0]
         if missing not in ("click", "rich"):
             raise  # a fault of ours, which must not hide behind advice to install something
+        from narrowboat.registry import how_to_install
+
         print(
-            f"narrowboat: the command line needs {missing}, which is not installed: pip install 'narrowboat[cli]'",
+            f"narrowboat: the command line needs {missing}, which is not installed: {how_to_install('narrowboat', 'cli')}",
             file=sys.stderr,
         )
         return 2

@@ -20,10 +20,10 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Final, Literal, ParamSpec, Protocol, TypeVar
+from typing import Any, Final, Literal, Never, ParamSpec, Protocol, TypeVar
 
 from narrowboat import events
-from narrowboat._engine.holdable import Hinting, SyncOnly
+from narrowboat._engine.holdable import Hinting, SyncOnly, no_such_argument
 from narrowboat._engine.inside import guarded
 from narrowboat._engine.place import Place, here, in_loop
 from narrowboat._engine.runtime import Blocking, run
@@ -276,7 +276,9 @@ class With(Block[Any]):
         entered = self.entered
         if entered is None or self.left:
             entered = self.by_hand(threading.get_ident())
-        if entered._depth > 1 and entered._state is HELD:  # an inner one; no call may stand between the two
+        if self.spent:
+            pass
+        elif entered._depth > 1 and entered._state is HELD:  # an inner one; no call may stand between the two
             entered._depth -= 1
         else:
             try:
@@ -304,11 +306,12 @@ class Lock(SyncOnly, Hinting):
         """The lock's name."""
         return self._terms.name
 
-    def acquire(self, timeout: Seconds | Unset | None = UNSET) -> Held:
+    def acquire(self, timeout: Seconds | Unset | None = UNSET, **habits: Never) -> Held:
         """Wait for the lock and take it.
 
         Args:
             timeout: seconds; None waits for ever, 0 tries once; the lock's own unless given.
+            habits: none; other libraries' arguments are refused with what to write here.
 
         Raises:
             LockTimeout: still busy; nothing is held and nothing waits.
@@ -317,6 +320,8 @@ class Lock(SyncOnly, Hinting):
             Unavailable: the backend cannot be reached; nothing is held once it is back.
             Closed: the provider was closed meanwhile.
         """
+        if habits:
+            raise no_such_argument(habits)
         acquisition = self._begin(self._terms.timeout if timeout is UNSET else check_timeout(timeout))
         try:  # in this very function: an interrupt can strike between a helper's return and ours
             held = run(acquisition.run())
@@ -354,6 +359,7 @@ class Lock(SyncOnly, Hinting):
             assert held is not None  # only a try gives None
             if block is not None:
                 block.entered = held
+                held._entered_by(block)
             else:
                 self._blocks.enter(me, held)
             return held
@@ -464,8 +470,10 @@ class AllLocks(SyncOnly):
         self._timeout = timeout
         self._blocks: Blocks[HeldAll] = Blocks()
 
-    def acquire(self, timeout: Seconds | Unset | None = UNSET) -> HeldAll:
+    def acquire(self, timeout: Seconds | Unset | None = UNSET, **habits: Never) -> HeldAll:
         """Wait for all and take them; on any error none is held. Raises as `Lock.acquire`."""
+        if habits:
+            raise no_such_argument(habits)
         together = self._begin(self._timeout if timeout is UNSET else check_timeout(timeout))
         try:  # in this very function, as in `Lock.acquire`
             held = run(together.run())

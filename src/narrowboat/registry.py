@@ -97,9 +97,16 @@ def missing(group: str, scheme: str, error: ImportError) -> ConfigurationError:
     backend = _loaded.get((group, scheme))
     distribution = point.dist.name if point.dist else "its distribution"
     extra = point.extras[0] if point.extras else backend.extra if isinstance(backend, (LockBackend, BrokerBackend)) else None
-    what = f"{distribution}[{extra}]" if extra else distribution
     if isinstance(error, ModuleNotFoundError):
-        text = f"{scheme}:// needs {error.name or 'a module'}, which is not installed: pip install '{what}'"
+        text = f"{scheme}:// needs {error.name or 'a module'}, which is not installed: "
     else:  # it is there, and lacks what is asked of it
-        text = f"{scheme}:// cannot use the installed {error.name or 'module'} ({error}): pip install --upgrade '{what}'"
-    return ConfigurationError(text, backend=scheme)
+        text = f"{scheme}:// cannot use the installed {error.name or 'module'} ({error}): "
+    return ConfigurationError(text + how_to_install(distribution, extra), backend=scheme)
+
+
+def how_to_install(distribution: str, extra: str | None) -> str:
+    """The command that brings an extra. Ours is not published: pip finds it in a clone only."""
+    brackets = f"[{extra}]" if extra else ""
+    if distribution != "narrowboat":
+        return f"pip install --upgrade '{distribution}{brackets}'"
+    return f"pip install --upgrade '.{brackets}' in a clone of Narrowboat (narrowboat{brackets} once it is published)"

@@ -269,7 +269,7 @@ def test_a_strange_message_is_handed_out_or_dies_and_its_neighbours_notice_nothi
                 _drain(source)
                 depth = source.depth()
                 assert all(each >= 0 for each in depth)
-                # What was put into no state, or into a sequence of another key, stands in nobody's way, nor in line.
+                # What was put into a sequence of another key, or behind no message, stands in nobody's way, nor in line.
                 assert depth.ready == 0 or {"state", "key"} & {change[1] for change in changes}
             with contextlib.suppress(Conflict):
                 address.publish(b"more")
@@ -302,6 +302,22 @@ def _drain(source):
                 seen.add(message.body)
                 message.nack()
     raise AssertionError("it never ends")
+
+
+@pytest.mark.parametrize("state", ["9", "-1", "1.5", "'ready'", "x'00'"])
+def test_a_message_in_no_state_is_counted_and_handed_out(tmp_path, state):
+    """Whatever another program wrote there: `depth` shows it as ready, and the next consumer gets it."""
+    path = tmp_path / "some.db"
+    with narrowboat.broker(f"sqlite:///{path}") as broker:
+        queue = broker.queue("q")
+        queue.publish(b"1")
+        with sqlite3.connect(path) as connection:
+            connection.execute(f"UPDATE delivery SET state = {state}")
+        connection.close()
+        assert queue.depth() == (1, 0, 0, 0)
+        with queue.consume() as messages:
+            assert _next(messages) == b"1"
+        assert queue.depth() == (0, 0, 0, 0)
 
 
 @pytest.mark.parametrize(

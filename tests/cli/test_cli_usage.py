@@ -78,9 +78,9 @@ class TestErrors:
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
 
         assert done.returncode == 2
-        assert (
-            done.stderr
-            == f"narrowboat: the command line needs {blocked}, which is not installed: pip install 'narrowboat[cli]'\n"
+        assert done.stderr == (
+            f"narrowboat: the command line needs {blocked}, which is not installed: "
+            "pip install --upgrade '.[cli]' in a clone of Narrowboat (narrowboat[cli] once it is published)\n"
         )
 
     def test_importing_the_library_imports_no_command_line(self):

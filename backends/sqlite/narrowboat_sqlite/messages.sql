@@ -83,6 +83,8 @@ CREATE INDEX IF NOT EXISTS delivery_key ON delivery (source, key, place, message
 
 CREATE INDEX IF NOT EXISTS delivery_expiring ON delivery (origin, expires) WHERE expires IS NOT NULL;
 
+CREATE INDEX IF NOT EXISTS delivery_odd ON delivery (source) WHERE state NOT IN (0, 1, 2, 3, 4);
+
 CREATE TABLE IF NOT EXISTS kept (
     topic INTEGER NOT NULL,
     message INTEGER NOT NULL,

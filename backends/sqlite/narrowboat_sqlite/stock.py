@@ -22,10 +22,10 @@ _NEXT_ATTEMPT = "CAST(min(max(coalesce(attempt, 0), 0), 2147483647) AS INTEGER) 
 AHEAD = 31 * 86400.0
 
 #: One range of the index for each condition that follows: all of them together would look at every row that is timed.
-_UNSTICK = (
-    "UPDATE delivery SET state = 0, until = NULL, clock = NULL, token = NULL, span = NULL"
-    " WHERE source = ? AND until IS NOT NULL AND "
-)
+_UNSTICK = "UPDATE delivery SET state = 0, until = NULL, clock = NULL, token = NULL, span = NULL WHERE source = ? AND "
+_TIMED = "until IS NOT NULL AND "
+#: A state that only another program wrote; the words of the index `delivery_odd`.
+_ODD = "state NOT IN (0, 1, 2, 3, 4)"
 _CLAIM = (
     f"UPDATE delivery SET state = 2, token = ?, until = ?, clock = ?, attempt = {_NEXT_ATTEMPT}"  # noqa: S608  # our own words
     " WHERE id IN (SELECT value FROM json_each(?))"
@@ -186,18 +186,20 @@ def claim(connection: sqlite3.Connection, source: SourceRow, limit: int, moment:
 
 
 def unstick(connection: sqlite3.Connection, source: SourceRow, moment: Moment, *, keys: bool) -> bool:
-    """Ready what would never be: at a time that cannot be ours, under a clock that is gone. Whether any was.
+    """Ready what would never be: at a time that cannot be ours, under a clock that is gone, in no state. Whether any was.
 
     `keys`: also what waits behind a message of its key that is gone; that looks at all that waits. Another program wrote it
     so, or took the other one away.
     """
     known = {row[0] for row in connection.execute("SELECT id FROM message_clock")}
     gone = [clock for clock in _clocks(connection, source.id) if clock not in known]
-    rows = connection.execute(_UNSTICK + "clock = ? AND until > ?", (source.id, moment.clock, moment.now + AHEAD)).rowcount
-    rows += connection.execute(_UNSTICK + "clock IS NULL", (source.id,)).rowcount
-    rows += connection.execute(_UNSTICK + "clock >= ''", (source.id,)).rowcount
+    ahead = (source.id, moment.clock, moment.now + AHEAD)
+    rows = connection.execute(_UNSTICK + _TIMED + "clock = ? AND until > ?", ahead).rowcount
+    rows += connection.execute(_UNSTICK + _TIMED + "clock IS NULL", (source.id,)).rowcount
+    rows += connection.execute(_UNSTICK + _TIMED + "clock >= ''", (source.id,)).rowcount
     for clock in gone:
-        rows += connection.execute(_UNSTICK + "clock = ?", (source.id, clock)).rowcount
+        rows += connection.execute(_UNSTICK + _TIMED + "clock = ?", (source.id, clock)).rowcount
+    rows += connection.execute(_UNSTICK + _ODD, (source.id,)).rowcount
     if keys and source.properties.ordered:
         rows += connection.execute(
             "UPDATE delivery SET state = 0 WHERE source = ?1 AND key IS NOT NULL AND state = 4 AND NOT EXISTS"
@@ -314,7 +316,7 @@ def release(connection: sqlite3.Connection, messages: Sequence[int]) -> None:
 def purge(connection: sqlite3.Connection, source: int) -> int:
     """Drop all that is not out. How many."""
     dropped = 0
-    for where in ("state = 0", "until IS NOT NULL AND state IN (1, 3)", "key IS NOT NULL AND state = 4"):
+    for where in ("state = 0", "until IS NOT NULL AND state IN (1, 3)", "key IS NOT NULL AND state = 4", _ODD):
         rows = connection.execute(
             f"DELETE FROM delivery WHERE source = ? AND {where} RETURNING message",  # noqa: S608  # the texts above
             (source,),
@@ -325,11 +327,12 @@ def purge(connection: sqlite3.Connection, source: int) -> int:
 
 
 def counts(connection: sqlite3.Connection, source: int) -> tuple[int, int, int]:
-    """How many are ready (or wait for their key's turn), out, delayed."""
+    """How many are ready (or wait for their key's turn, or are in no state that is ours), out, delayed."""
     ready, blocked, timed, out = connection.execute(
-        "SELECT (SELECT count(*) FROM delivery WHERE source = ?1 AND state = 0),"
+        "SELECT (SELECT count(*) FROM delivery WHERE source = ?1 AND state = 0)"  # noqa: S608  # our own words
+        f" + (SELECT count(*) FROM delivery WHERE source = ?1 AND {_ODD}),"
         " (SELECT count(*) FROM delivery WHERE source = ?1 AND key IS NOT NULL AND state = 4),"
-        " (SELECT count(*) FROM delivery WHERE source = ?1 AND until IS NOT NULL),"
+        " (SELECT count(*) FROM delivery WHERE source = ?1 AND until IS NOT NULL AND state IN (0, 1, 2, 3, 4)),"
         " (SELECT count(*) FROM delivery WHERE source = ?1 AND until IS NOT NULL AND state = 2)",
         (source,),
     ).fetchone()

@@ -7,6 +7,7 @@ freely.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NoReturn
 
 
@@ -16,10 +17,10 @@ class Uncopied:
     __slots__ = ()
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
-        kind = type(self)
+        kind = type(self).__name__
         raise TypeError(
-            f"a {kind.__name__} cannot be copied or pickled: it belongs to this process and to its connection; hand it "
-            "over as it is, or make one anew from the URL"
+            f"{'an' if kind[0] in 'AEIOU' else 'a'} {kind} cannot be copied or pickled: it belongs to this process and to its "
+            "connection; hand it over as it is, or make one anew from the URL"
         )
 
 
@@ -51,6 +52,19 @@ class AsyncOnly(Uncopied):
 _HABITS = dict.fromkeys(
     ("release", "renew", "extend", "reacquire", "token"), "it is on what acquire() gives: held = lock.acquire(); held.release()"
 ) | dict.fromkeys(("locked", "owned"), "try_acquire() is None while others hold it; holders() of the Locks says who")
+
+
+#: What `acquire` of other locks takes, with what it means.
+_ACQUIRE_HABITS = dict.fromkeys(
+    ("blocking", "block"), "to try once write acquire(timeout=0), or try_acquire(), which gives None where it is busy"
+) | {"blocking_timeout": "write acquire(timeout=...) for the seconds to wait"}
+
+
+def no_such_argument(given: Iterable[str]) -> TypeError:
+    """For what `acquire` was given beside `timeout`: the habits of other libraries have an equivalent."""
+    name = next(iter(given))
+    hint = f": {_ACQUIRE_HABITS[name]}" if name in _ACQUIRE_HABITS else ""
+    return TypeError(f"acquire() got an unexpected keyword argument {name!r}{hint}")
 
 
 class Hinting:

@@ -4,8 +4,8 @@ The handlers are installed by the first run that enters in the main thread (nobo
 run of the main thread leaves; runs of other threads and of their loops are stopped meanwhile as well. Handlers that were there
 are not taken away: each signal goes on to them after the runs were told, so a web server in whose process we run stops as ever.
 What they raise (Ctrl-C's own KeyboardInterrupt, a `sys.exit`) waits until the runs of the main thread have drained, and is
-raised by the last of them; so waits what `asyncio.run` does on Ctrl-C, which is to cancel its main task. The second time
-nothing waits.
+raised by the last of them; so waits what `asyncio.run` does on Ctrl-C, which is to cancel its main task. A second signal of
+either kind ends the wait for the handlers at once.
 
 Only `signal.signal` is used, on event loops too. A loop's own handler (`loop.add_signal_handler`) is called by the bytes that
 the interpreter writes for the loop, and not by what `signal.signal` installs, so ours beside it takes nothing away, and there
@@ -37,7 +37,7 @@ class Stoppable(Protocol):
         ...
 
     def hurry(self) -> None:
-        """Do not wait for handlers any more. Only of runs in the main thread."""
+        """Do not wait for handlers any more: it was told to end before."""
         ...
 
 
@@ -59,11 +59,18 @@ class _Handler:
         if _cancels_the_main_task(self.before) and self._registry.keep(lambda: self.before(number, None)):
             return  # later: now it would take the handlers' time away
         try:
-            if callable(self.before):
-                self.before(number, frame)
+            if callable(before := self._chained()):
+                before(number, frame)
         except BaseException as error:
             if not self._registry.keep(error):
                 raise
+
+    def _chained(self) -> Any:
+        """What was there before any of ours: an older one of ours, put back by others, would tell the runs a second time."""
+        before = self.before
+        while isinstance(before, _Handler) and before._registry is self._registry:
+            before = before.before
+        return before
 
 
 def _cancels_the_main_task(handler: Any) -> bool:
@@ -79,7 +86,7 @@ class Registry:
     """The runs of this process that end on signals. A handler may strike anywhere, so nothing here takes a lock."""
 
     def __init__(self) -> None:
-        self._runs: dict[Stoppable, None] = {}
+        self._runs: dict[Stoppable, list[bool]] = {}  # [True] once it was told to end
         self._main: dict[Stoppable, None] = {}  # those of the main thread
         self._installed: list[_Handler] = []
         self._kept: Kept | None = None  # to be raised, or done, when the last run of the main thread has ended
@@ -88,7 +95,7 @@ class Registry:
     def join(self, run: Stoppable) -> None:
         """`run` begins."""
         try:
-            self._runs[run] = None
+            self._runs[run] = []
             if threading.current_thread() is threading.main_thread():
                 self._main[run] = None
                 if not self._installed:
@@ -108,21 +115,22 @@ class Registry:
         return kept
 
     def stop_all(self) -> bool:
-        """Every run ends in good order. False: there is none."""
-        runs = tuple(self._runs)
-        for run in runs:
-            run.stop()
+        """Every run ends in good order; one that was told so before hurries. False: there is none."""
+        runs = tuple(self._runs.items())
+        for run, told in runs:
+            if told:
+                run.hurry()
+            else:
+                told.append(True)
+                run.stop()
         return bool(runs)
 
     def keep(self, kept: Kept) -> bool:
-        """Until the last run of the main thread has drained; the second time they do not wait. False: there is none."""
+        """Until the last run of the main thread has drained. False: there is none."""
         if not self._main:
             return False
         if self._kept is None:
             self._kept = kept
-        else:
-            for run in tuple(self._main):
-                run.hurry()
         return True
 
     def _install(self) -> None:

@@ -37,6 +37,11 @@ class Block(Generic[E]):
     owner: Any
     entered: E | None = None
     left = False
+    spent = False  #: what it had entered was released in its body
+
+    def is_in(self, held: object) -> bool:
+        """Whether leaving it releases `held`."""
+        return self.entered is held and not self.left and not self.spent
 
     def by_hand(self, caller: object) -> E:
         """What is to be released by who has no block, or one that was not entered."""
@@ -56,7 +61,7 @@ class Block(Generic[E]):
         return noted(failure, error)
 
     def __del__(self) -> None:
-        if self.entered is not None and not self.left:
+        if self.entered is not None and not self.left and not self.spent:
             self.entered._leave_behind()
 
 

@@ -12,12 +12,13 @@ import enum
 import time
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from narrowboat.contract.locks import Grant
 from narrowboat.errors import LeaseLost, Reason
 
 if TYPE_CHECKING:
+    from narrowboat._locks.blocks import Block
     from narrowboat._locks.core import LockCore
 
 #: The smallest margin in seconds, and the share of the ttl. Less, and a coarse clock or a late thread believes in a lease
@@ -112,6 +113,7 @@ class Possession:
         "_unknown",
         "_version",
         "_watchers",
+        "_withs",
     )
 
     def __init__(self, core: LockCore, grant: Grant, sent: float, *, renew: bool, caller: object) -> None:
@@ -127,6 +129,7 @@ class Possession:
         self._releasing: list[Callable[[], None]] | None = None  # a release is under way: who waits for its end
         self._version = 0
         self._depth = 1
+        self._withs: tuple[weakref.ref[Block[Any]], ...] = ()  # those that have entered it, outermost first
         self._finalizer: weakref.finalize[..., Possession] | None = None  # where a session is the lease
         self._watchers: list[Callable[[Possession], None]] | None = None
         self._acquired_at: float = time.time()
@@ -210,12 +213,21 @@ class Possession:
         """Whether the thread or task that holds it also asks from where it took it: it would wait for itself, or may nest."""
         return True
 
+    def _entered_by(self, block: Block[Any]) -> None:
+        """A `with` has entered it, and will leave it once."""
+        others = () if self._depth == 1 else tuple(each for each in self._withs if each() is not None)
+        self._withs = (*others, weakref.ref(block))
+
     def _step_out(self) -> bool:
-        """Leave an inner one of nested possessions."""
-        if self._state is State.HELD and self._depth > 1:
-            self._depth -= 1
-            return True
-        return False
+        """Leave an inner one of nested possessions. By hand, inside a `with`, that is the release that its end would do."""
+        if self._state is not State.HELD or self._depth == 1:
+            return False
+        entered = [block for each in self._withs if (block := each()) is not None and block.is_in(self)]
+        spent = entered[-1] if len(entered) >= self._depth else None
+        self._depth -= 1  # no call may stand between the two
+        if spent is not None:
+            spent.spent = True
+        return True
 
     def _leave_behind(self) -> None:
         """Nobody has it any more, and nobody has released it."""

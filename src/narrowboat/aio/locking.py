@@ -12,10 +12,10 @@ import inspect
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Never, ParamSpec, TypeVar
 
 from narrowboat import events
-from narrowboat._engine.holdable import AsyncOnly, Hinting
+from narrowboat._engine.holdable import AsyncOnly, Hinting, no_such_argument
 from narrowboat._locks import release
 from narrowboat._locks.acquire import Acquisition
 from narrowboat._locks.blocks import Block, Blocks, noted, per_block
@@ -191,7 +191,9 @@ class With(Block[Any]):
         entered = self.entered
         if entered is None or self.left:
             entered = self.by_hand(asyncio.current_task())
-        if entered._depth > 1 and entered._state is HELD:  # an inner one; no call may stand between the two
+        if self.spent:
+            pass
+        elif entered._depth > 1 and entered._state is HELD:  # an inner one; no call may stand between the two
             entered._depth -= 1
         else:
             try:
@@ -219,8 +221,10 @@ class Lock(AsyncOnly, Hinting):
         """The lock's name."""
         return self._terms.name
 
-    async def acquire(self, timeout: Seconds | Unset | None = UNSET) -> Held:
+    async def acquire(self, timeout: Seconds | Unset | None = UNSET, **habits: Never) -> Held:
         """Wait for the lock and take it; arguments and errors as `narrowboat.locking.Lock.acquire`."""
+        if habits:
+            raise no_such_argument(habits)
         acquisition = self._begin(self._terms.timeout if timeout is UNSET else check_timeout(timeout))
         try:
             held = await acquisition.run()
@@ -259,6 +263,7 @@ class Lock(AsyncOnly, Hinting):
             assert held is not None  # only a try gives None
             if block is not None:
                 block.entered = held
+                held._entered_by(block)
             else:
                 self._blocks.enter(task, held)
             return held
@@ -355,8 +360,10 @@ class AllLocks(AsyncOnly):
         self._timeout = timeout
         self._blocks: Blocks[HeldAll] = Blocks()
 
-    async def acquire(self, timeout: Seconds | Unset | None = UNSET) -> HeldAll:
+    async def acquire(self, timeout: Seconds | Unset | None = UNSET, **habits: Never) -> HeldAll:
         """Wait for all and take them; on any error none is held. Raises as `Lock.acquire`."""
+        if habits:
+            raise no_such_argument(habits)
         together = self._begin(self._timeout if timeout is UNSET else check_timeout(timeout))
         try:
             held = await together.run()

@@ -83,5 +83,5 @@ def _lacking(group: str, scheme: str, extra: str | None) -> str:
             try:
                 distribution(re.split(r"[^\w.-]", needed, maxsplit=1)[0])
             except PackageNotFoundError:
-                return f"pip install '{point.dist.name}[{extra}]'"
+                return registry.how_to_install(point.dist.name, extra)
     return ""

@@ -7,7 +7,7 @@ reaches the caller of `run`. A message that the handler settled itself is left a
 SIGTERM and SIGINT end every run of the process, when one of them is in the main thread (`narrowboat._engine.signals`): each
 fetches nothing more, gives back what was not started, waits for running handlers for up to the grace time, gives back at
 once what they did not finish, and returns. After SIGINT the one in the main thread ends with KeyboardInterrupt, as Ctrl-C
-does elsewhere; a second SIGINT does not wait for the handlers. A thread whose handler never returns cannot be ended; it
+does elsewhere. A second signal ends the wait for the handlers. A thread whose handler never returns cannot be ended; it
 ends with the process.
 """
 
@@ -100,7 +100,7 @@ class Run(Generic[T]):
             run(self._consumer.settlement.settle((message,), outcome(message, raised)))
 
     def hurry(self) -> None:
-        """A second Ctrl-C: stop waiting for the handlers."""
+        """A second signal: stop waiting for the handlers."""
         self._hurried = True
         self._signal.set()
 

@@ -111,6 +111,6 @@ class Run(Generic[T]):
             await self._consumer.settlement.settle((message,), outcome(message, raised))
 
     def hurry(self) -> None:
-        """A second Ctrl-C: the handlers are cancelled now."""
+        """A second signal: the handlers are cancelled now."""
         self._hurried = True
         self._signal.set()
