@@ -12,9 +12,9 @@ from urllib.parse import quote
 from integration.foreign import DAMAGED
 from integration.servers import ConsulServer
 from narrowboat.conformance import Harness
+from narrowboat_consul.entries import FLAGS
 from narrowboat_consul.keys import Space
-from narrowboat_consul.provider import ConsulLocks
-from narrowboat_consul.state import FLAGS
+from narrowboat_consul.locks import ConsulLocks
 
 
 class ConsulHarness(Harness):

@@ -19,7 +19,7 @@ from integration.amqp_fields import deep, value
 from integration.servers import RabbitMQServer
 from narrowboat.conformance import Harness
 from narrowboat.dsn import Url
-from narrowboat_rabbitmq.content import Content
+from narrowboat_rabbitmq.protocol.content import Content
 
 #: Seconds after which a server has written down that a quorum queue lives on it.
 WRITTEN = 1.5

@@ -14,7 +14,7 @@ import redis
 from integration.servers import RedisServer
 from narrowboat.conformance import Harness
 from narrowboat.dsn import Url
-from narrowboat_redis.keys import NameKeys
+from narrowboat_redis.names import NameKeys
 from narrowboat_redis.options import tag
 
 #: Values of a holder's field that no holder of ours has: half of one, text, numbers that are none or too large, no text at all.

@@ -123,13 +123,13 @@ def test_an_attempt_that_landed_after_its_withdrawal_stands_in_nobodys_way(consu
         driver = locks._core.driver.get()
         ghost = asked("a", "ghost")
         (grant,) = driver.attempt([ghost])
-        driver._forget("ghost")
-        driver._doubts["ghost"] = (ghost, driver._clock() + 60)  # as after a withdrawal that found nothing yet
+        driver._owners.forget("ghost")
+        driver._owners.doubt(ghost, driver._clock())  # as after a withdrawal that found nothing yet
         begun = time.monotonic()
         with locks.lock("a", timeout=5) as held:
             assert time.monotonic() - begun < 1
             assert held.token > grant.token
-            assert "ghost" not in driver._doubts
+            assert "ghost" not in driver._owners.in_doubt()
 
 
 def test_names_in_doubt_are_one_read_for_many_and_none_for_who_asks_for_another(consul_server):
@@ -141,7 +141,7 @@ def test_names_in_doubt_are_one_read_for_many_and_none_for_who_asks_for_another(
         call = driver._transport.call
         driver._transport.call = lambda *args, **options: exchanges.append(args) or call(*args, **options)
         for number in range(200):
-            driver._doubts[f"owner {number}"] = (asked(f"name {number}", f"owner {number}"), driver._clock() + 60)
+            driver._owners.doubt(asked(f"name {number}", f"owner {number}"), driver._clock())
         locks.lock("free").acquire().release()
         assert len(exchanges) == 2
         del exchanges[:]

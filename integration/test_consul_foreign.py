@@ -14,8 +14,8 @@ import narrowboat
 from integration.foreign import DRAWN, costs_its_own_name_alone, records, terms
 from integration.servers import ConsulServer
 from narrowboat.errors import Conflict
+from narrowboat_consul.entries import FLAGS, Entry
 from narrowboat_consul.keys import Space
-from narrowboat_consul.state import FLAGS, Entry
 
 _numbers = itertools.count()
 SPACE = Space("narrowboat", "foreign")

@@ -262,7 +262,8 @@ def test_a_message_that_holds_up_its_partition_is_moved_out_of_the_way(
     broker: Messaging, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the metadata nearly full nothing new is handed out; the oldest goes on elsewhere, with its claims."""
-    from narrowboat_kafka import ledger, member
+    from narrowboat_kafka.format import ledger
+    from narrowboat_kafka.member import member
 
     monkeypatch.setattr(ledger, "_CROWDED", 30)
     monkeypatch.setattr(member, "_STALL", 1.0)
@@ -431,11 +432,11 @@ def test_what_reads_and_writes_fails_and_is_begun_anew(broker: Messaging) -> Non
     """What they wait with is taken from under them, as by a program that closes files that it does not know."""
     queue = broker.queue("orders")
     queue.publish(b"before")
-    clients = cast(Any, broker)._core.driver.get().clients
+    driver = cast(Any, broker)._core.driver.get()
     with queue.consume() as messages:
         one(messages).ack()
         for number in range(3):
-            for loop in (clients.net, clients.producer._sender._client._net):
+            for loop in (driver._connections.net, driver._publisher._producer._sender._client._net):
                 nothing = os.open(os.devnull, os.O_RDONLY)
                 os.dup2(nothing, loop._selector.fileno())
                 os.close(nothing)
@@ -443,4 +444,4 @@ def test_what_reads_and_writes_fails_and_is_begun_anew(broker: Messaging) -> Non
             message = one(messages, 30)
             assert message.body == b"%d" % number
             message.ack()
-    assert clients.net._io_thread.is_alive()
+    assert driver._connections.net._io_thread.is_alive()

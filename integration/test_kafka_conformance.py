@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from integration.conformance import conformance
+from integration.conformance import TRANSPORT, conformance
 from integration.kafka_harness import KafkaHarness, collect_sockets
 from integration.servers import KafkaServer
 
@@ -26,6 +26,6 @@ SHORT, LONG = "session=2", "session=6"
 test_kafka = conformance(KafkaServer, harness=KafkaHarness, tiers="CTSPH", query=SHORT)
 test_kafka_faults = conformance(KafkaServer, harness=KafkaHarness, tiers="NR", query=LONG)
 test_kafka_secured = conformance(
-    KafkaServer, harness=KafkaHarness, tiers="C", faces=("sync",), query=SHORT, users={"shop": 'p@ss "word/'}, tls=True
+    KafkaServer, harness=KafkaHarness, tiers="CP", only=TRANSPORT, query=SHORT, users={"shop": 'p@ss "word/'}, tls=True
 )
 test_kafka_replay = conformance(KafkaServer, harness=KafkaHarness, only=("B14",), query=f"{SHORT}&retention=3600")

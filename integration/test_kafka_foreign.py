@@ -370,7 +370,7 @@ def test_a_group_of_the_name_of_the_declarations_group_is_one_like_others(broker
 def test_a_consumer_without_a_partition_says_so_once(
     kafka_server: KafkaServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from narrowboat_kafka import member
+    from narrowboat_kafka.member import member
 
     monkeypatch.setattr(member, "_STANDBY", 0.5)
     caplog.set_level(logging.WARNING, logger="narrowboat.kafka")

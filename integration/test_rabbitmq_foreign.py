@@ -18,8 +18,8 @@ import narrowboat
 from integration.amqp_fields import ACCEPTED, PROPERTIES
 from integration.fixtures import Servers
 from integration.servers import RabbitMQServer
-from narrowboat_rabbitmq.content import Content
-from narrowboat_rabbitmq.table import text
+from narrowboat_rabbitmq.protocol.content import Content
+from narrowboat_rabbitmq.protocol.table import text
 
 #: So many messages are on their way together, as one example.
 TOGETHER = 10

@@ -26,7 +26,7 @@ from narrowboat.contract.locks import Busy, Grant, Mode, Released, Request
 from narrowboat.errors import Conflict, NarrowboatError
 from narrowboat_redis import broker as broker_backend
 from narrowboat_redis import locks as lock_backend
-from narrowboat_redis.keys import NameKeys
+from narrowboat_redis.names import NameKeys
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "backends"))  # what the drivers' tests share lies there
 

@@ -25,8 +25,8 @@ from narrowboat.errors import (
     Reason,
     Unavailable,
 )
-from narrowboat_redis.keys import NameKeys
-from narrowboat_redis.lock_provider import RedisLocks
+from narrowboat_redis.locks import RedisLocks
+from narrowboat_redis.names import NameKeys
 
 #: Seconds for one call in the tests of what is wrong, and what may come on top on a busy machine.
 TIMEOUT, SLACK = 1.0, 1.0
@@ -275,7 +275,7 @@ def test_wait_refuses_what_no_replica_has(servers: Servers) -> None:
 
 def test_a_slot_that_moves_is_followed(servers: Servers) -> None:
     cluster: RedisCluster = servers(RedisServer, RedisCluster)
-    from narrowboat_redis.keys import Keys
+    from narrowboat_redis.names import Keys
     from narrowboat_redis.nodes import slot_of
 
     slot = slot_of(Keys("").of("moving").held)

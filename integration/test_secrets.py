@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from kafka import KafkaAdminClient
+from kafka.admin import ScramMechanism, UserScramCredentialUpsertion
 
 import narrowboat
 import narrowboat.aio
@@ -39,6 +41,9 @@ class Kind:
     options: dict[str, Any]  #: of the server
     secret: str = SECRET
     wrong: str = WRONG
+    query: str = ""  #: of the URL
+    prepare: Callable[[Any], None] = lambda server: None  #: once it runs
+    name: str = ""  #: where the server's own does not say which this is
 
     def url(self, server: Any, secret: str) -> str:
         """The URL with that secret."""
@@ -46,8 +51,25 @@ class Kind:
             url = str(server.url_for("shop", secret))
             return f"{url}{'&' if '?' in url else '?'}session_ttl=4&tick=0.5"
         user = {RabbitMQServer: ("shop",), KafkaServer: ("shop",), RedisServer: ("",)}.get(self.server, ())
-        return str(server.url_for(*user, secret))
+        url = str(server.url_for(*user, secret))
+        return f"{url}{'&' if '?' in url else '?'}{self.query}" if self.query else url
 
+
+def know_by_scram(server: KafkaServer) -> None:
+    """Let the server know the password by its hash."""
+    admin = KafkaAdminClient(bootstrap_servers="{}:{}".format(*server.internal))
+    try:
+        wanted = UserScramCredentialUpsertion("shop", ScramMechanism.SCRAM_SHA_512, SECRET)
+        assert admin.alter_user_scram_credentials([wanted]) == {"shop": None}
+    finally:
+        admin.close()
+
+
+#: What the server needs to be asked by SCRAM: its listeners have to take it.
+SCRAM = {"sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-512"} | {
+    f"listener.name.{name}.scram-sha-512.sasl.jaas.config": "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+    for name in ("client", "proxied")
+}
 
 KINDS = [
     Kind(RedisServer, (narrowboat.locks, narrowboat.broker), {"password": SECRET}),
@@ -55,6 +77,14 @@ KINDS = [
     Kind(ConsulServer, (narrowboat.locks,), {"token": TOKEN}, TOKEN, WRONG_TOKEN),
     Kind(RabbitMQServer, (narrowboat.broker,), {"user": "shop", "password": SECRET}),
     Kind(KafkaServer, (narrowboat.broker,), {"users": {"shop": SECRET}}),
+    Kind(
+        KafkaServer,
+        (narrowboat.broker,),
+        {"users": {"shop": "by PLAIN it is another"}, "config": SCRAM},
+        query="sasl=scram-sha-512",
+        prepare=know_by_scram,
+        name="kafka-scram",
+    ),
 ]
 
 
@@ -77,11 +107,12 @@ class Guarded:
 @pytest.fixture(
     scope="module",
     params=[(kind, tls) for kind in KINDS for tls in (False, True)],
-    ids=lambda case: f"{case[0].server.name}-{'tls' if case[1] else 'plain'}",
+    ids=lambda case: f"{case[0].name or case[0].server.name}-{'tls' if case[1] else 'plain'}",
 )
 def guarded(request: pytest.FixtureRequest, servers: Servers) -> Iterator[Guarded]:
     kind, tls = request.param
     server = servers(kind.server, kind.server, tls=tls, **kind.options)
+    kind.prepare(server)
     address = server.proxied.behind if isinstance(server, KafkaServer) else server.address
     with Proxy(*address) as proxy:
         if isinstance(server, KafkaServer):

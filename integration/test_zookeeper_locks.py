@@ -34,7 +34,8 @@ from narrowboat.errors import (
     Unavailable,
 )
 from narrowboat_zookeeper.locks import ZooKeeperLocks
-from narrowboat_zookeeper.place import record
+from narrowboat_zookeeper.queue_node import QueueNode
+from narrowboat_zookeeper.records import record
 
 #: A short session, for servers with a tick of half a second.
 QUERY = "session_ttl=3&tick=0.5"
@@ -73,12 +74,12 @@ def driver(locks: narrowboat.Locks) -> ZooKeeperLocks:
 
 
 def session(locks: narrowboat.Locks) -> int | None:
-    return driver(locks)._book.session.id
+    return driver(locks)._state.session.id
 
 
 def watched(locks: narrowboat.Locks) -> bool:
     """Whether a watch was sent for each node that is held."""
-    return all(place.armed >= 0 for place in list(driver(locks)._book.places.values()))
+    return all(node.watched_in >= 0 for node in list(driver(locks)._state.nodes.values()))
 
 
 class Bell:
@@ -130,7 +131,7 @@ def test_a_lock_is_one_ephemeral_node_and_its_token_the_zxid_of_its_creation(
     with locks.lock("invoice:42", label="me") as held:
         (node,) = client.get_children(f"{root(url)}/invoice%3A42")
         data, stat = client.get(f"{root(url)}/invoice%3A42/{node}")
-        assert (stat.czxid, stat.ephemeralOwner) == (held.token, driver(locks)._book.session.id)
+        assert (stat.czxid, stat.ephemeralOwner) == (held.token, driver(locks)._state.session.id)
         assert b'"name":"invoice:42"' in data
         assert held.ttl == 3.0
     assert client.get_children(f"{root(url)}/invoice%3A42") == []
@@ -199,16 +200,10 @@ def test_a_node_with_our_owner_in_another_session_is_not_taken_for_ours(
     locks.lock("a").acquire().release()
     asked = request("a", "me")
     client.create(f"{root(url)}/a/x~me~", record(asked, granted=False), ephemeral=True, sequence=True)
-    place = found._book.places["me"] = type(found._book.places.get("me") or _place())(asked.wake)
-    assert place.path is None  # as after a create whose answer was lost
+    node = found._state.nodes["me"] = QueueNode(asked.wake)
+    assert node.path is None  # as after a create whose answer was lost
     assert isinstance(one(found.attempt([asked])), Busy)
     assert found.withdraw([asked]) == [None]
-
-
-def _place() -> Any:
-    from narrowboat_zookeeper.place import Place
-
-    return Place(Bell())
 
 
 def test_a_waiter_whose_node_was_deleted_stands_in_line_again(locks: narrowboat.Locks, client: KazooClient, url: str) -> None:

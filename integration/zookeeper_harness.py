@@ -51,7 +51,7 @@ class ZooKeeperHarness(Harness):
 
     def end_session(self, driver: object) -> None:
         """Close it from elsewhere: to its owner that looks as if its time were up."""
-        session: Any = driver._book.session  # type: ignore[attr-defined]  # the provider's own
+        session: Any = driver._state.session  # type: ignore[attr-defined]  # the provider's own
         identity = session.client.client_id
         with kazoo(self.url, client_id=identity):
             pass

@@ -22,7 +22,9 @@ def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Pa
     group = parser.getgroup("narrowboat", "Narrowboat conformance")
     group.addoption("--url", dest="url", help="the backend to verify, such as sqlite:////tmp/verify.db")
     group.addoption("--only", action="append", default=[], help="ids or scenarios, separated by commas: L12,B40")
-    group.addoption("--tier", action="append", default=[], help="tiers out of C, T, S, P, N, R, H: CT")
+    tiers = "tiers by letter: C core, T timing, S stress, P processes, N network, R server, H histories"
+    group.addoption("--tier", action="append", default=[], help=tiers)
+    group.addoption("--half", choices=["locks", "messages"], help="one half instead of both")
     group.addoption("--face", choices=["sync", "asyncio"], help="one face instead of both")
     group.addoption("--size", type=float, default=1.0, help="scales the rounds of stress scenarios; 1 is the full size")
     group.addoption("--report-json", dest="report_json", metavar="PATH", help="write the run as JSON")

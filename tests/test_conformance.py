@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import dataclasses
+import time
 from pathlib import Path
 
 import pytest
 
 import narrowboat.conformance
-from narrowboat.conformance import kit as kits
 from narrowboat.conformance import runner, scenario
 from narrowboat.conformance.catalogue import NEEDS_FAULT, NOT_OFFERED, Fault
 from narrowboat.conformance.harness import Harness
 from narrowboat.conformance.kit import Kit
-from narrowboat.conformance.runner import Outcome, Selection, missed, plan, run, run_one, unproven
+from narrowboat.conformance.runner import Gate, Outcome, Selection, missed, plan, run, run_one, unproven
 from narrowboat.conformance.scenario import TABLE, Scenario, demand
 from narrowboat.conformance.suite import MANIFEST, Item, parameters
 from narrowboat.conformance.verification import select, verify, verify_command
-from narrowboat.errors import ConfigurationError
+from narrowboat.errors import ConfigurationError, Unavailable
+from narrowboat.layers.passing import PassingLocks
 
 MEMORY = "memory://"
 
@@ -121,7 +123,7 @@ def test_a_scenario_that_leaves_with_any_error_is_broken(table, error):
 
 
 def test_one_that_takes_too_long_is_broken(table, monkeypatch):
-    monkeypatch.setattr(runner, "_limit", lambda harness, scenario: scenario.seconds)
+    monkeypatch.setattr(runner, "_limit", lambda harness, scenario, stretch: scenario.seconds)
 
     async def hangs(kit: Kit) -> None:
         """It ends."""
@@ -275,12 +277,64 @@ def test_items_fail_and_are_skipped_by_the_runners_decision_alone(table):
         """The rule in words."""
         raise AssertionError("the reason")
 
-    Item(Harness(MEMORY), made("L01"), "sync", 1.0).check()
+    Item(Gate(Harness(MEMORY)), made("L01"), "sync", 1.0).check()
     with pytest.raises(pytest.fail.Exception, match=r"(?s)L02 on the sync face: The rule in words.*the reason"):
-        Item(Harness(MEMORY), made("L02", run=fails), "sync", 1.0).check()
+        Item(Gate(Harness(MEMORY)), made("L02", run=fails), "sync", 1.0).check()
     lost = made("L91", run=_again, faults={Fault.REPLY})
     with pytest.raises(pytest.skip.Exception, match="not exercised: the harness cannot make: lost replies"):
-        Item(Helpless(MEMORY), lost, "sync", 1.0).check()
+        Item(Gate(Helpless(MEMORY)), lost, "sync", 1.0).check()
+
+
+# -- what cannot work at all ----------------------------------------------------------------------------------------
+
+
+def test_where_the_plainest_is_broken_nothing_else_is_tried(table):
+    async def takes_and_frees(kit: Kit) -> None:
+        """The plainest of all."""
+        raise AssertionError("no")
+
+    made("L02")
+    made("B01", run=_again)
+    made("L01", run=takes_and_frees)
+    rows = run(Harness(MEMORY), Selection(only=frozenset({"L01", "L02", "B01"}), faces=("sync",)))
+
+    told = {row.id: (row.outcome, row.why) for row in rows}
+    assert told["L01"][0] is Outcome.BROKEN
+    assert told["L02"] == (Outcome.NOT_EXERCISED, "not tried: L01, the plainest of all, is broken on the sync face")
+    assert told["B01"][0] is Outcome.HELD, "the other half has a say of its own"
+
+
+def test_a_bound_that_promises_nothing_is_not_waited_for(table, monkeypatch):
+    async def takes_and_frees(kit: Kit) -> None:
+        """The plainest of all."""
+
+    plain = Harness(MEMORY).lock_claims
+    monkeypatch.setattr(Harness, "lock_claims", dataclasses.replace(plain, wake_bound=9999.0, expiry_lag=600.0))
+    made("L01", run=takes_and_frees)
+    made("L02")
+    (row, other) = run(Harness(MEMORY), Selection(only=frozenset({"L01", "L02"}), faces=("sync",)))
+
+    assert (row.outcome, other.outcome) == (Outcome.BROKEN, Outcome.NOT_EXERCISED)
+    assert row.why == "it claims expiry_lag=600, wake_bound=9999: a bound of more than 120 s promises nothing"
+
+
+def test_a_backend_that_can_do_nothing_is_told_within_seconds(monkeypatch, capsys):
+    """Every call is refused: without the gate that took a quarter of an hour to say."""
+
+    class Refuses(PassingLocks):
+        def attempt(self, requests):
+            return [Unavailable("no") for _ in requests]
+
+    begun = time.monotonic()
+    report = verify(Harness(MEMORY, wrap=Refuses), half="locks")
+
+    assert time.monotonic() - begun < 60
+    assert [row.id for row in report.broken] in (["L01"], ["L01", "L01"])
+    assert not report.count()["held"]
+
+
+def test_the_plainest_scenarios_exist():
+    assert {each.name for each in runner.load()} >= set(scenario.FIRST)
 
 
 # -- what is selected -----------------------------------------------------------------------------------------------
@@ -294,9 +348,23 @@ def test_a_part_can_be_chosen_by_id_name_tier_and_face():
     assert {each.tier for each, _ in plan(harness, select((), ["c"], ("sync",)))} == {"C"}
 
 
+def test_one_half_can_be_chosen():
+    chosen = select((), (), ("sync",), half="messages")
+    assert {each.half for each, _ in plan(Harness(MEMORY), chosen)} == {"broker"}
+    assert {row.id[0] for row in missed(Harness(MEMORY), chosen, [])} == {"B"}
+
+
+def test_an_id_of_another_tier_is_not_owed_and_says_so():
+    chosen = select(["L31"], ["C", "T"], ("sync",))
+    (row,) = missed(Harness(MEMORY), chosen, [])
+    assert (row.outcome, row.why) == (Outcome.NOT_EXERCISED, "its scenarios are of tier S, and only C, T was asked for")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (((), (), ("sync",), 1.0, "queues"), "unknown half queues; known are: locks, messages"),
+        (((), ["Q"], ("sync",)), r"T \(timing: leases, delays and renewals take their time\)"),
         ((["L999"], (), ("sync",)), "unknown id or scenario L999"),
         (((), ["Q"], ("sync",)), "unknown tier Q"),
         (((), (), ("trio",)), "unknown face trio"),
@@ -317,27 +385,12 @@ def test_a_scheme_that_is_not_known_names_the_near_miss():
 # -- time -----------------------------------------------------------------------------------------------------------
 
 
-def test_upper_bounds_are_stretched_and_real_time_is_not(monkeypatch):
-    kit = Kit(Harness(MEMORY), "sync", "locks")
-    assert kit.upper(2.0) == 2.0 * kits.SCALE
-    slept: list[float] = []
-
-    async def sleeps(seconds: float) -> None:
-        slept.append(seconds)
-
-    monkeypatch.setattr(kits, "SCALE", 7.0)
-    monkeypatch.setattr(kits.asyncio, "sleep", sleeps)
-    assert kit.upper(2.0) == 14.0
-    asyncio.run(kit.sleep(2.0))
-    assert slept == [2.0]
-
-
 SCENARIOS = sorted((Path(narrowboat.conformance.__file__).parent / "scenarios").rglob("*.py"))
 
 
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_no_scenario_stretches_a_lower_bound(path: Path):
-    """`took >= kit.upper(x)` would ask a slow machine to be late, and let a lease end early on a fast one."""
+    """`took >= kit.upper(x)` would ask a machine that stood still to be late, and let a lease end early on another."""
     wrong = [
         f"{path.name}:{node.lineno}: {ast.unparse(node)}"
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
@@ -350,7 +403,7 @@ def test_no_scenario_stretches_a_lower_bound(path: Path):
 
 
 def stretched(side: ast.AST) -> bool:
-    """Whether it grows with the scale. What is subtracted makes it shrink: there it bounds how much may be missing."""
+    """Whether it grows when the machine stands still. What is subtracted makes it shrink: it bounds how much is missing."""
     if isinstance(side, ast.Attribute) and side.attr == "upper":
         return True
     subtracts = isinstance(side, ast.BinOp) and isinstance(side.op, ast.Sub)

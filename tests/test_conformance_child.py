@@ -6,6 +6,7 @@ import sys
 
 from narrowboat.conformance.users.child import Link
 from narrowboat.conformance.users.children import Child
+from narrowboat.conformance.watch import watch
 
 
 def echo(link: Link, url: str, number: int) -> None:
@@ -19,7 +20,7 @@ def test_a_childs_arguments_are_not_on_its_command_line():
 
     async def talk():
         child = await Child.start(
-            echo, {"url": "redis://:hunter2@h/0", "number": 7}, 3.0, {"PYTHONPATH": os.pathsep.join(sys.path)}
+            echo, {"url": "redis://:hunter2@h/0", "number": 7}, watch(), {"PYTHONPATH": os.pathsep.join(sys.path)}
         )
         try:
             child.tell("go", value="x")

@@ -232,23 +232,3 @@ def test_verify_exits_with_2_for_what_cannot_work(project: Path, arguments: tupl
     assert done.returncode == 2, said(done)
     assert words in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_upper_bounds_follow_the_environment_and_lower_ones_do_not(project: Path, tmp_path: Path) -> None:
-    """With a scale, a lease that ends early is still caught: it is the rule that a slow machine must not soften."""
-    (tmp_path / "test_scale.py").write_text(
-        "from narrowboat.conformance.kit import SCALE\n"
-        "from mutants import check_mutants\n"
-        "from mutants.locks import MUTANTS\n"
-        "def test_early():\n"
-        "    assert SCALE == 3.0\n"
-        "    early = [mutant for mutant in MUTANTS if mutant.name == 'lease ends early']\n"
-        "    verdicts = check_mutants(early, faces=['asyncio'])\n"
-        "    assert len(verdicts) >= 1\n"
-        "    assert all(verdict.caught for verdict in verdicts), verdicts\n"
-        "    assert all('early' in verdict.why or 'before the lease ended' in verdict.why for verdict in verdicts), verdicts\n"
-    )
-
-    done = run(project, "pytest", "-p", "no:cacheprovider", "-q", str(tmp_path), NARROWBOAT_TIME_SCALE="3")
-
-    assert done.returncode == 0, said(done)

@@ -81,7 +81,7 @@ def test_a_driver_tells_what_it_could_not_keep(url, caplog):
         broker.ping()
         assert isinstance(drivers[0], MemoryBroker)
         with caplog.at_level(logging.WARNING, "narrowboat"):
-            broker._core.driver._plan.context.tell("orders", "7", "its body is too large for the dead letters")
+            broker._core.driver._target.context.tell("orders", "7", "its body is too large for the dead letters")
     assert told[-1] == events.Malformed("memory", "orders", "7", "its body is too large for the dead letters")
     assert "too large for the dead letters" in caplog.text
 

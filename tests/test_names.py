@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import narrowboat
-from narrowboat._messages.checks import RESERVED_PREFIX, check_headers, check_reason, check_text
+from narrowboat._engine.checks import text as check_text
+from narrowboat._messages.checks import RESERVED_PREFIX, check_headers, check_reason
 from narrowboat.errors import InvalidArgument, Unsupported
 from narrowboat.layers.passing import PassingBroker
 

@@ -11,21 +11,21 @@ from narrowboat.driver.texts import LONGEST, cut
 from narrowboat.dsn import Secret, Url
 from narrowboat.errors import NarrowboatError
 from narrowboat_consul import errors as consul
+from narrowboat_consul.options import Agent
 from narrowboat_consul.options import Options as ConsulOptions
-from narrowboat_consul.options import Site as ConsulSite
 from narrowboat_rabbitmq import errors as rabbitmq
 from narrowboat_rabbitmq.options import Options as RabbitOptions
-from narrowboat_rabbitmq.options import site_of
+from narrowboat_rabbitmq.options import endpoint
 from narrowboat_redis import errors as redis
-from narrowboat_redis.connection import _Connection
+from narrowboat_redis.connection import Connection
+from narrowboat_redis.endpoint import RedisEndpoint
 from narrowboat_redis.options import Options as RedisOptions
 from narrowboat_redis.resp import ErrorReply
-from narrowboat_redis.site import Site as RedisSite
 
 HUGE = "ERR \x1b[2J\u009b" + "x" * 100_000 + "geheim"
-REDIS = RedisSite.of(Url.parse("redis://:geheim@a"), RedisOptions())
-CONSUL = ConsulSite.of(Url.parse("consul://a"), ConsulOptions())
-RABBIT = site_of(Url.parse("amqp://a"), RabbitOptions())
+REDIS = RedisEndpoint.of(Url.parse("redis://:geheim@a"), RedisOptions())
+CONSUL = Agent.of(Url.parse("consul://a"), ConsulOptions())
+RABBIT = endpoint(Url.parse("amqp://a"), RabbitOptions())
 
 
 @pytest.mark.parametrize(
@@ -36,8 +36,8 @@ RABBIT = site_of(Url.parse("amqp://a"), RabbitOptions())
         redis.translate(OSError(HUGE), REDIS, doing="a ping"),
         consul.refused(500, HUGE, CONSUL),
         consul.refused(400, HUGE, CONSUL),
-        rabbitmq.connection_error(exceptions.AMQPConnectionError(OSError(HUGE)), RABBIT, "a ping"),
-        rabbitmq.connection_error(exceptions.ConnectionClosedByBroker(320, HUGE), RABBIT, "a ping"),
+        rabbitmq.connection_error(exceptions.AMQPConnectionError(OSError(HUGE)), RABBIT, rabbitmq.Operation("a ping", 0.0)),
+        rabbitmq.connection_error(exceptions.ConnectionClosedByBroker(320, HUGE), RABBIT, rabbitmq.Operation("a ping", 0.0)),
     ],
     ids=lambda error: f"{error.backend}-{type(error).__name__}",
 )
@@ -66,16 +66,18 @@ def test_any_text_comes_out_in_one_printable_line(text: str, longest: int) -> No
 
 
 def test_a_login_that_cannot_be_sent_shows_no_password() -> None:
-    """redis-py's frames have the command in their variables: its pieces are hidden from the reporters of errors."""
+    """Frames have the command in their variables: it is hidden from the reporters of errors."""
+    import socket
+    import time
+
     from narrowboat.conformance.checks.leaks import raised, shown, texts
+    from narrowboat.driver.endpoint import HostPort
+    from narrowboat_redis.opening import log_in
 
-    class Broken:
-        def sendall(self, data: bytes) -> None:
-            raise BrokenPipeError(32, "Broken pipe")
-
-    secret = Secret("Zq9Xk-S3cr3t").reveal()
-    connection = _Connection(host="127.0.0.1", port=1, password=secret)
-    connection._sock = Broken()
-    error = raised(lambda: connection.send_command("AUTH", "default", secret, check_health=False))
-    connection._sock = None
+    here, there = socket.socketpair()
+    there.close()
+    with here:
+        connection = Connection(here, HostPort("localhost", 1), 1.0, 1 << 20)
+        error = raised(lambda: log_in(connection, "default", Secret("Zq9Xk-S3cr3t"), time.monotonic() + 1.0))
+    assert isinstance(error, OSError)
     assert shown("Zq9Xk-S3cr3t", texts(error)) == []

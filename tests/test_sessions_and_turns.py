@@ -11,7 +11,7 @@ import pytest
 import narrowboat
 import narrowboat_memory
 from narrowboat import aio, registry
-from narrowboat._locks.turns import Turns
+from narrowboat._locks.line import Lines
 from narrowboat.capabilities import Expiry, WaitOrder
 from narrowboat.clock import ManualClock
 from narrowboat.errors import LockTimeout, Reason, Unsupported
@@ -202,7 +202,7 @@ def test_a_waiter_that_vanished_is_passed_over():
         def in_line(self):
             return self.waits
 
-    turns, first, second, third = Turns(), Waiter(), Waiter(), Waiter()
+    turns, first, second, third = Lines(), Waiter(), Waiter(), Waiter()
     assert turns.is_first("a", first)
     assert not turns.is_first("a", second)
     assert not turns.is_first("a", third)

@@ -29,7 +29,7 @@ from narrowboat.errors import ConfigurationError
 with warnings.catch_warnings():
     # kafka-python reads its schemas in a way that Python 3.11 calls deprecated; not ours to mend, and an error here.
     warnings.simplefilter("ignore", DeprecationWarning)
-    import narrowboat_kafka.client  # noqa: F401  # here, and not later by a test without this filter
+    import narrowboat_kafka.connections  # noqa: F401  # here, and not later by a test without this filter
 
 FILES = Path(__file__).parent / "tls"
 CA, NAMED, UNNAMED, ENCRYPTED = (str(FILES / name) for name in ("ca.pem", "named.pem", "unnamed.pem", "encrypted.key"))

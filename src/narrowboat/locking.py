@@ -6,7 +6,7 @@
 
 A `Lock` is only a name with its terms: make it, share it, throw it away. What matters is `Held`: it is gained by waiting
 one's turn, renews itself, tells when it is lost and why, and is the only thing that can be released. The asyncio twins of
-all three are in `narrowboat.aio`; the loops behind both are in `_acquire`.
+all three are in `narrowboat.aio`; the loops behind both are in `_locks`.
 """
 
 from __future__ import annotations
@@ -14,42 +14,29 @@ from __future__ import annotations
 import enum
 import functools
 import inspect
-import itertools
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Final, Literal, Never, ParamSpec, Protocol, TypeVar
+from typing import Any, Final, Literal, Never, ParamSpec, TypeVar
 
 from narrowboat import events
-from narrowboat._engine.holdable import Hinting, SyncOnly, no_such_argument
+from narrowboat._engine.holdable import SyncOnly, no_such_argument
 from narrowboat._engine.inside import guarded
 from narrowboat._engine.place import Place, here, in_loop
 from narrowboat._engine.runtime import Blocking, run
 from narrowboat._locks import release
-from narrowboat._locks.acquire import Acquisition
-from narrowboat._locks.blocks import Block, Blocks, noted, per_block
-from narrowboat._locks.core import LockCore, Terms, check_timeout
-from narrowboat._locks.lease import HELD, Possession
-from narrowboat._locks.together import Ending, Together
-from narrowboat.capabilities import LockCapabilities
+from narrowboat._locks.blocks import Block, noted, per_block
+from narrowboat._locks.composite import HeldTogether, in_order
+from narrowboat._locks.core import LockCore
+from narrowboat._locks.faces import AllLocksFace, LockFace, LocksFace, watch
+from narrowboat._locks.possession import Possession
+from narrowboat._locks.terms import check_timeout
 from narrowboat.clock import Clock
 from narrowboat.contract.locks import Grant, Holder, LockProvider
 from narrowboat.dsn import hidden, hidden_secrets
-from narrowboat.errors import InvalidArgument
 
-
-class Named(Protocol):
-    """What has a name to be sorted by."""
-
-    @property
-    def name(self) -> str:
-        """The lock's name."""
-        ...
-
-
-N = TypeVar("N", bound=Named)
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -92,20 +79,12 @@ def locks(
         Unsupported: the backend does not promise what is required.
     """
     url, options = hidden(url), hidden_secrets(options)
-    return Locks(LockCore(url, require, clock, random, listeners, wrap, options))
+    core = LockCore(url, require, clock, random, listeners, wrap, options)
+    return Locks(core, Blocking(core.clock))
 
 
-class Locks(SyncOnly):
+class Locks(SyncOnly, LocksFace[Blocking]):
     """All locks behind one URL; safe to share between threads. `close()` it, or use it in a `with`."""
-
-    def __init__(self, core: LockCore) -> None:
-        self._core = core
-        self._runtime = Blocking(core.clock)
-
-    @property
-    def capabilities(self) -> LockCapabilities:
-        """What this backend claims."""
-        return self._core.capabilities
 
     def lock(
         self,
@@ -136,16 +115,8 @@ class Locks(SyncOnly):
             InvalidArgument: an argument outside what is allowed.
             Unsupported: the backend does not claim this mode.
         """
-        terms = Terms(
-            self._core,
-            name,
-            ttl=ttl,
-            timeout=timeout,
-            mode=mode,
-            limit=limit,
-            reentrant=reentrant,
-            renew=renew,
-            label=label,
+        terms = self._terms(
+            name, ttl=ttl, timeout=timeout, mode=mode, limit=limit, reentrant=reentrant, renew=renew, label=label
         )
         return Lock(self._core, self._runtime, terms)
 
@@ -198,14 +169,12 @@ class Locks(SyncOnly):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def __repr__(self) -> str:
-        return f"<Locks {self._core.url}>"
-
 
 class Held(Possession):
     """That a lock is ours. `release()` it, or leave the `with` that gave it; see `Possession` for what it tells."""
 
     __slots__ = ("_place", "_runtime")
+    _core: LockCore
     _place: Place
     _runtime: Blocking
 
@@ -243,12 +212,7 @@ class Held(Possession):
 
     def on_lost(self, callback: Callable[[Held], object]) -> None:
         """Call `callback(held)` once when it is lost, at once if it is. On a thread kept for that; not on a release."""
-        if not callable(callback) or inspect.iscoroutinefunction(callback):
-            raise InvalidArgument(f"on_lost({callback!r}): expected a plain function of one argument")
-
-        watcher = functools.partial(_tell, callback)
-        if not self._watch(watcher):
-            watcher(self)
+        watch(self, callback, _tell)
 
     def __enter__(self) -> Held:
         return self
@@ -263,7 +227,7 @@ class Held(Possession):
 
 def _tell(callback: Callable[[Held], object], held: Any) -> None:
     if held.lost:
-        held._core.renewal.call_back(functools.partial(callback, held))
+        held._core.call_back(functools.partial(callback, held))
 
 
 class With(Block[Any]):
@@ -276,11 +240,7 @@ class With(Block[Any]):
         entered = self.entered
         if entered is None or self.left:
             entered = self.by_hand(threading.get_ident())
-        if self.spent:
-            pass
-        elif entered._depth > 1 and entered._state is HELD:  # an inner one; no call may stand between the two
-            entered._depth -= 1
-        else:
+        if not self.spent and not (entered._depth > 1 and entered._step_out(self)):
             try:
                 entered.release()
             except BaseException as failure:
@@ -289,22 +249,11 @@ class With(Block[Any]):
         self.left = True
 
 
-class Lock(SyncOnly, Hinting):
+class Lock(SyncOnly, LockFace[Blocking, Held]):
     """A name and its terms. Acquire it with `with`, `acquire` or `try_acquire`; safe to share between threads.
 
     As a decorator it holds the lock during each call of a plain function.
     """
-
-    def __init__(self, core: LockCore, runtime: Blocking, terms: Terms) -> None:
-        self._core = core
-        self._runtime = runtime
-        self._terms = terms
-        self._blocks: Blocks[Held] = Blocks()
-
-    @property
-    def name(self) -> str:
-        """The lock's name."""
-        return self._terms.name
 
     def acquire(self, timeout: Seconds | Unset | None = UNSET, **habits: Never) -> Held:
         """Wait for the lock and take it.
@@ -340,9 +289,6 @@ class Lock(SyncOnly, Hinting):
         except BaseException:
             acquisition.abandon()
             raise
-
-    def _begin(self, timeout: float | None) -> Acquisition[Held]:
-        return Acquisition(self._core, self._runtime, self._terms, timeout, self._make)
 
     def _make(self, core: LockCore, grant: Grant, sent: float, renew: bool, caller: object) -> Held:
         held = Held(core, grant, sent, renew=renew, caller=caller)
@@ -397,9 +343,6 @@ class Lock(SyncOnly, Hinting):
             "the call, when the lock is released: use narrowboat.aio for coroutines, a `with` inside generators"
         )
 
-    def __repr__(self) -> str:
-        return f"<Lock {self.name!r} {self._terms.mode.value} ttl={self._terms.ttl:g}>"
-
 
 def _runs_later(function: object) -> bool:
     """Whether a call of it only begins something."""
@@ -408,67 +351,23 @@ def _runs_later(function: object) -> bool:
     )
 
 
-class HeldAll:
+class HeldAll(HeldTogether[Held]):
     """Several possessions as one, in the order of their names."""
-
-    _depth, _state = 1, HELD  # as one possession's, which is not nested
-
-    def __init__(self, held: Sequence[Held]) -> None:
-        self._held = tuple(held)
-        self._ending = Ending(self._held)
-
-    def __getitem__(self, index: int) -> Held:
-        return self._held[index]
-
-    def __len__(self) -> int:
-        return len(self._held)
-
-    def __iter__(self) -> Iterator[Held]:
-        return iter(self._held)
-
-    @property
-    def lost(self) -> bool:
-        """Whether any of them is lost."""
-        return any(held.lost for held in self._held)
-
-    def check(self) -> None:
-        """Raise `LeaseLost` when any may no longer be ours."""
-        for held in self._held:
-            held.check()
 
     def release(self) -> None:
         """Free all, last first, also when one of them turns out to be lost; that one's error is raised at the end."""
-        first: Exception | None = None
         try:
-            self._ending.decide()
-            for held in self._ending.released:
-                try:
-                    held.release()
-                except Exception as error:
-                    held._leave_behind()  # a signal handler's exception may have struck before it began
-                    first = first or error
+            if sys.is_finalizing():
+                self._leave_behind()
+            else:
+                run(self._release(), self._leave_behind)
         except BaseException:
-            self._leave_behind()  # interrupted in the middle: nothing that is still held stays so
+            self._leave_behind()  # interrupted, at whatever point: nothing that is still held stays so
             raise
-        try:
-            if first is not None:
-                raise first
-        finally:
-            first = None  # its traceback leads here
-
-    def _leave_behind(self) -> None:
-        self._ending.leave_behind()
 
 
-class AllLocks(SyncOnly):
+class AllLocks(SyncOnly, AllLocksFace[Blocking, Held]):
     """Several locks to be taken together; see `Locks.all`."""
-
-    def __init__(self, core: LockCore, runtime: Blocking, locks: Sequence[Lock], timeout: float | None) -> None:
-        self._core = core
-        self._runtime = runtime
-        self._locks = locks
-        self._timeout = timeout
-        self._blocks: Blocks[HeldAll] = Blocks()
 
     def acquire(self, timeout: Seconds | Unset | None = UNSET, **habits: Never) -> HeldAll:
         """Wait for all and take them; on any error none is held. Raises as `Lock.acquire`."""
@@ -478,7 +377,7 @@ class AllLocks(SyncOnly):
         try:  # in this very function, as in `Lock.acquire`
             held = run(together.run())
             assert held is not None  # only a try gives None
-            entered = HeldAll(held)
+            entered = HeldAll(self._core, self._runtime, held)
             return entered  # noqa: RET504  # as in `Lock.try_acquire`
         except BaseException:
             together.abandon()
@@ -489,14 +388,11 @@ class AllLocks(SyncOnly):
         together = self._begin(0.0)
         try:
             held = run(together.run(trying=True))
-            entered = None if held is None else HeldAll(held)
+            entered = None if held is None else HeldAll(self._core, self._runtime, held)
             return entered  # noqa: RET504  # as in `Lock.try_acquire`
         except BaseException:
             together.abandon()
             raise
-
-    def _begin(self, timeout: float | None) -> Together[Held]:
-        return Together([lock._begin(timeout) for lock in self._locks], timeout)
 
     def __enter__(self) -> HeldAll:
         me = threading.get_ident()
@@ -506,7 +402,7 @@ class AllLocks(SyncOnly):
         try:
             held = run(together.run())
             assert held is not None  # only a try gives None
-            entered = HeldAll(held)
+            entered = HeldAll(self._core, self._runtime, held)
             if block is not None:
                 block.entered = entered
             else:
@@ -521,14 +417,3 @@ class AllLocks(SyncOnly):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Release what this `with` has entered, from whatever thread."""
         self.__exit__(kind, error, trace)  # a block of its own, which was not entered
-
-
-def in_order(locks: Sequence[N]) -> list[N]:
-    """Sorted by name: the order that makes a deadlock between two callers impossible."""
-    if not locks:
-        raise InvalidArgument("all(): give at least one name")
-    ordered = sorted(locks, key=lambda lock: lock.name)
-    for one, other in itertools.pairwise(ordered):
-        if one.name == other.name:
-            raise InvalidArgument(f"all(): {one.name!r} is named twice, and would wait for itself")
-    return ordered

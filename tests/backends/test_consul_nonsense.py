@@ -1,9 +1,12 @@
 """Consul: whatever answers at the address, a call ends with a typed error, in time, with little memory."""
 
 import json
+import time
 
 import nonsense
 import pytest
+
+import narrowboat
 
 URL = f"consul://127.0.0.1:{{port}}?timeout={nonsense.TIMEOUT}"
 
@@ -127,6 +130,24 @@ def test_calls_that_belong_together_wait_for_one_silence_once():
     server = nonsense.Server(nonsense.silence)
     took = nonsense.silences(f"consul://127.0.0.1:{server.port}", 1.0)
     assert sum(took[1:]) < took[0] + 0.5, took
+
+
+def test_a_farewell_that_nobody_answers_is_not_waited_for_long():
+    """The session ends by itself, and the close may have waited for a renewal before."""
+    first, then_silent = [reply(b'{"ID": "0f0f0f0f-0000-0000-0000-000000000000"}')], []
+
+    def case(connection):
+        if first:
+            connection.sendall(first.pop())
+        then_silent.append(connection.recv(65536))
+        nonsense.silence(connection)
+
+    server = nonsense.Server(case)
+    with narrowboat.locks(f"consul://127.0.0.1:{server.port}?timeout=2") as locks:
+        locks._core.driver.get()._session.fresh()
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 1.5
+    assert b"/v1/session/destroy/" in then_silent[0]
 
 
 if __name__ == "__main__":

@@ -14,11 +14,11 @@ from narrowboat.contract.locks import Mode, Request
 from narrowboat.dsn import Url, parse_options
 from narrowboat.errors import AccessDenied, ConfigurationError, NotFound, Unavailable, Unsupported
 from narrowboat_consul import http, steps, transport, watcher
-from narrowboat_consul.backend import MARGIN, locks
+from narrowboat_consul.entries import FLAGS, Entry, Record, State, read
 from narrowboat_consul.errors import refused, translate
 from narrowboat_consul.keys import Space, encode
-from narrowboat_consul.options import Options, Site
-from narrowboat_consul.state import FLAGS, Entry, Record, State, read
+from narrowboat_consul.locks import locks
+from narrowboat_consul.options import Agent, Options
 
 SESSION, OTHER = "session-of-ours", "session-of-another"
 
@@ -255,26 +255,26 @@ def test_what_another_program_wrote_is_known_as_such(value):
 # -- the URL --------------------------------------------------------------------------------------------------------------
 
 
-def site(text, **given_):
+def agent(text, **given_):
     url = Url.parse(text)
-    return Site.of(url, parse_options(url, Options, given_))
+    return Agent.of(url, parse_options(url, Options, given_))
 
 
 def test_what_a_url_says():
     """The token is shown nowhere."""
-    found = site("consuls://:s3cret@agent/shop/eu?dc=d1&session_ttl=15")
-    assert (found.host, found.port, found.tls, found.root) == ("agent", 8501, True, "shop/eu")
+    found = agent("consuls://:s3cret@agent/shop/eu?dc=d1&session_ttl=15")
+    assert (str(found.hosts[0]), found.tls, found.root) == ("agent:8501", True, "shop/eu")
     assert found.token is not None
     assert found.token.reveal() == "s3cret"
     assert "s3cret" not in f"{found} {found!r} {found.options!r}"
-    assert site("consul://").host == "127.0.0.1"
+    assert agent("consul://").hosts[0].host == "127.0.0.1"
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("consul+x://a", r"consul\+x:// is not known"),
-        ("consul://a,b", "one agent, not 2"),
+        ("consul+x://a", r"consul\+x://: there is only one driver"),
+        ("consul://a,b", "one host, and this URL gives 2. Each machine talks to its own agent"),
         ("consul://user:t@a", "no user name"),
         ("consul://:a@h?token=b", "given twice"),
         ("consul://a/x//y", "empty"),
@@ -312,14 +312,6 @@ def test_the_bound_follows_the_session():
         face.lock("a", ttl=19)
 
 
-def test_the_margin_covers_the_slack_of_the_session():
-    """The entry object may not import the session's file, so the number stands there twice."""
-    pytest.importorskip("consul")
-    from narrowboat_consul.session import SLACK
-
-    assert MARGIN >= SLACK
-
-
 # -- errors ---------------------------------------------------------------------------------------------------------------
 
 
@@ -340,7 +332,7 @@ def test_the_margin_covers_the_slack_of_the_session():
 )
 def test_a_refusal_is_told_with_what_to_do(code, text, kind, said):
     """One typed error each."""
-    error = refused(code, text, site("consul://:s3cret@a?dc=x"))
+    error = refused(code, text, agent("consul://:s3cret@a?dc=x"))
     assert isinstance(error, kind)
     assert error.retryable == (kind is Unavailable)
     with pytest.raises(kind, match=said):
@@ -364,7 +356,7 @@ def test_the_network_s_errors_are_told_with_what_to_do(error, kind, said):
     if isinstance(error, ssl.SSLCertVerificationError):
         error.verify_message = "self-signed"
     with pytest.raises(kind, match=said):
-        raise translate(error, site("consul://a"), 2.0)
+        raise translate(error, agent("consul://a"), 2.0)
 
 
 def test_no_agent_is_one_error_within_the_time_limit(tmp_path):
@@ -391,8 +383,8 @@ def test_an_index_that_is_none_says_nothing(text):
 @pytest.mark.parametrize("body", [b"", b"null", b"[" * 100_000, b'{"Results":[{"KV":7}]}', b'{"Results":{"a":1}}', b"\xff"])
 def test_a_batched_read_without_sense_wakes_nobody(body):
     """And raises nothing on the thread of all who wait."""
-    site_ = site("consul://127.0.0.1:1")
-    seen = watcher.Watcher(transport.Transport(site_, transport.Limit(1.0, transport.Silence())), lambda: 0.0)
+    address = agent("consul://127.0.0.1:1")
+    seen = watcher.Watcher(transport.Transport(address, transport.Limit(1.0, transport.Silence())), lambda: 0.0)
     watch = watcher.Watch(KEYS, 3)
     watch.wakes["me"] = lambda: pytest.fail("woken")
     seen._read([watch], http.Reply(200, {}, body, True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from narrowboat_kafka.demand import Demand
+from narrowboat_kafka.member.demand import Demand
 
 
 def test_who_takes_few_at_a_time_is_read_few_ahead_and_nothing_is_claimed() -> None:

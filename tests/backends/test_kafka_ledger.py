@@ -14,8 +14,8 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from narrowboat_kafka import ledger as ledgers
-from narrowboat_kafka.ledger import Claim, Ledger
+from narrowboat_kafka.format import ledger as ledgers
+from narrowboat_kafka.format.ledger import Claim, Ledger
 
 
 @st.composite

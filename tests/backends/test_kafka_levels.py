@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from narrowboat_kafka import levels
+from narrowboat_kafka.format import levels
 
 
 @given(st.floats(0, 30 * 86400.0), st.integers(1, 15))

@@ -20,7 +20,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     from kafka.errors import KafkaConnectionError
 
-    from narrowboat_kafka.loop import Loop
+    from narrowboat_kafka.library.loop import Loop
 
 #: Seconds in which what should take no time is over on a busy machine.
 LONG = 20.0

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from narrowboat.contract import Address, Kind
-from narrowboat_kafka import names
+from narrowboat_kafka.topology import names
 
 _names = st.one_of(
     st.text(st.sampled_from("aB1._-"), min_size=1, max_size=12),

@@ -12,7 +12,7 @@ from narrowboat.capabilities import Kept, Support, Survives
 from narrowboat.contract import Broker
 from narrowboat.dsn import Url
 from narrowboat.errors import ConfigurationError, Unsupported
-from narrowboat_kafka.backend import capabilities
+from narrowboat_kafka.broker import capabilities
 from narrowboat_kafka.options import Options
 
 with warnings.catch_warnings():

@@ -14,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from narrowboat.contract import Address, Kind, Outgoing
+from narrowboat.driver.sources import DEAD_ATTEMPTS, DEAD_REASON
 from narrowboat.errors import ConfigurationError
-from narrowboat_kafka import records
+from narrowboat_kafka.format import records
+from narrowboat_kafka.format.stored import Raw, Stored
 
 with warnings.catch_warnings():
     # kafka-python reads its schemas in a way that Python 3.11 calls deprecated; not ours to mend, and an error here.
@@ -28,7 +30,7 @@ with warnings.catch_warnings():
     from kafka.record.util import calc_crc32c
 
     from narrowboat_kafka.errors import unreadable
-    from narrowboat_kafka.fetched import Fetched, Raw, Stored, unpack
+    from narrowboat_kafka.library.fetched import Fetched, unpack
 
 
 def _batch(rows: list[tuple[Any, ...]], compression: int = 0) -> bytes:
@@ -130,7 +132,7 @@ def test_what_is_compressed_is_read_where_its_library_is_there_and_names_it_wher
 ) -> None:
     import kafka.codec
 
-    rows = [(1, None, b"%d" % number * 100, []) for number in range(50)]
+    rows: list[tuple[Any, ...]] = [(1, None, b"%d" % number * 100, []) for number in range(50)]
     data = _batch(rows, codec)
     assert [record.value for record in _fetch(data).take()] == [value for _, _, value, _ in rows]
     monkeypatch.setattr(kafka.codec, library, None)
@@ -204,7 +206,7 @@ def test_a_batch_that_cannot_be_taken_apart_is_handed_out_as_it_is(data: st.Data
     assert len(got) == 4 or got[0].value == broken or (len(got) == 3 and got[0].offset == 1)
     for record in got:  # some changes only make another record of it
         records.delivery(record, 1, 0.0, None)
-        records.again(record, "orders.retry", 1, {})
+        records.republished(record, "orders.retry", 1, {})
 
 
 @given(st.binary(max_size=40))
@@ -262,7 +264,7 @@ def test_a_record_of_somebody_else_is_delivered_as_it_is() -> None:
     assert got.key is not None
     assert records.data(got.key) == b"\xfe"
     assert records.data(got.headers["name"]) == b"\xff"
-    moved = records.delivery(_as_read(records.again(raw, "orders.dead", None, {}), 99), 1, 0.0, None)
+    moved = records.delivery(_as_read(records.republished(raw, "orders.dead", None, {}), 99), 1, 0.0, None)
     assert (moved.id, moved.key, moved.headers["name"]) == (got.id, got.key, got.headers["name"])
 
 
@@ -271,13 +273,13 @@ def test_a_record_without_an_id_keeps_the_one_that_it_was_given(headers: list[tu
     raw = _record(7, headers)
     given = records.delivery(raw, 1, 0.0, None).id
     assert given == "orders-0-7"
-    moved = _as_read(records.again(raw, "orders.dead", None, {}), 99)
+    moved = _as_read(records.republished(raw, "orders.dead", None, {}), 99)
     assert records.delivery(moved, 1, 0.0, None).id == given
 
 
 def test_what_is_published_again_carries_its_claims_and_its_time() -> None:
     raw = _record(0, [(records.ID, b"a"), (records.ATTEMPTS, b"2"), (records.DUE, b"1"), (records.STEP, b"1")])
-    again = records.again(raw, "retry", 3, {records.ATTEMPTS: "5", records.DUE: "9.5", records.STEP: "8.5"})
+    again = records.republished(raw, "retry", 3, {records.ATTEMPTS: "5", records.DUE: "9.5", records.STEP: "8.5"})
     assert [name for name, _ in again.headers].count(records.DUE) == 1
     got = _as_read(again)
     assert records.number(got, records.DUE, 0.0) == 9.5
@@ -313,13 +315,13 @@ def test_what_is_whole_is_not_called_malformed() -> None:
 
 def test_what_is_too_large_dies_without_its_body_and_says_where_it_is() -> None:
     many = [(f"h{number}", b"x" * 100) for number in range(3000)]
-    for headers, kept in (([("h", b"v")], True), (many, False), ([("h", b"v"), (records.DEAD_REASON, b"r" * 9_000_000)], True)):
+    for headers, kept in (([("h", b"v")], True), (many, False), ([("h", b"v"), (DEAD_REASON, b"r" * 9_000_000)], True)):
         stored = _record(12, headers, key=b"k" * 70_000, value=b"b")
-        letter = records.without_body(records.again(stored, "orders.dead", None, {records.DEAD_ATTEMPTS: "3"}), stored)
+        letter = records.without_body(records.republished(stored, "orders.dead", None, {DEAD_ATTEMPTS: "3"}), stored)
         names = dict(letter.headers)
         assert (letter.value, letter.key) == (b"", None)
         assert names[records.DEAD_ORIGINAL] == b"orders/0/12"
-        assert names[records.DEAD_ATTEMPTS] == b"3"
+        assert names[DEAD_ATTEMPTS] == b"3"
         assert names[records.ID] == b"orders-0-12"
         assert ("h" in names or "h1" in names) == kept
         assert sum(len(name) + len(value) for name, value in letter.headers) < 2**18

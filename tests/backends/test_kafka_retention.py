@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from narrowboat_kafka import retention
+from narrowboat_kafka.topology import retention
 
 
 @pytest.mark.parametrize(

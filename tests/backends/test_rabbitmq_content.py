@@ -9,14 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pika import data as pika_data
-from pika import exceptions, frame, spec
 
 from integration.amqp_fields import NAMES, TABLES, VALUES, deep, value
 from narrowboat.contract import Address, Kind, Outgoing
-from narrowboat_rabbitmq.content import Content, read
-from narrowboat_rabbitmq.envelope import CUT, Raw, _fitting, again, delivery_of, properties_of
-from narrowboat_rabbitmq.table import DEEPEST, Unreadable, entry, join, shown, split, value_of
-from narrowboat_rabbitmq.wire import LARGEST_FRAME, LARGEST_MESSAGE, Connection
+from narrowboat_rabbitmq.protocol.content import Content, read
+from narrowboat_rabbitmq.protocol.envelope import CUT, Raw, _fitting, delivery_of, properties_of, republished
+from narrowboat_rabbitmq.protocol.table import DEEPEST, Unreadable, entry, join, shown, split, value_of
 
 
 def delivered(content: Content | bytes, body: bytes = b"x") -> Any:
@@ -72,7 +70,7 @@ def test_whatever_stands_in_the_headers_is_delivered_and_published_again_as_it_w
     assert got.id == "a" or any(name == b"narrowboat-id" for name, _ in split(data))
     assert all(isinstance(part, str) for pair in got.headers.items() for part in pair)
     assert got.attempt >= 1
-    kept = again(got.tag, {"narrowboat-dead-reason": "bad"}, attempts=0)
+    kept = republished(got.tag, {"narrowboat-dead-reason": "bad"}, attempts=0)
     back = read(b"".join(kept.encode()))
     assert back.headers[-1] == entry("narrowboat-dead-reason", "bad")
     assert set(back.headers[:-1]) <= set(split(data))
@@ -97,7 +95,7 @@ def test_fields_that_are_no_text_are_the_same_bytes_again() -> None:
     was = Content(
         message_id=odd, correlation_id=odd, content_type=odd, type=odd, app_id=odd, content_encoding="gzip", priority=255
     )
-    kept = again(delivered(was).tag, {}, attempts=0)
+    kept = republished(delivered(was).tag, {}, attempts=0)
     assert b"caf\xe9" in b"".join(kept.encode())
     for field in ("message_id", "correlation_id", "content_type", "type", "app_id", "content_encoding", "priority"):
         assert getattr(kept, field) == getattr(was, field)
@@ -106,14 +104,14 @@ def test_fields_that_are_no_text_are_the_same_bytes_again() -> None:
 def test_a_name_that_is_no_text_is_the_same_bytes_again() -> None:
     got = delivered(Content(headers=[(b"caf\xe9", value("S", b"x"))]))
     assert dict(got.headers) == {"caf\udce9": "x"}
-    assert again(got.tag, {}, attempts=0).headers == [(b"caf\xe9", value("S", b"x"))]
+    assert republished(got.tag, {}, attempts=0).headers == [(b"caf\xe9", value("S", b"x"))]
 
 
 @pytest.mark.parametrize("name", [b"CC", b"BCC"])
 def test_what_routes_copies_is_seen_and_never_sent_again(name: bytes) -> None:
     got = delivered(Content(headers=[(name, value("A", value("S", b"audit")))]))
     assert dict(got.headers) == {name.decode(): "['audit']"}
-    assert again(got.tag, {}, attempts=3).headers == [entry("narrowboat-attempts", "3")]
+    assert republished(got.tag, {}, attempts=3).headers == [entry("narrowboat-attempts", "3")]
 
 
 @pytest.mark.parametrize(
@@ -134,7 +132,7 @@ def test_depth_is_bounded_and_told(kind: str) -> None:
     got = delivered(far)
     assert "..." in got.headers["a"]
     assert "deep" in got.malformed
-    assert again(got.tag, {}, attempts=0).headers == far.headers
+    assert republished(got.tag, {}, attempts=0).headers == far.headers
 
 
 @pytest.mark.parametrize("count", ["inf", "nan", "-5", "1e9", "9" * 5000, ""])
@@ -152,7 +150,7 @@ def test_a_number_that_is_none_is_no_count(number: bytes) -> None:
 def test_what_is_too_large_to_be_published_again_loses_its_largest_headers_and_says_which() -> None:
     large = (b"large", value("S", b"x" * 125_000))
     got = delivered(Content(headers=[(b"small", value("S", b"y")), large]))
-    kept = again(got.tag, {"narrowboat-dead-reason": "bad"}, attempts=0)
+    kept = republished(got.tag, {"narrowboat-dead-reason": "bad"}, attempts=0)
     assert kept.headers == [(b"small", value("S", b"y")), entry("narrowboat-dead-reason", "bad"), entry(CUT, "large")]
 
 
@@ -179,50 +177,3 @@ def test_headers_with_surrogates_can_be_published() -> None:
 
 def _outgoing(headers: dict[str, str]) -> Outgoing:
     return Outgoing(Address(Kind.QUEUE, "q"), "id", b"x", headers, None, 0.0, 0.0, 0, None, None, None, None, dedup=False)
-
-
-# -- frames -----------------------------------------------------------------------------------------------------------
-
-
-class Reader(Connection):
-    """A connection that is only read from."""
-
-    def __init__(self, data: bytes) -> None:
-        self._frame_buffer = data
-
-    def read(self) -> Any:
-        return self._read_frame()
-
-
-def framed(kind: int, payload: bytes) -> bytes:
-    return struct.pack(">BHL", kind, 1, len(payload)) + payload + b"\xce"
-
-
-@given(TABLES)
-def test_a_frame_of_headers_is_not_looked_into(data: bytes) -> None:
-    content = b"".join(Content(headers=split(data)).encode())
-    whole = framed(spec.FRAME_HEADER, struct.pack(">HHQ", 60, 0, 5) + content)
-    size, header = Reader(whole + b"next").read()
-    assert (size, header.body_size, header.properties, header.channel_number) == (len(whole), 5, content, 1)
-    assert Reader(whole[:-1]).read() == (0, None)
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        struct.pack(">BHL", 1, 0, LARGEST_FRAME + 1),
-        b"HTTP/1.1 400 Bad Request\r\n",
-        framed(spec.FRAME_HEADER, struct.pack(">HHQ", 60, 0, LARGEST_MESSAGE + 1)),
-        framed(spec.FRAME_HEADER, struct.pack(">HHQ", 60, 0, 5))[:-1] + b"x",
-    ],
-)
-def test_what_is_too_large_is_refused_before_it_is_waited_for(data: bytes) -> None:
-    with pytest.raises(exceptions.InvalidFrameError):
-        Reader(data).read()
-
-
-def test_other_frames_are_pikas() -> None:
-    whole = frame.Heartbeat().marshal()
-    size, found = Reader(whole).read()
-    assert size == len(whole)
-    assert isinstance(found, frame.Heartbeat)

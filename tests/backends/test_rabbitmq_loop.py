@@ -9,8 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from narrowboat_rabbitmq.answer import Answer
-from narrowboat_rabbitmq.loop import Loop
+from narrowboat_rabbitmq.connection.loop import Answer, Loop
 
 
 @pytest.fixture

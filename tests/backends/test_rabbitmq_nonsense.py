@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
-import socket
 import struct
 import threading
 import time
@@ -17,91 +16,19 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
-from pika import frame, spec
+from pika import spec
 
 import narrowboat
 from integration.amqp_fields import deep, table, value
+from integration.amqp_impostor import Impostor, Line, framed, greet, method, pushed, read, serve, start
 from narrowboat.errors import NarrowboatError, Unavailable
+from narrowboat_rabbitmq.connection.loop import Loop
 from narrowboat_rabbitmq.driver import RabbitBroker  # pika is imported before anything is measured
-from narrowboat_rabbitmq.loop import Loop
 
 #: Seconds of one call, and what may come on top on a busy machine.
 TIMEOUT, SLACK = 1.0, 6.0
 LIMIT = 200 * 1024 * 1024
 CHUNK = b"\0" * 65536
-Line = socket.socket
-
-
-def method(channel: int, made: object) -> bytes:
-    return bytes(frame.Method(channel, made).marshal())
-
-
-def framed(kind: int, channel: int, payload: bytes) -> bytes:
-    return struct.pack(">BHL", kind, channel, len(payload)) + payload + b"\xce"
-
-
-def start(properties: bytes = b"") -> bytes:
-    """Connection.Start with these server properties."""
-    text = struct.pack(">I", 5) + b"PLAIN" + struct.pack(">I", 5) + b"en_US"
-    return framed(1, 0, struct.pack(">HHBB", 10, 10, 0, 9) + struct.pack(">I", len(properties)) + properties + text)
-
-
-def read(line: Line) -> tuple[int, bytes]:
-    """One frame of the client's: its channel, and its payload."""
-    head = b""
-    while len(head) < 7:
-        head += _some(line, 7 - len(head))
-    _, channel, size = struct.unpack(">BHL", head)
-    payload = b""
-    while len(payload) < size + 1:
-        payload += _some(line, size + 1 - len(payload))
-    return channel, payload[:-1]
-
-
-def _some(line: Line, size: int) -> bytes:
-    data = line.recv(size)
-    if not data:
-        raise OSError("closed")
-    return data
-
-
-def greet(line: Line, tune: object | None = None) -> None:
-    """Take the client in, as a server does."""
-    line.sendall(start())
-    read(line)
-    line.sendall(method(0, tune or spec.Connection.Tune(channel_max=100, frame_max=131072, heartbeat=60)))
-    read(line)  # tune-ok
-    read(line)  # open
-    line.sendall(method(0, spec.Connection.OpenOk()))
-
-
-def serve(line: Line, then: Callable[[Line, int], None]) -> None:
-    """Answer what is asked as a server does, until a consumer is there; then do `then`."""
-    greet(line)
-    answers = {
-        spec.Channel.Open.INDEX: spec.Channel.OpenOk(),
-        spec.Confirm.Select.INDEX: spec.Confirm.SelectOk(),
-        spec.Exchange.Declare.INDEX: spec.Exchange.DeclareOk(),
-        spec.Exchange.Bind.INDEX: spec.Exchange.BindOk(),
-        spec.Queue.Declare.INDEX: spec.Queue.DeclareOk(queue="q", message_count=1, consumer_count=0),
-        spec.Queue.Bind.INDEX: spec.Queue.BindOk(),
-        spec.Basic.Qos.INDEX: spec.Basic.QosOk(),
-        spec.Basic.Consume.INDEX: spec.Basic.ConsumeOk(consumer_tag="nb0"),
-    }
-    while True:
-        channel, payload = read(line)
-        index = int.from_bytes(payload[:4])  # nothing in a heartbeat
-        if index in answers:
-            line.sendall(method(channel, answers[index]))
-        if index == spec.Basic.Consume.INDEX:
-            then(line, channel)
-
-
-def pushed(channel: int, number: int, *, size: int = 1) -> bytes:
-    """The frames of one message, or the beginning of a larger one."""
-    deliver = spec.Basic.Deliver(consumer_tag="nb0", delivery_tag=number, redelivered=False, exchange="", routing_key="q")
-    head = framed(2, channel, struct.pack(">HHQH", 60, 0, size, 0))
-    return method(channel, deliver) + head + framed(3, channel, b"x")
 
 
 def forever(line: Line, data: bytes, pause: float = 0.0) -> None:
@@ -113,7 +40,7 @@ def forever(line: Line, data: bytes, pause: float = 0.0) -> None:
 
 
 def flood(line: Line, channel: int) -> None:
-    for number in range(1, 1_000_000):
+    for number in range(1, 5_000):  # the limit is a thousand more than were asked for
         line.sendall(pushed(channel, number))
 
 
@@ -179,34 +106,6 @@ CASES: dict[str, Callable[[Line], object]] = {
 }
 
 
-class Impostor:
-    """A server that does `act` with each who comes."""
-
-    def __init__(self, act: Callable[[Line], object]) -> None:
-        self._act = act
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.port = self._socket.getsockname()[1]
-        threading.Thread(target=self._run, daemon=True).start()
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def _run(self) -> None:
-        while True:
-            try:
-                line, _ = self._socket.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(line,), daemon=True).start()
-
-    def _serve(self, line: Line) -> None:
-        with line, contextlib.suppress(OSError):
-            line.settimeout(10)
-            line.recv(8)
-            self._act(line)
-            time.sleep(0.2)
-
-
 def use(case: str) -> list[str]:
     """Make three calls to that impostor; what was wrong with how they ended."""
     impostor = Impostor(CASES[case])
@@ -249,6 +148,65 @@ def outcomes() -> Iterator[dict[str, Future[list[str]]]]:
 @pytest.mark.parametrize("case", CASES)
 def test_each_call_ends_in_time_with_an_error_that_is_typed(case: str, outcomes: dict[str, Future[list[str]]]) -> None:
     assert not outcomes[case].result(90)
+
+
+# -- a server that falls silent ---------------------------------------------------------------------------------------
+
+#: Long beside what a busy machine adds: what waits for it twice is seen to.
+PATIENCE = 3.0
+
+
+class Mute(Impostor):
+    """A server that works until it is told to say nothing more."""
+
+    def __init__(self) -> None:
+        self.silent = threading.Event()
+        super().__init__(lambda line: serve(line, lambda line, channel: None, self.silent))
+
+
+@pytest.fixture
+def mute() -> Iterator[Mute]:
+    made = Mute()
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("consumers", [0, 1, 3])
+def test_a_server_that_fell_silent_is_waited_for_once_when_a_broker_is_closed(mute: Mute, consumers: int) -> None:
+    """Its consumers wait in vain, and its connections do not wait again."""
+    broker = narrowboat.broker(f"amqp://127.0.0.1:{mute.port}?timeout={PATIENCE:g}&heartbeat=60")
+    broker.queue("p", lease=180).publish(b"x")
+    left = [broker.queue(f"q{number}", lease=180).consume() for number in range(consumers)]
+    mute.silent.set()
+    begun = time.monotonic()
+    broker.close()
+    assert time.monotonic() - begun < 1.5 * PATIENCE
+    assert len(left) == consumers
+
+
+def test_a_server_that_was_silent_just_now_is_not_waited_for_again(mute: Mute) -> None:
+    broker = narrowboat.broker(f"amqp://127.0.0.1:{mute.port}?timeout={PATIENCE:g}&heartbeat=60")
+    broker.queue("p", lease=180).publish(b"x")
+    mute.silent.set()
+    with pytest.raises(narrowboat.PublishUnknown):
+        broker.queue("p", lease=180).publish(b"y")
+    begun = time.monotonic()
+    broker.close()
+    assert time.monotonic() - begun < 0.5 * PATIENCE
+
+
+def test_what_was_not_published_is_said_to_be_so_and_only_so(caplog: pytest.LogCaptureFixture) -> None:
+    """No "may or may not" where nothing was sent; and the end of a connection that never was leaves no traceback."""
+    impostor = Impostor(lambda line: time.sleep(3))
+    broker = narrowboat.broker(f"amqp://127.0.0.1:{impostor.port}?timeout=1")
+    with pytest.raises(narrowboat.PublishFailed, match="was not sent") as caught:
+        broker.queue("q").publish(b"x")
+    assert "may or may not" not in str(caught.value)
+    assert isinstance(caught.value.__cause__, Unavailable)
+    assert not caught.value.__cause__.sent
+    broker.close()
+    impostor.close()
+    assert not [record for record in caplog.records if record.name.startswith("narrowboat")]
 
 
 # -- a machine that has nothing left ----------------------------------------------------------------------------------

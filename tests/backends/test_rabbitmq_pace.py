@@ -8,8 +8,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from narrowboat_rabbitmq.channel import Channel
-from narrowboat_rabbitmq.pace import AHEAD, Pace
+from narrowboat_rabbitmq.connection.channel import Channel
+from narrowboat_rabbitmq.protocol.acks import AHEAD, Pace
 from narrowboat_rabbitmq.stream import Job, Stream
 
 #: What a server's channel hands a queue ahead of its application.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -15,16 +16,23 @@ from narrowboat.capabilities import Support
 from narrowboat.contract import Address, Delivery, Kind, Outgoing, Properties
 from narrowboat.dsn import Url
 from narrowboat.errors import AccessDenied, ConfigurationError, Conflict, NotFound, Unavailable, Unsupported
-from narrowboat_rabbitmq import ladder, names
-from narrowboat_rabbitmq.content import Content, read
-from narrowboat_rabbitmq.envelope import Raw, Tag, again, delivery_of, properties_of
-from narrowboat_rabbitmq.errors import channel_error, concerns_properties, connection_error, other_properties, transient
-from narrowboat_rabbitmq.options import Options, QueueType, site_of
-from narrowboat_rabbitmq.settling import coalesce
+from narrowboat_rabbitmq.errors import (
+    Operation,
+    channel_error,
+    concerns_properties,
+    connection_error,
+    other_properties,
+    transient,
+)
+from narrowboat_rabbitmq.options import Options, QueueType, endpoint
+from narrowboat_rabbitmq.protocol import ladder, names
+from narrowboat_rabbitmq.protocol.acks import coalesce
+from narrowboat_rabbitmq.protocol.content import Content, read
+from narrowboat_rabbitmq.protocol.envelope import Raw, Tag, delivery_of, properties_of, republished
 
 ORDERS = Address(Kind.QUEUE, "orders")
 TEXT = st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1, max_size=400)
-SITE = site_of(Url.parse("amqp://shop:hunter2@a,b/eu"), Options())
+SITE = endpoint(Url.parse("amqp://shop:hunter2@a,b/eu"), Options())
 
 
 def outgoing(**changes: object) -> Outgoing:
@@ -58,24 +66,40 @@ def test_two_names_never_meet(one: str, other: str) -> None:
 
 @given(TEXT, TEXT, TEXT, TEXT)
 def test_two_prefixes_never_meet(prefix: str, name: str, other: str, second: str) -> None:
-    here = names.place_of(Address(Kind.QUEUE, name), prefix).name
-    there = names.place_of(Address(Kind.QUEUE, second), other).name
+    here = names.route_of(Address(Kind.QUEUE, name), prefix).name
+    there = names.route_of(Address(Kind.QUEUE, second), other).name
     assert (here == there) is ((prefix, name) == (other, second))
 
 
 @given(TEXT, TEXT, TEXT)
 def test_what_the_server_gets_fits(prefix: str, topic: str, group: str) -> None:
-    place = names.place_of(Address(Kind.SUBSCRIPTION, topic, group.replace(".", "-")), prefix)
-    for text in (place.name, place.topic, place.word, names.properties_exchange(place.name)):
+    route = names.route_of(Address(Kind.SUBSCRIPTION, topic, group.replace(".", "-")), prefix)
+    for text in (route.name, route.topic, route.word, names.properties_exchange(route.name)):
         assert len(text.encode()) <= 255
-    level, key = ladder.route(1.0, place.word)
+    level, key = ladder.start(1.0, route.word)
     assert len(key.encode()) <= 255
-    assert "." not in place.word
+    assert "." not in route.word
     assert level >= 0
 
 
+PAGE = Path(__file__).parents[2] / "backends/rabbitmq/README.md"
+LONG = st.builds(str.__mul__, st.sampled_from(["a", "Z.", "-9", "ü"]), st.integers(1, 150))
+
+
+@given(LONG, LONG, LONG)
+def test_the_rights_of_the_page_cover_every_name_of_their_prefix(prefix: str, name: str, group: str) -> None:
+    block = re.search(r"set_permissions -p / app \\\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert block is not None
+    configure = re.findall(r"'([^']+)'", block[1])[0].replace("shop", re.escape(names.escape(prefix)))
+    for address in (Address(Kind.SUBSCRIPTION, name, group.replace(".", "-")), Address(Kind.QUEUE, name).dead):
+        route = names.route_of(address, prefix)
+        for text in (route.name, route.topic, names.properties_exchange(route.name)):
+            assert re.search(configure, text), text
+            assert len(text) <= 255
+
+
 def test_others_find_plain_names() -> None:
-    assert names.place_of(Address(Kind.QUEUE, "orders.v2_a-b"), "").name == "orders.v2_a-b"
+    assert names.route_of(Address(Kind.QUEUE, "orders.v2_a-b"), "").name == "orders.v2_a-b"
     assert not names.escape("amq.topic").startswith("amq.")
     assert not names.escape("narrowboat.delay.0").startswith("narrowboat.")
 
@@ -100,7 +124,7 @@ def test_properties_are_read_as_written(properties: Properties) -> None:
 
 @given(st.floats(0.001, ladder.LONGEST))
 def test_a_delay_is_never_early_and_hardly_late(delay: float) -> None:
-    level, key = ladder.route(delay, "orders")
+    level, key = ladder.start(delay, "orders")
     words = key.split(".")
     assert words[-1] == "orders"
     passed = [each for each in range(ladder.LEVELS) if words[ladder.LEVELS - 1 - each] == "1"]
@@ -117,8 +141,8 @@ def matches(pattern: str, key: str) -> bool:
 
 @given(st.floats(0.001, ladder.LONGEST), TEXT, TEXT)
 def test_a_message_takes_its_way_to_its_destination_alone(delay: float, name: str, other: str) -> None:
-    word, another = (names.place_of(Address(Kind.QUEUE, each), "").word for each in (name, other))
-    level, key = ladder.route(delay, word)
+    word, another = (names.route_of(Address(Kind.QUEUE, each), "").word for each in (name, other))
+    level, key = ladder.start(delay, word)
     for each in range(level, -1, -1):
         assert matches(ladder.pattern(each, 1), key) is not matches(ladder.pattern(each, 0), key)
     assert matches(ladder.destination(word), key)
@@ -196,10 +220,10 @@ def test_what_the_server_added_is_not_published_again() -> None:
         },
     )
     tag = Tag(None, 1, read(wire(was)), 5.0)
-    now = decoded(again(tag, {}, attempts=6))
+    now = decoded(republished(tag, {}, attempts=6))
     assert now.headers == {"mine": "1", "narrowboat-attempts": "6", "narrowboat-expires": "5"}
     assert (now.expiration, now.message_id, now.delivery_mode) == (None, "a", 2)
-    dead = decoded(again(tag, {"narrowboat-dead-reason": "bad"}, attempts=0, mortal=False))
+    dead = decoded(republished(tag, {"narrowboat-dead-reason": "bad"}, attempts=0, mortal=False))
     assert dead.headers == {"mine": "1", "narrowboat-dead-reason": "bad"}
 
 
@@ -219,8 +243,8 @@ def test_acks_settle_what_they_say_and_nothing_else(outstanding: set[int], data:
 
 
 def refused(code: int, text: str) -> Exception:
-    place = names.place_of(ORDERS, "")
-    return channel_error(exceptions.ChannelClosedByBroker(code, text), SITE, place, "declaring 'orders'")
+    route = names.route_of(ORDERS, "")
+    return channel_error(exceptions.ChannelClosedByBroker(code, text), SITE, Operation("declaring 'orders'", 0.0, route))
 
 
 def test_conflicts_say_what_differs() -> None:
@@ -236,7 +260,8 @@ def test_conflicts_say_what_differs() -> None:
     )
     assert isinstance(cut, Conflict)
     assert concerns_properties(cut)
-    other = other_properties(names.place_of(ORDERS, ""), Properties(lease=40.0), cut)
+    other = other_properties(names.route_of(ORDERS, ""), Properties(lease=40.0), cut)
+    assert other is not None
     assert "lease is 30 and was asked as 40, max_deliveries is 3 and was asked as 5, priorities=0 was asked" in str(other)
     assert other.stored == {"lease": 30.0, "max_deliveries": 3.0, "ordered": 0.0}
     queue = refused(
@@ -254,11 +279,13 @@ def test_refusals_are_typed() -> None:
     assert isinstance(refused(405, "RESOURCE_LOCKED"), Unavailable)
     for code in (403, 530):
         closed = exceptions.AMQPConnectionError(exceptions.ConnectionClosedByBroker(code, "no"))
-        error = connection_error(closed, SITE, "pinging")
+        error = connection_error(closed, SITE, Operation("pinging", 0.0))
         assert isinstance(error, AccessDenied)
         assert "hunter2" not in str(error)
         assert not transient(closed)
-    lost = connection_error(exceptions.AMQPConnectionError(ConnectionRefusedError(111, "refused")), SITE, "pinging")
+    lost = connection_error(
+        exceptions.AMQPConnectionError(ConnectionRefusedError(111, "refused")), SITE, Operation("pinging", 0.0)
+    )
     assert isinstance(lost, Unavailable)
     assert "refused" in str(lost)
     assert transient(exceptions.StreamLostError("gone"))
@@ -270,8 +297,8 @@ def test_refusals_are_typed() -> None:
 
 def test_the_url() -> None:
     assert str(SITE) == "amqp://a:5672,b:5672/eu"
-    assert site_of(Url.parse("amqps://a/%2F?ca=x"), Options(ca=__file__)).vhost == "/"
-    assert site_of(Url.parse("amqps://a"), Options()).hosts[0].port == 5671
+    assert endpoint(Url.parse("amqps://a/%2F?ca=x"), Options(ca=__file__)).database == "/"
+    assert endpoint(Url.parse("amqps://a"), Options()).hosts[0].port == 5671
     assert "hunter2" not in repr(SITE)
 
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 import narrowboat
 from narrowboat.contract import Address, Delivery, Kind, Properties
 from narrowboat.errors import ConfigurationError, Conflict, NotFound, Unsupported
-from narrowboat_redis import entries, refusals
-from narrowboat_redis.places import own_stream_prefix, part, place_of
+from narrowboat_redis import entries
+from narrowboat_redis.properties import properties_of, refusal, texts_of
+from narrowboat_redis.streams import own_stream_prefix, part, stream_keys
 
 _names = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=300)
 _texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
@@ -31,7 +32,7 @@ def tag_of(key: bytes) -> bytes:
 def test_two_names_never_meet(one, other, prefix):
     """Neither their streams nor anything that belongs to them, in a cluster or outside."""
     for cluster in (False, True):
-        places = [place_of(Address(Kind.QUEUE, name), prefix, cluster=cluster) for name in (one, other)]
+        places = [stream_keys(Address(Kind.QUEUE, name), prefix, cluster=cluster) for name in (one, other)]
         assert (one == other) == (places[0].root == places[1].root) == (places[0].stream == places[1].stream)
 
 
@@ -39,17 +40,17 @@ def test_two_names_never_meet(one, other, prefix):
 def test_a_source_with_all_that_belongs_to_it_shares_a_slot(name, group, prefix):
     """Stream, root, dead letters, the topic of a group: one hash tag."""
     for address in (Address(Kind.QUEUE, name), Address(Kind.SUBSCRIPTION, name, group), Address(Kind.TOPIC, name)):
-        place = place_of(address, prefix, cluster=True)
-        dead = place_of(address.dead, prefix, cluster=True)
-        assert len({tag_of(key) for key in (*place.keys, place.dead_stream, dead.root, dead.stream)}) == 1
+        place = stream_keys(address, prefix, cluster=True)
+        dead = stream_keys(address.dead, prefix, cluster=True)
+        assert len({tag_of(key) for key in (*place.all, place.dead_stream, dead.root, dead.stream)}) == 1
 
 
 @given(name=_names, group=_names.filter(lambda text: "." not in text))
-def test_a_topic_knows_the_streams_of_its_groups(name, group):
+def test_a_topic_knows_the_stream_keys_its_groups(name, group):
     """Deleting a topic deletes them without knowing their addresses."""
     for cluster in (False, True):
-        topic = place_of(Address(Kind.TOPIC, name), "p", cluster=cluster)
-        mine = place_of(Address(Kind.SUBSCRIPTION, name, group), "p", cluster=cluster)
+        topic = stream_keys(Address(Kind.TOPIC, name), "p", cluster=cluster)
+        mine = stream_keys(Address(Kind.SUBSCRIPTION, name, group), "p", cluster=cluster)
         assert mine.stream == own_stream_prefix(topic, cluster=cluster) + mine.group
         assert mine.root == topic.root + b"." + mine.group
 
@@ -57,14 +58,14 @@ def test_a_topic_knows_the_streams_of_its_groups(name, group):
 @pytest.mark.parametrize("name", ["orders", "a.b-c_D.9", "x" * 180])
 def test_plain_names_are_kept(name):
     """So that other programs meet ours."""
-    assert place_of(Address(Kind.QUEUE, name), "", cluster=False).stream == name.encode()
-    assert place_of(Address(Kind.QUEUE, name), "shop", cluster=False).stream == b"shop:" + name.encode()
+    assert stream_keys(Address(Kind.QUEUE, name), "", cluster=False).stream == name.encode()
+    assert stream_keys(Address(Kind.QUEUE, name), "shop", cluster=False).stream == b"shop:" + name.encode()
 
 
 def test_two_prefixes_never_meet():
     """Also where one looks like the head of another's key."""
     roots = {
-        place_of(Address(Kind.QUEUE, name), prefix, cluster=False).root
+        stream_keys(Address(Kind.QUEUE, name), prefix, cluster=False).root
         for prefix, name in (("", "a:b"), ("a", "b"), ("a:", "b"), ("a%3A", "b"), ("", "b"))
     }
     assert len(roots) == 5
@@ -206,29 +207,29 @@ def test_an_entry_that_is_too_large_is_told_and_left_out():
     assert "70000000" in found.malformed
 
 
-# --- refusals
+# --- properties
 
 
 @given(
-    properties=st.builds(Properties, st.floats(0.05, 43200), st.integers(0, 1000), st.booleans(), st.integers(0, 9)),
+    source=st.builds(Properties, st.floats(0.05, 43200), st.integers(0, 1000), st.booleans(), st.integers(0, 9)),
 )
-def test_properties_are_stored_exactly(properties):
+def test_properties_are_stored_exactly(source):
     """A lease of 0.1 must not differ from itself."""
-    assert refusals.properties_of(refusals.texts_of(properties)) == properties
+    assert properties_of(texts_of(source)) == source
 
 
 def test_a_refusal_says_what_is_stored():
     """And of whom."""
-    queue = place_of(Address(Kind.QUEUE, "orders"), "", cluster=False)
-    group = place_of(Address(Kind.SUBSCRIPTION, "orders", "g"), "", cluster=False)
+    queue = stream_keys(Address(Kind.QUEUE, "orders"), "", cluster=False)
+    group = stream_keys(Address(Kind.SUBSCRIPTION, "orders", "g"), "", cluster=False)
     asked = Properties(lease=10.0)
-    assert refusals.refusal([b"ok"], queue, asked) is None
-    missing = refusals.refusal([b"missing"], queue, asked)
+    assert refusal([b"ok"], queue, asked) is None
+    missing = refusal([b"missing"], queue, asked)
     assert isinstance(missing, NotFound)
-    differs = refusals.refusal([b"differs", b"30.0", b"5", b"0", b"0"], queue, asked)
+    differs = refusal([b"differs", b"30.0", b"5", b"0", b"0"], queue, asked)
     assert isinstance(differs, Conflict)
     assert "lease is 30.0 and was asked as 10.0" in str(differs)
-    taken = refusals.refusal([b"taken", b"queue", b"topic"], group, asked)
+    taken = refusal([b"taken", b"queue", b"topic"], group, asked)
     assert isinstance(taken, Conflict)
     assert "'orders' is a queue and cannot be a topic" in str(taken)
 

@@ -167,8 +167,6 @@ def outcome(case: str, what: str, call: Callable[[], Any]) -> dict[str, Any]:
 
 def main() -> None:
     """The child: every case and call at once; what each came to, and the memory it all took."""
-    import narrowboat_redis.lock_provider
-    import narrowboat_redis.message_broker  # noqa: F401  # what is imported is not what is measured
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     results: list[dict[str, Any]] = []

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from narrowboat.contract.locks import Mode
 from narrowboat.driver.admission import admitted, disagree
 from narrowboat_zookeeper import names
+from narrowboat_zookeeper.decision import FRONT_MAX, Verdict, decide
 from narrowboat_zookeeper.names import Contender
-from narrowboat_zookeeper.place import FRONT_MAX, Verdict, decide, read, record
+from narrowboat_zookeeper.records import read, record
 
 TEXT = st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1, max_size=60)
 SEQUENCES = st.integers(-(2**31), 2**31 - 1)

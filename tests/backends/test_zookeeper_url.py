@@ -9,35 +9,35 @@ import narrowboat
 from narrowboat.dsn import Url, parse_options
 from narrowboat.errors import AccessDenied, ConfigurationError, InvalidArgument, Unavailable, Unsupported
 from narrowboat_zookeeper import errors
-from narrowboat_zookeeper.options import Acl, Options, Site
+from narrowboat_zookeeper.options import Acl, Ensemble, Options
 
 
-def site(text, **given):
+def ensemble(text, **given):
     url = Url.parse(text)
-    return Site.of(url, parse_options(url, Options, given))
+    return Ensemble.of(url, parse_options(url, Options, given))
 
 
 def test_hosts_have_their_port_and_the_path_is_the_root():
-    found = site("zookeeper://a,b:2182,[::1]:2183/shop/locks")
-    assert found.hosts == ("a:2181", "b:2182", "[::1]:2183")
+    found = ensemble("zookeeper://a,b:2182,[::1]:2183/shop/locks")
+    assert tuple(map(str, found.hosts)) == ("a:2181", "b:2182", "[::1]:2183")
     assert (found.base, found.tls, found.acl) == ("/shop/locks", False, Acl.OPEN)
     assert repr(found) == "zookeeper://a:2181,b:2182,[::1]:2183/shop/locks"
-    assert site("zookeeper://").hosts == ("127.0.0.1:2181",)
-    assert site("zookeepers://a").tls
+    assert str(ensemble("zookeeper://").hosts[0]) == "127.0.0.1:2181"
+    assert ensemble("zookeepers://a").tls
 
 
 def test_a_user_means_that_only_that_user_may():
-    found = site("zookeeper://shop:p%40ss@a/x")
-    assert (found.username, found.password.reveal(), found.acl) == ("shop", "p@ss", Acl.CREATOR)
+    found = ensemble("zookeeper://shop:p%40ss@a/x")
+    assert (found.user, found.secret.reveal(), found.acl) == ("shop", "p@ss", Acl.CREATOR)
     assert "p@ss" not in repr(found)
-    assert site("zookeeper://shop:x@a?acl=open").acl is Acl.OPEN
+    assert ensemble("zookeeper://shop:x@a?acl=open").acl is Acl.OPEN
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
         ("zookeeper+foo://a", "zookeeper+foo"),
-        ("zookeeper://:secret@a", "user name"),
+        ("zookeeper://:secret@a", "a password a user"),
         ("zookeeper://shop@a", "password"),
         ("zookeeper://a%3Ab:secret@a", "':'"),
         ("zookeeper://a/x/../y", "'..'"),
@@ -79,12 +79,12 @@ def test_what_is_demanded_is_compared_with_what_is_claimed():
         narrowboat.locks("zookeeper://a", require="fencing_survives=data loss")
 
 
-SITE = site("zookeeper://shop:hunter2@a,b/x")
+ENSEMBLE = ensemble("zookeeper://shop:hunter2@a,b/x")
 
 
 @pytest.mark.parametrize("error", errors.BROKEN)
 def test_a_broken_exchange_is_unknown_and_may_be_repeated(error):
-    found = errors.unknown(SITE, error())
+    found = errors.unknown(ENSEMBLE, error())
     assert isinstance(found, AccessDenied if error is kazoo.exceptions.AuthFailedError else Unavailable)
     assert found.retryable == isinstance(found, Unavailable)
     assert isinstance(found.__cause__, error)
@@ -102,19 +102,19 @@ def test_a_broken_exchange_is_unknown_and_may_be_repeated(error):
     ],
 )
 def test_a_refused_request_says_what_was_done_and_by_whom(error, kind):
-    found = errors.refused(SITE, error, doing="taking the lock 'a'")
+    found = errors.refused(ENSEMBLE, error, doing="taking the lock 'a'")
     assert type(found) is kind
     assert found.__cause__ is error
     assert kind is not AccessDenied or ("'shop'" in str(found) and "taking the lock 'a'" in str(found))
 
 
 def test_a_server_out_of_reach_is_told_from_a_certificate_that_was_refused():
-    found = errors.unreachable(SITE, 5.0, ConnectionRefusedError(111, "Connection refused"))
+    found = errors.unreachable(ENSEMBLE, 5.0, ConnectionRefusedError(111, "Connection refused"))
     assert isinstance(found, Unavailable)
     assert "Connection refused" in str(found)
     refusal = ssl.SSLCertVerificationError(1, "x")
     refusal.verify_message = "self-signed certificate"
-    found = errors.unreachable(SITE, 5.0, refusal)
+    found = errors.unreachable(ENSEMBLE, 5.0, refusal)
     assert isinstance(found, ConfigurationError)
     assert "self-signed" in str(found)
     assert not found.retryable

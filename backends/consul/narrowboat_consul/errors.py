@@ -6,13 +6,13 @@ from narrowboat.driver import tls
 from narrowboat.driver.texts import cut
 from narrowboat.errors import AccessDenied, ConfigurationError, NarrowboatError, NotFound, Unavailable
 from narrowboat_consul.http import Malformed
-from narrowboat_consul.options import SCHEME, TLS_SCHEME, Site
+from narrowboat_consul.options import SCHEME, TLS_SCHEME, Agent
 
 
-def translate(error: Exception, site: Site, timeout: float) -> NarrowboatError:
+def translate(error: Exception, agent: Agent, timeout: float) -> NarrowboatError:
     """The error to raise for one of the network."""
-    where = f"the Consul agent at {site.host}:{site.port}"
-    secure = tls.failure(error, where, plain=SCHEME, backend=site.scheme)
+    where = agent.where
+    secure = tls.failure(error, where, plain=SCHEME, backend=agent.scheme)
     if secure is not None:
         return secure
     hint = tls.hint(error, plain=SCHEME)
@@ -33,33 +33,33 @@ def translate(error: Exception, site: Site, timeout: float) -> NarrowboatError:
     )
 
 
-def nonsense(site: Site, what: str) -> NarrowboatError:
+def nonsense(agent: Agent, what: str) -> NarrowboatError:
     """The error for a reply in HTTP that is none of Consul's."""
     return Unavailable(
-        f"the agent at {site.host}:{site.port} answered what Consul does not ({cut(what)}); what was asked may or may not have "
+        f"the agent at {agent.hosts[0]} answered what Consul does not ({cut(what)}); what was asked may or may not have "
         "happened. Look what listens there; the call may be repeated.",
         backend=SCHEME,
     )
 
 
-def no_room(site: Site, error: Exception) -> NarrowboatError:
+def no_room(agent: Agent, error: Exception) -> NarrowboatError:
     """The error for a program that has no descriptor or no thread left."""
     return Unavailable(
-        f"the Consul agent at {site.host}:{site.port} was not asked: this process has no room left ({error}). Raise its limits "
+        f"{agent.where} was not asked: this process has no room left ({error}). Raise its limits "
         "(ulimit -n, ulimit -u), or close what it does not need. The call may be repeated.",
         backend=SCHEME,
     )
 
 
-def refused(code: int, text: str, site: Site) -> NarrowboatError:
+def refused(code: int, text: str, agent: Agent) -> NarrowboatError:
     """The error for a reply that is none of success."""
     said = cut(text) or "nothing"
-    where = f"the Consul agent at {site.host}:{site.port}"
+    where = agent.where
     low = said.lower()
     if code in (401, 403) or "permission denied" in low or "acl not found" in low:
         return AccessDenied(
             f"{where} refused the ACL token or its rights (HTTP {code}: {said}). Locks need "
-            f"session:write on the agent's node and key:write (and key:list for reads) on {site.root!r}; "
+            f"session:write on the agent's node and key:write (and key:list for reads) on {agent.root!r}; "
             "the token goes where the URL has the password.",
             backend=SCHEME,
         )
@@ -70,10 +70,10 @@ def refused(code: int, text: str, site: Site) -> NarrowboatError:
             backend=SCHEME,
         )
     if "no path to datacenter" in low or "unknown datacenter" in low:
-        return ConfigurationError(f"{where} knows no datacenter {site.options.dc!r} ({said}). Correct ?dc=.", backend=SCHEME)
+        return ConfigurationError(f"{where} knows no datacenter {agent.options.dc!r} ({said}). Correct ?dc=.", backend=SCHEME)
     if "invalid session ttl" in low or "session ttl" in low:
         return ConfigurationError(
-            f"{where} refused session_ttl={site.options.session_ttl} ({said}). Take one in the range that it names.",
+            f"{where} refused session_ttl={agent.options.session_ttl} ({said}). Take one in the range that it names.",
             backend=SCHEME,
         )
     if "no cluster leader" in low or "leadership" in low or "no known consul servers" in low:

@@ -13,12 +13,12 @@ for each byte of its UTF-8; a long one is its SHA-256. The clear name is kept in
 from __future__ import annotations
 
 import functools
-import hashlib
 import re
+
+from narrowboat.driver.names import digest, escape_all
 
 _HASH = re.compile("h-[0-9a-f]{64}")
 _OURS = re.compile(r"/n[h-][^/]*/(lock|(held|wants)[h-][^/]*)$")
-_PLAIN = re.compile(rb"[A-Za-z0-9-]")
 #: Longer ones are hashed: a key may have 512 bytes in all.
 _LONGEST = 150
 
@@ -30,9 +30,8 @@ def encode(text: str) -> str:
     >>> encode("invoice:42"), encode("a/b"), encode("..")
     ('-invoice_3a42', '-a_2fb', '-_2e_2e')
     """
-    data = text.encode("utf-8", "surrogatepass")
-    plain = "".join(chr(byte) if _PLAIN.match(bytes([byte])) else f"_{byte:02x}" for byte in data)
-    return f"-{plain}" if len(plain) <= _LONGEST else f"h-{hashlib.sha256(data).hexdigest()}"
+    plain = escape_all(text, "-", escape="_{:02x}")
+    return f"-{plain}" if len(plain) <= _LONGEST else f"h-{digest(text)}"
 
 
 def decode(part: str) -> str | None:

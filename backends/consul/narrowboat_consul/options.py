@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
+from narrowboat.driver.endpoint import Endpoint
 from narrowboat.driver.tls import TlsOptions
 from narrowboat.dsn import Secret, Url
 from narrowboat.errors import ConfigurationError
@@ -48,28 +48,26 @@ class Options(TlsOptions):
             )
 
 
-class Site(NamedTuple):
-    """Where the agent is and how to talk to it."""
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Agent(Endpoint):
+    """The agent that is asked, and how."""
 
-    host: str
-    port: int
-    tls: bool
-    root: str  #: the folder of all keys
-    token: Secret | None
     options: Options
 
     @classmethod
-    def of(cls, url: Url, options: Options) -> Site:
+    def of(cls, url: Url, options: Options) -> Agent:
         """What `url` says; `ConfigurationError` where it makes no sense for Consul."""
-        if url.driver is not None:
-            raise ConfigurationError(f"{url.scheme}+{url.driver}:// is not known; use {url.scheme}://", backend=url.scheme)
-        if len(url.hosts) > 1:
-            raise ConfigurationError(
-                f"{url.scheme}:// takes one agent, not {len(url.hosts)} hosts: each machine talks to its own agent, which "
-                "knows all servers",
-                backend=url.scheme,
-            )
-        if url.username:
+        agent = cls.read(
+            url,
+            options,
+            plain=SCHEME,
+            port=8500,
+            secure_port=8501,
+            host="127.0.0.1",
+            one_host="Each machine talks to its own agent, which knows all servers.",
+            options=options,
+        )
+        if agent.user:
             raise ConfigurationError(
                 f"{url.scheme}:// takes no user name; an ACL token goes where the password is: {url.scheme}://:TOKEN@host",
                 backend=url.scheme,
@@ -78,35 +76,28 @@ class Site(NamedTuple):
             raise ConfigurationError(
                 "the ACL token is given twice, as password and as token=; leave one away", backend=url.scheme
             )
-        token = url.password or options.token
-        for what, text in (("ACL token", token.reveal() if token else ""), ("namespace=", options.namespace or "")):
+        token = agent.token.reveal() if agent.token else ""
+        for what, text in (("ACL token", token), ("namespace=", options.namespace or "")):
             if any(not "!" <= letter <= "~" for letter in text):  # it would end the header, or cannot be sent in one
                 raise ConfigurationError(
                     f"the {what} has a character that HTTP takes in no header: only printable ASCII without spaces is allowed. "
                     "Look for a line end where it was read from a file.",
                     backend=url.scheme,
                 )
-        host = url.hosts[0] if url.hosts else None
-        root = url.path.strip("/")
-        if any(part in ("", ".", "..") for part in root.split("/")) and root:
-            raise ConfigurationError(
-                f"the path /{url.path} has an empty, '.' or '..' part; name a plain folder", backend=url.scheme
-            )
-        options.check(url, secure=TLS_SCHEME)
-        tls = url.scheme == TLS_SCHEME
-        return cls(
-            host=host.name if host else "127.0.0.1",
-            port=host.port if host and host.port is not None else 8501 if tls else 8500,
-            tls=tls,
-            root=root or "narrowboat",
-            token=token,
-            options=options,
-        )
+        agent.folder()
+        return agent
 
     @property
-    def scheme(self) -> str:
-        """As in the URL."""
-        return TLS_SCHEME if self.tls else SCHEME
+    def token(self) -> Secret | None:
+        """The ACL token."""
+        return self.secret or self.options.token
 
-    def __repr__(self) -> str:
-        return f"{self.scheme}://{self.host}:{self.port}/{self.root}"
+    @property
+    def root(self) -> str:
+        """The folder of all keys."""
+        return self.folder() or "narrowboat"
+
+    @property
+    def where(self) -> str:
+        """As an error calls it."""
+        return f"the Consul agent at {self.hosts[0]}"

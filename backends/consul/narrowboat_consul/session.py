@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 from narrowboat.errors import NarrowboatError
 from narrowboat_consul.errors import nonsense, refused
-from narrowboat_consul.options import Site
-from narrowboat_consul.shapes import session_id
+from narrowboat_consul.options import Agent
+from narrowboat_consul.replies import session_id
 from narrowboat_consul.transport import Limit, Transport
 
 #: A lock is attempted only on a session that was renewed within this many seconds: validity is counted from the attempt,
@@ -25,11 +25,11 @@ SLACK = 1.0
 class Session:
     """See the module's text. Its calls go through a connection of its own, so that 429 for others does not end it."""
 
-    def __init__(self, site: Site, limit: Limit, clock: Callable[[], float], doubt: Callable[[str | None], None]) -> None:
-        self._site = site
+    def __init__(self, agent: Agent, limit: Limit, clock: Callable[[], float], doubt: Callable[[str | None], None]) -> None:
+        self._agent = agent
         self._clock = clock
         self._doubt = doubt
-        self._transport = Transport(site, limit)
+        self._transport = Transport(agent, limit)
         self._mutex = threading.Lock()
         self._id: str | None = None
         self._renewed = 0.0
@@ -78,7 +78,7 @@ class Session:
             self._end()
             return False
         if reply.code != 200:
-            raise refused(reply.code, reply.body, self._site)
+            raise refused(reply.code, reply.body, self._agent)
         self._renewed = sent
         return True
 
@@ -88,7 +88,7 @@ class Session:
         self._doubt(None)
 
     def _create(self) -> str:
-        options = self._site.options
+        options = self._agent.options
         asked = {
             "Name": "narrowboat",
             "Checks": [],
@@ -98,8 +98,8 @@ class Session:
         }
         reply = self._transport.call("PUT", "/v1/session/create", body=json.dumps(asked).encode())
         if reply.code != 200:
-            raise refused(reply.code, reply.body, self._site)
+            raise refused(reply.code, reply.body, self._agent)
         try:
             return session_id(reply.body)
         except ValueError as error:
-            raise nonsense(self._site, f"{error} for a new session") from error
+            raise nonsense(self._agent, f"{error} for a new session") from error

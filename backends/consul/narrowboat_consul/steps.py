@@ -13,10 +13,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from narrowboat.contract.locks import Mode, Request
+from narrowboat.contract.locks import Grant, Mode, Request
 from narrowboat.driver.admission import admitted, conflict, disagree
+from narrowboat_consul.entries import FLAGS, Entry, Record, State
 from narrowboat_consul.keys import Keys
-from narrowboat_consul.state import FLAGS, Entry, Record, State
 
 Operation = dict[str, Any]
 
@@ -124,6 +124,12 @@ def free(owner: str, token: int | None, state: State) -> list[Operation]:
 def free_now(key: str, token: int) -> list[Operation]:
     """How an exclusive holder leaves, without a look before: exactly its generation, or nothing."""
     return [operation("check-index", key, Index=token), operation("delete", key)]
+
+
+def still_there(keys: Keys, grant: Grant) -> Operation:
+    """The check that a grant's entry is still the generation that it was."""
+    key = keys.lock if grant.mode is Mode.EXCLUSIVE else keys.held(grant.owner)
+    return operation("check-index", key, Index=grant.token)
 
 
 def _leave(state: State, owner: str) -> list[Operation]:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from narrowboat.errors import NarrowboatError
+from narrowboat_consul.entries import Entry, State, read
 from narrowboat_consul.errors import nonsense, refused
 from narrowboat_consul.keys import Keys
-from narrowboat_consul.shapes import entries, filtered, refusals
-from narrowboat_consul.state import Entry, State, read
+from narrowboat_consul.replies import entries, filtered, refusals
 from narrowboat_consul.steps import Operation, operation
 from narrowboat_consul.transport import Response, Transport
 
@@ -56,11 +56,11 @@ class Store:
                         answers[number] = written
                     break
                 if reply.code != 409:
-                    raise refused(reply.code, reply.body, self._transport.site)
+                    raise refused(reply.code, reply.body, self._transport.agent)
                 out = self._sense(_refused, reply, steps, left)
                 for number, text in out.items():
                     denied = "denied" in text.lower()
-                    answers[number] = refused(403, text, self._transport.site) if denied else Refused(text)
+                    answers[number] = refused(403, text, self._transport.agent) if denied else Refused(text)
                 left = [number for number in left if number not in out]
         return answers
 
@@ -80,9 +80,9 @@ class Store:
     def _entries(self, operations: list[Operation]) -> list[Entry]:
         reply = self._transport.transaction(operations, reading=True)
         if reply.code != 200:
-            raise refused(reply.code, reply.body, self._transport.site)
+            raise refused(reply.code, reply.body, self._transport.agent)
         if filtered(reply.body):  # otherwise what may not be read would look as if it were not there
-            raise refused(403, "what was read is not all there is: key:read is missing", self._transport.site)
+            raise refused(403, "what was read is not all there is: key:read is missing", self._transport.agent)
         return [Entry.of(each) for each in self._sense(entries, reply.body)]
 
     def _sense(self, take: Callable[..., T], *arguments: Any) -> T:
@@ -90,7 +90,7 @@ class Store:
         try:
             return take(*arguments)
         except ValueError as error:
-            raise nonsense(self._transport.site, str(error)) from error
+            raise nonsense(self._transport.agent, str(error)) from error
 
 
 def _batches(steps: Sequence[list[Operation]]) -> Iterable[list[int]]:

@@ -18,7 +18,7 @@ from urllib.parse import quote, urlencode
 
 from narrowboat_consul import http
 from narrowboat_consul.errors import translate
-from narrowboat_consul.options import Site
+from narrowboat_consul.options import Agent
 
 #: What stands behind a path's `?`, unquoted.
 Params = Sequence[tuple[str, str]]
@@ -59,13 +59,13 @@ class Limit(threading.local):
         self.ends: float | None = None
 
     @contextlib.contextmanager
-    def call(self) -> Iterator[None]:
-        """One driver call begins here; one within another shares its time."""
+    def call(self, share: float = 1.0) -> Iterator[None]:
+        """One driver call begins here, with this share of the operation timeout; a call within another shares its time."""
         if self.ends is not None:
             yield
             return
         now = time.monotonic()
-        self.given = self.timeout if now >= self.silence.until else min(self.timeout, max(_GRACE, self.timeout / 5))
+        self.given = share * self.timeout if now >= self.silence.until else min(self.timeout, max(_GRACE, self.timeout / 5))
         self.ends = now + self.given
         try:
             yield
@@ -85,17 +85,16 @@ class Limit(threading.local):
 class Transport:
     """Calls to one agent, from any number of threads."""
 
-    def __init__(self, site: Site, limit: Limit) -> None:
-        self.site = site
+    def __init__(self, agent: Agent, limit: Limit) -> None:
+        self.agent = agent
         self.timeout = limit.timeout
         self._limit = limit
-        self.tls = site.options.context(backend=site.scheme) if site.tls else None
-        host = f"[{site.host}]" if ":" in site.host else site.host
-        self._headers = {"Host": f"{host}:{site.port}", "Accept": "application/json"}
-        if site.token is not None:
-            self._headers["X-Consul-Token"] = site.token.reveal()
-        if site.options.namespace is not None:
-            self._headers["X-Consul-Namespace"] = site.options.namespace
+        self.tls = agent.options.context(backend=agent.scheme) if agent.tls else None
+        self._headers = {"Host": str(agent.hosts[0]), "Accept": "application/json"}
+        if agent.token is not None:
+            self._headers["X-Consul-Token"] = agent.token.reveal()
+        if agent.options.namespace is not None:
+            self._headers["X-Consul-Namespace"] = agent.options.namespace
         self._mutex = threading.Lock()
         self._idle: list[socket.socket] = []
         self._closed = False
@@ -109,7 +108,7 @@ class Transport:
 
     def request(self, method: str, path: str, params: Params = (), body: bytes = b"") -> bytes:
         """The bytes of a request."""
-        dc = self.site.options.dc
+        dc = self.agent.options.dc
         query = urlencode([*params, *([("dc", dc)] if dc is not None else [])])
         target = quote(path, safe="/:,") + (f"?{query}" if query else "")
         return http.request(method, target, self._headers, body)
@@ -129,13 +128,13 @@ class Transport:
 
     def connect(self, ends: float) -> socket.socket:
         """A new connection, made until `ends` of the monotonic clock."""
-        connection = socket.create_connection((self.site.host, self.site.port), timeout=_left(ends))
+        connection = socket.create_connection(self.agent.hosts[0], timeout=_left(ends))
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._peer = (connection.family, connection.getpeername())
             if self.tls is not None:
                 connection.settimeout(_left(ends))
-                connection = self.tls.wrap_socket(connection, server_hostname=self.site.host)
+                connection = self.tls.wrap_socket(connection, server_hostname=self.agent.hosts[0].host)
             return connection
         except BaseException:  # an interrupt included: nobody else knows of this socket
             connection.close()
@@ -155,13 +154,13 @@ class Transport:
             connection = self._kept() or self.connect(ends)
             connection.settimeout(_left(ends))
             connection.sendall(data)
-            reply = _receive(connection, ends, self.site.options.max_reply)
+            reply = _receive(connection, ends, self.agent.options.max_reply)
             self._limit.answered()
             return reply
         except (OSError, http.Malformed) as error:
             if isinstance(error, TimeoutError):
                 self._limit.unanswered()
-            raise translate(error, self.site, self._limit.given) from error
+            raise translate(error, self.agent, self._limit.given) from error
         finally:
             if connection is not None:
                 self._keep(connection, reply)

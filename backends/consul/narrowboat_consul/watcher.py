@@ -11,24 +11,22 @@ A lost connection is made again after a pause; until then `Busy.retry_after` bou
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
-import logging
 import math
 import selectors
-import socket
-import ssl
 import threading
 from collections.abc import Callable
 from typing import Any
 
+from narrowboat.driver.threads import LazyThread
 from narrowboat.driver.waking import Nudge
 from narrowboat_consul import http
 from narrowboat_consul.keys import Keys
-from narrowboat_consul.shapes import entries
+from narrowboat_consul.query import Query
+from narrowboat_consul.replies import entries
 from narrowboat_consul.steps import operation
 from narrowboat_consul.transport import Transport
-
-log = logging.getLogger("narrowboat.consul")
 
 #: Open queries at once.
 QUERIES = 32
@@ -55,67 +53,6 @@ class Watch:
         self.pause = PAUSE
 
 
-class Query:
-    """One exchange on one connection that does not block: connecting, shaking hands, sending, receiving."""
-
-    def __init__(self, transport: Transport, data: bytes, ends: float, done: Callable[[http.Reply | None], None]) -> None:
-        self.ends = ends
-        self.done = done
-        self.events = selectors.EVENT_WRITE  #: what it waits for; a connection that was made can be written to
-        self._transport = transport
-        self._data = memoryview(data)  # a slice of it shows no more than the whole, which has the token in it
-        self._incoming = http.Incoming(transport.site.options.max_reply)
-        self._connected = self._shaken = False
-        family, address = transport.peer()
-        self.socket = socket.socket(family, socket.SOCK_STREAM)
-        self.socket.setblocking(False)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.socket.connect_ex(address)
-
-    def step(self) -> bool:
-        """Go on as far as possible. True: it is over, and `done` was told."""
-        reply: http.Reply | None = None
-        try:
-            reply = self._advance()
-            if reply is None:
-                return False
-        except ssl.SSLWantReadError:
-            self.events = selectors.EVENT_READ
-            return False
-        except ssl.SSLWantWriteError:
-            self.events = selectors.EVENT_WRITE
-            return False
-        except BlockingIOError:
-            self.events = selectors.EVENT_WRITE if self._data else selectors.EVENT_READ
-            return False
-        except Exception:  # of the network, or of what came: this query is over, the thread goes on
-            log.debug("a query failed", exc_info=True)
-        self.socket.close()
-        self.done(reply)
-        return True
-
-    def _advance(self) -> http.Reply | None:
-        if not self._connected:
-            problem = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if problem:
-                raise OSError(problem, "connect")
-            self._connected = True
-            tls = self._transport.tls
-            if tls is not None:
-                host = self._transport.site.host
-                self.socket = tls.wrap_socket(self.socket, server_hostname=host, do_handshake_on_connect=False)
-        if not self._shaken:
-            if isinstance(self.socket, ssl.SSLSocket):
-                self.socket.do_handshake()
-            self._shaken = True
-        while self._data:
-            self._data = self._data[self.socket.send(self._data) :]
-        while True:
-            reply = self._incoming.take(self.socket.recv(65536))
-            if reply is not None:
-                return reply
-
-
 class Watcher:
     """See the module's text. `arm` and `disarm` come from any thread and never block."""
 
@@ -125,9 +62,8 @@ class Watcher:
         self._mutex = threading.Lock()
         self._watches: dict[str, Watch] = {}
         self._news: collections.deque[str] = collections.deque()
-        self._thread: threading.Thread | None = None
         self._nudge = Nudge()
-        self._closed = False
+        self._thread = LazyThread("narrowboat-consul-watch", self._run, wake=self._nudge.ring)
         # What follows belongs to the thread.
         self._selector = selectors.DefaultSelector()
         self._later: dict[str, float] = {}  # when to send the query of a name again, after a failure
@@ -137,7 +73,7 @@ class Watcher:
     def arm(self, name: str, owner: str, keys: Keys, index: int, wake: Callable[[], None]) -> None:
         """Wake `owner` at the first change under `keys` after `index`."""
         with self._mutex:
-            if self._closed:
+            if self._thread.ended:
                 return
             watch = self._watches.get(name)
             if watch is None:
@@ -146,12 +82,8 @@ class Watcher:
             missed = owner not in watch.wakes and index < watch.index
             watch.wakes[owner] = wake
             asked = watch.query is not None
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name="narrowboat-consul-watch", daemon=True)
-                try:
-                    self._thread.start()
-                except RuntimeError:  # no thread to be had: the waiter looks again by itself, and arms anew
-                    self._thread = None
+        with contextlib.suppress(RuntimeError):  # no thread to be had: the waiter looks again by itself, and arms anew
+            self._thread.start()
         if not asked:
             self._tell(name)
         if missed:
@@ -167,14 +99,7 @@ class Watcher:
 
     def close(self) -> None:
         """End the thread and its connections."""
-        with self._mutex:
-            if self._closed:
-                return
-            self._closed = True
-            thread = self._thread
-        self._tell("")
-        if thread is not None and thread is not threading.current_thread() and thread.is_alive():
-            thread.join()
+        self._thread.end()
         self._selector.close()
         self._nudge.close()
 
@@ -187,7 +112,7 @@ class Watcher:
     def _run(self) -> None:
         self._selector.register(self._nudge, selectors.EVENT_READ)
         try:
-            while not self._closed:
+            while not self._thread.ended:
                 for key, _ in self._selector.select(self._pause()):
                     if key.data is None:
                         self._nudge.hush()
@@ -261,12 +186,12 @@ class Watcher:
         if waiting is not None and waiting not in self._later:
             self._news.append(waiting)
 
-    def _open(self) -> int:
+    def _open_query_count(self) -> int:
         with self._mutex:
             return sum(watch.query is not None for watch in self._watches.values())
 
     def _ask(self, name: str, watch: Watch) -> None:
-        if self._open() >= QUERIES:
+        if self._open_query_count() >= QUERIES:
             self._batch_at = min(self._batch_at, self._clock() + BATCH)
             return
         params = [("recurse", ""), ("index", str(max(1, watch.index))), ("wait", f"{PATIENCE:g}s")]

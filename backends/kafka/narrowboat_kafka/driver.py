@@ -1,7 +1,7 @@
 """Messages on Apache Kafka: queues and topics with acknowledgement of single messages, retries and dead letters.
 
-What is settled out of order and how often a message was handed out travels in the metadata of commits (`ledger.py`), so a
-queue needs no other store. Publishing is one idempotent producer, reading one member for each source (`member.py`).
+What is settled out of order and how often a message was handed out travels in the metadata of commits (`format/ledger.py`),
+so a queue needs no other store. Publishing is one idempotent producer, reading one member for each source (`member/`).
 """
 
 from __future__ import annotations
@@ -11,23 +11,27 @@ import math
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from narrowboat.capabilities import BrokerCapabilities
 from narrowboat.contract import Address, Broker, Context, Depth, Feed, Kind, Outgoing, Receipt, Source
 from narrowboat.dsn import Url
 from narrowboat.errors import NarrowboatError, Unsupported
-from narrowboat_kafka import levels, names, records
-from narrowboat_kafka.client import Clients
+from narrowboat_kafka.connections import Connections
 from narrowboat_kafka.errors import translate, unpublished, unsent
-from narrowboat_kafka.feed import KafkaFeed
-from narrowboat_kafka.member import Member
-from narrowboat_kafka.mover import Mover
-from narrowboat_kafka.options import SCHEME, Options
-from narrowboat_kafka.publisher import publish
-from narrowboat_kafka.records import Record
-from narrowboat_kafka.topology import Topology
-from narrowboat_kafka.watch import TopicWatch
+from narrowboat_kafka.feed import KafkaFeed, Shared
+from narrowboat_kafka.format import levels, records
+from narrowboat_kafka.format.records import Record
+from narrowboat_kafka.member.member import Member
+from narrowboat_kafka.member.watch import TopicWatch
+from narrowboat_kafka.options import SCHEME, Options, endpoint
+from narrowboat_kafka.publishing.mover import Mover
+from narrowboat_kafka.publishing.publisher import Publisher
+from narrowboat_kafka.topology import names
+from narrowboat_kafka.topology.contents import Contents
+from narrowboat_kafka.topology.offsets import Offsets
+from narrowboat_kafka.topology.sources import Sources
+from narrowboat_kafka.topology.topics import Topics
 
 
 class KafkaBroker(Broker):
@@ -35,8 +39,8 @@ class KafkaBroker(Broker):
 
     def __init__(self, url: Url, options: Options, capabilities: BrokerCapabilities, context: Context) -> None:
         self.capabilities = capabilities
-        self.levels = levels.count(options.delay_max)
-        self._options = options
+        self._levels = levels.count(options.delay_max)
+        self._prefix = options.prefix
         self._members: dict[str, Member] = {}
         self._moving: set[str] = set()  #: groups that move what was published to a topic with a delay, once there is any
         self._movers: dict[str, Member] = {}  #: those that have joined
@@ -44,17 +48,21 @@ class KafkaBroker(Broker):
         self._feeds: set[KafkaFeed] = set()
         self._closed = False
         self._until = math.inf  #: when closing is over
-        self.tell = context.tell
-        self.clients = Clients(url, options, context)
-        self.topology = Topology(self.clients, options)
-        self.watch = TopicWatch(self.clients)
-        self._mover = Mover(self.clients, self.levels)
+        self._connections = Connections(endpoint(url, options), options, context)
+        self._publisher = Publisher(self._connections)
+        self._watch = TopicWatch(self._connections)
+        offsets = Offsets(self._connections)
+        self._topics = Topics(self._connections, options, offsets)
+        self._sources = Sources(self._topics, offsets, options, self._connections.place, heard=self._watch.look)
+        self._contents = Contents(self._topics, offsets, options.prefix)
+        self._mover = Mover(self._connections, self._publisher, self._levels)
+        self._shared = Shared(self._connections, self._publisher, self._sources, self._levels, context.tell)
 
     # -- publishing -----------------------------------------------------------------------------------------------
 
     def send(self, messages: Sequence[Outgoing]) -> list[Receipt | NarrowboatError]:
         """Store each message; one answer for each, once all replicas in step have it."""
-        self.clients.check_open()
+        self._connections.check_open()
         now = time.time()
         answers: list[Receipt | NarrowboatError | None] = [None] * len(messages)
         targets: dict[tuple[int, bool], str | NarrowboatError] = {}  #: by which object an address is: hashing it costs more
@@ -65,14 +73,14 @@ class KafkaBroker(Broker):
             if topic is None:
                 topic = targets[where] = self._target(message.to, message.delay > 0)
             if isinstance(topic, NarrowboatError):
-                answers[index] = unsent(topic, message.id)
+                answers[index] = unsent(topic, message.id, message.to.path)
             elif message.delay > 0 or message.to.kind is Kind.SUBSCRIPTION:
-                level = levels.level(message.delay, self.levels)
+                level = levels.level(message.delay, self._levels)
                 found.append((index, records.outgoing(message, topic, level, now, stay=levels.stay(level))))
             else:
                 found.append((index, records.outgoing(message, topic, None, now)))
         try:
-            stored = publish(self.clients, [record for _, record in found]) if found else []
+            stored = self._publisher.publish([record for _, record in found])
         except Exception as error:
             raise translate(error, "publishing") from error
         for (index, record), failed in zip(found, stored, strict=True):
@@ -80,7 +88,7 @@ class KafkaBroker(Broker):
             if failed is None:
                 answers[index] = Receipt(message.id)
             else:
-                self.topology.forget(record.topic)  # it may have been deleted: look again the next time
+                self._sources.forget(record.topic)  # it may have been deleted: look again the next time
                 answers[index] = unpublished(failed.error, message.id, message.to.path, left=failed.left)
         return [answer for answer in answers if answer is not None]
 
@@ -89,54 +97,46 @@ class KafkaBroker(Broker):
         try:
             if to.kind is Kind.INBOX:
                 raise Unsupported("replies are not offered on Kafka", backend=SCHEME)
-            topic = self.topology.topic(to)
+            topic = self._sources.topic(to)
             if to.kind is Kind.SUBSCRIPTION or (later and to.kind is Kind.QUEUE):
-                return self._told(self.topology.retry(to))
+                return self._sources.retry(to)
             if later:
-                return self._told(self.topology.delayed(to))
+                return self._sources.delayed(to)
             return topic
         except Exception as error:
             return translate(error, f"publishing to {to.path!r}")  # nothing was sent
-
-    def _told(self, topic: str) -> str:
-        """`topic`, which may be new: whoever reads it here hears of it at once."""
-        self.watch.look(topic)
-        return topic
 
     # -- consuming ------------------------------------------------------------------------------------------------
 
     def open(self, source: Source, *, earliest: bool, wake: Callable[[], None]) -> Feed:
         """A consumer that has joined its group, or soon will have."""
-        self.clients.check_open()
+        self._connections.check_open()
         address = source.address
         try:
-            self.topology.declare(source, earliest=earliest)
-            group = names.group(address, self._options.prefix)
+            self._sources.declare(source, earliest=earliest)
+            group = names.group(address, self._prefix)
             with self._turns[group]:
-                self.clients.check_open()
+                self._connections.check_open()
                 if address.kind is Kind.SUBSCRIPTION:
                     self._move_delayed(address)
                 member = self._members.get(group)
                 if member is None:
                     member = self._join(address, group)
-                feed = KafkaFeed(self, address, member, wake)
+                feed = KafkaFeed(self._shared, address, member, wake, self._leave)
                 self._feeds.add(feed)
         except Exception as error:
             raise translate(error, f"opening a consumer of {address.path!r}") from error
         return feed
 
     def _join(self, address: Address, group: str) -> Member:
-        retry = names.retry(address, self._options.prefix)
-        topics = [names.topic(address, self._options.prefix)]
-        if self.topology.is_there(retry):
+        retry = names.retry(address, self._prefix)
+        topics = [names.topic(address, self._prefix)]
+        if self._topics.is_there(retry):
             topics.append(retry)
 
-        def make_retry() -> None:
-            self.watch.look(self.topology.retry(address))
-
-        forward = self._mover.to_retry(lambda: member, make_retry)
-        member = self._members[group] = Member(self.clients, self.watch, group, topics, retry, forward)
-        until = time.monotonic() + self.clients.timeout
+        forward = self._mover.to_retry(lambda: member, lambda: self._sources.retry(address))
+        member = self._members[group] = Member(self._connections, self._watch, group, topics, retry, forward)
+        until = time.monotonic() + self._connections.timeout
         try:
             # A group whose members are away takes a session to notice; then this one gets its share later.
             while not member.joined.wait(0.05) and time.monotonic() < until:
@@ -144,34 +144,34 @@ class KafkaBroker(Broker):
                     raise member.failure
         except BaseException:  # an interrupt included: a member that nobody waits for would own its partitions for ever
             del self._members[group]
-            member.close(time.monotonic() + self.clients.timeout)
+            member.close(time.monotonic() + self._connections.timeout)
             raise
         return member
 
     def _move_delayed(self, address: Address) -> None:
         """Whoever consumes a topic also moves what is published to it with a delay, as soon as anything is."""
-        group = names.delayed(address, self._options.prefix)
+        group = names.delayed(address, self._prefix)
         if group not in self._moving:
             self._moving.add(group)
-            topic = names.topic(address, self._options.prefix)
-            self.watch.want(group, self, lambda: self._mover.do(lambda: self._join_moving(group, topic)))
+            topic = names.topic(address, self._prefix)
+            self._watch.want(group, self, lambda: self._mover.do(lambda: self._join_moving(group, topic)))
 
     def _join_moving(self, group: str, topic: str) -> None:
         """On the mover's thread."""
         with self._turns[group]:
             if group in self._moving and not self._closed:
                 forward = self._mover.to_topic(lambda: self._movers[group], topic)
-                self._movers[group] = Member(self.clients, self.watch, group, [group], group, forward, deliver=False)
+                self._movers[group] = Member(self._connections, self._watch, group, [group], group, forward, deliver=False)
 
-    def leave(self, feed: KafkaFeed) -> None:
+    def _leave(self, feed: KafkaFeed) -> None:
         """A consumer closes: what it had goes back, and the last one of a source leaves the group."""
         member = feed.member
         with self._turns[member.group]:
             # What the server does not answer to goes on by itself, and ends with its session: nobody waits for it any longer.
-            until = min(self._until, time.monotonic() + self.clients.timeout)
+            until = min(self._until, time.monotonic() + self._connections.timeout)
             self._feeds.discard(feed)
             with contextlib.suppress(Exception):  # what cannot be given back now comes back when the session ends
-                self.clients.call_until(until if member.answered else 0.0, member.deliveries.leave, feed)
+                self._connections.call_until(until if member.answered else 0.0, member.deliveries.leave, feed)
             if not member.deliveries.feeds and self._members.get(member.group) is member:
                 del self._members[member.group]
                 with contextlib.suppress(Exception):
@@ -183,7 +183,7 @@ class KafkaBroker(Broker):
             return
         if any(each.address.kind is Kind.SUBSCRIPTION and each.address.name == address.name for each in self._feeds):
             return
-        group = names.delayed(address, self._options.prefix)
+        group = names.delayed(address, self._prefix)
         with self._turns[group]:
             self._moving.discard(group)
             mover = self._movers.pop(group, None)
@@ -199,53 +199,49 @@ class KafkaBroker(Broker):
 
     def declare(self, source: Source, *, earliest: bool) -> None:
         """Make it if it is not there; refuse it where it differs."""
-        self._ask("declaring", source.address, lambda: self.topology.declare(source, earliest=earliest))
+        with self._translated(f"declaring {source.address.path!r}"):
+            self._sources.declare(source, earliest=earliest)
 
     def delete(self, address: Address) -> bool:
         """Remove it with its messages."""
-        found: list[bool] = []
-        self._ask("deleting", address, lambda: found.append(self.topology.delete(address)))
-        return found[0]
+        with self._translated(f"deleting {address.path!r}"):
+            return self._sources.delete(address)
 
     def purge(self, address: Address) -> int:
         """Drop what is ready or delayed."""
-        found: list[int] = []
-
-        def purge() -> None:
-            member = self._members.get(names.group(address, self._options.prefix)) if address.kind is not Kind.TOPIC else None
-            dropped = None if member is None else self.clients.call(member.purge)
-            found.append(self.topology.purge(address) if dropped is None else dropped)
-
-        self._ask("purging", address, purge)
-        return found[0]
+        with self._translated(f"purging {address.path!r}"):
+            member = self._members.get(names.group(address, self._prefix)) if address.kind is not Kind.TOPIC else None
+            dropped: int | None = None if member is None else self._connections.call(member.purge)
+            if dropped is None:
+                self._sources.check_there(address)
+                dropped = self._contents.purge(address)
+            return dropped
 
     def depth(self, address: Address) -> Depth:
         """How many messages there are, as of the last commits."""
-        found: list[Depth] = []
-        self._ask("counting", address, lambda: found.append(self.topology.depth(address)))
-        return found[0]
+        with self._translated(f"counting {address.path!r}"):
+            self._sources.check_there(address)
+            return self._contents.depth(address)
 
     def ping(self) -> None:
         """Ask the server who it is."""
-        self.clients.check_open()
-        try:
-            self.clients.admin.describe_cluster()
-        except Exception as error:
-            raise translate(error, f"asking {self.clients.place}") from error
+        with self._translated(f"asking {self._connections.place}"):
+            self._connections.admin.describe_cluster()
 
-    def _ask(self, doing: str, address: Address, work: Callable[[], object]) -> None:
-        self.clients.check_open()
+    @contextlib.contextmanager
+    def _translated(self, doing: str) -> Iterator[None]:
+        self._connections.check_open()
         try:
-            work()
+            yield
         except Exception as error:
-            raise translate(error, f"{doing} {address.path!r}") from error
+            raise translate(error, doing) from error
 
     def close(self) -> None:
         """Leave all groups, then close connections and threads. Idempotent."""
         if self._closed:
             return
         self._closed = True
-        self._until = time.monotonic() + self.clients.timeout  # for all of it together
+        self._until = time.monotonic() + self._connections.timeout  # for all of it together
         try:
             for feed in list(self._feeds):
                 feed.close()
@@ -254,4 +250,8 @@ class KafkaBroker(Broker):
                     mover.close(self._until)
             self._mover.close(self._until)
         finally:
-            self.clients.close(self._until)
+            self._connections.shut()
+            try:
+                self._publisher.close(self._until)
+            finally:
+                self._connections.close(max(0.0, self._until - time.monotonic()))

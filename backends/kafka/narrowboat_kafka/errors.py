@@ -10,6 +10,7 @@ from typing import Any
 import kafka.errors as client
 
 from narrowboat.driver import tls
+from narrowboat.driver.sources import Refusals
 from narrowboat.driver.texts import cut
 from narrowboat.errors import (
     AccessDenied,
@@ -18,16 +19,21 @@ from narrowboat.errors import (
     Conflict,
     NarrowboatError,
     NotFound,
-    PublishFailed,
-    PublishUnknown,
     StaleDelivery,
     Unavailable,
 )
+from narrowboat_kafka.library.connection import SpeaksTls
 from narrowboat_kafka.options import SCHEME, SECURE
-from narrowboat_kafka.wire import SpeaksTls
 
+REFUSALS = Refusals(SCHEME)
+#: Why a delivery is not ours any more, where its lease is the membership in a group.
+_MEMBERSHIP = (
+    "its partition went to another consumer, it was settled before, or its consumer or queue is gone. Nothing was changed"
+)
 #: What the server said, in the answer that the library quotes.
 _MESSAGE = re.compile(r"error_message=(?P<quote>['\"])(?P<said>.+?)(?P=quote)")
+#: The server does not make a topic as it was asked to.
+_NOT_MADE = (client.InvalidReplicationFactorError, client.InvalidPartitionsError, client.PolicyViolationError)
 #: The server said no, and will say it again: the message was not stored.
 _REFUSED = (
     client.MessageSizeTooLargeError,
@@ -41,44 +47,43 @@ _REFUSED = (
 )
 
 
+#: What each kind of error is in our terms, and what to do about it. The first that fits counts.
+_MEANING: tuple[tuple[tuple[type[BaseException], ...], type[NarrowboatError], str], ...] = (
+    (
+        (client.AuthorizationError, client.SaslAuthenticationFailedError),
+        AccessDenied,
+        "Check the URL's user and password, and the rights that the server gives it",
+    ),
+    ((client.UnsupportedSaslMechanismError,), ConfigurationError, "Ask for one that the server offers with ?sasl="),
+    ((client.UnknownTopicOrPartitionError, client.UnknownTopicIdError), NotFound, "It was deleted, or never made"),
+    (
+        (client.InvalidTopicError,),
+        Conflict,
+        "The server takes '.' and '_' in names for the same: another topic has that name already, or the name is not allowed. "
+        "Take another name, or a ?prefix=, within which they are kept apart",
+    ),
+    (_NOT_MADE, ConfigurationError, "Correct ?partitions= or ?replication="),
+    ((client.InvalidSessionTimeoutError,), ConfigurationError, "The server allows other times for ?session="),
+    ((client.UnsupportedVersionError,), ConfigurationError, "The server is too old; 2.4 or later is needed"),
+    ((SpeaksTls,), ConfigurationError, "Write kafkas://, or take a port without TLS"),
+)
+
+
 def translate(error: BaseException, doing: str) -> NarrowboatError:
     """`error`, met while `doing` something, as one of ours."""
     if isinstance(error, NarrowboatError):
         return error
-    text = f"{doing}: {_text(error)}"
-    ours: NarrowboatError
-    if isinstance(error, client.AuthorizationError | client.SaslAuthenticationFailedError):
-        ours = AccessDenied(
-            f"{text}. Check the URL's user and password, and the rights that the server gives it", backend=SCHEME
-        )
-    elif isinstance(error, client.UnsupportedSaslMechanismError):
-        ours = ConfigurationError(f"{text}. Ask for one that the server offers with ?sasl=", backend=SCHEME)
-    elif isinstance(error, client.UnknownTopicOrPartitionError | client.UnknownTopicIdError):
-        ours = NotFound(f"{text}. It was deleted, or never made", backend=SCHEME)
-    elif isinstance(error, client.InvalidTopicError):
-        ours = Conflict(
-            f"{text}. The server takes '.' and '_' in names for the same: another topic has that name already, or the name is "
-            "not allowed. Take another name, or a ?prefix=, within which they are kept apart",
-            backend=SCHEME,
-        )
-    elif isinstance(error, client.InvalidReplicationFactorError | client.InvalidPartitionsError | client.PolicyViolationError):
-        ours = ConfigurationError(f"{doing}: {_told(error)}. Correct ?partitions= or ?replication=", backend=SCHEME)
-    elif isinstance(error, client.InvalidSessionTimeoutError):
-        ours = ConfigurationError(f"{text}. The server allows other times for ?session=", backend=SCHEME)
-    elif isinstance(error, client.UnsupportedVersionError):
-        ours = ConfigurationError(f"{text}. The server is too old; 2.4 or later is needed", backend=SCHEME)
-    elif isinstance(error, SpeaksTls):
-        ours = ConfigurationError(f"{text}. Write kafkas://, or take a port without TLS", backend=SCHEME)
-    elif _spent(error):
-        ours = Unavailable(f"{text}. Close what this process does not need, or raise its limits", backend=SCHEME)
-    elif isinstance(error, RuntimeError) and "closed" in str(error):
-        ours = Closed(f"{doing}: this broker was closed", backend=SCHEME)
+    for kinds, meaning, advice in _MEANING:
+        if isinstance(error, kinds):
+            met = _told(error) if isinstance(error, _NOT_MADE) else _text(error)
+            return _caused(meaning(f"{doing}: {met}. {advice}", backend=SCHEME), error)
+    if isinstance(error, RuntimeError) and "closed" in str(error):
+        return _caused(Closed(f"{doing}: this broker was closed", backend=SCHEME), error)
+    if _spent(error):
+        advice = "Close what this process does not need, or raise its limits"
     else:
-        ours = Unavailable(
-            f"{text}. Check that the server is up and that its advertised addresses can be reached", backend=SCHEME
-        )
-    ours.__cause__ = error
-    return ours
+        advice = "Check that the server is up and that its advertised addresses can be reached"
+    return _caused(Unavailable(f"{doing}: {_text(error)}. {advice}", backend=SCHEME), error)
 
 
 def unconnected(error: Exception, met: BaseException | None, doing: str, *, secure: bool) -> NarrowboatError:
@@ -96,53 +101,26 @@ def unconnected(error: Exception, met: BaseException | None, doing: str, *, secu
         hint = f"if that port has no TLS, write {SCHEME}://"
     elif not secure and "the server closed the connection" in str(met):
         hint += f"; if that port has TLS, write {SECURE}://"
-    ours = Unavailable(f"{doing}: {_text(error)}; at the last try: {_text(met)}; {hint}", backend=SCHEME)
-    ours.__cause__ = error
-    return ours
+    return _caused(Unavailable(f"{doing}: {_text(error)}; at the last try: {_text(met)}; {hint}", backend=SCHEME), error)
 
 
-def unsent(error: NarrowboatError, id: str) -> NarrowboatError:
+def unsent(error: NarrowboatError, id: str, path: str) -> NarrowboatError:
     """`error`, met before the message `id` was sent, as what a publish raises."""
-    if not isinstance(error, Unavailable):
-        return error
-    ours = PublishFailed(f"message {id!r} was not sent: {error}", id=id, backend=SCHEME, retryable=True)
-    ours.__cause__ = error
-    return ours
+    return REFUSALS.not_sent(id, path, error, cause=error) if isinstance(error, Unavailable) else error
 
 
 def unpublished(error: BaseException, id: str, path: str, *, left: bool) -> NarrowboatError:
     """Why the message `id` has no receipt. `left`: it may have reached the server."""
-    ours: NarrowboatError
     if isinstance(error, _REFUSED):
-        ours = PublishFailed(f"message {id!r} to {path!r} was refused: {_text(error)}", id=id, backend=SCHEME)
-    elif isinstance(error, client.AuthorizationError):
+        return REFUSALS.refused(id, path, _text(error), cause=error)
+    if isinstance(error, client.AuthorizationError):
         return translate(error, f"publishing to {path!r}")
-    elif left:
-        ours = PublishUnknown(
-            f"message {id!r} to {path!r} may or may not be delivered: {_text(error)}. It may be published again with the same "
-            "id=, and may then be delivered twice",
-            id=id,
-            backend=SCHEME,
-        )
-    else:
-        ours = PublishFailed(
-            f"message {id!r} to {path!r} was not sent: {_text(error)}. Publish it again when the server answers",
-            id=id,
-            backend=SCHEME,
-            retryable=True,
-        )
-    ours.__cause__ = error
-    return ours
+    return (REFUSALS.unknown if left else REFUSALS.not_sent)(id, path, _text(error), cause=error)
 
 
 def stale(id: str, path: str) -> StaleDelivery:
     """The answer to whoever settles what is no longer theirs."""
-    return StaleDelivery(
-        f"the delivery of message {id!r} from {path!r} is no longer ours: its partition went to another consumer, it was "
-        "settled before, or its consumer or queue is gone. Nothing was changed",
-        id=id,
-        backend=SCHEME,
-    )
+    return REFUSALS.stale(id, path, why=_MEMBERSHIP)
 
 
 #: What is to be installed for each codec.
@@ -152,23 +130,21 @@ _LIBRARIES = {"lz4": "lz4", "snappy": "python-snappy", "zstd": "zstandard"}
 def unreadable(error: Exception, tp: Any, offset: int) -> NarrowboatError:
     """Why a partition cannot be read on from an offset."""
     where = f"what lies in topic {tp.topic!r}, partition {tp.partition}, from offset {offset} on"
-    ours: NarrowboatError
+    if isinstance(error, client.AuthorizationError):
+        return translate(error, f"reading {where}")
     if isinstance(error, client.UnsupportedCodecError):
         codec = next((codec for codec in _LIBRARIES if codec in str(error)), "")
         needed = f"pip install {_LIBRARIES[codec]}, which comes with narrowboat[kafka]" if codec else "publish it otherwise"
-        ours = ConfigurationError(
+        text = (
             f"{where} is compressed by its program with {codec or 'a codec that nobody here knows'}, whose library is not "
-            f"installed: {needed}, and start again",
-            backend=SCHEME,
+            f"installed: {needed}, and start again"
         )
-    else:
-        ours = Unavailable(
-            f"{where} is damaged: {_text(error)}. It is tried again every few seconds; if the server has no other copy, "
-            "move the group behind it (kafka-consumer-groups.sh --reset-offsets)",
-            backend=SCHEME,
-        )
-    ours.__cause__ = error
-    return ours
+        return _caused(ConfigurationError(text, backend=SCHEME), error)
+    text = (
+        f"{where} is damaged: {_text(error)}. It is tried again every few seconds; if the server has no other copy, "
+        "move the group behind it (kafka-consumer-groups.sh --reset-offsets)"
+    )
+    return _caused(Unavailable(text, backend=SCHEME), error)
 
 
 def too_large(error: BaseException) -> bool:
@@ -194,3 +170,8 @@ def _text(error: BaseException) -> str:
     if isinstance(error, ssl.SSLError):
         return f"TLS: {error.reason or type(error).__name__}"
     return cut(str(error).split("\n", maxsplit=1)[0], 300) or type(error).__name__
+
+
+def _caused(ours: NarrowboatError, error: BaseException) -> NarrowboatError:
+    ours.__cause__ = error
+    return ours

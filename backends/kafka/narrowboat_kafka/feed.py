@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 from narrowboat.contract import Ack, Address, Delivery, Feed, Nack, Outcome, Received, Reject, Return
+from narrowboat.driver.sources import dead_headers, has_dead_letters
 from narrowboat.errors import Closed, NarrowboatError, Unsupported
-from narrowboat_kafka import levels, records
+from narrowboat_kafka.connections import Connections
 from narrowboat_kafka.errors import stale, too_large, translate, unpublished
-from narrowboat_kafka.member import Member
+from narrowboat_kafka.format import levels, records
+from narrowboat_kafka.format.records import Record
+from narrowboat_kafka.member.member import Member
+from narrowboat_kafka.member.partition import Tag, Taken
 from narrowboat_kafka.options import SCHEME
-from narrowboat_kafka.part import Tag, Taken
-from narrowboat_kafka.publisher import publish
-from narrowboat_kafka.records import Record
-
-if TYPE_CHECKING:
-    from narrowboat_kafka.driver import KafkaBroker
+from narrowboat_kafka.publishing.publisher import Publisher
+from narrowboat_kafka.topology.sources import Sources
 
 #: Seconds after which an idle consumer looks although nothing woke it: a net, no rhythm.
 _IDLE = 30.0
@@ -25,14 +25,27 @@ _IDLE = 30.0
 _SOON = 2.0
 
 
-class KafkaFeed(Feed):
-    """See the module's text."""
+class Shared(NamedTuple):
+    """What all feeds of one broker object use."""
 
-    def __init__(self, broker: KafkaBroker, address: Address, member: Member, wake: Callable[[], None]) -> None:
+    connections: Connections
+    publisher: Publisher
+    sources: Sources
+    levels: int  #: how many partitions a retry topic has
+    tell: Callable[[str, str, str], None]  #: what is wrong with a message: the path of its source, its id, what it is
+
+
+class KafkaFeed(Feed):
+    """See the module's text. `left`: told of its end."""
+
+    def __init__(
+        self, shared: Shared, address: Address, member: Member, wake: Callable[[], None], left: Callable[[KafkaFeed], None]
+    ) -> None:
         self.address = address
         self.member = member
-        self._broker = broker
-        self._clients = broker.clients
+        self._shared = shared
+        self._left = left
+        self._connections = shared.connections
         self._closed = False
         self._deliveries = member.deliveries
         self._deliveries.feeds[self] = wake
@@ -42,7 +55,7 @@ class KafkaFeed(Feed):
         self._check_open()
         taken = Taken()
         try:
-            self._clients.call(self._deliveries.take, self, limit, taken)
+            self._connections.call(self._deliveries.take, self, limit, taken)
             now = time.time()
             found = [records.delivery(tag.record, tag.claims, now, tag) for tag in taken]
             return Received(found, _IDLE if self.member.parts else _SOON)
@@ -55,16 +68,16 @@ class KafkaFeed(Feed):
 
     def _untake(self, taken: Taken) -> None:
         """Nobody will see what this call was given: give it back, uncounted."""
-        taken.left = True
+        taken.abandoned = True
         try:
-            self._clients.net.call_soon_with_future(self._deliveries.untake, taken)
+            self._connections.net.call_soon_with_future(self._deliveries.untake, taken)
         except RuntimeError:
             pass  # closed meanwhile, and with that given back
 
     def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> list[NarrowboatError | None]:
         """Publish what goes elsewhere, then settle it all; one commit."""
         if self._closed:
-            self._clients.check_open()
+            self._connections.check_open()
             return [stale(delivery.id, self.address.path) for delivery, _ in settlements]
         answers: list[NarrowboatError | None] = [None] * len(settlements)
         wanted: list[tuple[int, Tag, str]] = []
@@ -83,7 +96,7 @@ class KafkaFeed(Feed):
                 else:
                     wanted.append((index, tag, self._how(tag, outcome)))
             for (index, tag, move), failed in zip(
-                moves, publish(self._clients, [move for *_, move in moves]) if moves else (), strict=True
+                moves, self._shared.publisher.publish([move for *_, move in moves]), strict=True
             ):
                 if failed is None:
                     wanted.append((index, tag, "done"))
@@ -93,7 +106,7 @@ class KafkaFeed(Feed):
                         wanted.append((index, tag, "done" if isinstance(settlements[index][1], Reject) else "back"))
                 else:
                     answers[index] = unpublished(failed.error, settlements[index][0].id, self.address.path, left=failed.left)
-            ours = self._clients.call(self._deliveries.settle, [(tag, how) for _, tag, how in wanted]) if wanted else []
+            ours = self._connections.call(self._deliveries.settle, [(tag, how) for _, tag, how in wanted]) if wanted else []
         except Exception as error:
             raise translate(error, f"settling messages of {self.address.path!r}") from error
         for (index, _, _), mine in zip(wanted, ours, strict=True):
@@ -106,40 +119,35 @@ class KafkaFeed(Feed):
         if isinstance(outcome, Nack):
             tag.due = time.time() + outcome.delay
             return None
-        (failed,) = publish(self._clients, [records.without_body(move, tag.record)])
+        (failed,) = self._shared.publisher.publish([records.without_body(move, tag.record)])
         if failed is not None:
             return unpublished(failed.error, delivery.id, self.address.path, left=failed.left)
         where = f"topic {tag.record.topic!r}, partition {tag.record.partition}, offset {tag.offset}"
-        self._broker.tell(self.address.path, delivery.id, f"it is too large for the dead letters: its body is only in {where}")
+        self._shared.tell(self.address.path, delivery.id, f"it is too large for the dead letters: its body is only in {where}")
         return None
 
     def _how(self, tag: Tag, outcome: Outcome) -> str:
-        if isinstance(outcome, Nack) and outcome.delay <= 0 and self._deliveries.roomy(tag):
+        if isinstance(outcome, Nack) and outcome.delay <= 0 and self._deliveries.has_metadata_room(tag):
             return "back"
         return "return" if isinstance(outcome, Return) else "done"
 
     def _move(self, tag: Tag, delivery: Delivery, outcome: Outcome) -> Record | None:
         """Where the message goes, where it does not just stay."""
-        topology = self._broker.topology
-        if isinstance(outcome, Nack) and (outcome.delay > 0 or not self._deliveries.roomy(tag)):
+        sources = self._shared.sources
+        if isinstance(outcome, Nack) and (outcome.delay > 0 or not self._deliveries.has_metadata_room(tag)):
             now = time.time()
-            topic = topology.retry(self.address)
-            self._broker.watch.look(topic)
-            level = levels.level(outcome.delay, self._broker.levels)
+            topic = sources.retry(self.address)
+            level = levels.level(outcome.delay, self._shared.levels)
             changes = {
                 records.ATTEMPTS: str(delivery.attempt),
                 records.DUE: repr(now + outcome.delay),
                 records.STEP: repr(now + levels.stay(level)),
             }
-            return records.again(tag.record, topic, level, changes)
-        if isinstance(outcome, Reject) and not self.address.path.endswith(".dead"):
-            changes = {
-                records.DEAD_REASON: outcome.reason,
-                records.DEAD_ATTEMPTS: str(outcome.attempts),
-                records.DEAD_ORIGIN: self.address.path,
-            }
+            return records.republished(tag.record, topic, level, changes)
+        if isinstance(outcome, Reject) and has_dead_letters(self.address):
+            changes = dead_headers({}, reason=outcome.reason, attempts=outcome.attempts, origin=self.address.path)
             dropped = (records.ATTEMPTS, records.EXPIRES)  # it lives, and is counted, anew
-            record = records.again(tag.record, topology.topic(self.address.dead), None, changes)
+            record = records.republished(tag.record, sources.topic(self.address.dead), None, changes)
             return record._replace(headers=[each for each in record.headers if each[0] not in dropped])
         return None
 
@@ -156,7 +164,7 @@ class KafkaFeed(Feed):
         """Give back what is unsettled, counted; the last one leaves the group."""
         if not self._closed:
             self._closed = True
-            self._broker.leave(self)
+            self._left(self)
 
     def _check_open(self) -> None:
         if self._closed:

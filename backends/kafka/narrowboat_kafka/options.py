@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import enum
+import math
 import re
 from dataclasses import dataclass
 
+from narrowboat.driver.endpoint import Endpoint
+from narrowboat.driver.sources import Declare
 from narrowboat.driver.tls import TlsOptions
 from narrowboat.dsn import Url
 from narrowboat.errors import ConfigurationError
 
 SCHEME = "kafka"
 #: The scheme that speaks TLS.
-SECURE = "kafkas"
+SECURE = f"{SCHEME}s"
 #: Where a server listens unless the URL says otherwise.
 PORT = 9092
 
@@ -26,13 +29,6 @@ REPLY_MIN = 4 * 1024 * 1024
 #: No `_`: the server takes `a_b` and `a.b` for the same. No `--`: it stands between a namespace and a name.
 _PREFIX = re.compile(r"[A-Za-z0-9.]+(-[A-Za-z0-9.]+)*")
 _PREFIX_MAX = 60
-
-
-class Declare(enum.Enum):
-    """Whether queues and topics are made on the way."""
-
-    AUTO = "auto"
-    NEVER = "never"  #: what is not there is `NotFound`
 
 
 class Sasl(enum.Enum):
@@ -61,35 +57,22 @@ class Options(TlsOptions):
         super().__post_init__()
         if self.prefix and (len(self.prefix) > _PREFIX_MAX or not _PREFIX.fullmatch(self.prefix)):
             raise _wrong("prefix", self.prefix, f"up to {_PREFIX_MAX} letters, digits, dots and single dashes between them")
-        if not 1 <= self.partitions <= 1000:
-            raise _wrong("partitions", self.partitions, "1 to 1000")
-        if not 0 <= self.replication <= 100:
-            raise _wrong("replication", self.replication, "0 (as the server is set up) to 100")
-        if self.retention < 0:
-            raise _wrong("retention", f"{self.retention:g}", "a number of seconds, 0 or more")
-        if not SESSION_MIN <= self.session <= SESSION_MAX:
-            raise _wrong("session", f"{self.session:g}", f"{SESSION_MIN:g} to {SESSION_MAX:g} seconds")
-        if not REPLY_MIN <= self.max_reply < 2**31:
-            raise _wrong("max_reply", self.max_reply, f"{REPLY_MIN} to {2**31 - 1} bytes")
-        if not DELAY_MIN <= self.delay_max <= DELAY_MAX:
-            raise _wrong("delay_max", f"{self.delay_max:g}", f"{DELAY_MIN:g} to {DELAY_MAX:g} seconds")
+        for name, least, most, allowed in (
+            ("partitions", 1, 1000, "1 to 1000"),
+            ("replication", 0, 100, "0 (as the server is set up) to 100"),
+            ("retention", 0, math.inf, "a number of seconds, 0 or more"),
+            ("session", SESSION_MIN, SESSION_MAX, f"{SESSION_MIN:g} to {SESSION_MAX:g} seconds"),
+            ("max_reply", REPLY_MIN, 2**31 - 1, f"{REPLY_MIN} to {2**31 - 1} bytes"),
+            ("delay_max", DELAY_MIN, DELAY_MAX, f"{DELAY_MIN:g} to {DELAY_MAX:g} seconds"),
+        ):
+            value = getattr(self, name)
+            if not least <= value <= most:
+                raise _wrong(name, f"{value:g}" if isinstance(value, float) else value, allowed)
 
 
-def check(url: Url, options: Options) -> None:
-    """Raise `ConfigurationError` for what this URL cannot mean."""
-    if url.driver is not None:
-        raise ConfigurationError(
-            f"{url.scheme}+{url.driver}://: there is only one driver; write {url.scheme}://", backend=SCHEME
-        )
-    if not url.hosts:
-        raise ConfigurationError(f"{url.scheme}:// names no host: write {url.scheme}://localhost:{PORT}", backend=SCHEME)
-    if url.path:
-        raise ConfigurationError(
-            f"{url.scheme}:// has no path, and {url.path!r} was given; a namespace is ?prefix=", backend=SCHEME
-        )
-    if (url.username is None) != (url.password is None):
-        raise ConfigurationError("a user needs a password, and a password a user: kafka://user:password@host", backend=SCHEME)
-    options.check(url, secure=SECURE)
+def endpoint(url: Url, options: Options) -> Endpoint:
+    """Where the servers are; `ConfigurationError` for what this URL cannot mean."""
+    return Endpoint.read(url, options, plain=SCHEME, port=PORT, host=None, pair=True, path=False)
 
 
 def _wrong(name: str, value: object, allowed: str) -> ConfigurationError:

@@ -40,9 +40,8 @@ from narrowboat.dsn import Url
 from narrowboat.errors import Closed, NarrowboatError
 from narrowboat_memory.errors import refuse
 from narrowboat_memory.feed import MemoryFeed
-from narrowboat_memory.message_options import MessageOptions
 from narrowboat_memory.messages import Messages
-from narrowboat_memory.options import SCHEME, space_name
+from narrowboat_memory.options import SCHEME, MessageOptions, space_name
 from narrowboat_memory.source import MemorySource
 from narrowboat_memory.space import space
 from narrowboat_memory.topology import MemoryTopic, Topology

@@ -1,9 +1,10 @@
-"""What a `memory://name` URL takes beside its name, for locks and for messages alike."""
+"""What a `memory://name` URL takes beside its name: `Options` for locks, `MessageOptions` for messages."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from narrowboat.driver.sources import Declare
 from narrowboat.dsn import Url
 from narrowboat.errors import ConfigurationError
 
@@ -15,6 +16,20 @@ class Options:
     """`memory://name?prefix=`."""
 
     prefix: str = ""  #: a namespace of its own in the same space; two prefixes never meet
+
+
+@dataclass(frozen=True, kw_only=True)
+class MessageOptions(Options):
+    """`memory://name?prefix=&declare=auto&dedup=300&retention=0`."""
+
+    declare: Declare = Declare.AUTO
+    dedup: float = 300.0  #: seconds for which a second message of the same id is dropped; 0: never
+    retention: float = 0.0  #: seconds for which topics keep messages for subscriptions that begin at the earliest; 0: none
+
+    def __post_init__(self) -> None:
+        for name, value in (("dedup", self.dedup), ("retention", self.retention)):
+            if value < 0:
+                raise ConfigurationError(f"option {name}={value:g}: a number of seconds, 0 or more", backend=SCHEME)
 
 
 def space_name(url: Url) -> str:

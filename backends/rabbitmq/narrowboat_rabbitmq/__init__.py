@@ -1,5 +1,5 @@
 """Narrowboat on RabbitMQ: messages over AMQP 0-9-1, in quorum queues."""
 
-from narrowboat_rabbitmq.backend import broker
+from narrowboat_rabbitmq.broker import broker
 
 __all__ = ["broker"]

@@ -1,12 +1,12 @@
-"""One consumer's stream from one queue, subscription or inbox: a channel of its own, made again when it ended.
+"""One consumer's feed from one queue, subscription or inbox: a channel of its own, made again after it ended.
 
-The server pushes, up to as many messages as the core has asked for and not settled. An empty buffer does not prove an
-empty queue, so before "nothing" is answered the queue is asked how much is ready, by a call on the same channel: what was
-on its way to us arrives before that answer does.
+The server pushes, up to as many messages as the core has asked for and not settled. An empty buffer does not prove an empty
+queue, so before "nothing" is answered the queue is asked how much is ready, by a call on the same channel: what was on its way
+to us arrives before that answer does.
 
 A settlement is an ack on the channel, then the same question to the queue as barrier: its answer says that the queue has had
-the ack (for quorum queues `pace` says how). Deliveries are numbered within one channel's life. What came on a channel that is
-gone is stale, or of unknown outcome where it was settled and not answered; nothing is sent for it.
+the ack (for quorum queues `protocol.acks` says how). Deliveries are numbered within one channel's life. What came on a channel
+that is gone is stale, or of unknown outcome where it was settled and not answered; nothing is sent for it.
 """
 
 from __future__ import annotations
@@ -14,29 +14,26 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pika.exceptions import ChannelClosedByBroker
 
 from narrowboat.contract import Delivery, Feed, Kind, Outcome, Received, Return, Source
 from narrowboat.errors import Closed, NarrowboatError, Unsupported
-from narrowboat_rabbitmq.answer import Answer
-from narrowboat_rabbitmq.channel import Channel, Step, persevere
-from narrowboat_rabbitmq.envelope import Raw, again, delivery_of
-from narrowboat_rabbitmq.errors import RESOURCE_LOCKED
+from narrowboat_rabbitmq.client import Client
+from narrowboat_rabbitmq.connection.channel import Channel, Step, retry_crashed
+from narrowboat_rabbitmq.connection.loop import Answer, pause
+from narrowboat_rabbitmq.errors import RESOURCE_LOCKED, Operation
 from narrowboat_rabbitmq.options import SCHEME
-from narrowboat_rabbitmq.publisher import CONFIRMED, Record
+from narrowboat_rabbitmq.protocol.envelope import Raw, delivery_of
 from narrowboat_rabbitmq.settlement import Settlement
 from narrowboat_rabbitmq.stream import Job, Stream
 
-if TYPE_CHECKING:
-    from narrowboat_rabbitmq.driver import RabbitBroker
-
-#: Seconds until an idle feed looks again although nobody woke it. The server pushes: this is a net.
+#: Seconds until an idle feed looks again although nobody woke it. The server pushes, so this only catches what was missed.
 IDLE = 5.0
 #: Seconds that a look waits for what the queue says is ready, while a settlement makes room for it.
 GRACE = 0.25
-#: Seconds for which a consumer that leaves waits at most for what is on its way.
+#: The most seconds for which a consumer that leaves waits for what is on its way.
 CALM = 0.1
 #: The most that a consumer of AMQP can be given ahead.
 _PREFETCH_MAX = 65_535
@@ -45,14 +42,23 @@ _PREFETCH_MAX = 65_535
 class RabbitFeed(Feed):
     """See the module's text."""
 
-    def __init__(self, broker: RabbitBroker, source: Source, wake: Callable[[], None], *, counted: bool) -> None:
-        self._broker = broker
+    def __init__(
+        self,
+        client: Client,
+        source: Source,
+        wake: Callable[[], None],
+        on_close: Callable[[RabbitFeed], object],
+        *,
+        counted: bool,
+    ) -> None:
+        self._client = client
         self._source = source
-        self._place = broker.topology.place(source.address)
-        self._path = self._place.path
+        self._route = client.sources.route(source.address)
+        self._path = self._route.path
         self._wake = wake
+        self._on_close = on_close
         self._counted = counted
-        self._settlement = Settlement(broker, source, counted=counted)
+        self._settlement = Settlement(client, source, counted=counted)
         self._mutex = threading.Lock()  # between receivers that take
         self._setup = threading.Lock()  # between those that make a stream
         self._stream = Stream(wake)
@@ -64,12 +70,10 @@ class RabbitFeed(Feed):
     # -- receiving ------------------------------------------------------------------------------------------------
 
     def receive(self, limit: int) -> Received:
-        """What was pushed; where that is nothing, the queue is asked."""
-        broker = self._broker
-        broker.check_open()
+        """Take what was pushed; where that is nothing, ask the queue."""
+        deadline = self._client.deadline()
         if self._closed:
             raise Closed(f"this consumer of {self._path!r} was closed", backend=SCHEME)
-        deadline = broker.clock() + broker.timeout
         taken: list[Raw] = []
         stream = self._stream
         try:
@@ -85,7 +89,7 @@ class RabbitFeed(Feed):
         return received  # no call between here and the caller, so no interrupt
 
     def _take(self, stream: Stream, limit: int, taken: list[Raw]) -> list[Delivery]:
-        """Up to `limit` of the buffer that have not expired. `taken` is what an interrupted caller has to put back."""
+        """Take up to `limit` messages that have not expired. `taken` is what an interrupted caller has to put back."""
         deliveries: list[Delivery] = []
         while stream.buffer and len(deliveries) < limit:
             with self._mutex:
@@ -103,7 +107,7 @@ class RabbitFeed(Feed):
                     deliveries.append(delivery)
             if late:
                 job = Job(late)
-                self._broker.loop.post(lambda job=job: stream.submit(job))  # type: ignore[misc]  # bound now
+                self._client.loop.post(lambda job=job: stream.submit(job))  # type: ignore[misc]  # bound now
         if not stream.buffer:
             stream.armed = True
             if stream.buffer:
@@ -117,7 +121,7 @@ class RabbitFeed(Feed):
             stream.buffer[:0] = [raw for raw in taken if id(raw) not in known and raw.number in ours]
 
     def _ready(self, limit: int, deadline: float) -> Stream:
-        """A stream that may be pushed as much as is asked for, beside what is unsettled."""
+        """A stream to which as much may be pushed as is asked for, beside what is unsettled."""
         stream = self._stream
         if stream.alive:
             wanted = limit + len(stream.outstanding) - len(stream.buffer)
@@ -128,31 +132,31 @@ class RabbitFeed(Feed):
             if self._leaving:
                 return stream
             if not stream.alive:
-                stream = persevere(lambda: self._subscribe(limit, deadline), self._broker.clock, deadline)
+                stream = retry_crashed(lambda: self._subscribe(limit, deadline), self._client.clock, deadline)
             wanted = min(limit + len(stream.outstanding) - len(stream.buffer), _PREFETCH_MAX)
             if wanted > stream.credit:
                 self._consume(stream, wanted - stream.credit, deadline)
             return stream
 
     def _subscribe(self, limit: int, deadline: float) -> Stream:
-        """A new channel. Where the last one ended because the queue was deleted, that is made again, if it may be."""
-        broker, address = self._broker, self._source.address
+        """Consume on a new channel. A queue whose deletion ended the last one is declared again, unless declare=never."""
+        client, address = self._client, self._source.address
         if address.kind is Kind.INBOX:
-            broker.make_inbox(self._path, deadline)
-        elif not broker.topology.known(address) or self._stream.channel is not None:
-            broker.topology.declare(address, self._source.properties, deadline)
+            client.make_inbox(self._path, deadline)
+        elif not client.sources.known(address) or self._stream.channel is not None:
+            client.sources.declare(address, self._source.properties, deadline)
         if isinstance(self._stream.error, ChannelClosedByBroker) and self._stream.error.reply_code == RESOURCE_LOCKED:
             self._asks = False  # another program's queue, with a single active consumer: nobody may ask it
         stream = Stream(self._wake, paced=self._counted and self._asks)
-        stream.queue = self._place.name
-        stream.channel = Channel.open(broker.link, deadline, f"consuming from {self._path!r}", stream.on_end)
-        broker.loop.post(stream.watch)
+        stream.queue = self._route.name
+        stream.channel = Channel.open(client.link, self._operation("consuming from", deadline), stream.on_end)
+        client.loop.post(stream.watch)
         self._consume(stream, max(min(limit, _PREFETCH_MAX), self._credit), deadline)
         self._stream = stream
         return stream
 
     def _consume(self, stream: Stream, credit: int, deadline: float) -> None:
-        """One more consumer on the channel: a prefetch counts for the consumers that come after it."""
+        """Add a consumer to the channel: a prefetch counts for the consumers that come after it."""
         assert stream.channel is not None
         tag = f"nb{len(stream.tags)}"
         consume = {"queue": stream.queue, "on_message_callback": stream.on_message, "consumer_tag": tag}
@@ -160,31 +164,24 @@ class RabbitFeed(Feed):
         stream.grant(credit)
         stream.channel.call(
             [("basic_qos", {"prefetch_count": credit}), ("basic_consume", consume)],
-            deadline,
-            f"consuming from {self._path!r}",
-            self._place,
+            self._operation("consuming from", deadline),
         )
         stream.credit += credit
         self._credit = max(self._credit, stream.credit)
 
     def _look(self, stream: Stream, limit: int, deadline: float) -> bool:
         """Whether something is there now. What was ready when this began has come when it ends, unless others had it."""
-        ends = min(deadline, self._broker.clock() + GRACE)
+        ends = min(deadline, self._client.clock() + GRACE)
         pause = 0.01
         while True:
             channel = stream.channel
             if channel is None or not channel.alive:
                 return False  # it ended just now, and woke somebody
             stream.arrived = arrived = Answer[None]()
-            (method, _) = channel.call(
-                [("queue_declare", {"queue": stream.queue, "passive": True}), ("basic_qos", {"prefetch_count": 0})],
-                deadline,
-                f"looking into {self._path!r}",
-                self._place,
-            )
+            (method, _) = self._ask(stream, deadline, ("basic_qos", {"prefetch_count": 0}))
             if stream.buffer:
                 return True
-            if not method.message_count or self._broker.clock() >= ends:
+            if not method.message_count or self._client.clock() >= ends:
                 return False
             arrived.wait(pause)
             pause *= 2
@@ -193,14 +190,14 @@ class RabbitFeed(Feed):
         """Whether the channel that it came on is still there."""
         return delivery.tag.channel.alive  # type: ignore[attr-defined, no-any-return]  # a Tag
 
+    def _operation(self, doing: str, deadline: float) -> Operation:
+        return Operation(f"{doing} {self._path!r}", deadline, self._route)
+
     # -- settling -------------------------------------------------------------------------------------------------
 
     def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> list[NarrowboatError | None]:
-        """What goes elsewhere is published and confirmed first, then acknowledged; the rest is acknowledged at once."""
-        broker = self._broker
-        broker.check_open()
-        deadline = broker.clock() + broker.timeout
-        stream = self._stream
+        """Publish what goes elsewhere, then acknowledge it; the rest is acknowledged at once."""
+        deadline, stream = self._client.deadline(), self._stream
         if not self._leaving and stream.alive and any(outcome.__class__ is Return for _, outcome in settlements):
             self._leave(stream, deadline)  # or what is given back would be pushed to us again
         return self._settlement.settle(stream, settlements, deadline)
@@ -216,7 +213,7 @@ class RabbitFeed(Feed):
         stream = self._stream
         if self._closed or not stream.alive:
             return
-        deadline = self._broker.clock() + self._broker.timeout
+        deadline = self._client.clock() + self._client.timeout
         self._leave(stream, deadline)
         self._return(stream, deadline)
 
@@ -224,8 +221,8 @@ class RabbitFeed(Feed):
         """`leave`; what was received and not settled goes back with the channel, counted."""
         if self._closed:
             return
-        broker, stream = self._broker, self._stream
-        deadline = broker.clock() + broker.timeout
+        stream, clock = self._stream, self._client.clock
+        deadline = clock() + self._client.timeout
         try:
             self.leave()
         except NarrowboatError:
@@ -233,62 +230,44 @@ class RabbitFeed(Feed):
         finally:
             self._closed = True
             if stream.channel is not None:
-                stream.channel.close(max(0.05, deadline - broker.clock()))
-            broker.forget(self)
+                stream.channel.close(max(0.05, deadline - clock()))
+            self._on_close(self)
 
     def _leave(self, stream: Stream, deadline: float) -> None:
-        """Nothing more is pushed: what is sent back must not come to us again."""
+        """Let nothing more be pushed: what is given back must not come to us again."""
         with self._setup:
             if self._leaving or not stream.alive or stream.channel is None:
                 return
             self._leaving = True
             self._settle_down(stream, deadline)
             answer: Answer[None] = Answer()
-            self._broker.loop.post(lambda: stream.cancel(answer))
-            stream.channel.wait(answer, deadline, f"leaving {self._path!r}", self._place)
+            self._client.loop.post(lambda: stream.cancel(answer))
+            stream.channel.wait(answer, self._operation("leaving", deadline))
 
     def _settle_down(self, stream: Stream, deadline: float) -> None:
-        """Wait for what the last settlements set moving: what is pushed while a consumer ends is lost to it, and counted."""
-        ends = min(deadline, self._broker.clock() + CALM)
+        """Wait for what the last settlements set moving: what is pushed while a consumer ends counts as an attempt."""
+        ends = min(deadline, self._client.clock() + CALM)
         before, calm = -1, 0
-        while calm < 2 and len(stream.outstanding) < stream.credit and self._broker.clock() < ends:
+        while calm < 2 and len(stream.outstanding) < stream.credit and self._client.clock() < ends:
             stream.arrived = Answer[None]()
             (method,) = self._ask(stream, deadline)
             now = len(stream.outstanding)
             calm = calm + 1 if now == before and not method.message_count else 0
             before = now
-            Answer[None]().wait(CALM / 10)
+            pause(CALM / 10)
 
-    def _ask(self, stream: Stream, deadline: float) -> list[Any]:
+    def _ask(self, stream: Stream, deadline: float, *more: Step) -> list[Any]:
+        """Ask the queue how much is ready, and make further calls behind that."""
         assert stream.channel is not None
-        steps: list[Step] = [("queue_declare", {"queue": stream.queue, "passive": True})]
-        return stream.channel.call(steps, deadline, f"looking into {self._path!r}", self._place)
+        steps: list[Step] = [("queue_declare", {"queue": stream.queue, "passive": True}), *more]
+        return stream.channel.call(steps, self._operation("looking into", deadline))
 
     def _return(self, stream: Stream, deadline: float) -> None:
-        if self._place.address.kind is Kind.INBOX:
+        if self._route.address.kind is Kind.INBOX:
             return
         with self._mutex:
             raws = stream.buffer[:]
             del stream.buffer[: len(raws)]
-        if not raws:
-            return
-        job = Job([], freed=[raw.number for raw in raws]) if stream.frees else self._sent_back(stream, raws, deadline)
-        self._broker.loop.post(lambda: stream.submit(job))
-        job.answer.wait(max(0.0, deadline - self._broker.clock()))
-
-    def _sent_back(self, stream: Stream, raws: Sequence[Raw], deadline: float) -> Job:
-        """Publish them again, and acknowledge what was confirmed: the only way that is not counted, before 4.3."""
-        records = []
-        for raw in raws:
-            delivery = delivery_of(raw, stream.channel, 0.0, counted=self._counted)
-            record = Record(
-                self._place.exchange,
-                self._place.routing_key,
-                raw.body,
-                again(delivery.tag, {}, attempts=delivery.attempt - 1),  # type: ignore[arg-type]  # a Tag
-                self._place.mandatory,
-            )
-            records.append(record)
-        batch = self._broker.publisher.publish(records, deadline, f"giving back messages of {self._path!r}")
-        confirmed = [raw.number for raw, outcome in zip(raws, batch.results, strict=True) if outcome is CONFIRMED]
-        return Job(confirmed)
+        returned = [(delivery_of(raw, stream.channel, 0.0, counted=self._counted), Return()) for raw in raws]
+        if returned:
+            self._settlement.settle(stream, returned, deadline)

@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
+from narrowboat.driver.endpoint import Endpoint
+from narrowboat.driver.sources import Declare
 from narrowboat.driver.tls import TlsOptions
-from narrowboat.dsn import Host, Secret, Url
+from narrowboat.dsn import Secret, Url
 from narrowboat.errors import ConfigurationError
 
 SCHEME = "amqp"
-#: Levels above 0 that a classic queue may have. Each costs the server a queue of its own inside the queue.
+#: The most levels above 0 that a classic queue may have. Each costs the server a queue of its own inside the queue.
 PRIORITIES_MAX = 9
-#: Silences of one heartbeat after which the server has closed a connection: it counts two to three.
+#: A server closes a connection after two to three heartbeats of silence.
 SILENCES = 3
-
-
-class Declare(enum.Enum):
-    """Whether queues and topics are made on the way."""
-
-    AUTO = "auto"
-    NEVER = "never"  #: what is not there is `NotFound`
 
 
 class QueueType(enum.Enum):
     """What kind of queue is declared."""
 
-    QUORUM = "quorum"  #: replicated where the server is a cluster, with a count of returns
-    CLASSIC = "classic"  #: on one node, with priorities, without a count of returns
+    QUORUM = "quorum"  #: replicated where the server is a cluster; counts how often it took a message back
+    CLASSIC = "classic"  #: on one node, with priorities; does not count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +32,7 @@ class Options(TlsOptions):
     prefix: str = ""  #: a namespace of its own in the same virtual host; two prefixes never meet
     declare: Declare = Declare.AUTO
     queue_type: QueueType = QueueType.QUORUM
-    heartbeat: int = 5  #: seconds; a consumer that stands still has lost its messages after three of them
+    heartbeat: int = 5  #: seconds; a consumer that stands still loses its messages after two to three heartbeats
     priorities: int = 0  #: levels above 0 of every queue that is declared; classic queues only
 
     def __post_init__(self) -> None:
@@ -54,42 +49,13 @@ class Options(TlsOptions):
             )
 
 
-@dataclass(frozen=True)
-class Site:
-    """Where the servers are and who we are. Its text has no password."""
+def endpoint(url: Url, options: Options) -> Endpoint:
+    """The servers that `url` names, and as `database` the virtual host.
 
-    scheme: str
-    hosts: tuple[Host, ...]
-    vhost: str
-    username: str
-    password: Secret
-    options: Options
-    tls: bool = field(default=False)
+    Without a user it is the server's own default, guest, which a server accepts from its own machine only.
 
-    def __str__(self) -> str:
-        hosts = ",".join(f"{host.name}:{host.port}" for host in self.hosts)
-        return f"{self.scheme}://{hosts}/{'' if self.vhost == '/' else self.vhost}"
-
-
-def site_of(url: Url, options: Options) -> Site:
-    """The servers that `url` names; `ConfigurationError` where it says what cannot be.
-
-    >>> str(site_of(Url.parse("amqp://a,b:5673/shop"), Options()))
+    >>> str(endpoint(Url.parse("amqp://a,b:5673/shop"), Options()))
     'amqp://a:5672,b:5673/shop'
     """
-    tls = url.scheme == f"{SCHEME}s"
-    if url.driver is not None:
-        raise ConfigurationError(f"{url.scheme}+{url.driver}: there is no such variant; write {url.scheme}://", backend=SCHEME)
-    options.check(url, secure=f"{SCHEME}s")
-    port = 5671 if tls else 5672
-    hosts = tuple(Host(host.name, host.port or port) for host in url.hosts) or (Host("localhost", port),)
-    # Without a user the server's own default, which it accepts from its own machine only.
-    return Site(
-        scheme=url.scheme,
-        hosts=hosts,
-        vhost=url.path or "/",
-        username=url.username or "guest",
-        password=url.password or Secret("guest"),
-        options=options,
-        tls=tls,
-    )
+    found = Endpoint.read(url, options, plain=SCHEME, port=5672, secure_port=5671)
+    return replace(found, user=found.user or "guest", secret=found.secret or Secret("guest"), database=found.database or "/")

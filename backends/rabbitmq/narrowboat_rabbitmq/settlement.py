@@ -1,48 +1,44 @@
 """Settling deliveries of one source: what is acknowledged, what is given back, and what is published again before that.
 
-A message goes elsewhere (dead letters, the ladder, the end of its queue) by a confirmed publish, and only then is the
-delivery acknowledged: a crash in between leaves two of one id, never none.
+A message goes elsewhere (dead letters, the ladder, the end of its queue) by a confirmed publish, and only then is the delivery
+acknowledged: a crash in between leaves two messages of one id, never none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from narrowboat.contract import Ack, Delivery, Kind, Nack, Outcome, Reject, Return, Source
+from narrowboat.contract import Ack, Delivery, Nack, Outcome, Reject, Return, Source
+from narrowboat.driver.sources import has_dead_letters
 from narrowboat.errors import NarrowboatError, SettleUnknown, Unavailable
-from narrowboat_rabbitmq.channel import Channel
-from narrowboat_rabbitmq.envelope import DEAD, Tag, again
-from narrowboat_rabbitmq.errors import channel_error, stale
-from narrowboat_rabbitmq.ladder import route
+from narrowboat_rabbitmq.client import Client
+from narrowboat_rabbitmq.connection.publisher import CONFIRMED, Record
+from narrowboat_rabbitmq.errors import Operation, channel_error, stale
 from narrowboat_rabbitmq.options import SCHEME
-from narrowboat_rabbitmq.publisher import CONFIRMED, Record
+from narrowboat_rabbitmq.protocol.envelope import DEAD, Tag, republished
+from narrowboat_rabbitmq.protocol.ladder import start
 from narrowboat_rabbitmq.stream import Job, Stream
 
-if TYPE_CHECKING:
-    from narrowboat_rabbitmq.driver import RabbitBroker
+Answers = list[NarrowboatError | None]
 
 
 class Settlement:
     """See the module's text. `counted`: the queue counts what is given back to it."""
 
-    def __init__(self, broker: RabbitBroker, source: Source, *, counted: bool) -> None:
-        self._broker = broker
-        self._source = source
+    def __init__(self, client: Client, source: Source, *, counted: bool) -> None:
+        self._client = client
+        self._address = source.address
         self._counted = counted
-        self._place = broker.topology.place(source.address)
-        self._path = self._place.path
+        self._route = client.sources.route(source.address)
+        self._path = self._route.path
 
-    def settle(
-        self, stream: Stream, settlements: Sequence[tuple[Delivery, Outcome]], deadline: float
-    ) -> list[NarrowboatError | None]:
-        """Settle each: None where it is."""
-        answers: list[NarrowboatError | None] = [None] * len(settlements)
+    def settle(self, stream: Stream, settlements: Sequence[tuple[Delivery, Outcome]], deadline: float) -> Answers:
+        """Settle each delivery: None where it is settled."""
+        answers: Answers = [None] * len(settlements)
         acks: list[int] = []
         given_back: list[int] = []
         freed: list[int] = []
         copies: list[tuple[int, Record]] = []
-        rungs: set[int] = set()
         for index, (delivery, outcome) in enumerate(settlements):
             tag: Tag = delivery.tag  # type: ignore[assignment]  # this driver's own
             if tag.channel is not stream.channel or not stream.alive:
@@ -55,15 +51,13 @@ class Settlement:
                 freed.append(tag.number)
             elif tag.number not in stream.outstanding:
                 answers[index] = self._gone(delivery)
+            elif isinstance(outcome, Reject) and not has_dead_letters(self._address):
+                acks.append(tag.number)  # dropped
             else:
-                record = self._copy(delivery, outcome, rungs)
-                if record is None:
-                    acks.append(tag.number)
-                else:
-                    copies.append((index, record))
+                copies.append((index, self._copy(delivery, outcome)))
         copied: set[int] = set()
         if copies:
-            self._publish(settlements, copies, rungs, answers, deadline)
+            self._publish(settlements, copies, answers, deadline)
             copied = {index for index, _ in copies if answers[index] is None}
             acks += [settlements[index][0].tag.number for index in copied]  # type: ignore[attr-defined]  # a Tag
         if acks or given_back or freed:
@@ -76,26 +70,10 @@ class Settlement:
         job: Job,
         settlements: Sequence[tuple[Delivery, Outcome]],
         copied: set[int],
-        answers: list[NarrowboatError | None],
+        answers: Answers,
         deadline: float,
     ) -> None:
-        broker, channel = self._broker, stream.channel
-        assert channel is not None
-        heard = channel.session.heard
-        broker.loop.post(lambda: stream.submit(job))
-        doing = f"settling messages of {self._path!r}"
-        if not job.answer.wait(deadline - broker.clock()):
-            broker.link.doubt(channel.session, heard)
-            # Whoever asks again must not hear that nothing was changed, whenever the answer comes.
-            broker.loop.post(lambda: channel.unanswered.update(job.numbers))
-            unknown: NarrowboatError | None = Unavailable(
-                f"{broker.site} did not answer within {broker.timeout:g} s while {doing}. They may or may not be settled.",
-                backend=SCHEME,
-            )
-        elif job.answer.error is not None:
-            unknown = channel_error(job.answer.error, broker.site, self._place, doing)
-        else:
-            unknown = None
+        unknown = self._submit(stream, job, deadline)
         gone = job.answer.value or frozenset()
         if unknown is None and not gone:
             return
@@ -108,43 +86,59 @@ class Settlement:
                 # What was copied already comes back as well: that is no "nothing was changed".
                 answers[index] = self._doubled(delivery) if index in copied else self._gone(delivery)
 
-    def _copy(self, delivery: Delivery, outcome: Outcome, rungs: set[int]) -> Record | None:
-        """The message as it is to be published again; None where it is simply dropped."""
+    def _submit(self, stream: Stream, job: Job, deadline: float) -> NarrowboatError | None:
+        """Send the acks of `job` and wait for their answer; why it is not known."""
+        client, channel = self._client, stream.channel
+        assert channel is not None
+        heard = channel.session.heard
+        client.loop.post(lambda: stream.submit(job))
+        doing = f"settling messages of {self._path!r}"
+        if not job.answer.wait(deadline - client.clock()):
+            client.link.doubt(channel.session, heard)
+            # Who asks again must not hear that nothing was changed, whenever the answer comes.
+            client.loop.post(lambda: channel.unanswered.update(job.numbers))
+            return Unavailable(
+                f"{client.endpoint} did not answer within {client.timeout:g} s while {doing}. They may or may not be settled.",
+                backend=SCHEME,
+            )
+        if job.answer.error is not None:
+            return channel_error(job.answer.error, client.endpoint, Operation(doing, deadline, self._route))
+        return None
+
+    def _copy(self, delivery: Delivery, outcome: Outcome) -> Record:
+        """The message as it is to be published again."""
         tag: Tag = delivery.tag  # type: ignore[assignment]  # this driver's own
-        topology = self._broker.topology
+        sources, route = self._client.sources, self._route
         if isinstance(outcome, Reject):
-            if self._place.address.kind is Kind.INBOX or self._path.endswith(".dead"):
-                return None
-            place = topology.place(self._source.address.dead)
+            route = sources.route(self._address.dead)
             dead = dict(zip(DEAD, (outcome.reason, str(outcome.attempts), self._path), strict=True))
-            properties = again(tag, dead, attempts=0, mortal=False)
-        elif isinstance(outcome, Nack):
-            place = self._place
-            properties = again(tag, {}, attempts=delivery.attempt)
-            if outcome.delay > 0:
-                level, key = route(outcome.delay, place.word)
-                rungs.add(level)
-                return Record(topology.ladder.exchange(level), key, delivery.body, properties, True)
+            properties = republished(tag, dead, attempts=0, mortal=False)
         else:
-            place = self._place
-            properties = again(tag, {}, attempts=delivery.attempt - 1)
-        return Record(place.exchange, place.routing_key, delivery.body, properties, place.mandatory)
+            # Before 4.3 a server counts whatever is given back: what was not started is published again instead.
+            attempts = delivery.attempt if isinstance(outcome, Nack) else delivery.attempt - 1
+            properties = republished(tag, {}, attempts=attempts)
+            if isinstance(outcome, Nack) and outcome.delay > 0:
+                level, key = start(outcome.delay, route.word)
+                return Record(sources.ladder.exchange(level), key, delivery.body, properties, True)
+        return Record(route.exchange, route.routing_key, delivery.body, properties, route.mandatory)
 
     def _publish(
         self,
         settlements: Sequence[tuple[Delivery, Outcome]],
         copies: Sequence[tuple[int, Record]],
-        rungs: set[int],
-        answers: list[NarrowboatError | None],
+        answers: Answers,
         deadline: float,
     ) -> None:
-        """Publish the copies; whoever's is not confirmed is not settled."""
-        broker, source = self._broker, self._source.address
-        if rungs:
-            broker.topology.delay(source, max(rungs), deadline)
-        if any(isinstance(settlements[index][1], Reject) for index, _ in copies):
-            broker.topology.bury(source.dead, deadline)
-        batch = broker.publisher.publish([record for _, record in copies], deadline, f"moving messages of {self._path!r}")
+        """Publish the copies; a delivery whose copy is not confirmed is not settled."""
+        client = self._client
+        outcomes = [settlements[index][1] for index, _ in copies]
+        delay = max((outcome.delay for outcome in outcomes if isinstance(outcome, Nack)), default=0.0)
+        if delay > 0:
+            client.sources.ensure_delay(self._address, start(delay, "")[0], deadline)
+        if any(isinstance(outcome, Reject) for outcome in outcomes):
+            client.sources.ensure_dead(self._address.dead, deadline)
+        operation = Operation(f"moving messages of {self._path!r}", deadline)
+        batch = client.publisher.publish([record for _, record in copies], operation)
         for (index, _), outcome in zip(copies, batch.results, strict=True):
             if outcome is not CONFIRMED:
                 answers[index] = Unavailable(
@@ -154,10 +148,9 @@ class Settlement:
                 )
 
     def _gone(self, delivery: Delivery) -> NarrowboatError:
-        """It is no longer ours; unless it was settled by us, and the channel ended before that was answered."""
+        """The error for what is no longer ours: unknown where we settled it, and the channel ended before that was answered."""
         tag: Tag = delivery.tag  # type: ignore[assignment]  # this driver's own
-        channel: Channel = tag.channel  # type: ignore[assignment]  # as its feed made it
-        if tag.number in channel.unanswered:
+        if tag.number in tag.channel.unanswered:
             return SettleUnknown(
                 f"message {delivery.id!r} from {self._path!r} was settled before, and the connection ended without an answer: "
                 "it may be settled, or it comes back by itself.",

@@ -1,8 +1,8 @@
 """The life of one consumer's channel, on the I/O thread: what was pushed on it, and what is being settled on it.
 
-Acks of several callers share the question that follows them: while one is under way the next gather. A quorum queue is sent
-no more of them at a time than `pace` allows; then the question is one that goes through the queue's own log (basic.get), and
-what it brings is one message more that was given to us.
+Acks of several callers share the question that follows them: while one is under way the next acks gather. A quorum queue is
+sent no more acks at a time than `Pace` allows; then the question is one that goes through the queue's own log (basic.get), and
+what it brings is one more message that was given to us.
 """
 
 from __future__ import annotations
@@ -13,18 +13,14 @@ from typing import Any, NamedTuple
 
 from pika.spec import Basic
 
-from narrowboat_rabbitmq.answer import Answer
-from narrowboat_rabbitmq.channel import Channel
-from narrowboat_rabbitmq.envelope import Raw
-from narrowboat_rabbitmq.pace import Pace
-from narrowboat_rabbitmq.settling import coalesce
+from narrowboat_rabbitmq.connection.channel import Channel
+from narrowboat_rabbitmq.connection.loop import Answer
+from narrowboat_rabbitmq.library import cancel
+from narrowboat_rabbitmq.protocol.acks import Pace, coalesce
+from narrowboat_rabbitmq.protocol.envelope import Raw
 
-#: A server that pushes so many more than it may is none that can be worked with: the memory is ours.
+#: A server that pushes so many more messages than it may is refused: they take our memory.
 _TOO_MANY = 1000
-
-
-def _ignore(frame: object) -> None:
-    """That answer says nothing new."""
 
 
 class _Frame(NamedTuple):
@@ -96,19 +92,19 @@ class Stream:
         return self.channel is not None and self.channel.alive
 
     def watch(self) -> None:
-        """Hear what the server says of this channel by itself."""
+        """Listen to what the server says of this channel by itself."""
         if self.channel is not None and self.channel.alive:
             self.channel.raw.add_on_cancel_callback(self.on_cancel)
             self.channel.raw.add_callback(self._answered, [Basic.GetEmpty], one_shot=False)
 
     def grant(self, credit: int) -> None:
-        """The server is about to be told that it may push so many more. By whoever sets the stream up."""
+        """Count what the server is about to be allowed to push. By the thread that sets the stream up."""
         self._granted += credit
         if self.pace is not None:
             self.pace.grant(credit)
 
     def on_message(self, channel: Any, method: Any, properties: bytes, body: bytes) -> None:
-        """The server pushed one."""
+        """Take a message that the server pushed."""
         if self.pace is not None:
             self.pace.push()
         self._arrive(method, properties, body)
@@ -124,7 +120,7 @@ class Stream:
         self.ring()
 
     def ring(self) -> None:
-        """Tell whoever waits."""
+        """Wake the receiver that waits."""
         if self.arrived is not None:
             self.arrived.give(None)
         if self.armed:
@@ -132,22 +128,21 @@ class Stream:
             self.wake()
 
     def on_cancel(self, frame: Any) -> None:
-        """The server ended the consumer: the queue was deleted, or its node is gone."""
+        """End the channel when the server ended the consumer: the queue was deleted, or its node is gone."""
         assert self.channel is not None
         self.channel.drop(RuntimeError("the server cancelled the consumer: its queue was deleted or moved"))
 
     def cancel(self, answer: Answer[None]) -> None:
-        """Let the server push no more; given once everything that it had pushed is here."""
+        """Let the server push no more; `answer` is given once everything that it had pushed is here."""
         channel = self.channel
         if channel is None or not channel.expect(answer):
             return
         for tag in self.tags:
-            # Pika's own basic_cancel would reject what is still on its way, and so have it counted.
-            channel.raw._rpc(Basic.Cancel(consumer_tag=tag), _ignore, [Basic.CancelOk])
-        channel.raw.queue_declare(self.queue, passive=True, callback=lambda _: channel.settle(answer, None))
+            cancel(channel.raw, tag)
+        channel.raw.queue_declare(self.queue, passive=True, callback=lambda _: channel.resolve(answer, None))
 
     def on_end(self, error: BaseException) -> None:
-        """The channel is gone, and with it whatever came on it."""
+        """Drop what came on the channel, which is gone, and answer the settlements that wait."""
         self.buffer = []
         self.outstanding.clear()
         jobs, self._jobs, self._barrier, self._waiting = (
@@ -167,7 +162,7 @@ class Stream:
     # -- settling -------------------------------------------------------------------------------------------------
 
     def submit(self, job: Job) -> None:
-        """Settle, now or behind the question that is under way."""
+        """Settle now, or behind the question that is under way."""
         if not self.alive:
             job.answer.give(job.numbers)
             return
@@ -175,7 +170,7 @@ class Stream:
         self._go_on()
 
     def _go_on(self) -> None:
-        """Send what may be sent, and ask."""
+        """Send what may be sent, then ask."""
         while self._waiting and not self._proving:
             job = self._waiting[0]
             if job.frames is None:
@@ -231,7 +226,7 @@ class Stream:
             self.channel.drop(error)
 
     def _given(self, channel: Any, method: Any, properties: bytes, body: bytes) -> None:
-        """The question through the log has brought a message."""
+        """Take the message that the question through the log has brought."""
         self._got.add(method.delivery_tag)
         self._arrive(method, properties, body)
         self._answered(method)

@@ -1,30 +1,22 @@
-"""Connections to Redis: how one is made, and one exchange over it.
+"""One connection to a Redis server, and one exchange over it.
 
-redis-py makes the connection (sockets, TLS, AUTH, SELECT). Over its socket a `Line` sends a pipeline that is packed
-already and reads the replies in one go, which costs half of what the general client does for each command. Nothing is
-tried again here, and every step has a time limit: who repeats is the core, because only it knows what is safe.
+A pipeline that is packed already is sent in one go, and its replies are read in one go. Nothing is tried again here, and every
+step has a time limit: who repeats is the core, because only it knows what is safe. `opening` makes connections.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import selectors
 import socket
-import ssl
 import struct
 import sys
 import time
 from typing import Any
 
-import redis
-from redis.backoff import NoBackoff
-from redis.connection import Connection
-from redis.retry import Retry
-
-from narrowboat.dsn import hidden
-from narrowboat.errors import ConfigurationError, Unavailable
-from narrowboat_redis.errors import ODD, OLDEST, too_old, version_of
-from narrowboat_redis.resp import ErrorReply, NotRedis, ProtocolError, Reader, pack, shown
-from narrowboat_redis.site import Address, Site, Topology
+from narrowboat.driver.endpoint import HostPort
+from narrowboat_redis.resp import Reader
 
 #: Seconds without use after which a connection is looked at before it is used again: a server that was restarted meanwhile
 #: has closed it, and the first call after that would fail for nothing.
@@ -35,16 +27,16 @@ _KERNEL_TIMES = sys.platform.startswith("linux")
 _ALL = 1 << 30
 
 
-class Line:
-    """One connection. For one thread at a time; who shares it brings a mutex."""
+class Connection:
+    """For one thread at a time; who shares it brings a mutex."""
 
-    def __init__(self, connection: Connection, address: Address, timeout: float, most: int) -> None:
+    def __init__(self, connected: socket.socket, address: HostPort, timeout: float, most: int) -> None:
         self.address = address
-        self._connection = connection
-        self._socket: Any = connection._sock  # redis-py has no public name for it; called so from 3.0 to 8.1 at least
+        self._socket = connected
+        self._process = os.getpid()
         self._reader = Reader(most)
         self._timeout = timeout
-        self._kernel_times = _KERNEL_TIMES and not hasattr(self._socket, "pending")  # what TLS does in between takes Python's
+        self._kernel_times = _KERNEL_TIMES and not hasattr(connected, "pending")  # what TLS does in between takes Python's
         self.limit(timeout)
         self._used = time.monotonic()
         self.busy = False  #: something was sent whose reply was not read: nothing more can be read from it
@@ -66,7 +58,7 @@ class Line:
             return bool(selector.select(seconds))
 
     def send(self, data: bytes, ends: float | None = None) -> None:
-        """Send commands, until `ends`. From here on the line is busy until all replies are read."""
+        """Send commands, until `ends`. From here on it is busy until all replies are read."""
         self.busy = True
         if ends is not None and (left := ends - time.monotonic()) < 0.9 * self._step:
             self.limit(left)  # something before it has taken a part of the time
@@ -126,7 +118,7 @@ class Line:
 
     def _more(self) -> bytes:
         try:
-            data: bytes = self._socket.recv(_CHUNK)
+            data = self._socket.recv(_CHUNK)
         except BlockingIOError:
             raise _timed_out() from None
         if not data:
@@ -135,8 +127,7 @@ class Line:
 
     def fileno(self) -> int:
         """For poll."""
-        number: int = self._socket.fileno()
-        return number
+        return self._socket.fileno()
 
     def pending(self) -> bool:
         """Whether TLS holds bytes that poll does not see."""
@@ -172,206 +163,17 @@ class Line:
 
     def close(self, *, hard: bool = False) -> None:
         """End it. `hard`: throw away what is still on its way out, so that it cannot arrive later."""
-        if hard:
-            try:
+        with contextlib.suppress(OSError):
+            if hard:
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                self._socket.close()  # before redis-py shuts it down, which would send what is left in good order
-            except OSError:
-                pass
+            elif self._process == os.getpid():  # a child of ours that has its descriptor would keep it open
+                self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
         self._reader.drop()
-        self._connection.disconnect()  # type: ignore[no-untyped-call]  # so in redis-py
 
 
-#: What is wrong with an answer; not ValueErrors of the system: a name that cannot be looked up.
-_ODD = tuple(kind for kind in ODD if kind is not ValueError)
 _CLOSED = "the connection was closed by the server"
 
 
 def _timed_out() -> TimeoutError:
     return TimeoutError("timed out")
-
-
-def open_line(site: Site, address: Address, timeout: float, later: float | None = None) -> Line:
-    """A connection to that server, logged in, its database selected, its version known to be new enough.
-
-    `timeout`: seconds that this and the first exchange may take; `later`: each exchange after that. Raises what redis-py, the
-    socket or the server said, for `errors.translate`, or an error of ours.
-    """
-    ends = time.monotonic() + timeout
-    try:
-        line = _open(site, address, timeout)
-        try:
-            _check(site, line, ends)
-            if later is not None:
-                line.allow(later)
-                line.limit(ends - time.monotonic())
-        except BaseException:
-            line.close()
-            raise
-        return line
-    except (ProtocolError, *_ODD) as error:
-        problem = str(error)
-    raise NotRedis(problem)  # out here no frame of a traceback keeps what was read
-
-
-def _open(site: Site, address: Address, timeout: float, *, sentinel: bool = False) -> Line:
-    options = site.options
-    username, password = site.username, site.password
-    if sentinel:
-        username, password = options.sentinel_username, options.sentinel_password
-    settings: dict[str, Any] = {
-        "host": address.host,
-        "port": address.port,
-        "socket_timeout": timeout,
-        "socket_connect_timeout": timeout,
-        "retry": Retry(NoBackoff(), 0),
-        "protocol": 2,
-        # Two more round trips for each connection, only to tell the server who we are:
-        **({"driver_info": None} if hasattr(redis, "DriverInfo") else {"lib_name": None, "lib_version": None}),
-    }
-    if site.tls:
-        kind: Any = _SecureConnection
-        settings["context"] = options.context(backend=site.scheme)
-    else:
-        kind = _Connection
-    ends = time.monotonic() + timeout
-    connection = kind(**settings)
-    try:
-        connection.connect()
-        line = Line(connection, address, timeout, options.max_reply)
-        # What the server says to these is read here: redis-py would read on as long as it sends, whatever it is.
-        if password is not None:
-            user = [] if username is None else [username.encode()]
-            _expect(line, hidden(pack(b"AUTH", *user, password.reveal().encode())), ends)
-        if site.database and not sentinel:
-            _expect(line, pack(b"SELECT", b"%d" % site.database), ends)
-    except BaseException:  # an interrupt included: nobody else knows of this connection
-        connection.disconnect()
-        raise
-    return line
-
-
-def _expect(line: Line, command: bytes, ends: float) -> None:
-    """Send one command, whose error is raised."""
-    line.send(command)
-    (reply,) = line.receive(1, ends)
-    if isinstance(reply, ErrorReply):
-        raise reply
-
-
-class _Connection(Connection):
-    """redis-py's own, which gives a host's addresses one time limit, closes what an interrupt leaves, shows no password."""
-
-    def send_packed_command(self, command: Any, check_health: bool = True) -> None:
-        """`command`, in pieces: one of them is the password, where it is AUTH, and frames have it in their variables."""
-        command = [hidden(piece) for piece in command]
-        super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]  # so in redis-py
-
-    def _connect(self) -> socket.socket:
-        ends = time.monotonic() + float(self.socket_connect_timeout or 0)
-        failed: OSError = OSError(f"{self.host} has no address")
-        for family, kind, protocol, _, where in socket.getaddrinfo(self.host, self.port, 0, socket.SOCK_STREAM):
-            try:
-                made = socket.socket(family, kind, protocol)
-            except OSError as error:  # a family that this machine has not got; or it has no more descriptors
-                failed = error
-                continue
-            try:
-                made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                made.settimeout(max(0.001, ends - time.monotonic()))
-                made.connect(where)
-                made.settimeout(self.socket_timeout)
-                return made
-            except BaseException as error:
-                made.close()
-                if not isinstance(error, OSError):
-                    raise
-                failed = error
-        raise failed
-
-
-class _SecureConnection(_Connection):
-    """redis-py's own reads the certificates of all authorities for each connection: 22 of the 25 ms that one takes."""
-
-    def __init__(self, *, context: ssl.SSLContext, **settings: Any) -> None:
-        super().__init__(**settings)  # type: ignore[no-untyped-call]  # so in redis-py
-        self._context = context
-
-    def _connect(self) -> ssl.SSLSocket:
-        plain = super()._connect()
-        try:
-            return self._context.wrap_socket(plain, server_hostname=self.host)
-        except BaseException:
-            plain.close()
-            raise
-
-
-def _check(site: Site, line: Line, ends: float) -> None:
-    """That it is a server that we can work with, and the one that the URL means."""
-    line.send(pack(b"HELLO", b"2"))
-    (reply,) = line.receive(1, ends)
-    if isinstance(reply, ErrorReply):
-        if "unknown command" not in reply.text.lower():
-            raise reply
-        line.send(pack(b"INFO", b"server"))  # older than 6.0
-        (info,) = line.receive(1, ends)
-        found = [row[14:] for row in info.decode().splitlines() if row.startswith("redis_version:")] if info else []
-        raise too_old(site, found[0] if found else "5 or older")
-    if not isinstance(reply, list):
-        raise ProtocolError(f"HELLO was answered with {shown(reply)}")
-    facts = dict(zip(reply[::2], reply[1::2], strict=False))
-    version = facts.get(b"version", b"").decode()
-    if version_of(version) < OLDEST:
-        raise too_old(site, version)
-    mode = facts.get(b"mode", b"").decode()
-    wanted = "cluster" if site.topology is Topology.CLUSTER else "standalone"
-    if mode != wanted:
-        driver = "" if mode == "standalone" else f"+{mode}"
-        raise ConfigurationError(
-            f"{site}: {line.address} is a server in {mode} mode. Write {site.scheme}{driver}://... for that.",
-            backend=site.scheme,
-        )
-    if site.topology is Topology.SENTINEL and facts.get(b"role") != b"master":
-        raise Unavailable(
-            f"{site}: {line.address}, which the sentinels name, is no primary (any more). A failover is under way; "
-            "the call may be repeated.",
-            backend=site.scheme,
-        )
-
-
-def find_primary(site: Site, timeout: float) -> Address:
-    """The primary that the sentinels name: the first answer of any of them."""
-    ends = time.monotonic() + timeout
-    failed: BaseException | None = None
-    for number, address in enumerate(site.hosts):
-        share = max(0.05, (ends - time.monotonic()) / (len(site.hosts) - number))
-        try:
-            line = _open(site, address, share, sentinel=True)
-            try:
-                (reply,) = line.ask(pack(b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", site.service.encode()))
-            finally:
-                line.close()
-        except ProtocolError as error:
-            failed = failed or NotRedis(str(error))
-            continue
-        except (OSError, redis.RedisError) as error:
-            failed = failed or error
-            continue
-        if isinstance(reply, ErrorReply):
-            if "unknown command" in reply.text.lower():
-                raise ConfigurationError(
-                    f"{site}: {address} is no sentinel. Write {site.scheme}://{address}/0 for a single server.",
-                    backend=site.scheme,
-                )
-            raise reply
-        if reply:
-            return Address(reply[0].decode(), int(reply[1]))
-        failed = None
-        break
-    if failed is not None:
-        raise failed
-    raise Unavailable(
-        f"{site}: the sentinels know no primary of that name. Check the name in the URL's path; during a failover the call "
-        "may be repeated.",
-        backend=site.scheme,
-    )

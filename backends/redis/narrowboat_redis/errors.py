@@ -1,4 +1,4 @@
-"""From what redis-py, the socket or the server says to what the caller is told: one clear error, the first kept as the cause.
+"""From what the socket or the server says to what the caller is told: one clear error, the first kept as the cause.
 
 Used by both halves. An error reply inside a batch is translated in its member's place; a broken connection is raised.
 """
@@ -12,12 +12,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from narrowboat.driver import tls
+from narrowboat.driver.sources import Refusals
 from narrowboat.driver.texts import LONGEST, cut
 from narrowboat.errors import AccessDenied, ConfigurationError, Conflict, NarrowboatError, Unavailable
+from narrowboat_redis.options import SCHEME
 from narrowboat_redis.resp import ErrorReply, NotRedis, ProtocolError
 
 if TYPE_CHECKING:
-    from narrowboat_redis.site import Site
+    from narrowboat_redis.endpoint import RedisEndpoint
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -27,23 +29,17 @@ OLDEST = (6, 2)
 #: What an answer of another shape than was asked for makes of whatever looks at it.
 ODD = (TypeError, ValueError, KeyError, IndexError, AttributeError, RecursionError)
 
+#: What a connection may raise, beside an error of ours.
+FAILURES = (OSError, ErrorReply, ProtocolError, *ODD)
+
+#: What all keepers of messages refuse in the same words.
+refuse = Refusals(SCHEME)
+
 #: A server before 7.0 wraps the error of a command in a script into its own: the code stands somewhere in the text.
 _CODES = re.compile(
     r"\b(ASK|BUSY|BUSYGROUP|CLUSTERDOWN|CROSSSLOT|LOADING|MASTERDOWN|MISCONF|MOVED|NOAUTH|NOPERM|NOREPLICAS|NOSCRIPT|OOM|READONLY"
     r"|TRYAGAIN|WRONGPASS|WRONGTYPE)\b"
 )
-#: redis-py takes the code off the errors that it knows, and leaves it in the name of the class.
-_CLASSES = {
-    "AuthenticationError": "WRONGPASS",
-    "AuthenticationWrongNumberOfArgsError": "WRONGPASS",
-    "BusyLoadingError": "LOADING",
-    "ClusterDownError": "CLUSTERDOWN",
-    "MasterDownError": "MASTERDOWN",
-    "NoPermissionError": "NOPERM",
-    "OutOfMemoryError": "OOM",
-    "ReadOnlyError": "READONLY",
-}
-
 _REPEAT = "The call may be repeated"
 #: What each code means, and what to do about it. All of them may pass by themselves.
 _PASSING = {
@@ -64,9 +60,6 @@ _PASSING = {
 
 def code_of(error: BaseException) -> str:
     """The code of an error reply, wherever it stands: READONLY, NOPERM, ... or ERR."""
-    name = _CLASSES.get(type(error).__name__)
-    if name is not None:
-        return name
     if "The user executing the script can't" in str(error):
         return "NOPERM"  # 7.0 leaves the code out where the command stands in a script
     found = _CODES.search(str(error))
@@ -75,19 +68,19 @@ def code_of(error: BaseException) -> str:
     return error.code if isinstance(error, ErrorReply) else "ERR"
 
 
-def translate(error: BaseException, site: Site, *, doing: str) -> NarrowboatError:
-    """The error to raise `from` `cause_of(error, site)`. `doing` ends the sentence "while ...": "taking the lock 'a'"."""
+def translate(error: BaseException, endpoint: RedisEndpoint, *, doing: str) -> NarrowboatError:
+    """The error to raise `from` `cause_of(error, endpoint)`. `doing` ends the sentence "while ...": "taking the lock 'a'"."""
     if isinstance(error, NarrowboatError):
         return error
-    found = _reply(error, site, doing) if _is_reply(error) else _connection(error, site, doing)
+    found = _reply(error, endpoint, doing) if isinstance(error, ErrorReply) else _connection(error, endpoint, doing)
     if isinstance(found, Unavailable):
-        found.sent = getattr(error, "sent", True)  # as `Wire` has noted it
-    found.__cause__ = cause_of(error, site)
+        found.sent = getattr(error, "sent", True)  # as `RedisClient` has noted it
+    found.__cause__ = cause_of(error, endpoint)
     return found
 
 
 def typed(method: F) -> F:
-    """A method of something with a `site`: an answer that is not what the script gives is an error like any other."""
+    """A method of something with a `endpoint`: an answer that is not what the script gives is an error like any other."""
 
     @functools.wraps(method)
     def call(self: Any, *arguments: Any, **named: Any) -> Any:
@@ -97,128 +90,109 @@ def typed(method: F) -> F:
             raise  # some of them are ValueErrors
         except ODD as error:
             odd = ProtocolError(f"a call was answered with something else than it returns: {type(error).__name__}: {error}")
-            raise translate(odd, self.site, doing="a call") from error
+            raise translate(odd, self.endpoint, doing="a call") from error
 
     return cast(F, call)
 
 
-def no_thread(error: RuntimeError, site: Site) -> Unavailable:
+def no_thread(error: RuntimeError, endpoint: RedisEndpoint) -> Unavailable:
     """The error where the machine starts no more threads."""
-    found = Unavailable(f"{site}: no thread could be started ({error}). {_REPEAT} when there are fewer.", backend=site.scheme)
+    found = Unavailable(
+        f"{endpoint}: no thread could be started ({error}). {_REPEAT} when there are fewer.", backend=endpoint.scheme
+    )
     found.__cause__ = error
     return found
 
 
-def cause_of(error: BaseException, site: Site) -> BaseException:
+def cause_of(error: BaseException, endpoint: RedisEndpoint) -> BaseException:
     """`error`, or a copy of its text without the password where some server has repeated that, and of a sane length."""
-    password = site.password.reveal() if site.password is not None else ""
+    password = endpoint.secret.reveal() if endpoint.secret is not None else ""
     if (password and password in str(error)) or len(str(error)) > LONGEST:
         return ErrorReply(cut(str(error).replace(password or "\0", "***")))
     return error
 
 
-def too_old(site: Site, version: str) -> ConfigurationError:
+def too_old(endpoint: RedisEndpoint, version: str) -> ConfigurationError:
     """The refusal of a server that lacks what is needed."""
     oldest = ".".join(map(str, OLDEST))
     return ConfigurationError(
-        f"{site} runs version {version}; needed is {oldest} or later. Upgrade the server.", backend=site.scheme
+        f"{endpoint} runs version {version}; needed is {oldest} or later. Upgrade the server.", backend=endpoint.scheme
     )
 
 
-def version_of(text: str) -> tuple[int, ...]:
-    """A version as numbers.
-
-    >>> version_of("7.0.15"), version_of("255.255.255-rc1")
-    ((7, 0, 15), (255, 255, 255))
-    """
-    return tuple(int(part) for part in re.findall(r"\d+", text.partition("-")[0])[:3])
-
-
-def _is_reply(error: BaseException) -> bool:
-    if isinstance(error, ErrorReply) or type(error).__name__ in _CLASSES:
-        return True
-    return any(base.__name__ == "ResponseError" for base in type(error).__mro__)
-
-
-def _reply(error: BaseException, site: Site, doing: str) -> NarrowboatError:
-    code, text, backend = code_of(error), cut(cause_of(error, site)), site.scheme
+def _reply(error: BaseException, endpoint: RedisEndpoint, doing: str) -> NarrowboatError:
+    code, text, backend = code_of(error), cut(cause_of(error, endpoint)), endpoint.scheme
     if code in _PASSING:
-        return Unavailable(f"{site} {_PASSING[code]} (while {doing}: {text}). {_REPEAT}.", backend=backend)
+        return Unavailable(f"{endpoint} {_PASSING[code]} (while {doing}: {text}). {_REPEAT}.", backend=backend)
     if code == "NOPERM":
-        user = repr(site.username or "default")
+        user = repr(endpoint.user or "default")
         return AccessDenied(
-            f"{site} does not allow the user {user} a command or key that is needed for {doing} ({text}). Nothing was changed. "
-            "Give it the rights that the backend's page lists (ACL SETUSER).",
+            f"{endpoint} does not allow the user {user} a command or key that is needed for {doing} ({text}). Nothing was "
+            "changed. Give it the rights that the backend's page lists (ACL SETUSER).",
             backend=backend,
         )
     # A server without any password answers ERR to one.
     if code in {"NOAUTH", "WRONGPASS"} or "without any password configured" in text:
-        what = "the user name or password in the URL" if site.password is not None else "that the URL gives no password"
-        return AccessDenied(f"{site} refused {what} ({text}). Nothing was changed. Correct the URL.", backend=backend)
+        what = "the user name or password in the URL" if endpoint.secret is not None else "that the URL gives no password"
+        return AccessDenied(f"{endpoint} refused {what} ({text}). Nothing was changed. Correct the URL.", backend=backend)
     if code == "WRONGTYPE":
         return Conflict(
-            f"{site}: a key that is needed for {doing} holds something else already ({text}). Nothing was changed. "
+            f"{endpoint}: a key that is needed for {doing} holds something else already ({text}). Nothing was changed. "
             "Delete that key, or take another prefix=.",
             backend=backend,
         )
     if "SCRIPT KILL" in text or "killed by user" in text:
         return Unavailable(
-            f"{site}: somebody ended our script with SCRIPT KILL while {doing}. Nothing was changed. {_REPEAT}.",
+            f"{endpoint}: somebody ended our script with SCRIPT KILL while {doing}. Nothing was changed. {_REPEAT}.",
             backend=backend,
         )
     if "max number of clients" in text:
-        return Unavailable(f"{site} has reached its maxclients. Nothing was changed. {_REPEAT}.", backend=backend)
+        return Unavailable(f"{endpoint} has reached its maxclients. Nothing was changed. {_REPEAT}.", backend=backend)
     if "DB index is out of range" in text or "invalid DB index" in text:
         return ConfigurationError(
-            f"{site} has no database {site.database} ({text}). Name another one in the URL's path.", backend=backend
+            f"{endpoint} has no database {endpoint.number} ({text}). Name another one in the URL's path.", backend=backend
         )
     if "cluster support disabled" in text:
         return ConfigurationError(
-            f"{site} is no cluster ({text}). Write {site.scheme}://host:port/0 for a single server.", backend=backend
+            f"{endpoint} is no cluster ({text}). Write {endpoint.scheme}://host:port/0 for a single server.", backend=backend
         )
     if code == "CROSSSLOT":
-        return ConfigurationError(f"{site} is a cluster ({text}). Write {site.scheme}+cluster://...", backend=backend)
-    return NarrowboatError(f"{site} refused {doing}: {text}", backend=backend)
+        return ConfigurationError(f"{endpoint} is a cluster ({text}). Write {endpoint.scheme}+cluster://...", backend=backend)
+    return NarrowboatError(f"{endpoint} refused {doing}: {text}", backend=backend)
 
 
-def _connection(error: BaseException, site: Site, doing: str) -> NarrowboatError:
-    backend, text = site.scheme, cut(cause_of(error, site)) or type(error).__name__
+def _connection(error: BaseException, endpoint: RedisEndpoint, doing: str) -> NarrowboatError:
+    backend, text = endpoint.scheme, cut(cause_of(error, endpoint)) or type(error).__name__
     chain = list(tls.chain(error))
-    plain = site.scheme.removesuffix("s")
-    refused = tls.failure(error, str(site), plain=plain, backend=backend)
+    plain = endpoint.scheme.removesuffix("s")
+    refused = tls.failure(error, str(endpoint), plain=plain, backend=backend)
     if refused is not None:
         return refused
     if any(isinstance(each, OSError) and each.errno in (errno.EMFILE, errno.ENFILE) for each in chain):
         return Unavailable(
-            f"{site}: this process or machine has no file descriptors left for a connection, while {doing} ({text}). "
+            f"{endpoint}: this process or machine has no file descriptors left for a connection, while {doing} ({text}). "
             f"Nothing was sent. {_REPEAT} when some are free.",
             backend=backend,
         )
     if isinstance(error, (ProtocolError, *ODD)) and not isinstance(error, NotRedis):
         return Unavailable(
-            f"{site} answered nonsense while {doing} ({text}). It may or may not have been done; the connection is made anew. "
-            "See what stands between, or whether somebody replaced a script.",
+            f"{endpoint} answered nonsense while {doing} ({text}). It may or may not have been done; the connection is made "
+            "anew. See what stands between, or whether somebody replaced a script.",
             backend=backend,
         )
-    if isinstance(error, NotRedis) or type(error).__name__ == "InvalidResponse":
-        other = f"If that port wants TLS, write {site.scheme}s://." if not site.tls else ""
+    if isinstance(error, NotRedis):
+        other = f"If that port wants TLS, write {endpoint.scheme}s://." if not endpoint.tls else ""
         return ConfigurationError(
-            f"{site}: whatever answers there is no Redis ({text}). Check host and port. {other}".rstrip(), backend=backend
+            f"{endpoint}: whatever answers there is no Redis ({text}). Check host and port. {other}".rstrip(), backend=backend
         )
-    if any(isinstance(each, TimeoutError) for each in chain) or type(error).__name__ == "TimeoutError":
+    if any(isinstance(each, TimeoutError) for each in chain):
         hint = tls.hint(error, plain=plain)  # a plain port waits for the rest of a command
         return Unavailable(
-            f"{site} did not answer in time while {doing} ({text}). It may or may not have been done. "
+            f"{endpoint} did not answer in time while {doing} ({text}). It may or may not have been done. "
             f"See whether the server is up and reachable{hint}, or give it longer with timeout=.",
             backend=backend,
         )
-    if type(error).__name__ == "MasterNotFoundError":
-        return Unavailable(
-            f"{site}: no sentinel that answers knows a primary of that name ({text}). Check the name in the URL's path; "
-            "during a failover it may be repeated.",
-            backend=backend,
-        )
     hint = "See whether the server is up and reachable" + tls.hint(error, plain=plain)
-    if ("closed" in text or "reset" in text) and not site.tls:
-        hint += f"; if that port wants TLS, write {site.scheme}s://"
-    return Unavailable(f"{site}: the connection failed while {doing} ({text}). {hint}.", backend=backend)
+    if ("closed" in text or "reset" in text) and not endpoint.tls:
+        hint += f"; if that port wants TLS, write {endpoint.scheme}s://"
+    return Unavailable(f"{endpoint}: the connection failed while {doing} ({text}). {hint}.", backend=backend)

@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, cast
 
 from narrowboat.contract import Ack, Delivery, Feed, Kind, Nack, Outcome, Received, Reject, Source
 from narrowboat.errors import Closed, NarrowboatError
-from narrowboat_redis import entries, refusals
-from narrowboat_redis.errors import typed
+from narrowboat_redis import entries
+from narrowboat_redis.errors import refuse, typed
 from narrowboat_redis.options import SCHEME
-from narrowboat_redis.places import Place
+from narrowboat_redis.properties import refusal, texts_of
 from narrowboat_redis.resp import shown
 from narrowboat_redis.scripts import Packed, script
+from narrowboat_redis.streams import StreamKeys
 
 if TYPE_CHECKING:
-    from narrowboat_redis.message_broker import RedisBroker
+    from narrowboat_redis.broker import RedisBroker
 
 _RECEIVE, _SETTLE, _EXTEND, _LEAVE = (
     script("messages.lua", "upkeep.lua", f"{name}.lua") for name in ("receive", "settle", "extend", "leave")
@@ -43,23 +44,23 @@ INBOX_TTL, SIGN = 60_000, 15.0
 class RedisFeed(Feed):
     """A feed; `tag` of its deliveries is the claim's token in bytes."""
 
-    def __init__(self, broker: RedisBroker, place: Place, source: Source, wake: Callable[[], None]) -> None:
-        self.place = place
-        self.site = broker.site
+    def __init__(self, broker: RedisBroker, keys: StreamKeys, source: Source, wake: Callable[[], None]) -> None:
+        self.keys = keys
+        self.endpoint = broker.endpoint
         self._broker = broker
-        self._path = place.path
+        self._path = keys.path
         self._wake = wake
         self._consumer = secrets.token_hex(8).encode()
         self._lease = source.properties.lease
         self._idle = min(IDLE, self._lease + LAG)
         self._doing = f"receiving from {self._path!r}"
-        inbox = place.kind is Kind.INBOX
+        inbox = keys.kind is Kind.INBOX
         self._properties = source.properties
         self._head = (
-            place.kind.value.encode(),
-            place.group,
-            b"1" if inbox else broker.makes,
-            *refusals.texts_of(source.properties),
+            keys.kind.value.encode(),
+            keys.group,
+            b"1" if inbox else broker.auto_declare,
+            *texts_of(source.properties),
             self._consumer,
         )
         self._origin = self._path.encode()
@@ -75,21 +76,21 @@ class RedisFeed(Feed):
         if self._closed:
             raise Closed(f"this consumer of {self._path!r} was closed", backend=SCHEME)
         now = broker.clock()
-        heard = broker.waking.arm(self, self.place, self._wake, now + self._idle)
+        heard = broker.waking.arm(self, self.keys, self._wake, now + self._idle)
         self._sign = now + SIGN
-        call = _RECEIVE(self.place.keys, (*self._head, b"%d" % limit, b"%d" % INBOX_TTL, broker.most))
+        call = _RECEIVE(self.keys.all, (*self._head, b"%d" % limit, b"%d" % INBOX_TTL, broker.most))
         answer = broker.ask(broker.taking, call, self._doing)
-        refused = refusals.refusal(answer, self.place, self._properties)
+        refused = refusal(answer, self.keys, self._properties)
         if refused is not None:
             raise refused
         if len(answer) > 3:
             found = entries.deliveries(float(answer[1]), answer[3], answer[4], answer[5:])
-            broker.waking.disarm(self, self.place)
+            broker.waking.disarm(self, self.keys)
             return Received(found, 0.0)
         pause = self._idle if heard else min(self._idle, ALERT)
         if answer[2]:
             left = max(0.0, (int(answer[2]) - int(answer[1])) / 1e6)
-            broker.mover.note(self.place, left)
+            broker.mover.note(self.keys, left)
             pause = min(pause, left)
         return Received([], pause)
 
@@ -117,7 +118,7 @@ class RedisFeed(Feed):
                 behind.append(index)
         answers: list[NarrowboatError | None] = [None] * len(settlements)
         call = _SETTLE(
-            (*self.place.keys, self.place.dead_stream),
+            (*self.keys.all, self.keys.dead_stream),
             (*self._head[:2], self._origin, b"%d" % len(acks), *acks, *others),
         )
         letters = self._broker.ask(self._broker.freeing, call, f"settling deliveries of {self._path!r}")
@@ -133,7 +134,7 @@ class RedisFeed(Feed):
         """Let each lease end `seconds` from now."""
         self._broker.check_open()
         tokens = [cast("bytes", delivery.tag) for delivery in deliveries]
-        call = _EXTEND(self.place.keys, (*self._head[:2], b"%d" % round(seconds * 1e6), *tokens))
+        call = _EXTEND(self.keys.all, (*self._head[:2], b"%d" % round(seconds * 1e6), *tokens))
         letters = self._broker.ask(self._broker.freeing, call, f"extending deliveries of {self._path!r}")
         answers: list[NarrowboatError | None] = [None] * len(deliveries)
         for index, letter in enumerate(_letters(letters, len(deliveries))):
@@ -149,36 +150,36 @@ class RedisFeed(Feed):
         broker = self._broker
         if broker.freeing.lately_silent() or broker.taking.lately_silent():
             ends = time.monotonic() + _COURTESY  # what is not given back comes back when its lease ends
-        broker.waking.leave(self, self.place)
+        broker.waking.leave(self, self.keys)
         broker.forget(self)
-        if self.place.kind is Kind.INBOX:
-            broker.drop(self.place)
+        if self.keys.kind is Kind.INBOX:
+            broker.drop(self.keys)
         else:
             broker.ask(broker.taking, self._leaving(), f"closing a consumer of {self._path!r}", ends)
 
     def needs_sign(self) -> bool:
         """Whether it is an inbox of which nobody has heard for long."""
-        return self.place.kind is Kind.INBOX and self._broker.clock() >= self._sign
+        return self.keys.kind is Kind.INBOX and self._broker.clock() >= self._sign
 
     def _leaving(self) -> Packed:
-        return _LEAVE(self.place.keys, (*self._head[:2], self._consumer))
+        return _LEAVE(self.keys.all, (*self._head[:2], self._consumer))
 
     def _other(self, token: bytes, outcome: Outcome) -> tuple[bytes, bytes, bytes]:
         if isinstance(outcome, Reject):
             return b"d", token, b"%d %b" % (outcome.attempts, outcome.reason.encode())
         if isinstance(outcome, Nack):
             if outcome.delay > 0:
-                self._broker.mover.note(self.place, outcome.delay)
+                self._broker.mover.note(self.keys, outcome.delay)
             return b"n", token, b"%d" % -(-outcome.delay * 1e6 // 1)  # rounded up: never early
         return b"r", token, b""
 
     def _refused(self, delivery: Delivery, letter: int) -> NarrowboatError:
         if letter == 116:  # "t"
-            return refusals.taken(f"{self._path}.dead", "topic or subscription", "queue")
+            return refuse.taken(f"{self._path}.dead", "topic or subscription", "queue")
         return self._stale(delivery)
 
     def _stale(self, delivery: Delivery) -> NarrowboatError:
-        return refusals.stale(delivery.id, delivery.attempt, self._path)
+        return refuse.stale(delivery.id, self._path, delivery.attempt)
 
 
 def _letters(reply: object, number: int) -> bytes:

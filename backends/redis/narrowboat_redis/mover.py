@@ -13,10 +13,11 @@ import threading
 import time
 from collections.abc import Callable
 
+from narrowboat.driver.threads import LazyThread
 from narrowboat.errors import NarrowboatError
-from narrowboat_redis.places import Place
+from narrowboat_redis.client import RedisClient
 from narrowboat_redis.scripts import Packed
-from narrowboat_redis.wire import Wire
+from narrowboat_redis.streams import StreamKeys
 
 #: Seconds between two moves at least, so that one batch takes what is due closely together.
 _PACE = 0.02
@@ -25,65 +26,61 @@ _AGAIN = 1.0
 
 
 class Mover:
-    """See the module's text. `call` makes a source's call of `tick.lua`. Closes the wire."""
+    """See the module's text. `call` makes a source's call of `tick.lua`. Closes the client."""
 
-    def __init__(self, wire: Wire, call: Callable[[Place], Packed]) -> None:
-        self._wire = wire
+    def __init__(self, client: RedisClient, call: Callable[[StreamKeys], Packed]) -> None:
+        self._client = client
         self._call = call
-        self._due: dict[Place, float] = {}
+        self._due: dict[StreamKeys, float] = {}
         self._next = math.inf
         self._changed = threading.Condition(threading.Lock())
-        self._thread: threading.Thread | None = None
-        self._closed = False
+        self._thread = LazyThread("narrowboat-redis-mover", self._run, wake=self._stir)
 
-    def note(self, place: Place, seconds: float) -> None:
+    def note(self, keys: StreamKeys, seconds: float) -> None:
         """Something is due there in so many seconds."""
         at = time.monotonic() + seconds + _PACE
         with self._changed:
-            if self._closed or self._due.get(place, math.inf) <= at:
+            if self._thread.ended or self._due.get(keys, math.inf) <= at:
                 return
-            self._due[place] = at
-            # An interrupt can strike between making a thread and starting it: look again each time.
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name="narrowboat-redis-mover", daemon=True)
-                with contextlib.suppress(RuntimeError):  # no more threads: whoever touches the source moves it
-                    self._thread.start()
+            self._due[keys] = at
+            with contextlib.suppress(RuntimeError):  # no more threads: whoever touches the source moves it
+                self._thread.start()
             if at < self._next:
                 self._changed.notify_all()
 
     def close(self) -> None:
         """End the thread and the connection. What is due is moved by others."""
+        self._client.close()
+        self._thread.end()
+
+    def _stir(self) -> None:
         with self._changed:
-            self._closed = True
             self._changed.notify_all()
-        self._wire.close()
-        if self._thread is not None and self._thread.ident is not None and self._thread is not threading.current_thread():
-            self._thread.join()
 
     def _run(self) -> None:
         while True:
             with self._changed:
                 now = time.monotonic()
                 self._next = min(self._due.values(), default=math.inf)
-                if self._closed:
+                if self._thread.ended:
                     return
                 if self._next > now:
                     self._changed.wait(None if self._next == math.inf else self._next - now)
                     continue
-                ripe = [place for place, at in self._due.items() if at <= now]
-                for place in ripe:
-                    del self._due[place]
+                ripe = [keys for keys, at in self._due.items() if at <= now]
+                for keys in ripe:
+                    del self._due[keys]
             self._move(ripe)
 
-    def _move(self, ripe: list[Place]) -> None:
+    def _move(self, ripe: list[StreamKeys]) -> None:
         try:
-            answers = self._wire.run([self._call(place) for place in ripe], doing="moving what is due")
+            answers = self._client.run([self._call(keys) for keys in ripe], doing="moving what is due")
         except NarrowboatError:
-            for place in ripe:
-                self.note(place, _AGAIN)
+            for keys in ripe:
+                self.note(keys, _AGAIN)
             return
-        for place, answer in zip(ripe, answers, strict=True):
+        for keys, answer in zip(ripe, answers, strict=True):
             if not isinstance(answer, list):
-                self.note(place, _AGAIN)
+                self.note(keys, _AGAIN)
             elif answer[1]:
-                self.note(place, max(0.0, (int(answer[1]) - int(answer[0])) / 1e6))
+                self.note(keys, max(0.0, (int(answer[1]) - int(answer[0])) / 1e6))

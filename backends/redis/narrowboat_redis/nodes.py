@@ -1,4 +1,4 @@
-"""Which node of a cluster has which slot, as its nodes tell, and what a connection to any server may raise.
+"""Which node of a cluster has which slot, as its nodes tell.
 
 It is asked anew when nodes point elsewhere or fail; it sends nothing of its own but that question.
 """
@@ -9,17 +9,14 @@ import time
 from binascii import crc_hqx
 from typing import Any
 
-import redis
-
+from narrowboat.driver.endpoint import HostPort
 from narrowboat.errors import NarrowboatError
-from narrowboat_redis.errors import ODD
-from narrowboat_redis.resp import ErrorReply, ProtocolError, pack
+from narrowboat_redis.endpoint import RedisEndpoint
+from narrowboat_redis.errors import FAILURES
+from narrowboat_redis.resp import ErrorReply, pack
 from narrowboat_redis.scripts import Packed
-from narrowboat_redis.site import Address, Site
 
 _SLOTS = 16384
-#: What a connection may raise, beside an error of ours.
-FAILURES = (OSError, redis.RedisError, ErrorReply, ProtocolError, *ODD)
 
 
 def slot_of(key: bytes) -> int:
@@ -39,42 +36,42 @@ def slot_of(key: bytes) -> int:
 class Nodes:
     """Which node of a cluster has which slot."""
 
-    def __init__(self, site: Site) -> None:
-        self._site = site
-        self._owners: list[tuple[int, int, Address]] = []
-        self._moved: dict[int, Address] = {}
+    def __init__(self, endpoint: RedisEndpoint) -> None:
+        self._endpoint = endpoint
+        self._owners: list[tuple[int, int, HostPort]] = []
+        self._moved: dict[int, HostPort] = {}
         self.stale = True
 
     def group(
-        self, todo: list[tuple[int, Packed]], asking: dict[int, Address], line_to: Any, ends: float
-    ) -> dict[Address, list[tuple[int, Packed]]]:
+        self, todo: list[tuple[int, Packed]], asking: dict[int, HostPort], connection_to: Any, ends: float
+    ) -> dict[HostPort, list[tuple[int, Packed]]]:
         """The commands by the node that gets them."""
         if self.stale:
-            self._learn(line_to, ends)
-        groups: dict[Address, list[tuple[int, Packed]]] = {}
+            self._learn(connection_to, ends)
+        groups: dict[HostPort, list[tuple[int, Packed]]] = {}
         for index, each in todo:
             address = asking.get(index) or self._owner(each.key)
             groups.setdefault(address, []).append((index, each))
         return groups
 
-    def primaries(self, line_to: Any, ends: float) -> set[Address]:
+    def primaries(self, connection_to: Any, ends: float) -> set[HostPort]:
         """All nodes that have slots."""
         if self.stale:
-            self._learn(line_to, ends)
+            self._learn(connection_to, ends)
         return {address for _, _, address in self._owners}
 
-    def redirected(self, reply: ErrorReply, told_by: Address, index: int, asking: dict[int, Address]) -> None:
+    def redirected(self, reply: ErrorReply, told_by: HostPort, index: int, asking: dict[int, HostPort]) -> None:
         """Follow `MOVED slot host:port`, for good, or `ASK slot host:port`, this once."""
         _, slot, where = reply.text.split(" ")[:3]
         host, _, port = where.rpartition(":")
-        address = Address(host or told_by.host, int(port))
+        address = HostPort(host or told_by.host, int(port))
         if reply.code == "ASK":
             asking[index] = address
         else:
             self._moved[int(slot)] = address
             self.stale = len(self._moved) > 1  # one slot is remembered; more of them are a reason to look at all
 
-    def _owner(self, key: bytes | None) -> Address:
+    def _owner(self, key: bytes | None) -> HostPort:
         if key is None:
             return self._owners[0][2]
         slot = slot_of(key)
@@ -85,17 +82,17 @@ class Nodes:
                 return address
         raise ErrorReply(f"CLUSTERDOWN no node has the slot {slot}")
 
-    def _learn(self, line_to: Any, ends: float) -> None:
+    def _learn(self, connection_to: Any, ends: float) -> None:
         """Ask the first node that answers: one that we know of, or one of the URL."""
-        known = dict.fromkeys([address for _, _, address in self._owners] + list(self._site.hosts))
+        known = dict.fromkeys([address for _, _, address in self._owners] + list(self._endpoint.hosts))
         failed: BaseException = ErrorReply("CLUSTERDOWN no node")
         for number, address in enumerate(known):
             try:
                 left = ends - time.monotonic()
                 part = time.monotonic() + max(left / (len(known) - number), 0.05)
-                line = line_to(address, part)
-                line.send(pack(b"CLUSTER", b"SLOTS"))
-                (reply,) = line.receive(1, part)
+                connection = connection_to(address, part)
+                connection.send(pack(b"CLUSTER", b"SLOTS"))
+                (reply,) = connection.receive(1, part)
             except (NarrowboatError, *FAILURES) as error:
                 failed = error
                 continue
@@ -103,7 +100,7 @@ class Nodes:
                 failed = reply
                 continue
             self._owners = [
-                (first, last, Address(node[0].decode() if node[0] else address.host, node[1]))
+                (first, last, HostPort(node[0].decode() if node[0] else address.host, node[1]))
                 for first, last, node, *_ in reply
             ]
             self._moved = {}

@@ -1,6 +1,6 @@
 """What a `redis://` URL takes beside its address, for locks and for messages alike, and how names go into keys.
 
-The broker's options are a frozen subclass of `Common`: what both halves share is declared once.
+What both halves share is declared once, in `Common`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import enum
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from narrowboat.driver.sources import Declare
 from narrowboat.driver.tls import TlsOptions
 from narrowboat.dsn import Secret
 from narrowboat.errors import ConfigurationError
@@ -59,6 +60,19 @@ class Options(Common):
                 f"option wait={self.wait}: allowed are 0 to {WAIT_MAX}, the replicas that must have a grant first",
                 backend=SCHEME,
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MessageOptions(Common):
+    """`redis://host:6379/0?prefix=&durability=memory&declare=auto&dedup=300`."""
+
+    declare: Declare = Declare.AUTO
+    dedup: float = 300.0  #: seconds for which a second message of the same id is dropped; 0: never
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.dedup < 0:
+            raise ConfigurationError(f"option dedup={self.dedup:g}: a number of seconds, 0 or more", backend=SCHEME)
 
 
 def tag(text: str) -> bytes:

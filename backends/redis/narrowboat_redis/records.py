@@ -13,13 +13,14 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from narrowboat.contract.locks import Holder, Mode
+from narrowboat.driver.endpoint import HostPort
 from narrowboat.errors import NarrowboatError
+from narrowboat_redis.client import RedisClient
+from narrowboat_redis.endpoint import RedisEndpoint
 from narrowboat_redis.errors import translate
-from narrowboat_redis.keys import Keys, NameKeys
+from narrowboat_redis.names import Keys, NameKeys
 from narrowboat_redis.resp import ErrorReply, shown
 from narrowboat_redis.scripts import Packed, command, script
-from narrowboat_redis.site import Address, Site
-from narrowboat_redis.wire import Wire
 
 LETTERS = {Mode.EXCLUSIVE: b"x", Mode.SHARED: b"r", Mode.SEMAPHORE: b"s"}
 MODES = {letter: mode for mode, letter in LETTERS.items()}
@@ -44,10 +45,10 @@ class Record(NamedTuple):
 class Records:
     """See the module's text. From any thread; one look at a time."""
 
-    def __init__(self, site: Site, keys: Keys, timeout: float) -> None:
-        self._site = site
+    def __init__(self, endpoint: RedisEndpoint, keys: Keys, timeout: float) -> None:
+        self._endpoint = endpoint
         self._keys = keys
-        self._wire = Wire(site, timeout)
+        self._client = RedisClient(endpoint, timeout)
 
     def holders(self, name: str | None) -> list[Holder]:
         """Whose lease runs by the server's clock, by token; without a name after a scan over all keys of the server."""
@@ -68,7 +69,7 @@ class Records:
                 gone = keys.gone + record.owner
                 arguments = [record.owner, record.value, text, self._keys.channel]
                 call = EVICT([keys.held, keys.queue, keys.told, keys.alive, gone], arguments)
-                (reply,) = self._wire.run([call], doing=doing)
+                (reply,) = self._client.run([call], doing=doing)
                 if type(reply) is not int:
                     raise self._error(reply, doing)
                 if reply:
@@ -77,16 +78,16 @@ class Records:
 
     def close(self) -> None:
         """End the connection. Idempotent."""
-        self._wire.close()
+        self._client.close()
 
     def _names(self) -> set[str]:
         names: set[str] = set()
-        cursors: list[tuple[Address | None, bytes]] = [
-            (address, self._scanned(reply, names)) for address, reply in self._wire.everywhere(self._scan(b"0"))
+        cursors: list[tuple[HostPort | None, bytes]] = [
+            (address, self._scanned(reply, names)) for address, reply in self._client.everywhere(self._scan(b"0"))
         ]
         for address, cursor in cursors:
             while cursor != b"0":
-                cursor = self._scanned(self._wire.at(address, self._scan(cursor)), names)
+                cursor = self._scanned(self._client.at(address, self._scan(cursor)), names)
         return names
 
     def _scan(self, cursor: bytes) -> Packed:
@@ -108,7 +109,7 @@ class Records:
         asked = [(name, b"0") for name in names]
         while asked:
             calls = [_look(self._keys.of(name), cursor) for name, cursor in asked]
-            replies = self._wire.run(calls, doing="looking for holders")
+            replies = self._client.run(calls, doing="looking for holders")
             following = []
             for (name, cursor), reply in zip(asked, replies, strict=True):
                 if not isinstance(reply, list):
@@ -123,8 +124,8 @@ class Records:
 
     def _error(self, reply: Any, doing: str) -> NarrowboatError:
         if isinstance(reply, BaseException):
-            return translate(reply, self._site, doing=doing)
-        return translate(ErrorReply(f"ERR unexpected answer {shown(reply)}"), self._site, doing=doing)
+            return translate(reply, self._endpoint, doing=doing)
+        return translate(ErrorReply(f"ERR unexpected answer {shown(reply)}"), self._endpoint, doing=doing)
 
 
 def _look(keys: NameKeys, cursor: bytes) -> Packed:

@@ -1,6 +1,6 @@
-"""Lua scripts from the files beside this one: sent by hash, loaded where a server does not know them.
+"""Lua scripts from the folder `lua`: sent by hash, loaded where a server does not know them.
 
-A script is its file behind the files that it says it needs. Calling one gives a `Packed`, which a `Wire` sends.
+A script is its file behind the files that it says it needs. Calling one gives a `Packed`, which a `RedisClient` sends.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from narrowboat_redis.resp import pack, pack_arguments
 
-_FOLDER = os.path.dirname(__file__)
+_FOLDER = os.path.join(os.path.dirname(__file__), "lua")
 
 
 class Packed(NamedTuple):

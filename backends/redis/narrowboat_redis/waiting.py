@@ -9,34 +9,24 @@ subscription breaks, everybody is woken to look for themselves, and looks twice 
 from __future__ import annotations
 
 import os
-import selectors
 import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import redis
-
 from narrowboat.contract.locks import Request
-from narrowboat.driver.waking import Nudge
 from narrowboat.errors import AccessDenied, NarrowboatError
-from narrowboat_redis.connection import Line, find_primary, open_line
+from narrowboat_redis.client import RedisClient
+from narrowboat_redis.endpoint import RedisEndpoint
 from narrowboat_redis.errors import code_of, no_thread, translate
-from narrowboat_redis.keys import Keys, NameKeys
-from narrowboat_redis.nodes import FAILURES
-from narrowboat_redis.resp import ErrorReply, pack
+from narrowboat_redis.names import Keys, NameKeys
 from narrowboat_redis.scripts import Packed, script
-from narrowboat_redis.site import Site, Topology
-from narrowboat_redis.wire import Wire
+from narrowboat_redis.subscription import Subscription
 
 #: Seconds between two signs of life. A waiter counts as dead after 5 s (PATIENCE in locks.lua).
 BEAT = 1.0
 #: Seconds between two looks of each waiter while there is no subscription.
 FALLBACK = 0.5
-#: Seconds for which the subscription may be silent after it was asked for a sign.
-_SILENCE = 2.0
-#: Seconds before the subscription is made again, at first and at most.
-_AGAIN, _AGAIN_MAX = 0.05, 2.0
 #: Owners that were told before we knew of them: how many are remembered. One that is forgotten is told again with a beat.
 _EARLY = 1024
 #: Names in one script at most: others wait while it runs.
@@ -48,11 +38,10 @@ ALIVE = script("locks.lua", "alive.lua")
 class Waiting:
     """The waiters of one provider, by name and owner, and their subscription. From any thread."""
 
-    def __init__(self, site: Site, keys: Keys, wire: Wire, timeout: float) -> None:
-        self._site = site
+    def __init__(self, endpoint: RedisEndpoint, keys: Keys, client: RedisClient, timeout: float) -> None:
+        self._endpoint = endpoint
         self._keys = keys
-        self._wire = wire
-        self._timeout = timeout
+        self._client = client
         self.provider = os.urandom(8).hex().encode()
         self._channel = keys.channel + self.provider
         self._mutex = threading.Lock()
@@ -61,12 +50,21 @@ class Waiting:
         self._early: dict[bytes, bool] = {}
         self.listening = False
         self._refused: AccessDenied | None = None
-        self._thread: threading.Thread | None = None
         self._changed = threading.Condition(threading.Lock())
-        self._nudge = Nudge()
         self._resting = False
+        self._next = 0.0  #: when we say again that we are alive
         self._hurried = False  #: to say at once that we are alive
         self._closed = False
+        self._subscription = Subscription(
+            endpoint,
+            timeout,
+            "wake",
+            on_message=lambda channel, owner: self._wake((owner,)),
+            on_ready=self._ready,
+            on_broken=self._broken,
+            turn=self._turn,
+            quiet=BEAT,
+        )
 
     # -- who waits ------------------------------------------------------------------------------------------------
 
@@ -118,22 +116,17 @@ class Waiting:
         """
         if self.listening:
             if self._resting:
-                self._nudge.ring()
+                self._subscription.hurry()
             return False
         with self._changed:
             if self._refused is not None:
-                self._nudge.ring()  # it may have been allowed meanwhile: whoever comes next will know
+                self._subscription.hurry()  # it may have been allowed meanwhile: whoever comes next will know
                 raise self._refused
-            # An interrupt can strike between making a thread and starting it: look again each time.
-            begun = self._thread is not None and self._thread.is_alive()
-            if self._closed:
-                return False
-            if not begun:
-                self._thread = threading.Thread(target=self._run, name=f"narrowboat-{self._site.scheme}-wake", daemon=True)
-                try:
-                    self._thread.start()
-                except RuntimeError as error:
-                    raise no_thread(error, self._site) from error
+            try:
+                begun = self._subscription.want(self._channel)
+            except RuntimeError as error:
+                raise no_thread(error, self._endpoint) from error
+            if begun:
                 self._changed.wait_for(lambda: self.listening or self._refused is not None or self._closed, timeout)
             if self._refused is not None:
                 raise self._refused
@@ -142,103 +135,36 @@ class Waiting:
     def hurry(self) -> None:
         """There is something to be cleared away in front of our waiters: the thread does it."""
         self._hurried = True
-        self._nudge.ring()
+        self._subscription.hurry()
 
     def close(self) -> None:
         """End the thread and its connection. Idempotent."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-            thread = self._thread
-        self._nudge.ring()
-        if thread is not None and thread.ident is not None and thread is not threading.current_thread():
-            thread.join(self._timeout)
-        self._nudge.close()
+        self._subscription.close()
 
-    def _run(self) -> None:
-        pause = _AGAIN
-        while not self._closed:
-            line = None
-            try:
-                line = self._subscribe()
-                pause = _AGAIN
-                self._stand(line)
-            except (NarrowboatError, *FAILURES) as error:
-                self._broken(error)
-            finally:
-                self.listening = False
-                if line is not None:
-                    line.close()
-            if not self._closed:
-                self._rest(pause)
-                pause = min(2 * pause, _AGAIN_MAX)
-
-    def _subscribe(self) -> Line:
-        site = self._site
-        timeout = min(self._timeout, _SILENCE)
-        where = find_primary(site, timeout) if site.topology is Topology.SENTINEL else None
-        failed: BaseException | None = None
-        for address in [where] if where is not None else site.hosts:
-            try:
-                line = open_line(site, address, timeout)
-            except (OSError, redis.RedisError) as error:
-                failed = failed or error
-                continue
-            try:
-                (reply,) = line.ask(pack(b"SUBSCRIBE", self._channel))
-                if isinstance(reply, ErrorReply):
-                    raise reply
-            except BaseException:
-                line.close()
-                raise
-            return line
-        raise failed or ErrorReply("CLUSTERDOWN no node")
-
-    def _stand(self, line: Line) -> None:
-        """Listen until it breaks or ends."""
+    def _ready(self, channel: bytes) -> None:
         with self._changed:
             self.listening = True
             self._refused = None
             self._changed.notify_all()
+        self._next = 0.0
         self._wake_names(list(self._names))  # whatever was said before nobody heard
-        with selectors.DefaultSelector() as selector:
-            selector.register(line.fileno(), selectors.EVENT_READ)
-            selector.register(self._nudge, selectors.EVENT_READ)
-            self._hear(line, selector)
 
-    def _hear(self, line: Line, selector: selectors.BaseSelector) -> None:
-        mouth, ears = line.fileno(), self._nudge.fileno()
-        beat, asked = time.monotonic(), 0.0
-        while not self._closed:
-            now = time.monotonic()
+    def _turn(self) -> float | None:
+        """Say that our waiters are alive, if it is time. Seconds until the next time; None while nobody waits."""
+        if not self._names:
+            self._resting = True  # before the look: whoever comes now hurries us
             if not self._names:
-                self._resting = True  # before the look: whoever comes now rings
-            if self._names:
-                self._resting = False
-                if now >= beat or self._hurried:
-                    self._hurried = False
-                    if not asked:
-                        asked = now
-                        line.send(_PING)
-                    self._hurried = self._beat()
-                    beat = now + BEAT
-                    now = time.monotonic()
-            if asked and now - asked > _SILENCE:
-                raise TimeoutError("the subscription is silent")
-            wait = None if self._resting and not asked else max(0.0, min(beat, asked + _SILENCE if asked else beat) - now)
-            if self._hurried:
-                wait = 0.0
-            if not line.pending():
-                ready = [key.fd for key, _ in selector.select(wait)]
-                if ears in ready:
-                    self._nudge.hush()
-                if mouth not in ready:
-                    continue
-            for reply in line.read():
-                if isinstance(reply, list) and reply and reply[0] == b"message":
-                    self._wake((reply[2],))
-                elif isinstance(reply, list) and reply and reply[0] == b"pong":
-                    asked = 0.0
+                return None
+        self._resting = False
+        now = time.monotonic()
+        if now >= self._next or self._hurried:
+            self._hurried = False
+            self._hurried |= self._beat()
+            self._next = now + BEAT
+        return 0.0 if self._hurried else max(0.0, self._next - time.monotonic())
 
     def _beat(self) -> bool:
         """Say that our waiters are alive. A failure is nobody's loss: it is said again in a second.
@@ -258,7 +184,7 @@ class Waiting:
                 calls.append(ALIVE([part[0][1].alive, *each_of], [self.provider, self._keys.channel]))
                 asked.append([name for name, _ in part])
         try:
-            answers: list[Any] = self._wire.run(calls, doing="saying that waiters are alive")
+            answers: list[Any] = self._client.run(calls, doing="saying that waiters are alive")
         except NarrowboatError:
             return False
         hurry = False
@@ -274,19 +200,8 @@ class Waiting:
     def _broken(self, error: BaseException) -> None:
         with self._changed:
             self.listening = False
-            found = translate(error, self._site, doing="subscribing") if not isinstance(error, NarrowboatError) else error
+            found = translate(error, self._endpoint, doing="subscribing")
             if code_of(error) == "NOPERM" and isinstance(found, AccessDenied):
                 self._refused = found
             self._changed.notify_all()
-        if not self._closed:
-            self._wake_names(list(self._names))
-
-    def _rest(self, seconds: float) -> None:
-        """Until it may be tried again, or there is a reason to hurry."""
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._nudge, selectors.EVENT_READ)
-            selector.select(seconds)
-        self._nudge.hush()
-
-
-_PING = pack(b"PING")
+        self._wake_names(list(self._names))

@@ -1,68 +1,77 @@
 """Which feeds of this process wait for messages, and the subscription that wakes them.
 
-A script that makes something ready tells it on the source's channel, with the number of messages: `Bell` says whom that
+A script that auto_declare something ready tells it on the source's channel, with the number of messages: `Bell` says whom that
 wakes. A channel concerns the feeds of several sources, where it is a topic's.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 from collections.abc import Callable
 
 from narrowboat.driver.waking import Bell
-from narrowboat_redis.listener import Listener
-from narrowboat_redis.places import Place
-from narrowboat_redis.site import Site
+from narrowboat_redis.endpoint import RedisEndpoint
+from narrowboat_redis.streams import StreamKeys
+from narrowboat_redis.subscription import Subscription
 
 
 class Waking:
     """The waiting feeds of one broker. Any thread may call anything at any time."""
 
-    def __init__(self, site: Site, timeout: float, clock: Callable[[], float]) -> None:
+    def __init__(self, endpoint: RedisEndpoint, timeout: float, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._listener = Listener(site, timeout, self._said, self._ready, self._broken)
         self._bell: Bell[bytes] = Bell()  #: by root
         self._mutex = threading.Lock()
         self._readers: dict[bytes, dict[bytes, set[object]]] = {}  #: by channel, then by root: the feeds that it concerns
         self._known: set[object] = set()
+        self._subscription = Subscription(
+            endpoint,
+            timeout,
+            "ear",
+            on_message=self._said,
+            on_ready=self._ready,
+            on_broken=lambda error: self._bell.ring_all(),
+        )
 
-    def arm(self, feed: object, place: Place, wake: Callable[[], None], until: float) -> bool:
+    def arm(self, feed: object, keys: StreamKeys, wake: Callable[[], None], until: float) -> bool:
         """`feed` is about to look for the last time before it waits; it looks by itself at `until`.
 
         False: its channels are not heard yet. It is woken when they are.
         """
         with self._mutex:
             if feed not in self._known:
-                for channel in place.channels:
-                    self._readers.setdefault(channel, {}).setdefault(place.root, set()).add(feed)
-                    self._listener.want(channel)
-                self._known.add(feed)  # last: an interrupt before it makes the next call begin anew
-        self._bell.arm(place.root, feed, wake, until)
-        return self._listener.hears(place.channels)
+                for channel in keys.channels:
+                    self._readers.setdefault(channel, {}).setdefault(keys.root, set()).add(feed)
+                    with contextlib.suppress(RuntimeError):  # no more threads: who waits looks by itself, and it is tried again
+                        self._subscription.want(channel)
+                self._known.add(feed)  # last: an interrupt before it auto_declare the next call begin anew
+        self._bell.arm(keys.root, feed, wake, until)
+        return self._subscription.hears(keys.channels)
 
-    def disarm(self, feed: object, place: Place) -> None:
+    def disarm(self, feed: object, keys: StreamKeys) -> None:
         """`feed` does not wait (any more)."""
-        self._bell.disarm(place.root, feed)
+        self._bell.disarm(keys.root, feed)
 
-    def leave(self, feed: object, place: Place) -> None:
+    def leave(self, feed: object, keys: StreamKeys) -> None:
         """`feed` is closed."""
-        self.disarm(feed, place)
+        self.disarm(feed, keys)
         with self._mutex:
-            for channel in place.channels:
+            for channel in keys.channels:
                 roots = self._readers.get(channel, {})
-                readers = roots.get(place.root, set())
+                readers = roots.get(keys.root, set())
                 readers.discard(feed)
                 if not readers:
-                    roots.pop(place.root, None)
+                    roots.pop(keys.root, None)
                 if not roots:
                     self._readers.pop(channel, None)
-                    self._listener.unwant(channel)
+                    self._subscription.unwant(channel)
             self._known.discard(feed)
 
     def close(self) -> None:
         """End the subscription."""
-        self._listener.close()
+        self._subscription.close()
 
     def ring(self, root: bytes, count: int) -> None:
         """Wake as many feeds of the source as are waited on, `count` at most."""
@@ -77,9 +86,6 @@ class Waking:
         """What was said before nobody heard: everybody whom it concerns looks again."""
         for root in self._concerned(channel):
             self.ring(root, sys.maxsize)
-
-    def _broken(self) -> None:
-        self._bell.ring_all()
 
     def _concerned(self, channel: bytes) -> list[bytes]:
         with self._mutex:

@@ -29,66 +29,67 @@ from narrowboat.contract.locks import Busy, Grant, Holder, LockProvider, Release
 from narrowboat.dsn import Url
 from narrowboat.errors import NarrowboatError
 from narrowboat_zookeeper import holding, looking, taking
-from narrowboat_zookeeper.book import GLANCE, PATIENCE, Book, Requests, Steps
-from narrowboat_zookeeper.options import SCHEME, Options, Site, free_after
+from narrowboat_zookeeper.options import SCHEME, Ensemble, Options, free_after
+from narrowboat_zookeeper.provider_state import PREFETCHED_LOOK, ProviderState, Requests, Steps
+from narrowboat_zookeeper.queue_node import PATIENCE
 
 
 class ZooKeeperLocks(LockProvider):
     """One session; see the module's text."""
 
-    def __init__(self, site: Site, context: Context, capabilities: LockCapabilities) -> None:
+    def __init__(self, ensemble: Ensemble, context: Context, capabilities: LockCapabilities) -> None:
         self.capabilities = capabilities
         self._timeout = context.timeout
         self._clock = context.clock
-        self._book = Book(site, context)
+        self._state = ProviderState(ensemble, context)
 
     def attempt(self, requests: Sequence[Request]) -> list[Grant | Busy | NarrowboatError]:
         """Take or queue, the whole batch in as few waits as its slowest member needs."""
         now = self._clock()
-        self._book.enter(requests)
+        self._state.enter(requests)
         try:
-            return self._run([taking.take(self._book, request, now) for request in requests])
+            return self._run([taking.take(self._state, request, now) for request in requests])
         finally:
-            self._book.leave(requests)
+            self._state.leave(requests)
 
     def renew(self, grants: Sequence[Grant]) -> list[Grant | NarrowboatError]:
         """One `sync` for all. A node that was deleted is known by its watch, or asked for where there is none yet."""
         now = self._clock()
-        return self._run([holding.keep(self._book, grant, now) for grant in grants])
+        return self._run([holding.keep(self._state, grant, now) for grant in grants])
 
     def release(self, grants: Sequence[Grant]) -> list[Released | NarrowboatError]:
         """Delete each node. Its path was never used before and is never used again."""
-        return self._run([holding.free(self._book, grant) for grant in grants])
+        return self._run([holding.free(self._state, grant) for grant in grants])
 
     def withdraw(self, requests: Sequence[Request]) -> list[NarrowboatError | None]:
         """Delete whatever bears the owner's id. What was sent before in this session has taken effect before."""
-        return self._run([holding.withdraw(self._book, request) for request in requests])
+        return self._run([holding.withdraw(self._state, request) for request in requests])
 
     def holders(self, name: str | None) -> list[Holder]:
         """From the children of the lock's node, or of all, and their data."""
-        found: list[Holder] = self._ask(looking.holders(self._book, name))
+        found: list[Holder] = self._ask(looking.holders(self._state, name))
         return found
 
     def evict(self, name: str, token: int) -> bool:
         """Delete that generation's node; the change before it tells its holder that it was no accident."""
-        done: bool = self._ask(looking.evict(self._book, name, token))
+        done: bool = self._ask(looking.evict(self._state, name, token))
         return done
 
     def ping(self) -> None:
         """A `sync`: to the leader and back."""
-        self._ask(looking.ping(self._book))
+        self._ask(looking.ping(self._state))
 
     def close(self) -> None:
         """End the session, and with it whatever it still carries; remove what it leaves empty."""
         ends = time.monotonic() + self._timeout
-        self._book.keeper.close(self._timeout / 4)
-        rest = self._book.keeper.rest()
-        if rest and self._book.session.up:
+        self._state.janitor.close(self._timeout / 4)
+        rest = self._state.janitor.rest()
+        if rest and self._state.session.up:
             try:
-                self._book.sweep(rest[:1000])
+                self._state.sweep(rest[:1000])
             except NarrowboatError:
                 pass  # others sweep as well, or it stays: an empty node
-        self._book.session.close(max(0.1, ends - time.monotonic()))
+        self._state.session.close(max(0.1, ends - time.monotonic()))
 
     # -- exchanges ------------------------------------------------------------------------------------------------
 
@@ -105,15 +106,11 @@ class ZooKeeperLocks(LockProvider):
         active: list[tuple[int, Steps, Requests]] = []
         for index, member in enumerate(members):
             self._step(index, member, None, active, answers)
-        self._book.session.check_open()
+        self._state.session.check_open()
         while active:
-            pipe = self._book.session.pipe(ends)
-            bell = self._book.session.bell
-            try:
-                bell.hold()
+            pipe = self._state.session.pipe(ends)
+            with self._state.session.wakeup.held():
                 sent = [[request[0](pipe, *request[1:]) for request in requests] for _, _, requests in active]
-            finally:
-                bell.let_go()
             pipe.wait()
             waiting, active = active, []
             for (index, member, _), results in zip(waiting, sent, strict=True):
@@ -131,7 +128,7 @@ class ZooKeeperLocks(LockProvider):
 
 
 def _capabilities(url: Url, options: Options) -> LockCapabilities:
-    Site.of(url, options)
+    Ensemble.of(url, options)
     bound = free_after(options.session_ttl, options.tick)
     return LockCapabilities(
         scope=Scope.NETWORK,
@@ -148,20 +145,20 @@ def _capabilities(url: Url, options: Options) -> LockCapabilities:
         loss=WakeUp.NOTIFIED,
         concurrency=Concurrency.SERIAL,
         ttl_min=bound,
-        margin=options.tick + GLANCE,
+        margin=options.tick + PREFETCHED_LOOK,
         expiry_lag=2 * options.tick + 0.5,
         dead_waiter_bound=max(bound, PATIENCE) + 2.0,
     )
 
 
 def _open(url: Url, options: Options, context: Context) -> LockProvider:
-    site = Site.of(url, options)
+    ensemble = Ensemble.of(url, options)
     try:
-        return ZooKeeperLocks(site, context, _capabilities(url, options))
+        return ZooKeeperLocks(ensemble, context, _capabilities(url, options))
     except (OSError, RuntimeError) as error:  # no descriptor, no thread
         from narrowboat_zookeeper import errors  # with the client library, which importing the backend must not load
 
-        raise errors.no_room(site, error) from error
+        raise errors.no_room(ensemble, error) from error
 
 
 def _prepare(url: Url, options: Options) -> Url:

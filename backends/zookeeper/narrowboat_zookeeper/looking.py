@@ -11,9 +11,9 @@ from narrowboat.driver.admission import disagree, heads
 from narrowboat.driver.texts import cut
 from narrowboat.errors import Conflict, NarrowboatError
 from narrowboat_zookeeper import names
-from narrowboat_zookeeper.book import Book, Steps, listing
 from narrowboat_zookeeper.names import Contender
-from narrowboat_zookeeper.place import Said, ours
+from narrowboat_zookeeper.provider_state import ProviderState, Steps, listing
+from narrowboat_zookeeper.records import Said, ours
 
 #: Nodes that are read at once: each has up to a megabyte, and what is in them is not kept.
 _AT_ONCE = 500
@@ -38,16 +38,16 @@ class Seen(NamedTuple):
     waiting: int
 
 
-def holders(book: Book, name: str | None) -> Steps:
+def holders(state: ProviderState, name: str | None) -> Steps:
     """Who holds `name`, or everything; and what stands there that is not ours, for whoever has to remove it."""
     if name is not None:
         locks = [names.lock_node(name)]
     else:
-        listed = (yield [(book.pipe.sync,), (book.pipe.children, book.namespace)])[1]
-        if book.failed(listed):
-            return book.refused(listed, doing="looking who holds locks")
+        listed = (yield [(state.pipe.sync,), (state.pipe.children, state.namespace)])[1]
+        if state.failed(listed):
+            return state.refused(listed, doing="looking who holds locks")
         locks = sorted(filter(names.of_a_lock, listing(listed)))
-    seen = yield from _see(book, locks)
+    seen = yield from _see(state, locks)
     if isinstance(seen, NarrowboatError):
         return seen
     found = [_shown(node, name, each) for each in seen for node in each.holding + each.foreign]
@@ -63,54 +63,54 @@ def _shown(node: Node, name: str | None, seen: Seen) -> Holder:
     return Holder(clear, node.token, label, mode, limit, since, None, seen.waiting, foreign=said is None)
 
 
-def evict(book: Book, name: str, token: int) -> Steps:
+def evict(state: ProviderState, name: str, token: int) -> Steps:
     """Whether that generation was there, and now is not."""
     # `holders` has nothing else than its hash to call a lock whose name was hashed, where all that is in it is foreign.
     locks = [names.lock_node(name)] + ([name] if names.is_hash(name) else [])
-    seen = yield from _see(book, locks)
+    seen = yield from _see(state, locks)
     if isinstance(seen, NarrowboatError):
         return seen
     node = next((node for each in seen for node in each.holding + each.foreign if node.token == token), None)
     if node is None:
         return False
-    remove = (book.pipe.delete, node.path) if node.contender is None else (book.pipe.break_, node.path, b"evicted")
+    remove = (state.pipe.delete, node.path) if node.contender is None else (state.pipe.mark_and_delete, node.path, b"evicted")
     result = (yield [remove])[0]
     failed = next((e for e in (result if isinstance(result, list) else [result]) if isinstance(e, Exception)), None)
     if failed is None:
-        book.keeper.note(node.path.rpartition("/")[0])
+        state.janitor.note(node.path.rpartition("/")[0])
         return True
-    if isinstance(failed, book.said.NotEmptyError):
+    if isinstance(failed, state.kazoo_errors.NotEmptyError):
         return Conflict(
-            f"lock {name!r}: the node {cut(node.path)} on {book.site} has nodes of its own below it, which were not made by "
-            "Narrowboat. Nothing was removed; look at them, and remove them by ZooKeeper's own tools.",
-            backend=book.site.scheme,
+            f"lock {name!r}: the node {cut(node.path)} on {state.ensemble} has nodes of its own below it, which Narrowboat did "
+            "not make. Nothing was removed. Look at them, and remove them with ZooKeeper's own tools.",
+            backend=state.ensemble.scheme,
         )
-    if isinstance(failed, (book.said.NoNodeError, book.said.RolledBackError)):
+    if isinstance(failed, (state.kazoo_errors.NoNodeError, state.kazoo_errors.RolledBackError)):
         return False
-    return book.refused(failed, doing=f"evicting the holder of the lock {name!r}")
+    return state.refused(failed, doing=f"evicting the holder of the lock {name!r}")
 
 
-def _see(book: Book, locks: Sequence[str]) -> Steps:
+def _see(state: ProviderState, locks: Sequence[str]) -> Steps:
     """What stands under each of `locks`: a round for all lists, and one for each `_AT_ONCE` nodes."""
     if not locks:
         return []
-    _, *listings = yield [(book.pipe.sync,), *((book.pipe.children, f"{book.namespace}/{lock}") for lock in locks)]
+    _, *listings = yield [(state.pipe.sync,), *((state.pipe.children, f"{state.namespace}/{lock}") for lock in locks)]
     wanted: list[tuple[str, str, Contender | None]] = []
     for lock, listed in zip(locks, listings, strict=True):
-        if book.failed(listed):
-            return book.refused(listed, doing="looking who holds a lock")
+        if state.failed(listed):
+            return state.refused(listed, doing="looking who holds a lock")
         nodes = listing(listed)
         contenders = [(each.node, each) for each in names.queue(nodes)]
         others = [(node, None) for node in nodes if names.contender(node) is None]
-        wanted += [(lock, f"{book.namespace}/{lock}/{node}", each) for node, each in [*contenders, *others]]
+        wanted += [(lock, f"{state.namespace}/{lock}/{node}", each) for node, each in [*contenders, *others]]
     there: dict[str, list[Node]] = {lock: [] for lock in locks}
     for start in range(0, len(wanted), _AT_ONCE):
         part = wanted[start : start + _AT_ONCE]
         # What is called like no contender is not read: it is a note of somebody's, and may be one that is not for us to see.
-        results = yield [(book.pipe.get if each is not None else book.pipe.exists, path) for _, path, each in part]
+        results = yield [(state.pipe.get if each is not None else state.pipe.exists, path) for _, path, each in part]
         for (lock, path, each), result in zip(part, results, strict=True):
-            if book.failed(result) and not (each is None and isinstance(result, book.said.NoAuthError)):
-                return book.refused(result, doing="looking who holds a lock")
+            if state.failed(result) and not (each is None and isinstance(result, state.kazoo_errors.NoAuthError)):
+                return state.refused(result, doing="looking who holds a lock")
             if isinstance(result, tuple):
                 data, stat = result if each is not None else (b"", result)
                 said = ours((data, stat), lock) if each is not None else None
@@ -130,11 +130,11 @@ def _sorted(lock: str, there: list[Node]) -> Seen:
     return Seen(lock, queue[:count], foreign, len(queue) - count)
 
 
-def ping(book: Book) -> Steps:
+def ping(state: ProviderState) -> Steps:
     """What a call would meet: whether the leader answers, the path of the URL is there, and its locks may be read."""
-    base = book.site.base or "/"
-    synced, there, listed = yield [(book.pipe.sync,), (book.pipe.get, base), (book.pipe.children, book.namespace)]
-    if isinstance(there, book.said.NoNodeError) and not book.site.options.create:
-        return book.missing()
+    base = state.ensemble.base or "/"
+    synced, there, listed = yield [(state.pipe.sync,), (state.pipe.get, base), (state.pipe.children, state.namespace)]
+    if isinstance(there, state.kazoo_errors.NoNodeError) and not state.ensemble.options.create:
+        return state.missing()
     failed = synced if isinstance(synced, Exception) else listed
-    return book.refused(failed, doing="a ping") if book.failed(failed) else None
+    return state.refused(failed, doing="a ping") if state.failed(failed) else None

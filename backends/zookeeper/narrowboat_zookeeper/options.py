@@ -5,13 +5,13 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from narrowboat.driver.endpoint import Endpoint
 from narrowboat.driver.tls import TlsOptions
-from narrowboat.dsn import Secret, Url
+from narrowboat.dsn import Url
 from narrowboat.errors import ConfigurationError
 
 SCHEME = "zookeeper"
 TLS_SCHEME = "zookeepers"
-PORT = 2181
 
 #: Seconds. Longer sessions than this no server grants unless it is told to, and its holder's crash would block for hours.
 SESSION_MAX = 3600.0
@@ -61,66 +61,39 @@ class Options(TlsOptions):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Site:
-    """Where the ensemble is and how to talk to it."""
+class Ensemble(Endpoint):
+    """The servers that are asked, and how."""
 
-    hosts: tuple[str, ...]  #: as host:port
-    tls: bool
-    base: str  #: the chroot, "" for the root
-    username: str | None
-    password: Secret | None
-    acl: Acl
     options: Options
 
     @classmethod
-    def of(cls, url: Url, options: Options) -> Site:
+    def of(cls, url: Url, options: Options) -> Ensemble:
         """What `url` says; `ConfigurationError` where it makes no sense for ZooKeeper."""
-        backend = url.scheme
-        if url.driver is not None:
-            raise ConfigurationError(f"{backend}+{url.driver}:// is not known; use {backend}://", backend=backend)
-        if url.username is None and url.password is not None:
+        ensemble = cls.read(url, options, plain=SCHEME, port=2181, host="127.0.0.1", pair=True, options=options)
+        if ensemble.user is not None and ":" in ensemble.user:
             raise ConfigurationError(
-                f"{backend}:// with a password needs a user name: {backend}://user:***@host", backend=backend
+                f"{url.scheme}:// takes no ':' in the name of a user: digest authentication puts one behind it",
+                backend=url.scheme,
             )
-        if url.username is not None and (url.password is None or ":" in url.username):
+        if ensemble.acl is not Acl.OPEN and ensemble.user is None:
             raise ConfigurationError(
-                f"{backend}:// with a user needs a password as well, and no ':' in the name: digest authentication takes both",
-                backend=backend,
+                f"option acl={ensemble.acl.value}: without a user in the URL nobody could use the nodes; name one, or leave "
+                "acl away",
+                backend=url.scheme,
             )
-        base = url.path.strip("/")
-        if base and any(part in ("", ".", "..") or not part.isprintable() for part in base.split("/")):
-            raise ConfigurationError(
-                f"the path /{url.path} has an empty, '.', '..' or unprintable part; ZooKeeper takes none of these",
-                backend=backend,
-            )
-        acl = options.acl or (Acl.CREATOR if url.username is not None else Acl.OPEN)
-        if acl is not Acl.OPEN and url.username is None:
-            raise ConfigurationError(
-                f"option acl={acl.value}: without a user in the URL nobody could use the nodes; name one, or leave acl away",
-                backend=backend,
-            )
-        options.check(url, secure=TLS_SCHEME)
-        hosts = url.hosts or (_LOCAL,)
-        return cls(
-            hosts=tuple(f"[{name}]:{port or PORT}" if ":" in name else f"{name}:{port or PORT}" for name, port in hosts),
-            tls=backend == TLS_SCHEME,
-            base=f"/{base}" if base else "",
-            username=url.username,
-            password=url.password,
-            acl=acl,
-            options=options,
-        )
+        ensemble.folder()
+        return ensemble
 
     @property
-    def scheme(self) -> str:
-        """As in the URL."""
-        return TLS_SCHEME if self.tls else SCHEME
+    def acl(self) -> Acl:
+        """Who may do what to the nodes that are made."""
+        return self.options.acl or (Acl.CREATOR if self.user is not None else Acl.OPEN)
 
-    def __repr__(self) -> str:
-        return f"{self.scheme}://{','.join(self.hosts)}{self.base}"
-
-
-_LOCAL = ("127.0.0.1", None)
+    @property
+    def base(self) -> str:
+        """The path above all nodes, "" for the root."""
+        folder = self.folder()
+        return f"/{folder}" if folder else ""
 
 
 def free_after(session_ttl: float, tick: float) -> float:

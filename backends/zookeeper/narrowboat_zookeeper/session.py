@@ -23,9 +23,9 @@ from kazoo.security import CREATOR_ALL_ACL, OPEN_ACL_UNSAFE, READ_ACL_UNSAFE, ma
 from narrowboat.dsn import hidden
 from narrowboat.errors import Closed, ConfigurationError, NarrowboatError
 from narrowboat_zookeeper import errors
-from narrowboat_zookeeper.connection import Connection
-from narrowboat_zookeeper.options import Acl, Site
-from narrowboat_zookeeper.wire import Bell, Handler, Result
+from narrowboat_zookeeper.handler import Handler, Result, WakeupPipe
+from narrowboat_zookeeper.library import Connection, forget_session, use
+from narrowboat_zookeeper.options import Acl, Ensemble
 
 #: Seconds for which a call waits for a connection after one operation timeout without any: the next try may be the good one.
 _GRACE = 0.3
@@ -47,22 +47,23 @@ class Session:
     On kazoo's thread `on_up` is called whenever there is a connection again, `on_lost` when the session has ended.
     """
 
-    def __init__(self, site: Site, timeout: float, on_up: Callable[[], None], on_lost: Callable[[], None]) -> None:
-        self.site = site
+    def __init__(self, ensemble: Ensemble, timeout: float, on_up: Callable[[], None], on_lost: Callable[[], None]) -> None:
+        self.ensemble = ensemble
         self.timeout = timeout
-        self.acl = _ACLS[site.acl]
-        self.owned = site.acl is not Acl.OPEN  #: nodes that this session makes belong to its user
-        self.shared_acl = _SHARED if site.acl is not Acl.OPEN and site.options.share else self.acl
+        self.acl = _ACLS[ensemble.acl]
+        self.owned = ensemble.acl is not Acl.OPEN  #: nodes that this session makes belong to its user
+        self.shared_acl = _SHARED if ensemble.acl is not Acl.OPEN and ensemble.options.share else self.acl
         self._on_up = on_up
         self._on_lost = on_lost
-        secure = site.options.context(backend=site.scheme) if site.tls else None
+        secure = ensemble.options.context(backend=ensemble.scheme) if ensemble.tls else None
         self._handler = Handler(timeout, secure, self._connecting)
         logger = _logger()
         retry = KazooRetry(max_tries=-1, delay=0.05, max_delay=_RETRY_MAX, sleep_func=self._handler.sleep_func)
-        auth = [("digest", hidden(f"{site.username}:{site.password.reveal()}"))] if site.password is not None else None
-        options = site.options
+        secret = ensemble.secret
+        auth = [("digest", hidden(f"{ensemble.user}:{secret.reveal()}"))] if secret is not None else None
+        options = ensemble.options
         self.client = KazooClient(
-            hosts=",".join(site.hosts),
+            hosts=",".join(map(str, ensemble.hosts)),
             timeout=options.session_ttl,
             handler=self._handler,
             auth_data=auth,
@@ -72,7 +73,7 @@ class Session:
         )
         self._connection = Connection(self.client, retry.copy(), logger=logger)
         self._connection.largest = options.max_reply
-        self.client._connection = self._connection
+        use(self._connection, self.client)
         self._up = threading.Event()
         self._down_since = time.monotonic()
         self._mute_since: float | None = None  #: when what was not answered was sent, until the connection is broken off
@@ -85,7 +86,7 @@ class Session:
         try:
             self.client.start_async()
         except BaseException:  # no thread to be had, or an interrupt: nobody else knows of the bell
-            self._handler.bell.close()
+            self._handler.wakeup.close()
             raise
 
     def _changed(self, state: str) -> None:
@@ -113,29 +114,29 @@ class Session:
         """
         if self.id is not None and not self._up.is_set() and time.monotonic() - self._down_since > self.ttl:
             self.id = None
-            self.client._reset_session()
+            forget_session(self.client)
 
     def _check(self, granted: float | None) -> NarrowboatError | None:
-        options = self.site.options
+        options = self.ensemble.options
         if granted is None:
             return ConfigurationError(
                 "the installed kazoo does not tell what time a session was granted; install a version that this backend's page "
                 "lists",
-                backend=self.site.scheme,
+                backend=self.ensemble.scheme,
             )
         self.ttl = granted
         if granted > options.session_ttl + 0.001:
             return ConfigurationError(
-                f"{self.site} grants sessions of {granted:g} s and more (minSessionTimeout), longer than the "
+                f"{self.ensemble} grants sessions of {granted:g} s and more (minSessionTimeout), longer than the "
                 f"session_ttl={options.session_ttl:g} that was asked for: the lock of a dead holder would be free later than "
                 f"promised. Use session_ttl={granted:g} or more.",
-                backend=self.site.scheme,
+                backend=self.ensemble.scheme,
             )
         if granted < 2 * options.tick:
             return ConfigurationError(
-                f"{self.site} grants sessions of {granted:g} s at most (maxSessionTimeout), less than two ticks of "
+                f"{self.ensemble} grants sessions of {granted:g} s at most (maxSessionTimeout), less than two ticks of "
                 f"{options.tick:g} s. Use the servers' tickTime as tick=.",
-                backend=self.site.scheme,
+                backend=self.ensemble.scheme,
             )
         return None
 
@@ -154,13 +155,13 @@ class Session:
 
     def _unreachable(self) -> NarrowboatError:
         if self.client.client_state == "AUTH_FAILED":
-            return errors.denied(self.site)
-        return errors.unreachable(self.site, time.monotonic() - self._down_since, self._handler.last_error)
+            return errors.denied(self.ensemble)
+        return errors.unreachable(self.ensemble, time.monotonic() - self._down_since, self._handler.last_error)
 
     def check_open(self) -> None:
         """Raise `Closed` after `close`."""
         if self._closed:
-            raise Closed(f"{self.site.scheme} locks: used after close()", backend=self.site.scheme)
+            raise Closed(f"{self.ensemble.scheme} locks: used after close()", backend=self.ensemble.scheme)
 
     @property
     def up(self) -> bool:
@@ -168,9 +169,9 @@ class Session:
         return self._up.is_set() and self._refusal is None
 
     @property
-    def bell(self) -> Bell:
+    def wakeup(self) -> WakeupPipe:
         """What wakes kazoo's thread."""
-        return self._handler.bell
+        return self._handler.wakeup
 
     def abort(self, since: float) -> None:
         """Break off a connection that has not answered `since` (monotonic); kazoo makes a new one in the same session.
@@ -204,7 +205,7 @@ class Session:
             self.client.stop()
             self.client.close()
         except Exception:
-            logging.getLogger("narrowboat.zookeeper").debug("closing the session with %s", self.site, exc_info=True)
+            logging.getLogger("narrowboat.zookeeper").debug("closing the session with %s", self.ensemble, exc_info=True)
 
 
 class Pipe:
@@ -222,7 +223,7 @@ class Pipe:
     def sync(self) -> Result:
         """What follows sees what anybody was told before, and the leader has heard of this session. Sent once."""
         if self._sync is None:
-            self._last = self._sync = self._client.sync_async(self._session.site.base or "/")
+            self._last = self._sync = self._client.sync_async(self._session.ensemble.base or "/")
         return self._sync
 
     def sent(self, result: Result) -> Result:
@@ -268,7 +269,7 @@ class Pipe:
         self._last = result
         return result
 
-    def break_(self, path: str, data: bytes) -> Result:
+    def mark_and_delete(self, path: str, data: bytes) -> Result:
         """Set and delete in one step: whoever watches it sees the change, and nobody else has it in between."""
         transaction = self._client.transaction()
         transaction.set_data(path, data)
@@ -292,18 +293,18 @@ class Pipe:
             last.rawlink(lambda result: answered.release())
             if not answered.acquire(timeout=max(0.0, self._ends - time.monotonic())):
                 self._session.abort(self._ends - self._session.timeout)
-                raise errors.timed_out(self._session.site, self._session.timeout)
+                raise errors.timed_out(self._session.ensemble, self._session.timeout)
         if isinstance(last.exception, errors.BROKEN):
-            raise errors.unknown(self._session.site, last.exception)
+            raise errors.unknown(self._session.ensemble, last.exception)
 
     def outcome(self, result: Result) -> Any:
         """What it gave, or the server's error as a value; raises what broke the whole exchange."""
         if not result.ready():
-            raise errors.timed_out(self._session.site, self._session.timeout)
+            raise errors.timed_out(self._session.ensemble, self._session.timeout)
         if result.exception is None:
             return result.value
         if isinstance(result.exception, errors.BROKEN):
-            raise errors.unknown(self._session.site, result.exception)
+            raise errors.unknown(self._session.ensemble, result.exception)
         return result.exception
 
 

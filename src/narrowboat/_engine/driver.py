@@ -1,136 +1,23 @@
-"""The driver behind a face: made from the URL at the first call, and again after a fork.
+"""The driver behind a face: opened by whoever calls first, and again after a fork.
 
-Everything that can be refused is refused here before anything is sent: the scheme, the options, the demands of
-`require`, a client library that is not installed. The driver itself is opened by whoever calls first, so that making a
-face needs no server. In a forked child the parent's driver is dropped unclosed (its sockets and files are the parent's)
-and the next call opens a new one.
+So making a face needs no server. In a forked child the parent's driver is dropped unclosed (its sockets and files are the
+parent's) and the next call opens a new one.
 """
 
 from __future__ import annotations
 
-import os
 import threading
-import weakref
-from collections.abc import Callable, Mapping
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic
 
-from narrowboat._engine.inside import in_child
-from narrowboat.capabilities import check_required
-from narrowboat.clock import Clock, SystemClock
-from narrowboat.contract.backend import BrokerBackend, Context, LockBackend
-from narrowboat.dsn import Url, convert, hidden, parse_options
-from narrowboat.errors import Closed, ConfigurationError, InvalidArgument
-from narrowboat.registry import BROKERS, LOCKS, missing
-
-#: What the core takes from a URL's query itself.
-CORE_OPTIONS = frozenset({"require", "timeout"})
-#: Seconds that one driver call may block. Shorter breaks on a busy server, longer delays the news that it is gone.
-TIMEOUT = 5.0
-
-D = TypeVar("D", bound="Closable")
-T = TypeVar("T")
-
-
-class Closable(Protocol):
-    """What every driver has."""
-
-    capabilities: Any
-
-    def close(self) -> None:
-        """Give back what it has."""
-        ...
-
-
-class Plan(Generic[D]):
-    """A parsed URL with its backend, options and claims: everything but the connection. Makes no I/O."""
-
-    def __init__(
-        self,
-        find: Callable[[str], Any],
-        variable: str,
-        url: str | None,
-        require: str | Mapping[str, object] | None,
-        clock: Clock | None,
-        wrap: Callable[[D], D] | None,
-        options: Mapping[str, object],
-        own: Mapping[str, type[Any]] | None = None,
-        *,
-        doubt: Callable[[str | None], None] | None = None,
-        tell: Callable[[str, str, str], None] | None = None,
-    ) -> None:
-        if url is None:
-            url = hidden(os.environ.get(variable))
-            if not url:
-                raise ConfigurationError(
-                    f"no URL was given and {variable} is not set: give one, scheme://..., or set it; "
-                    "`narrowboat backends` lists the schemes"
-                )
-            try:
-                self.url = Url.parse(url)
-            except ConfigurationError as error:
-                raise ConfigurationError(f"{variable}: {error}") from None
-        else:
-            self.url = Url.parse(url)
-        if clock is not None and not (callable(clock) and callable(getattr(clock, "watch", None))):
-            raise InvalidArgument(f"clock={clock!r}: expected a clock of narrowboat.clock, such as ManualClock()")
-        self.clock: Clock = clock if clock is not None else SystemClock()
-        backend: LockBackend | BrokerBackend = find(self.url.scheme)
-        given = dict(options)
-        timeout = given.pop("timeout", self.url.query.get("timeout", TIMEOUT))
-        self.timeout = float(convert("timeout", timeout, float, backend=self.url.scheme))  # type: ignore[arg-type]  # a float, by its hint
-        if self.timeout <= 0:
-            raise ConfigurationError(f"option timeout={self.timeout:g}: expected more than 0 seconds", backend=self.url.scheme)
-        own = own or {}  # options that the core takes for this half alone, with their types
-        self.own: dict[str, Any] = {
-            name: convert(name, {**self.url.query, **given}[name], kind, backend=self.url.scheme)
-            for name, kind in own.items()
-            if name in given or name in self.url.query
-        }
-        parsed = parse_options(self.url, backend.options, given, core=CORE_OPTIONS | own.keys())
-        self.capabilities: Any = backend.capabilities(self.url, parsed)
-        for demand in (self.url.query.get("require"), require):
-            check_required(self.capabilities, demand, backend=self.url.scheme)
-        self.context = context = Context(
-            clock=self.clock,
-            timeout=self.timeout,
-            watch=self.clock.watch,
-            doubt=doubt or _unheard,
-            tell=tell or _untold,
-        )
-        self.url = prepared = self._installed(backend, lambda: backend.prepare(self.url, parsed))
-
-        def make() -> D:
-            driver: Any = self._installed(backend, lambda: backend.open(prepared, parsed, context))
-            try:
-                return driver if wrap is None else wrap(driver)
-            except BaseException:  # nobody has it: its threads and sockets would stay
-                driver.close()
-                raise
-
-        self.make = make
-
-    def _installed(self, backend: LockBackend | BrokerBackend, step: Callable[[], T]) -> T:
-        """Do what may need the client library; where it is missing, say what to install."""
-        try:
-            return step()
-        except ModuleNotFoundError as error:
-            group = LOCKS if isinstance(backend, LockBackend) else BROKERS
-            raise missing(group, self.url.scheme, error) from error
-
-
-def _unheard(owner: str | None) -> None:
-    """What a driver's doubts come to where there are no leases to be renewed."""
-
-
-def _untold(source: str, id: str, problem: str) -> None:
-    """What is told of messages where there are none."""
+from narrowboat._engine.target import D, Target
+from narrowboat.errors import Closed
 
 
 class Driver(Generic[D]):
     """The one driver of a face: `get()` opens it at the first call."""
 
-    def __init__(self, plan: Plan[D]) -> None:
-        self._plan = plan
+    def __init__(self, target: Target[D]) -> None:
+        self._target = target
         self._lock = threading.Lock()
         self._driver: D | None = None
         self.closed = False
@@ -142,9 +29,9 @@ class Driver(Generic[D]):
             return driver
         with self._lock:
             if self.closed:
-                raise Closed(f"{self._plan.url.scheme}: used after close()", backend=self._plan.url.scheme)
+                raise Closed(f"{self._target.url.scheme}: used after close()", backend=self._target.url.scheme)
             if self._driver is None:
-                self._driver = self._plan.make()
+                self._driver = self._target.make()
             return self._driver
 
     def close(self) -> None:
@@ -159,40 +46,3 @@ class Driver(Generic[D]):
         """Drop it unclosed: this is a forked child, and it is the parent's."""
         self._lock = threading.Lock()
         self._driver = None
-
-
-class Forkable(Protocol):
-    """What has to know that it woke up in a forked child."""
-
-    def forked(self) -> None:
-        """Replace every lock, lane and queue; drop the driver; lose every possession."""
-        ...
-
-
-_living: weakref.WeakSet[Any] = weakref.WeakSet()
-
-
-def watch_forks(face: Forkable) -> None:
-    """Call `face.forked()` in every child that is forked while it lives."""
-    _living.add(face)
-
-
-def _after_fork_in_child() -> None:
-    in_child()
-    for face in list(_living):
-        face.forked()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
-def seconds(what: str, value: object, *, low: float, high: float, allowed: str) -> float:
-    """`value`, a number of seconds or a `timedelta`, within `low` and `high`; `InvalidArgument` says what is allowed."""
-    total = getattr(value, "total_seconds", None)
-    number = total() if total is not None else value
-    if isinstance(number, bool) or not isinstance(number, (int, float)):
-        raise InvalidArgument(f"{what}={value!r}: allowed is {allowed}; got {type(value).__name__}")
-    if not low <= number <= high:  # also false for NaN
-        raise InvalidArgument(f"{what}={value!r}: allowed is {allowed}")
-    return float(number)

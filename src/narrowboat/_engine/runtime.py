@@ -1,6 +1,6 @@
 """How one `async def` loop serves both faces: what may wait goes through a runtime.
 
-The loops in `_acquire` and `_consume` are written once and await nothing but a runtime's two methods, `call` (a driver
+The loops of locks and messages are written once and await nothing but a runtime's two methods, `call` (a driver
 call through a lane) and `wait` (for a signal, until a deadline). `Blocking` never suspends, so running a loop is a
 single `send(None)` in the caller's own thread, with no event loop anywhere. The asyncio runtime is in `narrowboat.aio`,
 so that a sync program never imports asyncio.

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Protocol
 
-from narrowboat._engine.driver import watch_forks
+from narrowboat._engine.forks import watch_forks
 
 #: What the signal's former handler raised, or the handler itself.
 Kept = BaseException | Callable[[], object]

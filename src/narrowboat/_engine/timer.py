@@ -22,7 +22,7 @@ from narrowboat.clock import Clock
 AGAIN = 0.5
 
 
-class Alarm:
+class Timer:
     """See the module's text. `tick` gets the seconds by which it is late and returns when it is due again."""
 
     def __init__(self, name: str, clock: Clock, tick: Callable[[float], float]) -> None:

@@ -1,6 +1,6 @@
 """The loop that waits for a lock: once for both faces.
 
-It awaits nothing but the runtime's `call` and `wait` (see `_runtime`), so that the sync face runs it without
+It awaits nothing but the runtime's `call` and `wait` (see `_engine/runtime.py`), so that the sync face runs it without
 suspending. Every way out of an acquire without a grant withdraws its owner, whatever the reason: time-out, error,
 cancellation, KeyboardInterrupt. A grant that arrives for a caller that has left is withdrawn as well. Where the backend
 does not answer in time, nobody waits for that: the core goes on trying by itself.
@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from narrowboat import events
 from narrowboat._engine.exchange import Call
 from narrowboat._engine.runtime import Runtime
-from narrowboat._locks.lease import Possession, State
-from narrowboat._locks.turns import Turns
+from narrowboat._locks.core import LockCore
+from narrowboat._locks.line import Lines
+from narrowboat._locks.possession import RELEASED, Possession
+from narrowboat._locks.terms import Terms
 from narrowboat.contract.locks import Busy, Grant, Request
 from narrowboat.errors import AlreadyHeld, Closed, LeaseLost, LockTimeout, NarrowboatError, Reason
-
-if TYPE_CHECKING:
-    from narrowboat._locks.core import LockCore, Terms
 
 H = TypeVar("H", bound=Possession)
 
@@ -37,9 +36,9 @@ class Acquisition(Generic[H]):
         "call",
         "core",
         "held",
+        "left",
         "make",
         "nested",
-        "over",
         "quick",
         "request",
         "runtime",
@@ -68,7 +67,7 @@ class Acquisition(Generic[H]):
         self.call: Call | None = None
         self.held: H | None = None
         self.nested = False
-        self.over = False  # undone: there is nothing left to abandon
+        self.left = False  # undone: there is nothing left to abandon
         self.quick = True  # the last attempt ended soon, so one more call ends in time
 
     async def run(self, *, trying: bool = False) -> H | None:
@@ -79,7 +78,7 @@ class Acquisition(Generic[H]):
         begun = core.clock()
         error: BaseException | None = None
         try:
-            if self._nest(caller, trying):
+            if core.holders.held and self._nest(caller, trying):
                 return self.held
             core.waiting.add(self)
             await self._loop(caller, begun, trying)
@@ -96,8 +95,8 @@ class Acquisition(Generic[H]):
             raise
         finally:
             core.waiting.discard(self)  # first: it is what keeps us alive, and a line passes over who is not
-            if core.turns is not None:
-                core.turns.leave(self.terms.name, self)
+            if core.lines is not None:
+                core.lines.leave(self.terms.name, self)
             if core.closed:
                 core.left()
             if error is not None and core.listeners:
@@ -108,16 +107,14 @@ class Acquisition(Generic[H]):
     def _nest(self, caller: object, trying: bool) -> bool:
         """Whether it ends here: this caller holds the name already, and nests in it, or merely tries and cannot."""
         try:
-            nested: Any = self.core.own(self.terms, caller)
+            nested = self.core.holders.find_reentrant(self.terms, caller)
         except AlreadyHeld:
             if trying:
                 return True
             raise
         if nested is None:
             return False
-        nested._depth += 1
-        self.nested = True
-        self.held = nested
+        nested._nest(self)
         return True
 
     async def _loop(self, caller: object, begun: float, trying: bool) -> None:
@@ -126,13 +123,13 @@ class Acquisition(Generic[H]):
         answered: float | None = None  # when the backend last gave a good answer
         failures = 0
         sent = begun
-        if core.turns is not None and self.request.wait:
-            await self._stand_in_line(core.turns, deadline)
+        if core.lines is not None and self.request.wait:
+            await self._stand_in_line(core.lines, deadline)
             sent = clock()
         try:
             while True:
                 call = self.call = Call(core.ATTEMPT, (self.request,), late=self._withdraw_late)
-                (answer,) = await runtime.call(core.take, call)
+                (answer,) = await runtime.call(core.claims, call)
                 call.late = None  # it is done; the possession shall be part of no cycle, so that dropping it ends it at once
                 call.results = []  # an error leads to frames that know this call
                 if isinstance(answer, tuple) and not isinstance(answer, Busy):
@@ -170,14 +167,14 @@ class Acquisition(Generic[H]):
         if self.core.closed:
             raise Closed(f"lock {self.terms.name!r}: closed while waiting", backend=self.core.backend)
 
-    async def _stand_in_line(self, turns: Turns, deadline: float) -> None:
+    async def _stand_in_line(self, lines: Lines, deadline: float) -> None:
         """Until nobody else of this process contends for the name: nothing is sent before."""
         core = self.core
-        while not turns.is_first(self.terms.name, self):
+        while not lines.is_first(self.terms.name, self):
             now = core.clock()
             if now >= deadline:
                 self._time_out(None)
-            await self.runtime.wait(self.signal, min(deadline, now + turns.PATIENCE))
+            await self.runtime.wait(self.signal, min(deadline, now + lines.PATIENCE))
             self._check_open()
 
     def in_line(self) -> bool:
@@ -201,7 +198,7 @@ class Acquisition(Generic[H]):
                 backend=core.backend,
             )
         self.held = held
-        core.note(held, caller)
+        core.holders.register(held)
         core.renewal.keep(held)
         if core.closed:  # close() may have looked for possessions just before this one was kept
             raise Closed(f"lock {grant.name!r}: closed while waiting", backend=core.backend)
@@ -233,15 +230,15 @@ class Acquisition(Generic[H]):
         """
         if self._left():
             return
-        if self.call is not None and self.core.take.leave(self.call):
-            self.runtime.undo(self.core.free, self.core.WITHDRAW, (self.request,))
+        if self.call is not None and self.core.claims.leave(self.call):
+            self.runtime.undo(self.core.releases, self.core.WITHDRAW, (self.request,))
 
     async def give_back(self) -> None:
         """The same for an error that leaves time: waited for, so that nothing is left when the caller sees the error.
 
         Not where the backend is slow to answer: the caller would wait for one more operation timeout, and needs no answer.
         """
-        if self.over:
+        if self.left:
             return
         if self.nested or not self.quick:
             if not self._left() and self.call is not None:
@@ -250,27 +247,23 @@ class Acquisition(Generic[H]):
         if self.call is None:
             return
         self._let_go()
-        await self.runtime.call(self.core.free, Call(self.core.WITHDRAW, (self.request,)))
-        self.over = True
+        await self.runtime.call(self.core.releases, Call(self.core.WITHDRAW, (self.request,)))
+        self.left = True
 
     def _left(self) -> bool:
         """Whether there is nothing to withdraw: it was undone before, or was only nested in what the caller holds."""
-        if self.over:
+        if self.left:
             return True
-        self.over = True
+        self.left = True
         if self.nested and self.held is not None:
-            self.held._depth -= 1
+            self.held._step_out(self)
             return True
         self._let_go()
         return False
 
     def _let_go(self) -> None:
-        held = self.held
-        if held is not None:
-            with self.core.mutex:
-                if held._state is State.HELD:
-                    held._state = State.RELEASED
-            self.core.forget(held)
+        if self.held is not None:
+            self.held._end(RELEASED)
 
     def _withdraw_late(self, call: Call) -> None:
         self.core.withdraw_later(self.request)

@@ -9,76 +9,67 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from narrowboat import events
 from narrowboat._engine.exchange import RUNNING, Call
 from narrowboat._engine.runtime import Runtime
-from narrowboat._locks.lease import HELD, LEAVING, LOST, RELEASED, Possession
+from narrowboat._locks.core import LockCore
+from narrowboat._locks.possession import HELD, LEAVING, LOST, RELEASED, Possession
 from narrowboat.contract.locks import LockProvider, Released
 from narrowboat.errors import LeaseLost, NarrowboatError, Reason
-
-if TYPE_CHECKING:
-    from narrowboat._locks.core import LockCore
 
 T = TypeVar("T")
 
 #: Seconds before a release of unknown outcome is repeated.
 RETRY = 0.01
-OURS = (HELD, LEAVING)
 
 
 async def release(core: LockCore, runtime: Runtime, held: Possession) -> None:
     """Free it: the outermost release of a nested one. A second release does nothing; a lost one raises `LeaseLost`."""
-    mine = False  # this is the one release that is sent
+    others: list[Callable[[], None]] = []  # who waits for its end, if this is the one release that is sent
     call: Call | None = None
     answer: Any = None
     try:
-        while not mine:
+        while held._releasing is not others:
             begun = core.clock()
             if held._state is LOST or (begun >= held._deadline and held.lost):
                 raise held.loss()
             signal = None if held._releasing is None else runtime.signal()
-            with core.mutex:
-                if held._state is RELEASED or (held._depth > 1 and held._step_out()):
-                    return
-                if held._releasing is None:
-                    if held._state in OURS:
-                        held._state, held._releasing = LEAVING, []
-                        mine = True
-                elif signal is not None:
-                    held._releasing.append(signal.set)
-            if signal is not None and not mine:
+            if held._begin_release(others, signal and signal.set):
+                return
+            if signal is not None and held._releasing is not others:
                 await runtime.wait(signal, math.inf)
         for failures in (1, 2):
             call = Call(core.RELEASE, (held._grant,))
-            (answer,) = await runtime.call(core.free, call)
+            (answer,) = await runtime.call(core.releases, call)
             call.results = []  # an error leads to frames that know this call
             if answer is Released.RELEASED or (answer is Released.NOT_HELD and _by_an_earlier_one(core, held)):
-                released(core, held)
+                held._end(RELEASED)
                 break
             if answer is Released.NOT_HELD:
                 core.renewal.lose(held, Reason.EXPIRED if held._unknown else Reason.TAKEN)
                 raise held.loss()
-            held._unknown = True
+            held._release_unknown()
             if failures == 2 or not _worth_repeating(core, answer, begun):
                 raise answer
             await runtime.wait(runtime.signal(), core.clock() + RETRY * (0.5 + core.random()))
     except Exception:
-        if mine and held._state is LEAVING:  # unknown; or not sent, where a signal handler's exception has struck
+        if held._releasing is others and held._state is LEAVING:
+            # Unknown; or not sent, where a signal handler's exception has struck.
             core.renewal.free(held._grant)
         raise
     except BaseException:
         # Interrupted or cancelled: nobody shall hold it. Releasing it twice is harmless, the token is compared.
-        if mine:
-            released(core, held)
+        if held._releasing is others:
+            held._end(RELEASED)
             if call is None or call.state != RUNNING:
-                runtime.undo(core.free, core.RELEASE, (held._grant,))
+                runtime.undo(core.releases, core.RELEASE, (held._grant,))
         raise
     finally:
         call = answer = None  # an error's traceback leads here: the two would keep each other, and what is held
-        if mine and held._releasing is not None:
-            _over(core, held)
+        if held._releasing is others:
+            held._end_release()
     if core.listeners:
         events.emit(core.listeners, events.Released(core.backend, held.name, held.token))
 
@@ -93,44 +84,10 @@ def _worth_repeating(core: LockCore, answer: object, begun: float) -> bool:
     return isinstance(answer, NarrowboatError) and answer.retryable and core.in_time(begun)
 
 
-def _over(core: LockCore, held: Possession) -> None:
-    """A release has ended, one way or the other: let go of the others."""
-    with core.mutex:
-        others, held._releasing = held._releasing, None
-    for wake in others or ():
-        wake()
-
-
-def released(core: LockCore, held: Possession) -> None:
-    """It is nobody's any more."""
-    with core.mutex:
-        if held._state not in OURS:
-            return
-        held._state = RELEASED
-        watchers, held._watchers = held._watchers, None
-        others, held._releasing = held._releasing, None
-    core.forget(held)
-    for wake in others or ():
-        wake()
-    for watcher in watchers or ():
-        watcher(held)
-
-
-def give_back(core: LockCore, held: Possession) -> None:
-    """Release what was left behind, for nobody who waits: on the engine's thread."""
-    with core.mutex:
-        if held._step_out() or held._releasing is not None or held._state not in OURS:
-            return
-    released(core, held)
-    core.release_later(held._grant)
-    if core.listeners:
-        events.emit(core.listeners, events.Released(core.backend, held.name, held.token))
-
-
 async def renew(core: LockCore, runtime: Runtime, held: Possession) -> None:
     """A fresh full lease, now. An error that is not `LeaseLost` means unknown: it is still ours until its deadline."""
     held.check()
-    (answer,) = await runtime.call(core.free, Call(core.RENEW, (held._grant,)))
+    (answer,) = await runtime.call(core.releases, Call(core.RENEW, (held._grant,)))
     try:
         if isinstance(answer, tuple):
             core.renewal.renewed(held, answer[0], answer)
@@ -162,7 +119,7 @@ async def wait_lost(core: LockCore, runtime: Runtime, held: Possession, timeout:
 
 async def ask(core: LockCore, runtime: Runtime, question: Callable[[LockProvider], T]) -> T:
     """A plain call: holders, evict, ping."""
-    (answer,) = await runtime.call(core.look, Call(core.CALL, (question,)))
+    (answer,) = await runtime.call(core.looks, Call(core.CALL, (question,)))
     try:
         if isinstance(answer, Exception):
             raise answer

@@ -17,50 +17,54 @@ import math
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 from narrowboat import events
-from narrowboat._engine.exchange import Call
-from narrowboat._engine.timer import Alarm
-from narrowboat._locks.lease import HELD, RENEW_SHARE, Possession, State, Step, deadline, plan, retry_at, why_ended
+from narrowboat._engine.exchange import Call, Op
+from narrowboat._engine.lane import Lane
+from narrowboat._engine.timer import Timer
+from narrowboat._locks.late_withdrawals import LateWithdrawal, LateWithdrawals
+from narrowboat._locks.lease import Step, plan, why_ended
 from narrowboat._locks.notifier import Notifier
-from narrowboat._locks.release import give_back
-from narrowboat.capabilities import Expiry
-from narrowboat.contract.locks import Grant, Request
+from narrowboat._locks.possession import HELD, LOST, RELEASED, Owner, Possession
+from narrowboat.capabilities import Expiry, LockCapabilities
+from narrowboat.contract.locks import Grant
 from narrowboat.errors import LeaseLost, Reason
-
-if TYPE_CHECKING:
-    from narrowboat._locks.core import LockCore
 
 #: Leases due within this share of the time to the next look are renewed together with those that are due now.
 TOGETHER = 0.05
 
 
-#: Seconds until a withdraw that failed is tried again, at first and at most: often enough that nobody waits long for a
-#: ghost, rarely enough that a backend that is away is not kept busy with timeouts.
-PAUSE, PAUSE_MAX = 0.25, 5.0
+class Provider(Owner, Protocol):
+    """What the engine needs of the provider whose leases it keeps."""
 
+    capabilities: LockCapabilities
+    listeners: tuple[events.Listener, ...]
+    label: str
+    closed: bool
+    releases: Lane
+    RENEW: Op
+    RELEASE: Op
 
-class LateWithdrawal(NamedTuple):
-    """A withdraw that failed and is tried again."""
+    def withdraw_again(self, late: Sequence[LateWithdrawal]) -> None:
+        """One more try at withdraws that failed."""
+        ...
 
-    request: Request
-    when: float
-    until: float  #: what it undoes has ended by itself by then
-    pause: float
+    def release_later(self, grant: Grant) -> None:
+        """Release it, for nobody who waits."""
+        ...
 
 
 class Renewal:
     """Keeps the leases of one provider; see the module's text."""
 
-    def __init__(self, core: LockCore) -> None:
+    def __init__(self, core: Provider) -> None:
         self._core = core
         self._mutex = threading.RLock()  # as the core's
         self._heap: list[tuple[float, int, int, weakref.ref[Possession]]] = []
         self._limit = 64
         self._order = itertools.count()
-        self._withdrawals: dict[str, LateWithdrawal] = {}  # by owner
         self._session = core.capabilities.expiry is Expiry.SESSION
         # One session carries all its leases: renewing them together costs one exchange, however many there are.
         self._together = 1.0 if self._session else TOGETHER
@@ -68,7 +72,8 @@ class Renewal:
         self._behind: deque[Possession] = deque()  # to be released, for nobody who waits
         self._doubts: deque[str | None] = deque()  # owners whose grants may be gone; None: any of them
         self._notifier = Notifier(f"narrowboat-{core.backend}-callbacks")
-        self._alarm = Alarm(f"narrowboat-{core.backend}-renewal", core.clock, self._tick)
+        self._timer = Timer(f"narrowboat-{core.backend}-renewal", core.clock, self._tick)
+        self.late = LateWithdrawals(core.clock, core.capabilities.dead_waiter_bound, self._timer.ring)
 
     def keep(self, possession: Possession) -> None:
         """From now on renew it, or only watch over its end where nobody renews it.
@@ -77,85 +82,55 @@ class Renewal:
         collector may strike anywhere, with any mutex held: it only leaves a note, and the next tick acts on it.
         """
         if self._session:
-            possession._finalizer = weakref.finalize(possession, self._forgotten.append, possession._grant)
-            possession._finalizer.atexit = False
-        when = possession._renew_at if possession._renew_at is not None else possession._deadline
-        self._push(possession, when)
+            possession._note_if_forgotten(self._forgotten.append)
+        self._push(possession, possession._version)
 
     def doubt(self, owner: str | None) -> None:
         """A driver has heard that the grant of `owner` (None: any) may be gone: ask. From any thread; never blocks."""
         if self._heap and not self._core.closed:
             self._doubts.append(owner)
-            self._alarm.ring()
+            self._timer.ring()
 
     def lapse(self, possession: Possession) -> None:
         """Its deadline has passed, and somebody looked before this engine did."""
-        due = self._alarm.due
+        due = self._timer.due
         late = self._core.clock() - due if due < math.inf else 0.0
         self.lose(possession, why_ended(late, possession.ttl))
 
     def lose(self, possession: Possession, reason: Reason) -> bool:
         """Mark it lost, once, and tell whoever watches."""
-        core = self._core
-        with core.mutex:
-            if possession._state not in (State.HELD, State.LEAVING):
-                return False
-            possession._reason = reason
-            possession._state = State.LOST
-            watchers, possession._watchers = possession._watchers, None
-        core.forget(possession)
-        if core.listeners:
-            events.emit(core.listeners, events.Lost(core.backend, possession.name, possession.token, reason))
-        for watcher in watchers or ():
-            watcher(possession)
+        if not possession._end(LOST, reason, self._tell_lost):
+            return False
         if self._session and reason in (Reason.EXPIRED, Reason.PAUSED):
             self.free(possession._grant)  # we gave it up, its session did not
         return True
 
-    def leave_behind(self, possession: Possession) -> None:
-        """Release it soon: whoever had it cannot wait. From any thread, at any moment, also out of the collector's.
+    def _tell_lost(self, possession: Possession) -> None:
+        if self._core.listeners and possession._reason is not None:
+            record = events.Lost(self._core.backend, possession.name, possession.token, possession._reason)
+            events.emit(self._core.listeners, record)
 
-        It is marked by a store, and noted by what no interrupt can cut in two; no mutex is taken that this thread may have.
-        """
-        if possession._depth == 1:
-            possession._state = State.LEAVING
+    def left_behind(self, possession: Possession) -> None:
+        """Release it soon: whoever had it cannot wait. From any thread, at any moment; never blocks."""
         self._behind.append(possession)
-        self._alarm.poke()
+        self._timer.poke()
 
     def free(self, grant: Grant) -> None:
         """Make sure that nobody holds it, and go on trying for as long as its lease or its session may live."""
-        request = Request(grant.name, grant.owner, grant.ttl, grant.mode, grant.limit, True, _nobody, self._core.label)
-        now = self._core.clock()
-        with self._mutex:
-            until = now + max(request.ttl, self._core.capabilities.dead_waiter_bound)
-            self._withdrawals[request.owner] = LateWithdrawal(request, now, until, PAUSE)
-        self._alarm.ring()
+        self.late.free(grant, self._core.label)
 
     def renewed(self, possession: Possession, sent: float, answer: Any) -> None:
         """Take in the answer to a renewal that was sent at `sent`."""
         core = self._core
-        now = core.clock()
-        with core.mutex:
-            possession._under_way = False
-            doubted, possession._doubted = possession._doubted, False
-            held = possession._state is State.HELD and now < possession._deadline
-            granted = isinstance(answer, tuple)
-            if held and granted:
-                grant = answer[1]
-                possession._grant = grant
-                possession._deadline = max(possession._deadline, deadline(sent, grant.ttl, core.margin))
-                if possession._renew_at is not None:
-                    possession._renew_at = sent + grant.ttl * RENEW_SHARE
-            elif held and possession._renew_at is not None:
-                possession._renew_at = retry_at(now, possession._deadline, core.random)
-            when = possession._renew_at if possession._renew_at is not None else possession._deadline
+        granted = isinstance(answer, tuple)
+        held, doubted = possession._end_renewal(core.clock(), sent, answer[1] if granted else None)
         if isinstance(answer, LeaseLost):
-            if possession._state is State.HELD:  # else it is our own release that the renewal has met
+            if possession._state is HELD:  # else it is our own release that the renewal has met
                 self.lose(possession, answer.reason)
         elif not held:
             self.lapse(possession)
-            if granted and possession._state is State.LOST:
-                core.free.post(core.RELEASE, [possession._grant])  # we gave up, the server did not: free it now
+            if granted and possession._state is LOST:
+                core.releases.post(core.RELEASE, [possession._grant])  # we gave up, the server did not: free it now
         else:
             if core.listeners:
                 record = (
@@ -164,23 +139,9 @@ class Renewal:
                     else events.RenewalFailed(core.backend, possession.name, possession.token, answer)
                 )
                 events.emit(core.listeners, record)
-            self._push(possession, when)
+            self._push(possession, possession._reschedule())
             if doubted:
                 self.doubt(possession._grant.owner)
-
-    def withdraw_later(self, request: Request, before: LateWithdrawal | None = None) -> None:
-        """A withdraw failed (again, after `before`): try it later, until what it undoes would have ended by itself."""
-        now = self._core.clock()
-        if before is None:
-            until = now + max(request.ttl, self._core.capabilities.dead_waiter_bound)
-            late = LateWithdrawal(request, now + PAUSE, until, PAUSE)
-        else:
-            pause = min(2 * before.pause, PAUSE_MAX)
-            late = LateWithdrawal(request, now + pause, before.until, pause)
-        if now < late.until and not self._core.closed:
-            with self._mutex:
-                self._withdrawals[request.owner] = late
-            self._alarm.ring()
 
     def call_back(self, callback: Callable[[], object]) -> None:
         """Run a user's callback on a thread of its own: one that blocks delays other callbacks, and nothing else."""
@@ -198,22 +159,24 @@ class Renewal:
 
     def close(self, timeout: float) -> None:
         """End both threads."""
-        self._alarm.close()
+        self._timer.close()
         self._notifier.close(timeout)
 
-    def _push(self, possession: Possession, when: float) -> None:
-        possession._version += 1
+    def _push(self, possession: Possession, version: int, when: float | None = None) -> None:
+        """Look at it at `when`; unless given, at the time of its renewal, or at its end where nobody renews it."""
+        if when is None:
+            when = possession._deadline if possession._renew_at is None else possession._renew_at
         with self._mutex:
             heap = self._heap
             if len(heap) >= self._limit:  # drop what was released: amortised, each entry is looked at about twice
                 heap[:] = [entry for entry in heap if _current(entry)]
                 heapq.heapify(heap)
                 self._limit = max(64, 2 * len(heap))
-            entry = (when, next(self._order), possession._version, possession._ref)
+            entry = (when, next(self._order), version, possession._ref)
             heapq.heappush(heap, entry)
             first = heap[0] is entry
         if first or self._forgotten:
-            self._alarm.ring()
+            self._timer.ring()
 
     def _tick(self, late: float) -> float:
         now = self._core.clock()
@@ -225,24 +188,29 @@ class Renewal:
             while heap and heap[0][0] <= horizon:
                 entry = heapq.heappop(heap)
                 possession = entry[3]()
-                if possession is not None and possession._version == entry[2] and possession._state is State.HELD:
+                if possession is not None and possession._version == entry[2] and possession._state is HELD:
                     if possession not in doubted:
                         due.append(possession)
                     horizon = now + self._together * possession.ttl
-            withdrawals = [late for late in self._withdrawals.values() if late.when <= now]
-            for late_one in withdrawals:
-                del self._withdrawals[late_one.request.owner]
+        withdrawals = self.late.due(now)
         self._act(due, doubted, now, late)
         while self._behind:
-            give_back(self._core, self._behind.popleft())
+            self._give_back(self._behind.popleft())
         while self._forgotten:
             self.free(self._forgotten.popleft())
         if withdrawals:
             self._core.withdraw_again(withdrawals)
         with self._mutex:
-            times = [heap[0][0]] if heap else []
-            times += [each.when for each in self._withdrawals.values()]
-        return min(times, default=math.inf)
+            first = heap[0][0] if heap else math.inf
+        return min(first, self.late.next())
+
+    def _give_back(self, possession: Possession) -> None:
+        """Release what was left behind."""
+        core = self._core
+        if possession._give_back() and possession._end(RELEASED):
+            core.release_later(possession._grant)
+            if core.listeners:
+                events.emit(core.listeners, events.Released(core.backend, possession.name, possession.token))
 
     def _doubted(self) -> set[Possession]:
         """What is to be renewed now because the driver has doubts. What is being renewed is asked about again afterwards.
@@ -258,11 +226,8 @@ class Renewal:
                 continue
             if possession._renew_at is None and not self._session:
                 continue
-            with self._core.mutex:
-                if possession._under_way:
-                    possession._doubted = True
-                elif possession._state is State.HELD:
-                    found.add(possession)
+            if possession._doubt():
+                found.add(possession)
         return found
 
     def _act(self, due: list[Possession], doubted: set[Possession], now: float, late: float) -> None:
@@ -274,16 +239,12 @@ class Renewal:
                 self.lose(possession, why_ended(late, possession.ttl))
                 continue
             if step is Step.RENEW or possession in doubted:
-                possession._under_way = True
+                possession._begin_renewal()
                 renew.append(possession)
-            self._push(possession, until)
+            self._push(possession, possession._reschedule(), until)
         if renew:
             call = Call(self._core.RENEW, [possession._grant for possession in renew], sink=_Answers(self, renew))
-            self._core.free.submit([call])
-
-
-def _nobody() -> None:
-    """The wake of a request for which nobody waits."""
+            self._core.releases.submit([call])
 
 
 class _Answers:

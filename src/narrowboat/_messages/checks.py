@@ -10,7 +10,7 @@ import sys
 import unicodedata
 from collections.abc import Mapping
 
-from narrowboat._engine.driver import seconds
+from narrowboat._engine.checks import TEXT_MAX, flag, seconds, text
 from narrowboat.capabilities import BrokerCapabilities, LeaseNature, Support
 from narrowboat.contract.messages import Nack, Properties, Reject
 from narrowboat.dsn import unknown
@@ -20,32 +20,13 @@ from narrowboat.errors import InvalidArgument, Unsupported
 RESERVED_PREFIX = "narrowboat-"
 #: Endings of names under which backends keep what belongs to a source.
 RESERVED = ("dead", "retry", "delayed")
-#: Longest name, key, id in characters.
-TEXT_MAX = 1000
 #: Longest ttl, idle time or wait in seconds: ten years. What is longer is a mistake in units.
 MAX_DURATION = 10 * 365 * 86400.0
 
 
-def check_text(what: str, value: object) -> str:
-    """`value` if it is text of 1 to 1,000 characters without control characters or lone surrogates."""
-    if not isinstance(value, str):
-        raise InvalidArgument(f"{what} {value!r}: expected text, got {type(value).__name__}")
-    if not 1 <= len(value) <= TEXT_MAX:
-        shown = f"{value[:20]!r}... of {len(value)} characters" if value else "''"
-        raise InvalidArgument(f"{what} {shown}: allowed are 1 to {TEXT_MAX} characters")
-    if not value.isprintable():
-        for position, character in enumerate(value):
-            if unicodedata.category(character) in ("Cc", "Cs"):
-                raise InvalidArgument(
-                    f"{what} {value!r}: character {position} is U+{ord(character):04X}; control characters and lone "
-                    "surrogates are not allowed"
-                )
-    return value
-
-
 def check_source_name(what: str, value: object) -> str:
     """The name of a queue or topic."""
-    name = check_text(f"{what} name", value)
+    name = text(f"{what} name", value)
     stem, _, ending = name.rpartition(".")
     if stem and ending in RESERVED:
         instead = f"; its dead letters are queue({stem!r}).dead_letters()" if ending == "dead" else ""
@@ -55,7 +36,7 @@ def check_source_name(what: str, value: object) -> str:
 
 def check_group(value: object) -> str:
     """The name of a subscription's group."""
-    name = check_text("group name", value)
+    name = text("group name", value)
     if "." in name:
         raise InvalidArgument(
             f"group name {name!r}: no dots, they part the topic from the group; try {name.replace('.', '-')!r}"
@@ -71,13 +52,6 @@ def check_count(what: str, value: object, low: int, high: int) -> int:
         raise InvalidArgument(f"{what}={value!r}: expected a whole number from {low} to {high}, got {type(value).__name__}")
     if not low <= value <= high:
         raise InvalidArgument(f"{what}={value}: allowed is {low} to {high}")
-    return value
-
-
-def check_flag(what: str, value: object) -> bool:
-    """True or False."""
-    if not isinstance(value, bool):
-        raise InvalidArgument(f"{what}={value!r}: expected True or False")
     return value
 
 
@@ -120,7 +94,7 @@ def check_properties(
         levels = check_count("priorities", levels, 0, 1_000_000)
         demand(claims.priority, backend, f"priorities={levels}", "priority")
         levels = check_count("priorities", levels, 0, claims.priorities_max)
-    if check_flag("ordered", ordered):
+    if flag("ordered", ordered):
         demand(claims.order, backend, "ordered=True", "order")
         if levels:
             raise InvalidArgument(

@@ -19,11 +19,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from narrowboat import events
-from narrowboat._engine.driver import Driver, Plan, watch_forks
+from narrowboat._engine.driver import Driver
 from narrowboat._engine.exchange import Call, Op
+from narrowboat._engine.forks import watch_forks
 from narrowboat._engine.lane import lane
 from narrowboat._engine.runtime import Runtime
-from narrowboat._engine.timer import Alarm
+from narrowboat._engine.target import Target
+from narrowboat._engine.timer import Timer
 from narrowboat.capabilities import BrokerCapabilities, LeaseNature
 from narrowboat.clock import Clock
 from narrowboat.contract.messages import Broker, Delivery, Feed, Outcome, Outgoing, Receipt
@@ -98,7 +100,7 @@ class BrokerCore:
         options: Mapping[str, object],
         runtime: Callable[[Clock], Runtime],
     ) -> None:
-        plan: Plan[Broker] = Plan(
+        target: Target[Broker] = Target(
             broker_backend,
             "NARROWBOAT_BROKER_URL",
             url,
@@ -109,15 +111,15 @@ class BrokerCore:
             self.OWN,
             tell=_tells(weakref.ref(self)),
         )
-        self.url = plan.url
-        self.backend = plan.url.scheme
-        self.capabilities: BrokerCapabilities = plan.capabilities
-        self.timeout = plan.timeout
-        self.clock = plan.clock
-        self.reply_to: ReplyTo = plan.own.get("reply_to", ReplyTo.INBOX)
+        self.url = target.url
+        self.backend = target.url.scheme
+        self.capabilities: BrokerCapabilities = target.capabilities
+        self.timeout = target.timeout
+        self.clock = target.clock
+        self.reply_to: ReplyTo = target.own.get("reply_to", ReplyTo.INBOX)
         self.random = random if random is not None else random_module.random
         self.listeners = events.check(listeners)
-        self.driver: Driver[Broker] = Driver(plan)
+        self.driver: Driver[Broker] = Driver(target)
         self._runtime = runtime
         self.SEND = Op("send", self._send, repeatable=False)
         self.RECEIVE = Op("receive", _receive, repeatable=False)
@@ -132,9 +134,10 @@ class BrokerCore:
         self.runtime = self._runtime(self.clock)
         self.mutex = threading.Lock()
         self.fetches, self.settlements, self.sends = (
-            lane(f"narrowboat-{self.backend}-{what}", self.capabilities.concurrency) for what in ("take", "free", "send")
+            lane(f"narrowboat-{self.backend}-{what}", self.capabilities.concurrency)
+            for what in ("fetches", "settlements", "sends")
         )
-        self.timer = Alarm(f"narrowboat-{self.backend}-extension", self.clock, self._extend_kept)
+        self.timer = Timer(f"narrowboat-{self.backend}-extension", self.clock, self._extend_kept)
         self.closed = False
         self.consumers: set[Ends] = set()  #: those that are open
         self.kept: set[Kept] = set()  #: those with leases that the timer extends

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from narrowboat import codecs
-from narrowboat._engine.driver import seconds
-from narrowboat._messages.checks import MAX_DURATION, check_count, check_delay, check_headers, check_text, demand
+from narrowboat._engine.checks import seconds, text
+from narrowboat._messages.checks import MAX_DURATION, check_count, check_delay, check_headers, demand
 from narrowboat.capabilities import BrokerCapabilities, Support
 from narrowboat.contract.messages import Address, Kind, Outgoing
 from narrowboat.errors import InvalidArgument
@@ -90,16 +90,16 @@ class Envelope(Generic[T]):
         content_type = item.content_type
         return Outgoing(
             self.to,
-            os.urandom(16).hex() if item.id is None else check_text("id", item.id),
+            os.urandom(16).hex() if item.id is None else text("id", item.id),
             self.body(item.data),
             {} if item.headers is None else check_headers(item.headers, claims.headers_max),
-            None if item.key is None else check_text("key", item.key),
+            None if item.key is None else text("key", item.key),
             self._wall(),
             float(delay),
             item.priority,
             ttl,
-            None if item.correlation_id is None else check_text("correlation_id", item.correlation_id),
-            self._content_type if content_type is None else check_text("content_type", content_type),
+            None if item.correlation_id is None else text("correlation_id", item.correlation_id),
+            self._content_type if content_type is None else text("content_type", content_type),
             reply_to,
             item.id is not None and claims.dedup is not Support.ABSENT,
         )

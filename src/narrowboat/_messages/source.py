@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
-from narrowboat._engine.driver import seconds
+from narrowboat._engine.checks import flag, seconds
 from narrowboat._messages.checks import (
     MAX_DURATION,
     check_count,
-    check_flag,
     check_group,
     check_properties,
     check_source_name,
@@ -119,7 +118,7 @@ class SourceCore(Generic[T]):
             self.codec,
             make,
             prefetch=check_count("prefetch", prefetch, 1, 1_000_000),
-            auto_extend=check_flag("auto_extend", auto_extend),
+            auto_extend=flag("auto_extend", auto_extend),
             max_extend=seconds("max_extend", max_extend, low=0.0, high=MAX_DURATION, allowed="0 or more seconds"),
         )
 

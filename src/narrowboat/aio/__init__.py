@@ -4,7 +4,7 @@
     async with locks.lock("invoice:42", ttl=30) as held:
         await save(invoice, fence=held.token)
 
-Names and signatures are those of `narrowboat`, and the loops behind both are the same (`_acquire`, `_consume`). No waiter
+Names and signatures are those of `narrowboat`, and the loops behind both are the same (`_locks`, `_messages`). No waiter
 parks a thread and no driver call runs on the event loop. One face may be used from several loops.
 """
 

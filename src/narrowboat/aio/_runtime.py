@@ -59,7 +59,7 @@ def _finish(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-class _Gate:
+class _LoopBridge:
     """Between one loop and the lanes: gathers a tick's calls on the way in and a batch's answers on the way out."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -110,27 +110,27 @@ class Asyncio:
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
-        self._gates: dict[asyncio.AbstractEventLoop, _Gate] = {}
-        self._gate: _Gate | None = None  # the last one used: nearly always the only one
+        self._bridges: dict[asyncio.AbstractEventLoop, _LoopBridge] = {}
+        self._bridge: _LoopBridge | None = None  # the last one used: nearly always the only one
 
     async def call(self, lane: Lane, call: Call) -> list[Any]:
         """Together with what this loop sends in the same tick; suspends the task that awaits it."""
         loop = asyncio.get_running_loop()
-        gate = self._gate
-        if gate is None or gate.loop is not loop:
-            gate = self._gate = self._gates.get(loop) or self._enter(loop)
+        bridge = self._bridge
+        if bridge is None or bridge.loop is not loop:
+            bridge = self._bridge = self._bridges.get(loop) or self._enter(loop)
         try:
-            return await gate.send(lane, call)
+            return await bridge.send(lane, call)
         except BaseException:
             lane.abandon(call)
             raise
 
-    def _enter(self, loop: asyncio.AbstractEventLoop) -> _Gate:
+    def _enter(self, loop: asyncio.AbstractEventLoop) -> _LoopBridge:
         """The first call from `loop`. Loops that have ended are forgotten, or a program that runs many would keep them all."""
-        for other in list(self._gates):
+        for other in list(self._bridges):
             if other.is_closed():
-                self._gates.pop(other, None)
-        return self._gates.setdefault(loop, _Gate(loop))
+                self._bridges.pop(other, None)
+        return self._bridges.setdefault(loop, _LoopBridge(loop))
 
     async def wait(self, signal: AsyncSignal, deadline: float) -> bool:
         """Suspends the task."""

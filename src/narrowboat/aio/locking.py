@@ -10,26 +10,25 @@ import asyncio
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Never, ParamSpec, TypeVar
 
 from narrowboat import events
-from narrowboat._engine.holdable import AsyncOnly, Hinting, no_such_argument
+from narrowboat._engine.holdable import AsyncOnly, no_such_argument
 from narrowboat._locks import release
-from narrowboat._locks.acquire import Acquisition
-from narrowboat._locks.blocks import Block, Blocks, noted, per_block
-from narrowboat._locks.core import LockCore, Terms, check_timeout
-from narrowboat._locks.lease import HELD, Possession
-from narrowboat._locks.together import Ending, Together
+from narrowboat._locks.blocks import Block, noted, per_block
+from narrowboat._locks.composite import HeldTogether, in_order
+from narrowboat._locks.core import LockCore
+from narrowboat._locks.faces import AllLocksFace, LockFace, LocksFace, watch
+from narrowboat._locks.possession import Possession
+from narrowboat._locks.terms import check_timeout
 from narrowboat.aio._runtime import Asyncio
 from narrowboat.aio._threads import in_thread
-from narrowboat.capabilities import LockCapabilities
 from narrowboat.clock import Clock
 from narrowboat.contract.locks import Grant, Holder, LockProvider
 from narrowboat.dsn import hidden, hidden_secrets
-from narrowboat.errors import InvalidArgument
-from narrowboat.locking import UNSET, Mode, Seconds, Unset, in_order
+from narrowboat.locking import UNSET, Mode, Seconds, Unset
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -47,20 +46,12 @@ def locks(
 ) -> Locks:
     """Locks on the backend that `url` names, for asyncio. Arguments and errors as `narrowboat.locks`."""
     url, options = hidden(url), hidden_secrets(options)
-    return Locks(LockCore(url, require, clock, random, listeners, wrap, options))
+    core = LockCore(url, require, clock, random, listeners, wrap, options)
+    return Locks(core, Asyncio(core.clock))
 
 
-class Locks(AsyncOnly):
+class Locks(AsyncOnly, LocksFace[Asyncio]):
     """All locks behind one URL; safe to share between tasks and loops. `await close()` it, or use `async with`."""
-
-    def __init__(self, core: LockCore) -> None:
-        self._core = core
-        self._runtime = Asyncio(core.clock)
-
-    @property
-    def capabilities(self) -> LockCapabilities:
-        """What this backend claims."""
-        return self._core.capabilities
 
     def lock(
         self,
@@ -75,16 +66,8 @@ class Locks(AsyncOnly):
         label: str | None = None,
     ) -> Lock:
         """A lock by this name, as `narrowboat.locking.Locks.lock`. Nothing is sent yet."""
-        terms = Terms(
-            self._core,
-            name,
-            ttl=ttl,
-            timeout=timeout,
-            mode=mode,
-            limit=limit,
-            reentrant=reentrant,
-            renew=renew,
-            label=label,
+        terms = self._terms(
+            name, ttl=ttl, timeout=timeout, mode=mode, limit=limit, reentrant=reentrant, renew=renew, label=label
         )
         return Lock(self._core, self._runtime, terms)
 
@@ -128,14 +111,12 @@ class Locks(AsyncOnly):
     ) -> None:
         await self.close()
 
-    def __repr__(self) -> str:
-        return f"<Locks {self._core.url}>"
-
 
 class Held(Possession):
     """That a lock is ours. `await release()` it, or leave the `async with` that gave it."""
 
     __slots__ = ("_loop", "_runtime")
+    _core: LockCore
     _loop: asyncio.AbstractEventLoop
     _runtime: Asyncio
 
@@ -153,12 +134,7 @@ class Held(Possession):
 
     def on_lost(self, callback: Callable[[Held], object]) -> None:
         """Call `callback(held)` once when it is lost, at once if it is. On the loop that acquired it; not on a release."""
-        if not callable(callback) or inspect.iscoroutinefunction(callback):
-            raise InvalidArgument(f"on_lost({callback!r}): expected a plain function of one argument")
-
-        watcher = functools.partial(_tell, callback)
-        if not self._watch(watcher):
-            watcher(self)
+        watch(self, callback, _tell)
 
     async def __aenter__(self) -> Held:
         return self
@@ -191,11 +167,7 @@ class With(Block[Any]):
         entered = self.entered
         if entered is None or self.left:
             entered = self.by_hand(asyncio.current_task())
-        if self.spent:
-            pass
-        elif entered._depth > 1 and entered._state is HELD:  # an inner one; no call may stand between the two
-            entered._depth -= 1
-        else:
+        if not self.spent and not (entered._depth > 1 and entered._step_out(self)):
             try:
                 await entered.release()
             except BaseException as failure:
@@ -204,22 +176,11 @@ class With(Block[Any]):
         self.left = True
 
 
-class Lock(AsyncOnly, Hinting):
+class Lock(AsyncOnly, LockFace[Asyncio, Held]):
     """A name and its terms. Acquire it with `async with`, `acquire` or `try_acquire`; safe to share between tasks.
 
     As a decorator it holds the lock during each call of a coroutine function.
     """
-
-    def __init__(self, core: LockCore, runtime: Asyncio, terms: Terms) -> None:
-        self._core = core
-        self._runtime = runtime
-        self._terms = terms
-        self._blocks: Blocks[Held] = Blocks()
-
-    @property
-    def name(self) -> str:
-        """The lock's name."""
-        return self._terms.name
 
     async def acquire(self, timeout: Seconds | Unset | None = UNSET, **habits: Never) -> Held:
         """Wait for the lock and take it; arguments and errors as `narrowboat.locking.Lock.acquire`."""
@@ -242,9 +203,6 @@ class Lock(AsyncOnly, Hinting):
         except BaseException:
             acquisition.abandon()
             raise
-
-    def _begin(self, timeout: float | None) -> Acquisition[Held]:
-        return Acquisition(self._core, self._runtime, self._terms, timeout, self._make)
 
     def _make(self, core: LockCore, grant: Grant, sent: float, renew: bool, caller: object) -> Held:
         held = Held(core, grant, sent, renew=renew, caller=caller)
@@ -294,71 +252,21 @@ class Lock(AsyncOnly, Hinting):
 
         return locked
 
-    def __repr__(self) -> str:
-        return f"<Lock {self.name!r} {self._terms.mode.value} ttl={self._terms.ttl:g}>"
 
-
-class HeldAll:
+class HeldAll(HeldTogether[Held]):
     """Several possessions as one, in the order of their names."""
-
-    _depth, _state = 1, HELD  # as one possession's, which is not nested
-
-    def __init__(self, held: Sequence[Held]) -> None:
-        self._held = tuple(held)
-        self._ending = Ending(self._held)
-
-    def __getitem__(self, index: int) -> Held:
-        return self._held[index]
-
-    def __len__(self) -> int:
-        return len(self._held)
-
-    def __iter__(self) -> Iterator[Held]:
-        return iter(self._held)
-
-    @property
-    def lost(self) -> bool:
-        """Whether any of them is lost."""
-        return any(held.lost for held in self._held)
-
-    def check(self) -> None:
-        """Raise `LeaseLost` when any may no longer be ours."""
-        for held in self._held:
-            held.check()
 
     async def release(self) -> None:
         """Free all, last first, also when one of them turns out to be lost; that one's error is raised at the end."""
-        first: Exception | None = None
         try:
-            self._ending.decide()
-            for held in self._ending.released:
-                try:
-                    await held.release()
-                except Exception as error:
-                    held._leave_behind()  # a signal handler's exception may have struck before it began
-                    first = first or error
+            await self._release()
         except BaseException:
-            self._leave_behind()  # interrupted in the middle: nothing that is still held stays so
+            self._leave_behind()
             raise
-        try:
-            if first is not None:
-                raise first
-        finally:
-            first = None  # its traceback leads here
-
-    def _leave_behind(self) -> None:
-        self._ending.leave_behind()
 
 
-class AllLocks(AsyncOnly):
+class AllLocks(AsyncOnly, AllLocksFace[Asyncio, Held]):
     """Several locks to be taken together; see `Locks.all`."""
-
-    def __init__(self, core: LockCore, runtime: Asyncio, locks: Sequence[Lock], timeout: float | None) -> None:
-        self._core = core
-        self._runtime = runtime
-        self._locks = locks
-        self._timeout = timeout
-        self._blocks: Blocks[HeldAll] = Blocks()
 
     async def acquire(self, timeout: Seconds | Unset | None = UNSET, **habits: Never) -> HeldAll:
         """Wait for all and take them; on any error none is held. Raises as `Lock.acquire`."""
@@ -368,7 +276,7 @@ class AllLocks(AsyncOnly):
         try:
             held = await together.run()
             assert held is not None  # only a try gives None
-            return HeldAll(held)
+            return HeldAll(self._core, self._runtime, held)
         except BaseException:
             together.abandon()
             raise
@@ -378,13 +286,10 @@ class AllLocks(AsyncOnly):
         together = self._begin(0.0)
         try:
             held = await together.run(trying=True)
-            return None if held is None else HeldAll(held)
+            return None if held is None else HeldAll(self._core, self._runtime, held)
         except BaseException:
             together.abandon()
             raise
-
-    def _begin(self, timeout: float | None) -> Together[Held]:
-        return Together([lock._begin(timeout) for lock in self._locks], timeout)
 
     def __aenter__(self) -> Coroutine[Any, Any, HeldAll]:
         return self._enter(self._blocks.opened(threading.get_ident()))

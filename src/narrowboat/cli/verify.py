@@ -18,8 +18,12 @@ from narrowboat.cli.output import printable_lines, progress_bar
     "--only", multiple=True, metavar="ID", help="Only these ids, such as L12, or scenarios; may be repeated, or commas."
 )
 @click.option(
-    "--tier", multiple=True, metavar="LETTER", help="Only these tiers: C, T, S, P, N, R, H; may be repeated, or commas."
+    "--tier",
+    multiple=True,
+    metavar="LETTER",
+    help="Only these tiers: C core, T timing, S stress, P processes, N network, R server, H histories; repeat, or use commas.",
 )
+@click.option("--half", type=click.Choice(["locks", "messages"]), help="Only this half.  [default: both, where URL has them]")
 @click.option("--face", type=click.Choice(["sync", "asyncio"]), help="Only this face.  [default: both]")
 @click.option("--size", type=float, default=1.0, show_default=True, help="Of the stress scenarios.")
 @click.option(
@@ -32,6 +36,7 @@ def verify(
     url: str,
     only: tuple[str, ...],
     tier: tuple[str, ...],
+    half: str | None,
     face: str | None,
     size: float,
     json_path: Path | None,
@@ -52,6 +57,7 @@ def verify(
             _located(url),
             only=split(only),
             tier=split(tier),
+            half=half,
             face=face,
             size=size,
             json_path=json_path,

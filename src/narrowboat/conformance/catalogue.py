@@ -27,11 +27,12 @@ class Fault(enum.Enum):
     CREDENTIALS = "credentials that change"
     POWER = "a power loss"
     FULL = "a full disk or quota"
+    COUNT = "a count of what the backend keeps"  #: `Harness.residue`: by default the holders, where they can be asked for
     FOREIGN = "what another program left"  #: in the backend's own place: a lock's record, an entry among the messages
 
 
 #: Faults that only something beyond the host can have. A backend without a server does not owe what needs one.
-SERVER_FAULTS = frozenset(Fault) - {Fault.PROCESS, Fault.REPLY, Fault.FOREIGN}
+SERVER_FAULTS = frozenset(Fault) - {Fault.PROCESS, Fault.REPLY, Fault.COUNT, Fault.FOREIGN}
 
 
 class Entry(NamedTuple):

@@ -26,7 +26,7 @@ from collections.abc import Callable
 from typing import Any
 
 from narrowboat import registry
-from narrowboat.capabilities import BrokerCapabilities, LockCapabilities, Scope
+from narrowboat.capabilities import BrokerCapabilities, LockCapabilities, Scope, Support
 from narrowboat.conformance.catalogue import Fault
 from narrowboat.conformance.faults.network import Network, reachable
 from narrowboat.conformance.faults.server import Server
@@ -92,6 +92,8 @@ class Harness:
             found.add(Fault.PROCESS)
         if self._has("network") or reachable(self.url):
             found.add(Fault.PROXY)
+        if half == "locks" and (self._has("residue") or self.lock_claims.holders is not Support.ABSENT):
+            found.add(Fault.COUNT)
         if self.server is not None:
             found |= {Fault.RESTART, Fault.KILL, Fault.PAUSE}
         other = {"locks": "plant_entries", "broker": "plant_record"}[half]
@@ -125,7 +127,6 @@ class Harness:
         By default a second connection asks for all holders of the namespace, where `holders` is claimed.
         """
         import narrowboat
-        from narrowboat.capabilities import Support
 
         if self.lock_claims.holders is Support.ABSENT:
             return None

@@ -2,15 +2,14 @@
 
 Everything that a scenario opens through its kit is tapped, closed at its end, and speaks the asyncio face's names and
 `await`s whichever face is under test. Lower bounds of time are asserted as they are; upper bounds go through `upper`,
-which NARROWBOAT_TIME_SCALE stretches on slow machines. Nothing waits by sleeping for what can be seen: `eventually`,
-`until_waiting` and a child's events.
+which extends them by the time for which the machine stood still. Nothing waits by sleeping for what can be seen:
+`eventually`, `until_waiting` and a child's events.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-import os
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar, cast
@@ -18,20 +17,27 @@ from typing import Any, TypeVar, cast
 import narrowboat
 import narrowboat.aio
 from narrowboat._locks.lease import MARGIN, MARGIN_SHARE
-from narrowboat.capabilities import BrokerCapabilities, Expiry, LockCapabilities, WaitOrder
+from narrowboat.capabilities import BrokerCapabilities, Expiry, LockCapabilities, Support, WaitOrder
 from narrowboat.conformance.faults.network import Network
 from narrowboat.conformance.faults.server import Server
 from narrowboat.conformance.faults.tap import Seen, tapped
 from narrowboat.conformance.harness import Harness
 from narrowboat.conformance.users.children import Child
 from narrowboat.conformance.users.faces import Threaded, in_my_thread, unwrap, worker_of, wrap
+from narrowboat.conformance.users.opening import opened
+from narrowboat.conformance.watch import watch
 from narrowboat.contract import Holder
 from narrowboat.layers.faults import Faults
 
 T = TypeVar("T")
 
-#: How far upper bounds are stretched, from the environment; lower bounds never are.
-SCALE = float(os.environ.get("NARROWBOAT_TIME_SCALE", "1"))
+#: Seconds of a short lease, where the backend can keep one that short.
+SHORT = 0.5
+#: The share of a lease that pauses may take before the lease proves nothing: its renewal comes at a third of it, and scenarios
+#: look at what is left of it.
+PAUSED_SHARE = 0.25
+#: Seconds before a scenario in which the pauses of the machine say how long its short leases must be.
+LATELY = 20.0
 
 
 class Kit:
@@ -42,6 +48,10 @@ class Kit:
         self.face = face
         self.half = half
         self.size = size
+        self.watch = watch()
+        self.begun = time.monotonic()
+        self.stretch = self._stretched()  #: by how much its short leases are longer than on a machine that never stands still
+        self._shortest: float | None = None
         self.namespace = harness.namespace()
         self.seen = Seen()
         self.measured: list[tuple[str, float, str]] = []
@@ -75,12 +85,18 @@ class Kit:
         """What the message half claims."""
         return self.harness.broker_claims
 
+    def can(self, *names: str) -> bool:
+        """Whether all of that is claimed, such as "holders" or "dead_letters", by the half that the scenario is about."""
+        claims = self.claims if self.half == "locks" else self.broker_claims
+        return all(getattr(claims, name) is not Support.ABSENT for name in names)
+
     def locks(
         self, *, face: str | None = None, url: str | None = None, faults: Faults | None = None, **arguments: Any
     ) -> narrowboat.aio.Locks:
         """A new `Locks` on this scenario's namespace; `face` for mixed ones, the other arguments as for `narrowboat.locks`."""
         arguments["wrap"] = self._wrap(arguments.get("wrap"), faults)
-        made = self._entry(face).locks(url if url is not None else self.locks_url, **arguments)
+        entry = narrowboat if (face or self.face) == "sync" else narrowboat.aio
+        made = entry.locks(url if url is not None else self.locks_url, **arguments)
         return cast("narrowboat.aio.Locks", self._keep(made))
 
     def broker(
@@ -88,11 +104,8 @@ class Kit:
     ) -> narrowboat.aio.Messaging:
         """A new broker on this scenario's namespace."""
         arguments["wrap"] = self._wrap(arguments.get("wrap"), faults)
-        made = self._entry(face).broker(url if url is not None else self.broker_url, **arguments)
+        made = opened(url if url is not None else self.broker_url, face or self.face, **arguments)
         return cast("narrowboat.aio.Messaging", self._keep(made))
-
-    def _entry(self, face: str | None) -> Any:
-        return narrowboat if (face or self.face) == "sync" else narrowboat.aio
 
     def _keep(self, made: Any) -> Any:
         wrapped = wrap(made)
@@ -135,11 +148,11 @@ class Kit:
 
         `wake` ends that thread's wait for the driver; all waits are ended, unless told: also those of its neighbours.
         """
-        deadline = time.monotonic() + within * SCALE
+        begun = time.monotonic()
         struck = False
-        again = deadline
+        again = begun + within
         while not task.done():
-            assert time.monotonic() < deadline, f"not ended {within:g} s after it was cancelled"
+            assert not self.over(begun, within), f"not ended {within:g} s after it was cancelled"
             worker = worker_of(task)
             if struck and worker is not None and (worker.missed or time.monotonic() > again):
                 struck = False  # it came too late, or struck in a weak reference's callback, where CPython swallows it
@@ -175,12 +188,43 @@ class Kit:
 
     @property
     def ttl(self) -> float:
-        """A short lease that this backend can keep, in seconds, long enough for a loaded machine."""
-        return max(self.claims.ttl_min, 0.5 * max(1.0, SCALE))  # one of seconds outlives a pause without being stretched
+        """A short lease that this backend can keep, in seconds, and that the pauses of this machine do not end."""
+        return self.lease(self.claims.ttl_min)
+
+    def lease(self, least: float, usual: float = SHORT) -> float:
+        """A short lease, of `least` seconds at least: `usual` on a machine that does not stand still."""
+        lease = max(least, usual * self.stretch)
+        self._shortest = min(lease, self._shortest or lease)
+        return lease
 
     def upper(self, seconds: float) -> float:
-        """An upper bound, stretched for slow machines. Never use it for a lower one."""
-        return seconds * SCALE
+        """An upper bound for what has ended now: extended by what the machine stood still for meanwhile, and by nothing else.
+
+        Asked before a wait, it is extended by what was lost of as long a time just before. Never use it for a lower bound.
+        """
+        return self.watch.extended(seconds)
+
+    def over(self, begun: float, seconds: float) -> bool:
+        """Whether so many seconds have passed since `begun`, for which the machine did not stand still."""
+        return time.monotonic() - begun >= seconds and self.watch.spent(begun) >= seconds
+
+    def _stood(self, since: float, lease: float) -> float:
+        return self.watch.stood(since, time.monotonic(), lease)
+
+    def _stretched(self) -> int:
+        for times in (1, 2, 4):
+            if self._stood(self.begun - LATELY, SHORT * times) <= SHORT * times * PAUSED_SHARE / 2:
+                return times
+        return 6
+
+    def excuse(self) -> str:
+        """Why what went wrong proves nothing: pauses of the machine took too much of a short lease. "" when they did not."""
+        if self._shortest is None:
+            return ""
+        stood = self._stood(self.begun, self._shortest)
+        if stood <= self._shortest * PAUSED_SHARE:
+            return ""
+        return f"the machine stood still for {stood:.2g} s of a lease of {self._shortest:g} s"
 
     async def sleep(self, seconds: float) -> None:
         """Let real time pass: only where the passing of time is itself what is tested."""
@@ -194,15 +238,15 @@ class Kit:
         what: str | Callable[[], str] = "",
         every: float = 0.005,
     ) -> Any:
-        """Until `probe()` is true: what it gave. `AssertionError` with `what` after `within` (stretched) seconds."""
-        deadline = time.monotonic() + self.upper(within)
+        """Until `probe()` is true: what it gave. `AssertionError` with `what` after `within` seconds that the machine ran."""
+        begun = time.monotonic()
         while True:
             value = probe()
             if inspect.isawaitable(value):
                 value = await value
             if value:
                 return value
-            if time.monotonic() >= deadline:
+            if self.over(begun, within):
                 raise AssertionError(f"not within {within:g} s: {what() if callable(what) else what or probe}")
             await asyncio.sleep(every)
 
@@ -240,7 +284,7 @@ class Kit:
 
     async def child(self, program: Callable[..., Any], *, env: dict[str, str] | None = None, **arguments: Any) -> Child:
         """A process that runs `program(link, **arguments)`; killed at the end of the scenario if it still lives."""
-        child = await Child.start(program, arguments, SCALE, env or {})
+        child = await Child.start(program, arguments, self.watch, env or {})
         self._children.append(child)
         return child
 
@@ -307,4 +351,4 @@ def faces_of(kit: Kit) -> Sequence[str]:
     return (kit.face, "asyncio" if kit.face == "sync" else "sync")
 
 
-__all__ = ["SCALE", "Faults", "Kit", "Threaded", "faces_of", "plain"]
+__all__ = ["Faults", "Kit", "Threaded", "faces_of", "plain"]

@@ -31,17 +31,18 @@ def items(config: pytest.Config) -> list[Any]:
         if not url:
             raise pytest.UsageError("narrowboat.conformance: give --url, such as --url sqlite:////tmp/verify.db")
         try:
-            config.stash[_ITEMS] = parameters(Harness(url), *_selected(config), config.getoption("size"))
+            config.stash[_ITEMS] = parameters(Harness(url), *_selected(config))
         except NarrowboatError as error:
             raise pytest.UsageError(f"narrowboat.conformance: {error}") from None
         config.stash[_STARTED] = time.monotonic()
     return config.stash[_ITEMS]
 
 
-def _selected(config: pytest.Config) -> tuple[list[str], list[str], list[str]]:
-    only, tiers, face = (config.getoption(name) for name in ("only", "tier", "face"))
+def _selected(config: pytest.Config) -> tuple[list[str], list[str], list[str], float, str | None]:
+    only, tiers, face, size, half = (config.getoption(name) for name in ("only", "tier", "face", "size", "half"))
     words = [word for given in only for word in given.split(",") if word]
-    return words, [letter for given in tiers for letter in given if letter != ","], [face] if face else ["sync", "asyncio"]
+    letters = [letter for given in tiers for letter in given if letter != ","]
+    return words, letters, [face] if face else ["sync", "asyncio"], size, half
 
 
 def _rows(config: pytest.Config) -> tuple[Harness, list[Row], list[Row]] | None:
@@ -49,8 +50,7 @@ def _rows(config: pytest.Config) -> tuple[Harness, list[Row], list[Row]] | None:
     if not ran:
         return None
     rows = [row for item in ran for row in item.rows]
-    only, tiers, faces = _selected(config)
-    return ran[0].harness, rows, missed(ran[0].harness, select(only, tiers, faces), rows)
+    return ran[0].harness, rows, missed(ran[0].harness, select(*_selected(config)), rows)
 
 
 @pytest.hookimpl(tryfirst=True)

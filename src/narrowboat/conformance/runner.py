@@ -21,10 +21,11 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from narrowboat.capabilities import LockCapabilities, Scope, check_required
-from narrowboat.conformance.catalogue import CATALOGUE, NEEDS_FAULT, NOT_OFFERED, SERVER_FAULTS
+from narrowboat.conformance.catalogue import CATALOGUE, NEEDS_FAULT, NOT_OFFERED, SERVER_FAULTS, Entry
+from narrowboat.conformance.checks.explain import explain
 from narrowboat.conformance.harness import Harness
-from narrowboat.conformance.kit import SCALE, Kit
-from narrowboat.conformance.scenario import FACES, TABLE, Scenario
+from narrowboat.conformance.kit import Kit
+from narrowboat.conformance.scenario import FACES, FIRST, TABLE, Scenario
 from narrowboat.errors import Unsupported
 
 #: Seconds for the end of a scenario: closing its faces and children.
@@ -53,6 +54,7 @@ class Row:
     tier: str = ""
     seconds: float = 0.0
     measured: tuple[tuple[str, float, str], ...] = ()
+    stood_still: float = 0.0  #: seconds for which the machine did meanwhile: upper bounds were extended by no more
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +65,11 @@ class Selection:
     tiers: frozenset[str] = frozenset()
     faces: tuple[str, ...] = FACES
     size: float = 1.0  #: of the stress scenarios
+    halves: frozenset[str] = frozenset()  #: "locks", "broker"
+
+    def half(self, name: str) -> bool:
+        """Whether that half is in."""
+        return not self.halves or name in self.halves
 
     @property
     def whole(self) -> bool:
@@ -72,7 +79,7 @@ class Selection:
     def takes(self, scenario: Scenario) -> bool:
         """Whether `scenario` is in."""
         named = not self.only or scenario.name in self.only or bool(self.only & set(scenario.ids))
-        return named and (not self.tiers or scenario.tier in self.tiers)
+        return named and self.half(scenario.half) and (not self.tiers or scenario.tier in self.tiers)
 
 
 def load() -> list[Scenario]:
@@ -85,10 +92,10 @@ def load() -> list[Scenario]:
 
 
 def plan(harness: Harness, selection: Selection) -> list[tuple[Scenario, str]]:
-    """What to run: each scenario of the harness's halves on each face."""
+    """What to run: each scenario of the harness's halves on each face, the plainest ones first."""
     return [
         (scenario, face)
-        for scenario in load()
+        for scenario in sorted(load(), key=lambda each: each.name not in FIRST)
         if scenario.half in harness.halves and selection.takes(scenario) and _concerns(harness, scenario)
         for face in selection.faces
     ]
@@ -107,6 +114,7 @@ def run_one(harness: Harness, scenario: Scenario, face: str, *, size: float = 1.
     unmet = _unmet(harness, scenario)
     missing = scenario.faults - harness.faults(scenario.half)
     measured: tuple[tuple[str, float, str], ...] = ()
+    stood_still = 0.0
     if unmet is None and missing:
         outcome, why = Outcome.NOT_EXERCISED, "the harness cannot make: " + ", ".join(sorted(f.value for f in missing))
     else:
@@ -114,20 +122,60 @@ def run_one(harness: Harness, scenario: Scenario, face: str, *, size: float = 1.
         work = scenario.run if unmet is None else scenario.refused
         assert work is not None, "scenario() refuses a claim without a refusal"
         with _quiet:
-            why = _execute(kit, work, _limit(harness, scenario), refusal=unmet)
+            why = _execute(kit, work, _limit(harness, scenario, kit.stretch), refusal=unmet)
         outcome = Outcome.BROKEN if why else Outcome.HELD if unmet is None else Outcome.REFUSED
+        if why and (excuse := kit.excuse()):
+            outcome, why = Outcome.NOT_EXERCISED, f"{excuse}; what came of that: {why.splitlines()[-1]}"
         why = why or unmet or ""
         measured = tuple(kit.measured)
+        stood_still = round(kit.watch.lost(kit.begun, time.monotonic()), 3)
     seconds = time.monotonic() - begun
-    return [
-        Row(id, face, outcome, why, scenario.name, scenario.tier, round(seconds, 4), measured if id == scenario.ids[0] else ())
-        for id in scenario.ids
+    first = Row(scenario.ids[0], face, outcome, why, scenario.name, scenario.tier, round(seconds, 4), measured, stood_still)
+    return [first, *(dataclasses.replace(first, id=id, measured=()) for id in scenario.ids[1:])]
+
+
+#: Seconds: a bound above it promises nothing, and the kit would wait for it.
+LONGEST_BOUND = 120.0
+
+
+class Gate:
+    """Where a half's plainest scenario is broken, or its claims make no sense, nothing else of it is tried.
+
+    So what cannot work at all is told within seconds.
+    """
+
+    def __init__(self, harness: Harness) -> None:
+        self.harness = harness
+        self._closed: dict[str, str] = {}
+
+    def run(self, scenario: Scenario, face: str, *, size: float = 1.0) -> list[Row]:
+        """`run_one`, or for each id why it was not tried."""
+        half = scenario.half
+        if half in self._closed:
+            outcome, why = Outcome.NOT_EXERCISED, self._closed[half]
+            return [Row(id, face, outcome, why, scenario.name, scenario.tier) for id in scenario.ids]
+        if scenario.name not in FIRST:
+            return run_one(self.harness, scenario, face, size=size)
+        if endless := _endless(self.harness, half):
+            rows = [Row(id, face, Outcome.BROKEN, endless, scenario.name, scenario.tier) for id in scenario.ids]
+        else:
+            rows = run_one(self.harness, scenario, face, size=size)
+        if rows[0].outcome is Outcome.BROKEN:
+            self._closed[half] = f"not tried: {rows[0].id}, the plainest of all, is broken on the {face} face"
+        return rows
+
+
+def _endless(harness: Harness, half: str) -> str:
+    claims = dataclasses.asdict(harness.claims(half))
+    found = [
+        f"{name}={value:g}" for name, value in claims.items() if name.endswith(("_lag", "_bound")) and value > LONGEST_BOUND
     ]
+    return f"it claims {', '.join(found)}: a bound of more than {LONGEST_BOUND:g} s promises nothing" if found else ""
 
 
-def _limit(harness: Harness, scenario: Scenario) -> float:
+def _limit(harness: Harness, scenario: Scenario, stretch: int) -> float:
     """Seconds that it may take: scenarios are written for short leases, and some backends cannot keep them short."""
-    return scenario.seconds * max(1.0, SCALE) + 10 * _shortest(harness, scenario.half)
+    return scenario.seconds * stretch + 10 * _shortest(harness, scenario.half)
 
 
 def _shortest(harness: Harness, half: str) -> float:
@@ -188,14 +236,14 @@ def _execute(kit: Kit, work: Callable[[Kit], object], seconds: float, *, refusal
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda loop, context: complaints.append(_complaint(context)))
         try:
-            async with asyncio.timeout(seconds) as limit:
+            async with kit.watch.timeout(seconds) as limit:
                 limits.append(limit)
                 if refusal is None:
                     await work(kit)  # type: ignore[misc]  # a scenario's run, typed as object to serve refusals alike
                 else:
                     await _refused(kit, work, refusal)
         finally:
-            async with asyncio.timeout(CLOSING * max(1.0, SCALE)):
+            async with kit.watch.timeout(CLOSING):
                 await kit.close()
 
     try:
@@ -204,6 +252,8 @@ def _execute(kit: Kit, work: Callable[[Kit], object], seconds: float, *, refusal
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # also what a test runner takes for a skip: a scenario cannot skip itself
+        if isinstance(error, AssertionError):
+            explain(error)
         late = f"not finished within {seconds:g} s" if any(limit.expired() for limit in limits) else ""
         return "\n".join(filter(None, [_readable(error), late]))
     return f"the event loop complained: {'; '.join(complaints)}" if complaints else ""
@@ -237,11 +287,12 @@ def run(harness: Harness, selection: Selection, progress: Progress | None = None
     todo = plan(harness, selection)
     rows: list[Row] = []
     done = 0
+    gate = Gate(harness)
     mutex = threading.Lock()
 
     def one(scenario: Scenario, face: str) -> None:
         nonlocal done
-        made = run_one(harness, scenario, face, size=selection.size)
+        made = gate.run(scenario, face, size=selection.size)
         with mutex:
             rows.extend(made)
             done += 1
@@ -264,6 +315,8 @@ SLOW = 5.0
 def _groups(harness: Harness, todo: Sequence[tuple[Scenario, str]]) -> Iterable[tuple[int, list[tuple[Scenario, str]]]]:
     """What may run together, and how many at a time: timing scenarios mostly wait, but must not be held up."""
     slow = any(_shortest(harness, half) > SLOW for half in harness.halves)
+    yield 4, [each for each in todo if each[0].name in FIRST]
+    todo = [each for each in todo if each[0].name not in FIRST]
     yield 4, [each for each in todo if each[0].tier == "C" and not each[0].alone]
     yield 12 if slow else 3, [each for each in todo if each[0].tier != "C" and not each[0].alone]
     killing = [each for each in todo if each[0].alone and each[0].tier == "P" and slow]  # they share nothing but the machine
@@ -274,20 +327,26 @@ def _groups(harness: Harness, todo: Sequence[tuple[Scenario, str]]) -> Iterable[
 def missed(harness: Harness, selection: Selection, rows: Sequence[Row]) -> list[Row]:
     """A row for each id and face that has none: not offered, not exercised, or broken because it is owed."""
     have = {(row.id, row.face) for row in rows}
-    extra = []
-    for entry in CATALOGUE.values():
-        if entry.half not in harness.halves or (selection.only and entry.id not in selection.only):
-            continue
-        for face in selection.faces:
-            if (entry.id, face) in have:
-                continue
-            if entry.id in NOT_OFFERED:
-                extra.append(Row(entry.id, face, Outcome.NOT_OFFERED, NOT_OFFERED[entry.id]))
-            elif entry.id in NEEDS_FAULT and NEEDS_FAULT[entry.id] not in harness.faults(entry.half):
-                extra.append(Row(entry.id, face, Outcome.NOT_EXERCISED, f"needs {NEEDS_FAULT[entry.id].value}"))
-            elif selection.whole or selection.only:
-                extra.append(Row(entry.id, face, Outcome.BROKEN, "owed, and not executed"))
-    return extra
+    return [
+        Row(id, face, *found)
+        for id, entry in CATALOGUE.items()
+        if entry.half in harness.halves and selection.half(entry.half) and (not selection.only or id in selection.only)
+        for face in selection.faces
+        if (id, face) not in have and (found := _why_missing(harness, selection, entry)) is not None
+    ]
+
+
+def _why_missing(harness: Harness, selection: Selection, entry: Entry) -> tuple[Outcome, str] | None:
+    if entry.id in NOT_OFFERED:
+        return Outcome.NOT_OFFERED, NOT_OFFERED[entry.id]
+    if entry.id in NEEDS_FAULT and NEEDS_FAULT[entry.id] not in harness.faults(entry.half):
+        return Outcome.NOT_EXERCISED, f"needs {NEEDS_FAULT[entry.id].value}"
+    tiers = "".join(sorted({scenario.tier for scenario in load() if entry.id in scenario.ids}))
+    if tiers and selection.tiers and not selection.tiers & set(tiers):
+        asked = ", ".join(sorted(selection.tiers))
+        why = f"its scenarios are of tier {', '.join(tiers)}, and only {asked} was asked for"
+        return (Outcome.NOT_EXERCISED, why) if selection.only else None
+    return (Outcome.BROKEN, "owed, and not executed") if selection.whole or selection.only else None
 
 
 def unproven() -> list[str]:

@@ -18,8 +18,20 @@ if TYPE_CHECKING:
 
 FACES = ("sync", "asyncio")
 
-#: C core, T timing, S stress, P process fault, N network fault, R server fault, H history.
-TIERS = "CTSPNRH"
+#: The kinds of scenarios, by letter: what a run of some of them needs, and how long it takes.
+TIER_TEXTS = {
+    "C": "core: what needs no time to pass; a minute or two",
+    "T": "timing: leases, delays and renewals take their time",
+    "S": "stress: many users, many names, many messages",
+    "P": "processes that are killed, stopped and forked",
+    "N": "a network that is cut, slow or silent",
+    "R": "a server that is restarted, killed, paused or full",
+    "H": "histories of random work, judged afterwards",
+}
+TIERS = "".join(TIER_TEXTS)
+
+#: The plainest scenario of each half. It runs before all others, and where it is broken nothing else is tried.
+FIRST = ("takes_and_frees", "one_message_comes_and_goes")
 
 Run = Callable[["Kit"], Awaitable[None]]
 

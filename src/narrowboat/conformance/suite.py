@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from narrowboat.conformance.harness import Harness
-from narrowboat.conformance.runner import Outcome, Row, plan, run_one, unproven
+from narrowboat.conformance.runner import Gate, Outcome, Row, plan, unproven
 from narrowboat.conformance.scenario import FACES, Scenario
 from narrowboat.conformance.verification import select
 
@@ -28,12 +28,13 @@ def suite(
     tiers: Iterable[str] = (),
     faces: Iterable[str] = FACES,
     size: float = 1.0,
+    half: str | None = None,
 ) -> Callable[..., None]:
     """A parametrised test function that runs the kit against `harness`, or against a URL; arguments as for `verify`."""
     import pytest
 
     target = Harness(harness) if isinstance(harness, str) else harness
-    items = parameters(target, only, tiers, faces, size)
+    items = parameters(target, only, tiers, faces, size, half)
 
     @pytest.mark.parametrize("item", items)
     def test_conformance(item: Item) -> None:
@@ -45,8 +46,9 @@ def suite(
 class Item:
     """One scenario on one face."""
 
-    def __init__(self, harness: Harness, scenario: Scenario, face: str, size: float) -> None:
-        self.harness = harness
+    def __init__(self, gate: Gate, scenario: Scenario, face: str, size: float) -> None:
+        self.harness = gate.harness
+        self._gate = gate
         self.scenario = scenario
         self.face = face
         self.size = size
@@ -61,7 +63,7 @@ class Item:
         """Run it; fail when it is broken, skip when the fault it needs cannot be made."""
         import pytest
 
-        self.rows = run_one(self.harness, self.scenario, self.face, size=self.size)
+        self.rows = self._gate.run(self.scenario, self.face, size=self.size)
         row = self.rows[0]
         if row.outcome is Outcome.BROKEN:
             pytest.fail(
@@ -83,13 +85,19 @@ class Manifest:
 
 
 def parameters(
-    harness: Harness, only: Iterable[str], tiers: Iterable[str], faces: Iterable[str], size: float = 1.0
+    harness: Harness,
+    only: Iterable[str],
+    tiers: Iterable[str],
+    faces: Iterable[str],
+    size: float = 1.0,
+    half: str | None = None,
 ) -> list[Any]:
     """The items as `pytest.param`s."""
     import pytest
 
-    selection = select(only, tiers, faces, size)
-    items: list[Item | Manifest] = [Item(harness, scenario, face, size) for scenario, face in plan(harness, selection)]
+    selection = select(only, tiers, faces, size, half)
+    gate = Gate(harness)
+    items: list[Item | Manifest] = [Item(gate, scenario, face, size) for scenario, face in plan(harness, selection)]
     if selection.whole:
         items.append(Manifest())
     return [pytest.param(item, id=item.id) for item in items]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -16,7 +16,7 @@ from narrowboat.conformance.harness import Harness
 from narrowboat.conformance.report import Report
 from narrowboat.conformance.report.markup import page
 from narrowboat.conformance.runner import Progress, Row, Selection, load, run
-from narrowboat.conformance.scenario import FACES, TIERS
+from narrowboat.conformance.scenario import FACES, TIER_TEXTS, TIERS
 from narrowboat.errors import ConfigurationError
 
 
@@ -27,6 +27,7 @@ def verify(
     tiers: Iterable[str] = (),
     faces: Iterable[str] = FACES,
     size: float = 1.0,
+    half: str | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Run the kit against the backend behind `url` (or a harness) and report.
@@ -34,22 +35,30 @@ def verify(
     Args:
         url: any URL whose scheme is installed; it gets namespaces of its own, what is there already is not touched.
         only: ids such as "L12", or names of scenarios; everything unless given.
-        tiers: letters out of C, T, S, P, N, R, H; all unless given.
+        tiers: letters out of C (core), T (timing), S (stress), P (processes), N (network), R (server), H (histories); all
+            unless given.
         faces: "sync", "asyncio".
         size: of the stress scenarios; 1.0 is what a laptop does in a few minutes.
+        half: "locks" or "messages"; both, as far as the scheme has them, unless given.
         progress: told after each scenario: done, of how many, its rows.
 
     Raises:
-        ConfigurationError: the URL, an id, a tier or a face is unknown.
+        ConfigurationError: the URL, an id, a tier, a face or a half is unknown.
     """
     harness = url if isinstance(url, Harness) else Harness(url)
-    selection = select(only, tiers, faces, size)
+    selection = select(only, tiers, faces, size, half)
     begun = time.monotonic()
     rows = run(harness, selection, progress)
     return reports.make(harness, rows, seconds=time.monotonic() - begun)
 
 
-def select(only: Iterable[str], tiers: Iterable[str], faces: Iterable[str], size: float = 1.0) -> Selection:
+#: What a caller says, and the contract's word for it.
+HALVES = {"locks": "locks", "messages": "broker"}
+
+
+def select(
+    only: Iterable[str], tiers: Iterable[str], faces: Iterable[str], size: float = 1.0, half: str | None = None
+) -> Selection:
     """What to run, with every word checked."""
     known = {scenario.name for scenario in load()} | set(CATALOGUE)
     wanted = frozenset(only)
@@ -59,16 +68,20 @@ def select(only: Iterable[str], tiers: Iterable[str], faces: Iterable[str], size
         ("id or scenario", wanted, known),
         ("tier", letters, set(TIERS)),
         ("face", frozenset(sides), set(FACES)),
+        ("half", frozenset([half] if half else []), set(HALVES)),
     ):
         if unknown := sorted(given - allowed):
             shown = sorted(allowed)
             if len(shown) > 20:  # hundreds of names are no help
                 shown = difflib.get_close_matches(unknown[0], shown, n=5, cutoff=0.5) or ["B01", "L01"]
             near = "known are" if len(shown) == len(allowed) else "near it are"
+            if what == "tier":
+                shown = [f"{letter} ({text})" for letter, text in TIER_TEXTS.items()]
             raise ConfigurationError(f"unknown {what} {', '.join(unknown)}; {near}: {', '.join(shown)}")
     if not size > 0:
         raise ConfigurationError(f"size={size!r}: expected more than 0; 1 is the full size")
-    return Selection(only=wanted, tiers=letters, faces=sides, size=size)
+    halves = frozenset([HALVES[half]] if half else [])
+    return Selection(only=wanted, tiers=letters, faces=sides, size=size, halves=halves)
 
 
 def verify_command(
@@ -78,37 +91,44 @@ def verify_command(
     tier: Iterable[str] = (),
     face: str | None = None,
     size: float = 1.0,
+    half: str | None = None,
     json_path: str | Path | None = None,
     html_path: str | Path | None = None,
     progress: Progress | None = None,
     out: Callable[[str], object] = sys.stdout.write,
 ) -> int:
     """What the command does: run, write the reports, print a summary. 0: nothing is broken; 1: something is."""
-    report = verify(url, only=only, tiers=tier, faces=FACES if face is None else (face,), size=size, progress=progress)
+    faces = FACES if face is None else (face,)
+    report = verify(url, only=only, tiers=tier, faces=faces, size=size, half=half, progress=progress)
     if json_path is not None:
         Path(json_path).write_text(json.dumps(report.as_json(), indent=1) + "\n", encoding="utf-8")
     if html_path is not None:
         Path(html_path).write_text(page([report]), encoding="utf-8")
     for row in report.broken:
         out(f"{_line(row)}\n")
-    if report.broken and loaded():
-        out(f"{loaded()}\n")
+    if report.stood_still:
+        out(f"{report.stood_still}\n")
     counts = ", ".join(f"{number} {outcome}" for outcome, number in report.count().items() if number)
     out(f"{report.url}: {counts} in {report.seconds:g} s\n")
     return 0 if report.ok else 1
 
 
-def loaded() -> str:
-    """What to say of broken ids when the machine had more to do than it has cores; empty when it had not."""
-    load, cores = os.getloadavg()[0], os.cpu_count() or 1
-    if load <= cores:
-        return ""
-    return (
-        f"the machine was loaded ({load:.1f} on {cores} cores), so a bound of time may have been missed for that: try "
-        "again with NARROWBOAT_TIME_SCALE=3, which stretches the upper ones"
-    )
-
-
 def _line(row: Row) -> str:
-    last = row.why.strip().splitlines()[-1] if row.why.strip() else ""
-    return f"{row.id} {row.face} {row.outcome.value}: {CATALOGUE[row.id].text}\n    {row.scenario}: {last}"
+    """One broken row: the id, the rule in words, what was seen, and where."""
+    lines = [f"{row.id} {row.face} {row.outcome.value}: {CATALOGUE[row.id].text}"]
+    rules = {scenario.name: scenario.text for scenario in load()}
+    if row.scenario in rules:
+        lines.append(f"  owed: {rules[row.scenario]}")
+    lines += [f"  seen: {line}" for line in _said(row.why)[:1]] + [f"        {line}" for line in _said(row.why)[1:6]]
+    if row.scenario:
+        places = re.findall(r'File ".*?conformance.(scenarios.*?)", line (\d+)', row.why)
+        where = f", {places[-1][0]}:{places[-1][1]}" if places else ""
+        lines.append(f"  in {row.scenario}{where}; tier {row.tier}, after {row.seconds:.1f} s")
+    return "\n".join(lines)
+
+
+def _said(why: str) -> list[str]:
+    """What is said of an error, without how it came about: the lines of its last traceback that are not indented."""
+    lines = why.strip().splitlines()
+    begun = max((number for number, line in enumerate(lines) if line.startswith("Traceback ")), default=-1)
+    return [line for line in lines[begun + 1 :] if line and not line.startswith(" ")] or lines[-1:]

@@ -1,7 +1,7 @@
 """The lock contract: what a driver does with one batch of requests.
 
 A driver is thin. It turns a batch into one exchange with its server and says what came back. It does not wait, retry,
-renew, count deadlines or keep threads for callers: the core does, once for all backends (`_acquire`, `_lease`, `_lane`).
+renew, count deadlines or keep threads for callers: the core does, once for all backends (`_locks`, `_engine`).
 
 Who retries: the core, and only what is safe to repeat. Client libraries must not retry on their own.
 How long a call may block: one operation timeout (`Context.timeout`), opening the driver, a first connection and its handshake

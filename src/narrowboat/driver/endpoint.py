@@ -50,7 +50,8 @@ class Endpoint:
     def read(
         cls,
         url: Url,
-        options: TlsOptions,
+        tls_options: TlsOptions,
+        /,
         *,
         plain: str,
         port: int,
@@ -66,7 +67,7 @@ class Endpoint:
 
         Args:
             url: as the face was given it.
-            options: the backend's, which are checked against the URL as well.
+            tls_options: the backend's, which are checked against the URL as well.
             plain: the scheme without TLS; with an "s" behind it, it is the one with TLS.
             port: of a host that has none in the URL.
             secure_port: the same with TLS; None: the same port.
@@ -86,7 +87,7 @@ class Endpoint:
                 else f"{backend}+{url.driver}://: there is only one driver; write {backend}://",
                 backend=backend,
             )
-        options.check(url, secure=secure)
+        tls_options.check(url, secure=secure)
         if one_host is not None and len(url.hosts) > 1:
             raise ConfigurationError(
                 f"{backend}:// takes one host, and this URL gives {len(url.hosts)}. {one_host}", backend=backend

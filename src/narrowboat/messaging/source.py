@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from narrowboat._engine.driver import seconds
+from narrowboat._engine.checks import flag, seconds
 from narrowboat._engine.holdable import Uncopied
 from narrowboat._engine.runtime import run
 from narrowboat._engine.signals import Signals
-from narrowboat._messages.checks import MAX_DURATION, check_count, check_flag, check_wait
+from narrowboat._messages.checks import MAX_DURATION, check_count, check_wait
 from narrowboat._messages.handling import drained
 from narrowboat._messages.handling import prefetch as prefetch_of
 from narrowboat._messages.source import SourceCore
@@ -89,7 +89,7 @@ class Readable(Uncopied, Generic[T]):
         check_handler(handle, coroutine=False)
         threads = check_count("concurrency", concurrency, 1, 10_000)
         length = seconds("grace", grace, low=0.0, high=MAX_DURATION, allowed="0 or more seconds")
-        with_signals = check_flag("signals", signals)
+        with_signals = flag("signals", signals)
         ahead = prefetch_of(threads) if prefetch is None else prefetch
         messages = self.consume(prefetch=ahead, max_extend=max_extend)
         try:

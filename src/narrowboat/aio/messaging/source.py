@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
-from narrowboat._engine.driver import seconds
+from narrowboat._engine.checks import flag, seconds
 from narrowboat._engine.holdable import Uncopied
 from narrowboat._engine.signals import Signals
-from narrowboat._messages.checks import MAX_DURATION, check_count, check_flag, check_wait
+from narrowboat._messages.checks import MAX_DURATION, check_count, check_wait
 from narrowboat._messages.handling import drained
 from narrowboat._messages.handling import prefetch as prefetch_of
 from narrowboat._messages.source import SourceCore
@@ -95,7 +95,7 @@ class Readable(Uncopied, Generic[T]):
         check_handler(handle, coroutine=True)
         tasks = check_count("concurrency", concurrency, 1, 10_000)
         length = seconds("grace", grace, low=0.0, high=MAX_DURATION, allowed="0 or more seconds")
-        with_signals = check_flag("signals", signals)
+        with_signals = flag("signals", signals)
         ahead = prefetch_of(tasks) if prefetch is None else prefetch
         messages = await self.consume(prefetch=ahead, max_extend=max_extend)
         try:

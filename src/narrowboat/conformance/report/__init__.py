@@ -44,6 +44,15 @@ class Report:
         """Whether nothing is broken."""
         return not self.broken
 
+    @property
+    def stood_still(self) -> str:
+        """What to say of a machine on which scenarios did not get their turn; empty when it is not worth a word."""
+        times = {(row.scenario, row.face): (row.stood_still, row.seconds) for row in self.rows}.values()
+        lost, taken = sum(lost for lost, _ in times), sum(taken for _, taken in times)
+        if lost <= 0.05 * taken:
+            return ""
+        return f"the machine stood still for {lost / taken:.0%} of the time: upper bounds were extended by that alone"
+
     def count(self) -> dict[str, int]:
         """How many ids, over all faces, had which outcome; an id with several scenarios counts once, as its worst."""
         counts = {outcome.value: 0 for outcome in Outcome}

@@ -20,7 +20,10 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from typing import Any
+
+from narrowboat.conformance.checks.explain import explain
 
 
 class Link:
@@ -54,9 +57,23 @@ class Link:
         """Whether the parent has said `word`, and it was not waited for yet."""
         return not self._queue(word).empty()
 
-    def forked(self) -> None:
-        """In a fork of the child: its own lock, and no reading of the parent's words."""
-        self._mutex = threading.RLock()
+    def fork(self, work: Callable[[], object]) -> int:
+        """Run `work` in a fork of the child: its process id. Its exit code is 1 when it raised, and the parent was told."""
+        if pid := os.fork():
+            return pid
+        self._mutex = threading.RLock()  # the one that was copied may be held by a thread that is not here
+        code = 1
+        try:
+            work()
+            code = 0
+        except BaseException as error:
+            self.failed(error)
+        finally:
+            os._exit(code)
+
+    def failed(self, error: BaseException) -> None:
+        """Tell the parent, in whose hands whatever it waits for becomes this error."""
+        self.tell("failed", error=f"{type(error).__name__}: {error}", trace=traceback.format_exc())
 
     def _queue(self, word: str) -> queue.SimpleQueue[dict[str, Any]]:
         with self._mutex:
@@ -80,7 +97,9 @@ def main(argv: list[str]) -> int:
         else:
             function(link, **link.arguments)
     except Exception as error:
-        link.tell("failed", error=f"{type(error).__name__}: {error}", trace=traceback.format_exc())
+        if isinstance(error, AssertionError):
+            explain(error)
+        link.failed(error)
         return 1
     link.tell("done")
     return 0

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from narrowboat.conformance.watch import Watch
+
 
 class ChildFailed(Exception):
     """A child raised, or ended without the event that was waited for."""
@@ -19,10 +21,10 @@ class ChildFailed(Exception):
 class Child:
     """One child process; see `narrowboat.conformance.users.child`. Made by `Kit.child`, which also ends it."""
 
-    def __init__(self, process: asyncio.subprocess.Process, program: str, scale: float) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, program: str, watch: Watch) -> None:
         self._process = process
         self._program = program
-        self._scale = scale
+        self._watch = watch
         self._events: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         self._kept: list[dict[str, Any]] = []
         self.errors = b""
@@ -30,7 +32,7 @@ class Child:
         self._drain = asyncio.create_task(self._collect())
 
     @classmethod
-    async def start(cls, program: Callable[..., Any], arguments: dict[str, Any], scale: float, env: dict[str, str]) -> Child:
+    async def start(cls, program: Callable[..., Any], arguments: dict[str, Any], watch: Watch, env: dict[str, str]) -> Child:
         """Run `program`, a function at the top level of an importable module, in a process of its own."""
         name = f"{program.__module__}:{program.__qualname__}"
         process = await asyncio.create_subprocess_exec(
@@ -43,7 +45,7 @@ class Child:
             stderr=asyncio.subprocess.PIPE,
             env={**os.environ, **env},
         )
-        child = cls(process, name, scale)
+        child = cls(process, name, watch)
         child._write(arguments)  # not on the command line, which every user of the machine can read: a URL has a password
         return child
 
@@ -62,10 +64,11 @@ class Child:
             if event["event"] in names:
                 self._kept.remove(event)
                 return event
-        deadline = time.monotonic() + within * self._scale
+        begun = time.monotonic()
         while True:
             try:
-                told = await asyncio.wait_for(self._events.get(), max(deadline - time.monotonic(), 0.01))
+                async with self._watch.timeout(max(within - self._watch.spent(begun), 0.01)):
+                    told = await self._events.get()
             except TimeoutError:
                 raise ChildFailed(f"{self._program}: no {' or '.join(names)} within {within:g} s; {self._told()}") from None
             if told is None:
@@ -105,7 +108,8 @@ class Child:
 
     async def exit(self, within: float = 20.0) -> int:
         """Wait for its end; its exit code (negative: the signal that ended it)."""
-        return await asyncio.wait_for(self._process.wait(), within * self._scale)
+        async with self._watch.timeout(within):
+            return await self._process.wait()
 
     async def close(self) -> None:
         """Kill it if it lives, and give back its pipes."""

@@ -160,15 +160,7 @@ async def forks(link: Link, url: str, face: str, name: str, ttl: float) -> None:
     locks = opened(url, face)
     held = await locks.lock(name, ttl=ttl).acquire(timeout=30)
     link.tell("held", token=held.token)
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            link.forked()
-            _in_the_fork(link, url, held)
-            code = 0
-        finally:
-            os._exit(code)
+    pid = link.fork(lambda: _in_the_fork(link, url, held))
     until = time.monotonic() + 2.5 * ttl  # the parent's renewal must go on
     while time.monotonic() < until:
         await asyncio.sleep(0.05)
@@ -201,14 +193,7 @@ async def forks_in_use(link: Link, url: str, face: str) -> None:
     del face  # an event loop does not survive a fork: what is forked after use is the sync face
     with narrowboat.locks(url) as locks:
         locks.lock("before").acquire(timeout=10).release()
-        pid = os.fork()
-        if pid == 0:
-            code = 1
-            try:
-                locks.lock("in the fork").acquire(timeout=10).release()
-                code = 0
-            finally:
-                os._exit(code)
+        pid = link.fork(lambda: locks.lock("in the fork").acquire(timeout=10).release())
         locks.lock("after").acquire(timeout=10).release()
         _, status = os.waitpid(pid, 0)
         link.tell("forked", code=os.waitstatus_to_exitcode(status))

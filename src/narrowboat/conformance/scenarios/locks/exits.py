@@ -198,7 +198,7 @@ async def a_call_out_of_the_middle_of_another_never_hangs(kit: Kit) -> None:
             plain(handlers).lock("x").try_acquire,
             plain(handlers).close,
             ours.renew,
-            plain(handlers).holders,
+            *([plain(handlers).holders] if kit.can("holders") else []),
         )
         for call in calls:
             try:
@@ -213,7 +213,7 @@ async def a_call_out_of_the_middle_of_another_never_hangs(kit: Kit) -> None:
     drivers[0].strike = strikes
     async with asyncio.timeout(kit.upper(10)):
         held = await locks.lock("a", ttl=60).acquire(timeout=5)
-    assert met == [NestedCall] * 5, f"met {met}"
+    assert met == [NestedCall] * (5 if kit.can("holders") else 4), f"met {met}"
     await kit.eventually(lambda: kit.free("ours"), within=3, what="what was released in the middle of another call is free")
     assert not ours.lost
     held.check()

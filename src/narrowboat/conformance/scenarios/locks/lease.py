@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from narrowboat.capabilities import Support
 from narrowboat.conformance.catalogue import Fault
 from narrowboat.conformance.checks.expect import raises
 from narrowboat.conformance.kit import Faults, Kit
@@ -208,7 +207,7 @@ async def a_late_release_or_renewal_does_not_touch_the_next_holder(kit: Kit) -> 
         assert await kit.blocking(gate.reached.wait, 10)
         new = await kit.locks().lock(operation, ttl=20, renew=False).acquire(timeout=kit.upper(kit.ttl + 10))
         assert new.token > late.token
-        left = (await kit.peek(operation))[0].expires_in if kit.claims.holders is not Support.ABSENT else None
+        left = (await kit.peek(operation))[0].expires_in if kit.can("holders") else None
         gate.open()
         assert isinstance(await calling, LeaseLost), f"a {operation} by the holder before looked like a success"
         assert not await kit.free(operation), f"a late {operation} freed the next holder's lock"
@@ -271,7 +270,7 @@ async def a_heartbeat_of_what_is_not_held_says_so(kit: Kit) -> None:
     await held.release()
     with raises(LeaseLost):
         await held.renew()
-    if kit.claims.evict is not Support.ABSENT:
+    if kit.can("evict"):
         held = await kit.locks().lock("a", renew=False).acquire(timeout=5)
         assert await kit.outside.evict("a", held.token)
         with raises(LeaseLost):
@@ -353,7 +352,7 @@ async def a_lost_reply_to_an_attempt_does_no_harm(kit: Kit) -> None:
         took = time.monotonic() - begun
         assert took < kit.upper(2.0), f"it waited {took:.3f} s, for itself"
         assert not await kit.free("a")
-        if kit.claims.holders is not Support.ABSENT:
+        if kit.can("holders"):
             assert [holder.token for holder in await kit.peek("a")] == [held.token]
         await held.release()
         assert await kit.free("a"), "a second, unknown generation is left"

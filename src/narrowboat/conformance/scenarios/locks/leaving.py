@@ -226,9 +226,10 @@ async def no_release_is_missed_by_who_is_just_queueing(kit: Kit) -> None:
         begun = time.monotonic()
         await held.release()
         got = await waiting
-        worst = max(worst, time.monotonic() - begun)
+        took = time.monotonic() - begun
+        assert took < kit.upper(kit.claims.wake_bound), f"served {took:.3f} s after the release"
+        worst = max(worst, took)
         await got.release()
-        assert worst < kit.upper(kit.claims.wake_bound), f"served {worst:.3f} s after the release"
     kit.measure("worst of the racing wake-ups", worst)
 
 

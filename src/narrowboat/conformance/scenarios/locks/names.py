@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import unicodedata
 
-from narrowboat.capabilities import Support
 from narrowboat.conformance.checks.expect import raises
 from narrowboat.conformance.kit import Kit
 from narrowboat.conformance.scenario import scenario
@@ -34,7 +33,7 @@ async def any_text_is_a_name(kit: Kit) -> None:
         held = await locks.lock(name).acquire(timeout=5)
         assert held.name == name
         assert await kit.outside.lock(name).try_acquire() is None, f"{name!r} excludes nobody"
-        if kit.claims.holders is not Support.ABSENT:
+        if kit.can("holders"):
             assert [holder.name for holder in await kit.peek(name)] == [name]
         await held.renew()
         await held.release()
@@ -51,7 +50,7 @@ async def no_two_names_meet(kit: Kit) -> None:
         got = await locks.lock(name, ttl=60).try_acquire()
         assert got is not None, f"{name!r} is taken by another name"
         held[name] = got
-    if kit.claims.holders is not Support.ABSENT:
+    if kit.can("holders"):
         shown = [holder.name for holder in await kit.outside.holders()]
         assert sorted(shown) == sorted(PECULIAR), f"not shown as they are: {set(shown) ^ set(PECULIAR)}"
     gone = PECULIAR[::2]
@@ -78,7 +77,7 @@ async def namespaces_do_not_meet(kit: Kit) -> None:
             assert got is not None, f"{name!r} of the namespace {space!r} is taken in another one"
             held.append(got)
     for locks in faces.values():
-        if kit.claims.holders is not Support.ABSENT:
+        if kit.can("holders"):
             assert sorted(holder.name for holder in await locks.holders()) == sorted(names)
     assert not await kit.free("n")
     for possession in held:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from narrowboat.capabilities import Support, WaitOrder
+from narrowboat.capabilities import WaitOrder
 from narrowboat.conformance.catalogue import Fault
 from narrowboat.conformance.checks.expect import raises
 from narrowboat.conformance.faults.network import Network
@@ -362,5 +362,5 @@ async def a_second_fault_while_reconnecting(kit: Kit) -> None:
     held.check()
     await held.renew()
     await held.release()
-    if kit.claims.holders is not Support.ABSENT and kit.claims.order is WaitOrder.FIFO:
+    if kit.can("holders") and kit.claims.order is WaitOrder.FIFO:
         assert await kit.peek("busy") == []

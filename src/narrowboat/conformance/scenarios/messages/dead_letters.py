@@ -20,6 +20,7 @@ from narrowboat.conformance.scenarios.messages.common import (
     take_acked,
 )
 from narrowboat.conformance.users.child import Link
+from narrowboat.conformance.users.opening import opened
 
 
 async def _asks_for_dead_letters_of_a_group(kit: Kit) -> None:
@@ -111,7 +112,7 @@ async def a_lost_reply_on_the_way_to_the_dead_letters(kit: Kit) -> None:
 
 def rejects_for_ever(link: Link, url: str, lease: float) -> None:
     """A child: reject every message, telling before each, until it is killed."""
-    with narrowboat.broker(url).queue("orders", lease=lease).consume(prefetch=1) as messages:
+    with opened(url).queue("orders", lease=lease).consume(prefetch=1) as messages:
         for message in messages:
             link.tell("rejecting", id=message.id)
             message.reject("bad")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 
-import narrowboat
 from narrowboat.conformance.catalogue import Fault
 from narrowboat.conformance.kit import Kit
 from narrowboat.conformance.scenario import demand, scenario
 from narrowboat.conformance.scenarios.messages.common import asks_for_delay, depth_is, first_error, nothing, one, take_acked
 from narrowboat.conformance.users.child import Link
+from narrowboat.conformance.users.opening import opened
 from narrowboat.errors import InvalidArgument
 
 
@@ -89,7 +89,7 @@ async def a_delayed_message_for_a_topic(kit: Kit) -> None:
 
 def schedules(link: Link, url: str, delay: float) -> None:
     """A child: publish with a delay, nack with a delay, tell, and wait to be killed."""
-    orders = narrowboat.broker(url).queue("orders")
+    orders = opened(url).queue("orders")
     orders.publish(b"nacked")
     with orders.consume() as messages:
         message = messages.receive(10)

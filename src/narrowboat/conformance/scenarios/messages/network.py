@@ -196,12 +196,7 @@ async def a_fetch_or_ack_whose_connection_breaks(kit: Kit) -> None:
             seen[message.id] += 1
             await _acked(message)
     assert max(seen.values()) <= 3, f"redelivered over and over: {seen}"
-    await kit.eventually(lambda: _empty(outside), within=lease + kit.broker_claims.lease_lag + 5, what="nothing is left")
-
-
-async def _empty(queue: Any) -> bool:
-    depth = await queue.depth()
-    return not depth.ready and not depth.in_flight
+    await depth_is(kit, outside, within=lease + kit.broker_claims.lease_lag + 5, ready=0, in_flight=0)
 
 
 @scenario("B76", "B77", tier="N", faults=PROXY, seconds=180)

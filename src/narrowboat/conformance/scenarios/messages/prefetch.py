@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 
-import narrowboat
 from narrowboat.conformance.catalogue import Fault
 from narrowboat.conformance.kit import Kit
 from narrowboat.conformance.scenario import demand, scenario
 from narrowboat.conformance.scenarios.messages.common import depth_is, lease_of, nothing, one, take, take_acked, until_in_flight
 from narrowboat.conformance.users.child import Link
+from narrowboat.conformance.users.opening import opened
 
 
 @scenario("B33")
@@ -33,12 +33,10 @@ async def prefetch_bounds_what_is_unsettled(kit: Kit) -> None:
         async with orders.consume(prefetch=3) as messages:
             got = await take(kit, messages, 3)
             await nothing(messages)
-            depth = await orders.depth()
-            assert depth.in_flight in (None, 3), depth
+            await depth_is(kit, orders, in_flight=3, within=0)
             await got[0].ack()
             fourth = await one(kit, messages)
-            depth = await orders.depth()
-            assert depth.in_flight in (None, 3), depth
+            await depth_is(kit, orders, in_flight=3, within=0)
             assert fourth.body not in {m.body for m in got}
         await depth_is(kit, orders, in_flight=0, ready=11 - round)
 
@@ -89,7 +87,7 @@ async def what_was_not_started_is_not_counted(kit: Kit) -> None:
 
 def holds_a_buffer(link: Link, url: str, lease: float) -> None:
     """A child: fetch ten ahead, take one, tell, and wait to be killed."""
-    with narrowboat.broker(url).queue("orders", lease=lease).consume(prefetch=10) as messages:
+    with opened(url).queue("orders", lease=lease).consume(prefetch=10) as messages:
         message = messages.receive(10)
         assert message is not None
         link.tell("took", body=message.body.decode())

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import time
 
-import narrowboat
 from narrowboat.conformance.catalogue import Fault
 from narrowboat.conformance.kit import Faults, Kit
 from narrowboat.conformance.scenario import demand, scenario
 from narrowboat.conformance.scenarios.messages.common import depth_is, nothing, one, take_acked
 from narrowboat.conformance.users.child import Link
+from narrowboat.conformance.users.opening import opened
+
+
+@scenario("B01", seconds=20)
+async def one_message_comes_and_goes(kit: Kit) -> None:
+    """A message is published, received and acknowledged, and does not come again."""
+    orders = kit.broker(timeout=5).queue("orders")
+    await orders.publish(b"hello")
+    async with orders.consume() as messages:
+        message = await one(kit, messages)
+        assert message.body == b"hello"
+        await message.ack()
+        await nothing(messages)
 
 
 @scenario("B01", "B20")
@@ -68,7 +80,7 @@ async def publish_waits_for_the_confirm(kit: Kit) -> None:
 
 def publishes_and_waits(link: Link, url: str) -> None:
     """A child: publish one message, tell, and wait to be killed."""
-    broker = narrowboat.broker(url)
+    broker = opened(url)
     receipt = broker.queue("orders").publish(b"durable")
     link.tell("published", id=receipt.id)
     link.wait("never")

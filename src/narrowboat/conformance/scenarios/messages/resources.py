@@ -25,7 +25,7 @@ async def an_idle_consumer_is_idle(kit: Kit) -> None:
             begun = time.monotonic()
             await publisher.publish(b"x")
             latencies.append(await waiting - begun)
-        assert max(latencies) <= kit.upper(kit.broker_claims.wake_bound), latencies
+            assert latencies[-1] <= kit.upper(kit.broker_claims.wake_bound), f"woken after {latencies[-1]:.3f} s"
         kit.measure("wake-up of an idle consumer", sorted(latencies)[5])
 
         waiting = kit.spawn(_stamped(messages))
@@ -61,7 +61,7 @@ async def a_slow_consumer_keeps_its_memory_flat(kit: Kit) -> None:
         for n in range(200):
             await (await one(kit, messages)).ack()
             most = max(most, resident())
-            if n % 50 == 0:
+            if n % 50 == 0 and kit.can("depth"):
                 depth = await orders.depth()
                 assert depth.in_flight is None or depth.in_flight <= 20, depth
     grown = (most - before) / 2**20

@@ -107,7 +107,7 @@ async def a_failed_handler_waits_before_its_retry(kit: Kit) -> None:
     assert at[1] - at[0] >= least, f"tried again after {at[1] - at[0]:g} s, configured are {least:g} s"
 
 
-@scenario("B55", tier="T", alone=True)
+@scenario("B55", tier="T", alone=True, needs="delay", refused=asks_for_delay)
 async def a_nack_loop_does_not_spin(kit: Kit) -> None:
     """A handler that always fails is tried at the pace of the backoff: no busy loop between the tries."""
     orders = kit.broker(random=lambda: 0.5).queue("orders", max_deliveries=0)

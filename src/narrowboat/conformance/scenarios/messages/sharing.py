@@ -11,6 +11,7 @@ from narrowboat.conformance.kit import Kit
 from narrowboat.conformance.scenario import demand, scenario
 from narrowboat.conformance.scenarios.messages.common import depth_is, drained
 from narrowboat.conformance.users.child import Link
+from narrowboat.conformance.users.opening import opened
 
 HOST = demand("scope=host")
 
@@ -54,35 +55,32 @@ async def two_event_loops_share_a_broker(kit: Kit) -> None:
 
 def forks(link: Link, url: str) -> None:
     """A child: open a broker, take a message, fork; the forked child publishes and consumes; then the parent goes on."""
-    broker = narrowboat.broker(url)
+    broker = opened(url)
     orders = broker.queue("orders")
     orders.publish(b"parent's")
     with orders.consume(prefetch=1) as messages:
         message = messages.receive(10)
         assert message is not None
-        pid = os.fork()
-        if pid == 0:
-            link.forked()
-            try:
-                try:
-                    message.ack()
-                except narrowboat.NarrowboatError as error:
-                    link.tell("refused", error=type(error).__name__)
-                else:
-                    link.tell("acked by the fork")
-                other = broker.queue("other")
-                other.publish(b"child's")
-                with other.consume() as theirs:
-                    mine = theirs.receive(10)
-                    assert mine is not None
-                    mine.ack()
-                link.tell("worked", body=mine.body.decode())
-                broker.close()
-            finally:
-                os._exit(0)
-        os.waitpid(pid, 0)
+        os.waitpid(link.fork(lambda: _in_the_fork(link, broker, message)), 0)
         message.ack()
         link.tell("parent acked")
+    broker.close()
+
+
+def _in_the_fork(link: Link, broker: narrowboat.Messaging, message: narrowboat.Message[bytes]) -> None:
+    try:
+        message.ack()
+    except narrowboat.NarrowboatError as error:
+        link.tell("refused", error=type(error).__name__)
+    else:
+        raise AssertionError("the fork settled what was delivered to its parent")
+    other = broker.queue("other")
+    other.publish(b"child's")
+    with other.consume() as theirs:
+        mine = theirs.receive(10)
+        assert mine is not None, "the fork published a message and did not get it within 10 s"
+        mine.ack()
+    link.tell("worked", body=mine.body.decode())
     broker.close()
 
 

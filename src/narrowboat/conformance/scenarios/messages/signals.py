@@ -8,20 +8,19 @@ import signal
 import threading
 from typing import Any
 
-import narrowboat
-import narrowboat.aio
 from narrowboat.conformance.catalogue import Fault
 from narrowboat.conformance.kit import Kit
 from narrowboat.conformance.scenario import demand, scenario
 from narrowboat.conformance.scenarios.messages.common import depth_is
 from narrowboat.conformance.users.child import Link
+from narrowboat.conformance.users.opening import opened
 
 HOST = demand("scope=host")
 
 
 def _run(link: Link, url: str, name: str) -> None:
     """A plain run; tell its first message and its end."""
-    with narrowboat.broker(url) as broker:
+    with opened(url) as broker:
         broker.queue(name).run(lambda message: link.tell(f"at work {name}"), grace=20)
     link.tell(f"ended {name}")
 
@@ -36,7 +35,7 @@ async def _arun(link: Link, url: str, *names: str) -> None:
         await broker.queue(name).run(handle, grace=20)
         link.tell(f"ended {name}")
 
-    async with narrowboat.aio.broker(url) as broker:
+    async with opened(url, "asyncio") as broker:
         await asyncio.gather(*(one(broker, name) for name in names))
 
 
@@ -83,7 +82,7 @@ def runs_in_anothers_process(link: Link, url: str, face: str) -> None:
 
     signal.signal(signal.SIGTERM, theirs)
     if face == "sync":
-        with narrowboat.broker(url) as broker:
+        with opened(url) as broker:
             first, second = (broker.queue(name) for name in names)
             first.run(lambda message: first.stop())
             _is_theirs(link, theirs)
@@ -96,7 +95,7 @@ def runs_in_anothers_process(link: Link, url: str, face: str) -> None:
 
 async def _on_anothers_loop(link: Link, url: str, theirs: object) -> None:
     loop, hung_up = asyncio.get_running_loop(), asyncio.Event()
-    async with narrowboat.aio.broker(url) as broker:
+    async with opened(url, "asyncio") as broker:
         first, second = broker.queue("first"), broker.queue("second")
 
         async def stop(message: Any) -> None:

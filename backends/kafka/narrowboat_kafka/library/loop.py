@@ -1,0 +1,73 @@
+"""The library's loop, on which connections are read and written, with what it leaves out: it outlasts its own faults.
+
+An exception out of the library's loop ends its thread: whoever waits for something there waits for ever, and nothing can be
+asked any more. It comes where the kernel has no memory to wait with, where the program has closed a file that was not its
+own, or from a mistake in the library. Here the loop then takes a new selector, whoever waited for a socket is told that the
+connection is lost, and the clients connect anew. What waits for a time or for somebody else goes on as if nothing had been.
+
+It knows no connection and no message. What ends the thread on purpose (`SystemExit`) still does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from typing import Any
+
+import kafka.errors as client
+from kafka.future import Future
+from kafka.net.selector import NetworkSelector, TaskState
+from kafka.net.wakeup_notifier import WakeupNotifier
+
+__all__ = ["Future", "Loop", "Wakeup"]
+
+log = logging.getLogger("narrowboat.kafka")
+
+#: Seconds between two tries where the first did not help, and the most that they become.
+_PAUSE, _PAUSE_MAX = 0.05, 0.5
+
+
+class Loop(NetworkSelector):  # type: ignore[misc]  # the base class has no annotations
+    """See the module's text."""
+
+    _selector: Any
+    _failures = 0  #: turns that have failed since the last that went well
+
+    def _poll_once(self, timeout: float | None = None) -> None:
+        try:
+            super()._poll_once(timeout)
+        except Exception as error:
+            if self._stop:
+                self._ready.clear()  # it ends, and would otherwise try for ever to run what is ready before
+            elif self._closed or self._poll_lock.locked():  # while somebody is in it, the mistake is the caller's
+                raise
+            else:
+                self._begin_anew(error)
+        else:
+            self._failures = 0
+
+    def _begin_anew(self, error: Exception) -> None:
+        if self._failures:
+            time.sleep(min(_PAUSE_MAX, _PAUSE * 2 ** min(self._failures, 10)))
+        else:
+            log.warning("what reads and writes for Kafka failed (%r): all connections are begun anew", error)
+        self._failures += 1
+        with contextlib.suppress(Exception):
+            self._selector.close()
+        # Where even this is refused, the next turn fails at once, and tries it again.
+        with contextlib.suppress(OSError):
+            self._selector = self.config["selector"]()
+            self._rebuild_wakeup_socketpair()
+        for task in list(self._pending_tasks):
+            if task.state is TaskState.WAIT_IO:
+                task.inject_exc(client.KafkaConnectionError(f"the connection was lost with the loop: {error!r}"))
+                self._add_ready_task(task)
+
+
+class Wakeup(WakeupNotifier):  # type: ignore[misc]  # the base class has no annotations
+    """What a coroutine awaits for so many seconds, or until somebody calls `notify`, or `now`."""
+
+    def now(self) -> None:
+        """The same for who is on the I/O thread: at once, where `notify` takes a turn."""
+        self._wakeup()

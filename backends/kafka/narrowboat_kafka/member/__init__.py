@@ -1,0 +1,1 @@
+"""One member of one group, on the I/O thread: what it reads, hands out, takes back and commits."""

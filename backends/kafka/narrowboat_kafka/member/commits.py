@@ -1,0 +1,151 @@
+"""The commits of one member: they make durable what its ledgers know, one at a time. Used on the I/O thread only.
+
+Whoever hands out or settles changes the ledger of a partition and then awaits `commit`: who asks while a commit is under way
+shares the next one with all others. What is told of a partition is what its ledger knows when the commit is sent. A consumer
+that takes many at a time will ask for more, so the commit that is made anyway claims its next ones ahead.
+
+It does not know who asks or what for, hands nothing to anybody, and does not decide what is ours: it commits what is in
+`parts`, and says so when the server tells that some of that is gone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import kafka.errors as client
+from kafka.structs import OffsetAndMetadata
+
+from narrowboat_kafka.connections import Connections
+from narrowboat_kafka.format import ledger as ledgers
+from narrowboat_kafka.library.group import Group
+from narrowboat_kafka.library.loop import Future
+from narrowboat_kafka.member.demand import Demand
+from narrowboat_kafka.member.partition import Partition
+
+#: Seconds after which a request that was begun has left this process.
+_SENT = 0.001
+
+Gone = Callable[[list[Any]], None]
+
+
+class Commits:
+    """See the module's text.
+
+    `parts`: what is ours, as it is at any time. `read_on`: there is room to read more. `lost`,
+    `deleted`: these partitions are somebody else's, or are not there any more.
+    """
+
+    def __init__(
+        self,
+        connections: Connections,
+        group: Group,
+        parts: dict[Any, Partition],
+        demand: Demand,
+        *,
+        read_on: Callable[[], None],
+        lost: Gone,
+        deleted: Gone,
+    ) -> None:
+        self.dirty: set[Any] = set()  #: partitions of which the next commit has to tell something, whoever asks for it
+        self._net = connections.net
+        self._timeout = connections.timeout
+        self._group = group
+        self._parts = parts
+        self._demand = demand
+        self._read_on = read_on
+        self._lost = lost
+        self._deleted = deleted
+        self._asked: Any = None  #: the future of the next commit
+        self._running = False
+        self._on_the_wire = False
+        self.unanswered = False  #: the last one was not answered: nobody who leaves waits for another
+
+    async def commit(self, dirty: set[Any]) -> None:
+        """Make what is known of these partitions durable. Whoever asks while one is under way shares the next."""
+        self.dirty |= dirty
+        if self._asked is None:
+            self._asked = Future()
+        asked = self._asked
+        if not self._running:
+            self._running = True
+            self._net.call_soon(self._run)
+        await asked
+
+    async def quiet(self) -> None:
+        """Return when no commit is on its way to the server."""
+        while self._on_the_wire:
+            await self._net.sleep(0.002)
+
+    async def _run(self) -> None:
+        try:
+            while self._asked is not None:
+                asked, self._asked = self._asked, None
+                dirty, self.dirty = self.dirty, set()
+                if self._demand.bulk:
+                    self._claim_ahead(dirty)
+                    self._net.call_later(_SENT, self._read_on)  # there is room, and time until the server answers
+                claiming = [self._parts[tp] for tp in dirty if tp in self._parts and self._parts[tp].claiming]
+                try:
+                    await self._commit_once(dirty)
+                except Exception as error:
+                    self.unanswered = True
+                    for part in claiming:
+                        part.unclaim()
+                    self.dirty |= dirty
+                    asked.failure(error)
+                else:
+                    self.unanswered = False
+                    for part in claiming:
+                        part.confirm_claims()
+                    asked.success(None)
+        finally:
+            self._running = False
+
+    def _claim_ahead(self, dirty: set[Any]) -> None:
+        """Who takes many at a time will ask for more: the commit that is to be made anyway says so already."""
+        now, room = time.time(), self._demand.bulk - sum(len(part.claimed) for part in self._parts.values())
+        for tp, part in self._parts.items():
+            found, expired = part.next(room, now)
+            if found or expired:
+                part.claim_ahead(found)
+                dirty.add(tp)
+                room -= len(found)
+
+    async def _commit_once(self, dirty: set[Any]) -> None:
+        until = time.monotonic() + self._timeout
+        while True:
+            offsets = {}
+            for tp in dirty:
+                part = self._parts.get(tp)
+                if part is not None:
+                    text = ledgers.encode(part.ledger)
+                    part.crowded = part.ledger.is_crowded(text)
+                    offsets[tp] = OffsetAndMetadata(part.ledger.base, text, -1)
+            if not offsets:
+                return
+            self._on_the_wire = True
+            try:
+                await self._group.commit(offsets)
+                return
+            except client.CommitFailedError:
+                if self._group.is_lost:
+                    self._lost(list(self._parts))
+                    return
+            except (client.UnknownTopicOrPartitionError, client.UnknownTopicIdError):
+                self._deleted(list(offsets))
+                return
+            except client.RebalanceInProgressError:
+                pass
+            except client.KafkaError as error:
+                if not getattr(error, "retriable", False):
+                    raise
+                if time.monotonic() >= until:
+                    raise
+                await self._group.find_coordinator(until - time.monotonic())
+            finally:
+                self._on_the_wire = False
+            if time.monotonic() >= until:
+                raise client.KafkaTimeoutError("the offsets could not be committed in time")
+            await self._net.sleep(0.02)

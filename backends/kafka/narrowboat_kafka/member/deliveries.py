@@ -1,0 +1,219 @@
+"""What one member hands out to its consumers, and what comes back from them. Coroutines on the I/O thread; it needs no lock.
+
+A consumer (`feed.py`) calls `take`, and `settle` for what it was given. Both return when a commit has made their part of the
+ledger durable: what was not committed was not handed out, and what was not committed is not settled. Whoever settles a
+delivery of a partition that has gone since is told that it is stale.
+
+It does not read (where nothing is ready it waits a moment for the `Reader`), does not publish, and knows neither the group
+nor who else is in it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from narrowboat_kafka.member.commits import Commits
+from narrowboat_kafka.member.demand import Demand
+from narrowboat_kafka.member.partition import Partition, Tag, Taken, ready
+from narrowboat_kafka.member.reader import Reader
+
+#: Seconds in which somebody who was woken asks.
+_ANSWER = 0.005
+
+
+class Deliveries:
+    """See the module's text.
+
+    `parts`: what is ours, as it is at any time. `read_on`: there is room to read more. `failure`: why there may be nothing.
+    """
+
+    def __init__(
+        self,
+        parts: dict[Any, Partition],
+        commits: Commits,
+        demand: Demand,
+        reader: Reader,
+        net: Any,
+        *,
+        read_on: Callable[[], None],
+        failure: Callable[[], Exception | None],
+    ) -> None:
+        self.feeds: dict[object, Callable[[], None]] = {}  #: consumers, and how to wake each
+        self._parts = parts
+        self._commits = commits
+        self._demand = demand
+        self._reader = reader
+        self._read_on = read_on
+        self._failure = failure
+        self._starved: dict[object, None] = {}  #: who asked and was not woken since, in their order
+        self._asked = 0  #: how often somebody asked
+        self._turn = 0
+        self._calling = False
+        self._net = net
+
+    def wake(self) -> None:
+        """There may be something: as many as there is something for ask again, of those who asked; if they do not, others.
+
+        All at once would ask for the one message that one of them gets, and two hundred idle ones keep a core busy.
+        """
+        self._rouse(sum(part.waiting_for_us for part in self._parts.values()) or 1)
+        if self._starved and not self._calling:
+            self._calling = True
+            self._net.call_soon(self._call)
+
+    def _rouse(self, count: int) -> None:
+        for feed in list(itertools.islice(self._starved, count)):
+            del self._starved[feed]
+            wake = self.feeds.get(feed)
+            if wake is not None:
+                wake()
+
+    async def _call(self) -> None:
+        """Whoever was woken may not want anything any more."""
+        count = 1
+        try:
+            while self._starved:
+                before = self._asked
+                await self._net.sleep(_ANSWER)
+                if not any(part.waiting_for_us for part in self._parts.values()):
+                    return
+                count = count * 2 if self._asked == before else 1
+                self._rouse(count)
+        finally:
+            self._calling = False
+
+    # -- handing out ----------------------------------------------------------------------------------------------
+
+    async def take(self, feed: object, limit: int, taken: Taken) -> None:
+        """Hand out up to `limit` messages, with their claims committed, into `taken`."""
+        self._starved[feed] = None
+        self._asked += 1
+        self._demand.asked(limit, time.monotonic(), alone=len(self.feeds) <= 1)
+        picked = self._pick_claimed(feed, limit)
+        if picked:
+            taken.extend(picked)
+            self._took(len(picked))
+            return
+        picked = self._pick(feed, limit)
+        if not picked:
+            await self._reader.catch_up()
+            picked = self._pick(feed, limit)
+        if not picked:
+            failure = self._failure()
+            if failure is not None:
+                raise failure
+            return
+        self._took(len(picked))
+        try:
+            await self._commits.commit({part.tp for part in {tag.part for tag in picked}})
+        except BaseException:  # a cancellation included: what was not committed was not handed out
+            for tag in picked:
+                tag.part.take_back(tag, counted=False)
+            raise
+        taken.extend([tag for tag in picked if tag.part.owned])
+        if taken.abandoned:
+            self._untake(taken)
+        if any(part.waiting_for_us for part in self._parts.values()):
+            self.wake()
+
+    def _took(self, count: int) -> None:
+        """There is room to read on."""
+        self._demand.took(count, ready(self._parts.values()), time.monotonic())
+        self._read_on()
+
+    async def untake(self, taken: Taken) -> None:
+        """The caller of `take` was interrupted: nobody has seen what it was given."""
+        taken.abandoned = True
+        self._untake(taken)
+
+    def _untake(self, taken: Taken) -> None:
+        for tag in taken:
+            tag.part.take_back(tag, counted=False)
+            self._commits.dirty.add(tag.part.tp)
+        taken.clear()
+        self.wake()
+
+    def _pick_claimed(self, feed: object, limit: int) -> list[Tag]:
+        """What was claimed ahead: the last commit has said so."""
+        picked: list[Tag] = []
+        now = time.time()
+        for part in self._parts.values():
+            if part.claimed and len(picked) < limit:
+                picked += part.hand_out_claimed(limit - len(picked), feed, now)
+                self._commits.dirty.add(part.tp)
+        return picked
+
+    def _pick(self, feed: object, limit: int) -> list[Tag]:
+        picked: list[Tag] = []
+        now = time.time()
+        self._turn += 1
+        parts = list(self._parts.values())
+        first = self._turn % len(parts) if parts else 0
+        for part in itertools.islice(itertools.cycle(parts), first, first + len(parts)):
+            found, expired = part.next(limit - len(picked), now)
+            if expired:
+                self._commits.dirty.add(part.tp)
+            part.hand_out(found, feed, now)
+            picked += found
+        return picked
+
+    # -- settling -------------------------------------------------------------------------------------------------
+
+    async def settle(self, wanted: Sequence[tuple[Tag, str]]) -> list[bool]:
+        """Each is "done", goes "back" counted, or "return"s uncounted. Whether it was still ours, once that is committed."""
+        ours = []
+        touched: set[Partition] = set()
+        done: defaultdict[Partition, list[int]] = defaultdict(list)
+        for tag, how in wanted:
+            part = tag.part
+            mine = part.owned and part.out.get(tag.offset) is tag
+            if not mine:
+                # The same again, after an answer that was lost, is no other settlement.
+                mine = part.owned and tag.done == how
+            elif how == "done":
+                tag.done = how
+                del part.out[tag.offset]
+                done[part].append(tag.offset)
+            else:
+                tag.done = how
+                part.take_back(tag, counted=how == "back")
+            ours.append(mine)
+            if mine:
+                touched.add(part)
+        for part, offsets in done.items():
+            part.ledger.settle(offsets)
+        for part in touched:
+            part.settling += 1  # a revocation waits for us, or what was just committed would be called stale
+        try:
+            if touched:
+                await self._commits.commit({part.tp for part in touched})
+            if any(how != "done" for _, how in wanted):
+                self.wake()
+            return [mine and tag.part.owned for (tag, _), mine in zip(wanted, ours, strict=True)]
+        finally:
+            for part in touched:
+                part.settling -= 1
+
+    def is_ours(self, tag: Tag) -> bool:
+        """Whether it could be settled now. From any thread: it may change at once."""
+        return tag.part.owned and (tag.part.out.get(tag.offset) is tag or tag.done is not None)
+
+    def has_metadata_room(self, tag: Tag) -> bool:
+        """Whether it may wait here for its next try, rather than in the retry topic."""
+        return not tag.part.crowded
+
+    async def leave(self, feed: object) -> None:
+        """A consumer has gone: what it had goes to the others, counted."""
+        self.feeds.pop(feed, None)
+        self._starved.pop(feed, None)
+        self._demand.gone()
+        tags = [tag for part in self._parts.values() for tag in part.out.values() if tag.feed is feed]
+        unclaimed = {tp for tp, part in self._parts.items() if part.unclaim()}
+        await self.settle([(tag, "back") for tag in tags])
+        if unclaimed:
+            await self._commits.commit(unclaimed)
+            self.wake()

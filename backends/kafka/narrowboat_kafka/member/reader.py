@@ -1,0 +1,204 @@
+"""What one member reads: fetches from the server, and how much of that is taken into its partitions. On the I/O thread only.
+
+The member's loop calls `throttle`, `read` and `fetch` at each of its steps; whoever finds nothing to hand out awaits
+`catch_up`. How far it reads ahead follows what consumers ask for (`demand.py`), so that a slow one bounds what lies in memory.
+
+It hands nothing out, settles nothing and commits nothing, and it has no say in which partitions are ours: what it reads of
+others is dropped.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import kafka.errors as client
+
+from narrowboat.errors import AccessDenied
+from narrowboat_kafka.connections import Connections
+from narrowboat_kafka.errors import unreadable
+from narrowboat_kafka.format.stored import Stored
+from narrowboat_kafka.library.admin import LATEST
+from narrowboat_kafka.library.fetched import Fetched
+from narrowboat_kafka.library.fetches import Fetches
+from narrowboat_kafka.library.group import Group
+from narrowboat_kafka.library.loop import Future
+from narrowboat_kafka.member.demand import Demand
+from narrowboat_kafka.member.partition import Partition, ready
+from narrowboat_kafka.member.waiting import Waiting
+
+log = logging.getLogger("narrowboat.kafka")
+
+#: Records that are read from what was fetched before somebody else may have the I/O thread, and the rest of their batch.
+_CHUNK = 500
+#: Seconds after which a partition that cannot be read is tried again: another server may have it whole.
+_SHUT = 5.0
+#: Seconds for which the server keeps a fetch that finds nothing; the short ones are for `_is_pressed`.
+_LONG, _SHORT = 0.5, 0.005
+
+
+class Reader:
+    """See the module's text.
+
+    `wakeup`: makes the member's loop take its next step now. `deleted`: these partitions are not there any more, or are
+    others by the same name. `ended`: all of this partition was read and is settled, and its last offsets have no record.
+    """
+
+    def __init__(
+        self,
+        connections: Connections,
+        group: Group,
+        parts: dict[Any, Partition],
+        demand: Demand,
+        waiting: Waiting,
+        *,
+        wakeup: Callable[[], None],
+        deleted: Callable[[list[Any]], None],
+        ended: Callable[[Any], None],
+    ) -> None:
+        self._connections = connections
+        self._group = group
+        self._parts = parts
+        self._demand = demand
+        self._waiting = waiting
+        self._wakeup = wakeup
+        self._deleted = deleted
+        self._look: Any = None  #: the future of the next look for what was published
+        self._looking = False
+        self._ends: dict[Any, int] = {}  #: how far partitions were read where there is no record at the end of that
+        self._ended = ended
+        self._told: set[tuple[Any, int]] = set()  #: where partitions cannot be read on, once the log has it
+        records = partial(Fetched, unreadable=self._unreadable, passed=self._ends.__setitem__)
+        self._fetches = Fetches(group, records=records, answered=wakeup)
+
+    # -- fetching -------------------------------------------------------------------------------------------------
+
+    def throttle(self) -> None:
+        """Fetch no further where much is read, or where what is settled cannot be told any more."""
+        ahead, group, now = self._demand.ahead, self._group, time.monotonic()
+        for tp, part in self._parts.items():
+            full = part.buffered >= 2 * ahead or part.crowded or now < part.shut_until
+            # Paused in the midst of what was fetched, the library would never give the rest.
+            if full is not part.paused and group.is_assigned(tp) and not (full and tp in self._fetches.unread()):
+                part.paused = full
+                if not full and isinstance(part.unreadable, AccessDenied):
+                    part.unreadable = None  # it is tried again: nobody says that it may be read, where there is nothing
+                (group.pause if full else group.resume)(tp)
+            if part.crowded:
+                self._waiting.relieve(part)
+
+    async def fetch(self) -> None:
+        """Send for more, of all partitions that have room; the loop is woken when an answer is there.
+
+        Not before what is wanted is read: the next fetch would be without the partitions that are still being read.
+        """
+        await self._fetches.send(_SHORT if self._is_pressed() else _LONG)
+
+    def _is_pressed(self) -> bool:
+        """Whether what is ready may be gone before a fetch that finds nothing comes back.
+
+        Of a partition that is left out when a fetch is sent, and has room soon after, nothing comes before that.
+        """
+        if not self._demand.is_recent(time.monotonic()):
+            return False
+        left_out = bool(self._fetches.unread()) or any(part.paused for part in self._parts.values())
+        return left_out and self._demand.outruns(ready(self._parts.values()), _LONG)
+
+    # -- reading --------------------------------------------------------------------------------------------------
+
+    def read(self) -> bool:
+        """Take in some of what was fetched, where it is wanted. Whether there was any."""
+        if not self._is_wanted():
+            return False
+        try:
+            found = self._fetches.read(_CHUNK)
+        except client.TopicAuthorizationFailedError as error:
+            self._refused(error)
+            return True
+        for tp, fetched in found.items():
+            self._admit(tp, fetched)
+        while self._ends:
+            tp, end = self._ends.popitem()
+            part = self._parts.get(tp)
+            if part is not None and part.ledger.pass_by(end):
+                self._ended(tp)
+        return bool(found)
+
+    def _refused(self, error: client.TopicAuthorizationFailedError) -> None:
+        """These may not be read, now. The library would ask again at once, and for ever."""
+        for tp, part in self._parts.items():
+            if tp.topic in error.args[0]:
+                self._unreadable(tp, part.ledger.next, error)
+
+    def _unreadable(self, tp: Any, offset: int, error: Exception) -> None:
+        """What lies there cannot be read, now: that partition waits, and whoever finds nothing else is told why."""
+        part = self._parts.get(tp)
+        if part is None:
+            return
+        part.unreadable = unreadable(error, tp, offset)
+        part.shut_until = time.monotonic() + _SHUT
+        if (tp, offset) not in self._told:
+            self._told.add((tp, offset))
+            log.error("%s", part.unreadable)
+
+    async def catch_up(self) -> None:
+        """What was published before this began is read when it ends, or a moment has passed. One for all who ask meanwhile."""
+        self._wakeup()
+        if self._look is None:
+            self._look = Future()
+        look = self._look
+        if not self._looking:
+            self._looking = True
+            self._connections.net.call_soon(self._look_for_all)
+        await look
+
+    async def _look_for_all(self) -> None:
+        try:
+            while self._look is not None:
+                look, self._look = self._look, None
+                try:
+                    await self._catch_up()
+                except Exception as error:
+                    look.failure(error)
+                else:
+                    look.success(None)
+        finally:
+            self._looking = False
+
+    async def _catch_up(self) -> None:
+        parts = {tp: part for tp, part in self._parts.items() if not self._has_enough(part)}
+        if not parts:
+            return
+        ends = await self._connections.offsets(parts, LATEST)
+        until = time.monotonic() + 0.5
+        while time.monotonic() < until:
+            if all(not part.owned or self._has_enough(part) or part.ledger.next >= ends[tp] for tp, part in parts.items()):
+                return
+            await self._connections.net.sleep(0.002)
+
+    def _is_wanted(self) -> bool:
+        """Whether what was fetched is to be read on now, or lies until there is less: a commit would wait for that."""
+        unread = self._fetches.unread()
+        return not unread or not all(tp in self._parts and self._has_enough(self._parts[tp]) for tp in unread)
+
+    def _has_enough(self, part: Partition) -> bool:
+        return part.buffered >= self._demand.ahead or part.crowded or time.monotonic() < part.shut_until
+
+    def _admit(self, tp: Any, fetched: Sequence[Stored]) -> None:
+        part = self._parts.get(tp)
+        if part is None:
+            return
+        if fetched[0].offset < part.ledger.next:
+            # Its end was cut off, or it is another one by that name: what we know of it is about messages that are gone.
+            self._deleted([tp])
+            return
+        part.unreadable = None
+        wanted = itertools.compress(fetched, part.ledger.see([record.offset for record in fetched]))
+        if tp.topic == self._waiting.retry:
+            self._waiting.keep(part, wanted)
+        else:
+            part.admit(wanted)

@@ -1,0 +1,72 @@
+"""Notices topics that are made later: retry topics, which are made when somebody needs them first, in whichever process.
+
+A consumer that subscribed to a topic that is not there would ask for it ten times a second. Here one request asks for all
+that are awaited, twice a second, and only while there are any. Everything runs on the I/O thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import kafka.errors as client
+
+from narrowboat_kafka.connections import Connections
+from narrowboat_kafka.library.loop import Wakeup
+
+#: Seconds between two looks: how late the first delayed message of a source may be noticed.
+_EVERY = 0.5
+
+
+class TopicWatch:
+    """See the module's text."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self._awaited: dict[str, dict[object, Callable[[], None]]] = {}
+        self._running = False
+        self._wakeup = Wakeup(connections.net)
+
+    def want(self, topic: str, who: object, found: Callable[[], None]) -> None:
+        """Call `found`, which must not block, once the topic is there. From any thread."""
+
+        def begin() -> None:
+            self._awaited.setdefault(topic, {})[who] = found
+            if self._running:
+                self._wakeup.now()
+            else:
+                self._running = True
+                self._connections.net.call_soon(self._run)
+
+        self._connections.net.call_soon_threadsafe(begin)
+
+    def forget(self, topic: str, who: object) -> None:
+        """Nobody needs to be told any more. On the I/O thread."""
+        waiting = self._awaited.get(topic)
+        if waiting is not None:
+            waiting.pop(who, None)
+            if not waiting:
+                del self._awaited[topic]
+
+    def look(self, topic: str) -> None:
+        """That topic was made just now. From any thread."""
+        if topic in self._awaited:
+            self._wakeup.notify()
+
+    async def _run(self) -> None:
+        while self._awaited:
+            try:
+                await self._look()
+            except (client.KafkaError, OSError):
+                pass  # the server is away: the next look may find it
+            if self._awaited:
+                await self._wakeup(_EVERY)
+        self._running = False
+
+    async def _look(self) -> None:
+        metadata: dict[str, Any] = await self._connections.admin.metadata(list(self._awaited))
+        for topic in metadata["topics"]:
+            ready = not topic["error_code"] and all(each["leader_id"] >= 0 for each in topic["partitions"])
+            if ready:
+                for found in self._awaited.pop(topic["name"], {}).values():
+                    found()

@@ -1,0 +1,1 @@
+"""What is written to topics: by callers, and by the thread that moves waiting messages on."""

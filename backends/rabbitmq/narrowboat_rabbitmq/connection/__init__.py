@@ -1,0 +1,1 @@
+"""The I/O thread, and what lives on it: connections, their channels, and the publisher with its confirms."""

@@ -1,0 +1,93 @@
+"""What `Locks`, `Lock`, `Held` and `AllLocks` say on both faces alike: all of them that waits for nothing.
+
+The bases of `narrowboat.locking` and `narrowboat.aio.locking`, which add what blocks or is awaited.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+from narrowboat._engine.holdable import Hinting
+from narrowboat._engine.runtime import Runtime
+from narrowboat._locks.acquire import Acquisition
+from narrowboat._locks.blocks import Blocks
+from narrowboat._locks.composite import Together
+from narrowboat._locks.core import LockCore
+from narrowboat._locks.possession import Possession
+from narrowboat._locks.terms import Terms
+from narrowboat.capabilities import LockCapabilities
+from narrowboat.contract.locks import Grant
+from narrowboat.errors import InvalidArgument
+
+H = TypeVar("H", bound=Possession)
+R = TypeVar("R", bound=Runtime)
+
+
+class LocksFace(Generic[R]):
+    """The base of `Locks`."""
+
+    def __init__(self, core: LockCore, runtime: R) -> None:
+        self._core = core
+        self._runtime = runtime
+
+    @property
+    def capabilities(self) -> LockCapabilities:
+        """What this backend claims."""
+        return self._core.capabilities
+
+    def _terms(self, name: str, **options: Any) -> Terms:
+        return Terms(self._core.backend, self._core.capabilities, self._core.label, name, **options)
+
+    def __repr__(self) -> str:
+        return f"<Locks {self._core.url}>"
+
+
+class LockFace(Hinting, Generic[R, H]):
+    """The base of `Lock`. The terms are checked; each acquire makes an `Acquisition` with them."""
+
+    def __init__(self, core: LockCore, runtime: R, terms: Terms) -> None:
+        self._core = core
+        self._runtime = runtime
+        self._terms = terms
+        self._blocks: Blocks[H] = Blocks()
+
+    @property
+    def name(self) -> str:
+        """The lock's name."""
+        return self._terms.name
+
+    def _begin(self, timeout: float | None) -> Acquisition[H]:
+        return Acquisition(self._core, self._runtime, self._terms, timeout, self._make)
+
+    def _make(self, core: LockCore, grant: Grant, sent: float, renew: bool, caller: object) -> H:
+        """The face's own possession."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"<Lock {self.name!r} {self._terms.mode.value} ttl={self._terms.ttl:g}>"
+
+
+class AllLocksFace(Generic[R, H]):
+    """The base of `AllLocks`."""
+
+    def __init__(self, core: LockCore, runtime: R, locks: Sequence[LockFace[R, H]], timeout: float | None) -> None:
+        self._core = core
+        self._runtime = runtime
+        self._locks = locks
+        self._timeout = timeout
+        self._blocks: Blocks[Any] = Blocks()
+
+    def _begin(self, timeout: float | None) -> Together[H]:
+        return Together([lock._begin(timeout) for lock in self._locks], timeout)
+
+
+def watch(held: H, callback: Callable[[H], object], tell: Callable[[Callable[[H], object], Any], None]) -> None:
+    """`tell(callback, held)` once it is over, at once if it is: `on_lost`."""
+    if not callable(callback) or inspect.iscoroutinefunction(callback):
+        raise InvalidArgument(f"on_lost({callback!r}): expected a plain function of one argument")
+    watcher = functools.partial(tell, callback)  # it knows nothing of what is held, which would keep it
+    if not held._watch(watcher):
+        watcher(held)

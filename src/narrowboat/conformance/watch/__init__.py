@@ -1,0 +1,153 @@
+"""For how long the machine stood still: what upper bounds of time are extended by, and what excuses a lease that ended.
+
+A loaded or a virtual machine lets a program wait for its turn, for milliseconds or for seconds. A bound that is missed for
+that says nothing about a backend. Two clocks tick, a thread of this process and a process of its own, and each writes down
+how late it was. What this process worked itself in that time is no loss, so that code that keeps the interpreter busy
+extends no bound. What is lost counts once, by the clock that lost more.
+"""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import atexit
+import contextlib
+import mmap
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import AsyncIterator
+
+from narrowboat.conformance.watch import ticking
+from narrowboat.conformance.watch.ticking import BIN, BINS, LAST, LOST, PAUSED, SIZE, Doubles
+
+#: Seconds to wait at most until both clocks have written down the present. One that has not yet then stands still.
+_CATCH_UP = 0.25
+
+
+class Watch:
+    """Two clocks, and what they have written down. Times are those of `time.monotonic()`."""
+
+    def __init__(self, *rows: Doubles) -> None:
+        self._rows = rows
+
+    def lost(self, begun: float, ended: float) -> float:
+        """Seconds of those from `begun` to `ended` in which nothing here could run."""
+        seen = min(row[LAST] for row in self._rows)
+        if begun < ended and ended - seen > _CATCH_UP:  # it stands still now, and nobody could write that down
+            return self.lost(begun, max(begun, seen)) + ended - max(begun, seen)
+        return sum(self._of(LOST, number) for number in range(int(begun / BIN), int(ended / BIN) + 1))
+
+    def extended(self, seconds: float) -> float:
+        """How long ago that many seconds, not counting lost ones, began: `seconds` and what was lost in that time."""
+        now = time.monotonic()
+        self._catch_up(now)
+        left, number, lost, end = seconds, int(now / BIN), 0.0, now
+        earliest = number - BINS // 2
+        while left > 0 and number > earliest:
+            gone = min(end - number * BIN, self._of(LOST, number))
+            left -= end - number * BIN - gone
+            lost += gone
+            end = number * BIN
+            number -= 1
+        return seconds + lost
+
+    def spent(self, begun: float) -> float:
+        """Seconds since `begun`, not counting lost ones."""
+        now = time.monotonic()
+        self._catch_up(now)
+        return now - begun - self.lost(begun, now)
+
+    def stood(self, begun: float, ended: float, window: float) -> float:
+        """The longest standstill between `begun` and `ended`: the most that pauses took of any `window` seconds."""
+        pauses = [self._of(PAUSED, number) for number in range(int(begun / BIN), int(ended / BIN) + 1)]
+        length = max(1, round(window / BIN))
+        most = total = sum(pauses[:length])
+        for old, new in zip(pauses, pauses[length:], strict=False):
+            total += new - old
+            most = max(most, total)
+        return most
+
+    def _of(self, kind: int, number: int) -> float:
+        return max(row[kind + number % BINS] for row in self._rows)
+
+    def _catch_up(self, now: float) -> None:
+        until = now + _CATCH_UP
+        while min(row[LAST] for row in self._rows) < now and time.monotonic() < until:
+            time.sleep(0.0005)
+
+    @contextlib.asynccontextmanager
+    async def timeout(self, seconds: float) -> AsyncIterator[asyncio.Timeout]:
+        """As `asyncio.timeout`, which does not count what is lost meanwhile."""
+        loop = asyncio.get_running_loop()
+        begun = time.monotonic()
+        timer: asyncio.TimerHandle
+
+        def look() -> None:
+            nonlocal timer
+            left = seconds - self.spent(begun)
+            if left <= 0:
+                limit.reschedule(loop.time())
+            else:
+                timer = loop.call_later(left, look)
+
+        async with asyncio.timeout(None) as limit:
+            timer = loop.call_later(seconds, look)
+            try:
+                yield limit
+            finally:
+                timer.cancel()
+
+
+class Clocks(Watch):
+    """A watch whose clocks tick from now on, until `close`."""
+
+    def __init__(self) -> None:
+        own = array.array("d", bytes(8 * SIZE))
+        self._ended = threading.Event()
+        self._thread = threading.Thread(
+            target=ticking.tick, args=(own, self._ended.is_set, time.process_time), name="conformance-watch", daemon=True
+        )
+        handle, path = tempfile.mkstemp(prefix="narrowboat-watch-")
+        try:
+            os.truncate(handle, 8 * SIZE)
+            theirs = memoryview(mmap.mmap(handle, 8 * SIZE)).cast("d")
+            command = [sys.executable, "-I", "-S", ticking.__file__, path]
+            self.child = subprocess.Popen(command, stdin=subprocess.PIPE)  # noqa: S603  # our own file
+            while not theirs[LAST] and self.child.poll() is None:
+                time.sleep(0.001)
+        finally:
+            os.close(handle)
+            os.unlink(path)
+        self._thread.start()
+        while not own[LAST]:
+            time.sleep(0.001)
+        self._owner = os.getpid()
+        super().__init__(own, theirs)
+
+    def close(self) -> None:
+        """End the thread and the process. Nothing in a fork, which has neither."""
+        if os.getpid() == self._owner:
+            self._ended.set()
+            self._thread.join()
+            assert self.child.stdin is not None
+            self.child.stdin.close()
+            self.child.kill()
+            self.child.wait()
+
+
+_mutex = threading.Lock()
+_running: Clocks | None = None
+
+
+def watch() -> Watch:
+    """That of this process: it begins with the first call and ends with the process."""
+    global _running
+    with _mutex:
+        if _running is None:
+            _running = Clocks()
+            atexit.register(_running.close)
+        return _running

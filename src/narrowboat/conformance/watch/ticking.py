@@ -1,0 +1,73 @@
+"""One clock that ticks: it sleeps for some milliseconds, looks how late it is, and writes that down by the time of day.
+
+    python ticking.py PATH
+
+As a program it ticks in a process of its own and writes into the file PATH, until its standard input ends. It imports
+nothing but the standard library, and nothing of this package, so that it is small and starts at once.
+"""
+
+from __future__ import annotations
+
+import mmap
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+
+class Doubles(Protocol):
+    """A row of floats: an array, or a file that is mapped into memory."""
+
+    def __getitem__(self, index: int, /) -> float: ...
+    def __setitem__(self, index: int, value: float, /) -> None: ...
+
+
+#: Seconds between two ticks. Longer, and what stands still for shorter is not seen; shorter, and the watch is a load itself.
+PERIOD = 0.003
+#: Seconds for each of which one sum is kept, and for how many of them: an hour, then they are used again.
+BIN, BINS = 0.02, 180_000
+#: A tick that is late by this many seconds is a pause. What is less is slowness: it delays, but ends no lease.
+PAUSE = 0.05
+
+#: Where in the row: when the clock ticked last, then what was lost in each bin, then how much of that in pauses.
+LAST, LOST, PAUSED = 0, 1, 1 + BINS
+SIZE = 1 + 2 * BINS
+
+
+def tick(row: Doubles, ended: Callable[[], bool], used: Callable[[], float]) -> None:
+    """Write into `row` until `ended()`. `used` tells the seconds of processor time that are no loss: our own work."""
+    last, before = time.monotonic(), used()
+    row[LAST] = last
+    while not ended():
+        time.sleep(PERIOD)
+        now, spent = time.monotonic(), used()
+        note(row, last, now, now - last - PERIOD - (spent - before))
+        last, before = now, spent
+        row[LAST] = now
+
+
+def note(row: Doubles, begun: float, ended: float, lost: float) -> None:
+    """That `lost` seconds of those from `begun` to `ended` were lost: spread evenly over their bins."""
+    first, final = int(begun / BIN), int(ended / BIN)
+    share = max(0.0, lost) / (ended - begun)
+    paused = lost >= PAUSE
+    for number in range(first, final + 1):
+        at = number % BINS
+        within = (min(ended, (number + 1) * BIN) - max(begun, number * BIN)) * share
+        if number > first:  # a bin that is entered for the first time holds what was there an hour ago
+            row[LOST + at] = row[PAUSED + at] = 0.0
+        row[LOST + at] += within
+        row[PAUSED + at] += within if paused else 0.0
+
+
+def main(path: str) -> None:
+    """Tick into the file at `path`."""
+    with open(path, "r+b") as file, mmap.mmap(file.fileno(), 8 * SIZE) as memory, memoryview(memory).cast("d") as row:
+        parent = threading.Thread(target=sys.stdin.read, daemon=True)
+        parent.start()
+        tick(row, lambda: not parent.is_alive(), lambda: 0.0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,56 @@
+"""A backend that claims less, and says so, is green: what it does without is refused or not looked at, never broken."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+import narrowboat_memory
+from narrowboat import registry
+from narrowboat.capabilities import Support, WaitOrder, WakeUp
+from narrowboat.conformance import Harness, verify
+
+LEAST_LOCKS = dict.fromkeys(("holders", "evict", "shared", "semaphore"), Support.ABSENT)
+LEAST_MESSAGES = dict.fromkeys(
+    ("dead_letters", "depth", "delay", "topics", "order", "priority", "ttl", "dedup", "replay", "request_reply"), Support.ABSENT
+)
+#: What these look at is the library's entry points, of which a backend that only a test knows has none.
+NEED_AN_ENTRY_POINT = {"L110", "L116", "B109"}
+
+
+@pytest.mark.parametrize(
+    ("half", "absent"),
+    [
+        ("messages", {"dead_letters": Support.ABSENT}),
+        ("messages", {"depth": Support.ABSENT}),
+        ("messages", {"delay": Support.ABSENT}),
+        ("messages", {"uncounted_release": Support.ABSENT}),
+        ("messages", LEAST_MESSAGES),
+        ("locks", {"holders": Support.ABSENT}),
+        ("locks", {**LEAST_LOCKS, "order": WaitOrder.ANY, "wake": WakeUp.POLLED}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "+".join(value),
+)
+def test_it_is_green(half, absent, monkeypatch):
+    group = registry.LOCKS if half == "locks" else registry.BROKERS
+    whole = narrowboat_memory.locks if half == "locks" else narrowboat_memory.broker
+
+    def capabilities(url, options):
+        return dataclasses.replace(whole.capabilities(url, options), **absent)
+
+    def open(url, options, context):
+        driver = whole.open(url, options, context)
+        driver.capabilities = capabilities(url, options)
+        return driver
+
+    less = dataclasses.replace(whole, scheme="less", capabilities=capabilities, open=open)
+    monkeypatch.setitem(registry._loaded, (group, "less"), less)
+    known = registry.schemes
+    monkeypatch.setattr(registry, "schemes", lambda of: [*known(of), "less"] if of == group else known(of))
+
+    report = verify(Harness("less://"), tiers="CT", faces=["sync"], size=0.1)
+
+    broken = {f"{row.id} {row.scenario}: {row.why}" for row in report.broken if row.id not in NEED_AN_ENTRY_POINT}
+    assert not broken, "\n\n".join(sorted(broken))
+    assert report.count()["held"] > 40
