@@ -7,6 +7,7 @@ from narrowboat._engine.backoff import after_error, after_failure, exponential
 from narrowboat._messages.handling import after_handler, describe, prefetch
 from narrowboat.capabilities import Support
 from narrowboat.contract import Ack, Nack, Reject
+from narrowboat.errors import BrokerError
 from narrowboat.registry import broker_backend
 
 BACKEND = broker_backend("memory")
@@ -51,6 +52,22 @@ def test_chance_spreads_the_delays():
 def test_no_delay_is_longer_than_the_backend_keeps(attempt, longest):
     """A backend's longest delay bounds the retry's."""
     assert after_failure(attempt, lambda: 1.0, longest) <= longest
+
+
+def test_what_cannot_be_decoded_dies_with_the_words_of_its_codec():
+    """They name the field; passwords in URLs are hidden there as well."""
+    try:
+        try:
+            raise ValueError("pieces: no number, seen at amqp://shop:hunter2@host/")
+        except ValueError as cause:
+            raise BrokerError("the codec 'order' cannot decode its 17 bytes (ValueError)", id="1") from cause
+    except BrokerError as error:
+        outcome = settled(error, attempt=1, undecodable=True)
+
+    assert isinstance(outcome, Reject)
+    assert outcome.reason.endswith(
+        "cannot decode its 17 bytes (ValueError): ValueError: pieces: no number, seen at amqp://***@host/"
+    )
 
 
 def test_a_handler_that_returns_acks():

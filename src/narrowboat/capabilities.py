@@ -52,14 +52,14 @@ class Expiry(enum.Enum):
 
 
 class WaitOrder(enum.Enum):
-    """Who is served next."""
+    """Which waiter is served next."""
 
     ANY = "any"
     FIFO = "fifo"
 
 
 class WakeUp(enum.Enum):
-    """How somebody who waits learns of a change."""
+    """How a waiter learns of a change."""
 
     POLLED = "polled"
     NOTIFIED = "notified"
@@ -95,7 +95,7 @@ class LeaseNature(enum.Enum):
 
 
 class Kept(enum.Enum):
-    """How long a queue keeps what nobody consumed."""
+    """How long a queue keeps a message that no consumer has taken."""
 
     RETENTION = "retention"
     UNTIL_CONSUMED = "until consumed"

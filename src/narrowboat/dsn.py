@@ -43,9 +43,9 @@ class _HiddenBytes(bytes):
 
 
 def hidden(value: T) -> T:
-    """`value`, where it is text or bytes as the same with a repr that does not show it; anything else as it is.
+    """`value` as text or bytes whose repr is '***'; any other value unchanged.
 
-    Reporters of errors keep the repr of each frame's variables. What is made of it by methods, such as a slice, is not hidden.
+    Error reporters keep the repr of each frame's variables. A value that a method returns, such as a slice, is not hidden.
 
     >>> hidden("hunter2"), hidden("hunter2") == "hunter2", hidden("hunter2").encode(), hidden(None)
     ('***', True, b'***', None)
@@ -189,7 +189,7 @@ def _restored(fields: dict[str, Any]) -> Url:
     return Url(**fields | {"query": MappingProxyType(fields["query"])})
 
 
-#: What to look at when a URL does not come apart: the commonest reason, told without repeating any of it.
+#: The commonest reason why a URL cannot be parsed. It repeats nothing of the URL, which may hold a password.
 _PASSWORD = "is a '@', ':', '/' or '?' of the password not written %40, %3A, %2F, %3F?"  # noqa: S105  # advice, no password
 #: An option whose name has one of these is taken for a secret. Too many cost a shown value, too few a password.
 _SECRETIVE = ("password", "passwd", "pwd", "passphrase", "secret", "token", "credential", "apikey", "api_key")
@@ -287,14 +287,18 @@ def convert(name: str, value: object, hint: Any, *, backend: str | None = None) 
     raise ConfigurationError(f"option {name}={shown}: expected {_expected(kind)}", backend=backend)
 
 
+_TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
+
+
 def _as(kind: Any, value: object) -> object:
     text = value if isinstance(value, str) else None
     if kind is bool:
         if isinstance(value, bool):
             return value
-        return {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}.get(
-            (text or "").lower()
-        ) or _no_less(text)
+        word = (text or "").lower()
+        if word not in _TRUE + _FALSE:
+            raise ValueError
+        return word in _TRUE
     if isinstance(value, bool):
         raise TypeError
     if kind is float:
@@ -312,12 +316,6 @@ def _as(kind: Any, value: object) -> object:
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return value if isinstance(value, kind) else kind(value)
     return _text(value)
-
-
-def _no_less(text: str | None) -> bool:
-    if (text or "").lower() not in ("false", "0", "no", "off"):
-        raise ValueError
-    return False
 
 
 def _text(value: object) -> str:

@@ -36,9 +36,9 @@ class Reason(enum.Enum):
     """Why a lease ended other than by being released in time."""
 
     EXPIRED = "expired"  #: it was not renewed before the deadline on the holder's own clock
-    TAKEN = "taken"  #: the backend answered that somebody else holds it, or nobody does
+    TAKEN = "taken"  #: the backend answered that it has another holder, or none
     SESSION_ENDED = "session ended"  #: the session that carried it is gone
-    EVICTED = "evicted"  #: somebody evicted this holder
+    EVICTED = "evicted"  #: an operator or another program evicted this holder
     PAUSED = "paused"  #: this process stood still for longer than the lease
     FORKED = "forked"  #: this is a forked child; the parent is the holder
     CLOSED = "closed"  #: the provider was closed
@@ -129,7 +129,7 @@ class NestedCall(NarrowboatError):
 
     A signal handler, a finaliser (`__del__`, which the collector may run anywhere) and a listener of events can strike there.
     What may be called at such a moment: `release()` of a possession, which is done as soon as the other call has ended;
-    `stop()` of a consumer; whatever asks nobody, such as `held.lost`. For all else set a flag, and act on it later.
+    `stop()` of a consumer; whatever makes no call, such as `held.lost`. For all else set a flag, and act on it later.
     """
 
 
@@ -189,7 +189,7 @@ class SettleUnknown(BrokerError):
 
 
 class StaleDelivery(BrokerError):
-    """The delivery is no longer ours. Nothing was settled, and the copy that somebody else holds was not touched."""
+    """The delivery is no longer ours. Nothing was settled, and another consumer's copy was not touched."""
 
 
 class RequestTimeout(BrokerError, TimeoutError):

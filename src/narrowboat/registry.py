@@ -1,6 +1,6 @@
 """From a scheme to the backend that serves it, by entry point.
 
-Built-in backends are found in the same way as anybody's: entry points in the groups `narrowboat.locks` and
+Built-in backends are found like every other one: by entry points in the groups `narrowboat.locks` and
 `narrowboat.brokers`, named by URL scheme. Listing what there is imports nothing; a scheme whose extra is missing says
 which command installs it. This file knows no scheme by name.
 """
@@ -44,7 +44,7 @@ def broker_backend(scheme: str) -> BrokerBackend:
 
 def _entry_points(group: str) -> dict[str, EntryPoint]:
     if group not in _found:
-        from importlib.metadata import entry_points  # slow to import, and only needed once somebody asks for a scheme
+        from importlib.metadata import entry_points  # slow to import, and only needed once a scheme is asked for
 
         points: dict[str, EntryPoint] = {}
         for point in entry_points(group=group):
@@ -67,7 +67,7 @@ def _load(group: str, scheme: str, kind: type[Backend]) -> Backend:
     if (group, scheme) in _contested:
         names = " and ".join(sorted(_contested[group, scheme]))
         raise ConfigurationError(
-            f"{scheme}:// is registered by {names}: nobody can tell which one is meant, and it would be given the URL with its "
+            f"{scheme}:// is registered by {names}: which one is meant is unknown, and it would be given the URL with its "
             "password. Uninstall all but one."
         )
     if scheme not in points:

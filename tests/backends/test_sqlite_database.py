@@ -13,9 +13,9 @@ import pytest
 from narrowboat.dsn import Url, parse_options
 from narrowboat.errors import AccessDenied, Closed, ConfigurationError, NarrowboatError, Unavailable
 from narrowboat_sqlite import errors
-from narrowboat_sqlite.database import APPLICATION_ID, SCHEMA_VERSION, Database, path_of, statements
-from narrowboat_sqlite.locks import SCHEMA
+from narrowboat_sqlite.connection.database import APPLICATION_ID, SCHEMA_VERSION, Database, path_of, statements
 from narrowboat_sqlite.options import Durability, Options
+from narrowboat_sqlite.tables import schema
 
 TABLE = "-- a comment; with a semicolon\nCREATE TABLE IF NOT EXISTS note (text TEXT);\n"
 
@@ -161,7 +161,7 @@ def test_another_applications_database_is_refused_and_left_as_it_is(path, mark):
 
 def test_both_halves_share_a_file_and_its_marks(path):
     """Each makes its own tables, whoever comes first."""
-    one, two = database(path), database(path, schema=SCHEMA)
+    one, two = database(path), database(path, schema=schema("locks"))
     note(one)
 
     assert two.read(lambda connection: connection.execute("SELECT count(*) FROM lock_counter").fetchone()) == (1,)
@@ -174,8 +174,9 @@ def test_both_halves_share_a_file_and_its_marks(path):
 def test_many_processes_may_make_the_file_at_once(path):
     """Each finds it usable, and its tables made once."""
     program = (
-        "import sys; from narrowboat_sqlite.database import *; from narrowboat_sqlite.locks import SCHEMA; sys.stdin.read(1); "
-        "d = Database(sys.argv[1], durability=Durability.FULL, timeout=10.0, schema=SCHEMA); "
+        "import sys; from narrowboat_sqlite.connection.database import *; from narrowboat_sqlite.tables import schema; "
+        "sys.stdin.read(1); "
+        "d = Database(sys.argv[1], durability=Durability.FULL, timeout=10.0, schema=schema('locks')); "
         "d.write(lambda c: c.execute('UPDATE lock_counter SET next = next + 1')); d.close()"
     )
     command = [sys.executable, "-c", program, str(path)]
@@ -258,7 +259,7 @@ def test_a_user_without_rights_is_refused(tmp_path):
     program = """
 import os, sys
 from narrowboat.errors import AccessDenied
-from narrowboat_sqlite.database import Database
+from narrowboat_sqlite.connection.database import Database
 from narrowboat_sqlite.options import Durability
 if os.getuid() == 0:
     os.setgid(65534), os.setuid(65534)
@@ -458,7 +459,7 @@ def test_the_lock_that_a_child_takes_after_a_fork_is_a_real_one(path):
 def test_the_statements_of_a_script_are_run_one_by_one():
     """A semicolon in a comment or text ends nothing."""
     assert list(statements("-- a; b\nSELECT ';';\nSELECT\n 2;\n")) == ["-- a; b\nSELECT ';';", "SELECT\n 2;"]
-    assert len(list(statements(SCHEMA))) == 5
+    assert len(list(statements(schema("locks")))) == 5
 
 
 # -- errors that only a stubborn machine has -----------------------------------------------------------------------------------

@@ -20,11 +20,11 @@ from narrowboat.contract.backend import Context
 from narrowboat.contract.locks import Busy, Grant, Released
 from narrowboat.dsn import Url, parse_options
 from narrowboat.errors import Closed, LeaseLost, Unavailable
-from narrowboat_sqlite.clock import boot_id, clock_id
+from narrowboat_sqlite.clocks.clock import boot_id, clock_id
+from narrowboat_sqlite.clocks.foreign_leases import Observer
 from narrowboat_sqlite.locks import locks
-from narrowboat_sqlite.observe import Observer
 from narrowboat_sqlite.options import Options
-from narrowboat_sqlite.rows import PATIENCE, TOKENS
+from narrowboat_sqlite.tables.lock_rows import PATIENCE, TOKENS
 
 #: An upper bound, extended by what the machine stood still for meanwhile.
 upper = watch().extended

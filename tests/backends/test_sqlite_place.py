@@ -13,7 +13,7 @@ import pytest
 import narrowboat
 from narrowboat.dsn import Url, parse_options
 from narrowboat.errors import ConfigurationError, LeaseLost, PublishFailed, PublishUnknown, Unavailable
-from narrowboat_sqlite.database import Database
+from narrowboat_sqlite.connection.database import Database
 from narrowboat_sqlite.options import Durability, Options
 
 TABLE = "CREATE TABLE IF NOT EXISTS note (text TEXT);\n"

@@ -2,7 +2,7 @@
 
 Everything is a row (`messages.sql`) and every call one transaction, so a process may be killed at any point. With
 `durability=full` a publish that returned survives a loss of power, with `normal` a crash of any process. Time is the boot
-clock (`schedule.py`): setting the wall clock does nothing.
+clock (`clocks/schedule.py`): setting the wall clock does nothing.
 
 Consumers in this process are woken by what was committed here, those in other processes by the watcher. Files on network
 file systems will not do.
@@ -11,12 +11,9 @@ file systems will not do.
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
-import threading
 import weakref
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 from narrowboat.capabilities import (
@@ -34,18 +31,18 @@ from narrowboat.contract import Address, Broker, BrokerBackend, Context, Depth, 
 from narrowboat.driver.sources import Declare, has_dead_letters
 from narrowboat.driver.waking import Bell
 from narrowboat.dsn import Url
-from narrowboat.errors import Closed, NarrowboatError, PublishFailed
-from narrowboat_sqlite import stock
-from narrowboat_sqlite.database import Database, path_of, prepare
+from narrowboat.errors import Closed, NarrowboatError
+from narrowboat_sqlite.clocks.schedule import Schedule
+from narrowboat_sqlite.connection.database import Database, path_of, prepare
+from narrowboat_sqlite.connection.shared import Shared
 from narrowboat_sqlite.errors import not_sent, refuse
 from narrowboat_sqlite.feed import IDLE, SqliteFeed
-from narrowboat_sqlite.message_options import MessageOptions
-from narrowboat_sqlite.options import SCHEME, Durability
-from narrowboat_sqlite.schedule import Schedule
-from narrowboat_sqlite.sources import SourceRow
-from narrowboat_sqlite.stock import Observed
-from narrowboat_sqlite.topology import Topology
-from narrowboat_sqlite.watcher import watch
+from narrowboat_sqlite.options import SCHEME, Durability, MessageOptions
+from narrowboat_sqlite.tables import message_rows, schema
+from narrowboat_sqlite.tables.message_rows import Observed
+from narrowboat_sqlite.tables.sources import SourceRow
+from narrowboat_sqlite.tables.topology import Topology
+from narrowboat_sqlite.waking.watcher import watch
 
 T = TypeVar("T")
 
@@ -55,17 +52,7 @@ _SWEEP = 1.0
 _MOST = 100
 
 #: The waiting feeds of this process, for each database and namespace: brokers in one process wake each other directly.
-_bells: weakref.WeakValueDictionary[tuple[tuple[int, int], str], Bell[str]] = weakref.WeakValueDictionary()
-_guard = threading.Lock()
-
-
-def _after_fork_in_child() -> None:
-    global _bells, _guard
-    _bells = weakref.WeakValueDictionary()
-    _guard = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
+_bells: Shared[tuple[tuple[int, int], str], Bell[str]] = Shared(weakref.WeakValueDictionary)
 
 
 def capabilities(url: Url, options: MessageOptions) -> BrokerCapabilities:
@@ -105,7 +92,7 @@ class SqliteBroker(Broker):
         self.capabilities = capabilities(url, options)
         self.space = options.prefix
         #: Whether queues and topics are made on the way.
-        self.makes = options.declare is Declare.AUTO
+        self.auto_declare = options.declare is Declare.AUTO
         self._options = options
         self._schedule = Schedule(context.clock)
         self._observed: Observed = {}
@@ -117,7 +104,7 @@ class SqliteBroker(Broker):
             durability=options.durability,
             timeout=context.timeout,
             mode=options.permissions,
-            schema=Path(__file__).with_name("messages.sql").read_text(encoding="utf-8"),
+            schema=schema("messages"),
         )
         try:
             self._database.write(self._schedule.register)
@@ -125,8 +112,8 @@ class SqliteBroker(Broker):
             self._database.close()
             raise
         self._watcher = watch(self._database)
-        with _guard:
-            self._bell = _bells.setdefault((self._database.key, self.space), Bell())
+        with _bells.mutex:
+            self._bell = _bells.found.setdefault((self._database.key, self.space), Bell())
         context.watch(self._clock_moved)
 
     def send(self, messages: Sequence[Outgoing]) -> list[Receipt | NarrowboatError]:
@@ -136,14 +123,19 @@ class SqliteBroker(Broker):
         def store(topology: Topology) -> list[Receipt | NarrowboatError]:
             for feed in self._asking(messages):
                 feed.sign(topology, topology.moment)
-            return topology.send(messages, make=self.makes, window=self._options.dedup, retention=self._options.retention)
+            return topology.send(
+                messages, make=self.auto_declare, window=self._options.dedup, retention=self._options.retention
+            )
 
         try:
             return self.change(store)
         except NarrowboatError as error:
             if not not_sent(error):
                 raise
-            return [_not_sent(message, error) for message in messages]
+            return [
+                refuse.refused(message.id, message.to.path, error, retryable=error.retryable, cause=error)
+                for message in messages
+            ]
 
     def open(self, source: Source, *, earliest: bool, wake: Callable[[], None]) -> Feed:
         """A feed from `source`, which exists from now on."""
@@ -160,15 +152,15 @@ class SqliteBroker(Broker):
         """Make it if it is not there; refuse it when it differs."""
         self.check_open()
         address, properties = source
-        self.change(lambda topology: _raise(topology.declare(address, properties, make=self.makes, earliest=earliest)))
+        self.change(lambda topology: _raise(topology.declare(address, properties, make=self.auto_declare, earliest=earliest)))
 
     def delete(self, address: Address) -> bool:
-        """Remove it with all its messages; what is out becomes stale."""
+        """Delete a source with all its messages. Deliveries in flight become stale."""
         self.check_open()
         return self.change(lambda topology: _raise(topology.delete(address)))
 
     def purge(self, address: Address) -> int:
-        """Drop what is ready or delayed; of a topic, what is not due yet."""
+        """Delete ready and delayed messages; of a topic, those that are not due yet."""
         self.check_open()
         return self.change(lambda topology: self._purge(topology, address))
 
@@ -260,7 +252,7 @@ class SqliteBroker(Broker):
         return [feed for feed in list(self._feeds) if feed.address in asked] if asked else []
 
     def _look(self, connection: sqlite3.Connection) -> None:
-        """Called by the watcher after any commit: wake for what is ready, and for what will be before the next look."""
+        """Called by the watcher after a commit: wake feeds for what is ready, or will be before they look again."""
         moment = self._schedule.moment()
         waiting = self._bell.waiting()
         if not waiting:
@@ -269,7 +261,7 @@ class SqliteBroker(Broker):
             row = connection.execute("SELECT id, topic FROM source WHERE space = ? AND path = ?", (self.space, path)).fetchone()
             if row is None:
                 continue
-            count = stock.ready(connection, row[0], most=_MOST)
+            count = message_rows.ready(connection, row[0], most=_MOST)
             soon = connection.execute(
                 "SELECT EXISTS (SELECT 1 FROM delivery WHERE source IN (?, ?) AND clock = ? AND until <= ?)",
                 (*row, moment.clock, moment.now + IDLE),
@@ -282,34 +274,23 @@ class SqliteBroker(Broker):
 
     def _purge(self, topology: Topology, address: Address) -> int:
         found = self._find(topology, address)
-        return 0 if found is None else stock.purge(topology.connection, found.id)
+        return 0 if found is None else message_rows.purge(topology.connection, found.id)
 
     def _depth(self, topology: Topology, address: Address) -> Depth:
         found = self._find(topology, address)
         dead = topology.find(address.dead) if has_dead_letters(address) and address.kind is not Kind.TOPIC else None
         return Depth(
-            *(stock.counts(topology.connection, found.id) if found is not None else (0, 0, 0)),
-            sum(stock.counts(topology.connection, dead.id)) if isinstance(dead, SourceRow) else 0,
+            *(message_rows.counts(topology.connection, found.id) if found is not None else (0, 0, 0)),
+            sum(message_rows.counts(topology.connection, dead.id)) if isinstance(dead, SourceRow) else 0,
         )
 
     def _find(self, topology: Topology, address: Address) -> SourceRow | None:
         found = _raise(topology.find(address))
         if found is not None:
             topology.tick(found)
-        elif not self.makes and address.kind is not Kind.INBOX:
+        elif not self.auto_declare and address.kind is not Kind.INBOX:
             raise refuse.missing(address.path, address.kind.value)
         return found
-
-
-def _not_sent(message: Outgoing, error: NarrowboatError) -> PublishFailed:
-    failed = PublishFailed(
-        f"message {message.id!r} to {message.to.path!r} was not stored: {error}",
-        id=message.id,
-        backend=SCHEME,
-        retryable=error.retryable,
-    )
-    failed.__cause__ = error
-    return failed
 
 
 def _raise(answer: T | NarrowboatError) -> T:

@@ -1,4 +1,4 @@
-"""From what SQLite says to what the caller is told: one clear error, SQLite's own kept as the cause."""
+"""Translates SQLite's errors into Narrowboat's, with SQLite's own as the cause; and the refusals of this backend."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PRIMARY = 0xFF  #: the low byte of an extended result code is the primary one
 
 
 def busy(error: sqlite3.Error) -> bool:
-    """Whether somebody else has the database just now, so that the same step may succeed in a moment."""
+    """Whether another connection has locked the database, so that the same step may succeed in a moment."""
     return _primary(error) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
 
 

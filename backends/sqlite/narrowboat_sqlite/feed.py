@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from narrowboat.contract import Ack, Address, Delivery, Feed, Kind, Nack, Outcome, Received, Reject, Source
 from narrowboat.errors import Closed, NarrowboatError
-from narrowboat_sqlite import contents, stock, strange
+from narrowboat_sqlite.clocks.schedule import Moment
 from narrowboat_sqlite.errors import refuse
 from narrowboat_sqlite.options import SCHEME
-from narrowboat_sqlite.schedule import Moment
-from narrowboat_sqlite.sources import SourceRow
-from narrowboat_sqlite.topology import INBOX_LEASE, Topology
+from narrowboat_sqlite.tables import contents, message_rows, strange
+from narrowboat_sqlite.tables.sources import SourceRow
+from narrowboat_sqlite.tables.topology import INBOX_LEASE, Topology
 
 if TYPE_CHECKING:
     from narrowboat_sqlite.broker import SqliteBroker
 
-#: Seconds until an idle feed looks again although nobody woke it. Smaller costs CPU in every idle consumer; larger delays
-#: a message whose wake went to a feed on which nobody waits any more.
+#: Seconds until an idle feed looks again without a wake. Smaller costs CPU in every idle consumer. Larger delays a message
+#: whose wake went to an abandoned feed.
 IDLE = 0.5
 #: It looks within this of the end of the shortest lease, so that what a dead consumer had comes back within `lease_lag`.
 LAG = 0.4
@@ -52,7 +52,7 @@ class SqliteFeed(Feed):
         self._found = self._fresh = True
         #: When the inbox behind this feed needs a sign of life.
         self._sign = 0.0
-        #: What is out: row to token. Only for `close`; the rows decide.
+        #: Deliveries in flight: row to token. For `close` alone; the database decides what is still claimed.
         self._out: dict[int, int] = {}
         self._closed = False
 
@@ -68,7 +68,7 @@ class SqliteFeed(Feed):
             if prospect is not None and not self._promising(prospect, now):
                 return Received([], self._pause(prospect, now))
         token = secrets.randbits(62)
-        # After a loss of power nobody has the deliveries: that their claim is not synced only saves its count.
+        # No sync: a loss of power ends the consumers too, and takes back the attempt that they never handled.
         try:
             rows, prospect = self._broker.change(lambda topology: self._claim(topology, limit, token), passing=True)
             self._found = bool(rows)
@@ -101,7 +101,7 @@ class SqliteFeed(Feed):
         return self._broker.change(lambda topology: [self._extend(topology, delivery, seconds) for delivery in deliveries])
 
     def close(self) -> None:
-        """Give back what is out, counted; an inbox goes with its feed."""
+        """Return deliveries in flight, counted. An inbox is deleted with its feed."""
         if self._closed:
             return
         self._closed = True
@@ -132,14 +132,14 @@ class SqliteFeed(Feed):
             self._sign = moment.now + INBOX_LEASE / 4
             source = source or topology.keep_inbox(address)
         else:
-            # Each time, because it may have been deleted since: then it is made again, or the consumer is told.
-            source = topology.declare(address, properties, make=self._broker.makes)
+            # At each claim: the source may have been deleted. It is made again, or the consumer gets `NotFound`.
+            source = topology.declare(address, properties, make=self._broker.auto_declare)
         if not isinstance(source, SourceRow):
             raise cast("NarrowboatError", source)
         topology.tick(source)
-        rows = stock.claim(connection, source, limit, moment, token)
-        if not rows and stock.unstick(connection, source, moment, keys=self._fresh):
-            rows = stock.claim(connection, source, limit, moment, token)
+        rows = message_rows.claim(connection, source, limit, moment, token)
+        if not rows and message_rows.unstick(connection, source, moment, keys=self._fresh):
+            rows = message_rows.claim(connection, source, limit, moment, token)
         self._fresh = False
         # Noted before the commit: whatever interrupts us after it, `close` gives them back.
         self._out.update((row[0], token) for row in rows)
@@ -147,16 +147,16 @@ class SqliteFeed(Feed):
             return rows, None
         prospect = self._prospect(connection)
         if prospect is not None and self._promising(prospect, moment.now):
-            # All that is due was done just now: what is left is strange, and must not keep us looking without a pause.
+            # This claim did all that was due. A row that still looks due is foreign, and must not keep us polling.
             prospect = _Prospect(ready=False, change=None, foreign=True)
         return rows, prospect
 
     def _unclaim(self, token: int) -> None:
-        """Take back, uncounted, what was claimed with `token` and reached nobody, because an interrupt came between."""
+        """Return, uncounted, the deliveries of a claim whose caller was interrupted before it got them."""
         rows = [(row, claim) for row, claim in self._out.items() if claim == token]
 
         def give_back(topology: Topology) -> None:
-            topology.rings[self._path] += stock.give_back(topology.connection, rows, counted=False)
+            topology.rings[self._path] += message_rows.give_back(topology.connection, rows, counted=False)
 
         with contextlib.suppress(NarrowboatError):  # it comes back when its lease ends
             if rows:
@@ -181,7 +181,9 @@ class SqliteFeed(Feed):
             return None
         ready, own, topic, last, others = row
         times = [time for time in (own, topic) if time is not None]
-        odd = not all(strange.number(time, float("-inf"), self._broker.now() + stock.AHEAD) for time in (*times, last or 0.0))
+        odd = not all(
+            strange.number(time, float("-inf"), self._broker.now() + message_rows.AHEAD) for time in (*times, last or 0.0)
+        )
         return _Prospect(bool(ready), None if odd else min(times, default=None), bool(others) or odd)
 
     def _promising(self, prospect: _Prospect, now: float) -> bool:
@@ -209,7 +211,7 @@ class SqliteFeed(Feed):
             acks, one_by_one = {}, list(range(len(tagged)))  # one is settled twice: its first outcome stands
         stale: set[int] = set()
         for token, rows in acks.items():
-            gone = stock.acknowledge(topology.connection, rows, token, topology.moment)
+            gone = message_rows.acknowledge(topology.connection, rows, token, topology.moment)
             if len(gone) != len(rows):
                 stale.update(set(rows).difference(gone))
         if stale:
@@ -225,27 +227,27 @@ class SqliteFeed(Feed):
     def _settle_one(
         self, topology: Topology, row: int, token: int, delivery: Delivery, outcome: Outcome
     ) -> NarrowboatError | None:
-        stored = stock.ours(topology.connection, row, token, topology.moment)
+        stored = message_rows.ours(topology.connection, row, token, topology.moment)
         if stored is None:
             return self._stale(delivery)
         if isinstance(outcome, Ack):
-            stock.remove(topology.connection, [stored])
+            message_rows.remove(topology.connection, [stored])
         elif isinstance(outcome, Reject):
             return topology.bury(self.address, stored, outcome.reason, outcome.attempts)
         elif isinstance(outcome, Nack):
-            stock.nack(topology.connection, stored, topology.moment, outcome.delay)
+            message_rows.nack(topology.connection, stored, topology.moment, outcome.delay)
             if outcome.delay < IDLE:
-                topology.rings[self._path] += 1  # also for a delay: whoever waits must hear when it ends
+                topology.rings[self._path] += 1  # also for a delay: waiting consumers must look again when it ends
         else:
-            stock.give_back(topology.connection, [(row, token)], counted=False)
+            message_rows.give_back(topology.connection, [(row, token)], counted=False)
             topology.rings[self._path] += 1
         return None
 
     def _extend(self, topology: Topology, delivery: Delivery, seconds: float) -> NarrowboatError | None:
         row, token = cast("Tag", delivery.tag)
-        if stock.ours(topology.connection, row, token, topology.moment) is None:
+        if message_rows.ours(topology.connection, row, token, topology.moment) is None:
             return self._stale(delivery)
-        stock.extend(topology.connection, row, topology.moment, seconds)
+        message_rows.extend(topology.connection, row, topology.moment, seconds)
         return None
 
     def _stale(self, delivery: Delivery) -> NarrowboatError:
@@ -255,8 +257,8 @@ class SqliteFeed(Feed):
         if self.address.kind is Kind.INBOX:
             topology.delete(self.address)
             return
-        stock.give_back(topology.connection, self._out.items(), counted=True)
+        message_rows.give_back(topology.connection, self._out.items(), counted=True)
         source = topology.find(self.address)
         if isinstance(source, SourceRow):
-            # All that is ready, not only ours: a wake that was meant for somebody may have come to us.
-            topology.rings[self._path] += stock.ready(topology.connection, source.id, most=100)
+            # Every ready message, not only ours: this feed may have taken a wake that another one needs.
+            topology.rings[self._path] += message_rows.ready(topology.connection, source.id, most=100)

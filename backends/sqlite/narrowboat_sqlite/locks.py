@@ -3,13 +3,12 @@
 One transaction for each call, however many it carries. Waiters are rows, served in the order in which they came. Within
 this process a release wakes the next one directly; other processes see the commit by their watcher and wake their own.
 
-It is not for network file systems (their locks do not hold what SQLite needs), and whoever deletes or replaces the file
-while it is open deletes the locks.
+It is not for network file systems, whose file locks are not reliable enough for SQLite. Deleting or replacing the file while
+it is open deletes the locks.
 """
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterable, Sequence
 
@@ -18,16 +17,14 @@ from narrowboat.contract.backend import Context, LockBackend
 from narrowboat.contract.locks import Busy, Grant, Holder, LockProvider, Released, Request
 from narrowboat.dsn import Url
 from narrowboat.errors import LeaseLost, NarrowboatError
-from narrowboat_sqlite import waiting
-from narrowboat_sqlite.clock import boot_id, clock_id
-from narrowboat_sqlite.database import Database, path_of, prepare
-from narrowboat_sqlite.observe import Observer
+from narrowboat_sqlite.clocks.clock import boot_id, clock_id
+from narrowboat_sqlite.clocks.foreign_leases import Observer
+from narrowboat_sqlite.connection.database import Database, path_of, prepare
 from narrowboat_sqlite.options import SCHEME, Durability, Options
-from narrowboat_sqlite.rows import LOOK_AGAIN, PATIENCE, Rows, TokensUsedUp
-from narrowboat_sqlite.watcher import watch
-
-with open(os.path.join(os.path.dirname(__file__), "locks.sql"), encoding="utf-8") as _file:
-    SCHEMA = _file.read()
+from narrowboat_sqlite.tables import schema
+from narrowboat_sqlite.tables.lock_rows import LOOK_AGAIN, PATIENCE, Rows, TokensUsedUp
+from narrowboat_sqlite.waking import waiting
+from narrowboat_sqlite.waking.watcher import watch
 
 #: Whom to wake once the transaction is committed: a provider's waiters, the name, their owners.
 Heads = list[tuple[waiting.Waiting, str, list[str]]]
@@ -42,7 +39,7 @@ class SqliteLocks(LockProvider):
         self._full = options.durability is Durability.FULL
         self._poll = options.poll
         self._database = Database(
-            path, durability=options.durability, timeout=context.timeout, schema=SCHEMA, mode=options.permissions
+            path, durability=options.durability, timeout=context.timeout, schema=schema("locks"), mode=options.permissions
         )
         self._rows = Rows(options.prefix, Observer(clock_id(context.clock)), boot=boot_id(), reserving=not self._full)
         self._watcher = watch(self._database)
@@ -55,7 +52,7 @@ class SqliteLocks(LockProvider):
     def attempt(self, requests: Sequence[Request]) -> list[Grant | Busy | NarrowboatError]:
         """Take or queue, the whole batch in one transaction."""
         waited = [request.wait and self.waiting.arm(request) for request in requests]
-        # Who has waited before will most likely wait on, and a place in a queue need not outlive a loss of power.
+        # A contender that has waited before will likely wait on, and a place in the queue need not survive a loss of power.
         passing = self._full and all(waited)
         try:
             answers = self._take(requests, passing)
@@ -106,7 +103,7 @@ class SqliteLocks(LockProvider):
         return answers
 
     def release(self, grants: Sequence[Grant]) -> list[Released | NarrowboatError]:
-        """Free, and wake who is next. One that ran out is deleted and was not held."""
+        """Free each lease and wake the next waiters. An expired lease is deleted and answered `NOT_HELD`."""
 
         def work(connection: sqlite3.Connection) -> tuple[list[Released | NarrowboatError], Heads]:
             now = self._clock()
@@ -155,7 +152,7 @@ class SqliteLocks(LockProvider):
         self._database.write(lambda connection: None)
 
     def close(self) -> None:
-        """End the watcher, when nobody else here uses it, and close the connection."""
+        """Close the connection; the watcher ends with its last user in this process."""
         waiting.leave(self._key, self)
         if not self._released:
             self._released = True
@@ -185,7 +182,7 @@ class SqliteLocks(LockProvider):
             self.waiting.wake(name, self.heads(connection, name))
 
     def _clock_moved(self) -> None:
-        """A clock that is moved by hand wakes nobody by running on: let everybody look."""
+        """A test has moved its clock: wake the waiters whose turn has come by it."""
         if not self._released:
             _wake(self._database.read(lambda connection: self._next(connection, self.waiting.names())))
 

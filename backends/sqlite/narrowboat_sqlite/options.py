@@ -1,7 +1,4 @@
-"""What a `sqlite:///` URL takes beside its path, for locks and for messages alike.
-
-The broker's options are a frozen subclass of these: what both halves share is declared once.
-"""
+"""What a `sqlite:///path` URL takes beside its path: the options of both halves, and those of messages alone."""
 
 from __future__ import annotations
 
@@ -9,6 +6,7 @@ import enum
 import re
 from dataclasses import dataclass
 
+from narrowboat.driver.sources import Declare
 from narrowboat.errors import ConfigurationError
 
 SCHEME = "sqlite"
@@ -35,7 +33,7 @@ class Options:
 
     durability: Durability = Durability.FULL
     prefix: str = ""  #: a namespace of its own in the same file; two prefixes never meet
-    poll: float = 0.005  #: seconds between two looks for another process's commit, only while somebody here waits
+    poll: float = 0.005  #: seconds between two looks for another process's commit, while this process has a waiter
     mode: str = "0600"  #: who may read and write the file, as chmod has it, when it is made here; -wal and -shm follow it
 
     @property
@@ -56,3 +54,18 @@ class Options:
                 "(a shorter one burns CPU in every waiting process, a longer one delays hand-overs)",
                 backend=SCHEME,
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MessageOptions(Options):
+    """`sqlite:///path?durability=full&prefix=&poll=0.005&mode=0600&declare=auto&dedup=300&retention=0`."""
+
+    declare: Declare = Declare.AUTO
+    dedup: float = 300.0  #: seconds for which a second message of the same id is dropped; 0: never
+    retention: float = 0.0  #: seconds for which topics keep messages for subscriptions that begin at the earliest; 0: none
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, value in (("dedup", self.dedup), ("retention", self.retention)):
+            if value < 0:
+                raise ConfigurationError(f"option {name}={value:g}: a number of seconds, 0 or more", backend=SCHEME)

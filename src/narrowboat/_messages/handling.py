@@ -48,7 +48,8 @@ def after_handler(
     if error is None:
         return ACK
     if claims.dead_letters is not Support.ABSENT and (undecodable or (limit and attempt >= limit)):
-        return Reject(describe(error), attempt)
+        cause = error.__cause__ if undecodable else None  # the codec's own error says which field is wrong
+        return Reject(describe(error) if cause is None else check_reason(f"{describe(error)}: {describe(cause)}"), attempt)
     longest = 0.0 if claims.delay is Support.ABSENT else claims.delay_max
     return Nack(after_failure(attempt, random, longest))
 

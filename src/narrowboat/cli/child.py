@@ -37,7 +37,7 @@ class Child:
             _become(self._command, go_read, failed_write, parent)
         os.close(go_read)
         os.close(failed_write)
-        with contextlib.suppress(OSError):  # it does the same; whoever comes first
+        with contextlib.suppress(OSError):  # the child does the same; the first one counts
             os.setpgid(self.pid, self.pid)
 
     def start(self, environment: Mapping[str, str]) -> None:
@@ -57,7 +57,7 @@ class Child:
         os.waitpid(self.pid, 0)
 
     def signal(self, signum: int) -> bool:
-        """Send it to the whole group; False when nobody is left in it."""
+        """Send the signal to the whole group; False when the group has no process left."""
         try:
             os.killpg(self.pid, signum)
         except ProcessLookupError:

@@ -19,7 +19,7 @@ from narrowboat.messaging import Messages
 
 #: Messages that are written and acknowledged together. More are faster, and come again together after a broken pipe.
 _BATCH = 100
-#: Seconds that a batch waits to fill. Longer, and somebody who watches sees a single message late.
+#: Seconds that a batch waits to fill. Longer delays a single message for a reader who watches.
 _GATHER = 0.01
 
 
@@ -55,7 +55,7 @@ def consume(
     """Consume QUEUE, or with --group a subscription of the topic QUEUE, until stopped.
 
     Each message is written to standard output as a line of NDJSON, which `narrowboat publish --ndjson` reads, and
-    acknowledged after the line was written and flushed: whoever reads may see a message again, and misses none. When the
+    acknowledged after the line was written and flushed: the reader may see a message again, and misses none. When the
     reader goes away nothing more is acknowledged, and the exit code is 141.
 
     With --exec the command gets the body on its standard input and NARROWBOAT_MESSAGE_ID, _KEY, _ATTEMPT, _PRIORITY,

@@ -26,7 +26,7 @@ from narrowboat.demo.plan import Plan
 @click.option("--workers", type=click.IntRange(1, 64), default=4, show_default=True, help="Worker processes.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Chooses who orders what, and which orders are poison.")
 @click.option("--no-lock", is_flag=True, help="Sell without the lock. The audit must then fail, which shows that it can.")
-@click.option("--no-kill", is_flag=True, help="Kill and stop nobody.")
+@click.option("--no-kill", is_flag=True, help="Neither kill nor stop a worker.")
 @as_json
 def demo(
     locks: str | None,
@@ -52,7 +52,7 @@ def demo(
     from narrowboat.demo import sale  # the library and its backends are only loaded when there is work for them
 
     if workers == 1 and not no_kill:
-        raise click.UsageError("--workers 1 leaves nobody to take over from the worker that is killed: add --no-kill")
+        raise click.UsageError("--workers 1 leaves nobody to take over from the one that is killed: add --no-kill")
     locks, broker = from_environment(locks, LOCKS_URL), from_environment(broker, BROKER_URL)
     with interruptible(), tempfile.TemporaryDirectory(prefix="narrowboat-demo-") as folder:
         plan = sale.prepare(

@@ -28,7 +28,7 @@ class Exit(enum.IntEnum):
     DATA = 65  #: a malformed line on the input
     UNAVAILABLE = 69  #: the backend did not answer
     BUG = 70  #: a fault of Narrowboat itself
-    BUSY = 75  #: somebody else holds the lock; trying again later can help
+    BUSY = 75  #: the lock has another holder; trying again later can help
     DENIED = 77  #: the backend refused this user
     LEASE_LOST = 79  #: the lock was lost while the command ran, and the command was ended
     NOT_EXECUTABLE = 126

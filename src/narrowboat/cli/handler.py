@@ -61,7 +61,7 @@ class Handler:
             else:
                 complain(f"message {message.id}, attempt {message.attempt}: {failure}")
                 message.nack(delay=after_failure(message.attempt, random.random, self._longest))
-        except Exception as error:  # whatever it is: nobody looks at this thread, and the message's slot must not be lost
+        except Exception as error:  # of any kind: no caller would see it, and the message's slot must not be lost
             self.unsettled += 1
             complain(f"message {message.id}: {error}")
         finally:
@@ -94,7 +94,7 @@ class Handler:
 
 
 def environment(message: Delivered, source: str) -> Mapping[str, str]:
-    """What the command sees of a message beside its body; what is not set is left out."""
+    """The variables that tell the command about a message. A property that is not set has none."""
     fields = {
         "id": message.id,
         "source": source,

@@ -23,7 +23,7 @@ _COLUMNS = ("name", "token", "mode", "label", "since", "expires in", "waiting")
 def holders(url: str | None, name: str | None, as_json: bool) -> None:
     """Show who holds NAME, or every lock that is held.
 
-    The mode "foreign" says that another program wrote the record, or damaged it: nobody gets that lock until it is evicted.
+    The mode "foreign" says that another program wrote the record, or damaged it. The lock is not granted until it is evicted.
     """
     with open_locks(url) as locks:
         found = locks.holders(name)
@@ -41,7 +41,7 @@ def holders(url: str | None, name: str | None, as_json: bool) -> None:
 @click.option("--token", type=int, required=True, help="The holder's fencing token, as `narrowboat holders` shows it.")
 @as_json
 def evict(url: str | None, name: str, token: int, as_json: bool) -> int:
-    """Break the lease of the holder of NAME that has this token; whoever waits is next.
+    """Break the lease of the holder of NAME that has this token, and let the next waiter in.
 
     Only that very holder is evicted: one that came after it has another token. Exit code 1 when it is not there.
     """

@@ -1,4 +1,4 @@
-"""Lines as they come: from a file as fast as it can be read, from a pipe as soon as somebody has written them."""
+"""Lines as they come: from a file as fast as it can be read, from a pipe as soon as they are written."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class LockCommand(Command):
     """The command with a hint for who forgot the two dashes."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse; an option that nobody knows was probably the command's."""
+        """Parse; an unknown option probably belongs to COMMAND."""
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
@@ -113,7 +113,7 @@ def lock(
     finally:
         if started is None:
             child.abandon()
-        elif ended is None:  # nobody watches over it any more
+        elif ended is None:  # the guard is gone
             child.signal(signal.SIGKILL)
 
 

@@ -40,7 +40,7 @@ class Tally:
     duplicates: int = 0
 
     def count(self, outcome: Receipt | Exception) -> None:
-        """One more."""
+        """Add one outcome."""
         if isinstance(outcome, PublishUnknown):
             self.unknown += 1
         elif isinstance(outcome, Exception):
@@ -66,7 +66,7 @@ class Tally:
 @click.option("--header", "headers", type=Header(), multiple=True, help="A header of each message; may be repeated.")
 @click.option("--delay", type=Seconds(), help="Seconds until it may be consumed.")
 @click.option("--priority", type=int, help="A higher number goes first, where the queue has priorities.")
-@click.option("--ttl", type=Seconds(), help="Seconds after which nobody gets it any more.")
+@click.option("--ttl", type=Seconds(), help="Seconds after which it is not delivered any more.")
 @click.option("--id", "id_", help="The id of the one message: published twice within the backend's window, it is stored once.")
 @click.option("--batch", type=click.IntRange(1, 10_000), default=1000, show_default=True, help="Messages sent together.")
 @as_json
@@ -116,7 +116,7 @@ def publish(
             complain(str(error))
             return Exit.DATA
         finally:
-            # Also after an error: whoever repeats the command must know what was published already.
+            # Also after an error: before the command is repeated, its user must know what was published already.
             print_json(vars(tally)) if as_json else click.echo(str(tally))
     return Exit.FAILED if tally.failed or tally.unknown else Exit.OK
 
@@ -145,13 +145,13 @@ class _Input:
             os.close(self._fd)
 
     def read(self, size: int) -> bytes:
-        """What is there, up to `size` bytes."""
+        """Read what has come, up to `size` bytes; empty at the end."""
         data = os.read(self._fd, size)
         self._bar.advance(self._task, len(data))
         return data
 
     def all(self) -> bytes:
-        """Everything."""
+        """Read to the end."""
         return b"".join(iter(lambda: self.read(1 << 20), b""))
 
     def show(self, text: str) -> None:

@@ -76,7 +76,7 @@ def dead(url: str | None, queue: str, group: str | None, redrive: bool, count: i
 
 def _peek(letters: DeadLetters[bytes], count: int) -> list[Message[bytes]]:
     """Up to `count` letters. Leaving the block settles none of them, so all go back."""
-    ready = letters.depth().ready  # where it is known, nobody has to wait to find out that there are no more
+    ready = letters.depth().ready  # where the backend knows it, there is no wait for a letter that does not come
     count = count if ready is None else min(count, ready)
     if count == 0:
         return []
@@ -87,7 +87,7 @@ def _peek(letters: DeadLetters[bytes], count: int) -> list[Message[bytes]]:
 def describe(message: Message[bytes]) -> dict[str, Any]:
     """A dead letter for programs: as published, and why it is here."""
     fields = to_json(message)
-    del fields["attempt"]  # how often it was looked at as a dead letter tells nobody anything
+    del fields["attempt"]  # it counts the looks at the dead letter, not the deliveries of the message
     headers = {name: value for name, value in message.headers.items() if not name.startswith(RESERVED_PREFIX)}
     fields.pop("headers", None)
     dead = message.dead._asdict() if message.dead else {"reason": None, "attempts": None, "origin": None}

@@ -1,6 +1,6 @@
 """Opening the backend that a command works on: one that this process shares with others.
 
-A backend that lives inside one process would take every command and do nothing: a lock that excludes nobody, messages
+A backend that lives inside one process would take every command and do nothing: a lock without contenders, messages
 that are gone with the command. That is refused.
 """
 
@@ -40,7 +40,7 @@ def open_broker(url: str | None) -> Iterator[Messaging]:
 def is_missing(url: str | None, source: Callable[[Messaging], Queue[bytes] | Subscription[bytes]]) -> bool:
     """Whether what looks empty is not there at all, as far as the backend can tell.
 
-    Most backends count a name that nobody has made as empty. One whose URL may say that nothing is made on the way is asked
+    Most backends count a name that was never made as empty. One whose URL may say that nothing is made on the way is asked
     again so.
     """
     text = os.environ[BROKER_URL] if url is None else url

@@ -135,7 +135,7 @@ def parse_ndjson(line: bytes) -> Record | None:
 
 
 def to_json(message: Delivered) -> dict[str, Any]:
-    """A delivered message as an object for one line of NDJSON; what is not set is left out."""
+    """A delivered message as an object for one line of NDJSON, without the properties that are not set."""
     fields: dict[str, Any] = {"id": message.id}
     try:
         fields["body"] = message.body.decode("utf-8")

@@ -71,7 +71,7 @@ class Relay:
         for signum, handler in self._before.items():
             signal.signal(signum, handler or signal.SIG_DFL)  # type: ignore[arg-type]  # what signal() gave, it takes
         signal.set_wakeup_fd(self._wakeup)
-        write, self._write = self._write, -1  # a late `wake` must not write into somebody else's file
+        write, self._write = self._write, -1  # a late `wake` must not write into another file that got this number
         os.close(write)
         os.close(self._read)
 
@@ -81,7 +81,7 @@ class Relay:
 
     def wake(self) -> None:
         """Let `wait` return; from any thread."""
-        with contextlib.suppress(OSError):  # full: it will wake anyway; closed: nobody waits any more
+        with contextlib.suppress(OSError):  # full: it will wake anyway; closed: no caller waits any more
             os.write(self._write, b"\0")
 
     def wait(self, seconds: float) -> list[int]:
@@ -100,7 +100,7 @@ class Relay:
         elif signum in _ENDING:
             raise Interrupted(signum)
         elif signum == signal.SIGTSTP:
-            # Nothing is held yet: stop as if nobody had asked.
+            # Nothing is held yet: stop as if the signal had no handler.
             signal.signal(signal.SIGTSTP, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTSTP)
             signal.signal(signal.SIGTSTP, self._arrive)

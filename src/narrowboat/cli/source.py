@@ -42,7 +42,7 @@ def consume_from(
 
 
 def properties_options(command: Command) -> Command:
-    """The properties of a source. They are stored with it when it is made; whoever asks for others later is refused."""
+    """The properties of a source. They are stored with it when it is made; a later consumer that asks for others is refused."""
     for option in reversed(
         (
             click.option("--lease", type=Seconds(), help="Seconds until an unacknowledged message comes again.  [default: 30]"),

@@ -23,7 +23,7 @@ class Terminal:
         return True
 
     def take_back(self) -> None:
-        """Be the foreground again, unless it has gone to somebody else meanwhile."""
+        """Be the foreground again, unless another process group has become it meanwhile."""
         if self._given is not None and self._foreground() == self._given:
             self._set(os.getpgrp())
 
@@ -36,7 +36,7 @@ class Terminal:
 
     def _set(self, group: int) -> None:
         assert self._fd is not None
-        # Whoever is not in the foreground and changes it is stopped by SIGTTOU unless he ignores it.
+        # A background process that changes the foreground is stopped by SIGTTOU, unless it ignores that signal.
         before = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
         try:
             os.tcsetpgrp(self._fd, group)

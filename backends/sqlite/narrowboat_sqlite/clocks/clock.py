@@ -5,8 +5,8 @@ and one time namespace, so its id is made of both: the kernel's boot id, and the
 containers with a time namespace of their own keep the host's boot id and read other times. A host and a guest that share
 a folder have different boot ids. Where the system has no such ids, every process is a clock of its own.
 
-A clock that a test owns is known to nobody outside its process: its id is one for each clock object in each process.
-Rows under a foreign id are never compared with our time; see `locks.sql` for what is done with them instead.
+A test's own clock has an id for each clock object in each process, so no other process shares it.
+Times under a foreign id are never compared with ours; `tables/locks.sql` says how such rows end instead.
 """
 
 from __future__ import annotations

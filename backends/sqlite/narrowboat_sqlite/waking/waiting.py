@@ -6,12 +6,12 @@ prefix in this process know each other as neighbours. Other processes' waiters a
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 from narrowboat.contract.locks import Request
+from narrowboat_sqlite.connection.shared import Shared
 
 
 class _Waiter:
@@ -62,14 +62,14 @@ class Waiting:
                 self._began = False
 
     def watched(self) -> None:
-        """Somebody found the lock busy and will wait: from now on others' commits matter."""
+        """A caller found the lock busy and will wait: from now on other processes' commits matter."""
         with self._mutex:
             if self._names and not self._began:
                 self._begin()
                 self._began = True  # after it: beginning twice does no harm, not at all does
 
     def names(self) -> list[str]:
-        """The names that somebody here waits for."""
+        """The names that have waiters here."""
         with self._mutex:
             return list(self._names)
 
@@ -86,35 +86,26 @@ class Waiting:
                 waiter.told = True  # after it: an interrupt between the two wakes twice rather than never
 
 
-_neighbours: dict[Hashable, tuple[Any, ...]] = {}
-_guard = threading.Lock()
-
-
-def _after_fork_in_child() -> None:
-    global _neighbours, _guard
-    _neighbours = {}
-    _guard = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
+#: The providers of one file and prefix in this process.
+_neighbours: Shared[Hashable, tuple[Any, ...]] = Shared()
 
 
 def join(key: Hashable, provider: Any) -> None:
     """Let the others of that file and prefix know `provider`, until it leaves."""
-    with _guard:
-        _neighbours[key] = (*_neighbours.get(key, ()), provider)
+    with _neighbours.mutex:
+        _neighbours.found[key] = (*neighbours(key), provider)
 
 
 def leave(key: Hashable, provider: Any) -> None:
     """The end of that. Idempotent."""
-    with _guard:
-        others = tuple(other for other in _neighbours.get(key, ()) if other is not provider)
+    with _neighbours.mutex:
+        others = tuple(other for other in neighbours(key) if other is not provider)
         if others:
-            _neighbours[key] = others
+            _neighbours.found[key] = others
         else:
-            _neighbours.pop(key, None)
+            _neighbours.found.pop(key, None)
 
 
 def neighbours(key: Hashable) -> tuple[Any, ...]:
     """All providers of that file and prefix in this process, the asking one too."""
-    return _neighbours.get(key, ())
+    return _neighbours.found.get(key, ())

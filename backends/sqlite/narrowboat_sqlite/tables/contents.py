@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from narrowboat.contract import Address, Delivery, Kind
-from narrowboat_sqlite.strange import number, text_or_none, whole
+from narrowboat_sqlite.tables.strange import number, text_or_none, whole
 
 _NOTHING = (None, None, None)
 
 
 def delivery(row: tuple[Any, ...], token: int) -> Delivery:
-    """What `stock.claim` found in one row."""
+    """What `message_rows.claim` found in one row."""
     row_id, _, attempt, left, name, body, headers, key, published, priority, details = row
     said = _details(details)
     texts = headers_of(headers)
@@ -48,7 +48,7 @@ def headers_of(stored: Any) -> Mapping[str, str] | None:
 
 
 def _details(stored: Any) -> tuple[str | None, str | None, Address | None] | None:
-    """Correlation id, content type, and where replies go: to an inbox, since whoever replies does it by its own rights."""
+    """Correlation id, content type and reply address. Only an inbox is taken: a consumer replies with rights of its own."""
     if stored is None:
         return _NOTHING
     found = _json(stored)

@@ -2,7 +2,7 @@
 
 A driver opens one `Database` and calls `write` and `read` from any thread. Nothing waits inside a transaction; a database
 that another process has locked is waited for between transactions, with our own clock, so that the bound given at opening
-holds. What fails is rolled back and told by `errors.translate`.
+holds. A transaction that fails is rolled back, and `errors.translate` makes the error.
 
 It does not keep time, wake anybody (`watcher.py` does) or know a table: each half brings its schema, made at opening.
 
@@ -20,9 +20,9 @@ from typing import TypeVar
 
 from narrowboat.dsn import Url
 from narrowboat.errors import Closed, ConfigurationError, Unavailable
-from narrowboat_sqlite import place
+from narrowboat_sqlite.connection import place
+from narrowboat_sqlite.connection.handle import Handle
 from narrowboat_sqlite.errors import bad_path, busy, not_made, translate
-from narrowboat_sqlite.handle import Handle
 from narrowboat_sqlite.options import SCHEME, Durability
 
 T = TypeVar("T")
@@ -33,7 +33,7 @@ APPLICATION_ID = 0x4E626F74
 SCHEMA_VERSION = 1
 
 #: Pauses between two tries on a busy database, in seconds: the first is about one transaction long; the last one bounds
-#: how much longer than needed we wait, and shorter ones would only take CPU from whoever has the lock.
+#: how much longer than needed we wait, and shorter ones would only take CPU from the connection that has the lock.
 _PAUSE_FIRST, _PAUSE_GROWTH, _PAUSE_LAST = 0.0002, 1.5, 0.005
 
 
@@ -124,7 +124,7 @@ class Database:
         `work` may run more than once before it is committed, so it must not have effects elsewhere, and must not wait.
         Whatever it raises, BaseExceptions too, nothing has happened; a commit whose answer was cut off by an interrupt
         has. `durable`: the commit, with all before it, reaches the disk also with `durability=normal`. `passing`: it need
-        not, also with `durability=full`, because nobody would miss it after a loss of power.
+        not, also with `durability=full`, because a loss of power ends its users too.
         Raises `Unavailable` when the database stayed locked for the time-out or the disk is full, `Closed` after `close`.
         """
         level = "FULL" if durable or (self._full and not passing) else "NORMAL"

@@ -1,6 +1,6 @@
 """New messages on their way into the tables: collected, then stored with few statements.
 
-It runs inside a transaction of its caller's. What becomes of the rows afterwards is `stock`'s business.
+It runs inside a transaction of its caller's. What becomes of the rows afterwards is `message_rows`'s business.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 from narrowboat.contract import Outgoing
 from narrowboat.driver.sources import levels, rank
-from narrowboat_sqlite.schedule import Moment
-from narrowboat_sqlite.sources import SourceRow
-from narrowboat_sqlite.stock import BLOCKED, DELAYED, READY, in_sequence, insert
+from narrowboat_sqlite.clocks.schedule import Moment
+from narrowboat_sqlite.tables.message_rows import BLOCKED, DELAYED, READY, in_sequence, insert
+from narrowboat_sqlite.tables.sources import SourceRow
 
 
 class Batch:

@@ -1,4 +1,4 @@
-"""The rows of messages: what is due, what is handed out, what leaves. `messages.sql` says what they mean.
+"""Reads and writes the rows of messages: due, claimed, settled, expired. `messages.sql` says what they mean.
 
 Every function runs inside a transaction of its caller's and decides by the moment that it is given. Batches go to SQLite
 as one statement each; single rows only where an order by key has to be kept.
@@ -12,9 +12,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from narrowboat.driver.sources import rank
-from narrowboat_sqlite import strange
-from narrowboat_sqlite.schedule import Foreign, Moment, foreign
-from narrowboat_sqlite.sources import SourceRow
+from narrowboat_sqlite.clocks.foreign_leases import Observer
+from narrowboat_sqlite.clocks.schedule import Moment, Reading, readings
+from narrowboat_sqlite.tables import strange
+from narrowboat_sqlite.tables.sources import SourceRow
 
 #: One claim more. What is no number, or too high to have been counted, is high enough to make it a dead letter.
 _NEXT_ATTEMPT = "CAST(min(max(coalesce(attempt, 0), 0), 2147483647) AS INTEGER) + 1"
@@ -48,7 +49,7 @@ _SWEEP = 500
 
 
 class Stored(NamedTuple):
-    """What is needed of a delivery's row to take it away."""
+    """The columns of a delivery that deleting it needs."""
 
     id: int
     source: int
@@ -57,8 +58,8 @@ class Stored(NamedTuple):
     state: int
 
 
-#: For each source and foreign clock: what the leases there looked like, and since when by ours: row to (token, until), since.
-Observed = dict[tuple[int, int], dict[int, tuple[tuple[int, float], float]]]
+#: For each source and foreign clock: what was seen of the leases there.
+Observed = dict[tuple[int, int], Observer]
 
 
 def insert(connection: sqlite3.Connection, rows: Iterable[tuple[Any, ...]]) -> None:
@@ -92,8 +93,8 @@ def arrive(
 
 
 def tick(connection: sqlite3.Connection, source: SourceRow, moment: Moment, observed: Observed) -> None:
-    """Do what is due in a source: end leases and delays, drop what has expired. Its topic comes first, see `topology`."""
-    others = foreign(connection, moment)
+    """End the leases and delays of a source that are due, and drop expired messages. Tick its topic first, see `topology`."""
+    clocks = readings(connection, moment)
     if source.properties.ordered:
         _tick_singly(connection, source, moment.clock, moment.now, leases=True)
     else:
@@ -103,9 +104,9 @@ def tick(connection: sqlite3.Connection, source: SourceRow, moment: Moment, obse
             " place = CASE state WHEN 1 THEN ? + until ELSE place END WHERE source = ? AND clock = ? AND until <= ?",
             (moment.base, source.id, moment.clock, moment.now),
         )
-    for other in others:
+    for other in clocks[1:]:
         _tick_foreign(connection, source, moment, other, observed)
-    expire(connection, moment, others)
+    expire(connection, clocks)
 
 
 def _tick_singly(connection: sqlite3.Connection, source: SourceRow, clock: int, now: float, *, leases: bool) -> None:
@@ -132,7 +133,7 @@ def _tick_singly(connection: sqlite3.Connection, source: SourceRow, clock: int, 
 
 
 def _tick_foreign(
-    connection: sqlite3.Connection, source: SourceRow, moment: Moment, other: Foreign, observed: Observed
+    connection: sqlite3.Connection, source: SourceRow, moment: Moment, other: Reading, observed: Observed
 ) -> None:
     """Rows under another clock: delays end by the wall clock, leases when they have not changed for one full lease."""
     _tick_singly(connection, source, other.clock, other.now, leases=False)
@@ -140,19 +141,14 @@ def _tick_foreign(
         "SELECT id, token, until, span FROM delivery WHERE source = ? AND clock = ? AND until IS NOT NULL AND state = 2",
         (source.id, other.clock),
     ).fetchall()
-    before = observed.pop((source.id, other.clock), {})
-    now = {}
+    observer = observed.pop((source.id, other.clock), None) or Observer("")
     for number, token, until, span in rows:
-        seen, since = before.get(number, (None, moment.now))
-        if seen != (token, until):
-            since = moment.now
         lasts = span if span and strange.number(span, 0, AHEAD) else source.properties.lease
-        if moment.now - since >= lasts:
+        if observer.stands(moment.now, key=number, changes=(token, until), length=lasts) <= 0:
             _ready(connection, [number])
-        else:
-            now[number] = ((token, until), since)
-    if now:
-        observed[source.id, other.clock] = now
+    if rows:
+        observer.keep({row[0] for row in rows})
+        observed[source.id, other.clock] = observer
 
 
 def _ready(connection: sqlite3.Connection, rows: Sequence[int]) -> None:
@@ -162,9 +158,9 @@ def _ready(connection: sqlite3.Connection, rows: Sequence[int]) -> None:
     )
 
 
-def expire(connection: sqlite3.Connection, moment: Moment, others: Iterable[Foreign]) -> None:
-    """Drop what has expired, in every source. What is out is dropped when it comes back."""
-    for clock, now in [(moment.clock, moment.now), *others]:
+def expire(connection: sqlite3.Connection, clocks: Iterable[Reading]) -> None:
+    """Drop expired messages in every source. A message in flight is dropped when its lease ends."""
+    for clock, now in clocks:
         while True:
             rows = connection.execute(
                 "SELECT id, source, message, key, state FROM delivery"
@@ -220,12 +216,12 @@ def _clocks(connection: sqlite3.Connection, source: int) -> list[Any]:
 
 
 def level(priority: Any) -> int:
-    """A priority out of a row; 0 for what is none."""
+    """The priority in a row; 0 where it is no number."""
     return priority if strange.whole(priority, -strange.HIGH) else 0
 
 
 def acknowledge(connection: sqlite3.Connection, rows: Sequence[int], token: int, moment: Moment) -> list[int]:
-    """Take away what is still claimed with `token`. The ids of those that were."""
+    """Delete those of `rows` that are still claimed with `token`; returns their ids."""
     gone = connection.execute(
         "DELETE FROM delivery WHERE id IN (SELECT value FROM json_each(?)) AND token = ? AND clock = ? AND until > ?"
         " RETURNING id, message, source, key",
@@ -238,7 +234,7 @@ def acknowledge(connection: sqlite3.Connection, rows: Sequence[int], token: int,
 
 
 def ours(connection: sqlite3.Connection, row: int, token: int, moment: Moment) -> Stored | None:
-    """The delivery while its claim stands. It ends by the clock, also when nobody has taken the message yet."""
+    """The delivery, or None once its claim has ended. A claim ends by the clock, even if no other consumer has the message."""
     found = connection.execute(
         "SELECT id, source, message, key, state FROM delivery WHERE id = ? AND token = ? AND clock = ? AND until > ?",
         (row, token, moment.clock, moment.now),
@@ -247,9 +243,9 @@ def ours(connection: sqlite3.Connection, row: int, token: int, moment: Moment) -
 
 
 def nack(connection: sqlite3.Connection, stored: Stored, moment: Moment, delay: float) -> None:
-    """It comes back after `delay`; in an ordered source at its place, which nobody of its key overtakes.
+    """Redeliver after `delay`. In an ordered source the message keeps its place, and blocks its key until then.
 
-    What expires before that is dropped then: until the end of the delay it would hold up its key.
+    A message that expires during the delay is due at its expiry, so that it does not block its key for longer.
     """
     if delay <= 0:
         _ready(connection, [stored.id])
@@ -262,7 +258,7 @@ def nack(connection: sqlite3.Connection, stored: Stored, moment: Moment, delay: 
 
 
 def give_back(connection: sqlite3.Connection, rows: Iterable[tuple[int, int]], *, counted: bool) -> int:
-    """Deliveries (row, token) are ready again at their place. How many were still claimed like that."""
+    """Make deliveries (row, token) ready again at their place; returns how many were still claimed with that token."""
     rows = list(rows)
     return connection.executemany(
         "UPDATE delivery SET state = 0, until = NULL, clock = NULL, token = NULL, span = NULL, attempt = attempt - ?"
@@ -272,12 +268,12 @@ def give_back(connection: sqlite3.Connection, rows: Iterable[tuple[int, int]], *
 
 
 def extend(connection: sqlite3.Connection, row: int, moment: Moment, seconds: float) -> None:
-    """A lease ends `seconds` from now."""
+    """Let the lease end `seconds` from now."""
     connection.execute("UPDATE delivery SET until = ?, span = ? WHERE id = ?", (moment.now + seconds, seconds, row))
 
 
 def remove(connection: sqlite3.Connection, rows: Sequence[Stored]) -> None:
-    """Deliveries leave for good, and the next of their keys have their turn."""
+    """Delete deliveries, and make the next message of each of their keys ready."""
     if not rows:
         return
     connection.execute(
@@ -290,7 +286,7 @@ def remove(connection: sqlite3.Connection, rows: Sequence[Stored]) -> None:
 
 
 def turn(connection: sqlite3.Connection, source: int, key: str) -> None:
-    """The message whose turn it was has left: the next of its key is ready."""
+    """Make the first message of a key ready: the one before it was deleted."""
     connection.execute(
         "UPDATE delivery SET state = 0 WHERE state = 4 AND id ="
         " (SELECT id FROM delivery WHERE source = ? AND key = ? ORDER BY place, message LIMIT 1)",
@@ -299,7 +295,7 @@ def turn(connection: sqlite3.Connection, source: int, key: str) -> None:
 
 
 def release(connection: sqlite3.Connection, messages: Sequence[int]) -> None:
-    """Each of these messages is referred to once less; those that nobody refers to any more go."""
+    """Drop one reference to each of these messages, and delete those without any."""
     messages = [number for number in messages if number.__class__ is int]  # what is none refers to no message
     if not messages:
         return
@@ -314,7 +310,7 @@ def release(connection: sqlite3.Connection, messages: Sequence[int]) -> None:
 
 
 def purge(connection: sqlite3.Connection, source: int) -> int:
-    """Drop all that is not out. How many."""
+    """Delete every message that is not in flight; returns how many."""
     dropped = 0
     for where in ("state = 0", "until IS NOT NULL AND state IN (1, 3)", "key IS NOT NULL AND state = 4", _ODD):
         rows = connection.execute(

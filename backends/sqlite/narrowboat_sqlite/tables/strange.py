@@ -1,8 +1,8 @@
 """What another program wrote into our tables, or damaged: how it is read, and what of it is believed.
 
-SQLite keeps any type in any column, and text that is no UTF-8. Whoever can write the file can leave such a row, and it must
-cost its own name or its own message, and nobody else's. So text is read leniently once some was met that is none, and each row
-is asked here whether it can be ours before anything is made of it.
+SQLite keeps any type in any column, and text that is no UTF-8. Every program that can write the file can leave such a row. The
+row may harm its own lock or message and no other. So a connection reads text leniently once it has met some that is no UTF-8,
+and each row is checked here before it is used.
 
 Nothing here decides what becomes of a strange row; no I/O but the statements on the caller's connection.
 """
@@ -138,7 +138,7 @@ def token_of(value: object) -> int:
 
 
 def conflict(name: str) -> Conflict:
-    """The answer to whoever asks for a name under which something strange stands."""
+    """The error for a lock whose record cannot be ours."""
     return Conflict(
         f"lock {name!r}: a record stands under this name that Narrowboat has not written, or that was damaged, so nobody can "
         "tell whether it is held. Nothing was changed. `narrowboat holders` shows it; look who wrote it, then evict it by its "

@@ -4,7 +4,7 @@ SQLite's library keeps a process-wide table of the locks that it holds on each f
 not the locks, so whatever it opens later on that file is not really locked: its parent may remove the write-ahead log
 under its feet. Closing the inherited connection in the child is no way out when another thread was inside a transaction.
 The way that SQLite's authors name is to have nothing open: a handle is closed before a fork, and opened again, on both
-sides, by whoever needs it next. Programs that are started without a Python-level fork (`subprocess`) are not concerned.
+sides, by the next caller that needs it. Programs that are started without a Python-level fork (`subprocess`) are not concerned.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import threading
 import weakref
 from urllib.parse import quote
 
-from narrowboat_sqlite import strange
+from narrowboat_sqlite.tables import strange
 
 #: Bytes to which a write-ahead log is cut back after a burst. SQLite begins to reuse it at about 4 MiB anyway.
 _JOURNAL_LIMIT = 4 * 1024 * 1024
@@ -26,7 +26,7 @@ _FORK_WAIT = 1.0
 
 
 class Handle:
-    """The place of one connection to `path`. Whoever uses `connection` holds `mutex`, and opens it when it is None.
+    """One connection to `path`. The user of `connection` holds `mutex`, and opens it when it is None.
 
     `rank`: whose mutex is taken first where a thread holds two; a fork takes all of them in that order.
     """

@@ -1,23 +1,24 @@
-"""Learning of other processes' commits: one thread for each database in each process, asleep unless somebody waits.
+"""Notices other processes' commits: one thread for each database in each process, which sleeps unless there is a waiter.
 
 SQLite has no notifications, but `PRAGMA data_version` is a cheap question (a look at shared memory) whose answer differs
 once any other connection has committed. The thread asks it every `poll` seconds while there is a subscriber, and on a
-change lets each subscriber look, on the watcher's own connection. It wakes nobody itself and decides nothing.
+change lets each subscriber look, on the watcher's own connection. It neither wakes waiters itself nor decides anything.
 
 No change is missed: a subscription is looked at once when it begins, and a commit that lands after that look changes the
-answer. Errors here are nobody's loss: who waits looks by itself every few seconds, and meets the error there.
+answer. Errors here are not reported: each waiter looks by itself every few seconds, and meets the error there.
 """
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 import time
 from typing import Protocol
 
-from narrowboat_sqlite.database import Database
-from narrowboat_sqlite.handle import Handle
+from narrowboat.driver.threads import LazyThread
+from narrowboat_sqlite.connection.database import Database
+from narrowboat_sqlite.connection.handle import Handle
+from narrowboat_sqlite.connection.shared import Shared
 
 
 class Look(Protocol):
@@ -37,26 +38,15 @@ _SHARE = 10
 #: Seconds: a pause up to this long is slept through, and a new subscriber waits for its end; a longer one can be cut short.
 _NAP = 0.02
 
-_watchers: dict[tuple[int, int], Watcher] = {}
-_guard = threading.Lock()
-
-
-def _after_fork_in_child() -> None:
-    # The child has none of the threads.
-    global _watchers, _guard
-    _watchers = {}
-    _guard = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
+_watchers: Shared[tuple[int, int], Watcher] = Shared()
 
 
 def watch(database: Database) -> Watcher:
     """Return this process's watcher for that file. Each call is to be matched by one `release`."""
-    with _guard:
-        watcher = _watchers.get(database.key)
+    with _watchers.mutex:
+        watcher = _watchers.found.get(database.key)
         if watcher is None:
-            watcher = _watchers[database.key] = Watcher(database)
+            watcher = _watchers.found[database.key] = Watcher(database)
         watcher.users += 1
         return watcher
 
@@ -77,25 +67,20 @@ class Watcher:
         self._changed = threading.Condition()
         self._subscribers: dict[Look, float] = {}
         self._fresh: tuple[Look, ...] = ()
-        self._ending = False
-        self._thread: threading.Thread | None = None
+        self._thread = LazyThread(f"narrowboat-sqlite-watch-{database.path}", self._run, wake=self._wake)
 
     def subscribe(self, look: Look, poll: float) -> None:
         """Call `look` at once, and after each change, until `unsubscribe`. `poll`: seconds. Repeating it does nothing."""
         if self._handle.inherited:
             return
         with self._changed:
-            if look in self._subscribers or self._ending:
+            if self._thread.ended:
                 return
-            self._fresh = (*self._fresh, look)
-            self._subscribers[look] = poll
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._run, name=f"narrowboat-sqlite-watch-{self._handle.path}", daemon=True
-                )
-            if self._thread.ident is None:  # also when an interrupt struck before it was started
-                self._thread.start()
-            self._changed.notify()
+            if look not in self._subscribers:
+                self._fresh = (*self._fresh, look)
+                self._subscribers[look] = poll
+                self._changed.notify()
+        self._thread.start()
 
     def unsubscribe(self, look: Look) -> None:
         """Stop calling `look`; one call may still be under way. Idempotent."""
@@ -108,19 +93,18 @@ class Watcher:
         """Give back what `watch` gave. The last one ends the thread and closes its connection before it returns."""
         if self._handle.inherited:
             return
-        with _guard:
+        with _watchers.mutex:
             self.users -= 1
             if self.users:
                 return
-            if _watchers.get(self._key) is self:
-                del _watchers[self._key]
+            if _watchers.found.get(self._key) is self:
+                del _watchers.found[self._key]
+        self._thread.end()
+
+    def _wake(self) -> None:
         with self._changed:
-            self._ending = True
             self._subscribers.clear()
             self._changed.notify()
-            thread = self._thread
-        if thread is not None and thread.ident is not None and thread is not threading.current_thread():
-            thread.join()
 
     def _run(self) -> None:
         version = None
@@ -144,7 +128,7 @@ class Watcher:
                     if pause <= _NAP:
                         self._doze(connection, version, pause)
                         pause = 0.0
-                except Exception as error:  # whatever it is: nobody looks at this thread, and waiters must not sleep longer
+                except Exception as error:  # of any kind: no caller would see it, and waiters must not sleep for longer
                     relented = isinstance(error, sqlite3.Error) and self._handle.relent(error)
                     pause, version = 0.0 if relented else _AFTER_ERROR, None
         finally:
@@ -160,20 +144,20 @@ class Watcher:
         count = len(subscribers)
         while True:
             sleep(pause)
-            if self._fresh or self._ending or len(subscribers) != count:
+            if self._fresh or self._thread.ended or len(subscribers) != count:
                 return
             with handle.mutex:
                 if handle.connection is not connection or _version(connection) != version:
                     return
 
     def _wait(self, pause: float | None) -> tuple[tuple[Look, ...], tuple[Look, ...], float | None]:
-        """Sleep for `pause`, and on while nobody is subscribed. All subscribers, the new ones, the next pause or the end."""
+        """Sleep for `pause`, then until there is a subscriber. All subscribers, the new ones, the next pause (None: end)."""
         with self._changed:
-            if pause and not self._fresh and not self._ending:
+            if pause and not self._fresh and not self._thread.ended:
                 self._changed.wait(pause)
-            while not self._subscribers and not self._ending:
+            while not self._subscribers and not self._thread.ended:
                 self._changed.wait()
             fresh, self._fresh = self._fresh, ()
-            if self._ending:
+            if self._thread.ended:
                 return (), (), None
             return tuple(self._subscribers), fresh, min(self._subscribers.values())

@@ -1,18 +1,18 @@
 """The place of a database: how its file is made, and whether it and its logs are still those that were opened.
 
-SQLite finds out nothing when its files are deleted or replaced under it: it goes on in files that nobody else can reach, and
-a lock would be held twice. So a `Database` asks here before its transactions. What is gone once stays gone, whatever lies at
-the path later. It looks no oftener than `_CHECK`, and opens no file that SQLite has open: closing one would end all locks
-that this process has on it.
+SQLite does not notice when its files are deleted or replaced. It goes on in files that no other process can reach, and a
+lock would be held twice. So a `Database` asks here before its transactions. A file that is gone stays gone, whatever comes to
+its path. The check runs no more often than every `_CHECK` seconds. It opens no file that SQLite has open: closing it would end
+all locks that this process has on it.
 """
 
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
 
 from narrowboat.errors import NarrowboatError
+from narrowboat_sqlite.connection.shared import Shared
 from narrowboat_sqlite.errors import gone
 
 #: Seconds between two looks: each one costs as much as a tenth of a transaction.
@@ -22,16 +22,8 @@ _OURS = 0o600
 #: SQLite's files beside the database, which every process must share.
 _BESIDE = ("-wal", "-shm")
 
-#: Held while a file is made and its descriptor closed, which would end the locks of whoever has opened it meanwhile.
-_making = threading.Lock()
-
-
-def _after_fork_in_child() -> None:
-    global _making
-    _making = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
+#: Held while a file is made and its descriptor closed, which would end the locks of a thread that has opened it meanwhile.
+_making: Shared[str, None] = Shared()
 
 Identity = tuple[int, int]
 
@@ -41,7 +33,7 @@ def make(path: str, mode: int) -> None:
 
     It is never open to more than `mode`, not for a moment, whatever the umask is. Raises `OSError`.
     """
-    with _making:
+    with _making.mutex:
         try:
             file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _OURS)
         except FileExistsError:

@@ -1,7 +1,7 @@
-"""The lock tables of one namespace: what is read and written inside a transaction. The schema is in `locks.sql`.
+"""Reads and writes the lock tables of one namespace inside the caller's transaction. The schema is in `locks.sql`.
 
 Every function works on a connection on which the caller has begun a transaction, can be repeated after a rollback, and
-waits for nothing. Who may go is decided by `narrowboat.driver.admission`, who still counts by `observe`.
+waits for nothing. `narrowboat.driver.admission` decides which waiter may go, `foreign_leases` which row still counts.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import NamedTuple
 from narrowboat.contract.locks import Busy, Grant, Holder, Mode, Request
 from narrowboat.driver.admission import admitted, conflict, disagree
 from narrowboat.errors import Conflict, NarrowboatError, Reason
-from narrowboat_sqlite import strange
-from narrowboat_sqlite.observe import Observer
+from narrowboat_sqlite.clocks.foreign_leases import Observer
 from narrowboat_sqlite.options import SCHEME
+from narrowboat_sqlite.tables import strange
 
 #: Seconds after its last attempt that a waiter keeps its place. Too short, and a paused process loses it; too long, and a
 #: dead one at the head holds up the rest.
@@ -77,14 +77,14 @@ class TokensUsedUp(Exception):
 class _Lease(NamedTuple):
     token: int
     owner: str
-    mode: Mode | None  #: None: a strange row, of which nobody can tell whether it is over
+    mode: Mode | None  #: None: a foreign row, which may or may not be over
     size: int | None
     left: float
 
 
 class _Waiter(NamedTuple):
     seq: int
-    owner: str | None  #: None: a strange row, whose time is over, so that whoever meets it passes it over and deletes it
+    owner: str | None  #: None: a foreign row. It counts as over, so that contenders pass it over and delete it
     mode: Mode
     size: int | None
     left: float
@@ -139,7 +139,7 @@ class Rows:
         connection.execute(_RESERVE, (following, max(following, reserved) + TOKENS, self._boot))
 
     def renew(self, connection: sqlite3.Connection, grant: Grant, now: float) -> Reason | Conflict | None:
-        """Start the lease afresh, or say why it is over; then nothing of it is left. `Conflict`: nobody can tell."""
+        """Renew the lease (None), or delete it and return why it ended. `Conflict`: its row cannot be read."""
         prefix, name, token = self._prefix, grant.name, grant.token
         mine = (now + grant.ttl, prefix, name, token, grant.owner, self._observer.clock, now)
         if connection.execute(_RENEW_OWN, mine).rowcount:
@@ -153,7 +153,7 @@ class Rows:
                     return None
                 connection.execute(_FREE, (prefix, name, token))
                 return Reason.EXPIRED
-        return Reason.EVICTED if self._told_evicted(connection, token) else Reason.TAKEN
+        return Reason.EVICTED if self._forget_eviction(connection, token) else Reason.TAKEN
 
     def free(self, connection: sqlite3.Connection, grant: Grant, now: float) -> bool:
         """Free that generation. Whether its lease still ran."""
@@ -164,7 +164,7 @@ class Rows:
             if lease.token == token and lease.owner == grant.owner:
                 connection.execute(_FREE, (prefix, name, token))
                 return lease.left > 0
-        self._told_evicted(connection, token)
+        self._forget_eviction(connection, token)
         return False
 
     def withdraw(self, connection: sqlite3.Connection, name: str, owner: str) -> None:
@@ -221,14 +221,7 @@ class Rows:
         return owners
 
     def _take(self, connection: sqlite3.Connection, request: Request, now: float, token: int) -> Grant | Busy | NarrowboatError:
-        prefix, name, owner, ttl, mode, size = (
-            self._prefix,
-            request.name,
-            request.owner,
-            request.ttl,
-            request.mode,
-            request.limit,
-        )
+        prefix, (name, owner, ttl, mode, size, *_) = self._prefix, request
         leases = []
         standing = self._leases(connection, name, now)
         if any(lease.mode is None for lease in standing):
@@ -272,7 +265,7 @@ class Rows:
             return self._hold(connection, request, now, token)
         if request.wait:
             self._stay(connection, request, now, place)
-        # Only who is next has a reason to look when a lease ends; whoever is behind is woken by who was before it.
+        # Only the next waiter looks again when a lease ends. Each of the others is woken by the waiter ahead of it.
         following = admitted(mode, size, holding=None, held=0, ahead=ahead, writer_ahead=writer_ahead)
         return Busy(min([LOOK_AGAIN, *(max(lease.left, 0.001) for lease in leases if following)]))
 
@@ -301,7 +294,7 @@ class Rows:
         row = (self._prefix, name, token, owner, mode.value, size, ttl, now + ttl, clock, label, time.time())
         try:
             connection.execute(_HOLD, row)
-        except sqlite3.IntegrityError:  # a record of that token stands there: somebody has set the counter back
+        except sqlite3.IntegrityError:  # a record with this token exists: another program has set the counter back
             return strange.conflict(name)
         return Grant(name, owner, token, ttl, mode, size)
 
@@ -312,7 +305,7 @@ class Rows:
             raise TokensUsedUp
         return following
 
-    def _told_evicted(self, connection: sqlite3.Connection, token: int) -> bool:
+    def _forget_eviction(self, connection: sqlite3.Connection, token: int) -> bool:
         return connection.execute("DELETE FROM lock_evicted WHERE token = ?", (token,)).rowcount > 0
 
     def _leases(self, connection: sqlite3.Connection, name: str, now: float) -> list[_Lease]:
@@ -331,7 +324,7 @@ class Rows:
         return leases
 
     def _queue(self, connection: sqlite3.Connection, name: str, now: float) -> Generator[_Waiter, None, None]:
-        """The rows of the queue, read one by one: who asks seldom needs more than the first."""
+        """The rows of the queue, read one by one: most callers need the first only."""
         cursor = connection.execute(_WAITERS, (self._prefix, name))
         try:
             for seq, owner, mode, size, deadline, clock, looks in cursor:
@@ -346,7 +339,7 @@ class Rows:
             cursor.close()
 
     def _sweep(self, connection: sqlite3.Connection, now: float) -> None:
-        """Delete what is over under every name: of those that nobody asks for any more, nobody else would."""
+        """Delete ended leases and dead waiters under every name. Nothing else cleans up a name that is not used again."""
         present: set[object] = set()
         rows = 0
         for table, key, ends, changes, length in (
@@ -358,7 +351,7 @@ class Rows:
             foreign = f"SELECT {key}, clock, {ends}, {changes}, {length}, prefix, name FROM {table} WHERE clock <> ?"  # noqa: S608
             for id_, clock, until, count, lasts, prefix, name in connection.execute(foreign, mine[:1]).fetchall():
                 if not (clock.__class__ is str and strange.whole(count) and strange.number(lasts, 0, 1e6)):
-                    present.add(id_)  # a strange one is nobody's to delete but for who evicts it
+                    present.add(id_)  # a foreign record is deleted by `evict` alone
                 elif self._observer.left(now, clock=clock, ends=until, key=id_, changes=count, length=lasts) > 0:
                     present.add(id_)
                 else:
@@ -369,7 +362,7 @@ class Rows:
 
 
 def _believed(counter: Sequence[object] | None) -> bool:
-    """Whether `next` and `reserved` can have been counted. Nobody can tell where else tokens should go on."""
+    """Whether `next` and `reserved` can have been counted. There is no other source to continue the tokens from."""
     return counter is not None and strange.whole(counter[0], 1) and strange.whole(counter[1], 1)
 
 

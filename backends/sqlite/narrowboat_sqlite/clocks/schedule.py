@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from narrowboat_sqlite import strange
-from narrowboat_sqlite.clock import clock_id
+from narrowboat_sqlite.clocks.clock import clock_id
+from narrowboat_sqlite.tables import strange
 
 #: Seconds between two notes of the difference to the wall clock. Larger lets a wall clock that was set just before a reboot
 #: shift what is delayed; smaller writes for nothing.
 _NOTE = 60.0
-#: Seconds after which the row of a clock that nobody reads any more, and no message names, is removed.
+#: Seconds without a reader after which a clock's row is deleted, if no message refers to it.
 _FORGET = 7 * 86400.0
 #: Seconds by which a wall clock may have been ahead and be believed. Places in the order follow the latest one.
 _YEARS = 20 * 366 * 86400.0
@@ -38,10 +38,10 @@ class Moment(NamedTuple):
         return self.base + self.now
 
 
-class Foreign(NamedTuple):
-    """Another clock, and what it would read now if it agreed with the wall clock as before."""
+class Reading(NamedTuple):
+    """A clock, and what it reads now: another one than ours, if it agrees with the wall clock as before."""
 
-    clock: int
+    clock: int  #: its row
     now: float
 
 
@@ -110,10 +110,9 @@ class Schedule:
         self._noted = moment.now
 
 
-def foreign(connection: sqlite3.Connection, moment: Moment) -> list[Foreign]:
-    """All clocks but ours that rows may name."""
+def readings(connection: sqlite3.Connection, moment: Moment) -> list[Reading]:
+    """All clocks that rows may name, ours first."""
     rows = connection.execute("SELECT id, wall FROM message_clock WHERE id <> ?", (moment.clock,))
-    # A difference that is none is another program's: what is timed by it is due at once rather than never.
-    return [
-        Foreign(clock, moment.wall - wall if strange.number(wall, -1e12, moment.wall) else moment.wall) for clock, wall in rows
-    ]
+    # A value that is no difference came from another program. Its messages are due at once rather than never.
+    others = [(clock, moment.wall - wall if strange.number(wall, -1e12, moment.wall) else moment.wall) for clock, wall in rows]
+    return [Reading(moment.clock, moment.now), *(Reading(*other) for other in others)]

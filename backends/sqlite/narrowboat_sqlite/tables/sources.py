@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from narrowboat.contract import Address, Kind, Properties
 from narrowboat.errors import Conflict
-from narrowboat_sqlite import strange
 from narrowboat_sqlite.options import SCHEME
+from narrowboat_sqlite.tables import strange
 
 COLUMNS = "id, path, kind, topic, declared, lease, max_deliveries, ordered, priorities"
 
@@ -52,7 +52,7 @@ def source_of(row: tuple[Any, ...]) -> SourceRow | None:
 
 
 def strange_source(path: str, row: object) -> Conflict:
-    """The answer to whoever asks for a source whose row cannot be ours."""
+    """The error for a source whose row cannot be ours."""
     return Conflict(
         f"the row of {path!r} in the table source was damaged or written by another program: it reads {row!r}. Nothing was "
         "changed. Correct it, or delete the queue or topic with its messages.",

@@ -2,16 +2,16 @@
 --
 -- lock_counter  One row: where fencing tokens come from. Each grant takes `next`. With durability=normal only tokens below
 --               `reserved` are given, and `reserved` is raised by a commit that is synced to the disk: a loss of power may
---               take back `next`, never `reserved`. `boot` is the boot that wrote last; whoever finds another one there goes
+--               take back `next`, never `reserved`. `boot` is the boot that wrote last; a process that finds another one goes
 --               on from `reserved`.
 -- lock_holder   One row for each lease, `token` unique in the file. `ends` is a time of the clock named in `clock`, and
 --               means nothing by another one: under a foreign clock, a lease ends when `token` and `renewals` have stood
 --               still for `ttl` seconds by the observer's own clock. `acquired_at` is wall-clock time, for people.
 -- lock_waiter   One row for each owner that waits, served by `seq`. Each of its attempts raises `looks` and moves `deadline`,
---               which is compared in the same two ways; who is past it is passed over and deleted.
--- lock_evicted  Tokens broken by `evict` whose holders have not been told. Deleted when they are; 1,000 are kept at most.
+--               which is compared in the same two ways; a waiter past it is passed over and deleted.
+-- lock_evicted  Tokens broken by `evict` whose holders do not know it yet. Deleted when they do; 1,000 are kept at most.
 --
--- A name that nobody holds or waits for has no row. Namespaces (`prefix`) share nothing but the counter.
+-- A name without holder and waiter has no row. Namespaces (`prefix`) share nothing but the counter.
 
 CREATE TABLE IF NOT EXISTS lock_counter (
     id INTEGER PRIMARY KEY CHECK (id = 1),

@@ -1,7 +1,7 @@
-"""All queues, topics and inboxes of one namespace in one database, and how a published message finds its way into them.
+"""The queues, topics, subscriptions and inboxes of one namespace, and the routing of published messages into them.
 
-A `Topology` lives for one transaction. What it changes it notes in `rings`: path and number of messages that somebody
-should be woken for once the transaction is committed.
+A `Topology` lives for one transaction. It counts in `rings`, by path, the messages for which the caller wakes consumers after
+the commit.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any
 from narrowboat.contract import Address, Kind, Outgoing, Properties, Receipt
 from narrowboat.driver.sources import dead_headers, first_properties, has_dead_letters, rank
 from narrowboat.errors import Conflict, NarrowboatError, NotFound
-from narrowboat_sqlite import contents, stock, strange
-from narrowboat_sqlite.batch import Batch, plain_until
+from narrowboat_sqlite.clocks.schedule import Moment, readings
 from narrowboat_sqlite.errors import refuse
-from narrowboat_sqlite.schedule import Moment, foreign
-from narrowboat_sqlite.sources import COLUMNS, SourceRow, source_of, strange_source
-from narrowboat_sqlite.stock import Observed, Stored
+from narrowboat_sqlite.tables import contents, message_rows, strange
+from narrowboat_sqlite.tables.batch import Batch, plain_until
+from narrowboat_sqlite.tables.message_rows import Observed, Stored
+from narrowboat_sqlite.tables.sources import COLUMNS, SourceRow, source_of, strange_source
 
 #: Seconds for which an inbox stays without a sign of life from its process. Smaller loses replies of a process that was
 #: stopped for that long; larger keeps the inboxes of dead processes longer.
@@ -73,7 +73,7 @@ class Topology:
         return self._adopt(found, properties)
 
     def inbox(self) -> SourceRow:
-        """A new private source. It never counts deliveries: nobody would look at its dead letters."""
+        """Make a private source. It has no `max_deliveries`: its dead letters would never be read."""
         address = Address(Kind.INBOX, f"inbox-{uuid.uuid4().hex}")
         return self._make(address, Properties(max_deliveries=0), declared=True, earliest=False)
 
@@ -121,7 +121,7 @@ class Topology:
             if isinstance(target, NarrowboatError):
                 answers.append(target)
             elif target is None:
-                answers.append(Receipt(message.id))  # whoever asked is gone
+                answers.append(Receipt(message.id))  # the requester is gone
             elif message.dedup and window > 0 and not self._first(target, message, window):
                 answers.append(Receipt(message.id, duplicate=True))
             else:
@@ -131,13 +131,13 @@ class Topology:
         return answers
 
     def tick(self, source: SourceRow) -> None:
-        """Do what is due in a source and, before it, in its topic."""
+        """Do what is due in the source's topic, then in the source."""
         if source.address.kind is Kind.TOPIC:
             self._tick_topic(source.id)
             return
         if source.topic is not None:
             self._tick_topic(source.topic)
-        stock.tick(self.connection, source, self.moment, self._observed)
+        message_rows.tick(self.connection, source, self.moment, self._observed)
 
     def bury(self, source: Address, stored: Stored, reason: str, attempts: int) -> Conflict | None:
         """Move a message to the dead letters of its source, if it has any."""
@@ -150,8 +150,8 @@ class Topology:
             row = self.connection.execute(
                 "SELECT headers, key, priority FROM message WHERE id = ?", (stored.message,)
             ).fetchone()
-            if row is None:  # somebody has deleted it: nothing is left that could lie there
-                stock.remove(self.connection, [stored])
+            if row is None:  # another program has deleted it: there is no body to keep
+                message_rows.remove(self.connection, [stored])
                 return None
             headers, key, priority = row
             headers = dead_headers(contents.headers_of(headers) or {}, reason=reason, attempts=attempts, origin=source.path)
@@ -162,13 +162,13 @@ class Topology:
             ).fetchone()[0]
             if dead.properties.ordered:
                 self.tick(dead)
-            stock.arrive(self.connection, dead, (number, key, priority), self.moment.place, (None, None))
+            message_rows.arrive(self.connection, dead, (number, key, priority), self.moment.place, (None, None))
             self.rings[dead.path] += 1
-        stock.remove(self.connection, [stored])
+        message_rows.remove(self.connection, [stored])
         return None
 
     def delete(self, address: Address) -> bool | Conflict:
-        """Remove it with its messages; what is out becomes stale."""
+        """Delete a source with its messages. Deliveries in flight become stale."""
         found = self.find(address)
         if isinstance(found, Conflict) and (odd := self._number(address.path)) is not None:
             self._drop(odd)
@@ -179,19 +179,19 @@ class Topology:
             for group in self._groups(found.id):
                 self._drop(group.id)
             kept = self.connection.execute("DELETE FROM kept WHERE topic = ? RETURNING message", (found.id,)).fetchall()
-            stock.release(self.connection, [row[0] for row in kept])
+            message_rows.release(self.connection, [row[0] for row in kept])
         self._drop(found.id)
         return True
 
     def sweep(self) -> None:
         """Drop what has expired, what was kept for long enough, and the inboxes of dead processes."""
-        others = foreign(self.connection, self.moment)
-        stock.expire(self.connection, self.moment, others)
-        for clock, now in [(self.moment.clock, self.moment.now), *others]:
+        clocks = readings(self.connection, self.moment)
+        message_rows.expire(self.connection, clocks)
+        for clock, now in clocks:
             kept = self.connection.execute(
                 "DELETE FROM kept WHERE clock = ? AND until <= ? RETURNING message", (clock, now)
             ).fetchall()
-            stock.release(self.connection, [row[0] for row in kept])
+            message_rows.release(self.connection, [row[0] for row in kept])
             inboxes = self.connection.execute(
                 "SELECT id FROM source WHERE seen IS NOT NULL AND clock = ? AND seen <= ?", (clock, now - INBOX_LEASE)
             ).fetchall()
@@ -201,7 +201,7 @@ class Topology:
 
     def forget(self) -> None:
         """Forget the ids whose window has passed."""
-        for clock, now in [(self.moment.clock, self.moment.now), *foreign(self.connection, self.moment)]:
+        for clock, now in readings(self.connection, self.moment):
             self.connection.execute("DELETE FROM known_id WHERE clock = ? AND until <= ?", (clock, now))
 
     def _add(
@@ -223,7 +223,7 @@ class Topology:
                 moment, origin = self.moment, None if expires is None else self.moment.clock
                 self._keep(target.id, number, moment.place, (moment.now + retention, moment.clock), (expires, origin))
         for group in members:
-            self.rings[group.path] += 1  # also for a delay: whoever waits must hear when it ends
+            self.rings[group.path] += 1  # also for a delay: waiting consumers must look again when it ends
 
     def _target(
         self, address: Address, *, make: bool, groups: dict[int, list[SourceRow]]
@@ -239,7 +239,7 @@ class Topology:
             found = self._make(address, first_properties(address.path), declared=False, earliest=False)
         if address.kind is Kind.TOPIC:
             groups[found.id] = self._groups(found.id)
-        # What is due in an ordered source, or in its topic, goes before what is published now.
+        # A message that is due in an ordered source, or in its topic, stands before those published now.
         for source in groups.get(found.id, [found]):
             if source.properties.ordered:
                 self.tick(source)
@@ -262,7 +262,7 @@ class Topology:
     def _tick_topic(self, topic: int) -> None:
         moment = self.moment
         due = []
-        for clock, now in [(moment.clock, moment.now), *foreign(self.connection, moment)]:
+        for clock, now in readings(self.connection, moment):
             due += self.connection.execute(
                 "SELECT d.id, m.id, d.place, d.until, d.clock, d.span, d.expires, d.origin, m.key, m.priority"
                 " FROM delivery d LEFT JOIN message m ON m.id = d.message"
@@ -274,13 +274,13 @@ class Topology:
         groups = self._groups(topic)
         for group in groups:
             if group.properties.ordered:
-                stock.tick(self.connection, group, moment, self._observed)
+                message_rows.tick(self.connection, group, moment, self._observed)
         for row, number, place, until, clock, retention, expires, origin, key, priority in due:
-            if number is None:  # somebody has deleted the message
+            if number is None:  # another program has deleted the message
                 self.connection.execute("DELETE FROM delivery WHERE id = ?", (row,))
                 continue
             for group in groups:
-                stock.arrive(self.connection, group, (number, key, priority), place, (expires, origin))
+                message_rows.arrive(self.connection, group, (number, key, priority), place, (expires, origin))
                 self.rings[group.path] += 1
             self.connection.execute("DELETE FROM delivery WHERE id = ?", (row,))
             retention = retention if strange.number(retention, 0, float("inf")) else 0
@@ -288,7 +288,7 @@ class Topology:
                 self._keep(topic, number, place, (until + retention, clock), (expires, origin))
             copies = len(groups) + (retention > 0)
             self.connection.execute("UPDATE message SET copies = copies + ? WHERE id = ?", (copies, number))
-            stock.release(self.connection, [number])
+            message_rows.release(self.connection, [number])
 
     def _keep(
         self, topic: int, number: int, place: float, until: tuple[float, int], expires: tuple[float | None, int | None]
@@ -307,7 +307,7 @@ class Topology:
             if isinstance(parent, Conflict):
                 raise parent
             topic = parent.id
-            self._tick_topic(topic)  # what is due already was not for a group that begins now
+            self._tick_topic(topic)  # a new group does not get messages that were due before it
         inbox = address.kind is Kind.INBOX
         number = self.connection.execute(
             "INSERT INTO source (space, path, kind, topic, declared, lease, max_deliveries, ordered, priorities, seen, clock)"
@@ -337,13 +337,13 @@ class Topology:
             (topic,),
         ).fetchall()
         for number, key, priority, place, expires, origin in rows:
-            stock.arrive(self.connection, source, (number, key, priority), place, (expires, origin))
+            message_rows.arrive(self.connection, source, (number, key, priority), place, (expires, origin))
             self.connection.execute("UPDATE message SET copies = copies + 1 WHERE id = ?", (number,))
-        stock.expire(self.connection, self.moment, foreign(self.connection, self.moment))
+        message_rows.expire(self.connection, readings(self.connection, self.moment))
 
     def _adopt(self, found: SourceRow, properties: Properties) -> SourceRow:
         """Take the properties of the first consumer; what was published before is sorted by them."""
-        self.tick(found)  # so that what is due already is sorted with the rest
+        self.tick(found)  # so that due messages are sorted with the rest
         self.connection.execute(
             "UPDATE source SET declared = 1, lease = ?, max_deliveries = ?, ordered = ?, priorities = ? WHERE id = ?",
             (*properties, found.id),
@@ -357,22 +357,22 @@ class Topology:
         keys: set[str] = set()
         changes = []
         for number, state, key, priority in rows:
-            if state != stock.READY or not properties.ordered or not strange.text_or_none(key):
+            if state != message_rows.READY or not properties.ordered or not strange.text_or_none(key):
                 key = None
             blocked = key is not None and key in keys
             if key is not None:
                 keys.add(key)
-            sorts = rank(source.path, properties, True, stock.level(priority))
-            changes.append((stock.BLOCKED if blocked else state, key, sorts, number))
+            sorts = rank(source.path, properties, True, message_rows.level(priority))
+            changes.append((message_rows.BLOCKED if blocked else state, key, sorts, number))
         self.connection.executemany("UPDATE delivery SET state = ?, key = ?, rank = ? WHERE id = ?", changes)
         return source
 
     def _drop(self, source: int) -> None:
-        stock.purge(self.connection, source)
+        message_rows.purge(self.connection, source)
         out = self.connection.execute(
             "DELETE FROM delivery WHERE source = ? AND until IS NOT NULL RETURNING message", (source,)
         ).fetchall()
-        stock.release(self.connection, [row[0] for row in out])
+        message_rows.release(self.connection, [row[0] for row in out])
         self.connection.execute("DELETE FROM known_id WHERE source = ?", (source,))
         self.connection.execute("DELETE FROM source WHERE id = ?", (source,))
 

@@ -1,0 +1,1 @@
+"""The database file, and this process's connection to it."""
