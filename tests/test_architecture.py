@@ -52,9 +52,7 @@ MAY_NAME = {
     ("demo/stock.py", "sqlite3"): "the record that the demo protects is a table: the standard library's, not our backend",
 }
 #: Files that hold more than 400 lines, and why they are still one idea.
-LONG = {
-    "src/narrowboat/_messages/consumer.py": "one consumer's state, which every method of it guards with one mutex",
-}
+LONG: dict[str, str] = {}
 
 
 def sources(*folders: Path) -> list[Path]:
@@ -208,7 +206,7 @@ def test_a_package_of_the_core_stands_on_what_is_below_it(package: str) -> None:
             )
 
 
-@pytest.mark.parametrize("package", ["_engine", "_locks"])
+@pytest.mark.parametrize("package", FLOORS)
 def test_no_two_files_of_a_package_need_each_other(package: str) -> None:
     """Imports lead one way, those that only a checker sees counted: a part that needs its owner says so in a Protocol."""
     needs = {
@@ -391,6 +389,20 @@ def test_the_loops_await_nothing_but_the_runtime_and_each_other() -> None:
             assert to_runtime or (name in ours and name not in {"call", "wait"}) or path.name == "runtime.py", (
                 f"{path.name}:{node.lineno} awaits {awaited}"
             )
+
+
+#: What becomes of a delivery; the names of its fields.
+FATE = {"_state", "_until", "_doubtful", "_cap", "_expires"}
+
+
+@pytest.mark.parametrize("path", sources(*(CORE / part for part in ("_messages", "messaging", "aio/messaging"))), ids=short)
+def test_one_file_changes_what_becomes_of_a_delivery(path: Path) -> None:
+    """Every transition of a delivery is in delivery.py: no other file assigns to one of its fields."""
+    if path.name == "delivery.py":
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, (ast.Store, ast.Del)) and node.attr in FATE:
+            assert ast.unparse(node.value) == "self", f"{short(path)}:{node.lineno} writes {ast.unparse(node)}"
 
 
 # -- two faces ----------------------------------------------------------------------------------------------------

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 import narrowboat
 from narrowboat import events
-from narrowboat._messages.consumer import window
-from narrowboat._messages.entry import final, too_often
+from narrowboat._messages.delivery import final, too_often
 from narrowboat._messages.extension import due
+from narrowboat._messages.window import room
 from narrowboat.clock import ManualClock
 from narrowboat.contract import Ack, Nack, Reject
 from narrowboat.errors import Closed, InvalidArgument, NotFound, SettleUnknown, StaleDelivery, Unavailable
@@ -61,7 +61,7 @@ def started(target, *args):
 @given(st.integers(1, 2000), st.integers(0, 3000), st.integers(0, 3000), st.integers(1, 1000))
 def test_the_window_is_never_exceeded(prefetch, unsettled, requested, batch_max):
     """Buffered, handed out and being fetched together stay within prefetch; one call within the backend's batch."""
-    free = window(prefetch, unsettled, requested, batch_max)
+    free = room(prefetch, unsettled, requested, batch_max)
 
     assert 0 <= free <= batch_max
     assert free == 0 or unsettled + requested + free <= prefetch
@@ -515,7 +515,7 @@ def test_closing_the_broker_wakes_who_waits_with_closed(url, way):
             caught.append(error)
 
     thread = started(wait)
-    while not messages._consumer._waiters:
+    while not messages._consumer.polling.waiting:
         pass
     broker.close()
     thread.join(10)
@@ -529,7 +529,7 @@ def test_closing_the_consumer_ends_the_iteration(url):
         messages = broker.queue("orders").consume()
         ended = threading.Event()
         thread = started(lambda: (list(messages), ended.set()))
-        while not messages._consumer._waiters:
+        while not messages._consumer.polling.waiting:
             pass
         messages.close()
         thread.join(10)

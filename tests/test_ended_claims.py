@@ -40,7 +40,7 @@ def test_a_batch_that_was_gathered_before_the_end_is_not_handed_out_after_it(url
             found = []
             thread = threading.Thread(target=lambda: found.append(next(messages.batches(10, wait=3.0))), daemon=True)
             thread.start()
-            while not messages._consumer._waiters:
+            while not messages._consumer.polling.waiting:
                 pass  # it has three, and waits for more
             ending.made.end()
             with other.queue("q").consume() as theirs:
@@ -68,8 +68,8 @@ def test_what_has_ended_does_not_fill_the_window(url):
 def test_a_feed_that_says_nothing_is_not_asked(url):
     """The look costs nothing where no driver has anything to say."""
     with narrowboat.broker(url) as broker, broker.queue("q").consume() as messages:
-        assert type(messages._consumer.feed).current is Feed.current
-        assert messages._consumer._current is None
+        assert type(messages._consumer.life.feed).current is Feed.current
+        assert messages._consumer.window.current is None
 
 
 def test_a_driver_tells_what_it_could_not_keep(url, caplog):

@@ -231,7 +231,7 @@ def test_run_bounds_what_it_keeps_and_fetches(broker):
     seen = []
 
     def handle(message):
-        seen.append((message._consumer._max_extend, queue.depth().in_flight))
+        seen.append((message._consumer.max_extend, queue.depth().in_flight))
         queue.stop()
 
     queue.run(handle, max_extend=7, prefetch=2)
@@ -309,7 +309,7 @@ def test_a_close_that_outlives_its_loop_ends_in_silence(url):
 
 def test_a_reason_is_told_with_what_was_wrong_with_the_message():
     """Whoever reads the dead letters later sees why its envelope could not be read."""
-    from narrowboat._messages.entry import too_often
+    from narrowboat._messages.delivery import too_often
 
     assert too_often(3, 2, "cut off\nat byte 7") == Reject("delivered 2 times without being settled; cut off at byte 7", 2)
 

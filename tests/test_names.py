@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import narrowboat
-from narrowboat._messages.envelope import OURS, check_headers, check_reason, check_text
+from narrowboat._engine.checks import text as check_text
+from narrowboat._messages.checks import RESERVED_PREFIX, check_headers, check_reason
 from narrowboat.errors import InvalidArgument, Unsupported
 from narrowboat.layers.passing import PassingBroker
 
@@ -183,7 +184,9 @@ def test_text_is_kept_or_refused_never_changed(text):
         assert len(text) > 1000 or any(ord(c) < 32 or 127 <= ord(c) < 160 or 0xD800 <= ord(c) < 0xE000 for c in text)
 
 
-header_names = st.text(st.characters(codec="utf-8"), min_size=1).filter(lambda name: not name.lower().startswith(OURS))
+header_names = st.text(st.characters(codec="utf-8"), min_size=1).filter(
+    lambda name: not name.lower().startswith(RESERVED_PREFIX)
+)
 
 
 @given(st.dictionaries(header_names, st.text(st.characters(codec="utf-8"))))

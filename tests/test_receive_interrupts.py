@@ -1,16 +1,20 @@
-"""A KeyboardInterrupt at every interruptible point of receive: the message is with the caller, or the next receive has it.
+"""A KeyboardInterrupt at every interruptible point of receive and ack: no message is lost between the caller and the consumer.
 
 At once, and not when its lease ends: neither the consumer nor the driver may keep what nobody knows of. How the points are
 found is said in `narrowboat.conformance.faults.sweep`.
 """
 
+import contextlib
 import uuid
 
 import pytest
 
 import narrowboat
+from narrowboat._engine.runtime import run
+from narrowboat._messages.delivery import LOST, SETTLED
 from narrowboat.clock import ManualClock
 from narrowboat.conformance.faults.sweep import sweep
+from narrowboat.errors import SettleUnknown, StaleDelivery
 
 # A coroutine that is interrupted before its first step is dropped unstarted; that is what an interrupt means.
 pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
@@ -36,10 +40,33 @@ def test_a_receive_loses_nothing_wherever_it_is_interrupted(url, tmp_path):
                 while len(got) < 2 and (message := messages.receive(0)) is not None:
                     got.append(message)
                 assert sorted(message.id for message in got) == sorted(sent), strike.where
-                assert all(entry in messages._consumer.unsettled for entry in got), strike.where
-                assert messages._consumer.kept, strike.where
+                assert all(entry in messages._consumer.window.unsettled for entry in got), strike.where
+                assert messages._consumer.extending in broker._core.kept, strike.where
                 for message in got:
                     message.ack()
                 assert queue.depth() == (0, 0, 0, 0), strike.where
 
             assert sweep(once) > 100
+
+
+@pytest.mark.parametrize("wait", [True, False])
+def test_a_settlement_is_made_or_can_be_repeated_wherever_it_is_interrupted(wait):
+    """No message is left that is being settled by nobody: it would fill the window, and its ack could not be repeated."""
+    with narrowboat.broker(f"memory://{uuid.uuid4().hex}", clock=ManualClock()) as broker:
+        queue = broker.queue("orders", max_deliveries=0)
+        with queue.consume(prefetch=10) as messages:
+
+            def once(strike):
+                queue.publish(b"x")
+                message = messages.receive(0)
+                with contextlib.suppress(KeyboardInterrupt):
+                    strike(message.ack, wait=wait)
+                if not wait:
+                    run(messages._consumer.settlement.flush())
+                with contextlib.suppress(StaleDelivery, SettleUnknown):
+                    message.ack()
+                assert message._state in (SETTLED, LOST), strike.where
+                assert message not in messages._consumer.window.unsettled, strike.where
+                assert queue.depth() == (0, 0, 0, 0), strike.where
+
+            assert sweep(once) > (30 if wait else 15)

@@ -1,19 +1,22 @@
 """What both message faces stand on: the driver, its three lanes, the consumers of this process.
 
-`Messaging` and `aio.Messaging` are thin; what waits is in `_consume` and `_requests`, what publishes in `_source`.
+`Messaging` and `aio.Messaging` are thin; what waits is in `consumer.py` and `requests.py`, what publishes in
+`source.py`. This file imports none of them: it knows a consumer by the protocols below.
 
-Three lanes, because what frees must not queue behind what waits, nor either of them behind publishers: *take* (receive,
-and the plain calls), *free* (settle, extend, return), *send*. Publishers that arrive while a send is under way share the
-next one, and so its commit.
+There are three lanes, because what frees must not queue behind what waits, nor either of them behind publishers:
+*fetches* (receive, and the plain calls), *settlements* (settle, extend, return), *sends*. Publishers that arrive
+while a send is under way share the next one, and so its commit.
 """
 
 from __future__ import annotations
 
+import enum
+import math
 import random as random_module
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from narrowboat import events
 from narrowboat._engine.driver import Driver
@@ -22,16 +25,12 @@ from narrowboat._engine.forks import watch_forks
 from narrowboat._engine.lane import lane
 from narrowboat._engine.runtime import Runtime
 from narrowboat._engine.target import Target
-from narrowboat._messages.extension import Extension
-from narrowboat._messages.requests import ReplyTo, Requests
+from narrowboat._engine.timer import Timer
 from narrowboat.capabilities import BrokerCapabilities, LeaseNature
 from narrowboat.clock import Clock
 from narrowboat.contract.messages import Broker, Delivery, Feed, Outcome, Outgoing, Receipt
 from narrowboat.errors import BrokerError, Closed, NarrowboatError, PublishFailed, PublishUnknown, Unavailable
 from narrowboat.registry import broker_backend
-
-if TYPE_CHECKING:
-    from narrowboat._messages.consumer import Consumer
 
 T = TypeVar("T")
 
@@ -40,13 +39,52 @@ _RECEIPTS = frozenset((Receipt,))
 #: The share of a lease, and the least seconds, that are left unused at its end; as for locks.
 MARGIN, MARGIN_SHARE = 0.010, 0.02
 
-#: The share of an operation timeout within which a batch must have failed to be tried again member by member, as for locks; and
-#: the share from which a step shows that the backend is silent, so that nobody waits for the next one.
+#: Shares of an operation timeout. A batch that failed within AT_ONCE is retried member by member, as for locks. A step of
+#: SILENT or longer shows that the backend does not answer, so the caller does not wait for the next step.
 AT_ONCE, SILENT = 0.2, 0.8
 
 
+class ReplyTo(enum.Enum):
+    """Where `message.reply` may send: `?reply_to=`."""
+
+    INBOX = "inbox"  #: to an inbox of ours, and nowhere else
+    ANY = "any"  #: wherever the message says, and so wherever its publisher likes
+
+
+class Fetches(Protocol):
+    """A consumer, as the lane of fetches knows it."""
+
+    def fetch(self, limit: int) -> int:
+        """Receive up to `limit` messages and keep them; how many came."""
+        ...
+
+
+class Ends(Protocol):
+    """The end of a consumer, as the core knows it: what has to be done when the broker is closed, or the process forked."""
+
+    def broker_closes(self) -> None:
+        """Wake the callers that wait."""
+        ...
+
+    def post_return(self) -> None:
+        """Return what was not started, without waiting for it."""
+        ...
+
+    def forked(self) -> None:
+        """Forget everything: it is the parent's."""
+        ...
+
+
+class Kept(Protocol):
+    """A consumer with leases to extend."""
+
+    def look(self) -> float:
+        """Extend what is due, without waiting for it; when to look again."""
+        ...
+
+
 class BrokerCore:
-    """See the module's text. Its attributes are for the core's own files and the two faces; nobody else's."""
+    """See the module's text. Its attributes are for the core's own files and for the two faces only."""
 
     #: What the core takes from a broker's URL or keyword arguments itself, beside what it takes from every URL.
     OWN: Mapping[str, type[Any]] = {"reply_to": ReplyTo}
@@ -95,13 +133,15 @@ class BrokerCore:
     def _fresh(self) -> None:
         self.runtime = self._runtime(self.clock)
         self.mutex = threading.Lock()
-        self.take = lane(f"narrowboat-{self.backend}-take", self.capabilities.concurrency)
-        self.free = lane(f"narrowboat-{self.backend}-free", self.capabilities.concurrency)
-        self.send = lane(f"narrowboat-{self.backend}-send", self.capabilities.concurrency)
-        self.extension = Extension(self)
+        self.fetches, self.settlements, self.sends = (
+            lane(f"narrowboat-{self.backend}-{what}", self.capabilities.concurrency)
+            for what in ("fetches", "settlements", "sends")
+        )
+        self.timer = Timer(f"narrowboat-{self.backend}-extension", self.clock, self._extend_kept)
         self.closed = False
-        self.consumers: set[Consumer[Any]] = set()
-        self.requests: Requests | None = None
+        self.consumers: set[Ends] = set()  #: those that are open
+        self.kept: set[Kept] = set()  #: those with leases that the timer extends
+        self.requests: Any = None  #: what `requests.requests_of` made
 
     # -- the driver, as the lanes call it -------------------------------------------------------------------------
 
@@ -132,9 +172,12 @@ class BrokerCore:
                 answers += found
         return answers
 
+    def _extend_kept(self, late: float) -> float:
+        return min((kept.look() for kept in list(self.kept)), default=math.inf)
+
     def _settle(self, items: Sequence[tuple[Feed, Delivery, Outcome]]) -> list[Any]:
         if not items:
-            return []  # somebody only waits for what is before it
+            return []  # `Settlement.flush`: the caller only waits for what is queued before it
         feed = items[0][0]
         if len(items) <= self.capabilities.batch_max and all([item[0] is feed for item in items]):  # noqa: C419  # a list is twice as fast
             return list(feed.settle([(delivery, outcome) for _, delivery, outcome in items]))
@@ -186,7 +229,7 @@ class BrokerCore:
                 undo(call.results[0])
 
         call = Call(self.CALL, (question,), undo=orphaned)
-        (answer,) = await self.runtime.call(self.take, call)
+        (answer,) = await self.runtime.call(self.fetches, call)
         if isinstance(answer, Exception):
             raise answer
         result: T = answer
@@ -195,7 +238,7 @@ class BrokerCore:
     async def publish(self, messages: Sequence[Outgoing]) -> list[Receipt | NarrowboatError]:
         """Send them, once; one answer for each. Cancelled meanwhile, the outcome is unknown to everybody."""
         self.check_open()
-        answers = await self.runtime.call(self.send, Call(self.SEND, messages))
+        answers = await self.runtime.call(self.sends, Call(self.SEND, messages))
         if self.listeners:
             self._tell_published(messages, answers)
         return answers
@@ -209,19 +252,18 @@ class BrokerCore:
                 events.emit(self.listeners, events.PublishError(self.backend, source, message.id, answer))
 
     def tell(self, source: str, id: str, problem: str) -> None:
-        """Somebody else's message could not be taken apart, or not be kept whole: listeners and the log hear of it."""
-        import logging  # slow to import, and needed by nobody who is alone on his queues
+        """Report a message of another program that could not be parsed, or not be kept whole, to listeners and the log."""
+        import logging  # slow to import, and not needed where no other program writes to the queues
 
         logging.getLogger("narrowboat").warning("message %r from %r: %s", id, source, problem)
         events.emit(self.listeners, events.Malformed(self.backend, source, id, problem))
 
-    def inbox(self) -> Requests:
-        """Where replies come, made at the first request."""
-        if self.requests is None:
-            with self.mutex:
-                if self.requests is None:
-                    self.requests = Requests(self)
-        return self.requests
+    def register(self, consumer: Ends) -> None:
+        """A consumer has been opened; `Closed` where the broker was closed meanwhile."""
+        with self.mutex:
+            if self.closed:
+                raise Closed(f"{self.backend} broker: closed while opening a consumer", backend=self.backend)
+            self.consumers.add(consumer)
 
     def deadline(self, sent: float, lease: float) -> float:
         """Until when a delivery is ours by our own clock; without end where its lease hangs on something else."""
@@ -230,20 +272,20 @@ class BrokerCore:
         return sent + lease - max(MARGIN, lease * MARGIN_SHARE)
 
     def silent(self, begun: float) -> bool:
-        """Whether what began then has used an operation timeout up: who waits for one more step waits for another."""
+        """Whether a step that began at `begun` has used up an operation timeout. The next step would cost another one."""
         return self.clock() - begun >= self.timeout * SILENT
 
     # -- the end --------------------------------------------------------------------------------------------------
 
     def begin_close(self) -> bool:
-        """Refuse new calls and wake who waits. False: it was closed already."""
+        """Refuse new calls and wake the callers that wait. False: it was closed already."""
         with self.mutex:
             if self.closed:
                 return False
             self.closed = True
             consumers = list(self.consumers)
         for consumer in consumers:
-            consumer.wake_all()
+            consumer.broker_closes()
         return True
 
     def finish_close(self) -> None:
@@ -253,12 +295,12 @@ class BrokerCore:
         def left() -> float:
             return max(0.0, ends - self.clock())
 
-        self.send.close(left())
-        self.extension.close()
-        self.take.close(left())  # afterwards no receive is under way, so what is buffered is all there is
+        self.sends.close(left())
+        self.timer.close()
+        self.fetches.close(left())  # afterwards no receive is under way, so what is buffered is all there is
         for consumer in list(self.consumers):
             consumer.post_return()
-        self.free.close(left())
+        self.settlements.close(left())
         self.driver.close()
         self.consumers.clear()
 
@@ -283,7 +325,7 @@ def _tells(reference: weakref.ref[BrokerCore]) -> Callable[[str, str, str], None
     return tell
 
 
-def _receive(items: Sequence[tuple[Consumer[Any], int]]) -> list[Any]:
+def _receive(items: Sequence[tuple[Fetches, int]]) -> list[Any]:
     answers: list[Any] = []
     for consumer, limit in items:
         try:

@@ -1,26 +1,22 @@
-"""Keeps deliveries ours while their handlers run: one thread a broker, one call a consumer.
+"""Keeps the deliveries of one consumer ours while their handlers run: one call for all of them, at a third of the lease.
 
-At a third of the lease it extends all that a consumer has not settled, buffered or handed out, through the free lane and
-without waiting for the answer. What the backend says is no longer ours is marked lost; any other error means unknown and
-is tried again soon. It extends no delivery beyond the consumer's `max_extend`: a handler that hangs must not keep its
-message for ever.
+It extends all that the consumer has not settled, buffered or handed out, through the lane of settlements and without
+waiting for the answer. What the backend says is no longer ours is marked lost; any other error means unknown and is
+tried again soon. It extends no delivery beyond its `max_extend`: a handler that hangs must not keep its message for
+ever. The core's timer looks at every `Extending` that has something to keep.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from narrowboat import events
 from narrowboat._engine.exchange import Call
-from narrowboat._engine.timer import Timer
-from narrowboat._messages.entry import HELD, LOST, Entry
-from narrowboat.errors import StaleDelivery
-
-if TYPE_CHECKING:
-    from narrowboat._messages.consumer import Consumer
-    from narrowboat._messages.core import BrokerCore
+from narrowboat._messages.core import BrokerCore
+from narrowboat._messages.delivery import HELD, TrackedDelivery
+from narrowboat._messages.lifetime import Lifetime
+from narrowboat._messages.settle import Settlement
+from narrowboat._messages.window import Window
 
 #: Extended when this share of the lease is over, so that two more tries fit in; looked again after an error at this share.
 EXTEND_SHARE, RETRY_SHARE = 1 / 3, 1 / 12
@@ -37,94 +33,59 @@ def due(until: float, cap: float, now: float, lease: float) -> bool:
     return until - now <= lease * (1 - EXTEND_SHARE) and now + lease <= cap
 
 
-class Extension:
-    """See the module's text."""
+class Extending:
+    """See the module's text. Its state is under the window's mutex."""
 
-    def __init__(self, core: BrokerCore) -> None:
+    def __init__(
+        self, core: BrokerCore, life: Lifetime, window: Window[Any], settlement: Settlement[Any], lease: float
+    ) -> None:
         self._core = core
-        self._timer = Timer(f"narrowboat-{core.backend}-extension", core.clock, self._tick)
+        self._life = life
+        self._window = window
+        self._settlement = settlement
+        self._lease = lease
+        self._look_at = 0.0
+        self._under_way = False
 
-    def ring(self) -> None:
-        """A consumer has something to keep."""
-        if not self._core.closed:
-            self._timer.ring()
+    def keep(self, since: float) -> bool:
+        """Something was fetched at `since`. True: it was not among the kept until now, and `core.timer` is to be rung."""
+        if self in self._core.kept:
+            return False
+        self._look_at = since + self._lease * EXTEND_SHARE
+        self._core.kept.add(self)
+        return True
 
-    def close(self) -> None:
-        """End the thread."""
-        self._timer.close()
+    def forget(self) -> None:
+        """The next `keep` says True: the timer may not have been rung."""
+        self._core.kept.discard(self)
 
-    def _tick(self, late: float) -> float:
-        with self._core.mutex:
-            consumers = list(self._core.consumers)
-        return min((self._look(consumer) for consumer in consumers), default=math.inf)
-
-    def _look(self, consumer: Consumer[Any]) -> float:
-        """Extend what is due; when to look again."""
-        if not consumer.auto_extend:
-            return math.inf
-        now = self._core.clock()
-        lease = consumer.lease
-        with consumer.mutex:
-            if not consumer.unsettled or consumer.closed:
-                consumer.kept = False  # under the mutex: whoever receives next rings again
+    def look(self) -> float:
+        """Extend what is due; when to look again. On the timer's thread."""
+        now, lease = self._core.clock(), self._lease
+        with self._window.mutex:
+            if not self._window.unsettled or self._life.closed:
+                self.forget()  # under the mutex: the next fetch keeps it again
                 return math.inf
-            if now < consumer.look_at:
-                return consumer.look_at
-            consumer.look_at = now + lease * EXTEND_SHARE / 2
-            if consumer.extending:
-                return consumer.look_at
-            entries = [e for e in consumer.unsettled if e._state is HELD and due(e._until, e._cap, now, lease)]
-            consumer.extending = bool(entries)
-            again = consumer.look_at
+            if now < self._look_at:
+                return self._look_at
+            self._look_at = again = now + lease * EXTEND_SHARE / 2
+            if self._under_way:
+                return again
+            entries = [e for e in self._window.unsettled if e._state is HELD and due(e._until, e._cap, now, lease)]
+            self._under_way = bool(entries)
         if entries:
-            key = (consumer.feed, lease)
-            answers = _Answers(self, consumer, entries, now)
-            call = Call(self._core.EXTEND, [(key, entry._delivery) for entry in entries], sink=answers)
-            self._core.free.submit([call])
+            key = (self._life.feed, lease)
+            items = [(key, entry._delivery) for entry in entries]
+            call = Call(self._core.EXTEND, items, sink=lambda call: self._answered(entries, call.results, now))
+            self._core.settlements.submit([call])
         return again
 
-
-class _Answers:
-    """Takes a batch's answers, on the lane's thread."""
-
-    def __init__(self, extension: Extension, consumer: Consumer[Any], entries: list[Entry[Any]], sent: float) -> None:
-        self._extension = extension
-        self._consumer = consumer
-        self._entries = entries
-        self._sent = sent
-
-    def __call__(self, call: Call) -> None:
-        consumer = self._consumer
-        failed = extended(consumer, self._entries, call.results, self._sent, consumer.lease)
-        with consumer.mutex:
-            consumer.extending = False
+    def _answered(self, entries: list[TrackedDelivery[Any]], results: list[Any], sent: float) -> None:
+        """Apply the answers to an extension. On the lane's thread."""
+        failed = self._settlement.extended(entries, results, sent, self._lease)
+        with self._window.mutex:
+            self._under_way = False
             if failed:
-                consumer.look_at = consumer.core.clock() + consumer.lease * RETRY_SHARE
+                self._look_at = self._core.clock() + self._lease * RETRY_SHARE
         if failed:
-            self._extension.ring()
-
-
-def extended(
-    consumer: Consumer[Any], entries: Sequence[Entry[Any]], answers: Sequence[Any], sent: float, seconds: float
-) -> bool:
-    """Take in what an extension that was sent at `sent` came to. True: some of it is unknown."""
-    until = consumer.core.deadline(sent, seconds)
-    failed = False
-    lost = []
-    with consumer.mutex:
-        for entry, answer in zip(entries, answers, strict=True):
-            if answer is None:
-                entry._until = until
-            elif not isinstance(answer, StaleDelivery):
-                failed = True
-            elif entry._state is HELD:  # one that was settled meanwhile is stale as well, and no loss
-                entry._state = LOST
-                consumer.unsettled.discard(entry)
-                lost.append(entry)
-    for entry in lost:
-        if consumer.core.listeners:
-            core = consumer.core
-            events.emit(core.listeners, events.Stale(core.backend, consumer.path, entry.id))
-    if lost:
-        consumer.rouse(1)
-    return failed
+            self._core.timer.ring()

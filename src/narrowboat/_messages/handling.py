@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from narrowboat._engine.backoff import after_failure
-from narrowboat._messages.consumer import ACK, Consumer
-from narrowboat._messages.envelope import check_reason
+from narrowboat._messages.checks import check_reason
+from narrowboat._messages.consumer import Consumer
+from narrowboat._messages.settle import ACK
 from narrowboat.capabilities import BrokerCapabilities, Support
 from narrowboat.contract.messages import Nack, Outcome, Reject
 from narrowboat.errors import NarrowboatError
@@ -70,8 +71,8 @@ def describe(error: BaseException) -> str:
 class drained:  # reads as what it says
     """The end of a run whose consumer cannot be closed because the backend is away: a warning, and the run has ended.
 
-    It has drained, and what was not settled comes back with its connection or its lease. An error would only tell a supervisor
-    that a worker which was asked to stop during an outage had crashed.
+    The run has drained, and unsettled messages come back with their connection or lease. An error would only make a supervisor
+    believe that a worker crashed which was asked to stop during an outage.
     """
 
     def __init__(self, consumer: Consumer[Any]) -> None:
@@ -82,7 +83,7 @@ class drained:  # reads as what it says
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
         consumer = self._consumer
-        if not (isinstance(error, NarrowboatError) and error.retryable and consumer.stopped and consumer.closed):
+        if not (isinstance(error, NarrowboatError) and error.retryable and consumer.life.stopped and consumer.life.closed):
             return False
         import logging  # slow to import, and needed only in an outage
 

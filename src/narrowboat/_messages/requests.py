@@ -1,93 +1,58 @@
-"""Requests and their replies: one inbox for the whole face, shared by everybody who waits for a reply.
+"""Requests and their replies: one inbox for the whole face, shared by all callers that wait for a reply.
 
-It has no thread. Whoever waits looks into the inbox when it is woken, and what it finds for others it gives to them. A
-reply that nobody waits for any more is acknowledged and dropped. Requests are messages like all others: a request that
+The inbox has no thread. A caller that waits polls it when it is woken, and hands other callers' replies to them. A
+reply that no caller waits for any more is acknowledged and dropped. Requests are ordinary messages: a request that
 timed out may still be answered, so what it asks for must be harmless when it is done twice.
 """
 
 from __future__ import annotations
 
-import enum
-import math
 import os
 import threading
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
 
-from narrowboat._messages.consumer import ACK, Consumer
-from narrowboat._messages.entry import Entry, decode
-from narrowboat._messages.envelope import Envelope, demand
+from narrowboat._messages.checks import MAX_DURATION, demand
+from narrowboat._messages.consumer import Consumer
+from narrowboat._messages.core import BrokerCore, ReplyTo
+from narrowboat._messages.delivery import Content, TrackedDelivery, decode
+from narrowboat._messages.envelope import Envelope, Outbound
+from narrowboat._messages.polling import Visit
+from narrowboat._messages.settle import ACK
 from narrowboat.codecs import Codec
-from narrowboat.contract.messages import Address, Broker, Delivery, Kind, Outgoing, Properties, Received, Source
+from narrowboat.contract.messages import Address, Broker, Delivery, Kind, Outgoing, Properties, Source
 from narrowboat.errors import InvalidArgument, RequestTimeout
-
-if TYPE_CHECKING:
-    from narrowboat._messages.core import BrokerCore
-    from narrowboat._messages.source import SourceCore
 
 T = TypeVar("T")
 
-#: Replies fetched in one call. They are given away at once, so this bounds a call and not what is unsettled.
+#: Replies fetched in one call. They are handed over at once, so this bounds a call and not what is unsettled.
 PREFETCH = 1000
-#: What an inbox is for the core: no lease that anybody extends, no dead letters.
-PROPERTIES = Properties(max_deliveries=0)
+#: What an inbox is for the core: no lease that ends, no dead letters.
+PROPERTIES = Properties(lease=MAX_DURATION, max_deliveries=0)
 
 
-class ReplyTo(enum.Enum):
-    """Where `message.reply` may send: `?reply_to=`."""
-
-    INBOX = "inbox"  #: to an inbox of ours, and nowhere else
-    ANY = "any"  #: wherever the message says, and so wherever its publisher likes
-
-
-class Reply(Generic[T]):
+class Reply(Content, Generic[T]):
     """The answer to a request."""
 
-    __slots__ = ("_backend", "_codec", "_delivery")
+    __slots__ = ("_backend", "_codec")
 
     def __init__(self, delivery: Delivery, codec: Codec[T] | None, backend: str) -> None:
+        super().__init__(delivery)
         self._backend = backend
-        self._delivery = delivery
         self._codec = codec
-
-    @property
-    def body(self) -> bytes:
-        """The bytes."""
-        return self._delivery.body
 
     @property
     def data(self) -> T:
         """What the queue's codec makes of the body; the body itself without a codec."""
         return decode(self._codec, self._delivery, "inbox", self._backend)
 
-    @property
-    def id(self) -> str:
-        """The reply's own id."""
-        return self._delivery.id
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """Text to text, read-only."""
-        return MappingProxyType(dict(self._delivery.headers))
-
-    @property
-    def correlation_id(self) -> str | None:
-        """The request's."""
-        return self._delivery.correlation_id
-
-    @property
-    def content_type(self) -> str | None:
-        """What the codec of the one who replied says."""
-        return self._delivery.content_type
-
     def __repr__(self) -> str:
         return f"<Reply {self.id!r} {len(self.body)} bytes>"
 
 
-def make_reply(entry: Entry[Any], data: Any) -> Outgoing:
+def make_reply(core: BrokerCore, entry: TrackedDelivery[Any], data: Any) -> Outgoing:
     """The reply to a request, checked."""
-    core, to = entry._consumer.core, entry._delivery.reply_to
+    to = entry._delivery.reply_to
     demand(core.capabilities.request_reply, core.backend, "reply()", "request_reply")
     if to is None:
         raise InvalidArgument(
@@ -100,90 +65,93 @@ def make_reply(entry: Entry[Any], data: Any) -> Outgoing:
             "?reply_to=any, if whoever publishes here may choose where you publish"
         )
     envelope: Envelope[Any] = Envelope(to, entry._consumer.codec, core.capabilities, core.backend, 0)
-    return envelope.seal(
-        data,
-        key=None,
-        headers=None,
-        delay=0,
-        priority=0,
-        ttl=None,
-        id=None,
-        correlation_id=entry.correlation_id,
-        content_type=None,
-    )
+    return envelope.seal(Outbound(data, correlation_id=entry.correlation_id))
 
 
-class Requests(Consumer[Entry[Any]]):
-    """The inbox of a face: a consumer whose messages go to those who wait for them."""
+class Requests:
+    """The inbox of a face, and the callers that wait for replies. Owns which reply belongs to which caller."""
 
     def __init__(self, core: BrokerCore) -> None:
-        # Until the driver has named it, the address is only for texts.
+        self._core = core
+        # Until the driver has named it, the address is only for error texts.
         source = Source(Address(Kind.INBOX, "inbox"), PROPERTIES)
-        super().__init__(core, source, None, Entry, prefetch=PREFETCH, auto_extend=False, max_extend=0.0)
-        self.address: Address | None = None
+        self._consumer: Consumer[TrackedDelivery[Any]] = Consumer(
+            core, source, None, TrackedDelivery, prefetch=PREFETCH, auto_extend=False, max_extend=0.0
+        )
+        self._address: Address | None = None
         self._opening = threading.Lock()
-        self._expected: dict[str, tuple[list[Delivery], Any]] = {}  # by correlation id: where the reply goes, whom to wake
+        self._expected: dict[str, tuple[list[Delivery], Visit]] = {}  # by correlation id: where the reply goes, whom to wake
 
-    async def request(self, source: SourceCore[Any], message: Callable[[Address, str], Outgoing], timeout: float) -> Delivery:
-        """Send what `message` makes of a reply address and a correlation id; the reply, or `RequestTimeout`."""
-        core, runtime = self.core, self.core.runtime
+    async def request(self, message: Callable[[Address, str], Outgoing], timeout: float) -> Delivery:
+        """Send the message that `message` makes of a reply address and a correlation id. Returns the reply.
+
+        Raises `RequestTimeout` after `timeout` seconds; the request may still be answered.
+        """
+        core, consumer = self._core, self._consumer
         ends = core.clock() + timeout
-        address = self.address
+        address = self._address
         if address is None:
             address = await core.ask(self._open)
-        correlation, token, signal = os.urandom(16).hex(), object(), runtime.signal()
+        correlation, visit = os.urandom(16).hex(), consumer.polling.enter()
         replies: list[Delivery] = []
-        self._expected[correlation] = replies, signal
-        self._waiters[signal] = None
+        self._expected[correlation] = replies, visit
         try:
-            await source.publish(message(address, correlation))
-            begun = self._looks
-            while not replies:
-                self._over()
-                now = core.clock()
-                looked = self._looks > begun
-                limit, again = self._plan(token, now, looked, hurry=now >= ends and not looked)
-                if limit:
-                    await self._fetch(token, limit)
-                elif now < ends:
-                    await runtime.wait(signal, min(ends, again))
-                else:
+            outgoing = message(address, correlation)
+            (receipt,) = await core.publish((outgoing,))
+            if isinstance(receipt, Exception):
+                raise receipt
+            visit.begun = consumer.polling.begun  # a fetch that began earlier cannot bring this reply
+            while True:
+                self._give()
+                if replies:
+                    return replies[0]
+                consumer.life.check()
+                if not await consumer.advance(visit, core.clock(), ends):
                     raise RequestTimeout(
-                        f"request {correlation} to {source.address.path!r}: no reply within {timeout:g} s; a late one is "
+                        f"request {correlation} to {outgoing.to.path!r}: no reply within {timeout:g} s; a late one is "
                         "dropped. Is somebody consuming there, and does it call message.reply()?",
                         id=correlation,
                         backend=core.backend,
-                    ) from self._failure
-            return replies[0]
+                    ) from consumer.polling.failure
         finally:
             self._expected.pop(correlation, None)
-            self._leave(token, signal)
+            consumer.polling.leave(visit, core.clock)
 
     def _open(self, driver: Broker) -> Address:
-        """Open the inbox, once. Of several who come at the same time (an open lane lets them all in) one opens it."""
+        """Open the inbox, once. An open lane lets several callers in at the same time; one of them opens it."""
         with self._opening:
-            if self.address is None:
-                address, self.feed = driver.inbox(self.wake)
-                with self.core.mutex:
-                    self.core.consumers.add(self)
-                self.address = address
-            return self.address
+            if self._address is None:
+                address, feed = driver.inbox(self._consumer.polling.wake)
+                self._consumer.adopt(feed)
+                self._address = address
+            return self._address
 
-    def _admit(self, received: Received, since: float) -> None:
-        """Give each reply to whoever waits for it, and acknowledge them all: none of them ever comes back."""
-        entries = [Entry[Any](self, delivery, math.inf, since, None) for delivery in received.deliveries]
-        with self.mutex:
-            self.unsettled.update(entries)
-            self._look_again = 0.0 if entries else self.core.clock() + received.retry_after
-        for entry in entries:
-            expected = self._expected.get(entry.correlation_id or "")
-            if expected is not None:
-                replies, signal = expected
-                replies.append(entry._delivery)
-                signal.set()
-        if entries:
-            self.post(entries, ACK)
+    def _give(self) -> None:
+        """Hand each reply in the buffer to the caller that waits for it, and acknowledge all: a reply is never redelivered."""
+        window = self._consumer.window
+        if not window.buffer:
+            return
+        came: list[TrackedDelivery[Any]] = []
+        try:
+            window.take(PREFETCH, came, self._core.clock())
+            for entry in came:
+                expected = self._expected.get(entry.correlation_id or "")
+                if expected is not None:
+                    replies, visit = expected
+                    replies.append(entry._delivery)
+                    if visit.signal is not None:  # else the caller has not begun to wait, and looks at `replies` first
+                        visit.signal.set()
+            self._consumer.settlement.post(came, ACK)
+        except BaseException:
+            window.put_back(came)  # for the next caller that polls; handing a reply over twice does no harm
+            raise
+        self._consumer.post_condemned()
 
-    def _fetched(self) -> None:
-        """One looks on; those whose reply came have been woken by it."""
-        self.rouse(1)
+
+def requests_of(core: BrokerCore) -> Requests:
+    """The requests of a face, made at the first one."""
+    with core.mutex:
+        if core.requests is None:
+            core.requests = Requests(core)
+        made: Requests = core.requests
+    return made

@@ -5,41 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
-from narrowboat._engine.checks import seconds
-from narrowboat._messages.consumer import ACK, Consumer
-from narrowboat._messages.core import BrokerCore
-from narrowboat._messages.entry import Entry
-from narrowboat._messages.envelope import (
-    LONG,
-    OURS,
-    Dead,
-    Envelope,
-    Outbound,
+from narrowboat._engine.checks import flag, seconds
+from narrowboat._messages.checks import (
+    MAX_DURATION,
     check_count,
-    check_extension,
-    check_flag,
     check_group,
     check_properties,
     check_source_name,
     check_start,
     demand,
 )
-from narrowboat._messages.requests import Reply
-from narrowboat.capabilities import Support
+from narrowboat._messages.consumer import Consumer
+from narrowboat._messages.core import BrokerCore
+from narrowboat._messages.delivery import TrackedDelivery
+from narrowboat._messages.envelope import Envelope, Outbound
+from narrowboat._messages.requests import Reply, requests_of
 from narrowboat.codecs import Codec
 from narrowboat.codecs import check as check_codec
 from narrowboat.contract.messages import Address, Broker, Delivery, Depth, Kind, Outgoing, Properties, Receipt, Source
-from narrowboat.errors import InvalidArgument, NarrowboatError, NotFound
-
-__all__ = ["Dead", "SourceCore", "dead_letters_of", "make_queue", "make_subscription", "make_topic"]
+from narrowboat.errors import InvalidArgument, NarrowboatError
 
 T = TypeVar("T")
-M = TypeVar("M", bound=Entry[Any])
+M = TypeVar("M", bound=TrackedDelivery[Any])
 
 #: What a dead-letter queue is declared with: its messages are never rejected for how often they were looked at.
 DEAD_PROPERTIES = Properties(max_deliveries=0)
-#: Messages that a redrive moves in one exchange. More is little faster; all of them move twice if it is killed half way.
-REDRIVE_BATCH = 100
 
 
 class SourceCore(Generic[T]):
@@ -128,8 +118,8 @@ class SourceCore(Generic[T]):
             self.codec,
             make,
             prefetch=check_count("prefetch", prefetch, 1, 1_000_000),
-            auto_extend=check_flag("auto_extend", auto_extend),
-            max_extend=seconds("max_extend", max_extend, low=0.0, high=LONG, allowed="0 or more seconds"),
+            auto_extend=flag("auto_extend", auto_extend),
+            max_extend=seconds("max_extend", max_extend, low=0.0, high=MAX_DURATION, allowed="0 or more seconds"),
         )
 
     async def open(self, consumer: Consumer[Any]) -> None:
@@ -140,51 +130,10 @@ class SourceCore(Generic[T]):
             return consumer
 
         try:
-            await self.core.ask(opened, Consumer.abandon)
+            await self.core.ask(opened, lambda consumer: consumer.closing.abandon())
         except BaseException:
-            consumer.abandon()
+            consumer.closing.abandon()
             raise
-
-    # -- dead letters ---------------------------------------------------------------------------------------------
-
-    async def redrive(self, count: int | None) -> int:
-        """Move dead letters back to where they come from, oldest first: at least once, exactly once without a crash."""
-        origin = self.origin
-        assert origin is not None
-        left = check_count("count", count, 0, 2**63) if count is not None else await self._present()
-        moved = 0
-        consumer: Consumer[Entry[Any]] = self.consumer(Entry, prefetch=REDRIVE_BATCH, auto_extend=True, max_extend=3600.0)
-        await self.open(consumer)
-        try:
-            while left > 0:
-                entries: list[Entry[Any]] = []
-                await consumer.receive(min(left, REDRIVE_BATCH), self.core.clock(), entries)
-                if not entries:
-                    break
-                moved += await self._move(consumer, entries, origin.address)
-                left -= len(entries)
-        finally:
-            await consumer.close()
-        return moved
-
-    async def _present(self) -> int:
-        """How many there are now: a redrive must not chase what dies again meanwhile."""
-        if self.core.capabilities.depth is Support.ABSENT:
-            return 2**63
-        try:
-            ready = (await self.depth()).ready
-        except NotFound:
-            return 0
-        return 2**63 if ready is None else ready
-
-    async def _move(self, consumer: Consumer[Entry[Any]], entries: list[Entry[Any]], to: Address) -> int:
-        answers = await self.core.publish([again(entry._delivery, to) for entry in entries])
-        sent = [entry for entry, answer in zip(entries, answers, strict=True) if isinstance(answer, Receipt)]
-        settled = await consumer.settle(sent, ACK)
-        for answer in (*answers, *settled):
-            if isinstance(answer, Exception):
-                raise answer  # what was not acknowledged stays a dead letter
-        return len(sent)
 
     # -- asking ---------------------------------------------------------------------------------------------------
 
@@ -193,52 +142,21 @@ class SourceCore(Generic[T]):
         core = self.core
         core.check_open()
         demand(core.capabilities.request_reply, core.backend, "request()", "request_reply")
-        length = seconds("timeout", timeout, low=0.0, high=LONG, allowed="0 or more seconds, as a number or a timedelta")
+        length = seconds(
+            "timeout", timeout, low=0.0, high=MAX_DURATION, allowed="0 or more seconds, as a number or a timedelta"
+        )
 
         def message(reply_to: Address, correlation_id: str) -> Outgoing:
-            return self.envelope.seal(
-                data,
-                key=None,
-                headers=None,
-                delay=0,
-                priority=0,
-                ttl=None,
-                id=None,
-                correlation_id=correlation_id,
-                content_type=None,
-                reply_to=reply_to,
-            )
+            return self.envelope.seal(Outbound(data, correlation_id=correlation_id), reply_to)
 
         self.envelope.body(data)  # refused before an inbox is made
-        return Reply(await core.inbox().request(self, message, length), self.codec, core.backend)
-
-
-def again(delivery: Delivery, to: Address) -> Outgoing:
-    """A dead letter as it was: same id, body, key and headers, without what was added when it died."""
-    headers = {name: value for name, value in delivery.headers.items() if not name.startswith(OURS)}
-    return Outgoing(
-        to,
-        delivery.id,
-        delivery.body,
-        headers,
-        delivery.key,
-        delivery.published_at if delivery.published_at is not None else 0.0,
-        0.0,
-        delivery.priority,
-        None,
-        delivery.correlation_id,
-        delivery.content_type,
-        delivery.reply_to,
-        dedup=False,  # its id was seen within the window, by its first publish
-        origin=delivery.tag,
-    )
+        return Reply(await requests_of(core).request(message, length), self.codec, core.backend)
 
 
 def make_queue(
     core: BrokerCore,
     name: str,
     codec: Codec[T] | None,
-    *,
     max_deliveries: int,
     lease: Any,
     ordered: bool,
@@ -246,9 +164,7 @@ def make_queue(
 ) -> SourceCore[T]:
     """A queue, checked; nothing is sent."""
     core.check_open()
-    properties = check_properties(
-        core.capabilities, core.backend, max_deliveries=max_deliveries, lease=lease, ordered=ordered, priorities=priorities
-    )
+    properties = check_properties(core.capabilities, core.backend, max_deliveries, lease, ordered, priorities)
     address = Address(Kind.QUEUE, check_source_name("queue", name))
     return SourceCore(core, Source(address, properties), codec if codec is None else check_codec(codec))
 
@@ -264,7 +180,6 @@ def make_topic(core: BrokerCore, name: str, codec: Codec[T] | None) -> SourceCor
 def make_subscription(
     topic: SourceCore[T],
     group: str,
-    *,
     max_deliveries: int,
     lease: Any,
     ordered: bool,
@@ -274,9 +189,7 @@ def make_subscription(
     """One group of a topic, checked; nothing is sent."""
     core = topic.core
     core.check_open()
-    properties = check_properties(
-        core.capabilities, core.backend, max_deliveries=max_deliveries, lease=lease, ordered=ordered, priorities=priorities
-    )
+    properties = check_properties(core.capabilities, core.backend, max_deliveries, lease, ordered, priorities)
     earliest = check_start(core.capabilities, core.backend, start)
     address = Address(Kind.SUBSCRIPTION, topic.address.name, check_group(group))
     return SourceCore(core, Source(address, properties), topic.codec, earliest=earliest)
@@ -288,9 +201,3 @@ def dead_letters_of(source: SourceCore[T]) -> SourceCore[T]:
     core.check_open()
     demand(core.capabilities.dead_letters, core.backend, "dead_letters()", "dead_letters")
     return SourceCore(core, Source(source.address.dead, DEAD_PROPERTIES), source.codec, origin=source)
-
-
-async def extend_entries(consumer: Consumer[M], entries: list[M], value: Any) -> list[NarrowboatError | None]:
-    """`extend` of a message or batch, checked."""
-    length = check_extension(consumer.core.capabilities, consumer.backend, value)
-    return await consumer.extend(entries, length)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from narrowboat._messages.envelope import OURS
+from narrowboat._messages.checks import RESERVED_PREFIX
 from narrowboat.cli.command import Command
 from narrowboat.cli.exits import Exit
 from narrowboat.cli.options import as_json, broker_url, group_option
@@ -88,7 +88,7 @@ def describe(message: Message[bytes]) -> dict[str, Any]:
     """A dead letter for programs: as published, and why it is here."""
     fields = to_json(message)
     del fields["attempt"]  # it counts the looks at the dead letter, not the deliveries of the message
-    headers = {name: value for name, value in message.headers.items() if not name.startswith(OURS)}
+    headers = {name: value for name, value in message.headers.items() if not name.startswith(RESERVED_PREFIX)}
     fields.pop("headers", None)
     dead = message.dead._asdict() if message.dead else {"reason": None, "attempts": None, "origin": None}
     return {**fields, **({"headers": headers} if headers else {}), **dead}

@@ -1,7 +1,7 @@
 """The message contract: what a driver does with one batch of messages, deliveries or settlements.
 
 A driver is thin. It stores, hands out and settles in batches. It does not wait, retry, keep a prefetch window, count
-deliveries against a limit, run handlers or extend leases on its own: the core does, once for all backends (`_messages`).
+deliveries against a limit, run handlers or extend leases on its own: the core does, once for all backends.
 
 Who retries: the core, and never a `send` (its members become `PublishUnknown`). Client libraries must not retry where a
 lost reply could store twice.
@@ -33,7 +33,7 @@ from narrowboat.errors import NarrowboatError
 class Kind(enum.Enum):
     """What an address names."""
 
-    QUEUE = "queue"  #: point to point; kept until consumed, also when nobody consumes yet
+    QUEUE = "queue"  #: point to point; messages are kept until they are consumed, also before the first consumer comes
     TOPIC = "topic"  #: every group that exists gets its own copy; without groups what is sent is dropped
     SUBSCRIPTION = "subscription"  #: one group of one topic; only a redrive sends here
     INBOX = "inbox"  #: where replies to one process go; gone with it, and what is sent then is dropped without an error
@@ -98,7 +98,7 @@ class Outgoing(NamedTuple):
     published_at: float  #: seconds since the epoch, for people and for ages
     delay: float  #: seconds; 0 means at once
     priority: int
-    ttl: float | None  #: seconds from now until nobody shall get it any more
+    ttl: float | None  #: seconds from now, after which the message must not be delivered
     correlation_id: str | None
     content_type: str | None
     reply_to: Address | None
@@ -198,7 +198,7 @@ class Feed(ABC):
     def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> list[NarrowboatError | None]:
         """Settle each delivery; None for each that is settled, once the backend has answered.
 
-        `StaleDelivery` where it is no longer ours (its lease ended, somebody else has it): nothing was touched.
+        `StaleDelivery` where it is no longer ours (its lease ended, another consumer has it): nothing was touched.
         """
 
     @abstractmethod
@@ -212,7 +212,7 @@ class Feed(ABC):
         """Whether the claim of `delivery` can still stand, as far as this feed has heard. True unless it has heard otherwise.
 
         For a driver whose deliveries end with something else than a lease of their own: its connection, its membership. The
-        core asks before each hand-out of what it has buffered, so that nothing is given to a handler that somebody else has
+        core asks before each hand-out of what it has buffered, so that no handler gets a message that another consumer has
         by now. No I/O, no lock that a call of the driver is made under, a few hundred nanoseconds; from any thread.
         """
         return True
@@ -262,7 +262,7 @@ class Broker(ABC):
     def is_inbox(self, address: Address) -> bool:
         """Whether `address` is an inbox as `inbox` makes them, in whichever process: a reply goes there and nowhere else.
 
-        The address was read from a message, so whoever published it chose its text. A driver that makes an address of any
+        The address was read from a message, so the publisher chose its text. A driver that makes an address of any
         text compares the name with the shape of its own (`narrowboat.inbox.` and 32 hexadecimal digits): otherwise a request
         could have its worker publish wherever that worker may. No I/O.
         """

@@ -7,10 +7,11 @@
         for message in messages:
             message.ack()
 
-The asyncio twins are in `narrowboat.aio`; the loops behind both are in `_consume`.
+The asyncio twins are in `narrowboat.aio`; the loops behind both are in `narrowboat._messages`.
 """
 
-from narrowboat._messages.envelope import Dead, Outbound
+from narrowboat._messages.delivery import Dead
+from narrowboat._messages.envelope import Outbound
 from narrowboat._messages.requests import Reply
 from narrowboat.contract.messages import Depth, Receipt
 from narrowboat.messaging.consumer import Messages

@@ -9,8 +9,8 @@ from typing import Any, Generic, TypeVar
 
 from narrowboat._engine.holdable import SyncOnly
 from narrowboat._engine.runtime import run
+from narrowboat._messages.checks import check_count, check_wait
 from narrowboat._messages.consumer import Consumer
-from narrowboat._messages.envelope import check_count, check_wait
 from narrowboat.errors import Closed
 from narrowboat.messaging.message import Batch, Message, Seconds
 
@@ -42,13 +42,13 @@ class Messages(SyncOnly, Generic[T]):
         consumer = self._consumer
         got: list[Message[T]] = []
         try:
-            consumer.quick(got)
+            consumer.take_buffered_one(got)
             if not got:
                 ends = math.inf if wait is None else consumer.core.clock() + wait
                 run(consumer.receive(1, ends, got))
             return got[0] if got else None
         except BaseException:
-            consumer.put_back(got)
+            consumer.window.put_back(got)
             raise
 
     def batches(self, most: int = 100, *, wait: Seconds = 0.05) -> Iterator[Batch[T]]:
@@ -74,35 +74,35 @@ class Messages(SyncOnly, Generic[T]):
         """Nothing when the iteration ends. That the broker was closed is an error: a loop must not end as if it were done."""
         consumer = self._consumer
         got: list[Message[T]] = []
-        if consumer.closed and not consumer.core.closed:
+        if consumer.life.closed and not consumer.core.closed:
             return got
         try:
             if count == 1:
-                consumer.quick(got)
+                consumer.take_buffered_one(got)
             if not got:
                 run(consumer.receive(count, consumer.core.clock() + self._idle, got, linger))
             return got
         except BaseException as error:
-            consumer.put_back(got)
-            if isinstance(error, Closed) and consumer.closed and not consumer.core.closed:
+            consumer.window.put_back(got)
+            if isinstance(error, Closed) and consumer.life.closed and not consumer.core.closed:
                 return got
             raise
 
     def __del__(self) -> None:
         consumer = self._consumer
-        if not consumer.used and not consumer.closed:  # dropped before anybody asked it for a message: nobody will close it
-            consumer.abandon()
+        if not consumer.used and not consumer.life.closed:  # dropped before it was asked for a message: no caller will close it
+            consumer.closing.abandon()
 
     def stop(self) -> None:
         """End the iteration, from any thread or signal handler. What was handed out can still be settled."""
-        self._consumer.stop()
+        self._consumer.closing.stop()
 
     def close(self) -> None:
         """Give back what is not settled and stop. Idempotent."""
         try:
-            run(self._consumer.close())
+            run(self._consumer.closing.close())
         except BaseException:  # interrupted before its first step as well
-            self._consumer.abandon()
+            self._consumer.closing.abandon()
             raise
 
     def __enter__(self) -> Messages[T]:
@@ -113,4 +113,4 @@ class Messages(SyncOnly, Generic[T]):
 
     def __repr__(self) -> str:
         consumer: Consumer[Any] = self._consumer
-        return f"<Messages from {consumer.path!r}, {len(consumer.unsettled)} unsettled>"
+        return f"<Messages from {consumer.path!r}, {len(consumer.window.unsettled)} unsettled>"

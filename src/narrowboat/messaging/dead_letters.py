@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from narrowboat._engine.runtime import run
+from narrowboat._messages.redrive import redrive
 from narrowboat.messaging.source import Readable
 
 T = TypeVar("T")
@@ -19,10 +20,10 @@ class DeadLetters(Readable[T]):
         Each is moved at least once, exactly once unless the process dies half way. What dies again meanwhile is left.
 
         Args:
-            count: at most so many; None: all that are there now.
+            count: the most that are moved; None: all that are there now.
         """
-        return run(self._core.redrive(count))
+        return run(redrive(self._core, count))
 
     def delete(self) -> bool:
-        """Remove them all. False when there was nothing to remove."""
+        """Delete them all. False: there were none."""
         return run(self._core.delete())

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
-from typing import Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar, overload
 
 from narrowboat._engine.holdable import Uncopied
 from narrowboat._engine.runtime import run
-from narrowboat._messages.consumer import ACK
-from narrowboat._messages.entry import Entry
-from narrowboat._messages.envelope import check_nack, check_reject
+from narrowboat._messages.checks import check_nack, check_reject
+from narrowboat._messages.consumer import Consumer
+from narrowboat._messages.delivery import TrackedDelivery
 from narrowboat._messages.requests import make_reply
-from narrowboat._messages.source import extend_entries
+from narrowboat._messages.settle import ACK
 from narrowboat.contract.messages import Outcome, Receipt
 from narrowboat.errors import NarrowboatError
 
@@ -21,8 +21,8 @@ T = TypeVar("T")
 Seconds = float | timedelta
 
 
-class Message(Entry[T]):
-    """One message, ours for one lease. Settle it once: ack, nack or reject; see `Entry` for what it tells.
+class Message(TrackedDelivery[T]):
+    """One message, ours for one lease. Settle it once: ack, nack or reject; what it tells is in `TrackedDelivery`.
 
     The first settlement wins: any later one, of any kind, raises `StaleDelivery` and changes nothing. One that raised
     `SettleUnknown` may be repeated.
@@ -30,23 +30,25 @@ class Message(Entry[T]):
 
     __slots__ = ()
 
+    _consumer: Consumer[Any]
+
     def ack(self, *, wait: bool = True) -> None:
-        """Done with: it never comes back.
+        """Acknowledge the message: it is never redelivered.
 
         Args:
-            wait: return when the backend has answered. False returns at once; a failure is then told to listeners only.
+            wait: return when the backend has answered. False returns at once; only listeners then hear of a failure.
 
         Raises:
-            StaleDelivery: it is no longer ours; nothing was changed.
-            SettleUnknown: no answer; it may come back.
+            StaleDelivery: the message is no longer ours; nothing was changed.
+            SettleUnknown: there was no answer; the message may be redelivered.
         """
         if wait:
             self._settle(ACK)
-        elif not self._consumer.post((self,), ACK):
+        elif not self._consumer.settlement.post((self,), ACK):
             raise self._stale()
 
     def nack(self, delay: Seconds = 0) -> None:
-        """Not done: it comes back, to anybody, not before `delay` seconds. At its last delivery it goes to the dead letters.
+        """Have the message redelivered, not before `delay` seconds. At its last delivery it becomes a dead letter.
 
         Raises as `ack`; `Unsupported` for a delay that the backend does not claim.
         """
@@ -54,7 +56,7 @@ class Message(Entry[T]):
         self._settle(check_nack(core.capabilities, core.backend, delay))
 
     def reject(self, reason: str) -> None:
-        """To the dead letters, with the reason. Raises as `ack`; `Unsupported` where there are none."""
+        """Move the message to the dead letters, with the reason. Raises as `ack`; `Unsupported` where there are none."""
         core = self._consumer.core
         self._settle(check_reject(core.capabilities, core.backend, reason))
 
@@ -62,24 +64,24 @@ class Message(Entry[T]):
         """Let the lease end `seconds` from now.
 
         Raises:
-            StaleDelivery: it is no longer ours; it was not revived.
+            StaleDelivery: the message is no longer ours; it was not revived.
             Unsupported: the backend's deliveries have no lease of their own.
-            Unavailable: unknown.
+            Unavailable: there was no answer; the lease may have been extended.
         """
-        (answer,) = run(extend_entries(self._consumer, [self], seconds))
+        (answer,) = run(self._consumer.settlement.extend((self,), seconds))
         if answer is not None:
             raise answer
 
     def reply(self, body: T) -> Receipt:
-        """Answer a request; the queue's codec encodes it. Nobody hears it when the one who asked is gone."""
+        """Answer a request; the queue's codec encodes it. It is dropped when the requester is gone."""
         consumer = self._consumer
-        (answer,) = run(consumer.core.publish((make_reply(self, body),)))
+        (answer,) = run(consumer.core.publish((make_reply(consumer.core, self, body),)))
         if isinstance(answer, Exception):
             raise answer
         return answer
 
     def _settle(self, outcome: Outcome) -> None:
-        (answer,) = run(self._consumer.settle((self,), outcome))
+        (answer,) = run(self._consumer.settlement.settle((self,), outcome))
         if answer is not None:
             raise answer
 
@@ -95,25 +97,25 @@ class Batch(Uncopied, Sequence[Message[T]], Generic[T]):
         self._messages = messages
 
     def ack(self) -> list[NarrowboatError | None]:
-        """Done with all of them."""
+        """Acknowledge all of them."""
         return self._settle(ACK)
 
     def nack(self, delay: Seconds = 0) -> list[NarrowboatError | None]:
-        """They come back, not before `delay` seconds."""
+        """Have all of them redelivered, not before `delay` seconds."""
         core = self._messages[0]._consumer.core
         return self._settle(check_nack(core.capabilities, core.backend, delay))
 
     def reject(self, reason: str) -> list[NarrowboatError | None]:
-        """To the dead letters, all for one reason."""
+        """Move all of them to the dead letters, for one reason."""
         core = self._messages[0]._consumer.core
         return self._settle(check_reject(core.capabilities, core.backend, reason))
 
     def extend(self, seconds: Seconds) -> list[NarrowboatError | None]:
         """Let each lease end `seconds` from now."""
-        return run(extend_entries(self._messages[0]._consumer, self._messages, seconds))
+        return run(self._messages[0]._consumer.settlement.extend(self._messages, seconds))
 
     def _settle(self, outcome: Outcome) -> list[NarrowboatError | None]:
-        return run(self._messages[0]._consumer.settle(self._messages, outcome))
+        return run(self._messages[0]._consumer.settlement.settle(self._messages, outcome))
 
     @overload
     def __getitem__(self, index: int) -> Message[T]: ...

@@ -53,7 +53,10 @@ def broker(
 
 
 class Messaging(SyncOnly):
-    """All queues and topics behind one URL; safe to share between threads. `close()` it, or use it in a `with`."""
+    """All queues and topics behind one URL. Use it in a `with`, or `close()` it.
+
+    It is safe to share between threads.
+    """
 
     def __init__(self, core: BrokerCore) -> None:
         self._core = core
@@ -99,13 +102,13 @@ class Messaging(SyncOnly):
     ) -> Queue[Any]:
         """A queue by this name. Nothing is sent yet.
 
-        Its properties are stored when it is first consumed from or declared; whoever disagrees later gets `Conflict`.
+        Its properties are stored when it is first declared or consumed from. A later one that differs raises `Conflict`.
 
         Args:
             name: 1 to 1,000 characters without control characters, not ending in .dead, .retry or .delayed.
             codec: what makes `data` of bytes, such as `narrowboat.codecs.JSON`; None leaves bytes as they are.
-            max_deliveries: after so many deliveries without an ack it goes to the dead letters; 0: never.
-            lease: seconds that a delivery is ours; then it goes to somebody else.
+            max_deliveries: a message that was delivered so often without an ack becomes a dead letter; 0: never.
+            lease: seconds that a delivery is ours; after that it is redelivered.
             ordered: messages of one key go out one at a time, in order.
             priorities: levels above 0.
 
@@ -113,17 +116,7 @@ class Messaging(SyncOnly):
             InvalidArgument: an argument outside what is allowed.
             Unsupported: the backend does not claim what is asked.
         """
-        return Queue(
-            make_queue(
-                self._core,
-                name,
-                codec,
-                max_deliveries=max_deliveries,
-                lease=lease,
-                ordered=ordered,
-                priorities=priorities,
-            )
-        )
+        return Queue(make_queue(self._core, name, codec, max_deliveries, lease, ordered, priorities))
 
     @overload
     def topic(self, name: str, codec: None = None) -> Topic[bytes]: ...
@@ -140,7 +133,10 @@ class Messaging(SyncOnly):
         run(self._core.ask(lambda driver: driver.ping()))
 
     def close(self) -> None:
-        """Give back what is not settled, wake who waits (`Closed`), end all threads. Idempotent."""
+        """Return unsettled messages, wake waiting callers (`Closed`), end all threads. Takes one operation timeout at most.
+
+        It may be repeated.
+        """
         if self._core.begin_close():
             self._core.finish_close()
 

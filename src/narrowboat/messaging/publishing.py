@@ -47,36 +47,26 @@ class Publisher(Uncopied, Generic[T]):
         Args:
             data: bytes, or what the codec takes.
             key: messages of one key keep their order in an ordered source.
-            headers: text to text.
-            delay: seconds before anybody gets it.
+            headers: a mapping of text to text.
+            delay: seconds before the message is delivered.
             priority: higher goes first, up to the source's `priorities`.
-            ttl: seconds from now after which nobody gets it any more.
-            id: within the backend's window a second message of the same id is dropped, where dedup is claimed.
+            ttl: seconds from now after which the message is not delivered any more; None: no end.
+            id: the idempotency key; a second message of this id is dropped within the backend's window, where dedup is claimed.
             correlation_id: kept as it is.
             content_type: the codec's unless given.
 
         Raises:
             InvalidArgument: nothing was sent.
             Unsupported: the backend does not claim what is asked; nothing was sent.
-            PublishFailed: refused; it will never be delivered.
-            PublishUnknown: no answer; it may be delivered. Repeat it with the same id.
+            PublishFailed: the message will never be delivered.
+            PublishUnknown: there was no answer; the message may be delivered. Repeat it with the same id.
         """
         envelope = self._core.envelope
         options = (key, headers, ttl, id, correlation_id, content_type)
         if options == _NO_OPTIONS and delay == 0 and priority == 0:
             message = envelope.plain(data)  # most messages, and four times as fast
         else:
-            message = envelope.seal(
-                data,
-                key=key,
-                headers=headers,
-                delay=delay,
-                priority=priority,
-                ttl=ttl,
-                id=id,
-                correlation_id=correlation_id,
-                content_type=content_type,
-            )
+            message = envelope.seal(Outbound(data, key, headers, delay, priority, ttl, id, correlation_id, content_type))
         return run(self._core.publish(message))
 
     def publish_many(self, messages: Iterable[T | Outbound[T]]) -> list[Receipt | NarrowboatError]:
@@ -91,11 +81,11 @@ class Publisher(Uncopied, Generic[T]):
         return run(self._core.publish_many(messages))
 
     def declare(self) -> None:
-        """Make it now, if it is not there. `Conflict` where it is there with other properties."""
+        """Create it now, unless it exists. Raises `Conflict` if it exists with other properties."""
         run(self._core.declare())
 
     def delete(self) -> bool:
-        """Remove it with all its messages, a topic with its subscriptions. False when it was not there."""
+        """Delete it with all its messages, a topic with its subscriptions. False: it did not exist."""
         return run(self._core.delete())
 
     def __repr__(self) -> str:

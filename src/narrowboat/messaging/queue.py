@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Queue(Publisher[T], Readable[T]):
-    """A queue by its name. It exists once somebody has published to it, consumed from it or declared it."""
+    """A queue by its name. It exists after the first publish, consume or declare."""
 
     def request(self, body: T, timeout: Seconds) -> Reply[T]:
         """Publish a request and wait for its reply, which the other side sends with `message.reply(...)`.
@@ -26,5 +26,5 @@ class Queue(Publisher[T], Readable[T]):
         return run(self._core.request(body, timeout))
 
     def dead_letters(self) -> DeadLetters[T]:
-        """What was rejected or delivered too often."""
+        """The queue of messages that were rejected or delivered too often."""
         return DeadLetters(dead_letters_of(self._core))

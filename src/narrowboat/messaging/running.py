@@ -2,7 +2,7 @@
 
 A handler that returns acks its message; one that raises an Exception nacks it, with a growing delay, and at the last
 delivery sends it to the dead letters with the exception as the reason; a BaseException settles nothing, ends the run and
-goes on to whoever called it. A message that the handler settled itself is left alone.
+reaches the caller of `run`. A message that the handler settled itself is left alone.
 
 SIGTERM and SIGINT end every run of the process, when one of them is in the main thread (`narrowboat._engine.signals`): each
 fetches nothing more, gives back what was not started, waits for running handlers for up to the grace time, gives back at
@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeVar
 
 from narrowboat._engine.runtime import BlockingSignal, run
 from narrowboat._messages.consumer import Consumer
-from narrowboat._messages.entry import HELD
+from narrowboat._messages.delivery import HELD
 from narrowboat._messages.handling import after_handler
 from narrowboat.errors import Closed, InvalidArgument
 from narrowboat.messaging.message import Message
@@ -51,18 +51,18 @@ class Run(Generic[T]):
 
     def stop(self) -> None:
         """End it gracefully, from any thread or signal handler."""
-        self._consumer.stop()
+        self._consumer.closing.stop()
         self._signal.set()
 
     def wait(self, grace: float) -> None:
         """Work until stopped; then drain."""
         for thread in self._threads:
             thread.start()
-        while self._running and not self._consumer.stopped:
+        while self._running and not self._consumer.life.stopped:
             run(self._core.runtime.wait(self._signal, self._core.clock() + LOOK))
-        self._consumer.stop()
+        self._consumer.closing.stop()
         if not self._core.closed:
-            run(self._consumer.give_back())
+            run(self._consumer.closing.give_back())
         ends = self._core.clock() + grace
         while self._running and self._core.clock() < ends and not self._hurried:
             run(self._core.runtime.wait(self._signal, min(ends, self._core.clock() + LOOK)))
@@ -82,7 +82,7 @@ class Run(Generic[T]):
             pass
         except BaseException as error:
             self._error = self._error or error
-            consumer.stop()
+            consumer.closing.stop()
         finally:
             with self._mutex:
                 self._running -= 1
@@ -96,11 +96,11 @@ class Run(Generic[T]):
             raised = error
             log(message, error)
         if message._state is HELD:
-            # What comes of it is told to listeners: stale and unknown both mean that it may come back, nothing else.
-            run(self._consumer.settle((message,), outcome(message, raised)))
+            # Listeners hear the outcome. Stale and unknown both mean only that the message may be redelivered.
+            run(self._consumer.settlement.settle((message,), outcome(message, raised)))
 
     def hurry(self) -> None:
-        """A second signal: whoever waits for the handlers waits no longer."""
+        """A second signal: stop waiting for the handlers."""
         self._hurried = True
         self._signal.set()
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from narrowboat._engine.checks import seconds
+from narrowboat._engine.checks import flag, seconds
 from narrowboat._engine.holdable import Uncopied
 from narrowboat._engine.runtime import run
 from narrowboat._engine.signals import Signals
-from narrowboat._messages.envelope import LONG, check_count, check_flag, check_wait
+from narrowboat._messages.checks import MAX_DURATION, check_count, check_wait
 from narrowboat._messages.handling import drained
 from narrowboat._messages.handling import prefetch as prefetch_of
 from narrowboat._messages.source import SourceCore
@@ -59,7 +59,7 @@ class Readable(Uncopied, Generic[T]):
             run(self._core.open(consumer))
             return Messages(consumer, quiet)
         except BaseException:
-            consumer.abandon()  # nobody has it
+            consumer.closing.abandon()  # the caller does not have it
             raise
 
     def run(
@@ -88,8 +88,8 @@ class Readable(Uncopied, Generic[T]):
         """
         check_handler(handle, coroutine=False)
         threads = check_count("concurrency", concurrency, 1, 10_000)
-        length = seconds("grace", grace, low=0.0, high=LONG, allowed="0 or more seconds")
-        with_signals = check_flag("signals", signals)
+        length = seconds("grace", grace, low=0.0, high=MAX_DURATION, allowed="0 or more seconds")
+        with_signals = flag("signals", signals)
         ahead = prefetch_of(threads) if prefetch is None else prefetch
         messages = self.consume(prefetch=ahead, max_extend=max_extend)
         try:
@@ -104,7 +104,7 @@ class Readable(Uncopied, Generic[T]):
                     self._core.runs.discard(work.stop)
                     taken.leave()  # where an interrupt came in the very moment of leaving
         except BaseException:
-            messages._consumer.abandon()
+            messages._consumer.closing.abandon()
             raise
 
     def stop(self) -> None:
@@ -115,7 +115,7 @@ class Readable(Uncopied, Generic[T]):
     def depth(self) -> Depth:
         """How many messages are ready, in flight, delayed, dead. None where the backend cannot know.
 
-        What nobody has made yet is empty; with `?declare=never` it is `NotFound`.
+        A source that does not exist yet is empty. With `?declare=never` it raises `NotFound`.
         """
         return run(self._core.depth())
 

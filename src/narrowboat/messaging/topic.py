@@ -22,7 +22,7 @@ class Topic(Publisher[T]):
     if not TYPE_CHECKING:  # a checker tells by itself
 
         def __getattr__(self, name: str) -> NoReturn:
-            """A hint for who looks for a queue's methods."""
+            """Point to `subscription` where a queue's method is looked for on a topic."""
             hint = f": {self.name!r} is a topic; its messages are those of subscription('group')" if name in _OF_GROUPS else ""
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}")
 
@@ -47,28 +47,18 @@ class Topic(Publisher[T]):
             priorities: as for a queue.
             start: "earliest" begins with what the topic still has, where the backend claims replay.
         """
-        return Subscription(
-            make_subscription(
-                self._core,
-                group,
-                max_deliveries=max_deliveries,
-                lease=lease,
-                ordered=ordered,
-                priorities=priorities,
-                start=start,
-            )
-        )
+        return Subscription(make_subscription(self._core, group, max_deliveries, lease, ordered, priorities, start))
 
 
 class Subscription(Readable[T]):
     """One group of a topic."""
 
     def declare(self) -> None:
-        """Make it now, if it is not there: it gets every message from then on. `Conflict` where it differs."""
+        """Create it now, unless it exists: it gets every message from then on. Raises `Conflict` if it differs."""
         run(self._core.declare())
 
     def delete(self) -> bool:
-        """Remove it with its messages. False when it was not there."""
+        """Delete it with its messages. False: it did not exist."""
         return run(self._core.delete())
 
     def dead_letters(self) -> DeadLetters[T]:

@@ -7,10 +7,11 @@
         async for message in messages:
             await message.ack()
 
-The loops behind both faces are in `_consume`.
+The loops behind both faces are in `narrowboat._messages`.
 """
 
-from narrowboat._messages.envelope import Dead, Outbound
+from narrowboat._messages.delivery import Dead
+from narrowboat._messages.envelope import Outbound
 from narrowboat._messages.requests import Reply
 from narrowboat.aio.messaging.consumer import Messages
 from narrowboat.aio.messaging.dead_letters import DeadLetters

@@ -8,8 +8,8 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from narrowboat._engine.holdable import AsyncOnly
+from narrowboat._messages.checks import check_count, check_wait
 from narrowboat._messages.consumer import Consumer
-from narrowboat._messages.envelope import check_count, check_wait
 from narrowboat.aio.messaging.message import Batch, Message, Seconds
 from narrowboat.errors import Closed
 
@@ -41,13 +41,13 @@ class Messages(AsyncOnly, Generic[T]):
         consumer = self._consumer
         got: list[Message[T]] = []
         try:
-            consumer.quick(got)
+            consumer.take_buffered_one(got)
             if not got:
                 ends = math.inf if wait is None else consumer.core.clock() + wait
                 await consumer.receive(1, ends, got)
             return got[0] if got else None
         except BaseException:
-            consumer.put_back(got)
+            consumer.window.put_back(got)
             raise
 
     def batches(self, most: int = 100, *, wait: Seconds = 0.05) -> AsyncIterator[Batch[T]]:
@@ -73,32 +73,32 @@ class Messages(AsyncOnly, Generic[T]):
         """Nothing when the iteration ends. That the broker was closed is an error: a loop must not end as if it were done."""
         consumer = self._consumer
         got: list[Message[T]] = []
-        if consumer.closed and not consumer.core.closed:
+        if consumer.life.closed and not consumer.core.closed:
             return got
         try:
             if count == 1:
-                consumer.quick(got)
+                consumer.take_buffered_one(got)
             if not got:
                 await consumer.receive(count, consumer.core.clock() + self._idle, got, linger)
             return got
         except BaseException as error:
-            consumer.put_back(got)
-            if isinstance(error, Closed) and consumer.closed and not consumer.core.closed:
+            consumer.window.put_back(got)
+            if isinstance(error, Closed) and consumer.life.closed and not consumer.core.closed:
                 return got
             raise
 
     def __del__(self) -> None:
         consumer = self._consumer
-        if not consumer.used and not consumer.closed:  # dropped before anybody asked it for a message: nobody will close it
-            consumer.abandon()
+        if not consumer.used and not consumer.life.closed:  # dropped before it was asked for a message: no caller will close it
+            consumer.closing.abandon()
 
     def stop(self) -> None:
         """End the iteration, from any thread or signal handler. What was handed out can still be settled."""
-        self._consumer.stop()
+        self._consumer.closing.stop()
 
     async def close(self) -> None:
         """Give back what is not settled and stop. Idempotent."""
-        await self._consumer.close()
+        await self._consumer.closing.close()
 
     async def __aenter__(self) -> Messages[T]:
         return self
@@ -110,7 +110,7 @@ class Messages(AsyncOnly, Generic[T]):
 
     def __repr__(self) -> str:
         consumer: Consumer[Any] = self._consumer
-        return f"<Messages from {consumer.path!r}, {len(consumer.unsettled)} unsettled>"
+        return f"<Messages from {consumer.path!r}, {len(consumer.window.unsettled)} unsettled>"
 
 
 class Opening(AsyncOnly, Generic[T]):

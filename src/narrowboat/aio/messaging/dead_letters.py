@@ -1,9 +1,11 @@
+# Made from narrowboat/messaging/dead_letters.py by tools/generate_aio.py: change that file, and run this script.
 """The dead letters of a queue or subscription: an ordinary queue without dead letters of its own, for asyncio."""
 
 from __future__ import annotations
 
 from typing import TypeVar
 
+from narrowboat._messages.redrive import redrive
 from narrowboat.aio.messaging.source import Readable
 
 T = TypeVar("T")
@@ -18,10 +20,10 @@ class DeadLetters(Readable[T]):
         Each is moved at least once, exactly once unless the process dies half way. What dies again meanwhile is left.
 
         Args:
-            count: at most so many; None: all that are there now.
+            count: the most that are moved; None: all that are there now.
         """
-        return await self._core.redrive(count)
+        return await redrive(self._core, count)
 
     async def delete(self) -> bool:
-        """Remove them all. False when there was nothing to remove."""
+        """Delete them all. False: there were none."""
         return await self._core.delete()

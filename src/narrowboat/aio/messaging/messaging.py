@@ -1,3 +1,4 @@
+# Made from narrowboat/messaging/messaging.py by tools/generate_aio.py: change that file, and run this script.
 """Everything behind one broker URL, for asyncio."""
 
 from __future__ import annotations
@@ -54,7 +55,10 @@ def broker(
 
 
 class Messaging(AsyncOnly):
-    """All queues and topics behind one URL; for any number of tasks, loops and threads. `close()` it, or use `async with`."""
+    """All queues and topics behind one URL. Use it in an `async with`, or `close()` it.
+
+    It is safe to share between tasks, threads and loops.
+    """
 
     def __init__(self, core: BrokerCore) -> None:
         self._core = core
@@ -100,13 +104,13 @@ class Messaging(AsyncOnly):
     ) -> Queue[Any]:
         """A queue by this name. Nothing is sent yet.
 
-        Its properties are stored when it is first consumed from or declared; whoever disagrees later gets `Conflict`.
+        Its properties are stored when it is first declared or consumed from. A later one that differs raises `Conflict`.
 
         Args:
             name: 1 to 1,000 characters without control characters, not ending in .dead, .retry or .delayed.
             codec: what makes `data` of bytes, such as `narrowboat.codecs.JSON`; None leaves bytes as they are.
-            max_deliveries: after so many deliveries without an ack it goes to the dead letters; 0: never.
-            lease: seconds that a delivery is ours; then it goes to somebody else.
+            max_deliveries: a message that was delivered so often without an ack becomes a dead letter; 0: never.
+            lease: seconds that a delivery is ours; after that it is redelivered.
             ordered: messages of one key go out one at a time, in order.
             priorities: levels above 0.
 
@@ -114,17 +118,7 @@ class Messaging(AsyncOnly):
             InvalidArgument: an argument outside what is allowed.
             Unsupported: the backend does not claim what is asked.
         """
-        return Queue(
-            make_queue(
-                self._core,
-                name,
-                codec,
-                max_deliveries=max_deliveries,
-                lease=lease,
-                ordered=ordered,
-                priorities=priorities,
-            )
-        )
+        return Queue(make_queue(self._core, name, codec, max_deliveries, lease, ordered, priorities))
 
     @overload
     def topic(self, name: str, codec: None = None) -> Topic[bytes]: ...
@@ -141,7 +135,10 @@ class Messaging(AsyncOnly):
         await self._core.ask(lambda driver: driver.ping())
 
     async def close(self) -> None:
-        """Give back what is not settled, wake who waits (`Closed`), end all threads. Idempotent."""
+        """Return unsettled messages, wake waiting callers (`Closed`), end all threads. Takes one operation timeout at most.
+
+        It may be repeated.
+        """
         if self._core.begin_close():
             await in_thread(self._core.finish_close)
 

@@ -1,3 +1,4 @@
+# Made from narrowboat/messaging/publishing.py by tools/generate_aio.py: change that file, and run this script.
 """Publishing, for queues and topics alike, for asyncio."""
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _NO_OPTIONS = (None,) * 6
 
 
 class Publisher(Uncopied, Generic[T]):
-    """What can be published to. Safe to share between tasks, which then share exchanges and commits."""
+    """What can be published to. Safe to share between tasks, threads and loops, which then share exchanges and commits."""
 
     def __init__(self, core: SourceCore[T]) -> None:
         self._core = core
@@ -46,36 +47,26 @@ class Publisher(Uncopied, Generic[T]):
         Args:
             data: bytes, or what the codec takes.
             key: messages of one key keep their order in an ordered source.
-            headers: text to text.
-            delay: seconds before anybody gets it.
+            headers: a mapping of text to text.
+            delay: seconds before the message is delivered.
             priority: higher goes first, up to the source's `priorities`.
-            ttl: seconds from now after which nobody gets it any more.
-            id: within the backend's window a second message of the same id is dropped, where dedup is claimed.
+            ttl: seconds from now after which the message is not delivered any more; None: no end.
+            id: the idempotency key; a second message of this id is dropped within the backend's window, where dedup is claimed.
             correlation_id: kept as it is.
             content_type: the codec's unless given.
 
         Raises:
             InvalidArgument: nothing was sent.
             Unsupported: the backend does not claim what is asked; nothing was sent.
-            PublishFailed: refused; it will never be delivered.
-            PublishUnknown: no answer; it may be delivered. Repeat it with the same id.
+            PublishFailed: the message will never be delivered.
+            PublishUnknown: there was no answer; the message may be delivered. Repeat it with the same id.
         """
         envelope = self._core.envelope
         options = (key, headers, ttl, id, correlation_id, content_type)
         if options == _NO_OPTIONS and delay == 0 and priority == 0:
             message = envelope.plain(data)  # most messages, and four times as fast
         else:
-            message = envelope.seal(
-                data,
-                key=key,
-                headers=headers,
-                delay=delay,
-                priority=priority,
-                ttl=ttl,
-                id=id,
-                correlation_id=correlation_id,
-                content_type=content_type,
-            )
+            message = envelope.seal(Outbound(data, key, headers, delay, priority, ttl, id, correlation_id, content_type))
         return await self._core.publish(message)
 
     async def publish_many(self, messages: Iterable[T | Outbound[T]]) -> list[Receipt | NarrowboatError]:
@@ -85,16 +76,16 @@ class Publisher(Uncopied, Generic[T]):
             messages: data as for `publish`, or `Outbound` where a message has options.
 
         Raises:
-            InvalidArgument: one of them is none, and it says which; none was sent.
+            InvalidArgument: one of them cannot be sent, and `position` says which; none was sent.
         """
         return await self._core.publish_many(messages)
 
     async def declare(self) -> None:
-        """Make it now, if it is not there. `Conflict` where it is there with other properties."""
+        """Create it now, unless it exists. Raises `Conflict` if it exists with other properties."""
         await self._core.declare()
 
     async def delete(self) -> bool:
-        """Remove it with all its messages, a topic with its subscriptions. False when it was not there."""
+        """Delete it with all its messages, a topic with its subscriptions. False: it did not exist."""
         return await self._core.delete()
 
     def __repr__(self) -> str:

@@ -1,3 +1,4 @@
+# Made from narrowboat/messaging/queue.py by tools/generate_aio.py: change that file, and run this script.
 """Queues: each message to one consumer, kept until it is consumed, for asyncio."""
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ T = TypeVar("T")
 
 
 class Queue(Publisher[T], Readable[T]):
-    """A queue by its name. It exists once somebody has published to it, consumed from it or declared it."""
+    """A queue by its name. It exists after the first publish, consume or declare."""
 
     async def request(self, body: T, timeout: Seconds) -> Reply[T]:
         """Publish a request and wait for its reply, which the other side sends with `message.reply(...)`.
@@ -25,5 +26,5 @@ class Queue(Publisher[T], Readable[T]):
         return await self._core.request(body, timeout)
 
     def dead_letters(self) -> DeadLetters[T]:
-        """What was rejected or delivered too often."""
+        """The queue of messages that were rejected or delivered too often."""
         return DeadLetters(dead_letters_of(self._core))

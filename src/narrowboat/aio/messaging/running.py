@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 from narrowboat._messages.consumer import Consumer
-from narrowboat._messages.entry import HELD
+from narrowboat._messages.delivery import HELD
 from narrowboat.aio.messaging.message import Message
 from narrowboat.errors import Closed
 from narrowboat.messaging.running import LOOK, log, outcome
@@ -42,7 +42,7 @@ class Run(Generic[T]):
 
     def stop(self) -> None:
         """End it gracefully, from any thread or signal handler."""
-        self._consumer.stop()
+        self._consumer.closing.stop()
         self._signal.set()
 
     async def wait(self, grace: float) -> None:
@@ -53,16 +53,16 @@ class Run(Generic[T]):
             self._tasks.add(task)
             task.add_done_callback(self._done)
         try:
-            while self._tasks and not self._consumer.stopped:
+            while self._tasks and not self._consumer.life.stopped:
                 await runtime.wait(self._signal, clock() + LOOK)
-            self._consumer.stop()
+            self._consumer.closing.stop()
             if not self._core.closed:
-                await self._consumer.give_back()
+                await self._consumer.closing.give_back()
             ends = clock() + grace
             while self._tasks and clock() < ends and self._error is None and not self._hurried:
                 await runtime.wait(self._signal, min(ends, clock() + LOOK))
             if self._tasks:
-                await self._consumer.close()  # first, so that peers have the messages whatever the handlers still do
+                await self._consumer.closing.close()  # first, so that peers have the messages whatever the handlers still do
         finally:
             await self._cancel()
         if self._error is not None:
@@ -79,7 +79,7 @@ class Run(Generic[T]):
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             self._error = self._error or task.exception()
-            self._consumer.stop()
+            self._consumer.closing.stop()
         self._signal.set()
 
     async def _work(self) -> None:
@@ -107,8 +107,8 @@ class Run(Generic[T]):
                 raise
             return  # the handler's own; it settles nothing
         if message._state is HELD:
-            # What comes of it is told to listeners: stale and unknown both mean that it may come back, nothing else.
-            await self._consumer.settle((message,), outcome(message, raised))
+            # Listeners hear the outcome. Stale and unknown both mean only that the message may be redelivered.
+            await self._consumer.settlement.settle((message,), outcome(message, raised))
 
     def hurry(self) -> None:
         """A second signal: the handlers are cancelled now."""

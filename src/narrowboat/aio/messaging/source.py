@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
-from narrowboat._engine.checks import seconds
+from narrowboat._engine.checks import flag, seconds
 from narrowboat._engine.holdable import Uncopied
 from narrowboat._engine.signals import Signals
-from narrowboat._messages.envelope import LONG, check_count, check_flag, check_wait
+from narrowboat._messages.checks import MAX_DURATION, check_count, check_wait
 from narrowboat._messages.handling import drained
 from narrowboat._messages.handling import prefetch as prefetch_of
 from narrowboat._messages.source import SourceCore
@@ -62,7 +62,7 @@ class Readable(Uncopied, Generic[T]):
                 await self._core.open(consumer)
                 return Messages(consumer, quiet)
             except BaseException:
-                consumer.abandon()  # nobody has it
+                consumer.closing.abandon()  # the caller does not have it
                 raise
 
         return Opening(start)
@@ -94,8 +94,8 @@ class Readable(Uncopied, Generic[T]):
         """
         check_handler(handle, coroutine=True)
         tasks = check_count("concurrency", concurrency, 1, 10_000)
-        length = seconds("grace", grace, low=0.0, high=LONG, allowed="0 or more seconds")
-        with_signals = check_flag("signals", signals)
+        length = seconds("grace", grace, low=0.0, high=MAX_DURATION, allowed="0 or more seconds")
+        with_signals = flag("signals", signals)
         ahead = prefetch_of(tasks) if prefetch is None else prefetch
         messages = await self.consume(prefetch=ahead, max_extend=max_extend)
         try:
@@ -111,7 +111,7 @@ class Readable(Uncopied, Generic[T]):
                     self._core.runs.discard(work.stop)
                     taken.leave()  # where an interrupt came in the very moment of leaving
         except BaseException:
-            messages._consumer.abandon()
+            messages._consumer.closing.abandon()
             raise
 
     def stop(self) -> None:
@@ -122,7 +122,7 @@ class Readable(Uncopied, Generic[T]):
     async def depth(self) -> Depth:
         """How many messages are ready, in flight, delayed, dead. None where the backend cannot know.
 
-        What nobody has made yet is empty; with `?declare=never` it is `NotFound`.
+        A source that does not exist yet is empty. With `?declare=never` it raises `NotFound`.
         """
         return await self._core.depth()
 

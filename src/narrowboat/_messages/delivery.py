@@ -1,29 +1,48 @@
-"""One delivery in our hands: what it says, until when it is ours, and what became of it. The base of `Message` on both faces.
+"""One delivery in our hands: what it says, until when it is ours, and what became of it. The base of `Message` on both
+faces.
 
 The first settlement wins. Whatever is called afterwards (ack, nack, reject, extend) raises `StaleDelivery` on every
 backend and on both faces: the delivery is no longer ours to settle, and the first outcome stands.
 
-What a lease comes to is decided here without I/O. As for locks, validity is counted by our own clock from *before* the
-request that last succeeded was sent, less a margin.
+The state machine is here, without I/O and without a lock, and no other file writes one of its fields:
+
+    HELD -> SETTLING       `begin`: the backend is asked to settle it
+    SETTLING -> SETTLED    `confirm`, or `answered` with None
+    SETTLING -> LOST       `answered` with StaleDelivery
+    SETTLING -> HELD       `answered` with another error, or `withdraw`: there is no answer. It may be settled again
+    HELD -> LOST           `lose`: its lease ended, or what it was made under
+
+A transition is made under the mutex of the delivery's window (`window.py`). A read needs no mutex.
+
+As for locks, our own clock decides how long a delivery is ours, from *before* the request that last succeeded was
+sent, less a margin.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
+from narrowboat._engine.exchange import may_have_happened
 from narrowboat._engine.holdable import Uncopied
-from narrowboat._messages.envelope import DEAD_ATTEMPTS, DEAD_ORIGIN, DEAD_REASON, Dead, check_reason
+from narrowboat._messages.checks import check_reason
 from narrowboat.codecs import Codec
 from narrowboat.contract.messages import Delivery, Nack, Outcome, Reject
-from narrowboat.errors import BrokerError, SettleUnknown, StaleDelivery
-
-if TYPE_CHECKING:
-    from narrowboat._messages.consumer import Consumer
+from narrowboat.errors import BrokerError, NarrowboatError, SettleUnknown, StaleDelivery
 
 T = TypeVar("T")
+
+DEAD_REASON, DEAD_ATTEMPTS, DEAD_ORIGIN = "narrowboat-dead-reason", "narrowboat-dead-attempts", "narrowboat-dead-origin"
+
+
+class Dead(NamedTuple):
+    """Why a message is a dead letter."""
+
+    reason: str
+    attempts: int  #: how often it was handed to a handler
+    origin: str  #: the queue or subscription that it comes from
 
 
 class State(enum.Enum):
@@ -38,28 +57,69 @@ class State(enum.Enum):
 HELD, SETTLING, SETTLED, LOST = State
 
 
-class Entry(Uncopied, Generic[T]):
-    """See the module's text. Read from any thread; only its consumer changes it."""
+class Content:
+    """What a message says: the part that a delivery and a reply have in common."""
+
+    __slots__ = ("_delivery",)
+
+    def __init__(self, delivery: Delivery) -> None:
+        self._delivery = delivery
+
+    @property
+    def body(self) -> bytes:
+        """The bytes that were published."""
+        return self._delivery.body
+
+    @property
+    def id(self) -> str:
+        """The message's id, the publisher's or a generated one."""
+        return self._delivery.id
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Text to text, read-only."""
+        return MappingProxyType(self._delivery.headers)
+
+    @property
+    def correlation_id(self) -> str | None:
+        """What the publisher gave; of a reply, the request's."""
+        return self._delivery.correlation_id
+
+    @property
+    def content_type(self) -> str | None:
+        """What the publisher or its codec gave."""
+        return self._delivery.content_type
+
+
+class Owner(Protocol):
+    """The consumer of a delivery, as far as the delivery knows it."""
+
+    path: str
+    backend: str
+    codec: Codec[Any] | None
+
+    def has_ended(self, delivery: Delivery) -> bool:
+        """Whether the feed has heard that the claim of `delivery` ended."""
+        ...
+
+
+class TrackedDelivery(Uncopied, Content, Generic[T]):
+    """See the module's text. Any thread may read it."""
 
     _undecodable: bool
     _doubtful: bool
     _data: T
 
-    __slots__ = ("_cap", "_consumer", "_data", "_delivery", "_doubtful", "_expires", "_state", "_undecodable", "_until")
+    __slots__ = ("_cap", "_consumer", "_data", "_doubtful", "_expires", "_state", "_undecodable", "_until")
 
-    def __init__(self, consumer: Consumer[Any], delivery: Delivery, until: float, cap: float, expires: float | None) -> None:
+    def __init__(self, consumer: Owner, delivery: Delivery, until: float, cap: float, expires: float | None) -> None:
         self._consumer = consumer
         self._delivery = delivery
         self._until = until  #: our clock's time at which the lease may have ended
         self._cap = cap  #: no automatic extension goes beyond this
         self._expires = expires  #: when its ttl ends
         self._state = HELD
-        # `_data`, `_undecodable` and `_doubtful` are set when there is something to say: most messages never need them.
-
-    @property
-    def body(self) -> bytes:
-        """The bytes that were published."""
-        return self._delivery.body
+        # `_data`, `_undecodable` and `_doubtful` are set only when they are needed: most messages never need them.
 
     @property
     def data(self) -> T:
@@ -75,19 +135,9 @@ class Entry(Uncopied, Generic[T]):
         return made
 
     @property
-    def id(self) -> str:
-        """The message's id, the publisher's or a generated one."""
-        return self._delivery.id
-
-    @property
     def key(self) -> str | None:
         """The key by which an ordered source orders."""
         return self._delivery.key
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """Text to text, read-only."""
-        return MappingProxyType(self._delivery.headers)
 
     @property
     def attempt(self) -> int:
@@ -100,19 +150,9 @@ class Entry(Uncopied, Generic[T]):
         return self._delivery.attempt > 1
 
     @property
-    def correlation_id(self) -> str | None:
-        """What the publisher gave."""
-        return self._delivery.correlation_id
-
-    @property
-    def content_type(self) -> str | None:
-        """What the publisher or its codec gave."""
-        return self._delivery.content_type
-
-    @property
     def published_at(self) -> float | None:
-        """When it was published, in seconds since the epoch by the publisher's clock; None where nobody knows."""
-        return self._delivery.published_at or None  # a redrive can only hand on 0 where nobody knew
+        """When it was published, in seconds since the epoch by the publisher's clock; None where that is not known."""
+        return self._delivery.published_at or None  # a redrive passes 0 on where it was not known
 
     @property
     def priority(self) -> int:
@@ -133,7 +173,7 @@ class Entry(Uncopied, Generic[T]):
     def lost(self) -> bool:
         """Whether it is known to be no longer ours: its lease, its connection or its membership ended; others may have it."""
         state = self._state
-        return state is LOST or (state is HELD and self._consumer.gone(self._delivery))
+        return state is LOST or (state is HELD and self._consumer.has_ended(self._delivery))
 
     @property
     def settled(self) -> bool:
@@ -142,7 +182,7 @@ class Entry(Uncopied, Generic[T]):
 
     @property
     def undecodable(self) -> bool:
-        """Whether somebody looked at `data` and the codec could not make it."""
+        """Whether `data` was asked for, and the codec could not decode the body."""
         return hasattr(self, "_undecodable")
 
     def _decode(self) -> T:
@@ -153,8 +193,42 @@ class Entry(Uncopied, Generic[T]):
             raise
         return made
 
+    def _lose(self) -> bool:
+        """HELD -> LOST. False: it was not HELD, and nothing changed."""
+        if self._state is not HELD:
+            return False
+        self._state = LOST
+        return True
+
+    def _extended(self, until: float) -> None:
+        """The backend extended its lease."""
+        self._until = until
+
+    def _answered(self, answer: Any) -> NarrowboatError | None:
+        """What the backend answered to its settlement; the error for the caller."""
+        if answer is None:
+            self._state = SETTLED
+            return None
+        if isinstance(answer, StaleDelivery):
+            self._state = LOST
+            # It is gone, or another consumer's; but an earlier call, whose answer was lost, may have settled it.
+            return self._stale() if hasattr(self, "_doubtful") else answer
+        self._state = HELD
+        if isinstance(answer, NarrowboatError) and not answer.retryable and not hasattr(self, "_doubtful"):
+            return answer
+        if may_have_happened(answer):
+            self._doubtful = True
+        unknown = SettleUnknown(
+            f"message {self.id!r} from {self._consumer.path!r} may or may not be settled: {answer}. "
+            "Settle it again, or expect it to come back",
+            id=self.id,
+            backend=self._consumer.backend,
+        )
+        unknown.__cause__ = answer
+        return unknown
+
     def _stale(self) -> StaleDelivery | SettleUnknown:
-        """The error for whoever settles it although it is settled or lost."""
+        """The error for a caller that settles a delivery which is settled or lost already."""
         if hasattr(self, "_doubtful") and self._state is LOST:  # a call that settled it had no answer
             return SettleUnknown(
                 f"message {self.id!r} from {self._consumer.path!r} is no longer ours, and may be settled: an earlier call had "
@@ -175,6 +249,34 @@ class Entry(Uncopied, Generic[T]):
         delivery = self._delivery
         size = len(delivery.body)
         return f"<{type(self).__name__} {delivery.id!r} attempt={delivery.attempt} {size} bytes, {self._state.value}>"
+
+
+M = TypeVar("M", bound=TrackedDelivery[Any])
+
+
+def begin(deliveries: Sequence[M], mine: list[M]) -> None:
+    """HELD -> SETTLING: put into `mine` those that are ours to settle. From now on no other caller settles them.
+
+    The list is the caller's, so that an interrupted caller knows what to `withdraw`.
+    """
+    for each in deliveries:
+        if each._state is HELD:
+            each._state = SETTLING  # no call stands between this and the next line: an interrupt strikes after calls only
+            mine.append(each)
+
+
+def withdraw(mine: Sequence[M], *, doubtful: bool = False) -> None:
+    """SETTLING -> HELD: there is no answer. `doubtful`: the backend was asked, and may have settled them."""
+    for each in mine:
+        each._state = HELD
+        if doubtful:
+            each._doubtful = True
+
+
+def confirm(mine: Sequence[M]) -> None:
+    """SETTLING -> SETTLED, all of them."""
+    for each in mine:
+        each._state = SETTLED
 
 
 def decode(codec: Codec[T] | None, delivery: Delivery, source: str, backend: str) -> T:
@@ -221,5 +323,5 @@ def too_often(attempt: int, limit: int, malformed: str = "") -> Reject | None:
 
 
 def _for_the_record(malformed: str) -> str:
-    """Whoever reads the dead letters is told what was wrong with the message as well."""
+    """What was wrong with the message, for the reason of its dead letter."""
     return f"; {check_reason(malformed)}" if malformed else ""

@@ -1,0 +1,84 @@
+"""Moves dead letters back to the source that they come from, at least once each.
+
+Each is moved exactly once unless the process dies half way. Dead letters that come during the redrive are left.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from narrowboat._messages.checks import RESERVED_PREFIX, check_count
+from narrowboat._messages.consumer import Consumer
+from narrowboat._messages.delivery import TrackedDelivery
+from narrowboat._messages.settle import ACK
+from narrowboat._messages.source import SourceCore
+from narrowboat.capabilities import Support
+from narrowboat.contract.messages import Address, Delivery, Outgoing, Receipt
+from narrowboat.errors import NotFound
+
+#: Messages that a redrive moves in one exchange. More is little faster; all of them move twice if it is killed half way.
+BATCH = 100
+
+
+async def redrive(dead: SourceCore[Any], count: int | None) -> int:
+    """Move up to `count` dead letters back, oldest first; all that are there now without a count. How many it moved."""
+    assert dead.origin is not None
+    left = check_count("count", count, 0, 2**63) if count is not None else await _present(dead)
+    moved = 0
+    consumer: Consumer[TrackedDelivery[Any]] = dead.consumer(
+        TrackedDelivery, prefetch=BATCH, auto_extend=True, max_extend=3600.0
+    )
+    await dead.open(consumer)
+    try:
+        while left > 0:
+            entries: list[TrackedDelivery[Any]] = []
+            await consumer.receive(min(left, BATCH), dead.core.clock(), entries)
+            if not entries:
+                break
+            moved += await _move(consumer, entries, dead.origin.address)
+            left -= len(entries)
+    finally:
+        await consumer.closing.close()
+    return moved
+
+
+async def _present(dead: SourceCore[Any]) -> int:
+    """How many there are now: a redrive must not chase what dies again meanwhile."""
+    if dead.core.capabilities.depth is Support.ABSENT:
+        return 2**63
+    try:
+        ready = (await dead.depth()).ready
+    except NotFound:
+        return 0
+    return 2**63 if ready is None else ready
+
+
+async def _move(consumer: Consumer[TrackedDelivery[Any]], entries: list[TrackedDelivery[Any]], to: Address) -> int:
+    answers = await consumer.core.publish([republished(entry._delivery, to) for entry in entries])
+    sent = [entry for entry, answer in zip(entries, answers, strict=True) if isinstance(answer, Receipt)]
+    settled = await consumer.settlement.settle(sent, ACK)
+    for answer in (*answers, *settled):
+        if isinstance(answer, Exception):
+            raise answer  # what was not acknowledged stays a dead letter
+    return len(sent)
+
+
+def republished(delivery: Delivery, to: Address) -> Outgoing:
+    """A dead letter as it was: same id, body, key and headers, without what was added when it died."""
+    headers = {name: value for name, value in delivery.headers.items() if not name.startswith(RESERVED_PREFIX)}
+    return Outgoing(
+        to,
+        delivery.id,
+        delivery.body,
+        headers,
+        delivery.key,
+        delivery.published_at if delivery.published_at is not None else 0.0,
+        0.0,
+        delivery.priority,
+        None,
+        delivery.correlation_id,
+        delivery.content_type,
+        delivery.reply_to,
+        dedup=False,  # its id was seen within the window, by its first publish
+        origin=delivery.tag,
+    )
