@@ -228,7 +228,6 @@ def test_no_two_files_of_a_package_need_each_other(package: str) -> None:
 NOT_MOVED = {
     "consul": "its endpoint, and its locks, which are in backend.py and provider.py",
     "kafka": "its library.py; its broker is in backend.py and driver.py",
-    "rabbitmq": "its library.py; its broker is in backend.py and driver.py",
     "sqlite": "the options of its messages are in a file of their own",
     "zookeeper": "its library.py",
 }
