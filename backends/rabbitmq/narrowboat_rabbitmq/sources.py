@@ -82,12 +82,13 @@ class Sources:
 
     def ensure(self, address: Address, deadline: float) -> None:
         """Make what is published to, without properties; `NotFound` where it is not there and is not made."""
-        if address.kind is not Kind.INBOX:
+        if address.kind is not Kind.INBOX and not self.known(address):
             self._ensure(self._operation("publishing to", address, deadline, prepares=True), make=self.auto_declare)
 
     def ensure_dead(self, address: Address, deadline: float) -> None:
         """Make a queue for dead letters, whatever the URL says: it is a part of its source, and they must go somewhere."""
-        self._ensure(self._operation("declaring", address, deadline), make=True)
+        if not self.known(address):
+            self._ensure(self._operation("declaring", address, deadline), make=True)
 
     def ensure_delay(self, address: Address, level: int, deadline: float) -> None:
         """Make the ladder up to `level`, and let its end know the destination."""
@@ -99,10 +100,9 @@ class Sources:
 
     def _ensure(self, operation: Operation, *, make: bool) -> None:
         address = _route(operation).address
-        if not self.known(address):
-            with self._alone(address):
-                if not self.known(address):
-                    self._make(operation, None, make=make)
+        with self._alone(address):
+            if not self.known(address):
+                self._make(operation, None, make=make)
 
     def _difference(self, operation: Operation, asked: Properties, error: Conflict) -> Conflict:
         """`error`, with what is stored where it is about the properties."""
