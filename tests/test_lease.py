@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from narrowboat._locks.lease import MARGIN, Step, deadline, plan, retry_at, why_ended
+from narrowboat._engine.validity import MARGIN, deadline
+from narrowboat._locks.lease import Step, plan, retry_at, why_ended
 from narrowboat.errors import Reason
 
 times = st.floats(0, 1e7, allow_nan=False)

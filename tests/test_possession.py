@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from narrowboat._locks.lease import deadline
+from narrowboat._engine.validity import deadline
 from narrowboat._locks.possession import HELD, LEAVING, LOST, OURS, RELEASED, Possession, State
 from narrowboat.clock import Clock, ManualClock
 from narrowboat.contract.locks import Grant, Mode
@@ -54,7 +54,7 @@ class Life(RuleBasedStateMachine):
         self.possession = Possession(self.provider, grant, self.clock(), renew=True, caller=self.provider)
         self.told: list[Possession] = []
         assert self.possession._watch(self.told.append)
-        self.state, self.depth, self.until = HELD, 1, deadline(self.clock(), TTL, 0.0)
+        self.state, self.depth, self.until = HELD, 1, deadline(self.clock(), TTL)
         self.releasing: list[Callable[[], None]] | None = None
         self.standing_by = 0
         self.woken: list[None] = []
@@ -159,7 +159,7 @@ class Life(RuleBasedStateMachine):
         grant = self.possession._grant if granted else None
         assert self.possession._end_renewal(self.clock(), self.sent, grant) == (ours, self.doubted)
         if ours and granted:
-            self.until = max(self.until, deadline(self.sent, TTL, 0.0))
+            self.until = max(self.until, deadline(self.sent, TTL))
         self.sent, self.doubted = None, False
 
     @invariant()

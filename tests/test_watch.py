@@ -215,3 +215,14 @@ def test_the_report_says_when_it_was_worth_a_word():
     assert make(Harness("memory://"), [row], seconds=2).stood_still == ""
     slow = Row("L02", "sync", Outcome.HELD, "", "a_try", "C", 2.0, (), 1.0)
     assert "stood still for 25% of the time" in make(Harness("memory://"), [row, slow], seconds=2).stood_still
+
+
+def test_a_pause_does_not_excuse_what_took_too_long(table, clocks, monkeypatch):
+    """Its bound was extended by the pause already."""
+
+    async def waits(kit: Kit) -> None:
+        """It has a short lease, and waits for something else."""
+        await asyncio.to_thread(pause, clocks, kit.ttl)
+        await kit.eventually(lambda: False, within=0.05, what="it comes")
+
+    assert outcome(table, clocks, monkeypatch, waits).outcome is Outcome.BROKEN

@@ -27,10 +27,10 @@ from narrowboat._engine.inside import guarded
 from narrowboat._engine.place import Place, here, in_loop
 from narrowboat._engine.runtime import Blocking, run
 from narrowboat._locks import release
-from narrowboat._locks.blocks import Block, noted, per_block
+from narrowboat._locks.blocks import Block, Entered, noted, per_block
 from narrowboat._locks.composite import HeldTogether, in_order
 from narrowboat._locks.core import LockCore
-from narrowboat._locks.faces import AllLocksFace, LockFace, LocksFace, watch
+from narrowboat._locks.faces import AllLocksFace, Lockable, LockFace, LocksFace, watch
 from narrowboat._locks.possession import Possession
 from narrowboat._locks.terms import check_timeout
 from narrowboat.clock import Clock
@@ -39,6 +39,7 @@ from narrowboat.dsn import hidden, hidden_secrets
 
 P = ParamSpec("P")
 R = TypeVar("R")
+E = TypeVar("E", bound=Entered)
 
 Seconds = float | timedelta
 Mode = Literal["exclusive", "shared"]
@@ -249,14 +250,11 @@ class With(Block[Any]):
         self.left = True
 
 
-class Lock(SyncOnly, LockFace[Blocking, Held]):
-    """A name and its terms. Acquire it with `with`, `acquire` or `try_acquire`; safe to share between threads.
+class Acquirable(SyncOnly, Lockable[E]):
+    """What is taken with a `with`, `acquire` or `try_acquire`: a lock, or several together."""
 
-    As a decorator it holds the lock during each call of a plain function.
-    """
-
-    def acquire(self, timeout: Seconds | Unset | None = UNSET, **habits: Never) -> Held:
-        """Wait for the lock and take it.
+    def acquire(self, timeout: Seconds | Unset | None = UNSET, **habits: Never) -> E:
+        """Wait for the lock and take it; of several, all: on any error none is held.
 
         Args:
             timeout: seconds; None waits for ever, 0 tries once; the lock's own unless given.
@@ -271,7 +269,7 @@ class Lock(SyncOnly, LockFace[Blocking, Held]):
         """
         if habits:
             raise no_such_argument(habits)
-        acquisition = self._begin(self._terms.timeout if timeout is UNSET else check_timeout(timeout))
+        acquisition = self._begin(self._timeout if timeout is UNSET else check_timeout(timeout))
         try:  # in this very function: an interrupt can strike between a helper's return and ours
             held = run(acquisition.run())
             assert held is not None  # only a try gives None
@@ -280,8 +278,8 @@ class Lock(SyncOnly, LockFace[Blocking, Held]):
             acquisition.abandon()
             raise
 
-    def try_acquire(self) -> Held | None:
-        """Take the lock if it is free and nobody waits for it; None when it is busy."""
+    def try_acquire(self) -> E | None:
+        """Take it if it is free and nobody waits for it; None when it, or any of several, is busy."""
         acquisition = self._begin(0.0)
         try:
             held = run(acquisition.run(trying=True))
@@ -290,16 +288,10 @@ class Lock(SyncOnly, LockFace[Blocking, Held]):
             acquisition.abandon()
             raise
 
-    def _make(self, core: LockCore, grant: Grant, sent: float, renew: bool, caller: object) -> Held:
-        held = Held(core, grant, sent, renew=renew, caller=caller)
-        held._runtime = self._runtime
-        held._place = here()
-        return held
-
-    def __enter__(self) -> Held:
+    def __enter__(self) -> E:
         me = threading.get_ident()
         block = self._blocks.opened(me)
-        acquisition = self._begin(self._terms.timeout)
+        acquisition = self._begin(self._timeout)
         try:
             held = run(acquisition.run())
             assert held is not None  # only a try gives None
@@ -318,6 +310,19 @@ class Lock(SyncOnly, LockFace[Blocking, Held]):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Release what this `with` has entered, from whatever thread."""
         self.__exit__(kind, error, trace)  # a block of its own, which was not entered
+
+
+class Lock(Acquirable[Held], LockFace[Blocking, Held]):
+    """A name and its terms. Acquire it with `with`, `acquire` or `try_acquire`; safe to share between threads.
+
+    As a decorator it holds the lock during each call of a plain function.
+    """
+
+    def _make(self, core: LockCore, grant: Grant, sent: float, renew: bool, caller: object) -> Held:
+        held = Held(core, grant, sent, renew=renew, caller=caller)
+        held._runtime = self._runtime
+        held._place = here()
+        return held
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Hold the lock during each call of `function`, which does its work in that call."""
@@ -366,54 +371,8 @@ class HeldAll(HeldTogether[Held]):
             raise
 
 
-class AllLocks(SyncOnly, AllLocksFace[Blocking, Held]):
-    """Several locks to be taken together; see `Locks.all`."""
+class AllLocks(Acquirable[HeldAll], AllLocksFace[Blocking, HeldAll, Held]):
+    """Several locks to be taken together, all or none; see `Locks.all`."""
 
-    def acquire(self, timeout: Seconds | Unset | None = UNSET, **habits: Never) -> HeldAll:
-        """Wait for all and take them; on any error none is held. Raises as `Lock.acquire`."""
-        if habits:
-            raise no_such_argument(habits)
-        together = self._begin(self._timeout if timeout is UNSET else check_timeout(timeout))
-        try:  # in this very function, as in `Lock.acquire`
-            held = run(together.run())
-            assert held is not None  # only a try gives None
-            entered = HeldAll(self._core, self._runtime, held)
-            return entered  # noqa: RET504  # as in `Lock.try_acquire`
-        except BaseException:
-            together.abandon()
-            raise
-
-    def try_acquire(self) -> HeldAll | None:
-        """Take them all if each is free; None when any is busy."""
-        together = self._begin(0.0)
-        try:
-            held = run(together.run(trying=True))
-            entered = None if held is None else HeldAll(self._core, self._runtime, held)
-            return entered  # noqa: RET504  # as in `Lock.try_acquire`
-        except BaseException:
-            together.abandon()
-            raise
-
-    def __enter__(self) -> HeldAll:
-        me = threading.get_ident()
-        block = self._blocks.opened(me)
-        together = self._begin(self._timeout)
-        entered: HeldAll | None = None
-        try:
-            held = run(together.run())
-            assert held is not None  # only a try gives None
-            entered = HeldAll(self._core, self._runtime, held)
-            if block is not None:
-                block.entered = entered
-            else:
-                self._blocks.enter(me, entered)
-            return entered
-        except BaseException:
-            self._blocks.undo(block, me, entered)
-            together.abandon()
-            raise
-
-    @per_block(With)
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Release what this `with` has entered, from whatever thread."""
-        self.__exit__(kind, error, trace)  # a block of its own, which was not entered
+    def _make(self, held: Sequence[Held]) -> HeldAll:
+        return HeldAll(self._core, self._runtime, held)

@@ -39,21 +39,15 @@ def request(method: str, target: str, headers: Mapping[str, str], body: bytes = 
     return hidden("".join((first, *map("%s: %s\r\n".__mod__, headers.items()), length, "\r\n")).encode("latin-1") + body)
 
 
-def parse(data: bytes | bytearray, *, ended: bool = False, largest: int = 2**31) -> Reply | None:
-    r"""The reply in `data`, or None when more of it is to come. `ended`: the other side has closed.
-
-    >>> parse(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
-    Reply(code=200, headers={'content-length': '2'}, body=b'hi', keep=True)
-    >>> parse(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nh") is None
-    True
-    """
-    incoming = Incoming(largest)
-    reply = incoming.take(bytes(data)) if data else None
-    return incoming.take(b"") if reply is None and ended else reply
-
-
 class Incoming:
-    """One reply that arrives in pieces, of `largest` bytes at most. Each piece is looked at once, however many there are."""
+    r"""One reply that arrives in pieces, of `largest` bytes at most. Each piece is looked at once, however many there are.
+
+    >>> incoming = Incoming(1000)
+    >>> incoming.take(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nh") is None
+    True
+    >>> incoming.take(b"i")
+    Reply(code=200, headers={'content-length': '2'}, body=b'hi', keep=True)
+    """
 
     def __init__(self, largest: int) -> None:
         self._largest = largest

@@ -149,7 +149,7 @@ class KafkaBroker(Broker):
         return member
 
     def _move_delayed(self, address: Address) -> None:
-        """Whoever consumes a topic also moves what is published to it with a delay, as soon as anything is."""
+        """Move delayed messages of a topic as well, from the first one on: a process that consumes the topic does so."""
         group = names.delayed(address, self._prefix)
         if group not in self._moving:
             self._moving.add(group)

@@ -119,7 +119,7 @@ def unpublished(error: BaseException, id: str, path: str, *, left: bool) -> Narr
 
 
 def stale(id: str, path: str) -> StaleDelivery:
-    """The answer to whoever settles what is no longer theirs."""
+    """The answer to a settlement of a delivery that is no longer ours."""
     return REFUSALS.stale(id, path, why=_MEMBERSHIP)
 
 

@@ -51,7 +51,7 @@ from narrowboat_redis.properties import refusal, texts_of
 from narrowboat_redis.publishing import Publishing
 from narrowboat_redis.resp import ErrorReply
 from narrowboat_redis.scripts import Packed, Script, script
-from narrowboat_redis.streams import StreamKeys, own_stream_prefix, stream_keys
+from narrowboat_redis.streams import INBOX_TTL, StreamKeys, own_stream_prefix, stream_keys
 from narrowboat_redis.waking import Waking
 
 _DECLARE, _DELETE, _PURGE, _DEPTH, _TICK = (
@@ -59,8 +59,6 @@ _DECLARE, _DELETE, _PURGE, _DEPTH, _TICK = (
 )
 _COUNT = script("count.lua")
 
-#: Seconds after which an inbox goes that nobody has shown to be alive.
-INBOX_TTL = 60.0
 _INBOX = Properties(max_deliveries=0)
 #: What the name of an inbox begins with; 32 hexadecimal digits follow.
 _INBOX_NAME = "inbox-"

@@ -19,7 +19,7 @@ from narrowboat_redis.options import SCHEME
 from narrowboat_redis.properties import refusal, texts_of
 from narrowboat_redis.resp import shown
 from narrowboat_redis.scripts import Packed, script
-from narrowboat_redis.streams import StreamKeys
+from narrowboat_redis.streams import INBOX_TTL, StreamKeys
 
 if TYPE_CHECKING:
     from narrowboat_redis.broker import RedisBroker
@@ -37,8 +37,8 @@ ALERT = 0.3
 LAG = 0.4
 #: Seconds for giving back what is out where the server did not answer just now.
 _COURTESY = 0.2
-#: Milliseconds that an inbox lives after its last sign of life, and seconds between two signs.
-INBOX_TTL, SIGN = 60_000, 15.0
+#: Seconds between two signs of life of an inbox.
+SIGN = 15.0
 
 
 class RedisFeed(Feed):
@@ -78,7 +78,7 @@ class RedisFeed(Feed):
         now = broker.clock()
         heard = broker.waking.arm(self, self.keys, self._wake, now + self._idle)
         self._sign = now + SIGN
-        call = _RECEIVE(self.keys.all, (*self._head, b"%d" % limit, b"%d" % INBOX_TTL, broker.most))
+        call = _RECEIVE(self.keys.all, (*self._head, b"%d" % limit, b"%d" % round(INBOX_TTL * 1000), broker.most))
         answer = broker.ask(broker.taking, call, self._doing)
         refused = refusal(answer, self.keys, self._properties)
         if refused is not None:

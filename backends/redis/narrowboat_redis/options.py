@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from urllib.parse import quote
 
+from narrowboat.driver.names import escape_all
 from narrowboat.driver.sources import Declare
 from narrowboat.driver.tls import TlsOptions
 from narrowboat.dsn import Secret
 from narrowboat.errors import ConfigurationError
 
 SCHEME = "redis"
+#: What stands for itself in a part of a key.
+SAFE = "-_.~@+=,"
 
 #: More replicas than that nobody runs; a typing mistake would let every call wait for its whole time-out.
 WAIT_MAX = 16
@@ -81,4 +83,4 @@ def tag(text: str) -> bytes:
     >>> tag("shop:{1}*"), tag("Füße")
     (b'shop%3A%7B1%7D%2A', b'F%C3%BC%C3%9Fe')
     """
-    return quote(text, safe="-_.~@+=,").encode("ascii")
+    return escape_all(text, SAFE).encode("ascii")

@@ -8,11 +8,11 @@ for a topic, all its groups: one script may touch them all, in a cluster too. Th
 
 from __future__ import annotations
 
-import hashlib
 from typing import NamedTuple
 
 from narrowboat.contract import Address, Kind
-from narrowboat_redis.options import tag
+from narrowboat.driver.names import fit
+from narrowboat_redis.options import SAFE, tag
 
 #: What all our own keys begin with.
 OURS = b"nb:m:"
@@ -20,6 +20,8 @@ OURS = b"nb:m:"
 GROUP = b"narrowboat"
 #: Bytes of a path's part that are kept. Longer ones are hashed.
 _LONGEST = 180
+#: Seconds that an inbox lives after its last sign of life.
+INBOX_TTL = 60.0
 
 
 class StreamKeys(NamedTuple):
@@ -67,10 +69,7 @@ def part(text: str) -> bytes:
     >>> part("orders"), part("a b"), len(part("x" * 1000))
     (b'orders', b'a%20b', 66)
     """
-    quoted = tag(text)
-    if len(quoted) <= _LONGEST:
-        return quoted
-    return b"%~" + hashlib.sha256(quoted).hexdigest().encode("ascii")  # no quoted text has a ~ behind a %
+    return fit(tag(text).decode(), SAFE + "%", _LONGEST, "%~").encode("ascii")  # no quoted text has a ~ behind a %
 
 
 def _keys(path: str, prefix: str, cluster: bool) -> tuple[bytes, bytes]:

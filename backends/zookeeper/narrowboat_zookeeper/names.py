@@ -16,18 +16,20 @@ it has caught up (3.9 does). A queue that is past the counter's end is `ambiguou
 from __future__ import annotations
 
 import functools
-import hashlib
 import re
 from collections.abc import Iterable
 from typing import NamedTuple
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 from narrowboat.contract.locks import Mode
+from narrowboat.driver.names import digest, escape_all
 
 ROOT = "narrowboat"
 #: A node's name longer than this is hashed: a listing of many long ones would not fit into ZooKeeper's largest answer (1 MB).
 _LONGEST = 200
 _HASHED = "#"
+#: Beside letters and digits, what stands for itself in a node's name.
+_SAFE = "-_."
 _HASH = re.compile(_HASHED + "[0-9a-f]{64}")
 _CONTENDER = re.compile(r"(?:(x)|(s)|p([1-9][0-9]{0,6}))~([^~/]+)~(-?[0-9]{9,10})")
 
@@ -38,8 +40,7 @@ def escape(text: str) -> str:
     >>> escape("a/b c~"), escape(".."), escape("Füße")
     ('a%2Fb%20c%7E', '%2E%2E', 'F%C3%BC%C3%9Fe')
     """
-    escaped = quote(text, safe="").replace("~", "%7E")
-    return escaped.replace(".", "%2E") if escaped in (".", "..") else escaped
+    return escape_all(text, _SAFE if text.strip(".") or len(text) > 2 else "")
 
 
 def lock_node(name: str) -> str:
@@ -49,9 +50,7 @@ def lock_node(name: str) -> str:
     'invoice%3A42'
     """
     escaped = escape(name)
-    if len(escaped) <= _LONGEST:
-        return escaped
-    return _HASHED + hashlib.sha256(name.encode()).hexdigest()
+    return escaped if len(escaped) <= _LONGEST else _HASHED + digest(name)
 
 
 def lock_name(node: str) -> str | None:

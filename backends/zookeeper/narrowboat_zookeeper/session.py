@@ -227,56 +227,41 @@ class Pipe:
         return self._sync
 
     def sent(self, result: Result) -> Result:
-        """Something that was sent before this pipe, to be waited for with it."""
+        """Wait for this request as well; it may have been sent before this pipe."""
         self._last = result
         return result
 
     def create(self, path: str, data: bytes) -> Result:
         """An ephemeral sequential node: (path, stat)."""
-        result: Result = self._client.create_async(
-            path, data, acl=self._session.acl, ephemeral=True, sequence=True, include_data=True
-        )
-        self._last = result
-        return result
+        acl = self._session.acl
+        return self.sent(self._client.create_async(path, data, acl=acl, ephemeral=True, sequence=True, include_data=True))
 
     def make(self, path: str, shared: bool = False) -> Result:
-        """A permanent node; `shared`: that of all users."""
-        result: Result = self._client.create_async(path, acl=self._session.shared_acl if shared else self._session.acl)
-        self._last = result
-        return result
+        """A permanent node. `shared`: the node above the namespaces of all users."""
+        return self.sent(self._client.create_async(path, acl=self._session.shared_acl if shared else self._session.acl))
 
     def children(self, path: str, watch: Callable[[Any], None] | None = None) -> Result:
-        """Their names."""
-        result: Result = self._client.get_children_async(path, watch=watch)
-        self._last = result
-        return result
+        """The names of the node's children."""
+        return self.sent(self._client.get_children_async(path, watch=watch))
 
     def get(self, path: str, watch: Callable[[Any], None] | None = None) -> Result:
-        """(data, stat). A watch is only armed where there is a node, so none is left behind."""
-        result: Result = self._client.get_async(path, watch=watch)
-        self._last = result
-        return result
+        """(data, stat). The server arms a watch only where there is a node, so none is left behind."""
+        return self.sent(self._client.get_async(path, watch=watch))
 
     def exists(self, path: str) -> Result:
-        """Its stat; None where there is none."""
-        result: Result = self._client.exists_async(path)
-        self._last = result
-        return result
+        """The node's stat; None where there is no node."""
+        return self.sent(self._client.exists_async(path))
 
     def delete(self, path: str) -> Result:
-        """True."""
-        result: Result = self._client.delete_async(path)
-        self._last = result
-        return result
+        """Remove a node without children."""
+        return self.sent(self._client.delete_async(path))
 
     def mark_and_delete(self, path: str, data: bytes) -> Result:
-        """Set and delete in one step: whoever watches it sees the change, and nobody else has it in between."""
+        """Set and delete in one step: its holder's watch sees the change, and no other call comes in between."""
         transaction = self._client.transaction()
         transaction.set_data(path, data)
         transaction.delete(path)
-        result: Result = transaction.commit_async()
-        self._last = result
-        return result
+        return self.sent(transaction.commit_async())
 
     def wait(self) -> None:
         """Until all are answered. Answers come in order, so the last one is waited for.

@@ -64,6 +64,10 @@ class Call:
         self.left = False  #: its caller has gone
 
 
+#: The share of an operation timeout within which a failure is so early that one more call is made. More, and calls end late;
+#: less, and a lost reply is told as unknown where asking again would have told.
+AT_ONCE = 0.2
+
 #: So many members of a failed batch are tried by themselves before the backend is taken to be away. Each costs an operation
 #: timeout while it is, and whoever is next in the lane waits for that.
 UNREACHED = 1

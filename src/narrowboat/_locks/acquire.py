@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from narrowboat import events
+from narrowboat._engine.backoff import exponential
 from narrowboat._engine.exchange import Call
 from narrowboat._engine.runtime import Runtime
 from narrowboat._locks.core import LockCore
@@ -146,7 +147,7 @@ class Acquisition(Generic[H]):
                     failures += 1
                     if not _worth_repeating(answer, failures, answered, now, core.timeout):
                         raise answer
-                    again = now + min(RETRY_MAX, RETRY * 2**failures) * (0.5 + core.random())
+                    again = now + exponential(failures + 1, RETRY, RETRY_MAX, core.random)
                 self._check_open()
                 if now >= deadline:
                     if failures == 1 and core.in_time(max(begun, deadline)):

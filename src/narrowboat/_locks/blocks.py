@@ -22,6 +22,10 @@ from narrowboat.errors import InvalidArgument
 class Entered(Protocol):
     """What a block has: one possession, or several as one."""
 
+    def _entered_by(self, block: Block[Any]) -> None:
+        """A `with` has entered it, and will leave it once."""
+        ...
+
     def _leave_behind(self) -> None:
         """Nobody has it any more, and nobody has released it. From any thread, at any moment; never blocks."""
         ...

@@ -7,7 +7,7 @@ far is given back. In what order they stand is the caller's to decide; `in_order
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from narrowboat._engine.runtime import Runtime
@@ -17,6 +17,7 @@ from narrowboat._locks.possession import HELD, Possession
 from narrowboat._locks.release import release
 from narrowboat.errors import InvalidArgument
 
+E = TypeVar("E")
 H = TypeVar("H", bound=Possession)
 
 
@@ -43,14 +44,16 @@ def in_order(locks: Sequence[N]) -> list[N]:
     return ordered
 
 
-class Together(Generic[H]):
-    """Several acquires under way. What is left of `timeout` serves each."""
+class Together(Generic[E, H]):
+    """Several acquires under way. What is left of `timeout` serves each; `make` makes one of what they gave."""
 
-    def __init__(self, acquisitions: Sequence[Acquisition[H]], timeout: float | None) -> None:
+    def __init__(self, acquisitions: Sequence[Acquisition[H]], timeout: float | None, make: Callable[[Sequence[H]], E]) -> None:
         self._acquisitions = acquisitions
         self._timeout = timeout
+        self._make = make
+        self.held: E | None = None
 
-    async def run(self, *, trying: bool = False) -> list[H] | None:
+    async def run(self, *, trying: bool = False) -> E | None:
         """All of them; None only for a try that found one busy. Raises as one acquire does, and then holds none."""
         taken: list[H] = []
         try:
@@ -67,7 +70,8 @@ class Together(Generic[H]):
         except Exception:
             await self._give_back()
             raise
-        return taken
+        self.held = self._make(taken)
+        return self.held
 
     async def _give_back(self) -> None:
         """The caller has time: it is told once everything is free again."""
@@ -120,6 +124,9 @@ class HeldTogether(Generic[H]):
         """Raise `LeaseLost` when any may no longer be ours."""
         for held in self._held:
             held.check()
+
+    def _entered_by(self, block: object) -> None:
+        """A `with` has entered it. It is not nested, so nothing hangs on that."""
 
     def _ending(self) -> list[H]:
         """Those that are to be released. The nested ones are stepped out of, once, however often it is begun."""

@@ -17,7 +17,7 @@ from typing import Any
 from narrowboat import events
 from narrowboat._engine import checks
 from narrowboat._engine.driver import Driver
-from narrowboat._engine.exchange import Call, Op
+from narrowboat._engine.exchange import AT_ONCE, Call, Op
 from narrowboat._engine.forks import watch_forks
 from narrowboat._engine.lane import lane
 from narrowboat._engine.target import Target
@@ -31,10 +31,6 @@ from narrowboat.clock import Clock
 from narrowboat.contract.locks import Grant, Holder, LockProvider, Released, Request
 from narrowboat.errors import Closed, InvalidArgument, Reason, Unsupported
 from narrowboat.registry import lock_backend
-
-#: The share of an operation timeout within which a failure is so early that one more call is made. More, and calls end late;
-#: less, and a lost reply is told as unknown where asking again would have told.
-AT_ONCE = 0.2
 
 
 class LockCore:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from narrowboat._engine.holdable import Hinting
 from narrowboat._engine.runtime import Runtime
 from narrowboat._locks.acquire import Acquisition
-from narrowboat._locks.blocks import Blocks
+from narrowboat._locks.blocks import Blocks, Entered
 from narrowboat._locks.composite import Together
 from narrowboat._locks.core import LockCore
 from narrowboat._locks.possession import Possession
@@ -22,6 +22,7 @@ from narrowboat.capabilities import LockCapabilities
 from narrowboat.contract.locks import Grant
 from narrowboat.errors import InvalidArgument
 
+E = TypeVar("E", bound=Entered)
 H = TypeVar("H", bound=Possession)
 R = TypeVar("R", bound=Runtime)
 
@@ -45,14 +46,40 @@ class LocksFace(Generic[R]):
         return f"<Locks {self._core.url}>"
 
 
-class LockFace(Hinting, Generic[R, H]):
+class Attempt(Protocol[E]):
+    """An acquire under way, of one lock or of several together."""
+
+    held: E | None
+
+    async def run(self, *, trying: bool = False) -> E | None:
+        """What was acquired; None only for a try that found it busy."""
+        ...
+
+    def abandon(self) -> None:
+        """The caller goes, from any point: afterwards nothing is held and nothing waits. Idempotent; never suspends."""
+        ...
+
+
+class Lockable(Generic[E]):
+    """The base of what is acquired. `_timeout`: seconds that it waits unless told otherwise."""
+
+    def __init__(self, timeout: float | None) -> None:
+        self._timeout = timeout
+        self._blocks: Blocks[E] = Blocks()
+
+    def _begin(self, timeout: float | None) -> Attempt[E]:
+        """An acquire that has not begun yet."""
+        raise NotImplementedError
+
+
+class LockFace(Lockable[H], Hinting, Generic[R, H]):
     """The base of `Lock`. The terms are checked; each acquire makes an `Acquisition` with them."""
 
     def __init__(self, core: LockCore, runtime: R, terms: Terms) -> None:
+        super().__init__(terms.timeout)
         self._core = core
         self._runtime = runtime
         self._terms = terms
-        self._blocks: Blocks[H] = Blocks()
 
     @property
     def name(self) -> str:
@@ -70,18 +97,21 @@ class LockFace(Hinting, Generic[R, H]):
         return f"<Lock {self.name!r} {self._terms.mode.value} ttl={self._terms.ttl:g}>"
 
 
-class AllLocksFace(Generic[R, H]):
+class AllLocksFace(Lockable[E], Generic[R, E, H]):
     """The base of `AllLocks`."""
 
     def __init__(self, core: LockCore, runtime: R, locks: Sequence[LockFace[R, H]], timeout: float | None) -> None:
+        super().__init__(timeout)
         self._core = core
         self._runtime = runtime
         self._locks = locks
-        self._timeout = timeout
-        self._blocks: Blocks[Any] = Blocks()
 
-    def _begin(self, timeout: float | None) -> Together[H]:
-        return Together([lock._begin(timeout) for lock in self._locks], timeout)
+    def _begin(self, timeout: float | None) -> Together[E, H]:
+        return Together([lock._begin(timeout) for lock in self._locks], timeout, self._make)
+
+    def _make(self, held: Sequence[H]) -> E:
+        """The face's own."""
+        raise NotImplementedError
 
 
 def watch(held: H, callback: Callable[[H], object], tell: Callable[[Callable[[H], object], Any], None]) -> None:

@@ -1,9 +1,7 @@
 """When a lease ends, when it is renewed, and why it was lost: decisions without I/O.
 
-Validity is counted by the holder's own clock from *before* the request that last succeeded was sent, less a margin: the
-server cannot have started the lease earlier, so it cannot end it earlier either. Past that deadline the lease is lost,
-whatever a server or a client library says. An error is not a loss: it means unknown, and is tried again until the
-deadline. (Kleppmann, "How to do distributed locking", 2016; Gray and Cheriton, "Leases", 1989.)
+Past its deadline (`_engine/validity.py`) a lease is lost, whatever a server or a client library says. An error is not a loss:
+it means unknown, and is tried again until the deadline.
 """
 
 from __future__ import annotations
@@ -14,9 +12,6 @@ from typing import NamedTuple
 
 from narrowboat.errors import Reason
 
-#: The smallest margin in seconds, and the share of the ttl. Less, and a coarse clock or a late thread believes in a lease
-#: that has ended; more, and short leases are of little use.
-MARGIN, MARGIN_SHARE = 0.010, 0.02
 #: A lease is renewed when this share of it is over: two more tries fit in before it ends.
 RENEW_SHARE = 1 / 3
 
@@ -34,17 +29,6 @@ class LeaseStep(NamedTuple):
 
     step: Step
     until: float
-
-
-def deadline(sent: float, ttl: float, margin: float) -> float:
-    """Until when a lease of `ttl` seconds is ours, if the request for it was sent at `sent`.
-
-    >>> deadline(100.0, 30.0, 0.0)
-    129.4
-    >>> round(deadline(100.0, 0.05, 0.0), 3)
-    100.04
-    """
-    return sent + ttl - max(MARGIN, ttl * MARGIN_SHARE) - margin
 
 
 def plan(now: float, ends: float, renew_at: float | None, *, under_way: bool) -> LeaseStep:

@@ -14,8 +14,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, NoReturn, Protocol
 
+from narrowboat._engine.validity import deadline
 from narrowboat._locks.blocks import Block
-from narrowboat._locks.lease import RENEW_SHARE, deadline, retry_at
+from narrowboat._locks.lease import RENEW_SHARE, retry_at
 from narrowboat.clock import Clock
 from narrowboat.contract.locks import Grant
 from narrowboat.errors import LeaseLost, Reason

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from narrowboat import events
+from narrowboat._engine.backoff import exponential
 from narrowboat._engine.exchange import RUNNING, Call
 from narrowboat._engine.runtime import Runtime
 from narrowboat._locks.core import LockCore
@@ -53,7 +54,7 @@ async def release(core: LockCore, runtime: Runtime, held: Possession) -> None:
             held._release_unknown()
             if failures == 2 or not _worth_repeating(core, answer, begun):
                 raise answer
-            await runtime.wait(runtime.signal(), core.clock() + RETRY * (0.5 + core.random()))
+            await runtime.wait(runtime.signal(), core.clock() + exponential(1, RETRY, RETRY, core.random))
     except Exception:
         if held._releasing is others and held._state is LEAVING:
             # Unknown; or not sent, where a signal handler's exception has struck.

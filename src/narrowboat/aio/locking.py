@@ -17,10 +17,10 @@ from typing import Any, Never, ParamSpec, TypeVar
 from narrowboat import events
 from narrowboat._engine.holdable import AsyncOnly, no_such_argument
 from narrowboat._locks import release
-from narrowboat._locks.blocks import Block, noted, per_block
+from narrowboat._locks.blocks import Block, Entered, noted, per_block
 from narrowboat._locks.composite import HeldTogether, in_order
 from narrowboat._locks.core import LockCore
-from narrowboat._locks.faces import AllLocksFace, LockFace, LocksFace, watch
+from narrowboat._locks.faces import AllLocksFace, Lockable, LockFace, LocksFace, watch
 from narrowboat._locks.possession import Possession
 from narrowboat._locks.terms import check_timeout
 from narrowboat.aio._runtime import Asyncio
@@ -32,6 +32,7 @@ from narrowboat.locking import UNSET, Mode, Seconds, Unset
 
 P = ParamSpec("P")
 R = TypeVar("R")
+E = TypeVar("E", bound=Entered)
 
 
 def locks(
@@ -176,17 +177,14 @@ class With(Block[Any]):
         self.left = True
 
 
-class Lock(AsyncOnly, LockFace[Asyncio, Held]):
-    """A name and its terms. Acquire it with `async with`, `acquire` or `try_acquire`; safe to share between tasks.
+class Acquirable(AsyncOnly, Lockable[E]):
+    """What is taken with an `async with`, `acquire` or `try_acquire`: a lock, or several together."""
 
-    As a decorator it holds the lock during each call of a coroutine function.
-    """
-
-    async def acquire(self, timeout: Seconds | Unset | None = UNSET, **habits: Never) -> Held:
-        """Wait for the lock and take it; arguments and errors as `narrowboat.locking.Lock.acquire`."""
+    async def acquire(self, timeout: Seconds | Unset | None = UNSET, **habits: Never) -> E:
+        """Wait for the lock and take it; of several, all. Arguments and errors as `narrowboat.Lock.acquire`."""
         if habits:
             raise no_such_argument(habits)
-        acquisition = self._begin(self._terms.timeout if timeout is UNSET else check_timeout(timeout))
+        acquisition = self._begin(self._timeout if timeout is UNSET else check_timeout(timeout))
         try:
             held = await acquisition.run()
             assert held is not None  # only a try gives None
@@ -195,8 +193,8 @@ class Lock(AsyncOnly, LockFace[Asyncio, Held]):
             acquisition.abandon()
             raise
 
-    async def try_acquire(self) -> Held | None:
-        """Take the lock if it is free and nobody waits for it; None when it is busy."""
+    async def try_acquire(self) -> E | None:
+        """Take it if it is free and nobody waits for it; None when it, or any of several, is busy."""
         acquisition = self._begin(0.0)
         try:
             return await acquisition.run(trying=True)
@@ -204,18 +202,12 @@ class Lock(AsyncOnly, LockFace[Asyncio, Held]):
             acquisition.abandon()
             raise
 
-    def _make(self, core: LockCore, grant: Grant, sent: float, renew: bool, caller: object) -> Held:
-        held = Held(core, grant, sent, renew=renew, caller=caller)
-        held._runtime = self._runtime
-        held._loop = asyncio.get_running_loop()
-        return held
-
-    def __aenter__(self) -> Coroutine[Any, Any, Held]:
+    def __aenter__(self) -> Coroutine[Any, Any, E]:
         return self._enter(self._blocks.opened(threading.get_ident()))
 
-    async def _enter(self, block: Block[Held] | None) -> Held:
+    async def _enter(self, block: Block[E] | None) -> E:
         task = asyncio.current_task()
-        acquisition = self._begin(self._terms.timeout)
+        acquisition = self._begin(self._timeout)
         try:
             held = await acquisition.run()
             assert held is not None  # only a try gives None
@@ -236,6 +228,19 @@ class Lock(AsyncOnly, LockFace[Asyncio, Held]):
     ) -> None:
         """Release what this `async with` has entered, from whatever task or loop."""
         await self.__aexit__(kind, error, trace)  # a block of its own, which was not entered
+
+
+class Lock(Acquirable[Held], LockFace[Asyncio, Held]):
+    """A name and its terms. Acquire it with `async with`, `acquire` or `try_acquire`; safe to share between tasks.
+
+    As a decorator it holds the lock during each call of a coroutine function.
+    """
+
+    def _make(self, core: LockCore, grant: Grant, sent: float, renew: bool, caller: object) -> Held:
+        held = Held(core, grant, sent, renew=renew, caller=caller)
+        held._runtime = self._runtime
+        held._loop = asyncio.get_running_loop()
+        return held
 
     def __call__(self, function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R]]:
         """Hold the lock during each call of the coroutine function."""
@@ -265,46 +270,8 @@ class HeldAll(HeldTogether[Held]):
             raise
 
 
-class AllLocks(AsyncOnly, AllLocksFace[Asyncio, Held]):
-    """Several locks to be taken together; see `Locks.all`."""
+class AllLocks(Acquirable[HeldAll], AllLocksFace[Asyncio, HeldAll, Held]):
+    """Several locks to be taken together, all or none; see `Locks.all`."""
 
-    async def acquire(self, timeout: Seconds | Unset | None = UNSET, **habits: Never) -> HeldAll:
-        """Wait for all and take them; on any error none is held. Raises as `Lock.acquire`."""
-        if habits:
-            raise no_such_argument(habits)
-        together = self._begin(self._timeout if timeout is UNSET else check_timeout(timeout))
-        try:
-            held = await together.run()
-            assert held is not None  # only a try gives None
-            return HeldAll(self._core, self._runtime, held)
-        except BaseException:
-            together.abandon()
-            raise
-
-    async def try_acquire(self) -> HeldAll | None:
-        """Take them all if each is free; None when any is busy."""
-        together = self._begin(0.0)
-        try:
-            held = await together.run(trying=True)
-            return None if held is None else HeldAll(self._core, self._runtime, held)
-        except BaseException:
-            together.abandon()
-            raise
-
-    def __aenter__(self) -> Coroutine[Any, Any, HeldAll]:
-        return self._enter(self._blocks.opened(threading.get_ident()))
-
-    async def _enter(self, block: Block[HeldAll] | None) -> HeldAll:
-        held = await self.acquire()
-        if block is not None:
-            block.entered = held
-        else:
-            self._blocks.enter(asyncio.current_task(), held)
-        return held
-
-    @per_block(With)
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Release what this `async with` has entered, from whatever task or loop."""
-        await self.__aexit__(kind, error, trace)  # a block of its own, which was not entered
+    def _make(self, held: Sequence[Held]) -> HeldAll:
+        return HeldAll(self._core, self._runtime, held)

@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 
 import narrowboat
 import narrowboat.aio
-from narrowboat._locks.lease import MARGIN, MARGIN_SHARE
+from narrowboat._engine.validity import MARGIN, MARGIN_SHARE
 from narrowboat.capabilities import BrokerCapabilities, Expiry, LockCapabilities, Support, WaitOrder
 from narrowboat.conformance.faults.network import Network
 from narrowboat.conformance.faults.server import Server

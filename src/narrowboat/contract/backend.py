@@ -8,6 +8,20 @@ parsed options, so that what is not claimed is refused before anything is sent.
 what must not be late: the import of the client library (some cannot be imported any more once the main thread has ended),
 and what depends on the process as it is now, such as a relative path. It makes no connection. What it gives is the URL that
 `open` gets, now and in forked children. A module that it misses becomes an error that says what to install.
+
+`open` is called at the first use, never when a face is made, and may connect; it has `Context.timeout` for that. After a fork
+it is called again in the child, which drops its parent's driver without closing it: sockets, files and threads of that one are
+the parent's, and a finalizer of the driver must not touch them there (compare `os.getpid()`). The core refuses in the child
+to settle, extend or renew what its parent holds.
+
+`timeout` and `require` are the core's own: they are no fields of `options`, and their names are taken. Every backend has
+`prefix: str = ""`, the namespace; two prefixes never meet, whatever they are joined with. A backend that claims `dedup` has
+`dedup: float`, the window in seconds, and one that makes queues by itself `declare`, `auto` or `never`.
+
+Errors: pass `backend=scheme` to each that you make, so that a program with several knows whose it is.
+
+Name the submodules otherwise than the entry objects. An entry point `mine:locks` gives the module `mine.locks` as soon as
+somebody has imported that, unless `mine/__init__.py` imports it first and then binds `locks` to the entry object.
 """
 
 from __future__ import annotations

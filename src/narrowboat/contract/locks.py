@@ -14,6 +14,10 @@ Who tells a holder of its loss: the core, from the answer to a renewal. A driver
 `Context.doubt`, and is asked.
 What may be raised: an exception means that the whole exchange failed and the outcome is unknown for every member. What
 one member caused is returned in its place instead, so that one refusal never spoils another's grant.
+How large a batch may be: as large as there are callers. A driver whose server takes less splits it; `LockCapabilities` has no
+limit of its own.
+What a name may hold: 1 to 1,000 characters, none of them a control character (so no NUL) or half of a surrogate pair; any other
+Unicode, of any case, which two names may differ in alone. Labels are checked alike.
 A BaseException may strike at any point of any call (a KeyboardInterrupt does): the driver must then still be usable, and
 a `withdraw` of the owner must still leave nothing behind.
 """

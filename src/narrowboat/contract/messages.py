@@ -15,7 +15,7 @@ one member caused is returned in its place.
 What a driver knows not to have been sent, it says: `Unavailable(..., sent=False)`, raised where no byte of the exchange left (a
 refused connection, a transaction that could not begin) or returned in the place of the member that alone was not sent. Of a
 publish the core makes `PublishFailed` of it, and `PublishUnknown` of every other `Unavailable`, so that the same situation has
-the same outcome on all backends.
+the same outcome on all backends. An exchange that the server has surely rolled back as a whole counts as not sent.
 A BaseException may strike at any point of any call: the driver must then still be usable.
 """
 
@@ -48,7 +48,9 @@ class Address(NamedTuple):
 
     @property
     def path(self) -> str:
-        """The name in the backend: `orders`, `prices`, `prices.g`. Queues and topics share one namespace.
+        """The name in the backend: `orders`, `prices`, `prices.g`. Queues, topics and subscriptions share one namespace.
+
+        So a queue `prices.g` and the subscription `g` of `prices` are one name: whoever comes second gets `Conflict`.
 
         >>> Address(Kind.SUBSCRIPTION, "prices", "g").path
         'prices.g'
@@ -82,7 +84,11 @@ class Source(NamedTuple):
 
 
 class Outgoing(NamedTuple):
-    """One message on its way out. Every field has passed the core's checks."""
+    """One message on its way out. Every field has passed the core's checks.
+
+    Names, ids and keys are of 1 to 1,000 characters without control characters, so without NUL, and without halves of surrogate
+    pairs; a body is any bytes.
+    """
 
     to: Address
     id: str
@@ -106,7 +112,7 @@ class Receipt(NamedTuple):
     """The broker has it, at its declared durability."""
 
     id: str
-    duplicate: bool = False  #: dropped, because a message of that id was published within the window
+    duplicate: bool = False  #: dropped: a message of that id was published to the same address within the window
 
 
 class Delivery(NamedTuple):
@@ -153,7 +159,8 @@ class Reject(NamedTuple):
     """To the dead letters, with body, headers, key and id, and three headers of ours: why, how often, from where.
 
     The driver adds `narrowboat-dead-reason`, `narrowboat-dead-attempts` and `narrowboat-dead-origin` (the source's path)
-    to the headers. A source that has no dead letters (a `.dead` queue, an inbox) drops it.
+    to the headers. A source that has no dead letters (a `.dead` queue, an inbox) drops it. A dead letter has no ttl and no
+    delay any more. They are kept in the order in which they died, whatever the priority, and made whatever `?declare` says.
     """
 
     reason: str
@@ -231,7 +238,8 @@ class Broker(ABC):
     def send(self, messages: Sequence[Outgoing]) -> list[Receipt | NarrowboatError]:
         """Store each message; one answer for each, in order, once the backend has confirmed it.
 
-        A queue or topic that does not exist is made, unless the URL says `?declare=never`. A delayed message for a
+        A queue or topic that does not exist is made, unless the URL says `?declare=never`: then its messages are answered with
+        `NotFound`. A delayed message for a
         topic goes to the groups that exist when it is due.
         """
 
@@ -246,7 +254,10 @@ class Broker(ABC):
 
     @abstractmethod
     def inbox(self, wake: Callable[[], None]) -> tuple[Address, Feed]:
-        """A private address for replies, and the feed that reads it. It is gone when the feed is closed or we die."""
+        """A private address for replies, and the feed that reads it. It is gone when the feed is closed or we die.
+
+        The core makes one for a face, at the first request, and receives from it only while somebody waits for a reply.
+        """
 
     def is_inbox(self, address: Address) -> bool:
         """Whether `address` is an inbox as `inbox` makes them, in whichever process: a reply goes there and nowhere else.
@@ -261,12 +272,17 @@ class Broker(ABC):
     def declare(self, source: Source, *, earliest: bool) -> None:
         """Make the queue, topic or subscription if it is not there. Idempotent. `Conflict` where it is there and differs.
 
+        With `?declare=never` nothing is made: `NotFound` where it is not there.
+
         A topic has no properties of its own: `source.properties` is then ignored.
         """
 
     @abstractmethod
     def delete(self, address: Address) -> bool:
-        """Remove it with all its messages, a topic with all its subscriptions. False when it was not there."""
+        """Remove it with all its messages, a topic with all its subscriptions. False when it was not there.
+
+        Its dead letters stay: they are a queue of their own, `Address.dead`, and go when that is deleted.
+        """
 
     @abstractmethod
     def purge(self, address: Address) -> int:

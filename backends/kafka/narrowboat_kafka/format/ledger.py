@@ -2,7 +2,7 @@
 
 For each partition that a consumer owns there is one `Ledger`. Its base is the offset that is committed: everything below
 is settled. The rest travels in the commit's metadata, as text of at most 4,096 characters (the server refuses more), and
-is read again by whoever gets the partition next: what was acknowledged does not come back, and a crash loop is counted.
+is read again by the next owner of the partition: what was acknowledged does not come back, and a crash loop is counted.
 
 Another program may commit any text for a group. What is no ledger of ours is known to be none before anything is made of it:
 the length of the text and of what it unpacks to, of each number, and how many spans and claims there are all have a bound.
@@ -114,19 +114,19 @@ class Ledger:
         return counts
 
     def hand_out(self, offsets: Iterable[int]) -> None:
-        """They were claimed before, and are in somebody's hands now."""
+        """Mark offsets as in flight that were claimed before."""
         claims = self.claims
         for offset in offsets:
             claim = claims[offset]
             claims[offset] = _USUAL if claim is _AHEAD else Claim(claim.times, True)
 
     def release(self, offset: int, *, counted: bool) -> None:
-        """It is not handed out any more, and not settled either."""
+        """End a delivery that was not settled. An uncounted one takes its claim back."""
         count = self.claims[offset].times
         self.claims[offset] = Claim(count if counted else count - 1, False)
 
     def settle(self, offsets: Iterable[int]) -> None:
-        """They never come back."""
+        """Mark offsets as done: they are never delivered again."""
         claims, base = self.claims, self.base
         start = stop = base  # those that follow each other are taken in together
         for offset in offsets:

@@ -1,7 +1,7 @@
 """Messages as records of the server and back. Pure functions.
 
 A record's value is the body, its key the key, its timestamp the time of publishing; the user's headers are its headers.
-What is ours travels in headers that begin with `narrowboat-`. A record without them is somebody else's and delivered as it
+What is ours travels in headers that begin with `narrowboat-`. A record of another program, without them, is delivered as it
 is: its id is made of where it lies, so that it stays the same when it comes again.
 """
 
@@ -65,7 +65,7 @@ class Record(NamedTuple):
 
 
 def text(data: bytes | None) -> str:
-    """Bytes of somebody else's as text that becomes the same bytes again."""
+    """Foreign bytes as text that becomes the same bytes again."""
     return "" if data is None else data.decode("utf-8", "surrogateescape")
 
 
@@ -93,7 +93,7 @@ def outgoing(message: Outgoing, topic: str, partition: int | None, now: float, *
 
 
 def republished(record: Stored, topic: str, partition: int | None, changes: Mapping[str, str]) -> Record:
-    """A record that was read, published again with `changes` in its headers; whoever wrote it, it keeps its id."""
+    """A record that was read, published again with `changes` in its headers. It keeps its id, a foreign record too."""
     dropped = {*changes, DUE, STEP} | (set() if header(record, ID) else {ID})
     headers = [(name, value or b"") for name, value in record.headers if name not in dropped]
     if ID in dropped:
@@ -128,7 +128,7 @@ def header(record: Stored, name: str) -> str | None:
 
 
 def number(record: Stored, name: str, default: float) -> float:
-    """A header of ours as a number; somebody else's text is none."""
+    """A header of ours as a number; `default` where a foreign program wrote something else."""
     return _number(header(record, name), default)
 
 
@@ -190,7 +190,7 @@ def delivery(record: Stored, claims: int, now: float, tag: object) -> Delivery:
 
 
 def _problem(ours: Mapping[str, str], before: int | None, priority: int | None) -> str:
-    """What is wrong with the headers of ours that somebody else wrote; empty where nothing is."""
+    """What is wrong with headers of ours that a foreign program wrote; empty where nothing is."""
     wrong = [name for name, found in ((ATTEMPTS, before), (PRIORITY, priority)) if found is None]
     wrong += [name for name in (EXPIRES, DUE, STEP) if not math.isfinite(_number(ours.get(name, "0"), math.nan))]
     return f"what its header {' and '.join(wrong)} says is no number of ours, and is not taken for one" if wrong else ""

@@ -1,4 +1,4 @@
-"""A record as it lies on the server, its headers only taken apart when somebody looks."""
+"""A record as it lies on the server, whose headers are taken apart when they are used."""
 
 from __future__ import annotations
 

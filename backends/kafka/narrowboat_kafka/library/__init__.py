@@ -15,7 +15,7 @@ from __future__ import annotations
 NAMES: dict[str, str] = {
     # One I/O thread for all members and the administration, on which `member/` runs as coroutines (loop.py); our TLS
     # handshake, which has an end (connection.py), and a new selector (loop.py); the thread outlasts its own faults: a new
-    # selector, and whoever waited for a socket is told (loop.py).
+    # selector, and the coroutines that waited for a socket are told (loop.py).
     "kafka.net.selector.NetworkSelector": (
         "start stop close run call_soon call_soon_with_future call_soon_threadsafe call_later sleep wakeup wait_read "
         "wait_write config _poll_once _stop _closed _poll_lock _ready _selector _rebuild_wakeup_socketpair _pending_tasks "

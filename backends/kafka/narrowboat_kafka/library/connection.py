@@ -2,7 +2,7 @@
 
 - An answer takes memory as it comes, never as much as it announces, and is refused where it announces more than may come.
 - Whatever goes wrong while an answer is read breaks this connection, which is begun anew. The library knows some errors; at
-  any other its reading ends without a word, and whoever waits there waits for the time-out.
+  any other its reading ends without a word, and its callers wait for the timeout.
 - Of who sends without end, so much is read at a time. The library reads until nothing more comes.
 - No bytes are logged. The library logs all that it sends at DEBUG, and the first of that is the password.
 - A socket that does not connect is closed. The library leaves it to the garbage collector.
@@ -173,7 +173,7 @@ class _Bounded:
     def _sock_recv(self) -> tuple[bytes, Exception | None]:
         found, size, failure = [], 0, None
         sock = self._sock
-        pending = getattr(sock, "pending", int)  # what TLS has unpacked is not seen by whoever waits for the socket
+        pending = getattr(sock, "pending", int)  # a wait for the socket does not see what TLS has unpacked
         while size < _CHUNK or pending():
             try:
                 data = sock.recv(_CHUNK)
@@ -236,7 +236,7 @@ class _Connection(KafkaConnection):  # type: ignore[misc]  # the base class has 
             super().data_received(data)
         except client.KafkaProtocolError as error:
             self.close(error)
-        except Exception as error:  # whatever the library meets in what somebody else wrote
+        except Exception as error:  # the library may raise anything about bytes of a foreign server
             self.close(client.KafkaConnectionError(f"an answer cannot be read ({type(error).__name__})"))
 
 
@@ -304,7 +304,7 @@ class Client(KafkaNetClient):  # type: ignore[misc]  # the base class has no ann
 
 
 class SharedClient(Client):
-    """A client on somebody else's I/O thread: closing it leaves the thread alone."""
+    """A client on a shared I/O thread: closing it leaves the thread alone."""
 
     def close(self, node_id: object = None) -> None:
         """Close its connections."""

@@ -1,12 +1,12 @@
-"""What a fetch brings: records, read in one pass over each batch of them, their headers only when somebody looks.
+"""What a fetch brings: records, read in one pass over each batch of them, their headers only when they are used.
 
 kafka-python makes two objects and a list for each record and measures all its parts for metrics, which takes more than half
 of the time that a message costs here. This reads the same format into one tuple. What is rare stays with the library:
 checksums, compression, batches as servers wrote them before version 0.11.
 
 A batch that is sound and cannot be taken apart (a program wrote what the server did not look at, or packed gigabytes into it)
-is one record, the bytes of the batch its value: somebody gets it, and what is behind it is read. One that fails its checksum,
-or that is compressed with a library that is not here, is not passed over: its partition ends there, and whoever reads is told.
+becomes one record whose value is the whole batch, and what is behind it is read. A batch that fails its checksum, or whose
+library for compression is missing, is not passed over: its partition ends there, and the reader is told.
 Control batches (the end of a transaction) and what its program took back (an aborted transaction) are skipped.
 """
 
@@ -104,7 +104,7 @@ def _whole(batch: Any, topic: str, partition: int) -> list[Stored]:
         return unpack(batch, topic, partition)
     except UnsupportedCodecError:
         raise
-    except Exception:  # whatever the libraries for compression raise about what somebody wrote
+    except Exception:  # the libraries for compression raise anything about foreign bytes
         return [Raw._make((topic, partition, batch.base_offset, batch.first_timestamp, None, whole, b"\0"))]
 
 

@@ -1,9 +1,9 @@
 """The library's loop, on which connections are read and written, with what it leaves out: it outlasts its own faults.
 
-An exception out of the library's loop ends its thread: whoever waits for something there waits for ever, and nothing can be
-asked any more. It comes where the kernel has no memory to wait with, where the program has closed a file that was not its
-own, or from a mistake in the library. Here the loop then takes a new selector, whoever waited for a socket is told that the
-connection is lost, and the clients connect anew. What waits for a time or for somebody else goes on as if nothing had been.
+An exception out of the library's loop ends its thread. Callers that wait for it then wait for ever, and nothing can be asked
+any more. It comes where the kernel has no memory to wait with, where the program has closed a file that was not its
+own, or from a mistake in the library. Here the loop then takes a new selector, coroutines that waited for a socket get a
+lost connection, and the clients connect anew. Coroutines that wait for a time or for each other go on.
 
 It knows no connection and no message. What ends the thread on purpose (`SystemExit`) still does.
 """
@@ -40,7 +40,7 @@ class Loop(NetworkSelector):  # type: ignore[misc]  # the base class has no anno
         except Exception as error:
             if self._stop:
                 self._ready.clear()  # it ends, and would otherwise try for ever to run what is ready before
-            elif self._closed or self._poll_lock.locked():  # while somebody is in it, the mistake is the caller's
+            elif self._closed or self._poll_lock.locked():  # held: a caller polls within a poll, which is its mistake
                 raise
             else:
                 self._begin_anew(error)
@@ -66,8 +66,8 @@ class Loop(NetworkSelector):  # type: ignore[misc]  # the base class has no anno
 
 
 class Wakeup(WakeupNotifier):  # type: ignore[misc]  # the base class has no annotations
-    """What a coroutine awaits for so many seconds, or until somebody calls `notify`, or `now`."""
+    """A coroutine awaits it for some seconds, or until `notify` or `now` is called."""
 
     def now(self) -> None:
-        """The same for who is on the I/O thread: at once, where `notify` takes a turn."""
+        """Wake the coroutine at once, where `notify` takes a turn of the loop. On the I/O thread."""
         self._wakeup()

@@ -59,7 +59,7 @@ class Producer(KafkaProducer):  # type: ignore[misc]  # the base class has no an
     def at_once(self) -> Iterator[None]:
         """While this lasts, what the producer has or is given is sent without waiting for more."""
         accumulator = self._accumulator
-        # Whoever is first wakes it for what is there. A batch that is begun later wakes it by itself.
+        # The first caller wakes it for what is there. A batch that is begun later wakes it by itself.
         wake = not accumulator.flush_in_progress() and accumulator.has_undrained()
         accumulator.begin_flush()
         try:
@@ -76,7 +76,7 @@ class Producer(KafkaProducer):  # type: ignore[misc]  # the base class has no an
         return bool(manager is not None and manager.has_fatal_error())
 
     def end(self, seconds: float) -> None:
-        """Close it, whatever it still tries to send: whoever asked for that has been told already that it is unknown."""
+        """Close it. What it still tries to send is given up: its callers have been told already that the outcome is unknown."""
         try:
             self.close(timeout=seconds)
         except client.KafkaError:

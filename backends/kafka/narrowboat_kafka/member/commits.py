@@ -1,7 +1,7 @@
 """The commits of one member: they make durable what its ledgers know, one at a time. Used on the I/O thread only.
 
-Whoever hands out or settles changes the ledger of a partition and then awaits `commit`: who asks while a commit is under way
-shares the next one with all others. What is told of a partition is what its ledger knows when the commit is sent. A consumer
+Handing out and settling change the ledger of a partition and then await `commit`. Callers that come while a commit is under
+way share the next one (group commit). What is told of a partition is what its ledger knows when the commit is sent. A consumer
 that takes many at a time will ask for more, so the commit that is made anyway claims its next ones ahead.
 
 It does not know who asks or what for, hands nothing to anybody, and does not decide what is ours: it commits what is in
@@ -34,7 +34,7 @@ class Commits:
     """See the module's text.
 
     `parts`: what is ours, as it is at any time. `read_on`: there is room to read more. `lost`,
-    `deleted`: these partitions are somebody else's, or are not there any more.
+    `deleted`: these partitions belong to another member, or do not exist any more.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Commits:
         lost: Gone,
         deleted: Gone,
     ) -> None:
-        self.dirty: set[Any] = set()  #: partitions of which the next commit has to tell something, whoever asks for it
+        self.dirty: set[Any] = set()  #: partitions that the next commit includes, by whichever caller it is asked for
         self._net = connections.net
         self._timeout = connections.timeout
         self._group = group
@@ -60,10 +60,10 @@ class Commits:
         self._asked: Any = None  #: the future of the next commit
         self._running = False
         self._on_the_wire = False
-        self.unanswered = False  #: the last one was not answered: nobody who leaves waits for another
+        self.unanswered = False  #: the last one was not answered: a member that closes does not wait for another
 
     async def commit(self, dirty: set[Any]) -> None:
-        """Make what is known of these partitions durable. Whoever asks while one is under way shares the next."""
+        """Make what is known of these partitions durable. Callers that come while a commit is under way share the next one."""
         self.dirty |= dirty
         if self._asked is None:
             self._asked = Future()
@@ -104,7 +104,7 @@ class Commits:
             self._running = False
 
     def _claim_ahead(self, dirty: set[Any]) -> None:
-        """Who takes many at a time will ask for more: the commit that is to be made anyway says so already."""
+        """Claim the next messages of a consumer that takes many at a time, in a commit that is made anyway."""
         now, room = time.time(), self._demand.bulk - sum(len(part.claimed) for part in self._parts.values())
         for tp, part in self._parts.items():
             found, expired = part.next(room, now)

@@ -1,8 +1,8 @@
 """What one member hands out to its consumers, and what comes back from them. Coroutines on the I/O thread; it needs no lock.
 
 A consumer (`feed.py`) calls `take`, and `settle` for what it was given. Both return when a commit has made their part of the
-ledger durable: what was not committed was not handed out, and what was not committed is not settled. Whoever settles a
-delivery of a partition that has gone since is told that it is stale.
+ledger durable: what was not committed was not handed out, and what was not committed is not settled. A settlement
+of a partition that has gone since is stale.
 
 It does not read (where nothing is ready it waits a moment for the `Reader`), does not publish, and knows neither the group
 nor who else is in it.
@@ -21,7 +21,7 @@ from narrowboat_kafka.member.demand import Demand
 from narrowboat_kafka.member.partition import Partition, Tag, Taken, ready
 from narrowboat_kafka.member.reader import Reader
 
-#: Seconds in which somebody who was woken asks.
+#: Seconds in which a consumer that was woken asks. Longer delays the next one, where the first does not want anything.
 _ANSWER = 0.005
 
 
@@ -50,15 +50,15 @@ class Deliveries:
         self._read_on = read_on
         self._failure = failure
         self._starved: dict[object, None] = {}  #: who asked and was not woken since, in their order
-        self._asked = 0  #: how often somebody asked
+        self._asked = 0  #: how often a consumer asked
         self._turn = 0
         self._calling = False
         self._net = net
 
     def wake(self) -> None:
-        """There may be something: as many as there is something for ask again, of those who asked; if they do not, others.
+        """Wake as many consumers as there are messages, those that asked first. Where they do not ask again, wake others.
 
-        All at once would ask for the one message that one of them gets, and two hundred idle ones keep a core busy.
+        Two hundred idle consumers that all asked for one message would keep a core busy.
         """
         self._rouse(sum(part.waiting_for_us for part in self._parts.values()) or 1)
         if self._starved and not self._calling:
@@ -73,7 +73,7 @@ class Deliveries:
                 wake()
 
     async def _call(self) -> None:
-        """Whoever was woken may not want anything any more."""
+        """Wake further consumers while messages are ready: those that were woken may not want anything any more."""
         count = 1
         try:
             while self._starved:
@@ -121,12 +121,12 @@ class Deliveries:
             self.wake()
 
     def _took(self, count: int) -> None:
-        """There is room to read on."""
+        """Note what was taken, and read on: there is room."""
         self._demand.took(count, ready(self._parts.values()), time.monotonic())
         self._read_on()
 
     async def untake(self, taken: Taken) -> None:
-        """The caller of `take` was interrupted: nobody has seen what it was given."""
+        """Take back what an interrupted caller of `take` was given, uncounted: no handler has seen it."""
         taken.abandoned = True
         self._untake(taken)
 
@@ -138,7 +138,7 @@ class Deliveries:
         self.wake()
 
     def _pick_claimed(self, feed: object, limit: int) -> list[Tag]:
-        """What was claimed ahead: the last commit has said so."""
+        """Messages that were claimed ahead: their claims are committed already."""
         picked: list[Tag] = []
         now = time.time()
         for part in self._parts.values():
@@ -207,7 +207,7 @@ class Deliveries:
         return not tag.part.crowded
 
     async def leave(self, feed: object) -> None:
-        """A consumer has gone: what it had goes to the others, counted."""
+        """Remove a consumer. Its deliveries go to the others, counted."""
         self.feeds.pop(feed, None)
         self._starved.pop(feed, None)
         self._demand.gone()

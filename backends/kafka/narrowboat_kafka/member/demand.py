@@ -42,13 +42,13 @@ class Demand:
         self.bulk = limit if limit >= _BULK else 0
 
     def took(self, count: int, left: int, now: float) -> None:
-        """It got `count`, and so many were `left` for whoever asks next."""
+        """A consumer got `count` messages, and `left` remained for the next one."""
         if self._taken:
             self._pace = count / max(self._called - self._taken, 0.001)
         self._taken = now if left else 0.0
 
     def gone(self) -> None:
-        """A consumer has gone: nothing is claimed ahead until one asks for many again."""
+        """Claim nothing ahead until a consumer asks for many again: one has gone."""
         self.bulk = 0
 
     def is_recent(self, now: float) -> bool:

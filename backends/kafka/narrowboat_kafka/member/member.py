@@ -45,7 +45,7 @@ _KNOW = 2.0
 _DRAIN = 3.0
 #: Seconds after which a member that was given no partition says so.
 _STANDBY = 10.0
-#: Seconds for which the oldest message of a crowded partition may be in somebody's hands before it is moved out of the way.
+#: Seconds for which the oldest message of a crowded partition may be in flight before it is moved to the retry topic.
 _STALL = 30.0
 
 
@@ -134,13 +134,13 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
         if found or due:
             self.deliveries.wake()
         if found:
-            await self._net.sleep(0)  # whoever waits for a commit goes first
+            await self._net.sleep(0)  # a caller that waits for a commit goes first
             return
         await self._reader.fetch()
         await self._wakeup(max(0.0, min(_LOOK, soonest - time.time())))
 
     async def _know_topics(self) -> None:
-        """Whoever joins without knowing its topics is given nothing, and has to join again."""
+        """Wait until the topics are known. A member that joins without them gets no partition and has to join again."""
         until = time.monotonic() + _KNOW
         while self._unknown() and time.monotonic() < until:
             await self._group.know_topics()
@@ -151,7 +151,7 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
         return not all(self._group.partitions_of(topic) for topic in self._topics)
 
     def _retry_is_there(self) -> None:
-        """Somebody has made it: its messages are ours as well."""
+        """Subscribe to the retry topic, which was made just now."""
         if not self._ending:
             self._topics.append(self.retry)
             self._group.subscribe(self._topics, self)
@@ -167,7 +167,7 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
             self._group.ask_for_topics()
 
     def _has_ended(self, tp: Any) -> None:
-        """All of it is settled; nobody's settlement will say so."""
+        """Commit a partition whose last offsets have no record: no settlement will do it."""
 
         async def tell() -> None:
             try:
@@ -178,13 +178,13 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
         self._net.call_soon(tell)
 
     def _why_nothing(self) -> Exception | None:
-        """What whoever finds nothing is told; None where there is nothing, that is all."""
+        """The error of a consumer that finds nothing; None where there is just nothing to find."""
         if self.failure is not None:
             return self.failure
         shut = [part.unreadable for part in self.parts.values() if part.unreadable is not None]
         if not shut:
             return None
-        # Where others can be read, whoever consumes them goes on: a later call may find something.
+        # Where other partitions can be read, a later call may find something.
         shut[0].retryable |= len(shut) < sum(tp.topic != self.retry for tp in self.parts)
         return shut[0]
 
@@ -229,7 +229,7 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
         await self._give_up(gone)
 
     async def on_partitions_lost(self, lost: Iterable[Any]) -> None:
-        """They belong to somebody else already."""
+        """Forget partitions that another member owns already."""
         self._lose(list(lost))
         self._group.forget_assignment()
         await self._commits.quiet()
@@ -273,7 +273,7 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
             else:
                 ledger = ledgers.decode(committed[tp].offset, committed[tp].metadata)
             for offset, claim in list(ledger.claims.items()):
-                ledger.claims[offset] = claim._replace(out=False)  # whoever had it is gone
+                ledger.claims[offset] = claim._replace(out=False)  # the consumer that had it is gone
             self.parts[tp] = Partition(tp, ledger, self._group.topic_id(tp.topic))
             if self._group.is_assigned(tp):
                 self._group.seek(tp, ledger.base)
@@ -324,7 +324,7 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
             await self._net.sleep(0.1)
 
     async def purge(self) -> int | None:
-        """Drop what is not handed out, of all partitions; how many. None: some of them are somebody else's."""
+        """Drop what is not in flight, of all partitions; how many. None: another member owns some of them."""
         tps = [
             TopicPartition(topic, partition) for topic in self._group.topics for partition in self._group.partitions_of(topic)
         ]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Tag:
-    """A record on its way to somebody, and what then settles that delivery and no other. One that comes back gets a new one."""
+    """One delivery of a record, which settles that delivery alone. A record that comes back gets a new tag."""
 
     __slots__ = ("claims", "done", "due", "expires", "feed", "offset", "part", "record", "since")
 
@@ -81,18 +81,18 @@ class Partition:
 
     @property
     def waiting_for_us(self) -> int:
-        """Messages that somebody could be given now."""
+        """How many messages a consumer could be given now."""
         if self.leaving:
             return 0
         return len(self.returned) + len(self.claimed) + (0 if self.crowded else len(self.ready))
 
     @property
     def busy(self) -> bool:
-        """Whether somebody has to do with what was handed out."""
+        """Whether a delivery, a move or a commit is under way, for which a revocation waits."""
         return bool(self.out or self.moving or self.settling)
 
     def admit(self, found: Iterable[Stored]) -> None:
-        """These were read, and can be handed out."""
+        """Records that were read become ready to be handed out."""
         self.ready.extend([Tag(self, record) for record in found])
 
     def next(self, limit: int, now: float) -> tuple[list[Tag], bool]:
@@ -110,22 +110,22 @@ class Partition:
         return found, bool(expired)
 
     def hand_out(self, found: Sequence[Tag], feed: object, now: float) -> None:
-        """They are in somebody's hands."""
+        """Count them as deliveries and put them in flight."""
         self._claim(found, out=True)
         self._hand_out(found, feed, now)
 
     def claim_ahead(self, found: Sequence[Tag]) -> None:
-        """Count them as handed out before anybody asks for them. They are in nobody's hands yet."""
+        """Count them as deliveries before a consumer asks for them. They are not in flight yet."""
         self._claim(found, out=False)
         self.claiming += found
 
     def confirm_claims(self) -> None:
-        """They were committed."""
+        """The commit that carried the early claims succeeded."""
         self.claimed.extend(self.claiming)
         self.claiming.clear()
 
     def hand_out_claimed(self, limit: int, feed: object, now: float) -> list[Tag]:
-        """Up to `limit` of those that were claimed ahead, which are in somebody's hands from now on."""
+        """Put up to `limit` of those in flight that were claimed ahead."""
         found: list[Tag] = []
         expired: list[int] = []
         while self.claimed and len(found) < limit and not self.leaving:
@@ -153,7 +153,7 @@ class Partition:
             out[tag.offset] = tag
 
     def unclaim(self) -> bool:
-        """What was claimed ahead is not wanted any more: it does not count. Whether there was any."""
+        """Take back the early claims, uncounted: no consumer asks for them any more. Whether there were any."""
         ahead = [*self.claimed, *self.claiming]
         for tag in ahead:
             self.ledger.release(tag.offset, counted=False)
@@ -163,7 +163,7 @@ class Partition:
         return bool(ahead)
 
     def take_back(self, tag: Tag, *, counted: bool) -> None:
-        """It is to be handed out again, to anybody."""
+        """End a delivery that was not acknowledged: its record is ready again, for any consumer."""
         if self.owned and self.out.get(tag.offset) is tag:
             del self.out[tag.offset]
             self.ledger.release(tag.offset, counted=counted)
@@ -187,6 +187,6 @@ def ready(parts: Iterable[Partition]) -> int:
 
 
 class Taken(list[Tag]):
-    """What one call to `take` hands out. `abandoned`: its caller was interrupted and will never see it."""
+    """What one call to `take` hands out. `abandoned`: the caller was interrupted and will never see it."""
 
     abandoned = False

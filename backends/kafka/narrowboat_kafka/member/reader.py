@@ -1,7 +1,7 @@
 """What one member reads: fetches from the server, and how much of that is taken into its partitions. On the I/O thread only.
 
-The member's loop calls `throttle`, `read` and `fetch` at each of its steps; whoever finds nothing to hand out awaits
-`catch_up`. How far it reads ahead follows what consumers ask for (`demand.py`), so that a slow one bounds what lies in memory.
+The member's loop calls `throttle`, `read` and `fetch` at each of its steps. A call that finds nothing to hand out awaits
+`catch_up`. How far it reads ahead follows what consumers ask for (`demand.py`), so that a slow one bounds the memory.
 
 It hands nothing out, settles nothing and commits nothing, and it has no say in which partitions are ours: what it reads of
 others is dropped.
@@ -33,7 +33,7 @@ from narrowboat_kafka.member.waiting import Waiting
 
 log = logging.getLogger("narrowboat.kafka")
 
-#: Records that are read from what was fetched before somebody else may have the I/O thread, and the rest of their batch.
+#: Records that are read from what was fetched before others may have the I/O thread. The rest of their batch comes on top.
 _CHUNK = 500
 #: Seconds after which a partition that cannot be read is tried again: another server may have it whole.
 _SHUT = 5.0
@@ -129,13 +129,13 @@ class Reader:
         return bool(found)
 
     def _refused(self, error: client.TopicAuthorizationFailedError) -> None:
-        """These may not be read, now. The library would ask again at once, and for ever."""
+        """Pause the partitions that this user may not read. The library would ask again at once, and for ever."""
         for tp, part in self._parts.items():
             if tp.topic in error.args[0]:
                 self._unreadable(tp, part.ledger.next, error)
 
     def _unreadable(self, tp: Any, offset: int, error: Exception) -> None:
-        """What lies there cannot be read, now: that partition waits, and whoever finds nothing else is told why."""
+        """Pause a partition that cannot be read now. A consumer that finds nothing else is told why."""
         part = self._parts.get(tp)
         if part is None:
             return

@@ -2,7 +2,7 @@
 
 Messages of the retry topic (`levels.py`) lie in a heap until their partition looks at them; then they are ready, or `forward`
 takes them on: it publishes them elsewhere and tells `moved` or `not_moved` of it. The same is done with the oldest message of
-a crowded partition, which somebody has held for too long.
+a crowded partition, which has been in flight for too long.
 
 It does not publish (that is `mover.py`, on a thread of its own), does not read, and decides nothing about messages of the
 main topic that are ready.
@@ -31,7 +31,7 @@ class Waiting:
     """See the module's text.
 
     `retry`: the topic whose messages wait. `deliver`: False where what is due is forwarded as well. `stall`: seconds for
-    which the oldest message of a crowded partition may be in somebody's hands.
+    which the oldest message of a crowded partition may be in flight.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Waiting:
             self._forward(part, tag.record, 0.0)
 
     async def moved(self, part: Partition, record: Stored) -> None:
-        """It was published elsewhere: here it is done with."""
+        """Settle a message that was published elsewhere."""
         part.moving.discard(record.offset)
         if part.owned:
             tag = part.out.pop(record.offset, None)
@@ -96,7 +96,7 @@ class Waiting:
             await self._commits.commit({part.tp})
 
     async def not_moved(self, part: Partition, record: Stored) -> None:
-        """It could not be published: look again soon."""
+        """Look again soon at a message that could not be published."""
         part.moving.discard(record.offset)
         tag = part.out.get(record.offset)
         if tag is not None:

@@ -1,4 +1,4 @@
-"""Notices topics that are made later: retry topics, which are made when somebody needs them first, in whichever process.
+"""Notices topics that are made later: retry topics, which any process makes when it first needs one.
 
 A consumer that subscribed to a topic that is not there would ask for it ten times a second. Here one request asks for all
 that are awaited, twice a second, and only while there are any. Everything runs on the I/O thread.
@@ -41,7 +41,7 @@ class TopicWatch:
         self._connections.net.call_soon_threadsafe(begin)
 
     def forget(self, topic: str, who: object) -> None:
-        """Nobody needs to be told any more. On the I/O thread."""
+        """Undo `want`. On the I/O thread."""
         waiting = self._awaited.get(topic)
         if waiting is not None:
             waiting.pop(who, None)
@@ -49,7 +49,7 @@ class TopicWatch:
                 del self._awaited[topic]
 
     def look(self, topic: str) -> None:
-        """That topic was made just now. From any thread."""
+        """Look for the topic now: it may have been made just now. From any thread."""
         if topic in self._awaited:
             self._wakeup.notify()
 

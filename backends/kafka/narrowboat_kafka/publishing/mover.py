@@ -67,7 +67,7 @@ class Mover:
         return forward
 
     def do(self, work: Work) -> None:
-        """Anything else that must not be done on the I/O thread."""
+        """Run any other work that must not block the I/O thread."""
         self._put(work)
 
     def _put(self, job: Job | Work) -> None:
@@ -85,7 +85,7 @@ class Mover:
                     if callable(job):
                         job()
             except Exception:
-                # The broker is being closed, or the server is away: what was not settled is moved by whoever has it next.
+                # The broker is being closed, or the server is away. The next owner of the partition moves what was not settled.
                 if self._thread.ended:
                     return
                 time.sleep(0.1)

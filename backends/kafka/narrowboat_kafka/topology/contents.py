@@ -49,7 +49,7 @@ class Contents:
         return Depth(ready, out, delayed, _count(self._known(address.dead)) if has_dead_letters(address) else 0)
 
     def purge(self, address: Address) -> int:
-        """Drop what is not handed out, of a source that nobody consumes; how many. `Conflict` where somebody does."""
+        """Drop what is not handed out, of a source without consumers; how many. `Conflict` where there are some."""
         dropped, offsets = 0, {}
         for tp, (ledger, end) in self._known(address).items():
             dropped += ledger.drop(end, {offset for offset, claim in ledger.claims.items() if claim.out})

@@ -32,7 +32,7 @@ class Declarations:
         for _, text in committed.values():
             try:
                 found = json.loads(text)
-            except (ValueError, RecursionError):  # somebody else's
+            except (ValueError, RecursionError):  # another program wrote it
                 continue
             if isinstance(found, dict) and isinstance(found.get("kind"), str):
                 return found

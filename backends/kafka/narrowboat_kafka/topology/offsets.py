@@ -17,7 +17,7 @@ from narrowboat_kafka.library.admin import Admin
 
 T = TypeVar("T")
 
-#: Who answers for a group is not known, not ready, or somebody else by now.
+#: The coordinator of a group is not known, not ready, or has moved.
 _COORDINATOR = (client.CoordinatorNotAvailableError, client.CoordinatorLoadInProgressError, client.NotCoordinatorError)
 #: The same, or the connection is still being made: nothing was sent.
 _NOT_YET = (*_COORDINATOR, client.NodeNotReadyError, client.TooManyInFlightRequests)

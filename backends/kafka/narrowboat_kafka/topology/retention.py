@@ -1,4 +1,4 @@
-"""How long a topic keeps what nobody consumed, where somebody else made it: reported where that is less than the URL promises.
+"""How long a topic that another program made keeps unconsumed messages: a warning where that is less than the URL promises.
 
 A URL is all that `kept` can be claimed from, and it cannot know how a topic was set up that is there already. Such a topic
 is used as it is, and what it does not keep is told in the log, with what to do about it. Pure but for the log.

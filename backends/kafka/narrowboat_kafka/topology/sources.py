@@ -73,7 +73,7 @@ class Sources:
         return name
 
     def forget(self, *topics: str) -> None:
-        """They may be gone."""
+        """Look for these topics again at their next use: they may be gone."""
         self._topics.forget(*topics)
         for topic in topics:
             self._kinds.pop(topic, None)

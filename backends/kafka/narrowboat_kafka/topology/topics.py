@@ -1,7 +1,7 @@
 """Topics on the server: found, made where the URL allows it, deleted. It knows their names, and no queue and no subscription.
 
-What was found is remembered, so that a publish asks nothing; `forget` is for whoever learns that a topic may be gone. Safe
-from any thread but the I/O thread.
+What was found is remembered, so that a publish asks nothing; `forget` undoes that where a topic may be gone. Safe from any
+thread but the I/O thread.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Topics:
         return name in self._known
 
     def forget(self, *names: str) -> None:
-        """They may be gone."""
+        """Look for these topics again at their next use: they may be gone."""
         self._known.difference_update(names)
 
     def ensure(self, name: str, partitions: int, retention: float, what: str, *, large: bool) -> None:
@@ -111,7 +111,7 @@ class Topics:
         try:
             self._ask(lambda admin: admin.delete_topics(there))
         except client.UnknownTopicOrPartitionError:
-            pass  # somebody else was faster
+            pass  # another client was faster
         until = time.monotonic() + self._connections.timeout
         while any(self.is_there(name) for name in there) and time.monotonic() < until:
             time.sleep(0.01)

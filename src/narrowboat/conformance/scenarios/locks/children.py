@@ -120,6 +120,7 @@ async def counter(
     names: Sequence[str],
     folder: str,
     rounds: int,
+    ttl: float,
     tasks: int = 1,
     leave_after: int | None = None,
 ) -> None:
@@ -139,7 +140,7 @@ async def counter(
         for turn in range(rounds):
             name = names[(number + turn) % len(names)]
             path = Path(folder, name)
-            async with locks.lock(name, ttl=max(5.0, locks.capabilities.ttl_min), timeout=120) as held:
+            async with locks.lock(name, ttl=ttl, timeout=120) as held:
                 before = int(path.read_text())
                 if leave_after is not None and done >= leave_after:
                     link.tell("leaves", done=done)

@@ -76,10 +76,9 @@ async def processes_lose_no_update(kit: Kit) -> None:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "n").write_text("0")  # noqa: ASYNC240  # a few bytes
         rounds = max(5, int(30 * kit.size))
-        children = [
-            await kit.child(counter, url=kit.locks_url, face=kit.face, names=["n"], folder=folder, rounds=rounds, tasks=2)
-            for _ in range(4)
-        ]
+        common: dict[str, Any] = {"url": kit.locks_url, "face": kit.face, "names": ["n"], "folder": folder, "rounds": rounds}
+        common["ttl"] = kit.lease(kit.claims.ttl_min, 5.0)
+        children = [await kit.child(counter, **common, tasks=2) for _ in range(4)]
         counted = await _run_all(children)
         assert Path(folder, "n").read_text() == str(4 * 2 * rounds), "updates were lost"  # noqa: ASYNC240  # a few bytes
     tokens = [token for told in counted for token in told["tokens"]["n"]]
@@ -106,6 +105,7 @@ async def mixed_workers_over_two_locks(kit: Kit) -> None:
             "face": kit.face,
             "names": ["x", "y"],
             "folder": folder,
+            "ttl": kit.lease(kit.claims.ttl_min, 5.0),
             "rounds": rounds,
         }
         children = [await kit.child(counter, **common, tasks=2) for _ in range(2)]
@@ -131,6 +131,7 @@ async def three_hundred_contenders_in_ten_processes(kit: Kit) -> None:
             "face": kit.face,
             "names": ["n"],
             "folder": folder,
+            "ttl": kit.lease(kit.claims.ttl_min, 5.0),
             "rounds": 1,
             "tasks": 30,
         }
@@ -392,6 +393,7 @@ async def processes_get_growing_tokens(kit: Kit) -> None:
             "face": kit.face,
             "names": ["n"],
             "folder": folder,
+            "ttl": kit.lease(kit.claims.ttl_min, 5.0),
             "rounds": 5,
             "tasks": 5,
         }
