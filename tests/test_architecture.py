@@ -333,7 +333,7 @@ def strewn(folder: Path) -> list[str]:
     return found + [f"{short(path)} {name}" for path, name in overridden(folder) if outside(path)]
 
 
-@pytest.mark.filterwarnings("ignore:read_text is deprecated:DeprecationWarning")  # kafka-python reads its schemas by it
+@pytest.mark.filterwarnings("ignore:(read|open)_text is deprecated:DeprecationWarning")  # kafka-python reads its schemas by it
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
 def test_what_a_client_library_does_not_promise_is_used_in_one_file(folder: Path) -> None:
     """`library.py`, where each such name stands with its reason, and is tried by a contract test."""
