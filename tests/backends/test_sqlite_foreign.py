@@ -97,7 +97,7 @@ def held_file(tmp_path_factory):
     url = f"sqlite:///{path}?durability=normal"
     locks = narrowboat.locks(url)
     driver = locks._core.driver.get()
-    locks.lock("odd", ttl=3600, label="who").acquire()
+    locks.lock("odd", ttl=86_400, label="who").acquire()  # longer than the longest run with its many cases
     for name in ("odd", "odd", "free"):
         with pytest.raises(LockTimeout), narrowboat.locks(url) as other, locks.lock("free"):
             other.lock(name).acquire(timeout=0)
