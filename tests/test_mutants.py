@@ -20,6 +20,9 @@ from narrowboat.conformance.harness import Harness
 from narrowboat.contract import LockProvider
 from narrowboat.layers.passing import PassingBroker, PassingLocks
 
+#: Seconds: the first test waits for all mutants, five minutes on a quiet machine.
+pytestmark = pytest.mark.timeout(1500)
+
 
 def harmless(driver):
     """A layer that breaks nothing."""
