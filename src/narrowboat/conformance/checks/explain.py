@@ -11,11 +11,16 @@ from __future__ import annotations
 import ast
 import linecache
 import reprlib
+import threading
 from types import CodeType, FrameType, TracebackType
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 160
 _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxset = _SHORT.maxdict = 12
+
+#: One thread at a time: CPython counts the depth of all syntax trees that are being made in one place (3.11 and 3.12, gh-106905),
+#: and two threads that make one each get `SystemError: AST constructor recursion depth mismatch`.
+_mutex = threading.Lock()
 
 
 def explain(error: AssertionError) -> None:
@@ -25,9 +30,10 @@ def explain(error: AssertionError) -> None:
     trace: TracebackType = error.__traceback__
     while trace.tb_next is not None:
         trace = trace.tb_next
-    test = _condition(trace.tb_frame.f_code, trace.tb_lineno)
-    if test is not None:
-        error.args = (_sentence(test, trace.tb_frame),)
+    with _mutex:
+        test = _condition(trace.tb_frame.f_code, trace.tb_lineno)
+        if test is not None:
+            error.args = (_sentence(test, trace.tb_frame),)
 
 
 def _condition(code: CodeType, line: int) -> ast.expr | None:
