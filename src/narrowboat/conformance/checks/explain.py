@@ -18,8 +18,8 @@ _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 160
 _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxset = _SHORT.maxdict = 12
 
-#: One thread at a time: CPython counts the depth of all syntax trees that are being made in one place (3.11 and 3.12, gh-106905),
-#: and two threads that make one each get `SystemError: AST constructor recursion depth mismatch`.
+#: One thread at a time: CPython 3.11 counts the depth of all syntax trees that are being made in one place (gh-106905), and
+#: threads that make them side by side may get `SystemError: AST constructor recursion depth mismatch`.
 _mutex = threading.Lock()
 
 
