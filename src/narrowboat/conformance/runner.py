@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from narrowboat.capabilities import LockCapabilities, Scope, check_required
 from narrowboat.conformance.catalogue import CATALOGUE, NEEDS_FAULT, NOT_OFFERED, SERVER_FAULTS, Entry
-from narrowboat.conformance.checks.explain import explain
+from narrowboat.conformance.checks.explain import explain, one_tree_at_a_time
 from narrowboat.conformance.harness import Harness
 from narrowboat.conformance.kit import Kit
 from narrowboat.conformance.scenario import FACES, FIRST, TABLE, Scenario
@@ -279,7 +279,8 @@ def _complaint(context: dict[str, object]) -> str:
 
 
 def _readable(error: BaseException) -> str:
-    return "".join(traceback.format_exception(error, limit=-6)).strip()
+    with one_tree_at_a_time():
+        return "".join(traceback.format_exception(error, limit=-6)).strip()
 
 
 # -- all of it ----------------------------------------------------------------------------------------------------

@@ -9,18 +9,36 @@ again: they may have done something, and their result may be another one now.
 from __future__ import annotations
 
 import ast
+import contextlib
+import gc
 import linecache
 import reprlib
 import threading
+from collections.abc import Iterator
 from types import CodeType, FrameType, TracebackType
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 160
 _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxset = _SHORT.maxdict = 12
 
-#: One thread at a time: CPython 3.11 counts the depth of all syntax trees that are being made in one place (gh-106905), and
-#: threads that make them side by side may get `SystemError: AST constructor recursion depth mismatch`.
 _mutex = threading.Lock()
+
+
+@contextlib.contextmanager
+def one_tree_at_a_time() -> Iterator[None]:
+    """For whoever makes a syntax tree, as a traceback that is formatted does: no other thread makes one meanwhile.
+
+    CPython 3.11 counts the depth of all trees in one place (gh-106905): threads that make them side by side get `SystemError:
+    AST constructor recursion depth mismatch`. Between two nodes a thread gives way only to what a collection of garbage runs.
+    """
+    with _mutex:
+        collected = gc.isenabled()
+        gc.disable()
+        try:
+            yield
+        finally:
+            if collected:
+                gc.enable()
 
 
 def explain(error: AssertionError) -> None:
@@ -30,7 +48,7 @@ def explain(error: AssertionError) -> None:
     trace: TracebackType = error.__traceback__
     while trace.tb_next is not None:
         trace = trace.tb_next
-    with _mutex:
+    with one_tree_at_a_time():
         test = _condition(trace.tb_frame.f_code, trace.tb_lineno)
         if test is not None:
             error.args = (_sentence(test, trace.tb_frame),)
