@@ -106,6 +106,10 @@ def opened(server: KafkaServer, user: str, prefix: str) -> narrowboat.Messaging:
     return narrowboat.broker(f"{server.url_for(user, user)}?session=2", prefix=prefix, timeout=20)
 
 
+#: Seconds: a fresh server makes its inner topics at the first use, which takes a busy machine half a minute.
+PATIENCE = 90.0
+
+
 def everything(broker: narrowboat.Messaging) -> None:
     """What a program does."""
     broker.ping()
@@ -113,12 +117,12 @@ def everything(broker: narrowboat.Messaging) -> None:
     with prices.subscription("g").consume() as copies, orders.consume() as messages:
         prices.publish(b"copy", delay=0.1)
         orders.publish_many([b"x"])
-        copy, message = copies.receive(20), messages.receive(20)
+        copy, message = copies.receive(PATIENCE), messages.receive(PATIENCE)
         assert copy is not None
         assert message is not None
         copy.reject("no")
         message.nack(delay=0.1)
-        again = messages.receive(20)
+        again = messages.receive(PATIENCE)
         assert again is not None
         assert again.attempt == 2
         again.reject("no")
