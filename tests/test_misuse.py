@@ -144,13 +144,25 @@ def test_what_is_settled_after_its_consumer_has_closed_is_stale(broker):
     queue.publish(b"x")
     with queue.consume() as messages:
         message = messages.receive(5)
-    for settle in (message.ack, message.nack, lambda: message.ack(wait=False), lambda: message.extend(5)):
-        with pytest.raises(StaleDelivery):
+    for settle in (lambda: message.ack(wait=False), message.ack, message.nack, lambda: message.extend(5)):
+        with pytest.raises(StaleDelivery, match="its lease ended"):
             settle()
     assert message.lost and queue.depth().ready == 1
 
 
-def test_a_forked_childs_settlement_is_closed(broker):
+def test_what_is_settled_after_its_broker_has_closed_is_refused(url):
+    """Also where the caller does not wait for the answer: nothing can come of it."""
+    with narrowboat.broker(url) as broker:
+        queue = broker.queue("q")
+        queue.publish(b"x")
+        message = queue.consume().receive(5)
+    for settle in (lambda: message.ack(wait=False), message.ack, message.nack):
+        with pytest.raises(Closed):
+            settle()
+
+
+@pytest.mark.parametrize("wait", [True, False])
+def test_a_forked_childs_settlement_is_closed(broker, wait):
     """The message is the parent's, and stays so."""
     queue = broker.queue("q")
     queue.publish(b"x")
@@ -160,7 +172,7 @@ def test_a_forked_childs_settlement_is_closed(broker):
         pid = os.fork()
         if pid == 0:
             try:
-                message.ack()
+                message.ack(wait=wait)
                 os.write(tell, b"done")
             except BaseException as error:
                 os.write(tell, type(error).__name__.encode())
