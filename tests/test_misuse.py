@@ -4,6 +4,7 @@ import asyncio
 import copy
 import os
 import pickle
+import signal
 import uuid
 
 import pytest
@@ -282,6 +283,44 @@ def test_a_run_that_is_stopped_during_an_outage_ends_in_good_order(face, url, ca
 
         asyncio.run(main())
     assert "could not be closed (no server there)" in caplog.text
+
+
+@pytest.mark.parametrize("face", ["sync", "aio"])
+@pytest.mark.parametrize("end", [SystemExit, KeyboardInterrupt])
+def test_what_ends_a_run_during_an_outage_reaches_its_caller(face, end, url):
+    """That its consumer could not be closed as well hides neither Ctrl-C nor what a handler raised."""
+
+    class Away(PassingBroker):
+        def feed(self, inner, wake):
+            return AwayFeed(inner)
+
+    class AwayFeed(PassingFeed):
+        def close(self):
+            self.inner.close()
+            raise Unavailable("no server there")
+
+    def struck():
+        if end is SystemExit:
+            raise SystemExit(3)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    async def main():
+        async with narrowboat.aio.broker(url, wrap=Away) as broker:
+            queue = broker.queue("q")
+            await queue.publish(b"x")
+
+            async def handle(message):
+                struck()
+
+            await queue.run(handle)
+
+    with pytest.raises(end):
+        if face == "aio":
+            asyncio.run(main())
+        with narrowboat.broker(url, wrap=Away) as broker:
+            queue = broker.queue("q")
+            queue.publish(b"x")
+            queue.run(lambda message: struck())
 
 
 def test_a_close_that_outlives_its_loop_ends_in_silence(url):
