@@ -179,6 +179,43 @@ def test_an_entry_of_another_program_costs_nobody_else_anything(
     assert time.monotonic() - begun < SECONDS
 
 
+# -- members of a queue's sorted sets -----------------------------------------------------------------------------------------
+
+_ids = st.sampled_from(["7-0", "1-1", "x", "9999999999999999999999-0", "0-0"])
+_members = st.one_of(
+    st.binary(max_size=30),
+    st.tuples(_ids, st.integers(-1, 120)).map(lambda each: f"c:{each[1]}:1:{each[0]}:".encode()),
+    st.tuples(_ids, st.integers(-1, 120)).map(lambda each: f"{each[1]}:{each[0]}".encode()),
+    st.sampled_from([b"a7:a0:0:1:", b"a7:a0:99:1:", b"a7:a0:0:99999999999999999999:", b"a7:a0:0:1.5:k"]),
+    st.sampled_from([b"", b"\x93\x00\x00\x91\xa1a", b"\x93\x00\x00\x92\xa1a\x05", b"\x93\xcb\x3f\xf8" + bytes(6), b"\x01"]).map(
+        lambda packed: b"0" * 16 + packed
+    ),
+)
+
+
+@many(st.tuples(st.sampled_from(["due", "lease", "back", "hold", "ttl"]), _members))
+def test_what_another_program_puts_into_a_queues_sorted_sets_stops_nobody(
+    client: redis.Redis, broker: Any, cases: list[tuple[str, bytes]]
+) -> None:
+    """Messages are published, received, counted and purged as before."""
+    for ordered in (False, True):
+        queue = Address(Kind.QUEUE, f"z{next(_serial)}")
+        feed = consume(broker, queue, ordered=ordered)
+        send(broker, queue, "first", key="k", ttl=60)
+        for kind, member in cases:
+            client.zadd(f"nb:m:{{{queue.name}}}:{kind}", {member: 0})
+        send(broker, queue, "second", key="k")
+        came = set()
+        for _ in range(4):
+            deliveries = feed.receive(100).deliveries
+            came.update(delivery.id for delivery in deliveries)
+            assert feed.settle([(delivery, Ack()) for delivery in deliveries]) == [None] * len(deliveries)
+        assert {"first", "second"} <= came
+        client.zadd(f"nb:m:{{{queue.name}}}:blocked", dict.fromkeys((member for _, member in cases), 0))
+        broker.purge(queue)
+        assert broker.depth(queue)[:3] == (0, 0, 0)
+
+
 # -- records of locks ---------------------------------------------------------------------------------------------------------
 
 _numbers = st.one_of(

@@ -256,3 +256,30 @@ def test_without_a_thread_to_be_had_callers_carry_their_own_calls(url, monkeypat
         monkeypatch.undo()
         assert len(outcomes) == 6 and set(outcomes) <= {None, True}
         locks.lock("a").acquire(timeout=5).release()
+
+
+def test_a_run_without_a_thread_to_be_had_finishes_what_it_began(url, monkeypatch):
+    """The handler that has begun is waited for and its message acknowledged; what was not begun goes back at once."""
+    real, begun, returned = threading.Thread.start, threading.Event(), threading.Event()
+
+    def start(thread):
+        if thread.name == "narrowboat-run-q-1":
+            assert begun.wait(10)
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    def heard(event):
+        if isinstance(event, events.Settled) and event.outcome == "return":
+            returned.set()
+
+    def handle(message):
+        begun.set()
+        assert returned.wait(10)
+
+    with narrowboat.broker(url, listeners=[heard]) as broker:
+        queue = broker.queue("q")
+        queue.publish_many([b"x", b"y"])
+        monkeypatch.setattr(threading.Thread, "start", start)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            queue.run(handle, concurrency=2)
+        assert queue.depth() == (1, 0, 0, 0)

@@ -4,6 +4,7 @@ import asyncio
 import copy
 import os
 import pickle
+import signal
 import uuid
 
 import pytest
@@ -144,13 +145,25 @@ def test_what_is_settled_after_its_consumer_has_closed_is_stale(broker):
     queue.publish(b"x")
     with queue.consume() as messages:
         message = messages.receive(5)
-    for settle in (message.ack, message.nack, lambda: message.ack(wait=False), lambda: message.extend(5)):
-        with pytest.raises(StaleDelivery):
+    for settle in (lambda: message.ack(wait=False), message.ack, message.nack, lambda: message.extend(5)):
+        with pytest.raises(StaleDelivery, match="its lease ended"):
             settle()
     assert message.lost and queue.depth().ready == 1
 
 
-def test_a_forked_childs_settlement_is_closed(broker):
+def test_what_is_settled_after_its_broker_has_closed_is_refused(url):
+    """Also where the caller does not wait for the answer: nothing can come of it."""
+    with narrowboat.broker(url) as broker:
+        queue = broker.queue("q")
+        queue.publish(b"x")
+        message = queue.consume().receive(5)
+    for settle in (lambda: message.ack(wait=False), message.ack, message.nack):
+        with pytest.raises(Closed):
+            settle()
+
+
+@pytest.mark.parametrize("wait", [True, False])
+def test_a_forked_childs_settlement_is_closed(broker, wait):
     """The message is the parent's, and stays so."""
     queue = broker.queue("q")
     queue.publish(b"x")
@@ -160,7 +173,7 @@ def test_a_forked_childs_settlement_is_closed(broker):
         pid = os.fork()
         if pid == 0:
             try:
-                message.ack()
+                message.ack(wait=wait)
                 os.write(tell, b"done")
             except BaseException as error:
                 os.write(tell, type(error).__name__.encode())
@@ -270,6 +283,44 @@ def test_a_run_that_is_stopped_during_an_outage_ends_in_good_order(face, url, ca
 
         asyncio.run(main())
     assert "could not be closed (no server there)" in caplog.text
+
+
+@pytest.mark.parametrize("face", ["sync", "aio"])
+@pytest.mark.parametrize("end", [SystemExit, KeyboardInterrupt])
+def test_what_ends_a_run_during_an_outage_reaches_its_caller(face, end, url):
+    """That its consumer could not be closed as well hides neither Ctrl-C nor what a handler raised."""
+
+    class Away(PassingBroker):
+        def feed(self, inner, wake):
+            return AwayFeed(inner)
+
+    class AwayFeed(PassingFeed):
+        def close(self):
+            self.inner.close()
+            raise Unavailable("no server there")
+
+    def struck():
+        if end is SystemExit:
+            raise SystemExit(3)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    async def main():
+        async with narrowboat.aio.broker(url, wrap=Away) as broker:
+            queue = broker.queue("q")
+            await queue.publish(b"x")
+
+            async def handle(message):
+                struck()
+
+            await queue.run(handle)
+
+    with pytest.raises(end):
+        if face == "aio":
+            asyncio.run(main())
+        with narrowboat.broker(url, wrap=Away) as broker:
+            queue = broker.queue("q")
+            queue.publish(b"x")
+            queue.run(lambda message: struck())
 
 
 def test_a_close_that_outlives_its_loop_ends_in_silence(url):

@@ -153,6 +153,8 @@ class RabbitFeed(Feed):
         client.loop.post(stream.watch)
         self._consume(stream, max(min(limit, _PREFETCH_MAX), self._credit), deadline)
         self._stream = stream
+        if self._closed:  # by a caller that an interrupt kept from waiting for this: it has not seen this stream
+            stream.channel.close(max(0.05, deadline - client.clock()))
         return stream
 
     def _consume(self, stream: Stream, credit: int, deadline: float) -> None:
@@ -199,7 +201,7 @@ class RabbitFeed(Feed):
         """Publish what goes elsewhere, then acknowledge it; the rest is acknowledged at once."""
         deadline, stream = self._client.deadline(), self._stream
         if not self._leaving and stream.alive and any(outcome.__class__ is Return for _, outcome in settlements):
-            self._leave(stream, deadline)  # or what is given back would be pushed to us again
+            self._leave(deadline)  # or what is given back would be pushed to us again
         return self._settlement.settle(stream, settlements, deadline)
 
     def extend(self, deliveries: Sequence[Delivery], seconds: float) -> list[NarrowboatError | None]:
@@ -210,18 +212,18 @@ class RabbitFeed(Feed):
 
     def leave(self) -> None:
         """Give back what was pushed and never received, uncounted. The channel stays, for the rest to be settled on."""
-        stream = self._stream
-        if self._closed or not stream.alive:
+        if self._closed:
             return
         deadline = self._client.clock() + self._client.timeout
-        self._leave(stream, deadline)
-        self._return(stream, deadline)
+        self._leave(deadline)
+        if self._stream.alive:
+            self._return(self._stream, deadline)
 
     def close(self) -> None:
         """`leave`; what was received and not settled goes back with the channel, counted."""
         if self._closed:
             return
-        stream, clock = self._stream, self._client.clock
+        clock = self._client.clock
         deadline = clock() + self._client.timeout
         try:
             self.leave()
@@ -229,16 +231,23 @@ class RabbitFeed(Feed):
             pass  # then they come back counted
         finally:
             self._closed = True
-            if stream.channel is not None:
-                stream.channel.close(max(0.05, deadline - clock()))
+            channel = self._stream.channel  # read behind the flag: `_subscribe` does the two the other way round
+            if channel is not None:
+                channel.close(max(0.05, deadline - clock()))
             self._on_close(self)
 
-    def _leave(self, stream: Stream, deadline: float) -> None:
-        """Let nothing more be pushed: what is given back must not come to us again."""
+    def _leave(self, deadline: float) -> None:
+        """Let nothing more be pushed: what is given back must not come to us again.
+
+        It waits for a receiver that is making a stream, which would be consumed from for as long as the connection lives.
+        """
         with self._setup:
-            if self._leaving or not stream.alive or stream.channel is None:
+            if self._leaving:
                 return
-            self._leaving = True
+            self._leaving = True  # also where there is no stream: none is made any more
+            stream = self._stream
+            if not stream.alive or stream.channel is None:
+                return
             self._settle_down(stream, deadline)
             answer: Answer[None] = Answer()
             self._client.loop.post(lambda: stream.cancel(answer))

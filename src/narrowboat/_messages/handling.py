@@ -69,34 +69,52 @@ def describe(error: BaseException) -> str:
 
 
 class drained:  # reads as what it says
-    """The end of a run whose consumer cannot be closed because the backend is away: a warning, and the run has ended.
+    """The end of a run: its consumer is closed. Where it cannot be because the backend is away, a warning says so.
 
     The run has drained, and unsettled messages come back with their connection or lease. An error would only make a supervisor
-    believe that a worker crashed which was asked to stop during an outage.
+    believe that a worker crashed which was asked to stop during an outage. Whatever else has ended the run reaches its caller.
     """
 
-    def __init__(self, consumer: Consumer[Any]) -> None:
-        self._consumer = consumer
+    def __init__(self, messages: Any) -> None:
+        self._messages = messages  # of either face
+        self._consumer: Consumer[Any] = messages._consumer
+        self._told = False
 
     def __enter__(self) -> drained:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        try:
+            self._messages.close()
+        except NarrowboatError as failed:
+            if not self._is_away(failed):
+                raise
+        return self._is_away(error)
+
+    async def __aenter__(self) -> drained:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        try:
+            await self._messages.close()
+        except NarrowboatError as failed:
+            if not self._is_away(failed):
+                raise
+        return self._is_away(error)
+
+    def _is_away(self, error: BaseException | None) -> bool:
+        """Whether `error` says only that the backend is away while the run ends; that is told once."""
         consumer = self._consumer
         if not (isinstance(error, NarrowboatError) and error.retryable and consumer.life.stopped and consumer.life.closed):
             return False
-        import logging  # slow to import, and needed only in an outage
+        if not self._told:
+            import logging  # slow to import, and needed only in an outage
 
-        logging.getLogger("narrowboat").warning(
-            "run of %r has ended; its consumer could not be closed (%s), so what was not settled comes back when the backend "
-            "has noticed",
-            consumer.path,
-            error,
-        )
+            self._told = True
+            logging.getLogger("narrowboat").warning(
+                "run of %r has ended; its consumer could not be closed (%s), so what was not settled comes back when the "
+                "backend has noticed",
+                consumer.path,
+                error,
+            )
         return True
-
-    async def __aenter__(self) -> drained:
-        return self.__enter__()
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
-        return self.__exit__(kind, error, trace)

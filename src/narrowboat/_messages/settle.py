@@ -79,6 +79,11 @@ class Settlement(Generic[M]):
             raise
         return bool(mine)
 
+    def refusal(self, entry: M) -> NarrowboatError:
+        """The error for a caller whose `post` was False."""
+        (closed,) = self._life.refusals(self._window, (entry,)) if self._life.closed or self._life.forked else (None,)
+        return closed or entry._stale()
+
     async def flush(self) -> None:
         """Wait, for one operation timeout at most, until what was posted is settled."""
         if not self._posted:

@@ -44,8 +44,11 @@ class Message(TrackedDelivery[T]):
         """
         if wait:
             self._settle(ACK)
-        elif not self._consumer.settlement.post((self,), ACK):
-            raise self._stale()
+            return
+        consumer = self._consumer
+        consumer.core.check_open()
+        if not consumer.settlement.post((self,), ACK):
+            raise consumer.settlement.refusal(self)
 
     def nack(self, delay: Seconds = 0) -> None:
         """Have the message redelivered, not before `delay` seconds. At its last delivery it becomes a dead letter.

@@ -56,8 +56,15 @@ class Run(Generic[T]):
 
     def wait(self, grace: float) -> None:
         """Work until stopped; then drain."""
-        for thread in self._threads:
-            thread.start()
+        for number, thread in enumerate(self._threads):
+            try:
+                thread.start()
+            except RuntimeError as error:  # there is none to be had: the handlers that have begun are waited for
+                with self._mutex:
+                    self._running -= len(self._threads) - number
+                self._error = self._error or error
+                self._consumer.closing.stop()
+                break
         while self._running and not self._consumer.life.stopped:
             run(self._core.runtime.wait(self._signal, self._core.clock() + LOOK))
         self._consumer.closing.stop()

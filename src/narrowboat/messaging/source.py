@@ -93,7 +93,7 @@ class Readable(Uncopied, Generic[T]):
         ahead = prefetch_of(threads) if prefetch is None else prefetch
         messages = self.consume(prefetch=ahead, max_extend=max_extend)
         try:
-            with drained(messages._consumer), messages:
+            with drained(messages):
                 work = Run(messages._consumer, handle, threads)
                 taken = Signals(work if with_signals else None)
                 try:

@@ -63,18 +63,28 @@ local function item_of(entry)
   return place(entry.id) .. ':' .. entry.index .. ':' .. claims_of(entry) .. ':' .. entry.key
 end
 
+-- Nil where it is none of ours: it is dropped then, or it would be met again by every call.
 local function entry_of(item)
-  local ms, seq, index, attempt, returns, key = item:match('^%l(%d+):%l(%d+):(%d+):(%d+)%.?(%d*):(.*)$')
+  local ms, seq, index, attempt, returns, key = item:match('^%l(%d+):%l(%d+):(1?%d):(%d+)%.?(%d*):(.*)$')
+  if not ms or #ms > 19 or #seq > 19 or #attempt > 9 then return nil end
   return {id = ms .. '-' .. seq, index = tonumber(index), attempt = tonumber(attempt), returns = tonumber(returns), key = key}
+end
+
+local function entries_of(items)
+  local entries = {}
+  for _, item in ipairs(items) do entries[#entries + 1] = entry_of(item) end
+  return entries
 end
 
 local function token_of(consumer, entry)
   return consumer .. ':' .. entry.index .. ':' .. claims_of(entry) .. ':' .. entry.id .. ':' .. entry.key
 end
 
+-- Nil as above.
 local function entry_of_token(token)
-  local index, attempt, returns, id, key = token:match('^[^:]*:(%d+):(%d+)%.?(%d*):([%d-]+):(.*)$')
-  return {id = id, index = tonumber(index), attempt = tonumber(attempt), returns = tonumber(returns), key = key}
+  local index, attempt, returns, ms, seq, key = token:match('^[^:]*:(1?%d):(%d+)%.?(%d*):(%d+)%-(%d+):(.*)$')
+  if not ms or #ms > 19 or #seq > 19 or #attempt > 9 then return nil end
+  return {id = ms .. '-' .. seq, index = tonumber(index), attempt = tonumber(attempt), returns = tonumber(returns), key = key}
 end
 
 local function field(fields, name)
@@ -285,6 +295,21 @@ local function store(source, priority, expires, fields)
   return true
 end
 
+-- A delayed message: priority, expiry and fields. What another program put among them is a message as it is.
+local function due_of(member)
+  local whole, packed = pcall(cmsgpack.unpack, member:sub(17))
+  local fields = whole and type(packed) == 'table' and packed[3]
+  if type(fields) ~= 'table' or #fields == 0 or #fields % 2 == 1 or #fields > 7000 then return 0, 0, {'body', member} end
+  local priority, expires = tonumber(packed[1]) or -1, tonumber(packed[2]) or -1
+  if not (priority >= 0 and priority <= 9 and priority % 1 == 0 and expires >= 0 and expires < 1e17) then
+    return 0, 0, {'body', member}
+  end
+  for _, each in ipairs(fields) do
+    if type(each) ~= 'string' then return 0, 0, {'body', member} end
+  end
+  return priority, expires, fields
+end
+
 -- What is due goes into the stream, in the order of its times.
 local function promote(source)
   local key = source.root .. ':due'
@@ -292,8 +317,8 @@ local function promote(source)
     local due = redis.call('ZRANGEBYSCORE', key, '-inf', text(NOW), 'LIMIT', 0, PAGE)
     if #due == 0 then return end
     for _, member in ipairs(due) do
-      local packed = cmsgpack.unpack(member:sub(17))
-      if packed[2] == 0 or packed[2] > NOW then store(source, packed[1], packed[2], packed[3]) end
+      local priority, expires, fields = due_of(member)
+      if expires == 0 or expires > NOW then store(source, priority, expires, fields) end
     end
     many('ZREM', key, due)
     ring(source, #due)

@@ -28,13 +28,16 @@ end
 
 local doomed = {}
 local blocked, more = cut(':blocked')  -- first: nobody moves up
-for at, member in ipairs(blocked) do
-  doomed[at] = entry_of(member:sub(member:find('\0', 1, true) + 1))
-  doomed[at].key = ''  -- the turn is another's
+for _, member in ipairs(blocked) do
+  local entry = entry_of(member:sub((member:find('\0', 1, true) or 0) + 1))
+  if entry then
+    entry.key = ''  -- the turn is another's
+    doomed[#doomed + 1] = entry
+  end
 end
 for _, name in ipairs(more == '' and {':back', ':hold'} or {}) do
   local items, left = cut(name)
-  for _, item in ipairs(items) do doomed[#doomed + 1] = entry_of(item) end
+  for _, entry in ipairs(entries_of(items)) do doomed[#doomed + 1] = entry end
   if left ~= '' then more = left end
 end
 for _, indexes in pairs(more == '' and (classes(source)) or {}) do

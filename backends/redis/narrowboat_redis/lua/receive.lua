@@ -83,8 +83,7 @@ local function take_back(class, count)
   local items = redis.call('ZRANGEBYSCORE', source.root .. ':back', -class, -class, 'LIMIT', 0, count)
   if #items == 0 then return {} end
   many('ZREM', source.root .. ':back', items)
-  local wanted, found, entries = {}, {}, {}
-  for at, item in ipairs(items) do wanted[at] = entry_of(item) end
+  local wanted, found, entries = entries_of(items), {}, {}
   alike(wanted, function(batch)
     for from = 1, #batch, 1000 do
       local command = {'XCLAIM', key_of(source, batch.index), source.group, consumer, 0,
@@ -255,7 +254,7 @@ if #claimed > 0 then
 end
 
 -- Nobody is in a hurry: put the house in order. Names of consumers that died would pile up otherwise.
-local swept = redis.call('HGET', source.root .. ':meta', 'swept')
+local swept = tonumber(redis.call('HGET', source.root .. ':meta', 'swept') or '')
 if not swept or NOW - swept > 10000000 then
   redis.call('HSET', source.root .. ':meta', 'swept', text(NOW))
   for _, class in ipairs(order) do

@@ -106,13 +106,14 @@ end
 local function sweep(source)
   local over = redis.call('ZRANGEBYSCORE', source.root .. ':ttl', '-inf', text(NOW), 'LIMIT', 0, PAGE)
   for _, member in ipairs(over) do
-    local index, id = member:match('^(%d+):(.*)$')
+    local index, id, ms, seq = member:match('^(1?%d):((%d+)%-(%d+))$')
+    local ours = id and #ms <= 19 and #seq <= 19
     local entry = {index = tonumber(index), id = id, key = '', attempt = 0}
-    local key = key_of(source, entry.index)
-    local pending = as_group(source, entry.index, {'XPENDING', key, source.group, id, id, 1})[1]
-    if not pending then
+    local key = ours and key_of(source, entry.index)
+    local pending = ours and as_group(source, entry.index, {'XPENDING', key, source.group, id, id, 1})[1]
+    if ours and not pending then
       redis.call('XDEL', key, id)
-    elseif pending[2] == PARKED then
+    elseif ours and pending[2] == PARKED then
       if source.ordered then
         local stored = redis.call('XRANGE', key, id, id)[1]
         entry.key = stored and own(stored[2], 'key') or ''
@@ -148,17 +149,20 @@ local function tick(source)
     many('ZREM', source.root .. ':hold', held)
     local scored = {}
     for _, item in ipairs(held) do
-      scored[#scored + 1] = -class_of(source, entry_of(item).index)
-      scored[#scored + 1] = item
+      local entry = entry_of(item)
+      if entry then
+        scored[#scored + 1] = -class_of(source, entry.index)
+        scored[#scored + 1] = item
+      end
     end
-    many('ZADD', source.root .. ':back', scored)
+    if #scored > 0 then many('ZADD', source.root .. ':back', scored) end
     ring(source, #held)
   end
   local ended = redis.call('ZRANGEBYSCORE', source.root .. ':lease', '-inf', now, 'LIMIT', 0, PAGE)
   if #ended > 0 then
     many('ZREM', source.root .. ':lease', ended)
     local entries = {}
-    for at, token in ipairs(ended) do entries[at] = entry_of_token(token) end
+    for _, token in ipairs(ended) do entries[#entries + 1] = entry_of_token(token) end
     park(source, entries)
     ring(source, #ended)
   end
@@ -188,7 +192,7 @@ local function pending_of(source, index, ...)
     local by_id = {}
     for _, token in ipairs(redis.call('ZRANGE', leases, 0, -1)) do
       local entry = entry_of_token(token)
-      by_id[entry.index .. ':' .. entry.id] = {entry, token}
+      if entry then by_id[entry.index .. ':' .. entry.id] = {entry, token} end
     end
     for _, at in ipairs(missing) do
       local known = by_id[index .. ':' .. entries[at].id] or {entries[at], false}

@@ -99,7 +99,7 @@ class Readable(Uncopied, Generic[T]):
         ahead = prefetch_of(tasks) if prefetch is None else prefetch
         messages = await self.consume(prefetch=ahead, max_extend=max_extend)
         try:
-            async with drained(messages._consumer), messages:
+            async with drained(messages):
                 work = Run(messages._consumer, handle, tasks)
                 taken = Signals(work if with_signals else None)
                 try:
