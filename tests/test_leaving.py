@@ -14,7 +14,8 @@ import pytest
 import narrowboat
 import narrowboat.aio
 from narrowboat import events
-from narrowboat.errors import AlreadyHeld, InvalidArgument, NestedCall
+from narrowboat.errors import AlreadyHeld, InvalidArgument, NestedCall, Unavailable
+from narrowboat.layers.passing import PassingLocks
 
 
 @pytest.fixture
@@ -256,3 +257,46 @@ def test_without_a_thread_to_be_had_callers_carry_their_own_calls(url, monkeypat
         monkeypatch.undo()
         assert len(outcomes) == 6 and set(outcomes) <= {None, True}
         locks.lock("a").acquire(timeout=5).release()
+
+
+class _SlowRenewal(PassingLocks):
+    """Stands still after the first renewal was made, and then answers it, or says that it does not know."""
+
+    answers = True
+
+    def __init__(self, inner):
+        super().__init__(inner)
+        self.under_way, self.go_on = threading.Event(), threading.Event()
+
+    def renew(self, grants):
+        answers = self.inner.renew(grants)
+        self.under_way.set()
+        assert self.go_on.wait(10)
+        if not self.answers:
+            raise Unavailable("no reply")
+        return answers
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_release_that_meets_its_own_renewal_is_no_loss(url, answers):
+    """The renewal was sent before the release and is answered after it has begun: the holder has released, and lost nothing."""
+    layers, seen, lost = [], [], []
+
+    def wrap(driver):
+        layers.append(_SlowRenewal(driver))
+        layers[0].answers = answers
+        return layers[0]
+
+    with narrowboat.locks(url, wrap=wrap, listeners=[seen.append]) as locks, ThreadPoolExecutor(1) as pool:
+        held = locks.lock("a", ttl=1.5).acquire()
+        held.on_lost(lost.append)
+        assert layers[0].under_way.wait(10)
+        releasing = pool.submit(held.release)
+        while held.expires_in:  # until the release has begun
+            pass
+        layers[0].go_on.set()
+        releasing.result(10)
+        assert (held.lost, held.reason) == (False, None)
+        assert locks.holders("a") == []
+    assert [type(event) for event in seen] == [events.Acquired, events.Released]
+    assert lost == []
