@@ -151,6 +151,46 @@ def test_a_release_in_an_inner_with_is_that_withs_own(url):
         assert locks.holders() == []
 
 
+def test_a_release_in_an_exit_stack_is_that_stacks_own(url):
+    """What is entered without a `with` is left once as well, be it the inner or the outer one."""
+    with narrowboat.locks(url) as locks, narrowboat.locks(url) as others:
+        lock = locks.lock("a", reentrant=True)
+        with contextlib.ExitStack() as stack:
+            outer = stack.enter_context(lock)
+            with lock as inner:
+                inner.release()
+            outer.check()
+            assert others.lock("a").try_acquire() is None
+        with lock as outer:
+            with contextlib.ExitStack() as stack:
+                stack.enter_context(lock).release()
+            outer.check()
+            assert others.lock("a").try_acquire() is None
+        assert locks.holders() == []
+
+
+def test_a_release_in_an_async_exit_stack_is_that_stacks_own(url):
+    """As in the other face."""
+
+    async def main():
+        async with narrowboat.aio.locks(url) as locks, narrowboat.aio.locks(url) as others:
+            lock = locks.lock("a", reentrant=True)
+            async with contextlib.AsyncExitStack() as stack:
+                outer = await stack.enter_async_context(lock)
+                async with lock as inner:
+                    await inner.release()
+                outer.check()
+                assert await others.lock("a").try_acquire() is None
+            async with lock as outer:
+                async with contextlib.AsyncExitStack() as stack:
+                    await (await stack.enter_async_context(lock)).release()
+                outer.check()
+                assert await others.lock("a").try_acquire() is None
+            assert await locks.holders() == []
+
+    asyncio.run(main())
+
+
 def test_a_release_in_an_inner_async_with_is_that_withs_own(url):
     """As in the other face."""
 
