@@ -191,6 +191,40 @@ def test_a_release_in_an_async_exit_stack_is_that_stacks_own(url):
     asyncio.run(main())
 
 
+def test_an_exit_that_failed_and_is_remembered_leaves_the_next_one_alone(url):
+    """Somebody keeps the error, and with its traceback what had left the lock: the next `ExitStack` is no business of it."""
+    with narrowboat.locks(url) as locks:
+        lock, kept = locks.lock("a"), []
+        for _ in range(2):
+            with pytest.raises(narrowboat.LeaseLost) as found, contextlib.ExitStack() as stack:
+                locks.evict("a", stack.enter_context(lock).token)
+            kept.append(found.value)
+        with pytest.raises(InvalidArgument) as wrong:
+            type(lock).__exit__(lock, None, None, None)
+        kept.append(wrong.value)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(lock)
+        assert locks.holders() == []
+
+
+def test_an_async_exit_that_failed_and_is_remembered_leaves_the_next_one_alone(url):
+    """As in the other face."""
+
+    async def main():
+        async with narrowboat.aio.locks(url) as locks:
+            lock, kept = locks.lock("a"), []
+            for _ in range(2):
+                with pytest.raises(narrowboat.LeaseLost) as found:
+                    async with contextlib.AsyncExitStack() as stack:
+                        await locks.evict("a", (await stack.enter_async_context(lock)).token)
+                kept.append(found.value)
+            async with contextlib.AsyncExitStack() as stack:
+                await stack.enter_async_context(lock)
+            assert await locks.holders() == []
+
+    asyncio.run(main())
+
+
 def test_a_release_in_an_inner_async_with_is_that_withs_own(url):
     """As in the other face."""
 

@@ -50,7 +50,8 @@ class Entry(Generic[E]):
 class Block(Entry[E]):
     """One `with` statement of one lock. Each face's own kind is called when it is left."""
 
-    owner: Any
+    def __init__(self, owner: Any) -> None:
+        self.owner = owner
 
     def by_hand(self, caller: object) -> E:
         """What is to be released by who has no block, or one that was not entered."""
@@ -95,8 +96,7 @@ class _PerBlock:
     def __get__(self, owner: Any, kind: type | None = None) -> Any:
         if owner is None:
             return self.leave
-        block = self.kind()
-        block.owner = owner
+        block = self.kind(owner)
         owner._blocks._opened[threading.get_ident()] = weakref.ref(block)  # this thread enters it next
         return block
 
