@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import copy
+import gc
 import pickle
 import re
 import threading
 import uuid
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -374,3 +376,25 @@ def test_a_release_that_meets_its_own_renewal_is_no_loss(url, answers):
         assert locks.holders("a") == []
     assert [type(event) for event in seen] == [events.Acquired, events.Released]
     assert lost == []
+
+
+class _NoRenewal(PassingLocks):
+    """Renews nothing."""
+
+    def renew(self, grants):
+        raise Unavailable("no reply")
+
+
+def test_a_renewal_by_hand_that_failed_keeps_nothing(url):
+    """Whoever gives up after it and lets go of what it held is waited for by nobody, not even by the collector."""
+    with narrowboat.locks(url, wrap=_NoRenewal) as locks:
+        held = locks.lock("a").acquire()
+        known = weakref.ref(held)
+        gc.disable()
+        try:
+            with contextlib.suppress(Unavailable):
+                held.renew()
+            del held
+            assert known() is None
+        finally:
+            gc.enable()
