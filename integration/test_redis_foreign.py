@@ -20,6 +20,7 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import narrowboat
 from integration.servers import RedisServer
 from narrowboat.contract import Ack, Address, Kind, Reject
 from narrowboat.contract.locks import Busy, Grant, Mode, Released, Request
@@ -327,3 +328,15 @@ def test_a_record_of_another_program_concerns_its_own_name_alone(
     finally:
         provider.close()
     assert time.monotonic() - begun < SECONDS
+
+
+@pytest.mark.parametrize("value", [b"", b"y", b"queue"])
+def test_a_field_without_a_name_is_evicted(redis_server: RedisServer, client: redis.Redis, value: bytes) -> None:
+    """Redis takes an empty text as the name of a field: it is shown, and gone when it is evicted."""
+    with narrowboat.locks(redis_server.url, prefix=f"nameless-{len(value)}") as locks:
+        client.hset(NameKeys(f"nameless-{len(value)}".encode(), "a").held, b"", value)
+        (holder,) = locks.holders("a")
+        assert holder.foreign
+        assert locks.evict("a", holder.token)
+        assert locks.holders("a") == []
+        assert not locks.evict("a", holder.token)

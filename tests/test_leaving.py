@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import copy
+import gc
 import pickle
 import re
 import threading
 import uuid
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -14,7 +16,8 @@ import pytest
 import narrowboat
 import narrowboat.aio
 from narrowboat import events
-from narrowboat.errors import AlreadyHeld, InvalidArgument, NestedCall
+from narrowboat.errors import AlreadyHeld, InvalidArgument, NestedCall, Unavailable
+from narrowboat.layers.passing import PassingLocks
 
 
 @pytest.fixture
@@ -150,6 +153,80 @@ def test_a_release_in_an_inner_with_is_that_withs_own(url):
         assert locks.holders() == []
 
 
+def test_a_release_in_an_exit_stack_is_that_stacks_own(url):
+    """What is entered without a `with` is left once as well, be it the inner or the outer one."""
+    with narrowboat.locks(url) as locks, narrowboat.locks(url) as others:
+        lock = locks.lock("a", reentrant=True)
+        with contextlib.ExitStack() as stack:
+            outer = stack.enter_context(lock)
+            with lock as inner:
+                inner.release()
+            outer.check()
+            assert others.lock("a").try_acquire() is None
+        with lock as outer:
+            with contextlib.ExitStack() as stack:
+                stack.enter_context(lock).release()
+            outer.check()
+            assert others.lock("a").try_acquire() is None
+        assert locks.holders() == []
+
+
+def test_a_release_in_an_async_exit_stack_is_that_stacks_own(url):
+    """As in the other face."""
+
+    async def main():
+        async with narrowboat.aio.locks(url) as locks, narrowboat.aio.locks(url) as others:
+            lock = locks.lock("a", reentrant=True)
+            async with contextlib.AsyncExitStack() as stack:
+                outer = await stack.enter_async_context(lock)
+                async with lock as inner:
+                    await inner.release()
+                outer.check()
+                assert await others.lock("a").try_acquire() is None
+            async with lock as outer:
+                async with contextlib.AsyncExitStack() as stack:
+                    await (await stack.enter_async_context(lock)).release()
+                outer.check()
+                assert await others.lock("a").try_acquire() is None
+            assert await locks.holders() == []
+
+    asyncio.run(main())
+
+
+def test_an_exit_that_failed_and_is_remembered_leaves_the_next_one_alone(url):
+    """Somebody keeps the error, and with its traceback what had left the lock: the next `ExitStack` is no business of it."""
+    with narrowboat.locks(url) as locks:
+        lock, kept = locks.lock("a"), []
+        for _ in range(2):
+            with pytest.raises(narrowboat.LeaseLost) as found, contextlib.ExitStack() as stack:
+                locks.evict("a", stack.enter_context(lock).token)
+            kept.append(found.value)
+        with pytest.raises(InvalidArgument) as wrong:
+            type(lock).__exit__(lock, None, None, None)
+        kept.append(wrong.value)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(lock)
+        assert locks.holders() == []
+
+
+def test_an_async_exit_that_failed_and_is_remembered_leaves_the_next_one_alone(url):
+    """As in the other face."""
+
+    async def main():
+        async with narrowboat.aio.locks(url) as locks:
+            lock, kept = locks.lock("a"), []
+            for _ in range(2):
+                with pytest.raises(narrowboat.LeaseLost) as found:
+                    async with contextlib.AsyncExitStack() as stack:
+                        await locks.evict("a", (await stack.enter_async_context(lock)).token)
+                kept.append(found.value)
+            async with contextlib.AsyncExitStack() as stack:
+                await stack.enter_async_context(lock)
+            assert await locks.holders() == []
+
+    asyncio.run(main())
+
+
 def test_a_release_in_an_inner_async_with_is_that_withs_own(url):
     """As in the other face."""
 
@@ -283,3 +360,68 @@ def test_a_run_without_a_thread_to_be_had_finishes_what_it_began(url, monkeypatc
         with pytest.raises(RuntimeError, match="can't start new thread"):
             queue.run(handle, concurrency=2)
         assert queue.depth() == (1, 0, 0, 0)
+
+
+class _SlowRenewal(PassingLocks):
+    """Stands still after the first renewal was made, and then answers it, or says that it does not know."""
+
+    answers = True
+
+    def __init__(self, inner):
+        super().__init__(inner)
+        self.under_way, self.go_on = threading.Event(), threading.Event()
+
+    def renew(self, grants):
+        answers = self.inner.renew(grants)
+        self.under_way.set()
+        assert self.go_on.wait(10)
+        if not self.answers:
+            raise Unavailable("no reply")
+        return answers
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_release_that_meets_its_own_renewal_is_no_loss(url, answers):
+    """The renewal was sent before the release and is answered after it has begun: the holder has released, and lost nothing."""
+    layers, seen, lost = [], [], []
+
+    def wrap(driver):
+        layers.append(_SlowRenewal(driver))
+        layers[0].answers = answers
+        return layers[0]
+
+    with narrowboat.locks(url, wrap=wrap, listeners=[seen.append]) as locks, ThreadPoolExecutor(1) as pool:
+        held = locks.lock("a", ttl=6).acquire()  # four seconds in which the machine may stand still
+        held.on_lost(lost.append)
+        assert layers[0].under_way.wait(10)
+        releasing = pool.submit(held.release)
+        while held.expires_in:  # until the release has begun
+            pass
+        layers[0].go_on.set()
+        releasing.result(10)
+        assert (held.lost, held.reason) == (False, None)
+        assert locks.holders("a") == []
+    assert [type(event) for event in seen] == [events.Acquired, events.Released]
+    assert lost == []
+
+
+class _NoRenewal(PassingLocks):
+    """Renews nothing."""
+
+    def renew(self, grants):
+        raise Unavailable("no reply")
+
+
+def test_a_renewal_by_hand_that_failed_keeps_nothing(url):
+    """Whoever gives up after it and lets go of what it held is waited for by nobody, not even by the collector."""
+    with narrowboat.locks(url, wrap=_NoRenewal) as locks:
+        held = locks.lock("a").acquire()
+        known = weakref.ref(held)
+        gc.disable()
+        try:
+            with contextlib.suppress(Unavailable):
+                held.renew()
+            del held
+            assert known() is None
+        finally:
+            gc.enable()

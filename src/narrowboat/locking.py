@@ -309,7 +309,7 @@ class Acquirable(SyncOnly, Lockable[E]):
     @per_block(With)
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Release what this `with` has entered, from whatever thread."""
-        self.__exit__(kind, error, trace)  # a block of its own, which was not entered
+        With(self)(kind, error, trace)  # not looked up as a `with` does: it is no block that is entered next
 
 
 class Lock(Acquirable[Held], LockFace[Blocking, Held]):

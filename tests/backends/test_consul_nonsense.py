@@ -1,7 +1,10 @@
 """Consul: whatever answers at the address, a call ends with a typed error, in time, with little memory."""
 
 import json
+import socket
+import threading
 import time
+import traceback
 
 import nonsense
 import pytest
@@ -152,3 +155,24 @@ def test_a_farewell_that_nobody_answers_is_not_waited_for_long():
 
 if __name__ == "__main__":
     nonsense.main(CASES, URL, call, alone=["a body without end", "an error of 1 MB", "then a million lists"], again=0.0)
+
+
+def test_the_token_is_in_no_error_however_often_the_other_side_repeats_the_request():
+    """A proxy or an echo service that answers at the address shows the request in its error page, with the header in it."""
+    token = "7c1e5a9e-0000-4000-8000-0badc0ffee01"
+    codes = [b"400", b"403", b"404", b"409", b"429", b"500"]
+
+    def echo(server):
+        for code in codes:
+            connection, _ = server.accept()
+            with connection:
+                asked = connection.recv(65536)
+                connection.sendall(reply(asked, code + b" Hm"))
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=echo, args=(server,), daemon=True).start()
+        for _ in codes:
+            url = f"consul://:{token}@127.0.0.1:{server.getsockname()[1]}?timeout={nonsense.TIMEOUT}"
+            with narrowboat.locks(url) as locks, pytest.raises(narrowboat.NarrowboatError) as found:
+                locks.ping()
+            assert token not in "".join(traceback.format_exception(found.value))

@@ -104,7 +104,12 @@ class Transport:
         """One exchange within the time limit; `Unavailable` otherwise, and the connection is closed."""
         reply = self._exchange(self.request(method, path, params, body))
         text = reply.body if reply.code in (200, 409) else reply.body[:_ERROR]
-        return Response(reply.code, text.decode("utf-8", "replace"))
+        return Response(reply.code, self._without_token(reply.code, text.decode("utf-8", "replace")))
+
+    def _without_token(self, code: int, text: str) -> str:
+        """`text`, where it may become an error's: a proxy, or what answers in Consul's place, may repeat the request in it."""
+        token = self._headers.get("X-Consul-Token")
+        return text if code == 200 or not token else text.replace(token, "***")
 
     def request(self, method: str, path: str, params: Params = (), body: bytes = b"") -> bytes:
         """The bytes of a request."""

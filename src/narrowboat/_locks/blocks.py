@@ -22,8 +22,8 @@ from narrowboat.errors import InvalidArgument
 class Entered(Protocol):
     """What a block has: one possession, or several as one."""
 
-    def _entered_by(self, block: Block[Any]) -> None:
-        """A `with` has entered it, and will leave it once."""
+    def _entered_by(self, entry: Entry[Any]) -> None:
+        """It was entered, and will be left once."""
         ...
 
     def _leave_behind(self) -> None:
@@ -35,10 +35,9 @@ E = TypeVar("E", bound=Entered)
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Block(Generic[E]):
-    """One `with` statement of one lock. Each face's own kind is called when it is left."""
+class Entry(Generic[E]):
+    """That something was entered, by a `with` or by hand, and will be left once."""
 
-    owner: Any
     entered: E | None = None
     left = False
     spent = False  #: what it had entered was released in its body
@@ -47,13 +46,23 @@ class Block(Generic[E]):
         """Whether leaving it releases `held`."""
         return self.entered is held and not self.left and not self.spent
 
+
+class Block(Entry[E]):
+    """One `with` statement of one lock. Each face's own kind is called when it is left."""
+
+    def __init__(self, owner: Any) -> None:
+        self.owner = owner
+
     def by_hand(self, caller: object) -> E:
         """What is to be released by who has no block, or one that was not entered."""
         if self.left:
             raise InvalidArgument("this `with` was left before; there is nothing to release")
         blocks: Blocks[E] = self.owner._blocks
-        entered = self.entered = blocks.leaving(caller)
-        return entered
+        entry = blocks.leaving(caller)
+        self.entered = entry.entered
+        self.spent = entry.spent
+        assert entry.entered is not None  # it is in the list for what it has
+        return entry.entered
 
     def survives(self, failure: BaseException, error: BaseException | None) -> bool:
         """Its release raised `failure`, which goes on (False) unless it became a note of the body's own `error`."""
@@ -87,8 +96,7 @@ class _PerBlock:
     def __get__(self, owner: Any, kind: type | None = None) -> Any:
         if owner is None:
             return self.leave
-        block = self.kind()
-        block.owner = owner
+        block = self.kind(owner)
         owner._blocks._opened[threading.get_ident()] = weakref.ref(block)  # this thread enters it next
         return block
 
@@ -109,7 +117,7 @@ class Blocks(Generic[E]):
 
     def __init__(self) -> None:
         self._opened: dict[int, weakref.ref[Block[E]]] = {}  # by thread: looked up, and about to be entered
-        self._by_hand: dict[object, list[E]] = {}  # by thread or task: entered without a block
+        self._by_hand: dict[object, list[Entry[E]]] = {}  # by thread or task: entered without a block
 
     def opened(self, thread: int) -> Block[E] | None:
         """The block that `thread` enters now; None when it is entered by hand."""
@@ -118,7 +126,10 @@ class Blocks(Generic[E]):
 
     def enter(self, caller: object, entered: E) -> None:
         """Its body begins, and no block has it."""
-        self._by_hand.setdefault(caller, []).append(entered)
+        entry: Entry[E] = Entry()
+        entry.entered = entered
+        self._by_hand.setdefault(caller, []).append(entry)
+        entered._entered_by(entry)
 
     def undo(self, block: Block[E] | None, caller: object, entered: E | None) -> None:
         """Its body will not begin after all; `entered` may or may not have been noted."""
@@ -126,19 +137,19 @@ class Blocks(Generic[E]):
             block.entered = None
         elif entered is not None:
             mine = self._by_hand.get(caller, [])
-            if entered in mine:
-                mine.remove(entered)
+            if mine and mine[-1].entered is entered:
+                mine.pop()
             if not mine:
                 self._by_hand.pop(caller, None)
 
-    def leaving(self, caller: object) -> E:
+    def leaving(self, caller: object) -> Entry[E]:
         """What `caller` has entered last without a block; what anybody has, where that is nothing."""
         if caller not in self._by_hand:
             if not self._by_hand:
                 raise InvalidArgument("left without having been entered; there is nothing to release")
             caller = next(reversed(self._by_hand))
         mine = self._by_hand[caller]
-        entered = mine.pop()
+        entry = mine.pop()
         if not mine:
             del self._by_hand[caller]
-        return entered
+        return entry

@@ -125,8 +125,8 @@ class HeldTogether(Generic[H]):
         for held in self._held:
             held.check()
 
-    def _entered_by(self, block: object) -> None:
-        """A `with` has entered it. It is not nested, so nothing hangs on that."""
+    def _entered_by(self, entry: object) -> None:
+        """It was entered, and will be left once. It is not nested, so nothing hangs on that."""
 
     def _ending(self) -> list[H]:
         """Those that are to be released. The nested ones are stepped out of, once, however often it is begun."""

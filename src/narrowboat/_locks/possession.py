@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from typing import Any, NoReturn, Protocol
 
 from narrowboat._engine.validity import deadline
-from narrowboat._locks.blocks import Block
+from narrowboat._locks.blocks import Entry
 from narrowboat._locks.lease import RENEW_SHARE, retry_at
 from narrowboat.clock import Clock
 from narrowboat.contract.locks import Grant
@@ -90,6 +90,7 @@ class Possession:
         "_deadline",
         "_depth",
         "_doubted",
+        "_entries",
         "_finalizer",
         "_grant",
         "_key",
@@ -102,7 +103,6 @@ class Possession:
         "_unknown",
         "_version",
         "_watchers",
-        "_withs",
     )
 
     def __init__(self, core: Owner, grant: Grant, sent: float, *, renew: bool, caller: object) -> None:
@@ -118,7 +118,7 @@ class Possession:
         self._releasing: list[Callable[[], None]] | None = None  # a release is under way: who waits for its end
         self._version = 0  # of its place in the renewal's schedule
         self._depth = 1
-        self._withs: tuple[weakref.ref[Block[Any]], ...] = ()  # those that have entered it, outermost first
+        self._entries: tuple[weakref.ref[Entry[Any]], ...] = ()  # those that have entered it, outermost first
         self._finalizer: weakref.finalize[..., Possession] | None = None  # where a session is the lease
         self._watchers: list[Callable[[Possession], None]] | None = None
         self._acquired_at: float = time.time()
@@ -210,10 +210,10 @@ class Possession:
         self._depth += 1
         inner.held, inner.nested = self, True
 
-    def _entered_by(self, block: Block[Any]) -> None:
-        """A `with` has entered it, and will leave it once."""
-        others = () if self._depth == 1 else tuple(each for each in self._withs if each() is not None)
-        self._withs = (*others, weakref.ref(block))
+    def _entered_by(self, entry: Entry[Any]) -> None:
+        """It was entered, and will be left once."""
+        others = () if self._depth == 1 else tuple(each for each in self._entries if each() is not None)
+        self._entries = (*others, weakref.ref(entry))
 
     def _step_out(self, leaving: Leaving | None = None) -> bool:
         """Leave an inner one of nested possessions, and note in `leaving` that it was left. False: it is the outermost.
@@ -226,7 +226,7 @@ class Possession:
             self._depth -= 1
             leaving.left = True
             return True
-        entered = [block for each in self._withs if (block := each()) is not None and block.is_in(self)]
+        entered = [entry for each in self._entries if (entry := each()) is not None and entry.is_in(self)]
         spent = entered[-1] if len(entered) >= self._depth else None
         self._depth -= 1
         if spent is not None:

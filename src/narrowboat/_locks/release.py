@@ -88,7 +88,9 @@ def _worth_repeating(core: LockCore, answer: object, begun: float) -> bool:
 async def renew(core: LockCore, runtime: Runtime, held: Possession) -> None:
     """A fresh full lease, now. An error that is not `LeaseLost` means unknown: it is still ours until its deadline."""
     held.check()
-    (answer,) = await runtime.call(core.releases, Call(core.RENEW, (held._grant,)))
+    call = Call(core.RENEW, (held._grant,))
+    (answer,) = await runtime.call(core.releases, call)
+    call.results = []  # an error leads to frames that know this call
     try:
         if isinstance(answer, tuple):
             core.renewal.renewed(held, answer[0], answer)

@@ -92,7 +92,12 @@ class Renewal:
             self._timer.ring()
 
     def lapse(self, possession: Possession) -> None:
-        """Its deadline has passed, and somebody looked before this engine did."""
+        """Its deadline has passed, and somebody looked before this engine did.
+
+        Not while it is being released: the answer to the release says what became of it.
+        """
+        if possession._state is not HELD:
+            return
         due = self._timer.due
         late = self._core.clock() - due if due < math.inf else 0.0
         self.lose(possession, why_ended(late, possession.ttl))

@@ -227,7 +227,7 @@ class Acquirable(AsyncOnly, Lockable[E]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Release what this `async with` has entered, from whatever task or loop."""
-        await self.__aexit__(kind, error, trace)  # a block of its own, which was not entered
+        await With(self)(kind, error, trace)  # not looked up as a `with` does: it is no block that is entered next
 
 
 class Lock(Acquirable[Held], LockFace[Asyncio, Held]):

@@ -12,7 +12,14 @@ if owner == '' then
   if ARGV[2] == 'queue' then
     key, right = KEYS[2], 'zset'
   end
-  return redis.call('TYPE', key).ok ~= right and redis.call('UNLINK', key) or 0
+  local found = redis.call('TYPE', key).ok
+  if found ~= right and found ~= 'none' then
+    return redis.call('UNLINK', key)
+  end
+  if redis.call('TYPE', keys.held).ok ~= 'hash' then
+    return 0
+  end
+  -- Or a field of another program whose name is empty.
 end
 local value = redis.call('HGET', keys.held, owner)
 if not value or (token == '' and value ~= ARGV[2]) or (token ~= '' and string.match(value, '^%d+') ~= token) then
