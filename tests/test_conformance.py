@@ -416,3 +416,22 @@ def test_the_look_for_stretched_lower_bounds_finds_them():
     assert stretched(compare.comparators[0])
     assert not stretched(compare.left)
     assert not stretched(ast.parse("left - kit.upper(5) < after").body[0].value.left)
+
+
+@pytest.mark.parametrize("least", [1, 2, 4, 6])
+def test_short_leases_are_longer_by_what_the_environment_asks_for(monkeypatch: pytest.MonkeyPatch, least: int):
+    """At least: a machine that pauses more makes them longer still."""
+    monkeypatch.setenv("NARROWBOAT_STRETCH", str(least))
+
+    kit = Kit(Harness("memory://"), "sync", "locks")
+
+    assert kit.stretch >= least
+    assert kit.ttl == 0.5 * kit.stretch
+
+
+@pytest.mark.parametrize("wrong", ["", "3", "0", "-1", "two", "1.5"])
+def test_another_stretch_is_refused(monkeypatch: pytest.MonkeyPatch, wrong: str):
+    monkeypatch.setenv("NARROWBOAT_STRETCH", wrong)
+
+    with pytest.raises(ConfigurationError, match=r"NARROWBOAT_STRETCH=.*: allowed are 1, 2, 4, 6"):
+        Kit(Harness("memory://"), "sync", "locks")

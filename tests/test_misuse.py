@@ -251,18 +251,22 @@ def test_run_bounds_what_it_keeps_and_fetches(broker):
     assert seen == [(7.0, 2)]
 
 
+class Away(PassingBroker):
+    """A backend that is away when its consumers are closed."""
+
+    def feed(self, inner, wake):
+        return AwayFeed(inner)
+
+
+class AwayFeed(PassingFeed):
+    def close(self):
+        self.inner.close()
+        raise Unavailable("no server there")
+
+
 @pytest.mark.parametrize("face", ["sync", "asyncio"])
 def test_a_run_that_is_stopped_during_an_outage_ends_in_good_order(face, url, caplog):
     """It has drained; that its consumer could not be closed is a warning and no crash."""
-
-    class Away(PassingBroker):
-        def feed(self, inner, wake):
-            return AwayFeed(inner)
-
-    class AwayFeed(PassingFeed):
-        def close(self):
-            self.inner.close()
-            raise Unavailable("no server there")
 
     if face == "sync":
         with narrowboat.broker(url, wrap=Away) as broker:
@@ -289,15 +293,6 @@ def test_a_run_that_is_stopped_during_an_outage_ends_in_good_order(face, url, ca
 @pytest.mark.parametrize("end", [SystemExit, KeyboardInterrupt])
 def test_what_ends_a_run_during_an_outage_reaches_its_caller(face, end, url):
     """That its consumer could not be closed as well hides neither Ctrl-C nor what a handler raised."""
-
-    class Away(PassingBroker):
-        def feed(self, inner, wake):
-            return AwayFeed(inner)
-
-    class AwayFeed(PassingFeed):
-        def close(self):
-            self.inner.close()
-            raise Unavailable("no server there")
 
     def struck():
         if end is SystemExit:

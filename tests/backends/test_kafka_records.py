@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from narrowboat.contract import Address, Kind, Outgoing
-from narrowboat.driver.sources import DEAD_ATTEMPTS, DEAD_REASON
+from narrowboat.contract.messages import DEAD_ATTEMPTS, DEAD_REASON
 from narrowboat.errors import ConfigurationError
 from narrowboat_kafka.format import records
 from narrowboat_kafka.format.stored import Raw, Stored

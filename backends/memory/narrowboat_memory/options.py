@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from narrowboat.driver.sources import Declare
+from narrowboat.driver.sources import Declare, check_spans
 from narrowboat.dsn import Url
 from narrowboat.errors import ConfigurationError
 
@@ -27,9 +27,7 @@ class MessageOptions(Options):
     retention: float = 0.0  #: seconds for which topics keep messages for subscriptions that begin at the earliest; 0: none
 
     def __post_init__(self) -> None:
-        for name, value in (("dedup", self.dedup), ("retention", self.retention)):
-            if value < 0:
-                raise ConfigurationError(f"option {name}={value:g}: a number of seconds, 0 or more", backend=SCHEME)
+        check_spans(SCHEME, dedup=self.dedup, retention=self.retention)
 
 
 def space_name(url: Url) -> str:

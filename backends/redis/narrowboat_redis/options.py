@@ -9,7 +9,7 @@ import enum
 from dataclasses import dataclass
 
 from narrowboat.driver.names import escape_all
-from narrowboat.driver.sources import Declare
+from narrowboat.driver.sources import Declare, check_spans
 from narrowboat.driver.tls import TlsOptions
 from narrowboat.dsn import Secret
 from narrowboat.errors import ConfigurationError
@@ -73,8 +73,7 @@ class MessageOptions(Common):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.dedup < 0:
-            raise ConfigurationError(f"option dedup={self.dedup:g}: a number of seconds, 0 or more", backend=SCHEME)
+        check_spans(SCHEME, dedup=self.dedup)
 
 
 def tag(text: str) -> bytes:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from narrowboat.contract import Address, Kind
 from narrowboat.driver.names import fit
+from narrowboat.driver.sources import has_dead_letters
 from narrowboat_redis.options import SAFE, tag
 
 #: What all our own keys begin with.
@@ -53,8 +54,7 @@ def stream_keys(address: Address, prefix: str, *, cluster: bool) -> StreamKeys:
     if kind is Kind.SUBSCRIPTION:
         above = _keys(address.name, prefix, cluster)
         group, channels = part(address.group), (root, above[0])
-    buries = kind in (Kind.QUEUE, Kind.SUBSCRIPTION) and not path.endswith(".dead")
-    dead = _keys(address.dead.path, prefix, cluster)[1] if buries else stream
+    dead = _keys(address.dead.path, prefix, cluster)[1] if has_dead_letters(address) else stream
     return StreamKeys(kind, path, group, root, stream, (root, stream, *above), dead, channels)
 
 

@@ -6,7 +6,7 @@ import enum
 import re
 from dataclasses import dataclass
 
-from narrowboat.driver.sources import Declare
+from narrowboat.driver.sources import Declare, check_spans
 from narrowboat.errors import ConfigurationError
 
 SCHEME = "sqlite"
@@ -66,6 +66,4 @@ class MessageOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, value in (("dedup", self.dedup), ("retention", self.retention)):
-            if value < 0:
-                raise ConfigurationError(f"option {name}={value:g}: a number of seconds, 0 or more", backend=SCHEME)
+        check_spans(SCHEME, dedup=self.dedup, retention=self.retention)

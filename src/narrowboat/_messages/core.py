@@ -20,12 +20,13 @@ from typing import Any, Protocol, TypeVar
 
 from narrowboat import events
 from narrowboat._engine.driver import Driver
-from narrowboat._engine.exchange import Call, Op
+from narrowboat._engine.exchange import AT_ONCE, Call, Op
 from narrowboat._engine.forks import watch_forks
 from narrowboat._engine.lane import lane
 from narrowboat._engine.runtime import Runtime
 from narrowboat._engine.target import Target
 from narrowboat._engine.timer import Timer
+from narrowboat._engine.validity import deadline
 from narrowboat.capabilities import BrokerCapabilities, LeaseNature
 from narrowboat.clock import Clock
 from narrowboat.contract.messages import Broker, Delivery, Feed, Outcome, Outgoing, Receipt
@@ -36,12 +37,9 @@ T = TypeVar("T")
 
 #: What a driver answers of a message that is published.
 _RECEIPTS = frozenset((Receipt,))
-#: The share of a lease, and the least seconds, that are left unused at its end; as for locks.
-MARGIN, MARGIN_SHARE = 0.010, 0.02
-
-#: Shares of an operation timeout. A batch that failed within AT_ONCE is retried member by member, as for locks. A step of
-#: SILENT or longer shows that the backend does not answer, so the caller does not wait for the next step.
-AT_ONCE, SILENT = 0.2, 0.8
+#: The share of an operation timeout after which a step shows that the backend does not answer, so that the caller does not wait
+#: for the next one.
+SILENT = 0.8
 
 
 class ReplyTo(enum.Enum):
@@ -269,7 +267,7 @@ class BrokerCore:
         """Until when a delivery is ours by our own clock; without end where its lease hangs on something else."""
         if self.capabilities.lease is not LeaseNature.MESSAGE:
             return float("inf")
-        return sent + lease - max(MARGIN, lease * MARGIN_SHARE)
+        return deadline(sent, lease)
 
     def silent(self, begun: float) -> bool:
         """Whether a step that began at `begun` has used up an operation timeout. The next step would cost another one."""

@@ -29,12 +29,10 @@ from narrowboat._engine.exchange import may_have_happened
 from narrowboat._engine.holdable import Uncopied
 from narrowboat._messages.checks import check_reason
 from narrowboat.codecs import Codec
-from narrowboat.contract.messages import Delivery, Nack, Outcome, Reject
+from narrowboat.contract.messages import DEAD_ATTEMPTS, DEAD_ORIGIN, DEAD_REASON, Delivery, Nack, Outcome, Reject
 from narrowboat.errors import BrokerError, NarrowboatError, SettleUnknown, StaleDelivery
 
 T = TypeVar("T")
-
-DEAD_REASON, DEAD_ATTEMPTS, DEAD_ORIGIN = "narrowboat-dead-reason", "narrowboat-dead-attempts", "narrowboat-dead-origin"
 
 
 class Dead(NamedTuple):

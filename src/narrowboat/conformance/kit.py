@@ -28,6 +28,7 @@ from narrowboat.conformance.users.faces import Threaded, in_my_thread, unwrap, w
 from narrowboat.conformance.users.opening import opened
 from narrowboat.conformance.watch import watch
 from narrowboat.contract import Holder
+from narrowboat.errors import ConfigurationError
 from narrowboat.layers.faults import Faults
 
 T = TypeVar("T")
@@ -39,9 +40,19 @@ SHORT = 0.5
 PAUSED_SHARE = 0.25
 #: Seconds before a scenario in which the pauses of the machine say how long its short leases must be.
 LATELY = 20.0
-#: By how much short leases are longer at least. The first pause of a quiet machine comes without notice: where a run must be
-#: green on a shared one, 4 lets it stand still for a second and a half.
-LEAST = int(os.environ.get("NARROWBOAT_STRETCH", "1"))
+#: By how much short leases are longer, on a machine that pauses more and more.
+STRETCHES = (1, 2, 4, 6)
+
+
+def _least_stretch(text: str) -> int:
+    """What `NARROWBOAT_STRETCH` says: by how much short leases are longer at least.
+
+    The first pause of a quiet machine comes without notice. Where a run must be green on a shared one, 4 lets it stand still
+    for a second.
+    """
+    if text not in map(str, STRETCHES):
+        raise ConfigurationError(f"NARROWBOAT_STRETCH={text}: allowed are {', '.join(map(str, STRETCHES))}")
+    return int(text)
 
 
 class Kit:
@@ -216,10 +227,11 @@ class Kit:
         return self.watch.stood(since, time.monotonic(), lease)
 
     def _stretched(self) -> int:
-        for times in (1, 2, 4):
-            if times >= LEAST and self._stood(self.begun - LATELY, SHORT * times) <= SHORT * times * PAUSED_SHARE / 2:
+        least = _least_stretch(os.environ.get("NARROWBOAT_STRETCH", "1"))
+        for times in STRETCHES[STRETCHES.index(least) : -1]:
+            if self._stood(self.begun - LATELY, SHORT * times) <= SHORT * times * PAUSED_SHARE / 2:
                 return times
-        return 6
+        return STRETCHES[-1]
 
     def excuse(self) -> str:
         """Why what went wrong proves nothing: pauses of the machine took too much of a short lease. "" when they did not."""

@@ -29,6 +29,9 @@ from typing import NamedTuple
 from narrowboat.capabilities import BrokerCapabilities
 from narrowboat.errors import NarrowboatError
 
+#: The headers of a dead letter beside its own: why it is one, how often it was handed out, and the path of its source.
+DEAD_REASON, DEAD_ATTEMPTS, DEAD_ORIGIN = "narrowboat-dead-reason", "narrowboat-dead-attempts", "narrowboat-dead-origin"
+
 
 class Kind(enum.Enum):
     """What an address names."""

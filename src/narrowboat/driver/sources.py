@@ -10,12 +10,11 @@ import enum
 from collections.abc import Mapping
 
 from narrowboat.contract import Address, Kind, Properties
-from narrowboat.errors import Conflict, NotFound, PublishFailed, PublishUnknown, StaleDelivery
+from narrowboat.contract.messages import DEAD_ATTEMPTS, DEAD_ORIGIN, DEAD_REASON
+from narrowboat.errors import ConfigurationError, Conflict, NotFound, PublishFailed, PublishUnknown, StaleDelivery
 
 #: What the path of every source of dead letters ends with. It has none of its own: a second level would only hide the first.
 DEAD = ".dead"
-#: The headers of a dead letter beside its own: why it is one, how often it was handed out, and the path of its source.
-DEAD_REASON, DEAD_ATTEMPTS, DEAD_ORIGIN = "narrowboat-dead-reason", "narrowboat-dead-attempts", "narrowboat-dead-origin"
 
 
 class Declare(enum.Enum):
@@ -23,6 +22,16 @@ class Declare(enum.Enum):
 
     AUTO = "auto"
     NEVER = "never"  #: what is not there is `NotFound`
+
+
+def check_spans(scheme: str, **spans: float) -> None:
+    """Refuse an option of a URL that is a negative number of seconds: `ConfigurationError`, with `scheme` as its backend.
+
+    >>> check_spans("shop", dedup=0.0, retention=60.0)
+    """
+    for name, seconds in spans.items():
+        if seconds < 0:
+            raise ConfigurationError(f"option {name}={seconds:g}: a number of seconds, 0 or more", backend=scheme)
 
 
 def first_properties(path: str) -> Properties:

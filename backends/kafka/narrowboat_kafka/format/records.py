@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from narrowboat.contract import Delivery, Outgoing
-from narrowboat.driver.sources import DEAD_ATTEMPTS, DEAD_ORIGIN, DEAD_REASON
+from narrowboat.contract.messages import DEAD_ATTEMPTS, DEAD_ORIGIN, DEAD_REASON
 
 if TYPE_CHECKING:
     from narrowboat_kafka.format.stored import Stored

@@ -11,6 +11,7 @@ import hashlib
 import re
 
 from narrowboat.contract import Address, Kind
+from narrowboat.driver.sources import DEAD
 
 #: Names that are kept as they are.
 _PLAIN = re.compile(r"[A-Za-z0-9._-]{1,180}")
@@ -54,7 +55,7 @@ def topic(address: Address, prefix: str) -> str:
     >>> topic(Address(Kind.QUEUE, "orders"), ""), topic(Address(Kind.SUBSCRIPTION, "prices", "g"), "shop")
     ('orders', 'shop--prices')
     """
-    stem, dead = (address.name[: -len(".dead")], True) if address.name.endswith(".dead") else (address.name, False)
+    stem, dead = (address.name[: -len(DEAD)], True) if address.name.endswith(DEAD) else (address.name, False)
     return _whole(prefix, part(stem, prefix), *(["dead"] if dead else []))
 
 

@@ -25,7 +25,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from narrowboat.contract import Address, Delivery, Kind, Outgoing
-from narrowboat.driver.sources import DEAD_ATTEMPTS, DEAD_ORIGIN, DEAD_REASON
+from narrowboat.contract.messages import DEAD_ATTEMPTS, DEAD_ORIGIN, DEAD_REASON
 from narrowboat_rabbitmq.protocol.content import Content, read
 from narrowboat_rabbitmq.protocol.table import DEEPEST, Entry, Unreadable, data_of, entry, is_too_deep, shown, text
 

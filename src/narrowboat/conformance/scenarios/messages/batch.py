@@ -8,7 +8,7 @@ from typing import Any
 
 from narrowboat.conformance.kit import Kit
 from narrowboat.conformance.scenario import demand, scenario
-from narrowboat.conformance.scenarios.messages.common import drained, lease_of, nothing, raises, take, take_acked
+from narrowboat.conformance.scenarios.messages.common import drained, lease_of, nothing, raises, take
 from narrowboat.contract.messages import Outgoing, Receipt
 from narrowboat.errors import InvalidArgument, NarrowboatError, PublishFailed, StaleDelivery
 from narrowboat.layers.passing import PassingBroker
@@ -143,7 +143,7 @@ async def a_batch_that_is_stale_in_part(kit: Kit) -> None:
                 assert isinstance(outcome, StaleDelivery) if int(message.body) % 2 else outcome is None, (message, outcome)
             if seen >= 6:
                 break
-        got = await take_acked(kit, messages, 3)
+        got = await take(kit, messages, 3, ack=True)
         assert sorted(m.body for m in got) == [b"1", b"3", b"5"]
         await nothing(messages)
 

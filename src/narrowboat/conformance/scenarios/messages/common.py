@@ -28,25 +28,15 @@ async def one(kit: Kit, messages: Any, within: float = 5.0) -> Any:
     return message
 
 
-async def take(kit: Kit, messages: Any, count: int, within: float = 10.0) -> list[Any]:
-    """The next `count` messages, unsettled; `AssertionError` when fewer come."""
+async def take(kit: Kit, messages: Any, count: int, within: float = 10.0, *, ack: bool = False) -> list[Any]:
+    """The next `count` messages, unsettled, or each acknowledged before the next; `AssertionError` when fewer come."""
     got: list[Any] = []
     deadline = time.monotonic() + kit.upper(within)
     while len(got) < count:
         message = await messages.receive(max(0.0, deadline - time.monotonic()))
         assert message is not None, f"{len(got)} of {count} messages came within {within:g} s"
-        got.append(message)
-    return got
-
-
-async def take_acked(kit: Kit, messages: Any, count: int, within: float = 10.0) -> list[Any]:
-    """`take`, each acknowledged before the next is asked for."""
-    got: list[Any] = []
-    deadline = time.monotonic() + kit.upper(within)
-    while len(got) < count:
-        message = await messages.receive(max(0.0, deadline - time.monotonic()))
-        assert message is not None, f"{len(got)} of {count} messages came within {within:g} s"
-        await message.ack()
+        if ack:
+            await message.ack()
         got.append(message)
     return got
 

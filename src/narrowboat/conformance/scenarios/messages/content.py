@@ -9,7 +9,7 @@ from typing import Any
 from narrowboat import codecs
 from narrowboat.conformance.kit import Kit
 from narrowboat.conformance.scenario import scenario
-from narrowboat.conformance.scenarios.messages.common import drained, first_error, one, take_acked
+from narrowboat.conformance.scenarios.messages.common import drained, first_error, one, take
 from narrowboat.errors import InvalidArgument
 
 
@@ -22,7 +22,7 @@ async def any_bytes_are_a_body(kit: Kit) -> None:
     for body in bodies:
         await orders.publish(body)
     async with orders.consume(prefetch=2) as messages:
-        got = await take_acked(kit, messages, len(bodies), within=30)
+        got = await take(kit, messages, len(bodies), within=30, ack=True)
     assert sorted(m.body for m in got) == sorted(bodies)
 
 
@@ -55,7 +55,7 @@ async def headers_are_any_text(kit: Kit) -> None:
     many = {f"h{n}": str(n) for n in range(200)}
     await orders.publish(b"y", headers=many)
     async with orders.consume() as messages:
-        got = {m.body: dict(m.headers) for m in await take_acked(kit, messages, 2)}
+        got = {m.body: dict(m.headers) for m in await take(kit, messages, 2, ack=True)}
     assert got[b"x"] == headers
     assert got[b"y"] == many
 
@@ -124,7 +124,7 @@ async def codecs_round_trip(kit: Kit) -> None:
     for document in documents:
         await json.publish(document)
     async with json.consume() as messages:
-        got = await take_acked(kit, messages, len(documents))
+        got = await take(kit, messages, len(documents), ack=True)
     assert sorted(map(repr, (m.data for m in got))) == sorted(map(repr, documents))
     assert {m.content_type for m in got} == {"application/json"}
 

@@ -17,7 +17,6 @@ from narrowboat.conformance.scenarios.messages.common import (
     nothing,
     one,
     take,
-    take_acked,
 )
 from narrowboat.conformance.users.child import Link
 from narrowboat.conformance.users.opening import opened
@@ -79,7 +78,7 @@ async def dead_letters_are_redriven_once(kit: Kit) -> None:
     assert await dead.redrive() == 4
     assert await dead.redrive() == 0
     async with orders.consume() as messages:
-        got = await take_acked(kit, messages, 6)
+        got = await take(kit, messages, 6, ack=True)
         await nothing(messages)
     assert [m.body for m in got] == [str(n).encode() for n in range(6)]
     assert {m.attempt for m in got} == {1}

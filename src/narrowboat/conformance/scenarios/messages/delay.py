@@ -7,7 +7,7 @@ import time
 from narrowboat.conformance.catalogue import Fault
 from narrowboat.conformance.kit import Kit
 from narrowboat.conformance.scenario import demand, scenario
-from narrowboat.conformance.scenarios.messages.common import asks_for_delay, depth_is, first_error, nothing, one, take_acked
+from narrowboat.conformance.scenarios.messages.common import asks_for_delay, depth_is, first_error, nothing, one, take
 from narrowboat.conformance.users.child import Link
 from narrowboat.conformance.users.opening import opened
 from narrowboat.errors import InvalidArgument
@@ -107,7 +107,7 @@ async def delays_survive_a_kill(kit: Kit) -> None:
     told = await child.event("scheduled")
     child.kill()
     async with kit.broker().queue("orders").consume() as messages:
-        got = await take_acked(kit, messages, 2)
+        got = await take(kit, messages, 2, ack=True)
         assert {m.body: m.attempt for m in got} == {b"nacked": 2, b"delayed": 1}
         assert time.monotonic() - told["at"] >= 0.4
 

@@ -6,15 +6,7 @@ import time
 
 from narrowboat.conformance.kit import Kit
 from narrowboat.conformance.scenario import demand, scenario
-from narrowboat.conformance.scenarios.messages.common import (
-    depth_is,
-    lease_of,
-    nothing,
-    one,
-    raises,
-    take_acked,
-    until_in_flight,
-)
+from narrowboat.conformance.scenarios.messages.common import depth_is, lease_of, nothing, one, raises, take, until_in_flight
 from narrowboat.errors import StaleDelivery
 
 LEASED = demand("lease=message")
@@ -70,7 +62,7 @@ async def slow_handlers_keep_their_messages(kit: Kit) -> None:
         await until_in_flight(kit, orders, 3)
         await nothing(theirs, lease * 3)
         await message.ack()
-        await take_acked(kit, messages, 2)
+        await take(kit, messages, 2, ack=True)
     await depth_is(kit, orders, ready=0, in_flight=0)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from narrowboat.conformance.kit import Kit
 from narrowboat.conformance.scenario import scenario
-from narrowboat.conformance.scenarios.messages.common import asks_for_a_topic, drained, nothing, raises, refuses, take_acked
+from narrowboat.conformance.scenarios.messages.common import asks_for_a_topic, drained, nothing, raises, refuses, take
 from narrowboat.contract.messages import Receipt
 from narrowboat.errors import Conflict, InvalidArgument
 
@@ -45,7 +45,7 @@ async def queues_do_not_meet(kit: Kit) -> None:
     async def empty(name: str) -> None:
         # It takes all that is there at once: of queues that have met, each could happen to take just its own.
         async with broker.queue(name).consume(prefetch=2000) as messages:
-            got = await take_acked(kit, messages, 100, within=30)
+            got = await take(kit, messages, 100, within=30, ack=True)
             await nothing(messages)
         assert sorted(m.body for m in got) == sorted(f"{name}|{n}".encode() for n in range(100))
 

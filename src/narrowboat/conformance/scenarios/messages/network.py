@@ -13,7 +13,7 @@ from narrowboat.conformance.checks.history_queues import History, check
 from narrowboat.conformance.faults.network import Network
 from narrowboat.conformance.kit import Kit
 from narrowboat.conformance.scenario import scenario
-from narrowboat.conformance.scenarios.messages.common import depth_is, drained, one, take_acked
+from narrowboat.conformance.scenarios.messages.common import depth_is, drained, one, take
 from narrowboat.contract import Broker, Delivery, Feed, Outcome, Outgoing, Receipt, Received
 from narrowboat.errors import (
     BrokerError,
@@ -261,7 +261,7 @@ async def a_slow_network_changes_nothing(kit: Kit) -> None:
         for body in sent:
             await orders.publish(body)
         async with orders.consume(prefetch=4) as messages:
-            got = await take_acked(kit, messages, len(sent), 60)
+            got = await take(kit, messages, len(sent), 60, ack=True)
         assert sorted(message.body for message in got) == sorted(sent)
         assert all(message.attempt == 1 for message in got), "redelivered because it was slow"
         await broker.close()

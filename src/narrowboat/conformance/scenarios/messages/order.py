@@ -8,7 +8,7 @@ from typing import Any
 from narrowboat.conformance.catalogue import Fault
 from narrowboat.conformance.kit import Faults, Kit
 from narrowboat.conformance.scenario import demand, scenario
-from narrowboat.conformance.scenarios.messages.common import lease_of, nothing, one, take, take_acked
+from narrowboat.conformance.scenarios.messages.common import lease_of, nothing, one, take
 from narrowboat.messaging import Outbound
 
 
@@ -26,7 +26,7 @@ async def one_key_is_first_in_first_out(kit: Kit) -> None:
     for n in range(count - 100, count):
         await orders.publish(str(n).encode(), key="k")
     async with orders.consume(prefetch=50) as messages:
-        got = await take_acked(kit, messages, count, within=45)
+        got = await take(kit, messages, count, within=45, ack=True)
     assert [int(m.body) for m in got] == list(range(count))
 
 
@@ -86,7 +86,7 @@ async def a_nacked_message_blocks_its_key(kit: Kit) -> None:
         again = await one(kit, messages)
         assert (again.body, again.attempt) == (b"0", 2)
         await again.ack()
-        assert [m.body for m in await take_acked(kit, messages, 2)] == [b"1", b"2"]
+        assert [m.body for m in await take(kit, messages, 2, ack=True)] == [b"1", b"2"]
 
 
 @scenario("B58", tier="T", needs=("order", "delay"), refused=demand("order,delay"))
@@ -99,7 +99,7 @@ async def a_nack_with_a_delay_blocks_its_key(kit: Kit) -> None:
         await (await one(kit, messages)).nack(delay=2.5)
         await nothing(messages, 0.3)
         await orders.publish(b"other", key="b")
-        assert [m.body for m in await take_acked(kit, messages, 3)] == [b"other", b"0", b"1"]
+        assert [m.body for m in await take(kit, messages, 3, ack=True)] == [b"other", b"0", b"1"]
 
 
 @scenario("B51", "B58", tier="T", needs=("order", "delay", "ttl"), refused=demand("order,delay,ttl"))
@@ -116,7 +116,7 @@ async def a_retry_that_expires_frees_its_key(kit: Kit) -> None:
             if out:
                 await kit.sleep(life + 0.1)
             await message.nack(delay=60.0)
-            assert [m.body for m in await take_acked(kit, messages, 1)] == [b"next"], f"expired while it was {key}"
+            assert [m.body for m in await take(kit, messages, 1, ack=True)] == [b"next"], f"expired while it was {key}"
 
 
 @scenario("B58", needs=("order", "dead_letters"), refused=demand("order,dead_letters"))
@@ -130,7 +130,7 @@ async def a_dead_message_frees_its_key(kit: Kit) -> None:
             message = await one(kit, messages)
             assert message.body == b"poison"
             await message.nack()
-        assert [m.body for m in await take_acked(kit, messages, 1)] == [b"next"]
+        assert [m.body for m in await take(kit, messages, 1, ack=True)] == [b"next"]
 
 
 @scenario("B59", needs="order", refused=_asks_for_order)
@@ -158,7 +158,7 @@ async def an_abandoned_key_goes_on(kit: Kit) -> None:
     async with first.consume(auto_extend=False) as messages:
         await one(kit, messages)
         async with second.consume() as theirs:
-            got = await take_acked(kit, theirs, 2, within=lease + kit.broker_claims.lease_lag + 5)
+            got = await take(kit, theirs, 2, within=lease + kit.broker_claims.lease_lag + 5, ack=True)
             assert [(m.body, m.attempt) for m in got] == [(b"0", 2), (b"1", 1)]
 
 
@@ -176,6 +176,6 @@ async def no_retry_reorders(kit: Kit) -> None:
             confirmed.append(n)
     assert len(confirmed) == 26
     async with orders.consume() as messages:
-        got = await take_acked(kit, messages, len(confirmed))
+        got = await take(kit, messages, len(confirmed), ack=True)
         await nothing(messages)
     assert [int(m.body) for m in got] == confirmed

@@ -7,7 +7,7 @@ import time
 from narrowboat.conformance.catalogue import Fault
 from narrowboat.conformance.kit import Kit
 from narrowboat.conformance.scenario import demand, scenario
-from narrowboat.conformance.scenarios.messages.common import depth_is, lease_of, nothing, one, take, take_acked, until_in_flight
+from narrowboat.conformance.scenarios.messages.common import depth_is, lease_of, nothing, one, take, until_in_flight
 from narrowboat.conformance.users.child import Link
 from narrowboat.conformance.users.opening import opened
 
@@ -20,7 +20,7 @@ async def dropped_messages_go_back(kit: Kit) -> None:
     async with orders.consume() as messages:
         await one(kit, messages)
     async with orders.consume() as messages:
-        got = await take_acked(kit, messages, 3, within=5)
+        got = await take(kit, messages, 3, within=5, ack=True)
     assert sorted(m.body for m in got) == [b"0", b"1", b"2"]
 
 
@@ -67,7 +67,7 @@ async def a_stuck_message_blocks_no_other(kit: Kit) -> None:
         for n in range(10):
             await orders.publish(str(n).encode(), key="k")
         async with orders.consume() as messages:
-            got = await take_acked(kit, messages, 10)
+            got = await take(kit, messages, 10, ack=True)
             assert sorted(int(m.body) for m in got) == list(range(10))
         await message.ack()
 
@@ -81,7 +81,7 @@ async def what_was_not_started_is_not_counted(kit: Kit) -> None:
         started = await one(kit, messages)
         await until_in_flight(kit, orders, 10)
     async with kit.broker().queue("orders", lease=max(30.0, kit.broker_claims.lease_min)).consume() as messages:
-        got = await take_acked(kit, messages, 10, within=5)
+        got = await take(kit, messages, 10, within=5, ack=True)
     assert {m.body: m.attempt for m in got} == {str(n).encode(): 2 if str(n).encode() == started.body else 1 for n in range(10)}
 
 
@@ -105,7 +105,7 @@ async def a_killed_consumers_buffer_comes_back(kit: Kit) -> None:
     await until_in_flight(kit, orders, 10)
     killed = child.kill()
     async with orders.consume() as messages:
-        got = await take_acked(kit, messages, 10, within=lease + kit.broker_claims.lease_lag + 5)
+        got = await take(kit, messages, 10, within=lease + kit.broker_claims.lease_lag + 5, ack=True)
         kit.measure("redelivery after a kill", time.monotonic() - killed)
         assert sorted(int(m.body) for m in got) == list(range(10))
         await nothing(messages)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from narrowboat.conformance.kit import Kit
 from narrowboat.conformance.scenario import scenario
-from narrowboat.conformance.scenarios.messages.common import first_error, one, refuses, take_acked
+from narrowboat.conformance.scenarios.messages.common import first_error, one, refuses, take
 from narrowboat.errors import InvalidArgument
 
 
@@ -22,7 +22,7 @@ async def a_higher_priority_goes_first(kit: Kit) -> None:
         first = await one(kit, messages)
         assert (first.body, first.priority) == (b"2:1", 2)
         await first.nack()
-        got = await take_acked(kit, messages, 6)
+        got = await take(kit, messages, 6, ack=True)
     order = [m.body for m in got]
     assert sorted(order[:2]) == [b"2:1", b"2:4"], order
     assert order[2:] == [b"1:2", b"1:5", b"0:0", b"0:3"], order

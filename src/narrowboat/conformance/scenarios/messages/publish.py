@@ -7,7 +7,7 @@ import time
 from narrowboat.conformance.catalogue import Fault
 from narrowboat.conformance.kit import Faults, Kit
 from narrowboat.conformance.scenario import demand, scenario
-from narrowboat.conformance.scenarios.messages.common import depth_is, nothing, one, take_acked
+from narrowboat.conformance.scenarios.messages.common import depth_is, nothing, one, take
 from narrowboat.conformance.users.child import Link
 from narrowboat.conformance.users.opening import opened
 
@@ -34,7 +34,7 @@ async def a_hundred_arrive_as_published(kit: Kit) -> None:
         sent[receipt.id] = (f"body {n}".encode(), {"n": str(n)}, f"k{n % 7}")
     assert len(sent) == 100, "generated ids are unique"
     async with orders.consume() as messages:
-        got = await take_acked(kit, messages, 100)
+        got = await take(kit, messages, 100, ack=True)
         await nothing(messages)
     assert {m.id: (m.body, dict(m.headers), m.key) for m in got} == sent
 
@@ -50,7 +50,7 @@ async def ids_and_properties_are_kept(kit: Kit) -> None:
     after = time.time()
     assert len(generated) == 50
     async with orders.consume() as messages:
-        got = await take_acked(kit, messages, 51)
+        got = await take(kit, messages, 51, ack=True)
     by_id = {m.id: m for m in got}
     assert set(by_id) == {"order/42 ü", *generated}
     mine = by_id["order/42 ü"]

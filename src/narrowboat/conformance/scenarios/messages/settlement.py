@@ -19,7 +19,6 @@ from narrowboat.conformance.scenarios.messages.common import (
     one,
     raises,
     take,
-    take_acked,
 )
 from narrowboat.conformance.users.child import Link
 from narrowboat.conformance.users.opening import opened
@@ -203,7 +202,7 @@ async def acks_out_of_order_survive_a_kill(kit: Kit) -> None:
     await child.event("acked")
     child.kill()
     async with orders.consume() as messages:
-        got = await take_acked(kit, messages, 2, within=lease + 10)
+        got = await take(kit, messages, 2, within=lease + 10, ack=True)
         assert sorted(m.body for m in got) == [b"4", b"5"]
         await nothing(messages, lease)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from narrowboat.conformance.kit import Kit
 from narrowboat.conformance.scenario import scenario
-from narrowboat.conformance.scenarios.messages.common import asks_for_a_topic, drained, nothing, one, take_acked
+from narrowboat.conformance.scenarios.messages.common import asks_for_a_topic, drained, nothing, one, take
 
 
 @scenario("B12", "B16", needs="topics", refused=asks_for_a_topic)
@@ -20,7 +20,7 @@ async def every_group_gets_everything(kit: Kit) -> None:
         for n in range(20):
             await prices.publish(str(n).encode())
         for messages in (a, b):
-            got = await take_acked(kit, messages, 20)
+            got = await take(kit, messages, 20, ack=True)
             assert sorted(int(m.body) for m in got) == list(range(20))
             await nothing(messages)
         await nothing(c)
@@ -86,7 +86,7 @@ async def leave_and_come_back(kit: Kit) -> None:
     await topic.publish(b"1")
     async with g.consume() as messages:
         await topic.publish(b"2")
-        assert sorted(m.body for m in await take_acked(kit, messages, 2)) == [b"1", b"2"]
+        assert sorted(m.body for m in await take(kit, messages, 2, ack=True)) == [b"1", b"2"]
     assert await g.delete()
     await topic.publish(b"3")
     async with g.consume() as messages:

@@ -6,7 +6,7 @@ import time
 
 from narrowboat.conformance.kit import Kit
 from narrowboat.conformance.scenario import scenario
-from narrowboat.conformance.scenarios.messages.common import depth_is, first_error, nothing, one, take_acked, until_in_flight
+from narrowboat.conformance.scenarios.messages.common import depth_is, first_error, nothing, one, take, until_in_flight
 from narrowboat.errors import InvalidArgument
 from narrowboat.messaging import Outbound
 
@@ -28,7 +28,7 @@ async def expired_is_not_delivered(kit: Kit) -> None:
     await orders.publish(b"for ever")
     await kit.sleep(0.4)
     async with orders.consume() as messages:
-        got = await take_acked(kit, messages, 2)
+        got = await take(kit, messages, 2, ack=True)
         assert sorted(m.body for m in got) == [b"for ever", b"long"]
         await nothing(messages)
     await orders.publish(b"first")
