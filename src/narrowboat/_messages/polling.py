@@ -8,7 +8,9 @@ then fetches, or a time until which it waits. The rules:
   answer.
 - After a fetch that brought something, the next one is due at once, as far as the window has room. A fetch that
   brought nothing says when the next poll is due, and after one that failed there is a growing pause.
-- `wake`, the driver's hint that something may have come, makes the next poll due at once.
+- `wake`, the driver's hint that something may have come, makes the next poll due at once. One that comes while a poll
+  fails is part of the failure: a connection that ends wakes, and must not be tried again without a pause.
+- A caller whose deadline has come polls once more at the most, whatever wakes it then.
 - A caller that leaves wakes another one if a poll or a buffered message would otherwise be left undone.
 
 The methods that wake callers take no mutex, because drivers' threads and signal handlers call them. `reserve` takes
@@ -26,10 +28,11 @@ from narrowboat._messages.window import Window
 class Visit:
     """One caller's stay, from its first look for a message to its last."""
 
-    __slots__ = ("begun", "signal")
+    __slots__ = ("begun", "last", "signal")
 
     def __init__(self, begun: int) -> None:
         self.begun = begun  #: fetches that had begun before it came
+        self.last = False  #: it has polled after its deadline had come
         self.signal: Any = None  #: what wakes the caller, once it waits
 
 
@@ -67,8 +70,9 @@ class Polling:
                     return 0, first
             if free <= 0 or (requested and (looked or not hurry)):
                 return 0, now + self._patience
-            if looked and not self._stirred and now < self._due:
+            if (hurry and visit.last) or (looked and not self._stirred and now < self._due):
                 return 0, self._due
+            visit.last = hurry
             self._fetching[visit] = free
             self._stirred = False
             self.begun += 1
@@ -85,6 +89,7 @@ class Polling:
     def failed(self, error: Exception) -> int:
         """The backend has not answered. Returns how often in a row."""
         self._failures += 1
+        self._stirred = False
         self.failure = error
         return self._failures
 

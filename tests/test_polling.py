@@ -1,0 +1,81 @@
+"""When a consumer polls: not without end because of wakes, whether its polls fail or bring nothing."""
+
+import time
+
+import pytest
+
+import narrowboat
+from narrowboat.errors import Unavailable
+from narrowboat.layers.passing import PassingBroker, PassingFeed
+
+
+class Dying(PassingFeed):
+    """Each poll ends with its connection, whose end wakes the consumer; as an error, or with nothing."""
+
+    def __init__(self, inner, wake, ends):
+        super().__init__(inner)
+        self.wake = wake
+        self.ends = ends
+        self.polls = 0
+
+    def receive(self, limit):
+        self.polls += 1
+        received = super().receive(limit)
+        self.wake()
+        if self.ends == "fails":
+            raise Unavailable("the connection ended")
+        return received
+
+
+class DyingBroker(PassingBroker):
+    ends = "fails"
+
+    def feed(self, inner, wake):
+        self.made = Dying(inner, wake, self.ends)
+        return self.made
+
+
+class WakingBroker(DyingBroker):
+    ends = "says nothing"
+
+
+def consumed(layer):
+    """How many polls a `receive` of half a second makes, how long it takes, and how it ends."""
+    layers = []
+    with (
+        narrowboat.broker("memory://", wrap=lambda driver: layers.append(layer(driver)) or layers[-1]) as broker,
+        broker.queue("q").consume() as messages,
+    ):
+        begun = time.monotonic()
+        try:
+            error = messages.receive(0.5)
+        except Unavailable as raised:
+            error = raised
+        return layers[0].made.polls, time.monotonic() - begun, error
+
+
+def test_a_wake_that_comes_with_a_failure_does_not_take_its_pause_away():
+    polls, took, error = consumed(DyingBroker)
+    assert isinstance(error, Unavailable)
+    assert polls < 10  # pauses from 0.025 s that double: 5 to 6 in half a second, and one at the end
+    assert took < 5
+
+
+def test_a_receive_ends_at_its_deadline_although_each_poll_is_woken_again():
+    _, took, nothing = consumed(WakingBroker)
+    assert nothing is None
+    assert took < 5
+
+
+@pytest.mark.parametrize("layer", [DyingBroker, WakingBroker])
+def test_a_receive_without_a_wait_polls_once(layer):
+    layers = []
+    with (
+        narrowboat.broker("memory://", wrap=lambda driver: layers.append(layer(driver)) or layers[-1]) as broker,
+        broker.queue("q").consume() as messages,
+    ):
+        try:
+            messages.receive(0)
+        except Unavailable:
+            pass
+        assert layers[0].made.polls == 1
