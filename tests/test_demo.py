@@ -6,6 +6,7 @@ import json
 import os
 import select
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from narrowboat.demo.audit import Belief, Fault, audit, beliefs, disagreements, endings, overlaps, oversold, percentiles
 from narrowboat.demo.journal import Entry, Event, Journal, from_line, read, to_line
 from narrowboat.demo.plan import Order, Plan, orders
+from narrowboat.demo.sale import Faults
 from narrowboat.demo.stock import Sale, Stock, View
 
 PLAN = Plan(run="r", locks="sqlite:///l", broker="sqlite:///b", folder="/nowhere")
@@ -282,6 +284,60 @@ def hold_sale(*options: str, cwd: Path):
     )
     assert done.stdout, done.stderr
     return done.returncode, json.loads(done.stdout)
+
+
+#: Begins a transaction, and ends it when it has been stopped and goes on.
+_IN_A_TRANSACTION = """
+import sqlite3, sys, time
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db.execute("BEGIN IMMEDIATE")
+print("edge", flush=True)
+before = time.monotonic()
+while time.monotonic() - before < 0.2:
+    before = time.monotonic()
+    time.sleep(0.01)
+db.execute("COMMIT")
+sys.stdin.read()
+"""
+
+
+class OneWorker:
+    def __init__(self, path):
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _IN_A_TRANSACTION, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.heard = []
+
+    def signal(self, number, signum):
+        self.process.send_signal(signum)
+
+    def tell(self, number, line):
+        self.heard.append(line)
+
+
+def test_a_worker_that_was_stopped_in_a_transaction_does_not_keep_the_others_from_the_database(tmp_path):
+    path = str(tmp_path / "db")
+    db = sqlite3.connect(path, timeout=0, isolation_level=None)
+    db.execute("CREATE TABLE t (a)")
+    worker = OneWorker(path)
+    try:
+        worker.process.stdout.readline()
+        faults = Faults(PLAN, worker)
+        faults.strike(entry(Event.HOLD, worker=2))
+        os.waitid(os.P_PID, worker.process.pid, os.WSTOPPED)
+        time.sleep(0.3)  # as long as it needs to see that it stood still
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            db.execute("INSERT INTO t VALUES (1)")
+        faults.stalled()
+        db.execute("PRAGMA busy_timeout = 10000")
+        db.execute("INSERT INTO t VALUES (1)")
+        assert not worker.heard
+        faults.settled("a")
+        assert worker.heard == ["go"]
+    finally:
+        worker.process.kill()
+        worker.process.communicate()
+        db.close()
 
 
 class TestSale:

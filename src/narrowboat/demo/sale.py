@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +32,10 @@ from narrowboat.messaging import Messages, Outbound, Queue
 _OURS = 0
 #: Seconds that a worker has to finish the order in its hands.
 _PATIENCE = 20.0
+#: Seconds without news after which a stopped worker may be what the others wait for: shorter than any backend waits.
+_STALL = 1.0
+#: Seconds in which a transaction ends that somebody was stopped in; nothing tells when it has.
+_MOMENT = 0.05
 
 
 class News(NamedTuple):
@@ -156,9 +161,15 @@ class Faults:
             self.met["kill"] = hold
         else:
             self._crew.signal(hold.worker, signal.SIGSTOP)
-            self._crew.tell(hold.worker, "go")  # read when it goes on
             self.met["stop"] = hold
             self._stopped_at = hold.order
+
+    def stalled(self) -> None:
+        """Nobody gets on: a worker stopped in a transaction keeps its database from all. It ends it, and stops again."""
+        if self._stopped_at is not None:
+            self._crew.signal(2, signal.SIGCONT)
+            time.sleep(_MOMENT)
+            self._crew.signal(2, signal.SIGSTOP)
 
     def settled(self, order: str) -> None:
         """Somebody has settled this order: if it is the stopped one's, it goes on."""
@@ -169,6 +180,7 @@ class Faults:
         """Let the stopped worker go on."""
         if self._stopped_at is not None:
             self._stopped_at = None
+            self._crew.tell(2, "go")
             self._crew.signal(2, signal.SIGCONT)
 
 
@@ -232,11 +244,17 @@ def _publish(queue: Queue[bytes], wanted: list[Order]) -> None:
 def _follow(plan: Plan, crew: Crew, faults: Faults, news: queues.SimpleQueue[News], progress: Callable[[int], None]) -> None:
     """Until every order is settled, nobody is left to settle one, or nothing has happened for a long time."""
     settled: set[str] = set()
+    patience = _STALL
     while len(settled) < plan.buyers and crew.alive:
         try:
-            text = news.get(timeout=plan.wait).text
+            text = news.get(timeout=patience).text
         except queues.Empty:
-            return
+            if patience >= plan.wait:
+                return
+            faults.stalled()
+            patience = min(3 * patience, plan.wait)  # longer than its leases in the end, which it has renewed meanwhile
+            continue
+        patience = _STALL
         what, _, rest = text.partition(" ")
         if what == "edge":
             faults.strike(from_line(rest.encode()))
