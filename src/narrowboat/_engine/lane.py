@@ -219,6 +219,7 @@ class Lane:
         for call in calls:
             call.results = results[first : first + len(call.items)]
             first += len(call.items)
+        del results  # an error's traceback leads here: the two would keep each other, and what its caller holds
         with self._mutex:
             for call in calls:
                 call.state = DONE
