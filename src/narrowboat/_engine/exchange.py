@@ -31,8 +31,9 @@ class Op(NamedTuple):
     patience: float = math.inf  #: seconds: a batch that took longer to fail is not tried again member by member
 
 
-#: The states of a call. Only the lane's mutex moves a call between QUEUED, RUNNING and LEFT.
-NEW, QUEUED, RUNNING, DONE, LEFT = range(5)
+#: The states of a call. Only the lane's mutex moves a call between QUEUED, RUNNING and LEFT. BEGUN is what its caller's own
+#: thread carries: if that is torn away, the call stays BEGUN, and its outcome is unknown.
+NEW, QUEUED, RUNNING, DONE, LEFT, BEGUN = range(6)
 
 
 class Call:
