@@ -136,6 +136,8 @@ class RedisClient:
         errors = [(index, answer) for index, answer in enumerate(answers) if type(answer) is ErrorReply]
         if self.endpoint.deployment is Deployment.SENTINEL and any("READONLY" in error.text for _, error in errors):
             self._connections.drop(None)  # a primary that is none any more: the sentinels are asked again at the next call
+        for index, error in errors:
+            error.key = commands[index].key if index < len(commands) else None
         unknown = [index for index, error in errors if error.code == "NOSCRIPT"]
         if not unknown:
             return answers

@@ -114,6 +114,7 @@ class _Batch:
                 position += 1
                 if type(reply) is not ErrorReply:
                     continue
+                reply.key = each.key
                 if reply.code == "NOSCRIPT":
                     unknown.append((index, each))
                 elif reply.code in {"MOVED", "ASK"}:

@@ -40,6 +40,8 @@ _CODES = re.compile(
     r"\b(ASK|BUSY|BUSYGROUP|CLUSTERDOWN|CROSSSLOT|LOADING|MASTERDOWN|MISCONF|MOVED|NOAUTH|NOPERM|NOREPLICAS|NOSCRIPT|OOM|READONLY"
     r"|TRYAGAIN|WRONGPASS|WRONGTYPE)\b"
 )
+#: How a script of ours names what it cannot use.
+_DAMAGED = re.compile(r"\bDAMAGED (\S+) (\w+)")
 _REPEAT = "The call may be repeated"
 #: What each code means, and what to do about it. All of them may pass by themselves.
 _PASSING = {
@@ -135,10 +137,17 @@ def _reply(error: BaseException, endpoint: RedisEndpoint, doing: str) -> Narrowb
     if code in {"NOAUTH", "WRONGPASS"} or "without any password configured" in text:
         what = "the user name or password in the URL" if endpoint.secret is not None else "that the URL gives no password"
         return AccessDenied(f"{endpoint} refused {what} ({text}). Nothing was changed. Correct the URL.", backend=backend)
+    damaged = _DAMAGED.search(text)
+    if damaged is not None:
+        return Conflict(
+            f"{endpoint}: what is needed for {doing} is damaged: the field {damaged[2]!r} of the hash {damaged[1]}. Nothing "
+            "was changed. Remove that field (HDEL) and declare the source again, or delete the hash with what belongs to it.",
+            backend=backend,
+        )
     if code == "WRONGTYPE":
         return Conflict(
-            f"{endpoint}: a key that is needed for {doing} holds something else already ({text}). Nothing was changed. "
-            "Delete that key, or take another prefix=.",
+            f"{endpoint}: a key that is needed for {doing} holds something else already{_where(error)} ({text}). It may have "
+            "been done in part. Delete that key, or take another prefix=.",
             backend=backend,
         )
     if "SCRIPT KILL" in text or "killed by user" in text:
@@ -159,6 +168,12 @@ def _reply(error: BaseException, endpoint: RedisEndpoint, doing: str) -> Narrowb
     if code == "CROSSSLOT":
         return ConfigurationError(f"{endpoint} is a cluster ({text}). Write {endpoint.scheme}+cluster://...", backend=backend)
     return NarrowboatError(f"{endpoint} refused {doing}: {text}", backend=backend)
+
+
+def _where(error: BaseException) -> str:
+    """Which keys it may be: the server does not say it, and all that a script touches beside a stream share one hash tag."""
+    found = re.search(r"\{[^}]+\}", (getattr(error, "key", None) or b"").decode(errors="replace"))
+    return f", one with {found[0]} in its name, or the stream that is called so" if found else ""
 
 
 def _connection(error: BaseException, endpoint: RedisEndpoint, doing: str) -> NarrowboatError:

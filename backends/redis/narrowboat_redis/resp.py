@@ -11,11 +11,15 @@ from typing import Any
 
 
 class ErrorReply(Exception):
-    """What the server answered instead of a result. `code` is its first word: ERR, NOSCRIPT, MOVED ..."""
+    """What the server answered instead of a result. `code` is its first word: ERR, NOSCRIPT, MOVED ...
+
+    `key`: the first one of the command that was refused, where whoever sent it has noted that.
+    """
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self.text = text
+        self.key: bytes | None = None
         self.code = text.partition(" ")[0]
 
 

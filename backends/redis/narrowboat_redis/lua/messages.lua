@@ -142,13 +142,36 @@ local function many(command, key, members)
   return total
 end
 
+-- Which field of meta is none of ours. Told before anything is changed: it would fail half-way.
+local function damaged(root, fields)
+  for _, each in ipairs({{'kind', '^%l+$'}, {'lease', '^[%d.e+-]+$'}, {'max', '^%d+$'}, {'levels', '^%d$'}, {'used', '^%d+$'},
+    {'own', '^%d*$'}}) do
+    local value = fields[each[1]]
+    if #value > 20 or not value:find(each[2]) then error('DAMAGED ' .. root .. ':meta ' .. each[1], 0) end
+  end
+  error('DAMAGED ' .. root .. ':meta lease', 0)
+end
+
+-- A number of meta that only this notes, and that is no worse for being forgotten: nil where it cannot be one.
+local function noted(root, name, most)
+  local number = tonumber(redis.call('HGET', root .. ':meta', name) or '')
+  return number and number >= 0 and number <= most and number or nil
+end
+
 local function load(root, stream, kind, group)
   local meta = redis.call('HMGET', root .. ':meta', 'kind', 'declared', 'lease', 'max', 'ordered', 'levels', 'used', 'own',
     'last', 'ttl')
   local source = {root = root, stream = stream, kind = kind, group = group, found = meta[1], declared = meta[2] == '1',
     lease_text = meta[3] or '30', max = meta[4] or '5', ordered = meta[5] == '1', levels_text = meta[6] or '0',
-    used = meta[7] or '0', own = meta[8] or '', last = meta[9], ttl = meta[10] == '1', first = 0}
-  source.lease = source.lease_text * 1000000
+    used = meta[7] or '0', own = meta[8] or '', ttl = meta[10] == '1', first = 0}
+  local all = table.concat({meta[1] or 'queue', source.lease_text, source.max, source.levels_text, source.used, source.own}, ' ')
+  local lease = tonumber(source.lease_text)
+  if #all > 80 or not all:find('^%l+ [%d.e+-]+ %d+ %d %d+ %d*$') or not (lease and lease >= 0 and lease < 1e10) then
+    damaged(root, {kind = meta[1] or 'queue', lease = source.lease_text, max = source.max, levels = source.levels_text,
+      used = source.used, own = source.own})
+  end
+  if meta[9] and #meta[9] < 40 and meta[9]:find('^%d+-%d+$') then source.last = meta[9] end
+  source.lease = lease * 1000000
   source.levels = source.declared and tonumber(source.levels_text) or ALL
   source.flat = source.ordered or root:sub(-5) == '.dead'
   return source
@@ -316,11 +339,16 @@ local function promote(source)
   for _ = 1, 40 do
     local due = redis.call('ZRANGEBYSCORE', key, '-inf', text(NOW), 'LIMIT', 0, PAGE)
     if #due == 0 then return end
-    for _, member in ipairs(due) do
-      local priority, expires, fields = due_of(member)
-      if expires == 0 or expires > NOW then store(source, priority, expires, fields) end
-    end
-    many('ZREM', key, due)
+    local moved = {}
+    local fine, why = pcall(function()
+      for at, member in ipairs(due) do
+        local priority, expires, fields = due_of(member)
+        if expires == 0 or expires > NOW then store(source, priority, expires, fields) end
+        moved[at] = member
+      end
+    end)
+    if #moved > 0 then many('ZREM', key, moved) end  -- also where a later one fails: each call would store them again
+    if not fine then error(why, 0) end
     ring(source, #due)
   end
 end

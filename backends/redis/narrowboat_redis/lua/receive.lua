@@ -254,7 +254,7 @@ if #claimed > 0 then
 end
 
 -- Nobody is in a hurry: put the house in order. Names of consumers that died would pile up otherwise.
-local swept = tonumber(redis.call('HGET', source.root .. ':meta', 'swept') or '')
+local swept = noted(source.root, 'swept', NOW)
 if not swept or NOW - swept > 10000000 then
   redis.call('HSET', source.root .. ':meta', 'swept', text(NOW))
   for _, class in ipairs(order) do

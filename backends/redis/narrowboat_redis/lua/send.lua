@@ -53,7 +53,8 @@ local function accept(fields, priority, delay, ttl, id, dedup)
   local expires = ttl > 0 and NOW + ttl or 0
   stored = stored + 1
   if delay > 0 then
-    local number = redis.call('HINCRBY', source.root .. ':meta', 'number', 1)
+    local number = (noted(source.root, 'number', 1e15) or 0) + 1
+    redis.call('HSET', source.root .. ':meta', 'number', text(number))
     local packed = cmsgpack.pack({priority, expires, fields})
     redis.call('ZADD', due, text(NOW + delay), string.format('%016.0f', number) .. packed)
   else

@@ -10,7 +10,14 @@
 
 local source = open(ARGV[1], ARGV[2])
 local leases, acks = source.root .. ':lease', tonumber(ARGV[4])
-local letters, failed = {}, false
+local letters, failed, dead = {}, false, nil
+
+for at = 5 + acks, #ARGV, 3 do
+  if ARGV[at] == 'd' and KEYS[5] ~= KEYS[2] then  -- first: what is damaged there must not be met half-way
+    dead = load(source.root .. '.dead', KEYS[5], 'queue', 'narrowboat')
+    break
+  end
+end
 
 -- Those tokens of ARGV, every `step`-th from `first` on, that still stand, and their numbers among all settlements, which
 -- begin at `number`. The others are noted as stale.
@@ -84,12 +91,8 @@ local function remains(stored, id, why)
   return fields
 end
 
-local dead
 local function bury(entry, why)
-  if not dead then
-    dead = load(source.root .. '.dead', KEYS[5], 'queue', 'narrowboat')
-    if not dead.found then make(dead) end
-  end
+  if not dead.found then make(dead) end
   if dead.found ~= 'queue' then return false end
   local stored = redis.call('XRANGE', key_of(source, entry.index), entry.id, entry.id)[1]
   if not stored then return true end

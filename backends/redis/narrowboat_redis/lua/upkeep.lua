@@ -207,7 +207,8 @@ local function next_change(source)
   local soonest
   for _, key in ipairs({source.root .. ':hold', source.root .. ':lease', (source.topic or source).root .. ':due'}) do
     local first = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')[2]
-    if first and (not soonest or tonumber(first) < soonest) then soonest = tonumber(first) end
+    first = tonumber(first or nil)
+    if first and first < 1e16 and (not soonest or first < soonest) then soonest = first end  -- later is nobody's of ours
   end
   return soonest
 end
@@ -236,7 +237,7 @@ end
 -- The same, a few times a second at most: it looks at every group.
 local function trim_sometimes(source)
   if not source.topic then return end
-  local before_ = redis.call('HGET', source.topic.root .. ':meta', 'trimmed')
+  local before_ = noted(source.topic.root, 'trimmed', NOW)
   if not before_ or NOW - before_ > 100000 then trim(source.topic) end
 end
 
