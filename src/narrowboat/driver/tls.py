@@ -47,6 +47,8 @@ class TlsOptions:
     def __post_init__(self) -> None:
         for name in _FILES:
             path = getattr(self, name)
+            if path == "":  # it would be the current folder
+                raise ConfigurationError(f"option {name} is empty: give the path of a file, or leave the option out")
             if path is not None:  # a program that changes its folder, or a child of it, still means the same file
                 object.__setattr__(self, name, os.path.abspath(path))
 
