@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from cli_program import call
+from cli_program import PROGRAM, call
 
 from narrowboat.cli import run
 
@@ -134,3 +134,21 @@ class TestGeneral:
         text = capsys.readouterr().out
         assert "guarantee" in text
         assert "sqlite" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["backends"], 0),
+        (["--version"], 0),
+        (["nosuch"], 2),
+        (["depth", "{url}", "q"], 1),
+        (["publish", "{url}", "q"], 0),
+        (["lock", "{url}", "n", "--", "sh", "-c", "exit 3"], 3),
+    ],
+)
+def test_standard_streams_that_are_closed_are_output_that_nobody_wants(arguments, code, tmp_path):
+    """The exit code is the command's, and nothing of what it would print goes into a file that it opens."""
+    url = f"sqlite:///{tmp_path / 'shop.db'}"
+    line = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *PROGRAM, *(each.format(url=url) for each in arguments)]
+    assert subprocess.run(line, check=False, timeout=20).returncode == code
