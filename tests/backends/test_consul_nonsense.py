@@ -176,3 +176,36 @@ def test_the_token_is_in_no_error_however_often_the_other_side_repeats_the_reque
             with narrowboat.locks(url) as locks, pytest.raises(narrowboat.NarrowboatError) as found:
                 locks.ping()
             assert token not in "".join(traceback.format_exception(found.value))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"%b",
+        b"HTTP/1.1 %b\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: %b\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%b\r\n",
+        b"HTTP/1.1 200 OK\r\nX-Consul-Index: %b\r\nContent-Length: 2\r\n\r\nhm",
+    ],
+)
+def test_the_token_is_in_no_error_wherever_a_reply_repeats_it(answer):
+    """Also as a length, a status, or the size of a chunk, and not in part either."""
+    token = "7c1e5a9e-0000-4000-8000-0badc0ffee01"
+
+    def echo(server):
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer % token.encode())
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=echo, args=(server,), daemon=True).start()
+        url = f"consul://:{token}@127.0.0.1:{server.getsockname()[1]}?timeout={nonsense.TIMEOUT}"
+        with narrowboat.locks(url) as locks, pytest.raises(narrowboat.NarrowboatError) as found:
+            locks.lock("a").acquire(timeout=1)
+        assert token[:8] not in "".join(traceback.format_exception(found.value))
+        server.shutdown(socket.SHUT_RDWR)

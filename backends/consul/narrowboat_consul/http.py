@@ -47,10 +47,13 @@ class Incoming:
     True
     >>> incoming.take(b"i")
     Reply(code=200, headers={'content-length': '2'}, body=b'hi', keep=True)
+
+    `quotes`: an error may show what came. Not where a token was sent: whoever answers may repeat it, anywhere and in part.
     """
 
-    def __init__(self, largest: int) -> None:
+    def __init__(self, largest: int, *, quotes: bool = True) -> None:
         self._largest = largest
+        self._quotes = quotes
         self._got = 0
         self._rest = bytearray()  # what was not taken apart yet
         self._head: tuple[int, dict[str, str], bool] | None = None
@@ -76,7 +79,7 @@ class Incoming:
 
     def _read_head(self) -> None:
         if not self._rest[:8].startswith(b"HTTP/1."[: len(self._rest)]):
-            raise Malformed(f"expected HTTP, got {bytes(self._rest[:40])!r}")
+            raise self._malformed("HTTP", bytes(self._rest))
         ends = self._rest.find(b"\r\n\r\n", 0, HEAD)
         if ends < 0:
             if len(self._rest) >= HEAD:
@@ -87,14 +90,14 @@ class Incoming:
         first, *lines = head.decode("latin-1").split("\r\n")
         words = first.split(" ", 2)
         if len(words) < 2 or _number(words[1], 3) is None:
-            raise Malformed(f"expected a status, got {first[:40]!r}")
+            raise self._malformed("a status", first)
         headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         self._head = int(words[1]), headers, headers.get("connection", "").lower() != "close" and words[0] != "HTTP/1.0"
         self._chunked = headers.get("transfer-encoding", "").lower() == "chunked"
         if not self._chunked and "content-length" in headers:
             self._length = _number(headers["content-length"], 15)
             if self._length is None or self._length > self._largest:
-                raise Malformed(f"a reply of {headers['content-length'][:40]!r} bytes")
+                raise self._malformed(f"a length of at most {self._largest} bytes", headers["content-length"])
 
     def _whole(self, *, ended: bool) -> bool:
         """Whether a body that comes in one piece is complete; without a length it ends with the connection."""
@@ -116,7 +119,7 @@ class Incoming:
                 if ends < 0:
                     break
                 line = bytes(self._rest[at:ends])
-                self._length, at = _size(line, self._largest), ends + 2
+                self._length, at = self._size(line), ends + 2
             if len(self._rest) < at + self._length + 2:
                 break
             if self._length == 0:
@@ -127,17 +130,21 @@ class Incoming:
         del self._rest[:at]
         return False
 
+    def _size(self, line: bytes) -> int:
+        digits = line.split(b";")[0].strip()
+        if not digits or len(digits) > 12 or digits.strip(b"0123456789abcdefABCDEF"):
+            raise self._malformed("the size of a chunk", line)
+        size = int(digits, 16)
+        if size > self._largest:
+            raise Malformed(f"a chunk of {size} bytes")
+        return size
+
+    def _malformed(self, expected: str, found: bytes | str) -> Malformed:
+        return Malformed(
+            f"expected {expected}, got {found[:40]!r}" if self._quotes else f"expected {expected}, got something else"
+        )
+
 
 def _number(text: str, digits: int) -> int | None:
     """A plain number of so many digits at most. `isdigit` alone takes what `int` does not, and any length."""
     return int(text) if text.isascii() and text.isdigit() and len(text) <= digits else None
-
-
-def _size(line: bytes, largest: int) -> int:
-    digits = line.split(b";")[0].strip()
-    if not digits or len(digits) > 12 or digits.strip(b"0123456789abcdefABCDEF"):
-        raise Malformed(f"expected the size of a chunk, got {line[:40]!r}")
-    size = int(digits, 16)
-    if size > largest:
-        raise Malformed(f"a chunk of {size} bytes")
-    return size

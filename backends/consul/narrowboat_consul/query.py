@@ -27,7 +27,7 @@ class Query:
         self.events = selectors.EVENT_WRITE  #: what it waits for; a connection that was made can be written to
         self._transport = transport
         self._data = memoryview(data)  # a slice of it shows no more than the whole, which has the token in it
-        self._incoming = http.Incoming(transport.agent.options.max_reply)
+        self._incoming = transport.incoming()
         self._connected = self._shaken = False
         family, address = transport.peer()
         self.socket = socket.socket(family, socket.SOCK_STREAM)

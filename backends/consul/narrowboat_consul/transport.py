@@ -111,6 +111,10 @@ class Transport:
         token = self._headers.get("X-Consul-Token")
         return text if code == 200 or not token else text.replace(token, "***")
 
+    def incoming(self) -> http.Incoming:
+        """What takes a reply in."""
+        return http.Incoming(self.agent.options.max_reply, quotes=self.agent.token is None)
+
     def request(self, method: str, path: str, params: Params = (), body: bytes = b"") -> bytes:
         """The bytes of a request."""
         dc = self.agent.options.dc
@@ -159,7 +163,7 @@ class Transport:
             connection = self._kept() or self.connect(ends)
             connection.settimeout(_left(ends))
             connection.sendall(data)
-            reply = _receive(connection, ends, self.agent.options.max_reply)
+            reply = _receive(connection, ends, self.incoming())
             self._limit.answered()
             return reply
         except (OSError, http.Malformed) as error:
@@ -188,8 +192,7 @@ class Transport:
         connection.close()
 
 
-def _receive(connection: socket.socket, ends: float, largest: int) -> http.Reply:
-    incoming = http.Incoming(largest)
+def _receive(connection: socket.socket, ends: float, incoming: http.Incoming) -> http.Reply:
     while True:
         connection.settimeout(_left(ends))
         reply = incoming.take(connection.recv(_PIECE))
