@@ -1,8 +1,8 @@
 """Messages on Redis: a queue is a stream with one group, a topic a stream with a group for each subscription.
 
-Every call is one script, so that nothing is ever half done and time is the server's alone; what is where stands in
-`messages.lua`. A batch for several addresses is one pipeline. Claims, settlements and publishes have a connection each,
-so that none of them queues behind another; a fourth is a subscription that wakes whoever waits.
+Every call is one script. So no call is ever half done, and the server alone keeps the time. `messages.lua` explains the keys.
+A batch for several addresses is one pipeline. Claims, settlements and publishes have a connection each, so that none of them
+queues behind another. A fourth connection is the subscription that wakes idle feeds.
 """
 
 from __future__ import annotations
@@ -73,9 +73,9 @@ class RedisBroker(Broker):
         self.capabilities = capabilities
         self.endpoint = endpoint
         self.clock = context.clock
-        #: Whether queues and topics are made on the way, as scripts are told.
+        #: Whether a script may make a queue or topic that is missing, as its argument.
         self.auto_declare = b"1" if options.declare is Declare.AUTO else b""
-        #: Bytes of messages that one answer may have: another half is left for their fields' names and sizes.
+        #: Bytes of messages in one answer. The other half is left for the names and sizes of their fields.
         self.most = b"%d" % (options.max_reply // 2)
         self._cluster = endpoint.deployment is Deployment.CLUSTER
         self._prefix = options.prefix
@@ -108,7 +108,7 @@ class RedisBroker(Broker):
 
     @typed
     def inbox(self, wake: Callable[[], None]) -> tuple[Address, Feed]:
-        """A private address; it goes with the feed, and a minute after its process at the latest."""
+        """A private address. It ends with the feed, and at the latest a minute after its process."""
         self.check_open()
         address = Address(Kind.INBOX, f"{_INBOX_NAME}{secrets.token_hex(16)}")
         keys = self.keys(address)
@@ -123,7 +123,7 @@ class RedisBroker(Broker):
 
     @typed
     def declare(self, source: Source, *, earliest: bool) -> None:
-        """Make it if it is not there; refuse it when it differs."""
+        """Make the source if it is missing; `Conflict` where it is declared otherwise."""
         self.check_open()
         keys = self.keys(source.address)
         answer = self.ask(
@@ -135,7 +135,7 @@ class RedisBroker(Broker):
 
     @typed
     def delete(self, address: Address) -> bool:
-        """Remove it with all its messages; what is out becomes stale."""
+        """Remove the source with all its messages. Deliveries in flight become stale."""
         self.check_open()
         keys = self.keys(address)
         own = own_stream_prefix(keys, cluster=self._cluster)
@@ -145,7 +145,7 @@ class RedisBroker(Broker):
 
     @typed
     def purge(self, address: Address) -> int:
-        """Drop what is ready or delayed; of a topic, what is not due yet."""
+        """Drop the messages that are ready or delayed; of a topic, those that are not due yet."""
         self.check_open()
         keys = self.keys(address)
         dropped, more = 0, True
@@ -191,7 +191,7 @@ class RedisBroker(Broker):
             self.mover.close()
             ends = self.taking.ends()
             for feed in list(self._feeds):
-                # What cannot be given back now comes back when its lease ends.
+                # Deliveries that cannot be returned now come back when their leases end.
                 with contextlib.suppress(NarrowboatError):
                     feed.close(ends)
         finally:
@@ -210,20 +210,20 @@ class RedisBroker(Broker):
             raise Closed(f"this broker on {self.endpoint} was closed; open it again", backend=SCHEME)
 
     def keys(self, address: Address) -> StreamKeys:
-        """Where `address` lies."""
+        """The keys of `address`."""
         keys = self._keys.get(address)
         if keys is None:
-            if len(self._keys) >= 4096:  # addresses of inboxes come and go
+            if len(self._keys) >= 4096:  # every request of another process brings a new inbox: the cache would only grow
                 self._keys.clear()
             keys = self._keys[address] = stream_keys(address, self._prefix, cluster=self._cluster)
         return keys
 
     def call(self, what: Script, keys: StreamKeys, *arguments: bytes) -> Packed:
-        """A script's call for one keys."""
+        """A call of `script` for the source at `keys`."""
         return what(keys.all, (keys.kind.value.encode(), keys.group, *arguments))
 
     def ask(self, client: RedisClient, call: Packed, doing: str, ends: float | None = None) -> Any:
-        """The reply to one call; raises what it met."""
+        """The reply to one call; raises the call's error."""
         (reply,) = client.run([call], doing=doing, ends=ends)
         if isinstance(reply, ErrorReply):
             raise translate(reply, self.endpoint, doing=doing)
@@ -232,11 +232,11 @@ class RedisBroker(Broker):
         return reply
 
     def forget(self, feed: RedisFeed) -> None:
-        """That feed was closed."""
+        """Drop a feed that was closed."""
         self._feeds.discard(feed)
 
     def drop(self, keys: StreamKeys) -> None:
-        """An inbox goes."""
+        """Delete an inbox and its keys."""
         self._keys.pop(Address(Kind.INBOX, keys.path), None)
         self.ask(self.taking, self.call(_DELETE, keys, keys.stream), "closing an inbox")
 
@@ -246,11 +246,11 @@ class RedisBroker(Broker):
         return feed
 
     def _keep(self, keys: StreamKeys) -> Packed:
-        """Make an inbox, or show that it is alive."""
+        """Make an inbox, or extend its life."""
         return self.call(_DECLARE, keys, b"1", *texts_of(_INBOX), b"%d" % round(INBOX_TTL * 1000))
 
     def _asking(self, messages: Sequence[Outgoing]) -> list[RedisFeed]:
-        """The inboxes of ours to which these messages want their replies, where they need a sign of life."""
+        """Our inboxes that these messages name for their replies, as far as they need a heartbeat."""
         asked = {message.reply_to.path for message in messages if message.reply_to is not None}
         return [feed for feed in list(self._feeds) if feed.keys.path in asked and feed.needs_sign()] if asked else []
 
@@ -265,7 +265,7 @@ def _tick(keys: StreamKeys) -> Packed:
 
 
 def capabilities(url: Url, options: MessageOptions) -> BrokerCapabilities:
-    """What `redis://` claims. How durable the server is depends on its own settings: the URL says what they are to be."""
+    """What `redis://` claims. The server's settings decide how durable it is; the URL says what they have to be."""
     RedisEndpoint.of(url, options)  # refuses what cannot work before anything is sent
     return BrokerCapabilities(
         scope=Scope.NETWORK,

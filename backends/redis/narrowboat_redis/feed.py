@@ -1,7 +1,7 @@
 """One consumer's stream from one queue, subscription or inbox.
 
-It has a consumer name of its own, made at random; closing it gives back what it has out and takes the name away. A name
-whose process died goes once what it had has come back to others.
+It has a random consumer name of its own. Closing the feed returns its unsettled deliveries and removes the name. The name of a
+process that died is removed when its deliveries have come back.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ _RECEIVE, _SETTLE, _EXTEND, _LEAVE = (
     script("messages.lua", "upkeep.lua", f"{name}.lua") for name in ("receive", "settle", "extend", "leave")
 )
 
-#: Seconds until an idle feed looks again although nobody woke it. Smaller costs the server calls for every idle consumer;
-#: larger delays a message whose wake went to a feed on which nobody waits any more.
+#: Seconds between two polls of an idle feed that nothing woke. Shorter costs the server calls for every idle consumer. Longer
+#: delays a message whose wake went to a feed on which no consumer waits any more.
 IDLE = 1.0
-#: The same while the subscription that would wake it is broken or not yet there.
+#: The same, in seconds, while there is no subscription to wake it.
 ALERT = 0.3
-#: It looks within this of the end of the shortest lease, so that what a dead consumer had comes back within `lease_lag`.
+#: Seconds after the end of the shortest lease at which the feed looks. Longer breaks `lease_lag` after a consumer died.
 LAG = 0.4
-#: Seconds for giving back what is out where the server did not answer just now.
+#: Seconds that `close` spends on returning deliveries when the server did not answer just before.
 _COURTESY = 0.2
-#: Seconds between two signs of life of an inbox.
+#: Seconds between two heartbeats of an inbox.
 SIGN = 15.0
 
 
@@ -64,13 +64,13 @@ class RedisFeed(Feed):
             self._consumer,
         )
         self._origin = self._path.encode()
-        #: When the inbox behind this feed needs a sign of life.
+        #: When the inbox behind this feed needs its next heartbeat.
         self._sign = broker.clock() + SIGN
         self._closed = False
 
     @typed
     def receive(self, limit: int) -> Received:
-        """Claim what is due, in order."""
+        """Claim the messages that are due, in order."""
         broker = self._broker
         broker.check_open()
         if self._closed:
@@ -96,7 +96,7 @@ class RedisFeed(Feed):
 
     @typed
     def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> list[NarrowboatError | None]:
-        """Settle each, compared by the token of its claim, all in one script."""
+        """Settle all in one script, which compares each by the token of its claim."""
         self._broker.check_open()
         acks: list[bytes] = []
         others: list[bytes] = []
@@ -143,13 +143,13 @@ class RedisFeed(Feed):
         return answers
 
     def close(self, ends: float | None = None) -> None:
-        """Give back what is out, counted; an inbox goes with its feed. `ends`: until then, by `time.monotonic`."""
+        """Return unsettled deliveries, counted, and delete an inbox. `ends`: the deadline, by `time.monotonic`."""
         if self._closed:
             return
         self._closed = True
         broker = self._broker
         if broker.freeing.lately_silent() or broker.taking.lately_silent():
-            ends = time.monotonic() + _COURTESY  # what is not given back comes back when its lease ends
+            ends = time.monotonic() + _COURTESY  # a delivery that is not returned now comes back when its lease ends
         broker.waking.leave(self, self.keys)
         broker.forget(self)
         if self.keys.kind is Kind.INBOX:
@@ -158,7 +158,7 @@ class RedisFeed(Feed):
             broker.ask(broker.taking, self._leaving(), f"closing a consumer of {self._path!r}", ends)
 
     def needs_sign(self) -> bool:
-        """Whether it is an inbox of which nobody has heard for long."""
+        """Whether this is an inbox whose next heartbeat is due."""
         return self.keys.kind is Kind.INBOX and self._broker.clock() >= self._sign
 
     def _leaving(self) -> Packed:
@@ -183,7 +183,7 @@ class RedisFeed(Feed):
 
 
 def _letters(reply: object, number: int) -> bytes:
-    """A script's answer: nothing where all went well, or a letter for each. Anything else must not be taken for done."""
+    """The letters of a script's answer: none when all went well, else one for each. Any other answer is an error."""
     if type(reply) is bytes and len(reply) in (0, number):
         return reply
     raise ValueError(f"{shown(reply)} for {number} deliveries")
