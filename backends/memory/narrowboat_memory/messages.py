@@ -27,7 +27,7 @@ class Messages:
         self._half_done = False
 
     def change(self, work: Callable[[Sources], T | NarrowboatError], now: float) -> T:
-        """Run `work` alone, then wake whom it concerns. It returns its refusals, which are raised here: nothing is half done then."""
+        """Run `work` alone, then wake whom it concerns. The refusal that it returns is raised, behind the change."""
         with self._mutex:
             if self._half_done:
                 self._sources.repair()
