@@ -13,16 +13,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from narrowboat.capabilities import (
-    BrokerCapabilities,
-    Kept,
-    LeaseNature,
-    Scope,
-    SettleFencing,
-    Settlement,
-    Support,
-    WakeUp,
-)
+from narrowboat.capabilities import BrokerCapabilities, Scope, Support
 from narrowboat.contract import (
     Address,
     Broker,
@@ -36,6 +27,7 @@ from narrowboat.contract import (
     Receipt,
     Source,
 )
+from narrowboat.driver.claims import keeper
 from narrowboat.dsn import Url
 from narrowboat.errors import NarrowboatError
 from narrowboat_redis.calls import Calls, call, source_script
@@ -49,7 +41,7 @@ from narrowboat_redis.publishing import Publishing
 from narrowboat_redis.scripts import Packed, script
 from narrowboat_redis.streams import INBOX_TTL, StreamKeys, own_stream_prefix, stream_keys
 
-_DECLARE, _DELETE, _PURGE, _DEPTH = map(source_script, ("declare", "delete", "purge", "depth"))
+_DECLARE, _DELETE, _PURGE, _DEPTH, _TICK = map(source_script, ("declare", "delete", "purge", "depth", "tick"))
 _COUNT = script("count.lua")
 
 _INBOX = Properties(max_deliveries=0)
@@ -67,7 +59,7 @@ class RedisBroker(Broker):
         self._prefix = options.prefix
         self._keys: dict[Address, StreamKeys] = {}
         self._feeds: set[RedisFeed] = set()
-        self._calls = calls = Calls(endpoint, options, context)
+        self._calls = calls = Calls(endpoint, options, context, lambda keys: call(_TICK, keys))
         self._publishing = Publishing(calls.sending, calls.mover, calls.auto_declare, options.dedup)
 
     @typed
@@ -209,32 +201,7 @@ class RedisBroker(Broker):
 def capabilities(url: Url, options: MessageOptions) -> BrokerCapabilities:
     """What `redis://` claims. How durable the server is depends on its own settings: the URL says what they are to be."""
     RedisEndpoint.of(url, options)  # refuses what cannot work before anything is sent
-    return BrokerCapabilities(
-        scope=Scope.NETWORK,
-        survives=SURVIVES[options.durability],
-        settlement=Settlement.DURABLE,
-        settle_fencing=SettleFencing.SERVER,
-        kept=Kept.UNTIL_CONSUMED,
-        lease=LeaseNature.MESSAGE,
-        wake=WakeUp.NOTIFIED,
-        topics=Support.NATIVE,
-        order=Support.EMULATED,
-        delay=Support.EMULATED,
-        priority=Support.EMULATED,
-        ttl=Support.EMULATED,
-        dedup=Support.EMULATED if options.dedup > 0 else Support.ABSENT,
-        replay=Support.ABSENT,
-        dead_letters=Support.EMULATED,
-        request_reply=Support.EMULATED,
-        depth=Support.NATIVE,
-        uncounted_release=Support.EMULATED,
-        body_max=16 * 1024 * 1024,
-        headers_max=64 * 1024,
-        batch_max=1000,
-        priorities_max=9,
-        delay_max=30 * 86400.0,
-        dedup_window=options.dedup,
-    )
+    return keeper(Scope.NETWORK, SURVIVES[options.durability], work=Support.EMULATED, dedup=options.dedup)
 
 
 broker = BrokerBackend(

@@ -5,8 +5,8 @@ It is made by the broker and handed to each feed. What is asked, and what an ans
 
 from __future__ import annotations
 
-import functools
 import os
+from collections.abc import Callable
 
 from narrowboat.contract import Context
 from narrowboat.driver.sources import Declare
@@ -24,7 +24,10 @@ from narrowboat_redis.waking import Waking
 class Calls:
     """See the module's text. From any thread."""
 
-    def __init__(self, endpoint: RedisEndpoint, options: MessageOptions, context: Context) -> None:
+    def __init__(
+        self, endpoint: RedisEndpoint, options: MessageOptions, context: Context, tick: Callable[[StreamKeys], Packed]
+    ) -> None:
+        """`tick`: the mover's call for one source."""
         self.endpoint = endpoint
         self.clock = context.clock
         #: Whether queues and topics are made on the way, as scripts are told.
@@ -40,7 +43,7 @@ class Calls:
             self.taking.close()
             raise
         self.waking = Waking(endpoint, context.timeout, context.clock)
-        self.mover = Mover(moving, functools.partial(call, source_script("tick")))
+        self.mover = Mover(moving, tick)
 
     def check_open(self) -> None:
         """Raise `Closed` after `close`, and in a forked child, where the connections are the parent's."""

@@ -13,9 +13,9 @@ from typing import Any
 from narrowboat.capabilities import Expiry, LockCapabilities, Scope, Support, Survives, WaitOrder, WakeUp
 from narrowboat.contract.backend import Context, LockBackend
 from narrowboat.contract.locks import Busy, Grant, Holder, LockProvider, Mode, Released, Request
-from narrowboat.driver.admission import conflict
+from narrowboat.driver.admission import conflict, lost
 from narrowboat.dsn import Url
-from narrowboat.errors import Conflict, LeaseLost, NarrowboatError, Reason, Unavailable
+from narrowboat.errors import Conflict, NarrowboatError, Reason, Unavailable
 from narrowboat_redis.client import RedisClient
 from narrowboat_redis.endpoint import Deployment, RedisEndpoint
 from narrowboat_redis.errors import translate, typed
@@ -220,17 +220,7 @@ class RedisLocks(LockProvider):
             if type(reply) is int:
                 answers.append(grant if failure is None else failure)
             elif type(reply) is bytes:
-                reason = Reason(reply.decode())
-                answers.append(
-                    LeaseLost(
-                        f"lock {grant.name!r}: the lease with token {grant.token} is over ({reason.value}). "
-                        "Stop what it protects; acquire again.",
-                        name=grant.name,
-                        reason=reason,
-                        token=grant.token,
-                        backend=self.endpoint.scheme,
-                    )
-                )
+                answers.append(lost(grant, Reason(reply.decode()), backend=self.endpoint.scheme))
             else:
                 answers.append(translate(reply, self.endpoint, doing=f"renewing the lock {grant.name!r}"))
         return answers
@@ -334,7 +324,6 @@ def _capabilities(url: Url, options: Options) -> LockCapabilities:
         semaphore=Support.NATIVE,
         holders=Support.NATIVE,
         evict=Support.NATIVE,
-        ttl_min=0.05,
         dead_waiter_bound=6.0,  # a place in the queue ends 5 s after the last sign of life; who waits behind it waits 1.5 s
     )
 
