@@ -163,6 +163,20 @@ class OwnGrantNotFound(PassingLocks):
         return answers
 
 
+class LeaseOfTheFirstAttempt(PassingLocks):
+    """Gives a repeated attempt the grant that it had, and leaves the lease as it is."""
+
+    def __init__(self, inner: LockProvider) -> None:
+        super().__init__(inner)
+        self._granted: dict[str, Grant] = {}
+
+    def attempt(self, requests: Sequence[Request]) -> list[Answer]:
+        """Not asked again."""
+        answers = [self._granted.get(request.owner) or self.inner.attempt([request])[0] for request in requests]
+        self._granted.update((answer.owner, answer) for answer in answers if isinstance(answer, Grant))
+        return answers
+
+
 class TablesMadeTwice(Installs, PassingLocks):
     """Makes its tables when they are missing, and fails when another first user was quicker."""
 
@@ -185,5 +199,6 @@ MUTANTS: list[Mutant] = [
     named(OneConnectionStarves, "L38"),
     named(RetryNever, "L37"),
     named(OwnGrantNotFound, "L91"),
+    named(LeaseOfTheFirstAttempt, "L91"),
     named(TablesMadeTwice, "L129"),
 ]

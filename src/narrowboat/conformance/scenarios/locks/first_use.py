@@ -24,7 +24,7 @@ async def many_first_users_of_one_lock(kit: Kit) -> None:
             tokens.append(held.token)
             inside.remove(number)
 
-    await kit.together(*(first(number, kit.locks(url=url)) for number in range(USERS)))
+    await kit.together(*(first(number, kit.locks(url=url, timeout=30)) for number in range(USERS)))
     assert len(tokens) == USERS
     if kit.can("fencing"):
         assert tokens == sorted(set(tokens)), f"tokens did not grow: {tokens}"
