@@ -29,6 +29,7 @@ from narrowboat.conformance.users.opening import opened
 from narrowboat.conformance.watch import watch
 from narrowboat.conformance.watch.stretch import PAUSED_SHARE, SHORT, stretch
 from narrowboat.contract import Holder
+from narrowboat.errors import NarrowboatError
 from narrowboat.layers.faults import Faults
 
 T = TypeVar("T")
@@ -221,6 +222,14 @@ class Kit:
     async def sleep(self, seconds: float) -> None:
         """Let real time pass: only where the passing of time is itself what is tested."""
         await asyncio.sleep(seconds)
+
+    async def answers(self, face: Any) -> bool:
+        """Whether a ping of `face`, locks or a broker, is answered."""
+        try:
+            await face.ping()
+        except NarrowboatError:
+            return False
+        return True
 
     async def eventually(
         self,

@@ -32,19 +32,11 @@ def _lease(kit: Kit) -> float:
     return max(kit.broker_claims.lease_min, 3.0)
 
 
-async def _answers(broker: Any) -> bool:
-    try:
-        await broker.ping()
-    except NarrowboatError:
-        return False
-    return True
-
-
 async def _through(kit: Kit, end: str) -> None:
     """The server ends, in good order or killed, and is back again."""
     await kit.blocking(getattr(kit.server, end))
     await kit.blocking(kit.server.start)
-    await kit.eventually(lambda: _answers(kit.broker(timeout=OPERATION)), within=60, what="the server answers", every=0.1)
+    await kit.eventually(lambda: kit.answers(kit.broker(timeout=OPERATION)), within=60, what="the server answers", every=0.1)
 
 
 async def _under_load(kit: Kit, ends: list[str], *, ordered: bool = False) -> None:
@@ -148,7 +140,7 @@ async def a_ping_tells_whether_it_is_there(kit: Kit) -> None:
             error = await fails(NarrowboatError, broker.ping())
         assert isinstance(error, Unavailable), error
     await kit.blocking(kit.server.start)
-    await kit.eventually(lambda: _answers(broker), within=30, what="a ping succeeds once the server is back", every=0.1)
+    await kit.eventually(lambda: kit.answers(broker), within=30, what="a ping succeeds once the server is back", every=0.1)
 
 
 @scenario("B17", tier="R", faults={Fault.DELETE}, seconds=120)
@@ -211,7 +203,7 @@ async def rights_revoked_in_mid_run(kit: Kit) -> None:
         assert isinstance(fresh, AccessDenied), f"a new connection without rights: {fresh!r}"
     finally:
         await kit.blocking(kit.harness.permit)
-    await kit.eventually(lambda: _answers(broker), within=20, what="a ping with rights again", every=0.1)
+    await kit.eventually(lambda: kit.answers(broker), within=20, what="a ping with rights again", every=0.1)
     await orders.publish(b"after")
     bodies = await drained(orders, idle=1.0)
     assert {b"before", b"after"} <= set(bodies) <= {b"before", b"without rights", b"after"}, bodies
