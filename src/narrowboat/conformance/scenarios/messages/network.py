@@ -95,11 +95,12 @@ async def a_publish_whose_connection_breaks(kit: Kit) -> None:
     """A publish cut before it arrives, or before its answer does, is told as unknown or succeeds; it is there at most once."""
     network, plan = await kit.network(), Faults()
     orders = _through(kit, network, plan).queue("orders", max_deliveries=0)
-    await orders.publish(b"warm")
-    sure: list[str] = ["warm"]
+    sure: list[str] = []
     unsure: list[str] = []
     for turn, strike in enumerate((network.drop_request, network.drop_reply) * 2):
         body = f"m{turn}"
+        await orders.publish(f"warm {turn}".encode())  # or the next request would be one that makes the connection again
+        sure.append(f"warm {turn}")
         before = network.dropped
         plan.call("send", lambda items, strike=strike: strike())  # type: ignore[misc]  # bound now
         with kit.within(3 * OPERATION + 2, "a publish that is cut"):
