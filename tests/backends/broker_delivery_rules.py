@@ -1,8 +1,8 @@
 """What every driver that keeps messages itself delivers: what was sent, as it was, to whom it is for."""
 
 import pytest
-from broker_calls import AUDIT, DASHBOARD, ORDERS, PRICES, consume, ids, message, send, settle, take
 
+from broker_calls import AUDIT, DASHBOARD, ORDERS, PRICES, consume, ids, message, send, settle, take
 from narrowboat.contract import Address, Delivery, Kind, Properties, Receipt, Reject, Source
 
 

@@ -1,8 +1,8 @@
 """When and in which order a driver that keeps messages itself hands them out, if it does."""
 
 import pytest
-from broker_calls import AUDIT, DASHBOARD, ORDERS, PRICES, consume, ids, send, settle, take
 
+from broker_calls import AUDIT, DASHBOARD, ORDERS, PRICES, consume, ids, send, settle, take
 from narrowboat.contract import Ack, Address, Depth, Kind, Nack, Properties, Receipt, Source
 
 

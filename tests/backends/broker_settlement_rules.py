@@ -1,8 +1,8 @@
 """What becomes of a delivery in every driver that keeps messages itself: one outcome, a lease, or a dead letter."""
 
 import pytest
-from broker_calls import DASHBOARD, ORDERS, PRICES, consume, ids, send, settle, take
 
+from broker_calls import DASHBOARD, ORDERS, PRICES, consume, ids, send, settle, take
 from narrowboat.contract import Ack, Depth, Nack, Reject, Return
 from narrowboat.errors import Closed, StaleDelivery
 

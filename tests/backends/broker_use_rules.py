@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from broker_calls import ORDERS, consume, ids, send, settle, take
 
+from broker_calls import ORDERS, consume, ids, send, settle, take
 from narrowboat.conformance.faults.sweep import Strike, sweep
 from narrowboat.contract import Ack, Address, Delivery, Depth, Kind, Nack, Reject, Return
 from narrowboat.errors import Closed, ConfigurationError

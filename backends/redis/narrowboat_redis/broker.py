@@ -77,7 +77,7 @@ class RedisBroker(Broker):
 
     @typed
     def inbox(self, wake: Callable[[], None]) -> tuple[Address, Feed]:
-        """A private address; it goes with the feed, and a minute after its process at the latest."""
+        """A private address. It ends with the feed, and at the latest a minute after its process."""
         self._calls.check_open()
         address = Address(Kind.INBOX, f"{_INBOX_NAME}{secrets.token_hex(16)}")
         keys = self._keys_of(address)
@@ -92,7 +92,7 @@ class RedisBroker(Broker):
 
     @typed
     def declare(self, source: Source, *, earliest: bool) -> None:
-        """Make it if it is not there; refuse it when it differs."""
+        """Make the source if it is missing; `Conflict` where it is declared otherwise."""
         self._calls.check_open()
         keys = self._keys_of(source.address)
         answer = self._calls.taking.ask(
@@ -103,7 +103,7 @@ class RedisBroker(Broker):
 
     @typed
     def delete(self, address: Address) -> bool:
-        """Remove it with all its messages; what is out becomes stale."""
+        """Remove the source with all its messages. Deliveries in flight become stale."""
         self._calls.check_open()
         keys = self._keys_of(address)
         own = own_stream_prefix(keys, cluster=self._cluster)
@@ -113,7 +113,7 @@ class RedisBroker(Broker):
 
     @typed
     def purge(self, address: Address) -> int:
-        """Drop what is ready or delayed; of a topic, what is not due yet."""
+        """Drop the messages that are ready or delayed; of a topic, those that are not due yet."""
         self._calls.check_open()
         keys = self._keys_of(address)
         dropped, more = 0, True
@@ -165,7 +165,7 @@ class RedisBroker(Broker):
             self._calls.close()
 
     def _keys_of(self, address: Address) -> StreamKeys:
-        """Where `address` lies."""
+        """The keys of `address`."""
         keys = self._keys.get(address)
         if keys is None:
             if len(self._keys) >= 4096:  # every request of another process brings a new inbox: the cache would only grow
@@ -184,7 +184,7 @@ class RedisBroker(Broker):
         return feed
 
     def _keep(self, keys: StreamKeys) -> Packed:
-        """Make an inbox, or show that it is alive."""
+        """Make an inbox, or extend its life."""
         return call(_DECLARE, keys, b"1", *texts_of(_INBOX), b"%d" % round(INBOX_TTL * 1000))
 
     def _asking(self, messages: Sequence[Outgoing]) -> list[RedisFeed]:

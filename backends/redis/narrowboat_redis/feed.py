@@ -67,7 +67,7 @@ class RedisFeed(Feed):
             self._consumer,
         )
         self._origin = self._path.encode()
-        #: When the inbox behind this feed needs a sign of life.
+        #: When the inbox behind this feed needs its next heartbeat.
         self._sign = calls.clock() + SIGN
         self._closed = False
 
