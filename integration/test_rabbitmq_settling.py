@@ -63,7 +63,10 @@ def test_what_was_acknowledged_one_by_one_stays_so_when_its_consumer_is_killed(s
             acked = set(json.loads(child.stdout))
             assert len(acked) == MANY
             with orders.consume(prefetch=MANY, idle=1.0) as messages:
-                back = {message.id for message in messages if message.ack() is None}
+                back = set()
+                for message in messages:
+                    message.ack()
+                    back.add(message.id)
             assert not acked & back
             assert len(back) == 1
 
