@@ -164,7 +164,8 @@ local function load(root, stream, kind, group)
   local source = {root = root, stream = stream, kind = kind, group = group, found = meta[1], declared = meta[2] == '1',
     lease_text = meta[3] or '30', max = meta[4] or '5', ordered = meta[5] == '1', levels_text = meta[6] or '0',
     used = meta[7] or '0', own = meta[8] or '', ttl = meta[10] == '1', first = 0}
-  local all = table.concat({meta[1] or 'queue', source.lease_text, source.max, source.levels_text, source.used, source.own}, ' ')
+  local texts = {meta[1] or 'queue', source.lease_text, source.max, source.levels_text, source.used, source.own}
+  local all = table.concat(texts, ' ')
   local lease = tonumber(source.lease_text)
   if #all > 80 or not all:find('^%l+ [%d.e+-]+ %d+ %d %d+ %d*$') or not (lease and lease >= 0 and lease < 1e10) then
     damaged(root, {kind = meta[1] or 'queue', lease = source.lease_text, max = source.max, levels = source.levels_text,
