@@ -1,6 +1,6 @@
 """Which feeds of this process wait for messages, and the subscription that wakes them.
 
-A script that auto_declare something ready tells it on the source's channel, with the number of messages: `Bell` says whom that
+A script that makes something ready tells it on the source's channel, with the number of messages: `Bell` says whom that
 wakes. A channel concerns the feeds of several sources, where it is a topic's.
 """
 
@@ -46,7 +46,7 @@ class Waking:
                     self._readers.setdefault(channel, {}).setdefault(keys.root, set()).add(feed)
                     with contextlib.suppress(RuntimeError):  # no more threads: who waits looks by itself, and it is tried again
                         self._subscription.want(channel)
-                self._known.add(feed)  # last: an interrupt before it auto_declare the next call begin anew
+                self._known.add(feed)  # last: an interrupt before it makes the next call begin anew
         self._bell.arm(keys.root, feed, wake, until)
         return self._subscription.hears(keys.channels)
 
