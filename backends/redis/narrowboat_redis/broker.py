@@ -1,8 +1,8 @@
 """Messages on Redis: a queue is a stream with one group, a topic a stream with a group for each subscription.
 
-Every call is one script, so that nothing is ever half done and time is the server's alone; what is where stands in
-`messages.lua`. A batch for several addresses is one pipeline. Claims, settlements and publishes have a connection each,
-so that none of them queues behind another; a fourth is a subscription that wakes whoever waits.
+Every call is one script. So no call is ever half done, and the server alone keeps the time. `messages.lua` explains the keys.
+A batch for several addresses is one pipeline. Claims, settlements and publishes have a connection each, so that none of them
+queues behind another. A fourth connection is the subscription that wakes idle feeds.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class RedisBroker(Broker):
 
     @typed
     def inbox(self, wake: Callable[[], None]) -> tuple[Address, Feed]:
-        """A private address; it goes with the feed, and a minute after its process at the latest."""
+        """A private address. It ends with the feed, and at the latest a minute after its process."""
         self._calls.check_open()
         address = Address(Kind.INBOX, f"{_INBOX_NAME}{secrets.token_hex(16)}")
         keys = self._keys_of(address)
@@ -92,7 +92,7 @@ class RedisBroker(Broker):
 
     @typed
     def declare(self, source: Source, *, earliest: bool) -> None:
-        """Make it if it is not there; refuse it when it differs."""
+        """Make the source if it is missing; `Conflict` where it is declared otherwise."""
         self._calls.check_open()
         keys = self._keys_of(source.address)
         answer = self._calls.taking.ask(
@@ -103,7 +103,7 @@ class RedisBroker(Broker):
 
     @typed
     def delete(self, address: Address) -> bool:
-        """Remove it with all its messages; what is out becomes stale."""
+        """Remove the source with all its messages. Deliveries in flight become stale."""
         self._calls.check_open()
         keys = self._keys_of(address)
         own = own_stream_prefix(keys, cluster=self._cluster)
@@ -113,7 +113,7 @@ class RedisBroker(Broker):
 
     @typed
     def purge(self, address: Address) -> int:
-        """Drop what is ready or delayed; of a topic, what is not due yet."""
+        """Drop the messages that are ready or delayed; of a topic, those that are not due yet."""
         self._calls.check_open()
         keys = self._keys_of(address)
         dropped, more = 0, True
@@ -158,17 +158,17 @@ class RedisBroker(Broker):
             self._calls.mover.close()
             ends = self._calls.taking.ends()
             for feed in list(self._feeds):
-                # What cannot be given back now comes back when its lease ends.
+                # Deliveries that cannot be returned now come back when their leases end.
                 with contextlib.suppress(NarrowboatError):
                     feed.close(ends)
         finally:
             self._calls.close()
 
     def _keys_of(self, address: Address) -> StreamKeys:
-        """Where `address` lies."""
+        """The keys of `address`."""
         keys = self._keys.get(address)
         if keys is None:
-            if len(self._keys) >= 4096:  # addresses of inboxes come and go
+            if len(self._keys) >= 4096:  # every request of another process brings a new inbox: the cache would only grow
                 self._keys.clear()
             keys = self._keys[address] = stream_keys(address, self._prefix, cluster=self._cluster)
         return keys
@@ -184,11 +184,11 @@ class RedisBroker(Broker):
         return feed
 
     def _keep(self, keys: StreamKeys) -> Packed:
-        """Make an inbox, or show that it is alive."""
+        """Make an inbox, or extend its life."""
         return call(_DECLARE, keys, b"1", *texts_of(_INBOX), b"%d" % round(INBOX_TTL * 1000))
 
     def _asking(self, messages: Sequence[Outgoing]) -> list[RedisFeed]:
-        """The inboxes of ours to which these messages want their replies, where they need a sign of life."""
+        """Our inboxes that these messages name for their replies, as far as they need a heartbeat."""
         asked = {message.reply_to.path for message in messages if message.reply_to is not None}
         return [feed for feed in list(self._feeds) if feed.keys.path in asked and feed.needs_sign()] if asked else []
 
@@ -199,7 +199,7 @@ class RedisBroker(Broker):
 
 
 def capabilities(url: Url, options: MessageOptions) -> BrokerCapabilities:
-    """What `redis://` claims. How durable the server is depends on its own settings: the URL says what they are to be."""
+    """What `redis://` claims. The server's settings decide how durable it is; the URL says what they have to be."""
     RedisEndpoint.of(url, options)  # refuses what cannot work before anything is sent
     return keeper(Scope.NETWORK, SURVIVES[options.durability], work=Support.EMULATED, dedup=options.dedup)
 

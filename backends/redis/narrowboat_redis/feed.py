@@ -1,7 +1,7 @@
 """One consumer's stream from one queue, subscription or inbox.
 
-It has a consumer name of its own, made at random; closing it gives back what it has out and takes the name away. A name
-whose process died goes once what it had has come back to others.
+It has a random consumer name of its own. Closing the feed returns its unsettled deliveries and removes the name. The name of a
+process that died is removed when its deliveries have come back.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from narrowboat_redis.streams import INBOX_TTL, StreamKeys
 
 _RECEIVE, _SETTLE, _EXTEND, _LEAVE, _DELETE = map(source_script, ("receive", "settle", "extend", "leave", "delete"))
 
-#: Seconds until an idle feed looks again although nobody woke it. Smaller costs the server calls for every idle consumer;
-#: larger delays a message whose wake went to a feed on which nobody waits any more.
+#: Seconds between two polls of an idle feed that nothing woke. Shorter costs the server calls for every idle consumer. Longer
+#: delays a message whose wake went to a feed on which no consumer waits any more.
 IDLE = 1.0
-#: The same while the subscription that would wake it is broken or not yet there.
+#: The same, in seconds, while there is no subscription to wake it.
 ALERT = 0.3
-#: It looks within this of the end of the shortest lease, so that what a dead consumer had comes back within `lease_lag`.
+#: Seconds after the end of the shortest lease at which the feed looks. Longer breaks `lease_lag` after a consumer died.
 LAG = 0.4
-#: Seconds for giving back what is out where the server did not answer just now.
+#: Seconds that `close` spends on returning deliveries when the server did not answer just before.
 _COURTESY = 0.2
-#: Seconds between two signs of life of an inbox.
+#: Seconds between two heartbeats of an inbox.
 SIGN = 15.0
 
 
@@ -67,7 +67,7 @@ class RedisFeed(Feed):
             self._consumer,
         )
         self._origin = self._path.encode()
-        #: When the inbox behind this feed needs a sign of life.
+        #: When the inbox behind this feed needs its next heartbeat.
         self._sign = calls.clock() + SIGN
         self._closed = False
 
@@ -146,7 +146,7 @@ class RedisFeed(Feed):
         return answers
 
     def close(self, ends: float | None = None) -> None:
-        """Give back what is out, counted; an inbox goes with its feed. `ends`: until then, by `time.monotonic`."""
+        """Return unsettled deliveries, counted, and delete an inbox. `ends`: the deadline, by `time.monotonic`."""
         if self._closed:
             return
         self._closed = True
@@ -183,7 +183,7 @@ class RedisFeed(Feed):
 
 
 def _letters(reply: object, number: int) -> bytes:
-    """A script's answer: nothing where all went well, or a letter for each. Anything else must not be taken for done."""
+    """The letters of a script's answer: none when all went well, else one for each. Any other answer is an error."""
     if type(reply) is bytes and len(reply) in (0, number):
         return reply
     raise ValueError(f"{shown(reply)} for {number} deliveries")

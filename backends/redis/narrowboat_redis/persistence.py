@@ -1,4 +1,4 @@
-"""Whether a server keeps what it confirms, as the URL says that it does. Asked once, before anything is stored."""
+"""Checks that a server is as durable as the URL says: once, before anything is stored."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from narrowboat_redis.options import SCHEME, Durability
 from narrowboat_redis.resp import ErrorReply
 from narrowboat_redis.scripts import command
 
-#: What is left of what a server of each durability has confirmed.
+#: What survives of confirmed data, by durability.
 SURVIVES = {Durability.MEMORY: Survives.NOTHING, Durability.AOF: Survives.CRASH, Durability.FSYNC: Survives.POWER}
 
 

@@ -1,4 +1,4 @@
-"""The steps of keeping a grant and of leaving the queue. See `taking` for what such a function is."""
+"""The steps of a renewal, a release and a withdrawal. See `taking` for what such a function is."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from narrowboat_zookeeper.provider_state import ProviderState, Steps
 
 
 def keep(state: ProviderState, grant: Grant, now: float) -> Steps:
-    """One grant of a renewal that began at `now`."""
+    """Renew one grant; the renewal began at `now`."""
     node = state.nodes.get(grant.owner)
     path = node.path if node is not None else None
     if node is None or node.token != grant.token:
@@ -47,7 +47,7 @@ def keep(state: ProviderState, grant: Grant, now: float) -> Steps:
 
 
 def free(state: ProviderState, grant: Grant) -> Steps:
-    """One grant of a release."""
+    """Release one grant."""
     node = state.nodes.get(grant.owner)
     directory = state.directory(grant.name)
     if node is not None and node.path is not None and node.token == grant.token:
@@ -67,7 +67,7 @@ def free(state: ProviderState, grant: Grant) -> Steps:
 
 
 def _find(state: ProviderState, grant: Grant, directory: str) -> Steps:
-    """The path of a grant that this provider knows nothing of; None: there is none; an error where we may not look."""
+    """The path of a grant that this provider does not know. None: there is none. An error where the user may not look."""
     listed = (yield [(state.pipe.sync,), (state.pipe.children, directory)])[1]
     paths = state.owned(grant.owner, directory, listed)
     results = [listed, *((yield [(state.pipe.get, path) for path in paths]) if paths else [])]
@@ -79,7 +79,7 @@ def _find(state: ProviderState, grant: Grant, directory: str) -> Steps:
 
 
 def withdraw(state: ProviderState, request: Request) -> Steps:
-    """One owner of a withdrawal: its node is deleted, wherever it is."""
+    """Withdraw one owner: delete its node, wherever it is."""
     node = state.nodes.get(request.owner)
     directory = state.directory(request.name)
     if node is not None:
