@@ -104,6 +104,29 @@ def test_every_backend_has_the_same_files(folder: Path) -> None:
     assert not misplaced(folder)
 
 
+def needed(path: Path, files: set[str]) -> set[str]:
+    """The files of its own backend that a file imports."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            inner = {f"{node.module}.{alias.name}" for alias in node.names} & files
+            found |= inner or {node.module} & files
+    return found
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
+def test_no_two_files_of_a_backend_need_each_other(folder: Path) -> None:
+    """Imports lead one way, those that only a checker sees counted: what broker and feed share stands in a file below both."""
+    parts = {path: path.relative_to(folder).with_suffix("").parts for path in sources(folder)}
+    files = {".".join(part).removesuffix(".__init__"): path for path, part in parts.items()}
+    needs = {name: needed(path, set(files)) - {name} for name, path in files.items()}
+    while free := [name for name, others in needs.items() if not others & needs.keys()]:
+        for name in free:
+            del needs[name]
+
+    assert not needs, f"these files stand in a circle, or on one: {sorted(needs)}"
+
+
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
 def test_the_entry_objects_are_what_the_package_is_asked_for(folder: Path) -> None:
     """A submodule of the same name, imported later, would hide one: so the package imports it from there at once."""

@@ -215,7 +215,7 @@ def test_a_publish_into_a_full_disk_has_failed_for_sure(path):
     with narrowboat.broker(f"sqlite:///{path}") as broker:
         queue = broker.queue("q")
         queue.publish(b"first")
-        connection = broker._core.driver.get()._database._handle.connection
+        connection = broker._core.driver.get()._messages.database._handle.connection
         pages = connection.execute("PRAGMA page_count").fetchone()[0]
         connection.execute(f"PRAGMA max_page_count={pages}")  # what SQLite then says is what it says of a full disk
         with pytest.raises(PublishFailed, match="full") as caught:
@@ -234,7 +234,7 @@ def test_a_publish_into_a_file_that_is_gone_has_failed_and_depth_says_so_too(pat
         queue = broker.queue("q")
         queue.publish(b"first")
         remove(path)
-        broker._core.driver.get()._database._place.reopened()  # as if a second had passed since the last look
+        broker._core.driver.get()._messages.database._place.reopened()  # as if a second had passed since the last look
         with pytest.raises(PublishFailed, match="deleted") as caught:
             queue.publish(b"second")
         with pytest.raises(Unavailable, match="deleted"):

@@ -11,39 +11,25 @@ file systems will not do.
 from __future__ import annotations
 
 import contextlib
-import sqlite3
-import weakref
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from narrowboat.capabilities import BrokerCapabilities, Scope, Support, Survives
 from narrowboat.contract import Address, Broker, BrokerBackend, Context, Depth, Feed, Kind, Outgoing, Receipt, Source
 from narrowboat.driver.claims import keeper
-from narrowboat.driver.sources import Declare, has_dead_letters
-from narrowboat.driver.waking import Bell
+from narrowboat.driver.sources import has_dead_letters
 from narrowboat.dsn import Url
-from narrowboat.errors import Closed, NarrowboatError
-from narrowboat_sqlite.clocks.schedule import Schedule
-from narrowboat_sqlite.connection.database import Database, path_of, prepare
-from narrowboat_sqlite.connection.shared import Shared
+from narrowboat.errors import NarrowboatError
+from narrowboat_sqlite.connection.database import prepare
 from narrowboat_sqlite.errors import not_sent, refuse
-from narrowboat_sqlite.feed import IDLE, SqliteFeed
+from narrowboat_sqlite.feed import SqliteFeed
+from narrowboat_sqlite.messages import Messages
 from narrowboat_sqlite.options import SCHEME, Durability, MessageOptions
-from narrowboat_sqlite.tables import message_rows, schema
-from narrowboat_sqlite.tables.message_rows import Observed
+from narrowboat_sqlite.tables import message_rows
 from narrowboat_sqlite.tables.sources import SourceRow
 from narrowboat_sqlite.tables.topology import Topology
-from narrowboat_sqlite.waking.watcher import watch
 
 T = TypeVar("T")
-
-#: Seconds between two sweeps of what has expired everywhere, while there are calls. Larger keeps dead rows longer.
-_SWEEP = 1.0
-#: Messages up to which waiting feeds are counted out by the watcher: a bound on what one look costs.
-_MOST = 100
-
-#: The waiting feeds of this process, for each database and namespace: brokers in one process wake each other directly.
-_bells: Shared[tuple[tuple[int, int], str], Bell[str]] = Shared(weakref.WeakValueDictionary)
 
 
 def capabilities(url: Url, options: MessageOptions) -> BrokerCapabilities:
@@ -57,45 +43,23 @@ class SqliteBroker(Broker):
 
     def __init__(self, url: Url, options: MessageOptions, context: Context) -> None:
         self.capabilities = capabilities(url, options)
-        self.space = options.prefix
-        #: Whether queues and topics are made on the way.
-        self.auto_declare = options.declare is Declare.AUTO
         self._options = options
-        self._schedule = Schedule(context.clock)
-        self._observed: Observed = {}
+        self._messages = Messages(url, options, context)
         self._feeds: set[SqliteFeed] = set()
-        self._swept = 0.0
-        self._closed = False
-        self._database = Database(
-            path_of(url),
-            durability=options.durability,
-            timeout=context.timeout,
-            mode=options.permissions,
-            schema=schema("messages"),
-        )
-        try:
-            self._database.write(self._schedule.register)
-        except BaseException:
-            self._database.close()
-            raise
-        self._watcher = watch(self._database)
-        with _bells.mutex:
-            self._bell = _bells.found.setdefault((self._database.key, self.space), Bell())
-        context.watch(self._clock_moved)
 
     def send(self, messages: Sequence[Outgoing]) -> list[Receipt | NarrowboatError]:
         """Store all in one transaction; they are committed when this returns."""
-        self.check_open()
+        self._messages.check_open()
 
         def store(topology: Topology) -> list[Receipt | NarrowboatError]:
             for feed in self._asking(messages):
                 feed.sign(topology, topology.moment)
             return topology.send(
-                messages, make=self.auto_declare, window=self._options.dedup, retention=self._options.retention
+                messages, make=self._messages.auto_declare, window=self._options.dedup, retention=self._options.retention
             )
 
         try:
-            return self.change(store)
+            return self._messages.change(store)
         except NarrowboatError as error:
             if not not_sent(error):
                 raise
@@ -111,39 +75,40 @@ class SqliteBroker(Broker):
 
     def inbox(self, wake: Callable[[], None]) -> tuple[Address, Feed]:
         """A private address; it goes with the feed, and a minute after its process at the latest."""
-        self.check_open()
-        inbox = self.change(lambda topology: topology.inbox())
+        self._messages.check_open()
+        inbox = self._messages.change(lambda topology: topology.inbox())
         return inbox.address, self._feed(Source(inbox.address, inbox.properties), wake)
 
     def declare(self, source: Source, *, earliest: bool) -> None:
         """Make it if it is not there; refuse it when it differs."""
-        self.check_open()
+        self._messages.check_open()
         address, properties = source
-        self.change(lambda topology: _raise(topology.declare(address, properties, make=self.auto_declare, earliest=earliest)))
+        make = self._messages.auto_declare
+        self._messages.change(lambda topology: _raise(topology.declare(address, properties, make=make, earliest=earliest)))
 
     def delete(self, address: Address) -> bool:
         """Delete a source with all its messages. Deliveries in flight become stale."""
-        self.check_open()
-        return self.change(lambda topology: _raise(topology.delete(address)))
+        self._messages.check_open()
+        return self._messages.change(lambda topology: _raise(topology.delete(address)))
 
     def purge(self, address: Address) -> int:
         """Delete ready and delayed messages; of a topic, those that are not due yet."""
-        self.check_open()
-        return self.change(lambda topology: self._purge(topology, address))
+        self._messages.check_open()
+        return self._messages.change(lambda topology: self._purge(topology, address))
 
     def depth(self, address: Address) -> Depth:
         """How many messages are ready, in flight, delayed, dead; of a topic, how many are not due yet."""
-        self.check_open()
-        return self.change(lambda topology: self._depth(topology, address))
+        self._messages.check_open()
+        return self._messages.change(lambda topology: self._depth(topology, address))
 
     def ping(self) -> None:
         """An empty write transaction: it fails where any call would."""
-        self.check_open()
-        self.change(lambda topology: None, passing=True)
+        self._messages.check_open()
+        self._messages.change(lambda topology: None, passing=True)
 
     def close(self) -> None:
         """Close every feed, the watcher's thread (with the last broker in this process) and the file."""
-        if self._closed:
+        if self._messages.closed:
             return
         try:
             for feed in list(self._feeds):
@@ -151,65 +116,10 @@ class SqliteBroker(Broker):
                 with contextlib.suppress(NarrowboatError):
                     feed.close()
         finally:
-            self._closed = True
-            self._watcher.unsubscribe(self._look)
-            self._watcher.release()
-            self._database.close()
-
-    def check_open(self) -> None:
-        """Raise `Closed` after `close`."""
-        if self._closed:
-            raise Closed(f"this broker on {self._database.path} was closed; open it again", backend=SCHEME)
-
-    def now(self) -> float:
-        """Our clock's reading."""
-        return self._schedule.now()
-
-    @property
-    def clock_row(self) -> int:
-        """Our clock's row."""
-        return self._schedule.row
-
-    def change(self, work: Callable[[Topology], T], *, passing: bool = False) -> T:
-        """Run `work` in one transaction, then wake whom it concerns. `passing`: a loss of power may take it back."""
-
-        def run(connection: sqlite3.Connection) -> tuple[T, Topology]:
-            # The time is read inside, after any wait for the database: places in the order follow the commits.
-            moment = self._schedule.moment()
-            topology = Topology(connection, self.space, moment, self._observed)
-            if moment.now >= self._swept + _SWEEP:
-                topology.sweep()
-                if self._schedule.note_due(moment):
-                    self._schedule.note(connection, moment)
-                self._swept = moment.now
-            return work(topology), topology
-
-        result, topology = self._database.write(run, passing=passing)
-        for path, count in topology.rings.items():
-            self._bell.ring(path, count, topology.moment.now)
-        return result
-
-    def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `work`, which only reads."""
-        return self._database.read(work)
-
-    def wait(self, path: str, feed: SqliteFeed, wake: Callable[[], None], until: float) -> None:
-        """`feed` is about to look for the last time before it waits."""
-        self._bell.arm(path, feed, wake, until)
-        self._watcher.subscribe(self._look, self._options.poll)
-
-    def wait_no_more(self, path: str, feed: SqliteFeed) -> None:
-        """`feed` found something, or ends."""
-        self._bell.disarm(path, feed)
-
-    def forget(self, feed: SqliteFeed) -> None:
-        """That feed was closed."""
-        self._feeds.discard(feed)
-        if not self._bell.waiting():
-            self._watcher.unsubscribe(self._look)
+            self._messages.close()
 
     def _feed(self, source: Source, wake: Callable[[], None]) -> Feed:
-        feed = SqliteFeed(self, source, wake)
+        feed = SqliteFeed(self._messages, source, wake, self._feeds.discard)
         self._feeds.add(feed)
         return feed
 
@@ -217,27 +127,6 @@ class SqliteBroker(Broker):
         """The inboxes of ours to which these messages want their replies."""
         asked = {message.reply_to for message in messages if message.reply_to is not None}
         return [feed for feed in list(self._feeds) if feed.address in asked] if asked else []
-
-    def _look(self, connection: sqlite3.Connection) -> None:
-        """Called by the watcher after a commit: wake feeds for what is ready, or will be before they look again."""
-        moment = self._schedule.moment()
-        waiting = self._bell.waiting()
-        if not waiting:
-            self._watcher.unsubscribe(self._look)
-        for path in waiting:
-            row = connection.execute("SELECT id, topic FROM source WHERE space = ? AND path = ?", (self.space, path)).fetchone()
-            if row is None:
-                continue
-            count = message_rows.ready(connection, row[0], most=_MOST)
-            soon = connection.execute(
-                "SELECT EXISTS (SELECT 1 FROM delivery WHERE source IN (?, ?) AND clock = ? AND until <= ?)",
-                (*row, moment.clock, moment.now + IDLE),
-            ).fetchone()[0]
-            if count or soon:
-                self._bell.ring(path, max(count, soon), moment.now)
-
-    def _clock_moved(self) -> None:
-        self._bell.ring_all()
 
     def _purge(self, topology: Topology, address: Address) -> int:
         found = self._find(topology, address)
@@ -255,7 +144,7 @@ class SqliteBroker(Broker):
         found = _raise(topology.find(address))
         if found is not None:
             topology.tick(found)
-        elif not self.auto_declare and address.kind is not Kind.INBOX:
+        elif not self._messages.auto_declare and address.kind is not Kind.INBOX:
             raise refuse.missing(address.path, address.kind.value)
         return found
 

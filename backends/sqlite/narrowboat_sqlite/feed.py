@@ -9,23 +9,18 @@ import contextlib
 import secrets
 import sqlite3
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from narrowboat.contract import Ack, Address, Delivery, Feed, Kind, Nack, Outcome, Received, Reject, Source
 from narrowboat.errors import Closed, NarrowboatError
 from narrowboat_sqlite.clocks.schedule import Moment
 from narrowboat_sqlite.errors import refuse
+from narrowboat_sqlite.messages import IDLE, Messages
 from narrowboat_sqlite.options import SCHEME
 from narrowboat_sqlite.tables import contents, message_rows, strange
 from narrowboat_sqlite.tables.sources import SourceRow
 from narrowboat_sqlite.tables.topology import INBOX_LEASE, Topology
 
-if TYPE_CHECKING:
-    from narrowboat_sqlite.broker import SqliteBroker
-
-#: Seconds until an idle feed looks again without a wake. Smaller costs CPU in every idle consumer. Larger delays a message
-#: whose wake went to an abandoned feed.
-IDLE = 0.5
 #: It looks within this of the end of the shortest lease, so that what a dead consumer had comes back within `lease_lag`.
 LAG = 0.4
 
@@ -41,10 +36,13 @@ class _Prospect(NamedTuple):
 
 
 class SqliteFeed(Feed):
-    """A feed; `tag` of its deliveries is a `Tag`."""
+    """A feed; `tag` of its deliveries is a `Tag`. `left`: told of its end."""
 
-    def __init__(self, broker: SqliteBroker, source: Source, wake: Callable[[], None]) -> None:
-        self._broker = broker
+    def __init__(
+        self, messages: Messages, source: Source, wake: Callable[[], None], left: Callable[[SqliteFeed], None]
+    ) -> None:
+        self._messages = messages
+        self._left = left
         self._source = source
         self._path = source.address.path
         self._wake = wake
@@ -58,22 +56,22 @@ class SqliteFeed(Feed):
 
     def receive(self, limit: int) -> Received:
         """Claim what is due, in order."""
-        self._broker.check_open()
+        self._messages.check_open()
         if self._closed:
             raise Closed(f"this consumer of {self._path!r} was closed", backend=SCHEME)
-        now = self._broker.now()
-        self._broker.wait(self._path, self, self._wake, now + self._idle)
+        now = self._messages.schedule.now()
+        self._messages.wait(self._path, self, self._wake, now + self._idle)
         if not self._found and not self._needs_sign(now):
-            prospect = self._broker.read(self._prospect)
+            prospect = self._messages.database.read(self._prospect)
             if prospect is not None and not self._promising(prospect, now):
                 return Received([], self._pause(prospect, now))
         token = secrets.randbits(62)
         # No sync: a loss of power ends the consumers too, and takes back the attempt that they never handled.
         try:
-            rows, prospect = self._broker.change(lambda topology: self._claim(topology, limit, token), passing=True)
+            rows, prospect = self._messages.change(lambda topology: self._claim(topology, limit, token), passing=True)
             self._found = bool(rows)
             if rows:
-                self._broker.wait_no_more(self._path, self)
+                self._messages.wait_no_more(self._path, self)
                 received = Received([contents.delivery(row, token) for row in rows], 0.0)
             else:
                 received = Received([], self._idle if prospect is None else self._pause(prospect, now))
@@ -86,9 +84,9 @@ class SqliteFeed(Feed):
 
     def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> list[NarrowboatError | None]:
         """Settle each, compared by the token of its claim, all in one transaction."""
-        self._broker.check_open()
+        self._messages.check_open()
         tagged = [(*cast("Tag", delivery.tag), delivery, outcome) for delivery, outcome in settlements]
-        answers = self._broker.change(lambda topology: self._settle(topology, tagged))
+        answers = self._messages.change(lambda topology: self._settle(topology, tagged))
         out = self._out
         for row, token, _, _ in tagged:
             if out.get(row) == token:
@@ -97,17 +95,17 @@ class SqliteFeed(Feed):
 
     def extend(self, deliveries: Sequence[Delivery], seconds: float) -> list[NarrowboatError | None]:
         """Let each lease end `seconds` from now."""
-        self._broker.check_open()
-        return self._broker.change(lambda topology: [self._extend(topology, delivery, seconds) for delivery in deliveries])
+        self._messages.check_open()
+        return self._messages.change(lambda topology: [self._extend(topology, delivery, seconds) for delivery in deliveries])
 
     def close(self) -> None:
         """Return deliveries in flight, counted. An inbox is deleted with its feed."""
         if self._closed:
             return
         self._closed = True
-        self._broker.wait_no_more(self._path, self)
-        self._broker.forget(self)
-        self._broker.change(self._leave)
+        self._messages.leave(self._path, self)
+        self._left(self)
+        self._messages.change(self._leave)
         self._out.clear()
 
     @property
@@ -133,7 +131,7 @@ class SqliteFeed(Feed):
             source = source or topology.keep_inbox(address)
         else:
             # At each claim: the source may have been deleted. It is made again, or the consumer gets `NotFound`.
-            source = topology.declare(address, properties, make=self._broker.auto_declare)
+            source = topology.declare(address, properties, make=self._messages.auto_declare)
         if not isinstance(source, SourceRow):
             raise cast("NarrowboatError", source)
         topology.tick(source)
@@ -160,13 +158,13 @@ class SqliteFeed(Feed):
 
         with contextlib.suppress(NarrowboatError):  # it comes back when its lease ends
             if rows:
-                self._broker.change(give_back)
+                self._messages.change(give_back)
         for row, _ in rows:
             del self._out[row]
 
     def _prospect(self, connection: sqlite3.Connection) -> _Prospect | None:
         """None when the source is not there."""
-        clock = self._broker.clock_row
+        clock = self._messages.schedule.row
         row = connection.execute(
             "SELECT EXISTS (SELECT 1 FROM delivery d WHERE d.source = s.id AND d.state = 0),"
             " (SELECT min(d.until) FROM delivery d WHERE d.source = s.id AND d.clock = ?1 AND d.until IS NOT NULL),"
@@ -175,15 +173,14 @@ class SqliteFeed(Feed):
             " EXISTS (SELECT 1 FROM message_clock k JOIN delivery d ON d.clock = k.id"
             "  WHERE k.id <> ?1 AND d.source IN (s.id, s.topic) AND d.until IS NOT NULL)"
             " FROM source s WHERE s.space = ?2 AND s.path = ?3",
-            (clock, self._broker.space, self._path),
+            (clock, self._messages.space, self._path),
         ).fetchone()
         if row is None:
             return None
         ready, own, topic, last, others = row
         times = [time for time in (own, topic) if time is not None]
-        odd = not all(
-            strange.number(time, float("-inf"), self._broker.now() + message_rows.AHEAD) for time in (*times, last or 0.0)
-        )
+        latest = self._messages.schedule.now() + message_rows.AHEAD
+        odd = not all(strange.number(time, float("-inf"), latest) for time in (*times, last or 0.0))
         return _Prospect(bool(ready), None if odd else min(times, default=None), bool(others) or odd)
 
     def _promising(self, prospect: _Prospect, now: float) -> bool:

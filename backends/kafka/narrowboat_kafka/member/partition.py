@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from narrowboat_kafka.format import records
@@ -97,10 +97,18 @@ class Partition:
 
     def next(self, limit: int, now: float) -> tuple[list[Tag], bool]:
         """Up to `limit` to hand out; and whether one before them had expired, and is done with."""
+        return self._alive(self._pop, limit, now)
+
+    def _pop(self) -> Tag | None:
+        if self.returned:
+            return heapq.heappop(self.returned)[1]
+        return self.ready.popleft() if self.ready and not self.crowded else None
+
+    def _alive(self, pop: Callable[[], Tag | None], limit: int, now: float) -> tuple[list[Tag], bool]:
+        """Up to `limit` that `pop` gives and that have not expired; and whether some had, which are settled with that."""
         found: list[Tag] = []
         expired: list[int] = []
-        while len(found) < limit and not self.leaving and (self.returned or (self.ready and not self.crowded)):
-            tag = heapq.heappop(self.returned)[1] if self.returned else self.ready.popleft()
+        while len(found) < limit and not self.leaving and (tag := pop()) is not None:
             if tag.expires <= now:
                 expired.append(tag.offset)
             else:
@@ -126,16 +134,7 @@ class Partition:
 
     def hand_out_claimed(self, limit: int, feed: object, now: float) -> list[Tag]:
         """Put up to `limit` of those in flight that were claimed ahead."""
-        found: list[Tag] = []
-        expired: list[int] = []
-        while self.claimed and len(found) < limit and not self.leaving:
-            tag = self.claimed.popleft()
-            if tag.expires <= now:
-                expired.append(tag.offset)
-            else:
-                found.append(tag)
-        if expired:
-            self.ledger.settle(expired)
+        found, _ = self._alive(lambda: self.claimed.popleft() if self.claimed else None, limit, now)
         self.ledger.hand_out([tag.offset for tag in found])
         self._hand_out(found, feed, now)
         return found
