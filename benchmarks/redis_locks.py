@@ -14,7 +14,7 @@ from typing import Any
 
 import redis
 import redis.asyncio
-import redis_lock  # type: ignore[import-untyped]  # it has none
+import redis_lock
 from redis.connection import Connection, parse_url
 
 import narrowboat

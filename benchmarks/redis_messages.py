@@ -131,7 +131,7 @@ def peers(url: str) -> Iterator[Row]:
 
 
 def _kombu(url: str) -> Any:
-    return kombu.Connection(url)  # type: ignore[no-untyped-call]  # kombu has no annotations
+    return kombu.Connection(url)
 
 
 def _got(queue: Any) -> int:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
+from typing import Any
 
 import pytest
 
 import narrowboat
 from integration.fixtures import Servers
-from integration.servers import ConsulServer
-from narrowboat.contract.locks import Mode, Request
+from integration.servers import ConsulServer, RedisServer
+from narrowboat.contract.locks import Grant, Mode, Request
 from narrowboat.errors import AccessDenied, Closed, ConfigurationError, Conflict, LockTimeout, Reason, Unavailable
 from narrowboat_consul.keys import Space
+from narrowboat_consul.locks import ConsulLocks
 
 TOKEN = "6f2d0f0a-3b52-4cf5-8f5e-0d4b5c8f0c11"
+#: what a lock is asked for with: each of its modes
+TERMS: tuple[dict[str, Any], ...] = ({}, {"mode": "shared"}, {"limit": 2})
 
 
 @pytest.fixture(scope="module")
@@ -29,25 +34,26 @@ def encrypted(servers: Servers) -> ConsulServer:
     return server
 
 
-def keys(server, folder="narrowboat"):
+def keys(server: ConsulServer, folder: str = "narrowboat") -> list[str]:
     found = server.request("PUT", "/v1/txn", [{"KV": {"Verb": "get-tree", "Key": f"{folder}/"}}])
     return [result["KV"]["Key"] for result in found["Results"] or []]
 
 
-def sessions(server):
+def sessions(server: ConsulServer) -> list[str]:
     return [session["ID"] for session in server.request("GET", "/v1/session/list")]
 
 
-def new_token(server, rules):
+def new_token(server: ConsulServer, rules: str) -> str:
     policy = server.request("PUT", "/v1/acl/policy", {"Name": f"p{time.monotonic_ns()}", "Rules": rules})
     made = server.request("PUT", "/v1/acl/token", {"Policies": [{"ID": policy["ID"]}]})
-    return made["SecretID"]
+    secret: str = made["SecretID"]
+    return secret
 
 
-def test_nothing_is_left_in_the_store(consul_server):
+def test_nothing_is_left_in_the_store(consul_server: ConsulServer) -> None:
     """Neither keys nor sessions, in any mode."""
     with narrowboat.locks(consul_server.url) as locks:
-        for terms in ({}, {"mode": "shared"}, {"limit": 2}):
+        for terms in TERMS:
             with locks.lock("a", **terms):
                 assert keys(consul_server)
                 assert len(sessions(consul_server)) == 1
@@ -55,7 +61,7 @@ def test_nothing_is_left_in_the_store(consul_server):
     assert sessions(consul_server) == []
 
 
-def test_the_session_is_as_it_has_to_be(consul_server):
+def test_the_session_is_as_it_has_to_be(consul_server: ConsulServer) -> None:
     """No health checks, its keys go with it, and no delay after it."""
     with narrowboat.locks(consul_server.url, session_ttl=15) as locks, locks.lock("a"):
         (session,) = consul_server.request("GET", "/v1/session/list")
@@ -64,7 +70,7 @@ def test_the_session_is_as_it_has_to_be(consul_server):
     assert not session["ServiceChecks"]
 
 
-def test_a_token_grows_where_the_lock_index_starts_again(consul_server):
+def test_a_token_grows_where_the_lock_index_starts_again(consul_server: ConsulServer) -> None:
     """The key is deleted between two holders, and with it its LockIndex."""
     with narrowboat.locks(consul_server.url) as locks:
         tokens = []
@@ -74,7 +80,7 @@ def test_a_token_grows_where_the_lock_index_starts_again(consul_server):
     assert tokens == sorted(set(tokens))
 
 
-def test_a_second_owner_of_the_same_session_is_kept_out(consul_server):
+def test_a_second_owner_of_the_same_session_is_kept_out(consul_server: ConsulServer) -> None:
     """Consul itself would let it in: a session does not exclude itself."""
     with narrowboat.locks(consul_server.url) as locks, locks.lock("a"):
         got = []
@@ -85,7 +91,7 @@ def test_a_second_owner_of_the_same_session_is_kept_out(consul_server):
         assert len(sessions(consul_server)) == 1
 
 
-def test_an_eviction_is_learned_with_the_next_renewal(consul_server):
+def test_an_eviction_is_learned_with_the_next_renewal(consul_server: ConsulServer) -> None:
     """The session's renewal still succeeds, so each entry is looked at."""
     lost = threading.Event()
     with narrowboat.locks(consul_server.url) as locks, narrowboat.locks(consul_server.url) as operator:
@@ -101,7 +107,7 @@ def test_an_eviction_is_learned_with_the_next_renewal(consul_server):
         second.release()
 
 
-def test_a_session_that_ended_is_told_to_all_when_one_call_meets_it(consul_server):
+def test_a_session_that_ended_is_told_to_all_when_one_call_meets_it(consul_server: ConsulServer) -> None:
     """Nobody watches the session; but whoever learns of its end need not keep it from those who hold something by it."""
     with narrowboat.locks(consul_server.url, session_ttl=15) as locks:
         held = [locks.lock("a").acquire(), locks.lock("b", renew=False).acquire()]
@@ -113,16 +119,23 @@ def test_a_session_that_ended_is_told_to_all_when_one_call_meets_it(consul_serve
             assert each.reason is Reason.SESSION_ENDED
 
 
-def asked(name, owner):
+def driver_of(locks: narrowboat.locking.Locks) -> ConsulLocks:
+    driver = locks._core.driver.get()
+    assert isinstance(driver, ConsulLocks)
+    return driver
+
+
+def asked(name: str, owner: str) -> Request:
     return Request(name, owner, 60.0, Mode.EXCLUSIVE, None, True, lambda: None, "test")
 
 
-def test_an_attempt_that_landed_after_its_withdrawal_stands_in_nobodys_way(consul_server):
+def test_an_attempt_that_landed_after_its_withdrawal_stands_in_nobodys_way(consul_server: ConsulServer) -> None:
     """Whoever meets it here removes it at once; the next renewal, which does so too, is seconds away."""
     with narrowboat.locks(consul_server.url) as locks:
-        driver = locks._core.driver.get()
+        driver = driver_of(locks)
         ghost = asked("a", "ghost")
         (grant,) = driver.attempt([ghost])
+        assert isinstance(grant, Grant)
         driver._owners.forget("ghost")
         driver._owners.doubt(ghost, driver._clock())  # as after a withdrawal that found nothing yet
         begun = time.monotonic()
@@ -132,14 +145,21 @@ def test_an_attempt_that_landed_after_its_withdrawal_stands_in_nobodys_way(consu
             assert "ghost" not in driver._owners.in_doubt()
 
 
-def test_names_in_doubt_are_one_read_for_many_and_none_for_who_asks_for_another(consul_server):
+def test_names_in_doubt_are_one_read_for_many_and_none_for_who_asks_for_another(
+    consul_server: ConsulServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After a bad hour of the network there may be hundreds; neither an acquire nor the renewals may wait for each."""
     with narrowboat.locks(consul_server.url) as locks:
-        driver = locks._core.driver.get()
+        driver = driver_of(locks)
         held = locks.lock("held").acquire()
-        exchanges = []
+        exchanges: list[tuple[Any, ...]] = []
         call = driver._transport.call
-        driver._transport.call = lambda *args, **options: exchanges.append(args) or call(*args, **options)
+
+        def counted(*args: Any, **options: Any) -> Any:
+            exchanges.append(args)
+            return call(*args, **options)
+
+        monkeypatch.setattr(driver._transport, "call", counted)
         for number in range(200):
             driver._owners.doubt(asked(f"name {number}", f"owner {number}"), driver._clock())
         locks.lock("free").acquire().release()
@@ -149,7 +169,7 @@ def test_names_in_doubt_are_one_read_for_many_and_none_for_who_asks_for_another(
         assert len(exchanges) == 3  # the held one, and 128 names in a read
 
 
-def test_a_dead_writer_does_not_keep_readers_out(consul_server):
+def test_a_dead_writer_does_not_keep_readers_out(consul_server: ConsulServer) -> None:
     """What it announced goes with its session; one that leaves in good order takes it along at once."""
     with narrowboat.locks(consul_server.url) as readers, narrowboat.locks(consul_server.url) as writers:
         reading = readers.lock("a", mode="shared").acquire()
@@ -179,7 +199,7 @@ def test_a_dead_writer_does_not_keep_readers_out(consul_server):
         reading.release()
 
 
-def test_what_another_program_left_in_the_way_is_told(consul_server):
+def test_what_another_program_left_in_the_way_is_told(consul_server: ConsulServer) -> None:
     """It is not overwritten, and the error names the key."""
     key = Space("narrowboat", "").of("foreign").lock
     consul_server.request("PUT", f"/v1/kv/{key}", "mine")
@@ -192,14 +212,14 @@ def test_what_another_program_left_in_the_way_is_told(consul_server):
 
 
 @pytest.mark.parametrize("name", ["a/b", "a b", "..", ".", "ü", "x.json", "a" * 1000, "%2F", "日本"])
-def test_any_name_can_be_locked(consul_server, name):
+def test_any_name_can_be_locked(consul_server: ConsulServer, name: str) -> None:
     """Whatever Consul would say to it as a key; it is shown as it was given."""
     with narrowboat.locks(consul_server.url) as locks, locks.lock(name) as held:
         (holder,) = locks.holders(name)
         assert (holder.name, holder.token) == (name, held.token)
 
 
-def test_no_agent_a_wrong_port_and_a_wrong_kind_of_server(servers, redis_server):
+def test_no_agent_a_wrong_port_and_a_wrong_kind_of_server(servers: Servers, redis_server: RedisServer) -> None:
     """One error within the time limit, that says where and what."""
     for url, said in (
         ("consul://127.0.0.1:1?timeout=2", "could not be reached"),
@@ -211,7 +231,7 @@ def test_no_agent_a_wrong_port_and_a_wrong_kind_of_server(servers, redis_server)
         assert time.monotonic() - begun < 10
 
 
-def test_tls_and_plain_do_not_mix(encrypted, consul_server):
+def test_tls_and_plain_do_not_mix(encrypted: ConsulServer, consul_server: ConsulServer) -> None:
     """Both mistakes are named, an untrusted certificate too; the right way works."""
     port = encrypted.address[1]
     with narrowboat.locks(encrypted.url) as locks, locks.lock("a") as held:
@@ -237,7 +257,7 @@ def test_tls_and_plain_do_not_mix(encrypted, consul_server):
         locks.ping()
 
 
-def test_access_is_denied_where_it_is_and_says_what_is_needed(guarded):
+def test_access_is_denied_where_it_is_and_says_what_is_needed(guarded: ConsulServer) -> None:
     """No token, a wrong one, one without sessions, one without keys, one for reading; and the one that may."""
     port = guarded.address[1]
     for token in (None, "00000000-0000-0000-0000-00000000beef"):
@@ -262,7 +282,7 @@ def test_access_is_denied_where_it_is_and_says_what_is_needed(guarded):
         locks.lock("a").acquire(timeout=1)
 
 
-def test_the_rights_that_the_page_names_are_enough_and_another_tenants_are_refused(guarded):
+def test_the_rights_that_the_page_names_are_enough_and_another_tenants_are_refused(guarded: ConsulServer) -> None:
     """session:write on the agent's node, key:write on the root: for every call, and for that root alone."""
     node = guarded.request("GET", "/v1/agent/self")["Config"]["NodeName"]
     mine, theirs = (
@@ -271,16 +291,16 @@ def test_the_rights_that_the_page_names_are_enough_and_another_tenants_are_refus
     )
     with narrowboat.locks(guarded.url_for(mine, "shop")) as locks, narrowboat.locks(guarded.url_for(theirs, "shop")) as tenant:
         locks.ping()
-        for terms in ({}, {"mode": "shared"}, {"limit": 2}):
+        for terms in TERMS:
             with locks.lock("a", **terms) as held:
                 held.renew()
                 assert [holder.token for holder in locks.holders()] == [held.token]
                 for call in (
                     tenant.lock("a", **terms).try_acquire,
-                    lambda terms=terms: tenant.lock("b", **terms).acquire(timeout=1),
+                    partial(tenant.lock("b", **terms).acquire, timeout=1),
                     tenant.holders,
-                    lambda: tenant.holders("a"),
-                    lambda token=held.token: tenant.evict("a", token),
+                    partial(tenant.holders, "a"),
+                    partial(tenant.evict, "a", held.token),
                 ):
                     with pytest.raises(AccessDenied) as caught:
                         call()
@@ -289,31 +309,31 @@ def test_the_rights_that_the_page_names_are_enough_and_another_tenants_are_refus
         assert locks.evict("a", held.token)
 
 
-def test_holders_without_the_right_to_read_are_no_empty_list(guarded):
+def test_holders_without_the_right_to_read_are_no_empty_list(guarded: ConsulServer) -> None:
     """Consul leaves out what may not be read, and says that it did; where nothing is held there is nothing to leave out."""
     blind = new_token(guarded, 'session_prefix "" { policy = "write" }')
     with narrowboat.locks(guarded.url) as locks, narrowboat.locks(guarded.url_for(blind)) as other:
         assert other.holders() == []
         with locks.lock("a"):
-            for call in (other.holders, lambda: other.holders("a")):
+            for call in (other.holders, partial(other.holders, "a")):
                 with pytest.raises(AccessDenied, match="key:read"):
                     call()
 
 
-def test_a_datacenter_that_is_none(consul_server):
+def test_a_datacenter_that_is_none(consul_server: ConsulServer) -> None:
     """A mistake in the URL, not an outage."""
     with narrowboat.locks(consul_server.url, dc="nowhere") as locks, pytest.raises(ConfigurationError, match=r"\?dc="):
         locks.lock("a").acquire(timeout=1)
 
 
-def test_many_waiters_do_not_use_up_the_connections(consul_server):
+def test_many_waiters_do_not_use_up_the_connections(consul_server: ConsulServer) -> None:
     """Sixty names that are waited for: 32 queries at most, the others read together, and each is woken in time."""
     names = [f"n{number}" for number in range(60)]
     with narrowboat.locks(consul_server.url) as holder, narrowboat.locks(consul_server.url) as locks:
         held = {name: holder.lock(name).acquire() for name in names}
         took, threads = {}, []
 
-        def wait(name):
+        def wait(name: str) -> None:
             with locks.lock(name):
                 took[name] = time.monotonic()
 
@@ -324,7 +344,7 @@ def test_many_waiters_do_not_use_up_the_connections(consul_server):
         while len(locks._core.waiting) < len(names):
             assert time.monotonic() < deadline
         time.sleep(1)  # until each has its query or its place in the batched read
-        watcher = locks._core.driver.get()._watcher
+        watcher = driver_of(locks)._watcher
         assert sum(watch.query is not None for watch in watcher._watches.values()) <= 32
         released = {}
         for name in names:
@@ -335,7 +355,7 @@ def test_many_waiters_do_not_use_up_the_connections(consul_server):
     assert max(took[name] - released[name] for name in names) < 2.0
 
 
-def test_a_lock_delay_is_waited_for(consul_server):
+def test_a_lock_delay_is_waited_for(consul_server: ConsulServer) -> None:
     """With `lock_delay` a lock whose session ended is refused for so long, and then had."""
     with narrowboat.locks(consul_server.url, lock_delay=2) as locks, narrowboat.locks(consul_server.url) as other:
         held = locks.lock("delayed", ttl=30).acquire()

@@ -92,7 +92,7 @@ def test_whatever_is_published_goes_its_way(bench: Bench, drawn: list[tuple[Head
         content = Content(headers=headers or None, **{name: value for name, value in properties.items() if value is not None})
         bench.publish(b"%d " % number + rest, content)
     bench.orders.publish(b"behind")
-    seen = set()
+    seen: set[bytes] = set()
     while len(seen) <= len(sent):
         message = bench.receive(bench.messages)
         seen.add(message.body)
@@ -112,9 +112,9 @@ def test_whatever_is_published_goes_its_way(bench: Bench, drawn: list[tuple[Head
         # A server writes a table anew before it hands it out, with other letters for the same numbers: names and texts stay.
         theirs = {name for name, _ in headers if not name.startswith((b"x-", b"narrowboat-"))}
         assert theirs <= {name for name, _ in kept.headers}
-        for name, value in headers:
-            if name in theirs and value[:1] == b"S":
-                assert letter.headers[text(name)] == text(value[5:])
+        for key, value in headers:
+            if key in theirs and value[:1] == b"S":
+                assert letter.headers[text(key)] == text(value[5:])
         letter.ack()
 
 

@@ -17,7 +17,7 @@ def test_a_consumer_that_is_left_in_the_middle_of_its_first_receive_holds_nothin
         queue.publish_many(bodies)
         for _ in range(10):
             messages = queue.consume()
-            receiver = threading.Thread(target=lambda messages=messages: list(messages))  # type: ignore[misc]  # bound now
+            receiver = threading.Thread(target=list, args=(messages,))
             receiver.start()
             messages.close()
             receiver.join(10)

@@ -17,7 +17,16 @@ from narrowboat.driver.admission import admitted, disagree, heads
 from narrowboat.errors import Conflict
 from narrowboat_redis.records import LETTERS
 
-CONTENDERS = [(Mode.EXCLUSIVE, None), (Mode.SHARED, None), (Mode.SEMAPHORE, 1), (Mode.SEMAPHORE, 2), (Mode.SEMAPHORE, 3)]
+#: a mode and its limit
+Wish = tuple[Mode, int | None]
+
+CONTENDERS: list[Wish] = [
+    (Mode.EXCLUSIVE, None),
+    (Mode.SHARED, None),
+    (Mode.SEMAPHORE, 1),
+    (Mode.SEMAPHORE, 2),
+    (Mode.SEMAPHORE, 3),
+]
 
 
 def function(file: str, name: str) -> str:
@@ -78,7 +87,7 @@ ARRIVALS = st.one_of(
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ARRIVALS, st.sampled_from(CONTENDERS))
-def test_who_goes_when_it_is_free_again(redis_server: RedisServer, arrivals: list[tuple[Mode, int | None]], other) -> None:
+def test_who_goes_when_it_is_free_again(redis_server: RedisServer, arrivals: list[Wish], other: Wish) -> None:
     """Contenders come one by one, those who may go hold, then all of them leave: at each step as many go as are `heads`."""
     serial = itertools.count()
     with redis_server.client() as client:

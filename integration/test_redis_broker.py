@@ -4,11 +4,16 @@ The server's clock decides, so the tests put another one in its place: the scrip
 that asks for the time.
 """
 
+from __future__ import annotations
+
 import itertools
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -16,34 +21,31 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 import narrowboat
 import narrowboat_redis.feed
+from broker_calls import ORDERS, PRICES, Drivers, consume, open_driver, send, take
+from broker_programs import GROUPS, QUEUES, Side, Step, programs
+from broker_suite import BrokerSuite
 from integration.fixtures import Servers
 from integration.servers import RedisCluster, RedisServer
 from narrowboat.clock import ManualClock
-from narrowboat.contract import Ack, Kind, Properties, Source
+from narrowboat.contract import Ack, Address, Broker, Delivery, Feed, Kind, Properties, Source
 from narrowboat.errors import AccessDenied, ConfigurationError, Conflict, PublishFailed, Unavailable
-from narrowboat.messaging import Outbound
+from narrowboat.messaging import Messaging, Outbound
 from narrowboat_memory import broker as memory
 from narrowboat_memory import source as memory_source
 from narrowboat_redis import broker as backend
 from narrowboat_redis.scripts import Script
 
-sys.path.append(str(Path(__file__).parents[1] / "tests" / "backends"))  # what the drivers' tests share lies there
-
-from broker_calls import ORDERS, PRICES, consume, open_driver, send, take  # found only now
-from broker_programs import GROUPS, QUEUES, Side, programs  # as above
-from broker_suite import BrokerSuite  # as above
-
 _serial = itertools.count(1)
 
 
-def raw(server, **options):
+def raw(server: RedisServer, **options: Any) -> Any:
     return redis.Redis(host=server.address[0], port=server.address[1], **options)
 
 
 class OwnedTime:
     """The server's time for the scripts, moved by a manual clock."""
 
-    def __init__(self, client, clock, patch):
+    def __init__(self, client: Any, clock: ManualClock, patch: pytest.MonkeyPatch) -> None:
         self._client, self._clock = client, clock
         # Not attributes of the package: its `broker` is the entry object.
         for module in [sys.modules[f"narrowboat_redis.{name}"] for name in ("broker", "publishing", "feed")]:
@@ -54,7 +56,7 @@ class OwnedTime:
         clock.watch(self.tell)
         self.tell()
 
-    def tell(self):
+    def tell(self) -> None:
         now = round(self._clock() * 1e6)
         with self._client.pipeline() as pipeline:
             pipeline.delete("clock")
@@ -63,27 +65,29 @@ class OwnedTime:
 
 
 @pytest.fixture
-def client(redis_server):
+def client(redis_server: RedisServer) -> Iterator[Any]:
     with raw(redis_server) as opened:
         opened.flushdb()
         yield opened
 
 
 @pytest.fixture
-def clock(client, monkeypatch):
+def clock(client: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[ManualClock]:
     made = ManualClock()
-    made.server = OwnedTime(client, made, monkeypatch)
-    return made
+    owned = OwnedTime(client, made, monkeypatch)
+    yield made
+    assert owned  # the clock holds it weakly
 
 
 @pytest.fixture
-def drivers(redis_server, clock):
+def drivers(redis_server: RedisServer, clock: ManualClock) -> Iterator[Drivers]:
     opened = []
 
-    def open_one(options="", clock=clock):
+    def open_one(options: str = "", clock: ManualClock = clock) -> Broker:
         options = options if "prefix" in options else f"prefix=suite&{options}"
-        opened.append(open_driver(backend, f"{redis_server.url}?{options}", clock))
-        return opened[-1]
+        broker: Broker = open_driver(backend, f"{redis_server.url}?{options}", clock)
+        opened.append(broker)
+        return broker
 
     yield open_one
     for broker in opened:
@@ -91,7 +95,7 @@ def drivers(redis_server, clock):
 
 
 @pytest.fixture
-def broker(redis_server, client):
+def broker(redis_server: RedisServer, client: Any) -> Iterator[Messaging]:
     with narrowboat.broker(redis_server.url) as opened:
         yield opened
 
@@ -99,25 +103,25 @@ def broker(redis_server, client):
 class TestRedisBroker(BrokerSuite):
     """The same as in memory, but that wakes come from the server, a little later, and that nothing is kept for replay."""
 
-    test_earliest_begins_with_what_the_topic_keeps = None
+    test_earliest_begins_with_what_the_topic_keeps = None  # type: ignore[assignment]  # it is not run here
 
-    def test_delayed_messages_become_ready_when_due(self, drivers, clock):
+    def test_delayed_messages_become_ready_when_due(self, drivers: Drivers, clock: ManualClock) -> None:
         broker = drivers()
         feed = consume(broker, ORDERS)
         heard(feed)
         super().test_delayed_messages_become_ready_when_due(lambda: broker, clock)
 
-    def test_a_send_wakes_as_many_idle_feeds_as_there_are_messages(self, drivers):
+    def test_a_send_wakes_as_many_idle_feeds_as_there_are_messages(self, drivers: Drivers) -> None:
         """The others sleep on."""
         broker = drivers()
         woken: list[int] = []
         told = threading.Semaphore(0)
 
-        def wake(n):
+        def wake(n: int) -> None:
             woken.append(n)
             told.release()
 
-        feeds = [consume(broker, ORDERS, lambda n=n: wake(n)) for n in range(5)]
+        feeds = [consume(broker, ORDERS, partial(wake, n)) for n in range(5)]
         heard(*feeds)
         woken.clear()
         while told.acquire(blocking=False):
@@ -128,12 +132,12 @@ class TestRedisBroker(BrokerSuite):
         assert not told.acquire(timeout=0.1)
         assert len(set(woken)) == 2
 
-    def test_wake_may_come_back_into_the_driver(self, drivers):
+    def test_wake_may_come_back_into_the_driver(self, drivers: Drivers) -> None:
         """Nothing is held while it is called."""
         broker = drivers()
         depths, told = [], threading.Event()
 
-        def wake():
+        def wake() -> None:
             depths.append(broker.depth(ORDERS))
             told.set()
 
@@ -142,7 +146,7 @@ class TestRedisBroker(BrokerSuite):
         assert told.wait(5)
 
 
-def heard(*feeds):
+def heard(*feeds: Feed) -> None:
     """Wait until the subscription of each stands: from then on an idle feed rests for longer."""
     ends = time.monotonic() + 5
     while not all(feed.receive(1).retry_after > narrowboat_redis.feed.ALERT for feed in feeds):
@@ -154,11 +158,11 @@ def heard(*feeds):
 
 
 class _Here(Side):
-    def receive(self, address, limit):
+    def receive(self, address: Address, limit: int) -> Any:
         return super().receive(address, limit)[0]
 
 
-def _step(number, step):
+def _step(number: int, step: Step) -> Step:
     """Without what Redis does not keep in the same way: replay; a ttl or a delay of what goes to a group of a topic."""
     if step[0] == "declare":
         return (*step[:2], False)
@@ -172,11 +176,11 @@ def _step(number, step):
 
 
 @pytest.fixture(scope="module")
-def reference_keeps_places():
+def reference_keeps_places() -> Iterator[None]:
     """In memory a delayed nack goes behind what became ready meanwhile, here it keeps its place."""
     nack = memory_source.MemorySource.nack
 
-    def kept(self, entry, now, delay):
+    def kept(self: memory_source.MemorySource, entry: memory_source.Entry, now: float, delay: float) -> None:
         nack(self, entry, now, delay)
         if delay > 0:
             entry.state = memory_source.HELD
@@ -188,7 +192,9 @@ def reference_keeps_places():
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), phases=(Phase.generate,))
 @given(program=programs())
-def test_any_program_gives_the_same_answers_as_in_memory(redis_server, reference_keeps_places, program):
+def test_any_program_gives_the_same_answers_as_in_memory(
+    redis_server: RedisServer, reference_keeps_places: None, program: list[Step]
+) -> None:
     """The reference and Redis agree on every answer, at every step, and in the end no key is left."""
     clock = ManualClock()
     with raw(redis_server) as client, pytest.MonkeyPatch.context() as patch:
@@ -218,7 +224,7 @@ def test_any_program_gives_the_same_answers_as_in_memory(redis_server, reference
 # --- the keys, as other programs see them
 
 
-def test_a_queue_is_a_stream_under_its_name(broker, client):
+def test_a_queue_is_a_stream_under_its_name(broker: Messaging, client: Any) -> None:
     """Other programs read it and add to it."""
     orders = broker.queue("orders")
     orders.publish(b"ours", key="k")
@@ -230,7 +236,7 @@ def test_a_queue_is_a_stream_under_its_name(broker, client):
         assert [messages.receive(5).body for _ in range(2)] == [b"ours", b"21"]
 
 
-def test_a_stream_that_others_began_is_a_queue(broker, client):
+def test_a_stream_that_others_began_is_a_queue(broker: Messaging, client: Any) -> None:
     """From its first entry on."""
     client.xadd("theirs", {"body": "before"})
     assert broker.queue("theirs").depth().ready == 1
@@ -242,7 +248,7 @@ def test_a_stream_that_others_began_is_a_queue(broker, client):
         assert messages.receive(5).body == b"after"
 
 
-def test_a_topic_is_a_stream_with_a_group_for_each_subscription(broker, client):
+def test_a_topic_is_a_stream_with_a_group_for_each_subscription(broker: Messaging, client: Any) -> None:
     """What all groups have acknowledged is trimmed; a group of another program counts as well."""
     prices = broker.topic("prices")
     prices.publish(b"nobody listens")
@@ -259,10 +265,10 @@ def test_a_topic_is_a_stream_with_a_group_for_each_subscription(broker, client):
         eventually(lambda: in_a.receive(0.05) is None and client.xlen("prices") == 0)
 
 
-def test_nothing_is_left_of_settled_messages(broker, client):
+def test_nothing_is_left_of_settled_messages(broker: Messaging, client: Any) -> None:
     """No key grows and none is left behind: queues, order, priority, delay, ttl, dead letters, requests, consumers."""
     client.config_set("stream-node-max-entries", "10")
-    sources = [
+    sources: list[narrowboat.Queue[bytes] | narrowboat.Subscription[bytes]] = [
         broker.queue("plain"),
         broker.queue("sorted", ordered=True),
         broker.queue("ranked", priorities=3),
@@ -305,7 +311,7 @@ def test_nothing_is_left_of_settled_messages(broker, client):
             assert client.type(key) == b"hash" or key.endswith(b":groups"), key
 
 
-def test_an_inbox_leaves_nothing(broker, client, redis_server):
+def test_an_inbox_leaves_nothing(broker: Messaging, client: Any, redis_server: RedisServer) -> None:
     """Neither when it is closed, nor when its process dies."""
     opened = open_driver(backend, redis_server.url)
     opened.inbox(lambda: None)
@@ -315,14 +321,14 @@ def test_an_inbox_leaves_nothing(broker, client, redis_server):
     assert client.keys("*inbox*") == []
 
 
-def test_delayed_messages_are_moved_where_nobody_consumes(broker, client):
+def test_delayed_messages_are_moved_where_nobody_consumes(broker: Messaging, client: Any) -> None:
     """Whoever published one sees to it: programs that read the stream by other means find it there."""
     broker.queue("orders").publish(b"x", delay=0.2)
     assert client.xlen("orders") == 0
     eventually(lambda: client.xlen("orders") == 1)
 
 
-def test_a_stale_ack_never_removes_the_copy_of_another(redis_server, client):
+def test_a_stale_ack_never_removes_the_copy_of_another(redis_server: RedisServer, client: Any) -> None:
     """Also in the middle of a batch of which the rest is settled."""
     opened = open_driver(backend, redis_server.url)
     feeds = [opened.open(Source(ORDERS, Properties(lease=0.3)), earliest=False, wake=lambda: None) for _ in range(2)]
@@ -338,7 +344,7 @@ def test_a_stale_ack_never_removes_the_copy_of_another(redis_server, client):
     opened.close()
 
 
-def test_what_was_read_by_hand_comes_back(redis_server, client):
+def test_what_was_read_by_hand_comes_back(redis_server: RedisServer, client: Any) -> None:
     """A delivery that is pending with somebody we never heard of ends with the lease of the source."""
     opened = open_driver(backend, redis_server.url)
     feed = opened.open(Source(ORDERS, Properties(lease=0.1)), earliest=False, wake=lambda: None)
@@ -346,13 +352,19 @@ def test_what_was_read_by_hand_comes_back(redis_server, client):
     client.xreadgroup("narrowboat", "by-hand", {"orders": ">"})
     assert take(feed) == []
     client.hdel("nb:m:{orders}:meta", "swept")
-    found = []
-    eventually(lambda: client.hdel("nb:m:{orders}:meta", "swept") is not None and (found.extend(take(feed)) or found), within=5)
+    found: list[Delivery] = []
+
+    def looks_again() -> bool:
+        client.hdel("nb:m:{orders}:meta", "swept")
+        found.extend(take(feed))
+        return bool(found)
+
+    eventually(looks_again, within=5)
     assert found[0].attempt == 2
     opened.close()
 
 
-def test_large_bodies(broker):
+def test_large_bodies(broker: Messaging) -> None:
     """The largest there is, and many of one megabyte in one call."""
     orders = broker.queue("large")
     orders.publish(bytes(broker.capabilities.body_max))
@@ -368,7 +380,7 @@ def test_large_bodies(broker):
 # --- bad input
 
 
-def test_a_key_of_another_type_in_the_way(broker, client):
+def test_a_key_of_another_type_in_the_way(broker: Messaging, client: Any) -> None:
     """One typed error, and nothing was changed."""
     client.set("orders", "mine")
     with pytest.raises(Conflict, match="holds something else"):
@@ -378,7 +390,7 @@ def test_a_key_of_another_type_in_the_way(broker, client):
     assert client.get("orders") == b"mine"
 
 
-def test_a_server_that_is_full(servers):
+def test_a_server_that_is_full(servers: Servers) -> None:
     """A publish is refused, not unknown; what is there can still be consumed; afterwards it goes on."""
     server = servers(RedisServer, config={"appendonly": "no"})
     with narrowboat.broker(server.url) as broker, raw(server) as client:
@@ -395,7 +407,7 @@ def test_a_server_that_is_full(servers):
         assert orders.depth().ready == 1
 
 
-def test_a_user_without_the_rights(servers):
+def test_a_user_without_the_rights(servers: Servers) -> None:
     """No right to write: `AccessDenied`, and nothing half done. No right to the channels: consumers look for themselves."""
     users = ["reader on >pw ~* &* +@all -xadd", "deaf on >pw ~* resetchannels +@all"]
     server = servers(RedisServer, config={"user": users})
@@ -409,7 +421,7 @@ def test_a_user_without_the_rights(servers):
         assert messages.receive(5).body == b"y"
 
 
-def test_the_rights_that_the_page_lists_are_enough_and_reach_no_other_prefix(servers):
+def test_the_rights_that_the_page_lists_are_enough_and_reach_no_other_prefix(servers: Servers) -> None:
     """Everything that a program does, with exactly these; another tenant's queue is refused."""
     page = (Path(__file__).parents[1] / "backends/redis/README.md").read_text()
     rights = page.rpartition("ACL SETUSER ")[2].partition("```")[0].split()
@@ -448,7 +460,7 @@ def test_the_rights_that_the_page_lists_are_enough_and_reach_no_other_prefix(ser
         assert client.xlen("other:orders") == 1
 
 
-def test_a_replica_is_refused(servers):
+def test_a_replica_is_refused(servers: Servers) -> None:
     """It says so, and names the ways out."""
     primary = servers(RedisServer)
     replica = servers(RedisServer, replica_of=primary)
@@ -456,7 +468,7 @@ def test_a_replica_is_refused(servers):
         broker.queue("orders").publish(b"x")
 
 
-def test_durability_is_asked_of_the_server(servers):
+def test_durability_is_asked_of_the_server(servers: Servers) -> None:
     """What the URL claims and the server does not keep is refused."""
     forgetful = servers(RedisServer, config={"appendonly": "no"})
     with (
@@ -476,7 +488,7 @@ def test_durability_is_asked_of_the_server(servers):
         assert messages.receive(5).body == b"x"
 
 
-def test_a_cluster_spreads_names_and_keeps_a_source_together(servers: Servers):
+def test_a_cluster_spreads_names_and_keeps_a_source_together(servers: Servers) -> None:
     """Queues of all slots in one batch; dead letters, order, priorities, delays and topics work in each."""
     with narrowboat.broker(servers(RedisServer, RedisCluster).url) as broker:
         queues = [broker.queue(f"q{n}.part", priorities=2) for n in range(12)]
@@ -497,7 +509,7 @@ def test_a_cluster_spreads_names_and_keeps_a_source_together(servers: Servers):
         assert topic.delete()
 
 
-def eventually(probe, within=10.0):
+def eventually(probe: Callable[[], object], within: float = 10.0) -> None:
     ends = time.monotonic() + within
     while not probe():
         assert time.monotonic() < ends

@@ -9,11 +9,9 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar, cast
 
 import pytest
 import redis
@@ -21,19 +19,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import narrowboat
+from broker_calls import consume, open_driver, send
 from integration.servers import RedisServer
-from narrowboat.contract import Ack, Address, Kind, Reject
+from narrowboat.contract import Ack, Address, Delivery, Kind, Reject
 from narrowboat.contract.locks import Busy, Grant, Mode, Released, Request
 from narrowboat.errors import Conflict, NarrowboatError
 from narrowboat_redis import broker as broker_backend
 from narrowboat_redis import locks as lock_backend
 from narrowboat_redis.names import NameKeys
 
-sys.path.append(str(Path(__file__).parents[1] / "tests" / "backends"))  # what the drivers' tests share lies there
-
-from broker_calls import consume, open_driver, send  # found only now
-
 CASES = int(os.environ.get("NARROWBOAT_FUZZ_CASES", "200"))
+F = TypeVar("F", bound=Callable[..., None])
 #: Cases in one queue, or one call, and seconds for them all.
 TOGETHER, SECONDS = 20, 20.0
 _serial = itertools.count(1)
@@ -41,15 +37,15 @@ _serial = itertools.count(1)
 pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")  # of a case that failed
 
 
-def many(strategy: st.SearchStrategy[Any]) -> Any:
+def many(strategy: st.SearchStrategy[Any]) -> Callable[[F], F]:
     """Run a test with lists of cases, `CASES` in all."""
 
-    def decorate(test: Any) -> Any:
+    def decorate(test: F) -> F:
         checks = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
         rule = settings(
             max_examples=max(1, CASES // TOGETHER), deadline=None, database=None, suppress_health_check=checks, print_blob=True
         )
-        return rule(given(cases=st.lists(strategy, min_size=TOGETHER, max_size=TOGETHER))(test))
+        return cast(F, rule(given(cases=st.lists(strategy, min_size=TOGETHER, max_size=TOGETHER))(test)))
 
     return decorate
 
@@ -108,7 +104,7 @@ def add(client: redis.Redis, stream: str, entries: list[list[tuple[bytes, bytes]
     """Each as it is, names twice and all; the ids."""
     with client.pipeline(transaction=False) as pipe:
         for entry in entries:
-            pipe.execute_command("XADD", stream, "*", *itertools.chain.from_iterable(entry))
+            pipe.execute_command("XADD", stream, "*", *itertools.chain.from_iterable(entry))  # type: ignore[no-untyped-call]  # redis-py
         return [found.decode() for found in pipe.execute()]
 
 
@@ -125,6 +121,12 @@ def broker(redis_server: RedisServer) -> Iterator[Any]:
     opened.close()
 
 
+def place_of(delivery: Delivery) -> str:
+    """The id of its entry in the stream."""
+    assert isinstance(delivery.tag, bytes)
+    return delivery.tag.split(b":", 4)[3].decode()
+
+
 @many(_entries)
 def test_an_entry_of_another_program_costs_nobody_else_anything(
     client: redis.Redis, broker: Any, cases: list[list[tuple[bytes, bytes]]]
@@ -137,7 +139,7 @@ def test_an_entry_of_another_program_costs_nobody_else_anything(
         feed = consume(broker, queue, max_deliveries=3, ordered=ordered)
         elsewhere = consume(broker, other)
         send(broker, queue, "first", key="k")
-        added = {}
+        added: dict[str, list[tuple[bytes, bytes]]] = {}
         for start in range(0, len(cases), 5):
             part = cases[start : start + 5]
             added.update(zip(add(client, queue.name, part), part, strict=True))
@@ -148,10 +150,10 @@ def test_an_entry_of_another_program_costs_nobody_else_anything(
         found: dict[str, Any] = {}
         while got := feed.receive(100).deliveries:
             for delivery in got:
-                place = delivery.tag.split(b":", 4)[3].decode()
+                place = place_of(delivery)
                 assert place not in found, "delivered twice"
                 found[place] = delivery
-            foreign = [each for each in got if each.tag.split(b":", 4)[3].decode() in added]
+            foreign = [each for each in got if place_of(each) in added]
             ours = [each for each in got if each not in foreign]
             assert all(each.id in wanted and each.malformed == "" for each in ours)
             wanted -= {each.id for each in ours}
@@ -206,7 +208,7 @@ def test_what_another_program_puts_into_a_queues_sorted_sets_stops_nobody(
         for kind, member in cases:
             client.zadd(f"nb:m:{{{queue.name}}}:{kind}", {member: 0})
         send(broker, queue, "second", key="k")
-        came = set()
+        came: set[str] = set()
         for _ in range(4):
             deliveries = feed.receive(100).deliveries
             came.update(delivery.id for delivery in deliveries)

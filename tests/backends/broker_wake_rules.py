@@ -3,8 +3,8 @@
 import threading
 
 import pytest
-from broker_calls import DASHBOARD, ORDERS, PRICES, consume, ids, send, settle, take
 
+from broker_calls import DASHBOARD, ORDERS, PRICES, consume, ids, send, settle, take
 from narrowboat.contract import Ack, Depth, Nack, Return
 
 

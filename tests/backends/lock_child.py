@@ -10,7 +10,6 @@ import threading
 import time
 
 from lock_rules import acquire, request
-
 from narrowboat.clock import SystemClock
 from narrowboat.contract.backend import Context
 from narrowboat.contract.locks import Grant

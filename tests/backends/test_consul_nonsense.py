@@ -6,10 +6,10 @@ import threading
 import time
 import traceback
 
-import nonsense
 import pytest
 
 import narrowboat
+import nonsense
 
 URL = f"consul://127.0.0.1:{{port}}?timeout={nonsense.TIMEOUT}"
 

@@ -7,17 +7,17 @@ the rules elsewhere (`tests/test_admission.py`); here it is what each keeps by i
 import itertools
 import tempfile
 
-from broker_calls import open_driver
 from hypothesis import given
 from hypothesis import strategies as st
-from lock_rules import Bell, request
-from programs import AGREEMENT, draw_steps
 
+from broker_calls import open_driver
+from lock_rules import Bell, request
 from narrowboat.clock import ManualClock
 from narrowboat.contract.locks import Busy, Grant, Mode
 from narrowboat.errors import Reason
 from narrowboat_memory.locks import locks as memory
 from narrowboat_sqlite.locks import locks as sqlite
+from programs import AGREEMENT, draw_steps
 
 _spaces = itertools.count(1)
 

@@ -4,9 +4,9 @@ import gc
 import itertools
 
 import pytest
+
 from broker_calls import ORDERS, consume, ids, message, open_driver, send, settle, take
 from broker_suite import BrokerSuite
-
 from narrowboat.clock import ManualClock
 from narrowboat.contract import Ack, Nack
 from narrowboat_memory import broker as backend

@@ -4,8 +4,8 @@ import os
 import threading
 
 import pytest
-from lock_rules import LockRules, attempt, busy, granted, released, request
 
+from lock_rules import LockRules, attempt, busy, granted, released, request
 from narrowboat.clock import ManualClock, SystemClock
 from narrowboat.contract.backend import Context
 from narrowboat.contract.locks import Busy, Grant

@@ -2,11 +2,11 @@
 
 import struct
 
-import broker_calls
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import broker_calls
 import narrowboat
 from narrowboat.contract import Address, Delivery, Kind, Properties
 from narrowboat.errors import ConfigurationError, Conflict, NotFound, Unsupported

@@ -14,17 +14,17 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+
 from broker_calls import DASHBOARD, ORDERS, PRICES, consume, ids, message, open_driver, send, settle, take
 from broker_programs import GROUPS, QUEUES, Side, programs
 from broker_suite import BrokerSuite
-from hypothesis import given
-from programs import AGREEMENT
-
 from narrowboat.clock import ManualClock
 from narrowboat.contract import Ack, Address, Depth, Kind, Properties, Source
 from narrowboat.errors import Conflict, NarrowboatError, PublishFailed, StaleDelivery, Unavailable
 from narrowboat_memory import broker as memory
 from narrowboat_sqlite import broker as backend
+from programs import AGREEMENT
 
 TABLES = ("message", "delivery", "kept", "known_id")
 

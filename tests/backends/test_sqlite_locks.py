@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
-from lock_rules import LockRules, attempt, busy, granted, released, request, shared
 
+from lock_rules import LockRules, attempt, busy, granted, released, request, shared
 from narrowboat.clock import ManualClock, SystemClock
 from narrowboat.conformance.watch import watch
 from narrowboat.contract.backend import Context

@@ -2,8 +2,9 @@
 
 import struct
 
-import nonsense
 import pytest
+
+import nonsense
 
 URL = f"zookeeper://127.0.0.1:{{port}}?timeout={nonsense.TIMEOUT}&session_ttl=6&tick=0.5"
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from narrowboat.driver.endpoint import HostPort
-from narrowboat.errors import Closed
+from narrowboat.errors import Closed, NarrowboatError
 from narrowboat_redis.cluster import Cluster
 from narrowboat_redis.connections import Connections
 from narrowboat_redis.endpoint import Deployment, RedisEndpoint
@@ -83,6 +83,10 @@ class RedisClient:
                 raise
         raise failure  # out here the first error, which may repeat a password, is not kept as its context
 
+    def ask(self, command: Packed, doing: str, ends: float | None = None) -> Any:
+        """The reply to one command; what it met is raised."""
+        return self._good(self.run([command], doing=doing, ends=ends)[0], doing)
+
     def lately_silent(self) -> bool:
         """Whether an exchange has just timed out. An optional one would then only wait for a timeout as well."""
         return time.monotonic() - self._late < self._timeout
@@ -101,11 +105,18 @@ class RedisClient:
             addresses = [None] if self._cluster is None else self._cluster.primaries(until)
             return [(address, self._connections.exchange(address, [command], None, until)[0]) for address in addresses]
 
-        return self._asked(ask, doing)
+        return [(address, self._good(answer, doing)) for address, answer in self._asked(ask, doing)]
 
     def at(self, address: HostPort | None, command: Packed, *, doing: str = "a call") -> Any:
         """The answer of that server."""
-        return self._asked(lambda: self._connections.exchange(address, [command], None, self.ends())[0], doing)
+        return self._good(
+            self._asked(lambda: self._connections.exchange(address, [command], None, self.ends())[0], doing), doing
+        )
+
+    def _good(self, reply: Any, doing: str) -> Any:
+        if isinstance(reply, ErrorReply | NarrowboatError):
+            raise translate(reply, self.endpoint, doing=doing)
+        return reply
 
     def _asked(self, ask: Callable[[], T], doing: str) -> T:
         with self._mutex:

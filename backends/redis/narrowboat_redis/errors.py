@@ -16,7 +16,7 @@ from narrowboat.driver.sources import Refusals
 from narrowboat.driver.texts import LONGEST, cut
 from narrowboat.errors import AccessDenied, ConfigurationError, Conflict, NarrowboatError, Unavailable
 from narrowboat_redis.options import SCHEME
-from narrowboat_redis.resp import ErrorReply, NotRedis, ProtocolError
+from narrowboat_redis.resp import ErrorReply, NotRedis, ProtocolError, shown
 
 if TYPE_CHECKING:
     from narrowboat_redis.endpoint import RedisEndpoint
@@ -68,10 +68,14 @@ def code_of(error: BaseException) -> str:
     return error.code if isinstance(error, ErrorReply) else "ERR"
 
 
-def translate(error: BaseException, endpoint: RedisEndpoint, *, doing: str) -> NarrowboatError:
-    """The error to raise `from` `cause_of(error, endpoint)`. `doing` ends the sentence "while ...": "taking the lock 'a'"."""
-    if isinstance(error, NarrowboatError):
-        return error
+def translate(met: object, endpoint: RedisEndpoint, *, doing: str) -> NarrowboatError:
+    """What was `met`, an error or a reply that means nothing to us, as an error with its cause.
+
+    `doing` ends the sentence "while ...": "taking the lock 'a'".
+    """
+    if isinstance(met, NarrowboatError):
+        return met
+    error = met if isinstance(met, BaseException) else ErrorReply(f"ERR unexpected answer {shown(met)}")
     found = _reply(error, endpoint, doing) if isinstance(error, ErrorReply) else _connection(error, endpoint, doing)
     if isinstance(found, Unavailable):
         found.sent = getattr(error, "sent", True)  # as `RedisClient` has noted it

@@ -13,9 +13,9 @@ from typing import Any
 from narrowboat.capabilities import Expiry, LockCapabilities, Scope, Support, Survives, WaitOrder, WakeUp
 from narrowboat.contract.backend import Context, LockBackend
 from narrowboat.contract.locks import Busy, Grant, Holder, LockProvider, Mode, Released, Request
-from narrowboat.driver.admission import conflict
+from narrowboat.driver.admission import conflict, lost
 from narrowboat.dsn import Url
-from narrowboat.errors import Conflict, LeaseLost, NarrowboatError, Reason, Unavailable
+from narrowboat.errors import Conflict, NarrowboatError, Reason, Unavailable
 from narrowboat_redis.client import RedisClient
 from narrowboat_redis.endpoint import Deployment, RedisEndpoint
 from narrowboat_redis.errors import translate, typed
@@ -23,7 +23,7 @@ from narrowboat_redis.names import Keys
 from narrowboat_redis.options import SCHEME, Durability, Options
 from narrowboat_redis.persistence import SURVIVES, check_durability
 from narrowboat_redis.records import LETTERS, MODES, Records
-from narrowboat_redis.resp import ErrorReply, pack, pack_arguments, shown
+from narrowboat_redis.resp import pack, pack_arguments
 from narrowboat_redis.scripts import Packed, command, script
 from narrowboat_redis.waiting import FALLBACK, Waiting
 
@@ -44,9 +44,9 @@ _WAIT_SHARE = 0.3
 class RedisLocks(LockProvider):
     """Two connections and, once somebody waits, a third with a thread."""
 
-    def __init__(self, endpoint: RedisEndpoint, options: Options, context: Context, capabilities: LockCapabilities) -> None:
-        self.capabilities = capabilities
-        self.endpoint = endpoint
+    def __init__(self, url: Url, options: Options, context: Context) -> None:
+        self.capabilities = _capabilities(url, options)
+        self.endpoint = endpoint = RedisEndpoint.of(url, options)
         self._keys = Keys(options.prefix)
         self._timeout = context.timeout
         self._take = RedisClient(endpoint, context.timeout)
@@ -148,7 +148,7 @@ class RedisLocks(LockProvider):
             other = MODES[reply[0]]
             size = int(reply[1]) if other is Mode.SEMAPHORE else None
             return Conflict(conflict(name, mode, limit, other, size), backend=self.endpoint.scheme)
-        return self._error(reply, f"taking the lock {name!r}")
+        return translate(reply, self.endpoint, doing=f"taking the lock {name!r}")
 
     def _foreign(self, name: str, reply: list[bytes]) -> Conflict:
         """The `Conflict` for foreign data that prevents a grant."""
@@ -199,7 +199,7 @@ class RedisLocks(LockProvider):
     def _unconfirmed(self, confirmed: list[Any]) -> NarrowboatError | None:
         for reply in confirmed:
             if not isinstance(reply, int):
-                return self._error(reply, "waiting for replicas")
+                return translate(reply, self.endpoint, doing="waiting for replicas")
             if reply < self._replicas:
                 return Unavailable(
                     f"{self.endpoint}: {reply} of the {self._replicas} replicas that wait= asks for confirmed in time. What "
@@ -220,19 +220,9 @@ class RedisLocks(LockProvider):
             if type(reply) is int:
                 answers.append(grant if failure is None else failure)
             elif type(reply) is bytes:
-                reason = Reason(reply.decode())
-                answers.append(
-                    LeaseLost(
-                        f"lock {grant.name!r}: the lease with token {grant.token} is over ({reason.value}). "
-                        "Stop what it protects; acquire again.",
-                        name=grant.name,
-                        reason=reason,
-                        token=grant.token,
-                        backend=self.endpoint.scheme,
-                    )
-                )
+                answers.append(lost(grant, Reason(reply.decode()), backend=self.endpoint.scheme))
             else:
-                answers.append(self._error(reply, f"renewing the lock {grant.name!r}"))
+                answers.append(translate(reply, self.endpoint, doing=f"renewing the lock {grant.name!r}"))
         return answers
 
     def _renew(self, grant: Grant) -> Packed:
@@ -257,7 +247,7 @@ class RedisLocks(LockProvider):
             if type(reply) is int:
                 answers.append(Released.RELEASED if reply else Released.NOT_HELD)
             else:
-                answers.append(self._error(reply, f"releasing the lock {grant.name!r}"))
+                answers.append(translate(reply, self.endpoint, doing=f"releasing the lock {grant.name!r}"))
             self._waiting.disarm(grant.name, grant.owner)  # an interrupt may have struck between its grant and that
         return answers
 
@@ -276,7 +266,8 @@ class RedisLocks(LockProvider):
         replies = self._free.run([self._withdraw(request) for request in requests], doing="withdrawing")
         answers: list[NarrowboatError | None] = []
         for request, reply in zip(requests, replies, strict=True):
-            answers.append(None if type(reply) is int else self._error(reply, f"withdrawing from the lock {request.name!r}"))
+            doing = f"withdrawing from the lock {request.name!r}"
+            answers.append(None if type(reply) is int else translate(reply, self.endpoint, doing=doing))
             self._waiting.disarm(request.name, request.owner)
         return answers
 
@@ -304,9 +295,7 @@ class RedisLocks(LockProvider):
         """Write a key that expires at once. It fails where a lock would."""
         ends = self._check(self._free)
         call = command(self._keys.probe, b"SET", self._keys.probe, b"w", b"PX", b"1")
-        (reply,) = self._free.run([call], doing="answering a ping", ends=ends)
-        if isinstance(reply, Exception):
-            raise self._error(reply, "answering a ping")
+        self._free.ask(call, "answering a ping", ends)
 
     def close(self) -> None:
         """End the thread and all connections. Idempotent."""
@@ -314,11 +303,6 @@ class RedisLocks(LockProvider):
         self._take.close()
         self._free.close()
         self._records.close()
-
-    def _error(self, reply: Any, doing: str) -> NarrowboatError:
-        if isinstance(reply, BaseException):
-            return translate(reply, self.endpoint, doing=doing)
-        return translate(ErrorReply(f"ERR unexpected answer {shown(reply)}"), self.endpoint, doing=doing)
 
 
 def _capabilities(url: Url, options: Options) -> LockCapabilities:
@@ -340,17 +324,8 @@ def _capabilities(url: Url, options: Options) -> LockCapabilities:
         semaphore=Support.NATIVE,
         holders=Support.NATIVE,
         evict=Support.NATIVE,
-        ttl_min=0.05,
-        dead_waiter_bound=6.0,  # a place in the queue ends 5 s after the last heartbeat; the waiter behind it looks every 1.5 s
+        dead_waiter_bound=6.0,  # a place in the queue ends 5 s after the last sign of life; who waits behind it waits 1.5 s
     )
-
-
-def _open(url: Url, options: Options, context: Context) -> LockProvider:
-    endpoint = RedisEndpoint.of(url, options)
-    try:
-        return RedisLocks(endpoint, options, context, _capabilities(url, options))
-    except OSError as error:  # no more descriptors
-        raise translate(error, endpoint, doing="opening") from error
 
 
 locks = LockBackend(
@@ -359,5 +334,5 @@ locks = LockBackend(
     example="redis://:password@localhost:6379/0",
     options=Options,
     capabilities=_capabilities,
-    open=_open,
+    open=RedisLocks,
 )

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass
 
 from narrowboat.driver.names import escape_all
+from narrowboat.driver.options import check_ranges
 from narrowboat.driver.sources import Declare, check_spans
 from narrowboat.driver.tls import TlsOptions
 from narrowboat.dsn import Secret
-from narrowboat.errors import ConfigurationError
 
 SCHEME = "redis"
 #: What stands for itself in a part of a key.
@@ -45,8 +46,7 @@ class Common(TlsOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.max_reply < REPLY_MIN:
-            raise ConfigurationError(f"option max_reply={self.max_reply}: at least {REPLY_MIN} bytes", backend=SCHEME)
+        check_ranges(self, SCHEME, ("max_reply", REPLY_MIN, math.inf, f"{REPLY_MIN} bytes or more"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +57,7 @@ class Options(Common):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.wait <= WAIT_MAX:
-            raise ConfigurationError(
-                f"option wait={self.wait}: allowed are 0 to {WAIT_MAX}, the replicas that must have a grant first",
-                backend=SCHEME,
-            )
+        check_ranges(self, SCHEME, ("wait", 0, WAIT_MAX, f"0 to {WAIT_MAX}, the replicas that must have a grant first"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,12 +14,10 @@ from typing import Any, NamedTuple
 
 from narrowboat.contract.locks import Holder, Mode
 from narrowboat.driver.endpoint import HostPort
-from narrowboat.errors import NarrowboatError
 from narrowboat_redis.client import RedisClient
 from narrowboat_redis.endpoint import RedisEndpoint
 from narrowboat_redis.errors import translate
 from narrowboat_redis.names import Keys, NameKeys
-from narrowboat_redis.resp import ErrorReply, shown
 from narrowboat_redis.scripts import Packed, command, script
 
 LETTERS = {Mode.EXCLUSIVE: b"x", Mode.SHARED: b"r", Mode.SEMAPHORE: b"s"}
@@ -69,9 +67,9 @@ class Records:
                 gone = keys.gone + record.owner
                 arguments = [record.owner, record.value, text, self._keys.channel]
                 call = EVICT([keys.held, keys.queue, keys.told, keys.alive, gone], arguments)
-                (reply,) = self._client.run([call], doing=doing)
+                reply = self._client.ask(call, doing)
                 if type(reply) is not int:
-                    raise self._error(reply, doing)
+                    raise translate(reply, self._endpoint, doing=doing)
                 if reply:
                     return True
         return False
@@ -95,7 +93,7 @@ class Records:
 
     def _scanned(self, reply: Any, names: set[str]) -> bytes:
         if not isinstance(reply, list):
-            raise self._error(reply, "looking for holders")
+            raise translate(reply, self._endpoint, doing="looking for holders")
         for key in reply[1]:
             name = self._keys.name_of(key)
             if name is not None:
@@ -113,7 +111,7 @@ class Records:
             following = []
             for (name, cursor), reply in zip(asked, replies, strict=True):
                 if not isinstance(reply, list):
-                    raise self._error(reply, f"looking for the holders of {name!r}")
+                    raise translate(reply, self._endpoint, doing=f"looking for the holders of {name!r}")
                 cursor = reply[2]
                 found[name].update((record.owner + record.value, record) for record in _taken_apart(name, reply))
                 if cursor not in (b"", b"0"):
@@ -121,11 +119,6 @@ class Records:
             asked = following
         for records in found.values():
             yield list(records.values())
-
-    def _error(self, reply: Any, doing: str) -> NarrowboatError:
-        if isinstance(reply, BaseException):
-            return translate(reply, self._endpoint, doing=doing)
-        return translate(ErrorReply(f"ERR unexpected answer {shown(reply)}"), self._endpoint, doing=doing)
 
 
 def _look(keys: NameKeys, cursor: bytes) -> Packed:

@@ -15,7 +15,7 @@ from narrowboat.driver.waking import Nudge
 from narrowboat.errors import NarrowboatError
 from narrowboat_redis.connection import Connection
 from narrowboat_redis.endpoint import Deployment, RedisEndpoint
-from narrowboat_redis.errors import FAILURES
+from narrowboat_redis.errors import FAILURES, translate
 from narrowboat_redis.opening import find_primary, open_connection
 from narrowboat_redis.resp import ErrorReply, pack
 
@@ -57,7 +57,10 @@ class Subscription:
         self._quiet = quiet
         self._wanted: set[bytes] = set()
         self._heard: set[bytes] = set()
-        self._nudge = Nudge()
+        try:
+            self._nudge = Nudge()
+        except OSError as error:  # no more descriptors
+            raise translate(error, endpoint, doing="opening") from error
         self._thread = LazyThread(f"narrowboat-{endpoint.scheme}-{name}", self._run, wake=self._nudge.ring)
 
     def want(self, channel: bytes) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from narrowboat.contract.locks import Grant, Released, Request
-from narrowboat.errors import LeaseLost, NarrowboatError, Reason
+from narrowboat.driver.admission import lost
+from narrowboat.errors import NarrowboatError, Reason
 from narrowboat_zookeeper.provider_state import ProviderState, Steps
 
 
@@ -14,16 +15,18 @@ def keep(state: ProviderState, grant: Grant, now: float) -> Steps:
     node = state.nodes.get(grant.owner)
     path = node.path if node is not None else None
     if node is None or node.token != grant.token:
-        return _lost(state, grant, Reason.TAKEN)
+        return lost(grant, Reason.TAKEN, backend=state.ensemble.scheme)
     if now >= node.ends:
-        return _lost(state, grant, Reason.EXPIRED)  # the janitor sends its node away, if nobody else does
+        return lost(
+            grant, Reason.EXPIRED, backend=state.ensemble.scheme
+        )  # the janitor sends its node away, if nobody else does
     gone = node.gone
     if path is None or gone is not None:
         state.drop(grant.owner, node)
-        return _lost(state, grant, gone or Reason.TAKEN)
+        return lost(grant, gone or Reason.TAKEN, backend=state.ensemble.scheme)
     if node.session != state.session.id:  # a session that has ended never comes back, so nobody need be asked
         state.drop(grant.owner, node)
-        return _lost(state, grant, Reason.SESSION_ENDED)
+        return lost(grant, Reason.SESSION_ENDED, backend=state.ensemble.scheme)
     if node.watched_in == state.session.epoch:
         synced = (yield [(state.pipe.sync,)])[0]
     else:
@@ -36,22 +39,11 @@ def keep(state: ProviderState, grant: Grant, now: float) -> Steps:
     gone = Reason.SESSION_ENDED if node.session != state.session.id else node.gone  # kazoo's thread may have told meanwhile
     if gone is not None:
         state.drop(grant.owner, node)
-        return _lost(state, grant, gone)
+        return lost(grant, gone, backend=state.ensemble.scheme)
     if isinstance(synced, Exception):
         return state.refused(synced, doing=f"renewing the lock {grant.name!r}")
     node.renew(now + state.session.ttl)
     return grant if grant.ttl == state.session.ttl else grant._replace(ttl=state.session.ttl)
-
-
-def _lost(state: ProviderState, grant: Grant, reason: Reason) -> LeaseLost:
-    return LeaseLost(
-        f"lock {grant.name!r}: the grant with token {grant.token} is over ({reason.value}). "
-        "Stop what it protects; acquire again.",
-        name=grant.name,
-        reason=reason,
-        token=grant.token,
-        backend=state.ensemble.scheme,
-    )
 
 
 def free(state: ProviderState, grant: Grant) -> Steps:

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from narrowboat.capabilities import (
-    Concurrency,
     Expiry,
     LockCapabilities,
     Scope,
@@ -143,7 +142,6 @@ def _capabilities(url: Url, options: Options) -> LockCapabilities:
         holders=Support.NATIVE,
         evict=Support.NATIVE,
         loss=WakeUp.NOTIFIED,
-        concurrency=Concurrency.SERIAL,
         ttl_min=bound,
         margin=options.tick + PREFETCHED_LOOK,
         expiry_lag=2 * options.tick + 0.5,

@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass
 
 from narrowboat.driver.endpoint import Endpoint
+from narrowboat.driver.options import check_ranges
 from narrowboat.driver.tls import TlsOptions
 from narrowboat.dsn import Url
 from narrowboat.errors import ConfigurationError
@@ -46,18 +47,14 @@ class Options(TlsOptions):
                 f"option tick={self.tick:g}: expected the servers' tickTime in seconds, more than 0 and up to 60",
                 backend=SCHEME,
             )
-        if not REPLY_MIN <= self.max_reply < 2**31:
-            raise ConfigurationError(
-                f"option max_reply={self.max_reply}: expected {REPLY_MIN} bytes (what a server takes as one record) to "
-                f"{2**31 - 1}",
-                backend=SCHEME,
-            )
-        if not 2 * self.tick <= self.session_ttl <= SESSION_MAX:
-            raise ConfigurationError(
-                f"option session_ttl={self.session_ttl:g}: allowed are {2 * self.tick:g} (two ticks, the shortest that servers "
-                f"grant) to {SESSION_MAX:g} seconds; for servers with a shorter tickTime say so with tick=",
-                backend=SCHEME,
-            )
+        least = 2 * self.tick
+        from_two_ticks = f"{least:g} (two ticks, the shortest that servers grant) to {SESSION_MAX:g} seconds"
+        check_ranges(
+            self,
+            SCHEME,
+            ("max_reply", REPLY_MIN, 2**31 - 1, f"{REPLY_MIN} bytes (what a server takes as one record) to {2**31 - 1}"),
+            ("session_ttl", least, SESSION_MAX, f"{from_two_ticks}; for servers with a shorter tickTime say so with tick="),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -5,7 +5,7 @@
 -- Answers {1 or 0: whether it still counted as alive, the owners of this provider that can go, 1 or 0 for each name: whether
 -- there is a queue, 1 or 0 for each name: whether there is more to be cleared away, so that it is best said again at once}.
 
-local micros, now = clock()
+local _, now = clock()
 local provider, channel = ARGV[1], ARGV[2]
 local known = tonumber(redis.call('ZSCORE', KEYS[1], provider) or nil)
 local over = redis.call('ZRANGE', KEYS[1], '-inf', text(now), 'BYSCORE', 'LIMIT', 0, DEAD)

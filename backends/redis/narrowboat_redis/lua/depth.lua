@@ -22,7 +22,7 @@ local function unread(source, index)
       local lag = field(info, 'lag')
       if lag then return lag end
       local count, last = 0, field(info, 'last-delivered-id')  -- a server before 7 counts nothing for us
-      for page = 1, 20 do
+      for _ = 1, 20 do
         local entries = redis.call('XRANGE', key, '(' .. last, '+', 'COUNT', 100)
         count = count + #entries
         if #entries < 100 then return count end

@@ -4,7 +4,7 @@
 -- not of our type: KEYS[1], or KEYS[2] where the value is "queue"
 -- Answers 1, or 0 when it is not there (any more).
 
-local micros, now = clock()
+local _, now = clock()
 local keys = { held = KEYS[1], queue = KEYS[2], told = KEYS[3], alive = KEYS[4] }
 local owner, token = ARGV[1], ARGV[3]
 if owner == '' then

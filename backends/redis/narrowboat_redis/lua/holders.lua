@@ -4,7 +4,7 @@
 -- Answers {now in ms, number of waiters, cursor of what follows, owners and values in turn}; where a key is not of our type, -1
 -- waiters, "" as cursor.
 
-local micros, now = clock()
+local _, now = clock()
 local waiters, page = redis.pcall('ZCARD', KEYS[2]), redis.pcall('HSCAN', KEYS[1], ARGV[1], 'COUNT', 1000)
 if type(waiters) == 'table' then
   waiters = -1

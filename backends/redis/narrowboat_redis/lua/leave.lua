@@ -9,7 +9,7 @@ if not source.found or clash(source) then return 0 end
 local consumer, back = ARGV[3], 0
 for _, indexes in pairs((classes(source))) do
   for _, index in ipairs(indexes) do
-    local key, pages, left = key_of(source, index), 0, false
+    local key, pages, left = key_of(source, index), 0
     repeat
       local entries, tokens = pending_of(source, index, '-', '+', 1000, consumer)
       local ended = {}

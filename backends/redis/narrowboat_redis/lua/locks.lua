@@ -13,7 +13,7 @@
 --                                 'e': it was evicted, which its next renewal is told
 --   nb:l:P:wake:V         channel where the provider V hears the owners that can go
 --
---   A mode is x (exclusive), r (shared) or s (semaphore); the limit is 0 but for semaphores. Every key but token ends by itself.
+--   A mode is x (exclusive), r (shared) or s (semaphore); the limit is 0 but for semaphores. Each key but token ends by itself.
 --
 -- Numbers beyond 2^53 do not occur: microseconds since the epoch reach that in the year 2255, and a last token that is further
 -- ahead of the clock than a day is not believed.
@@ -23,7 +23,6 @@
 
 local PATIENCE = 5000  -- ms without a sign of life after which a waiter counts as dead
 local CLAIM = 500      -- ms in which a waiter that was told has to come before others need not wait for it
-local WITHDRAWN = 30000 -- ms for which a withdrawn owner is remembered
 local DAY = 86400000000 -- microseconds that the last token may be ahead of the clock
 local DEAD = 200        -- waiters that one call drops
 local LIVING = 2000     -- waiters that can go and that one call looks at

@@ -117,10 +117,10 @@ end
 
 -- Of the one that is claimed next.
 local function weigh(fields)
-  local own = 0
-  for at = 1, #fields do own = own + #fields[at] end
-  weights[#claimed + 1] = own
-  weight = weight + own
+  local bytes = 0
+  for at = 1, #fields do bytes = bytes + #fields[at] end
+  weights[#claimed + 1] = bytes
+  weight = weight + bytes
 end
 
 local function admit(entries)
@@ -164,7 +164,8 @@ for _, class in ipairs(order) do
   end
 end
 
-local answer, shapes, lately = {'ok', text(NOW), '', '', ''}, {}, {}  -- lately: by number, the last fields with it and their shape
+local answer, shapes = {'ok', text(NOW), '', '', ''}, {}
+local lately = {}  -- by number, the last fields with it and their shape
 
 -- The number of the shape of these fields. Names are told apart by their sizes, whatever they are made of.
 local function shape_of(fields)
@@ -193,7 +194,7 @@ if #claimed > 0 then
   local leases, sizes, bytes, formats, heads, bare = {}, {}, {}, {}, {}, nil
   local pack, held, filled, total, rest = struct.pack, 0, 0, 0, {}
   for at, entry in ipairs(claimed) do
-    local fields, id, attempt, token = entry.fields, entry.id, entry.attempt, nil
+    local fields, id, attempt, token = entry.fields, entry.id, entry.attempt
     if fresh[at] then
       id, fields, attempt = entry[1], entry[2], 1
       local index = fresh[at]

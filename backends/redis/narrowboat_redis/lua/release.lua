@@ -3,7 +3,7 @@
 -- ARGV owner, token, channel
 -- Answers 1, or 0 when nothing was freed because it was no longer there. Where nobody waits: release_quiet.lua.
 
-local micros, now = clock()
+local _, now = clock()
 go_on(KEYS[1])
 local value = redis.call('HGET', KEYS[1], ARGV[1])
 local freed = 0

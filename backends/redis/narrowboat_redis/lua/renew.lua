@@ -3,7 +3,7 @@
 -- ARGV owner, token, ttl in ms, channel
 -- Answers 1, or why it is lost: "expired", "evicted", "taken".
 
-local micros, now = clock()
+local _, now = clock()
 go_on(KEYS[1])
 local value = redis.call('HGET', KEYS[1], ARGV[1])
 local lease = value and parse(value)

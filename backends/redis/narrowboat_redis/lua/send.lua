@@ -21,7 +21,8 @@ redis.call('ZADD', source.root .. ':due', 'XX', 0, '')
 promote(source.topic or source)  -- what is due before these goes before them
 
 local at, stored, duplicates = 7, 0, 0
-if plain and #source.used == 1 and not source.topic and (kind ~= 'topic' or redis.call('SCARD', source.root .. ':groups') > 0) then
+if plain and #source.used == 1 and not source.topic
+  and (kind ~= 'topic' or redis.call('SCARD', source.root .. ':groups') > 0) then
   local stream = source.stream
   for _ = 1, count do
     redis.call('XADD', stream, '*', 'id', ARGV[at], 'body', ARGV[at + 1])

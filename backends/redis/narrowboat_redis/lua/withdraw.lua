@@ -2,7 +2,9 @@
 -- KEYS held, queue, told, alive, gone (of the owner)
 -- ARGV owner, its member of the queue, channel
 
-local micros, now = clock()
+local WITHDRAWN = 30000 -- ms for which a withdrawn owner is remembered
+
+local _, now = clock()
 redis.pcall('HDEL', KEYS[1], ARGV[1]) -- an owner is not in a key of another type
 redis.pcall('ZREM', KEYS[2], ARGV[2])
 redis.pcall('HDEL', KEYS[3], ARGV[2])
