@@ -6,7 +6,7 @@ import asyncio
 import random
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -268,18 +268,17 @@ class _User:
         """Wait, work, perhaps renew, perhaps be evicted, release."""
         self.did.add("acquire")
         hold = self.recorder.asks(name, self.user)
-        try:
-            held = await self.locks.lock(name, ttl=self.kit.ttl).acquire(timeout=self.random.choice([0.01, 0.3, 5]))
-        except LockTimeout:
+        held = await self._granted(self.locks.lock(name, ttl=self.kit.ttl).acquire(timeout=self.random.choice([0.01, 0.3, 5])))
+        if held is None:
             self.recorder.gives_up(hold)
-            return
-        await self._work(hold, held)
+        else:
+            await self._work(hold, held)
 
     async def attempt(self, name: str) -> None:
         """Try."""
         self.did.add("try")
         hold = self.recorder.asks(name, self.user)
-        held = await self.locks.lock(name, ttl=self.kit.ttl).try_acquire()
+        held = await self._granted(self.locks.lock(name, ttl=self.kit.ttl).try_acquire())
         if held is None:
             self.recorder.gives_up(hold)
         else:
@@ -299,7 +298,7 @@ class _User:
         self.did.add("abandon")
         ttl = max(self.kit.claims.ttl_min, 0.15)
         hold = self.recorder.asks(name, self.user)
-        held = await self.locks.lock(name, ttl=ttl, renew=False).try_acquire()
+        held = await self._granted(self.locks.lock(name, ttl=ttl, renew=False).try_acquire())
         if held is None:
             self.recorder.gives_up(hold)
             return
@@ -308,6 +307,13 @@ class _User:
         await asyncio.sleep(max(0.0, held.expires_in - 0.01))
         self._ends(hold, held)
         await self.kit.eventually(lambda: held.lost, what="the end of an abandoned lease")
+
+    async def _granted(self, asking: Awaitable[Any]) -> Any:
+        """What was granted. None: nothing in time, or so late on a busy machine that it was undone."""
+        try:
+            return await asking
+        except (LockTimeout, LeaseLost):
+            return None
 
     async def _work(self, hold: Hold, held: Any) -> None:
         self.recorder.granted(hold, held.token)
