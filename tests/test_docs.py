@@ -19,8 +19,8 @@ import narrowboat
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"^```python\n(?P<code>.*?)^```\n(?:\n```text\n(?P<prints>.*?)^```\n)?", re.DOTALL | re.MULTILINE)
-#: Its blocks are files of a project of their own; test_write_a_backend.py builds that.
-ELSEWHERE = {"write-a-backend.md"}
+#: Their blocks are files of projects of their own; test_write_a_backend.py builds those.
+ELSEWHERE = {"write-a-backend.md", "write-a-backend-on-files.md"}
 
 
 def pages() -> list[Path]:

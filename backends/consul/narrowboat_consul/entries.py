@@ -1,4 +1,4 @@
-"""What Consul's store says about one lock: the entries under its folder, and the records in them."""
+"""The state of one lock in Consul's store: the entries under its folder, and the records in them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 from narrowboat.contract.locks import Holder, Mode, Request
 from narrowboat_consul.keys import Keys, decode, encode, is_ours
 
-#: Marks our entries, so that one which another program put in the way is known as such.
+#: Marks our entries, so that an entry of another program is known as foreign.
 FLAGS = 0x6E62  # "nb"
 
 
 class Record(NamedTuple):
-    """What is written in an entry. `owners`: of those who share the lock, in the entry of the lock itself only."""
+    """The record in an entry. `owners`: those who share the lock, in the entry of the lock itself only."""
 
     name: str
     owner: str
@@ -29,18 +29,18 @@ class Record(NamedTuple):
 
     @classmethod
     def of(cls, request: Request, since: float, owners: tuple[str, ...] = ()) -> Record:
-        """That of a contender; with `owners`, that of the lock which they share."""
+        """The record of a contender; with `owners`, the record of the lock that they share."""
         owner = "" if owners else request.owner
         return cls(request.name, owner, request.mode, request.limit, request.label, since, owners)
 
     def pack(self) -> str:
-        """As a transaction takes it: JSON in base64."""
+        """The record as a transaction takes it: JSON in base64."""
         data = self._asdict() | {"mode": self.mode.value, "owners": list(self.owners)}
         return base64.b64encode(json.dumps(data, separators=(",", ":")).encode()).decode()
 
     @classmethod
     def unpack(cls, value: object) -> Record | None:
-        """The record in an entry's value; None when it is none of ours, whatever its depth, its numbers and its shapes."""
+        """The record in an entry's value; None when it is not one of ours. The value may be anything."""
         try:
             data = json.loads(base64.b64decode(value or "", validate=True))  # type: ignore[arg-type]  # a TypeError is foreign, too
             record = cls(**data | {"mode": Mode(data["mode"]), "owners": tuple(data["owners"])})
@@ -61,13 +61,13 @@ class Entry:
     key: str
     index: int
     session: str | None
-    record: Record | None  #: None: somebody else's
+    record: Record | None  #: None: the entry is foreign
 
     @classmethod
     def of(cls, data: dict[str, Any]) -> Entry:
-        """From Consul's JSON. A record that cannot be where it is, as we write them, is not ours.
+        """From Consul's JSON. A record in a place where we would not have written it is foreign.
 
-        Who holds or waits has a session, with which it goes; only the record of those who share a lock has none.
+        A holder's or a waiter's entry has a session, and ends with it. Only the record of those who share a lock has none.
         """
         key, session = data["Key"], data.get("Session")
         record = Record.unpack(data.get("Value")) if data.get("Flags") == FLAGS else None
@@ -77,11 +77,11 @@ class Entry:
 
     @property
     def foreign(self) -> bool:
-        """Whether it is in the place of an entry of ours, and none of ours."""
+        """Whether it stands in the place of one of our entries, and is not ours."""
         return self.record is None and is_ours(self.key)
 
     def shown(self) -> Holder | None:
-        """What `holders` shows of it: a holder, something foreign; None for a waiter and for the record of those who share."""
+        """The entry as `holders` shows it: a holder, or foreign. None for a waiter, and for the record of those who share."""
         kind, record = self.key.rpartition("/")[2], self.record
         if self.foreign:
             part = self.key.split("/")[-2][1:]
@@ -93,7 +93,7 @@ class Entry:
 
 
 def _placed(record: Record, key: str, session: str | None) -> bool:
-    """Whether we would have written that record there."""
+    """Whether we would have written that record in that place."""
     *_, folder, kind = key.split("/")
     if folder != f"n{encode(record.name)}":
         return False
@@ -108,7 +108,7 @@ class State:
     """All entries of one lock."""
 
     lock: Entry | None = None
-    foreign: list[Entry] = field(default_factory=list)  #: what stands where ours do, and is not
+    foreign: list[Entry] = field(default_factory=list)  #: entries of other programs in the places of ours
     held: dict[str, Entry] = field(default_factory=dict)  #: those who share it, by owner
     wants: dict[str, Entry] = field(default_factory=dict)  #: those who wait for it to be shared no more, by owner
 
@@ -120,7 +120,7 @@ class State:
 
     @property
     def owners(self) -> set[str]:
-        """Who holds it, alone or with others, and who waits for those who share it."""
+        """The holders, exclusive or sharing, and the waiters for those who share it."""
         alone = self.lock.record if self.lock is not None and self.lock.session is not None else None
         return {*self.held, *self.wants} | ({alone.owner} if alone is not None else set())
 

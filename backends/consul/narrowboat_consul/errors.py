@@ -1,4 +1,4 @@
-"""From what Consul, its client library or the network says to what the caller is told; the original is kept as the cause."""
+"""Translates the errors of Consul and of the network into Narrowboat's own, with the original as the cause."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from narrowboat_consul.options import SCHEME, TLS_SCHEME, Agent
 
 
 def translate(error: Exception, agent: Agent, timeout: float) -> NarrowboatError:
-    """The error to raise for one of the network."""
+    """The error to raise for an error of the network."""
     where = agent.where
     secure = tls.failure(error, where, plain=SCHEME, backend=agent.scheme)
     if secure is not None:
@@ -34,7 +34,7 @@ def translate(error: Exception, agent: Agent, timeout: float) -> NarrowboatError
 
 
 def nonsense(agent: Agent, what: str) -> NarrowboatError:
-    """The error for a reply in HTTP that is none of Consul's."""
+    """The error for an HTTP reply that does not come from Consul."""
     return Unavailable(
         f"the agent at {agent.hosts[0]} answered what Consul does not ({cut(what)}); what was asked may or may not have "
         "happened. Look what listens there; the call may be repeated.",
@@ -43,7 +43,7 @@ def nonsense(agent: Agent, what: str) -> NarrowboatError:
 
 
 def no_room(agent: Agent, error: Exception) -> NarrowboatError:
-    """The error for a program that has no descriptor or no thread left."""
+    """The error when the program has no descriptor or no thread left."""
     return Unavailable(
         f"{agent.where} was not asked: this process has no room left ({error}). Raise its limits "
         "(ulimit -n, ulimit -u), or close what it does not need. The call may be repeated.",
@@ -52,7 +52,7 @@ def no_room(agent: Agent, error: Exception) -> NarrowboatError:
 
 
 def refused(code: int, text: str, agent: Agent) -> NarrowboatError:
-    """The error for a reply that is none of success."""
+    """The error for a reply that reports a failure."""
     said = cut(text) or "nothing"
     where = agent.where
     low = said.lower()

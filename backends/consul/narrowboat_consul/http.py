@@ -1,8 +1,7 @@
-"""Just enough HTTP/1.1 for one agent: what a request looks like, and when a reply is complete.
+"""Just enough HTTP/1.1 for one agent: how a request is written, and when a reply is complete.
 
-Pure functions over bytes, so that the same few lines serve the blocking connections and the many open queries on one
-selector thread. The standard library's own client needs a thread for each open query, and its time-out starts anew with
-each piece that arrives.
+Pure functions over bytes. The same few lines serve the blocking connections and the many open queries on one selector thread.
+The standard library's client needs a thread for each open query, and its timeout starts anew with each piece that arrives.
 """
 
 from __future__ import annotations
@@ -12,12 +11,12 @@ from typing import NamedTuple
 
 from narrowboat.dsn import hidden
 
-#: What its head may have at most.
+#: Bytes of a reply's head, at most.
 HEAD = 64 * 1024
 
 
 class Malformed(Exception):
-    """The other side does not speak HTTP, or more of it than is read here."""
+    """The other side does not speak HTTP, or uses a part of it that this parser does not read."""
 
 
 class Reply(NamedTuple):
@@ -32,7 +31,7 @@ class Reply(NamedTuple):
 def request(method: str, target: str, headers: Mapping[str, str], body: bytes = b"") -> bytes:
     """The bytes of a request. `target` is a path with its query, both quoted already.
 
-    One of the headers is the token: no variable has it in clear on the way, and the bytes have a repr that does not show them.
+    One of the headers is the token. No variable has it in clear on the way, and the repr of the bytes hides them.
     """
     length = f"Content-Length: {len(body)}\r\n" if body or method != "GET" else ""
     first = f"{method} {target} HTTP/1.1\r\n"
@@ -40,7 +39,7 @@ def request(method: str, target: str, headers: Mapping[str, str], body: bytes = 
 
 
 class Incoming:
-    r"""One reply that arrives in pieces, of `largest` bytes at most. Each piece is looked at once, however many there are.
+    r"""One reply that arrives in pieces, of `largest` bytes at most. Each piece is parsed once, however many there are.
 
     >>> incoming = Incoming(1000)
     >>> incoming.take(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nh") is None
@@ -62,7 +61,7 @@ class Incoming:
         self._body = bytearray()
 
     def take(self, piece: bytes) -> Reply | None:
-        """The reply, once `piece` completes it. An empty piece is the end of the connection."""
+        """The reply, once `piece` completes it; None before. An empty piece is the end of the connection."""
         self._got += len(piece)
         if self._got > self._largest:
             self._rest, self._body = bytearray(), bytearray()  # the error's traceback leads here, and is kept with it
@@ -100,7 +99,7 @@ class Incoming:
                 raise self._malformed(f"a length of at most {self._largest} bytes", headers["content-length"])
 
     def _whole(self, *, ended: bool) -> bool:
-        """Whether a body that comes in one piece is complete; without a length it ends with the connection."""
+        """Whether a body without chunks is complete. Without a length it ends with the connection."""
         self._body += self._rest
         self._rest.clear()
         if self._length is None:
@@ -146,5 +145,5 @@ class Incoming:
 
 
 def _number(text: str, digits: int) -> int | None:
-    """A plain number of so many digits at most. `isdigit` alone takes what `int` does not, and any length."""
+    """A plain number with a bounded number of digits. `isdigit` alone accepts digits that `int` refuses, and any length."""
     return int(text) if text.isascii() and text.isdigit() and len(text) <= digits else None

@@ -1,13 +1,13 @@
-"""Where a lock lives in Consul's key-value store, and how its name becomes a key.
+"""The keys of a lock in Consul's key-value store, and how its name becomes a key.
 
-    <root>/p-<prefix>/n-<name>/lock           who holds it: locked by the session of an exclusive holder, or the record of
+    <root>/p-<prefix>/n-<name>/lock           the holder: locked by the session of an exclusive holder, or the record of
                                               those who share it (no session: each of them has a key of its own)
-    <root>/p-<prefix>/n-<name>/held-<owner>   one who shares it, locked by its session, so that it goes when that ends
-    <root>/p-<prefix>/n-<name>/wants-<owner>  one who waits for those who share it to leave, so that no more come
+    <root>/p-<prefix>/n-<name>/held-<owner>   one who shares it, locked by its session, so that it ends with that session
+    <root>/p-<prefix>/n-<name>/wants-<owner>  one who waits for those who share it to leave; no new one may share it then
 
-Consul refuses keys with other characters than letters, digits and `,-_./`, and those that end like a file's name
-(`.json`, `.txt`). So a name is written in letters, digits and `-`, everything else as `_` and two hexadecimal digits
-for each byte of its UTF-8; a long one is its SHA-256. The clear name is kept in the record. Two names never share a key.
+Consul refuses keys with other characters than letters, digits and `,-_./`, and keys that end like a file's name (`.json`,
+`.txt`). So letters, digits and `-` stand for themselves. Any other byte of the name's UTF-8 is `_` and two hexadecimal digits.
+A long name is its SHA-256. The record has the clear name. Two names never share a key.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from narrowboat.driver.names import digest, escape_all
 
 _HASH = re.compile("h-[0-9a-f]{64}")
 _OURS = re.compile(r"/n[h-][^/]*/(lock|(held|wants)[h-][^/]*)$")
-#: Longer ones are hashed: a key may have 512 bytes in all.
+#: Characters of an encoded name. A longer one is hashed: a key may have 512 bytes in all.
 _LONGEST = 150
 
 
@@ -35,7 +35,7 @@ def encode(text: str) -> str:
 
 
 def decode(part: str) -> str | None:
-    """The text back from its part of a key; None where it was hashed, or is none that `encode` makes.
+    """The text that `encode` made a part of a key of; None where it was hashed, or where `encode` makes no such part.
 
     >>> decode("-invoice_3a42"), decode("h-00"), decode("-_3")
     ('invoice:42', None, None)
@@ -51,7 +51,7 @@ def decode(part: str) -> str | None:
 
 
 def is_ours(key: str) -> bool:
-    """Whether an entry of ours may stand there; others may keep what they like in any other key.
+    """Whether one of our entries may have this key. Other programs are free to use any other key.
 
     >>> is_ours("narrowboat/p-/n-a/lock"), is_ours("narrowboat/p-/n-a/held-x"), is_ours("narrowboat/p-/n-a/README")
     (True, True, False)
@@ -70,7 +70,7 @@ class Space:
         return Keys(f"{self.folder}n{encode(name)}/")
 
     def shown_as(self, name: str) -> list[Keys]:
-        """The keys of what `holders` shows as `name`: its own; where a hash tells no name, also those of that hash."""
+        """The keys of a lock that `holders` shows as `name`: those of the name, and of a hash whose name is unknown."""
         return [self.of(name)] + ([Keys(f"{self.folder}n{name}/")] if _HASH.fullmatch(name) else [])
 
 
@@ -84,9 +84,9 @@ class Keys:
         self.lock = f"{folder}lock"
 
     def held(self, owner: str) -> str:
-        """The key of one who shares it."""
+        """The key of an owner that shares the lock."""
         return f"{self.folder}held{encode(owner)}"
 
     def wants(self, owner: str) -> str:
-        """The key of one who waits for it to be shared no more."""
+        """The key of an owner that waits for those who share the lock to leave."""
         return f"{self.folder}wants{encode(owner)}"

@@ -1,11 +1,11 @@
-"""Locks in Consul's key-value store, held by one session for each provider: what they claim, and how they are taken and left.
+"""Locks in Consul's key-value store, held by one session for each provider: their claims, and how they are taken and freed.
 
-A free lock costs one exchange, however many are asked for: a transaction that checks that the key does not exist and
-locks it with our session, with the owner id in its value. What is refused is looked at in one read, which tells whether
-it is ours already (a lost reply), can be had after all, or has to be waited for. The token is the ModifyIndex of the
-entry: Consul's transactions are numbered through, and an entry never changes within a generation.
+Taking free locks costs one exchange for the whole batch: a transaction that checks that each key does not exist, and locks it
+with our session and the owner's id in its value. Refused locks are looked at in one read. It tells whether a lock is ours
+already (a lost reply), is free after all, or has to be waited for. The token is the ModifyIndex of the entry: Consul numbers
+all its transactions, and an entry never changes within a generation.
 
-What an owner in doubt may yet leave behind is read again with each renewal of the session, and removed.
+An owner in doubt may still leave an entry behind. Each renewal of the session looks for such entries and removes them.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from narrowboat_consul.store import Refused, Store
 from narrowboat_consul.transport import Limit, Silence, Transport
 from narrowboat_consul.watcher import Watcher
 
-#: How often a refused step is decided anew within one call. Each refusal means that somebody else got on.
+#: How often a refused step is decided anew within one call. Each refusal means that another contender made progress.
 ROUNDS = 10
-#: For so many ttls of the session an owner in doubt is looked for.
+#: How long an owner in doubt is looked for, in ttls of the session.
 DOUBT = 2.0
-#: Seconds until a waiter looks again by itself: what a lost query costs.
+#: Seconds until a waiter looks again by itself. A lost query delays it by this.
 LOOK_AGAIN = 3.0
-#: Seconds until it looks again where nobody holds the lock and yet it is refused: Consul's lock-delay runs.
+#: Seconds until it looks again where the lock is free and yet refused, because Consul's lock-delay runs.
 DELAYED = 0.25
 #: Seconds by which Consul may be late beyond twice the session's ttl: its timers, the write of the end, the wake-up.
 LATE = 2.0
@@ -62,7 +62,7 @@ def _driver_call(method: Callable[Concatenate[ConsulLocks, P], T]) -> Callable[C
 
 
 class ConsulLocks(LockProvider):
-    """One session, its connections, and one thread for those who wait."""
+    """One session, its connections, and one thread for the waiters."""
 
     def __init__(self, agent: Agent, context: Context, capabilities: LockCapabilities) -> None:
         self.capabilities = capabilities
@@ -86,7 +86,7 @@ class ConsulLocks(LockProvider):
 
     @_driver_call
     def attempt(self, requests: Sequence[Request]) -> list[Grant | Busy | NarrowboatError]:
-        """Take, or find out who is in the way, the whole batch in one transaction and at most a few more."""
+        """Take the names, or queue for them: the whole batch in one transaction and at most a few more."""
         session = self._session.fresh()
         self._owners.asked(requests)
         answers: dict[int, Grant | Busy | NarrowboatError] = {}
@@ -117,7 +117,7 @@ class ConsulLocks(LockProvider):
         return self._answered(requests, answers)
 
     def _look(self, requests: Sequence[Request]) -> list[State]:
-        """The present state of each lock, after what owners that have been withdrawn have left there is removed."""
+        """The present state of each lock. Entries of withdrawn owners are removed first."""
         folders = [self._space.of(request.name) for request in requests]
         states = self._store.look(folders)
         doubts = self._owners.in_doubt()
@@ -138,7 +138,7 @@ class ConsulLocks(LockProvider):
         session: str,
         answers: dict[int, Grant | Busy | NarrowboatError],
     ) -> dict[int, Request]:
-        """Send the decided steps; who has to be decided anew."""
+        """Send the decided steps. Returns the requests that have to be decided anew."""
         again: dict[int, Request] = {}
         sent = self._store.carry_out([_operations(step) for step in todo.values()])
         for (number, step), written in zip(todo.items(), sent, strict=True):
@@ -187,7 +187,7 @@ class ConsulLocks(LockProvider):
 
     @_driver_call
     def renew(self, grants: Sequence[Grant]) -> list[Grant | NarrowboatError]:
-        """One renewal of the session for all, and a check that each is still there: a renewal succeeds all the same."""
+        """Renew the session once for all, and check that each entry is still there: a renewal succeeds without it, too."""
         session = self._session.renew()
         own = [grant for grant in grants if session is not None and self._owners.session(grant.owner) == session]
         there = self._store.carry_out([[steps.still_there(self._space.of(grant.name), grant)] for grant in own])
@@ -212,7 +212,7 @@ class ConsulLocks(LockProvider):
 
     @_driver_call
     def release(self, grants: Sequence[Grant]) -> list[Released | NarrowboatError]:
-        """Delete exactly those generations: exclusive ones in one transaction, those who share after a look."""
+        """Delete exactly those generations: exclusive ones in one transaction, shared ones after a look."""
         answers: dict[int, Released | NarrowboatError] = {}
         alone = [number for number, grant in enumerate(grants) if grant.mode is Mode.EXCLUSIVE]
         freed = self._store.carry_out(
@@ -229,7 +229,7 @@ class ConsulLocks(LockProvider):
 
     @_driver_call
     def withdraw(self, requests: Sequence[Request]) -> list[NarrowboatError | None]:
-        """Remove whatever there is of each owner. One that was answered with a clear no has left nothing."""
+        """Remove every entry of each owner. An owner whose attempt was refused has left none."""
         answers: list[NarrowboatError | None] = []
         for request in requests:
             self._watcher.disarm(request.name, request.owner)
@@ -258,7 +258,7 @@ class ConsulLocks(LockProvider):
         return dict(zip(wanted, self._store.look([self._space.of(name) for name in wanted]), strict=True))
 
     def _free(self, name: str, owner: str, token: int | None, state: State | None = None) -> bool | NarrowboatError:
-        """Whether there was something of `owner`, which is gone now. `state`: of the lock, where it was read just now."""
+        """Remove the entries of `owner`. False: there were none. `state`: that of the lock, where it was read just now."""
         keys = self._space.of(name)
         for _ in range(ROUNDS):
             if state is None:
@@ -278,7 +278,7 @@ class ConsulLocks(LockProvider):
         )
 
     def _remove_doubts(self) -> None:
-        """Remove what has landed of withdrawn owners: one read for all of them, and mostly there is nothing."""
+        """Remove entries of withdrawn owners that landed late: one read for all owners, which mostly finds nothing."""
         now = self._clock()
         doubts = self._owners.in_doubt()
         try:
@@ -295,14 +295,14 @@ class ConsulLocks(LockProvider):
 
     @_driver_call
     def holders(self, name: str | None) -> list[Holder]:
-        """Who holds it. Only the session knows when it would end; how many wait nobody knows."""
+        """The holders. Only the session knows when a lock would end, and the number of waiters is unknown."""
         folder = self._space.folder if name is None else self._space.of(name).folder
         found = [entry.shown() for entry in self._store.all_under(folder)]
         return sorted((each for each in found if each is not None), key=lambda holder: (holder.name, holder.token))
 
     @_driver_call
     def evict(self, name: str, token: int) -> bool:
-        """Break exactly that generation, or remove exactly that entry of somebody else's."""
+        """Break exactly that generation, or remove exactly that foreign entry."""
         state, *hashed = self._store.look(self._space.shown_as(name))
         for entry in [foreign for each in (state, *hashed) for foreign in each.foreign]:
             if entry.index == token:
@@ -324,7 +324,7 @@ class ConsulLocks(LockProvider):
             )
 
     def close(self) -> None:
-        """Destroy the session and close the connections. What it still holds goes with it."""
+        """Destroy the session, and all its locks with it. Close the connections."""
         if self._closed:
             return
         self._closed = True

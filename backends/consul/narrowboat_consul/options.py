@@ -1,4 +1,4 @@
-"""What a `consul://` URL takes beside its host, and what its parts come to. Nothing here imports a client library."""
+"""The options of a `consul://` URL, and what its parts mean. Nothing here imports a client library."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from narrowboat.errors import ConfigurationError
 SCHEME = "consul"
 TLS_SCHEME = "consuls"
 
-#: What Consul accepts for a session's ttl, in seconds.
+#: The limits of Consul for a session's ttl, in seconds.
 TTL_MIN, TTL_MAX = 10, 86400
-#: What Consul accepts for a lock-delay, in seconds.
+#: The limit of Consul for a lock-delay, in seconds.
 DELAY_MAX = 60
 #: Bytes. One transaction of 128 members has up to half a megabyte, and so has its reply.
 REPLY_MIN = 1024 * 1024
@@ -46,13 +46,13 @@ class Options(TlsOptions):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Agent(Endpoint):
-    """The agent that is asked, and how."""
+    """The agent, and how to connect to it."""
 
     options: Options
 
     @classmethod
     def of(cls, url: Url, options: Options) -> Agent:
-        """What `url` says; `ConfigurationError` where it makes no sense for Consul."""
+        """The agent that `url` names; `ConfigurationError` where Consul does not take such a URL."""
         agent = cls.read(
             url,
             options,
@@ -95,5 +95,5 @@ class Agent(Endpoint):
 
     @property
     def where(self) -> str:
-        """As an error calls it."""
+        """The agent's name in the text of an error."""
         return f"the Consul agent at {self.hosts[0]}"

@@ -1,9 +1,9 @@
-"""What a provider knows of the owners that its calls named: the session of their grants, and what of them is unanswered.
+"""What a provider knows of its owners: the session of their grants, and which attempts are unanswered.
 
-An attempt whose reply was lost can land after its withdrawal, and the session keeps it for as long as it lives. So whoever is
-withdrawn without having been answered is in doubt for a while: what comes to be of it is to be removed.
+An attempt whose reply was lost can land after its withdrawal, and the session then keeps its entry. So an owner that is
+withdrawn before its attempt was answered is in doubt for a while. Entries that it leaves meanwhile have to be removed.
 
-It does no I/O and knows no key. Each step is one of a set or a dictionary, so that any thread may take it.
+It does no I/O and knows no key. Each step is a single one of a set or a dictionary, so any thread may take it.
 """
 
 from __future__ import annotations
@@ -25,50 +25,50 @@ class Owners:
         self._doubts: dict[str, tuple[Request, float]] = {}  # withdrawn, and may land yet: until when
 
     def asked(self, requests: Iterable[Request]) -> None:
-        """An attempt for them is about to be sent."""
+        """Note that an attempt of these owners is about to be sent."""
         self._unanswered.update(request.owner for request in requests)
 
     def refused(self, owner: str) -> None:
-        """It was answered with a clear no, and has left nothing but, perhaps, its announcement."""
+        """Note that its attempt was refused. It has left nothing, except perhaps its announcement."""
         if owner not in self._announced:
             self._unanswered.discard(owner)
 
     def granted(self, owner: str, session: str) -> None:
-        """It holds the lock, under `session`."""
+        """Note that it holds the lock, under `session`."""
         self._sessions[owner] = session
         self._announced.discard(owner)
 
     def announce(self, owner: str) -> None:
-        """It has an entry that says that it waits."""
+        """Note that it has an entry which announces that it waits."""
         self._announced.add(owner)
 
     def has_announced(self, owner: str) -> bool:
-        """Whether there is an entry that says that it waits."""
+        """Whether it has an entry which announces that it waits."""
         return owner in self._announced
 
     def session(self, owner: str) -> str | None:
-        """That of its grant; None without one."""
+        """The session of its grant; None without a grant."""
         return self._sessions.get(owner)
 
     def may_be_there(self, owner: str) -> bool:
-        """Whether anything of it may be in Consul, or on its way there."""
+        """Whether an entry of it may be in Consul, or on its way there."""
         return owner in self._unanswered or owner in self._sessions
 
     def lost(self, owner: str) -> None:
-        """Its grant is over."""
+        """Note that its grant has ended."""
         self._sessions.pop(owner, None)
 
     def forget(self, owner: str) -> None:
-        """Nothing of it is left, and nothing will come."""
+        """Drop the owner: it has no entry, and none will land."""
         self._sessions.pop(owner, None)
         self._doubts.pop(owner, None)
         self._unanswered.discard(owner)
         self._announced.discard(owner)
 
     def doubt(self, request: Request, now: float) -> bool:
-        """It was withdrawn, and its attempt may be under way. Whether the withdrawal is to be repeated in a moment.
+        """Note that it was withdrawn while its attempt may be under way. True: repeat the withdrawal in a moment.
 
-        After one operation timeout nothing comes that did not fail, so the rest is left to the renewals of the session.
+        An attempt that has not landed within one operation timeout most likely never does. The session's renewals do the rest.
         """
         _, until = self._doubts.setdefault(request.owner, (request, now + self._doubt))
         if until - self._doubt + self._patience > now:
@@ -78,5 +78,5 @@ class Owners:
         return False
 
     def in_doubt(self) -> dict[str, tuple[Request, float]]:
-        """Those that may land yet, and until when."""
+        """The owners whose attempts may still land, and until when."""
         return dict(self._doubts)

@@ -1,7 +1,7 @@
-"""One exchange on one connection that does not block: connecting, shaking hands, sending, receiving.
+"""One exchange on one connection that does not block: connect, shake hands, send, receive.
 
-For a thread with a selector that has many of them open. It keeps no time and no connection: whoever opens it drops it when its
-time is over, and each query has a connection of its own, because Consul answers it minutes later.
+It is for a thread with a selector and many open queries. That thread drops a query whose time is over. Each query has a
+connection of its own, because Consul answers it minutes later.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ log = logging.getLogger("narrowboat.consul")
 
 
 class Query:
-    """See the module's text. `ends`: when its time is over; `done` is called with the reply, or None where there is none."""
+    """See the module's text. `ends`: when its time is over. `done` is called with the reply, or with None after a failure."""
 
     def __init__(self, transport: Transport, data: bytes, ends: float, done: Callable[[http.Reply | None], None]) -> None:
         self.ends = ends
@@ -36,7 +36,7 @@ class Query:
         self.socket.connect_ex(address)
 
     def step(self) -> bool:
-        """Go on as far as possible. True: it is over, and `done` was told."""
+        """Go on as far as possible. True: the query is over, and `done` was called."""
         reply: http.Reply | None = None
         try:
             reply = self._advance()

@@ -1,7 +1,7 @@
-"""What Consul's replies to transactions have in them: taken apart, bounded and looked at before anybody believes it.
+"""Parses Consul's replies to transactions, with bounds and checks.
 
-Whatever answers at the address may send any JSON. What is none of Consul's is a `ValueError` here, for the caller to tell;
-nothing else is raised, and no more memory is taken than a few times the text.
+Another server may answer at that address, with any JSON. A reply that is not Consul's is a `ValueError` here, which the caller
+translates. Nothing else is raised, and parsing takes no more memory than a few times the text.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import re
 from typing import Any
 
-#: What Consul gives a session as its id.
+#: The form of a session's id.
 _ID = re.compile("[0-9A-Za-z-]{1,100}")
 #: Values in one reply, at most: each costs some fifty bytes, however short it was as text. An entry has about ten.
 VALUES = 1_000_000
@@ -34,7 +34,7 @@ def entries(body: str | bytes) -> list[dict[str, Any]]:
 
 
 def refusals(body: str | bytes, members: int) -> list[tuple[int, str]]:
-    """Which of a transaction's `members` were refused, and what was said of each.
+    """Which of a transaction's `members` were refused, and why.
 
     >>> refusals('{"Results": null, "Errors": [{"OpIndex": 1, "What": "no"}]}', 2)
     [(1, 'no')]
@@ -61,7 +61,7 @@ def session_id(body: str) -> str:
 
 
 def filtered(body: str) -> bool:
-    """Whether Consul says that it kept something back for want of rights (1.11 and later say so).
+    """Whether Consul says that it left entries out for want of rights (1.11 and later say so).
 
     The sign is no part of any text in the JSON: a quotation mark would have a backslash there.
     """

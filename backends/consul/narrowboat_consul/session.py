@@ -1,8 +1,8 @@
 """The one session of a provider: made at the first lock, kept fresh, destroyed at the end.
 
-It has no health checks (with Consul's default one, a flap of the gossip drops every lock of the node), and what it
-locked is deleted when it ends (`Behavior=delete`). Consul counts its ttl from the last
-renewal that reached the leader; it may end it up to twice as late, never earlier.
+It has no health checks: with Consul's default one, a flap of the gossip drops every lock of the node. Its locks are deleted
+when it ends (`Behavior=delete`). Consul counts its ttl from the last renewal that reached the leader. It ends a session after
+one to two ttls, never earlier.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from narrowboat_consul.options import Agent
 from narrowboat_consul.replies import session_id
 from narrowboat_consul.transport import Limit, Transport
 
-#: A lock is attempted only on a session that was renewed within this many seconds: validity is counted from the attempt,
-#: the session's life from its renewal, and the difference is a part of the claimed margin. Smaller costs more renewals.
+#: Seconds. A lock is attempted only on a session that was renewed within this time. Validity is counted from the attempt and
+#: the session's life from its renewal, so the difference is a part of the claimed margin. Shorter costs more renewals.
 SLACK = 1.0
 
 
 class Session:
-    """See the module's text. Its calls go through a connection of its own, so that 429 for others does not end it."""
+    """See the module's text. Its calls have a connection of their own, so that a 429 for other calls does not end it."""
 
     def __init__(self, agent: Agent, limit: Limit, clock: Callable[[], float], doubt: Callable[[str | None], None]) -> None:
         self._agent = agent
@@ -40,7 +40,7 @@ class Session:
         return self._id
 
     def fresh(self) -> str:
-        """The id of one that was renewed within `SLACK` seconds: the present one, or a new one."""
+        """The id of a session that was renewed within `SLACK` seconds: the present one, or a new one."""
         with self._mutex:
             if self._id is None or (self._clock() - self._renewed > SLACK and not self._renew(self._id)):
                 sent = self._clock()
@@ -49,24 +49,24 @@ class Session:
             return self._id
 
     def renew(self) -> str | None:
-        """Give it a full ttl from now on. None: it has ended, and all that it held is gone."""
+        """Renew the session for a full ttl from now on. None: it has ended, and all its locks are gone."""
         with self._mutex:
             return self._id if self._id is not None and self._renew(self._id) else None
 
     def forget(self, identity: str) -> None:
-        """Consul says that it has ended: the next call makes a new one."""
+        """Drop a session that has ended: the next call makes a new one."""
         with self._mutex:
             if self._id == identity:
                 self._end()
 
     def close(self) -> None:
-        """Destroy it: nothing of it is left in Consul. An agent that does not answer lets it end by itself."""
+        """Destroy the session, so that nothing of it is left in Consul. If the agent does not answer, it ends by its ttl."""
         with self._mutex:
             identity, self._id = self._id, None
         try:
             if identity is not None:
                 self._transport.call("PUT", f"/v1/session/destroy/{identity}")
-        except NarrowboatError:  # nobody can do more here than to let the ttl end it
+        except NarrowboatError:  # its ttl ends it
             pass
         finally:
             self._transport.close()
@@ -83,7 +83,7 @@ class Session:
         return True
 
     def _end(self) -> None:
-        """It is over, and so is all that it held: whoever holds any of it need not wait for the next renewal."""
+        """The session and all its locks have ended: tell the holders now, before their next renewal."""
         self._id = None
         self._doubt(None)
 

@@ -1,11 +1,11 @@
 """What to do next about one lock, given its state: decisions without I/O.
 
-A step is a few operations of one transaction, which Consul carries out all or not at all. They check what the decision
-stood on, so that one whose state has changed meanwhile is refused, and is decided anew on the new state.
+A step is a few operations of one transaction, which Consul carries out all or not at all. The operations check the state on
+which the decision was made. If it has changed meanwhile, Consul refuses the step, and it is decided anew.
 
-One session does not exclude itself: a `lock` on a key that another owner of the same process has locked succeeds and
-overwrites it. Hence the `check-not-exists` before each `lock`, and `check-index` with `delete` in place of `unlock`,
-which would free whoever holds it now.
+A session does not exclude itself: a `lock` on a key that another owner of the same process has locked succeeds and overwrites
+it. Hence the `check-not-exists` before each `lock`. Hence also `check-index` with `delete` in place of `unlock`, which would
+free the present holder.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ Operation = dict[str, Any]
 
 
 class Won(NamedTuple):
-    """The owner holds it already: an earlier attempt did it."""
+    """The owner holds the lock already, by an earlier attempt."""
 
     token: int
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Somebody has it. `announce` (empty: nothing) tells those who share it that somebody waits for them to leave."""
+    """Others hold the lock. `announce` (empty: nothing): the operations that keep new owners from sharing it."""
 
     index: int
     announce: list[Operation]
 
 
 class Refuse(NamedTuple):
-    """It cannot be had like this. The text says why."""
+    """The lock cannot be had in this mode or size. The text says why."""
 
     text: str
 
 
 class Do(NamedTuple):
-    """Send these. `key` is the entry that bears the token when they have been carried out."""
+    """Send these operations. `key` is the entry that has the token afterwards."""
 
     operations: list[Operation]
     key: str
@@ -54,7 +54,7 @@ def operation(verb: str, key: str, **rest: Any) -> Operation:
 
 
 def take(request: Request, keys: Keys, state: State, session: str, now: float) -> Won | Wait | Refuse | Do:
-    """How `request` can have the lock. `session`: ours; `now`: seconds since the epoch, for the record."""
+    """The step by which `request` takes the lock. `session`: ours. `now`: seconds since the epoch, for the record."""
     exclusive = request.mode is Mode.EXCLUSIVE
     mine = state.lock if exclusive else state.held.get(request.owner)
     if mine is not None and mine.record is not None and mine.record.owner == request.owner and mine.session == session:
@@ -105,9 +105,9 @@ def _announce(request: Request, keys: Keys, session: str, now: float) -> list[Op
 
 
 def free(owner: str, token: int | None, state: State) -> list[Operation]:
-    """How `owner` leaves: whatever it holds (only the generation `token`, when one is given) and whatever it waits for.
+    """The operations by which `owner` leaves: its lock (only the generation `token`, if given), and its announcement.
 
-    Empty: there is nothing of it.
+    Empty: it has no entry.
     """
     operations: list[Operation] = []
     lock = state.lock
@@ -122,7 +122,7 @@ def free(owner: str, token: int | None, state: State) -> list[Operation]:
 
 
 def free_now(key: str, token: int) -> list[Operation]:
-    """How an exclusive holder leaves, without a look before: exactly its generation, or nothing."""
+    """The operations by which an exclusive holder leaves, without a look before: exactly its generation, or nothing."""
     return [operation("check-index", key, Index=token), operation("delete", key)]
 
 

@@ -1,4 +1,4 @@
-"""Transactions on the key-value store: many steps in few exchanges, and what became of each."""
+"""Transactions on the key-value store: many steps in few exchanges, with an outcome for each."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from narrowboat_consul.transport import Response, Transport
 
 T = TypeVar("T")
 
-#: Members of one transaction that Consul takes.
+#: The members of one transaction that Consul accepts.
 LIMIT = 128
 
 
 class Refused(NamedTuple):
-    """A step that was not carried out, because what it stood on has changed, or for what `text` says."""
+    """A step that was not carried out, because the state has changed, or for the reason in `text`."""
 
     text: str
 
     @property
     def delayed(self) -> bool:
-        """Whether nobody has it and Consul's lock-delay runs."""
+        """Whether the lock is free and Consul's lock-delay runs."""
         return "lock delay" in self.text or "lock-delay" in self.text
 
 
-#: What became of a step: the indexes of what it wrote, by key; refused; or an error that is its own.
+#: The outcome of a step: the indexes of the entries that it wrote, by key; refused; or an error of its own.
 Outcome = dict[str, int] | Refused | NarrowboatError
 
 
@@ -41,7 +41,7 @@ class Store:
         self._transport = transport
 
     def carry_out(self, steps: Sequence[list[Operation]]) -> list[Outcome]:
-        """What became of each step.
+        """Carry out the steps. Returns the outcome of each.
 
         A transaction is all or nothing, so the refused steps are taken out and the rest is sent again.
         """
@@ -86,7 +86,7 @@ class Store:
         return [Entry.of(each) for each in self._sense(entries, reply.body)]
 
     def _sense(self, take: Callable[..., T], *arguments: Any) -> T:
-        """What `take` makes of a reply; `Unavailable` where that is nothing."""
+        """The reply, parsed by `take`; `Unavailable` where it cannot be parsed."""
         try:
             return take(*arguments)
         except ValueError as error:
@@ -108,7 +108,7 @@ def _batches(steps: Sequence[list[Operation]]) -> Iterable[list[int]]:
 
 
 def _refused(reply: Response, steps: Sequence[list[Operation]], batch: list[int]) -> dict[int, str]:
-    """Which steps of `batch` were refused, and what was said about the first of their members."""
+    """Which steps of `batch` were refused, and the text about the first refused member of each."""
     owners = [number for number in batch for _ in steps[number]]
     out: dict[int, str] = {}
     for index, what in refusals(reply.body, len(owners)):

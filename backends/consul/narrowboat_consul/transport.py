@@ -1,7 +1,7 @@
-"""How calls reach the agent: kept connections, a time limit for each call, the token in a header.
+"""How calls reach the agent: pooled connections, a time limit for each call, the token in a header.
 
-Consul's interface is HTTP and JSON, of which four paths are used here, so no client library stands in between: none has
-a time limit for a whole call or shows what a transaction refused, and py-consul's calls take seventeen times the CPU.
+Consul's interface is HTTP and JSON, and four of its paths are used here. No client library stands in between: none has a time
+limit for a whole call or shows what a transaction refused, and py-consul's calls take seventeen times the CPU.
 """
 
 from __future__ import annotations
@@ -20,36 +20,36 @@ from narrowboat_consul import http
 from narrowboat_consul.errors import translate
 from narrowboat_consul.options import Agent
 
-#: What stands behind a path's `?`, unquoted.
+#: The query of a path, unquoted.
 Params = Sequence[tuple[str, str]]
 
-#: Connections kept for the next call.
+#: Idle connections that are kept for the next call.
 KEPT = 4
-#: Seconds that a call has at least, however silent the agent was.
+#: The shortest time limit of a call, in seconds, also after the agent was silent.
 _GRACE = 0.5
 _PIECE = 256 * 1024
-#: Bytes of an error's text that are kept: it goes into exceptions, and those into logs.
+#: Bytes of the text of an error. A longer text is cut, because exceptions end up in logs.
 _ERROR = 2048
 
 
 class Response(NamedTuple):
-    """A reply, with as much of its text as is needed."""
+    """A reply: its code and its text."""
 
     code: int
     body: str
 
 
 class Silence:
-    """Until when an agent is taken for silent: it let all of a call's time pass without an answer."""
+    """Until when an agent counts as silent, after a call that it did not answer in time."""
 
     until = 0.0
 
 
 class Limit(threading.local):
-    """Until when this thread's present driver call may block. One call may need several exchanges, and all share its time.
+    """The deadline of this thread's present driver call. All exchanges of one call share its time.
 
-    After a call that nothing answered, those that follow it within one operation timeout have a fifth of it: what belongs
-    together (an attempt, its repetition, the withdrawal) would otherwise wait for the same silence several times.
+    After a call without an answer, the calls within the next operation timeout have a fifth of it. An attempt, its repetition
+    and its withdrawal would otherwise wait for the same silence several times.
     """
 
     def __init__(self, timeout: float, silence: Silence) -> None:
@@ -60,7 +60,7 @@ class Limit(threading.local):
 
     @contextlib.contextmanager
     def call(self, share: float = 1.0) -> Iterator[None]:
-        """One driver call begins here, with this share of the operation timeout; a call within another shares its time."""
+        """Begin a driver call, with this share of the operation timeout. A call within another one shares its time."""
         if self.ends is not None:
             yield
             return
@@ -73,11 +73,11 @@ class Limit(threading.local):
             self.ends = None
 
     def answered(self) -> None:
-        """Something was: the agent is there."""
+        """Note an answer: the agent is not silent."""
         self.silence.until = 0.0
 
     def unanswered(self) -> None:
-        """The time is over. What had little of it says nothing new: a slow agent has its full time again in a while."""
+        """Note a timeout. A call with little time proves nothing: a slow agent gets its full time again after a while."""
         if self.given == self.timeout:
             self.silence.until = time.monotonic() + self.timeout
 
@@ -107,7 +107,7 @@ class Transport:
         return Response(reply.code, self._without_token(reply.code, text.decode("utf-8", "replace")))
 
     def _without_token(self, code: int, text: str) -> str:
-        """`text`, where it may become an error's: a proxy, or what answers in Consul's place, may repeat the request in it."""
+        """`text`, fit for an error: a proxy, or another server at that address, may repeat the request, token included."""
         token = self._headers.get("X-Consul-Token")
         return text if code == 200 or not token else text.replace(token, "***")
 
@@ -128,7 +128,7 @@ class Transport:
         return self.call("PUT", "/v1/txn", [("consistent", "")] if reading else (), body)
 
     def close(self) -> None:
-        """Close what is kept. What is under way ends by itself, and is not kept."""
+        """Close the idle connections. A connection in use is closed when its call ends."""
         with self._mutex:
             self._closed = True
             idle, self._idle = self._idle, []
@@ -136,7 +136,7 @@ class Transport:
             connection.close()
 
     def connect(self, ends: float) -> socket.socket:
-        """A new connection, made until `ends` of the monotonic clock."""
+        """Open a connection, until `ends` by the monotonic clock."""
         connection = socket.create_connection(self.agent.hosts[0], timeout=_left(ends))
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -150,7 +150,7 @@ class Transport:
             raise
 
     def peer(self) -> tuple[int, Any]:
-        """The family and address of the last connection: for those who may not wait for a name to be resolved."""
+        """The family and address of the last connection, for a caller that must not wait for a name to be resolved."""
         if self._peer is None:
             raise ConnectionError("there was no connection yet")
         return self._peer
@@ -201,7 +201,7 @@ def _receive(connection: socket.socket, ends: float, incoming: http.Incoming) ->
 
 
 def _quiet(connection: socket.socket) -> bool:
-    """Whether nothing has come on an idle connection, its end included."""
+    """Whether an idle connection can be used: no byte has arrived on it, and it has not been closed."""
     try:
         connection.settimeout(0)
         connection.recv(1)  # its end, or something that nobody asked for

@@ -1,11 +1,11 @@
-"""One selector thread that learns of changes under the names that somebody here waits for.
+"""One selector thread that watches the names for which this process has waiters.
 
-Each name has a blocking query of its own, up to `QUERIES` of them: Consul allows 200 connections from one address and
-answers 429 to everything beyond, renewals included. The names beyond share one batched read every `BATCH` seconds. A
-query names the index of what its waiter has seen, so a change between the look and the query is answered at once: none
-is missed. An index that goes back (a restored snapshot) starts anew, as Consul asks.
+Each name has a blocking query of its own, for up to `QUERIES` names: Consul allows 200 connections from one address, and
+answers 429 to every call beyond, renewals included. Further names share one batched read every `BATCH` seconds. A query names
+the index that its waiter has seen, so Consul answers at once if there was a change between the look and the query. An index
+that goes back (a restored snapshot) starts anew, as Consul asks.
 
-A lost connection is made again after a pause; until then `Busy.retry_after` bounds the wait.
+A lost connection is made again after a backoff. Until then `Busy.retry_after` bounds the wait.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ from narrowboat_consul.replies import entries
 from narrowboat_consul.steps import operation
 from narrowboat_consul.transport import Transport
 
-#: Open queries at once.
+#: The number of queries that are open at once.
 QUERIES = 32
 #: Seconds between two batched reads of the names that have no query of their own.
 BATCH = 0.25
 #: Seconds for which one query stays open; Consul adds up to a sixteenth.
 PATIENCE = 30.0
-#: Seconds before a query that failed is sent again, at first and at most.
+#: The backoff before a query that failed is sent again, in seconds: the first and the longest.
 PAUSE, PAUSE_MAX = 0.05, 1.0
 #: Names in one batched read, which is a transaction: Consul takes 128 members.
 TOGETHER = 128
 
 
 class Watch:
-    """One name that somebody waits for."""
+    """One name, and the owners that wait for it."""
 
     __slots__ = ("index", "keys", "pause", "query", "wakes")
 
     def __init__(self, keys: Keys, index: int) -> None:
         self.keys = keys
-        self.index = index  #: up to which changes are known here
+        self.index = index  #: changes up to this index are known
         self.wakes: dict[str, Callable[[], None]] = {}
         self.query: Query | None = None
         self.pause = PAUSE
@@ -90,7 +90,7 @@ class Watcher:
             wake()
 
     def disarm(self, name: str, owner: str) -> None:
-        """Nobody is there to be woken any more. Idempotent."""
+        """Stop waking that owner. Idempotent."""
         with self._mutex:
             watch = self._watches.get(name)
             if watch is None or watch.wakes.pop(owner, None) is None or watch.wakes:
@@ -126,7 +126,7 @@ class Watcher:
             self._selector.unregister(self._nudge)
 
     def _known(self, connection: Any) -> bool:
-        """Whether it is still registered: an earlier event of the same round may have ended it."""
+        """Whether the query is still registered: an earlier event of the same round may have ended it."""
         try:
             self._selector.get_key(connection)
         except (KeyError, ValueError):
@@ -146,7 +146,7 @@ class Watcher:
             self._selector.register(query.socket, query.events, query)
 
     def _look(self) -> None:
-        """Do what is due: names that came or went, queries that took too long or may be sent again, the batched read."""
+        """Do what is due: new and dropped names, queries to end or to send again, the batched read."""
         while self._news:
             self._consider(self._news.popleft())
         now = self._clock()
@@ -180,7 +180,7 @@ class Watcher:
             self._ask(name, watch)
 
     def _promote(self) -> None:
-        """A query has become free: give it to a name that has none."""
+        """Give a query that has become free to a name without one."""
         with self._mutex:
             waiting = next((name for name, watch in self._watches.items() if watch.query is None and watch.wakes), None)
         if waiting is not None and waiting not in self._later:
@@ -215,7 +215,7 @@ class Watcher:
         query.socket.close()  # Consul ends the query
 
     def _told(self, name: str, watch: Watch, reply: http.Reply | None) -> None:
-        """A query has ended: with news, without any, or with an error."""
+        """A query has ended: with a change, without one, or with an error."""
         watch.query = None
         with self._mutex:
             if self._watches.get(name) is not watch:
@@ -239,7 +239,7 @@ class Watcher:
             wake()
 
     def _read_together(self) -> None:
-        """One read for all names that have no query of their own."""
+        """Read all names that have no query of their own, at once."""
         with self._mutex:
             left = [watch for watch in self._watches.values() if watch.query is None and watch.wakes]
         self._batch_at = math.inf
@@ -277,7 +277,7 @@ class Watcher:
 
 
 def _index(reply: http.Reply | None) -> int | None:
-    """The index of a blocking query's reply; None for one that says nothing about the names."""
+    """The index of a blocking query's reply; None for a reply that says nothing about the names."""
     if reply is None or reply.code not in (200, 404):
         return None
     text = reply.headers.get("x-consul-index", "")

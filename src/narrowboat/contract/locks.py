@@ -34,7 +34,7 @@ from narrowboat.errors import NarrowboatError
 
 
 class Mode(enum.Enum):
-    """Who excludes whom: exclusive everybody, shared only the exclusive, a semaphore all but `limit` holders."""
+    """An exclusive holder excludes all others, a shared one exclusive ones; up to `limit` hold a semaphore together."""
 
     EXCLUSIVE = "exclusive"
     SHARED = "shared"
@@ -66,7 +66,7 @@ class Grant(NamedTuple):
 
 
 class Busy(NamedTuple):
-    """Not now. The owner is queued where the backend queues and the request said `wait`; `wake` is armed."""
+    """The lock is not free. If the backend queues and the request said `wait`, the owner has a place, and `wake` is armed."""
 
     retry_after: float  #: seconds; try again after this at the latest, whether or not `wake` was called
 
@@ -75,7 +75,7 @@ class Released(enum.Enum):
     """What became of a release."""
 
     RELEASED = "released"
-    NOT_HELD = "not held"  #: nothing was freed: this generation was no longer there
+    NOT_HELD = "not held"  #: nothing was freed: this generation had ended
 
 
 class Holder(NamedTuple):
@@ -122,34 +122,34 @@ class LockProvider(ABC):
         `LeaseLost` is the only answer that means lost; any other error means unknown. A lease that has run out is never
         revived, even when nobody took it. A name that is no longer held is never created again.
 
-        Also called between two renewals, for what the driver had doubts about.
+        The core also calls it between two renewals, for a grant that the driver has put in doubt.
         """
 
     @abstractmethod
     def release(self, grants: Sequence[Grant]) -> list[Released | NarrowboatError]:
-        """Free each generation, compared by token, and wake who is next. Another's generation is never touched."""
+        """Free each generation, compared by token, and wake the next waiter. Never touch another generation."""
 
     @abstractmethod
     def withdraw(self, requests: Sequence[Request]) -> list[NarrowboatError | None]:
         """Make sure that each owner neither holds nor waits. Idempotent; the next waiter is woken.
 
-        For owners without a grant: those whose wait ended, and those whose attempt has an unknown outcome. Such an
-        attempt may still be on its way: the backend makes it harmless (it cannot land later, or is found and undone
-        within a bound that the backend's page states).
+        For owners without a grant: those whose wait ended, and those whose attempt has an unknown outcome. Such an attempt may
+        still be on its way. The driver makes it harmless: either it cannot land later, or the driver finds and undoes it within
+        a bound that the backend's page states.
         """
 
     @abstractmethod
     def holders(self, name: str | None) -> list[Holder]:
         """Who holds `name`, oldest first; None: every name that is held in this namespace, sorted by name.
 
-        What cannot be taken apart is listed as `foreign`, never raised: who has to remove it must see it.
+        A record that cannot be parsed is listed as `foreign`, and never raised: an operator must see it to remove it.
         """
 
     @abstractmethod
     def evict(self, name: str, token: int) -> bool:
-        """Break exactly that generation and wake who is next. False when it is not there.
+        """Break exactly that generation and wake the next waiter. False: it is not there.
 
-        Its holder learns of it by its next renewal, or within `wake_bound` where `capabilities.loss` says that it is told.
+        Its holder learns of it at its next renewal, or within `wake_bound` where `capabilities.loss` is `NOTIFIED`.
         """
 
     @abstractmethod
@@ -158,4 +158,4 @@ class LockProvider(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Give back threads, sockets, files. Idempotent. What is still held or queued stays until its lease ends."""
+        """Release threads, sockets and files. Idempotent. What is still held or queued stays until its lease ends."""

@@ -146,13 +146,13 @@ class Received(NamedTuple):
 
 
 class Ack(NamedTuple):
-    """Done with: it never comes back."""
+    """Done: it is never redelivered."""
 
 
 class Nack(NamedTuple):
-    """Not done: it comes back, to anybody, not before the delay.
+    """Not done: it is redelivered to any consumer, not before the delay.
 
-    What expires before that is gone then, and where order is kept the next of its key goes on.
+    A message that expires before that is gone, and where order is kept the next of its key goes on.
     """
 
     delay: float = 0.0
@@ -193,8 +193,8 @@ class Feed(ABC):
     def receive(self, limit: int) -> Received:
         """Claim up to `limit` messages that are due. Never waits.
 
-        The claim is counted (`Delivery.attempt`) in the same step, before any handler runs. When nothing came, `wake`
-        was armed *before* the last look. What has expired is dropped, never delivered.
+        The claim is counted (`Delivery.attempt`) in the same step, before any handler runs. If there was no message, `wake` was
+        armed *before* the last look. An expired message is dropped, never delivered.
         """
 
     @abstractmethod
@@ -229,7 +229,7 @@ class Feed(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Stop. What is unsettled goes back at once, counted. Idempotent."""
+        """Stop. Unsettled deliveries go back at once, counted. Idempotent."""
 
 
 class Broker(ABC):
@@ -241,9 +241,8 @@ class Broker(ABC):
     def send(self, messages: Sequence[Outgoing]) -> list[Receipt | NarrowboatError]:
         """Store each message; one answer for each, in order, once the backend has confirmed it.
 
-        A queue or topic that does not exist is made, unless the URL says `?declare=never`: then its messages are answered with
-        `NotFound`. A delayed message for a
-        topic goes to the groups that exist when it is due.
+        A queue or topic that does not exist is made. With `?declare=never` in the URL its messages are answered with `NotFound`
+        instead. A delayed message for a topic goes to the groups that exist when it is due.
         """
 
     @abstractmethod
@@ -292,7 +291,7 @@ class Broker(ABC):
 
     @abstractmethod
     def purge(self, address: Address) -> int:
-        """Drop what is ready or delayed, not what is in flight. How many."""
+        """Drop the messages that are ready or delayed, not those in flight. Returns how many."""
 
     @abstractmethod
     def depth(self, address: Address) -> Depth:

@@ -10,7 +10,7 @@
     gate = faults.hold("attempt")     # the next attempt is made and its answer kept back until gate.open()
 
 For tests of programs and for the conformance kit. One plan serves all drivers that are wrapped by it, and any number of
-threads. It decides nothing by chance and does nothing unless told.
+threads. Nothing in it is random, and it does nothing unless it is told to.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class _Fault:
 
 
 class Faults:
-    """What shall go wrong, in the order in which it was asked for. `sleep` serves `delay`."""
+    """The planned faults, in the order in which they were asked for. `delay` waits by `sleep`."""
 
     #: Seconds after which a held call goes on by itself, so that a test that failed half way does not hang its threads.
     GATE_TIMEOUT = 60.0
@@ -117,7 +117,7 @@ class Faults:
         return gate
 
     def clear(self) -> None:
-        """Nothing more goes wrong; what is held goes on."""
+        """Drop all planned faults, and let held calls go on."""
         with self._mutex:
             plan, self._plan = self._plan, []
         for fault in plan:
@@ -129,7 +129,7 @@ class Faults:
         return ThroughLocks(driver, self.through) if isinstance(driver, LockProvider) else ThroughBroker(driver, self.through)
 
     def through(self, operation: str, items: Any, call: Callable[[], T]) -> T:
-        """Make `call`, or let it go wrong."""
+        """Make `call`, or the fault that is planned for it."""
         fault = self._take(operation, items)
         if fault is None:
             return call()

@@ -1,6 +1,6 @@
-"""Drivers that hand every call on to another: the base of each layer, which overrides what it is about.
+"""Drivers that pass every call on to another driver: the base of a layer, which overrides the calls that it changes.
 
-Not used by itself. `layer.inner` is the driver behind it.
+It is not used by itself. `layer.inner` is the driver behind it.
 """
 
 # ruff: noqa: D102  # each method's docstring is the contract's

@@ -1,6 +1,6 @@
-"""Drivers each of whose calls goes through one function: what a layer stands on that treats all calls alike.
+"""Drivers that pass every call through one function: the base of a layer that treats all calls alike.
 
-The function gets the operation's name, its items and the call itself, and gives what the call shall give. A layer that is about
+The function gets the operation's name, its items and the call itself, and returns the call's answer. A layer that changes only
 one or two calls overrides them in `passing` instead.
 """
 

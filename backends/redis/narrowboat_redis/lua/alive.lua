@@ -1,6 +1,6 @@
--- A provider's sign of life for all its waiters in one shard. Whoever can go now under their names is told: what a dead
--- waiter did not take goes on to the next, and a word that got lost on the way is said again.
--- KEYS alive, then held, queue, told for each name that somebody here waits for
+-- A provider's heartbeat for all its waiters in one shard. It notifies the waiters of these names that can go now: the turn of
+-- a dead waiter passes to the next, and a notification that was lost is repeated.
+-- KEYS alive, then held, queue, told for each name that the provider waits for
 -- ARGV provider, channel
 -- Answers {1 or 0: whether it still counted as alive, the owners of this provider that can go, 1 or 0 for each name: whether
 -- there is a queue, 1 or 0 for each name: whether there is more to be cleared away, so that it is best said again at once}.

@@ -5,7 +5,7 @@
 -- owner was withdrawn; {"foreign"} where something that is not ours stands under the name, {"token", it} where the last token
 -- cannot be ours; 0 where there is more to be cleared away first. What is free is taken in attempt_free.lua.
 
-local LOOK_AGAIN = 10000 -- ms; whoever waits is told long before
+local LOOK_AGAIN = 10000 -- ms; a notification comes long before
 
 local micros, now = clock()
 local keys = { held = KEYS[1], queue = KEYS[2], told = KEYS[5], alive = KEYS[6] }
@@ -18,7 +18,7 @@ if redis.call('GET', KEYS[3]) == 'w' then
   return nil
 end
 
--- It changes nothing. A server whose memory is full refuses it, and would let us grant once anything else has been written.
+-- It changes nothing. A server whose memory is full refuses it here, but would let us grant after any other write.
 local full = redis.pcall('ZADD', keys.queue, 'XX', 0, '')
 if type(full) ~= 'table' or not string.find(full.err, 'OOM', 1, true) then
   if type(full) == 'table' then
@@ -33,13 +33,13 @@ if not found then
 end
 
 local own = found[owner]
-if own then -- an earlier attempt's, whose answer did not arrive
+if own then -- the grant of an earlier attempt, whose answer was lost
   redis.call('HSET', keys.held, owner, record(own.token, now + ttl, rest))
   outlast(keys.held, ttl)
   return own.token
 end
 
--- Everybody who uses one name has to agree about the kind of lock.
+-- All contenders for one name have to agree about the kind of lock.
 local function differs(kind, of)
   return kind and (kind == 's' or mode == 's') and (kind ~= mode or tonumber(of) ~= limit)
 end
@@ -102,8 +102,8 @@ if state.more then
   return 0
 end
 
--- Only who is next has a reason to look when a lease ends, and only those behind a claim when that ends.
--- Who stands far behind looks later, and not with all the others at once.
+-- Only the next waiter has a reason to look when a lease ends, and only the waiters behind a claim when that ends.
+-- A waiter that is far behind looks later, so that not all look at once.
 local again = now + LOOK_AGAIN
 if not state.place and not state.open then
   again = again + LOOK_AGAIN * (1 + tonumber(string.sub(redis.sha1hex(owner), 1, 4), 16) / 32768)

@@ -1,4 +1,4 @@
--- Break one generation, or remove what is not ours, and tell who is next; a holder is told at its next renewal.
+-- Break one generation, or remove foreign data, and notify the next waiter. A holder learns of it at its next renewal.
 -- KEYS held, queue, told, alive, gone (of that owner)
 -- ARGV owner, its value as it was found, token ('' where it is not ours), channel; an owner '' stands for a whole key that is
 -- not of our type: KEYS[1], or KEYS[2] where the value is "queue"

@@ -1,8 +1,8 @@
--- A consumer goes: what it has not settled is ready again, counted, and its name is forgotten. Keys: see messages.lua.
+-- Remove a consumer. Its unsettled messages are ready again, counted. Keys: see messages.lua.
 --
 -- ARGV: kind, group, consumer
 --
--- Returns how many went back. What is more than a call can give back comes back when its leases end.
+-- Returns how many went back. The messages that are too many for one call come back when their leases end.
 
 local source = open(ARGV[1], ARGV[2])
 if not source.found or clash(source) then return 0 end
@@ -25,7 +25,7 @@ for _, indexes in pairs((classes(source))) do
   end
 end
 if source.topic then trim(source.topic) end
--- For all that is ready, not only for these: a wake that was meant for somebody may have come to the one who leaves.
+-- For all ready messages, not only for these: the last notification may have gone to the consumer that leaves.
 ring(source, back + 1)
 ring_out()
 return back

@@ -18,8 +18,8 @@
 -- Numbers beyond 2^53 do not occur: microseconds since the epoch reach that in the year 2255, and a last token that is further
 -- ahead of the clock than a day is not believed.
 --
--- What is in a key that is not as it says here is somebody else's or damaged. It is never taken for a lease, never dropped, and
--- in the way of its own name only. No script looks at more than a bounded number of waiters: the rest is left to the next call.
+-- A value in another form than described here is foreign or damaged. It is never taken for a lease and never dropped, and it
+-- blocks its own name only. No script looks at more than a bounded number of waiters: the next call goes on from there.
 
 local PATIENCE = 5000  -- ms without a sign of life after which a waiter counts as dead
 local CLAIM = 500      -- ms in which a waiter that was told has to come before others need not wait for it
@@ -39,7 +39,7 @@ local function text(number)
   return string.format('%.0f', number)
 end
 
--- The next token; false and the last one where that cannot be one of ours.
+-- The next token. False and the last token, if that cannot be one of ours.
 local function mint(token_key, micros)
   local last = redis.call('GET', token_key)
   local known = tonumber(last or 0)
@@ -71,8 +71,8 @@ local function outlast(held_key, ttl)
   end
 end
 
--- Who holds, without those whose lease is over, which are dropped: by owner, their number, one of them, the first end. Nothing
--- where there is anything that is not ours, or more than can be.
+-- The holders by owner, their number, one of them, and the first end of a lease. Leases that are over are dropped first.
+-- Nothing if there is foreign data, or more holders than can be.
 local function holders(held_key, now)
   local found, count, one, first = {}, 0, nil, nil
   if redis.call('HLEN', held_key) > HELD then
@@ -97,7 +97,7 @@ local function holders(held_key, now)
   return found, count, one, first
 end
 
--- Whether a contender may go beside `held` holders of the mode `holding`, with `ahead` waiters that go before it.
+-- Whether a contender may go beside `held` holders of the mode `holding`, with `ahead` waiters ahead of it.
 local function admitted(mode, limit, holding, held, ahead, writer_ahead)
   if mode == 'x' then
     return held == 0 and ahead == 0
@@ -108,11 +108,11 @@ local function admitted(mode, limit, holding, held, ahead, writer_ahead)
   return held + ahead < limit
 end
 
--- Walk the queue from its front: drop who is dead, tell who can go and was not told yet. `mine`: the member that asks, which
--- goes if it can, and counts as a holder from then on. Returns a table with: granted (mine goes), place (mine was met),
--- open (the end of the queue was reached: nobody there has to go first), ahead and writer (who goes before one at the end),
--- claim (when the first claim of others ends), told (members that were told a while ago), more (there are more dead ones than
--- one call drops: nobody behind them is told or goes).
+-- Walk the queue from its front: drop dead waiters, and notify those that can go and were not notified yet. `mine`: the member
+-- that asks. It goes if it can, and counts as a holder from then on. Returns a table with: granted (mine goes), place (mine was
+-- met), open (the end of the queue was reached: no waiter there goes first), ahead and writer (the waiters ahead of one at the
+-- end), claim (when the first claim of others ends), told (members that were notified a while ago), more (there are more dead
+-- waiters than one call drops, and those behind them are neither notified nor go).
 local function walk(keys, channel, now, holding, held, mine)
   local state = { ahead = 0, writer = false, told = {}, length = 0 }
   local start, dropped, living, step = 0, 0, {}, 16
@@ -194,8 +194,7 @@ local function walk(keys, channel, now, holding, held, mine)
   end
 end
 
--- Somebody may be able to go now: tell them. What goes wrong here is told to whoever asks next: it must not undo what the
--- caller has done.
+-- Notify the waiters that may go now. An error here must not undo what the caller has done: the next call meets it again.
 local function advance(keys, channel, now)
   local fine, state = pcall(function()
     if redis.call('EXISTS', keys.queue) == 1 then

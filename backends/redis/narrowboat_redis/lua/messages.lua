@@ -1,4 +1,4 @@
--- What every message script stands on: where a source keeps what, and how an entry moves between its places.
+-- The common part of all message scripts: the keys of a source, and how an entry moves between them.
 --
 -- Keys. KEYS[1] is the source's root, nb:m:{orders} or nb:m:{prices}.g; the hash tag is the path's first part, so that a
 -- source, its dead letters, a topic and all its groups share one slot. KEYS[2] is its stream under the clear name, orders
@@ -43,7 +43,7 @@ local function ring(source, count)
   if count > 0 then rings[source.root] = (rings[source.root] or 0) + count end
 end
 
--- Waking is a courtesy: a user that may not publish on the channel must not lose what was stored just now.
+-- A failed notification does no harm: a user without the right to publish on the channel must not lose a stored message.
 local function ring_out()
   for root, count in pairs(rings) do redis.pcall('PUBLISH', root, text(count)) end
 end
@@ -63,7 +63,7 @@ local function item_of(entry)
   return place(entry.id) .. ':' .. entry.index .. ':' .. claims_of(entry) .. ':' .. entry.key
 end
 
--- Nil where it is none of ours: it is dropped then, or it would be met again by every call.
+-- Nil for a foreign one, which the caller drops: otherwise every call would meet it again.
 local function entry_of(item)
   local ms, seq, index, attempt, returns, key = item:match('^%l(%d+):%l(%d+):(1?%d):(%d+)%.?(%d*):(.*)$')
   if not ms or #ms > 19 or #seq > 19 or #attempt > 9 then return nil end
@@ -187,7 +187,7 @@ local function open(kind, group)
   return source
 end
 
--- The kind that is in the way of this source, and of whose name; nil when nothing is.
+-- The kind of the source that has this name already, and its name; nil if there is none.
 local function clash(source)
   if source.found and source.found ~= source.kind then return source.found end
   local topic = source.topic
@@ -200,7 +200,7 @@ local function key_of(source, index)
   return index == 0 and owner.stream or owner.root .. ':' .. index
 end
 
--- Whether nobody else reads that stream: then what is settled is deleted, else the topic is trimmed.
+-- Whether no other group reads that stream. If so, settled entries are deleted; otherwise the topic is trimmed.
 local function alone(source, index) return not source.topic or index >= 10 end
 
 local function class_of(source, index)
@@ -334,7 +334,7 @@ local function due_of(member)
   return priority, expires, fields
 end
 
--- What is due goes into the stream, in the order of its times.
+-- Move the messages that are due into the stream, in the order of their times.
 local function promote(source)
   local key = source.root .. ':due'
   for _ = 1, 40 do

@@ -1,4 +1,4 @@
--- Drop what is ready or delayed, not what is out. Keys: see messages.lua.
+-- Drop the messages that are ready or delayed, not those in flight. Keys: see messages.lua.
 --
 -- ARGV: kind, group
 --

@@ -1,4 +1,4 @@
--- Claim what is due for one consumer. Keys: see messages.lua.
+-- Claim the messages that are due, for one consumer. Keys: see messages.lua.
 --
 -- ARGV: kind, group, "1" where it may be made, lease, max, ordered, levels, consumer, limit, inbox ttl (ms), most bytes
 --
@@ -254,8 +254,13 @@ if #claimed > 0 then
   return answer
 end
 
+<<<<<<< HEAD
 -- Nobody is in a hurry: put the house in order. Names of consumers that died would pile up otherwise.
 local swept = noted(source.root, 'swept', NOW)
+=======
+-- There is no message to deliver: use the time to clean up. Otherwise the names of dead consumers would pile up.
+local swept = tonumber(redis.call('HGET', source.root .. ':meta', 'swept') or '')
+>>>>>>> h/docs
 if not swept or NOW - swept > 10000000 then
   redis.call('HSET', source.root .. ':meta', 'swept', text(NOW))
   for _, class in ipairs(order) do

@@ -1,4 +1,4 @@
--- Free one generation, and tell who is next. Another's generation is never touched.
+-- Free one generation, and notify the next waiter. Another generation is never touched.
 -- KEYS held, queue, told, alive
 -- ARGV owner, token, channel
 -- Answers 1, or 0 when nothing was freed because it was no longer there. Where nobody waits: release_quiet.lua.

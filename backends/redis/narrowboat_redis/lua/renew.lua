@@ -1,4 +1,4 @@
--- Start one lease afresh. What has run out is never revived, and what is gone is never made again.
+-- Start one lease afresh. A lease that has ended is never revived, and a name that is gone is never made again.
 -- KEYS held, queue, told, alive, gone (of the owner)
 -- ARGV owner, token, ttl in ms, channel
 -- Answers 1, or why it is lost: "expired", "evicted", "taken".

@@ -76,7 +76,7 @@ for message = 1, count do
     at = at + 6 + size
   end
 end
-ring(source, stored)  -- for delayed ones too: whoever waits must hear when they are due
+ring(source, stored)  -- for delayed ones too: idle consumers have to learn when they are due
 ring_out()
 if duplicates == 0 then return {'ok'} end
 return {'ok', table.concat(letters)}

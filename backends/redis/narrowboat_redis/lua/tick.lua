@@ -1,4 +1,4 @@
--- Do what is due in a source, or in a topic. Keys: see messages.lua.
+-- Move the messages that are due in a source, or in a topic. Keys: see messages.lua.
 --
 -- ARGV: kind, group
 --

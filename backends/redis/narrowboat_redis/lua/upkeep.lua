@@ -1,4 +1,4 @@
--- How entries move between the places of a source, what is done there when its time comes, and how a source is made.
+-- How entries move between the keys of a source, the work that is due there at a time, and how a source is made.
 -- Stands behind messages.lua, where the keys are explained.
 
 -- Entries by index and attempt, as XCLAIM wants them.
@@ -139,7 +139,7 @@ local function sweep(source)
   end
 end
 
--- Do what is due in a source: delays and leases that have ended, messages that have expired.
+-- Do the work that is due in a source: delays and leases that have ended, messages that have expired.
 local function tick(source)
   promote(source.topic or source)
   if source.topic then promote(source) end
@@ -213,7 +213,7 @@ local function next_change(source)
   return soonest
 end
 
--- Drop from a topic what every group has acknowledged. Groups of other programs count as well.
+-- Drop from a topic the entries that every group has acknowledged. Groups of other programs count as well.
 local function trim(topic)
   for level in topic.used:gmatch('%d') do
     local key = key_of(topic, tonumber(level))
@@ -288,7 +288,7 @@ local function declare(source, may_make, properties)
   end
 end
 
--- An inbox lives as long as somebody shows that it is alive.
+-- An inbox lives for as long as its process sends heartbeats.
 local function keep(source, ttl)
   for _, what in ipairs({':meta', ':lease', ':back', ':hold', ':ttl'}) do redis.call('PEXPIRE', source.root .. what, ttl) end
   redis.call('PEXPIRE', source.stream, ttl)

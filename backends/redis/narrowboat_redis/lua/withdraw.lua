@@ -1,4 +1,4 @@
--- Make sure that an owner neither holds nor waits, and that no attempt of it that is still on its way does anything.
+-- Make sure that an owner neither holds nor waits, and that a late attempt of it does nothing.
 -- KEYS held, queue, told, alive, gone (of the owner)
 -- ARGV owner, its member of the queue, channel
 
