@@ -1,8 +1,11 @@
 """What becomes of a delivery in every driver that keeps messages itself: one outcome, a lease, or a dead letter."""
 
-import pytest
-from broker_calls import DASHBOARD, ORDERS, PRICES, consume, ids, send, settle, take
+from __future__ import annotations
 
+import pytest
+
+from broker_calls import DASHBOARD, ORDERS, PRICES, Drivers, consume, ids, send, settle, take
+from narrowboat.clock import ManualClock
 from narrowboat.contract import Ack, Depth, Nack, Reject, Return
 from narrowboat.errors import Closed, StaleDelivery
 
@@ -10,7 +13,7 @@ from narrowboat.errors import Closed, StaleDelivery
 class SettlementRules:
     """Settlement, leases, dead letters. Needs the fixtures that `BrokerSuite` needs."""
 
-    def test_acknowledged_is_gone(self, drivers, clock):
+    def test_acknowledged_is_gone(self, drivers: Drivers, clock: ManualClock) -> None:
         """It comes back neither at once nor after the lease (B21)."""
         broker = drivers()
         feed = consume(broker, ORDERS)
@@ -21,7 +24,7 @@ class SettlementRules:
         assert take(feed) == []
         assert broker.depth(ORDERS) == Depth(0, 0, 0, 0)
 
-    def test_the_lease_ends_by_the_clock(self, drivers, clock):
+    def test_the_lease_ends_by_the_clock(self, drivers: Drivers, clock: ManualClock) -> None:
         """Not before, and then for anybody, counted (B22)."""
         broker = drivers()
         one, two = consume(broker, ORDERS), consume(broker, ORDERS)
@@ -35,7 +38,7 @@ class SettlementRules:
 
         assert [(d.id, d.attempt) for d in take(two)] == [("one", 2)]
 
-    def test_an_old_token_settles_nothing(self, drivers, clock):
+    def test_an_old_token_settles_nothing(self, drivers: Drivers, clock: ManualClock) -> None:
         """The copy that somebody else holds is untouched, by any outcome (B26)."""
         broker = drivers()
         one, two = consume(broker, ORDERS), consume(broker, ORDERS)
@@ -52,7 +55,7 @@ class SettlementRules:
         assert broker.depth(ORDERS) == Depth(0, 1, 0, 0)
         assert settle(two, Ack(), *new) == [None]
 
-    def test_an_ended_lease_is_stale_also_when_nobody_took_it(self, drivers, clock):
+    def test_an_ended_lease_is_stale_also_when_nobody_took_it(self, drivers: Drivers, clock: ManualClock) -> None:
         """It is neither settled nor revived (B30)."""
         broker = drivers()
         feed = consume(broker, ORDERS)
@@ -64,7 +67,7 @@ class SettlementRules:
         assert isinstance(feed.extend(got, 60)[0], StaleDelivery)
         assert [d.attempt for d in take(feed)] == [2]
 
-    def test_one_outcome_only(self, drivers):
+    def test_one_outcome_only(self, drivers: Drivers) -> None:
         """The second settlement of a delivery is stale, in one batch and in two (B25)."""
         broker = drivers()
         feed = consume(broker, ORDERS)
@@ -77,7 +80,7 @@ class SettlementRules:
         assert isinstance(settle(feed, Ack(), three)[0], StaleDelivery)
         assert broker.depth(ORDERS) == Depth(0, 0, 1, 0)
 
-    def test_one_stale_member_spoils_no_other(self, drivers, clock):
+    def test_one_stale_member_spoils_no_other(self, drivers: Drivers, clock: ManualClock) -> None:
         """A batch with a stale delivery settles the rest (B29)."""
         broker = drivers()
         feed = consume(broker, ORDERS)
@@ -90,7 +93,7 @@ class SettlementRules:
         assert [type(answer) for answer in answers] == [type(None), StaleDelivery, type(None)]
         assert broker.depth(ORDERS) == Depth(0, 0, 0, 0)
 
-    def test_nack_comes_back_at_its_place(self, drivers):
+    def test_nack_comes_back_at_its_place(self, drivers: Drivers) -> None:
         """Promptly, before those behind it, counted (B23)."""
         broker = drivers()
         feed = consume(broker, ORDERS)
@@ -99,7 +102,7 @@ class SettlementRules:
 
         assert [(d.id, d.attempt) for d in take(feed)] == [("one", 2), ("two", 1)]
 
-    def test_nack_with_a_delay_comes_back_not_before(self, drivers, clock):
+    def test_nack_with_a_delay_comes_back_not_before(self, drivers: Drivers, clock: ManualClock) -> None:
         """And holds nobody up meanwhile."""
         broker = drivers()
         feed = consume(broker, ORDERS)
@@ -113,7 +116,7 @@ class SettlementRules:
 
         assert [(d.id, d.attempt) for d in take(feed)] == [("one", 2)]
 
-    def test_return_is_not_counted(self, drivers):
+    def test_return_is_not_counted(self, drivers: Drivers) -> None:
         """What was not started goes back as if it had not been claimed."""
         broker = drivers()
         feed = consume(broker, ORDERS)
@@ -122,7 +125,7 @@ class SettlementRules:
 
         assert [(d.id, d.attempt) for d in take(feed)] == [("one", 1), ("two", 1)]
 
-    def test_extend_moves_the_end_of_the_lease(self, drivers, clock):
+    def test_extend_moves_the_end_of_the_lease(self, drivers: Drivers, clock: ManualClock) -> None:
         """Past the first end, to the second and no further (B30)."""
         broker = drivers()
         feed = consume(broker, ORDERS)
@@ -137,7 +140,7 @@ class SettlementRules:
 
         assert [d.attempt for d in take(feed)] == [2]
 
-    def test_close_of_a_feed_gives_back_what_it_has_out(self, drivers):
+    def test_close_of_a_feed_gives_back_what_it_has_out(self, drivers: Drivers) -> None:
         """At once, counted, its own only; a second close does nothing (B38)."""
         broker = drivers()
         one, two = consume(broker, ORDERS), consume(broker, ORDERS)
@@ -152,7 +155,7 @@ class SettlementRules:
         with pytest.raises(Closed):
             one.receive(1)
 
-    def test_reject_moves_to_the_dead_letters(self, drivers):
+    def test_reject_moves_to_the_dead_letters(self, drivers: Drivers) -> None:
         """With body, headers, key and id, and why, how often and from where (B41)."""
         broker = drivers()
         feed = consume(broker, DASHBOARD)
@@ -172,7 +175,7 @@ class SettlementRules:
         assert dead.expires_in is None
         assert broker.depth(DASHBOARD) == Depth(0, 0, 0, 1)
 
-    def test_dead_letters_lie_in_the_order_of_death(self, drivers):
+    def test_dead_letters_lie_in_the_order_of_death(self, drivers: Drivers) -> None:
         """Whatever their priority was (B43)."""
         broker = drivers()
         feed = consume(broker, ORDERS, priorities=9)
@@ -184,7 +187,7 @@ class SettlementRules:
 
         assert ids(take(consume(broker, ORDERS.dead, max_deliveries=0))) == ["low", "high"]
 
-    def test_a_dead_letter_that_is_rejected_is_dropped(self, drivers):
+    def test_a_dead_letter_that_is_rejected_is_dropped(self, drivers: Drivers) -> None:
         """There is no second level."""
         broker = drivers()
         feed = consume(broker, ORDERS)
