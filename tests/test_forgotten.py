@@ -1,8 +1,12 @@
 """What a caller has let go of is let go of here too: no queue, thread or batch keeps a possession alive."""
 
+from __future__ import annotations
+
 import asyncio
 import gc
 import weakref
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -12,7 +16,7 @@ from narrowboat.errors import LockTimeout
 
 
 @pytest.fixture
-def no_collector():
+def no_collector() -> Iterator[Any]:
     """What is kept in a cycle stays."""
     gc.collect()
     gc.disable()
@@ -21,10 +25,10 @@ def no_collector():
 
 
 @pytest.mark.usefixtures("no_collector")
-def test_a_forgotten_possession_is_gone_at_once():
+def test_a_forgotten_possession_is_gone_at_once() -> None:
     """A possession is part of no cycle: whoever drops it need not wait for the garbage collector to be rid of it."""
 
-    def take_and_forget(locks, how):
+    def take_and_forget(locks: Any, how: str) -> Any:
         return weakref.ref(getattr(locks.lock("a"), how)())
 
     with narrowboat.locks("memory://test-forgotten-sync") as locks:
@@ -36,10 +40,10 @@ def test_a_forgotten_possession_is_gone_at_once():
 
 
 @pytest.mark.usefixtures("no_collector")
-def test_a_failed_acquire_is_gone_with_its_error():
+def test_a_failed_acquire_is_gone_with_its_error() -> None:
     """Nor is the acquire that failed: its error, with all frames of it, is rid of when its handler ends."""
 
-    def fail(lock):
+    def fail(lock: Any) -> Any:
         try:
             lock.acquire(timeout=0.001)
         except LockTimeout as error:
@@ -50,13 +54,13 @@ def test_a_failed_acquire_is_gone_with_its_error():
 
 
 @pytest.mark.usefixtures("no_collector")
-def test_a_forgotten_possession_is_gone_at_once_on_the_asyncio_face():
+def test_a_forgotten_possession_is_gone_at_once_on_the_asyncio_face() -> None:
     """Nor does the lane's thread keep the last batch that it carried while it waits for the next one."""
 
-    async def main():
+    async def main() -> None:
         async with narrowboat.aio.locks("memory://test-forgotten") as locks:
 
-            async def take_and_forget():
+            async def take_and_forget() -> Any:
                 return weakref.ref(await locks.lock("a").acquire(timeout=5))
 
             reference = await take_and_forget()
@@ -69,10 +73,10 @@ def test_a_forgotten_possession_is_gone_at_once_on_the_asyncio_face():
     asyncio.run(main())
 
 
-def test_a_failed_acquire_of_all_has_freed_everything_when_its_caller_hears_of_it():
+def test_a_failed_acquire_of_all_has_freed_everything_when_its_caller_hears_of_it() -> None:
     """On the asyncio face as on the sync one: what was taken before the busy one is free again, not only soon."""
 
-    async def main():
+    async def main() -> None:
         url = "memory://test-all"
         async with narrowboat.aio.locks(url) as locks, narrowboat.aio.locks(url) as other, other.lock("c"):
             for _ in range(50):
