@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import pika
 import pytest
 
 import narrowboat
 from integration.fixtures import Servers
 from integration.rabbitmq_harness import WRITTEN
 from integration.servers import RabbitMQServer
+from narrowboat.contract import Broker
+from narrowboat.errors import SettleUnknown
 
 #: Messages that are acknowledged while an earlier one is in hand: so each takes a frame of its own.
 MANY = 150
@@ -88,3 +94,35 @@ def test_many_acks_and_returns_of_many_threads_are_all_answered(server: RabbitMQ
         assert len(done) == 600
         assert queue.depth().ready == 0
         assert queue.depth().dead == sum(1 for n in range(600) if n % 7 == 0)
+
+
+def test_an_ack_as_its_queue_is_deleted_says_so(server: RabbitMQServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server is up, and has ended the consumer: the ack was on its way, and what became of it is not known."""
+    name, sent = f"t{secrets.token_hex(4)}", threading.Event()
+    drivers: list[Any] = []
+
+    def kept(driver: Broker) -> Broker:
+        drivers.append(driver)
+        return driver
+
+    with (
+        pika.BlockingConnection(pika.URLParameters(server.url)) as others,
+        narrowboat.broker(server.url, wrap=kept) as broker,
+        broker.queue(name).consume() as messages,
+    ):
+        broker.queue(name).publish(b"x")
+        message = messages.receive(10)
+        assert message is not None
+        loop = drivers[0]._client.loop
+        loop.post(lambda: sent.wait(10))  # the server's word is there when the ack is sent, and not yet read
+        others.channel().queue_delete(name)
+        post = loop.post
+
+        def told(work: Callable[[], object]) -> None:
+            post(work)
+            sent.set()
+
+        monkeypatch.setattr(loop, "post", told)
+        with pytest.raises(SettleUnknown, match="its queue was deleted") as unknown:
+            message.ack()
+        assert "server is up" not in str(unknown.value)

@@ -162,3 +162,37 @@ def test_a_settlement_that_may_have_been_done_stays_in_doubt() -> None:
             message.ack()
 
     assert first.value.retryable and not second.value.retryable
+
+
+class Torn(PassingFeed):
+    """Settles, and then Ctrl-C strikes before it has returned; the first time only."""
+
+    struck = False
+
+    def settle(self, settlements):
+        answers = self.inner.settle(settlements)
+        if not self.struck:
+            self.struck = True
+            raise KeyboardInterrupt
+        return answers
+
+
+class TornBroker(PassingBroker):
+    """A broker of torn feeds."""
+
+    def open(self, source, **options):
+        return Torn(self.inner.open(source, **options))
+
+
+def test_a_settlement_that_was_interrupted_inside_its_driver_stays_in_doubt() -> None:
+    """Ctrl-C took the answer away: a repetition that finds the message gone cannot say that nothing was changed."""
+    url = f"memory://{uuid.uuid4().hex}"
+    with narrowboat.broker(url, wrap=TornBroker) as broker, broker.queue("q").consume() as messages:
+        broker.queue("q").publish(b"x")
+        message = messages.receive(1)
+        with pytest.raises(KeyboardInterrupt):
+            message.ack()
+        with pytest.raises(SettleUnknown) as again:
+            message.ack()
+
+    assert not again.value.retryable

@@ -403,6 +403,11 @@ def test_no_scenario_stretches_a_lower_bound(path: Path) -> None:
         if (isinstance(operator, ast.Gt | ast.GtE) and stretched(right))
         or (isinstance(operator, ast.Lt | ast.LtE) and stretched(left))
     ]
+    wrong += [
+        f"{path.name}:{node.value.lineno}: {ast.unparse(node)}"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.keyword) and node.arg == "least" and stretched(node.value)
+    ]
     assert not wrong, "\n".join(wrong)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import weakref
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ import pytest
 
 import narrowboat
 import narrowboat.aio
-from narrowboat.errors import LockTimeout
+from narrowboat.errors import LockTimeout, NarrowboatError, Unavailable
+from narrowboat.layers.passing import PassingLocks
 
 
 @pytest.fixture
@@ -69,6 +71,43 @@ def test_a_forgotten_possession_is_gone_at_once_on_the_asyncio_face() -> None:
                     break
                 await asyncio.sleep(0.01)
             assert reference() is None, gc.get_referrers(reference())
+
+    asyncio.run(main())
+
+
+class _Torn(BaseException):
+    """What a driver may let pass by mistake."""
+
+
+@pytest.mark.parametrize("together", [1, 3])
+@pytest.mark.parametrize("call", ["renew", "release"])
+@pytest.mark.parametrize("error", [Unavailable, _Torn])
+@pytest.mark.usefixtures("no_collector")
+def test_what_failed_on_the_asyncio_face_keeps_nothing(together: int, call: str, error: Any) -> None:
+    """Neither the future that brought the error nor the lane's batch stands in a circle with it and the possession."""
+
+    class Failing(PassingLocks):
+        def renew(self, grants: Any) -> Any:
+            raise error("no reply")
+
+        release = renew
+
+    async def main() -> None:
+        async with narrowboat.aio.locks(f"memory://{call}-{error.__name__}-{together}", wrap=Failing) as locks:
+
+            async def fail_and_forget(name: str) -> Any:
+                gone = asyncio.Event()
+                held = await locks.lock(name, renew=False).acquire(timeout=5)
+                with contextlib.suppress(NarrowboatError):
+                    await getattr(held, call)()
+                return gone, weakref.ref(held, lambda _: loop.call_soon_threadsafe(gone.set))
+
+            loop = asyncio.get_running_loop()
+            for gone, reference in await asyncio.gather(*map(fail_and_forget, "abc"[:together])):
+                try:
+                    await asyncio.wait_for(gone.wait(), 5)  # the lane's thread lets go a moment after it has told us
+                except TimeoutError:
+                    pytest.fail(f"kept by {gc.get_referrers(reference())}")
 
     asyncio.run(main())
 

@@ -147,6 +147,6 @@ def test_what_a_correct_queue_does_is_ok_and_one_dropped_delivery_is_not(outcome
 
 def test_a_hundred_thousand_deliveries_take_no_search() -> None:
     history = clean(100_000)
-    begun = time.perf_counter()
+    begun = time.thread_time()  # what others take of the machine is not its time
     assert check(history, drained=True, ordered=True).ok
-    assert time.perf_counter() - begun < 5.0
+    assert time.thread_time() - begun < 5.0

@@ -105,7 +105,11 @@ def _generator():
     yield 1
 
 
-@pytest.mark.parametrize("function", [_coroutine, _generator, _AsyncCallable(), _GeneratorCallable()], ids=repr)
+@pytest.mark.parametrize(
+    "function",
+    [_coroutine, _generator, _AsyncCallable(), _GeneratorCallable()],
+    ids=["coroutine", "generator", "async callable", "generator callable"],
+)
 def test_a_lock_decorates_nothing_that_works_after_its_call(url: str, function) -> None:
     """Refused where it can be seen."""
     with narrowboat.locks(url) as locks, pytest.raises(TypeError, match="expected a plain function"):

@@ -47,7 +47,7 @@ def consumed(layer: Any):
     """How many polls a `receive` of half a second makes, how long it takes, and how it ends."""
     layers = []
     with (
-        narrowboat.broker("memory://", wrap=lambda driver: layers.append(layer(driver)) or layers[-1]) as broker,
+        narrowboat.broker("memory://dying", wrap=lambda driver: layers.append(layer(driver)) or layers[-1]) as broker,
         broker.queue("q").consume() as messages,
     ):
         begun = time.monotonic()
@@ -75,7 +75,7 @@ def test_a_receive_ends_at_its_deadline_although_each_poll_is_woken_again() -> N
 def test_a_receive_without_a_wait_polls_once(layer: Any) -> None:
     layers = []
     with (
-        narrowboat.broker("memory://", wrap=lambda driver: layers.append(layer(driver)) or layers[-1]) as broker,
+        narrowboat.broker("memory://dying", wrap=lambda driver: layers.append(layer(driver)) or layers[-1]) as broker,
         broker.queue("q").consume() as messages,
     ):
         try:
@@ -83,3 +83,27 @@ def test_a_receive_without_a_wait_polls_once(layer: Any) -> None:
         except Unavailable:
             pass
         assert layers[0].made.polls == 1
+
+
+class Slow(PassingFeed):
+    """Each poll takes longer than its caller waits, and what is bad was delivered too often."""
+
+    def receive(self, limit):
+        time.sleep(0.02)
+        received = super().receive(limit)
+        deliveries = [each._replace(attempt=99) if each.body == b"bad" else each for each in received.deliveries]
+        return received._replace(deliveries=deliveries)
+
+
+class SlowBroker(PassingBroker):
+    def feed(self, inner, wake):
+        return Slow(inner)
+
+
+def test_dead_letters_are_not_taken_for_an_empty_queue() -> None:
+    """One more is behind them: a caller whose time is over gets it all the same."""
+    with narrowboat.broker("memory://dead", wrap=SlowBroker) as broker:
+        queue = broker.queue("q")
+        queue.publish_many([b"bad", b"bad", b"bad", b"good"])
+        with queue.consume(prefetch=1) as messages:
+            assert messages.receive(0.01).body == b"good"

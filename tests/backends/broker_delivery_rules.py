@@ -6,7 +6,7 @@ import pytest
 
 from broker_calls import AUDIT, DASHBOARD, ORDERS, PRICES, Drivers, consume, ids, message, send, settle, take
 from narrowboat.clock import ManualClock
-from narrowboat.contract import Ack, Address, Delivery, Kind, Nack, Properties, Receipt, Reject, Source
+from narrowboat.contract import Address, Delivery, Kind, Properties, Receipt, Reject, Source
 
 
 class DeliveryRules:
@@ -36,29 +36,6 @@ class DeliveryRules:
         )
         assert got.expires_in == pytest.approx(60.0)
 
-    def test_headers_of_a_delivery_are_not_shared(self, drivers: Drivers) -> None:
-        """What one consumer does to the headers is not seen by the next one (B10)."""
-        broker = drivers()
-        feed = consume(broker, ORDERS)
-        headers = {"a": "1"}
-        send(broker, ORDERS, "one", headers=headers)
-        headers["a"] = "changed by the publisher"
-        [first] = take(feed)
-        try:
-            first.headers["a"] = "changed by a consumer"  # type: ignore[index]  # must have no effect, or be refused
-        except TypeError:
-            pass
-        settle(feed, Nack(), first)
-
-        assert dict(take(feed)[0].headers) == {"a": "1"}
-
-    def test_a_queue_keeps_what_nobody_consumes_yet(self, drivers: Drivers) -> None:
-        """A queue is there from its first message on, in order, for whoever comes."""
-        broker = drivers()
-        send(broker, ORDERS, "one", "two", "three")
-
-        assert ids(take(consume(broker, ORDERS))) == ["one", "two", "three"]
-
     def test_receive_takes_no_more_than_the_limit(self, drivers: Drivers) -> None:
         """The rest stays for others."""
         broker = drivers()
@@ -79,28 +56,6 @@ class DeliveryRules:
         assert ids(take(consume(broker, ORDERS))) == ["a", "d"]
         assert ids(take(consume(broker, other))) == ["b"]
         assert ids(take(feed)) == ["c", "e"]
-
-    def test_every_group_of_a_topic_gets_its_own_copy(self, drivers: Drivers) -> None:
-        """Groups each get everything, members of a group share, settlements of one do not touch the other."""
-        broker = drivers()
-        one, two, other = consume(broker, DASHBOARD), consume(broker, DASHBOARD), consume(broker, AUDIT)
-        send(broker, PRICES, "a", "b")
-
-        first, second = take(one, 1), take(two, 1)
-        assert settle(one, Ack(), *first) == [None]
-        assert settle(two, Ack(), *second) == [None]
-        assert sorted(ids(first) + ids(second)) == ["a", "b"]
-        assert ids(take(other)) == ["a", "b"]
-        assert take(one) == take(two) == []
-
-    def test_a_topic_without_groups_accepts_and_drops(self, drivers: Drivers) -> None:
-        """A group begins with what is published after it was made."""
-        broker = drivers()
-        assert send(broker, PRICES, "early") == [Receipt("early")]
-        broker.declare(Source(DASHBOARD, Properties()), earliest=False)
-        send(broker, PRICES, "late")
-
-        assert ids(take(consume(broker, DASHBOARD))) == ["late"]
 
     def test_a_subscription_address_reaches_one_group_only(self, drivers: Drivers) -> None:
         """A redrive goes back to the group that it came from."""

@@ -6,7 +6,7 @@ import pytest
 
 from broker_calls import AUDIT, DASHBOARD, ORDERS, PRICES, Drivers, consume, ids, send, settle, take
 from narrowboat.clock import ManualClock
-from narrowboat.contract import Ack, Address, Depth, Kind, Nack, Properties, Receipt, Reject, Source
+from narrowboat.contract import Ack, Address, Depth, Kind, Nack, Properties, Receipt, Source
 
 
 class OrderRules:
@@ -117,37 +117,6 @@ class OrderRules:
 
         assert send(broker, ORDERS, "a", "a", dedup=True) == [Receipt("a"), Receipt("a")]
         assert broker.capabilities.dedup.value == "absent"
-
-    def test_messages_of_one_key_go_one_at_a_time(self, drivers: Drivers) -> None:
-        """Over all consumers, in order; other keys and messages without a key are not held up (B57, B59)."""
-        broker = drivers()
-        one, two = consume(broker, ORDERS, ordered=True), consume(broker, ORDERS, ordered=True)
-        for id, key in (("a1", "a"), ("a2", "a"), ("b1", "b"), ("-1", None), ("a3", "a"), ("-2", None)):
-            send(broker, ORDERS, id, key=key)
-        got = take(one)
-        assert ids(got) == ["a1", "b1", "-1", "-2"]
-        assert take(two) == []
-        settle(one, Ack(), got[0])
-        [second] = take(two)
-        assert second.id == "a2"
-        settle(two, Reject("dead letters leave the sequence", 1), second)
-
-        assert ids(take(one)) == ["a3"]
-
-    def test_a_nacked_message_blocks_its_key(self, drivers: Drivers, clock: ManualClock) -> None:
-        """Also while it is delayed, and it keeps its place (B58)."""
-        broker = drivers()
-        feed = consume(broker, ORDERS, ordered=True)
-        send(broker, ORDERS, "a1", "a2", key="a")
-        settle(feed, Nack(10), *take(feed))
-        assert take(feed) == []
-        assert broker.depth(ORDERS) == Depth(1, 0, 1, 0)
-        clock.advance(10)
-        [again] = take(feed)
-        assert (again.id, again.attempt) == ("a1", 2)
-        settle(feed, Nack(), again)
-
-        assert ids(take(feed)) == ["a1"]
 
     def test_an_expired_message_leaves_the_sequence(self, drivers: Drivers, clock: ManualClock) -> None:
         """At its head or behind it."""

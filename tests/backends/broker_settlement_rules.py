@@ -13,17 +13,6 @@ from narrowboat.errors import Closed, StaleDelivery
 class SettlementRules:
     """Settlement, leases, dead letters. Needs the fixtures that `BrokerSuite` needs."""
 
-    def test_acknowledged_is_gone(self, drivers: Drivers, clock: ManualClock) -> None:
-        """It comes back neither at once nor after the lease (B21)."""
-        broker = drivers()
-        feed = consume(broker, ORDERS)
-        send(broker, ORDERS, "one")
-        assert settle(feed, Ack(), *take(feed)) == [None]
-        clock.advance(100)
-
-        assert take(feed) == []
-        assert broker.depth(ORDERS) == Depth(0, 0, 0, 0)
-
     def test_the_lease_ends_by_the_clock(self, drivers: Drivers, clock: ManualClock) -> None:
         """Not before, and then for anybody, counted (B22)."""
         broker = drivers()
@@ -80,19 +69,6 @@ class SettlementRules:
         assert isinstance(settle(feed, Ack(), three)[0], StaleDelivery)
         assert broker.depth(ORDERS) == Depth(0, 0, 1, 0)
 
-    def test_one_stale_member_spoils_no_other(self, drivers: Drivers, clock: ManualClock) -> None:
-        """A batch with a stale delivery settles the rest (B29)."""
-        broker = drivers()
-        feed = consume(broker, ORDERS)
-        send(broker, ORDERS, "one", "two", "three")
-        got = take(feed)
-        settle(feed, Ack(), got[1])
-
-        answers = settle(feed, Ack(), *got)
-
-        assert [type(answer) for answer in answers] == [type(None), StaleDelivery, type(None)]
-        assert broker.depth(ORDERS) == Depth(0, 0, 0, 0)
-
     def test_nack_comes_back_at_its_place(self, drivers: Drivers) -> None:
         """Promptly, before those behind it, counted (B23)."""
         broker = drivers()
@@ -102,20 +78,6 @@ class SettlementRules:
 
         assert [(d.id, d.attempt) for d in take(feed)] == [("one", 2), ("two", 1)]
 
-    def test_nack_with_a_delay_comes_back_not_before(self, drivers: Drivers, clock: ManualClock) -> None:
-        """And holds nobody up meanwhile."""
-        broker = drivers()
-        feed = consume(broker, ORDERS)
-        send(broker, ORDERS, "one", "two")
-        settle(feed, Nack(10), *take(feed, 1))
-        assert ids(take(feed)) == ["two"]
-        assert broker.depth(ORDERS) == Depth(0, 1, 1, 0)
-        clock.advance(9.9)
-        assert take(feed) == []
-        clock.advance(0.1)
-
-        assert [(d.id, d.attempt) for d in take(feed)] == [("one", 2)]
-
     def test_return_is_not_counted(self, drivers: Drivers) -> None:
         """What was not started goes back as if it had not been claimed."""
         broker = drivers()
@@ -124,21 +86,6 @@ class SettlementRules:
         settle(feed, Return(), *take(feed, 1))
 
         assert [(d.id, d.attempt) for d in take(feed)] == [("one", 1), ("two", 1)]
-
-    def test_extend_moves_the_end_of_the_lease(self, drivers: Drivers, clock: ManualClock) -> None:
-        """Past the first end, to the second and no further (B30)."""
-        broker = drivers()
-        feed = consume(broker, ORDERS)
-        send(broker, ORDERS, "one")
-        got = take(feed)
-        clock.advance(20)
-        assert feed.extend(got, 30) == [None]
-        clock.advance(29)
-        assert take(feed) == []
-        assert feed.extend(got, 2) == [None]
-        clock.advance(2)
-
-        assert [d.attempt for d in take(feed)] == [2]
 
     def test_close_of_a_feed_gives_back_what_it_has_out(self, drivers: Drivers) -> None:
         """At once, counted, its own only; a second close does nothing (B38)."""
@@ -186,15 +133,3 @@ class SettlementRules:
         settle(feed, Reject("second", 1), high)
 
         assert ids(take(consume(broker, ORDERS.dead, max_deliveries=0))) == ["low", "high"]
-
-    def test_a_dead_letter_that_is_rejected_is_dropped(self, drivers: Drivers) -> None:
-        """There is no second level."""
-        broker = drivers()
-        feed = consume(broker, ORDERS)
-        send(broker, ORDERS, "one")
-        settle(feed, Reject("no", 1), *take(feed))
-        dead = consume(broker, ORDERS.dead, max_deliveries=0)
-
-        assert settle(dead, Reject("again", 1), *take(dead)) == [None]
-        assert broker.depth(ORDERS.dead) == Depth(0, 0, 0, 0)
-        assert broker.depth(ORDERS.dead.dead) == Depth(0, 0, 0, 0)

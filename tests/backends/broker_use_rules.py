@@ -12,21 +12,12 @@ import pytest
 from broker_calls import ORDERS, Drivers, consume, ids, send, settle, take
 from narrowboat.clock import ManualClock
 from narrowboat.conformance.faults.sweep import Strike, sweep
-from narrowboat.contract import Ack, Address, Delivery, Depth, Kind, Nack, Outcome, Properties, Reject, Return, Source
+from narrowboat.contract import Ack, Address, Delivery, Depth, Kind, Nack, Outcome, Reject, Return
 from narrowboat.errors import Closed, ConfigurationError
 
 
 class UseRules:
     """Several brokers, the end, threads, interrupts. Needs the fixtures that `BrokerSuite` needs."""
-
-    def test_two_brokers_share_a_namespace_and_prefixes_do_not(self, drivers: Drivers) -> None:
-        """The same URL meets, another prefix does not (B106)."""
-        one, two, other = drivers(), drivers(), drivers("prefix=other")
-        other.declare(Source(ORDERS, Properties(lease=9.0)), earliest=False)
-        send(one, ORDERS, "one")
-
-        assert take(consume(other, ORDERS, lease=9.0)) == []
-        assert ids(take(consume(two, ORDERS))) == ["one"]
 
     def test_close_gives_back_and_refuses(self, drivers: Drivers) -> None:
         """What its feeds had out is there for others; every call is `Closed` (B88)."""

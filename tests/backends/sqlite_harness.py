@@ -62,6 +62,10 @@ _STRANGE: dict[str, dict[str, object]] = {
 class SqliteHarness(Harness):
     """For one file that the harness may do anything to."""
 
+    def fresh_url(self, half: str, namespace: str) -> str:
+        """Of a file that is not there yet: its first users make the tables of both halves."""
+        return f"sqlite:///{Url.parse(self.url).path}.{namespace}"
+
     def plant_record(self, namespace: str, name: str, kind: int) -> bool:
         """A row of `lock_holder` with one column that nobody can believe."""
         if kind >= len(_DAMAGED):

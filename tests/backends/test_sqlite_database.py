@@ -260,7 +260,7 @@ def test_a_user_without_rights_is_refused(tmp_path: Path) -> None:
     database(folder / "some.db").close()
     os.chmod(folder / "some.db", 0o444)
     os.chmod(folder, 0o555)
-    for parent in (tmp_path, *tmp_path.parents[:2]):
+    for parent in (tmp_path, *tmp_path.parents[:3]):  # down from the folder of all tests, or of one worker of them
         os.chmod(parent, 0o755)
     program = """
 import os, sys

@@ -6,6 +6,7 @@ Each hands on what it does not change. A mutant overrides the one method that sa
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -75,6 +76,24 @@ class Joins:
         if not self._left:
             self._left = True
             self._all.leave()
+
+
+class Installs:
+    """Stands before a passing layer that makes its tables at its first use, and stumbles over who is making them as well."""
+
+    _making: set[int] = set()
+    _made = False
+
+    def stumbles(self) -> bool:
+        """Whether it does. To be asked at each use: looking and making are two steps, and take a moment."""
+        if self._made:
+            return False
+        self._made = True
+        late = bool(self._making)
+        self._making.add(id(self))
+        time.sleep(0.05)
+        self._making.discard(id(self))
+        return late
 
 
 def nobody() -> None:

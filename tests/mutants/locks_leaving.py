@@ -125,7 +125,7 @@ class LeavesAThread(PassingLocks):
     """Leaves a thread behind when it is closed."""
 
     #: Seconds after which it ends by itself, so that a run of the mutants ends with as many threads as it began.
-    LASTS = 60.0
+    LASTS = 300.0
 
     def __init__(self, inner: LockProvider) -> None:
         super().__init__(inner)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 
 from mutants import Mutant
-from mutants.layers import Answer, Asks, named, nobody
+from mutants.layers import Answer, Asks, Installs, named, nobody
 from narrowboat.contract.locks import Busy, Grant, LockProvider, Mode, Request
 from narrowboat.errors import Conflict, NarrowboatError
 from narrowboat.layers.passing import PassingLocks
@@ -48,7 +48,7 @@ class WaitsInTheDriver(PassingLocks):
         """In the caller's time, whatever timeout he has."""
         answers = self.inner.attempt(requests)
         if any(isinstance(answer, Busy) and asked.wait for asked, answer in zip(requests, answers, strict=True)):
-            time.sleep(1.6)
+            time.sleep(5.0)  # more than the bound of a second, and than what a busy machine adds to it
         return answers
 
 
@@ -163,6 +163,30 @@ class OwnGrantNotFound(PassingLocks):
         return answers
 
 
+class LeaseOfTheFirstAttempt(PassingLocks):
+    """Gives a repeated attempt the grant that it had, and leaves the lease as it is."""
+
+    def __init__(self, inner: LockProvider) -> None:
+        super().__init__(inner)
+        self._granted: dict[str, Grant] = {}
+
+    def attempt(self, requests: Sequence[Request]) -> list[Answer]:
+        """Not asked again."""
+        answers = [self._granted.get(request.owner) or self.inner.attempt([request])[0] for request in requests]
+        self._granted.update((answer.owner, answer) for answer in answers if isinstance(answer, Grant))
+        return answers
+
+
+class TablesMadeTwice(Installs, PassingLocks):
+    """Makes its tables when they are missing, and fails when another first user was quicker."""
+
+    def attempt(self, requests: Sequence[Request]) -> list[Answer]:
+        """An error for the slower one."""
+        if self.stumbles():
+            return [Conflict("there is such a table already") for _ in requests]
+        return self.inner.attempt(requests)
+
+
 MUTANTS: list[Mutant] = [
     named(WithdrawDoesNothing, "L28", "L29", "L30", "L34", "L35", "L113"),
     named(TryQueues, "L18", "L28"),
@@ -175,4 +199,6 @@ MUTANTS: list[Mutant] = [
     named(OneConnectionStarves, "L38"),
     named(RetryNever, "L37"),
     named(OwnGrantNotFound, "L91"),
+    named(LeaseOfTheFirstAttempt, "L91"),
+    named(TablesMadeTwice, "L129"),
 ]

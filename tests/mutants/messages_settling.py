@@ -167,6 +167,21 @@ class _RejectsTwice(PassingFeed):
         return self.inner.settle(settlements)
 
 
+class DeadLettersComeAgain(PassingBroker):
+    """Keeps a dead letter that is rejected."""
+
+    def open(self, source: Source, *, earliest: bool, wake: Callable[[], None]) -> Feed:
+        """Which keeps them."""
+        feed = super().open(source, earliest=earliest, wake=wake)
+        return _NacksRejected(feed) if source.address.path.endswith(".dead") else feed
+
+
+class _NacksRejected(Changed):
+    def change(self, delivery: Delivery, outcome: Outcome) -> Outcome:
+        """A nack."""
+        return Nack() if isinstance(outcome, Reject) else outcome
+
+
 class ReturnIsCounted(Changed):
     """Counts what was fetched and never started."""
 
@@ -231,6 +246,7 @@ MUTANTS: list[Mutant] = [
     named(RejectDrops, "B24", "B41", "B43", "B44"),
     named(RejectForgetsWhy, "B24", "B41"),
     named(DeadLetterTwice, "B41"),
+    named(DeadLettersComeAgain, "B41"),
     named(ReturnIsCounted, "B34", "B38"),
     named(ReturnLoses, "B33", "B38", "B90", "B93"),
     named(StaleAccepted, "B26", "B80"),

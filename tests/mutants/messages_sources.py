@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from mutants import Mutant
-from mutants.layers import Joins, Shared, Sources, named
+from mutants.layers import Installs, Joins, Shared, Sources, named
 from narrowboat.contract.messages import Address, Broker, Depth, Feed, Kind, Outgoing, Receipt, Received, Source
 from narrowboat.errors import Conflict, NarrowboatError
 from narrowboat.layers.passing import PassingBroker, PassingFeed
@@ -133,6 +133,16 @@ class DepthForgetsTheDead(PassingBroker):
         return self.inner.depth(address)._replace(dead=0, in_flight=0)
 
 
+class QueueMadeTwice(Installs, PassingBroker):
+    """Makes a queue when it is missing, and fails when another first user was quicker."""
+
+    def send(self, messages: Sequence[Outgoing]) -> list[Receipt | NarrowboatError]:
+        """An error for the slower one."""
+        if self.stumbles():
+            return [Conflict("there is such a queue already") for _ in messages]
+        return self.inner.send(messages)
+
+
 MUTANTS: list[Mutant] = [
     named(QueuesOfNamespacesMeet, "B106"),
     named(QueueNamesFoldCase, "B11"),
@@ -145,4 +155,5 @@ MUTANTS: list[Mutant] = [
     named(OrderForAll, "B37"),
     named(LeaseTooShort, "B22", "B26"),
     named(DepthForgetsTheDead, "B102", "B40"),
+    named(QueueMadeTwice, "B126"),
 ]

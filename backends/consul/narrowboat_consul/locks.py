@@ -18,6 +18,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 from narrowboat.capabilities import Expiry, LockCapabilities, Scope, Support, Survives, WaitOrder, WakeUp
 from narrowboat.contract.backend import Context, LockBackend
 from narrowboat.contract.locks import Busy, Grant, Holder, LockProvider, Mode, Released, Request
+from narrowboat.driver.admission import lost
 from narrowboat.dsn import Url
 from narrowboat.errors import Closed, Conflict, LeaseLost, NarrowboatError, Reason, Unavailable
 from narrowboat_consul import steps
@@ -205,14 +206,7 @@ class ConsulLocks(LockProvider):
 
     def _lost(self, grant: Grant, reason: Reason) -> LeaseLost:
         self._owners.lost(grant.owner)
-        return LeaseLost(
-            f"lock {grant.name!r}: the entry with token {grant.token} is gone ({reason.value}). "
-            "Stop what it protects; acquire again.",
-            name=grant.name,
-            reason=reason,
-            token=grant.token,
-            backend=SCHEME,
-        )
+        return lost(grant, reason, backend=SCHEME)
 
     # -- leaving --------------------------------------------------------------------------------------------------
 
@@ -376,7 +370,6 @@ def _capabilities(url: Url, options: Options) -> LockCapabilities:
         ttl_min=bound,
         margin=SLACK,
         expiry_lag=LATE,
-        wake_bound=0.5,
         dead_waiter_bound=bound + LATE,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from narrowboat.driver.endpoint import Endpoint
+from narrowboat.driver.options import check_ranges
 from narrowboat.driver.tls import TlsOptions
 from narrowboat.dsn import Secret, Url
 from narrowboat.errors import ConfigurationError
@@ -34,18 +35,13 @@ class Options(TlsOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not TTL_MIN <= self.session_ttl <= TTL_MAX:
-            raise ConfigurationError(
-                f"option session_ttl={self.session_ttl}: Consul takes {TTL_MIN} to {TTL_MAX} whole seconds", backend=SCHEME
-            )
-        if not REPLY_MIN <= self.max_reply < 2**31:
-            raise ConfigurationError(
-                f"option max_reply={self.max_reply}: expected {REPLY_MIN} to {2**31 - 1} bytes", backend=SCHEME
-            )
-        if not 0 <= self.lock_delay <= DELAY_MAX:
-            raise ConfigurationError(
-                f"option lock_delay={self.lock_delay}: Consul takes 0 to {DELAY_MAX} whole seconds", backend=SCHEME
-            )
+        check_ranges(
+            self,
+            SCHEME,
+            ("session_ttl", TTL_MIN, TTL_MAX, f"{TTL_MIN} to {TTL_MAX} whole seconds, which is what Consul takes"),
+            ("max_reply", REPLY_MIN, 2**31 - 1, f"{REPLY_MIN} to {2**31 - 1} bytes"),
+            ("lock_delay", 0, DELAY_MAX, f"0 to {DELAY_MAX} whole seconds, which is what Consul takes"),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -48,12 +48,10 @@ def capabilities(url: Url, options: Options) -> BrokerCapabilities:
         concurrency=Concurrency.MULTIPLEXED,
         body_max=BODY_MAX,
         headers_max=HEADERS_MAX,
-        batch_max=1000,
         delay_max=options.delay_max,
         delay_lag=2.0,
         # A consumer that dies is missed after its session, and the others have to agree about its partitions.
         lease_lag=options.session + 5.0,
-        wake_bound=0.5,
     )
 
 

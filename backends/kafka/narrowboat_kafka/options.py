@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 
 from narrowboat.driver.endpoint import Endpoint
+from narrowboat.driver.options import check_ranges
 from narrowboat.driver.sources import Declare
 from narrowboat.driver.tls import TlsOptions
 from narrowboat.dsn import Url
@@ -56,24 +57,23 @@ class Options(TlsOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.prefix and (len(self.prefix) > _PREFIX_MAX or not _PREFIX.fullmatch(self.prefix)):
-            raise _wrong("prefix", self.prefix, f"up to {_PREFIX_MAX} letters, digits, dots and single dashes between them")
-        for name, least, most, allowed in (
+            raise ConfigurationError(
+                f"option prefix={self.prefix}: allowed are up to {_PREFIX_MAX} letters, digits, dots and single dashes between "
+                "them",
+                backend=SCHEME,
+            )
+        check_ranges(
+            self,
+            SCHEME,
             ("partitions", 1, 1000, "1 to 1000"),
             ("replication", 0, 100, "0 (as the server is set up) to 100"),
             ("retention", 0, math.inf, "a number of seconds, 0 or more"),
             ("session", SESSION_MIN, SESSION_MAX, f"{SESSION_MIN:g} to {SESSION_MAX:g} seconds"),
             ("max_reply", REPLY_MIN, 2**31 - 1, f"{REPLY_MIN} to {2**31 - 1} bytes"),
             ("delay_max", DELAY_MIN, DELAY_MAX, f"{DELAY_MIN:g} to {DELAY_MAX:g} seconds"),
-        ):
-            value = getattr(self, name)
-            if not least <= value <= most:
-                raise _wrong(name, f"{value:g}" if isinstance(value, float) else value, allowed)
+        )
 
 
 def endpoint(url: Url, options: Options) -> Endpoint:
     """Where the servers are; `ConfigurationError` for what this URL cannot mean."""
     return Endpoint.read(url, options, plain=SCHEME, port=PORT, host=None, pair=True, path=False)
-
-
-def _wrong(name: str, value: object, allowed: str) -> ConfigurationError:
-    return ConfigurationError(f"option {name}={value}: allowed are {allowed}", backend=SCHEME)

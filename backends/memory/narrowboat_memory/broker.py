@@ -3,26 +3,15 @@
 `memory://name` is one namespace for everybody in this process who opens that name. Nothing survives the process. The clock
 is the caller's, so a test that owns it sees a week's delay in a millisecond. Bodies are not copied.
 
-The semantics are in `source.py` (one source) and `topology.py` (all of them); here is what the contract calls.
+The semantics are in `source.py` (one source) and `sources.py` (all of them); here is what the contract calls.
 """
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
-from narrowboat.capabilities import (
-    BrokerCapabilities,
-    Kept,
-    LeaseNature,
-    Scope,
-    SettleFencing,
-    Settlement,
-    Support,
-    Survives,
-    WakeUp,
-)
+from narrowboat.capabilities import BrokerCapabilities, Scope, Support, Survives
 from narrowboat.contract import (
     Address,
     Broker,
@@ -35,6 +24,7 @@ from narrowboat.contract import (
     Receipt,
     Source,
 )
+from narrowboat.driver.claims import keeper
 from narrowboat.driver.sources import Declare, has_dead_letters
 from narrowboat.dsn import Url
 from narrowboat.errors import Closed, NarrowboatError
@@ -43,40 +33,13 @@ from narrowboat_memory.feed import MemoryFeed
 from narrowboat_memory.messages import Messages
 from narrowboat_memory.options import SCHEME, MessageOptions, space_name
 from narrowboat_memory.source import MemorySource
+from narrowboat_memory.sources import MemoryTopic, Sources
 from narrowboat_memory.space import space
-from narrowboat_memory.topology import MemoryTopic, Topology
-
-T = TypeVar("T")
 
 
 def capabilities(url: Url, options: MessageOptions) -> BrokerCapabilities:
     """What `memory://` claims. Replay only where the URL says for how long topics keep messages."""
-    return BrokerCapabilities(
-        scope=Scope.PROCESS,
-        survives=Survives.NOTHING,
-        settlement=Settlement.DURABLE,
-        settle_fencing=SettleFencing.SERVER,
-        kept=Kept.UNTIL_CONSUMED,
-        lease=LeaseNature.MESSAGE,
-        wake=WakeUp.NOTIFIED,
-        topics=Support.NATIVE,
-        order=Support.NATIVE,
-        delay=Support.NATIVE,
-        priority=Support.NATIVE,
-        ttl=Support.NATIVE,
-        dedup=Support.NATIVE if options.dedup > 0 else Support.ABSENT,
-        replay=Support.NATIVE if options.retention > 0 else Support.ABSENT,
-        dead_letters=Support.NATIVE,
-        request_reply=Support.NATIVE,
-        depth=Support.NATIVE,
-        uncounted_release=Support.NATIVE,
-        body_max=16 * 1024 * 1024,
-        headers_max=64 * 1024,
-        batch_max=1000,
-        priorities_max=9,
-        delay_max=30 * 86400.0,
-        dedup_window=options.dedup,
-    )
+    return keeper(Scope.PROCESS, Survives.NOTHING, work=Support.NATIVE, dedup=options.dedup, retention=options.retention)
 
 
 class MemoryBroker(Broker):
@@ -99,8 +62,8 @@ class MemoryBroker(Broker):
         now = self.clock()
         make, window, retention = self.makes, self._options.dedup, self._options.retention
 
-        def store(topology: Topology) -> list[Receipt | NarrowboatError]:
-            return [topology.send(message, now, make=make, window=window, retention=retention) for message in messages]
+        def store(sources: Sources) -> list[Receipt | NarrowboatError]:
+            return [sources.send(message, now, make=make, window=window, retention=retention) for message in messages]
 
         return self.messages.change(store, now)
 
@@ -112,7 +75,7 @@ class MemoryBroker(Broker):
     def inbox(self, wake: Callable[[], None]) -> tuple[Address, Feed]:
         """A private address; it goes with the feed, and with the process at the latest."""
         self.check_open()
-        inbox = self.messages.change(lambda topology: topology.inbox(), self.clock())
+        inbox = self.messages.change(lambda sources: sources.inbox(), self.clock())
         return inbox.address, self._feed(Source(inbox.address, inbox.properties), wake)
 
     def declare(self, source: Source, *, earliest: bool) -> None:
@@ -120,28 +83,24 @@ class MemoryBroker(Broker):
         self.check_open()
         now = self.clock()
         address, properties = source
-        _raise(
-            self.messages.change(
-                lambda topology: topology.declare(address, properties, now, make=self.makes, earliest=earliest), now
-            )
-        )
+        self.messages.change(lambda sources: sources.declare(address, properties, now, make=self.makes, earliest=earliest), now)
 
     def delete(self, address: Address) -> bool:
         """Remove it with all its messages; what is out becomes stale."""
         self.check_open()
-        return _raise(self.messages.change(lambda topology: topology.delete(address), self.clock()))
+        return self.messages.change(lambda sources: sources.delete(address), self.clock())
 
     def purge(self, address: Address) -> int:
         """Drop what is ready or delayed; of a topic, what is not due yet."""
         self.check_open()
         now = self.clock()
-        return _raise(self.messages.change(lambda topology: self._purge(topology, address, now), now))
+        return self.messages.change(lambda sources: self._purge(sources, address, now), now)
 
     def depth(self, address: Address) -> Depth:
         """How many messages are ready, in flight, delayed, dead; of a topic, how many are not due yet."""
         self.check_open()
         now = self.clock()
-        return _raise(self.messages.change(lambda topology: self._depth(topology, address, now), now))
+        return self.messages.change(lambda sources: self._depth(sources, address, now), now)
 
     def ping(self) -> None:
         """It is there, unless it was closed."""
@@ -170,8 +129,8 @@ class MemoryBroker(Broker):
     def _clock_moved(self) -> None:
         self.messages.bell.ring_all()
 
-    def _purge(self, topology: Topology, address: Address, now: float) -> int | NarrowboatError:
-        found = self._find(topology, address, now)
+    def _purge(self, sources: Sources, address: Address, now: float) -> int | NarrowboatError:
+        found = self._find(sources, address, now)
         if isinstance(found, MemorySource):
             return found.purge()
         if isinstance(found, MemoryTopic):
@@ -180,31 +139,25 @@ class MemoryBroker(Broker):
             return dropped
         return found or 0
 
-    def _depth(self, topology: Topology, address: Address, now: float) -> Depth | NarrowboatError:
-        found = self._find(topology, address, now)
+    def _depth(self, sources: Sources, address: Address, now: float) -> Depth | NarrowboatError:
+        found = self._find(sources, address, now)
         if isinstance(found, NarrowboatError):
             return found
         if isinstance(found, MemoryTopic):
             return Depth(0, 0, len(found.pending), 0)
         if address.kind is Kind.TOPIC:
             return Depth(0, 0, 0, 0)  # what died in a queue of that name is none of its own
-        dead = topology.find(address.dead) if has_dead_letters(address) else None
+        dead = sources.find(address.dead) if has_dead_letters(address) else None
         counts = found.counts() if found is not None else (0, 0, 0)
         return Depth(*counts, sum(dead.counts()) if isinstance(dead, MemorySource) else 0)
 
-    def _find(self, topology: Topology, address: Address, now: float) -> MemorySource | MemoryTopic | NarrowboatError | None:
-        found = topology.find(address)
+    def _find(self, sources: Sources, address: Address, now: float) -> MemorySource | MemoryTopic | NarrowboatError | None:
+        found = sources.find(address)
         if isinstance(found, MemorySource | MemoryTopic):
-            topology.tick(found, now)
+            sources.tick(found, now)
         if found is None and not self.makes and address.kind is not Kind.INBOX:
             return refuse.missing(address.path, address.kind.value)
         return found
-
-
-def _raise(answer: T | NarrowboatError) -> T:
-    if isinstance(answer, NarrowboatError):
-        raise answer
-    return answer
 
 
 broker = BrokerBackend(

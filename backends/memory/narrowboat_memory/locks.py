@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from narrowboat.capabilities import Expiry, LockCapabilities, Scope, Support, Survives, WaitOrder, WakeUp
 from narrowboat.contract.backend import Context, LockBackend
 from narrowboat.contract.locks import Busy, Grant, Holder, LockProvider, Mode, Released, Request
-from narrowboat.driver.admission import admitted, conflict, disagree
+from narrowboat.driver.admission import admitted, conflict, disagree, lost
 from narrowboat.dsn import Url
 from narrowboat.errors import Closed, Conflict, LeaseLost, NarrowboatError, Reason
 from narrowboat_memory.names import PATIENCE, Lease, LockSpace, Name, Waiter, anybody, holding_of, retry_after
@@ -36,7 +36,6 @@ CAPABILITIES = LockCapabilities(
     semaphore=Support.NATIVE,
     holders=Support.NATIVE,
     evict=Support.NATIVE,
-    ttl_min=0.05,
     dead_waiter_bound=PATIENCE + 1.0,
 )
 
@@ -234,14 +233,7 @@ class MemoryLocks(LockProvider):
     def _lost(self, grant: Grant, *, expired: bool) -> LeaseLost:
         evicted = grant.token in self._space.evicted
         reason = Reason.EVICTED if evicted else Reason.EXPIRED if expired else Reason.TAKEN
-        return LeaseLost(
-            f"lock {grant.name!r}: the lease with token {grant.token} is over ({reason.value}). "
-            "Stop what it protects; acquire again.",
-            name=grant.name,
-            reason=reason,
-            token=grant.token,
-            backend=SCHEME,
-        )
+        return lost(grant, reason, backend=SCHEME)
 
     def _clock_moved(self) -> None:
         """A clock that is moved by hand wakes nobody by running on: let everybody look who can go now."""

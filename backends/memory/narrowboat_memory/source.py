@@ -1,6 +1,6 @@
 """What one queue, subscription or inbox holds: who is ready, who is out, who comes back when.
 
-Pure bookkeeping: no lock, no clock (each call is told what time it is), no waking. `topology.py` finds sources and guards
+Pure bookkeeping: no lock, no clock (each call is told what time it is), no waking. `sources.py` finds sources and guards
 them; the semantics stand here, and `narrowboat_sqlite` keeps the same in tables.
 
 `entries` is the truth and everything else an index over it, so that `repair` can make the indexes anew when an interrupt

@@ -45,7 +45,6 @@ def capabilities(url: Url, options: Options) -> BrokerCapabilities:
         uncounted_release=Support.EMULATED,
         concurrency=Concurrency.MULTIPLEXED,
         body_max=16 * 1024 * 1024,
-        headers_max=64 * 1024,
         batch_max=10_000,
         priorities_max=priorities,
         delay_max=LONGEST,

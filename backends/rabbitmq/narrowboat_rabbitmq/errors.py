@@ -134,10 +134,21 @@ def blocked(endpoint: Endpoint, reason: str) -> str:
 # -- channels ---------------------------------------------------------------------------------------------------------
 
 
+class ConsumerCancelled(Exception):
+    """The server ended a consumer by itself, and with it we end its channel."""
+
+
 def channel_error(error: BaseException, endpoint: Endpoint, operation: Operation) -> NarrowboatError:
-    """Why a channel was closed: what the server refused, or that the connection is gone."""
-    found = _refusal(error, endpoint, operation) if isinstance(error, exceptions.ChannelClosedByBroker) else None
-    if found is None:
+    """Why a channel was closed: what the server refused, that it ended the consumer, or that the connection is gone."""
+    if isinstance(error, ConsumerCancelled):
+        found: NarrowboatError = Unavailable(
+            f"{endpoint} ended the consumer while {operation.doing}: its queue was deleted, or has moved to another node. What "
+            "a deleted queue held is gone; a queue that has moved hands it out again",
+            backend=SCHEME,
+        )
+    elif isinstance(error, exceptions.ChannelClosedByBroker):
+        found = _refusal(error, endpoint, operation)
+    else:
         return connection_error(error, endpoint, operation)
     found.__cause__ = error
     return found

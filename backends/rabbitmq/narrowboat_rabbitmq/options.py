@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass, replace
 
 from narrowboat.driver.endpoint import Endpoint
+from narrowboat.driver.options import check_ranges
 from narrowboat.driver.sources import Declare
 from narrowboat.driver.tls import TlsOptions
 from narrowboat.dsn import Secret, Url
@@ -37,12 +38,12 @@ class Options(TlsOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 1 <= self.heartbeat <= 600:
-            raise ConfigurationError(f"option heartbeat={self.heartbeat}: allowed are 1 to 600 seconds", backend=SCHEME)
-        if not 0 <= self.priorities <= PRIORITIES_MAX:
-            raise ConfigurationError(
-                f"option priorities={self.priorities}: allowed are 0 to {PRIORITIES_MAX} levels", backend=SCHEME
-            )
+        check_ranges(
+            self,
+            SCHEME,
+            ("heartbeat", 1, 600, "1 to 600 seconds"),
+            ("priorities", 0, PRIORITIES_MAX, f"0 to {PRIORITIES_MAX} levels"),
+        )
         if self.priorities and self.queue_type is not QueueType.CLASSIC:
             raise ConfigurationError(
                 f"option priorities={self.priorities}: quorum queues have none; say queue_type=classic as well", backend=SCHEME

@@ -15,6 +15,7 @@ from pika.spec import Basic
 
 from narrowboat_rabbitmq.connection.channel import Channel
 from narrowboat_rabbitmq.connection.loop import Answer
+from narrowboat_rabbitmq.errors import ConsumerCancelled
 from narrowboat_rabbitmq.library import cancel
 from narrowboat_rabbitmq.protocol.acks import Pace, coalesce
 from narrowboat_rabbitmq.protocol.envelope import Raw
@@ -130,7 +131,7 @@ class Stream:
     def on_cancel(self, frame: Any) -> None:
         """End the channel when the server ended the consumer: the queue was deleted, or its node is gone."""
         assert self.channel is not None
-        self.channel.drop(RuntimeError("the server cancelled the consumer: its queue was deleted or moved"))
+        self.channel.drop(ConsumerCancelled())
 
     def cancel(self, answer: Answer[None]) -> None:
         """Let the server push no more; `answer` is given once everything that it had pushed is here."""

@@ -1,8 +1,7 @@
-"""One exchange with whatever stands behind the URL: a server, the primary of some sentinels, or a cluster's nodes.
+"""One exchange with the servers behind the URL: a single server, the primary of some sentinels, or the nodes of a cluster.
 
-`run` sends many commands at once and returns one answer for each. Which node of a cluster gets which of them is `cluster`'s
-affair. A command is sent a second time only where the server said that it did nothing (an unknown script, a key that lives
-elsewhere).
+`run` sends many commands at once and returns one answer for each. `cluster` decides which node gets which command. A command
+is sent a second time only where the server said that it did nothing (an unknown script, a key on another node).
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from narrowboat.driver.endpoint import HostPort
-from narrowboat.errors import Closed
+from narrowboat.errors import Closed, NarrowboatError
 from narrowboat_redis.cluster import Cluster
 from narrowboat_redis.connections import Connections
 from narrowboat_redis.endpoint import Deployment, RedisEndpoint
@@ -25,14 +24,14 @@ from narrowboat_redis.scripts import Packed
 T = TypeVar("T")
 
 #: Fail fast for this many seconds after a timeout: the core repeats the members of a failed batch one by one, and each would
-#: otherwise stand still for a whole timeout. Whoever waits between two tries waits longer.
+#: otherwise stand still for a whole timeout. A retry with a backoff comes later than this.
 FAIL_FAST = 0.004
 
 
 class RedisClient:
     """See the module's text. From any thread; one exchange at a time.
 
-    `timeout`: seconds that `run` may take. `fail_fast`: what comes at once after a timeout fails as well (`FAIL_FAST`).
+    `timeout`: seconds that `run` may take. `fail_fast`: an exchange that follows a timeout at once fails as well (`FAIL_FAST`).
     """
 
     def __init__(self, endpoint: RedisEndpoint, timeout: float, *, fail_fast: bool = False) -> None:
@@ -51,9 +50,9 @@ class RedisClient:
     ) -> list[Any]:
         """One answer for each command: a reply, an `ErrorReply`, or in a cluster an error where that node failed.
 
-        `ends`: by `time.monotonic`, where something before it has taken a part of the time.
-        `tail`: a packed command to be sent behind the others to each server that gets any; its replies follow the answers.
-        Raises one of our errors when the whole exchange failed; what it did is then unknown.
+        `ends`: the deadline by `time.monotonic`, for a caller that has used a part of the timeout already.
+        `tail`: a packed command, sent behind the others to each server that gets any. Its replies follow the answers.
+        Raises a `NarrowboatError` when the whole exchange failed. Its outcome is then unknown.
         """
         with self._mutex:
             self._check_open()
@@ -84,12 +83,16 @@ class RedisClient:
                 raise
         raise failure  # out here the first error, which may repeat a password, is not kept as its context
 
+    def ask(self, command: Packed, doing: str, ends: float | None = None) -> Any:
+        """The reply to one command; what it met is raised."""
+        return self._good(self.run([command], doing=doing, ends=ends)[0], doing)
+
     def lately_silent(self) -> bool:
-        """Whether an exchange timed out just now, so that another, which is a courtesy, would only wait as well."""
+        """Whether an exchange has just timed out. An optional one would then only wait for a timeout as well."""
         return time.monotonic() - self._late < self._timeout
 
     def ends(self) -> float:
-        """When an exchange that begins now has to be over, by `time.monotonic`."""
+        """The deadline of an exchange that begins now, by `time.monotonic`."""
         return time.monotonic() + self._timeout
 
     def everywhere(
@@ -102,11 +105,18 @@ class RedisClient:
             addresses = [None] if self._cluster is None else self._cluster.primaries(until)
             return [(address, self._connections.exchange(address, [command], None, until)[0]) for address in addresses]
 
-        return self._asked(ask, doing)
+        return [(address, self._good(answer, doing)) for address, answer in self._asked(ask, doing)]
 
     def at(self, address: HostPort | None, command: Packed, *, doing: str = "a call") -> Any:
         """The answer of that server."""
-        return self._asked(lambda: self._connections.exchange(address, [command], None, self.ends())[0], doing)
+        return self._good(
+            self._asked(lambda: self._connections.exchange(address, [command], None, self.ends())[0], doing), doing
+        )
+
+    def _good(self, reply: Any, doing: str) -> Any:
+        if isinstance(reply, ErrorReply | NarrowboatError):
+            raise translate(reply, self.endpoint, doing=doing)
+        return reply
 
     def _asked(self, ask: Callable[[], T], doing: str) -> T:
         with self._mutex:
@@ -132,10 +142,10 @@ class RedisClient:
             raise Closed(f"{self.endpoint}: used after close()", backend=self.endpoint.scheme)
 
     def _errors(self, commands: Sequence[Packed], answers: list[Any], tail: bytes | None, ends: float) -> list[Any]:
-        """Load the scripts that the server did not know, and send again what it did not do."""
+        """Load the scripts that the server did not know, and repeat the commands that it did not run."""
         errors = [(index, answer) for index, answer in enumerate(answers) if type(answer) is ErrorReply]
         if self.endpoint.deployment is Deployment.SENTINEL and any("READONLY" in error.text for _, error in errors):
-            self._connections.drop(None)  # a primary that is none any more: the sentinels are asked again at the next call
+            self._connections.drop(None)  # this server is not the primary any more: the next call asks the sentinels
         unknown = [index for index, error in errors if error.code == "NOSCRIPT"]
         if not unknown:
             return answers

@@ -1,6 +1,7 @@
-"""The commands of one batch among the nodes of a cluster: each goes to the node of its key, and follows it where it has moved.
+"""One batch of commands on the nodes of a cluster: each command goes to the node of its key, and follows a key that has moved.
 
-All nodes are sent to before any is read from. Where one fails, its commands have an error for an answer, and the others theirs.
+All nodes are written to before any is read. If one node fails, each of its commands gets an error; the other commands get
+their answers.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from narrowboat_redis.nodes import Nodes
 from narrowboat_redis.resp import ErrorReply, pack
 from narrowboat_redis.scripts import Packed
 
-#: How often a command follows its key to another node within one call.
+#: How often a command follows its key to another node within one call. A cluster that points in a circle ends here.
 _REDIRECTS = 5
 #: Seconds for the replies of one node, however long the others took.
 _SHARE = 0.05

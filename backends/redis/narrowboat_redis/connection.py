@@ -1,7 +1,7 @@
 """One connection to a Redis server, and one exchange over it.
 
-A pipeline that is packed already is sent in one go, and its replies are read in one go. Nothing is tried again here, and every
-step has a time limit: who repeats is the core, because only it knows what is safe. `opening` makes connections.
+A packed pipeline is sent in one go, and its replies are read in one go. Every step has a time limit. Nothing is retried here:
+only the core knows which call is safe to repeat. `opening` makes connections.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from typing import Any
 from narrowboat.driver.endpoint import HostPort
 from narrowboat_redis.resp import Reader
 
-#: Seconds without use after which a connection is looked at before it is used again: a server that was restarted meanwhile
-#: has closed it, and the first call after that would fail for nothing.
+#: Seconds without use after which a connection is checked before it is used again. A server that was restarted meanwhile has
+#: closed it, and the next call would fail for nothing. Shorter costs a system call for each exchange.
 _IDLE = 1.0
 _CHUNK = 65536
-#: Whether the kernel itself ends a call that takes too long: Python's own time limits cost a system call before each other.
+#: Whether the kernel ends a call that takes too long. Python's own timeouts cost one more system call for each call.
 _KERNEL_TIMES = sys.platform.startswith("linux")
 _ALL = 1 << 30
 
 
 class Connection:
-    """For one thread at a time; who shares it brings a mutex."""
+    """For one thread at a time; an owner that shares it guards it with a mutex."""
 
     def __init__(self, connected: socket.socket, address: HostPort, timeout: float, most: int) -> None:
         self.address = address
@@ -36,7 +36,7 @@ class Connection:
         self._process = os.getpid()
         self._reader = Reader(most)
         self._timeout = timeout
-        self._kernel_times = _KERNEL_TIMES and not hasattr(connected, "pending")  # what TLS does in between takes Python's
+        self._kernel_times = _KERNEL_TIMES and not hasattr(connected, "pending")  # a TLS socket needs Python's timeouts
         self.limit(timeout)
         self._used = time.monotonic()
         self.busy = False  #: something was sent whose reply was not read: nothing more can be read from it
@@ -61,7 +61,7 @@ class Connection:
         """Send commands, until `ends`. From here on it is busy until all replies are read."""
         self.busy = True
         if ends is not None and (left := ends - time.monotonic()) < 0.9 * self._step:
-            self.limit(left)  # something before it has taken a part of the time
+            self.limit(left)  # the caller has used a part of the timeout already
         try:
             if len(data) <= _CHUNK or ends is None:
                 self._socket.sendall(data)
@@ -75,13 +75,13 @@ class Connection:
             raise _timed_out() from None
 
     def receive(self, number: int, ends: float) -> list[Any]:
-        """As many replies, until `ends` by `time.monotonic`. Raises TimeoutError, OSError or ProtocolError."""
+        """Read that many replies, until `ends` by `time.monotonic`. Raises TimeoutError, OSError or ProtocolError."""
         replies: list[Any] = []
         while not self._reader.take(replies, number):
             self._reader.feed(self._more())
             left = ends - time.monotonic()
             if left <= 0 and not self._reader.take(replies, number):
-                raise _timed_out()  # the limit of each step is no limit to whoever sends a little all the time
+                raise _timed_out()  # each step has a limit, but a server that sends a byte a second would never reach it
             if len(replies) < number and left < self._step / 2:
                 self.limit(left)
         if self._step != self._timeout:
@@ -91,7 +91,7 @@ class Connection:
         return replies
 
     def once(self, data: bytes, ends: float) -> Any:
-        """The reply to one command: the same as `send` and `receive`, for the short reply that arrives in one piece."""
+        """Send one command and return its reply. Faster than `send` and `receive` where a short reply arrives in one piece."""
         self.busy = True
         try:
             self._socket.sendall(data)
@@ -130,12 +130,12 @@ class Connection:
         return self._socket.fileno()
 
     def pending(self) -> bool:
-        """Whether TLS holds bytes that poll does not see."""
+        """Whether TLS has buffered bytes that poll does not see."""
         pending = getattr(self._socket, "pending", None)
         return pending is not None and bool(pending())
 
     def read(self) -> list[Any]:
-        """Whatever has come, at least some bytes of it: for a subscription, where replies come unasked."""
+        """The bytes that have arrived, at least one: for a subscription, whose replies come unasked."""
         self._reader.feed(self._more())
         replies: list[Any] = []
         self._reader.take(replies, _ALL)
@@ -147,7 +147,7 @@ class Connection:
         return self.receive(len(commands), time.monotonic() + self._timeout)
 
     def limit(self, seconds: float) -> None:
-        """Let each step of the next exchange take that long at most."""
+        """Set the timeout of each step of the next exchange."""
         self._step = max(seconds, 0.001)
         if self._kernel_times:
             span = struct.pack("ll", int(self._step), int(self._step % 1 * 1e6))
@@ -158,11 +158,11 @@ class Connection:
             self._socket.settimeout(self._step)
 
     def allow(self, seconds: float) -> None:
-        """Let each exchange after the next take that long."""
+        """Set the timeout of the exchanges after the next one."""
         self._timeout = seconds
 
     def close(self, *, hard: bool = False) -> None:
-        """End it. `hard`: throw away what is still on its way out, so that it cannot arrive later."""
+        """Close the connection. `hard`: discard bytes that are not sent yet, so that they cannot arrive later."""
         with contextlib.suppress(OSError):
             if hard:
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -1,7 +1,7 @@
-"""The connections of one client, one to each server that it needs: made at the first use, and again after any failure.
+"""The connections of one client, one to each server that it needs. Each is made at its first use, and again after a failure.
 
-An exchange sends commands in one go, and reads their replies. It sends a command a second time only where the server said that
-it does not know the script, and so did nothing.
+An exchange sends commands in one go, and reads their replies. It sends a command a second time only where the server does not
+know the script, and so did nothing.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class Connections:
         self._open: dict[HostPort | None, Connection] = {}
 
     def ready(self) -> Connection | None:
-        """The connection to the only server, where it stands and can be used."""
+        """The connection to the only server, if it is open and can be used."""
         connection = self._open.get(None)
         return connection if connection is not None and connection.usable() else None
 
     def to(self, address: HostPort | None, ends: float) -> Connection:
-        """The connection to that server; `ends`, by `time.monotonic`, is when it has to stand."""
+        """The connection to that server, opened if need be. `ends`: the deadline for that, by `time.monotonic`."""
         connection = self._open.get(address)
         if connection is not None:
             if connection.usable():
@@ -48,17 +48,17 @@ class Connections:
         return connection
 
     def reading(self, address: HostPort) -> Connection:
-        """The connection to that server, over which something was sent."""
+        """The connection to that server, on which replies are outstanding."""
         return self._open[address]
 
     def exchange(self, address: HostPort | None, commands: Sequence[Packed], tail: bytes | None, ends: float) -> list[Any]:
-        """The replies to `commands`, and behind them that to `tail`, where there is one."""
+        """The replies to `commands`, followed by the reply to `tail`, if there is one."""
         connection = self.to(address, ends)
         connection.send(_together(commands, tail), ends)
         return connection.receive(len(commands) + (tail is not None), ends)
 
     def load(self, address: HostPort | None, commands: Sequence[Packed], tail: bytes | None, ends: float) -> list[Any]:
-        """The same for commands whose scripts the server did not know: they are loaded first."""
+        """As `exchange`, for commands whose scripts the server did not know: load those first."""
         scripts: dict[bytes, Script] = {each.script.sha: each.script for each in commands if each.script is not None}
         loads = [Packed(each.load_command, None) for each in scripts.values()]
         answers = self.exchange(address, [*loads, *commands], tail, ends)
@@ -68,13 +68,13 @@ class Connections:
         return answers[len(loads) :]
 
     def drop(self, address: HostPort | None) -> None:
-        """That connection is of no use any more."""
+        """Close the connection to that server; the next call opens another."""
         connection = self._open.pop(address, None)
         if connection is not None:
             connection.close(hard=connection.busy)
 
     def drop_all(self) -> None:
-        """None of them is."""
+        """Close all connections."""
         for address in list(self._open):
             self.drop(address)
 

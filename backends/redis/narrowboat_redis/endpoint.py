@@ -1,11 +1,11 @@
-"""Where the server is and how it is reached, read out of the URL before anything is sent.
+"""Where the servers are and how to reach them, read from the URL before anything is sent.
 
     redis://user:password@host:6379/0                            one server, database 0
     rediss://...                                                 the same through TLS
     redis+sentinel://user:password@a:26379,b:26379/service/0     the primary that these sentinels name
     redis+cluster://user:password@a:7000,b:7000                  a cluster, known by some of its nodes
 
-What cannot work is refused here: an unknown `+driver`, several hosts for one server, a path that is no database.
+This is where a URL that cannot work is refused: an unknown `+driver`, several hosts for one server, a path that is no database.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Messages as fields of stream entries, and back. Pure.
 
 An entry has `id` and `body`, and where they are needed `narrowboat-at` (seconds since the epoch), `-key`, `-priority`,
-`-headers` (JSON), `-correlation`, `-type`, `-reply` (JSON) and `-expires` (microseconds of the server's clock). Whoever adds an
-entry by other means needs none of them: the body is the field `body`, or the only field; every other field is a header. What
-cannot be taken apart is delivered as it is, with what is wrong with it, and costs nobody else anything.
+`-headers` (JSON), `-correlation`, `-type`, `-reply` (JSON) and `-expires` (microseconds of the server's clock). Another program
+that adds an entry needs none of them: the body is the field `body`, or the only field, and every other field is a header. An
+entry that cannot be parsed is delivered as it is, with a sentence on what is wrong. It affects no other entry.
 
-The first version left `narrowboat-` out of the names. Its entries begin with `id`, `body` and `at`, and are read as before;
-the same names in any other entry are another program's.
+The first version left `narrowboat-` out of the names. Its entries begin with `id`, `body` and `at`, and are read as before.
+The same names in any other entry belong to another program.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from narrowboat.contract import Address, Delivery, Kind, Outgoing
 
-#: Where the publisher's clock and the server's agree to within this, in seconds, the entry's id tells the time well enough.
+#: Seconds. Where the publisher's clock and the server's agree to within this, the entry's id serves as the time of publishing.
 NEAR = 2.0
 _NO_HEADERS: Mapping[str, str] = {}
 _MARK = b"narrowboat-"
@@ -28,15 +28,15 @@ _OLD = frozenset({b"at", b"key", b"priority", b"headers", b"correlation", b"type
 #: What `settle.lua` makes of the fields that are too many for one command, and `receive.lua` of an entry that is too large.
 _REST, _LEFT = _MARK + b"rest", _MARK + b"left"
 _OURS = frozenset(_MARK + name for name in (*_OLD, b"id", b"rest", b"left"))
-#: An expiry of the first version counts in microseconds: what is less is in seconds or milliseconds, and not its.
+#: The smallest expiry of the first version, in microseconds. A smaller number is in seconds or milliseconds, so it is foreign.
 _MICROSECONDS = 1e14
-#: Bytes of JSON that are read as headers, and seconds that can be a time. More than that no publisher of ours has made.
+#: Bytes of JSON that are read as headers, and seconds that can be a time. No publisher of ours has ever made more.
 _HEADERS_MAX, _TIME_MAX = 1 << 20, 1e11
 _NUMBER = re.compile(rb"[\d.e+-]+")
 
 
 def is_plain(message: Outgoing, now: float) -> bool:
-    """Whether id and body say it all. `now`: seconds since the epoch."""
+    """Whether the message has nothing but an id and a body. `now`: seconds since the epoch."""
     return not (
         message.headers
         or message.delay
@@ -68,7 +68,7 @@ def fields_of(message: Outgoing) -> list[bytes]:
 
 
 def deliveries(now: float, sizes: bytes, data: bytes, shapes: Sequence[bytes]) -> list[Delivery]:
-    """What `receive.lua` packed, each message by itself: what is wrong with one is told of that one."""
+    """The deliveries that `receive.lua` packed. Each is parsed by itself, so that a malformed one affects no other."""
     numbers = struct.unpack(f">{len(sizes) // 4}I", sizes)
     names = [_names(shape) for shape in shapes]
     plans: dict[Any, _Plan] = {}
@@ -115,12 +115,12 @@ def deliveries(now: float, sizes: bytes, data: bytes, shapes: Sequence[bytes]) -
 
 
 def _names(shape: bytes) -> list[bytes]:
-    """The field names of a shape, each behind its size."""
+    """The field names of a shape; each follows its size."""
     return _taken_apart(shape) if shape else [b"id", b"body"]
 
 
 def _taken_apart(data: bytes) -> list[bytes]:
-    """Texts that stand one behind the other, each behind its size."""
+    """The texts in `data`; each follows its size."""
     found, start = [], 0
     while start < len(data):
         (size,) = struct.unpack_from(">I", data, start)
@@ -132,7 +132,7 @@ def _taken_apart(data: bytes) -> list[bytes]:
 
 
 class _Plan(NamedTuple):
-    """Where the entries of one shape have what: positions among their fields."""
+    """How to read the entries of one shape: the positions of their fields."""
 
     own: dict[bytes, int]  #: by short names
     body: int | None
@@ -161,7 +161,7 @@ def _plan(names: Sequence[bytes], old: bool) -> _Plan:
 
 
 def _body_of(names: Sequence[bytes], others: Sequence[int]) -> int | None:
-    """The field `body`, or the only one that is nobody's mark."""
+    """The field `body`, or the only field that is none of our marks."""
     for at in others:
         if names[at] == b"body":
             return at
@@ -199,7 +199,7 @@ def _delivery(
 
 
 def _raw(token: bytes, entry_id: bytes, attempt: int, names: Sequence[bytes], values: Sequence[bytes], why: str) -> Delivery:
-    """An entry that cannot be taken apart: its body, all else as headers, and its own id where that can be read."""
+    """The delivery of an entry that cannot be parsed: its body, all other fields as headers, and its id if that is readable."""
     at = _plan(names, _may_be_old(names, values)).own.get(b"id")
     try:
         own = "" if at is None else values[at].decode()
@@ -244,7 +244,7 @@ def _read(now: float, token: bytes, entry_id: bytes, attempt: int, plan: _Plan, 
 
 
 def _spread(names: Sequence[bytes], values: Sequence[bytes]) -> tuple[list[bytes], list[bytes]]:
-    """The fields with those that a dead letter has in one (`settle.lua`)."""
+    """The fields, unpacked where a dead letter has them all in one (`settle.lua`)."""
     found: tuple[list[bytes], list[bytes]] = ([], [])
     for name, value in zip(names, values, strict=True):
         parts = _taken_apart(value) if name == _REST else [name, value]
@@ -268,7 +268,7 @@ def _text(value: bytes) -> str:
 
 
 def _ours(name: bytes, value: bytes) -> str:
-    """A text of ours."""
+    """The text of one of our own fields; `_Malformed` where it is none."""
     try:
         return value.decode()
     except UnicodeDecodeError:

@@ -1,6 +1,6 @@
-"""From what the socket or the server says to what the caller is told: one clear error, the first kept as the cause.
+"""Translates the errors of the socket and of the server into Narrowboat's own, with the original as the cause.
 
-Used by both halves. An error reply inside a batch is translated in its member's place; a broken connection is raised.
+Both halves use it. An error reply inside a batch is translated in its member's place; a broken connection is raised.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ from narrowboat.driver.sources import Refusals
 from narrowboat.driver.texts import LONGEST, cut
 from narrowboat.errors import AccessDenied, ConfigurationError, Conflict, NarrowboatError, Unavailable
 from narrowboat_redis.options import SCHEME
-from narrowboat_redis.resp import ErrorReply, NotRedis, ProtocolError
+from narrowboat_redis.resp import ErrorReply, NotRedis, ProtocolError, shown
 
 if TYPE_CHECKING:
     from narrowboat_redis.endpoint import RedisEndpoint
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: The oldest server that has what is needed here (`XAUTOCLAIM`, `LPOS`, `GETEX`: 6.2).
+#: The oldest server that has all commands in use here (`XAUTOCLAIM`, `LPOS` and `GETEX` came with 6.2).
 OLDEST = (6, 2)
 
-#: What an answer of another shape than was asked for makes of whatever looks at it.
+#: What Python raises when the parser meets an answer of an unexpected shape.
 ODD = (TypeError, ValueError, KeyError, IndexError, AttributeError, RecursionError)
 
-#: What a connection may raise, beside an error of ours.
+#: What a connection may raise, besides a `NarrowboatError`.
 FAILURES = (OSError, ErrorReply, ProtocolError, *ODD)
 
-#: What all keepers of messages refuse in the same words.
+#: The refusals that all brokers word alike.
 refuse = Refusals(SCHEME)
 
-#: A server before 7.0 wraps the error of a command in a script into its own: the code stands somewhere in the text.
+#: A server before 7.0 wraps the error of a script's command in a text of its own, which has the code somewhere inside.
 _CODES = re.compile(
     r"\b(ASK|BUSY|BUSYGROUP|CLUSTERDOWN|CROSSSLOT|LOADING|MASTERDOWN|MISCONF|MOVED|NOAUTH|NOPERM|NOREPLICAS|NOSCRIPT|OOM|READONLY"
     r"|TRYAGAIN|WRONGPASS|WRONGTYPE)\b"
 )
 _REPEAT = "The call may be repeated"
-#: What each code means, and what to do about it. All of them may pass by themselves.
+#: What each code means, and what to do about it. All of these conditions may end by themselves.
 _PASSING = {
     "ASK": "moved a part of its keys to another node just now. Nothing was changed",
     "BUSY": "is busy with somebody's script that does not end. Look for it with SCRIPT KILL; nothing was changed",
@@ -61,17 +61,21 @@ _PASSING = {
 def code_of(error: BaseException) -> str:
     """The code of an error reply, wherever it stands: READONLY, NOPERM, ... or ERR."""
     if "The user executing the script can't" in str(error):
-        return "NOPERM"  # 7.0 leaves the code out where the command stands in a script
+        return "NOPERM"  # a server of 7.0 leaves the code out for a command inside a script
     found = _CODES.search(str(error))
     if found is not None:
         return found.group(1)
     return error.code if isinstance(error, ErrorReply) else "ERR"
 
 
-def translate(error: BaseException, endpoint: RedisEndpoint, *, doing: str) -> NarrowboatError:
-    """The error to raise `from` `cause_of(error, endpoint)`. `doing` ends the sentence "while ...": "taking the lock 'a'"."""
-    if isinstance(error, NarrowboatError):
-        return error
+def translate(met: object, endpoint: RedisEndpoint, *, doing: str) -> NarrowboatError:
+    """What was `met`, an error or a reply that means nothing to us, as an error with its cause.
+
+    `doing` ends the sentence "while ...": "taking the lock 'a'".
+    """
+    if isinstance(met, NarrowboatError):
+        return met
+    error = met if isinstance(met, BaseException) else ErrorReply(f"ERR unexpected answer {shown(met)}")
     found = _reply(error, endpoint, doing) if isinstance(error, ErrorReply) else _connection(error, endpoint, doing)
     if isinstance(found, Unavailable):
         found.sent = getattr(error, "sent", True)  # as `RedisClient` has noted it
@@ -80,7 +84,7 @@ def translate(error: BaseException, endpoint: RedisEndpoint, *, doing: str) -> N
 
 
 def typed(method: F) -> F:
-    """A method of something with a `endpoint`: an answer that is not what the script gives is an error like any other."""
+    """Decorate a method of an object with an `endpoint`: an answer of an unexpected shape becomes a `NarrowboatError`."""
 
     @functools.wraps(method)
     def call(self: Any, *arguments: Any, **named: Any) -> Any:
@@ -96,7 +100,7 @@ def typed(method: F) -> F:
 
 
 def no_thread(error: RuntimeError, endpoint: RedisEndpoint) -> Unavailable:
-    """The error where the machine starts no more threads."""
+    """The error when the machine has no thread left."""
     found = Unavailable(
         f"{endpoint}: no thread could be started ({error}). {_REPEAT} when there are fewer.", backend=endpoint.scheme
     )
@@ -105,7 +109,7 @@ def no_thread(error: RuntimeError, endpoint: RedisEndpoint) -> Unavailable:
 
 
 def cause_of(error: BaseException, endpoint: RedisEndpoint) -> BaseException:
-    """`error`, or a copy of its text without the password where some server has repeated that, and of a sane length."""
+    """`error`, or a copy that is cut to a sane length and has no password, where a server has repeated it."""
     password = endpoint.secret.reveal() if endpoint.secret is not None else ""
     if (password and password in str(error)) or len(str(error)) > LONGEST:
         return ErrorReply(cut(str(error).replace(password or "\0", "***")))
@@ -113,7 +117,7 @@ def cause_of(error: BaseException, endpoint: RedisEndpoint) -> BaseException:
 
 
 def too_old(endpoint: RedisEndpoint, version: str) -> ConfigurationError:
-    """The refusal of a server that lacks what is needed."""
+    """The refusal of a server before `OLDEST`."""
     oldest = ".".join(map(str, OLDEST))
     return ConfigurationError(
         f"{endpoint} runs version {version}; needed is {oldest} or later. Upgrade the server.", backend=endpoint.scheme
@@ -131,7 +135,7 @@ def _reply(error: BaseException, endpoint: RedisEndpoint, doing: str) -> Narrowb
             "changed. Give it the rights that the backend's page lists (ACL SETUSER).",
             backend=backend,
         )
-    # A server without any password answers ERR to one.
+    # A server that needs no password answers ERR when it gets one.
     if code in {"NOAUTH", "WRONGPASS"} or "without any password configured" in text:
         what = "the user name or password in the URL" if endpoint.secret is not None else "that the URL gives no password"
         return AccessDenied(f"{endpoint} refused {what} ({text}). Nothing was changed. Correct the URL.", backend=backend)

@@ -1,7 +1,7 @@
 """One consumer's stream from one queue, subscription or inbox.
 
-It has a consumer name of its own, made at random; closing it gives back what it has out and takes the name away. A name
-whose process died goes once what it had has come back to others.
+It has a random consumer name of its own. Closing the feed returns its unsettled deliveries and removes the name. The name of a
+process that died is removed when its deliveries have come back.
 """
 
 from __future__ import annotations
@@ -9,45 +9,48 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from narrowboat.contract import Ack, Delivery, Feed, Kind, Nack, Outcome, Received, Reject, Source
 from narrowboat.errors import Closed, NarrowboatError
 from narrowboat_redis import entries
+from narrowboat_redis.calls import Calls, call, source_script
 from narrowboat_redis.errors import refuse, typed
 from narrowboat_redis.options import SCHEME
 from narrowboat_redis.properties import refusal, texts_of
 from narrowboat_redis.resp import shown
-from narrowboat_redis.scripts import Packed, script
 from narrowboat_redis.streams import INBOX_TTL, StreamKeys
 
-if TYPE_CHECKING:
-    from narrowboat_redis.broker import RedisBroker
+_RECEIVE, _SETTLE, _EXTEND, _LEAVE, _DELETE = map(source_script, ("receive", "settle", "extend", "leave", "delete"))
 
-_RECEIVE, _SETTLE, _EXTEND, _LEAVE = (
-    script("messages.lua", "upkeep.lua", f"{name}.lua") for name in ("receive", "settle", "extend", "leave")
-)
-
-#: Seconds until an idle feed looks again although nobody woke it. Smaller costs the server calls for every idle consumer;
-#: larger delays a message whose wake went to a feed on which nobody waits any more.
+#: Seconds between two polls of an idle feed that nothing woke. Shorter costs the server calls for every idle consumer. Longer
+#: delays a message whose wake went to a feed on which no consumer waits any more.
 IDLE = 1.0
-#: The same while the subscription that would wake it is broken or not yet there.
+#: The same, in seconds, while there is no subscription to wake it.
 ALERT = 0.3
-#: It looks within this of the end of the shortest lease, so that what a dead consumer had comes back within `lease_lag`.
+#: Seconds after the end of the shortest lease at which the feed looks. Longer breaks `lease_lag` after a consumer died.
 LAG = 0.4
-#: Seconds for giving back what is out where the server did not answer just now.
+#: Seconds that `close` spends on returning deliveries when the server did not answer just before.
 _COURTESY = 0.2
-#: Seconds between two signs of life of an inbox.
+#: Seconds between two heartbeats of an inbox.
 SIGN = 15.0
 
 
 class RedisFeed(Feed):
     """A feed; `tag` of its deliveries is the claim's token in bytes."""
 
-    def __init__(self, broker: RedisBroker, keys: StreamKeys, source: Source, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        calls: Calls,
+        keys: StreamKeys,
+        source: Source,
+        wake: Callable[[], None],
+        left: Callable[[RedisFeed], None],
+    ) -> None:
         self.keys = keys
-        self.endpoint = broker.endpoint
-        self._broker = broker
+        self.endpoint = calls.endpoint
+        self._calls = calls
+        self._left = left
         self._path = keys.path
         self._wake = wake
         self._consumer = secrets.token_hex(8).encode()
@@ -59,45 +62,45 @@ class RedisFeed(Feed):
         self._head = (
             keys.kind.value.encode(),
             keys.group,
-            b"1" if inbox else broker.auto_declare,
+            b"1" if inbox else calls.auto_declare,
             *texts_of(source.properties),
             self._consumer,
         )
         self._origin = self._path.encode()
-        #: When the inbox behind this feed needs a sign of life.
-        self._sign = broker.clock() + SIGN
+        #: When the inbox behind this feed needs its next heartbeat.
+        self._sign = calls.clock() + SIGN
         self._closed = False
 
     @typed
     def receive(self, limit: int) -> Received:
         """Claim what is due, in order."""
-        broker = self._broker
-        broker.check_open()
+        calls = self._calls
+        calls.check_open()
         if self._closed:
             raise Closed(f"this consumer of {self._path!r} was closed", backend=SCHEME)
-        now = broker.clock()
-        heard = broker.waking.arm(self, self.keys, self._wake, now + self._idle)
+        now = calls.clock()
+        heard = calls.waking.arm(self, self.keys, self._wake, now + self._idle)
         self._sign = now + SIGN
-        call = _RECEIVE(self.keys.all, (*self._head, b"%d" % limit, b"%d" % round(INBOX_TTL * 1000), broker.most))
-        answer = broker.ask(broker.taking, call, self._doing)
+        claim = _RECEIVE(self.keys.all, (*self._head, b"%d" % limit, b"%d" % round(INBOX_TTL * 1000), calls.most))
+        answer = calls.taking.ask(claim, self._doing)
         refused = refusal(answer, self.keys, self._properties)
         if refused is not None:
             raise refused
         if len(answer) > 3:
             found = entries.deliveries(float(answer[1]), answer[3], answer[4], answer[5:])
-            broker.waking.disarm(self, self.keys)
+            calls.waking.disarm(self, self.keys)
             return Received(found, 0.0)
         pause = self._idle if heard else min(self._idle, ALERT)
         if answer[2]:
             left = max(0.0, (int(answer[2]) - int(answer[1])) / 1e6)
-            broker.mover.note(self.keys, left)
+            calls.mover.note(self.keys, left)
             pause = min(pause, left)
         return Received([], pause)
 
     @typed
     def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> list[NarrowboatError | None]:
         """Settle each, compared by the token of its claim, all in one script."""
-        self._broker.check_open()
+        self._calls.check_open()
         acks: list[bytes] = []
         others: list[bytes] = []
         first: list[int] = []  # the position of each in the script's answer
@@ -117,11 +120,11 @@ class RedisFeed(Feed):
                 others += self._other(token, outcome)
                 behind.append(index)
         answers: list[NarrowboatError | None] = [None] * len(settlements)
-        call = _SETTLE(
+        what = _SETTLE(
             (*self.keys.all, self.keys.dead_stream),
             (*self._head[:2], self._origin, b"%d" % len(acks), *acks, *others),
         )
-        letters = self._broker.ask(self._broker.freeing, call, f"settling deliveries of {self._path!r}")
+        letters = self._calls.freeing.ask(what, f"settling deliveries of {self._path!r}")
         for index, letter in zip((*first, *behind), _letters(letters, len(first) + len(behind)), strict=False):
             if letter != 46:  # "."
                 answers[index] = self._refused(settlements[index][0], letter)
@@ -132,10 +135,10 @@ class RedisFeed(Feed):
     @typed
     def extend(self, deliveries: Sequence[Delivery], seconds: float) -> list[NarrowboatError | None]:
         """Let each lease end `seconds` from now."""
-        self._broker.check_open()
+        self._calls.check_open()
         tokens = [cast("bytes", delivery.tag) for delivery in deliveries]
-        call = _EXTEND(self.keys.all, (*self._head[:2], b"%d" % round(seconds * 1e6), *tokens))
-        letters = self._broker.ask(self._broker.freeing, call, f"extending deliveries of {self._path!r}")
+        what = call(_EXTEND, self.keys, b"%d" % round(seconds * 1e6), *tokens)
+        letters = self._calls.freeing.ask(what, f"extending deliveries of {self._path!r}")
         answers: list[NarrowboatError | None] = [None] * len(deliveries)
         for index, letter in enumerate(_letters(letters, len(deliveries))):
             if letter != 46:
@@ -143,33 +146,30 @@ class RedisFeed(Feed):
         return answers
 
     def close(self, ends: float | None = None) -> None:
-        """Give back what is out, counted; an inbox goes with its feed. `ends`: until then, by `time.monotonic`."""
+        """Return unsettled deliveries, counted, and delete an inbox. `ends`: the deadline, by `time.monotonic`."""
         if self._closed:
             return
         self._closed = True
-        broker = self._broker
-        if broker.freeing.lately_silent() or broker.taking.lately_silent():
+        calls = self._calls
+        if calls.freeing.lately_silent() or calls.taking.lately_silent():
             ends = time.monotonic() + _COURTESY  # what is not given back comes back when its lease ends
-        broker.waking.leave(self, self.keys)
-        broker.forget(self)
+        calls.waking.leave(self, self.keys)
+        self._left(self)
         if self.keys.kind is Kind.INBOX:
-            broker.drop(self.keys)
+            calls.taking.ask(call(_DELETE, self.keys, self.keys.stream), "closing an inbox", ends)
         else:
-            broker.ask(broker.taking, self._leaving(), f"closing a consumer of {self._path!r}", ends)
+            calls.taking.ask(call(_LEAVE, self.keys, self._consumer), f"closing a consumer of {self._path!r}", ends)
 
     def needs_sign(self) -> bool:
         """Whether it is an inbox of which nobody has heard for long."""
-        return self.keys.kind is Kind.INBOX and self._broker.clock() >= self._sign
-
-    def _leaving(self) -> Packed:
-        return _LEAVE(self.keys.all, (*self._head[:2], self._consumer))
+        return self.keys.kind is Kind.INBOX and self._calls.clock() >= self._sign
 
     def _other(self, token: bytes, outcome: Outcome) -> tuple[bytes, bytes, bytes]:
         if isinstance(outcome, Reject):
             return b"d", token, b"%d %b" % (outcome.attempts, outcome.reason.encode())
         if isinstance(outcome, Nack):
             if outcome.delay > 0:
-                self._broker.mover.note(self.keys, outcome.delay)
+                self._calls.mover.note(self.keys, outcome.delay)
             return b"n", token, b"%d" % -(-outcome.delay * 1e6 // 1)  # rounded up: never early
         return b"r", token, b""
 
@@ -183,7 +183,7 @@ class RedisFeed(Feed):
 
 
 def _letters(reply: object, number: int) -> bytes:
-    """A script's answer: nothing where all went well, or a letter for each. Anything else must not be taken for done."""
+    """The letters of a script's answer: none when all went well, else one for each. Any other answer is an error."""
     if type(reply) is bytes and len(reply) in (0, number):
         return reply
     raise ValueError(f"{shown(reply)} for {number} deliveries")

@@ -1,7 +1,7 @@
 """Locks on a Redis server: leases in hashes, a queue for each name, one script call to acquire and one to release.
 
-A batch is one pipeline. Attempts have a connection of their own, everything that frees has another, so that what frees
-never stands behind what waits; whoever waits is woken over a third (waiting.py). The scripts decide, in `*.lua`.
+A batch is one pipeline. Attempts have one connection, renewals and releases another, so that no release queues behind an
+attempt. A third connection wakes waiters (waiting.py). The scripts in `*.lua` decide.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 from narrowboat.capabilities import Expiry, LockCapabilities, Scope, Support, Survives, WaitOrder, WakeUp
 from narrowboat.contract.backend import Context, LockBackend
 from narrowboat.contract.locks import Busy, Grant, Holder, LockProvider, Mode, Released, Request
-from narrowboat.driver.admission import conflict
+from narrowboat.driver.admission import conflict, lost
 from narrowboat.dsn import Url
-from narrowboat.errors import Conflict, LeaseLost, NarrowboatError, Reason, Unavailable
+from narrowboat.errors import Conflict, NarrowboatError, Reason, Unavailable
 from narrowboat_redis.client import RedisClient
 from narrowboat_redis.endpoint import Deployment, RedisEndpoint
 from narrowboat_redis.errors import translate, typed
@@ -23,7 +23,7 @@ from narrowboat_redis.names import Keys
 from narrowboat_redis.options import SCHEME, Durability, Options
 from narrowboat_redis.persistence import SURVIVES, check_durability
 from narrowboat_redis.records import LETTERS, MODES, Records
-from narrowboat_redis.resp import ErrorReply, pack, pack_arguments, shown
+from narrowboat_redis.resp import pack, pack_arguments
 from narrowboat_redis.scripts import Packed, command, script
 from narrowboat_redis.waiting import FALLBACK, Waiting
 
@@ -37,16 +37,16 @@ _RELEASE = RELEASE.head(4, 3)
 _RENEW = RENEW.head(5, 4)
 _WITHDRAW = WITHDRAW.head(5, 3)
 
-#: The share of an operation's time that the replicas get to confirm a grant: it is waited for twice where scripts are loaded.
+#: The share of the timeout in which the replicas have to confirm a grant. A batch waits twice if it has to load its scripts.
 _WAIT_SHARE = 0.3
 
 
 class RedisLocks(LockProvider):
     """Two connections and, once somebody waits, a third with a thread."""
 
-    def __init__(self, endpoint: RedisEndpoint, options: Options, context: Context, capabilities: LockCapabilities) -> None:
-        self.capabilities = capabilities
-        self.endpoint = endpoint
+    def __init__(self, url: Url, options: Options, context: Context) -> None:
+        self.capabilities = _capabilities(url, options)
+        self.endpoint = endpoint = RedisEndpoint.of(url, options)
         self._keys = Keys(options.prefix)
         self._timeout = context.timeout
         self._take = RedisClient(endpoint, context.timeout)
@@ -54,7 +54,7 @@ class RedisLocks(LockProvider):
         self._records = Records(endpoint, self._keys, context.timeout)
         self._waiting = Waiting(endpoint, self._keys, self._free, context.timeout)
         self._replicas = options.wait
-        #: What the server is to be asked for before the first grant; None: it was, or nothing is claimed.
+        #: The durability to check before the first grant. None: it is checked already, or nothing is claimed.
         self._durability = None if options.durability is Durability.MEMORY else options.durability
         milliseconds = max(1, int(context.timeout * _WAIT_SHARE * 1000))
         self._tail = pack(b"WAIT", b"%d" % options.wait, b"%d" % milliseconds) if options.wait else None
@@ -67,7 +67,7 @@ class RedisLocks(LockProvider):
 
     @typed
     def attempt(self, requests: Sequence[Request]) -> list[Grant | Busy | NarrowboatError]:
-        """Take or queue, the whole batch in one pipeline."""
+        """Take the names, or queue for them: the whole batch in one pipeline."""
         ends = self._check(self._take)
         if len(requests) == 1 and self._tail is None:  # a lone caller: every step counts
             request = requests[0]
@@ -80,7 +80,7 @@ class RedisLocks(LockProvider):
         return self._answers(requests, self._take.run(calls, doing="taking locks", tail=self._tail, ends=ends))
 
     def _check(self, client: RedisClient) -> float | None:
-        """That the server is as durable as the URL says, until it was once. Where it is asked: when the call has to be over."""
+        """Check once that the server is as durable as the URL says. Returns the call's deadline where it has asked."""
         if self._durability is None:
             return None
         ends = client.ends()
@@ -89,7 +89,7 @@ class RedisLocks(LockProvider):
         return ends
 
     def _answers(self, requests: Sequence[Request], replies: list[Any]) -> list[Grant | Busy | NarrowboatError]:
-        """What the replies say. Who has to wait will be woken."""
+        """The answers to a batch, from the replies. A waiter is armed first."""
         waiting = self._waiting
         answers = [self._answer(request, reply) for request, reply in zip(requests, replies, strict=False)]
         if self._tail is not None:
@@ -136,11 +136,11 @@ class RedisLocks(LockProvider):
         if type(reply) is bytes and reply.isdigit() and len(reply) < 17:
             return Grant(name, owner, int(reply), ttl, mode, limit)
         if type(reply) is int:
-            if reply == 0:  # waiters that are dead stand in front, more than one call drops
+            if reply == 0:  # more dead waiters are ahead than one call drops
                 self._waiting.hurry()
                 return Busy(FALLBACK)
             return Busy(reply / 1000 if self._waiting.listening else min(reply / 1000, FALLBACK))
-        if reply is None:  # withdrawn: this attempt came late, and whoever made it has left
+        if reply is None:  # withdrawn: this attempt came late, and its caller has left
             return Busy(FALLBACK)
         if isinstance(reply, list):
             if reply[0] not in MODES:
@@ -148,10 +148,10 @@ class RedisLocks(LockProvider):
             other = MODES[reply[0]]
             size = int(reply[1]) if other is Mode.SEMAPHORE else None
             return Conflict(conflict(name, mode, limit, other, size), backend=self.endpoint.scheme)
-        return self._error(reply, f"taking the lock {name!r}")
+        return translate(reply, self.endpoint, doing=f"taking the lock {name!r}")
 
     def _foreign(self, name: str, reply: list[bytes]) -> Conflict:
-        """What stands in the way of a grant and is not ours."""
+        """The `Conflict` for foreign data that prevents a grant."""
         if reply[0] == b"token":
             key = self._keys.of(name).token.decode()
             text = (
@@ -167,7 +167,7 @@ class RedisLocks(LockProvider):
         return Conflict(text, backend=self.endpoint.scheme)
 
     def _listen(self, requests: Sequence[Request], answers: list[Grant | Busy | NarrowboatError], busy: list[int]) -> None:
-        """See that who waits will be woken; where that began only now, look again, or a release meanwhile is missed."""
+        """Make sure that waiters are woken. If the subscription began only now, look again: a release meanwhile was missed."""
         try:
             again = self._waiting.listen(self._timeout)
         except NarrowboatError as error:
@@ -199,7 +199,7 @@ class RedisLocks(LockProvider):
     def _unconfirmed(self, confirmed: list[Any]) -> NarrowboatError | None:
         for reply in confirmed:
             if not isinstance(reply, int):
-                return self._error(reply, "waiting for replicas")
+                return translate(reply, self.endpoint, doing="waiting for replicas")
             if reply < self._replicas:
                 return Unavailable(
                     f"{self.endpoint}: {reply} of the {self._replicas} replicas that wait= asks for confirmed in time. What "
@@ -220,19 +220,9 @@ class RedisLocks(LockProvider):
             if type(reply) is int:
                 answers.append(grant if failure is None else failure)
             elif type(reply) is bytes:
-                reason = Reason(reply.decode())
-                answers.append(
-                    LeaseLost(
-                        f"lock {grant.name!r}: the lease with token {grant.token} is over ({reason.value}). "
-                        "Stop what it protects; acquire again.",
-                        name=grant.name,
-                        reason=reason,
-                        token=grant.token,
-                        backend=self.endpoint.scheme,
-                    )
-                )
+                answers.append(lost(grant, Reason(reply.decode()), backend=self.endpoint.scheme))
             else:
-                answers.append(self._error(reply, f"renewing the lock {grant.name!r}"))
+                answers.append(translate(reply, self.endpoint, doing=f"renewing the lock {grant.name!r}"))
         return answers
 
     def _renew(self, grant: Grant) -> Packed:
@@ -243,7 +233,7 @@ class RedisLocks(LockProvider):
 
     @typed
     def release(self, grants: Sequence[Grant]) -> list[Released | NarrowboatError]:
-        """Free, and tell who is next. One that ran out is dropped and was not held."""
+        """Free the leases and notify the next waiters. A lease that has expired is dropped, and was not held."""
         if len(grants) == 1:
             (reply,) = self._free.run((self._release(grants[0]),), doing="releasing locks")
             if reply == 1:
@@ -257,7 +247,7 @@ class RedisLocks(LockProvider):
             if type(reply) is int:
                 answers.append(Released.RELEASED if reply else Released.NOT_HELD)
             else:
-                answers.append(self._error(reply, f"releasing the lock {grant.name!r}"))
+                answers.append(translate(reply, self.endpoint, doing=f"releasing the lock {grant.name!r}"))
             self._waiting.disarm(grant.name, grant.owner)  # an interrupt may have struck between its grant and that
         return answers
 
@@ -272,11 +262,12 @@ class RedisLocks(LockProvider):
 
     @typed
     def withdraw(self, requests: Sequence[Request]) -> list[NarrowboatError | None]:
-        """Remove the owners wherever they are, and leave word for an attempt that is still on its way."""
+        """Remove the owners wherever they are, and leave a mark for an attempt that is still on its way."""
         replies = self._free.run([self._withdraw(request) for request in requests], doing="withdrawing")
         answers: list[NarrowboatError | None] = []
         for request, reply in zip(requests, replies, strict=True):
-            answers.append(None if type(reply) is int else self._error(reply, f"withdrawing from the lock {request.name!r}"))
+            doing = f"withdrawing from the lock {request.name!r}"
+            answers.append(None if type(reply) is int else translate(reply, self.endpoint, doing=doing))
             self._waiting.disarm(request.name, request.owner)
         return answers
 
@@ -291,22 +282,20 @@ class RedisLocks(LockProvider):
 
     @typed
     def holders(self, name: str | None) -> list[Holder]:
-        """Whose lease runs by the server's clock, by token; without a name after a scan over all keys of the server."""
+        """The holders whose leases run by the server's clock, by token. Without a name it scans all keys of the server."""
         return self._records.holders(name)
 
     @typed
     def evict(self, name: str, token: int) -> bool:
-        """Break that generation, or remove what is not ours; a holder is told at its next renewal."""
+        """Break that generation, or remove foreign data. A holder learns of it at its next renewal."""
         return self._records.evict(name, token)
 
     @typed
     def ping(self) -> None:
-        """Write one key that ends at once: it fails where a lock would."""
+        """Write a key that expires at once. It fails where a lock would."""
         ends = self._check(self._free)
         call = command(self._keys.probe, b"SET", self._keys.probe, b"w", b"PX", b"1")
-        (reply,) = self._free.run([call], doing="answering a ping", ends=ends)
-        if isinstance(reply, Exception):
-            raise self._error(reply, "answering a ping")
+        self._free.ask(call, "answering a ping", ends)
 
     def close(self) -> None:
         """End the thread and all connections. Idempotent."""
@@ -315,17 +304,12 @@ class RedisLocks(LockProvider):
         self._free.close()
         self._records.close()
 
-    def _error(self, reply: Any, doing: str) -> NarrowboatError:
-        if isinstance(reply, BaseException):
-            return translate(reply, self.endpoint, doing=doing)
-        return translate(ErrorReply(f"ERR unexpected answer {shown(reply)}"), self.endpoint, doing=doing)
-
 
 def _capabilities(url: Url, options: Options) -> LockCapabilities:
     endpoint = RedisEndpoint.of(url, options)
     survives = SURVIVES[options.durability]
-    # A server answers before a replica has the grant; with wait= that many replicas have it first, and one may take over. One
-    # that forgets everything at a restart takes its replicas with it.
+    # A server answers before a replica has the grant. With wait=, that many replicas have it first, and one may take over. But
+    # a server that comes back empty empties its replicas.
     if options.wait and endpoint.deployment is not Deployment.SINGLE and options.durability is not Durability.MEMORY:
         survives = Survives.NODE
     return LockCapabilities(
@@ -340,17 +324,8 @@ def _capabilities(url: Url, options: Options) -> LockCapabilities:
         semaphore=Support.NATIVE,
         holders=Support.NATIVE,
         evict=Support.NATIVE,
-        ttl_min=0.05,
         dead_waiter_bound=6.0,  # a place in the queue ends 5 s after the last sign of life; who waits behind it waits 1.5 s
     )
-
-
-def _open(url: Url, options: Options, context: Context) -> LockProvider:
-    endpoint = RedisEndpoint.of(url, options)
-    try:
-        return RedisLocks(endpoint, options, context, _capabilities(url, options))
-    except OSError as error:  # no more descriptors
-        raise translate(error, endpoint, doing="opening") from error
 
 
 locks = LockBackend(
@@ -359,5 +334,5 @@ locks = LockBackend(
     example="redis://:password@localhost:6379/0",
     options=Options,
     capabilities=_capabilities,
-    open=_open,
+    open=RedisLocks,
 )

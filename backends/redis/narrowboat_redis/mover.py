@@ -1,8 +1,8 @@
-"""A thread that moves what is due where nobody looks: delayed messages into their stream, what a dead consumer had back.
+"""A thread that moves messages when they are due: delayed ones into their stream, and those of a dead consumer back.
 
-Whoever touches a source moves what is due there first, so nothing is ever delivered late because of this thread; it is
-for programs that read a stream by other means, and for consumers that are busy. It knows the sources that this broker
-has sent delayed messages to or looked at, each with the time when something is due there, and begins with the first one.
+Every script moves the messages that are due in its source first, so a consumer of ours never needs this thread. It serves other
+programs that read a stream, and consumers that are busy. It knows the sources that this broker has sent delayed messages to or
+has read, with the time at which the next message is due there. The earliest comes first.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from narrowboat_redis.client import RedisClient
 from narrowboat_redis.scripts import Packed
 from narrowboat_redis.streams import StreamKeys
 
-#: Seconds between two moves at least, so that one batch takes what is due closely together.
+#: Seconds between two moves at least. One batch then takes messages that are due closely together.
 _PACE = 0.02
 #: Seconds after a failed exchange until the next try.
 _AGAIN = 1.0
 
 
 class Mover:
-    """See the module's text. `call` makes a source's call of `tick.lua`. Closes the client."""
+    """See the module's text. `call` makes a call of `tick.lua` for a source. `close` closes the client."""
 
     def __init__(self, client: RedisClient, call: Callable[[StreamKeys], Packed]) -> None:
         self._client = client
@@ -37,19 +37,19 @@ class Mover:
         self._thread = LazyThread("narrowboat-redis-mover", self._run, wake=self._stir)
 
     def note(self, keys: StreamKeys, seconds: float) -> None:
-        """Something is due there in so many seconds."""
+        """A message is due in that source in so many seconds."""
         at = time.monotonic() + seconds + _PACE
         with self._changed:
             if self._thread.ended or self._due.get(keys, math.inf) <= at:
                 return
             self._due[keys] = at
-            with contextlib.suppress(RuntimeError):  # no more threads: whoever touches the source moves it
+            with contextlib.suppress(RuntimeError):  # no thread left: the next script that touches the source moves them
                 self._thread.start()
             if at < self._next:
                 self._changed.notify_all()
 
     def close(self) -> None:
-        """End the thread and the connection. What is due is moved by others."""
+        """End the thread and the connection."""
         self._client.close()
         self._thread.end()
 

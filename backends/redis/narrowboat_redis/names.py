@@ -8,14 +8,14 @@ from urllib.parse import unquote
 from narrowboat_redis.options import tag
 from narrowboat_redis.resp import pack_arguments
 
-#: Fixed: a token is kept for each shard, so whoever counts otherwise shares no tokens and no locks with the others.
+#: Never to be changed: tokens are kept by shard, so a client with another number would share neither tokens nor locks.
 SHARDS = 128
-#: Names whose keys are kept packed. Programs use few names often, or many once.
+#: Names whose packed keys are cached. A program uses few names often, or many names once.
 _KEPT = 4096
 
 
 class NameKeys:
-    """The keys of one name."""
+    """The keys of one name, packed as arguments of a command."""
 
     __slots__ = ("alive", "attempt_head", "attempt_tail", "common", "gone", "held", "queue", "shard", "token", "told")
 
@@ -45,7 +45,7 @@ class Keys:
         self.probe = b"nb:l:{%b:0}:gone:-" % self._prefix
 
     def of(self, name: str) -> NameKeys:
-        """The keys of that name."""
+        """The keys of that name, from the cache where it has them."""
         keys = self._names.get(name)
         if keys is None:
             keys = NameKeys(self._prefix, name)
@@ -67,5 +67,5 @@ class Keys:
             name = unquote(quoted.decode(), errors="strict")
         except UnicodeDecodeError:
             return None
-        keys = NameKeys(self._prefix, name)  # a key that we would not give that name is nobody's
+        keys = NameKeys(self._prefix, name)  # a key that we would not make of that name is foreign
         return name if key in (keys.held, keys.queue) else None

@@ -1,6 +1,6 @@
-"""Which node of a cluster has which slot, as its nodes tell.
+"""Which node of a cluster has which slot, as the nodes report it.
 
-It is asked anew when nodes point elsewhere or fail; it sends nothing of its own but that question.
+The map is read again when a node redirects to another one, or fails. This file sends nothing but that question.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Nodes:
             asking[index] = address
         else:
             self._moved[int(slot)] = address
-            self.stale = len(self._moved) > 1  # one slot is remembered; more of them are a reason to look at all
+            self.stale = len(self._moved) > 1  # a single slot that moved is remembered; after more, the whole map is read again
 
     def _owner(self, key: bytes | None) -> HostPort:
         if key is None:
@@ -83,7 +83,7 @@ class Nodes:
         raise ErrorReply(f"CLUSTERDOWN no node has the slot {slot}")
 
     def _learn(self, connection_to: Any, ends: float) -> None:
-        """Ask the first node that answers: one that we know of, or one of the URL."""
+        """Read the map from the first node that answers: a known one, or one of the URL's."""
         known = dict.fromkeys([address for _, _, address in self._owners] + list(self._endpoint.hosts))
         failed: BaseException = ErrorReply("CLUSTERDOWN no node")
         for number, address in enumerate(known):

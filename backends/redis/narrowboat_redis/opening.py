@@ -1,7 +1,7 @@
-"""How a connection is made: to a server of the URL, logged in, its database selected, its version known to be new enough.
+"""Opens a connection to a server of the URL: logs in, selects the database, and checks that the version is new enough.
 
-And how the sentinels are asked which server that is. Raises what the socket or the server said, for `errors.translate`, or an
-error of ours. No step takes longer than the whole may.
+It also asks the sentinels which server is the primary. It raises the errors of the socket and of the server as they are, for
+`errors.translate`, or a `NarrowboatError`. All steps share one deadline.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from narrowboat_redis.endpoint import Deployment, RedisEndpoint
 from narrowboat_redis.errors import ODD, OLDEST, too_old
 from narrowboat_redis.resp import ErrorReply, NotRedis, ProtocolError, pack, shown
 
-#: What is wrong with an answer; not ValueErrors of the system: a name that cannot be looked up.
+#: What an unexpected answer raises. A `ValueError` of the system (a name that cannot be looked up) is not among them.
 _ODD = tuple(kind for kind in ODD if kind is not ValueError)
 
 
@@ -47,7 +47,7 @@ def open_connection(endpoint: RedisEndpoint, address: HostPort, timeout: float, 
 
 
 def find_primary(endpoint: RedisEndpoint, timeout: float) -> HostPort:
-    """The primary that the sentinels name: the first answer of any of them."""
+    """The primary, from the first sentinel that names one."""
     ends = time.monotonic() + timeout
     options = endpoint.options
     failed: BaseException | None = None
@@ -93,14 +93,14 @@ def _logged_in(endpoint: RedisEndpoint, address: HostPort, ends: float, user: st
     try:
         if secret is not None:
             log_in(connection, user, secret, ends)
-    except BaseException:  # an interrupt included: nobody else knows of this connection
+    except BaseException:  # an interrupt as well: no other code knows of this connection, and it would stay open
         connection.close()
         raise
     return connection
 
 
 def log_in(connection: Connection, user: str | None, secret: Secret, ends: float) -> None:
-    """Tell the server who we are. Its refusal is raised; no frame on the way shows the secret."""
+    """Log in; raises the server's refusal. No frame of its traceback shows the secret."""
     who = [] if user is None else [user.encode()]
     _expect(connection, hidden(pack(b"AUTH", *who, secret.reveal().encode())), ends)
 
@@ -150,7 +150,7 @@ def _expect(connection: Connection, command: bytes, ends: float) -> None:
 
 
 def _check(endpoint: RedisEndpoint, connection: Connection, ends: float) -> None:
-    """That it is a server that we can work with, and the one that the URL means."""
+    """Check that this is a Redis server of a usable version, in the mode that the URL names."""
     connection.send(pack(b"HELLO", b"2"))
     (reply,) = connection.receive(1, ends)
     if isinstance(reply, ErrorReply):

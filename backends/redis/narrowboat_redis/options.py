@@ -1,24 +1,25 @@
-"""What a `redis://` URL takes beside its address, for locks and for messages alike, and how names go into keys.
+"""The options of a `redis://` URL, for locks and for messages, and how names become parts of keys.
 
-What both halves share is declared once, in `Common`.
+`Common` has the options that both halves share.
 """
 
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass
 
 from narrowboat.driver.names import escape_all
+from narrowboat.driver.options import check_ranges
 from narrowboat.driver.sources import Declare, check_spans
 from narrowboat.driver.tls import TlsOptions
 from narrowboat.dsn import Secret
-from narrowboat.errors import ConfigurationError
 
 SCHEME = "redis"
 #: What stands for itself in a part of a key.
 SAFE = "-_.~@+=,"
 
-#: More replicas than that nobody runs; a typing mistake would let every call wait for its whole time-out.
+#: More replicas than anybody runs. A typing mistake would otherwise let every call wait for its whole timeout.
 WAIT_MAX = 16
 
 #: Bytes: what an answer has beside messages must fit in any case.
@@ -26,16 +27,16 @@ REPLY_MIN = 1024 * 1024
 
 
 class Durability(enum.Enum):
-    """What the server is expected to do with what it has confirmed. It is asked when it is first used."""
+    """How durable the server has to be. The driver checks the server's settings at the first use."""
 
-    MEMORY = "memory"  #: nothing is expected and nothing claimed: what it has may go with its memory
-    AOF = "aof"  #: it keeps an append-only file (appendonly yes): a killed server comes back with what it had
-    FSYNC = "fsync"  #: and syncs that before it answers (appendfsync always): it survives a loss of power
+    MEMORY = "memory"  #: no check, and no claim: a restart may lose everything
+    AOF = "aof"  #: it keeps an append-only file (appendonly yes): a killed server comes back with its data
+    FSYNC = "fsync"  #: it also syncs that file before it answers (appendfsync always): its data survives a loss of power
 
 
 @dataclass(frozen=True, kw_only=True)
 class Common(TlsOptions):
-    """What both halves take."""
+    """The options of both halves."""
 
     prefix: str = ""  #: a namespace of its own on the same server; two prefixes never meet
     durability: Durability = Durability.MEMORY
@@ -45,8 +46,7 @@ class Common(TlsOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.max_reply < REPLY_MIN:
-            raise ConfigurationError(f"option max_reply={self.max_reply}: at least {REPLY_MIN} bytes", backend=SCHEME)
+        check_ranges(self, SCHEME, ("max_reply", REPLY_MIN, math.inf, f"{REPLY_MIN} bytes or more"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +57,7 @@ class Options(Common):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.wait <= WAIT_MAX:
-            raise ConfigurationError(
-                f"option wait={self.wait}: allowed are 0 to {WAIT_MAX}, the replicas that must have a grant first",
-                backend=SCHEME,
-            )
+        check_ranges(self, SCHEME, ("wait", 0, WAIT_MAX, f"0 to {WAIT_MAX}, the replicas that must have a grant first"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +73,7 @@ class MessageOptions(Common):
 
 
 def tag(text: str) -> bytes:
-    """`text` as a part of a key: without the characters that separate parts or mean something in a cluster or a pattern.
+    """`text` as a part of a key: escaped where a character separates parts, or has a meaning in a cluster or a pattern.
 
     >>> tag("shop:{1}*"), tag("Füße")
     (b'shop%3A%7B1%7D%2A', b'F%C3%BC%C3%9Fe')

@@ -1,4 +1,4 @@
-"""The properties of a source as scripts keep them, and what a script's refusal says. Pure."""
+"""The properties of a source in the form that the scripts store, and the errors for a script's refusals. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def texts_of(properties: Properties) -> tuple[bytes, bytes, bytes, bytes]:
 
 
 def properties_of(texts: Sequence[bytes]) -> Properties:
-    """The same back."""
+    """The properties, from what `texts_of` made of them."""
     lease, most, ordered, levels = texts
     return Properties(float(lease), int(most), ordered == b"1", int(levels))
 

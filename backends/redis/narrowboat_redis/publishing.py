@@ -1,6 +1,6 @@
-"""Publishing: what a batch of messages is as calls of `send.lua`, and what each reply means for each of its messages.
+"""Publishing: turns a batch of messages into calls of `send.lua`, and each reply into an answer for each message.
 
-The messages for one address go with one script, unless their bodies are too much for one; those for several with one pipeline.
+The messages for one address are one script call, or several where their bodies are too large. All calls are one pipeline.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from narrowboat_redis.scripts import Packed, script
 from narrowboat_redis.streams import StreamKeys
 
 _SEND = script("messages.lua", "upkeep.lua", "send.lua")
-#: Bytes of bodies that one script is given: a larger one would keep the server from others for too long.
+#: Bytes of bodies in one script call. A larger call would block the server for too long.
 _PART = 4 * 1024 * 1024
-#: Nobody has asked for any: a publish takes what is there.
+#: A publish asks for no properties: it takes the source as it is.
 _ANY = Properties(max_deliveries=0)
 
 
 class Publishing:
-    """The messages that a broker sends, over a connection of their own."""
+    """Sends a broker's messages, over a connection of its own."""
 
     def __init__(self, client: RedisClient, mover: Mover, auto_declare: bytes, dedup: float) -> None:
-        """`auto_declare`: as scripts are told; `dedup`: seconds in which an id counts once."""
+        """`auto_declare`: the scripts' argument for it. `dedup`: seconds in which an id counts once."""
         self.client = client
         self._mover = mover
         self._auto_declare = auto_declare
@@ -40,7 +40,7 @@ class Publishing:
     def send(
         self, messages: Sequence[Outgoing], keys_of: Callable[[Address], StreamKeys], signs: Sequence[tuple[StreamKeys, Packed]]
     ) -> list[Receipt | NarrowboatError]:
-        """An answer for each message. `signs`: what goes before them, for the inboxes of those who ask."""
+        """An answer for each message. `signs`: calls that go before them, the heartbeats of the inboxes for their replies."""
         groups: dict[Address, list[int]] = {}
         for index, message in enumerate(messages):
             group = groups.get(message.to)
@@ -87,7 +87,7 @@ class Publishing:
         return _SEND(keys.all, arguments)
 
     def _answers(self, reply: Any, keys: StreamKeys, messages: Sequence[Outgoing]) -> Sequence[Receipt | NarrowboatError]:
-        """What a script's reply means for each of its messages."""
+        """The answers to one script call, from its reply."""
         if isinstance(reply, ErrorReply | NarrowboatError):
             return [self._error(reply, keys, message) for message in messages]
         refused = refusal(reply, keys, _ANY)
@@ -98,7 +98,7 @@ class Publishing:
         return [Receipt(message.id, letter == 100) for message, letter in zip(messages, bytes(reply[1]), strict=True)]
 
     def _error(self, reply: ErrorReply | NarrowboatError, keys: StreamKeys, message: Outgoing) -> NarrowboatError:
-        """What an error means for one message: refused, or unknown where no answer came."""
+        """The error for one message: refused, or unknown where no answer came."""
         found = translate(reply, self.client.endpoint, doing=f"publishing to {keys.path!r}")
         if not isinstance(found, Unavailable):
             return found
@@ -108,7 +108,7 @@ class Publishing:
 
 
 def _parts(messages: Sequence[Outgoing], indexes: list[int]) -> list[list[int]]:
-    """`indexes` in parts whose bodies are not too much for one script."""
+    """`indexes`, cut into parts whose bodies fit into one script call."""
     if sum([len(messages[index].body) for index in indexes]) <= _PART:
         return [indexes]
     parts: list[list[int]] = [[]]

@@ -1,8 +1,8 @@
-"""What stands under the names of locks, for people: who holds them, what is not ours, and how either is removed.
+"""What is stored under the names of locks, for people: their holders, foreign data, and how to remove either.
 
-It has a connection of its own and goes page by page, so that neither the renewals of this process nor the server wait while
-somebody looks at everything. What cannot be taken apart is shown as foreign, with a token made of what it is: the same
-record has the same token as long as it stands there.
+It has a connection of its own and reads page by page, so that neither this process's renewals nor the server wait while an
+operator looks at everything. A record that cannot be parsed is shown as foreign. Its token is made of its content, so it stays
+the same for as long as the record does.
 """
 
 from __future__ import annotations
@@ -14,12 +14,10 @@ from typing import Any, NamedTuple
 
 from narrowboat.contract.locks import Holder, Mode
 from narrowboat.driver.endpoint import HostPort
-from narrowboat.errors import NarrowboatError
 from narrowboat_redis.client import RedisClient
 from narrowboat_redis.endpoint import RedisEndpoint
 from narrowboat_redis.errors import translate
 from narrowboat_redis.names import Keys, NameKeys
-from narrowboat_redis.resp import ErrorReply, shown
 from narrowboat_redis.scripts import Packed, command, script
 
 LETTERS = {Mode.EXCLUSIVE: b"x", Mode.SHARED: b"r", Mode.SEMAPHORE: b"s"}
@@ -35,7 +33,7 @@ _RECORD = re.compile(rb"(\d{1,16}) (\d{1,15}) \d{1,15} ([xrs]) (\d{1,15}) (.*)",
 
 
 class Record(NamedTuple):
-    """One thing that stands under a name. Without an owner it is a whole key: `value` says which."""
+    """One record under a name. Without an owner it is a whole key, and `value` says which."""
 
     holder: Holder
     owner: bytes
@@ -51,7 +49,7 @@ class Records:
         self._client = RedisClient(endpoint, timeout)
 
     def holders(self, name: str | None) -> list[Holder]:
-        """Whose lease runs by the server's clock, by token; without a name after a scan over all keys of the server."""
+        """The holders whose leases run by the server's clock, by token. Without a name it scans all keys of the server."""
         names = [name] if name is not None else sorted(self._names())
         found: list[Holder] = []
         for start in range(0, len(names), _TOGETHER):
@@ -60,7 +58,7 @@ class Records:
         return found
 
     def evict(self, name: str, token: int) -> bool:
-        """Break that generation, or remove what is not ours; a holder is told at its next renewal."""
+        """Break that generation, or remove foreign data. A holder learns of it at its next renewal."""
         keys = self._keys.of(name)
         doing = f"evicting a holder of {name!r}"
         for record in next(self._records([name])):
@@ -69,9 +67,9 @@ class Records:
                 gone = keys.gone + record.owner
                 arguments = [record.owner, record.value, text, self._keys.channel]
                 call = EVICT([keys.held, keys.queue, keys.told, keys.alive, gone], arguments)
-                (reply,) = self._client.run([call], doing=doing)
+                reply = self._client.ask(call, doing)
                 if type(reply) is not int:
-                    raise self._error(reply, doing)
+                    raise translate(reply, self._endpoint, doing=doing)
                 if reply:
                     return True
         return False
@@ -95,7 +93,7 @@ class Records:
 
     def _scanned(self, reply: Any, names: set[str]) -> bytes:
         if not isinstance(reply, list):
-            raise self._error(reply, "looking for holders")
+            raise translate(reply, self._endpoint, doing="looking for holders")
         for key in reply[1]:
             name = self._keys.name_of(key)
             if name is not None:
@@ -104,7 +102,7 @@ class Records:
         return cursor
 
     def _records(self, names: list[str]) -> Iterator[list[Record]]:
-        """What stands under each of the names."""
+        """The records under each of the names."""
         found: dict[str, dict[bytes, Record]] = {name: {} for name in names}
         asked = [(name, b"0") for name in names]
         while asked:
@@ -113,7 +111,7 @@ class Records:
             following = []
             for (name, cursor), reply in zip(asked, replies, strict=True):
                 if not isinstance(reply, list):
-                    raise self._error(reply, f"looking for the holders of {name!r}")
+                    raise translate(reply, self._endpoint, doing=f"looking for the holders of {name!r}")
                 cursor = reply[2]
                 found[name].update((record.owner + record.value, record) for record in _taken_apart(name, reply))
                 if cursor not in (b"", b"0"):
@@ -121,11 +119,6 @@ class Records:
             asked = following
         for records in found.values():
             yield list(records.values())
-
-    def _error(self, reply: Any, doing: str) -> NarrowboatError:
-        if isinstance(reply, BaseException):
-            return translate(reply, self._endpoint, doing=doing)
-        return translate(ErrorReply(f"ERR unexpected answer {shown(reply)}"), self._endpoint, doing=doing)
 
 
 def _look(keys: NameKeys, cursor: bytes) -> Packed:
@@ -153,12 +146,12 @@ def _holder(name: str, matched: re.Match[bytes], now: int, waiters: int) -> Hold
     except UnicodeDecodeError:
         text, foreign = label.decode(errors="backslashreplace"), True
     size = int(matched[4]) if mode is Mode.SEMAPHORE else None
-    # A token is the time of its grant in microseconds, but where the server's clock was set back.
+    # A token is the time of its grant in microseconds, except where the server's clock was set back.
     return Holder(name, token, text, mode, size, token / 1e6, (ends - now) / 1000, max(waiters, 0), foreign)
 
 
 def _foreign(name: str, shown: bytes, waiters: int, *parts: bytes) -> Holder:
-    # 47 bits are less than any token of ours, which is a time in microseconds.
+    # 47 bits are less than any of our tokens, which are times in microseconds.
     token = int.from_bytes(hashlib.sha256(b"\0".join(parts)).digest()[:6], "big") >> 1
     text = shown[:200].decode(errors="backslashreplace")
     return Holder(name, token, text, Mode.EXCLUSIVE, None, 0.0, None, max(waiters, 0), True)

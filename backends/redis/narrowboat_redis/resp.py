@@ -11,7 +11,7 @@ from typing import Any
 
 
 class ErrorReply(Exception):
-    """What the server answered instead of a result. `code` is its first word: ERR, NOSCRIPT, MOVED ..."""
+    """An error that the server answered instead of a result. `code` is its first word: ERR, NOSCRIPT, MOVED ..."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -20,11 +20,11 @@ class ErrorReply(Exception):
 
 
 class ProtocolError(Exception):
-    """That is not what a Redis server sends."""
+    """The bytes are not the protocol of a Redis server."""
 
 
 class NotRedis(ProtocolError):
-    """The same in answer to the first commands: whatever is there has never been one."""
+    """The same in answer to the first commands: another kind of server listens at that address."""
 
 
 def pack(*arguments: bytes) -> bytes:
@@ -48,22 +48,22 @@ _DEPTH, _VALUES = 16, 250_000
 
 
 class Reader:
-    """Bytes in, replies out. One for each connection. Whatever is read once is not read again when more arrives.
+    """Bytes in, replies out. One for each connection. Bytes that were parsed once are not parsed again when more arrive.
 
-    `most`: bytes that one reply may have. What announces more, or is more, is a `ProtocolError` before it takes memory.
+    `most`: the largest reply, in bytes. A larger one, or one that announces more, is a `ProtocolError` before it takes memory.
     """
 
     __slots__ = ("_buffer", "_later", "_missing", "_most", "_passed", "_position", "_stack", "_values")
 
     def __init__(self, most: int = 1 << 26) -> None:
         self._most = most
-        self._passed = 0  # bytes of a reply that is not complete yet which were read and dropped from the buffer
-        self._values = 0  # that it has so far
+        self._passed = 0  # bytes of an incomplete reply that were parsed and dropped from the buffer
+        self._values = 0  # values of that reply so far
         self._buffer = b""
         self._position = 0
         self._later: list[bytes] = []
-        self._missing = 0  # bytes without which going on is no use
-        self._stack: list[tuple[list[Any], int]] = []  # arrays that are not complete yet, the innermost last
+        self._missing = 0  # bytes that have to arrive before parsing can go on
+        self._stack: list[tuple[list[Any], int]] = []  # incomplete arrays, the innermost last
 
     def feed(self, data: bytes) -> None:
         """More bytes from the connection."""
@@ -71,7 +71,7 @@ class Reader:
         self._missing -= len(data)
 
     def take(self, replies: list[Any], wanted: int) -> bool:
-        """Add complete replies until there are `wanted`. Whether there are; False: feed more."""
+        """Append complete replies until there are `wanted`. False: there are not yet, feed more."""
         if self._later and self._missing <= 0:
             if self._stack:
                 self._passed += self._position
@@ -93,7 +93,7 @@ class Reader:
         raise ProtocolError(problem)  # out here no frame of a traceback keeps what was read
 
     def drop(self) -> None:
-        """Forget what was read: nothing more will be."""
+        """Drop the buffer. The connection is not read any more."""
         self._buffer, self._position = b"", 0
         self._later.clear()
         self._stack.clear()

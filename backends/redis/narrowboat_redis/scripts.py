@@ -1,6 +1,6 @@
-"""Lua scripts from the folder `lua`: sent by hash, loaded where a server does not know them.
+"""Lua scripts from the folder `lua`: called by their hash, and loaded where a server does not know them.
 
-A script is its file behind the files that it says it needs. Calling one gives a `Packed`, which a `RedisClient` sends.
+A script consists of its own file behind the files that it needs. Calling it makes a `Packed`, which `RedisClient` sends.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _FOLDER = os.path.join(os.path.dirname(__file__), "lua")
 
 
 class Packed(NamedTuple):
-    """A command, ready to be sent."""
+    """A command in the protocol's bytes."""
 
     data: bytes
     key: bytes | None  #: whose node it goes to in a cluster; None: any
@@ -37,14 +37,14 @@ class Script:
         return b"*%d\r\n" % (3 + keys + arguments) + pack_arguments((b"EVALSHA", self.sha, b"%d" % keys))
 
     def __call__(self, keys: Sequence[bytes], arguments: Sequence[bytes]) -> Packed:
-        """The call with those keys and arguments. It goes to the node of the first key."""
+        """A call with those keys and arguments. It goes to the node of the first key."""
         head = self.head(len(keys), len(arguments))
         return Packed(head + pack_arguments(keys) + pack_arguments(arguments), keys[0], self)
 
 
 @functools.cache
 def script(*files: str) -> Script:
-    """The script in the last of `files`, behind what the others define."""
+    """The script in the last of `files`, behind the definitions of the others."""
     parts = []
     for name in files:
         with open(os.path.join(_FOLDER, name), "rb") as file:

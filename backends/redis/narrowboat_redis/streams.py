@@ -1,9 +1,9 @@
-"""Where an address lies on the server: its stream under its clear name, and the root of all other keys. Pure.
+"""The keys of an address: its stream under its clear name, and the root of all its other keys. Pure.
 
-A queue `orders` is the stream `orders` (with a prefix `shop:orders`), so that other programs meet it under its name. All
-that belongs to it begins with a root that carries the first part of its path as hash tag, and so do its dead letters and,
-for a topic, all its groups: one script may touch them all, in a cluster too. There a stream whose path has dots is called
-`{shop}.orders` instead of `shop.orders`, which lies in another slot.
+A queue `orders` is the stream `orders` (with a prefix `shop:orders`), so that other programs find it under its name. Its other
+keys begin with a root, whose hash tag is the first part of its path. Its dead letters have the same tag, and so have all groups
+of a topic. One script may therefore touch them all, in a cluster too. There a stream whose path has dots is called
+`{shop}.orders`, because `shop.orders` lies in another slot.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from narrowboat.driver.names import fit
 from narrowboat.driver.sources import has_dead_letters
 from narrowboat_redis.options import SAFE, tag
 
-#: What all our own keys begin with.
+#: The beginning of all our own keys.
 OURS = b"nb:m:"
 #: The group that reads a queue's stream.
 GROUP = b"narrowboat"
-#: Bytes of a path's part that are kept. Longer ones are hashed.
+#: Bytes of one part of a path. A longer part is hashed.
 _LONGEST = 180
-#: Seconds that an inbox lives after its last sign of life.
+#: Seconds that an inbox lives after its last heartbeat.
 INBOX_TTL = 60.0
 
 
@@ -39,9 +39,9 @@ class StreamKeys(NamedTuple):
 
 
 def stream_keys(address: Address, prefix: str, *, cluster: bool) -> StreamKeys:
-    """Where `address` lies.
+    """The keys of `address`.
 
-    >>> stream_keys(Address(Kind.SUBSCRIPTION, "prices", "g"), "", cluster=False).all
+     stream_keys(Address(Kind.SUBSCRIPTION, "prices", "g"), "", cluster=False).all
     (b'nb:m:{prices}.g', b'prices.g', b'nb:m:{prices}', b'prices')
     >>> stream_keys(Address(Kind.QUEUE, "orders.dead"), "shop", cluster=True).all[:2]
     (b'nb:m:{shop:orders}.dead', b'{shop:orders}.dead')
@@ -59,12 +59,12 @@ def stream_keys(address: Address, prefix: str, *, cluster: bool) -> StreamKeys:
 
 
 def own_stream_prefix(keys: StreamKeys, *, cluster: bool) -> bytes:
-    """What the streams of a topic's groups begin with; the group's name follows."""
+    """The beginning of the streams of a topic's groups; the group's name follows."""
     return (keys.root.removeprefix(OURS) if cluster else keys.stream) + b"."
 
 
 def part(text: str) -> bytes:
-    """One part of a path as a part of a key: kept as it is where that can be, else quoted, hashed when it is long.
+    """One part of a path as a part of a key: as it is where that is possible, else quoted, and hashed when it is long.
 
     >>> part("orders"), part("a b"), len(part("x" * 1000))
     (b'orders', b'a%20b', 66)
@@ -73,7 +73,7 @@ def part(text: str) -> bytes:
 
 
 def _keys(path: str, prefix: str, cluster: bool) -> tuple[bytes, bytes]:
-    """Root and stream of a path."""
+    """The root and the stream of a path."""
     # A leading dot belongs to the first part: an empty hash tag is none.
     first, dot, rest = path[1:].partition(".")
     stem = part(path[:1] + first)

@@ -1,8 +1,7 @@
-"""One subscription to any number of channels: a thread and a connection of its own, begun by the first channel that is wanted.
+"""One subscription to any number of channels: a thread and a connection of its own, begun by the first channel.
 
-Where it breaks, or the server says nothing when it is asked for a sign, it is made again, with a growing pause. It promises
-nothing about what was said meanwhile: `on_ready` tells that a channel is heard from now on, `on_broken` that none is, and
-whoever waits looks for itself until then.
+If it breaks, or the server does not answer a ping, it is made again, with a backoff. Messages that were published meanwhile are
+lost. `on_ready` says that a channel is heard from now on, and `on_broken` that none is. Between the two the users poll.
 """
 
 from __future__ import annotations
@@ -16,21 +15,21 @@ from narrowboat.driver.waking import Nudge
 from narrowboat.errors import NarrowboatError
 from narrowboat_redis.connection import Connection
 from narrowboat_redis.endpoint import Deployment, RedisEndpoint
-from narrowboat_redis.errors import FAILURES
+from narrowboat_redis.errors import FAILURES, translate
 from narrowboat_redis.opening import find_primary, open_connection
 from narrowboat_redis.resp import ErrorReply, pack
 
-#: Seconds before the subscription is made again, at first and at most.
+#: The backoff before the subscription is made again, in seconds: the first and the longest.
 _AGAIN, _AGAIN_MAX = 0.05, 2.0
-#: Seconds that it has to have stood for the pause to begin anew: what breaks at once is no reason to hurry.
+#: Seconds for which it has to stand before the backoff begins anew. A subscription that breaks at once is no reason to hurry.
 _STEADY = 5.0
-#: Seconds without a word after which the server is asked for a sign, and for which it may then be silent.
+#: Seconds of silence after which the server gets a ping, and within which it has to answer.
 QUIET, _SILENCE = 5.0, 2.0
 _PING = pack(b"PING")
 
 
 class Subscription:
-    """See the module's text. The callbacks come from its thread, while it stands or has just broken."""
+    """See the module's text. Its thread calls the callbacks."""
 
     def __init__(
         self,
@@ -44,10 +43,10 @@ class Subscription:
         turn: Callable[[], float | None] = lambda: QUIET,
         quiet: float = QUIET,
     ) -> None:
-        """`turn` does what has to be done in time, and says in how many seconds it wants to be called again.
+        """`turn` does the periodic work, and returns the seconds until its next call.
 
-        None: when somebody says `hurry`; nobody needs the subscription until then, and no sign is asked for. `quiet`: seconds
-        without a word after which one is.
+        None: not before `hurry` is called; the subscription is not needed until then, and gets no ping. `quiet`: seconds of
+        silence after which it gets one.
         """
         self._endpoint = endpoint
         self._timeout = timeout
@@ -58,27 +57,30 @@ class Subscription:
         self._quiet = quiet
         self._wanted: set[bytes] = set()
         self._heard: set[bytes] = set()
-        self._nudge = Nudge()
+        try:
+            self._nudge = Nudge()
+        except OSError as error:  # no more descriptors
+            raise translate(error, endpoint, doing="opening") from error
         self._thread = LazyThread(f"narrowboat-{endpoint.scheme}-{name}", self._run, wake=self._nudge.ring)
 
     def want(self, channel: bytes) -> bool:
-        """Hear that channel from now on. True: the thread began just now. RuntimeError where no thread is to be had."""
+        """Subscribe to that channel. True: the thread began just now. Raises RuntimeError when there is no thread left."""
         self._wanted.add(channel)
         begun = self._thread.start()
         self._nudge.ring()
         return begun
 
     def unwant(self, channel: bytes) -> None:
-        """That is no longer needed. Idempotent."""
+        """Unsubscribe from that channel. Idempotent."""
         self._wanted.discard(channel)
         self._nudge.ring()
 
     def hears(self, channels: Iterable[bytes]) -> bool:
-        """Whether all of them are heard."""
+        """Whether all of these channels are heard."""
         return self._heard.issuperset(channels)
 
     def hurry(self) -> None:
-        """Take the next turn now; where the subscription is broken, try it again now."""
+        """Take the next turn now; if the subscription is broken, make it again now."""
         self._nudge.ring()
 
     def close(self) -> None:
@@ -97,7 +99,7 @@ class Subscription:
                 self._rest(pause)
 
     def _stand(self) -> BaseException | None:
-        """Listen until it breaks, with what is returned, or ends."""
+        """Listen until the subscription breaks or ends. Returns the error that broke it."""
         connection = None
         try:
             connection = self._connect()
@@ -150,7 +152,7 @@ class Subscription:
                 self._take(reply)
 
     def _follow(self, connection: Connection, subscribed: set[bytes]) -> None:
-        """Subscribe to what is wanted and not asked for yet, and the reverse."""
+        """Send the subscriptions and unsubscriptions that are outstanding."""
         wanted = self._wanted.copy()
         for command, channels in ((b"SUBSCRIBE", wanted - subscribed), (b"UNSUBSCRIBE", subscribed - wanted)):
             if channels:
@@ -171,7 +173,7 @@ class Subscription:
             self._on_ready(reply[1])
 
     def _rest(self, seconds: float) -> None:
-        """Until it may be tried again, or there is a reason to hurry."""
+        """Wait for the backoff, or for `hurry`."""
         with selectors.DefaultSelector() as selector:
             selector.register(self._nudge, selectors.EVENT_READ)
             selector.select(seconds)

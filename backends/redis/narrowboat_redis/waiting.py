@@ -1,9 +1,9 @@
-"""Who waits in this process, and the one subscription by which all of them are woken.
+"""The waiters of this process, and the one subscription that wakes all of them.
 
-The subscription has a thread and a connection of its own, begun by the first waiter that finds its lock busy. Once a second,
-while somebody waits, the thread says for all waiters of the provider that they are alive: one script for each shard. The
-same script tells again what got lost, and passes on what a dead waiter of another process did not take. Where the
-subscription breaks, everybody is woken to look for themselves, and looks twice a second until it stands again.
+The subscription has a thread and a connection of its own, begun by the first waiter that finds its lock busy. While there are
+waiters, the thread sends a heartbeat for all of them once a second: one script for each shard. The same script repeats
+notifications that were lost, and passes on the turn of a dead waiter of another process. If the subscription breaks, all
+waiters are woken. They poll twice a second until it stands again.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from narrowboat_redis.names import Keys, NameKeys
 from narrowboat_redis.scripts import Packed, script
 from narrowboat_redis.subscription import Subscription
 
-#: Seconds between two signs of life. A waiter counts as dead after 5 s (PATIENCE in locks.lua).
+#: Seconds between two heartbeats. A waiter counts as dead after 5 s (PATIENCE in locks.lua).
 BEAT = 1.0
 #: Seconds between two looks of each waiter while there is no subscription.
 FALLBACK = 0.5
-#: Owners that were told before we knew of them: how many are remembered. One that is forgotten is told again with a beat.
+#: How many owners are remembered that were notified before `arm` named them. The next heartbeat notifies a forgotten one again.
 _EARLY = 1024
-#: Names in one script at most: others wait while it runs.
+#: Names in one script at most. The server runs nothing else meanwhile.
 _TOGETHER = 100
 
 ALIVE = script("locks.lua", "alive.lua")
@@ -52,8 +52,8 @@ class Waiting:
         self._refused: AccessDenied | None = None
         self._changed = threading.Condition(threading.Lock())
         self._resting = False
-        self._next = 0.0  #: when we say again that we are alive
-        self._hurried = False  #: to say at once that we are alive
+        self._next = 0.0  #: when the next heartbeat is due
+        self._hurried = False  #: the next heartbeat is due at once
         self._closed = False
         self._subscription = Subscription(
             endpoint,
@@ -69,7 +69,7 @@ class Waiting:
     # -- who waits ------------------------------------------------------------------------------------------------
 
     def arm(self, request: Request) -> None:
-        """Wake the owner from now on. What was said to it since it was queued, before this, counts as well."""
+        """Wake the owner from now on. A notification that came since it was queued counts as well."""
         owner = request.owner.encode()
         with self._mutex:
             self._names.setdefault(request.name, {})[request.owner] = request.wake
@@ -79,7 +79,7 @@ class Waiting:
             request.wake()
 
     def disarm(self, name: str, owner: str) -> None:
-        """Forget the owner. Idempotent."""
+        """Stop waking the owner. Idempotent."""
         if not self._owners:
             return
         with self._mutex:
@@ -95,7 +95,7 @@ class Waiting:
             with self._mutex:
                 wake = self._owners.get(owner)
                 if wake is None:
-                    # Said between its place in the queue and the answer that tells us of it; or to one who has left.
+                    # It was notified before its answer reached us; or it has left.
                     self._early[owner] = True
                     while len(self._early) > _EARLY:
                         del self._early[next(iter(self._early))]
@@ -111,8 +111,8 @@ class Waiting:
     # -- the subscription -----------------------------------------------------------------------------------------
 
     def listen(self, timeout: float) -> bool:
-        """Somebody has to wait: see that there is a subscription. True: it was made by now, and whoever looked before has
-        to look again. False: it stood already, or cannot be made just now. Raises `AccessDenied` where it never can be.
+        """Make sure that there is a subscription. True: it was made just now, and a caller that looked before has to look
+        again. False: it stood already, or cannot be made now. Raises `AccessDenied` where it never can be made.
         """
         if self.listening:
             if self._resting:
@@ -120,7 +120,7 @@ class Waiting:
             return False
         with self._changed:
             if self._refused is not None:
-                self._subscription.hurry()  # it may have been allowed meanwhile: whoever comes next will know
+                self._subscription.hurry()  # the right may have been granted meanwhile: the next caller will know
                 raise self._refused
             try:
                 begun = self._subscription.want(self._channel)
@@ -133,7 +133,7 @@ class Waiting:
             return self.listening
 
     def hurry(self) -> None:
-        """There is something to be cleared away in front of our waiters: the thread does it."""
+        """Let the thread remove dead waiters that are ahead of ours."""
         self._hurried = True
         self._subscription.hurry()
 
@@ -150,12 +150,12 @@ class Waiting:
             self._refused = None
             self._changed.notify_all()
         self._next = 0.0
-        self._wake_names(list(self._names))  # whatever was said before nobody heard
+        self._wake_names(list(self._names))  # notifications before this moment were lost
 
     def _turn(self) -> float | None:
-        """Say that our waiters are alive, if it is time. Seconds until the next time; None while nobody waits."""
+        """Send the heartbeat, if it is due. Returns the seconds until the next one; None while nobody waits."""
         if not self._names:
-            self._resting = True  # before the look: whoever comes now hurries us
+            self._resting = True  # before the look: a waiter that comes now calls `hurry`
             if not self._names:
                 return None
         self._resting = False
@@ -167,9 +167,9 @@ class Waiting:
         return 0.0 if self._hurried else max(0.0, self._next - time.monotonic())
 
     def _beat(self) -> bool:
-        """Say that our waiters are alive. A failure is nobody's loss: it is said again in a second.
+        """Send one heartbeat. A failure does no harm: the next one comes in a second.
 
-        True: there are more dead waiters in front of ours than a call drops, so it is best said again at once.
+        True: more dead waiters are ahead of ours than one call drops, so the next heartbeat is best sent at once.
         """
         shards: dict[int, list[tuple[str, NameKeys]]] = {}
         for name in list(self._names):
@@ -193,7 +193,7 @@ class Waiting:
                 known, owners, queues, more = answer
                 hurry = hurry or any(more)
                 self._wake(owners)
-                # Where we were taken for dead, or a queue is gone, the places are lost: everybody has to ask again.
+                # We were taken for dead, or a queue is gone: the places are lost, and all waiters have to ask again.
                 self._wake_names([name for name, queue in zip(names, queues, strict=True) if not known or not queue])
         return hurry
 

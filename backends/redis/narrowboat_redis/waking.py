@@ -1,7 +1,7 @@
-"""Which feeds of this process wait for messages, and the subscription that wakes them.
+"""The feeds of this process that wait for messages, and the subscription that wakes them.
 
-A script that auto_declare something ready tells it on the source's channel, with the number of messages: `Bell` says whom that
-wakes. A channel concerns the feeds of several sources, where it is a topic's.
+A script that makes messages ready publishes their number on the source's channel. `Bell` decides which feeds that wakes. A
+topic's channel concerns the feeds of several sources.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Waking:
         )
 
     def arm(self, feed: object, keys: StreamKeys, wake: Callable[[], None], until: float) -> bool:
-        """`feed` is about to look for the last time before it waits; it looks by itself at `until`.
+        """Wake `feed` from now on; it is about to look for the last time, and looks again by itself at `until`.
 
         False: its channels are not heard yet. It is woken when they are.
         """
@@ -44,14 +44,14 @@ class Waking:
             if feed not in self._known:
                 for channel in keys.channels:
                     self._readers.setdefault(channel, {}).setdefault(keys.root, set()).add(feed)
-                    with contextlib.suppress(RuntimeError):  # no more threads: who waits looks by itself, and it is tried again
+                    with contextlib.suppress(RuntimeError):  # no thread left: the feed polls, and its next call tries again
                         self._subscription.want(channel)
-                self._known.add(feed)  # last: an interrupt before it auto_declare the next call begin anew
+                self._known.add(feed)  # last: an interrupt before it makes the next call begin anew
         self._bell.arm(keys.root, feed, wake, until)
         return self._subscription.hears(keys.channels)
 
     def disarm(self, feed: object, keys: StreamKeys) -> None:
-        """`feed` does not wait (any more)."""
+        """Stop waking `feed` until its next `arm`."""
         self._bell.disarm(keys.root, feed)
 
     def leave(self, feed: object, keys: StreamKeys) -> None:
@@ -74,7 +74,7 @@ class Waking:
         self._subscription.close()
 
     def ring(self, root: bytes, count: int) -> None:
-        """Wake as many feeds of the source as are waited on, `count` at most."""
+        """Wake up to `count` of the source's feeds, of those that consumers wait on."""
         self._bell.ring(root, count, self._clock())
 
     def _said(self, channel: bytes, data: bytes) -> None:
@@ -83,7 +83,7 @@ class Waking:
             self.ring(root, count)
 
     def _ready(self, channel: bytes) -> None:
-        """What was said before nobody heard: everybody whom it concerns looks again."""
+        """Notifications before this moment were lost: wake all feeds of the channel."""
         for root in self._concerned(channel):
             self.ring(root, sys.maxsize)
 

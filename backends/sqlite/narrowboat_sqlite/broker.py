@@ -16,18 +16,9 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from narrowboat.capabilities import (
-    BrokerCapabilities,
-    Kept,
-    LeaseNature,
-    Scope,
-    SettleFencing,
-    Settlement,
-    Support,
-    Survives,
-    WakeUp,
-)
+from narrowboat.capabilities import BrokerCapabilities, Scope, Support, Survives
 from narrowboat.contract import Address, Broker, BrokerBackend, Context, Depth, Feed, Kind, Outgoing, Receipt, Source
+from narrowboat.driver.claims import keeper
 from narrowboat.driver.sources import Declare, has_dead_letters
 from narrowboat.driver.waking import Bell
 from narrowboat.dsn import Url
@@ -57,32 +48,8 @@ _bells: Shared[tuple[tuple[int, int], str], Bell[str]] = Shared(weakref.WeakValu
 
 def capabilities(url: Url, options: MessageOptions) -> BrokerCapabilities:
     """What `sqlite:///` claims. Replay only where the URL says for how long topics keep messages."""
-    return BrokerCapabilities(
-        scope=Scope.HOST,
-        survives=Survives.POWER if options.durability is Durability.FULL else Survives.CRASH,
-        settlement=Settlement.DURABLE,
-        settle_fencing=SettleFencing.SERVER,
-        kept=Kept.UNTIL_CONSUMED,
-        lease=LeaseNature.MESSAGE,
-        wake=WakeUp.NOTIFIED,
-        topics=Support.NATIVE,
-        order=Support.NATIVE,
-        delay=Support.NATIVE,
-        priority=Support.NATIVE,
-        ttl=Support.NATIVE,
-        dedup=Support.NATIVE if options.dedup > 0 else Support.ABSENT,
-        replay=Support.NATIVE if options.retention > 0 else Support.ABSENT,
-        dead_letters=Support.NATIVE,
-        request_reply=Support.NATIVE,
-        depth=Support.NATIVE,
-        uncounted_release=Support.NATIVE,
-        body_max=16 * 1024 * 1024,
-        headers_max=64 * 1024,
-        batch_max=1000,
-        priorities_max=9,
-        delay_max=30 * 86400.0,
-        dedup_window=options.dedup,
-    )
+    survives = Survives.POWER if options.durability is Durability.FULL else Survives.CRASH
+    return keeper(Scope.HOST, survives, work=Support.NATIVE, dedup=options.dedup, retention=options.retention)
 
 
 class SqliteBroker(Broker):

@@ -15,8 +15,9 @@ from collections.abc import Iterable, Sequence
 from narrowboat.capabilities import Expiry, LockCapabilities, Scope, Support, Survives, WaitOrder, WakeUp
 from narrowboat.contract.backend import Context, LockBackend
 from narrowboat.contract.locks import Busy, Grant, Holder, LockProvider, Released, Request
+from narrowboat.driver.admission import lost
 from narrowboat.dsn import Url
-from narrowboat.errors import LeaseLost, NarrowboatError
+from narrowboat.errors import NarrowboatError, Reason
 from narrowboat_sqlite.clocks.clock import boot_id, clock_id
 from narrowboat_sqlite.clocks.foreign_leases import Observer
 from narrowboat_sqlite.connection.database import Database, path_of, prepare
@@ -80,23 +81,10 @@ class SqliteLocks(LockProvider):
             now = self._clock()
             answers: list[Grant | NarrowboatError] = []
             for grant in grants:
-                reason = self._rows.renew(connection, grant, now)
-                answers.append(
-                    grant
-                    if reason is None
-                    else reason
-                    if isinstance(reason, NarrowboatError)
-                    else LeaseLost(
-                        f"lock {grant.name!r}: the lease with token {grant.token} is over ({reason.value}). "
-                        "Stop what it protects; acquire again.",
-                        name=grant.name,
-                        reason=reason,
-                        token=grant.token,
-                        backend=SCHEME,
-                    )
-                )
-            lost = [grant.name for grant, answer in zip(grants, answers, strict=True) if not isinstance(answer, Grant)]
-            return answers, self._next(connection, lost)
+                met = self._rows.renew(connection, grant, now)
+                answers.append(lost(grant, met, backend=SCHEME) if isinstance(met, Reason) else met or grant)
+            gone = [grant.name for grant, answer in zip(grants, answers, strict=True) if not isinstance(answer, Grant)]
+            return answers, self._next(connection, gone)
 
         answers, heads = self._database.write(work, passing=True)
         _wake(heads)
@@ -215,7 +203,6 @@ def _capabilities(url: Url, options: Options) -> LockCapabilities:
         semaphore=Support.NATIVE,
         holders=Support.NATIVE,
         evict=Support.NATIVE,
-        ttl_min=0.05,
         dead_waiter_bound=PATIENCE + LOOK_AGAIN + 1.0,
     )
 

@@ -6,6 +6,7 @@ import enum
 import re
 from dataclasses import dataclass
 
+from narrowboat.driver.options import check_ranges
 from narrowboat.driver.sources import Declare, check_spans
 from narrowboat.errors import ConfigurationError
 
@@ -48,12 +49,8 @@ class Options:
                 "write): 0600 for this user alone, 0660 for the group as well",
                 backend=SCHEME,
             )
-        if not POLL_MIN <= self.poll <= POLL_MAX:
-            raise ConfigurationError(
-                f"option poll={self.poll:g}: allowed are {POLL_MIN:g} to {POLL_MAX:g} seconds "
-                "(a shorter one burns CPU in every waiting process, a longer one delays hand-overs)",
-                backend=SCHEME,
-            )
+        why = "(a shorter one burns CPU in every waiting process, a longer one delays hand-overs)"
+        check_ranges(self, SCHEME, ("poll", POLL_MIN, POLL_MAX, f"{POLL_MIN:g} to {POLL_MAX:g} seconds {why}"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
-"""What a contender may do, given who stands before it: pure functions over the names in a listing.
+"""What a contender may do, given the contenders ahead of it: pure functions over the names in a listing.
 
-It is the rule of `narrowboat.driver.admission` for a queue that each contender reads for itself. What it adds is which node a
-waiter watches, so that a release wakes one waiter and not all.
+The rule is that of `narrowboat.driver.admission`, for a queue that each contender reads for itself. In addition, it decides
+which node a waiter watches, so that a release wakes one waiter and not all.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from narrowboat.contract.locks import Mode
 from narrowboat.driver.admission import disagree
 from narrowboat_zookeeper.names import Contender
 
-#: Permits that are handed over side by side, at most: so many waiters look at each change of the queue.
+#: The number of waiters that look at each change of a semaphore's queue, and so the permits that are handed over side by side.
 FRONT_MAX = 4
 
 
@@ -24,7 +24,7 @@ class Verdict(Enum):
     GO = "go"
     CONFLICT = "conflict"  #: with `other`
     WATCH = "watch"  #: until something becomes of `other`
-    FRONT = "front"  #: among the first who wait for a permit: until anybody comes or leaves
+    FRONT = "front"  #: among the first waiters for a permit: watch until any contender comes or leaves
 
 
 class Decision(NamedTuple):
@@ -37,9 +37,9 @@ class Decision(NamedTuple):
 def decide(mode: Mode, limit: int | None, ahead: Sequence[Contender]) -> Decision:
     """What a contender may do that has `ahead` before it, oldest first.
 
-    A writer goes when nobody is before it, a reader when no writer is, a permit when fewer than `limit` are. Who has to
-    wait watches one node only. A waiting permit cannot know which holder will leave: the few at the front watch the whole
-    queue, each of the others the one that stands as many places before it, which tells by its data when it goes.
+    A writer goes when no contender is ahead of it, a reader when no writer is, a permit when fewer than `limit` are. A waiter
+    watches one node only. A waiting permit cannot know which holder will leave. So the few at the front watch the whole queue.
+    Each of the others watches the contender as many places ahead, whose data changes when it gets its permit.
     """
     for other in ahead:
         if disagree(mode, limit, other.mode, other.limit):

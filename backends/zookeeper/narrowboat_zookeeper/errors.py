@@ -1,4 +1,4 @@
-"""From what kazoo, the socket or the server says to what the caller is told: one clear error, the first kept as the cause."""
+"""Translates the errors of kazoo, of the socket and of the server into Narrowboat's own, with the original as the cause."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from narrowboat_zookeeper.options import SCHEME, TLS_SCHEME
 if TYPE_CHECKING:
     from narrowboat_zookeeper.options import Ensemble
 
-#: The whole connection failed, and with it everything that was under way: nobody knows what of it happened.
+#: The whole connection failed, and every request that was under way has an unknown outcome.
 BROKEN = (
     kazoo.ConnectionLoss,
     kazoo.ConnectionClosedError,
@@ -50,7 +50,7 @@ def unknown(where: Ensemble, error: Exception) -> NarrowboatError:
 
 
 def denied(where: Ensemble) -> NarrowboatError:
-    """The error for a client that the servers do not want."""
+    """The error for a client that the servers refuse."""
     return unknown(where, kazoo.AuthFailedError())
 
 
@@ -74,7 +74,7 @@ def unreachable(where: Ensemble, waited: float, cause: Exception | None) -> Narr
 
 
 def missing(where: Ensemble) -> NarrowboatError:
-    """The error for a path of the URL that is not there."""
+    """The error for a path of the URL that does not exist."""
     return ConfigurationError(
         f"the path {where.base} of the URL does not exist on {','.join(map(str, where.hosts))}. Make it, or let it be made "
         "with ?create=true.",
@@ -83,7 +83,7 @@ def missing(where: Ensemble) -> NarrowboatError:
 
 
 def no_room(where: Ensemble, error: Exception) -> NarrowboatError:
-    """The error for a program that has no descriptor or no thread left for a session."""
+    """The error when the program has no descriptor or no thread left for a session."""
     return Unavailable(
         f"{where} was not asked: this process has no room for another session ({_name(error)}). Raise its limits (ulimit -n, "
         f"ulimit -u), or close what it does not need. {REPEAT}",

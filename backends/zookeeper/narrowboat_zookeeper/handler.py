@@ -1,15 +1,15 @@
-"""The transport under kazoo: a handler that gives it sockets, results and callbacks that suit short pipelined exchanges.
+"""The transport under kazoo: a handler whose sockets, results and callbacks suit short pipelined exchanges.
 
-kazoo asks a handler for everything that may block (`kazoo.interfaces.IHandler`). This one differs from its own threading
-handler where that one costs time or can hang:
+kazoo asks a handler for everything that may block (`kazoo.interfaces.IHandler`). This one differs from kazoo's own threading
+handler where that costs time or can hang:
 
-- completions and watches are called on kazoo's I/O thread, at once: ours only note what happened and wake whoever waits,
-  so kazoo's two worker threads, and the thread hops through them, are not needed;
-- what is read and written goes through a buffer, so that a pipeline is a few system calls instead of several for each
-  request, and so that what TLS has decrypted already is not waited for;
-- the bell with which callers wake the I/O thread never blocks: kazoo's socket pair does once about 280 requests wait for
-  a server that is away;
-- a connection can be broken off (`abort`), and connecting is bounded.
+- Completions and watches run on kazoo's I/O thread, at once. Ours only note what happened and wake a waiter. They need neither
+  kazoo's two worker threads nor the thread hops through them.
+- Reads and writes go through a buffer. A pipeline is then a few system calls instead of several for each request, and the
+  handler never waits for bytes that TLS has decrypted already.
+- The wake-up pipe with which callers wake the I/O thread never blocks. kazoo's socket pair does so once about 280 requests wait
+  for a server that is away.
+- A connection can be broken off (`abort`), and connecting has a time limit.
 
 It runs no user code and knows nothing of locks.
 """
@@ -37,7 +37,7 @@ _CHUNK = 65536
 
 
 class Result:
-    """What will become of one request: kazoo's IAsyncResult without a condition variable; nobody blocks on it."""
+    """The future outcome of one request: kazoo's IAsyncResult without a condition variable, because no thread blocks on it."""
 
     __slots__ = ("_callbacks", "_lock", "exception", "ready_", "value")
 
@@ -53,19 +53,19 @@ class Result:
         return self.ready_
 
     def successful(self) -> bool:
-        """Whether it is there and good."""
+        """Whether the request has succeeded."""
         return self.ready_ and self.exception is None
 
     def set(self, value: Any = None) -> None:
-        """It went well. The first outcome counts: kazoo may report a closed connection for what was answered."""
+        """Resolve with a value. The first outcome counts: kazoo may report a closed connection for an answered request."""
         self._finish(value, None)
 
     def set_exception(self, exception: Exception) -> None:
-        """It failed."""
+        """Resolve with an error. The first outcome counts."""
         self._finish(None, exception)
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        """The value, or raise; only for what is ready: kazoo's own completions."""
+        """The value, or raise the error. Only for a result that is ready: kazoo's own completions call it."""
         if not self.ready_:
             raise TimeoutError("no outcome yet")
         if self.exception is not None:
@@ -93,8 +93,8 @@ class Result:
 class WakeupPipe:
     """Both ends of kazoo's wake-up socket pair: counts rings, and keeps its pipe readable while there are any.
 
-    A thread that is about to send several requests holds it meanwhile (`held`), so that the I/O thread is woken
-    once, for all of them: woken at the first, it would fight over the interpreter with whoever sends the others.
+    A thread that sends several requests holds it meanwhile (`held`), so that the I/O thread is woken once, for all of them.
+    If it woke at the first, it would compete for the interpreter with the thread that sends the others.
     """
 
     def __init__(self) -> None:
@@ -105,7 +105,7 @@ class WakeupPipe:
         self.rings = 0
 
     def send(self, data: bytes) -> int:
-        """Ring once. Never blocks."""
+        """Add one ring. Never blocks."""
         with self._lock:
             if self._writer < 0:
                 raise OSError("the connection is closed")
@@ -127,7 +127,7 @@ class WakeupPipe:
                     self._light()
 
     def recv(self, size: int) -> bytes:
-        """Take one ring back."""
+        """Remove one ring."""
         with self._lock:
             if self.rings == 0:
                 raise BlockingIOError
@@ -180,7 +180,7 @@ class BufferedSocket:
         return self._socket.getpeername()
 
     def pending(self) -> int:
-        """Bytes that can be had without waiting."""
+        """The number of bytes that can be read without waiting."""
         if self._read:
             return len(self._read)
         decrypted = getattr(self._socket, "pending", None)
@@ -194,7 +194,7 @@ class BufferedSocket:
             return None
 
     def recv(self, size: int) -> bytes:
-        """As the socket's; takes from it as much as there is."""
+        """As the socket's; reads ahead as much as the socket has."""
         if not self._read:
             chunk = self._socket.recv(_CHUNK)
             if len(chunk) <= size:
@@ -205,12 +205,12 @@ class BufferedSocket:
         return taken
 
     def send(self, data: bytes) -> int:
-        """Keep it until the next `flush`, which comes before anybody waits for an answer."""
+        """Buffer the bytes until the next `flush`, which comes before any wait for an answer."""
         self._written += data
         return len(data)
 
     def flush(self) -> bool:
-        """Write what is kept; False when the socket takes no more just now."""
+        """Write the buffer. False: the socket takes no more now."""
         while self._written:
             try:
                 sent = self._socket.send(self._written)
@@ -220,7 +220,7 @@ class BufferedSocket:
         return True
 
     def abort(self) -> None:
-        """Break it off: whoever reads from it sees its end."""
+        """Break the connection off: a reader sees its end."""
         try:
             socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
         except OSError:
@@ -276,7 +276,7 @@ class Handler(SequentialThreadingHandler):  # type: ignore[misc]  # see the impo
             log.exception("a watch of our own raised")
 
     def spawn(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> threading.Thread:
-        """The I/O thread of kazoo. Being told to stop while it waits to reconnect is no error worth a traceback."""
+        """Start kazoo's I/O thread. A stop while it waits to reconnect is no error worth a traceback."""
 
         def run() -> None:
             try:
@@ -289,11 +289,11 @@ class Handler(SequentialThreadingHandler):  # type: ignore[misc]  # see the impo
         return thread
 
     def create_socket_pair(self) -> tuple[WakeupPipe, WakeupPipe]:
-        """The bell, for both ends: a client is started once."""
+        """The wake-up pipe, for both ends: a client is started once."""
         return self.wakeup, self.wakeup
 
     def create_connection(self, address: tuple[str, int], hostname: str | None = None, **_: object) -> BufferedSocket:
-        """Connect, within our own bound, and remember why it failed. kazoo's own leaks a socket with each failed handshake."""
+        """Connect within our own timeout, and keep the error. kazoo's own method leaks a socket with each failed handshake."""
         if self.closing.is_set():
             raise OSError("closed")
         self._connecting()
@@ -323,7 +323,7 @@ class Handler(SequentialThreadingHandler):  # type: ignore[misc]  # see the impo
     def select(
         self, rlist: list[Any], wlist: list[Any], xlist: list[Any], timeout: float | None = None
     ) -> tuple[list[Any], list[Any], list[Any]]:
-        """As `select.select`, for any number of descriptors, and knowing what is buffered."""
+        """As `select.select`, but for any number of descriptors, and with regard to buffered bytes."""
         if wlist:
             return [], wlist, []  # a wire takes everything and writes it before the next read
         ready = [each for each in rlist if each.pending()]

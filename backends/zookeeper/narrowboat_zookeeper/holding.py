@@ -1,29 +1,32 @@
-"""The steps of keeping a grant and of leaving the queue. See `taking` for what such a function is."""
+"""The steps of a renewal, a release and a withdrawal. See `taking` for what such a function is."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from narrowboat.contract.locks import Grant, Released, Request
-from narrowboat.errors import LeaseLost, NarrowboatError, Reason
+from narrowboat.driver.admission import lost
+from narrowboat.errors import NarrowboatError, Reason
 from narrowboat_zookeeper.provider_state import ProviderState, Steps
 
 
 def keep(state: ProviderState, grant: Grant, now: float) -> Steps:
-    """One grant of a renewal that began at `now`."""
+    """Renew one grant; the renewal began at `now`."""
     node = state.nodes.get(grant.owner)
     path = node.path if node is not None else None
     if node is None or node.token != grant.token:
-        return _lost(state, grant, Reason.TAKEN)
+        return lost(grant, Reason.TAKEN, backend=state.ensemble.scheme)
     if now >= node.ends:
-        return _lost(state, grant, Reason.EXPIRED)  # the janitor sends its node away, if nobody else does
+        return lost(
+            grant, Reason.EXPIRED, backend=state.ensemble.scheme
+        )  # the janitor sends its node away, if nobody else does
     gone = node.gone
     if path is None or gone is not None:
         state.drop(grant.owner, node)
-        return _lost(state, grant, gone or Reason.TAKEN)
+        return lost(grant, gone or Reason.TAKEN, backend=state.ensemble.scheme)
     if node.session != state.session.id:  # a session that has ended never comes back, so nobody need be asked
         state.drop(grant.owner, node)
-        return _lost(state, grant, Reason.SESSION_ENDED)
+        return lost(grant, Reason.SESSION_ENDED, backend=state.ensemble.scheme)
     if node.watched_in == state.session.epoch:
         synced = (yield [(state.pipe.sync,)])[0]
     else:
@@ -36,26 +39,15 @@ def keep(state: ProviderState, grant: Grant, now: float) -> Steps:
     gone = Reason.SESSION_ENDED if node.session != state.session.id else node.gone  # kazoo's thread may have told meanwhile
     if gone is not None:
         state.drop(grant.owner, node)
-        return _lost(state, grant, gone)
+        return lost(grant, gone, backend=state.ensemble.scheme)
     if isinstance(synced, Exception):
         return state.refused(synced, doing=f"renewing the lock {grant.name!r}")
     node.renew(now + state.session.ttl)
     return grant if grant.ttl == state.session.ttl else grant._replace(ttl=state.session.ttl)
 
 
-def _lost(state: ProviderState, grant: Grant, reason: Reason) -> LeaseLost:
-    return LeaseLost(
-        f"lock {grant.name!r}: the grant with token {grant.token} is over ({reason.value}). "
-        "Stop what it protects; acquire again.",
-        name=grant.name,
-        reason=reason,
-        token=grant.token,
-        backend=state.ensemble.scheme,
-    )
-
-
 def free(state: ProviderState, grant: Grant) -> Steps:
-    """One grant of a release."""
+    """Release one grant."""
     node = state.nodes.get(grant.owner)
     directory = state.directory(grant.name)
     if node is not None and node.path is not None and node.token == grant.token:
@@ -75,7 +67,7 @@ def free(state: ProviderState, grant: Grant) -> Steps:
 
 
 def _find(state: ProviderState, grant: Grant, directory: str) -> Steps:
-    """The path of a grant that this provider knows nothing of; None: there is none; an error where we may not look."""
+    """The path of a grant that this provider does not know. None: there is none. An error where the user may not look."""
     listed = (yield [(state.pipe.sync,), (state.pipe.children, directory)])[1]
     paths = state.owned(grant.owner, directory, listed)
     results = [listed, *((yield [(state.pipe.get, path) for path in paths]) if paths else [])]
@@ -87,7 +79,7 @@ def _find(state: ProviderState, grant: Grant, directory: str) -> Steps:
 
 
 def withdraw(state: ProviderState, request: Request) -> Steps:
-    """One owner of a withdrawal: its node is deleted, wherever it is."""
+    """Withdraw one owner: delete its node, wherever it is."""
     node = state.nodes.get(request.owner)
     directory = state.directory(request.name)
     if node is not None:

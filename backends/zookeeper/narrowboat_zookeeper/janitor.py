@@ -1,13 +1,12 @@
-"""One background thread for each provider: removes what nobody uses any more. It sends and never waits for an answer.
+"""One background thread for each provider, which removes nodes that are no longer used. It never waits for an answer.
 
-- The nodes of idle locks. A lock's node stays when its last contender leaves: removing it at each release would cost a
-  third of the speed. Whoever released something notes it here; after a few idle seconds it is removed, unless somebody
-  stands under it.
-- Grants whose lease is over although their session goes on: nobody renewed them.
-- The places of waiters that were woken and do not come: their program stands still, while kazoo's thread keeps the
-  session. They would hold up everybody behind them.
+- The nodes of idle locks. A lock's node stays when its last contender leaves: removing it at each release would cost a third of
+  the speed. A release notes the node here. The janitor removes it after a few idle seconds, unless it has children again.
+- Grants whose lease is over although their session goes on: no holder renewed them.
+- The places of waiters that were woken and do not come. Their program stands still while kazoo's thread keeps the session, and
+  they would block all waiters behind them.
 
-What is lost with a connection is sent again at a later look.
+A request that is lost with a connection is sent again at a later look.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _AT_ONCE = 200
 
 
 class Janitor:
-    """`look()` is called every `every` seconds while there is something to look after and says whether there is."""
+    """Calls `look` every `every` seconds, for as long as `look` returns True: there is something to look after."""
 
     def __init__(self, look: Callable[[], bool], every: float) -> None:
         self._look = look
@@ -37,7 +36,7 @@ class Janitor:
         self._now = False
 
     def note(self, path: str) -> None:
-        """Something under `path` was released just now."""
+        """A contender under `path` was released just now."""
         self._idle[path] = time.monotonic()
         self.stir()
 
@@ -47,7 +46,7 @@ class Janitor:
         self._bell.set()
 
     def stir(self) -> None:
-        """There is something to look after from now on. Never blocks."""
+        """Start looking, if the thread is idle. Never blocks."""
         if self._busy or self._thread.ended:
             return
         try:
@@ -58,12 +57,12 @@ class Janitor:
         self._bell.set()
 
     def due(self) -> list[str]:
-        """What has been idle for long enough, taken out."""
+        """Take out the paths that have been idle for long enough."""
         now = time.monotonic()
         return self._take([path for path, since in list(self._idle.items()) if since + IDLE <= now][:_AT_ONCE])
 
     def rest(self) -> list[str]:
-        """All that was noted, taken out."""
+        """Take out all paths."""
         return self._take(list(self._idle))
 
     def _take(self, paths: list[str]) -> list[str]:
@@ -72,7 +71,7 @@ class Janitor:
         return paths
 
     def close(self, timeout: float) -> None:
-        """End the thread, and wait for it for `timeout` seconds at most."""
+        """End the thread. Waits for it for up to `timeout` seconds."""
         self._thread.end(timeout)
 
     def _run(self) -> None:

@@ -1,10 +1,10 @@
-"""All names of kazoo that it does not promise, and what is done with them: its connection, held to bounds.
+"""All names of kazoo that it does not promise, and their one use: to put bounds on its connection.
 
-kazoo believes what a server sends. It takes memory for any length that it is told. Whatever it cannot take apart ends its I/O
-thread for good, and every later call of that client fails, against a healthy server too. A server that accepts a connection
-and says nothing keeps kazoo from the other hosts. kazoo tells nobody which session time a server granted. It has no hooks for
-any of this, so `Connection` overrides four of its methods. It breaks such a connection off, and kazoo makes a new one in the
-same session.
+kazoo believes what a server sends. It allocates memory for any length that a server announces. A message that it cannot parse
+ends its I/O thread for good, and every later call of that client fails, against a healthy server too. A server that accepts a
+connection and stays silent keeps kazoo from the other hosts. kazoo does not say which session time a server granted. It has no
+hooks for any of this, so `Connection` overrides four of its methods. It breaks such a connection off, and kazoo makes a new one
+in the same session.
 
 `UNPROMISED` lists each name with its reason. tests/backends/test_zookeeper_library.py fails by name when kazoo drops one. No
 other file uses such a name. Nothing here knows a lock, or what a request was for.
@@ -38,12 +38,12 @@ UNPROMISED = {
     "KazooClient._reset_session": "a session that was out of reach for its whole time is not asked for again",
 }
 
-#: What ends a connection as kazoo foresees it.
+#: The errors after which kazoo makes a new connection.
 _FORESEEN = (ForceRetryError, RetryFailedError, InterruptedError)
 
 
 def use(connection: Connection, client: Any) -> None:
-    """Let `client`, which was not started yet, connect through `connection`."""
+    """Let `client` connect through `connection`. It must not have been started yet."""
     client._connection = connection
 
 
@@ -65,7 +65,7 @@ class Connection(ConnectionHandler):  # type: ignore[misc]  # kazoo has no annot
         return answer
 
     def _read(self, length: int, timeout: float) -> bytes:
-        """Exactly `length` bytes within `timeout` in all: kazoo's own waits for so long for each piece of them."""
+        """Exactly `length` bytes, within `timeout` seconds in all. kazoo's own method waits that long for each piece."""
         if not 0 <= length <= self.largest:
             raise self._broken(ConnectionDropped(f"an answer of {length} bytes was announced; {self.largest} are taken"))
         with self._socket_error_handling():
@@ -84,7 +84,7 @@ class Connection(ConnectionHandler):  # type: ignore[misc]  # kazoo has no annot
         return bytes(found)
 
     def _read_socket(self, read_timeout: float) -> Any:
-        """One message. One that cannot be taken apart costs the connection, and leaves nobody waiting for its answer."""
+        """Read one message. A malformed one ends the connection, and no caller goes on waiting for its answer."""
         waiting = self.client._pending[0] if self.client._pending else None
         try:
             return super()._read_socket(read_timeout)
@@ -97,7 +97,7 @@ class Connection(ConnectionHandler):  # type: ignore[misc]  # kazoo has no annot
             raise self._broken(ConnectionDropped(f"a message without sense ({type(error).__name__})")) from error
 
     def _connect_loop(self, retry: Any) -> Any:
-        """All hosts once. Whatever goes wrong in it, they are tried again."""
+        """Try all hosts once. After any failure they are tried again."""
         try:
             return super()._connect_loop(retry)
         except _FORESEEN:

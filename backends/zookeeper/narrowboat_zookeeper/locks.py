@@ -1,11 +1,11 @@
-"""Locks in ZooKeeper: ephemeral sequential nodes under the lock's node, each waiter watching the one before it.
+"""Locks in ZooKeeper: ephemeral sequential nodes under the lock's node. Each waiter watches the node ahead of it.
 
-What a call sends it sends at once, for all its members, and waits once: an uncontended acquire is one wait (create and
-list), a release one (delete). What was created is known by its owner's id in the name, so a create whose answer was lost
-is found again. The session is the lease: kept by one `sync` for all that it carries.
+A call sends the requests of all its members at once, and waits once. An uncontended acquire is one wait (create and list), and
+so is a release (delete). A node's name has its owner's id, so a create whose answer was lost is found again. The session is the
+lease: one `sync` renews all the locks that it carries.
 
-It trusts the holder's own clock, not the client library: validity counts from the last request that the leader has
-acknowledged, and a session that is gone takes every grant with it, whoever reconnects.
+Validity is counted by the holder's own clock, from the last request that the leader acknowledged. It does not depend on kazoo's
+view of the session. A session that has ended takes all its grants with it, even if kazoo reconnects.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from narrowboat.capabilities import (
-    Concurrency,
     Expiry,
     LockCapabilities,
     Scope,
@@ -44,7 +43,7 @@ class ZooKeeperLocks(LockProvider):
         self._state = ProviderState(ensemble, context)
 
     def attempt(self, requests: Sequence[Request]) -> list[Grant | Busy | NarrowboatError]:
-        """Take or queue, the whole batch in as few waits as its slowest member needs."""
+        """Take the names, or queue for them. The whole batch needs only as many waits as its slowest member."""
         now = self._clock()
         self._state.enter(requests)
         try:
@@ -53,34 +52,34 @@ class ZooKeeperLocks(LockProvider):
             self._state.leave(requests)
 
     def renew(self, grants: Sequence[Grant]) -> list[Grant | NarrowboatError]:
-        """One `sync` for all. A node that was deleted is known by its watch, or asked for where there is none yet."""
+        """Renew with one `sync` for all. A deleted node is known by its watch, or is asked for where it has none yet."""
         now = self._clock()
         return self._run([holding.keep(self._state, grant, now) for grant in grants])
 
     def release(self, grants: Sequence[Grant]) -> list[Released | NarrowboatError]:
-        """Delete each node. Its path was never used before and is never used again."""
+        """Delete each node. A path is used once, so this frees no later holder."""
         return self._run([holding.free(self._state, grant) for grant in grants])
 
     def withdraw(self, requests: Sequence[Request]) -> list[NarrowboatError | None]:
-        """Delete whatever bears the owner's id. What was sent before in this session has taken effect before."""
+        """Delete every node with the owner's id. Earlier requests of this session have taken effect by then."""
         return self._run([holding.withdraw(self._state, request) for request in requests])
 
     def holders(self, name: str | None) -> list[Holder]:
-        """From the children of the lock's node, or of all, and their data."""
+        """The holders, from the children of the lock's node, or of all locks' nodes, and their data."""
         found: list[Holder] = self._ask(looking.holders(self._state, name))
         return found
 
     def evict(self, name: str, token: int) -> bool:
-        """Delete that generation's node; the change before it tells its holder that it was no accident."""
+        """Delete that generation's node. Its data is changed first, so that the holder knows it for an eviction."""
         done: bool = self._ask(looking.evict(self._state, name, token))
         return done
 
     def ping(self) -> None:
-        """A `sync`: to the leader and back."""
+        """A `sync`, which makes a round trip to the leader."""
         self._ask(looking.ping(self._state))
 
     def close(self) -> None:
-        """End the session, and with it whatever it still carries; remove what it leaves empty."""
+        """End the session, and all its locks with it. Remove the nodes that this leaves empty."""
         ends = time.monotonic() + self._timeout
         self._state.janitor.close(self._timeout / 4)
         rest = self._state.janitor.rest()
@@ -88,7 +87,7 @@ class ZooKeeperLocks(LockProvider):
             try:
                 self._state.sweep(rest[:1000])
             except NarrowboatError:
-                pass  # others sweep as well, or it stays: an empty node
+                pass  # another provider sweeps as well; otherwise an empty node stays
         self._state.session.close(max(0.1, ends - time.monotonic()))
 
     # -- exchanges ------------------------------------------------------------------------------------------------
@@ -100,7 +99,7 @@ class ZooKeeperLocks(LockProvider):
         return answer
 
     def _run(self, members: Sequence[Steps]) -> list[Any]:
-        """Let each member take its steps: in each round all their requests are sent at once, and waited for once."""
+        """Run the steps of all members. Each round sends all their requests at once, and waits once."""
         ends = time.monotonic() + self._timeout
         answers: list[Any] = [None] * len(members)
         active: list[tuple[int, Steps, Requests]] = []
@@ -143,7 +142,6 @@ def _capabilities(url: Url, options: Options) -> LockCapabilities:
         holders=Support.NATIVE,
         evict=Support.NATIVE,
         loss=WakeUp.NOTIFIED,
-        concurrency=Concurrency.SERIAL,
         ttl_min=bound,
         margin=options.tick + PREFETCHED_LOOK,
         expiry_lag=2 * options.tick + 0.5,

@@ -1,4 +1,4 @@
-"""The steps of looking at locks from outside, and of eviction. See `taking` for what such a function is."""
+"""The steps of `holders`, `evict` and `ping`. See `taking` for what such a function is."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from narrowboat_zookeeper.names import Contender
 from narrowboat_zookeeper.provider_state import ProviderState, Steps, listing
 from narrowboat_zookeeper.records import Said, ours
 
-#: Nodes that are read at once: each has up to a megabyte, and what is in them is not kept.
+#: Nodes that are read at once. Each may have a megabyte, so more at once would take that much more memory.
 _AT_ONCE = 500
 
 
 class Node(NamedTuple):
-    """What was found of one node under a lock's."""
+    """One node under a lock's node, as it was read."""
 
     path: str
     contender: Contender | None  #: None: its name is not that of a contender
@@ -30,16 +30,16 @@ class Node(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What stands under one lock's node."""
+    """All nodes under one lock's node."""
 
     lock: str  #: relative to the namespace
     holding: list[Node]
-    foreign: list[Node]  #: not made by Narrowboat, or damaged, wherever they stand
+    foreign: list[Node]  #: not made by Narrowboat, or damaged, whatever their place in the queue
     waiting: int
 
 
 def holders(state: ProviderState, name: str | None) -> Steps:
-    """Who holds `name`, or everything; and what stands there that is not ours, for whoever has to remove it."""
+    """The holders of `name`, or of all names, and the foreign nodes there, so that an operator can remove them."""
     if name is not None:
         locks = [names.lock_node(name)]
     else:
@@ -64,7 +64,7 @@ def _shown(node: Node, name: str | None, seen: Seen) -> Holder:
 
 
 def evict(state: ProviderState, name: str, token: int) -> Steps:
-    """Whether that generation was there, and now is not."""
+    """Delete that generation's node. False: it was not there."""
     # `holders` has nothing else than its hash to call a lock whose name was hashed, where all that is in it is foreign.
     locks = [names.lock_node(name)] + ([name] if names.is_hash(name) else [])
     seen = yield from _see(state, locks)
@@ -91,7 +91,7 @@ def evict(state: ProviderState, name: str, token: int) -> Steps:
 
 
 def _see(state: ProviderState, locks: Sequence[str]) -> Steps:
-    """What stands under each of `locks`: a round for all lists, and one for each `_AT_ONCE` nodes."""
+    """Read the nodes under each of `locks`: one round for all listings, and one for each `_AT_ONCE` nodes."""
     if not locks:
         return []
     _, *listings = yield [(state.pipe.sync,), *((state.pipe.children, f"{state.namespace}/{lock}") for lock in locks)]
@@ -106,7 +106,7 @@ def _see(state: ProviderState, locks: Sequence[str]) -> Steps:
     there: dict[str, list[Node]] = {lock: [] for lock in locks}
     for start in range(0, len(wanted), _AT_ONCE):
         part = wanted[start : start + _AT_ONCE]
-        # What is called like no contender is not read: it is a note of somebody's, and may be one that is not for us to see.
+        # A node whose name is no contender's is not read: it belongs to another program, and this user may have no right to it.
         results = yield [(state.pipe.get if each is not None else state.pipe.exists, path) for _, path, each in part]
         for (lock, path, each), result in zip(part, results, strict=True):
             if state.failed(result) and not (each is None and isinstance(result, state.kazoo_errors.NoAuthError)):
@@ -119,7 +119,7 @@ def _see(state: ProviderState, locks: Sequence[str]) -> Steps:
 
 
 def _sorted(lock: str, there: list[Node]) -> Seen:
-    """Who of them holds: what is foreign takes nobody's place, wherever its number puts it."""
+    """Sort the nodes into holders, waiters and foreign ones. A foreign node takes no place in the queue."""
     if names.ambiguous(node.contender for node in there if node.contender is not None):
         there.sort(key=lambda node: node.token)
     foreign = [node for node in there if node.said is None]
@@ -131,7 +131,7 @@ def _sorted(lock: str, there: list[Node]) -> Seen:
 
 
 def ping(state: ProviderState) -> Steps:
-    """What a call would meet: whether the leader answers, the path of the URL is there, and its locks may be read."""
+    """Check what a call needs: the leader answers, the URL's path exists, and its locks may be read."""
     base = state.ensemble.base or "/"
     synced, there, listed = yield [(state.pipe.sync,), (state.pipe.get, base), (state.pipe.children, state.namespace)]
     if isinstance(there, state.kazoo_errors.NoNodeError) and not state.ensemble.options.create:

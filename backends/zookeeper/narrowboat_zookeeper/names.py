@@ -1,16 +1,16 @@
-"""How names become nodes and back, and in which order contenders stand: pure functions.
+"""How names become nodes and back, and the order of contenders: pure functions.
 
     <chroot>/narrowboat/_<prefix>/<lock>/<kind>~<owner>~<sequence>
 
 One permanent node for each lock that is in use, under it an ephemeral sequential node for each contender. `kind` is `x`
-(exclusive), `s` (shared) or `p<n>` (a permit of a semaphore of n), so that a listing alone says who goes before whom and
-who disagrees. The name of the lock is percent-encoded; one that would be too long is hashed, and stands in the
-contenders' data.
+(exclusive), `s` (shared) or `p<n>` (a permit of a semaphore of n). So a listing alone shows the order of the contenders, and
+those that disagree. The name of the lock is percent-encoded. A name that would be too long is hashed, and the contenders'
+data has the clear name.
 
 The sequence is ZooKeeper's: a signed 32-bit counter of the parent, printed with ten digits. After 2147483647 comes
--2147483648, so contenders are ordered by the signed 32-bit difference of their numbers, never as text or as numbers. And
-even that is not enough there: a server that is busy counts on from -2147483648, and from 2147483647 again, for ever, when
-it has caught up (3.9 does). A queue that is past the counter's end is `ambiguous`, and ordered by its creations' zxids.
+-2147483648. So contenders are ordered by the signed 32-bit difference of their numbers, never as text or as plain numbers. At
+the counter's end even that is not enough: a busy server goes on from -2147483648, but from 2147483647 again, for ever, once it
+has caught up (seen with 3.9). A queue that is past the counter's end is `ambiguous`, and is ordered by its nodes' zxids.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from narrowboat.contract.locks import Mode
 from narrowboat.driver.names import digest, escape_all
 
 ROOT = "narrowboat"
-#: A node's name longer than this is hashed: a listing of many long ones would not fit into ZooKeeper's largest answer (1 MB).
+#: Characters of a node's name. A longer one is hashed: a listing of many would not fit into ZooKeeper's largest answer (1 MB).
 _LONGEST = 200
 _HASHED = "#"
-#: Beside letters and digits, what stands for itself in a node's name.
+#: The characters that stand for themselves in a node's name, besides letters and digits.
 _SAFE = "-_."
 _HASH = re.compile(_HASHED + "[0-9a-f]{64}")
 _CONTENDER = re.compile(r"(?:(x)|(s)|p([1-9][0-9]{0,6}))~([^~/]+)~(-?[0-9]{9,10})")
@@ -63,7 +63,7 @@ def lock_name(node: str) -> str | None:
 
 
 def of_a_lock(node: str) -> bool:
-    """Whether a node of a namespace can be that of a lock: nobody's name comes to any other.
+    """Whether a node of a namespace can be that of a lock: whether some lock's name is escaped to it.
 
     >>> of_a_lock("invoice%3A42"), of_a_lock("%ff"), of_a_lock("#abc")
     (True, False, False)
@@ -75,7 +75,7 @@ def of_a_lock(node: str) -> bool:
 
 
 def is_hash(node: str) -> bool:
-    """Whether it stands for a name that was hashed, and so cannot be told from it."""
+    """Whether a node's name is a hash, from which the lock's name cannot be told."""
     return _HASH.fullmatch(node) is not None
 
 
@@ -110,7 +110,7 @@ def stem(mode: Mode, limit: int | None, owner: str) -> str:
 
 @functools.lru_cache(maxsize=4096)  # the waiters of a crowded lock list the same names again and again
 def contender(node: str) -> Contender | None:
-    """What a node's name says; None for one that is not ours.
+    """The contender that a node's name describes; None for a foreign name.
 
     >>> contender("x~me~0000000007")
     Contender(node='x~me~0000000007', owner='me', sequence=7, mode=<Mode.EXCLUSIVE: 'exclusive'>, limit=None)
@@ -128,7 +128,7 @@ def contender(node: str) -> Contender | None:
 
 
 def distance(sequence: int, origin: int) -> int:
-    """The signed 32-bit difference: how many numbers after `origin` (negative: before) `sequence` was given out.
+    """The signed 32-bit difference: how many numbers after `origin` (negative: before) `sequence` was issued.
 
     >>> distance(-2147483648, 2147483647), distance(3, 5)
     (1, -2)
@@ -137,7 +137,7 @@ def distance(sequence: int, origin: int) -> int:
 
 
 def ambiguous(contenders: Iterable[Contender]) -> bool:
-    """Whether their numbers say nothing certain about their order: the counter has reached its end.
+    """Whether the numbers do not determine the order of the contenders, because the counter has reached its end.
 
     >>> ambiguous([contender("x~me~2147483646")]), ambiguous([contender("x~me~2147483647")])
     (False, True)
@@ -146,7 +146,7 @@ def ambiguous(contenders: Iterable[Contender]) -> bool:
 
 
 def queue(nodes: Iterable[str]) -> list[Contender]:
-    """The contenders among a lock's children, oldest first; what is not ours is left out."""
+    """The contenders among a lock's children, oldest first, without foreign nodes."""
     found = [each for each in map(contender, nodes) if each is not None]
     if len(found) > 1:
         origin = found[0].sequence

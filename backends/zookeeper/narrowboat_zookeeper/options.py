@@ -1,4 +1,4 @@
-"""What a `zookeeper://` URL takes beside its hosts, and what its parts come to. Nothing here imports a client library."""
+"""The options of a `zookeeper://` URL, and what its parts mean. Nothing here imports a client library."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass
 
 from narrowboat.driver.endpoint import Endpoint
+from narrowboat.driver.options import check_ranges
 from narrowboat.driver.tls import TlsOptions
 from narrowboat.dsn import Url
 from narrowboat.errors import ConfigurationError
@@ -13,18 +14,18 @@ from narrowboat.errors import ConfigurationError
 SCHEME = "zookeeper"
 TLS_SCHEME = "zookeepers"
 
-#: Seconds. Longer sessions than this no server grants unless it is told to, and its holder's crash would block for hours.
+#: Seconds. No server grants a longer session unless it is configured to, and a holder's crash would block for hours.
 SESSION_MAX = 3600.0
-#: Bytes. What servers take as one record unless they are told otherwise (jute.maxbuffer), so an answer may have as many.
+#: Bytes. The servers' default for the largest record (jute.maxbuffer), so an answer may have as many.
 REPLY_MIN = 1024 * 1024
 
 
 class Acl(enum.Enum):
-    """Who may do what to the nodes that are made here."""
+    """The rights to the nodes that this driver makes."""
 
-    OPEN = "open"  #: anybody anything
-    CREATOR = "creator"  #: only the URL's user; everybody who shares a lock is then that user
-    READ = "read"  #: the URL's user anything, anybody may look
+    OPEN = "open"  #: all users may do anything
+    CREATOR = "creator"  #: only the URL's user has rights; all programs that share a lock log in as that user
+    READ = "read"  #: the URL's user may do anything, all others may read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +33,9 @@ class Options(TlsOptions):
     """`zookeeper://user:password@a:2181,b:2181,c:2181/chroot?session_ttl=20&tick=2&create=false&prefix=&acl=open`."""
 
     prefix: str = ""  #: a namespace of its own under the same chroot; two prefixes never meet
-    session_ttl: float = 20.0  #: seconds; how long the servers keep the session of a client that is silent
-    tick: float = 2.0  #: seconds; the servers' tickTime: what their clock of sessions may be off
-    create: bool = False  #: whether the URL's path is made when it is not there
+    session_ttl: float = 20.0  #: seconds that the servers keep the session of a silent client
+    tick: float = 2.0  #: seconds; the servers' tickTime, by which the end of a session may be late
+    create: bool = False  #: whether to make the URL's path where it does not exist
     acl: Acl | None = None  #: None: `creator` where the URL has a user, otherwise `open`
     share: bool = True  #: with a user: whether other users may look at `narrowboat` and make prefixes of their own in it
     max_reply: int = 16 * 1024 * 1024  #: bytes of one answer, at most; 100,000 nodes in one listing have 5 MB
@@ -46,29 +47,25 @@ class Options(TlsOptions):
                 f"option tick={self.tick:g}: expected the servers' tickTime in seconds, more than 0 and up to 60",
                 backend=SCHEME,
             )
-        if not REPLY_MIN <= self.max_reply < 2**31:
-            raise ConfigurationError(
-                f"option max_reply={self.max_reply}: expected {REPLY_MIN} bytes (what a server takes as one record) to "
-                f"{2**31 - 1}",
-                backend=SCHEME,
-            )
-        if not 2 * self.tick <= self.session_ttl <= SESSION_MAX:
-            raise ConfigurationError(
-                f"option session_ttl={self.session_ttl:g}: allowed are {2 * self.tick:g} (two ticks, the shortest that servers "
-                f"grant) to {SESSION_MAX:g} seconds; for servers with a shorter tickTime say so with tick=",
-                backend=SCHEME,
-            )
+        least = 2 * self.tick
+        from_two_ticks = f"{least:g} (two ticks, the shortest that servers grant) to {SESSION_MAX:g} seconds"
+        check_ranges(
+            self,
+            SCHEME,
+            ("max_reply", REPLY_MIN, 2**31 - 1, f"{REPLY_MIN} bytes (what a server takes as one record) to {2**31 - 1}"),
+            ("session_ttl", least, SESSION_MAX, f"{from_two_ticks}; for servers with a shorter tickTime say so with tick="),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Ensemble(Endpoint):
-    """The servers that are asked, and how."""
+    """The servers, and how to connect to them."""
 
     options: Options
 
     @classmethod
     def of(cls, url: Url, options: Options) -> Ensemble:
-        """What `url` says; `ConfigurationError` where it makes no sense for ZooKeeper."""
+        """The ensemble that `url` names; `ConfigurationError` where ZooKeeper does not take such a URL."""
         ensemble = cls.read(url, options, plain=SCHEME, port=2181, host="127.0.0.1", pair=True, options=options)
         if ensemble.user is not None and ":" in ensemble.user:
             raise ConfigurationError(
@@ -86,7 +83,7 @@ class Ensemble(Endpoint):
 
     @property
     def acl(self) -> Acl:
-        """Who may do what to the nodes that are made."""
+        """The rights to the nodes that this driver makes, with the default resolved."""
         return self.options.acl or (Acl.CREATOR if self.user is not None else Acl.OPEN)
 
     @property
@@ -97,9 +94,9 @@ class Ensemble(Endpoint):
 
 
 def free_after(session_ttl: float, tick: float) -> float:
-    """Seconds after which the lock of a holder that died is free at the latest.
+    """Seconds after which the lock of a dead holder is free at the latest.
 
-    The server rounds the end of a session up to its next tick, and a follower tells its leader of a client's last sign of
+    The server rounds the end of a session up to its next tick. A follower reports a client's last heartbeat to its leader
     life within another.
     """
     return session_ttl + 2 * tick

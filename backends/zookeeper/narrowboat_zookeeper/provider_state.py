@@ -1,8 +1,8 @@
-"""The shared state of a provider: its session, its owners' nodes, who watches what, and what kazoo's thread reports of them.
+"""The shared state of a provider: its session, its owners' nodes, their watches, and what kazoo's thread reports of them.
 
 Callers, kazoo's thread and the janitor use it at the same time. Each dictionary is changed in single steps, which are atomic in
-the interpreter. What belongs together is the state of one node, and that has a mutex (`QueueNode`). Nothing here waits while it
-runs on kazoo's thread.
+the interpreter. Only the state of one node has parts that belong together, and a mutex guards it (`QueueNode`). Nothing here
+waits while it runs on kazoo's thread.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from narrowboat_zookeeper.options import Ensemble
 from narrowboat_zookeeper.queue_node import Look, QueueNode
 from narrowboat_zookeeper.records import ours
 
-#: Seconds for which a look that was sent before a waiter is woken still serves it; the margin allows for them.
+#: Seconds for which a prefetched look may serve the waiter that it was sent for. The margin of a lease allows for them.
 PREFETCHED_LOOK = 0.1
-#: Seconds after a grant within which its node is watched, and between two looks of the janitor, at most: with it a holder
-#: knows of an eviction within the claimed bound from the first moment on.
+#: Seconds between two looks of the janitor, and from a grant to the watch of its node. Longer breaks `wake_bound`: the holder
+#: learns of an eviction too late.
 WATCHED = 0.3
-#: Nodes that are remembered, of each kind.
+#: The number of nodes that are remembered, of each kind.
 _KNOWN_MAX = 20_000
 
-#: Requests to be sent: a method of `Pipe` and its arguments; what comes back: a value or the server's error for each.
+#: Requests to send: a method of `Pipe` and its arguments. Each is answered with a value or the server's error.
 Requests = list[tuple[Any, ...]]
 #: One member of a call: yields requests, is sent their results, returns its answer.
 Steps = Generator[Requests, list[Any], Any]
@@ -55,7 +55,7 @@ class ProviderState:
         self.nodes: dict[str, QueueNode] = {}  #: by owner
         self.held: dict[str, QueueNode] = {}  #: those that were granted, by path
         self.watchers: dict[str, dict[str, None]] = {}  #: the owners of waiters, by the path that they watch
-        self.known: dict[str, None] = {}  #: nodes of locks that are most likely there
+        self.known: dict[str, None] = {}  #: nodes of locks that most likely exist
         self.vouched: dict[str, None] = {}  #: contenders that were read and are ours: a path is used once and never again
         self.prefetching = True  #: whether a look is sent before a waiter is woken
         self._doubt = context.doubt
@@ -64,14 +64,14 @@ class ProviderState:
         context.watch(self.janitor.look_now)
 
     def enter(self, requests: Sequence[Request]) -> None:
-        """From here to `leave` the janitor leaves the nodes of these owners alone."""
+        """Begin an attempt of these owners. Until `leave` the janitor does not touch their nodes."""
         for request in requests:
             node = self.nodes.get(request.owner)
             if node is not None:
                 node.enter(request.wake)
 
     def leave(self, requests: Sequence[Request]) -> None:
-        """The attempt has ended, however."""
+        """End the attempt, whatever its outcome."""
         for request in requests:
             node = self.nodes.get(request.owner)
             if node is not None:
@@ -79,7 +79,7 @@ class ProviderState:
         self.janitor.stir()
 
     def queue(self, directory: str, listed: Any) -> Steps:
-        """The contenders, oldest first. Where their numbers leave that open, by the zxids of their creation."""
+        """The contenders, oldest first. If their numbers do not determine the order, the zxids of their creation do."""
         queue = names.queue(listing(listed))
         if len(queue) < 2 or not names.ambiguous(queue):
             return queue
@@ -92,7 +92,7 @@ class ProviderState:
         return f"{self.namespace}/{names.lock_node(name)}"
 
     def remember(self, directory: str) -> None:
-        """It is there."""
+        """Remember that the lock's node exists."""
         _keep(self.known, directory)
 
     def foreign(self, path: str, found: tuple[Any, Any]) -> bool:
@@ -103,23 +103,23 @@ class ProviderState:
         return False
 
     def failed(self, result: Any) -> bool:
-        """Whether the server refused it; that there is no such node is an answer, not a failure."""
+        """Whether the server refused the request. A missing node is an answer, not a failure."""
         return isinstance(result, Exception) and not isinstance(result, self.kazoo_errors.NoNodeError)
 
     def missing(self) -> NarrowboatError:
-        """The error for a path of the URL that is not there."""
+        """The error for a path of the URL that does not exist."""
         return self._errors.missing(self.ensemble)
 
     def refused(self, result: Any, *, doing: str) -> NarrowboatError:
-        """The error for a result that is one."""
+        """The error to tell, for a result that is a server's error."""
         return self._errors.refused(self.ensemble, result, doing=doing)
 
     def owned(self, owner: str, directory: str, listed: Any) -> list[str]:
-        """The paths of the owner's nodes, of whatever session."""
+        """The paths of the owner's nodes, of any session."""
         return [f"{directory}/{each.node}" for each in names.queue(listing(listed)) if each.owner == owner]
 
     def watch(self, owner: str, node: QueueNode, path: str) -> None:
-        """A change of `path` wakes the owner from now on."""
+        """Wake the owner at the next change of `path`."""
         node.watch((path, self.session.epoch))
         self.watchers.setdefault(path, {})[owner] = None
 
@@ -128,7 +128,7 @@ class ProviderState:
         return node.watching == (path, self.session.epoch) and owner in self.watchers.get(path, ())
 
     def watch_no_more(self, owner: str, node: QueueNode) -> None:
-        """The owner waits no longer."""
+        """Stop waking the owner."""
         watching = node.watch(None)
         if watching is not None:
             watchers = self.watchers.get(watching[0])
@@ -138,7 +138,7 @@ class ProviderState:
                     self.watchers.pop(watching[0], None)
 
     def drop(self, owner: str, node: QueueNode) -> None:
-        """Nothing of it is there any more."""
+        """Forget a node that is gone."""
         if node.path is not None:
             self.held.pop(node.path, None)
         self.nodes.pop(owner, None)
@@ -146,7 +146,7 @@ class ProviderState:
     # -- on kazoo's thread: nothing here may wait -----------------------------------------------------------------
 
     def ahead_changed(self, event: Any) -> None:
-        """Something became of what a waiter watches. It is woken with the look that it will ask for, so it need not wait."""
+        """The node that a waiter watches has changed. Prefetch the waiter's next look and wake it, so that it need not wait."""
         client = self.session.client
         for owner in list(self.watchers.pop(event.path, ())):
             node = self.nodes.get(owner)
@@ -163,10 +163,10 @@ class ProviderState:
             look.listed.rawlink(lambda result, node=node: node.wake())
 
     def own_changed(self, event: Any) -> None:
-        """Something became of a node of ours: an eviction changes it before it deletes it, anybody else just deletes it.
+        """One of our nodes has changed. An eviction changes a node before it deletes it; another program just deletes it.
 
-        A change alone says nothing: whoever sets its data makes one, and so does this program for its permits. A watch tells
-        once, so the renewal that the doubt brings about looks whether it is there, and watches it again.
+        A change alone says nothing: any write of its data makes one, and this program writes the data of its permits. A watch
+        fires once. So the renewal that follows the doubt looks whether the node is there, and watches it again.
         """
         node = self.held.get(event.path)
         if node is None or event.type not in ("CHANGED", "DELETED"):
@@ -183,7 +183,7 @@ class ProviderState:
             self._doubt(contender.owner)
 
     def _connected(self) -> None:
-        """There is a connection again; the watches have ended with the one before, so every waiter looks again."""
+        """There is a connection again. The watches ended with the one before, so wake every waiter."""
         self.watchers = {}
         for node in list(self.nodes.values()):
             if not node.granted:
@@ -193,7 +193,7 @@ class ProviderState:
     # -- on the janitor's thread ----------------------------------------------------------------------------------
 
     def _watch_own(self, client: Any, node: QueueNode, path: str) -> None:
-        """Watch our own node: sent, and not waited for. Not with the grant: most locks are released before it would serve."""
+        """Send a watch of our own node, without waiting. It does not go with the grant: most locks are released before."""
         node.own_watch_sent(self.session.epoch)
 
         def answered(result: Any) -> None:
@@ -204,7 +204,7 @@ class ProviderState:
         client.get_async(path, watch=self.own_changed).rawlink(answered)
 
     def _look(self) -> bool:
-        """Watch what is held, and send away what is over. Whether anything is left that may be over one day."""
+        """Watch the held nodes, and expel those that are over. Returns whether any node is left to look after."""
         if self.session.up:
             with self.session.wakeup.held():
                 self._send_away()
@@ -225,15 +225,15 @@ class ProviderState:
             client.delete_async(path)
 
     def _removed(self, node: QueueNode, path: str, result: Any) -> None:
-        """On kazoo's thread: an expelled node is gone, unless the server refused that."""
+        """On kazoo's thread: an expelled node is gone, unless the server refused its deletion."""
         if result.exception is None or isinstance(result.exception, self.kazoo_errors.NoNodeError):
             self.held.pop(path, None)
             node.removed(path)
 
     def sweep(self, paths: list[str]) -> None:
-        """At the end: what may be empty now, and the namespace if that is.
+        """At the end: remove nodes that may be empty now, and the namespace if it is empty.
 
-        A namespace of one user's own stays: were it gone, it would belong to whoever comes next, and shut this user out.
+        A namespace that belongs to one user stays. Otherwise the next user could make it, and shut this user out.
         """
         pipe = self.session.pipe(time.monotonic() + self.timeout / 4)
         for path in paths if self.session.owned else [*paths, self.namespace]:
@@ -242,7 +242,7 @@ class ProviderState:
 
 
 def listing(listed: Any) -> Sequence[str]:
-    """The children; none where there is no such node, or no right to look."""
+    """The children of a node; none where there is no such node, or no right to look."""
     return () if isinstance(listed, Exception) else [each for each in listed if each is not None]
 
 

@@ -1,9 +1,9 @@
 """One owner's node in the queue of a lock: what is known of it, and every change of that.
 
-Three threads change it. The callers' attempts, renewals and releases, of which the core lets in one at a time for each owner;
-kazoo's thread, which reports watches and answers; and the janitor's, which removes what is over. Each change is a method here
-and is made under the mutex of the node, so no other file writes a field. Reading a field needs no mutex. A method never waits
-and never calls out while it has the mutex, so kazoo's thread may call all of them.
+Three kinds of threads change it: callers (the core lets in one at a time for each owner), kazoo's thread (it reports watches
+and answers), and the janitor's (it removes nodes that are over). Each change is a method here, made under the node's mutex. No
+other file writes a field. Reading a field needs no mutex. A method never waits and never calls out while it has the mutex, so
+kazoo's thread may call all of them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from narrowboat.errors import Reason
 
-#: Seconds for which a waiter that was woken may take to come, before it loses its place.
+#: Seconds within which a woken waiter has to attempt again, or it loses its place. Longer lets a stopped one block the others.
 PATIENCE = 5.0
 
 
@@ -27,7 +27,7 @@ class Look(NamedTuple):
 
 
 class QueueNode:
-    """See the module's text. A node begins within an attempt, before it is asked for, and ends when it is gone for sure."""
+    """See the module's text. It is made within an attempt, before its creation is sent, and dropped when it is surely gone."""
 
     __slots__ = (
         "_mutex",
@@ -53,7 +53,7 @@ class QueueNode:
         self._woken_at: float | None = None  # monotonic; None: its attempt has come since
         self._written = False  # its watch reported a change; an eviction makes one before it deletes
         self.wake = wake
-        self.path: str | None = None  #: None: it was asked for, and may be there or not
+        self.path: str | None = None  #: None: its creation was sent, and its outcome is unknown
         self.token = 0
         self.session: int | None = None
         self.granted = False
@@ -67,59 +67,59 @@ class QueueNode:
     # -- by callers -----------------------------------------------------------------------------------------------
 
     def enter(self, wake: Callable[[], None]) -> None:
-        """An attempt begins: until `leave` the janitor leaves this node alone."""
+        """Begin an attempt. Until `leave` the janitor does not touch this node."""
         with self._mutex:
             self._under_way, self._woken_at, self.wake = True, None, wake
 
     def leave(self) -> None:
-        """The attempt has ended."""
+        """End the attempt."""
         with self._mutex:
             self._under_way = False
 
     def found(self, path: str, stat: Any) -> None:
-        """The node is there, and this session's."""
+        """The node exists, and belongs to this session."""
         with self._mutex:
             self.path, self.token, self.session = path, stat.czxid, stat.ephemeralOwner
             self.gone = self.watching = None
             self.expelled = self._written = False
 
     def lost(self) -> None:
-        """The node is not there: the attempt asks for a new one."""
+        """The node does not exist: the attempt makes a new one."""
         with self._mutex:
             self.path = self.session = self.gone = self.watching = None
             self.granted = self.expelled = self._written = False
 
     def take_prefetched(self) -> Look | None:
-        """The look that was sent before the waiter was woken. It serves once."""
+        """The prefetched look, if there is one. It serves once."""
         with self._mutex:
             look, self.prefetched = self.prefetched, None
         return look
 
     def watch(self, watching: tuple[str, int] | None) -> tuple[str, int] | None:
-        """The waiter watches this from now on. Returns what it watched before."""
+        """Note the path that the waiter watches from now on. Returns the previous one."""
         with self._mutex:
             before, self.watching = self.watching, watching
         return before
 
     def grant(self, ends: float) -> None:
-        """The owner holds the lock. It waits no longer, so nothing wakes it."""
+        """Grant the lock to the owner. It waits no longer, so nothing wakes it."""
         with self._mutex:
             self.granted, self.ends, self.wake = True, ends, _nothing
 
     def renew(self, ends: float) -> None:
-        """The lease begins anew."""
+        """Start the lease afresh."""
         with self._mutex:
             self.ends = ends
 
     def still_there(self) -> None:
-        """It was read after it was written: that was no eviction."""
+        """The node still exists after a write of its data: that was no eviction."""
         with self._mutex:
             self._written = False
 
     # -- by kazoo's thread and the janitor's ------------------------------------------------------------------------
 
     def own_watch_sent(self, epoch: int) -> None:
-        """A watch of the node itself was sent in this epoch."""
+        """Note that a watch of the node itself was sent in this epoch."""
         with self._mutex:
             self.watched_in = epoch
 
@@ -129,20 +129,20 @@ class QueueNode:
             self._written, self.watched_in = True, -1
 
     def vanished(self) -> None:
-        """The node was deleted, by whomever. Its watch is used up."""
+        """The node was deleted. Its watch is used up."""
         with self._mutex:
             self.watched_in = -1
             self.gone = self.gone or (Reason.EVICTED if self._written else Reason.TAKEN)
 
     def woken(self, now: float, look: Look | None = None) -> None:
-        """The waiter is woken now (monotonic), or as soon as `look` is answered; its attempt has to come within `PATIENCE`."""
+        """The waiter is woken `now` (monotonic), or once `look` is answered. Its attempt has to come within `PATIENCE`."""
         with self._mutex:
             self._woken_at, self.prefetched = now, look
 
     def expel(self, now: float, monotonic: float) -> str | None:
-        """The path to delete, where the lease is over or a woken waiter did not come; None where it stays.
+        """The path to delete, if the lease is over or a woken waiter did not come; None: the node stays.
 
-        A node whose attempt is under way stays: the attempt looks itself. What was lost with a connection is asked for again.
+        A node whose attempt is under way stays: the attempt looks itself. A deletion that was lost with a connection is resent.
         """
         with self._mutex:
             late = now >= self.ends if self.granted else self._woken_at is not None and self._woken_at + PATIENCE <= monotonic
@@ -154,7 +154,7 @@ class QueueNode:
             return self.path
 
     def removed(self, path: str) -> None:
-        """The expelled node at `path` is gone."""
+        """Note that the expelled node at `path` is gone."""
         with self._mutex:
             if self.path == path:
                 self.path = None

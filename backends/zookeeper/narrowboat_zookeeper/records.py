@@ -1,7 +1,7 @@
-"""The data of a contender's node: what it says to people, and whether it is ours.
+"""The data of a contender's node: a record for people, by which we also know our own nodes.
 
-Only the flag of a granted permit means anything to other contenders. Anybody could have written a record, so nothing in one is
-believed before it was checked.
+Only the flag of a granted permit matters to other contenders. Any program could have written a record, so every field is
+checked before it is used.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from narrowboat_zookeeper.names import lock_node
 
 
 def record(request: Request, *, granted: bool) -> bytes:
-    """What stands in a contender's node, for people. Whether it was granted is there for the permit behind it."""
+    """The data of a contender's node, for people. The flag `granted` is for the permit behind it."""
     said: dict[str, Any] = {"name": request.name, "label": request.label, "at": round(time.time(), 3)}
     if granted:
         said["granted"] = True
@@ -24,7 +24,7 @@ def record(request: Request, *, granted: bool) -> bytes:
 
 
 class Said(NamedTuple):
-    """What a record of ours says to people."""
+    """The fields of one of our records."""
 
     name: str
     label: str
@@ -35,7 +35,7 @@ class Said(NamedTuple):
 def read(data: bytes | None, lock: str) -> Said | None:
     """The record in `data`, of a contender under the node `lock`; None for one that we would not have written.
 
-    Anybody could have written it: nothing in it is taken for granted, whatever its depth, length and shapes.
+    Any program could have written it, so its depth, length and types are checked.
     """
     try:
         said = json.loads(data or b"")
@@ -49,9 +49,9 @@ def read(data: bytes | None, lock: str) -> Said | None:
 
 
 def ours(found: Any, lock: str) -> Said | None:
-    """The record of a contender that was read as `found`: data and stat. None: it is foreign, it was not made by Narrowboat.
+    """The record of a contender that was read as `found` (data and stat). None: it was not made by Narrowboat.
 
-    A contender of ours goes with its session. One that stays was made by somebody else, whatever it says.
+    Our contenders end with their session. A permanent node is foreign, whatever its data says.
     """
     data, stat = found
     return read(data, lock) if stat.ephemeralOwner else None

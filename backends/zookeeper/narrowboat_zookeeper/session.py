@@ -1,11 +1,11 @@
-"""One session with the ensemble, and exchanges in it: many requests sent at once, one wait, every wait bounded.
+"""One session with the ensemble, and exchanges in it: many requests sent at once, and one wait with a time limit.
 
-kazoo keeps the session and reconnects; nothing of it retries a request. What goes wrong without the care taken here:
-kazoo queues requests for a server that is away, without a bound in time; it names the negotiated time of the session
-nowhere; it calls a session lost only when it is connected again; its `stop` can hang for as long as a connection does.
+kazoo keeps the session and reconnects. It never retries a request here. This file works around four of its properties. It
+queues requests for a server that is away, without a time limit. It does not publish the negotiated time of the session. It
+reports a session as lost only when it is connected again. Its `stop` can hang for as long as a connection does.
 
-The order of one session is what everything stands on: its requests take effect in the order in which they were sent, also
-across a reconnection (servers drop what an older connection of the session still had under way).
+This driver relies on the order of one session: requests take effect in the order in which they were sent, also across a
+reconnection (servers drop the requests of the session's older connection that were still under way).
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from narrowboat_zookeeper.handler import Handler, Result, WakeupPipe
 from narrowboat_zookeeper.library import Connection, forget_session, use
 from narrowboat_zookeeper.options import Acl, Ensemble
 
-#: Seconds for which a call waits for a connection after one operation timeout without any: the next try may be the good one.
+#: Seconds for which a call waits for a connection when there was none for a whole timeout. The next try may succeed.
 _GRACE = 0.3
-#: Seconds between two tries to connect to all hosts, at most.
+#: The longest backoff between two tries to connect to all hosts, in seconds.
 _RETRY_MAX = 0.2
 
 _ACLS = {
@@ -37,14 +37,14 @@ _ACLS = {
     Acl.CREATOR: CREATOR_ALL_ACL,
     Acl.READ: CREATOR_ALL_ACL + READ_ACL_UNSAFE,
 }
-#: For the node above all namespaces: others may look, and make one of their own beside ours.
+#: The rights to the node above all namespaces: others may read it, and make a namespace of their own in it.
 _SHARED = [*CREATOR_ALL_ACL, make_acl("world", "anyone", read=True, create=True)]
 
 
 class Session:
     """See the module's text.
 
-    On kazoo's thread `on_up` is called whenever there is a connection again, `on_lost` when the session has ended.
+    kazoo's thread calls `on_up` whenever there is a connection again, and `on_lost` when the session has ended.
     """
 
     def __init__(self, ensemble: Ensemble, timeout: float, on_up: Callable[[], None], on_lost: Callable[[], None]) -> None:
@@ -108,9 +108,9 @@ class Session:
                 self._on_lost()
 
     def _connecting(self) -> None:
-        """On kazoo's thread. A session out of reach for its whole time is over for us, so it is not asked for again.
+        """On kazoo's thread. A session that was out of reach for its whole time is over for us: ask for a new one.
 
-        Where only answers are lost, each try to come back to it would keep it alive, and its locks with it, for ever.
+        If only answers are lost, each try to resume the session would keep it alive, and its locks with it, for ever.
         """
         if self.id is not None and not self._up.is_set() and time.monotonic() - self._down_since > self.ttl:
             self.id = None
@@ -141,7 +141,7 @@ class Session:
         return None
 
     def pipe(self, ends: float) -> Pipe:
-        """Requests to be sent together; waits for a connection until `ends` (monotonic)."""
+        """A pipe for requests that are sent together. Waits for a connection until `ends` (monotonic)."""
         self.check_open()
         if not self._up.is_set():
             now = time.monotonic()
@@ -165,18 +165,18 @@ class Session:
 
     @property
     def up(self) -> bool:
-        """Whether there is a connection, as far as anybody knows."""
+        """Whether there is a connection, as far as we know."""
         return self._up.is_set() and self._refusal is None
 
     @property
     def wakeup(self) -> WakeupPipe:
-        """What wakes kazoo's thread."""
+        """The pipe that wakes kazoo's thread."""
         return self._handler.wakeup
 
     def abort(self, since: float) -> None:
         """Break off a connection that has not answered `since` (monotonic); kazoo makes a new one in the same session.
 
-        It counts as down from then on: who waited for a whole operation timeout shall not wait for another one.
+        It counts as down from then on: a call that has waited for a whole timeout must not wait for another one.
         """
         if self._up.is_set():
             self._mute_since = since
@@ -221,13 +221,13 @@ class Pipe:
         self._sync: Result | None = None
 
     def sync(self) -> Result:
-        """What follows sees what anybody was told before, and the leader has heard of this session. Sent once."""
+        """Reads that follow see every write that was confirmed before, and the leader has heard of this session. Sent once."""
         if self._sync is None:
             self._last = self._sync = self._client.sync_async(self._session.ensemble.base or "/")
         return self._sync
 
     def sent(self, result: Result) -> Result:
-        """Wait for this request as well; it may have been sent before this pipe."""
+        """Wait for this request as well, even if it was sent before this pipe was made."""
         self._last = result
         return result
 
@@ -264,10 +264,9 @@ class Pipe:
         return self.sent(transaction.commit_async())
 
     def wait(self) -> None:
-        """Until all are answered. Answers come in order, so the last one is waited for.
+        """Wait until all are answered. Answers come in order, so this waits for the last one.
 
-        Raises `Unavailable` when they are not in time; then the connection is broken off, and what was asked may still
-        happen.
+        Raises `Unavailable` when they are late. The connection is then broken off, and the requests may still take effect.
         """
         last = self._last
         if last is None:
@@ -283,7 +282,7 @@ class Pipe:
             raise errors.unknown(self._session.ensemble, last.exception)
 
     def outcome(self, result: Result) -> Any:
-        """What it gave, or the server's error as a value; raises what broke the whole exchange."""
+        """A request's value, or the server's error as a value. Raises the error that broke the whole exchange."""
         if not result.ready():
             raise errors.timed_out(self._session.ensemble, self._session.timeout)
         if result.exception is None:
@@ -294,7 +293,7 @@ class Pipe:
 
 
 def _logger() -> logging.Logger:
-    """For what kazoo says: heard by whoever listens, and by nobody where no logging was set up."""
+    """The logger that kazoo writes to. It is silent where the program has not configured logging."""
     logger = logging.getLogger("narrowboat.zookeeper.kazoo")
     logger.addFilter(_not_verbose)
     if not logger.handlers:
@@ -303,5 +302,5 @@ def _logger() -> logging.Logger:
 
 
 def _not_verbose(record: logging.LogRecord) -> bool:
-    """Whether it may be logged: kazoo's debug messages repeat what is sent, passwords among it."""
+    """Whether a record may be logged. kazoo's debug messages repeat the bytes that it sends, passwords included."""
     return record.levelno >= logging.INFO

@@ -1,6 +1,6 @@
-"""The steps of an attempt: stand in the queue, look who is before, go or watch.
+"""The steps of an attempt: join the queue, read the contenders ahead, and go or watch one of them.
 
-Each function is one member's part of an exchange (`Steps`): it yields what is to be sent and is given what came of it.
+Each function is one member's part of an exchange (`Steps`): it yields requests, and is sent their results.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from narrowboat_zookeeper.provider_state import PREFETCHED_LOOK, ProviderState, 
 from narrowboat_zookeeper.queue_node import QueueNode
 from narrowboat_zookeeper.records import read, record
 
-#: Seconds after which a waiter looks again although no watch told it to.
+#: Seconds after which a waiter looks again although no watch has fired.
 LOOK_AGAIN = 5.0
-#: Looks in one attempt while what is to be watched vanishes each time.
+#: Looks in one attempt, if the node to be watched vanishes each time.
 _ROUNDS = 6
 
 
@@ -63,7 +63,7 @@ def take(state: ProviderState, request: Request, now: float) -> Steps:
 
 
 def _again(state: ProviderState, request: Request, node: QueueNode, directory: str, now: float) -> Steps:
-    """An owner that was here before: the listing, if its node is there, otherwise None."""
+    """The listing for an owner that has a node already; None if that node is gone."""
     pipe = state.pipe
     if node.expelled and node.path is not None:
         yield [(pipe.delete, node.path)]
@@ -90,7 +90,7 @@ def _again(state: ProviderState, request: Request, node: QueueNode, directory: s
 
 
 def _create(state: ProviderState, request: Request, node: QueueNode, directory: str) -> Steps:
-    """The listing that follows the owner's new node, or why there is none."""
+    """Make the owner's node. Returns the listing that follows it, or the error."""
     pipe = state.pipe
     path = f"{directory}/{names.stem(request.mode, request.limit, request.owner)}"
     create = [(pipe.create, path, record(request, granted=False)), (pipe.children, directory)]
@@ -117,7 +117,7 @@ def _create(state: ProviderState, request: Request, node: QueueNode, directory: 
 
 
 def _parents(state: ProviderState) -> Steps:
-    """Make the nodes above all locks; the chroot only if that was asked for."""
+    """Make the nodes above all locks, and the chroot only with `create=true`."""
     base, root = state.ensemble.base, f"{state.ensemble.base}/{names.ROOT}"
     paths = [root, state.namespace]
     if base and state.ensemble.options.create:
@@ -150,7 +150,7 @@ def _search(state: ProviderState, owner: str, node: QueueNode, directory: str, l
 
 
 def _stand(state: ProviderState, request: Request, node: QueueNode, directory: str, listed: Any, now: float) -> Steps:
-    """What comes of standing in the queue that was `listed`; None: look again."""
+    """The answer for the owner's place in the queue that was `listed`; None: look again."""
     if state.failed(listed):
         yield from _leave(state, request, node, directory)
         return state.refused(listed, doing=f"taking the lock {request.name!r}")
@@ -220,7 +220,7 @@ def _leave(state: ProviderState, request: Request, node: QueueNode, directory: s
 
 
 def _refusal(state: ProviderState, request: Request, directory: str, listed: Any) -> Steps:
-    """Why a try need not even begin; None: it may."""
+    """The answer to a try that need not even join the queue; None: it may."""
     if state.failed(listed):
         return state.refused(listed, doing=f"trying the lock {request.name!r}")
     queue = names.queue(listing(listed))
@@ -234,7 +234,7 @@ def _refusal(state: ProviderState, request: Request, directory: str, listed: Any
 
 
 def _alien(state: ProviderState, request: Request, directory: str, ahead: Sequence[names.Contender]) -> Steps:
-    """The `Conflict` for what is foreign among those `ahead`; None without. Each is read once, however often it is met."""
+    """The `Conflict` for a foreign node among those `ahead`; None without one. Each node is read once."""
     paths = [path for each in ahead if (path := f"{directory}/{each.node}") not in state.vouched]
     if not paths:
         return None
@@ -256,7 +256,7 @@ def _in_the_way(state: ProviderState, request: Request, path: str, token: int) -
 
 
 def _granted(data: bytes, directory: str) -> bool:
-    """Whether the contender whose data this is has been granted a permit."""
+    """Whether the contender with this data has been granted a permit."""
     said = read(data, directory.rpartition("/")[2])
     return said is not None and said.granted
 

@@ -31,8 +31,9 @@ class Op(NamedTuple):
     patience: float = math.inf  #: seconds: a batch that took longer to fail is not tried again member by member
 
 
-#: The states of a call. Only the lane's mutex moves a call between QUEUED, RUNNING and LEFT.
-NEW, QUEUED, RUNNING, DONE, LEFT = range(5)
+#: The states of a call. Only the lane's mutex moves a call between QUEUED, RUNNING and LEFT. BEGUN is what its caller's own
+#: thread carries: if that is torn away, the call stays BEGUN, and its outcome is unknown.
+NEW, QUEUED, RUNNING, DONE, LEFT, BEGUN = range(6)
 
 
 class Call:
@@ -85,15 +86,18 @@ def perform(op: Op, items: Sequence[Any]) -> list[Any]:
         except Exception as error:
             return [_typed(error)]
     results: list[Any] = [None] * len(items)
-    for indices in _rounds(op, items):
-        begun = time.monotonic()
-        answers = _exchange(op, [items[index] for index in indices])
-        again = op.repeatable and len(indices) > 1 and all(isinstance(answer, Exception) for answer in answers)
-        if again and time.monotonic() - begun < op.patience:
-            answers = _one_by_one(op, [items[index] for index in indices], answers)
-        for index, answer in zip(indices, answers, strict=True):
-            results[index] = answer
-    return results
+    try:
+        for indices in _rounds(op, items):
+            begun = time.monotonic()
+            answers = _exchange(op, [items[index] for index in indices])
+            again = op.repeatable and len(indices) > 1 and all(isinstance(answer, Exception) for answer in answers)
+            if again and time.monotonic() - begun < op.patience:
+                answers = _one_by_one(op, [items[index] for index in indices], answers)
+            for index, answer in zip(indices, answers, strict=True):
+                results[index] = answer
+        return results
+    finally:
+        results = answers = answer = []  # an error's traceback leads here: the two would keep each other, and who gets it
 
 
 def _exchange(op: Op, items: Sequence[Any]) -> list[Any]:
@@ -129,16 +133,19 @@ def _one_by_one(op: Op, items: Sequence[Any], answers: list[Any]) -> list[Any]:
     """
     again = list(answers)
     unreached = 0
-    for index, item in enumerate(items):
-        (answer,) = _exchange(op, [item])
-        if op.denies is None or not may_have_happened(answers[index]):
-            again[index] = answer
-        elif not isinstance(answer, Exception) and not op.denies(answer):
-            again[index] = answer  # it is done now, whichever of the two did it
-        unreached += isinstance(answer, NarrowboatError) and answer.retryable
-        if unreached == index + 1 == UNREACHED:
-            break
-    return again
+    try:
+        for index, item in enumerate(items):
+            (answer,) = _exchange(op, [item])
+            if op.denies is None or not may_have_happened(answers[index]):
+                again[index] = answer
+            elif not isinstance(answer, Exception) and not op.denies(answer):
+                again[index] = answer  # it is done now, whichever of the two did it
+            unreached += isinstance(answer, NarrowboatError) and answer.retryable
+            if unreached == index + 1 == UNREACHED:
+                break
+        return again
+    finally:
+        again = answers = answer = []  # as above
 
 
 def may_have_happened(error: object) -> bool:

@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from narrowboat._engine.exchange import DONE, LEFT, QUEUED, RUNNING, Call, Op, perform
+from narrowboat._engine.exchange import BEGUN, DONE, LEFT, QUEUED, RUNNING, Call, Op, perform
 from narrowboat._engine.inside import INSIDE
 from narrowboat.capabilities import Concurrency
 from narrowboat.errors import Closed, NarrowboatError, Unavailable
@@ -65,6 +65,7 @@ class Lane:
         try:
             if turn.setdefault(0, call) is not call:
                 return False
+            call.state = BEGUN
             call.results = perform(call.op, call.items)
             call.state = DONE
             return True
@@ -219,6 +220,7 @@ class Lane:
         for call in calls:
             call.results = results[first : first + len(call.items)]
             first += len(call.items)
+        del results  # an error's traceback leads here: the two would keep each other, and what its caller holds
         with self._mutex:
             for call in calls:
                 call.state = DONE
@@ -277,6 +279,7 @@ class OpenLane(Lane):
             self._inside[key] = call
             if self._closed:  # looked at after entering, so that close waits for whoever it does not refuse
                 return False
+            call.state = BEGUN
             call.results = perform(call.op, call.items)
             call.state = DONE
             return True

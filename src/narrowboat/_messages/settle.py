@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 from narrowboat import events
-from narrowboat._engine.exchange import DONE, Call
+from narrowboat._engine.exchange import BEGUN, DONE, Call
 from narrowboat._messages.checks import check_extension
 from narrowboat._messages.core import BrokerCore
 from narrowboat._messages.delivery import HELD, SETTLING, TrackedDelivery, begin, confirm, final, withdraw
@@ -161,7 +161,7 @@ class Settlement(Generic[M]):
         window, listeners = self._window, self._core.listeners
         if len(results) != len(mine):
             with window.mutex:
-                withdraw(mine, doubtful=call.state == DONE)  # DONE: the backend answered, and an interrupt lost the answer
+                withdraw(mine, doubtful=call.state in (BEGUN, DONE))  # asked, or answered; an interrupt lost the answer
             return []
         answers, full = results, window.full
         with window.mutex:

@@ -101,8 +101,9 @@ class _LoopBridge:
         self._called = False
         while self._arrived:
             call = self._arrived.popleft()
-            if not call.future.done():  # it is when its task was cancelled
-                call.future.set_result(call.results)
+            future, call.future = call.future, None  # an error leads to frames that know this call: it knows the error no more
+            if not future.done():  # it is when its task was cancelled
+                future.set_result(call.results)
 
 
 class Asyncio:

@@ -11,6 +11,8 @@ What is promised stands in `catalogue`, one stable id a line; what proves it in 
 came of it, and `report` shows it.
 """
 
+from narrowboat.conformance.faults.network import Network
+from narrowboat.conformance.faults.server import Server
 from narrowboat.conformance.harness import Harness
 from narrowboat.conformance.report import Report
 from narrowboat.conformance.report.markup import page
@@ -18,4 +20,4 @@ from narrowboat.conformance.runner import Outcome, Row
 from narrowboat.conformance.suite import suite
 from narrowboat.conformance.verification import verify, verify_command
 
-__all__ = ["Harness", "Outcome", "Report", "Row", "page", "suite", "verify", "verify_command"]
+__all__ = ["Harness", "Network", "Outcome", "Report", "Row", "Server", "page", "suite", "verify", "verify_command"]

@@ -216,6 +216,7 @@ L125 what a callback or a listener raises, SystemExit included, silences no othe
 L126 a call out of the middle of another one of its thread: a release is done right after, else a typed error at once
 L127 a call that nobody answers ends within its own time and one operation timeout
 L128 a with cut off at any point of entering or leaving: nobody holds it, others get it soon
+L129 many first users at once, where nobody has been: no error, never two inside, all get in
 
 # Locks: what is not ours
 L120 a record that is not ours or is malformed: typed error for that name alone, shown as foreign, evictable, others unchanged
@@ -354,6 +355,7 @@ B122 publish ends with a receipt, PublishFailed or PublishUnknown; a server that
 B123 a reply goes to an inbox of ours and nowhere else, unless ?reply_to=any
 B124 one SIGTERM or SIGINT ends every running run of the process, on threads and on all loops
 B125 signal handlers that were there, a loop's own too, are called and put back exactly
+B126 many first users at once, where nobody has been: no error, and what they publish is there
 """
 
 

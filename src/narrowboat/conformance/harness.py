@@ -12,7 +12,7 @@ as a pass. Where they come from:
 - lost replies, and processes that are killed, stopped and forked: the kit itself, on every backend that they can matter to;
 - the network: the kit's own proxy in front of each host of the URL, when the URL gives each with its port. Override
   `network` where the server tells its clients another address than the URL's;
-- a server that is restarted, killed, paused: `Harness(url, server=...)` with a `conformance.server.Server`;
+- a server that is restarted, killed, paused: `Harness(url, server=...)` with a `conformance.Server`;
 - sessions ended, records deleted or written by others, rights taken away, a disk filled, a server's clock set: override
   the method, and the fault is there.
 """
@@ -115,6 +115,13 @@ class Harness:
     def broker_url(self, namespace: str) -> str:
         """The URL of a message namespace."""
         return with_option(self.url, "prefix", namespace)
+
+    def fresh_url(self, half: str, namespace: str) -> str:
+        """The URL of a place that nobody has ever used, for many first users at once; by default a fresh namespace.
+
+        Override it where a first use makes what all namespaces share, such as tables or a file: give a new one.
+        """
+        return self.locks_url(namespace) if half == "locks" else self.broker_url(namespace)
 
     def cleanup(self, namespace: str) -> None:
         """Remove what a scenario left behind. By default nothing: scenarios delete the queues that they used."""

@@ -9,10 +9,10 @@ which extends them by the time for which the machine stood still. Nothing waits 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
-import os
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import Any, TypeVar, cast
 
 import narrowboat
@@ -27,32 +27,12 @@ from narrowboat.conformance.users.children import Child
 from narrowboat.conformance.users.faces import Threaded, in_my_thread, unwrap, worker_of, wrap
 from narrowboat.conformance.users.opening import opened
 from narrowboat.conformance.watch import watch
+from narrowboat.conformance.watch.stretch import PAUSED_SHARE, SHORT, stretch
 from narrowboat.contract import Holder
-from narrowboat.errors import ConfigurationError
+from narrowboat.errors import NarrowboatError
 from narrowboat.layers.faults import Faults
 
 T = TypeVar("T")
-
-#: Seconds of a short lease, where the backend can keep one that short.
-SHORT = 0.5
-#: The share of a lease that pauses may take before the lease proves nothing: its renewal comes at a third of it, and scenarios
-#: look at what is left of it.
-PAUSED_SHARE = 0.25
-#: Seconds before a scenario in which the pauses of the machine say how long its short leases must be.
-LATELY = 20.0
-#: By how much short leases are longer, on a machine that pauses more and more.
-STRETCHES = (1, 2, 4, 6)
-
-
-def _least_stretch(text: str) -> int:
-    """What `NARROWBOAT_STRETCH` says: by how much short leases are longer at least.
-
-    The first pause of a quiet machine comes without notice. Where a run must be green on a shared one, 4 lets it stand still
-    for a second.
-    """
-    if text not in map(str, STRETCHES):
-        raise ConfigurationError(f"NARROWBOAT_STRETCH={text}: allowed are {', '.join(map(str, STRETCHES))}")
-    return int(text)
 
 
 class Kit:
@@ -65,7 +45,9 @@ class Kit:
         self.size = size
         self.watch = watch()
         self.begun = time.monotonic()
-        self.stretch = self._stretched()  #: by how much its short leases are longer than on a machine that never stands still
+        self.stretch = stretch(
+            self.watch, self.begun
+        )  #: by how much its short leases are longer than on a machine that never stands still
         self._shortest: float | None = None
         self.namespace = harness.namespace()
         self.seen = Seen()
@@ -184,6 +166,11 @@ class Kit:
         """Run a plain function off the loop, in this task's own thread."""
         return cast("T", await in_my_thread(function, *args))
 
+    async def soon(self, work: Awaitable[T], within: float = 5.0) -> T:
+        """What `work` gives, in so many seconds at the most, extended by the pauses of the machine."""
+        async with asyncio.timeout(self.upper(within)):
+            return await work
+
     # -- time -----------------------------------------------------------------------------------------------------
 
     def check_ttl(self, effective: float, asked: float) -> None:
@@ -223,21 +210,11 @@ class Kit:
         """Whether so many seconds have passed since `begun`, for which the machine did not stand still."""
         return time.monotonic() - begun >= seconds and self.watch.spent(begun) >= seconds
 
-    def _stood(self, since: float, lease: float) -> float:
-        return self.watch.stood(since, time.monotonic(), lease)
-
-    def _stretched(self) -> int:
-        least = _least_stretch(os.environ.get("NARROWBOAT_STRETCH", "1"))
-        for times in STRETCHES[STRETCHES.index(least) : -1]:
-            if self._stood(self.begun - LATELY, SHORT * times) <= SHORT * times * PAUSED_SHARE / 2:
-                return times
-        return STRETCHES[-1]
-
     def excuse(self) -> str:
         """Why what went wrong proves nothing: pauses of the machine took too much of a short lease. "" when they did not."""
         if self._shortest is None:
             return ""
-        stood = self._stood(self.begun, self._shortest)
+        stood = self.watch.stood(self.begun, time.monotonic(), self._shortest)
         if stood <= self._shortest * PAUSED_SHARE:
             return ""
         return f"the machine stood still for {stood:.2g} s of a lease of {self._shortest:g} s"
@@ -245,6 +222,14 @@ class Kit:
     async def sleep(self, seconds: float) -> None:
         """Let real time pass: only where the passing of time is itself what is tested."""
         await asyncio.sleep(seconds)
+
+    async def answers(self, face: Any) -> bool:
+        """Whether a ping of `face`, locks or a broker, is answered."""
+        try:
+            await face.ping()
+        except NarrowboatError:
+            return False
+        return True
 
     async def eventually(
         self,
@@ -265,6 +250,17 @@ class Kit:
             if self.over(begun, within):
                 raise AssertionError(f"not within {within:g} s: {what() if callable(what) else what or probe}")
             await asyncio.sleep(every)
+
+    @contextlib.contextmanager
+    def within(self, seconds: float, what: str, *, least: float = 0.0, measure: str = "") -> Iterator[None]:
+        """The block takes less than `seconds`, extended by pauses of the machine, and `least` seconds at least, as they are."""
+        begun = time.monotonic()
+        yield
+        took = time.monotonic() - begun
+        if measure:
+            self.measure(measure, took)
+        assert took >= least, f"{what}: it took {took:.4f} s, {least - took:.4f} s too few"
+        assert took < self.upper(seconds), f"{what}: it took {took:.3f} s, and less than {seconds:g} s was owed"
 
     def measure(self, what: str, value: float, unit: str = "s") -> None:
         """Put a number into the report, under a name such as "wake-up after release"."""
@@ -290,6 +286,24 @@ class Kit:
             return False
         await held.release()
         return True
+
+    async def stays(self, held: Any, why: str = "somebody else can have the lock") -> None:
+        """That nobody took `held` from its holder: it can be renewed, and nobody else gets in; `why` says what went wrong."""
+        held.check()
+        await held.renew()
+        assert not await self.free(held.name), why
+
+    def told_of(self, held: Any) -> list[float]:
+        """When its holder is told of the loss of `held`: empty until then, one time afterwards."""
+        told: list[float] = []
+        held.on_lost(lambda lost: told.append(time.monotonic()))
+        return told
+
+    async def queued(self, work: Coroutine[Any, Any, T], name: str, count: int = 1) -> asyncio.Task[T]:
+        """`spawn(work)`, an acquire, once it is one of `count` that wait for `name`; see `until_waiting`."""
+        task = self.spawn(work)
+        await self.until_waiting(name, count)
+        return task
 
     async def until_waiting(self, name: str, count: int = 1) -> None:
         """Until `count` users of this process wait for `name` at the backend (one, where it keeps no queue)."""

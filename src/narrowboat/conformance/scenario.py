@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from narrowboat.conformance.catalogue import CATALOGUE, NOT_OFFERED, Fault
 
@@ -68,13 +68,17 @@ def scenario(
     *ids: str,
     tier: str = "C",
     needs: str | tuple[str, ...] = (),
-    refused: Run | None = None,
+    refused: Run | Callable[[str], Run] | None = None,
     faults: frozenset[Fault] | set[Fault] = frozenset(),
     alone: bool = False,
     seconds: float = 60.0,
 ) -> Callable[[Run], Run]:
-    """Register an `async def` under the catalogue's ids. `TypeError` at import when it says less than it must."""
+    """Register an `async def` under the catalogue's ids. `TypeError` at import when it says less than it must.
+
+    `refused=demand`: what must be refused is a demand for all of `needs`.
+    """
     claims = (needs,) if isinstance(needs, str) else tuple(needs)
+    refused = demand(",".join(claims)) if refused is demand else cast("Run | None", refused)
     unknown = [id for id in ids if id not in CATALOGUE]
     if not ids or unknown:
         raise TypeError(f"a scenario needs ids of the catalogue; unknown: {', '.join(unknown) or 'none given'}")

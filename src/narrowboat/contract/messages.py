@@ -250,6 +250,9 @@ class Broker(ABC):
     def open(self, source: Source, *, earliest: bool, wake: Callable[[], None]) -> Feed:
         """A feed from `source`, which is declared first (unless `?declare=never`).
 
+        With `?declare=never` a source that is not there is `NotFound`: from here, or from the first `receive` where only that
+        one asks the server.
+
         When this returns, every message published from then on reaches the source. `earliest`: a subscription made now
         begins with what the topic still has; only asked for where `replay` is claimed. `wake` may be called from any
         thread, may be spurious, and never blocks.

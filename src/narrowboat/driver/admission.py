@@ -1,15 +1,16 @@
-"""Who of a lock's waiters may go, given who holds it: the decisions, for backends that keep the queue themselves.
+"""Who of a lock's waiters may go, given who holds it, and what the others are told.
 
-Pure functions over counts, so that a backend can ask with numbers that it has counted in its own way (a walk over a dict, a
-query, a listing). What decides on a server, such as a script, has to come to the same answers. Nothing here knows a clock: the
-caller counts only holders whose lease runs and waiters that are alive.
+For backends that keep the queue themselves. Pure functions over counts, so that a backend can ask with numbers that it has
+counted in its own way (a walk over a dict, a query, a listing). What decides on a server, such as a script, has to come to the
+same answers. Nothing here knows a clock: the caller counts only holders whose lease runs and waiters that are alive.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from narrowboat.contract.locks import Mode
+from narrowboat.contract.locks import Grant, Mode
+from narrowboat.errors import LeaseLost, Reason
 
 
 def admitted(mode: Mode, limit: int | None, *, holding: Mode | None, held: int, ahead: int, writer_ahead: bool) -> bool:
@@ -65,6 +66,22 @@ def conflict(name: str, mode: Mode, limit: int | None, other_mode: Mode, other_l
     return (
         f"lock {name!r}: asked for as {_text(mode, limit)}, but it is held or waited for as {_text(other_mode, other_limit)}. "
         "Everybody who uses one name has to name the same kind and size; take another name for another kind."
+    )
+
+
+def lost(grant: Grant, reason: Reason, *, backend: str) -> LeaseLost:
+    """The answer to whoever renews a grant that is over.
+
+    >>> str(lost(Grant("a", "me", 7, 30.0, Mode.EXCLUSIVE, None), Reason.EVICTED, backend="shop"))
+    "lock 'a': the lease with token 7 is over (evicted). Stop what it protects; acquire again."
+    """
+    return LeaseLost(
+        f"lock {grant.name!r}: the lease with token {grant.token} is over ({reason.value}). Stop what it protects; acquire "
+        "again.",
+        name=grant.name,
+        reason=reason,
+        token=grant.token,
+        backend=backend,
     )
 
 

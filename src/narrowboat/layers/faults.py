@@ -6,13 +6,12 @@
     faults.drop_request("attempt")    # the next attempt is never made
     faults.fail("renew", AccessDenied("..."), times=3)
     faults.delay("settle", 0.2)
+    faults.call("attempt", strike)    # the next attempt is made after strike(requests)
     gate = faults.hold("attempt")     # the next attempt is made and its answer kept back until gate.open()
 
 For tests of programs and for the conformance kit. One plan serves all drivers that are wrapped by it, and any number of
 threads. It decides nothing by chance and does nothing unless told.
 """
-
-# ruff: noqa: D102  # each method's docstring is the contract's
 
 from __future__ import annotations
 
@@ -20,29 +19,12 @@ import dataclasses
 import enum
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
-from narrowboat.contract import (
-    Address,
-    Broker,
-    Busy,
-    Delivery,
-    Depth,
-    Feed,
-    Grant,
-    Holder,
-    LockProvider,
-    Outcome,
-    Outgoing,
-    Receipt,
-    Received,
-    Released,
-    Request,
-    Source,
-)
+from narrowboat.contract import Broker, Feed, LockProvider
 from narrowboat.errors import NarrowboatError, Unavailable
-from narrowboat.layers.passing import PassingBroker, PassingFeed, PassingLocks
+from narrowboat.layers.through import ThroughBroker, ThroughLocks
 
 T = TypeVar("T")
 
@@ -63,6 +45,7 @@ class Kind(enum.Enum):
     FAIL = "failed"  #: never made, the given error
     DELAY = "delayed"  #: made after a while
     HOLD = "held"  #: made, its answer kept back until the gate is opened
+    CALL = "called before"  #: made after a function of the test's
     BEFORE = "held before"  #: kept back until the gate is opened, then made
 
 
@@ -91,6 +74,7 @@ class _Fault:
     error: NarrowboatError | None = None
     seconds: float = 0.0
     gate: Gate | None = None
+    function: Callable[[Any], object] | None = None
     only: Callable[[Any], bool] | None = None
 
 
@@ -122,6 +106,10 @@ class Faults:
         """The next `times` calls of `operation` are made `seconds` later."""
         self._add(_Fault(operation, Kind.DELAY, times, seconds=seconds))
 
+    def call(self, operation: str, function: Callable[[Any], object], *, times: int = 1) -> None:
+        """The next `times` calls of `operation` are made after `function(items)` was; what it raises they raise instead."""
+        self._add(_Fault(operation, Kind.CALL, times, function=function))
+
     def hold(self, operation: str, *, before: bool = False) -> Gate:
         """The next call of `operation` stands still, after it was made or `before`, until the gate is opened."""
         gate = Gate()
@@ -138,7 +126,7 @@ class Faults:
 
     def wrap(self, driver: Any) -> Any:
         """`driver`, a `LockProvider` or a `Broker`, behind this plan: hand it over as `wrap=`."""
-        return FaultyLocks(driver, self) if isinstance(driver, LockProvider) else FaultyBroker(driver, self)
+        return ThroughLocks(driver, self.through) if isinstance(driver, LockProvider) else ThroughBroker(driver, self.through)
 
     def through(self, operation: str, items: Any, call: Callable[[], T]) -> T:
         """Make `call`, or let it go wrong."""
@@ -152,6 +140,8 @@ class Faults:
             raise fault.error
         if fault.kind is Kind.DELAY:
             self._sleep(fault.seconds)
+        if fault.function is not None:
+            fault.function(items)
         if fault.kind is Kind.BEFORE and fault.gate is not None:
             fault.gate.stand(self.GATE_TIMEOUT)
         answer = call()
@@ -177,87 +167,3 @@ class Faults:
                     self.struck.append((operation, fault.kind))
                     return fault
         return None
-
-
-class FaultyLocks(PassingLocks):
-    """A lock driver behind a plan of faults."""
-
-    def __init__(self, inner: LockProvider, faults: Faults) -> None:
-        super().__init__(inner)
-        self._faults = faults
-
-    def attempt(self, requests: Sequence[Request]) -> list[Grant | Busy | NarrowboatError]:
-        return self._faults.through("attempt", requests, lambda: self.inner.attempt(requests))
-
-    def renew(self, grants: Sequence[Grant]) -> list[Grant | NarrowboatError]:
-        return self._faults.through("renew", grants, lambda: self.inner.renew(grants))
-
-    def release(self, grants: Sequence[Grant]) -> list[Released | NarrowboatError]:
-        return self._faults.through("release", grants, lambda: self.inner.release(grants))
-
-    def withdraw(self, requests: Sequence[Request]) -> list[NarrowboatError | None]:
-        return self._faults.through("withdraw", requests, lambda: self.inner.withdraw(requests))
-
-    def holders(self, name: str | None) -> list[Holder]:
-        return self._faults.through("holders", name, lambda: self.inner.holders(name))
-
-    def evict(self, name: str, token: int) -> bool:
-        return self._faults.through("evict", name, lambda: self.inner.evict(name, token))
-
-    def ping(self) -> None:
-        self._faults.through("ping", None, self.inner.ping)
-
-
-class FaultyBroker(PassingBroker):
-    """A message driver behind a plan of faults; so are its feeds."""
-
-    def __init__(self, inner: Broker, faults: Faults) -> None:
-        super().__init__(inner)
-        self._faults = faults
-
-    def feed(self, inner: Feed, wake: Callable[[], None]) -> Feed:
-        """Behind the same plan."""
-        return FaultyFeed(inner, self._faults)
-
-    def send(self, messages: Sequence[Outgoing]) -> list[Receipt | NarrowboatError]:
-        return self._faults.through("send", messages, lambda: self.inner.send(messages))
-
-    def open(self, source: Source, *, earliest: bool, wake: Callable[[], None]) -> Feed:
-        return self._faults.through(
-            "open", source, lambda: super(FaultyBroker, self).open(source, earliest=earliest, wake=wake)
-        )
-
-    def inbox(self, wake: Callable[[], None]) -> tuple[Address, Feed]:
-        return self._faults.through("inbox", None, lambda: super(FaultyBroker, self).inbox(wake))
-
-    def declare(self, source: Source, *, earliest: bool) -> None:
-        self._faults.through("declare", source, lambda: self.inner.declare(source, earliest=earliest))
-
-    def delete(self, address: Address) -> bool:
-        return self._faults.through("delete", address, lambda: self.inner.delete(address))
-
-    def purge(self, address: Address) -> int:
-        return self._faults.through("purge", address, lambda: self.inner.purge(address))
-
-    def depth(self, address: Address) -> Depth:
-        return self._faults.through("depth", address, lambda: self.inner.depth(address))
-
-    def ping(self) -> None:
-        self._faults.through("ping", None, self.inner.ping)
-
-
-class FaultyFeed(PassingFeed):
-    """A feed behind a plan of faults."""
-
-    def __init__(self, inner: Feed, faults: Faults) -> None:
-        super().__init__(inner)
-        self._faults = faults
-
-    def receive(self, limit: int) -> Received:
-        return self._faults.through("receive", limit, lambda: self.inner.receive(limit))
-
-    def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> list[NarrowboatError | None]:
-        return self._faults.through("settle", settlements, lambda: self.inner.settle(settlements))
-
-    def extend(self, deliveries: Sequence[Delivery], seconds: float) -> list[NarrowboatError | None]:
-        return self._faults.through("extend", deliveries, lambda: self.inner.extend(deliveries, seconds))

@@ -1,7 +1,14 @@
-"""Expecting an error: `with raises(LeaseLost) as caught:`, for scenarios, which must run without pytest."""
+"""Expecting an error, for scenarios, which must run without pytest: of one call, or of a block.
+
+error = await fails(LeaseLost, held.release())
+with raises(LeaseLost) as caught:
+    held.check()
+"""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Generic, TypeVar
 
@@ -37,6 +44,20 @@ class raises(Generic[E]):  # read as a verb
             self._caught._error = error
             return True
         if error is None:
-            names = " or ".join(each.__name__ for each in self._kinds)
-            raise AssertionError(f"no {names}{': ' + self._what if self._what else ''}")
+            raise AssertionError(_missing(self._kinds, self._what))
         return False
+
+
+async def fails(kinds: type[E] | tuple[type[E], ...], call: Awaitable[object] | Callable[[], object], *, what: str = "") -> E:
+    """What `call` raised, at once or when it was awaited, which must be one of `kinds`."""
+    try:
+        value = call() if callable(call) else call
+        if inspect.isawaitable(value):
+            value = await value
+    except kinds as error:
+        return error
+    raise AssertionError(f"{_missing(kinds if isinstance(kinds, tuple) else (kinds,), what)}; the call returned {value!r}")
+
+
+def _missing(kinds: tuple[type[BaseException], ...], what: str) -> str:
+    return f"no {' or '.join(each.__name__ for each in kinds)}{': ' + what if what else ''}"

@@ -10,7 +10,7 @@ its port, and which does not tell its clients to go elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from narrowboat.conformance.faults.proxy import Proxy
 from narrowboat.dsn import Url
@@ -40,14 +40,17 @@ class Network:
         """Requests and replies that were lost on demand."""
         return sum(proxy.dropped for proxy in self.proxies)
 
+    def _on_each(self, work: Callable[[Proxy], object]) -> None:
+        for proxy in self.proxies:
+            work(proxy)
+
     def reset(self) -> int:
         """A RST on every connection; how many there were."""
         return sum(proxy.reset() for proxy in self.proxies)
 
     def refuse(self) -> None:
         """New connections are refused."""
-        for proxy in self.proxies:
-            proxy.refuse()
+        self._on_each(lambda proxy: proxy.refuse())
 
     def cut(self) -> None:
         """Reset what is open and refuse what is new: the server is not there."""
@@ -56,33 +59,27 @@ class Network:
 
     def black_hole(self, *, up: bool = True, down: bool = True) -> None:
         """Nothing passes, and nobody is told."""
-        for proxy in self.proxies:
-            proxy.black_hole(up=up, down=down)
+        self._on_each(lambda proxy: proxy.black_hole(up=up, down=down))
 
     def slow(self, *, latency: float = 0.0, piece: int = 0, rate: float = 0.0) -> None:
         """See `Proxy.slow`."""
-        for proxy in self.proxies:
-            proxy.slow(latency=latency, piece=piece, rate=rate)
+        self._on_each(lambda proxy: proxy.slow(latency=latency, piece=piece, rate=rate))
 
     def drop_request(self, *, match: bytes = b"", times: int = 1) -> None:
         """On each proxy, the next request is lost."""
-        for proxy in self.proxies:
-            proxy.drop_request(match=match, times=times)
+        self._on_each(lambda proxy: proxy.drop_request(match=match, times=times))
 
     def drop_reply(self, *, match: bytes = b"", keep: int = 0, times: int = 1) -> None:
         """On each proxy, the next request's reply is lost."""
-        for proxy in self.proxies:
-            proxy.drop_reply(match=match, keep=keep, times=times)
+        self._on_each(lambda proxy: proxy.drop_reply(match=match, keep=keep, times=times))
 
     def heal(self) -> None:
         """All is well again."""
-        for proxy in self.proxies:
-            proxy.heal()
+        self._on_each(lambda proxy: proxy.heal())
 
     def close(self) -> None:
         """Give up ports and connections."""
-        for proxy in self.proxies:
-            proxy.close()
+        self._on_each(lambda proxy: proxy.close())
 
 
 def reachable(url: str) -> bool:

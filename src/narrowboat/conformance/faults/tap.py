@@ -5,35 +5,20 @@ the runner proves that a refused call reached no driver, and an interrupt reache
 spurious wake is allowed at any time by the contract).
 """
 
-# ruff: noqa: D102  # each method's docstring is the contract's
-
 from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
-from narrowboat.contract import (
-    Address,
-    Broker,
-    Busy,
-    Delivery,
-    Depth,
-    Feed,
-    Grant,
-    Holder,
-    LockProvider,
-    Outcome,
-    Outgoing,
-    Receipt,
-    Received,
-    Released,
-    Request,
-    Source,
-)
-from narrowboat.errors import NarrowboatError
-from narrowboat.layers.passing import PassingBroker, PassingFeed, PassingLocks
+from narrowboat.contract import Broker, Busy, Feed, LockProvider, Request
+from narrowboat.layers.through import ThroughBroker, ThroughLocks
+
+T = TypeVar("T")
+
+#: The operations whose items are a batch; those of the others are one.
+_BATCHES = frozenset({"attempt", "renew", "release", "withdraw", "send", "settle", "extend"})
 
 
 class Seen:
@@ -45,7 +30,6 @@ class Seen:
         self.members: Counter[str] = Counter()  #: the members of those calls
         self._waiting: dict[str, Request] = {}
         self._wakes: dict[int, Callable[[], None]] = {}
-        self.addresses: set[Address] = set()
 
     def count(self, operation: str, members: int = 1) -> None:
         """A call reached the driver."""
@@ -58,23 +42,30 @@ class Seen:
         with self._mutex:
             return sum(request.name == name for request in self._waiting.values())
 
-    def waits(self, request: Request) -> None:
-        """It was told that it is queued."""
+    def through(self, operation: str, items: Any, call: Callable[[], T]) -> T:
+        """Make `call`, one of a driver or a feed, and write down what can be seen of it."""
+        self.count("open_feed" if operation == "open" else operation, len(items) if operation in _BATCHES else 1)
+        answer: Any = call()
+        if operation == "receive":
+            self.count("delivered", len(answer.deliveries))
         with self._mutex:
-            self._waiting[request.owner] = request
+            if operation == "attempt":
+                for request, each in zip(items, answer, strict=True):
+                    if isinstance(each, Busy) and request.wait:
+                        self._waiting[request.owner] = request
+                    else:
+                        self._waiting.pop(request.owner, None)
+            elif operation == "withdraw":
+                for request in items:
+                    self._waiting.pop(request.owner, None)
+            elif operation == "close_feed":
+                self._wakes.pop(id(items), None)
+        return cast("T", answer)
 
-    def left(self, owner: str) -> None:
-        """It was granted, or has withdrawn."""
+    def wakes(self, feed: object, wake: Callable[[], None]) -> None:
+        """Who waits at `feed` is woken so, until it is closed."""
         with self._mutex:
-            self._waiting.pop(owner, None)
-
-    def feed(self, feed: object, wake: Callable[[], None] | None) -> None:
-        """A feed was opened, or closed (None)."""
-        with self._mutex:
-            if wake is None:
-                self._wakes.pop(id(feed), None)
-            else:
-                self._wakes[id(feed)] = wake
+            self._wakes[id(feed)] = wake
 
     def wake_all(self) -> None:
         """Spurious wake-ups for everybody who waits for a driver."""
@@ -84,136 +75,20 @@ class Seen:
             wake()
 
 
-class LockTap(PassingLocks):
-    """See the module's text."""
-
-    def __init__(self, inner: LockProvider, seen: Seen) -> None:
-        super().__init__(inner)
-        self._seen = seen
-        seen.count("open")
-
-    def attempt(self, requests: Sequence[Request]) -> list[Grant | Busy | NarrowboatError]:
-        self._seen.count("attempt", len(requests))
-        answers = self.inner.attempt(requests)
-        for request, answer in zip(requests, answers, strict=True):
-            if isinstance(answer, Busy) and request.wait:
-                self._seen.waits(request)
-            else:
-                self._seen.left(request.owner)
-        return answers
-
-    def renew(self, grants: Sequence[Grant]) -> list[Grant | NarrowboatError]:
-        self._seen.count("renew", len(grants))
-        return self.inner.renew(grants)
-
-    def release(self, grants: Sequence[Grant]) -> list[Released | NarrowboatError]:
-        self._seen.count("release", len(grants))
-        return self.inner.release(grants)
-
-    def withdraw(self, requests: Sequence[Request]) -> list[NarrowboatError | None]:
-        self._seen.count("withdraw", len(requests))
-        answers = self.inner.withdraw(requests)
-        for request in requests:
-            self._seen.left(request.owner)
-        return answers
-
-    def holders(self, name: str | None) -> list[Holder]:
-        self._seen.count("holders")
-        return self.inner.holders(name)
-
-    def evict(self, name: str, token: int) -> bool:
-        self._seen.count("evict")
-        return self.inner.evict(name, token)
-
-    def ping(self) -> None:
-        self._seen.count("ping")
-        self.inner.ping()
-
-    def close(self) -> None:
-        self._seen.count("close")
-        self.inner.close()
-
-
-class BrokerTap(PassingBroker):
-    """See the module's text."""
+class _BrokerTap(ThroughBroker):
+    """Knows as well how to wake who waits at a feed."""
 
     def __init__(self, inner: Broker, seen: Seen) -> None:
-        super().__init__(inner)
+        super().__init__(inner, seen.through)
         self._seen = seen
-        seen.count("open")
 
     def feed(self, inner: Feed, wake: Callable[[], None]) -> Feed:
-        """A tap as well."""
-        return FeedTap(inner, self._seen, wake)
-
-    def send(self, messages: Sequence[Outgoing]) -> list[Receipt | NarrowboatError]:
-        self._seen.count("send", len(messages))
-        self._seen.addresses.update(message.to for message in messages)
-        return self.inner.send(messages)
-
-    def open(self, source: Source, *, earliest: bool, wake: Callable[[], None]) -> Feed:
-        self._seen.count("open_feed")
-        self._seen.addresses.add(source.address)
-        return super().open(source, earliest=earliest, wake=wake)
-
-    def inbox(self, wake: Callable[[], None]) -> tuple[Address, Feed]:
-        self._seen.count("inbox")
-        return super().inbox(wake)
-
-    def declare(self, source: Source, *, earliest: bool) -> None:
-        self._seen.count("declare")
-        self._seen.addresses.add(source.address)
-        self.inner.declare(source, earliest=earliest)
-
-    def delete(self, address: Address) -> bool:
-        self._seen.count("delete")
-        return self.inner.delete(address)
-
-    def purge(self, address: Address) -> int:
-        self._seen.count("purge")
-        return self.inner.purge(address)
-
-    def depth(self, address: Address) -> Depth:
-        self._seen.count("depth")
-        return self.inner.depth(address)
-
-    def ping(self) -> None:
-        self._seen.count("ping")
-        self.inner.ping()
-
-    def close(self) -> None:
-        self._seen.count("close")
-        self.inner.close()
-
-
-class FeedTap(PassingFeed):
-    """See the module's text."""
-
-    def __init__(self, inner: Feed, seen: Seen, wake: Callable[[], None]) -> None:
-        super().__init__(inner)
-        self._seen = seen
-        seen.feed(self, wake)
-
-    def receive(self, limit: int) -> Received:
-        self._seen.count("receive")
-        answer = self.inner.receive(limit)
-        self._seen.count("delivered", len(answer.deliveries))
-        return answer
-
-    def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> list[NarrowboatError | None]:
-        self._seen.count("settle", len(settlements))
-        return self.inner.settle(settlements)
-
-    def extend(self, deliveries: Sequence[Delivery], seconds: float) -> list[NarrowboatError | None]:
-        self._seen.count("extend", len(deliveries))
-        return self.inner.extend(deliveries, seconds)
-
-    def close(self) -> None:
-        self._seen.count("close_feed")
-        self._seen.feed(self, None)
-        self.inner.close()
+        """Tapped as well."""
+        self._seen.wakes(inner, wake)
+        return super().feed(inner, wake)
 
 
 def tapped(seen: Seen, driver: Any) -> Any:
     """`driver` with a tap in front of it."""
-    return LockTap(driver, seen) if isinstance(driver, LockProvider) else BrokerTap(driver, seen)
+    seen.count("open")
+    return ThroughLocks(driver, seen.through) if isinstance(driver, LockProvider) else _BrokerTap(driver, seen)

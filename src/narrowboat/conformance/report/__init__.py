@@ -106,15 +106,8 @@ def from_json(data: Mapping[str, Any]) -> Report:
         )
         for row in data["rows"]
     )
-    return Report(
-        url=data["url"],
-        backend=data["backend"],
-        rows=rows,
-        claims=data["claims"],
-        versions=data["versions"],
-        started=data["started"],
-        seconds=data["seconds"],
-    )
+    plain = ("url", "backend", "claims", "versions", "started", "seconds")
+    return Report(rows=rows, **{name: data[name] for name in plain})
 
 
 def summary(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
 
 from narrowboat.conformance.catalogue import Fault
-from narrowboat.conformance.checks.expect import raises
-from narrowboat.conformance.kit import Kit
+from narrowboat.conformance.checks.expect import fails, raises
+from narrowboat.conformance.kit import Faults, Kit
 from narrowboat.conformance.scenario import demand, scenario
-from narrowboat.contract import Busy, Grant, LockProvider, Request
-from narrowboat.errors import AlreadyHeld, InvalidArgument, LeaseLost, LockTimeout, NarrowboatError, Reason
-from narrowboat.layers.passing import PassingLocks
+from narrowboat.errors import AlreadyHeld, InvalidArgument, LeaseLost, LockTimeout, Reason
 
 
 @scenario("L01", seconds=20)
@@ -59,13 +56,13 @@ async def the_same_caller_nests_or_is_refused(kit: Kit) -> None:
     locks = kit.locks()
     plain = locks.lock("plain")
     held = await plain.acquire(timeout=5)
-    begun = time.monotonic()
-    for again in (plain, locks.lock("plain")):
-        with raises(AlreadyHeld, what="the same thread or task was granted an exclusive lock twice") as caught:
-            await again.acquire(timeout=30)
-        assert caught.error.name == "plain"
-        assert await again.try_acquire() is None
-    assert time.monotonic() - begun < kit.upper(2.0), "it waited for itself"
+    with kit.within(2.0, "it waited for itself"):
+        for again in (plain, locks.lock("plain")):
+            error = await fails(
+                AlreadyHeld, again.acquire(timeout=30), what="the same thread or task was granted an exclusive lock twice"
+            )
+            assert error.name == "plain"
+            assert await again.try_acquire() is None
     held.check()
     await held.release()
 
@@ -198,13 +195,10 @@ async def only_the_holder_can_release(kit: Kit) -> None:
     new = await other.lock("a", ttl=30).acquire(timeout=kit.upper(kit.ttl + 10))
     assert new.token != stale.token
 
-    with raises(LeaseLost, what="the release of a holder that was superseded looked like a success") as caught:
-        await stale.release()
-    assert (caught.error.name, caught.error.token) == ("a", stale.token)
+    error = await fails(LeaseLost, stale.release(), what="the release of a holder that was superseded looked like a success")
+    assert (error.name, error.token) == ("a", stale.token)
 
-    new.check()
-    await new.renew()
-    assert not await kit.free("a"), "the stale release freed the new holder's lock"
+    await kit.stays(new, "the stale release freed the new holder's lock")
     await new.release()
     assert await kit.free("a")
 
@@ -222,9 +216,7 @@ async def what_is_not_held_cannot_be_broken(kit: Kit) -> None:
     await first.release()
     second = await locks.lock("a").acquire(timeout=5)
     assert await locks.evict("a", first.token) is False
-    second.check()
-    await second.renew()
-    assert not await kit.free("a")
+    await kit.stays(second)
     await second.release()
 
 
@@ -250,24 +242,13 @@ async def a_possession_tells_what_it_is(kit: Kit) -> None:
     assert held.expires_in == 0
 
 
-class _Owners(PassingLocks):
-    """Notes the owner ids that reach the driver."""
-
-    def __init__(self, inner: LockProvider, owners: list[str]) -> None:
-        super().__init__(inner)
-        self._owners = owners
-
-    def attempt(self, requests: Sequence[Request]) -> list[Grant | Busy | NarrowboatError]:
-        """Note, and pass on."""
-        self._owners += [request.owner for request in requests]
-        return self.inner.attempt(requests)
-
-
 @scenario("L14")
 async def owners_are_made_and_labels_are_given(kit: Kit) -> None:
     """Each acquire has an owner id of its own that no caller can give; a label can be given, is checked and is shown."""
     owners: list[str] = []
-    locks = kit.locks(wrap=lambda driver: _Owners(driver, owners))
+    faults = Faults()
+    faults.call("attempt", lambda requests: owners.extend(request.owner for request in requests), times=1000)
+    locks = kit.locks(faults=faults)
     lock = locks.lock("a", label="the same label")
     for _ in range(50):
         await (await lock.acquire(timeout=5)).release()
@@ -313,12 +294,10 @@ async def a_holder_can_be_evicted(kit: Kit) -> None:
 
     assert await breaker.evict("a", old.token) is True
     new = await breaker.lock("a", ttl=30).acquire(timeout=5)
-    with raises(LeaseLost, what="an evicted holder's release looked like a success") as caught:
-        await old.release()
-    assert caught.error.reason in (Reason.EVICTED, Reason.TAKEN, Reason.SESSION_ENDED), caught.error.reason
+    error = await fails(LeaseLost, old.release(), what="an evicted holder's release looked like a success")
+    assert error.reason in (Reason.EVICTED, Reason.TAKEN, Reason.SESSION_ENDED), error.reason
     assert old.lost
-    await new.renew()
-    assert not await kit.free("a"), "the evicted holder's release freed the new lock"
+    await kit.stays(new, "the evicted holder's release freed the new lock")
     await new.release()
 
 
@@ -329,8 +308,7 @@ async def both_faces_meet_on_one_name(kit: Kit) -> None:
     for holder, waiter in ((sync, aio), (aio, sync), (sync, aio)):
         held = await holder.lock("a").acquire(timeout=5)
         assert await waiter.lock("a").try_acquire() is None
-        waiting = kit.spawn(waiter.lock("a").acquire(timeout=10))
-        await kit.until_waiting("a")
+        waiting = await kit.queued(waiter.lock("a").acquire(timeout=10), "a")
         await held.release()
         other = await waiting
         assert other.token > held.token
@@ -351,8 +329,7 @@ async def nothing_is_left_after_release(kit: Kit) -> None:
             assert not seen.waiters, "a try left a place in the queue"
         await held.release()
     held = await locks.lock("n0").acquire(timeout=5)
-    with raises(LockTimeout):
-        await kit.outside.lock("n0").acquire(timeout=0.05)
+    await fails(LockTimeout, kit.outside.lock("n0").acquire(timeout=0.05))
     assert await kit.blocking(kit.harness.residue, kit.namespace), "the harness counts nothing even while a lock is held"
     await held.release()
 
@@ -362,7 +339,7 @@ async def nothing_is_left_after_release(kit: Kit) -> None:
     await kit.eventually(nothing, what="nothing left in the backend", every=0.05)
 
 
-@scenario("L15", tier="P", needs="scope=host", refused=demand("scope=host"))
+@scenario("L15", tier="P", needs="scope=host", refused=demand)
 async def another_process_sees_who_holds(kit: Kit) -> None:
     """Another process sees that a name is held, cannot take it, and can after the release."""
     from narrowboat.conformance.scenarios.locks.children import looker

@@ -6,15 +6,18 @@ import asyncio
 import random
 import tempfile
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from narrowboat.conformance.checks.expect import raises
+from narrowboat.conformance.checks.expect import fails, raises
 from narrowboat.conformance.checks.history import Hold, Recorder, check
 from narrowboat.conformance.checks.resources import Resources
 from narrowboat.conformance.kit import Kit
 from narrowboat.conformance.scenario import demand, scenario
 from narrowboat.conformance.scenarios.locks.children import counter
+from narrowboat.conformance.users.children import Child
 from narrowboat.errors import InvalidArgument, LeaseLost, LockTimeout
 
 
@@ -70,76 +73,58 @@ async def one_lock_object_for_many(kit: Kit) -> None:
     assert tokens == sorted(tokens)
 
 
-@scenario("L41", tier="P", needs="scope=host", refused=demand("scope=host"), seconds=120)
+@asynccontextmanager
+async def _counting(kit: Kit, names: str, *programs: dict[str, Any]) -> AsyncIterator[tuple[list[Child], Callable[[], int]]]:
+    """Processes that count in files, one for each name and under its lock, as soon as all are ready; and what the files say."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder, name) for name in names]
+        for file in files:
+            file.write_text("0")
+        common: dict[str, Any] = {"url": kit.locks_url, "face": kit.face, "names": list(names), "folder": folder}
+        common["ttl"] = kit.lease(kit.claims.ttl_min, 5.0)
+        children = [await kit.child(counter, **common, **program) for program in programs]
+        for child in children:
+            await child.event("ready")
+        for child in children:
+            child.tell("go")
+        yield children, lambda: sum(int(file.read_text()) for file in files)
+
+
+async def _counted(children: Sequence[Child]) -> list[dict[str, Any]]:
+    return [await child.event("counted", within=90) for child in children]
+
+
+@scenario("L41", tier="P", needs="scope=host", refused=demand, seconds=120)
 async def processes_lose_no_update(kit: Kit) -> None:
     """Processes that read, pause and write a number in a file under a lock lose no update."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "n").write_text("0")  # noqa: ASYNC240  # a few bytes
-        rounds = max(5, int(30 * kit.size))
-        common: dict[str, Any] = {"url": kit.locks_url, "face": kit.face, "names": ["n"], "folder": folder, "rounds": rounds}
-        common["ttl"] = kit.lease(kit.claims.ttl_min, 5.0)
-        children = [await kit.child(counter, **common, tasks=2) for _ in range(4)]
-        counted = await _run_all(children)
-        assert Path(folder, "n").read_text() == str(4 * 2 * rounds), "updates were lost"  # noqa: ASYNC240  # a few bytes
+    rounds = max(5, int(30 * kit.size))
+    async with _counting(kit, "n", *[{"rounds": rounds, "tasks": 2}] * 4) as (children, total):
+        counted = await _counted(children)
+        assert total() == 4 * 2 * rounds, "updates were lost"
     tokens = [token for told in counted for token in told["tokens"]["n"]]
     assert len(set(tokens)) == len(tokens), "a token was given twice"
 
 
-async def _run_all(children: list[Any]) -> list[dict[str, Any]]:
-    for child in children:
-        await child.event("ready")
-    for child in children:
-        child.tell("go")
-    return [await child.event("counted", within=90) for child in children]
-
-
-@scenario("L42", tier="P", needs="scope=host", refused=demand("scope=host"), seconds=120)
+@scenario("L42", tier="P", needs="scope=host", refused=demand, seconds=120)
 async def mixed_workers_over_two_locks(kit: Kit) -> None:
     """Workers over two locks, one of which leaves in the middle while it holds one: the rest go on, no update is lost."""
-    with tempfile.TemporaryDirectory() as folder:
-        for name in ("x", "y"):
-            Path(folder, name).write_text("0")  # noqa: ASYNC240  # a few bytes
-        rounds = max(6, int(20 * kit.size))
-        common: dict[str, Any] = {
-            "url": kit.locks_url,
-            "face": kit.face,
-            "names": ["x", "y"],
-            "folder": folder,
-            "ttl": kit.lease(kit.claims.ttl_min, 5.0),
-            "rounds": rounds,
-        }
-        children = [await kit.child(counter, **common, tasks=2) for _ in range(2)]
-        brief = await kit.child(counter, **common, leave_after=3)
-        for child in (*children, brief):
-            await child.event("ready")
-        for child in (*children, brief):
-            child.tell("go")
+    rounds = max(6, int(20 * kit.size))
+    stay: dict[str, Any] = {"rounds": rounds, "tasks": 2}
+    async with _counting(kit, "xy", stay, stay, {"rounds": rounds, "leave_after": 3}) as ((*children, brief), total):
         left = await brief.event("leaves", within=60)
-        counted = [await child.event("counted", within=90) for child in children]
-        total = sum(int(Path(folder, name).read_text()) for name in ("x", "y"))  # noqa: ASYNC240  # a few bytes
-    assert total == sum(told["done"] for told in counted) + left["done"], "updates were lost"
+        counted = await _counted(children)
+        assert total() == sum(told["done"] for told in counted) + left["done"], "updates were lost"
     assert all(told["done"] == 2 * rounds for told in counted)
 
 
-@scenario("L43", tier="P", needs="scope=host", refused=demand("scope=host"), seconds=150)
+@scenario("L43", tier="P", needs="scope=host", refused=demand, seconds=150)
 async def three_hundred_contenders_in_ten_processes(kit: Kit) -> None:
     """Three hundred contenders in ten processes all finish, with few calls for each grant and few connections."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "n").write_text("0")  # noqa: ASYNC240  # a few bytes
-        common: dict[str, Any] = {
-            "url": kit.locks_url,
-            "face": kit.face,
-            "names": ["n"],
-            "folder": folder,
-            "ttl": kit.lease(kit.claims.ttl_min, 5.0),
-            "rounds": 1,
-            "tasks": 30,
-        }
-        children = [await kit.child(counter, **common) for _ in range(10)]
+    async with _counting(kit, "n", *[{"rounds": 1, "tasks": 30}] * 10) as (children, total):
         begun = time.monotonic()
-        counted = await _run_all(children)
+        counted = await _counted(children)
         kit.measure("300 contenders in 10 processes", time.monotonic() - begun)
-        assert Path(folder, "n").read_text() == "300", "updates were lost"  # noqa: ASYNC240  # a few bytes
+        assert total() == 300, "updates were lost"
     attempts = sum(told["attempts"] for told in counted) / 300
     kit.measure("attempts for each grant, 300 contenders", attempts, "attempts")
     kit.measure("files open in a contending process", max(told["files"] for told in counted), "files")
@@ -184,8 +169,7 @@ async def many_held_at_once(kit: Kit) -> None:
     await kit.eventually(lambda: kit.seen.members["renew"] >= 300, within=10, what="all are renewed")
     await kit.sleep(max(1.0, kit.ttl))
     assert not [each.name for each in held if each.lost]
-    waiting = kit.spawn(kit.locks().lock("n7").acquire(timeout=30))
-    await kit.until_waiting("n7")
+    waiting = await kit.queued(kit.locks().lock("n7").acquire(timeout=30), "n7")
     await (await locks.lock("another").acquire(timeout=5)).release()
     for each in held:
         await each.release()
@@ -208,8 +192,7 @@ async def several_locks_at_once_never_deadlock(kit: Kit) -> None:
 
     busy = await kit.locks().lock("b").acquire(timeout=5)
     assert await one.all("a", "b", "c").try_acquire() is None
-    with raises(LockTimeout):
-        await one.all("a", "b", "c", timeout=0.1).acquire()
+    await fails(LockTimeout, one.all("a", "b", "c", timeout=0.1).acquire())
     for name in ("a", "c"):
         assert await kit.free(name), f"{name} is still held after an acquire of all that failed"
     await busy.release()
@@ -285,18 +268,17 @@ class _User:
         """Wait, work, perhaps renew, perhaps be evicted, release."""
         self.did.add("acquire")
         hold = self.recorder.asks(name, self.user)
-        try:
-            held = await self.locks.lock(name, ttl=self.kit.ttl).acquire(timeout=self.random.choice([0.01, 0.3, 5]))
-        except LockTimeout:
+        held = await self._granted(self.locks.lock(name, ttl=self.kit.ttl).acquire(timeout=self.random.choice([0.01, 0.3, 5])))
+        if held is None:
             self.recorder.gives_up(hold)
-            return
-        await self._work(hold, held)
+        else:
+            await self._work(hold, held)
 
     async def attempt(self, name: str) -> None:
         """Try."""
         self.did.add("try")
         hold = self.recorder.asks(name, self.user)
-        held = await self.locks.lock(name, ttl=self.kit.ttl).try_acquire()
+        held = await self._granted(self.locks.lock(name, ttl=self.kit.ttl).try_acquire())
         if held is None:
             self.recorder.gives_up(hold)
         else:
@@ -316,7 +298,7 @@ class _User:
         self.did.add("abandon")
         ttl = max(self.kit.claims.ttl_min, 0.15)
         hold = self.recorder.asks(name, self.user)
-        held = await self.locks.lock(name, ttl=ttl, renew=False).try_acquire()
+        held = await self._granted(self.locks.lock(name, ttl=ttl, renew=False).try_acquire())
         if held is None:
             self.recorder.gives_up(hold)
             return
@@ -325,6 +307,13 @@ class _User:
         await asyncio.sleep(max(0.0, held.expires_in - 0.01))
         self._ends(hold, held)
         await self.kit.eventually(lambda: held.lost, what="the end of an abandoned lease")
+
+    async def _granted(self, asking: Awaitable[Any]) -> Any:
+        """What was granted. None: nothing in time, or so late on a busy machine that it was undone."""
+        try:
+            return await asking
+        except (LockTimeout, LeaseLost):
+            return None
 
     async def _work(self, hold: Hold, held: Any) -> None:
         self.recorder.granted(hold, held.token)
@@ -383,22 +372,11 @@ async def a_hundred_contenders_get_growing_tokens(kit: Kit) -> None:
         assert len(set(tokens)) == 100
 
 
-@scenario("L75", tier="P", needs=("scope=host", "fencing"), refused=demand("scope=host,fencing"), seconds=120)
+@scenario("L75", tier="P", needs=("scope=host", "fencing"), refused=demand, seconds=120)
 async def processes_get_growing_tokens(kit: Kit) -> None:
     """Tokens are unique and grow across processes, and each process sees them grow."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "n").write_text("0")  # noqa: ASYNC240  # a few bytes
-        common: dict[str, Any] = {
-            "url": kit.locks_url,
-            "face": kit.face,
-            "names": ["n"],
-            "folder": folder,
-            "ttl": kit.lease(kit.claims.ttl_min, 5.0),
-            "rounds": 5,
-            "tasks": 5,
-        }
-        children = [await kit.child(counter, **common) for _ in range(4)]
-        counted = await _run_all(children)
+    async with _counting(kit, "n", *[{"rounds": 5, "tasks": 5}] * 4) as (children, _):
+        counted = await _counted(children)
     tokens = [told["tokens"]["n"] for told in counted]
     every = [token for mine in tokens for token in mine]
     assert len(every) == 100

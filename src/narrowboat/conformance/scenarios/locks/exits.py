@@ -6,19 +6,17 @@ import asyncio
 import contextlib
 import gc
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from narrowboat import events
 from narrowboat.capabilities import Expiry
 from narrowboat.conformance.catalogue import Fault
-from narrowboat.conformance.checks.expect import raises
+from narrowboat.conformance.checks.expect import fails, raises
 from narrowboat.conformance.faults.sweep import cut_block
 from narrowboat.conformance.kit import Faults, Kit, plain
 from narrowboat.conformance.scenario import scenario
-from narrowboat.contract import Busy, Grant, LockProvider, Released, Request
-from narrowboat.errors import LockTimeout, NarrowboatError, NestedCall, Unavailable
-from narrowboat.layers.passing import PassingLocks
+from narrowboat.errors import LockTimeout, NestedCall, Unavailable
 
 #: More points than a block can have: a sweep that reaches it does not end by itself.
 _POINTS = 5000
@@ -87,11 +85,12 @@ async def a_release_in_doubt_ends_the_renewal(kit: Kit) -> None:
             faults.drop_request("release", times=2)
             if kit.claims.expiry is Expiry.LEASE:  # the lease ends by itself; a session goes on, and a withdraw frees it
                 faults.drop_request("withdraw", times=1000)
-    begun = time.monotonic()
-    again = await lock.acquire(timeout=kit.upper(2 * kit.ttl + kit.claims.expiry_lag + 2))
-    took = time.monotonic() - begun
-    kit.measure("time until a lock is free whose release was not answered", took)
-    assert took < kit.upper(kit.ttl + kit.claims.expiry_lag + 1), f"free after {took:.3f} s: somebody renews it"
+    with kit.within(
+        kit.ttl + kit.claims.expiry_lag + 1,
+        "a lock whose release was not answered is renewed by somebody",
+        measure="time until a lock is free whose release was not answered",
+    ):
+        again = await lock.acquire(timeout=kit.upper(2 * kit.ttl + kit.claims.expiry_lag + 2))
     assert again.token > held.token
     faults.clear()
     await again.release()
@@ -163,31 +162,11 @@ async def what_one_callback_raises_silences_no_other(kit: Kit) -> None:
     assert {events.Acquired, events.Lost, events.Released} <= kinds, f"heard only of {kinds}"
 
 
-class _Struck(PassingLocks):
-    """A driver in whose next attempt something strikes: what a signal handler or a finaliser would do."""
-
-    def __init__(self, inner: LockProvider) -> None:
-        super().__init__(inner)
-        self.strike: Callable[[], None] | None = None
-
-    def attempt(self, requests: Sequence[Request]) -> list[Grant | Busy | NarrowboatError]:
-        """In the middle of it."""
-        strike, self.strike = self.strike, None
-        if strike is not None:
-            strike()
-        return self.inner.attempt(requests)
-
-
 @scenario("L126")
 async def a_call_out_of_the_middle_of_another_never_hangs(kit: Kit) -> None:
     """A release that strikes inside a call of its thread is done right after; every other call is a NestedCall at once."""
-    drivers: list[_Struck] = []
-
-    def wrap(driver: LockProvider) -> LockProvider:
-        drivers.append(_Struck(driver))
-        return drivers[-1]
-
-    locks, handlers = kit.locks(wrap=wrap), kit.locks(face="sync")
+    faults = Faults()
+    locks, handlers = kit.locks(faults=faults), kit.locks(face="sync")
     ours = plain(await handlers.lock("ours", ttl=60).acquire(timeout=5))
     await (await locks.lock("warm", ttl=60).acquire(timeout=5)).release()
     met: list[type[BaseException] | None] = []
@@ -210,7 +189,7 @@ async def a_call_out_of_the_middle_of_another_never_hangs(kit: Kit) -> None:
         ours.release()
         ours.release()
 
-    drivers[0].strike = strikes
+    faults.call("attempt", lambda requests: strikes())  # as a signal handler would, or a finaliser
     async with asyncio.timeout(kit.upper(10)):
         held = await locks.lock("a", ttl=60).acquire(timeout=5)
     assert met == [NestedCall] * (5 if kit.can("holders") else 4), f"met {met}"
@@ -221,54 +200,26 @@ async def a_call_out_of_the_middle_of_another_never_hangs(kit: Kit) -> None:
     await (await handlers.lock("ours", ttl=60).acquire(timeout=5)).release()
 
 
-class _Away(PassingLocks):
-    """A driver whose server does not answer: each call ends after its operation timeout, and no earlier."""
-
-    away = False
-
-    def _unless_away(self) -> None:
-        if self.away:
-            time.sleep(_OPERATION)
-            raise Unavailable("no answer")
-
-    def attempt(self, requests: Sequence[Request]) -> list[Grant | Busy | NarrowboatError]:
-        """No answer."""
-        self._unless_away()
-        return self.inner.attempt(requests)
-
-    def release(self, grants: Sequence[Grant]) -> list[Released | NarrowboatError]:
-        """No answer."""
-        self._unless_away()
-        return self.inner.release(grants)
-
-    def withdraw(self, requests: Sequence[Request]) -> list[NarrowboatError | None]:
-        """No answer."""
-        self._unless_away()
-        return self.inner.withdraw(requests)
+def _no_answer(items: object) -> None:
+    """Of a server that is away: the call ends after its operation timeout, and no earlier."""
+    time.sleep(_OPERATION)
+    raise Unavailable("no answer")
 
 
 @scenario("L127", tier="T")
 async def a_call_that_nobody_answers_ends_in_time(kit: Kit) -> None:
     """A try, an acquire and a release that nobody answers end within their own time and one operation timeout."""
-    drivers: list[_Away] = []
-
-    def wrap(driver: LockProvider) -> LockProvider:
-        drivers.append(_Away(driver))
-        return drivers[-1]
-
+    faults = Faults()
     for what, own in (("try", 0.0), ("acquire", 0.5), ("release", 0.0)):
-        locks = kit.locks(wrap=wrap, timeout=_OPERATION)
+        locks = kit.locks(faults=faults, timeout=_OPERATION)
         held = await locks.lock(what, ttl=60).acquire(timeout=5)
-        drivers[-1].away = True
+        for operation in ("attempt", "release", "withdraw"):
+            faults.call(operation, _no_answer, times=1000)
         lock = locks.lock("x", ttl=60, timeout=own)
         call: Callable[[], Awaitable[Any]] = {"try": lock.try_acquire, "acquire": lock.acquire, "release": held.release}[what]
-        begun = time.monotonic()
-        with raises(Unavailable, LockTimeout, what=f"{what} that nobody answers"):
-            await call()
-        took = time.monotonic() - begun
-        kit.measure(f"{what} that nobody answers", took)
-        assert took < kit.upper(own + 1.5 * _OPERATION), f"{what} took {took:.3f} s of {own + _OPERATION:g} s"
-        drivers[-1].away = False
+        with kit.within(own + 1.5 * _OPERATION, what, measure=f"{what} that nobody answers"):
+            await fails((Unavailable, LockTimeout), call(), what=f"{what} that nobody answers")
+        faults.clear()
         await locks.close()
     await kit.eventually(lambda: kit.free("x"), within=5, what="what was asked for in vain is free")
 
@@ -283,12 +234,11 @@ async def a_block_cut_off_at_any_point_leaves_nothing(kit: Kit) -> None:
         for delay in (0, 1, 3) if kit.face == "asyncio" else (0,):
             for point in range(_POINTS):
                 result = await kit.spawn(cut_block(_block(kit, plain(target)), point, delay))
-                begun = time.monotonic()
-                try:
-                    held = await others.all("a", "b", ttl=60).acquire(timeout=kit.upper(4))
-                except LockTimeout:
-                    raise AssertionError(f"cut off at point {point} ({result.error}): held by nobody") from None
-                assert time.monotonic() - begun < kit.upper(2), f"cut off at point {point}: free late"
+                with kit.within(2, f"cut off at point {point}: free late"):
+                    try:
+                        held = await others.all("a", "b", ttl=60).acquire(timeout=kit.upper(4))
+                    except LockTimeout:
+                        raise AssertionError(f"cut off at point {point} ({result.error}): held by nobody") from None
                 await held.release()
                 if not result.struck:
                     points += point

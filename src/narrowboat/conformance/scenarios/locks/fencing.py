@@ -10,10 +10,8 @@ from narrowboat.conformance.kit import Kit
 from narrowboat.conformance.scenario import demand, scenario
 from narrowboat.conformance.scenarios.locks.children import successor
 
-FENCING = demand("fencing")
 
-
-@scenario("L74", "L79", needs="fencing", refused=FENCING)
+@scenario("L74", "L79", needs="fencing", refused=demand)
 async def tokens_grow_with_each_holder(kit: Kit) -> None:
     """Each exclusive holder of a name has a token of its own, greater than all before; an int that JSON carries."""
     one, two = kit.locks(), kit.locks()
@@ -31,7 +29,7 @@ async def tokens_grow_with_each_holder(kit: Kit) -> None:
         assert json.loads(json.dumps(token)) == token
 
 
-@scenario("L74", needs=("fencing", "shared"), refused=demand("fencing,shared"))
+@scenario("L74", needs=("fencing", "shared"), refused=demand)
 async def writers_and_readers_fence_each_other(kit: Kit) -> None:
     """A writer after readers has a greater token than each of them, and each reader after a writer a greater one than it."""
     locks = kit.locks()
@@ -49,7 +47,7 @@ async def writers_and_readers_fence_each_other(kit: Kit) -> None:
             await reader.release()
 
 
-@scenario("L76", tier="T", needs="fencing", refused=FENCING)
+@scenario("L76", tier="T", needs="fencing", refused=demand)
 async def tokens_grow_across_expiry_and_eviction(kit: Kit) -> None:
     """The next token is greater after a lease that ran out, after an eviction, and after the name was gone for a while."""
     tokens: list[int] = []
@@ -81,7 +79,7 @@ async def _evicted(kit: Kit, held: Any) -> bool:
     return True
 
 
-@scenario("L76", tier="R", needs="fencing", refused=FENCING, faults={Fault.DELETE})
+@scenario("L76", tier="R", needs="fencing", refused=demand, faults={Fault.DELETE})
 async def tokens_grow_across_a_deletion(kit: Kit) -> None:
     """The next token is greater also after somebody deleted what the backend keeps of the name."""
     tokens: list[int] = []
@@ -93,13 +91,7 @@ async def tokens_grow_across_a_deletion(kit: Kit) -> None:
     assert tokens == sorted(set(tokens)), f"tokens did not grow: {tokens}"
 
 
-@scenario(
-    "L77",
-    tier="P",
-    needs=("scope=host", "fencing_survives=crash"),
-    refused=demand("scope=host,fencing_survives=crash"),
-    faults={Fault.PROCESS},
-)
+@scenario("L77", tier="P", needs=("scope=host", "fencing_survives=crash"), refused=demand, faults={Fault.PROCESS})
 async def tokens_grow_across_the_end_of_all_processes(kit: Kit) -> None:
     """When every process that used a name has ended, by itself or killed, the next holder's token is greater all the same."""
     tokens: list[int] = []
@@ -116,13 +108,13 @@ async def tokens_grow_across_the_end_of_all_processes(kit: Kit) -> None:
     assert tokens == sorted(set(tokens)), f"tokens did not grow: {tokens}"
 
 
-@scenario("L77", tier="R", needs="fencing_survives=crash", refused=demand("fencing_survives=crash"), faults={Fault.RESTART})
+@scenario("L77", tier="R", needs="fencing_survives=crash", refused=demand, faults={Fault.RESTART})
 async def tokens_grow_across_a_restart(kit: Kit) -> None:
     """After the server was stopped and started again, the next holder's token is greater."""
     await _across(kit, "stop")
 
 
-@scenario("L77", tier="R", needs="fencing_survives=crash", refused=demand("fencing_survives=crash"), faults={Fault.KILL})
+@scenario("L77", tier="R", needs="fencing_survives=crash", refused=demand, faults={Fault.KILL})
 async def tokens_grow_across_a_kill_of_the_server(kit: Kit) -> None:
     """After the server was killed and started again, the next holder's token is greater."""
     await _across(kit, "kill")

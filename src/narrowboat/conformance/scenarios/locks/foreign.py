@@ -6,7 +6,7 @@ from collections.abc import Awaitable
 from typing import Any
 
 from narrowboat.conformance.catalogue import Fault
-from narrowboat.conformance.checks.expect import raises
+from narrowboat.conformance.checks.expect import fails
 from narrowboat.conformance.kit import Kit
 from narrowboat.conformance.scenario import scenario
 from narrowboat.errors import Conflict
@@ -53,10 +53,9 @@ async def _takes_and_gives(lock: Any) -> None:
 
 
 async def _is_refused(asked: Awaitable[object], name: str) -> None:
-    with raises(Conflict, what=f"{name}, which another program has written to") as caught:
-        await asked
-    assert not caught.error.retryable, "trying again does not help: the record stays"
-    assert name in str(caught.error), f"does not say which: {caught.error}"
+    error = await fails(Conflict, asked, what=f"{name}, which another program has written to")
+    assert not error.retryable, "trying again does not help: the record stays"
+    assert name in str(error), f"does not say which: {error}"
 
 
 async def _is_evicted(kit: Kit, name: str) -> None:

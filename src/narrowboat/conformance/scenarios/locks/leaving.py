@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from narrowboat.conformance.catalogue import Fault
-from narrowboat.conformance.checks.expect import raises
+from narrowboat.conformance.checks.expect import fails
 from narrowboat.conformance.faults.sweep import cut
 from narrowboat.conformance.kit import Faults, Kit
 from narrowboat.conformance.scenario import demand, scenario
@@ -88,13 +88,11 @@ async def _served(kit: Kit, result: object, other: object, point: int) -> None:
     if held is not None:
         held.check()
         await held.release()
-    begun = time.monotonic()
-    try:
-        got = await other.acquire(timeout=kit.upper(4))  # type: ignore[attr-defined]  # a Lock of either face
-    except LockTimeout:
-        raise AssertionError(f"cut off at point {point} ({result.error}): held by nobody, and nobody gets it") from None  # type: ignore[attr-defined]  # a Cut
-    took = time.monotonic() - begun
-    assert took < kit.upper(2.0), f"cut off at point {point}: the next waited {took:.3f} s"
+    with kit.within(2.0, f"cut off at point {point}: the next waits"):
+        try:
+            got = await other.acquire(timeout=kit.upper(4))  # type: ignore[attr-defined]  # a Lock of either face
+        except LockTimeout:
+            raise AssertionError(f"cut off at point {point} ({result.error}): held by nobody, and nobody gets it") from None  # type: ignore[attr-defined]  # a Cut
     await got.release()
 
 
@@ -124,10 +122,8 @@ async def a_cancelled_head_does_not_strand_the_next(kit: Kit) -> None:
     holder, head, behind = kit.locks(), kit.locks(), kit.locks()
     for turns in range(8):
         held = await holder.lock("a").acquire(timeout=10)
-        first = kit.spawn(head.lock("a").acquire(timeout=60))
-        await kit.until_waiting("a", 1)
-        second = kit.spawn(behind.lock("a").acquire(timeout=60))
-        await kit.until_waiting("a", 2)
+        first = await kit.queued(head.lock("a").acquire(timeout=60), "a")
+        second = await kit.queued(behind.lock("a").acquire(timeout=60), "a", 2)
         releasing = kit.spawn(_release(held))
         for _ in range(turns):
             await asyncio.sleep(0)
@@ -148,10 +144,8 @@ async def a_head_that_leaves_at_its_turn_passes_it_on(kit: Kit) -> None:
 
     holder, head, behind = kit.locks(), kit.locks(wrap=listen), kit.locks()
     held = await holder.lock("a").acquire(timeout=10)
-    first = kit.spawn(head.lock("a").acquire(timeout=60))
-    await kit.until_waiting("a", 1)
-    second = kit.spawn(behind.lock("a").acquire(timeout=60))
-    await kit.until_waiting("a", 2)
+    first = await kit.queued(head.lock("a").acquire(timeout=60), "a")
+    second = await kit.queued(behind.lock("a").acquire(timeout=60), "a", 2)
     (bell,) = bells
     bell.mute = True
     bell.rung.clear()
@@ -169,12 +163,8 @@ async def _left(first: asyncio.Task[Any]) -> None:
 
 
 async def _served_soon(kit: Kit, second: asyncio.Task[Any]) -> None:
-    begun = time.monotonic()
-    async with asyncio.timeout(kit.upper(5)):
-        got = await second
-    took = time.monotonic() - begun
-    kit.measure("wait behind a cancelled head", took)
-    assert took < kit.upper(kit.claims.wake_bound), f"served {took:.3f} s after the release: nobody was woken"
+    with kit.within(kit.claims.wake_bound, "nobody was woken by the release", measure="wait behind a cancelled head"):
+        got = await kit.soon(second)
     await got.release()
 
 
@@ -233,7 +223,7 @@ async def no_release_is_missed_by_who_is_just_queueing(kit: Kit) -> None:
     kit.measure("worst of the racing wake-ups", worst)
 
 
-@scenario("L36", needs="order=fifo", refused=demand("order=fifo"))
+@scenario("L36", needs="order=fifo", refused=demand)
 async def waiters_are_served_in_order(kit: Kit) -> None:
     """Waiters are served in the order in which they came, also those of several connections."""
     held = await kit.locks().lock("a").acquire(timeout=5)
@@ -260,17 +250,14 @@ async def a_stopped_head_delays_by_a_bound(kit: Kit) -> None:
     """A waiter at the head that stands still delays those behind it by at most the declared bound."""
     faults = Faults()
     held = await kit.locks().lock("a").acquire(timeout=5)
-    stopped = kit.spawn(kit.locks(faults=faults).lock("a").acquire(timeout=100))
-    await kit.until_waiting("a", 1)
-    behind = kit.spawn(kit.locks().lock("a").acquire(timeout=100))
-    await kit.until_waiting("a", 2)
+    stopped = await kit.queued(kit.locks(faults=faults).lock("a").acquire(timeout=100), "a")
+    behind = await kit.queued(kit.locks().lock("a").acquire(timeout=100), "a", 2)
     gate = faults.hold("attempt", before=True)  # from now on its attempts stand still, as those of a stopped process do
     begun = time.monotonic()
     await held.release()
 
     bound = kit.claims.dead_waiter_bound
-    async with asyncio.timeout(kit.upper(bound + 1)):
-        got = await behind
+    got = await kit.soon(behind, bound + 1)
     kit.measure("delay by a stopped waiter at the head", time.monotonic() - begun)
 
     gate.open()
@@ -310,8 +297,7 @@ async def a_withdraw_that_failed_is_tried_again(kit: Kit) -> None:
     held = await kit.locks().lock("a").acquire(timeout=5)
     locks = kit.locks(faults=faults)
     faults.drop_request("withdraw", times=2)
-    with raises(LockTimeout):
-        await locks.lock("a").acquire(timeout=0.1)
+    await fails(LockTimeout, locks.lock("a").acquire(timeout=0.1))
     await held.release()
     await kit.eventually(lambda: kit.free("a"), within=kit.claims.dead_waiter_bound, what="free, the waiter is gone")
     assert len(faults.struck) >= 1

@@ -13,14 +13,12 @@ from unittest import mock
 from narrowboat.capabilities import Expiry
 from narrowboat.clock import SystemClock
 from narrowboat.conformance.catalogue import Fault
-from narrowboat.conformance.checks.expect import raises
+from narrowboat.conformance.checks.expect import fails, raises
 from narrowboat.conformance.kit import Kit, plain
 from narrowboat.conformance.scenario import demand, scenario
 from narrowboat.conformance.scenarios.locks.children import forks, holder, waiter, zombie
 from narrowboat.demo.stock import Stock
 from narrowboat.errors import LeaseLost, NarrowboatError, Reason
-
-HOST = demand("scope=host")
 
 #: What a holder may be told when somebody broke its lock: not every backend can tell who it was.
 BROKEN = (Reason.EVICTED, Reason.TAKEN, Reason.SESSION_ENDED)
@@ -38,8 +36,7 @@ async def an_evicted_holder_is_told(kit: Kit) -> None:
     """Who was evicted is told within the next renewal, renewing or releasing says lost, and the new holder is untouched."""
     ttl = max(kit.ttl, 1.0)
     held = await kit.locks().lock("a", ttl=ttl).acquire(timeout=5)
-    told: list[float] = []
-    held.on_lost(lambda lost: told.append(time.monotonic()))
+    told = kit.told_of(held)
     begun = time.monotonic()
     assert await kit.outside.evict("a", held.token) is True
     new = await kit.outside.lock("a", ttl=30).acquire(timeout=kit.upper(5))
@@ -48,22 +45,20 @@ async def an_evicted_holder_is_told(kit: Kit) -> None:
     assert held.lost
     assert held.reason in BROKEN, held.reason
     await _is_lost(held, BROKEN)
-    await new.renew()
-    assert not await kit.free("a"), "the evicted holder's calls freed the new holder's lock"
+    await kit.stays(new, "the evicted holder's calls freed the new holder's lock")
     await new.release()
     await kit.sleep(0.05)
     assert len(told) == 1, f"on_lost was called {len(told)} times"
 
 
-@scenario("L62", tier="T", needs=("evict", "loss=notified"), refused=demand("evict,loss=notified"))
+@scenario("L62", tier="T", needs=("evict", "loss=notified"), refused=demand)
 async def an_evicted_holder_need_not_wait_for_its_renewal(kit: Kit) -> None:
     """Where a holder is told of its loss, it knows within the bound: just granted, held for a while, and renewed by nobody."""
     locks = kit.locks()
     beside = await locks.lock("beside").acquire(timeout=5)
     for what, seconds, renew in (("just granted", 0.0, True), ("held for a while", 1.0, True), ("not renewed", 1.0, False)):
         held = await locks.lock(what, ttl=max(kit.ttl, 6 * kit.claims.wake_bound), renew=renew).acquire(timeout=5)
-        told: list[float] = []
-        held.on_lost(lambda lost, told=told: told.append(time.monotonic()))  # type: ignore[misc]  # bound now
+        told = kit.told_of(held)
         if seconds:
             await kit.sleep(seconds)
         if seconds and renew:
@@ -83,10 +78,9 @@ async def an_evicted_holder_need_not_wait_for_its_renewal(kit: Kit) -> None:
 async def _is_lost(held: Any, reasons: tuple[Reason, ...]) -> None:
     """Every call of a possession that was lost says so, by the same typed error, again and again."""
     for call in (held.renew, held.release, held.release):
-        with raises(LeaseLost) as caught:
-            await call()
-        assert (caught.error.name, caught.error.token) == (held.name, held.token)
-        assert caught.error.reason in reasons, caught.error.reason
+        error = await fails(LeaseLost, call())
+        assert (error.name, error.token) == (held.name, held.token)
+        assert error.reason in reasons, error.reason
     with raises(LeaseLost):
         held.check()
     assert held.expires_in == 0
@@ -102,10 +96,9 @@ async def a_lease_that_ran_out_is_lost_for_good(kit: Kit) -> None:
     told: list[Any] = []
     held.on_lost(told.append)
     await kit.eventually(lambda: told, within=1, what="who subscribes after the loss is told")
-    begun = time.monotonic()
-    assert await held.wait_lost(10) is True
-    assert await held.wait_lost(0) is True
-    assert time.monotonic() - begun < kit.upper(1.0), "waiting for what has happened took time"
+    with kit.within(1.0, "waiting for what has happened"):
+        assert await held.wait_lost(10) is True
+        assert await held.wait_lost(0) is True
     await _is_lost(held, ENDED)
     await got.renew()
     await got.release()
@@ -152,8 +145,7 @@ async def closing_what_is_watched_is_safe(kit: Kit) -> None:
     assert told == [Reason.CLOSED]
     assert (held.lost, held.reason) == (True, Reason.CLOSED)
     assert await kit.free("a")
-    with raises(NarrowboatError):
-        await held.release()
+    await fails(NarrowboatError, held.release())
     with raises(LeaseLost):
         held.check()
 
@@ -182,7 +174,7 @@ async def a_callback_that_fails_harms_nobody(kit: Kit) -> None:
 # -- standing still ---------------------------------------------------------------------------------------------------
 
 
-@scenario("L67", "L68", tier="P", needs="scope=host", refused=HOST, faults={Fault.PROCESS}, seconds=120)
+@scenario("L67", "L68", tier="P", needs="scope=host", refused=demand, faults={Fault.PROCESS}, seconds=120)
 async def a_stopped_holder_learns_at_its_first_look(kit: Kit) -> None:
     """A process stopped past its lease knows at its first look that the lock is lost, and cannot touch the next holder's."""
     child = await kit.child(zombie, url=kit.locks_url, face=kit.face, name="a", ttl=kit.ttl)
@@ -205,18 +197,14 @@ async def a_stopped_holder_learns_at_its_first_look(kit: Kit) -> None:
     for call in ("renew", "release"):
         outcome = await child.event(call)
         assert outcome["error"] == "LeaseLost", f"{call} of a lost lock: {outcome['error']}"
-    new.check()
-    await new.renew()
-    assert not await kit.free("a"), "the stopped holder's calls freed the next holder's lock"
+    await kit.stays(new, "the stopped holder's calls freed the next holder's lock")
     child.tell("end")
     assert await child.exit() == 0
     assert not await kit.free("a"), "the end of the stopped process freed the next holder's lock"
     await new.release()
 
 
-@scenario(
-    "L80", tier="P", needs=("scope=host", "fencing"), refused=demand("scope=host,fencing"), faults={Fault.PROCESS}, seconds=120
-)
+@scenario("L80", tier="P", needs=("scope=host", "fencing"), refused=demand, faults={Fault.PROCESS}, seconds=120)
 async def a_guarded_record_refuses_the_stopped_holder(kit: Kit) -> None:
     """A record that compares tokens refuses the write of a holder that was stopped past its lease, and takes the next one's."""
     with tempfile.TemporaryDirectory() as folder:
@@ -243,8 +231,7 @@ async def a_holder_whose_program_stood_still_learns(kit: Kit) -> None:
     got: list[Any] = []
     patience = kit.upper(kit.ttl * 2 + kit.claims.expiry_lag + 10)
     held = await kit.locks().lock("a", ttl=kit.ttl, renew=False).acquire(timeout=5)
-    told: list[float] = []
-    held.on_lost(lambda lost: told.append(time.monotonic()))
+    told = kit.told_of(held)
     left: list[float] = []  # of the holder's lease when another was let in, seen at that very moment: a busy machine is late
 
     def takes() -> None:
@@ -336,7 +323,7 @@ async def the_wall_clock_decides_nothing(kit: Kit) -> None:
 # -- processes that fork, end and are killed ----------------------------------------------------------------------------
 
 
-@scenario("L73", tier="P", needs="scope=host", refused=HOST, faults={Fault.PROCESS}, seconds=120)
+@scenario("L73", tier="P", needs="scope=host", refused=demand, faults={Fault.PROCESS}, seconds=120)
 async def a_fork_does_not_hold_its_parents_lock(kit: Kit) -> None:
     """A forked child neither believes it holds its parent's lock, nor renews, nor frees it, and can lock for itself."""
     ttl = max(kit.ttl, 1.0)
@@ -353,14 +340,13 @@ async def a_fork_does_not_hold_its_parents_lock(kit: Kit) -> None:
     assert await kit.free("a")
 
 
-@scenario("L82", tier="P", needs="scope=host", refused=HOST, faults={Fault.PROCESS}, seconds=120)
+@scenario("L82", tier="P", needs="scope=host", refused=demand, faults={Fault.PROCESS}, seconds=120)
 async def a_holder_that_ended_without_release(kit: Kit) -> None:
     """A holder that ends without a release, by returning or by exit, frees the lock no later than its lease and the lag."""
     for end in ("return", "exit"):
         child = await kit.child(holder, url=kit.locks_url, face=kit.face, name=end, ttl=kit.ttl, end=end)
         told = await child.event("held")
-        waiting = kit.spawn(kit.locks().lock(end).acquire(timeout=kit.upper(kit.ttl + kit.claims.expiry_lag + 20)))
-        await kit.until_waiting(end)
+        waiting = await kit.queued(kit.locks().lock(end).acquire(timeout=kit.upper(kit.ttl + kit.claims.expiry_lag + 20)), end)
         child.tell("go")
         await child.exit()
         ended = time.monotonic()
@@ -372,15 +358,16 @@ async def a_holder_that_ended_without_release(kit: Kit) -> None:
         await got.release()
 
 
-@scenario("L83", tier="P", needs="scope=host", refused=HOST, faults={Fault.PROCESS}, seconds=120)
+@scenario("L83", tier="P", needs="scope=host", refused=demand, faults={Fault.PROCESS}, seconds=120)
 async def a_killed_holder_frees_its_lock(kit: Kit) -> None:
     """The lock of a holder that was killed goes to who waits: no later than its lease and the declared lag."""
     for round in range(3 if kit.claims.expiry is Expiry.LEASE else 1):
         name = f"a{round}"
         child = await kit.child(holder, url=kit.locks_url, face=kit.face, name=name, ttl=kit.ttl)
         told = await child.event("held")
-        waiting = kit.spawn(kit.locks().lock(name).acquire(timeout=kit.upper(kit.ttl + kit.claims.expiry_lag + 20)))
-        await kit.until_waiting(name)
+        waiting = await kit.queued(
+            kit.locks().lock(name).acquire(timeout=kit.upper(kit.ttl + kit.claims.expiry_lag + 20)), name
+        )
         killed = child.kill()
         got = await waiting
         took = time.monotonic() - killed
@@ -390,14 +377,15 @@ async def a_killed_holder_frees_its_lock(kit: Kit) -> None:
         await got.release()
 
 
-@scenario("L84", tier="P", needs="scope=host", refused=HOST, faults={Fault.PROCESS}, seconds=120)
+@scenario("L84", tier="P", needs="scope=host", refused=demand, faults={Fault.PROCESS}, seconds=120)
 async def a_killed_waiter_blocks_nobody(kit: Kit) -> None:
     """A waiter that was killed is never granted the lock, and delays those behind it by no more than the declared bound."""
     held = await kit.locks().lock("a", ttl=max(kit.ttl, 2.0)).acquire(timeout=5)
     child = await kit.child(waiter, url=kit.locks_url, face=kit.face, name="a", ttl=kit.ttl)
     await child.event("waiting")
-    behind = kit.spawn(kit.locks().lock("a").acquire(timeout=kit.upper(kit.claims.dead_waiter_bound + kit.ttl + 30)))
-    await kit.until_waiting("a")
+    behind = await kit.queued(
+        kit.locks().lock("a").acquire(timeout=kit.upper(kit.claims.dead_waiter_bound + kit.ttl + 30)), "a"
+    )
     child.kill()
     await child.exit()
     released = time.monotonic()

@@ -18,9 +18,6 @@ async def a_cancelled_scope_does_nothing(kit: Kit) -> None:
     orders = kit.broker().queue("orders")
     await orders.publish(b"kept")
 
-    async def publish() -> Any:
-        return await cut(orders, "publish", 0, b"cut off")
-
     async with orders.consume(prefetch=1) as messages:
 
         async def receive() -> Any:
@@ -33,7 +30,7 @@ async def a_cancelled_scope_does_nothing(kit: Kit) -> None:
         assert message.body == b"kept"
         await message.ack()
         if kit.face == "sync":
-            result = await kit.spawn(publish())
+            result = await kit.spawn(cut(orders, "publish", 0, b"cut off"))
             assert result.struck and result.result is None
             await nothing(messages)
         else:

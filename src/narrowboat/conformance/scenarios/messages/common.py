@@ -1,4 +1,4 @@
-"""What several message scenarios do: take, take nothing, drain, expect an error or a refusal. No scenario is in here."""
+"""What several message scenarios do: take, take nothing, drain, wait for a depth. No scenario is in here."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any
 
+from narrowboat.conformance.checks.history_queues import History, Verdict, check
 from narrowboat.conformance.kit import Kit
-
-E = TypeVar("E", bound=BaseException)
+from narrowboat.errors import NarrowboatError, PublishFailed, PublishUnknown
 
 #: Seconds in which "nothing comes" is watched, where no lease or delay says how long to watch.
 QUIET = 0.15
@@ -47,43 +47,64 @@ async def nothing(messages: Any, seconds: float = QUIET) -> None:
     assert message is None, f"nothing was to come, and {message!r} came: {message.body[:80]!r}"
 
 
+async def emptied(messages: Any, idle: float = 0.3) -> list[Any]:
+    """All that comes, each acknowledged before the next, until nothing came for `idle` seconds."""
+    got = []
+    while (message := await messages.receive(idle)) is not None:
+        got.append(message)
+        await message.ack()
+    return got
+
+
 async def drained(source: Any, idle: float = 0.3) -> list[bytes]:
     """The bodies of all that is ready, acknowledged, until nothing came for `idle` seconds."""
-    bodies = []
+    async with source.consume() as messages:
+        return [message.body for message in await emptied(messages, idle)]
+
+
+async def published(
+    history: History, queue: Any, id: str, key: str | None = None, failed: tuple[type[NarrowboatError], ...] = (PublishFailed,)
+) -> None:
+    """Publish under `id`, and write down what came of it; `failed` are the errors that say that nothing was sent."""
+    try:
+        await queue.publish(b"x", id=id, key=key)
+    except PublishUnknown:
+        history.uncertain(id, key)
+    except failed:
+        history.failed(id)
+    else:
+        history.published(id, key)
+
+
+async def acked(history: History, message: Any, doubt: tuple[type[NarrowboatError], ...] = ()) -> bool:
+    """Write down that it was delivered, and ack it; whether that was answered. An error is one of `doubt`, or goes on."""
+    history.delivered(message.id, message.attempt)
+    try:
+        await message.ack()
+    except doubt:
+        history.ack_unknown(message.id)
+        return False
+    history.acked(message.id)
+    return True
+
+
+async def judged(
+    kit: Kit, history: History, source: Any, idle: float, doubt: tuple[type[NarrowboatError], ...] = (), **terms: Any
+) -> Verdict:
+    """What the history comes to once `source` was emptied, until nothing came for `idle` seconds; terms as for `check`."""
     async with source.consume() as messages:
         while (message := await messages.receive(idle)) is not None:
-            bodies.append(message.body)
-            await message.ack()
-    return bodies
+            await acked(history, message, doubt)
+    return check(history, drained=True, **terms)
 
 
-async def raises(kind: type[E], call: Awaitable[object]) -> E:
-    """What `call` raised, which must be a `kind`."""
-    try:
-        value = await call
-    except kind as error:
-        return error
-    raise AssertionError(f"expected {kind.__name__}, and the call returned {value!r}")
-
-
-def refuses(kind: type[E], call: Callable[[], object]) -> E:
-    """What `call`, a call that waits for nothing, raised; it must be a `kind`."""
-    try:
-        value = call()
-    except kind as error:
-        return error
-    raise AssertionError(f"expected {kind.__name__}, and the call returned {value!r}")
-
-
-async def first_error(kind: type[E], call: Callable[[], Any]) -> E:
-    """`raises` for a call that may refuse its arguments either at once or when it is awaited."""
-    try:
-        value = call()
-        if hasattr(value, "__await__"):
-            value = await value
-    except kind as error:
-        return error
-    raise AssertionError(f"expected {kind.__name__}, and the call returned {value!r}")
+@asynccontextmanager
+async def at_work(kit: Kit, source: Any, handle: Callable[[Any], Awaitable[None]]) -> AsyncIterator[asyncio.Task[Any]]:
+    """`source.run(handle)` by another user, stopped when the block is left."""
+    task = kit.spawn(source.run(handle, signals=False))
+    yield task
+    source.stop()
+    await task
 
 
 @asynccontextmanager

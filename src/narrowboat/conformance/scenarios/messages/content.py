@@ -7,9 +7,10 @@ import string
 from typing import Any
 
 from narrowboat import codecs
+from narrowboat.conformance.checks.expect import fails
 from narrowboat.conformance.kit import Kit
 from narrowboat.conformance.scenario import scenario
-from narrowboat.conformance.scenarios.messages.common import drained, first_error, one, take
+from narrowboat.conformance.scenarios.messages.common import drained, one, take
 from narrowboat.errors import InvalidArgument
 
 
@@ -30,7 +31,7 @@ async def any_bytes_are_a_body(kit: Kit) -> None:
 async def a_body_beyond_the_maximum_is_refused(kit: Kit) -> None:
     """One byte more than the declared maximum is an InvalidArgument before anything is sent."""
     orders = kit.broker().queue("orders")
-    error = await first_error(InvalidArgument, lambda: orders.publish(bytes(kit.broker_claims.body_max + 1)))
+    error = await fails(InvalidArgument, lambda: orders.publish(bytes(kit.broker_claims.body_max + 1)))
     assert str(kit.broker_claims.body_max) in str(error), error
     assert not kit.seen.calls["send"]
 
@@ -75,7 +76,7 @@ async def headers_that_are_no_text_are_refused(kit: Kit) -> None:
         ["no", "mapping"],
     ]
     for headers in bad:
-        await first_error(InvalidArgument, lambda headers=headers: orders.publish(b"x", headers=headers))  # type: ignore[misc]  # bound now
+        await fails(InvalidArgument, lambda headers=headers: orders.publish(b"x", headers=headers))  # type: ignore[misc]  # bound now
     assert not kit.seen.calls["send"]
 
 
@@ -143,10 +144,10 @@ async def what_cannot_be_encoded_is_not_sent(kit: Kit) -> None:
     broker = kit.broker()
     json, plain = broker.queue("json", codec=codecs.JSON), broker.queue("plain")
     for wrong in (object(), float("nan"), {1, 2}):
-        await first_error(InvalidArgument, lambda wrong=wrong: json.publish(wrong))  # type: ignore[misc]  # bound now
+        await fails(InvalidArgument, lambda wrong=wrong: json.publish(wrong))  # type: ignore[misc]  # bound now
     values: list[Any] = [None, "text", 7, bytearray(b"x"), ["x"]]
     for value in values:
-        await first_error(InvalidArgument, lambda value=value: plain.publish(value))  # type: ignore[misc]  # bound now
+        await fails(InvalidArgument, lambda value=value: plain.publish(value))  # type: ignore[misc]  # bound now
     assert not kit.seen.calls["send"]
     await plain.publish(b"good")
     assert await drained(plain) == [b"good"]

@@ -11,8 +11,10 @@ from narrowboat.conformance.kit import Faults, Kit
 from narrowboat.conformance.scenario import demand, scenario
 from narrowboat.conformance.scenarios.messages.common import (
     asks_for_dead_letters,
+    at_work,
     depth_is,
     drained,
+    emptied,
     lease_of,
     nothing,
     one,
@@ -43,6 +45,19 @@ async def a_group_has_dead_letters_of_its_own(kit: Kit) -> None:
         await letter.ack()
 
 
+@scenario("B41", needs="dead_letters", refused=asks_for_dead_letters)
+async def dead_letters_die_once(kit: Kit) -> None:
+    """A dead letter that is rejected is gone: it neither comes again nor lies anywhere else."""
+    orders = kit.broker().queue("orders")
+    await orders.publish(b"x")
+    async with orders.consume() as messages:
+        await (await one(kit, messages)).reject("bad")
+    async with orders.dead_letters().consume() as dead:
+        await (await one(kit, dead)).reject("worse")
+        await nothing(dead)
+    await depth_is(kit, orders, ready=0, in_flight=0, dead=0)
+
+
 @scenario("B42", needs="dead_letters", refused=asks_for_dead_letters)
 async def what_cannot_be_decoded_dies(kit: Kit) -> None:
     """Bytes that the codec cannot decode become a dead letter with the bytes as they are; the consumer lives on."""
@@ -55,11 +70,9 @@ async def what_cannot_be_decoded_dies(kit: Kit) -> None:
     async def handle(message: Any) -> None:
         seen.append(message.data)
 
-    task = kit.spawn(orders.run(handle, signals=False))
-    await kit.eventually(lambda: seen == [{"n": 1}], what="the good message")
-    await depth_is(kit, orders, within=30, ready=0, in_flight=0, delayed=0, dead=1)
-    orders.stop()
-    await task
+    async with at_work(kit, orders, handle):
+        await kit.eventually(lambda: seen == [{"n": 1}], what="the good message")
+        await depth_is(kit, orders, within=30, ready=0, in_flight=0, delayed=0, dead=1)
     assert await drained(broker.queue("orders").dead_letters()) == [b"\xff{no json"]
 
 
@@ -102,11 +115,8 @@ async def a_lost_reply_on_the_way_to_the_dead_letters(kit: Kit) -> None:
         await nothing(messages)
     async with orders.dead_letters().consume() as dead:
         letter = await one(kit, dead)
-        assert letter.id == receipt.id
         await letter.ack()
-        while (twin := await dead.receive(0.2)) is not None:
-            assert twin.id == receipt.id
-            await twin.ack()
+        assert {each.id for each in (letter, *await emptied(dead, 0.2))} == {receipt.id}
 
 
 def rejects_for_ever(link: Link, url: str, lease: float) -> None:
@@ -117,13 +127,7 @@ def rejects_for_ever(link: Link, url: str, lease: float) -> None:
             message.reject("bad")
 
 
-@scenario(
-    "B44",
-    tier="P",
-    needs=("dead_letters", "scope=host"),
-    refused=demand("dead_letters,scope=host"),
-    faults={Fault.PROCESS},
-)
+@scenario("B44", tier="P", needs=("dead_letters", "scope=host"), refused=demand, faults={Fault.PROCESS})
 async def killed_on_the_way_to_the_dead_letters(kit: Kit) -> None:
     """A consumer killed while it rejects loses nothing: every message is ready again or a dead letter."""
     lease, count = lease_of(kit), 60
@@ -134,14 +138,9 @@ async def killed_on_the_way_to_the_dead_letters(kit: Kit) -> None:
     for _ in range(10):
         await child.event("rejecting")
     child.kill()
-    found: list[str] = []
     async with orders.dead_letters().consume() as dead:
-        while (letter := await dead.receive(0.3)) is not None:
-            found.append(letter.id)
-            await letter.ack()
+        found = [letter.id for letter in await emptied(dead)]
     async with orders.consume() as messages:
-        while (message := await messages.receive(lease + kit.broker_claims.lease_lag + 1)) is not None:
-            found.append(message.id)
-            await message.ack()
+        found += [message.id for message in await emptied(messages, lease + kit.broker_claims.lease_lag + 1)]
     assert set(found) == ids, f"lost: {len(ids - set(found))}, unexpected: {len(set(found) - ids)}"
     assert len(found) <= count + 1, "more than one duplicate"

@@ -10,7 +10,7 @@ from narrowboat.conformance.scenarios.messages.common import drained
 from narrowboat.messaging import Outbound
 
 
-@scenario("B54", needs="dedup", refused=demand("dedup"))
+@scenario("B54", needs="dedup", refused=demand)
 async def one_id_is_delivered_once(kit: Kit) -> None:
     """A second message of a caller's id within the window is dropped and its receipt says so, also after the first is gone."""
     orders = kit.broker().queue("orders", max_deliveries=0)
@@ -28,7 +28,7 @@ async def one_id_is_delivered_once(kit: Kit) -> None:
     assert not (await kit.broker().queue("other", max_deliveries=0).publish(b"8", id="a")).duplicate, "ids are a source's own"
 
 
-@scenario("B54", tier="T", needs="dedup", refused=demand("dedup"))
+@scenario("B54", tier="T", needs="dedup", refused=demand)
 async def an_id_is_accepted_after_the_window(kit: Kit) -> None:
     """After the window an id is accepted again; the window is a URL option where the claim says how long it is."""
     window = 0.5

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 
 from narrowboat.conformance.catalogue import Fault
+from narrowboat.conformance.checks.expect import fails
 from narrowboat.conformance.kit import Kit
 from narrowboat.conformance.scenario import demand, scenario
-from narrowboat.conformance.scenarios.messages.common import asks_for_delay, depth_is, first_error, nothing, one, take
+from narrowboat.conformance.scenarios.messages.common import asks_for_delay, depth_is, nothing, one, take
 from narrowboat.conformance.users.child import Link
 from narrowboat.conformance.users.opening import opened
 from narrowboat.errors import InvalidArgument
@@ -51,7 +52,7 @@ async def a_delay_beyond_the_longest_is_refused(kit: Kit) -> None:
     """A delay above the declared longest, or a negative one, is an InvalidArgument and nothing is sent."""
     orders = kit.broker().queue("orders", max_deliveries=0)
     for delay in (kit.broker_claims.delay_max + 1, -1, float("nan"), float("inf")):
-        await first_error(InvalidArgument, lambda delay=delay: orders.publish(b"x", delay=delay))  # type: ignore[misc]  # bound now
+        await fails(InvalidArgument, lambda delay=delay: orders.publish(b"x", delay=delay))  # type: ignore[misc]  # bound now
     assert not kit.seen.calls["send"]
 
 
@@ -100,7 +101,7 @@ def schedules(link: Link, url: str, delay: float) -> None:
     link.wait("never")
 
 
-@scenario("B49", tier="P", needs=("delay", "scope=host"), refused=demand("delay,scope=host"), faults={Fault.PROCESS})
+@scenario("B49", tier="P", needs=("delay", "scope=host"), refused=demand, faults={Fault.PROCESS})
 async def delays_survive_a_kill(kit: Kit) -> None:
     """Delayed and nacked messages come when they are due although their publisher and consumer was killed."""
     child = await kit.child(schedules, url=kit.broker_url, delay=0.5)

@@ -9,10 +9,11 @@ from typing import Any
 
 from narrowboat import events
 from narrowboat.conformance.catalogue import Fault
+from narrowboat.conformance.checks.expect import fails
 from narrowboat.conformance.faults.layers import Ending, Unreadable
 from narrowboat.conformance.kit import Kit, plain
 from narrowboat.conformance.scenario import scenario
-from narrowboat.conformance.scenarios.messages.common import asks_for_dead_letters, depth_is, one, raises, running
+from narrowboat.conformance.scenarios.messages.common import asks_for_dead_letters, depth_is, one, running
 from narrowboat.errors import NarrowboatError, StaleDelivery
 
 #: How often an entry of somebody else's is handed out before it dies.
@@ -141,7 +142,7 @@ async def what_others_have_is_not_handed_out(kit: Kit) -> None:
             await kit.blocking(layers[0].end)
             assert first.lost, "its claim has ended, and it does not know"
             await _only_what_is_not_acked(kit, messages, others, {first.id: first.attempt})
-            await raises(StaleDelivery, first.ack())
+            await fails(StaleDelivery, first.ack())
     await depth_is(kit, mine, ready=0, in_flight=0)
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import time
 
+from narrowboat.conformance.checks.expect import fails
 from narrowboat.conformance.kit import Kit
 from narrowboat.conformance.scenario import demand, scenario
-from narrowboat.conformance.scenarios.messages.common import depth_is, lease_of, nothing, one, raises, take, until_in_flight
+from narrowboat.conformance.scenarios.messages.common import depth_is, lease_of, nothing, one, take, until_in_flight
 from narrowboat.errors import StaleDelivery
 
-LEASED = demand("lease=message")
 
-
-@scenario("B22", "B34", tier="T", needs="lease=message", refused=LEASED)
+@scenario("B22", "B34", tier="T", needs="lease=message", refused=demand)
 async def unsettled_comes_back_after_its_lease(kit: Kit) -> None:
     """An unsettled message comes back after its lease, not before, within the declared lag, and is counted."""
     lease = lease_of(kit)
@@ -33,7 +32,7 @@ async def unsettled_comes_back_after_its_lease(kit: Kit) -> None:
         await again.ack()
 
 
-@scenario("B30", tier="T", needs="lease=message", refused=LEASED)
+@scenario("B30", tier="T", needs="lease=message", refused=demand)
 async def extended_beyond_the_first_lease(kit: Kit) -> None:
     """extend() keeps a delivery past its original lease; without it the message comes back then; extending late fails."""
     lease = lease_of(kit)
@@ -46,12 +45,12 @@ async def extended_beyond_the_first_lease(kit: Kit) -> None:
         await nothing(theirs, lease * 1.5)
         again = await one(kit, theirs, lease * 2 + kit.broker_claims.lease_lag + 5)
         assert time.monotonic() - extended >= lease * 3, "the extension was cut short"
-        await raises(StaleDelivery, message.extend(lease))
-        await raises(StaleDelivery, message.ack())
+        await fails(StaleDelivery, message.extend(lease))
+        await fails(StaleDelivery, message.ack())
         await again.ack()
 
 
-@scenario("B31", tier="T", needs="lease=message", refused=LEASED)
+@scenario("B31", tier="T", needs="lease=message", refused=demand)
 async def slow_handlers_keep_their_messages(kit: Kit) -> None:
     """With automatic extension a handler slower than the lease, and what is buffered behind it, is delivered once."""
     lease = lease_of(kit)
@@ -66,7 +65,7 @@ async def slow_handlers_keep_their_messages(kit: Kit) -> None:
     await depth_is(kit, orders, ready=0, in_flight=0)
 
 
-@scenario("B31", tier="T", needs="lease=message", refused=LEASED)
+@scenario("B31", tier="T", needs="lease=message", refused=demand)
 async def extension_ends_at_its_limit(kit: Kit) -> None:
     """Automatic extension goes on no longer than max_extend: a handler that hangs does not keep its message for ever."""
     lease = lease_of(kit)
@@ -76,5 +75,5 @@ async def extension_ends_at_its_limit(kit: Kit) -> None:
         message = await one(kit, messages)
         again = await one(kit, theirs, lease * 2 + kit.broker_claims.lease_lag + 5)
         assert again.attempt == 2
-        await raises(StaleDelivery, message.ack())
+        await fails(StaleDelivery, message.ack())
         await again.ack()

@@ -8,15 +8,25 @@ from typing import Any
 
 import narrowboat
 from narrowboat.conformance.catalogue import Fault
+from narrowboat.conformance.checks.expect import fails
 from narrowboat.conformance.checks.history_queues import History, check
 from narrowboat.conformance.kit import Faults, Kit
 from narrowboat.conformance.scenario import demand, scenario
-from narrowboat.conformance.scenarios.messages.common import depth_is, drained, lease_of, nothing, one, raises, take
+from narrowboat.conformance.scenarios.messages.common import (
+    acked,
+    depth_is,
+    drained,
+    emptied,
+    judged,
+    lease_of,
+    nothing,
+    one,
+    published,
+    take,
+)
 from narrowboat.conformance.users.child import Link
 from narrowboat.conformance.users.opening import opened
 from narrowboat.errors import NarrowboatError, PublishFailed, PublishUnknown, StaleDelivery
-
-HOST = demand("scope=host")
 
 
 @scenario("B62", tier="H", seconds=120)
@@ -37,9 +47,7 @@ async def drained_to_empty(kit: Kit) -> None:
         async with orders.consume(prefetch=10) as messages:
             while (message := await messages.receive(0.3)) is not None or publishing:
                 if message is not None:
-                    history.delivered(message.id, message.attempt)
-                    await message.ack()
-                    history.acked(message.id)
+                    await acked(history, message)
 
     await kit.together(*(publisher() for _ in range(4)), *(consumer() for _ in range(4)))
     await depth_is(kit, orders, ready=0, in_flight=0, delayed=0, dead=0)
@@ -61,9 +69,7 @@ async def no_duplicates_without_faults(kit: Kit) -> None:
     async def consumer(queue: Any) -> None:
         async with queue.consume(prefetch=20) as messages:
             while (message := await messages.receive(0.5)) is not None:
-                history.delivered(message.id, message.attempt)
-                await message.ack()
-                history.acked(message.id)
+                await acked(history, message)
 
     await kit.together(consumer(orders), consumer(other), consumer(orders))
     verdict = check(history, drained=True)
@@ -89,7 +95,7 @@ def takes_and_waits(link: Link, url: str, lease: float) -> None:
                 link.tell("acked")
 
 
-@scenario("B63", "B64", tier="P", needs="scope=host", refused=HOST, faults={Fault.PROCESS})
+@scenario("B63", "B64", tier="P", needs="scope=host", refused=demand, faults={Fault.PROCESS})
 async def killed_in_its_handler(kit: Kit) -> None:
     """A consumer killed in its handler: a peer gets the message within lease and lag, flagged, with attempt 2."""
     lease = lease_of(kit)
@@ -108,7 +114,7 @@ async def killed_in_its_handler(kit: Kit) -> None:
         await again.ack()
 
 
-@scenario("B65", tier="P", needs="scope=host", refused=HOST, faults={Fault.PROCESS})
+@scenario("B65", tier="P", needs="scope=host", refused=demand, faults={Fault.PROCESS})
 async def killed_right_after_its_ack(kit: Kit) -> None:
     """A consumer killed right after its ack was answered: the message never comes back; the next one does."""
     lease = lease_of(kit)
@@ -125,7 +131,7 @@ async def killed_right_after_its_ack(kit: Kit) -> None:
         assert (await one(kit, messages)).body == b"control"
 
 
-@scenario("B66", "B80", tier="P", needs="scope=host", refused=HOST, faults={Fault.PROCESS})
+@scenario("B66", "B80", tier="P", needs="scope=host", refused=demand, faults={Fault.PROCESS})
 async def a_zombies_ack_is_stale(kit: Kit) -> None:
     """A consumer stopped past its lease and continued: its ack is stale, the peer's copy survives, then it consumes on."""
     lease = lease_of(kit)
@@ -149,7 +155,7 @@ async def a_zombies_ack_is_stale(kit: Kit) -> None:
     await child.event("acked")
 
 
-@scenario("B80", tier="T", needs="lease=message", refused=demand("lease=message"))
+@scenario("B80", tier="T", needs="lease=message", refused=demand)
 async def a_lost_delivery_can_do_nothing(kit: Kit) -> None:
     """Who lost a delivery can neither ack, nack, reject nor extend it, and none of that takes it from its new owner."""
     lease = lease_of(kit)
@@ -158,10 +164,10 @@ async def a_lost_delivery_can_do_nothing(kit: Kit) -> None:
     async with first.consume(auto_extend=False) as messages, second.consume() as theirs:
         zombies = await take(kit, messages, 4)
         copies = await take(kit, theirs, 4, lease + kit.broker_claims.lease_lag + 5)
-        await raises(StaleDelivery, zombies[0].extend(lease))
-        await raises(StaleDelivery, zombies[1].nack())
-        await raises(StaleDelivery, zombies[2].reject("no") if kit.can("dead_letters") else zombies[2].nack())
-        await raises(StaleDelivery, zombies[3].ack())
+        await fails(StaleDelivery, zombies[0].extend(lease))
+        await fails(StaleDelivery, zombies[1].nack())
+        await fails(StaleDelivery, zombies[2].reject("no") if kit.can("dead_letters") else zombies[2].nack())
+        await fails(StaleDelivery, zombies[3].ack())
         await nothing(messages, lease)
         for copy in copies:
             await copy.ack()
@@ -177,20 +183,20 @@ async def an_unconfirmed_publish_is_unknown(kit: Kit) -> None:
     faults = Faults()
     orders = kit.broker(faults=faults).queue("orders", max_deliveries=0)
     faults.drop_reply("send")
-    error = await raises(PublishUnknown, orders.publish(b"x", id="a"))
+    error = await fails(PublishUnknown, orders.publish(b"x", id="a"))
     assert error.retryable and error.id == "a"
     assert kit.seen.calls["send"] == 1
     assert await drained(orders) == [b"x"]
 
 
-@scenario("B73", needs="dedup", refused=demand("dedup"), faults={Fault.REPLY})
+@scenario("B73", needs="dedup", refused=demand, faults={Fault.REPLY})
 async def repeating_with_the_same_id(kit: Kit) -> None:
     """Repeating an unknown publish with the same id delivers once, whether its request or its answer was lost."""
     for lost in ("drop_reply", "drop_request"):
         faults = Faults()
         orders = kit.broker(faults=faults).queue("orders", max_deliveries=0)
         getattr(faults, lost)("send")
-        await raises(PublishUnknown, orders.publish(b"x", id=lost))
+        await fails(PublishUnknown, orders.publish(b"x", id=lost))
         receipt = await orders.publish(b"x", id=lost)
         assert receipt.duplicate is (lost == "drop_reply")
         assert await drained(orders) == [b"x"]
@@ -202,7 +208,7 @@ async def a_refused_publish_is_never_delivered(kit: Kit) -> None:
     faults = Faults()
     orders = kit.broker(faults=faults).queue("orders", max_deliveries=0)
     faults.fail("send", PublishFailed("no room", id="a"))
-    await raises(PublishFailed, orders.publish(b"refused", id="a"))
+    await fails(PublishFailed, orders.publish(b"refused", id="a"))
     await orders.publish(b"good")
     assert await drained(orders) == [b"good"]
 
@@ -222,10 +228,7 @@ async def an_ack_whose_answer_is_lost(kit: Kit) -> None:
             pass
         assert kit.seen.calls["settle"] <= 3
         await orders.publish(b"next")
-        seen = []
-        while (message := await messages.receive(0.3)) is not None:
-            seen.append(message.body)
-            await message.ack()
+        seen = [message.body for message in await emptied(messages)]
         assert seen.count(b"next") == 1 and seen.count(b"x") <= 1, seen
     assert await drained(orders) == []
 
@@ -277,12 +280,7 @@ async def members_come_and_go(kit: Kit) -> None:
                     history.acked(message.id)
 
     await kit.together(publish(), *(member(n) for n in range(3)))
-    async with publisher.consume() as messages:  # what the last to leave gave back
-        while (message := await messages.receive(0.3)) is not None:
-            history.delivered(message.id, message.attempt)
-            await message.ack()
-            history.acked(message.id)
-    verdict = check(history, drained=True)
+    verdict = await judged(kit, history, publisher, 0.3)  # with what the last to leave gave back
     assert verdict.ok, str(verdict)
     assert len(verdict.duplicated) <= 3 * (rounds - 1), str(verdict)
 
@@ -306,14 +304,7 @@ async def a_mixed_history_with_faults(kit: Kit) -> None:
                 faults.drop_reply("send")
             elif draw < 0.04:
                 faults.drop_request("send")
-            try:
-                await orders.publish(b"x", id=id)
-            except PublishFailed:
-                history.failed(id)
-            except PublishUnknown:
-                history.uncertain(id)
-            else:
-                history.published(id)
+            await published(history, orders, id)
         publishing -= 1
 
     async def consumer() -> None:
@@ -324,35 +315,22 @@ async def a_mixed_history_with_faults(kit: Kit) -> None:
                     if publishing:
                         continue
                     return
-                history.delivered(message.id, message.attempt)
                 draw = chance.random()
                 if draw < 0.02:
                     faults.drop_reply("settle")
                 elif draw < 0.04:
                     faults.drop_request("settle")
                 if draw > 0.9:
+                    history.delivered(message.id, message.attempt)
                     try:
                         await message.nack()
                     except narrowboat.BrokerError:
                         history.ack_unknown(message.id)
                     continue
-                await _ack(history, message)
+                await acked(history, message, (narrowboat.BrokerError,))
 
     await kit.together(*(publisher(n) for n in range(4)), *(consumer() for _ in range(4)))
     faults.clear()
-    async with kit.broker().queue("orders", max_deliveries=0).consume() as messages:
-        while (message := await messages.receive(0.5)) is not None:
-            history.delivered(message.id, message.attempt)
-            await _ack(history, message)
-    verdict = check(history, drained=True)
+    verdict = await judged(kit, history, kit.broker().queue("orders", max_deliveries=0), 0.5, (narrowboat.BrokerError,))
     kit.measure("duplicates in the mixed run", float(len(verdict.duplicated)), "messages")
     assert verdict.ok, str(verdict)
-
-
-async def _ack(history: History, message: Any) -> None:
-    try:
-        await message.ack()
-    except narrowboat.BrokerError:
-        history.ack_unknown(message.id)
-    else:
-        history.acked(message.id)

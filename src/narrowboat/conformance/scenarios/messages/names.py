@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from narrowboat.conformance.checks.expect import fails
 from narrowboat.conformance.kit import Kit
 from narrowboat.conformance.scenario import scenario
-from narrowboat.conformance.scenarios.messages.common import asks_for_a_topic, drained, nothing, raises, refuses, take
+from narrowboat.conformance.scenarios.messages.common import asks_for_a_topic, drained, nothing, take
 from narrowboat.contract.messages import Receipt
 from narrowboat.errors import Conflict, InvalidArgument
 
@@ -61,7 +62,7 @@ async def names_that_cannot_be(kit: Kit) -> None:
     """Empty, too long, control characters, reserved endings, no text: an InvalidArgument, and nothing is sent."""
     broker = kit.broker()
     for name in BAD_NAMES:
-        refuses(InvalidArgument, lambda name=name: broker.queue(name))  # type: ignore[misc]  # bound now
+        await fails(InvalidArgument, lambda name=name: broker.queue(name))  # type: ignore[misc]  # bound now
     assert not kit.seen.calls
 
 
@@ -70,9 +71,9 @@ async def names_that_no_topic_can_have(kit: Kit) -> None:
     """The same for topics and for groups, whose names have no dot."""
     broker = kit.broker()
     for name in BAD_NAMES:
-        refuses(InvalidArgument, lambda name=name: broker.topic(name))  # type: ignore[misc]  # bound now
+        await fails(InvalidArgument, lambda name=name: broker.topic(name))  # type: ignore[misc]  # bound now
     for group in ("", "a.b", "dead", "a\nb"):
-        refuses(InvalidArgument, lambda group=group: broker.topic("prices").subscription(group))  # type: ignore[misc]  # bound now
+        await fails(InvalidArgument, lambda group=group: broker.topic("prices").subscription(group))  # type: ignore[misc]  # bound now
     assert not kit.seen.calls
 
 
@@ -81,6 +82,6 @@ async def one_name_is_a_queue_or_a_topic(kit: Kit) -> None:
     """Queues and topics share a namespace: one name as both is a Conflict, and what was there works on."""
     broker = kit.broker()
     await broker.queue("orders").declare()
-    await raises(Conflict, broker.topic("orders").subscription("g").declare())
+    await fails(Conflict, broker.topic("orders").subscription("g").declare())
     await broker.queue("orders").publish(b"x")
     assert await drained(broker.queue("orders")) == [b"x"]

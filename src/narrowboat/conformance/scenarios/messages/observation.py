@@ -41,7 +41,7 @@ async def events_tell_the_truth(kit: Kit) -> None:
     assert dead == ([("bad", 1, "orders")] if dies else [])
 
 
-@scenario("B102", needs="depth=native", refused=demand("depth=native"))
+@scenario("B102", needs="depth=native", refused=demand)
 async def depth_counts_right(kit: Kit) -> None:
     """depth() counts what is ready, in flight, delayed and dead, as it is; purge() drops what is not in flight."""
     orders = kit.broker().queue("orders")

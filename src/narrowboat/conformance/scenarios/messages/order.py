@@ -89,7 +89,7 @@ async def a_nacked_message_blocks_its_key(kit: Kit) -> None:
         assert [m.body for m in await take(kit, messages, 2, ack=True)] == [b"1", b"2"]
 
 
-@scenario("B58", tier="T", needs=("order", "delay"), refused=demand("order,delay"))
+@scenario("B58", tier="T", needs=("order", "delay"), refused=demand)
 async def a_nack_with_a_delay_blocks_its_key(kit: Kit) -> None:
     """While a nacked message waits for its delay the later ones of its key wait too, and other keys do not."""
     orders = kit.broker().queue("orders", max_deliveries=0, ordered=True)
@@ -102,7 +102,7 @@ async def a_nack_with_a_delay_blocks_its_key(kit: Kit) -> None:
         assert [m.body for m in await take(kit, messages, 3, ack=True)] == [b"other", b"0", b"1"]
 
 
-@scenario("B51", "B58", tier="T", needs=("order", "delay", "ttl"), refused=demand("order,delay,ttl"))
+@scenario("B51", "B58", tier="T", needs=("order", "delay", "ttl"), refused=demand)
 async def a_retry_that_expires_frees_its_key(kit: Kit) -> None:
     """What expires while it is out, or while it waits for its retry, is dropped, and the next of its key goes on then."""
     life = kit.upper(1.0)
@@ -119,7 +119,7 @@ async def a_retry_that_expires_frees_its_key(kit: Kit) -> None:
             assert [m.body for m in await take(kit, messages, 1, ack=True)] == [b"next"], f"expired while it was {key}"
 
 
-@scenario("B58", needs=("order", "dead_letters"), refused=demand("order,dead_letters"))
+@scenario("B58", needs=("order", "dead_letters"), refused=demand)
 async def a_dead_message_frees_its_key(kit: Kit) -> None:
     """A message that becomes a dead letter leaves the sequence, and the next of its key is delivered."""
     orders = kit.broker().queue("orders", max_deliveries=2, ordered=True)
@@ -148,7 +148,7 @@ async def one_of_a_key_at_a_time(kit: Kit) -> None:
         assert got is not None and got.body == b"1"
 
 
-@scenario("B59", tier="T", needs=("order", "lease=message"), refused=demand("order,lease=message"))
+@scenario("B59", tier="T", needs=("order", "lease=message"), refused=demand)
 async def an_abandoned_key_goes_on(kit: Kit) -> None:
     """A message whose lease ran out comes again before the later ones of its key."""
     lease = lease_of(kit)
@@ -162,7 +162,7 @@ async def an_abandoned_key_goes_on(kit: Kit) -> None:
             assert [(m.body, m.attempt) for m in got] == [(b"0", 2), (b"1", 1)]
 
 
-@scenario("B61", needs="order", refused=demand("order"), faults={Fault.REPLY})
+@scenario("B61", needs="order", refused=demand, faults={Fault.REPLY})
 async def no_retry_reorders(kit: Kit) -> None:
     """A publish that fails is not sent again behind the caller's back: what follows it keeps its order, nothing is twice."""
     faults = Faults()

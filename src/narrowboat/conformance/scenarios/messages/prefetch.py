@@ -72,7 +72,7 @@ async def a_stuck_message_blocks_no_other(kit: Kit) -> None:
         await message.ack()
 
 
-@scenario("B34", "B38", needs="uncounted_release", refused=demand("uncounted_release"))
+@scenario("B34", "B38", needs="uncounted_release", refused=demand)
 async def what_was_not_started_is_not_counted(kit: Kit) -> None:
     """A clean close returns what was only fetched ahead, at once and uncounted; what was handed out is counted."""
     orders = kit.broker().queue("orders", lease=max(30.0, kit.broker_claims.lease_min))
@@ -94,7 +94,7 @@ def holds_a_buffer(link: Link, url: str, lease: float) -> None:
         link.wait("never")
 
 
-@scenario("B38", tier="P", needs="scope=host", refused=demand("scope=host"), faults={Fault.PROCESS})
+@scenario("B38", tier="P", needs="scope=host", refused=demand, faults={Fault.PROCESS})
 async def a_killed_consumers_buffer_comes_back(kit: Kit) -> None:
     """What a killed consumer had fetched and not handled comes back to others after the lease, all of it."""
     lease = lease_of(kit)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from narrowboat.conformance.checks.expect import fails
 from narrowboat.conformance.kit import Kit
 from narrowboat.conformance.scenario import scenario
-from narrowboat.conformance.scenarios.messages.common import first_error, one, refuses, take
+from narrowboat.conformance.scenarios.messages.common import one, take
 from narrowboat.errors import InvalidArgument
 
 
@@ -32,7 +33,7 @@ async def a_higher_priority_goes_first(kit: Kit) -> None:
 async def priorities_have_their_levels(kit: Kit) -> None:
     """A priority above the source's levels, or levels above the declared most, is an InvalidArgument."""
     broker = kit.broker()
-    await first_error(InvalidArgument, lambda: broker.queue("a", max_deliveries=0, priorities=1).publish(b"x", priority=2))
-    await first_error(InvalidArgument, lambda: broker.queue("b", max_deliveries=0).publish(b"x", priority=1))
-    refuses(InvalidArgument, lambda: broker.queue("c", priorities=kit.broker_claims.priorities_max + 1))
+    await fails(InvalidArgument, lambda: broker.queue("a", max_deliveries=0, priorities=1).publish(b"x", priority=2))
+    await fails(InvalidArgument, lambda: broker.queue("b", max_deliveries=0).publish(b"x", priority=1))
+    await fails(InvalidArgument, lambda: broker.queue("c", priorities=kit.broker_claims.priorities_max + 1))
     assert not kit.seen.calls["send"]

@@ -65,10 +65,7 @@ async def publish_waits_for_the_confirm(kit: Kit) -> None:
     orders = kit.broker(faults=faults).queue("orders")
     gate = faults.hold("send", before=True)
 
-    async def publish() -> None:
-        await orders.publish(b"x")
-
-    task = kit.spawn(publish())
+    task = kit.spawn(orders.publish(b"x"))
     assert await kit.blocking(gate.reached.wait, 5)
     await kit.sleep(0.05)
     assert not task.done(), "returned although the backend has not been asked yet"
@@ -86,7 +83,7 @@ def publishes_and_waits(link: Link, url: str) -> None:
     link.wait("never")
 
 
-@scenario("B06", tier="P", needs="scope=host", refused=demand("scope=host"), faults={Fault.PROCESS})
+@scenario("B06", tier="P", needs="scope=host", refused=demand, faults={Fault.PROCESS})
 async def published_survives_its_publisher(kit: Kit) -> None:
     """A message whose publish returned is delivered although its publisher is killed right then."""
     child = await kit.child(publishes_and_waits, url=kit.broker_url)

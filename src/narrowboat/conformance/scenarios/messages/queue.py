@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from narrowboat.conformance.checks.expect import fails
 from narrowboat.conformance.kit import Kit
 from narrowboat.conformance.scenario import scenario
-from narrowboat.conformance.scenarios.messages.common import drained, one, raises
+from narrowboat.conformance.scenarios.messages.common import drained, one
 from narrowboat.errors import Conflict, NarrowboatError, NotFound
 
 
@@ -46,7 +47,7 @@ async def declaring_again_changes_nothing(kit: Kit) -> None:
     await orders.publish(b"x")
     await orders.declare()
     await other.queue("orders", lease=lease).declare()
-    await raises(Conflict, other.queue("orders", lease=lease + 10).declare())
+    await fails(Conflict, other.queue("orders", lease=lease + 10).declare())
     assert await drained(orders) == [b"x"]
 
 
@@ -60,7 +61,7 @@ async def a_queue_deleted_while_consumed(kit: Kit) -> None:
         message = await one(kit, messages)
         assert await other.queue("orders").delete()
         assert not await other.queue("orders").delete(), "it was there twice"
-        await raises(NarrowboatError, message.ack())
+        await fails(NarrowboatError, message.ack())
         await other.queue("orders").publish(b"new")
         try:
             again = await messages.receive(kit.upper(5))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import traceback
 
 from narrowboat.capabilities import Support
+from narrowboat.conformance.checks.expect import fails
 from narrowboat.conformance.kit import Kit
 from narrowboat.conformance.scenario import scenario
-from narrowboat.conformance.scenarios.messages.common import refuses
 from narrowboat.errors import ConfigurationError, Unsupported
 
 
@@ -23,10 +23,10 @@ async def bad_urls_are_refused(kit: Kit) -> None:
         f"{kit.broker_url}{separator}timeout=hunter2",
         "",
     ):
-        error = refuses(ConfigurationError, lambda url=url: kit.broker(url=url))  # type: ignore[misc]  # bound now
+        error = await fails(ConfigurationError, lambda url=url: kit.broker(url=url))  # type: ignore[misc]  # bound now
         text = "".join(traceback.format_exception(error))
         assert "user:hunter2" not in str(error) and ":hunter2@" not in str(error), text
-    near = refuses(ConfigurationError, lambda: kit.broker(url=f"{kit.broker_url}{separator}timeuot=1"))
+    near = await fails(ConfigurationError, lambda: kit.broker(url=f"{kit.broker_url}{separator}timeuot=1"))
     assert "timeout" in str(near), near
     assert not kit.seen.calls
 
@@ -37,9 +37,9 @@ async def what_is_not_claimed_is_refused(kit: Kit) -> None:
     claims = kit.broker_claims
     for name in ("order", "delay", "priority", "ttl", "dedup", "replay", "topics", "dead_letters", "request_reply", "depth"):
         if getattr(claims, name) is Support.ABSENT:
-            refuses(Unsupported, lambda name=name: kit.broker(require=name))  # type: ignore[misc]  # bound now
+            await fails(Unsupported, lambda name=name: kit.broker(require=name))  # type: ignore[misc]  # bound now
         else:
             kit.broker(require=name)
-    refuses(Unsupported, lambda: kit.broker(require=f"body_max={claims.body_max + 1}"))
-    refuses(ConfigurationError, lambda: kit.broker(require="no_such_claim"))
+    await fails(Unsupported, lambda: kit.broker(require=f"body_max={claims.body_max + 1}"))
+    await fails(ConfigurationError, lambda: kit.broker(require="no_such_claim"))
     assert not kit.seen.calls

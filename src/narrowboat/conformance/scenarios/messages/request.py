@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from narrowboat.conformance.checks.expect import fails
 from narrowboat.conformance.faults.layers import Redirected
 from narrowboat.conformance.harness import with_option
 from narrowboat.conformance.kit import Kit
 from narrowboat.conformance.scenario import scenario
-from narrowboat.conformance.scenarios.messages.common import nothing, one, raises
+from narrowboat.conformance.scenarios.messages.common import nothing, one
 from narrowboat.errors import InvalidArgument, RequestTimeout
 
 
@@ -41,7 +42,7 @@ async def a_late_reply_is_dropped(kit: Kit) -> None:
     """A request without a reply in time is RequestTimeout, a TimeoutError, not early; the late reply reaches nobody."""
     quote = kit.broker().queue("quote", max_deliveries=0)
     begun = time.monotonic()
-    error = await raises(RequestTimeout, quote.request(b"first", timeout=0.3))
+    error = await fails(RequestTimeout, quote.request(b"first", timeout=0.3))
     assert isinstance(error, TimeoutError)
     assert 0.3 <= time.monotonic() - begun < kit.upper(3.0)
     async with kit.broker().queue("quote", max_deliveries=0).consume() as messages:
@@ -74,7 +75,7 @@ async def a_reply_goes_to_an_inbox_only(kit: Kit) -> None:
                 assert answer.body == b"paid"
                 await answer.ack()
             else:
-                error = await raises(InvalidArgument, message.reply(b"paid"))
+                error = await fails(InvalidArgument, message.reply(b"paid"))
                 assert "payroll" in str(error) and "reply_to=any" in str(error), error
                 await nothing(paid)
             assert not message.settled and not message.lost

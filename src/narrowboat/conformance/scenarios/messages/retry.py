@@ -12,6 +12,7 @@ from narrowboat.conformance.scenario import demand, scenario
 from narrowboat.conformance.scenarios.messages.common import (
     asks_for_dead_letters,
     asks_for_delay,
+    at_work,
     depth_is,
     lease_of,
     nothing,
@@ -57,7 +58,7 @@ async def delivered_exactly_so_often(kit: Kit) -> None:
         await depth_is(kit, orders, dead=0)
 
 
-@scenario("B40", tier="T", needs=("dead_letters", "lease=message"), refused=demand("dead_letters,lease=message"))
+@scenario("B40", tier="T", needs=("dead_letters", "lease=message"), refused=demand)
 async def crashes_count_as_deliveries(kit: Kit) -> None:
     """A message whose lease always runs out is dead after max_deliveries claims, and no handler sees it once more."""
     lease, limit = lease_of(kit), 2
@@ -99,10 +100,8 @@ async def a_failed_handler_waits_before_its_retry(kit: Kit) -> None:
         if message.attempt < 2:
             raise ValueError("not yet")
 
-    task = kit.spawn(orders.run(handle, signals=False))
-    await kit.eventually(lambda: len(at) == 2, within=20, what="the retry")
-    orders.stop()
-    await task
+    async with at_work(kit, orders, handle):
+        await kit.eventually(lambda: len(at) == 2, within=20, what="the retry")
     least = after_failure(1, lambda: 0.5, kit.broker_claims.delay_max)
     assert at[1] - at[0] >= least, f"tried again after {at[1] - at[0]:g} s, configured are {least:g} s"
 
@@ -118,14 +117,12 @@ async def a_nack_loop_does_not_spin(kit: Kit) -> None:
         tries.append(time.monotonic())
         raise ValueError("always")
 
-    task = kit.spawn(orders.run(handle, signals=False))
-    await kit.eventually(lambda: tries, what="the first try")
-    before, spent = dict(kit.seen.calls), time.process_time()
-    await kit.sleep(1.5)
-    spent = time.process_time() - spent
-    calls = sum(kit.seen.calls.values()) - sum(before.values())
-    orders.stop()
-    await task
+    async with at_work(kit, orders, handle):
+        await kit.eventually(lambda: tries, what="the first try")
+        before, spent = dict(kit.seen.calls), time.process_time()
+        await kit.sleep(1.5)
+        spent = time.process_time() - spent
+        calls = sum(kit.seen.calls.values()) - sum(before.values())
     assert len(tries) <= 12, f"{len(tries)} tries in 1.5 s"
     assert calls <= 150, f"{calls} calls of the driver in 1.5 s"
     kit.measure("processor time of a nack loop, a second", spent / 1.5)

@@ -9,12 +9,10 @@ from typing import Any
 from narrowboat.conformance.catalogue import Fault
 from narrowboat.conformance.kit import Kit
 from narrowboat.conformance.scenario import demand, scenario
-from narrowboat.conformance.scenarios.messages.common import depth_is, drained, one, take
+from narrowboat.conformance.scenarios.messages.common import at_work, depth_is, drained, one, take
 from narrowboat.conformance.users.child import Link
 from narrowboat.conformance.users.opening import opened
 from narrowboat.errors import Closed
-
-HOST = demand("scope=host")
 
 
 @scenario("B32", "B34")
@@ -29,12 +27,10 @@ async def a_handler_that_raises_nacks(kit: Kit) -> None:
         if message.body == b"twice" and message.attempt == 1:
             raise ValueError("not yet")
 
-    task = kit.spawn(orders.run(handle, signals=False))
-    await kit.eventually(lambda: len(seen) == 2, within=20, what="the second delivery")
-    await orders.publish(b"next")
-    await kit.eventually(lambda: len(seen) == 3, what="the next message")
-    orders.stop()
-    await task
+    async with at_work(kit, orders, handle):
+        await kit.eventually(lambda: len(seen) == 2, within=20, what="the second delivery")
+        await orders.publish(b"next")
+        await kit.eventually(lambda: len(seen) == 3, what="the next message")
     assert seen == [(b"twice", 1, False), (b"twice", 2, True), (b"next", 1, False)]
     await depth_is(kit, orders, ready=0, in_flight=0, delayed=0, dead=0)
 
@@ -53,10 +49,8 @@ async def a_handler_may_settle_itself(kit: Kit) -> None:
             raise ValueError("afterwards")
         await (message.reject("by hand") if kit.can("dead_letters") else message.ack())
 
-    task = kit.spawn(orders.run(handle, signals=False))
-    await kit.eventually(lambda: len(seen) == 2, what="both handled")
-    orders.stop()
-    await task
+    async with at_work(kit, orders, handle):
+        await kit.eventually(lambda: len(seen) == 2, what="both handled")
     assert sorted(seen) == [b"ack and raise", b"reject and return"]
     await depth_is(kit, orders, ready=0, in_flight=0, delayed=0, dead=int(kit.can("dead_letters")))
 
@@ -213,7 +207,7 @@ def runs_until_terminated(link: Link, url: str) -> None:
     link.tell("returned")
 
 
-@scenario("B93", tier="P", needs="scope=host", refused=HOST, faults={Fault.PROCESS})
+@scenario("B93", tier="P", needs="scope=host", refused=demand, faults={Fault.PROCESS})
 async def sigterm_ends_a_run_in_order(kit: Kit) -> None:
     """SIGTERM: the handler finishes and its message is acked, what was fetched goes back at once, the exit code is 0."""
     orders = kit.broker().queue("orders")

@@ -13,8 +13,6 @@ from narrowboat.conformance.scenarios.messages.common import depth_is, drained
 from narrowboat.conformance.users.child import Link
 from narrowboat.conformance.users.opening import opened
 
-HOST = demand("scope=host")
-
 
 @scenario("B106")
 async def two_brokers_do_not_mix(kit: Kit) -> None:
@@ -84,7 +82,7 @@ def _in_the_fork(link: Link, broker: narrowboat.Messaging, message: narrowboat.M
     broker.close()
 
 
-@scenario("B111", tier="P", needs="scope=host", refused=HOST, faults={Fault.PROCESS})
+@scenario("B111", tier="P", needs="scope=host", refused=demand, faults={Fault.PROCESS})
 async def a_forked_child_starts_afresh(kit: Kit) -> None:
     """After a fork the child cannot settle the parent's delivery and works on a connection of its own; the parent goes on."""
     child = await kit.child(forks, url=kit.broker_url)

@@ -15,8 +15,6 @@ from narrowboat.conformance.scenarios.messages.common import depth_is
 from narrowboat.conformance.users.child import Link
 from narrowboat.conformance.users.opening import opened
 
-HOST = demand("scope=host")
-
 
 def _run(link: Link, url: str, name: str) -> None:
     """A plain run; tell its first message and its end."""
@@ -55,7 +53,7 @@ def runs_everywhere(link: Link, url: str, face: str) -> None:
         each.join()
 
 
-@scenario("B124", tier="P", needs="scope=host", refused=HOST, faults={Fault.PROCESS})
+@scenario("B124", tier="P", needs="scope=host", refused=demand, faults={Fault.PROCESS})
 async def one_signal_ends_all_runs(kit: Kit) -> None:
     """One SIGTERM ends every run of the process, in good order: in the main thread, in others, on their event loops."""
     names = ["in-a-thread", "on-a-loop", "beside-it", "main", *(["with-main"] if kit.face == "asyncio" else [])]
@@ -121,7 +119,7 @@ def _is_theirs(link: Link, theirs: object) -> None:
     link.tell("put back", exactly=signal.getsignal(signal.SIGTERM) is theirs)
 
 
-@scenario("B125", tier="P", needs="scope=host", refused=HOST, faults={Fault.PROCESS})
+@scenario("B125", tier="P", needs="scope=host", refused=demand, faults={Fault.PROCESS})
 async def what_was_there_is_called_and_put_back(kit: Kit) -> None:
     """A handler that was there hears of the signal that ends a run, and is installed again when the run has ended."""
     broker = kit.broker()

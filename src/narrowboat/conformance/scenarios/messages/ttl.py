@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 
+from narrowboat.conformance.checks.expect import fails
 from narrowboat.conformance.kit import Kit
 from narrowboat.conformance.scenario import scenario
-from narrowboat.conformance.scenarios.messages.common import depth_is, first_error, nothing, one, take, until_in_flight
+from narrowboat.conformance.scenarios.messages.common import depth_is, nothing, one, take, until_in_flight
 from narrowboat.errors import InvalidArgument
 from narrowboat.messaging import Outbound
 
@@ -74,5 +75,5 @@ async def a_ttl_that_ends_before_the_delay(kit: Kit) -> None:
     """A ttl that ends before the delay does, or is not above zero, is an InvalidArgument, and nothing is sent."""
     orders = kit.broker().queue("orders", max_deliveries=0)
     for ttl, delay in ((1, 1), (1, 2), (0, 0), (-1, 0)):
-        await first_error(InvalidArgument, lambda ttl=ttl, delay=delay: orders.publish(b"x", ttl=ttl, delay=delay))  # type: ignore[misc]  # bound now
+        await fails(InvalidArgument, lambda ttl=ttl, delay=delay: orders.publish(b"x", ttl=ttl, delay=delay))  # type: ignore[misc]  # bound now
     assert not kit.seen.calls["send"]

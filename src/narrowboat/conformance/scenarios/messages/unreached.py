@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from narrowboat.conformance.catalogue import Fault
+from narrowboat.conformance.checks.expect import fails
 from narrowboat.conformance.kit import Kit
 from narrowboat.conformance.scenario import scenario
-from narrowboat.conformance.scenarios.messages.common import nothing, one, raises
+from narrowboat.conformance.scenarios.messages.common import nothing, one
 from narrowboat.contract.messages import Broker, Outgoing, Receipt
 from narrowboat.errors import NarrowboatError, PublishFailed, PublishUnknown, Unavailable
 from narrowboat.layers.passing import PassingBroker
@@ -45,12 +46,12 @@ async def what_is_known_not_to_be_sent_has_failed(kit: Kit) -> None:
         return _Away(driver)
 
     orders = kit.broker(wrap=down).queue("orders", max_deliveries=0)
-    error = await raises(PublishFailed, orders.publish(b"0"))
+    error = await fails(PublishFailed, orders.publish(b"0"))
     assert error.retryable and error.id and isinstance(error.__cause__, Unavailable), repr(error)
     assert {type(each) for each in await orders.publish_many([b"1", b"2"])} == {PublishFailed}
-    await raises(PublishFailed, orders.publish(b"3"))
+    await fails(PublishFailed, orders.publish(b"3"))
     assert {type(each) for each in await orders.publish_many([b"4", b"5"])} == {PublishFailed}
-    await raises(PublishUnknown, orders.publish(b"6"))
+    await fails(PublishUnknown, orders.publish(b"6"))
     await orders.publish(b"sent")
     async with orders.consume() as messages:
         assert (await one(kit, messages)).body == b"sent"
@@ -63,7 +64,7 @@ async def a_refused_connection_is_a_failed_publish(kit: Kit) -> None:
     network = await kit.network()
     orders = kit.broker(url=network.url, timeout=3.0).queue("orders", max_deliveries=0)
     await kit.blocking(network.refuse)
-    error = await raises(PublishFailed, orders.publish(b"never"))
+    error = await fails(PublishFailed, orders.publish(b"never"))
     assert error.retryable, repr(error)
     assert {type(each) for each in await orders.publish_many([b"never", b"never"])} == {PublishFailed}
     await kit.blocking(network.heal)

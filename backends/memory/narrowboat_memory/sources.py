@@ -56,7 +56,7 @@ class MemoryTopic:
 _Known = tuple[MemorySource | MemoryTopic, str]
 
 
-class Topology:
+class Sources:
     """Every address of one namespace. `rings` collects what to wake for; the caller takes it with `take_rings`."""
 
     def __init__(self) -> None:
