@@ -1,5 +1,7 @@
 """Who of a queue may go: the rules that every order of arrivals has to keep."""
 
+from __future__ import annotations
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,7 +12,9 @@ READ_WRITE = st.lists(st.sampled_from([(Mode.EXCLUSIVE, None), (Mode.SHARED, Non
 
 
 @given(READ_WRITE, st.sampled_from([(None, 0), (Mode.EXCLUSIVE, 1), (Mode.SHARED, 1), (Mode.SHARED, 5)]))
-def test_who_goes_never_excludes_a_holder_or_each_other(queue, holders):
+def test_who_goes_never_excludes_a_holder_or_each_other(
+    queue: list[tuple[Mode, None]], holders: tuple[Mode | int | None, ...]
+) -> None:
     """A writer goes alone; readers go together, and never past a writer."""
     holding, held = holders
     many = heads(queue, holding=holding, held=held)
@@ -24,7 +28,7 @@ def test_who_goes_never_excludes_a_holder_or_each_other(queue, holders):
 
 
 @given(READ_WRITE.filter(bool), st.sampled_from([(None, 0), (Mode.SHARED, 2)]))
-def test_nobody_waits_who_could_go(queue, holders):
+def test_nobody_waits_who_could_go(queue: list[tuple[Mode, None]], holders: tuple[Mode | int | None, ...]) -> None:
     """A free lock always goes to the first; who is first after the heads really cannot go along."""
     holding, held = holders
     many = heads(queue, holding=holding, held=held)
@@ -36,7 +40,7 @@ def test_nobody_waits_who_could_go(queue, holders):
 
 
 @given(st.integers(1, 8), st.integers(0, 8), st.integers(0, 12))
-def test_a_semaphore_is_filled_and_never_overfilled(limit, held, waiting):
+def test_a_semaphore_is_filled_and_never_overfilled(limit: int, held: int, waiting: int) -> None:
     """Exactly as many go as there are permits left."""
     held = min(held, limit)
     queue = [(Mode.SEMAPHORE, limit)] * waiting
@@ -45,7 +49,9 @@ def test_a_semaphore_is_filled_and_never_overfilled(limit, held, waiting):
 
 
 @given(READ_WRITE, st.sampled_from([(None, 0), (Mode.EXCLUSIVE, 1), (Mode.SHARED, 3)]))
-def test_the_heads_are_those_who_are_admitted_one_by_one(queue, holders):
+def test_the_heads_are_those_who_are_admitted_one_by_one(
+    queue: list[tuple[Mode, None]], holders: tuple[Mode | int | None, ...]
+) -> None:
     """Asking for each waiter by itself, as a query does, gives the same answer as walking the queue."""
     holding, held = holders
     modes = [mode for mode, _ in queue]
@@ -64,7 +70,9 @@ KINDS = st.tuples(st.sampled_from(Mode), st.integers(1, 3)).map(
 
 
 @given(KINDS, KINDS)
-def test_only_semaphores_of_one_size_and_readers_with_writers_agree(one, other):
+def test_only_semaphores_of_one_size_and_readers_with_writers_agree(
+    one: tuple[Mode | int | None, ...], other: tuple[Mode, None]
+) -> None:
     """Disagreement is mutual, and never with oneself."""
     assert not disagree(*one, *one)
     assert disagree(*one, *other) == disagree(*other, *one)

@@ -1,7 +1,10 @@
 """The first call may come when the main thread has ended: a program that starts its workers and returns is a service."""
 
+from __future__ import annotations
+
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -38,7 +41,7 @@ PLACES = [
 
 @pytest.mark.parametrize("face", ["sync", "asyncio"])
 @pytest.mark.parametrize(("half", "scheme"), PLACES)
-def test_the_first_call_after_the_main_thread_has_ended(half, scheme, face, tmp_path):
+def test_the_first_call_after_the_main_thread_has_ended(half: str, scheme: str, face: str, tmp_path: Path) -> None:
     """It works, or fails as any call does whose server is not there; a module that comes too late is no excuse."""
     where = {"memory": "m", "sqlite": f"/{tmp_path / 'shop.db'}"}.get(scheme, "127.0.0.1:1?timeout=1")
     ended = subprocess.run(

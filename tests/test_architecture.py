@@ -14,7 +14,7 @@ import pkgutil
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -118,7 +118,7 @@ def test_every_place_that_may_name_a_backend_still_does() -> None:
         )
 
 
-def test_importing_narrowboat_imports_only_itself_and_little(record_property: pytest.RecordProperty) -> None:
+def test_importing_narrowboat_imports_only_itself_and_little(record_property: Callable[[str, object], None]) -> None:
     """In a fresh interpreter: no event loop, no metadata, no command line, no logging, no database, no client library."""
     script = (
         "import sys, json, time\n"

@@ -33,7 +33,7 @@ def struck(fate, call):
 
 
 @given(st.integers(1, 6), fates, st.data())
-def test_no_repetition_within_a_lane_denies_what_was_done(count, plan, data):
+def test_no_repetition_within_a_lane_denies_what_was_done(count, plan, data) -> None:
     """The whole rule on the lane alone: members that were ours or not, any fate of any exchange."""
     ours = [data.draw(st.booleans()) for _ in range(count)]
     done = set()
@@ -58,7 +58,7 @@ def test_no_repetition_within_a_lane_denies_what_was_done(count, plan, data):
 class Struck(PassingBroker):
     """A broker whose settlements meet their fates; `gone`: after the first loss its channel knows no delivery any more."""
 
-    def __init__(self, inner, plan, gone):
+    def __init__(self, inner, plan, gone) -> None:
         super().__init__(inner)
         self.plan = iter(plan)
         self.gone = gone
@@ -69,7 +69,7 @@ class Struck(PassingBroker):
 
 
 class StruckFeed(PassingFeed):
-    def __init__(self, inner, broker):
+    def __init__(self, inner, broker) -> None:
         super().__init__(inner)
         self.broker = broker
 
@@ -90,7 +90,7 @@ class StruckFeed(PassingFeed):
     st.sampled_from([Ack(), Nack(), Reject("why", 0)]),
     st.integers(1, 3),
 )
-def test_stale_means_that_nothing_was_changed(count, plan, gone, outcome, tries):
+def test_stale_means_that_nothing_was_changed(count, plan, gone, outcome, tries) -> None:
     """Through the public face: one batch, settled again by its user as long as that may help."""
     url = f"memory://{uuid.uuid4().hex}"
     with (
@@ -125,7 +125,7 @@ def settle(batch, outcome):
 class StruckLocks(PassingLocks):
     """Locks whose releases meet their fates."""
 
-    def __init__(self, inner, plan):
+    def __init__(self, inner, plan) -> None:
         super().__init__(inner)
         self.plan = iter(plan)
 
@@ -135,7 +135,7 @@ class StruckLocks(PassingLocks):
 
 @settings(deadline=None)
 @given(st.integers(1, 5), fates)
-def test_a_release_is_not_denied_by_its_own_repetition(count, plan):
+def test_a_release_is_not_denied_by_its_own_repetition(count, plan) -> None:
     """What a batch of releases freed is not told to have been somebody else's."""
     url = f"memory://{uuid.uuid4().hex}"
     with narrowboat.locks(url, wrap=lambda driver: StruckLocks(driver, plan)) as locks:
@@ -145,7 +145,7 @@ def test_a_release_is_not_denied_by_its_own_repetition(count, plan):
         assert Released.NOT_HELD not in answers, f"freed by ourselves, and told otherwise: {answers}"
 
 
-def test_a_settlement_that_may_have_been_done_stays_in_doubt():
+def test_a_settlement_that_may_have_been_done_stays_in_doubt() -> None:
     """Also when its user repeats it: the second answer says what is so now, not what the first call did."""
     url = f"memory://{uuid.uuid4().hex}"
     with (
@@ -184,7 +184,7 @@ class TornBroker(PassingBroker):
         return Torn(self.inner.open(source, **options))
 
 
-def test_a_settlement_that_was_interrupted_inside_its_driver_stays_in_doubt():
+def test_a_settlement_that_was_interrupted_inside_its_driver_stays_in_doubt() -> None:
     """Ctrl-C took the answer away: a repetition that finds the message gone cannot say that nothing was changed."""
     url = f"memory://{uuid.uuid4().hex}"
     with narrowboat.broker(url, wrap=TornBroker) as broker, broker.queue("q").consume() as messages:

@@ -1,6 +1,9 @@
 """Codecs: what becomes bytes and comes back, and what is refused."""
 
+from __future__ import annotations
+
 import uuid
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -23,19 +26,19 @@ json_data = st.recursive(
 
 
 @given(json_data)
-def test_json_comes_back(data):
+def test_json_comes_back(data: Any) -> None:
     """Whatever JSON can say."""
     assert JSON.decode(JSON.encode(data)) == data
 
 
 @given(st.text(st.characters(codec="utf-8")))
-def test_text_comes_back(data):
+def test_text_comes_back(data: Any) -> None:
     """In UTF-8."""
     assert TEXT.decode(TEXT.encode(data)) == data
 
 
 @given(st.binary())
-def test_bytes_come_back(data):
+def test_bytes_come_back(data: Any) -> None:
     """As they are."""
     assert BYTES.decode(BYTES.encode(data)) == data
 
@@ -43,7 +46,7 @@ def test_bytes_come_back(data):
 @pytest.mark.parametrize(
     ("codec", "data"), [(JSON, float("nan")), (JSON, {1, 2}), (JSON, object()), (TEXT, b"x"), (BYTES, "x")]
 )
-def test_what_cannot_be_encoded_is_refused_and_nothing_is_sent(codec, data):
+def test_what_cannot_be_encoded_is_refused_and_nothing_is_sent(codec: Any, data: Any) -> None:
     """The codec's own error is kept as the cause."""
     with narrowboat.broker(f"memory://{uuid.uuid4().hex}") as broker:
         queue = broker.queue("orders", codec=codec)
@@ -55,26 +58,26 @@ def test_what_cannot_be_encoded_is_refused_and_nothing_is_sent(codec, data):
         assert queue.depth().ready == 0
 
 
-def test_codecs_are_found_by_name():
+def test_codecs_are_found_by_name() -> None:
     """By the same entry points as anybody's."""
     assert {"bytes", "json", "text"} <= set(codecs.names())
     assert codecs.by_name("json") is JSON
 
 
-def test_an_unknown_name_tells_the_near_miss():
+def test_an_unknown_name_tells_the_near_miss() -> None:
     """One error, and what there is."""
     with pytest.raises(ConfigurationError, match="unknown codec 'jsno'. Did you mean 'json'"):
         codecs.by_name("jsno")
 
 
 @pytest.mark.parametrize("codec", ["json", 3, codecs.Json, object()])
-def test_what_is_no_codec_is_refused(codec):
+def test_what_is_no_codec_is_refused(codec: Any) -> None:
     """Names and classes too: the API takes objects."""
     with narrowboat.broker("memory://") as broker, pytest.raises(InvalidArgument, match="codec="):
         broker.queue("orders", codec=codec)
 
 
-def test_a_codec_gives_the_content_type_unless_the_publisher_does():
+def test_a_codec_gives_the_content_type_unless_the_publisher_does() -> None:
     """And a queue without a codec sends none."""
     with narrowboat.broker(f"memory://{uuid.uuid4().hex}") as broker:
         queue = broker.queue("orders", codec=JSON)
@@ -88,7 +91,7 @@ def test_a_codec_gives_the_content_type_unless_the_publisher_does():
             assert messages.receive(5).content_type is None
 
 
-def test_what_cannot_be_decoded_is_one_typed_error_and_the_body_stays():
+def test_what_cannot_be_decoded_is_one_typed_error_and_the_body_stays() -> None:
     """With the codec's error as its cause; the body can still be looked at."""
     with narrowboat.broker(f"memory://{uuid.uuid4().hex}") as broker:
         broker.queue("orders").publish(b"\xff{")

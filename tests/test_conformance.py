@@ -6,7 +6,9 @@ import ast
 import asyncio
 import dataclasses
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,7 +32,7 @@ async def does_nothing(kit: Kit) -> None:
 
 
 @pytest.fixture
-def table(monkeypatch):
+def table(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A table of scenarios of the test's own; nothing of it is left afterwards."""
     runner.load()  # once, or the first test would lose what is imported now
     kept = list(TABLE)
@@ -40,7 +42,7 @@ def table(monkeypatch):
     TABLE[:] = kept
 
 
-def made(*ids: str, run=does_nothing, **terms) -> Scenario:
+def made(*ids: str, run=does_nothing, **terms: Any) -> Scenario:
     """Register a scenario, and give it back."""
     scenario.scenario(*ids, **terms)(run)
     return TABLE[-1]
@@ -67,17 +69,17 @@ def outcome(scenario: Scenario, *, harness: Harness | None = None, face: str = "
         (("L01",), {"needs": ("shared", "evict"), "refused": demand("shared")}, "a demand for shared"),
     ],
 )
-def test_what_says_less_than_it_must_is_refused_at_import(table, ids, terms, said):
+def test_what_says_less_than_it_must_is_refused_at_import(table, ids, terms, said) -> None:
     with pytest.raises(TypeError, match=said):
         made(*ids, **terms)
     assert not table
 
 
-def test_a_claim_with_its_refusal_is_taken(table):
+def test_a_claim_with_its_refusal_is_taken(table) -> None:
     assert made("L01", needs="shared", refused=demand("shared")).needs == ("shared",)
 
 
-def test_a_scenario_without_its_rule_and_a_second_one_of_a_name_are_refused(table):
+def test_a_scenario_without_its_rule_and_a_second_one_of_a_name_are_refused(table) -> None:
     async def silent(kit: Kit) -> None: ...
 
     with pytest.raises(TypeError, match="docstring"):
@@ -90,7 +92,7 @@ def test_a_scenario_without_its_rule_and_a_second_one_of_a_name_are_refused(tabl
 # -- outcomes -------------------------------------------------------------------------------------------------------
 
 
-def test_a_scenario_that_returns_has_held_and_one_that_raises_is_broken(table):
+def test_a_scenario_that_returns_has_held_and_one_that_raises_is_broken(table) -> None:
     async def fails(kit: Kit) -> None:
         """One is two."""
         raise AssertionError("one is not two")
@@ -101,7 +103,7 @@ def test_a_scenario_that_returns_has_held_and_one_that_raises_is_broken(table):
     assert why.splitlines()[-1] == "AssertionError: one is not two"
 
 
-def test_nothing_is_tried_again(table):
+def test_nothing_is_tried_again(table) -> None:
     calls = []
 
     async def fails_at_first(kit: Kit) -> None:
@@ -114,7 +116,7 @@ def test_nothing_is_tried_again(table):
 
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError, TimeoutError, NotImplementedError])
-def test_a_scenario_that_leaves_with_any_error_is_broken(table, error):
+def test_a_scenario_that_leaves_with_any_error_is_broken(table, error) -> None:
     async def leaves(kit: Kit) -> None:
         """It leaves."""
         raise error("I would rather not")
@@ -122,7 +124,7 @@ def test_a_scenario_that_leaves_with_any_error_is_broken(table, error):
     assert outcome(made("L01", run=leaves))[0] is Outcome.BROKEN
 
 
-def test_one_that_takes_too_long_is_broken(table, monkeypatch):
+def test_one_that_takes_too_long_is_broken(table, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "_limit", lambda harness, scenario, stretch: scenario.seconds)
 
     async def hangs(kit: Kit) -> None:
@@ -134,7 +136,7 @@ def test_one_that_takes_too_long_is_broken(table, monkeypatch):
     assert "not finished within 0.05 s" in why
 
 
-def test_what_only_the_event_loop_hears_of_is_broken(table):
+def test_what_only_the_event_loop_hears_of_is_broken(table) -> None:
     async def drops_an_error(kit: Kit) -> None:
         """A callback raises, and nobody awaits it."""
         asyncio.get_running_loop().call_soon(lambda: 1 / 0)
@@ -145,7 +147,7 @@ def test_what_only_the_event_loop_hears_of_is_broken(table):
     assert "ZeroDivisionError" in why or "division" in why
 
 
-def test_each_id_of_a_scenario_gets_its_row_and_the_numbers_are_told_once(table):
+def test_each_id_of_a_scenario_gets_its_row_and_the_numbers_are_told_once(table) -> None:
     async def measures(kit: Kit) -> None:
         """It is measured."""
         kit.measure("wake-up", 0.25)
@@ -158,18 +160,18 @@ def test_each_id_of_a_scenario_gets_its_row_and_the_numbers_are_told_once(table)
 # -- what is not claimed --------------------------------------------------------------------------------------------
 
 
-def test_what_is_not_claimed_is_refused_by_the_public_call(table):
+def test_what_is_not_claimed_is_refused_by_the_public_call(table) -> None:
     found, why = outcome(made("L41", needs="scope=host", refused=demand("scope=host")))
     assert (found, why) == (Outcome.REFUSED, "not claimed: scope=host")
 
 
-def test_what_is_not_claimed_and_not_refused_is_broken(table):
+def test_what_is_not_claimed_and_not_refused_is_broken(table) -> None:
     found, why = outcome(made("L41", needs="scope=host", refused=does_nothing))
     assert found is Outcome.BROKEN
     assert "not refused with Unsupported" in why
 
 
-def test_a_refusal_after_the_driver_was_used_is_broken(table):
+def test_a_refusal_after_the_driver_was_used_is_broken(table) -> None:
     async def asks_too_late(kit: Kit) -> None:
         await (await kit.locks().lock("a").acquire(timeout=5)).release()
         kit.locks(require="scope=host")
@@ -190,7 +192,7 @@ class Helpless(Harness):
         return frozenset()
 
 
-def test_a_missing_fault_is_not_exercised_and_never_run(table):
+def test_a_missing_fault_is_not_exercised_and_never_run(table) -> None:
     async def runs(kit: Kit) -> None:
         """It must not run."""
         raise AssertionError("it ran")
@@ -199,12 +201,12 @@ def test_a_missing_fault_is_not_exercised_and_never_run(table):
     assert (found, why) == (Outcome.NOT_EXERCISED, "the harness cannot make: lost replies")
 
 
-def test_an_id_that_needs_a_server_is_not_exercised_without_one(table):
+def test_an_id_that_needs_a_server_is_not_exercised_without_one(table) -> None:
     (row,) = missed(Harness(MEMORY), Selection(only=frozenset({"L32"}), faces=("sync",)), [])
     assert (row.outcome, row.why) == (Outcome.NOT_EXERCISED, f"needs {NEEDS_FAULT['L32'].value}")
 
 
-def test_a_harness_without_a_network_or_a_server_has_no_such_faults():
+def test_a_harness_without_a_network_or_a_server_has_no_such_faults() -> None:
     faults = Harness(MEMORY).faults("locks")
     assert Fault.REPLY in faults
     assert not faults & {Fault.PROXY, Fault.RESTART, Fault.KILL, Fault.PAUSE, Fault.SESSION, Fault.DELETE}
@@ -213,7 +215,7 @@ def test_a_harness_without_a_network_or_a_server_has_no_such_faults():
 # -- nothing is forgotten -------------------------------------------------------------------------------------------
 
 
-def test_an_id_that_is_owed_and_was_not_executed_is_broken(table, capsys):
+def test_an_id_that_is_owed_and_was_not_executed_is_broken(table, capsys: pytest.CaptureFixture[str]) -> None:
     report = verify(MEMORY, only=["L02"])
 
     assert [(row.id, row.face, row.outcome, row.why) for row in report.rows] == [
@@ -225,7 +227,7 @@ def test_an_id_that_is_owed_and_was_not_executed_is_broken(table, capsys):
     assert "L02 sync broken" in capsys.readouterr().out
 
 
-def test_one_face_alone_does_not_hide_the_other(table):
+def test_one_face_alone_does_not_hide_the_other(table) -> None:
     held = made("L01")
     rows = run_one(Harness(MEMORY), held, "sync")
 
@@ -233,7 +235,7 @@ def test_one_face_alone_does_not_hide_the_other(table):
     assert [(row.id, row.face, row.outcome) for row in extra] == [("L01", "asyncio", Outcome.BROKEN)]
 
 
-def test_a_whole_run_has_a_row_for_every_id_on_every_face(table):
+def test_a_whole_run_has_a_row_for_every_id_on_every_face(table) -> None:
     made("L01")
     made("B01", run=_again)
 
@@ -257,7 +259,7 @@ async def _again(kit: Kit) -> None:
     """Nothing is wrong here either."""
 
 
-def test_the_suite_has_an_item_that_fails_when_an_id_has_no_scenario(table):
+def test_the_suite_has_an_item_that_fails_when_an_id_has_no_scenario(table) -> None:
     made("L01")
     assert "L02" in unproven()
     assert not {"L01", "L57", "L32"} & set(unproven())
@@ -268,11 +270,11 @@ def test_the_suite_has_an_item_that_fails_when_an_id_has_no_scenario(table):
         items[MANIFEST].check()
 
 
-def test_every_owed_id_has_a_scenario():
+def test_every_owed_id_has_a_scenario() -> None:
     assert unproven() == []
 
 
-def test_items_fail_and_are_skipped_by_the_runners_decision_alone(table):
+def test_items_fail_and_are_skipped_by_the_runners_decision_alone(table) -> None:
     async def fails(kit: Kit) -> None:
         """The rule in words."""
         raise AssertionError("the reason")
@@ -288,7 +290,7 @@ def test_items_fail_and_are_skipped_by_the_runners_decision_alone(table):
 # -- what cannot work at all ----------------------------------------------------------------------------------------
 
 
-def test_where_the_plainest_is_broken_nothing_else_is_tried(table):
+def test_where_the_plainest_is_broken_nothing_else_is_tried(table) -> None:
     async def takes_and_frees(kit: Kit) -> None:
         """The plainest of all."""
         raise AssertionError("no")
@@ -304,7 +306,7 @@ def test_where_the_plainest_is_broken_nothing_else_is_tried(table):
     assert told["B01"][0] is Outcome.HELD, "the other half has a say of its own"
 
 
-def test_a_bound_that_promises_nothing_is_not_waited_for(table, monkeypatch):
+def test_a_bound_that_promises_nothing_is_not_waited_for(table, monkeypatch: pytest.MonkeyPatch) -> None:
     async def takes_and_frees(kit: Kit) -> None:
         """The plainest of all."""
 
@@ -318,7 +320,9 @@ def test_a_bound_that_promises_nothing_is_not_waited_for(table, monkeypatch):
     assert row.why == "it claims expiry_lag=600, wake_bound=9999: a bound of more than 120 s promises nothing"
 
 
-def test_a_backend_that_can_do_nothing_is_told_within_seconds(monkeypatch, capsys):
+def test_a_backend_that_can_do_nothing_is_told_within_seconds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Every call is refused: without the gate that took a quarter of an hour to say."""
 
     class Refuses(PassingLocks):
@@ -333,14 +337,14 @@ def test_a_backend_that_can_do_nothing_is_told_within_seconds(monkeypatch, capsy
     assert not report.count()["held"]
 
 
-def test_the_plainest_scenarios_exist():
+def test_the_plainest_scenarios_exist() -> None:
     assert {each.name for each in runner.load()} >= set(scenario.FIRST)
 
 
 # -- what is selected -----------------------------------------------------------------------------------------------
 
 
-def test_a_part_can_be_chosen_by_id_name_tier_and_face():
+def test_a_part_can_be_chosen_by_id_name_tier_and_face() -> None:
     harness = Harness(MEMORY)
     both = plan(harness, select(["L01"], (), ("sync", "asyncio")))
     assert {(each.name, face) for each, face in both} == {("takes_and_frees", "sync"), ("takes_and_frees", "asyncio")}
@@ -348,13 +352,13 @@ def test_a_part_can_be_chosen_by_id_name_tier_and_face():
     assert {each.tier for each, _ in plan(harness, select((), ["c"], ("sync",)))} == {"C"}
 
 
-def test_one_half_can_be_chosen():
+def test_one_half_can_be_chosen() -> None:
     chosen = select((), (), ("sync",), half="messages")
     assert {each.half for each, _ in plan(Harness(MEMORY), chosen)} == {"broker"}
     assert {row.id[0] for row in missed(Harness(MEMORY), chosen, [])} == {"B"}
 
 
-def test_an_id_of_another_tier_is_not_owed_and_says_so():
+def test_an_id_of_another_tier_is_not_owed_and_says_so() -> None:
     chosen = select(["L31"], ["C", "T"], ("sync",))
     (row,) = missed(Harness(MEMORY), chosen, [])
     assert (row.outcome, row.why) == (Outcome.NOT_EXERCISED, "its scenarios are of tier S, and only C, T was asked for")
@@ -372,12 +376,12 @@ def test_an_id_of_another_tier_is_not_owed_and_says_so():
         (((), (), ("sync",), float("nan")), "size=nan"),
     ],
 )
-def test_a_word_that_is_not_known_is_an_error_that_names_it(arguments, said):
+def test_a_word_that_is_not_known_is_an_error_that_names_it(arguments, said) -> None:
     with pytest.raises(ConfigurationError, match=said):
         select(*arguments)
 
 
-def test_a_scheme_that_is_not_known_names_the_near_miss():
+def test_a_scheme_that_is_not_known_names_the_near_miss() -> None:
     with pytest.raises(ConfigurationError, match="memory"):
         Harness("memry://")
 
@@ -389,7 +393,7 @@ SCENARIOS = sorted((Path(narrowboat.conformance.__file__).parent / "scenarios").
 
 
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_no_scenario_stretches_a_lower_bound(path: Path):
+def test_no_scenario_stretches_a_lower_bound(path: Path) -> None:
     """`took >= kit.upper(x)` would ask a machine that stood still to be late, and let a lease end early on another."""
     wrong = [
         f"{path.name}:{node.lineno}: {ast.unparse(node)}"
@@ -416,7 +420,7 @@ def stretched(side: ast.AST) -> bool:
     return any(stretched(part) for part in parts)
 
 
-def test_the_look_for_stretched_lower_bounds_finds_them():
+def test_the_look_for_stretched_lower_bounds_finds_them() -> None:
     compare = ast.parse("assert took >= kit.upper(0.5)").body[0].test
     assert stretched(compare.comparators[0])
     assert not stretched(compare.left)
@@ -424,7 +428,7 @@ def test_the_look_for_stretched_lower_bounds_finds_them():
 
 
 @pytest.mark.parametrize("least", [1, 2, 4, 6])
-def test_short_leases_are_longer_by_what_the_environment_asks_for(monkeypatch: pytest.MonkeyPatch, least: int):
+def test_short_leases_are_longer_by_what_the_environment_asks_for(monkeypatch: pytest.MonkeyPatch, least: int) -> None:
     """At least: a machine that pauses more makes them longer still."""
     monkeypatch.setenv("NARROWBOAT_STRETCH", str(least))
 
@@ -435,7 +439,7 @@ def test_short_leases_are_longer_by_what_the_environment_asks_for(monkeypatch: p
 
 
 @pytest.mark.parametrize("wrong", ["", "3", "0", "-1", "two", "1.5"])
-def test_another_stretch_is_refused(monkeypatch: pytest.MonkeyPatch, wrong: str):
+def test_another_stretch_is_refused(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
     monkeypatch.setenv("NARROWBOAT_STRETCH", wrong)
 
     with pytest.raises(ConfigurationError, match=r"NARROWBOAT_STRETCH=.*: allowed are 1, 2, 4, 6"):

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+from typing import Any
 
 from narrowboat.conformance.users.child import Link
 from narrowboat.conformance.users.children import Child
@@ -15,10 +16,10 @@ def echo(link: Link, url: str, number: int) -> None:
     link.tell("told", value=link.wait("go")["value"])
 
 
-def test_a_childs_arguments_are_not_on_its_command_line():
+def test_a_childs_arguments_are_not_on_its_command_line() -> None:
     """Every user of the machine can read that, and a URL has a password. What is said later comes in order behind them."""
 
-    async def talk():
+    async def talk() -> Any:
         child = await Child.start(
             echo, {"url": "redis://:hunter2@h/0", "number": 7}, watch(), {"PYTHONPATH": os.pathsep.join(sys.path)}
         )

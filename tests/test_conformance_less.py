@@ -32,7 +32,7 @@ NEED_AN_ENTRY_POINT = {"L110", "L116", "B109"}
     ],
     ids=lambda value: value if isinstance(value, str) else "+".join(value),
 )
-def test_it_is_green(half, absent, monkeypatch):
+def test_it_is_green(half, absent, monkeypatch: pytest.MonkeyPatch) -> None:
     group = registry.LOCKS if half == "locks" else registry.BROKERS
     whole = narrowboat_memory.locks if half == "locks" else narrowboat_memory.broker
 

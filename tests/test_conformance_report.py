@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
@@ -32,7 +33,7 @@ def made() -> report.Report:
     return report.make(Harness("memory://"), ROWS, seconds=12.34)
 
 
-def test_an_id_counts_once_a_face_as_its_worst(made):
+def test_an_id_counts_once_a_face_as_its_worst(made: report.Report) -> None:
     assert made.count() == {"held": 2, "refused": 1, "broken": 1, "not exercised": 1, "not offered": 1}
     assert not made.ok
     assert [(row.id, row.scenario) for row in made.broken] == [("L02", "a_try")]
@@ -47,13 +48,13 @@ def test_an_id_counts_once_a_face_as_its_worst(made):
         ((Outcome.BROKEN, Outcome.HELD), "broken"),
     ],
 )
-def test_what_is_worst(outcomes, worst):
+def test_what_is_worst(outcomes, worst) -> None:
     rows = [Row("L01", "sync", outcome) for outcome in outcomes]
     counts = report.make(Harness("memory://"), rows, seconds=0).count()
     assert {name for name, number in counts.items() if number} == {worst}
 
 
-def test_the_json_holds_everything_and_comes_back_as_it_was(made):
+def test_the_json_holds_everything_and_comes_back_as_it_was(made: report.Report) -> None:
     data = json.loads(json.dumps(made.as_json()))
 
     assert data["backend"] == "memory"
@@ -77,20 +78,20 @@ class Page(HTMLParser):
         self.open: list[str] = []
         self.feed(page)
 
-    def handle_starttag(self, tag, attrs):
+    def handle_starttag(self, tag, attrs) -> None:
         self.open.append(tag)
         self.loads += [value for name, value in attrs if name in ("src", "href") and value]
 
-    def handle_endtag(self, tag):
+    def handle_endtag(self, tag) -> None:
         if tag in self.open:
             while self.open.pop() != tag:
                 pass
 
-    def handle_data(self, data):
+    def handle_data(self, data) -> None:
         self.text += data
 
 
-def test_the_page_says_what_became_of_each_id(made):
+def test_the_page_says_what_became_of_each_id(made: report.Report) -> None:
     page = Page(markup.page([made]))
 
     for word in ("fails 1 of 3", "not claimed 1", "not exercised 1", "not offered 1"):
@@ -103,28 +104,28 @@ def test_the_page_says_what_became_of_each_id(made):
     assert "4 ms" in page.text
 
 
-def test_a_guarantee_of_which_nothing_failed_is_proven():
+def test_a_guarantee_of_which_nothing_failed_is_proven() -> None:
     page = Page(markup.page([report.make(Harness("memory://"), ROWS[:2], seconds=0)]))
 
     assert "proven 2 of 2" in page.text
     assert "fails" not in page.text.partition("Guarantees")[2]
 
 
-def test_what_a_backend_said_is_shown_and_not_obeyed(made):
+def test_what_a_backend_said_is_shown_and_not_obeyed(made: report.Report) -> None:
     page = markup.page([made])
 
     assert "&lt;b&gt;1&lt;/b&gt; &amp; 2" in page
     assert "<b>1</b>" not in page
 
 
-def test_the_page_needs_nothing_from_elsewhere(made):
+def test_the_page_needs_nothing_from_elsewhere(made: report.Report) -> None:
     page = markup.page([made])
 
     assert Page(page).loads == []
     assert not re.search(r"@import|url\(", page)
 
 
-def test_several_runs_become_one_page(made, tmp_path, capsys):
+def test_several_runs_become_one_page(made: report.Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = report.make(Harness("sqlite:///x.db"), ROWS[:2], seconds=1)
     paths = []
     for number, each in enumerate((made, other)):
@@ -139,7 +140,7 @@ def test_several_runs_become_one_page(made, tmp_path, capsys):
     assert merge([]) == 2
 
 
-def test_a_secret_in_the_url_is_nowhere(made):
+def test_a_secret_in_the_url_is_nowhere(made: report.Report) -> None:
     harness = Harness("memory://")
     harness.url = "memory://user:geheim@host"
     harness.halves = ()  # its claims are not what this is about
@@ -150,7 +151,7 @@ def test_a_secret_in_the_url_is_nowhere(made):
     assert "geheim" not in repr(harness)
 
 
-def test_the_command_writes_both_and_says_in_a_line_what_came_out(tmp_path, capsys):
+def test_the_command_writes_both_and_says_in_a_line_what_came_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     json_path, html_path = tmp_path / "run.json", tmp_path / "run.html"
 
     code = verify_command("memory://", only=["L01", "L57", "L32"], json_path=json_path, html_path=html_path, out=print)

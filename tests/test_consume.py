@@ -1,8 +1,12 @@
 """The consume loop: its window, its buffer, its leases, and what it does while the backend does not answer."""
 
+from __future__ import annotations
+
 import asyncio
 import threading
 import uuid
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,10 +21,11 @@ from narrowboat.clock import ManualClock
 from narrowboat.contract import Ack, Nack, Reject
 from narrowboat.errors import Closed, InvalidArgument, NotFound, SettleUnknown, StaleDelivery, Unavailable
 from narrowboat.layers.faults import Faults
+from narrowboat.messaging import Messaging
 
 
 @pytest.fixture
-def url():
+def url() -> str:
     return f"memory://{uuid.uuid4().hex}"
 
 
@@ -40,7 +45,7 @@ def seen():
 
 
 @pytest.fixture
-def broker(url, clock, faults, seen):
+def broker(url: str, clock: ManualClock, faults, seen) -> Iterator[Any]:
     with narrowboat.broker(url, clock=clock, wrap=faults.wrap, listeners=[seen.append]) as broker:
         yield broker
 
@@ -49,7 +54,7 @@ def bodies(messages):
     return [message.body for message in messages]
 
 
-def started(target, *args):
+def started(target, *args: Any):
     thread = threading.Thread(target=target, args=args, daemon=True)
     thread.start()
     return thread
@@ -59,7 +64,7 @@ def started(target, *args):
 
 
 @given(st.integers(1, 2000), st.integers(0, 3000), st.integers(0, 3000), st.integers(1, 1000))
-def test_the_window_is_never_exceeded(prefetch, unsettled, requested, batch_max):
+def test_the_window_is_never_exceeded(prefetch, unsettled, requested, batch_max) -> None:
     """Buffered, handed out and being fetched together stay within prefetch; one call within the backend's batch."""
     free = room(prefetch, unsettled, requested, batch_max)
 
@@ -68,7 +73,7 @@ def test_the_window_is_never_exceeded(prefetch, unsettled, requested, batch_max)
 
 
 @given(st.integers(1, 50), st.integers(0, 50))
-def test_exactly_so_many_deliveries_reach_a_handler(attempt, limit):
+def test_exactly_so_many_deliveries_reach_a_handler(attempt, limit) -> None:
     """A delivery is handed out or rejected; a nack comes back unless it was the last."""
     assert (too_often(attempt, limit) is not None) == (limit > 0 and attempt > limit)
     assert isinstance(final(Nack(1.0), attempt, limit), Reject) == (limit > 0 and attempt >= limit)
@@ -76,7 +81,7 @@ def test_exactly_so_many_deliveries_reach_a_handler(attempt, limit):
 
 
 @given(st.floats(0, 1000), st.floats(0.05, 100), st.floats(0, 4000))
-def test_no_extension_goes_beyond_its_cap(now, lease, cap):
+def test_no_extension_goes_beyond_its_cap(now, lease, cap) -> None:
     """And none is made that is not needed yet."""
     if due(now + lease / 2, cap, now, lease):
         assert now + lease <= cap
@@ -87,7 +92,7 @@ def test_no_extension_goes_beyond_its_cap(now, lease, cap):
 
 
 @pytest.mark.parametrize(("wrong", "says"), [("text", "a body is bytes"), (narrowboat.Outbound(b"x", ttl=-1), "ttl=-1")])
-def test_a_wrong_one_among_many_is_named(broker, wrong, says):
+def test_a_wrong_one_among_many_is_named(broker: Messaging, wrong, says) -> None:
     """Its place in the list is told, as text and as a number, and nothing is sent."""
     queue = broker.queue("orders")
     with pytest.raises(InvalidArgument, match=f"message 2 of publish_many: .*{says}") as refused:
@@ -103,7 +108,7 @@ def test_a_wrong_one_among_many_is_named(broker, wrong, says):
 # -- the window ---------------------------------------------------------------------------------------------------------
 
 
-def test_prefetch_bounds_what_is_unsettled(broker):
+def test_prefetch_bounds_what_is_unsettled(broker: Messaging) -> None:
     """Nothing more comes until something is settled."""
     queue = broker.queue("orders")
     queue.publish_many([b"x"] * 10)
@@ -116,7 +121,7 @@ def test_prefetch_bounds_what_is_unsettled(broker):
         assert messages.receive(0) is not None
 
 
-def test_a_settlement_wakes_who_waits_for_room(broker):
+def test_a_settlement_wakes_who_waits_for_room(broker: Messaging) -> None:
     """A full window opens when a message is settled, from any thread."""
     queue = broker.queue("orders")
     queue.publish_many([b"1", b"2"])
@@ -130,7 +135,7 @@ def test_a_settlement_wakes_who_waits_for_room(broker):
         assert bodies(got) == [b"2"]
 
 
-def test_what_is_no_longer_ours_does_not_fill_the_window(broker, clock):
+def test_what_is_no_longer_ours_does_not_fill_the_window(broker: Messaging, clock: ManualClock) -> None:
     """A handler that forgets its message stops nobody for longer than the lease."""
     queue = broker.queue("orders", lease=10)
     queue.publish_many([b"1", b"2"])
@@ -141,7 +146,7 @@ def test_what_is_no_longer_ours_does_not_fill_the_window(broker, clock):
         assert messages.receive(0) is not None
 
 
-def test_batches_take_what_is_there(broker):
+def test_batches_take_what_is_there(broker: Messaging) -> None:
     """No batch waits to be full, and none is larger than what prefetch leaves."""
     queue = broker.queue("orders")
     queue.publish_many([b"%d" % number for number in range(25)])
@@ -156,7 +161,7 @@ def test_batches_take_what_is_there(broker):
     assert sizes == [10, 10, 5]
 
 
-def test_a_late_arrival_joins_a_batch(url):
+def test_a_late_arrival_joins_a_batch(url: str) -> None:
     """While the wait lasts, what comes is added."""
     with narrowboat.broker(url) as broker:
         queue = broker.queue("orders")
@@ -172,14 +177,14 @@ def test_a_late_arrival_joins_a_batch(url):
             assert [bodies(batch) for batch in got] == [[b"1", b"2"]]
 
 
-def test_many_threads_share_one_consumer(url):
+def test_many_threads_share_one_consumer(url: str) -> None:
     """Each message goes to exactly one of them, and nobody is left waiting."""
     with narrowboat.broker(url) as broker:
         queue = broker.queue("orders")
         with queue.consume(prefetch=7) as messages:
             got = []
 
-            def work():
+            def work() -> None:
                 for message in messages:
                     got.append(message.body)
                     message.ack()
@@ -198,7 +203,7 @@ def test_many_threads_share_one_consumer(url):
 # -- what is handed out ---------------------------------------------------------------------------------------------------
 
 
-def test_an_expired_message_is_not_handed_out_of_the_buffer(broker, clock, seen):
+def test_an_expired_message_is_not_handed_out_of_the_buffer(broker: Messaging, clock: ManualClock, seen) -> None:
     """Its ttl may end while it is buffered: then it is settled silently, and told to listeners."""
     queue = broker.queue("orders")
     queue.publish_many([b"first", narrowboat.messaging.Outbound(b"short", ttl=5, id="short"), b"last"])
@@ -214,7 +219,7 @@ def test_an_expired_message_is_not_handed_out_of_the_buffer(broker, clock, seen)
     assert queue.depth() == (2, 0, 0, 0)
 
 
-def test_a_buffered_message_whose_lease_may_have_ended_is_dropped(broker, clock):
+def test_a_buffered_message_whose_lease_may_have_ended_is_dropped(broker: Messaging, clock: ManualClock) -> None:
     """Others may have it: it comes again as a new delivery, never twice to one."""
     queue = broker.queue("orders", lease=10)
     queue.publish_many([b"1", b"2"])
@@ -228,7 +233,7 @@ def test_a_buffered_message_whose_lease_may_have_ended_is_dropped(broker, clock)
             first.ack()
 
 
-def test_delivered_too_often_goes_to_the_dead_letters_without_a_handler(broker, clock):
+def test_delivered_too_often_goes_to_the_dead_letters_without_a_handler(broker: Messaging, clock: ManualClock) -> None:
     """A message that kills its consumers each time reaches the dead letters after exactly max_deliveries."""
     queue = broker.queue("orders", max_deliveries=2, lease=10)
     queue.publish(b"poison", key="k", headers={"v": "1"}, id="p")
@@ -245,7 +250,7 @@ def test_delivered_too_often_goes_to_the_dead_letters_without_a_handler(broker, 
         assert dead.dead == ("delivered 2 times without being settled", 2, "orders")
 
 
-def test_what_was_not_started_goes_back_uncounted(broker):
+def test_what_was_not_started_goes_back_uncounted(broker: Messaging) -> None:
     """Leaving the `with` returns the buffer at once; what was handed out comes back counted."""
     queue = broker.queue("orders")
     queue.publish_many([b"1", b"2", b"3"])
@@ -264,7 +269,7 @@ def test_what_was_not_started_goes_back_uncounted(broker):
 
 @pytest.mark.parametrize("second", ["ack", "nack", "reject", "extend"])
 @pytest.mark.parametrize("first", ["ack", "nack", "reject"])
-def test_the_first_settlement_wins(broker, first, second):
+def test_the_first_settlement_wins(broker: Messaging, first, second) -> None:
     """One outcome everywhere: whatever is called second raises StaleDelivery and changes nothing."""
     arguments = {"reject": ["why"], "extend": [10]}
     queue = broker.queue("orders")
@@ -280,7 +285,7 @@ def test_the_first_settlement_wins(broker, first, second):
         assert queue.depth() == before
 
 
-def test_a_batch_reports_each_outcome(broker):
+def test_a_batch_reports_each_outcome(broker: Messaging) -> None:
     """One that was settled before is stale; the others are settled."""
     queue = broker.queue("orders")
     queue.publish_many([b"1", b"2", b"3"])
@@ -293,7 +298,7 @@ def test_a_batch_reports_each_outcome(broker):
         assert messages.receive(0).body == b"2"
 
 
-def test_a_lost_answer_is_unknown_and_may_be_repeated(broker, faults):
+def test_a_lost_answer_is_unknown_and_may_be_repeated(broker: Messaging, faults) -> None:
     """Nobody knows whether it is settled, so the caller may settle it again."""
     queue = broker.queue("orders")
     queue.publish(b"x")
@@ -309,7 +314,7 @@ def test_a_lost_answer_is_unknown_and_may_be_repeated(broker, faults):
         assert queue.depth() == (0, 0, 0, 0)
 
 
-def test_unknown_settlements_do_not_fill_the_window(broker, faults):
+def test_unknown_settlements_do_not_fill_the_window(broker: Messaging, faults) -> None:
     """A consumer that met an outage goes on afterwards."""
     queue = broker.queue("orders")
     queue.publish_many([b"1", b"2"])
@@ -321,7 +326,7 @@ def test_unknown_settlements_do_not_fill_the_window(broker, faults):
         assert messages.receive(0).body == b"2"
 
 
-def test_an_ack_that_waits_for_nothing_reports_staleness_as_an_event(broker, clock, seen):
+def test_an_ack_that_waits_for_nothing_reports_staleness_as_an_event(broker: Messaging, clock: ManualClock, seen) -> None:
     """It returns at once; a listener hears that the delivery was not ours any more."""
     queue = broker.queue("orders", lease=10)
     queue.publish(b"x")
@@ -337,7 +342,7 @@ def test_an_ack_that_waits_for_nothing_reports_staleness_as_an_event(broker, clo
 
 
 @pytest.mark.parametrize("gather", [1, 10])
-def test_what_was_acked_without_waiting_is_acked_before_the_consumer_closes(broker, faults, gather):
+def test_what_was_acked_without_waiting_is_acked_before_the_consumer_closes(broker: Messaging, faults, gather) -> None:
     """Leaving the `with` gives back what is not settled; an ack that is still on its way is a settlement."""
     queue = broker.queue("orders")
     queue.publish_many([b"x"] * gather)
@@ -355,7 +360,7 @@ def test_what_was_acked_without_waiting_is_acked_before_the_consumer_closes(brok
         assert queue.depth() == (0, 0, 0, 0)
 
 
-def test_a_last_nack_goes_to_the_dead_letters(broker):
+def test_a_last_nack_goes_to_the_dead_letters(broker: Messaging) -> None:
     """Nacking a message at its last delivery rejects it."""
     queue = broker.queue("orders", max_deliveries=2)
     queue.publish(b"x")
@@ -370,7 +375,7 @@ def test_a_last_nack_goes_to_the_dead_letters(broker):
 # -- leases -------------------------------------------------------------------------------------------------------------------
 
 
-def test_leases_are_kept_for_what_is_buffered_and_what_is_handed_out(url, clock):
+def test_leases_are_kept_for_what_is_buffered_and_what_is_handed_out(url: str, clock: ManualClock) -> None:
     """Over many leases, nothing comes back."""
     extended = threading.Semaphore(0)
 
@@ -410,7 +415,7 @@ def _Watched(driver, extended):
     return WatchedBroker(driver)
 
 
-def test_extension_ends_at_its_limit(url, clock):
+def test_extension_ends_at_its_limit(url: str, clock: ManualClock) -> None:
     """A handler that hangs does not keep its message for ever."""
     with narrowboat.broker(url, clock=clock) as broker, narrowboat.broker(url, clock=clock) as others:
         queue = broker.queue("orders", lease=30)
@@ -422,7 +427,7 @@ def test_extension_ends_at_its_limit(url, clock):
             assert peers.receive(0).attempt == 2
 
 
-def test_what_somebody_else_has_is_lost(broker, clock, faults):
+def test_what_somebody_else_has_is_lost(broker: Messaging, clock: ManualClock, faults) -> None:
     """The extension finds out, and settling then says so without asking."""
     queue = broker.queue("orders", lease=30)
     queue.publish(b"x")
@@ -436,7 +441,7 @@ def test_what_somebody_else_has_is_lost(broker, clock, faults):
             message.ack()
 
 
-def test_a_lease_can_be_extended_by_hand(broker, clock):
+def test_a_lease_can_be_extended_by_hand(broker: Messaging, clock: ManualClock) -> None:
     """For as long as it is told, and automatic extension never shortens it."""
     queue = broker.queue("orders", lease=10)
     queue.publish(b"x")
@@ -453,7 +458,7 @@ def test_a_lease_can_be_extended_by_hand(broker, clock):
 # -- waiting, errors, ends ---------------------------------------------------------------------------------------------------
 
 
-def test_who_waits_keeps_waiting_while_the_backend_is_away(url, faults):
+def test_who_waits_keeps_waiting_while_the_backend_is_away(url: str, faults) -> None:
     """An outage ends no consumer: it looks again until somebody answers."""
     with narrowboat.broker(url, wrap=faults.wrap, random=lambda: 0.0) as broker:
         queue = broker.queue("orders")
@@ -464,7 +469,7 @@ def test_who_waits_keeps_waiting_while_the_backend_is_away(url, faults):
             assert messages.receive(20).body == b"x"
 
 
-def test_a_timeout_during_an_outage_raises_what_it_met(broker, faults):
+def test_a_timeout_during_an_outage_raises_what_it_met(broker: Messaging, faults) -> None:
     """None would say that there is no message, and nobody knows that."""
     with broker.queue("orders").consume() as messages:
         faults.drop_request("receive")
@@ -474,7 +479,7 @@ def test_a_timeout_during_an_outage_raises_what_it_met(broker, faults):
         assert messages.receive(0) is None
 
 
-def test_what_cannot_be_helped_by_waiting_is_raised_at_once(broker, faults):
+def test_what_cannot_be_helped_by_waiting_is_raised_at_once(broker: Messaging, faults) -> None:
     """A queue that is gone for good, for example."""
     with broker.queue("orders").consume() as messages:
         faults.fail("receive", NotFound("gone"))
@@ -482,7 +487,7 @@ def test_what_cannot_be_helped_by_waiting_is_raised_at_once(broker, faults):
             messages.receive()
 
 
-def test_stop_ends_the_iteration_and_wakes_who_waits(url):
+def test_stop_ends_the_iteration_and_wakes_who_waits(url: str) -> None:
     """From any thread; what was handed out can still be settled."""
     with narrowboat.broker(url) as broker:
         queue = broker.queue("orders")
@@ -502,13 +507,13 @@ def test_stop_ends_the_iteration_and_wakes_who_waits(url):
 
 
 @pytest.mark.parametrize("way", [lambda messages: messages.receive(), list, lambda messages: list(messages.batches())])
-def test_closing_the_broker_wakes_who_waits_with_closed(url, way):
+def test_closing_the_broker_wakes_who_waits_with_closed(url: str, way) -> None:
     """A loop must not end as if it had been done."""
     broker = narrowboat.broker(url)
     messages = broker.queue("orders").consume()
     caught = []
 
-    def wait():
+    def wait() -> None:
         try:
             way(messages)
         except Closed as error:
@@ -523,7 +528,7 @@ def test_closing_the_broker_wakes_who_waits_with_closed(url, way):
     assert len(caught) == 1
 
 
-def test_closing_the_consumer_ends_the_iteration(url):
+def test_closing_the_consumer_ends_the_iteration(url: str) -> None:
     """That is what was asked for; a receive that waits gets Closed."""
     with narrowboat.broker(url) as broker:
         messages = broker.queue("orders").consume()
@@ -540,7 +545,7 @@ def test_closing_the_consumer_ends_the_iteration(url):
         messages.close()
 
 
-def test_idle_ends_the_iteration(broker, clock):
+def test_idle_ends_the_iteration(broker: Messaging, clock: ManualClock) -> None:
     """After so long without a message."""
     queue = broker.queue("orders")
     queue.publish_many([b"1", b"2"])
@@ -548,7 +553,7 @@ def test_idle_ends_the_iteration(broker, clock):
         assert bodies(messages) == [b"1", b"2"]
 
 
-def test_no_thread_is_left_after_close(url, clock):
+def test_no_thread_is_left_after_close(url: str, clock: ManualClock) -> None:
     """Lanes, extension and workers are gone."""
     before = threading.active_count()
     broker = narrowboat.broker(url, clock=clock)
@@ -569,10 +574,10 @@ def test_no_thread_is_left_after_close(url, clock):
 # -- asyncio -----------------------------------------------------------------------------------------------------------------
 
 
-def test_a_receive_cancelled_at_any_await_swallows_nothing(url):
+def test_a_receive_cancelled_at_any_await_swallows_nothing(url: str) -> None:
     """Whatever the point at which it is cancelled, the next receive has the message."""
 
-    async def main():
+    async def main() -> None:
         async with narrowboat.aio.broker(url) as broker:
             queue = broker.queue("orders")
             async with queue.consume() as messages:
@@ -593,10 +598,10 @@ def test_a_receive_cancelled_at_any_await_swallows_nothing(url):
     asyncio.run(main())
 
 
-def test_an_ack_that_was_cancelled_before_it_was_sent_can_be_repeated(url):
+def test_an_ack_that_was_cancelled_before_it_was_sent_can_be_repeated(url: str) -> None:
     """A cancelled settlement is no settlement, unless it was under way."""
 
-    async def main():
+    async def main() -> None:
         async with narrowboat.aio.broker(url) as broker:
             queue = broker.queue("orders")
             await queue.publish(b"x")
@@ -615,16 +620,16 @@ def test_an_ack_that_was_cancelled_before_it_was_sent_can_be_repeated(url):
     asyncio.run(main())
 
 
-def test_a_hundred_tasks_share_one_consumer(url):
+def test_a_hundred_tasks_share_one_consumer(url: str) -> None:
     """Each message goes to exactly one of them."""
 
-    async def main():
+    async def main() -> None:
         got = []
         async with narrowboat.aio.broker(url) as broker:
             queue = broker.queue("orders")
             async with queue.consume(prefetch=50) as messages:
 
-                async def work():
+                async def work() -> None:
                     async for message in messages:
                         got.append(message.body)
                         await message.ack()
@@ -639,10 +644,10 @@ def test_a_hundred_tasks_share_one_consumer(url):
     asyncio.run(main())
 
 
-def test_cancelling_the_opening_leaves_no_consumer_behind(url):
+def test_cancelling_the_opening_leaves_no_consumer_behind(url: str) -> None:
     """A consume that was cancelled holds no message back."""
 
-    async def main():
+    async def main() -> None:
         async with narrowboat.aio.broker(url) as broker:
             queue = broker.queue("orders")
             await queue.publish(b"x")
@@ -665,7 +670,7 @@ async def _open(queue):
     return await queue.consume()
 
 
-def test_nothing_is_handed_out_after_stop(broker):
+def test_nothing_is_handed_out_after_stop(broker: Messaging) -> None:
     """Also of what is buffered: who waits in `receive` gets nothing more."""
     queue = broker.queue("orders")
     queue.publish_many([b"1", b"2"])

@@ -4,17 +4,22 @@ What is left behind would hold its messages, and a membership, for as long as th
 in `narrowboat.conformance.faults.sweep`.
 """
 
+from __future__ import annotations
+
 import gc
 import signal
 import threading
 import time
 import uuid
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 import narrowboat
 from narrowboat._engine.signals import REGISTRY
-from narrowboat.conformance.faults.sweep import sweep
+from narrowboat.conformance.faults.sweep import Strike, sweep
+from narrowboat.messaging import Messaging
 
 # A coroutine that is interrupted before its first step is dropped unstarted; that is what an interrupt means.
 pytestmark = [
@@ -25,19 +30,24 @@ pytestmark = [
 
 
 @pytest.fixture
-def drivers():
+def drivers() -> list[Any]:
     return []
 
 
 @pytest.fixture
-def broker(drivers):
+def broker(drivers: list[Any]) -> Iterator[Any]:
     url = f"memory://{uuid.uuid4().hex}"
-    with narrowboat.broker(url, wrap=lambda driver: drivers.append(driver) or driver) as broker:
+
+    def wrap(driver: Any) -> Any:
+        drivers.append(driver)
+        return driver
+
+    with narrowboat.broker(url, wrap=wrap) as broker:
         broker.ping()
         yield broker
 
 
-def nobody_consumes(broker, drivers, strike):
+def nobody_consumes(broker: Any, drivers: list[Any], strike: Strike) -> None:
     """Soon: what an interrupted caller left to the lane's thread takes a moment."""
     where = strike.where
     strike._before.clear()  # it keeps the frame that it struck, and with it what the driver opened there for nobody
@@ -49,12 +59,12 @@ def nobody_consumes(broker, drivers, strike):
     assert broker.queue("q").depth().in_flight == 0, where
 
 
-def test_consume_leaves_no_consumer_behind(broker, drivers):
+def test_consume_leaves_no_consumer_behind(broker: Messaging, drivers: list[Any]) -> None:
     """Interrupted at any point of consume: the caller has it, or nobody consumes."""
     queue = broker.queue("q")
     queue.publish(b"x")
 
-    def once(strike):
+    def once(strike: Strike) -> None:
         try:
             messages = strike(queue.consume)
         except KeyboardInterrupt:
@@ -66,12 +76,12 @@ def test_consume_leaves_no_consumer_behind(broker, drivers):
     assert sweep(once) > 40
 
 
-def test_the_end_of_consuming_ends_it(broker, drivers):
+def test_the_end_of_consuming_ends_it(broker: Messaging, drivers: list[Any]) -> None:
     """Interrupted at any point of leaving a `with`: nobody consumes; at its very first step it can be left once more."""
     queue = broker.queue("q")
     queue.publish_many([b"1", b"2"])
 
-    def once(strike):
+    def once(strike: Strike) -> None:
         messages = queue.consume()
         assert messages.receive(5) is not None
         try:
@@ -87,15 +97,15 @@ def test_the_end_of_consuming_ends_it(broker, drivers):
     assert sweep(once) > 40
 
 
-def test_run_leaves_nothing_behind(broker, drivers):
+def test_run_leaves_nothing_behind(broker: Messaging, drivers: list[Any]) -> None:
     """Interrupted at any point of run: no consumer, no thread of its own, and the signals' handlers are as they were."""
     queue = broker.queue("q", max_deliveries=0)
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
 
-    def handle(message):
+    def handle(message: Any) -> None:
         queue.stop()
 
-    def once(strike):
+    def once(strike: Strike) -> None:
         queue.publish(b"x")
         try:
             strike(queue.run, handle, grace=5)

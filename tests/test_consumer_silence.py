@@ -16,11 +16,11 @@ TIMEOUT = 1.0
 class Silent(PassingFeed):
     """Answers until `silent` is set; from then on each call takes the whole operation timeout, and fails."""
 
-    def __init__(self, inner, silent):
+    def __init__(self, inner, silent) -> None:
         super().__init__(inner)
         self.silent = silent
 
-    def _waits(self):
+    def _waits(self) -> None:
         if self.silent.is_set():
             time.sleep(TIMEOUT)  # what a driver does that waits for a server
             raise Unavailable("no answer")
@@ -29,11 +29,11 @@ class Silent(PassingFeed):
         self._waits()
         return super().settle(settlements)
 
-    def leave(self):
+    def leave(self) -> None:
         self._waits()
         super().leave()
 
-    def close(self):
+    def close(self) -> None:
         self._waits()
         super().close()
 
@@ -41,7 +41,7 @@ class Silent(PassingFeed):
 class Silence(PassingBroker):
     """Its feeds fall silent together."""
 
-    def __init__(self, inner):
+    def __init__(self, inner) -> None:
         super().__init__(inner)
         self.silent = threading.Event()
 
@@ -68,7 +68,7 @@ def ends_in_time(begun):
     return time.monotonic() - begun < 1.9 * TIMEOUT
 
 
-def test_a_close_waits_for_one_silence(wrap, layers):
+def test_a_close_waits_for_one_silence(wrap, layers) -> None:
     broker = narrowboat.broker("memory://silence", timeout=TIMEOUT, wrap=wrap)
     queue = broker.queue("q")
     queue.publish_many([b"1", b"2", b"3"])
@@ -87,7 +87,7 @@ def test_a_close_waits_for_one_silence(wrap, layers):
     broker.close()
 
 
-def test_a_batch_that_met_a_silence_is_not_asked_again_one_by_one(wrap, layers):
+def test_a_batch_that_met_a_silence_is_not_asked_again_one_by_one(wrap, layers) -> None:
     broker = narrowboat.broker("memory://silence", timeout=TIMEOUT, wrap=wrap)
     queue = broker.queue("q")
     queue.publish_many([b"1", b"2", b"3"])
@@ -101,8 +101,8 @@ def test_a_batch_that_met_a_silence_is_not_asked_again_one_by_one(wrap, layers):
     broker.close()
 
 
-def test_a_close_of_the_asyncio_face_waits_for_one_silence(wrap, layers):
-    async def main():
+def test_a_close_of_the_asyncio_face_waits_for_one_silence(wrap, layers) -> None:
+    async def main() -> None:
         async with narrowboat.aio.broker("memory://silence", timeout=TIMEOUT, wrap=wrap) as broker:
             queue = broker.queue("q")
             await queue.publish_many([b"1", b"2", b"3"])

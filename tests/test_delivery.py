@@ -1,7 +1,7 @@
 """The two pure machines behind a consumer, against models: what becomes of a delivery, and what a window has in it."""
 
-from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -150,7 +150,7 @@ class WindowMachine(RuleBasedStateMachine):
         assert len(self.window.unsettled) <= self.PREFETCH and self.window.full is (self.window.room(0) == 0)
 
 
-def checked(machine: type[RuleBasedStateMachine]) -> Callable[[], None]:
+def checked(machine: type[RuleBasedStateMachine]) -> Any:
     """The machine as a test."""
     case = machine.TestCase
     case.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

@@ -1,10 +1,14 @@
 """What the renewal engine makes of a driver's doubts, on a clock that stands still, so that nothing else is renewed."""
 
+from __future__ import annotations
+
 import dataclasses
 import gc
 import threading
 import uuid
 import weakref
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -16,12 +20,13 @@ from narrowboat.clock import ManualClock
 from narrowboat.errors import Reason, Unavailable
 from narrowboat.layers.faults import Faults
 from narrowboat.layers.passing import PassingLocks
+from narrowboat.locking import Locks
 
 
 class Counted(PassingLocks):
     """Counts the renewals that reach the memory driver."""
 
-    def __init__(self, inner, renewals):
+    def __init__(self, inner, renewals) -> None:
         super().__init__(inner)
         self.renewals = renewals
 
@@ -48,7 +53,7 @@ def claims():
 
 
 @pytest.fixture
-def url(monkeypatch, contexts, renewals, claims):
+def url(monkeypatch: pytest.MonkeyPatch, contexts, renewals, claims) -> str:
     plain = narrowboat_memory.locks
 
     def opened(url, options, context):
@@ -70,12 +75,12 @@ def faults():
 
 
 @pytest.fixture
-def locks(url, faults):
+def locks(url: str, faults) -> Iterator[Any]:
     with narrowboat.locks(url, clock=ManualClock(), wrap=faults.wrap) as locks:
         yield locks
 
 
-def soon(condition):
+def soon(condition) -> bool:
     """Until it holds, within a bound."""
     for _ in range(1000):
         if condition():
@@ -84,13 +89,13 @@ def soon(condition):
     return False
 
 
-def evicted(locks, held):
+def evicted(locks, held) -> None:
     """Break it behind its holder's back."""
     with narrowboat.locks(str(locks._core.url), clock=locks._core.clock) as operator:
         assert operator.evict(held.name, held.token)
 
 
-def test_what_is_doubted_is_asked_about_at_once_and_the_answer_decides(locks, contexts, renewals):
+def test_what_is_doubted_is_asked_about_at_once_and_the_answer_decides(locks: Locks, contexts, renewals) -> None:
     """The loss is told without the clock having moved, and nobody else is bothered."""
     held, other = locks.lock("a").acquire(), locks.lock("b").acquire()
     evicted(locks, held)
@@ -103,7 +108,7 @@ def test_what_is_doubted_is_asked_about_at_once_and_the_answer_decides(locks, co
     assert renewals == [["a"]]
 
 
-def test_a_false_alarm_costs_one_exchange(locks, contexts, renewals):
+def test_a_false_alarm_costs_one_exchange(locks: Locks, contexts, renewals) -> None:
     """The driver is not believed: what it doubts is renewed, and goes on."""
     held, _other = locks.lock("a").acquire(), locks.lock("b").acquire()
     locks._core.clock.advance(1.0)
@@ -115,7 +120,7 @@ def test_a_false_alarm_costs_one_exchange(locks, contexts, renewals):
     assert renewals == [["a"]]
 
 
-def test_doubts_about_everything_are_one_exchange(locks, contexts, renewals):
+def test_doubts_about_everything_are_one_exchange(locks: Locks, contexts, renewals) -> None:
     """As when a session has ended."""
     held = [locks.lock(name).acquire() for name in "abc"]
     evicted(locks, held[1])
@@ -126,7 +131,7 @@ def test_doubts_about_everything_are_one_exchange(locks, contexts, renewals):
     assert renewals == [["a", "b", "c"]]
 
 
-def test_doubts_during_a_renewal_are_looked_into_after_it(locks, contexts, renewals, faults):
+def test_doubts_during_a_renewal_are_looked_into_after_it(locks: Locks, contexts, renewals, faults) -> None:
     """That renewal may have been answered before whatever brought the doubts about: it proves nothing."""
     held = locks.lock("a").acquire()
     gate = faults.hold("renew")
@@ -142,7 +147,7 @@ def test_doubts_during_a_renewal_are_looked_into_after_it(locks, contexts, renew
     assert renewals == [["a"], ["a"]]
 
 
-def test_no_answer_is_no_loss(locks, contexts, renewals, faults):
+def test_no_answer_is_no_loss(locks: Locks, contexts, renewals, faults) -> None:
     """A doubt that cannot be cleared up is tried again before the lease ends, as every renewal is."""
     held = locks.lock("a", ttl=9).acquire()
     faults.fail("renew", Unavailable("away"))
@@ -156,7 +161,7 @@ def test_no_answer_is_no_loss(locks, contexts, renewals, faults):
     assert not held.lost
 
 
-def test_a_lease_that_nobody_renews_is_not_lengthened_by_doubts(locks, contexts, renewals):
+def test_a_lease_that_nobody_renews_is_not_lengthened_by_doubts(locks: Locks, contexts, renewals) -> None:
     """Renewing is the only way to ask, so nobody asks; it ends when it would have ended."""
     held, other = locks.lock("a", renew=False).acquire(), locks.lock("b").acquire()
     contexts[0].doubt(held._grant.owner)
@@ -168,7 +173,7 @@ def test_a_lease_that_nobody_renews_is_not_lengthened_by_doubts(locks, contexts,
 
 
 @pytest.mark.parametrize("claims", [{"expiry": Expiry.SESSION}])
-def test_in_a_session_it_is_asked_about_and_still_not_lengthened(locks, contexts, renewals):
+def test_in_a_session_it_is_asked_about_and_still_not_lengthened(locks: Locks, contexts, renewals) -> None:
     """The session goes on whoever asks; the holder's own deadline stays where it was."""
     held = locks.lock("a", renew=False).acquire()
     locks._core.clock.advance(1.0)
@@ -183,7 +188,7 @@ def test_in_a_session_it_is_asked_about_and_still_not_lengthened(locks, contexts
     assert held.reason is Reason.EVICTED
 
 
-def test_doubts_about_nothing_are_nothing(locks, contexts, renewals):
+def test_doubts_about_nothing_are_nothing(locks: Locks, contexts, renewals) -> None:
     """About a stranger, about what was released, and after close: a driver need not know better."""
     held = locks.lock("a").acquire()
     other = locks.lock("b").acquire()
@@ -199,7 +204,7 @@ def test_doubts_about_nothing_are_nothing(locks, contexts, renewals):
     assert other.reason is Reason.CLOSED
 
 
-def test_a_drivers_doubts_keep_nobody_alive(url, contexts):
+def test_a_drivers_doubts_keep_nobody_alive(url: str, contexts) -> None:
     """A driver that outlives its core, in a thread of a client library, doubts in vain."""
     locks = narrowboat.locks(url, clock=ManualClock())
     locks.lock("a").acquire().release()

@@ -6,10 +6,11 @@ import os
 import queue
 import signal
 import threading
+from typing import Never
 
 import pytest
 
-from narrowboat.conformance.faults.sweep import sweep
+from narrowboat.conformance.faults.sweep import Strike, sweep
 from narrowboat.driver.threads import LazyThread
 
 #: Also in the standard library's own code: an interrupt knows no borders.
@@ -33,7 +34,7 @@ class Loop:
         self.running -= 1
 
 
-def test_it_begins_with_the_first_and_ends_for_good():
+def test_it_begins_with_the_first_and_ends_for_good() -> None:
     """There is no thread before; later starts do nothing; after the end none begins."""
     loop = Loop()
     before = threading.active_count()
@@ -47,14 +48,14 @@ def test_it_begins_with_the_first_and_ends_for_good():
     assert loop.thread.end(10)
 
 
-def test_one_that_never_began_is_not_woken():
+def test_one_that_never_began_is_not_woken() -> None:
     """What `wake` would reach may not be there."""
     thread = LazyThread("tested", lambda: None, wake=lambda: pytest.fail("it was woken"))
     assert thread.end()
     assert not thread.start()
 
 
-def test_a_loop_that_ended_by_itself_is_begun_again():
+def test_a_loop_that_ended_by_itself_is_begun_again() -> None:
     """Whoever has something for it later gets a new one."""
     ran: queue.SimpleQueue[int] = queue.SimpleQueue()
     thread = LazyThread("tested", lambda: ran.put(threading.get_ident()), wake=lambda: None)
@@ -64,7 +65,7 @@ def test_a_loop_that_ended_by_itself_is_begun_again():
         thread._thread.join(10)
 
 
-def test_it_can_end_itself():
+def test_it_can_end_itself() -> None:
     """A loop that finds out that it is of no use any more does not wait for itself."""
     ended: queue.SimpleQueue[bool] = queue.SimpleQueue()
     thread = LazyThread("tested", lambda: ended.put(thread.end()), wake=lambda: None)
@@ -72,11 +73,11 @@ def test_it_can_end_itself():
     assert ended.get(timeout=10) is False
 
 
-def test_a_machine_without_threads_is_told_and_asked_again(monkeypatch: pytest.MonkeyPatch):
+def test_a_machine_without_threads_is_told_and_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error is Python's; the next start tries again."""
     loop = Loop()
 
-    def refuse(self):
+    def refuse(self: threading.Thread) -> Never:
         raise RuntimeError("can't start new thread")
 
     with monkeypatch.context() as patch:
@@ -87,12 +88,12 @@ def test_a_machine_without_threads_is_told_and_asked_again(monkeypatch: pytest.M
     assert loop.thread.start() and loop.thread.end(10)
 
 
-def test_many_that_start_at_once_begin_one():
+def test_many_that_start_at_once_begin_one() -> None:
     """From as many threads as there are."""
     loop = Loop()
     gate = threading.Barrier(8)
 
-    def begin():
+    def begin() -> None:
         gate.wait()
         loop.thread.start()
 
@@ -106,10 +107,10 @@ def test_many_that_start_at_once_begin_one():
     assert loop.thread.end(10) and loop.most == 1
 
 
-def test_an_interrupt_anywhere_in_a_start_leaves_one_thread_at_most():
+def test_an_interrupt_anywhere_in_a_start_leaves_one_thread_at_most() -> None:
     """And the next start, if any is needed, begins the one that works."""
 
-    def once(strike):
+    def once(strike: Strike) -> None:
         loop = Loop()
         try:
             strike(loop.thread.start)
@@ -123,10 +124,10 @@ def test_an_interrupt_anywhere_in_a_start_leaves_one_thread_at_most():
     assert sweep(once, within=WITHIN) > 20
 
 
-def test_an_interrupt_anywhere_in_an_end_is_made_good_by_the_next():
+def test_an_interrupt_anywhere_in_an_end_is_made_good_by_the_next() -> None:
     """The thread is gone after it."""
 
-    def once(strike):
+    def once(strike: Strike) -> None:
         loop = Loop()
         loop.thread.start()
         try:
@@ -139,7 +140,7 @@ def test_an_interrupt_anywhere_in_an_end_is_made_good_by_the_next():
     assert sweep(once, within=WITHIN) > 5
 
 
-def test_a_forked_child_has_none_and_begins_none():
+def test_a_forked_child_has_none_and_begins_none() -> None:
     """Also where another thread was just starting it when the fork came: nothing waits for what the child does not have."""
     loop = Loop()
     loop.thread.start()

@@ -1,8 +1,12 @@
 """Claims that end with something else than a lease of their own, and messages that no driver can take apart."""
 
+from __future__ import annotations
+
 import logging
 import threading
 import uuid
+from collections.abc import Callable
+from typing import Any, Never
 
 import pytest
 
@@ -14,23 +18,23 @@ from narrowboat.layers.passing import PassingBroker, PassingFeed
 
 
 @pytest.fixture
-def url():
+def url() -> str:
     return f"memory://{uuid.uuid4().hex}"
 
 
 class Layered:
     """`wrap=` that remembers what it made."""
 
-    def __init__(self, kind):
+    def __init__(self, kind: Any) -> None:
         self._kind = kind
         self.made = None
 
-    def __call__(self, driver):
+    def __call__(self, driver: Any):
         self.made = self._kind(driver)
         return self.made
 
 
-def test_a_batch_that_was_gathered_before_the_end_is_not_handed_out_after_it(url):
+def test_a_batch_that_was_gathered_before_the_end_is_not_handed_out_after_it(url: str) -> None:
     """What waits in a batch for more is as much of the past as what is buffered."""
     ending = Layered(Ending)
     with narrowboat.broker(url, wrap=ending) as broker, narrowboat.broker(url) as other:
@@ -52,7 +56,7 @@ def test_a_batch_that_was_gathered_before_the_end_is_not_handed_out_after_it(url
                 assert [message.body for message in batch] in ([b"4"], [])
 
 
-def test_what_has_ended_does_not_fill_the_window(url):
+def test_what_has_ended_does_not_fill_the_window(url: str) -> None:
     """A handler that forgot its messages has none of them after the end: others may come."""
     ending = Layered(Ending)
     with narrowboat.broker(url, wrap=ending) as broker:
@@ -65,14 +69,14 @@ def test_what_has_ended_does_not_fill_the_window(url):
             assert {messages.receive(5).body, messages.receive(5).body} == {b"1", b"2"}
 
 
-def test_a_feed_that_says_nothing_is_not_asked(url):
+def test_a_feed_that_says_nothing_is_not_asked(url: str) -> None:
     """The look costs nothing where no driver has anything to say."""
     with narrowboat.broker(url) as broker, broker.queue("q").consume() as messages:
         assert type(messages._consumer.life.feed).current is Feed.current
         assert messages._consumer.window.current is None
 
 
-def test_a_driver_tells_what_it_could_not_keep(url, caplog):
+def test_a_driver_tells_what_it_could_not_keep(url: str, caplog: pytest.LogCaptureFixture) -> None:
     """`Context.tell` reaches listeners and the log."""
     from narrowboat_memory.broker import MemoryBroker
 
@@ -86,10 +90,10 @@ def test_a_driver_tells_what_it_could_not_keep(url, caplog):
     assert "too large for the dead letters" in caplog.text
 
 
-def test_a_listener_that_raises_costs_no_message(url):
+def test_a_listener_that_raises_costs_no_message(url: str) -> None:
     """Whatever is told, the message is handed out."""
 
-    def listener(event):
+    def listener(event: Any) -> Never:
         raise ValueError(event)
 
     with narrowboat.broker(url, listeners=[listener], wrap=Unreadable) as broker:
@@ -98,15 +102,15 @@ def test_a_listener_that_raises_costs_no_message(url):
             assert messages.receive(5).body == Unreadable.MARK
 
 
-def test_a_passing_layer_hands_the_question_on(url):
+def test_a_passing_layer_hands_the_question_on(url: str) -> None:
     """A layer in between hides nothing of what the driver has heard."""
     ending = Layered(Ending)
 
     class Between(PassingBroker):
-        def feed(self, inner, wake):
+        def feed(self, inner: Any, wake: Callable[[], None]):
             return PassingFeed(inner)
 
-        def open(self, source, *, earliest, wake):
+        def open(self, source: Any, *, earliest: bool, wake: Callable[[], None]):
             return PassingFeed(self.inner.open(source, earliest=earliest, wake=wake))
 
     with narrowboat.broker(url, wrap=lambda driver: Between(ending(driver))) as broker:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from narrowboat.driver.endpoint import Endpoint, HostPort
@@ -10,18 +13,18 @@ from narrowboat.dsn import Secret, Url
 from narrowboat.errors import ConfigurationError
 
 
-def read(text: str, options: TlsOptions | None = None, **rules: object) -> Endpoint:
+def read(text: str, options: TlsOptions | None = None, **rules: Any) -> Endpoint:
     return Endpoint.read(Url.parse(text), options or TlsOptions(), plain="shop", port=1, secure_port=2, **rules)
 
 
-def test_every_host_has_a_port_and_there_is_one_at_least():
+def test_every_host_has_a_port_and_there_is_one_at_least() -> None:
     """The scheme says which port is the usual one."""
     assert read("shop://").hosts == (HostPort("localhost", 1),)
     assert read("shops://a,b:7").hosts == (HostPort("a", 2), HostPort("b", 7))
     assert read("shop://", host="127.0.0.1").hosts == (HostPort("127.0.0.1", 1),)
 
 
-def test_it_knows_who_we_are_and_shows_no_secret():
+def test_it_knows_who_we_are_and_shows_no_secret() -> None:
     """Not in its text, which stands in errors."""
     endpoint = read("shops://me:geheim@a/some/where")
     assert (endpoint.user, endpoint.secret, endpoint.database, endpoint.tls) == ("me", Secret("geheim"), "some/where", True)
@@ -41,14 +44,14 @@ def test_it_knows_who_we_are_and_shows_no_secret():
         ("shop://a/b", {"path": False}, "has no path, and 'b' was given"),
     ],
 )
-def test_what_a_scheme_does_not_take_is_refused_before_anything_is_sent(url: str, rules: dict[str, object], text: str):
+def test_what_a_scheme_does_not_take_is_refused_before_anything_is_sent(url: str, rules: dict[str, Any], text: str) -> None:
     """With the scheme of the URL as `backend`, and never with the secret."""
     with pytest.raises(ConfigurationError, match=text) as refused:
         read(url, **rules)
     assert refused.value.backend == "shop" and "geheim" not in str(refused.value)
 
 
-def test_options_for_tls_are_refused_without_it(tmp_path):
+def test_options_for_tls_are_refused_without_it(tmp_path: Path) -> None:
     """As everywhere."""
     (tmp_path / "ca.pem").touch()
     options = TlsOptions(ca=str(tmp_path / "ca.pem"))
@@ -58,14 +61,14 @@ def test_options_for_tls_are_refused_without_it(tmp_path):
 
 
 @pytest.mark.parametrize("path", ["a//b", "../a", "a/.", "a%00b"])
-def test_a_folder_has_plain_parts_only(path: str):
+def test_a_folder_has_plain_parts_only(path: str) -> None:
     """Whatever a server would make of others."""
     assert read("shop://a//b/c/").folder() == "b/c" and read("shop://a").folder() == ""
     with pytest.raises(ConfigurationError, match="name a plain folder"):
         read(f"shop://a/{path}").folder()
 
 
-def test_a_backend_may_know_more():
+def test_a_backend_may_know_more() -> None:
     """A class of its own, with fields of its own."""
     from dataclasses import dataclass
 

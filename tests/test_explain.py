@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -52,7 +53,7 @@ def a_secret() -> None:
         (a_secret, "owed: held.url is None; seen: it is not so"),
     ],
 )
-def test_it_says_what_was_owed_and_what_was_seen(function, said):
+def test_it_says_what_was_owed_and_what_was_seen(function: Any, said: str) -> None:
     with pytest.raises(AssertionError) as caught:
         function()
     caught.value.args = ()  # pytest has rewritten it
@@ -60,13 +61,13 @@ def test_it_says_what_was_owed_and_what_was_seen(function, said):
     assert str(caught.value) == said
 
 
-def test_what_has_a_text_keeps_it():
+def test_what_has_a_text_keeps_it() -> None:
     error = AssertionError("one is not two")
     explain(error)
     assert str(error) == "one is not two"
 
 
-def test_a_broken_row_is_told_in_full():
+def test_a_broken_row_is_told_in_full() -> None:
     why = (
         "Traceback (most recent call last):\n"
         '  File "site-packages/narrowboat/conformance/scenarios/locks/basic.py", line 40, in takes_and_frees\n'

@@ -98,7 +98,7 @@ class ListsNothing(Haunted):
 class HauntedHarness(Harness):
     """The memory backend behind one of the layers, with something that is planted."""
 
-    def __init__(self, layer):
+    def __init__(self, layer) -> None:
         self.records: dict[str, int] = {}
         super().__init__("memory://", wrap=lambda driver: self._haunt(layer(driver)))
 
@@ -117,7 +117,7 @@ def outcomes(layer):
     return [run_one(HauntedHarness(layer), scenario, face)[0] for face in ("sync", "asyncio")]
 
 
-def test_a_driver_that_treats_them_as_it_should_holds():
+def test_a_driver_that_treats_them_as_it_should_holds() -> None:
     assert [row.why for row in outcomes(Haunted)] == ["", ""]
 
 
@@ -125,10 +125,10 @@ BROKEN = [SaysTryAgain, Overwrites, HidesIt, CallsItOurs, EvictsByName, CannotEv
 
 
 @pytest.mark.parametrize("layer", BROKEN, ids=lambda layer: layer.__name__)
-def test_a_driver_that_does_not_is_caught(layer):
+def test_a_driver_that_does_not_is_caught(layer) -> None:
     assert [row.outcome for row in outcomes(layer)] == [Outcome.BROKEN, Outcome.BROKEN]
 
 
-def test_without_a_harness_that_plants_it_is_not_exercised():
+def test_without_a_harness_that_plants_it_is_not_exercised() -> None:
     (scenario,) = [each for each in load() if "L120" in each.ids]
     assert run_one(Harness("memory://"), scenario, "sync")[0].outcome is Outcome.NOT_EXERCISED

@@ -1,9 +1,13 @@
 """What a caller has let go of is let go of here too: no queue, thread or batch keeps a possession alive."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import gc
 import weakref
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -14,7 +18,7 @@ from narrowboat.layers.passing import PassingLocks
 
 
 @pytest.fixture
-def no_collector():
+def no_collector() -> Iterator[Any]:
     """What is kept in a cycle stays."""
     gc.collect()
     gc.disable()
@@ -23,10 +27,10 @@ def no_collector():
 
 
 @pytest.mark.usefixtures("no_collector")
-def test_a_forgotten_possession_is_gone_at_once():
+def test_a_forgotten_possession_is_gone_at_once() -> None:
     """A possession is part of no cycle: whoever drops it need not wait for the garbage collector to be rid of it."""
 
-    def take_and_forget(locks, how):
+    def take_and_forget(locks: Any, how: str) -> Any:
         return weakref.ref(getattr(locks.lock("a"), how)())
 
     with narrowboat.locks("memory://test-forgotten-sync") as locks:
@@ -38,10 +42,10 @@ def test_a_forgotten_possession_is_gone_at_once():
 
 
 @pytest.mark.usefixtures("no_collector")
-def test_a_failed_acquire_is_gone_with_its_error():
+def test_a_failed_acquire_is_gone_with_its_error() -> None:
     """Nor is the acquire that failed: its error, with all frames of it, is rid of when its handler ends."""
 
-    def fail(lock):
+    def fail(lock: Any) -> Any:
         try:
             lock.acquire(timeout=0.001)
         except LockTimeout as error:
@@ -52,13 +56,13 @@ def test_a_failed_acquire_is_gone_with_its_error():
 
 
 @pytest.mark.usefixtures("no_collector")
-def test_a_forgotten_possession_is_gone_at_once_on_the_asyncio_face():
+def test_a_forgotten_possession_is_gone_at_once_on_the_asyncio_face() -> None:
     """Nor does the lane's thread keep the last batch that it carried while it waits for the next one."""
 
-    async def main():
+    async def main() -> None:
         async with narrowboat.aio.locks("memory://test-forgotten") as locks:
 
-            async def take_and_forget():
+            async def take_and_forget() -> Any:
                 return weakref.ref(await locks.lock("a").acquire(timeout=5))
 
             reference = await take_and_forget()
@@ -79,19 +83,19 @@ class _Torn(BaseException):
 @pytest.mark.parametrize("call", ["renew", "release"])
 @pytest.mark.parametrize("error", [Unavailable, _Torn])
 @pytest.mark.usefixtures("no_collector")
-def test_what_failed_on_the_asyncio_face_keeps_nothing(together, call, error):
+def test_what_failed_on_the_asyncio_face_keeps_nothing(together: int, call: str, error: Any) -> None:
     """Neither the future that brought the error nor the lane's batch stands in a circle with it and the possession."""
 
     class Failing(PassingLocks):
-        def renew(self, grants):
+        def renew(self, grants: Any) -> Any:
             raise error("no reply")
 
         release = renew
 
-    async def main():
+    async def main() -> None:
         async with narrowboat.aio.locks(f"memory://{call}-{error.__name__}-{together}", wrap=Failing) as locks:
 
-            async def fail_and_forget(name):
+            async def fail_and_forget(name: str) -> Any:
                 gone = asyncio.Event()
                 held = await locks.lock(name, renew=False).acquire(timeout=5)
                 with contextlib.suppress(NarrowboatError):
@@ -108,10 +112,10 @@ def test_what_failed_on_the_asyncio_face_keeps_nothing(together, call, error):
     asyncio.run(main())
 
 
-def test_a_failed_acquire_of_all_has_freed_everything_when_its_caller_hears_of_it():
+def test_a_failed_acquire_of_all_has_freed_everything_when_its_caller_hears_of_it() -> None:
     """On the asyncio face as on the sync one: what was taken before the busy one is free again, not only soon."""
 
-    async def main():
+    async def main() -> None:
         url = "memory://test-all"
         async with narrowboat.aio.locks(url) as locks, narrowboat.aio.locks(url) as other, other.lock("c"):
             for _ in range(50):

@@ -33,7 +33,7 @@ class Ticks:
 
 
 @st.composite
-def legal(draw, modes=(EXCLUSIVE, SHARED, SEMAPHORE)):
+def legal(draw: st.DrawFn, modes=(EXCLUSIVE, SHARED, SEMAPHORE)):
     """What the users of a correct lock record: they ask, are granted as the modes allow, leave, give up, or go silent."""
     recorder = Recorder(Ticks())
     limit = draw(st.integers(1, 3))
@@ -79,7 +79,7 @@ def legal(draw, modes=(EXCLUSIVE, SHARED, SEMAPHORE)):
 
 
 @given(legal())
-def test_what_a_correct_lock_does_is_sound(recorder):
+def test_what_a_correct_lock_does_is_sound(recorder) -> None:
     verdict = check(recorder.holds, recorder.writes)
 
     assert verdict.violations == ()
@@ -88,7 +88,7 @@ def test_what_a_correct_lock_does_is_sound(recorder):
     assert verdict.unknown == sum(hold.ended is None and hold.gave_up is None for hold in recorder.holds)
 
 
-def test_an_empty_history_is_sound():
+def test_an_empty_history_is_sound() -> None:
     verdict = check([])
     assert verdict.ok
     assert (verdict.grants, verdict.unknown, verdict.longest_free) == (0, 0, 0.0)
@@ -104,7 +104,7 @@ def exclusive_in_turn(recorder: Recorder) -> list[Hold]:
 
 
 @given(legal(modes=(EXCLUSIVE,)), st.data())
-def test_two_that_believe_at_once_are_found(recorder, data):
+def test_two_that_believe_at_once_are_found(recorder, data) -> None:
     holds = exclusive_in_turn(recorder)
     if len(holds) < 2:
         return
@@ -117,7 +117,7 @@ def test_two_that_believe_at_once_are_found(recorder, data):
 
 
 @given(legal(), st.data())
-def test_a_token_given_twice_is_found(recorder, data):
+def test_a_token_given_twice_is_found(recorder, data) -> None:
     holds = [hold for hold in recorder.holds if hold.granted is not None and hold.name == "s"]
     if len(holds) < 2:
         return
@@ -128,7 +128,7 @@ def test_a_token_given_twice_is_found(recorder, data):
 
 
 @given(legal(modes=(EXCLUSIVE,)), st.data())
-def test_a_token_that_shrinks_is_found(recorder, data):
+def test_a_token_that_shrinks_is_found(recorder, data) -> None:
     holds = exclusive_in_turn(recorder)
     pairs = [(one, other) for one in holds for other in holds if one.granted < other.asked]
     if not pairs:
@@ -140,7 +140,7 @@ def test_a_token_that_shrinks_is_found(recorder, data):
 
 
 @given(legal())
-def test_a_permit_too_many_is_found(recorder):
+def test_a_permit_too_many_is_found(recorder) -> None:
     for hold in recorder.holds:
         if hold.limit is not None:
             hold.limit -= 1
@@ -158,7 +158,7 @@ def max_together(holds: list[Hold]) -> int:
     return max((sum(believed(hold, at.granted) for hold in holds) for at in holds if at.granted is not None), default=0)
 
 
-def test_a_reader_beside_a_writer_is_found_and_readers_are_not():
+def test_a_reader_beside_a_writer_is_found_and_readers_are_not() -> None:
     def hold(user: str, mode: str, granted: float, token: int) -> Hold:
         return Hold("a", user, granted - 1, mode, granted=granted, token=token, ended=granted + 10)
 
@@ -168,7 +168,7 @@ def test_a_reader_beside_a_writer_is_found_and_readers_are_not():
     assert len(check([hold("writer", EXCLUSIVE, 1, 1), hold("reader", SHARED, 2, 2)]).violations) == 1
 
 
-def test_readers_do_not_fence_each_other_and_writers_do():
+def test_readers_do_not_fence_each_other_and_writers_do() -> None:
     def histories(first: str, second: str) -> list[Hold]:
         return [
             Hold("a", "one", 0, first, granted=1, token=2, ended=2),
@@ -181,7 +181,7 @@ def test_readers_do_not_fence_each_other_and_writers_do():
         assert check(histories(*modes)).violations == ("a: two asked after one was granted token 2, and got 1",)
 
 
-def test_calls_that_overlap_may_have_tokens_in_any_order():
+def test_calls_that_overlap_may_have_tokens_in_any_order() -> None:
     holds = [
         Hold("a", "one", 0, granted=5, token=2, ended=5.5),
         Hold("a", "two", 1, granted=6, token=1, ended=7),  # it may have been granted first, and its answer come late
@@ -189,7 +189,7 @@ def test_calls_that_overlap_may_have_tokens_in_any_order():
     assert check(holds).ok
 
 
-def test_an_older_token_that_is_accepted_is_found_and_one_that_is_refused_is_right():
+def test_an_older_token_that_is_accepted_is_found_and_one_that_is_refused_is_right() -> None:
     def writes(last: bool) -> list[Write]:
         return [Write("a", 1, 0.0, True), Write("a", 3, 1.0, True), Write("b", 2, 2.0, True), Write("a", 2, 3.0, last)]
 
@@ -198,7 +198,7 @@ def test_an_older_token_that_is_accepted_is_found_and_one_that_is_refused_is_rig
     assert check([], list(reversed(writes(True)))).violations, "the order in which they were noted decides nothing"
 
 
-def test_a_name_that_is_free_while_somebody_waits_is_found():
+def test_a_name_that_is_free_while_somebody_waits_is_found() -> None:
     holds = [
         Hold("a", "one", 0, granted=0, token=1, ended=2),
         Hold("a", "two", 1, granted=5, token=2, ended=6),  # waits from 1, free from 2 to 5
@@ -209,7 +209,7 @@ def test_a_name_that_is_free_while_somebody_waits_is_found():
     assert check(holds, free_bound=2.9).violations == ("a: free for 3.000 s while somebody waited (bound 2.9 s)",)
 
 
-def test_who_gave_up_had_waited_too():
+def test_who_gave_up_had_waited_too() -> None:
     holds = [
         Hold("a", "one", 0, granted=0, token=1, ended=2),
         Hold("a", "two", 1, gave_up=4),
@@ -218,7 +218,7 @@ def test_who_gave_up_had_waited_too():
     assert check(holds).longest_free == 4, "from 2 to 6 it was free, and one or the other waited"
 
 
-def test_what_is_not_known_is_no_freedom():
+def test_what_is_not_known_is_no_freedom() -> None:
     silent = Hold("a", "killed", 0, granted=0, token=1)
     asked = Hold("a", "unanswered", 0)
     waiter = Hold("a", "two", 1, gave_up=100)
@@ -229,7 +229,7 @@ def test_what_is_not_known_is_no_freedom():
     assert check([asked, waiter]).longest_free == 90
 
 
-def test_an_end_is_noted_once():
+def test_an_end_is_noted_once() -> None:
     recorder = Recorder(Ticks())
     hold = recorder.asks("a", "one")
     recorder.granted(hold, 7)
@@ -242,7 +242,7 @@ def test_an_end_is_noted_once():
 
 
 @st.composite
-def anything(draw):
+def anything(draw: st.DrawFn):
     """Records of a lock that may do anything; no two moments are equal."""
     count = draw(st.integers(0, 8))
     times = draw(st.lists(st.integers(0, 1000), min_size=3 * count, max_size=3 * count, unique=True))
@@ -264,7 +264,7 @@ def anything(draw):
 
 @settings(max_examples=300)
 @given(anything())
-def test_it_agrees_with_the_rules_as_they_are_written(holds):
+def test_it_agrees_with_the_rules_as_they_are_written(holds) -> None:
     verdict = check(holds)
     found = {word for word in WORDS if any(word in text for text in verdict.violations)}
 
@@ -316,7 +316,7 @@ def plainly_free(holds: list[Hold]) -> float:
     return longest
 
 
-def test_a_hundred_thousand_grants_take_no_search():
+def test_a_hundred_thousand_grants_take_no_search() -> None:
     """Sound ones and ones in which everything overlaps: a search would take minutes, the sweep takes a part of a second."""
 
     def grants(lasts: float) -> list[Hold]:

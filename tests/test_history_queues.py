@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,17 +22,17 @@ def clean(count: int = 3) -> History:
     return history
 
 
-def test_a_clean_history_is_ok():
+def test_a_clean_history_is_ok() -> None:
     verdict = check(clean(), drained=True, ordered=True)
     assert verdict.ok and verdict.known
     assert str(verdict) == "3 deliveries: nothing wrong"
 
 
-def test_an_empty_history_is_ok():
+def test_an_empty_history_is_ok() -> None:
     assert check(History(), drained=True).ok
 
 
-def test_lost_only_when_drained():
+def test_lost_only_when_drained() -> None:
     history = clean()
     history.published("gone")
     assert check(history, drained=True).lost == ("gone",)
@@ -40,14 +41,14 @@ def test_lost_only_when_drained():
     assert (verdict.lost, verdict.missing, verdict.known) == ((), ("gone",), False)
 
 
-def test_unexpected():
+def test_unexpected() -> None:
     history = clean()
     history.delivered("from nowhere", 1)
     history.acked("from nowhere")
     assert check(history, drained=True).unexpected == ("from nowhere",)
 
 
-def test_a_failed_publish_must_not_be_delivered():
+def test_a_failed_publish_must_not_be_delivered() -> None:
     history = History()
     history.failed("refused")
     assert check(history, drained=True).ok
@@ -56,7 +57,7 @@ def test_a_failed_publish_must_not_be_delivered():
     assert check(history, drained=True).unexpected == ("refused",)
 
 
-def test_an_uncertain_publish_may_be_delivered_or_not():
+def test_an_uncertain_publish_may_be_delivered_or_not() -> None:
     history = History()
     history.uncertain("a")
     history.uncertain("b")
@@ -65,7 +66,7 @@ def test_an_uncertain_publish_may_be_delivered_or_not():
     assert check(history, drained=True).ok
 
 
-def test_after_an_answered_ack():
+def test_after_an_answered_ack() -> None:
     history = clean()
     history.delivered("1", 2)
     verdict = check(history, drained=True)
@@ -74,7 +75,7 @@ def test_after_an_answered_ack():
     assert not verdict.ok
 
 
-def test_after_an_unknown_ack_it_may_come_again():
+def test_after_an_unknown_ack_it_may_come_again() -> None:
     history = History()
     history.published("a")
     history.delivered("a", 1)
@@ -86,7 +87,7 @@ def test_after_an_unknown_ack_it_may_come_again():
     assert verdict.duplicated == ("a",)
 
 
-def test_attempts_must_grow():
+def test_attempts_must_grow() -> None:
     history = History()
     history.published("a")
     history.delivered("a", 1)
@@ -95,7 +96,7 @@ def test_attempts_must_grow():
     assert check(history, drained=True).attempts == ("a",)
 
 
-def test_order_within_a_key():
+def test_order_within_a_key() -> None:
     history = History()
     for id, key in (("a1", "a"), ("b1", "b"), ("a2", "a"), ("b2", "b")):
         history.published(id, key=key)
@@ -106,7 +107,7 @@ def test_order_within_a_key():
     assert check(history, drained=True, ordered=True).unordered == ("a1",)
 
 
-def test_unsettled_at_the_end():
+def test_unsettled_at_the_end() -> None:
     history = History()
     history.published("a")
     history.delivered("a", 1)
@@ -114,14 +115,14 @@ def test_unsettled_at_the_end():
     assert check(history, drained=False).ok
 
 
-def test_the_text_names_what_is_wrong():
+def test_the_text_names_what_is_wrong() -> None:
     history = clean()
     history.published("gone")
     assert str(check(history, drained=True)) == "3 deliveries: 1 lost (gone)"
 
 
 @given(st.lists(st.sampled_from(["ack", "nack", "unknown"]), max_size=60), st.integers(0, 59))
-def test_what_a_correct_queue_does_is_ok_and_one_dropped_delivery_is_not(outcomes, drop):
+def test_what_a_correct_queue_does_is_ok_and_one_dropped_delivery_is_not(outcomes: Any, drop: int) -> None:
     history = History()
     ready: deque[tuple[str, int]] = deque()
     for n in range(20):
@@ -144,7 +145,7 @@ def test_what_a_correct_queue_does_is_ok_and_one_dropped_delivery_is_not(outcome
     assert check(without, drained=True, ordered=True).lost == (victim,)
 
 
-def test_a_hundred_thousand_deliveries_take_no_search():
+def test_a_hundred_thousand_deliveries_take_no_search() -> None:
     history = clean(100_000)
     begun = time.thread_time()  # what others take of the machine is not its time
     assert check(history, drained=True, ordered=True).ok

@@ -4,14 +4,18 @@ The operation is run once for each of those points with a KeyboardInterrupt rais
 must still work and the name must be free for others. How the points are found is said in `narrowboat.conformance.faults.sweep`.
 """
 
+from __future__ import annotations
+
 import contextlib
 import threading
 import uuid
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 import narrowboat
-from narrowboat.conformance.faults.sweep import sweep
+from narrowboat.conformance.faults.sweep import Strike, sweep
 from narrowboat.errors import LeaseLost, LockTimeout
 
 # A coroutine that is interrupted before its first step is dropped unstarted; that is what an interrupt means.
@@ -22,7 +26,7 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("url", ["memory://{}", "sqlite:///{}"])
-def test_acquire_leaves_nothing_behind_wherever_it_is_interrupted(url, tmp_path):
+def test_acquire_leaves_nothing_behind_wherever_it_is_interrupted(url: str, tmp_path: Path) -> None:
     """Interrupted at any point of acquire: the caller has the possession, or the name is free at once."""
     unique = uuid.uuid4().hex
     url = url.format(tmp_path / "locks.db" if url.startswith("sqlite") else unique)
@@ -32,7 +36,7 @@ def test_acquire_leaves_nothing_behind_wherever_it_is_interrupted(url, tmp_path)
         lock = mine.lock("name", ttl=30)
         lock.acquire().release()
 
-        def once(strike):
+        def once(strike: Strike) -> None:
             held = None
             try:
                 held = strike(lock.acquire)
@@ -53,14 +57,14 @@ def test_acquire_leaves_nothing_behind_wherever_it_is_interrupted(url, tmp_path)
 
 
 @pytest.mark.parametrize("url", ["memory://{}", "sqlite:///{}"])
-def test_release_frees_or_keeps_wherever_it_is_interrupted(url, tmp_path):
+def test_release_frees_or_keeps_wherever_it_is_interrupted(url: str, tmp_path: Path) -> None:
     """Interrupted at any point of release: it is still held, and says so, or it is free."""
     unique = uuid.uuid4().hex
     url = url.format(tmp_path / "locks.db" if url.startswith("sqlite") else unique)
     with narrowboat.locks(url) as mine, narrowboat.locks(url) as others:
         lock = mine.lock("name", ttl=30)
 
-        def once(strike):
+        def once(strike: Strike) -> None:
             held = lock.acquire(timeout=5)
             try:
                 strike(held.release)
@@ -75,7 +79,7 @@ def test_release_frees_or_keeps_wherever_it_is_interrupted(url, tmp_path):
         assert points > 15
 
 
-def check_free(locks, strike):
+def check_free(locks: Any, strike: Strike) -> None:
     """Both names can be had by others, soon."""
     try:
         locks.all("name", "other").acquire(timeout=5).release()
@@ -83,21 +87,21 @@ def check_free(locks, strike):
         raise AssertionError(f"interrupted at {strike.where}: {locks.holders()}") from error
 
 
-def asked(locks, what):
+def asked(locks: Any, what: str) -> Any:
     """One lock, or two at once."""
     return locks.lock("name", ttl=30) if what == "one" else locks.all("name", "other", ttl=30)
 
 
 @pytest.mark.parametrize("what", ["one", "all"])
 @pytest.mark.parametrize("method", ["acquire", "try_acquire", "__enter__"])
-def test_one_and_several_are_taken_whole_or_not_at_all(what, method):
+def test_one_and_several_are_taken_whole_or_not_at_all(what: str, method: str) -> None:
     """Interrupted at any point: the caller has them all, or nobody has any, at once."""
     url = f"memory://{uuid.uuid4().hex}"
     with narrowboat.locks(url) as mine, narrowboat.locks(url) as others:
         mine.lock("warm").acquire().release()
         target = asked(mine, what)
 
-        def once(strike):
+        def once(strike: Strike) -> None:
             held = None
             try:
                 held = strike(getattr(target, method))
@@ -114,7 +118,7 @@ def test_one_and_several_are_taken_whole_or_not_at_all(what, method):
 @pytest.mark.parametrize("kept", [True, False], ids=["kept", "forgotten"])
 @pytest.mark.parametrize("what", ["one", "all", "nested"])
 @pytest.mark.parametrize("url", ["memory://{}", "sqlite:///{}?durability=normal"])
-def test_a_with_that_is_interrupted_leaves_nothing_behind(url, what, kept, tmp_path):
+def test_a_with_that_is_interrupted_leaves_nothing_behind(url: str, what: str, kept: bool, tmp_path: Path) -> None:
     """At any point of entering and leaving it, whether or not the program keeps what it was given: both names are free soon."""
     unique = uuid.uuid4().hex
     url = url.format(tmp_path / "locks.db" if url.startswith("sqlite") else unique)
@@ -125,7 +129,7 @@ def test_a_with_that_is_interrupted_leaves_nothing_behind(url, what, kept, tmp_p
         inner = mine.lock("name", ttl=30, reentrant=True)
         had = []
 
-        def block():
+        def block() -> None:
             with target if what != "nested" else inner as held:
                 if kept:
                     had.append(held)
@@ -134,7 +138,7 @@ def test_a_with_that_is_interrupted_leaves_nothing_behind(url, what, kept, tmp_p
                         pass
                     held.check()
 
-        def once(strike):
+        def once(strike: Strike) -> None:
             with contextlib.suppress(KeyboardInterrupt):
                 strike(block)
             check_free(others, strike)
@@ -144,13 +148,13 @@ def test_a_with_that_is_interrupted_leaves_nothing_behind(url, what, kept, tmp_p
         assert sweep(once) > 80
 
 
-def test_the_exit_of_a_with_that_was_entered_by_hand_frees_or_says_so():
+def test_the_exit_of_a_with_that_was_entered_by_hand_frees_or_says_so() -> None:
     """An `ExitStack` calls the two by itself: interrupted anywhere in the exit but on its first step, it is free at once."""
     url = f"memory://{uuid.uuid4().hex}"
     with narrowboat.locks(url) as mine, narrowboat.locks(url) as others:
         lock = mine.lock("name", ttl=30)
 
-        def once(strike):
+        def once(strike: Strike) -> None:
             held = lock.__enter__()
             with contextlib.suppress(KeyboardInterrupt):
                 strike(type(lock).__exit__, lock, None, None, None)

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from typing import Never
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,7 +25,7 @@ def call(lane, op, item):
 class Recorder:
     """A driver call that can be held up, and remembers its batches."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.batches = []
         self.entered = threading.Event()
         self.go = threading.Event()
@@ -40,7 +41,7 @@ class Recorder:
         return [item * 2 for item in items]
 
 
-def test_a_lone_caller_runs_in_its_own_thread():
+def test_a_lone_caller_runs_in_its_own_thread() -> None:
     """Without contention there is no hand-over to another thread, and no thread at all."""
     seen = []
     op = Op("where", lambda items: [seen.append(threading.current_thread()) for _ in items], repeatable=True)
@@ -52,7 +53,7 @@ def test_a_lone_caller_runs_in_its_own_thread():
     assert lane._thread is None
 
 
-def test_callers_that_arrive_meanwhile_share_the_next_call():
+def test_callers_that_arrive_meanwhile_share_the_next_call() -> None:
     """While one call is under way the others gather, and go together as one batch."""
     recorder, lane = Recorder(), Lane("test")
     op = Op("double", recorder, repeatable=True)
@@ -73,7 +74,7 @@ def test_callers_that_arrive_meanwhile_share_the_next_call():
     lane.close(5)
 
 
-def test_a_caller_that_leaves_a_queued_call_is_dropped():
+def test_a_caller_that_leaves_a_queued_call_is_dropped() -> None:
     """What is still queued when its caller leaves is never executed."""
     recorder, lane = Recorder(), Lane("test")
     op = Op("double", recorder, repeatable=True)
@@ -90,7 +91,7 @@ def test_a_caller_that_leaves_a_queued_call_is_dropped():
     assert recorder.batches == [[1]]
 
 
-def test_an_undo_never_overtakes_the_call_that_it_undoes():
+def test_an_undo_never_overtakes_the_call_that_it_undoes() -> None:
     """The undo of a call that is under way runs after it has returned, not before."""
     recorder, lane = Recorder(), Lane("test")
     order = []
@@ -108,7 +109,7 @@ def test_an_undo_never_overtakes_the_call_that_it_undoes():
     lane.close(5)
 
 
-def test_a_failed_batch_is_tried_again_one_by_one():
+def test_a_failed_batch_is_tried_again_one_by_one() -> None:
     """One poisonous member does not fail the others, where repeating is safe."""
 
     def fussy(items):
@@ -123,11 +124,11 @@ def test_a_failed_batch_is_tried_again_one_by_one():
     assert results[2] == 2
 
 
-def test_a_send_is_never_repeated():
+def test_a_send_is_never_repeated() -> None:
     """Where repeating could store twice, a failed exchange is each member's error and nothing is sent again."""
     calls = []
 
-    def send(items):
+    def send(items) -> Never:
         calls.append(items)
         raise Unavailable("no reply")
 
@@ -138,7 +139,7 @@ def test_a_send_is_never_repeated():
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=40))
-def test_no_batch_holds_two_that_must_be_apart(items):
+def test_no_batch_holds_two_that_must_be_apart(items) -> None:
     """Equal items go in different rounds, in the order of their arrival, and each gets its own answer."""
     batches = []
 
@@ -155,7 +156,7 @@ def test_no_batch_holds_two_that_must_be_apart(items):
         assert rounds == sorted(rounds)
 
 
-def test_close_finishes_what_is_under_way_and_refuses_the_rest():
+def test_close_finishes_what_is_under_way_and_refuses_the_rest() -> None:
     """A call that is queued before the close is answered; one after it is refused; no thread is left."""
     recorder, lane = Recorder(), Lane("test-close")
     op = Op("double", recorder, repeatable=True)
@@ -175,7 +176,7 @@ def test_close_finishes_what_is_under_way_and_refuses_the_rest():
 class Crowd:
     """A driver call that lets everybody in at once."""
 
-    def __init__(self, size):
+    def __init__(self, size) -> None:
         self.together = threading.Barrier(size, timeout=10)
         self.batches = []
 
@@ -185,7 +186,7 @@ class Crowd:
         return [item * 2 for item in items]
 
 
-def test_a_driver_that_multiplexes_is_entered_side_by_side():
+def test_a_driver_that_multiplexes_is_entered_side_by_side() -> None:
     """Eight threads are inside at once: the barrier opens for all or for nobody."""
     crowd, open_lane = Crowd(8), lane("test", Concurrency.MULTIPLEXED)
     op, answers = Op("double", crowd, repeatable=True), {}
@@ -199,7 +200,7 @@ def test_a_driver_that_multiplexes_is_entered_side_by_side():
     assert sorted(crowd.batches) == [[n] for n in range(8)]
 
 
-def test_an_open_lane_closes_after_those_inside_and_refuses_the_rest():
+def test_an_open_lane_closes_after_those_inside_and_refuses_the_rest() -> None:
     """Close waits for a call under way, within its time; what comes later is told that it is closed."""
     recorder, open_lane = Recorder(), lane("test-close", Concurrency.MULTIPLEXED)
     op, answers = Op("double", recorder, repeatable=True), []
@@ -216,7 +217,7 @@ def test_an_open_lane_closes_after_those_inside_and_refuses_the_rest():
     assert recorder.batches == [[1]]
 
 
-def test_half_of_a_crowd_goes_first_where_the_driver_is_remote():
+def test_half_of_a_crowd_goes_first_where_the_driver_is_remote() -> None:
     """The answers of one half are handled while the other is under way; what may come last still does, and nobody is lost."""
     recorder, lane = Recorder(), Lane("test", remote=True)
     op = Op("double", recorder, repeatable=True)
@@ -236,20 +237,20 @@ def test_half_of_a_crowd_goes_first_where_the_driver_is_remote():
     assert all(call.results == [call.items[0] * 2] for call in [*calls, barrier])
 
 
-def test_what_a_cancelled_task_calls_is_never_sent():
+def test_what_a_cancelled_task_calls_is_never_sent() -> None:
     """Cancelled before its call or in the same tick, a task leaves nothing to be done, and nothing to be undone."""
     sent = []
     op = Op("note", lambda items: [sent.append(item) for item in items], repeatable=True)
     lane, aio = Lane("test"), Asyncio(SystemClock())
 
-    async def cancelled_already():
+    async def cancelled_already() -> None:
         asyncio.current_task().cancel()
         await aio.call(lane, Call(op, ("already",)))
 
-    async def note(item):
+    async def note(item) -> None:
         await aio.call(lane, Call(op, (item,)))
 
-    async def main():
+    async def main() -> None:
         for _ in range(50):
             task = asyncio.create_task(note("meanwhile"))
             await asyncio.sleep(0)

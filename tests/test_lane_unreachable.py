@@ -1,17 +1,20 @@
 """A lane whose driver cannot reach its backend: nobody pays for the timeouts of everybody else."""
 
+from __future__ import annotations
+
 import threading
+from typing import Any, Never
 
 from narrowboat._engine.exchange import UNREACHED, Call, Op, perform
 from narrowboat._engine.lane import Lane
 from narrowboat.errors import Unavailable
 
 
-def test_a_failed_batch_is_not_tried_member_by_member_when_the_backend_is_away():
+def test_a_failed_batch_is_not_tried_member_by_member_when_the_backend_is_away() -> None:
     """Each exchange costs a whole timeout: a batch of a hundred may cost two of them, not a hundred and one."""
     exchanges = []
 
-    def never(items):
+    def never(items: list[Any]) -> Never:
         exchanges.append(list(items))
         raise Unavailable("no answer in time")
 
@@ -22,10 +25,10 @@ def test_a_failed_batch_is_not_tried_member_by_member_when_the_backend_is_away()
     assert len(answers) == 100
 
 
-def test_members_are_tried_one_by_one_while_the_backend_answers():
+def test_members_are_tried_one_by_one_while_the_backend_answers() -> None:
     """One poisonous member fails alone, also when its failure looks like a lost connection."""
 
-    def poisoned(items):
+    def poisoned(items: list[Any]):
         if 3 in items:
             raise Unavailable("the connection broke")
         return [item * 2 for item in items]
@@ -36,16 +39,16 @@ def test_members_are_tried_one_by_one_while_the_backend_answers():
     assert answers[:3] + answers[4:] == [0, 2, 4, 8, 10]
 
 
-def test_what_may_come_last_does():
+def test_what_may_come_last_does() -> None:
     """What nobody waits for stands behind what somebody waits for, in whatever order they came."""
     done, inside, go = [], threading.Event(), threading.Event()
 
-    def first(items):
+    def first(items: list[Any]):
         inside.set()
         go.wait(10)
         return list(items)
 
-    def note(items):
+    def note(items: list[Any]):
         done.extend(items)
         return list(items)
 

@@ -1,5 +1,7 @@
 """When a lease ends, when it is renewed and why it was lost: the decisions, with generated cases."""
 
+from __future__ import annotations
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,7 +14,7 @@ ttls = st.floats(0.05, 1e5, allow_nan=False)
 
 
 @given(times, ttls, st.floats(0, 10))
-def test_a_holder_gives_up_before_the_server_can(sent, ttl, margin):
+def test_a_holder_gives_up_before_the_server_can(sent: float, ttl: float, margin: float) -> None:
     """The deadline lies before the earliest moment at which the server may end the lease, by the margin at least."""
     ends = deadline(sent, ttl, margin)
 
@@ -20,7 +22,7 @@ def test_a_holder_gives_up_before_the_server_can(sent, ttl, margin):
 
 
 @given(times, ttls, st.none() | times, st.booleans())
-def test_a_lease_past_its_deadline_is_never_renewed(now, ttl, renew_at, under_way):
+def test_a_lease_past_its_deadline_is_never_renewed(now: float, ttl: float, renew_at: float | None, under_way: bool) -> None:
     """Whatever else is due, a lease that has ended is ended, not revived."""
     step, _ = plan(now, now - ttl, renew_at, under_way=under_way)
 
@@ -28,7 +30,7 @@ def test_a_lease_past_its_deadline_is_never_renewed(now, ttl, renew_at, under_wa
 
 
 @given(times, ttls, st.none() | times, st.booleans())
-def test_the_deadline_is_always_watched(now, left, renew_at, under_way):
+def test_the_deadline_is_always_watched(now: float, left: float, renew_at: float | None, under_way: bool) -> None:
     """Whatever is planned for a living lease, it is looked at again no later than at its deadline, and not in the past."""
     ends = now + left
     step, until = plan(now, ends, renew_at, under_way=under_way)
@@ -39,7 +41,7 @@ def test_the_deadline_is_always_watched(now, left, renew_at, under_way):
 
 
 @given(times, ttls, times)
-def test_one_renewal_at_a_time(now, left, renew_at):
+def test_one_renewal_at_a_time(now: float, left: float, renew_at: float | None) -> None:
     """While a renewal is under way no second one is started."""
     step, _ = plan(now, now + left, renew_at, under_way=True)
 
@@ -47,7 +49,7 @@ def test_one_renewal_at_a_time(now, left, renew_at):
 
 
 @given(times, st.floats(0.1, 1e5), st.floats(0, 1, exclude_max=True))
-def test_a_failed_renewal_is_tried_again_in_time(now, left, jitter):
+def test_a_failed_renewal_is_tried_again_in_time(now: float, left: float, jitter: float) -> None:
     """After an error of unknown outcome several more tries fit in before the deadline."""
     again = retry_at(now, now + left, lambda: jitter)
 
@@ -55,7 +57,7 @@ def test_a_failed_renewal_is_tried_again_in_time(now, left, jitter):
 
 
 @given(ttls)
-def test_a_watch_that_came_late_means_the_process_stood_still(ttl):
+def test_a_watch_that_came_late_means_the_process_stood_still(ttl: float) -> None:
     """A lease that ended while nobody was looking was lost to a pause; one that was watched to its end just expired."""
     assert why_ended(ttl, ttl) is Reason.PAUSED
     assert why_ended(0.0, ttl) is Reason.EXPIRED

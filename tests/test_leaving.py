@@ -1,5 +1,7 @@
 """Leaving and being called where nobody expects it: what the kit's scenarios leave to tests of the core."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import copy
@@ -10,6 +12,7 @@ import threading
 import uuid
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from typing import Never
 
 import pytest
 
@@ -21,11 +24,11 @@ from narrowboat.layers.passing import PassingLocks
 
 
 @pytest.fixture
-def url():
+def url() -> str:
     return f"memory://{uuid.uuid4().hex}"
 
 
-def test_each_with_of_a_shared_lock_releases_its_own_permit(url):
+def test_each_with_of_a_shared_lock_releases_its_own_permit(url: str) -> None:
     """Three hold one semaphore by one `Lock`; the first is left by another thread, and the other two are untouched."""
     with narrowboat.locks(url) as locks:
         lock = locks.lock("permits", limit=3)
@@ -49,7 +52,7 @@ def test_each_with_of_a_shared_lock_releases_its_own_permit(url):
         assert locks.holders() == []
 
 
-def test_an_async_with_is_left_in_another_loop(url):
+def test_an_async_with_is_left_in_another_loop(url: str) -> None:
     """A loop that has ended and one that runs: the lock is released by the second."""
     locks = narrowboat.aio.locks(url)
     lock = locks.lock("a")
@@ -72,7 +75,7 @@ def test_an_async_with_is_left_in_another_loop(url):
             assert pool.submit(asyncio.run, end()).result() == []
 
 
-def test_a_with_inside_itself_is_still_told(url):
+def test_a_with_inside_itself_is_still_told(url: str) -> None:
     """What is no leftover is no leftover: the same thread would wait for itself."""
     with narrowboat.locks(url) as locks:
         lock = locks.lock("a")
@@ -94,7 +97,7 @@ class _GeneratorCallable:
         yield 1
 
 
-async def _coroutine():
+async def _coroutine() -> None:
     return None
 
 
@@ -107,14 +110,14 @@ def _generator():
     [_coroutine, _generator, _AsyncCallable(), _GeneratorCallable()],
     ids=["coroutine", "generator", "async callable", "generator callable"],
 )
-def test_a_lock_decorates_nothing_that_works_after_its_call(url, function):
+def test_a_lock_decorates_nothing_that_works_after_its_call(url: str, function) -> None:
     """Refused where it can be seen."""
     with narrowboat.locks(url) as locks, pytest.raises(TypeError, match="expected a plain function"):
         locks.lock("a")(function)
 
 
 @pytest.mark.parametrize("function", [lambda *_: _coroutine(), lambda *_: _generator()], ids=["coroutine", "generator"])
-def test_what_is_seen_only_by_its_result_is_refused_at_the_call(url, function):
+def test_what_is_seen_only_by_its_result_is_refused_at_the_call(url: str, function) -> None:
     """And closed, so that nobody is told of a coroutine that was never awaited; the lock is free."""
     with narrowboat.locks(url) as locks:
         with pytest.raises(TypeError, match="expected a plain function"):
@@ -123,7 +126,7 @@ def test_what_is_seen_only_by_its_result_is_refused_at_the_call(url, function):
 
 
 @pytest.mark.parametrize("make", [copy.copy, copy.deepcopy, pickle.dumps])
-def test_a_possession_is_not_copied(url, make):
+def test_a_possession_is_not_copied(url: str, make) -> None:
     """There would be two of what is one; and no half of one is made on the way."""
     with narrowboat.locks(url) as locks, locks.lock("a") as held:
         with pytest.raises(TypeError, match="cannot be copied"):
@@ -131,7 +134,7 @@ def test_a_possession_is_not_copied(url, make):
         held.check()
 
 
-def test_a_release_in_an_inner_with_is_that_withs_own(url):
+def test_a_release_in_an_inner_with_is_that_withs_own(url: str) -> None:
     """Its end then does nothing, and the outer `with` keeps the lock to its own end. Counted, whoever is left first."""
     with narrowboat.locks(url) as locks, narrowboat.locks(url) as others:
         lock = locks.lock("a", reentrant=True)
@@ -157,7 +160,7 @@ def test_a_release_in_an_inner_with_is_that_withs_own(url):
         assert locks.holders() == []
 
 
-def test_a_release_in_an_exit_stack_is_that_stacks_own(url):
+def test_a_release_in_an_exit_stack_is_that_stacks_own(url: str) -> None:
     """What is entered without a `with` is left once as well, be it the inner or the outer one."""
     with narrowboat.locks(url) as locks, narrowboat.locks(url) as others:
         lock = locks.lock("a", reentrant=True)
@@ -175,10 +178,10 @@ def test_a_release_in_an_exit_stack_is_that_stacks_own(url):
         assert locks.holders() == []
 
 
-def test_a_release_in_an_async_exit_stack_is_that_stacks_own(url):
+def test_a_release_in_an_async_exit_stack_is_that_stacks_own(url: str) -> None:
     """As in the other face."""
 
-    async def main():
+    async def main() -> None:
         async with narrowboat.aio.locks(url) as locks, narrowboat.aio.locks(url) as others:
             lock = locks.lock("a", reentrant=True)
             async with contextlib.AsyncExitStack() as stack:
@@ -197,7 +200,7 @@ def test_a_release_in_an_async_exit_stack_is_that_stacks_own(url):
     asyncio.run(main())
 
 
-def test_an_exit_that_failed_and_is_remembered_leaves_the_next_one_alone(url):
+def test_an_exit_that_failed_and_is_remembered_leaves_the_next_one_alone(url: str) -> None:
     """Somebody keeps the error, and with its traceback what had left the lock: the next `ExitStack` is no business of it."""
     with narrowboat.locks(url) as locks:
         lock, kept = locks.lock("a"), []
@@ -213,10 +216,10 @@ def test_an_exit_that_failed_and_is_remembered_leaves_the_next_one_alone(url):
         assert locks.holders() == []
 
 
-def test_an_async_exit_that_failed_and_is_remembered_leaves_the_next_one_alone(url):
+def test_an_async_exit_that_failed_and_is_remembered_leaves_the_next_one_alone(url: str) -> None:
     """As in the other face."""
 
-    async def main():
+    async def main() -> None:
         async with narrowboat.aio.locks(url) as locks:
             lock, kept = locks.lock("a"), []
             for _ in range(2):
@@ -231,10 +234,10 @@ def test_an_async_exit_that_failed_and_is_remembered_leaves_the_next_one_alone(u
     asyncio.run(main())
 
 
-def test_a_release_in_an_inner_async_with_is_that_withs_own(url):
+def test_a_release_in_an_inner_async_with_is_that_withs_own(url: str) -> None:
     """As in the other face."""
 
-    async def main():
+    async def main() -> None:
         async with narrowboat.aio.locks(url) as locks, narrowboat.aio.locks(url) as others:
             lock = locks.lock("a", reentrant=True)
             async with lock as outer:
@@ -257,10 +260,10 @@ def test_a_release_in_an_inner_async_with_is_that_withs_own(url):
 @pytest.mark.parametrize(
     ("habit", "told"), [("blocking", "acquire(timeout=0)"), ("blocking_timeout", "acquire(timeout=...)"), ("wait", "'wait'")]
 )
-def test_what_other_locks_take_is_told_in_our_words(url, name, habit, told):
+def test_what_other_locks_take_is_told_in_our_words(url: str, name: str, habit, told) -> None:
     """`threading` and redis-py say `blocking=False`; both faces say what that is here, and nothing is taken."""
 
-    async def asynchronous():
+    async def asynchronous() -> None:
         async with narrowboat.aio.locks(url) as locks:
             await getattr(locks, name)("a").acquire(**{habit: False})
 
@@ -272,7 +275,7 @@ def test_what_other_locks_take_is_told_in_our_words(url, name, habit, told):
         assert locks.holders() == []
 
 
-def test_an_article_fits_its_noun(url):
+def test_an_article_fits_its_noun(url: str) -> None:
     """In the text for what cannot be copied."""
     with narrowboat.locks(url) as locks:
         with pytest.raises(TypeError, match="^an AllLocks cannot be copied"):
@@ -281,11 +284,11 @@ def test_an_article_fits_its_noun(url):
             copy.copy(locks.lock("a"))
 
 
-def test_a_listener_that_calls_back_is_told_at_once(url):
+def test_a_listener_that_calls_back_is_told_at_once(url: str) -> None:
     """It is in the middle of a call."""
     met = []
 
-    def listener(event):
+    def listener(event) -> None:
         if isinstance(event, events.Acquired):
             with pytest.raises(NestedCall) as caught:
                 locks.holders()
@@ -296,11 +299,11 @@ def test_a_listener_that_calls_back_is_told_at_once(url):
     assert met == [False]
 
 
-def test_an_interrupt_in_a_listener_goes_on_when_all_have_been_told():
+def test_an_interrupt_in_a_listener_goes_on_when_all_have_been_told() -> None:
     """A Ctrl-C is the program's, whoever it strikes."""
     heard = []
 
-    def struck(event):
+    def struck(event) -> Never:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -308,11 +311,11 @@ def test_an_interrupt_in_a_listener_goes_on_when_all_have_been_told():
     assert len(heard) == 1
 
 
-def test_without_a_thread_to_be_had_callers_carry_their_own_calls(url, monkeypatch):
+def test_without_a_thread_to_be_had_callers_carry_their_own_calls(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Six threads on one name, and no lane can have a thread: each gets the lock in its turn or a typed error; none is left."""
     real = threading.Thread.start
 
-    def start(thread):
+    def start(thread) -> None:
         if thread.name.startswith("narrowboat"):
             raise RuntimeError("can't start new thread")
         real(thread)
@@ -321,7 +324,7 @@ def test_without_a_thread_to_be_had_callers_carry_their_own_calls(url, monkeypat
     with narrowboat.locks(url) as locks:
         locks.lock("warm").acquire().release()  # the renewal has its thread
 
-        def work():
+        def work() -> None:
             try:
                 with locks.lock("a", timeout=10):
                     outcomes.append(None)
@@ -339,21 +342,21 @@ def test_without_a_thread_to_be_had_callers_carry_their_own_calls(url, monkeypat
         locks.lock("a").acquire(timeout=5).release()
 
 
-def test_a_run_without_a_thread_to_be_had_finishes_what_it_began(url, monkeypatch):
+def test_a_run_without_a_thread_to_be_had_finishes_what_it_began(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The handler that has begun is waited for and its message acknowledged; what was not begun goes back at once."""
     real, begun, returned = threading.Thread.start, threading.Event(), threading.Event()
 
-    def start(thread):
+    def start(thread) -> None:
         if thread.name == "narrowboat-run-q-1":
             assert begun.wait(10)
             raise RuntimeError("can't start new thread")
         real(thread)
 
-    def heard(event):
+    def heard(event) -> None:
         if isinstance(event, events.Settled) and event.outcome == "return":
             returned.set()
 
-    def handle(message):
+    def handle(message) -> None:
         begun.set()
         assert returned.wait(10)
 
@@ -371,7 +374,7 @@ class _SlowRenewal(PassingLocks):
 
     answers = True
 
-    def __init__(self, inner):
+    def __init__(self, inner) -> None:
         super().__init__(inner)
         self.under_way, self.go_on = threading.Event(), threading.Event()
 
@@ -385,7 +388,7 @@ class _SlowRenewal(PassingLocks):
 
 
 @pytest.mark.parametrize("answers", [True, False])
-def test_a_release_that_meets_its_own_renewal_is_no_loss(url, answers):
+def test_a_release_that_meets_its_own_renewal_is_no_loss(url: str, answers) -> None:
     """The renewal was sent before the release and is answered after it has begun: the holder has released, and lost nothing."""
     layers, seen, lost = [], [], []
 
@@ -412,11 +415,11 @@ def test_a_release_that_meets_its_own_renewal_is_no_loss(url, answers):
 class _NoRenewal(PassingLocks):
     """Renews nothing."""
 
-    def renew(self, grants):
+    def renew(self, grants) -> Never:
         raise Unavailable("no reply")
 
 
-def test_a_renewal_by_hand_that_failed_keeps_nothing(url):
+def test_a_renewal_by_hand_that_failed_keeps_nothing(url: str) -> None:
     """Whoever gives up after it and lets go of what it held is waited for by nobody, not even by the collector."""
     with narrowboat.locks(url, wrap=_NoRenewal) as locks:
         held = locks.lock("a").acquire()

@@ -1,11 +1,16 @@
 """Locks in the user's hands, on a clock that the tests own."""
 
+from __future__ import annotations
+
 import asyncio
 import gc
 import os
 import threading
 import uuid
 import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Never
 
 import pytest
 
@@ -23,10 +28,11 @@ from narrowboat.errors import (
     Unavailable,
 )
 from narrowboat.layers.passing import PassingLocks
+from narrowboat.locking import Locks
 
 
 @pytest.fixture
-def url():
+def url() -> str:
     return f"memory://{uuid.uuid4().hex}"
 
 
@@ -36,12 +42,12 @@ def clock():
 
 
 @pytest.fixture
-def locks(url, clock):
+def locks(url: str, clock: ManualClock) -> Iterator[Any]:
     with narrowboat.locks(url, clock=clock) as locks:
         yield locks
 
 
-def test_a_lease_that_nobody_renews_ends_before_the_server_frees_it(url, clock, locks):
+def test_a_lease_that_nobody_renews_ends_before_the_server_frees_it(url: str, clock: ManualClock, locks: Locks) -> None:
     """The holder gives up by its own clock first; only then can another have it."""
     with narrowboat.locks(url, clock=clock) as others:
         held = locks.lock("a", ttl=10, renew=False).acquire()
@@ -55,7 +61,7 @@ def test_a_lease_that_nobody_renews_ends_before_the_server_frees_it(url, clock, 
         assert second.token > held.token
 
 
-def test_renewal_keeps_a_lease_for_ever(locks, clock):
+def test_renewal_keeps_a_lease_for_ever(locks: Locks, clock: ManualClock) -> None:
     """Over many ttls, a held lock stays held."""
     renewed = threading.Semaphore(0)
     with narrowboat.locks(
@@ -70,7 +76,7 @@ def test_renewal_keeps_a_lease_for_ever(locks, clock):
         held.release()
 
 
-def test_a_jump_of_the_clock_is_a_pause(locks, clock):
+def test_a_jump_of_the_clock_is_a_pause(locks: Locks, clock: ManualClock) -> None:
     """A process that stood still for longer than its lease says so, and its callbacks are called."""
     held = locks.lock("a", ttl=10).acquire()
     told = threading.Event()
@@ -87,7 +93,7 @@ def test_a_jump_of_the_clock_is_a_pause(locks, clock):
         held.release()
 
 
-def test_leaving_a_with_after_a_loss_raises_only_when_the_body_ended_normally(locks, clock):
+def test_leaving_a_with_after_a_loss_raises_only_when_the_body_ended_normally(locks: Locks, clock: ManualClock) -> Never:
     """The loss must not hide the body's own error; it is added as a note."""
     with pytest.raises(LeaseLost), locks.lock("a", ttl=10, renew=False):
         clock.advance(11)
@@ -98,7 +104,7 @@ def test_leaving_a_with_after_a_loss_raises_only_when_the_body_ended_normally(lo
     assert any("LeaseLost" in note for note in caught.value.__notes__)
 
 
-def test_nesting_counts_and_the_outermost_release_frees(locks, url):
+def test_nesting_counts_and_the_outermost_release_frees(locks: Locks, url: str) -> None:
     """The same thread nests with the same token and no round trip; others wait until the last release."""
     lock = locks.lock("a", reentrant=True)
     with narrowboat.locks(url, clock=locks._core.clock) as others:
@@ -110,7 +116,7 @@ def test_nesting_counts_and_the_outermost_release_frees(locks, url):
         assert others.lock("a").try_acquire() is not None
 
 
-def test_waiting_for_oneself_is_refused_at_once(locks):
+def test_waiting_for_oneself_is_refused_at_once(locks: Locks) -> None:
     """Without nesting, a second acquire raises instead of waiting for ever; a try is simply busy; so is an upgrade."""
     with locks.lock("a"):
         with pytest.raises(AlreadyHeld):
@@ -120,13 +126,13 @@ def test_waiting_for_oneself_is_refused_at_once(locks):
         locks.lock("b").acquire()
 
 
-def test_another_thread_waits_and_is_served(url):
+def test_another_thread_waits_and_is_served(url: str) -> None:
     """What this thread holds, another waits for; it has it as soon as it is released."""
     with narrowboat.locks(url) as locks:
         held = locks.lock("a").acquire()
         got = threading.Event()
 
-        def other():
+        def other() -> None:
             with locks.lock("a"):
                 got.set()
 
@@ -139,7 +145,7 @@ def test_another_thread_waits_and_is_served(url):
         thread.join(10)
 
 
-def test_a_possession_that_is_forgotten_is_not_renewed(url, clock, locks):
+def test_a_possession_that_is_forgotten_is_not_renewed(url: str, clock: ManualClock, locks: Locks) -> None:
     """Dropping the last reference stops the renewal: the lease ends by itself."""
     locks.lock("a", ttl=9).acquire()
     gc.collect()
@@ -149,14 +155,14 @@ def test_a_possession_that_is_forgotten_is_not_renewed(url, clock, locks):
         assert others.lock("a").acquire(timeout=0) is not None
 
 
-def test_close_releases_and_wakes(url):
+def test_close_releases_and_wakes(url: str) -> None:
     """Held locks are free after close and lost with a reason; whoever waits gets Closed; no thread is left."""
     before = set(threading.enumerate())
     locks = narrowboat.locks(url)
     held = locks.lock("a").acquire()
     failure = []
 
-    def wait():
+    def wait() -> None:
         try:
             locks.lock("a").acquire()
         except Closed as error:
@@ -179,18 +185,18 @@ def test_close_releases_and_wakes(url):
         assert others.holders() == []
 
 
-def test_two_sizes_of_one_semaphore_are_refused(locks):
+def test_two_sizes_of_one_semaphore_are_refused(locks: Locks) -> None:
     """Contenders that disagree on the number of permits are told so."""
     with locks.lock("a", limit=2), pytest.raises(Conflict):
         locks.lock("a", limit=3).acquire(timeout=0)
 
 
-def test_several_locks_are_all_or_none(locks):
+def test_several_locks_are_all_or_none(locks: Locks) -> None:
     """When one of them is busy, none is kept."""
     taken = threading.Event()
     done = threading.Event()
 
-    def holder():
+    def holder() -> None:
         with locks.lock("b"):
             taken.set()
             done.wait(10)
@@ -226,7 +232,7 @@ def test_several_locks_are_all_or_none(locks):
         {"label": "a\nb"},
     ],
 )
-def test_bad_terms_are_refused_before_anything_is_sent(url, terms):
+def test_bad_terms_are_refused_before_anything_is_sent(url: str, terms: dict[str, Any]) -> None:
     """One typed error that says what was given and what is allowed; the driver is never opened."""
     with narrowboat.locks(url) as locks:
         with pytest.raises(InvalidArgument):
@@ -235,13 +241,13 @@ def test_bad_terms_are_refused_before_anything_is_sent(url, terms):
 
 
 @pytest.mark.parametrize("name", ["", "x" * 1001, "a\x00b", "a\nb", "\ud800", 7, None, b"a"])
-def test_bad_names_are_refused(locks, name):
+def test_bad_names_are_refused(locks: Locks, name: str) -> None:
     """Empty, too long, with control characters or no text at all."""
     with pytest.raises(InvalidArgument):
         locks.lock(name)
 
 
-def test_decorators_take_what_they_can_hold(locks):
+def test_decorators_take_what_they_can_hold(locks: Locks) -> None:
     """A plain function is held during its call; a coroutine function is refused, it would run unprotected."""
 
     @locks.lock("a")
@@ -252,7 +258,7 @@ def test_decorators_take_what_they_can_hold(locks):
     with pytest.raises(TypeError, match="aio"):
 
         @locks.lock("a")
-        async def later():
+        async def later() -> None:
             pass
 
 
@@ -261,14 +267,14 @@ class LosesReplies(PassingLocks):
 
     ops: set[str] = set()
 
-    def attempt(self, requests):
+    def attempt(self, requests: Any):
         answers = self.inner.attempt(requests)
         if "attempt" in self.ops:
             self.ops.discard("attempt")
             raise Unavailable("no reply")
         return answers
 
-    def release(self, grants):
+    def release(self, grants: Any):
         answers = self.inner.release(grants)
         if "release" in self.ops:
             self.ops.discard("release")
@@ -277,11 +283,11 @@ class LosesReplies(PassingLocks):
 
 
 @pytest.mark.parametrize("op", ["attempt", "release"])
-def test_a_lost_reply_is_harmless(url, op):
+def test_a_lost_reply_is_harmless(url: str, op: str) -> None:
     """The grant is found again by its owner, and a repeated release is a success."""
     layer = []
 
-    def wrap(driver):
+    def wrap(driver: Any):
         layer.append(LosesReplies(driver))
         layer[0].ops = {op}
         return layer[0]
@@ -293,7 +299,7 @@ def test_a_lost_reply_is_harmless(url, op):
         assert layer[0].ops == set()
 
 
-def test_a_forked_child_holds_nothing(tmp_path):
+def test_a_forked_child_holds_nothing(tmp_path: Path) -> None:
     """The child knows that the lock is its parent's, opens a driver of its own, and the parent's lock stays."""
     with narrowboat.locks(f"sqlite:///{tmp_path / 'fork.db'}") as locks:
         held = locks.lock("a").acquire()
@@ -318,10 +324,10 @@ def test_a_forked_child_holds_nothing(tmp_path):
 class TestAsyncio:
     """The same on an event loop."""
 
-    def test_a_cancel_at_every_await_leaves_nothing(self, url):
+    def test_a_cancel_at_every_await_leaves_nothing(self, url: str) -> None:
         """Cancelled after any number of steps, a task either holds the lock or nobody does, and the next is served."""
 
-        async def main():
+        async def main() -> None:
             async with narrowboat.aio.locks(url) as mine, narrowboat.aio.locks(url) as others:
                 for busy in (False, True):
                     for steps in range(12):
@@ -340,10 +346,10 @@ class TestAsyncio:
 
         asyncio.run(main())
 
-    def test_a_timeout_around_a_wait_is_a_timeout(self, url):
+    def test_a_timeout_around_a_wait_is_a_timeout(self, url: str) -> None:
         """asyncio.timeout works as on any await, and the waiter leaves the queue."""
 
-        async def main():
+        async def main() -> None:
             async with narrowboat.aio.locks(url) as mine, narrowboat.aio.locks(url) as others, others.lock("a"):
                 with pytest.raises(TimeoutError):
                     async with asyncio.timeout(0.05):
@@ -355,14 +361,14 @@ class TestAsyncio:
 
         asyncio.run(main())
 
-    def test_a_thousand_tasks_are_served_in_order_without_a_thread_each(self, url):
+    def test_a_thousand_tasks_are_served_in_order_without_a_thread_each(self, url: str) -> None:
         """Waiters park no thread, and each is served in its turn."""
 
-        async def main():
+        async def main() -> None:
             served, before = [], threading.active_count()  # servers of other tests may stand in threads of this process
             async with narrowboat.aio.locks(url) as locks:
 
-                async def wait(number):
+                async def wait(number: int) -> None:
                     async with locks.lock("a"):
                         served.append(number)
 
@@ -378,12 +384,12 @@ class TestAsyncio:
 
         asyncio.run(main())
 
-    def test_two_loops_share_one_face(self, url):
+    def test_two_loops_share_one_face(self, url: str) -> None:
         """One `Locks` serves two event loops in two threads."""
         locks = narrowboat.aio.locks(url)
         inside = []
 
-        async def work():
+        async def work() -> None:
             for _ in range(20):
                 async with locks.lock("a"):
                     inside.append(1)
@@ -400,12 +406,12 @@ class TestAsyncio:
 
         assert not inside
 
-    def test_loops_that_have_ended_are_forgotten(self, url):
+    def test_loops_that_have_ended_are_forgotten(self, url: str) -> None:
         """A face that is used from one loop after the other keeps none but the last."""
         locks = narrowboat.aio.locks(url)
         loops = []
 
-        async def use():
+        async def use() -> None:
             loops.append(weakref.ref(asyncio.get_running_loop()))
             async with locks.lock("a"):
                 pass
@@ -417,10 +423,10 @@ class TestAsyncio:
         assert [loop() for loop in loops[:-1]] == [None] * 4
         asyncio.run(locks.close())
 
-    def test_callbacks_run_on_the_loop(self, url):
+    def test_callbacks_run_on_the_loop(self, url: str) -> None:
         """`on_lost` calls back on the loop that acquired."""
 
-        async def main():
+        async def main() -> None:
             clock = ManualClock()
             async with narrowboat.aio.locks(url, clock=clock) as locks:
                 held = await locks.lock("a", ttl=5).acquire()

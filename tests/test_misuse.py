@@ -1,11 +1,15 @@
 """What is used wrongly, says what to do; what cannot be done twice or elsewhere, is refused in one way."""
 
+from __future__ import annotations
+
 import asyncio
 import copy
 import os
 import pickle
 import signal
 import uuid
+from collections.abc import Iterator
+from typing import Any, Never
 
 import pytest
 
@@ -15,20 +19,21 @@ from narrowboat.contract.messages import Reject
 from narrowboat.errors import Closed, InvalidArgument, StaleDelivery, Unavailable
 from narrowboat.layers.faults import Faults
 from narrowboat.layers.passing import PassingBroker, PassingFeed
+from narrowboat.messaging import Messaging
 
 
 @pytest.fixture
-def url():
+def url() -> str:
     return f"memory://{uuid.uuid4().hex}"
 
 
 @pytest.fixture
-def broker(url):
+def broker(url: str) -> Iterator[Any]:
     with narrowboat.broker(url) as broker:
         yield broker
 
 
-def test_nothing_that_is_held_is_copied(broker):
+def test_nothing_that_is_held_is_copied(broker: Messaging) -> None:
     """A clear refusal, and no half-built object whose repr raises."""
     queue = broker.queue("q")
     queue.publish_many([b"1", b"2"])
@@ -41,7 +46,7 @@ def test_nothing_that_is_held_is_copied(broker):
                     how(each)
 
 
-def test_the_wrong_kind_of_with_says_which_is_right(url):
+def test_the_wrong_kind_of_with_says_which_is_right(url: str) -> None:
     """Each face names the other's `with`."""
     for made in (narrowboat.aio.broker(url), narrowboat.aio.locks(url), narrowboat.aio.broker(url).queue("q").consume()):
         with pytest.raises(TypeError, match="use `async with`"), made:
@@ -49,7 +54,7 @@ def test_the_wrong_kind_of_with_says_which_is_right(url):
     with pytest.raises(TypeError, match="use `async with`"), narrowboat.aio.locks(url).lock("n"):
         pass
 
-    async def enter(made):
+    async def enter(made) -> None:
         async with made:
             pass
 
@@ -58,7 +63,7 @@ def test_the_wrong_kind_of_with_says_which_is_right(url):
             asyncio.run(enter(made))
 
 
-def test_one_message_is_not_many(broker):
+def test_one_message_is_not_many(broker: Messaging) -> None:
     """A text is a sequence of texts, which is never what was meant."""
     for given in ("abc", b"abc", {"a": 1}):
         with pytest.raises(InvalidArgument, match="publish_many takes a list"):
@@ -67,13 +72,13 @@ def test_one_message_is_not_many(broker):
 
 @pytest.mark.parametrize("make", [narrowboat.broker, narrowboat.locks, narrowboat.aio.broker, narrowboat.aio.locks])
 @pytest.mark.parametrize("arguments", [{"listeners": print}, {"listeners": 42}, {"listeners": [42]}, {"clock": 42}])
-def test_arguments_of_the_wrong_kind_are_named(make, arguments, url):
+def test_arguments_of_the_wrong_kind_are_named(make, arguments, url: str) -> None:
     """Also those that only tests give."""
     with pytest.raises(InvalidArgument, match=next(iter(arguments))):
         make(url, **arguments)
 
 
-def test_the_bound_of_a_delay_is_told_in_full(broker):
+def test_the_bound_of_a_delay_is_told_in_full(broker: Messaging) -> None:
     """Whoever asks for a second too much must see the difference."""
     queue = broker.queue("q")
     most = broker.capabilities.delay_max
@@ -84,7 +89,7 @@ def test_the_bound_of_a_delay_is_told_in_full(broker):
         queue.publish(b"x", ttl=1e12)
 
 
-def test_a_topic_names_what_has_consume(broker):
+def test_a_topic_names_what_has_consume(broker: Messaging) -> None:
     """Who consumes from a topic forgot the group."""
     for topic in (broker.topic("prices"), narrowboat.aio.broker("memory://hint").topic("prices")):
         with pytest.raises(AttributeError, match=r"subscription\('group'\)"):
@@ -96,16 +101,16 @@ def test_a_topic_names_what_has_consume(broker):
 class Unspeakable(Exception):
     """Its text cannot be had."""
 
-    def __str__(self):
+    def __str__(self) -> str:
         raise ValueError("no text")
 
 
 @pytest.mark.parametrize("face", ["sync", "asyncio"])
-def test_a_handler_may_raise_what_cannot_be_shown(face, url):
+def test_a_handler_may_raise_what_cannot_be_shown(face, url: str) -> None:
     """It is a failure like any other: nacked, and dead with its type at the last delivery."""
     told = []
 
-    def failed(event):
+    def failed(event) -> None:
         if isinstance(event, events.DeadLettered):
             told.append(event.reason)
             stop()
@@ -117,20 +122,20 @@ def test_a_handler_may_raise_what_cannot_be_shown(face, url):
             queue.publish(b"x")
             stop = queue.stop
 
-            def handle(message):
+            def handle(message) -> Never:
                 raise Unspeakable
 
             queue.run(handle)
     else:
 
-        async def main():
+        async def main() -> None:
             nonlocal stop
             async with narrowboat.aio.broker(url, listeners=[failed]) as broker:
                 queue = broker.queue("q", max_deliveries=1)
                 await queue.publish(b"x")
                 stop = queue.stop
 
-                async def handle(message):
+                async def handle(message) -> Never:
                     raise Unspeakable
 
                 await queue.run(handle)
@@ -139,7 +144,7 @@ def test_a_handler_may_raise_what_cannot_be_shown(face, url):
     assert told == ["Unspeakable: its text cannot be had"]
 
 
-def test_what_is_settled_after_its_consumer_has_closed_is_stale(broker):
+def test_what_is_settled_after_its_consumer_has_closed_is_stale(broker: Messaging) -> None:
     """On every backend, whichever error its driver has for it."""
     queue = broker.queue("q")
     queue.publish(b"x")
@@ -151,7 +156,7 @@ def test_what_is_settled_after_its_consumer_has_closed_is_stale(broker):
     assert message.lost and queue.depth().ready == 1
 
 
-def test_what_is_settled_after_its_broker_has_closed_is_refused(url):
+def test_what_is_settled_after_its_broker_has_closed_is_refused(url: str) -> None:
     """Also where the caller does not wait for the answer: nothing can come of it."""
     with narrowboat.broker(url) as broker:
         queue = broker.queue("q")
@@ -163,7 +168,7 @@ def test_what_is_settled_after_its_broker_has_closed_is_refused(url):
 
 
 @pytest.mark.parametrize("wait", [True, False])
-def test_a_forked_childs_settlement_is_closed(broker, wait):
+def test_a_forked_childs_settlement_is_closed(broker: Messaging, wait) -> None:
     """The message is the parent's, and stays so."""
     queue = broker.queue("q")
     queue.publish(b"x")
@@ -183,7 +188,7 @@ def test_a_forked_childs_settlement_is_closed(broker, wait):
         message.ack()
 
 
-def test_absurd_numbers_of_others_are_no_error(url):
+def test_absurd_numbers_of_others_are_no_error(url: str) -> None:
     """Whoever looks at a dead letter that another program wrote sees what can be seen."""
 
     class Absurd(PassingBroker):
@@ -202,7 +207,7 @@ def test_absurd_numbers_of_others_are_no_error(url):
             assert messages.receive(5).dead == ("why", 0, "")
 
 
-def test_what_was_fetched_and_not_started_goes_back_at_once(url, monkeypatch):
+def test_what_was_fetched_and_not_started_goes_back_at_once(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where a clean end counts it: a message must not wait for the lease of somebody who has left."""
     import dataclasses
 
@@ -223,7 +228,7 @@ def test_what_was_fetched_and_not_started_goes_back_at_once(url, monkeypatch):
         queue.publish_many([b"x"] * 5)
         depths = []
 
-        def handle(message):
+        def handle(message) -> None:
             queue.stop()
             ends = broker._core.clock() + 10
             while (depth := queue.depth()).ready < 4 and broker._core.clock() < ends:
@@ -234,7 +239,7 @@ def test_what_was_fetched_and_not_started_goes_back_at_once(url, monkeypatch):
         assert depths == [4]
 
 
-def test_run_bounds_what_it_keeps_and_fetches(broker):
+def test_run_bounds_what_it_keeps_and_fetches(broker: Messaging) -> None:
     """`max_extend` and `prefetch` of `run` are those of `consume`."""
     queue = broker.queue("q")
     for arguments in ({"max_extend": -1}, {"prefetch": 0}):
@@ -243,7 +248,7 @@ def test_run_bounds_what_it_keeps_and_fetches(broker):
     queue.publish_many([b"x"] * 5)
     seen = []
 
-    def handle(message):
+    def handle(message) -> None:
         seen.append((message._consumer.max_extend, queue.depth().in_flight))
         queue.stop()
 
@@ -259,13 +264,13 @@ class Away(PassingBroker):
 
 
 class AwayFeed(PassingFeed):
-    def close(self):
+    def close(self) -> Never:
         self.inner.close()
         raise Unavailable("no server there")
 
 
 @pytest.mark.parametrize("face", ["sync", "asyncio"])
-def test_a_run_that_is_stopped_during_an_outage_ends_in_good_order(face, url, caplog):
+def test_a_run_that_is_stopped_during_an_outage_ends_in_good_order(face, url: str, caplog: pytest.LogCaptureFixture) -> None:
     """It has drained; that its consumer could not be closed is a warning and no crash."""
 
     if face == "sync":
@@ -275,12 +280,12 @@ def test_a_run_that_is_stopped_during_an_outage_ends_in_good_order(face, url, ca
             queue.run(lambda message: queue.stop())
     else:
 
-        async def main():
+        async def main() -> None:
             async with narrowboat.aio.broker(url, wrap=Away) as broker:
                 queue = broker.queue("q")
                 await queue.publish(b"x")
 
-                async def handle(message):
+                async def handle(message) -> None:
                     queue.stop()
 
                 await queue.run(handle)
@@ -291,20 +296,20 @@ def test_a_run_that_is_stopped_during_an_outage_ends_in_good_order(face, url, ca
 
 @pytest.mark.parametrize("face", ["sync", "aio"])
 @pytest.mark.parametrize("end", [SystemExit, KeyboardInterrupt])
-def test_what_ends_a_run_during_an_outage_reaches_its_caller(face, end, url):
+def test_what_ends_a_run_during_an_outage_reaches_its_caller(face, end, url: str) -> None:
     """That its consumer could not be closed as well hides neither Ctrl-C nor what a handler raised."""
 
-    def struck():
+    def struck() -> None:
         if end is SystemExit:
             raise SystemExit(3)
         os.kill(os.getpid(), signal.SIGINT)
 
-    async def main():
+    async def main() -> None:
         async with narrowboat.aio.broker(url, wrap=Away) as broker:
             queue = broker.queue("q")
             await queue.publish(b"x")
 
-            async def handle(message):
+            async def handle(message) -> None:
                 struck()
 
             await queue.run(handle)
@@ -318,7 +323,7 @@ def test_what_ends_a_run_during_an_outage_reaches_its_caller(face, end, url):
             queue.run(lambda message: struck())
 
 
-def test_a_close_that_outlives_its_loop_ends_in_silence(url):
+def test_a_close_that_outlives_its_loop_ends_in_silence(url: str) -> None:
     """Ctrl-C may end the loop while the broker is being closed on its thread."""
     faults = Faults()
     loop = asyncio.new_event_loop()
@@ -353,7 +358,7 @@ def test_a_close_that_outlives_its_loop_ends_in_silence(url):
     assert not complaints
 
 
-def test_a_reason_is_told_with_what_was_wrong_with_the_message():
+def test_a_reason_is_told_with_what_was_wrong_with_the_message() -> None:
     """Whoever reads the dead letters later sees why its envelope could not be read."""
     from narrowboat._messages.delivery import too_often
 
@@ -361,7 +366,7 @@ def test_a_reason_is_told_with_what_was_wrong_with_the_message():
 
 
 @pytest.mark.parametrize("face", [narrowboat, narrowboat.aio])
-def test_a_lock_says_who_has_what_others_have_on_theirs(face, url):
+def test_a_lock_says_who_has_what_others_have_on_theirs(face, url: str) -> None:
     """Other libraries release the lock itself; here one object may be held by many threads."""
     lock = face.locks(url).lock("n")
     with pytest.raises(AttributeError, match=r"held\.release\(\)"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from mutants import (
     REFERENCE,
@@ -24,7 +26,7 @@ from narrowboat.layers.passing import PassingBroker, PassingLocks
 pytestmark = pytest.mark.timeout(1500)
 
 
-def harmless(driver):
+def harmless(driver: Any) -> Any:
     """A layer that breaks nothing."""
     return PassingLocks(driver) if isinstance(driver, LockProvider) else PassingBroker(driver)
 
@@ -45,7 +47,7 @@ def test_it_is_caught_by_each_id_that_names_its_fault(mutant: Mutant, verdicts: 
     assert all(verdict.why for verdict in mine)
 
 
-def test_a_layer_that_breaks_nothing_is_caught_by_nothing():
+def test_a_layer_that_breaks_nothing_is_caught_by_nothing() -> None:
     """The control: what catches the mutants does not catch whatever stands in front of a driver."""
     named = tuple(dict.fromkeys(id for mutant in all_mutants() for id in mutant.ids))
     parts = [named[start::6] for start in range(6)]
@@ -56,7 +58,7 @@ def test_a_layer_that_breaks_nothing_is_caught_by_nothing():
     assert not caught, "\n".join(caught)
 
 
-def test_a_mutant_that_no_scenario_sees_is_not_called_caught():
+def test_a_mutant_that_no_scenario_sees_is_not_called_caught() -> None:
     mutant = Mutant("harmless", "nothing", harmless, ids=("L01", "L02"), faces=("sync",))
 
     (one, two) = check_mutants([mutant])
@@ -67,7 +69,7 @@ def test_a_mutant_that_no_scenario_sees_is_not_called_caught():
     ]
 
 
-def test_there_are_enough_of_them_and_no_two_have_one_name():
+def test_there_are_enough_of_them_and_no_two_have_one_name() -> None:
     names = [mutant.name for mutant in all_mutants()]
 
     assert len(names) == len(set(names))
@@ -76,19 +78,19 @@ def test_there_are_enough_of_them_and_no_two_have_one_name():
     assert all(mutant.breaks.endswith(".") for mutant in all_mutants())
 
 
-def test_each_is_about_one_half():
+def test_each_is_about_one_half() -> None:
     """Lock mutants name lock ids, those of messages the others."""
     for mutants, letter in ((locks.MUTANTS, "L"), (messages.MUTANTS, "B")):
         assert {id[0] for mutant in mutants for id in mutant.ids} == {letter}
 
 
 @pytest.mark.parametrize("ids", [(), ("L999",), ("L57",), ("L01", "B108")])
-def test_a_mutant_needs_ids_that_are_owed(ids: tuple[str, ...]):
+def test_a_mutant_needs_ids_that_are_owed(ids: tuple[str, ...]) -> None:
     with pytest.raises(TypeError, match="needs ids of the catalogue"):
         Mutant("nameless", "something", harmless, ids=ids)
 
 
-def test_ids_that_no_mutant_names_are_listed():
+def test_ids_that_no_mutant_names_are_listed() -> None:
     listed = unnamed()
     named = {id for mutant in all_mutants() for id in mutant.ids}
 
@@ -97,13 +99,13 @@ def test_ids_that_no_mutant_names_are_listed():
     assert "L01" not in listed
 
 
-def test_each_id_that_no_mutant_names_says_why():
+def test_each_id_that_no_mutant_names_says_why() -> None:
     """A new id needs a mutant, or a reason why there can be none; an id that a mutant names needs no reason."""
     assert sorted(unnamed()) == sorted(WITHOUT_MUTANT)
     assert all(WITHOUT_MUTANT.values())
 
 
-def test_breaking_a_harness_leaves_the_one_that_works():
+def test_breaking_a_harness_leaves_the_one_that_works() -> None:
     sound = Harness(REFERENCE)
 
     broken = sound.mutated(harmless)

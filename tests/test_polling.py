@@ -1,6 +1,10 @@
 """When a consumer polls: not without end because of wakes, whether its polls fail or bring nothing."""
 
+from __future__ import annotations
+
 import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -12,13 +16,13 @@ from narrowboat.layers.passing import PassingBroker, PassingFeed
 class Dying(PassingFeed):
     """Each poll ends with its connection, whose end wakes the consumer; as an error, or with nothing."""
 
-    def __init__(self, inner, wake, ends):
+    def __init__(self, inner: Any, wake: Callable[[], None], ends: float) -> None:
         super().__init__(inner)
         self.wake = wake
         self.ends = ends
         self.polls = 0
 
-    def receive(self, limit):
+    def receive(self, limit: int):
         self.polls += 1
         received = super().receive(limit)
         self.wake()
@@ -30,7 +34,7 @@ class Dying(PassingFeed):
 class DyingBroker(PassingBroker):
     ends = "fails"
 
-    def feed(self, inner, wake):
+    def feed(self, inner: Any, wake: Callable[[], None]):
         self.made = Dying(inner, wake, self.ends)
         return self.made
 
@@ -39,7 +43,7 @@ class WakingBroker(DyingBroker):
     ends = "says nothing"
 
 
-def consumed(layer):
+def consumed(layer: Any):
     """How many polls a `receive` of half a second makes, how long it takes, and how it ends."""
     layers = []
     with (
@@ -54,21 +58,21 @@ def consumed(layer):
         return layers[0].made.polls, time.monotonic() - begun, error
 
 
-def test_a_wake_that_comes_with_a_failure_does_not_take_its_pause_away():
+def test_a_wake_that_comes_with_a_failure_does_not_take_its_pause_away() -> None:
     polls, took, error = consumed(DyingBroker)
     assert isinstance(error, Unavailable)
     assert polls < 10  # pauses from 0.025 s that double: 5 to 6 in half a second, and one at the end
     assert took < 5
 
 
-def test_a_receive_ends_at_its_deadline_although_each_poll_is_woken_again():
+def test_a_receive_ends_at_its_deadline_although_each_poll_is_woken_again() -> None:
     _, took, nothing = consumed(WakingBroker)
     assert nothing is None
     assert took < 5
 
 
 @pytest.mark.parametrize("layer", [DyingBroker, WakingBroker])
-def test_a_receive_without_a_wait_polls_once(layer):
+def test_a_receive_without_a_wait_polls_once(layer: Any) -> None:
     layers = []
     with (
         narrowboat.broker("memory://dying", wrap=lambda driver: layers.append(layer(driver)) or layers[-1]) as broker,
@@ -96,7 +100,7 @@ class SlowBroker(PassingBroker):
         return Slow(inner)
 
 
-def test_dead_letters_are_not_taken_for_an_empty_queue():
+def test_dead_letters_are_not_taken_for_an_empty_queue() -> None:
     """One more is behind them: a caller whose time is over gets it all the same."""
     with narrowboat.broker("memory://dead", wrap=SlowBroker) as broker:
         queue = broker.queue("q")

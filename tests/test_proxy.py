@@ -1,10 +1,14 @@
 """The misbehaving proxy, in front of a real server on a real socket."""
 
+from __future__ import annotations
+
 import contextlib
 import socket
 import socketserver
 import threading
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -15,7 +19,7 @@ from narrowboat.conformance.faults.proxy import Proxy
 class Echo(socketserver.BaseRequestHandler):
     """Answers each line with the line, and remembers it."""
 
-    def handle(self):
+    def handle(self) -> None:
         with contextlib.suppress(OSError), self.request.makefile("rb") as lines:
             for line in lines:
                 self.server.heard.append(line)
@@ -29,14 +33,14 @@ class Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
     allow_reuse_address = True
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Echo)
         self.heard = []
         self.ended = threading.Event()
 
 
 @pytest.fixture
-def server():
+def server() -> Iterator[Any]:
     with Server() as made:
         thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -46,7 +50,7 @@ def server():
 
 
 @pytest.fixture
-def proxy(server):
+def proxy(server) -> Iterator[Any]:
     with Proxy(*server.server_address) as made:
         yield made
 
@@ -57,7 +61,7 @@ def connect(proxy):
     return client
 
 
-def ask(client, line=b"hello\n"):
+def ask(client, line: bytes = b"hello\n"):
     client.sendall(line)
     got = b""
     while not got.endswith(b"\n"):
@@ -68,7 +72,7 @@ def ask(client, line=b"hello\n"):
     return got
 
 
-def test_it_passes_everything_on(proxy):
+def test_it_passes_everything_on(proxy) -> None:
     """Untouched, in both directions, with many connections, and a megabyte at once."""
     clients = [connect(proxy) for _ in range(20)]
     assert [ask(client, b"%d\n" % number) for number, client in enumerate(clients)] == [b"re %d\n" % n for n in range(20)]
@@ -86,7 +90,7 @@ def test_it_passes_everything_on(proxy):
         client.close()
 
 
-def test_a_polite_end_is_passed_on(server, proxy):
+def test_a_polite_end_is_passed_on(server, proxy) -> None:
     """When the client has said all, the server sees its end, and the client the server's."""
     with connect(proxy) as client:
         assert ask(client) == b"re hello\n"
@@ -95,7 +99,7 @@ def test_a_polite_end_is_passed_on(server, proxy):
     assert server.ended.wait(5)
 
 
-def test_reset_breaks_what_is_open_and_nothing_else(proxy):
+def test_reset_breaks_what_is_open_and_nothing_else(proxy) -> None:
     """The client gets a RST, not a polite end, and may connect again at once."""
     with connect(proxy) as client:
         ask(client)
@@ -106,7 +110,7 @@ def test_reset_breaks_what_is_open_and_nothing_else(proxy):
         assert ask(again) == b"re hello\n"
 
 
-def test_refuse_turns_new_ones_away(proxy):
+def test_refuse_turns_new_ones_away(proxy) -> None:
     """What is open stays open; after heal() new ones are taken on the same address."""
     address = proxy.address
     with connect(proxy) as client:
@@ -122,7 +126,7 @@ def test_refuse_turns_new_ones_away(proxy):
 
 
 @pytest.mark.parametrize(("up", "down", "heard"), [(True, False, 0), (False, True, 1), (True, True, 0)])
-def test_a_black_hole_keeps_back_until_it_is_healed(server, proxy, up, down, heard):
+def test_a_black_hole_keeps_back_until_it_is_healed(server, proxy, up, down, heard) -> None:
     """Nothing comes through in that direction, nobody is told, and nothing is lost."""
     with connect(proxy) as client:
         ask(client)
@@ -138,7 +142,7 @@ def test_a_black_hole_keeps_back_until_it_is_healed(server, proxy, up, down, hea
         assert server.heard == [b"late\n"]
 
 
-def test_a_dropped_request_never_arrives(server, proxy):
+def test_a_dropped_request_never_arrives(server, proxy) -> None:
     """The server does not see it; the client gets a RST; the next connection works."""
     with connect(proxy) as client:
         ask(client)
@@ -152,7 +156,7 @@ def test_a_dropped_request_never_arrives(server, proxy):
         assert ask(again, b"lost\n") == b"re lost\n"
 
 
-def test_a_dropped_reply_means_it_was_done(server, proxy):
+def test_a_dropped_reply_means_it_was_done(server, proxy) -> None:
     """The server has done it, and the client does not know."""
     with connect(proxy) as client:
         ask(client)
@@ -162,7 +166,7 @@ def test_a_dropped_reply_means_it_was_done(server, proxy):
     assert server.heard[-1] == b"done\n"
 
 
-def test_a_reply_can_be_cut_in_the_middle(server, proxy):
+def test_a_reply_can_be_cut_in_the_middle(server, proxy) -> None:
     """The first bytes arrive, the rest never does."""
     with connect(proxy) as client:
         ask(client)
@@ -174,7 +178,7 @@ def test_a_reply_can_be_cut_in_the_middle(server, proxy):
     assert server.heard[-1] == b"done\n"
 
 
-def test_slowness_is_at_least_what_was_asked_for(proxy):
+def test_slowness_is_at_least_what_was_asked_for(proxy) -> None:
     """Latency is counted each way; pieces arrive one by one and whole."""
     with connect(proxy) as client:
         proxy.slow(latency=0.05)
@@ -189,7 +193,7 @@ def test_slowness_is_at_least_what_was_asked_for(proxy):
         assert time.monotonic() - begun >= (5 + 8) / 200
 
 
-def test_a_server_that_is_not_there_is_a_reset():
+def test_a_server_that_is_not_there_is_a_reset() -> None:
     """As with any proxy the connection is made first; it breaks at once, on a busy machine before `connect` returns."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -198,7 +202,7 @@ def test_a_server_that_is_not_there_is_a_reset():
         assert client.recv(10) == b""
 
 
-def test_closing_gives_everything_back(proxy):
+def test_closing_gives_everything_back(proxy) -> None:
     """Its thread ends, its port is free, open connections break; closing again does nothing."""
     client = connect(proxy)
     ask(client)
@@ -213,7 +217,7 @@ def test_closing_gives_everything_back(proxy):
     assert not [thread for thread in threading.enumerate() if thread.name == "conformance-proxy"]
 
 
-def test_closing_ends_what_is_still_being_connected():
+def test_closing_ends_what_is_still_being_connected() -> None:
     """A server whose queue is full lets nobody in; who waits for it at the proxy is not left behind."""
     with socket.socket() as full, contextlib.ExitStack() as fillers:
         full.bind(("127.0.0.1", 0))
@@ -232,7 +236,7 @@ def test_closing_ends_what_is_still_being_connected():
                 client.recv(1)
 
 
-def test_a_network_stands_before_each_host(server):
+def test_a_network_stands_before_each_host(server) -> None:
     """A URL with hosts and ports leads through one proxy for each; one without cannot."""
     port = server.server_address[1]
     url = f"some://user:p%40ss@127.0.0.1:{port},localhost:{port}/path?x=1"

@@ -4,8 +4,11 @@ At once, and not when its lease ends: neither the consumer nor the driver may ke
 found is said in `narrowboat.conformance.faults.sweep`.
 """
 
+from __future__ import annotations
+
 import contextlib
 import uuid
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +16,7 @@ import narrowboat
 from narrowboat._engine.runtime import run
 from narrowboat._messages.delivery import LOST, SETTLED
 from narrowboat.clock import ManualClock
-from narrowboat.conformance.faults.sweep import sweep
+from narrowboat.conformance.faults.sweep import Strike, sweep
 from narrowboat.errors import SettleUnknown, StaleDelivery
 
 # A coroutine that is interrupted before its first step is dropped unstarted; that is what an interrupt means.
@@ -21,14 +24,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:R
 
 
 @pytest.mark.parametrize("url", ["memory://{}", "sqlite:///{}?durability=normal"])
-def test_a_receive_loses_nothing_wherever_it_is_interrupted(url, tmp_path):
+def test_a_receive_loses_nothing_wherever_it_is_interrupted(url: str, tmp_path: Path) -> None:
     """Two messages are fetched together: both are there afterwards, once, uncounted (it is their only delivery), and kept."""
     url = url.format(tmp_path / "messages.db" if url.startswith("sqlite") else uuid.uuid4().hex)
     with narrowboat.broker(url, clock=ManualClock()) as broker:
         queue = broker.queue("orders", max_deliveries=1, lease=30)
         with queue.consume(prefetch=10) as messages:
 
-            def once(strike):
+            def once(strike: Strike) -> None:
                 sent = {receipt.id for receipt in queue.publish_many([b"1", b"2"])}
                 got = []
                 try:
@@ -50,13 +53,13 @@ def test_a_receive_loses_nothing_wherever_it_is_interrupted(url, tmp_path):
 
 
 @pytest.mark.parametrize("wait", [True, False])
-def test_a_settlement_is_made_or_can_be_repeated_wherever_it_is_interrupted(wait):
+def test_a_settlement_is_made_or_can_be_repeated_wherever_it_is_interrupted(wait: bool) -> None:
     """No message is left that is being settled by nobody: it would fill the window, and its ack could not be repeated."""
     with narrowboat.broker(f"memory://{uuid.uuid4().hex}", clock=ManualClock()) as broker:
         queue = broker.queue("orders", max_deliveries=0)
         with queue.consume(prefetch=10) as messages:
 
-            def once(strike):
+            def once(strike: Strike) -> None:
                 queue.publish(b"x")
                 message = messages.receive(0)
                 with contextlib.suppress(KeyboardInterrupt):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Never
 
 import pytest
 
@@ -15,7 +17,7 @@ from narrowboat.errors import ConfigurationError, InvalidArgument, Unsupported
 
 
 @pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Put a module and its entry points where an installer would; the registry looks anew, and forgets afterwards."""
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(registry, "_found", {})
@@ -51,7 +53,7 @@ BACKEND = """
 """
 
 
-def test_a_third_partys_backend_is_found_like_a_built_in_one(install) -> None:
+def test_a_third_partys_backend_is_found_like_a_built_in_one(install: Any) -> None:
     """By its entry point; nothing is registered by a call."""
     install("acme_locks", "from narrowboat_memory import locks\n", "[narrowboat.locks]\nacme = acme_locks:locks\n")
 
@@ -62,7 +64,7 @@ def test_a_third_partys_backend_is_found_like_a_built_in_one(install) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["acme", "memory"])
-def test_a_scheme_that_two_distributions_register_is_refused(install, scheme) -> None:
+def test_a_scheme_that_two_distributions_register_is_refused(install: Any, scheme: str) -> None:
     """Both are named and neither is loaded: it would be handed a URL with its password. Other schemes go on."""
     for module in ("acme_locks", "acme_evil"):
         install(module, "from narrowboat_memory import locks\n", f"[narrowboat.locks]\n{scheme} = {module}:locks\n")
@@ -81,14 +83,14 @@ def test_the_name_of_a_backend_leads_to_its_scheme() -> None:
         narrowboat.broker("rabbitmq://localhost")
 
 
-def test_a_url_from_the_environment_is_told_with_its_variable(monkeypatch) -> None:
+def test_a_url_from_the_environment_is_told_with_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody has written it at the call."""
     monkeypatch.setenv("NARROWBOAT_LOCKS_URL", "shop.db")
     with pytest.raises(ConfigurationError, match="NARROWBOAT_LOCKS_URL: that is not a URL"):
         narrowboat.locks()
 
 
-def test_what_a_backend_prepares_is_what_it_opens(install) -> None:
+def test_what_a_backend_prepares_is_what_it_opens(install: Any) -> None:
     """Once for each face, however often the driver is opened."""
     code = """
         from narrowboat_memory import locks as memory
@@ -113,7 +115,7 @@ def test_what_a_backend_prepares_is_what_it_opens(install) -> None:
 
 
 @pytest.mark.parametrize("early", [True, False])
-def test_a_missing_client_library_says_which_command_installs_it(install, early) -> None:
+def test_a_missing_client_library_says_which_command_installs_it(install: Any, early: bool) -> None:
     """When the face is made, where the backend prepares for it; else at the first call, before anything is sent."""
     code = BACKEND if early else BACKEND.replace("prepare=prepare, ", "")
     install("acme_locks", code, "[narrowboat.locks]\nacme = acme_locks:locks\n")
@@ -126,7 +128,7 @@ def test_a_missing_client_library_says_which_command_installs_it(install, early)
     assert isinstance(caught.value.__cause__, ModuleNotFoundError) and caught.value.backend == "acme"
 
 
-def test_a_missing_extra_of_the_entry_point_says_which_command_installs_it(install) -> None:
+def test_a_missing_extra_of_the_entry_point_says_which_command_installs_it(install: Any) -> None:
     """At once when the backend's own module needs it."""
     install("acme_locks", "import acme_client\n", "[narrowboat.locks]\nacme = acme_locks:locks [turbo]\n")
 
@@ -141,7 +143,7 @@ def test_an_extra_of_our_own_is_installed_from_a_clone() -> None:
     assert told == "pip install --upgrade '.[redis]' in a clone of Narrowboat (narrowboat[redis] once it is published)"
 
 
-def test_an_entry_point_that_gives_something_else_is_named(install) -> None:
+def test_an_entry_point_that_gives_something_else_is_named(install: Any) -> None:
     """A class, a function, the other half's entry object."""
     install("acme_locks", "locks = object\n", "[narrowboat.locks]\nacme = acme_locks:locks\n")
 
@@ -150,7 +152,7 @@ def test_an_entry_point_that_gives_something_else_is_named(install) -> None:
 
 
 @pytest.mark.parametrize("make", [narrowboat.locks, registry.broker_backend], ids=["locks", "brokers"])
-def test_an_unknown_scheme_names_the_near_miss_and_what_there_is(make) -> None:
+def test_an_unknown_scheme_names_the_near_miss_and_what_there_is(make: Any) -> None:
     """Before any I/O."""
     with pytest.raises(ConfigurationError) as caught:
         make("memroy://" if make is narrowboat.locks else "memroy")
@@ -159,7 +161,7 @@ def test_an_unknown_scheme_names_the_near_miss_and_what_there_is(make) -> None:
     assert "Did you mean 'memory'?" in str(caught.value) and "sqlite" in str(caught.value)
 
 
-def test_a_scheme_that_has_only_the_other_half_says_so(install) -> None:
+def test_a_scheme_that_has_only_the_other_half_says_so(install: Any) -> None:
     """Who asks a lock service for messages learns that the name itself was right."""
     install("acme_locks", "from narrowboat_memory import locks\n", "[narrowboat.locks]\nacme = acme_locks:locks\n")
 
@@ -199,7 +201,7 @@ def test_what_is_not_promised_is_refused_before_the_driver_opens() -> None:
     """`open` is never called."""
     opened = []
 
-    def wrap(driver):
+    def wrap(driver: Any) -> Any:
         opened.append(driver)
         return driver
 
@@ -222,9 +224,14 @@ def test_a_layer_that_cannot_be_put_in_front_leaves_no_driver_behind() -> None:
     """What was opened for it is closed, since nobody else has it; the next call opens another."""
     opened, closed = [], []
 
-    def wrap(driver):
+    def wrap(driver: Any) -> Never:
         close = driver.close
-        driver.close = lambda: (closed.append(driver), close())
+
+        def noted() -> None:
+            closed.append(driver)
+            close()
+
+        driver.close = noted
         opened.append(driver)
         raise RuntimeError("no layer today")
 

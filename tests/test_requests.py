@@ -1,8 +1,12 @@
 """Request and reply where several callers ask at once, on a driver that lets them all in."""
 
+from __future__ import annotations
+
 import dataclasses
 import threading
 import uuid
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -16,18 +20,18 @@ from narrowboat.layers.passing import PassingBroker
 class SlowInbox(PassingBroker):
     """An inbox takes a while to open, so that a second caller comes meanwhile."""
 
-    def __init__(self, inner, opened):
+    def __init__(self, inner: Any, opened: Any) -> None:
         super().__init__(inner)
         self.opened = opened
 
-    def inbox(self, wake):
+    def inbox(self, wake: Callable[[], None]) -> Any:
         self.opened.append(threading.current_thread().name)
         threading.Event().wait(0.2)
         return super().inbox(wake)
 
 
 @pytest.fixture
-def url(monkeypatch):
+def url(monkeypatch: pytest.MonkeyPatch) -> str:
     """A URL of a backend that multiplexes."""
     plain = narrowboat_memory.broker
     backend = dataclasses.replace(
@@ -40,19 +44,20 @@ def url(monkeypatch):
     return f"memory://{uuid.uuid4().hex}"
 
 
-def test_first_requests_at_the_same_time_share_one_inbox(url):
+def test_first_requests_at_the_same_time_share_one_inbox(url: str) -> None:
     """Each gets its own reply. With an inbox for each, the replies to all but the last would be read by nobody."""
-    opened, replies = [], {}
+    opened: list[str] = []
+    replies: dict[int, bytes] = {}
     broker = narrowboat.broker(url, wrap=lambda driver: SlowInbox(driver, opened))
     server = narrowboat.broker(url)
     with broker, server, server.queue("double").consume() as messages:
 
-        def serve():
+        def serve() -> None:
             for message in messages:
                 message.reply(message.body * 2)
                 message.ack()
 
-        def ask(number):
+        def ask(number: int) -> None:
             replies[number] = broker.queue("double").request(str(number).encode(), timeout=5).body
 
         serving = threading.Thread(target=serve)

@@ -1,10 +1,14 @@
 """What the core does for backends where a session is the lease, and for those that do not queue fairly."""
 
+from __future__ import annotations
+
 import asyncio
 import dataclasses
 import gc
 import threading
 import uuid
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -16,6 +20,7 @@ from narrowboat.capabilities import Expiry, WaitOrder
 from narrowboat.clock import ManualClock
 from narrowboat.errors import LockTimeout, Reason, Unsupported
 from narrowboat.layers.passing import PassingLocks
+from narrowboat.locking import Locks
 
 SESSION = 6.0
 
@@ -23,7 +28,7 @@ SESSION = 6.0
 class SessionLocks(PassingLocks):
     """The memory driver as if a session of 6 s carried its locks: they end only when they are freed."""
 
-    def __init__(self, inner, calls):
+    def __init__(self, inner, calls) -> None:
         super().__init__(inner)
         self.calls = calls
 
@@ -45,7 +50,7 @@ def calls():
 
 
 @pytest.fixture
-def url(monkeypatch, calls):
+def url(monkeypatch: pytest.MonkeyPatch, calls) -> str:
     """A URL of a backend that claims a session for its lease and no order."""
     plain = narrowboat_memory.locks
     backend = dataclasses.replace(
@@ -65,12 +70,12 @@ def clock():
 
 
 @pytest.fixture
-def locks(url, clock):
+def locks(url: str, clock: ManualClock) -> Iterator[Any]:
     with narrowboat.locks(url, clock=clock) as locks:
         yield locks
 
 
-def soon(condition):
+def soon(condition) -> bool:
     """Until it holds, within a bound."""
     for _ in range(500):
         if condition():
@@ -79,7 +84,7 @@ def soon(condition):
     return False
 
 
-def test_a_ttl_below_the_bound_is_refused_with_the_explanation(locks, calls):
+def test_a_ttl_below_the_bound_is_refused_with_the_explanation(locks: Locks, calls) -> None:
     """It is what the caller accepts until a dead holder's lock is free; the effective one is shown."""
     with pytest.raises(Unsupported, match=r"ttl=5 s.*a session is the lease.*up to 12 s.*session_ttl="):
         locks.lock("a", ttl=5)
@@ -88,7 +93,7 @@ def test_a_ttl_below_the_bound_is_refused_with_the_explanation(locks, calls):
     assert locks.lock("a", ttl=20).acquire().ttl == SESSION
 
 
-def test_all_locks_of_a_session_are_renewed_together(locks, clock, calls):
+def test_all_locks_of_a_session_are_renewed_together(locks: Locks, clock: ManualClock, calls) -> None:
     """However far apart they were acquired."""
     held = []
     for number in range(20):
@@ -103,7 +108,7 @@ def test_all_locks_of_a_session_are_renewed_together(locks, clock, calls):
     assert not any(one.lost for one in held)
 
 
-def test_a_lock_that_was_given_up_is_freed_though_its_session_goes_on(locks, clock, url):
+def test_a_lock_that_was_given_up_is_freed_though_its_session_goes_on(locks: Locks, clock: ManualClock, url: str) -> None:
     """Nobody renews it, so its holder lets go by its own clock; without a withdraw it would be held for ever."""
     held = locks.lock("a", renew=False).acquire()
     clock.advance(SESSION)
@@ -113,7 +118,7 @@ def test_a_lock_that_was_given_up_is_freed_though_its_session_goes_on(locks, clo
     assert soon(lambda: locks.holders("a") == [])
 
 
-def test_a_forgotten_possession_is_freed_though_its_session_goes_on(locks, clock):
+def test_a_forgotten_possession_is_freed_though_its_session_goes_on(locks: Locks, clock: ManualClock) -> None:
     """Nothing refers to it any more; the next look of the engine frees it."""
     locks.lock("a").acquire()
     gc.collect()
@@ -125,7 +130,7 @@ def test_a_forgotten_possession_is_freed_though_its_session_goes_on(locks, clock
     assert soon(free)
 
 
-def test_a_released_possession_is_not_withdrawn_when_it_is_collected(locks, clock, url):
+def test_a_released_possession_is_not_withdrawn_when_it_is_collected(locks: Locks, clock: ManualClock, url: str) -> None:
     """Its successor is not disturbed, and no call is made for it."""
     held = locks.lock("a").acquire()
     held.release()
@@ -139,13 +144,13 @@ def test_a_released_possession_is_not_withdrawn_when_it_is_collected(locks, cloc
     assert [holder.token for holder in locks.holders("a")] == [second.token]
 
 
-def test_waiters_of_one_process_send_one_contender(url, calls):
+def test_waiters_of_one_process_send_one_contender(url: str, calls) -> None:
     """A hundred threads wait; the backend hears of one at a time, and they are served in the order in which they came."""
     with narrowboat.locks(url) as locks:
         first = locks.lock("a").acquire()
         served, threads = [], []
 
-        def wait(number):
+        def wait(number) -> None:
             with locks.lock("a"):
                 served.append(number)
 
@@ -165,10 +170,10 @@ def test_waiters_of_one_process_send_one_contender(url, calls):
     assert max(count for name, count in calls if name == "attempt") == 1
 
 
-def test_a_waiter_that_leaves_the_line_sends_nothing(url, calls):
+def test_a_waiter_that_leaves_the_line_sends_nothing(url: str, calls) -> None:
     """Its time is up before its turn came; the one behind it moves up."""
 
-    async def main():
+    async def main() -> None:
         async with aio.locks(url) as locks:
             held = await asyncio.create_task(locks.lock("a").acquire())  # by a task of its own: ours would wait for itself
             contender = asyncio.ensure_future(locks.lock("a").acquire())
@@ -189,14 +194,14 @@ def test_a_waiter_that_leaves_the_line_sends_nothing(url, calls):
     asyncio.run(main())
 
 
-def test_a_waiter_that_vanished_is_passed_over():
+def test_a_waiter_that_vanished_is_passed_over() -> None:
     """A line keeps nobody alive, and a name that nobody waits for leaves nothing behind."""
 
     class Waiter:
         told = 0
         waits = True
 
-        def next_turn(self):
+        def next_turn(self) -> None:
             self.told += 1
 
         def in_line(self):

@@ -69,7 +69,7 @@ for each in others:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_one_signal_ends_all_runs_when_the_main_thread_runs_a_loop(number):
+def test_one_signal_ends_all_runs_when_the_main_thread_runs_a_loop(number) -> None:
     """Two runs on the main loop, one in a thread, two on a loop in another thread."""
     code, out, complaints = program(
         ALL
@@ -90,7 +90,7 @@ for each in others:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_one_signal_ends_all_runs_when_the_main_thread_runs_a_queue(number):
+def test_one_signal_ends_all_runs_when_the_main_thread_runs_a_queue(number) -> None:
     """A plain run in the main thread, others in threads and on a loop."""
     code, out, complaints = program(
         ALL
@@ -108,7 +108,7 @@ for each in others:
     assert set(out) == {"thread1", "loop1", "loop2", last} and code == 0, (out, complaints)
 
 
-def test_a_loops_own_handler_is_called_and_stays():
+def test_a_loops_own_handler_is_called_and_stays() -> None:
     """What `loop.add_signal_handler` installed is called by the signal that ends the run, and by the next one."""
     code, out, complaints = program(
         """
@@ -133,7 +133,7 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("face", ["sync", "asyncio"])
-def test_a_handler_that_was_there_is_called_and_put_back_exactly(face):
+def test_a_handler_that_was_there_is_called_and_put_back_exactly(face) -> None:
     """A server's own handler hears of each signal; afterwards it is installed again, that object and no other."""
     code, out, complaints = program(
         f"""
@@ -162,7 +162,7 @@ send()
     assert (code, out) == (0, ["mine", "mine"]), complaints
 
 
-def test_what_a_handler_raises_waits_for_the_drain():
+def test_what_a_handler_raises_waits_for_the_drain() -> None:
     """`sys.exit` in a SIGTERM handler ends the program, after the run's handlers have finished."""
     code, out, complaints = program(
         """
@@ -181,7 +181,7 @@ print("never")
 
 
 @pytest.mark.parametrize("face", ["sync", "asyncio"])
-def test_a_second_interrupt_does_not_wait(face):
+def test_a_second_interrupt_does_not_wait(face) -> None:
     """A handler that hangs keeps nobody after the second Ctrl-C, and its message goes back."""
     code, out, complaints = program(
         f"""
@@ -208,7 +208,7 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.parametrize("where", ["main", "thread", "loop"])
-def test_a_second_sigterm_does_not_wait(where):
+def test_a_second_sigterm_does_not_wait(where) -> None:
     """Handlers that hang keep no run after the second signal, and their messages go back."""
     code, out, complaints = program(
         f"""
@@ -246,7 +246,7 @@ os._exit(0)
     assert (code, out[:3], complaints) == (0, ["ended", "Depth(ready=1,", "in_flight=0,"], "")
 
 
-def test_an_older_handler_of_ours_does_not_tell_the_runs_twice():
+def test_an_older_handler_of_ours_does_not_tell_the_runs_twice() -> None:
     """Others put it back late, and a new run found it: one signal is the first one still, and the user's handler is called."""
     heard = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
@@ -264,7 +264,7 @@ def test_an_older_handler_of_ours_does_not_tell_the_runs_twice():
         signal.signal(signal.SIGTERM, before)
 
 
-def test_a_forked_child_is_not_deaf():
+def test_a_forked_child_is_not_deaf() -> None:
     """In a child that is forked while runs are under way, SIGTERM does what it does without them."""
     code, out, complaints = program(
         """
@@ -288,7 +288,7 @@ broker.queue("q").run(handle)
     assert (code, out) == (0, [str(-signal.SIGTERM)]), complaints
 
 
-def test_a_handler_of_ours_that_others_put_back_late_does_what_was_there():
+def test_a_handler_of_ours_that_others_put_back_late_does_what_was_there() -> None:
     """A server that was started after the run, and ends after it, gives back what it found: ours, whose run is over."""
     code, out, complaints = program(
         """
@@ -313,17 +313,17 @@ print("never")
 class Stopped:
     """A run that counts."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.stops = 0
 
-    def stop(self):
+    def stop(self) -> None:
         self.stops += 1
 
-    def hurry(self):
+    def hurry(self) -> None:
         self.stops = math.inf
 
 
-def test_runs_come_and_go_in_any_order():
+def test_runs_come_and_go_in_any_order() -> None:
     """The handlers stay until the last run of the main thread has left, whatever order they leave in."""
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     registry, runs = Registry(), [Stopped() for _ in range(3)]
@@ -338,7 +338,7 @@ def test_runs_come_and_go_in_any_order():
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 
-def test_what_is_ignored_stays_ignored():
+def test_what_is_ignored_stays_ignored() -> None:
     """Under nohup, for example."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -348,7 +348,7 @@ def test_what_is_ignored_stays_ignored():
         signal.signal(signal.SIGINT, before)
 
 
-def test_a_run_in_a_thread_touches_no_handler():
+def test_a_run_in_a_thread_touches_no_handler() -> None:
     """It may not, and it need not: one in the main thread ends it as well."""
     url = f"memory://{uuid.uuid4().hex}"
     with narrowboat.broker(url) as broker:

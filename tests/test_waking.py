@@ -26,7 +26,7 @@ def rings(nudge: Nudge, milliseconds: float = 0) -> bool:
 
 def test_a_ring_ends_the_wait_under_way(nudge: Nudge) -> None:
     heard = threading.Event()
-    waiting = threading.Thread(target=lambda: rings(nudge, 10_000) and heard.set())
+    waiting = threading.Thread(target=lambda: heard.set() if rings(nudge, 10_000) else None)
     waiting.start()
     nudge.ring()
     waiting.join(10)
@@ -49,7 +49,11 @@ def test_after_a_hush_it_is_silent_until_the_next_ring(nudge: Nudge) -> None:
 
 
 def test_rings_that_nobody_hears_do_not_block(nudge: Nudge) -> None:
-    ringing = threading.Thread(target=lambda: [nudge.ring() for _ in range(100_000)], daemon=True)
+    def ring_often() -> None:
+        for _ in range(100_000):
+            nudge.ring()
+
+    ringing = threading.Thread(target=ring_often, daemon=True)
     ringing.start()
     ringing.join(60)
     assert not ringing.is_alive()

@@ -7,6 +7,8 @@ import asyncio
 import os
 import signal
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -25,7 +27,7 @@ def row() -> array.array[float]:
 
 
 @pytest.fixture
-def clocks():
+def clocks() -> Iterator[Any]:
     made = Clocks()
     yield made
     made.close()
@@ -41,7 +43,7 @@ def pause(clocks: Clocks, seconds: float) -> None:
         time.sleep(0.001)
 
 
-def test_what_is_lost_is_lost_where_it_was(row):
+def test_what_is_lost_is_lost_where_it_was(row: array.array[float]) -> None:
     note(row, 100.0, 100.4, 0.2)
     row[LAST] = 200.0
 
@@ -50,7 +52,7 @@ def test_what_is_lost_is_lost_where_it_was(row):
     assert Watch(row).lost(100.5, 200.0) == 0
 
 
-def test_an_hour_later_its_place_is_used_again(row):
+def test_an_hour_later_its_place_is_used_again(row: array.array[float]) -> None:
     note(row, 100.0, 100.4, 0.2)
     note(row, 99.99 + BIN * BINS, 100.5 + BIN * BINS, 0.0)
     row[LAST] = 200.0 + BIN * BINS
@@ -58,7 +60,7 @@ def test_an_hour_later_its_place_is_used_again(row):
     assert Watch(row).lost(100.0 + BIN * BINS, 100.5 + BIN * BINS) == 0
 
 
-def test_it_is_lost_once_by_the_clock_that_lost_more(row):
+def test_it_is_lost_once_by_the_clock_that_lost_more(row: array.array[float]) -> None:
     row[LAST] = 200.0
     other = array.array("d", row)
     note(row, 100.0, 100.4, 0.2)
@@ -67,7 +69,7 @@ def test_it_is_lost_once_by_the_clock_that_lost_more(row):
     assert Watch(row, other).lost(100.0, 100.39) == pytest.approx(0.3)
 
 
-def test_only_pauses_end_leases_and_the_worst_window_counts(row):
+def test_only_pauses_end_leases_and_the_worst_window_counts(row: array.array[float]) -> None:
     row[LAST] = 200.0
     for begun in (100.0, 100.1, 100.2):
         note(row, begun, begun + 0.1, 0.04)  # slow, and never still
@@ -79,7 +81,7 @@ def test_only_pauses_end_leases_and_the_worst_window_counts(row):
     assert Watch(row).stood(99, 110, 2.0) == pytest.approx(0.3)
 
 
-def test_a_bound_is_extended_by_what_was_lost_meanwhile_and_by_nothing_else(row):
+def test_a_bound_is_extended_by_what_was_lost_meanwhile_and_by_nothing_else(row: array.array[float]) -> None:
     now = time.monotonic()
     note(row, now - 20.0, now - 19.5, 0.5)  # long before
     note(row, now - 4.0, now - 3.0, 1.0)
@@ -91,7 +93,7 @@ def test_a_bound_is_extended_by_what_was_lost_meanwhile_and_by_nothing_else(row)
     assert Watch(row).spent(begun) == pytest.approx(time.monotonic() - begun - 0.5, abs=0.2)
 
 
-def test_a_clock_that_stands_still_now_is_counted(row):
+def test_a_clock_that_stands_still_now_is_counted(row: array.array[float]) -> None:
     row[LAST] = 100.0
 
     assert Watch(row).lost(90.0, 103.0) == pytest.approx(3.0)
@@ -99,7 +101,7 @@ def test_a_clock_that_stands_still_now_is_counted(row):
     assert Watch(row).lost(90.0, 100.1) == 0
 
 
-def test_what_we_worked_ourselves_is_not_lost(row):
+def test_what_we_worked_ourselves_is_not_lost(row: array.array[float]) -> None:
     """A thread that keeps the interpreter for itself makes the clock late, and extends no bound."""
     looks = iter([False, True])
     worked = iter([0.0, 30.0])
@@ -109,7 +111,7 @@ def test_what_we_worked_ourselves_is_not_lost(row):
     assert row[LAST] > 0
 
 
-def test_a_machine_that_stands_still_is_seen(clocks):
+def test_a_machine_that_stands_still_is_seen(clocks: Any) -> None:
     begun = time.monotonic()
     pause(clocks, 0.4)
     ended = time.monotonic()
@@ -119,7 +121,7 @@ def test_a_machine_that_stands_still_is_seen(clocks):
     assert clocks.extended(0.1) >= 0.3
 
 
-def test_a_time_out_does_not_count_it(clocks):
+def test_a_time_out_does_not_count_it(clocks: Any) -> None:
     async def waits() -> float:
         os.kill(clocks.child.pid, signal.SIGSTOP)
         asyncio.get_running_loop().call_later(0.6, os.kill, clocks.child.pid, signal.SIGCONT)
@@ -132,12 +134,12 @@ def test_a_time_out_does_not_count_it(clocks):
     assert asyncio.run(waits()) >= 0.6
 
 
-def test_what_ends_in_time_is_left_alone(clocks):
+def test_what_ends_in_time_is_left_alone(clocks: Any) -> None:
     async def ends() -> bool:
         async with clocks.timeout(0.05) as limit:
             pass
         await asyncio.sleep(0.1)
-        return limit.expired()
+        return bool(limit.expired())
 
     assert not asyncio.run(ends())
 
@@ -146,20 +148,20 @@ def test_what_ends_in_time_is_left_alone(clocks):
 
 
 @pytest.fixture
-def table():
+def table() -> Iterator[Any]:
     kept = list(TABLE)
     yield TABLE
     TABLE[:] = kept
 
 
-def outcome(table, clocks: Clocks, monkeypatch, run) -> Row:
+def outcome(table: Any, clocks: Clocks, monkeypatch: pytest.MonkeyPatch, run: Any) -> Row:
     monkeypatch.setattr("narrowboat.conformance.kit.watch", lambda: clocks)
     scenario("L49", tier="T")(run)
     (row,) = run_one(Harness("memory://"), table[-1], "asyncio")
     return row
 
 
-def test_a_lease_that_a_pause_ended_proves_nothing(table, clocks, monkeypatch):
+def test_a_lease_that_a_pause_ended_proves_nothing(table: Any, clocks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     async def loses(kit: Kit) -> None:
         """It keeps a short lease."""
         assert kit.ttl >= 0.5
@@ -173,7 +175,7 @@ def test_a_lease_that_a_pause_ended_proves_nothing(table, clocks, monkeypatch):
     assert row.stood_still > 0.3
 
 
-def test_without_a_pause_it_is_broken(table, clocks, monkeypatch):
+def test_without_a_pause_it_is_broken(table: Any, clocks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     async def loses(kit: Kit) -> None:
         """It keeps a lease."""
         kit.lease(600.0)
@@ -182,7 +184,7 @@ def test_without_a_pause_it_is_broken(table, clocks, monkeypatch):
     assert outcome(table, clocks, monkeypatch, loses).outcome is Outcome.BROKEN
 
 
-def test_a_pause_excuses_nothing_that_has_no_short_lease(table, clocks, monkeypatch):
+def test_a_pause_excuses_nothing_that_has_no_short_lease(table: Any, clocks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     async def fails(kit: Kit) -> None:
         """It needs no lease."""
         await asyncio.to_thread(pause, clocks, 0.5)
@@ -191,7 +193,7 @@ def test_a_pause_excuses_nothing_that_has_no_short_lease(table, clocks, monkeypa
     assert outcome(table, clocks, monkeypatch, fails).outcome is Outcome.BROKEN
 
 
-def test_what_held_in_spite_of_a_pause_has_held(table, clocks, monkeypatch):
+def test_what_held_in_spite_of_a_pause_has_held(table: Any, clocks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     async def holds(kit: Kit) -> None:
         """It keeps a short lease."""
         await asyncio.to_thread(pause, clocks, kit.ttl)
@@ -199,7 +201,7 @@ def test_what_held_in_spite_of_a_pause_has_held(table, clocks, monkeypatch):
     assert outcome(table, clocks, monkeypatch, holds).outcome is Outcome.HELD
 
 
-def test_short_leases_outlast_the_pauses_of_lately(clocks, monkeypatch):
+def test_short_leases_outlast_the_pauses_of_lately(clocks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("narrowboat.conformance.kit.watch", lambda: clocks)
     before = Kit(Harness("memory://"), "sync", "locks")
     pause(clocks, 0.4)
@@ -210,14 +212,14 @@ def test_short_leases_outlast_the_pauses_of_lately(clocks, monkeypatch):
     assert after.lease(7.0) == 7.0
 
 
-def test_the_report_says_when_it_was_worth_a_word():
+def test_the_report_says_when_it_was_worth_a_word() -> None:
     row = Row("L01", "sync", Outcome.HELD, "", "takes_and_frees", "C", 2.0)
     assert make(Harness("memory://"), [row], seconds=2).stood_still == ""
     slow = Row("L02", "sync", Outcome.HELD, "", "a_try", "C", 2.0, (), 1.0)
     assert "stood still for 25% of the time" in make(Harness("memory://"), [row, slow], seconds=2).stood_still
 
 
-def test_a_pause_does_not_excuse_what_took_too_long(table, clocks, monkeypatch):
+def test_a_pause_does_not_excuse_what_took_too_long(table: Any, clocks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its bound was extended by the pause already."""
 
     async def waits(kit: Kit) -> None:

@@ -1,15 +1,18 @@
 """What every driver that keeps messages itself delivers: what was sent, as it was, to whom it is for."""
 
+from __future__ import annotations
+
 import pytest
 
-from broker_calls import AUDIT, DASHBOARD, ORDERS, PRICES, consume, ids, message, send, settle, take
+from broker_calls import AUDIT, DASHBOARD, ORDERS, PRICES, Drivers, consume, ids, message, send, settle, take
+from narrowboat.clock import ManualClock
 from narrowboat.contract import Address, Delivery, Kind, Properties, Receipt, Reject, Source
 
 
 class DeliveryRules:
     """Publish, deliver, replay. Needs the fixtures that `BrokerSuite` needs."""
 
-    def test_everything_arrives_equal(self, drivers):
+    def test_everything_arrives_equal(self, drivers: Drivers) -> None:
         """Body, headers, key, id, times and addresses are what was sent."""
         broker = drivers()
         inbox, _ = broker.inbox(lambda: None)
@@ -33,7 +36,7 @@ class DeliveryRules:
         )
         assert got.expires_in == pytest.approx(60.0)
 
-    def test_receive_takes_no_more_than_the_limit(self, drivers):
+    def test_receive_takes_no_more_than_the_limit(self, drivers: Drivers) -> None:
         """The rest stays for others."""
         broker = drivers()
         send(broker, ORDERS, "one", "two", "three")
@@ -41,7 +44,7 @@ class DeliveryRules:
         assert ids(take(consume(broker, ORDERS), 2)) == ["one", "two"]
         assert ids(take(consume(broker, ORDERS))) == ["three"]
 
-    def test_a_batch_for_several_addresses_keeps_its_order_in_each(self, drivers):
+    def test_a_batch_for_several_addresses_keeps_its_order_in_each(self, drivers: Drivers) -> None:
         """One answer for each message, in order, whatever it is for."""
         broker = drivers()
         other = Address(Kind.QUEUE, "other")
@@ -54,7 +57,7 @@ class DeliveryRules:
         assert ids(take(consume(broker, other))) == ["b"]
         assert ids(take(feed)) == ["c", "e"]
 
-    def test_a_subscription_address_reaches_one_group_only(self, drivers):
+    def test_a_subscription_address_reaches_one_group_only(self, drivers: Drivers) -> None:
         """A redrive goes back to the group that it came from."""
         broker = drivers()
         one, other = consume(broker, DASHBOARD), consume(broker, AUDIT)
@@ -63,7 +66,7 @@ class DeliveryRules:
         assert ids(take(one)) == ["again"]
         assert take(other) == []
 
-    def test_an_inbox_goes_with_its_feed(self, drivers):
+    def test_an_inbox_goes_with_its_feed(self, drivers: Drivers) -> None:
         """Replies arrive while the feed is open; what is sent later is dropped without an error."""
         broker = drivers()
         inbox, feed = broker.inbox(lambda: None)
@@ -75,7 +78,7 @@ class DeliveryRules:
         assert send(broker, inbox, "late") == [Receipt("late")]
         assert broker.inbox(lambda: None)[0] != inbox
 
-    def test_earliest_begins_with_what_the_topic_keeps(self, drivers, clock):
+    def test_earliest_begins_with_what_the_topic_keeps(self, drivers: Drivers, clock: ManualClock) -> None:
         """For the time of the retention, in order, expired ones not; "latest" does not (B14)."""
         broker = drivers("retention=60")
         send(broker, PRICES, "old")

@@ -1,15 +1,18 @@
 """When and in which order a driver that keeps messages itself hands them out, if it does."""
 
+from __future__ import annotations
+
 import pytest
 
-from broker_calls import AUDIT, DASHBOARD, ORDERS, PRICES, consume, ids, send, settle, take
+from broker_calls import AUDIT, DASHBOARD, ORDERS, PRICES, Drivers, consume, ids, send, settle, take
+from narrowboat.clock import ManualClock
 from narrowboat.contract import Ack, Address, Depth, Kind, Nack, Properties, Receipt, Source
 
 
 class OrderRules:
     """Delay, priority, time to live, deduplication, order by key. Needs the fixtures that `BrokerSuite` needs."""
 
-    def test_delayed_messages_become_ready_when_due(self, drivers, clock):
+    def test_delayed_messages_become_ready_when_due(self, drivers: Drivers, clock: ManualClock) -> None:
         """Never early, each by itself, in the order in which they become available (B47, B48)."""
         broker = drivers()
         feed = consume(broker, ORDERS)
@@ -28,7 +31,7 @@ class OrderRules:
 
         assert ids(take(feed)) == ["soon", "after", "late"]
 
-    def test_a_delayed_publish_goes_to_the_groups_of_then(self, drivers, clock):
+    def test_a_delayed_publish_goes_to_the_groups_of_then(self, drivers: Drivers, clock: ManualClock) -> None:
         """Not to those of now; a group that begins when it was due already does not get it."""
         broker = drivers()
         gone = consume(broker, AUDIT)
@@ -42,7 +45,7 @@ class OrderRules:
         assert ids(take(consume(broker, DASHBOARD))) == ["one"]
         assert take(consume(broker, AUDIT)) == []
 
-    def test_priority_goes_first_also_after_it_came_back(self, drivers):
+    def test_priority_goes_first_also_after_it_came_back(self, drivers: Drivers) -> None:
         """Within a level in order (B53)."""
         broker = drivers()
         feed = consume(broker, ORDERS, priorities=5)
@@ -54,7 +57,7 @@ class OrderRules:
 
         assert ids(take(feed)) == ["b5", "c5", "e9", "d2", "a0"]
 
-    def test_expired_messages_are_dropped_and_swept(self, drivers, clock):
+    def test_expired_messages_are_dropped_and_swept(self, drivers: Drivers, clock: ManualClock) -> None:
         """Unexpired ones are delivered; a retry does not prolong a life (B51)."""
         broker = drivers()
         feed = consume(broker, ORDERS)
@@ -74,7 +77,7 @@ class OrderRules:
         assert broker.depth(ORDERS) == Depth(0, 1, 0, 0)
 
     @pytest.mark.parametrize("expires", [5.0, 15.0], ids=["while it was out", "before its retry"])
-    def test_a_retry_that_expires_does_not_hold_up_its_key(self, drivers, clock, expires):
+    def test_a_retry_that_expires_does_not_hold_up_its_key(self, drivers: Drivers, clock: ManualClock, expires: float) -> None:
         """It is dropped at its expiry, and whoever waits looks then (B51)."""
         broker = drivers()
         feed = consume(broker, ORDERS, ordered=True, lease=100.0)
@@ -94,7 +97,7 @@ class OrderRules:
         assert ids(take(feed)) == ["next"]
         assert broker.depth(ORDERS) == Depth(0, 1, 0, 0)
 
-    def test_one_id_once_within_the_window(self, drivers, clock):
+    def test_one_id_once_within_the_window(self, drivers: Drivers, clock: ManualClock) -> None:
         """For each address; afterwards it is new; ids that the caller did not give are never compared (B54)."""
         broker = drivers("dedup=60")
         other = Address(Kind.QUEUE, "other")
@@ -108,14 +111,14 @@ class OrderRules:
 
         assert ids(take(consume(broker, ORDERS))) == ["a", "b", "a", "a"]
 
-    def test_dedup_can_be_turned_off(self, drivers):
+    def test_dedup_can_be_turned_off(self, drivers: Drivers) -> None:
         """With `?dedup=0` nothing is compared, and nothing is claimed."""
         broker = drivers("dedup=0")
 
         assert send(broker, ORDERS, "a", "a", dedup=True) == [Receipt("a"), Receipt("a")]
         assert broker.capabilities.dedup.value == "absent"
 
-    def test_an_expired_message_leaves_the_sequence(self, drivers, clock):
+    def test_an_expired_message_leaves_the_sequence(self, drivers: Drivers, clock: ManualClock) -> None:
         """At its head or behind it."""
         broker = drivers()
         feed = consume(broker, ORDERS, ordered=True)
@@ -126,7 +129,7 @@ class OrderRules:
 
         assert ids(take(feed)) == ["a3"]
 
-    def test_order_is_that_of_availability(self, drivers, clock):
+    def test_order_is_that_of_availability(self, drivers: Drivers, clock: ManualClock) -> None:
         """A delayed message stands where it becomes due, and blocks nobody before."""
         broker = drivers()
         feed = consume(broker, ORDERS, ordered=True)
@@ -142,7 +145,7 @@ class OrderRules:
         assert seen == ["at 0", "due at 10", "at 11"]
 
     @pytest.mark.parametrize("to", [PRICES, DASHBOARD])
-    def test_a_delayed_message_of_a_topic_keeps_its_place(self, drivers, clock, to):
+    def test_a_delayed_message_of_a_topic_keeps_its_place(self, drivers: Drivers, clock: ManualClock, to: Address) -> None:
         """What is due already goes before what is published now, although nobody has looked since."""
         broker = drivers()
         feed = consume(broker, DASHBOARD, ordered=True)
@@ -156,7 +159,7 @@ class OrderRules:
         assert ids(take(feed)) == ["later"]
 
     @pytest.mark.parametrize("to", [PRICES, DASHBOARD])
-    def test_the_first_consumer_finds_what_is_due_in_its_place(self, drivers, clock, to):
+    def test_the_first_consumer_finds_what_is_due_in_its_place(self, drivers: Drivers, clock: ManualClock, to: Address) -> None:
         """Nobody knew of the order when it was published."""
         broker = drivers()
         send(broker, DASHBOARD, "first")
@@ -166,7 +169,7 @@ class OrderRules:
 
         assert ids(take(consume(broker, DASHBOARD, ordered=True))) == ["first", "due"]
 
-    def test_order_over_a_topic(self, drivers, clock):
+    def test_order_over_a_topic(self, drivers: Drivers, clock: ManualClock) -> None:
         """Each group has its own sequence; delayed messages enter it when due."""
         broker = drivers()
         ordered, free = consume(broker, DASHBOARD, ordered=True), consume(broker, AUDIT)

@@ -1,8 +1,11 @@
 """What becomes of a delivery in every driver that keeps messages itself: one outcome, a lease, or a dead letter."""
 
+from __future__ import annotations
+
 import pytest
 
-from broker_calls import DASHBOARD, ORDERS, PRICES, consume, ids, send, settle, take
+from broker_calls import DASHBOARD, ORDERS, PRICES, Drivers, consume, ids, send, settle, take
+from narrowboat.clock import ManualClock
 from narrowboat.contract import Ack, Depth, Nack, Reject, Return
 from narrowboat.errors import Closed, StaleDelivery
 
@@ -10,7 +13,7 @@ from narrowboat.errors import Closed, StaleDelivery
 class SettlementRules:
     """Settlement, leases, dead letters. Needs the fixtures that `BrokerSuite` needs."""
 
-    def test_the_lease_ends_by_the_clock(self, drivers, clock):
+    def test_the_lease_ends_by_the_clock(self, drivers: Drivers, clock: ManualClock) -> None:
         """Not before, and then for anybody, counted (B22)."""
         broker = drivers()
         one, two = consume(broker, ORDERS), consume(broker, ORDERS)
@@ -24,7 +27,7 @@ class SettlementRules:
 
         assert [(d.id, d.attempt) for d in take(two)] == [("one", 2)]
 
-    def test_an_old_token_settles_nothing(self, drivers, clock):
+    def test_an_old_token_settles_nothing(self, drivers: Drivers, clock: ManualClock) -> None:
         """The copy that somebody else holds is untouched, by any outcome (B26)."""
         broker = drivers()
         one, two = consume(broker, ORDERS), consume(broker, ORDERS)
@@ -41,7 +44,7 @@ class SettlementRules:
         assert broker.depth(ORDERS) == Depth(0, 1, 0, 0)
         assert settle(two, Ack(), *new) == [None]
 
-    def test_an_ended_lease_is_stale_also_when_nobody_took_it(self, drivers, clock):
+    def test_an_ended_lease_is_stale_also_when_nobody_took_it(self, drivers: Drivers, clock: ManualClock) -> None:
         """It is neither settled nor revived (B30)."""
         broker = drivers()
         feed = consume(broker, ORDERS)
@@ -53,7 +56,7 @@ class SettlementRules:
         assert isinstance(feed.extend(got, 60)[0], StaleDelivery)
         assert [d.attempt for d in take(feed)] == [2]
 
-    def test_one_outcome_only(self, drivers):
+    def test_one_outcome_only(self, drivers: Drivers) -> None:
         """The second settlement of a delivery is stale, in one batch and in two (B25)."""
         broker = drivers()
         feed = consume(broker, ORDERS)
@@ -66,7 +69,7 @@ class SettlementRules:
         assert isinstance(settle(feed, Ack(), three)[0], StaleDelivery)
         assert broker.depth(ORDERS) == Depth(0, 0, 1, 0)
 
-    def test_nack_comes_back_at_its_place(self, drivers):
+    def test_nack_comes_back_at_its_place(self, drivers: Drivers) -> None:
         """Promptly, before those behind it, counted (B23)."""
         broker = drivers()
         feed = consume(broker, ORDERS)
@@ -75,7 +78,7 @@ class SettlementRules:
 
         assert [(d.id, d.attempt) for d in take(feed)] == [("one", 2), ("two", 1)]
 
-    def test_return_is_not_counted(self, drivers):
+    def test_return_is_not_counted(self, drivers: Drivers) -> None:
         """What was not started goes back as if it had not been claimed."""
         broker = drivers()
         feed = consume(broker, ORDERS)
@@ -84,7 +87,7 @@ class SettlementRules:
 
         assert [(d.id, d.attempt) for d in take(feed)] == [("one", 1), ("two", 1)]
 
-    def test_close_of_a_feed_gives_back_what_it_has_out(self, drivers):
+    def test_close_of_a_feed_gives_back_what_it_has_out(self, drivers: Drivers) -> None:
         """At once, counted, its own only; a second close does nothing (B38)."""
         broker = drivers()
         one, two = consume(broker, ORDERS), consume(broker, ORDERS)
@@ -99,7 +102,7 @@ class SettlementRules:
         with pytest.raises(Closed):
             one.receive(1)
 
-    def test_reject_moves_to_the_dead_letters(self, drivers):
+    def test_reject_moves_to_the_dead_letters(self, drivers: Drivers) -> None:
         """With body, headers, key and id, and why, how often and from where (B41)."""
         broker = drivers()
         feed = consume(broker, DASHBOARD)
@@ -119,7 +122,7 @@ class SettlementRules:
         assert dead.expires_in is None
         assert broker.depth(DASHBOARD) == Depth(0, 0, 0, 1)
 
-    def test_dead_letters_lie_in_the_order_of_death(self, drivers):
+    def test_dead_letters_lie_in_the_order_of_death(self, drivers: Drivers) -> None:
         """Whatever their priority was (B43)."""
         broker = drivers()
         feed = consume(broker, ORDERS, priorities=9)

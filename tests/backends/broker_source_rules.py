@@ -1,8 +1,11 @@
 """What every driver that keeps messages itself says and does about queues, topics and subscriptions as such."""
 
+from __future__ import annotations
+
 import pytest
 
-from broker_calls import DASHBOARD, ORDERS, PRICES, consume, ids, message, send, settle, take
+from broker_calls import DASHBOARD, ORDERS, PRICES, Drivers, consume, ids, message, send, settle, take
+from narrowboat.clock import ManualClock
 from narrowboat.contract import Ack, Address, Depth, Kind, Properties, Receipt, Reject, Source
 from narrowboat.errors import Conflict, NotFound, StaleDelivery
 
@@ -10,7 +13,7 @@ from narrowboat.errors import Conflict, NotFound, StaleDelivery
 class SourceRules:
     """Declaring, deleting, counting, purging. Needs the fixtures that `BrokerSuite` needs."""
 
-    def test_a_declare_that_differs_is_refused(self, drivers):
+    def test_a_declare_that_differs_is_refused(self, drivers: Drivers) -> None:
         """The error names the property, what is stored and what was asked (B18)."""
         broker = drivers()
         broker.declare(Source(ORDERS, Properties(lease=5.0)), earliest=False)
@@ -21,7 +24,7 @@ class SourceRules:
         with pytest.raises(Conflict, match=r"ordered is False .* True, priorities is 0 .* 3"):
             consume(broker, ORDERS, lease=5.0, ordered=True, priorities=3)
 
-    def test_a_publish_does_not_fix_the_properties(self, drivers):
+    def test_a_publish_does_not_fix_the_properties(self, drivers: Drivers) -> None:
         """The first consumer does, and what was published before obeys them."""
         broker = drivers()
         send(broker, ORDERS, "a1", "a2", key="a")
@@ -31,7 +34,7 @@ class SourceRules:
         with pytest.raises(Conflict):
             consume(broker, ORDERS)
 
-    def test_what_was_published_before_is_sorted_by_the_levels(self, drivers):
+    def test_what_was_published_before_is_sorted_by_the_levels(self, drivers: Drivers) -> None:
         """A queue made by a publish does not know its levels yet."""
         broker = drivers()
         send(broker, ORDERS, "low", priority=1)
@@ -51,7 +54,7 @@ class SourceRules:
             (Address(Kind.TOPIC, "prices.dashboard"), DASHBOARD),
         ],
     )
-    def test_one_name_is_one_thing(self, drivers, first, second):
+    def test_one_name_is_one_thing(self, drivers: Drivers, first: Address, second: Address) -> None:
         """Refused at declare, open, send, depth, purge and delete; the first is untouched."""
         broker = drivers()
         broker.declare(Source(first, Properties()), earliest=False)
@@ -69,7 +72,7 @@ class SourceRules:
         assert isinstance(answer, Conflict)
         assert broker.delete(first) is True
 
-    def test_declare_never_makes_nothing(self, drivers):
+    def test_declare_never_makes_nothing(self, drivers: Drivers) -> None:
         """What is not there is `NotFound`, in its place of a batch; what is there works, dead letters included."""
         drivers().declare(Source(ORDERS, Properties()), earliest=False)
         broker = drivers("declare=never")
@@ -89,7 +92,7 @@ class SourceRules:
         assert settle(feed, Reject("no", 1), *take(feed)) == [None]
         assert broker.depth(ORDERS) == Depth(0, 0, 0, 1)
 
-    def test_delete_takes_the_messages_along(self, drivers):
+    def test_delete_takes_the_messages_along(self, drivers: Drivers) -> None:
         """What is out becomes stale, a feed that goes on makes it anew (B18)."""
         broker = drivers()
         feed = consume(broker, ORDERS)
@@ -103,7 +106,7 @@ class SourceRules:
         assert isinstance(settle(feed, Ack(), one)[0], StaleDelivery)
         assert ids(take(feed)) == ["three"]
 
-    def test_delete_of_a_topic_takes_its_subscriptions_along(self, drivers, clock):
+    def test_delete_of_a_topic_takes_its_subscriptions_along(self, drivers: Drivers, clock: ManualClock) -> None:
         """And what was not due yet."""
         broker = drivers()
         broker.declare(Source(DASHBOARD, Properties(lease=5.0)), earliest=False)
@@ -115,7 +118,7 @@ class SourceRules:
 
         assert take(consume(broker, DASHBOARD, lease=6.0)) == []
 
-    def test_the_depth_of_what_is_not_there(self, drivers):
+    def test_the_depth_of_what_is_not_there(self, drivers: Drivers) -> None:
         """Nothing is in it, and asking makes nothing. What died in a queue that is gone is still counted as its own."""
         broker = drivers()
         topic = Address(Kind.TOPIC, "orders")
@@ -131,7 +134,7 @@ class SourceRules:
         with pytest.raises(NotFound):
             drivers("declare=never").depth(ORDERS)
 
-    def test_purge_drops_what_is_ready_or_delayed(self, drivers):
+    def test_purge_drops_what_is_ready_or_delayed(self, drivers: Drivers) -> None:
         """What is in flight stays, and is settled as ever."""
         broker = drivers()
         feed = consume(broker, ORDERS, ordered=True)
@@ -147,7 +150,7 @@ class SourceRules:
         send(broker, ORDERS, "a3", key="a")
         assert ids(take(feed)) == ["a3"]
 
-    def test_counts_of_what_is_not_there(self, drivers):
+    def test_counts_of_what_is_not_there(self, drivers: Drivers) -> None:
         """Nothing is made by asking."""
         broker = drivers()
 

@@ -1,5 +1,7 @@
 """What every driver that keeps messages itself bears: several brokers, a close, wrong options, threads, interrupts."""
 
+from __future__ import annotations
+
 import contextlib
 import itertools
 import threading
@@ -7,16 +9,17 @@ from collections.abc import Callable
 
 import pytest
 
-from broker_calls import ORDERS, consume, ids, send, settle, take
+from broker_calls import ORDERS, Drivers, consume, ids, send, settle, take
+from narrowboat.clock import ManualClock
 from narrowboat.conformance.faults.sweep import Strike, sweep
-from narrowboat.contract import Ack, Address, Delivery, Depth, Kind, Nack, Reject, Return
+from narrowboat.contract import Ack, Address, Delivery, Depth, Kind, Nack, Outcome, Reject, Return
 from narrowboat.errors import Closed, ConfigurationError
 
 
 class UseRules:
     """Several brokers, the end, threads, interrupts. Needs the fixtures that `BrokerSuite` needs."""
 
-    def test_close_gives_back_and_refuses(self, drivers):
+    def test_close_gives_back_and_refuses(self, drivers: Drivers) -> None:
         """What its feeds had out is there for others; every call is `Closed` (B88)."""
         one, two = drivers(), drivers()
         feed = consume(one, ORDERS)
@@ -41,12 +44,12 @@ class UseRules:
         assert [(d.id, d.attempt) for d in take(consume(two, ORDERS))] == [("one", 2)]
 
     @pytest.mark.parametrize("option", ["dedup=-1", "retention=-0.5", "declare=sometimes", "dedup=often", "deadup=1"])
-    def test_bad_options_are_refused(self, drivers, option):
+    def test_bad_options_are_refused(self, drivers: Drivers, option: str) -> None:
         """Before anything is opened (B109)."""
         with pytest.raises(ConfigurationError, match=option.partition("=")[0]):
             drivers(option)
 
-    def test_calls_from_three_threads_lose_nothing(self, drivers):
+    def test_calls_from_three_threads_lose_nothing(self, drivers: Drivers) -> None:
         """Send, receive and settle run beside each other; each message is delivered exactly once (B62)."""
         broker = drivers()
         feed = consume(broker, ORDERS)
@@ -92,10 +95,18 @@ class UseRules:
 
     @pytest.mark.parametrize("ordered", [False, True])
     @pytest.mark.parametrize("what", ["send", "receive", "ack", "nack", "delay", "reject", "return", "close"])
-    def test_an_interrupt_at_any_point_loses_nothing(self, drivers, clock, what, ordered):
+    def test_an_interrupt_at_any_point_loses_nothing(
+        self, drivers: Drivers, clock: ManualClock, what: str, ordered: bool
+    ) -> None:
         """The driver stays usable; each message is settled as asked or still there, at most once too often."""
         broker = drivers()
-        outcomes = {"ack": Ack(), "nack": Nack(), "delay": Nack(5), "reject": Reject("no", 1), "return": Return()}
+        outcomes: dict[str, Outcome] = {
+            "ack": Ack(),
+            "nack": Nack(),
+            "delay": Nack(5),
+            "reject": Reject("no", 1),
+            "return": Return(),
+        }
         numbers = itertools.count(1)
 
         def once(strike: Strike) -> None:
@@ -105,7 +116,7 @@ class UseRules:
             send(broker, queue, "one", "two", key="k")
             got = [] if what in {"send", "receive"} else take(feed, 1)
 
-            def call():
+            def call() -> None:
                 if what == "send":
                     send(broker, queue, "three", key="k")
                 elif what == "receive":

@@ -1,21 +1,25 @@
 """Whom every driver that keeps messages itself wakes, and that waiting costs it nothing."""
 
+from __future__ import annotations
+
 import threading
+from functools import partial
 
 import pytest
 
-from broker_calls import DASHBOARD, ORDERS, PRICES, consume, ids, send, settle, take
+from broker_calls import DASHBOARD, ORDERS, PRICES, Drivers, consume, ids, send, settle, take
+from narrowboat.clock import ManualClock
 from narrowboat.contract import Ack, Depth, Nack, Return
 
 
 class WakeRules:
     """Waking. Needs the fixtures that `BrokerSuite` needs."""
 
-    def test_a_send_wakes_as_many_idle_feeds_as_there_are_messages(self, drivers):
+    def test_a_send_wakes_as_many_idle_feeds_as_there_are_messages(self, drivers: Drivers) -> None:
         """Two at least, as a wake may be spurious; a feed that found something is not woken."""
         broker = drivers()
         woken: list[int] = []
-        feeds = [consume(broker, ORDERS, lambda n=n: woken.append(n)) for n in range(5)]
+        feeds = [consume(broker, ORDERS, partial(woken.append, n)) for n in range(5)]
         for feed in feeds:
             assert take(feed) == []
         send(broker, ORDERS, "one", "two")
@@ -29,7 +33,7 @@ class WakeRules:
         assert woken.count(99) == before
 
     @pytest.mark.parametrize("outcome", [Nack(), Return(), Nack(0.3)])
-    def test_what_comes_back_wakes(self, drivers, outcome):
+    def test_what_comes_back_wakes(self, drivers: Drivers, outcome: Nack | Return) -> None:
         """Whoever waits has to look again, at once or to learn when it is due."""
         broker = drivers()
         woken = threading.Event()
@@ -42,7 +46,7 @@ class WakeRules:
 
         assert woken.wait(5)
 
-    def test_the_next_of_a_key_wakes(self, drivers):
+    def test_the_next_of_a_key_wakes(self, drivers: Drivers) -> None:
         """A settlement makes the next message of its key available."""
         broker = drivers()
         woken = threading.Event()
@@ -54,7 +58,7 @@ class WakeRules:
 
         assert woken.wait(5)
 
-    def test_close_of_a_feed_wakes_the_others(self, drivers):
+    def test_close_of_a_feed_wakes_the_others(self, drivers: Drivers) -> None:
         """For what it gives back, and for a wake that came to it too late."""
         broker = drivers()
         woken = threading.Event()
@@ -66,7 +70,7 @@ class WakeRules:
 
         assert woken.wait(5)
 
-    def test_a_clock_moved_by_hand_wakes(self, drivers, clock):
+    def test_a_clock_moved_by_hand_wakes(self, drivers: Drivers, clock: ManualClock) -> None:
         """Everything that waits looks again."""
         broker = drivers()
         woken = threading.Event()
@@ -78,7 +82,7 @@ class WakeRules:
         assert woken.wait(5)
         assert ids(take(feed)) == ["later"]
 
-    def test_wake_may_come_back_into_the_driver(self, drivers):
+    def test_wake_may_come_back_into_the_driver(self, drivers: Drivers) -> None:
         """Nothing is held while it is called."""
         broker = drivers()
         depths = []
@@ -88,7 +92,7 @@ class WakeRules:
 
         assert depths[0] == Depth(1, 0, 0, 0)
 
-    def test_idle_feeds_park_no_thread(self, drivers):
+    def test_idle_feeds_park_no_thread(self, drivers: Drivers) -> None:
         """Two hundred of them need at most the watcher's one."""
         broker = drivers()
         before = threading.active_count()

@@ -4,24 +4,28 @@
 does not wait; `cpu` gives the CPU seconds that this process has used. Ends when its input ends.
 """
 
+from __future__ import annotations
+
 import json
 import sys
 import threading
 import time
+from typing import Any
 
 from lock_rules import acquire, request
 from narrowboat.clock import SystemClock
 from narrowboat.contract.backend import Context
-from narrowboat.contract.locks import Grant
+from narrowboat.contract.locks import Grant, LockProvider
 from narrowboat.dsn import Url, parse_options
 from narrowboat_sqlite.locks import locks
 from narrowboat_sqlite.options import Options
 
 
-def main():
+def main() -> None:
     url = Url.parse(sys.argv[1])
     provider = locks.open(url, parse_options(url, Options, {}), Context(clock=SystemClock(), timeout=5.0))
-    grant = None
+    grant: Any = None  # until one was taken
+    said: dict[str, object]
     for line in sys.stdin:
         command, *rest = line.split()
         if command == "take":
@@ -47,7 +51,7 @@ def main():
         print(json.dumps(said), flush=True)
 
 
-def keep(provider, grant, seconds):
+def keep(provider: LockProvider, grant: Grant, seconds: float) -> None:
     pause = threading.Event()
     while not pause.wait(seconds):
         provider.renew([grant])

@@ -5,6 +5,8 @@ with `main` in a process of its own, most beside each other: then the memory tha
 for ever costs the time of one. In the test, `outcomes(__file__)` gives what that process found.
 """
 
+from __future__ import annotations
+
 import json
 import random
 import socket
@@ -12,8 +14,13 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:  # at run time in `main` alone, so that its memory counts
+    from narrowboat.locking import Locks
 
 #: Seconds: the operation timeout of each case, and for how long a call waits for its lock.
 TIMEOUT, WAIT = 1.0, 0.5
@@ -25,29 +32,35 @@ MEMORY = 200 * 1024 * 1024
 NOISE = random.Random(7).randbytes(65536)
 
 
-def most_memory():
+def most_memory() -> int:
     """Bytes that this process had at most. The kernel's ru_maxrss would count the tests' process, which started it, as well."""
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
 
 
+#: talks to a client that has said something
+Case = Callable[[socket.socket], None]
+#: what the cases came to, by name, and what the process complained of
+Found = tuple[dict[str, dict[str, Any]], str]
+
+
 class Server:
     """Listens, and lets `case` talk to each client in a thread of its own. Counts who came."""
 
-    def __init__(self, case):
+    def __init__(self, case: Case) -> None:
         self._case = case
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self.clients = 0
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def _accept(self):
+    def _accept(self) -> None:
         while True:
             connection, _ = self._listener.accept()
             self.clients += 1
             threading.Thread(target=self._talk, args=(connection,), daemon=True).start()
 
-    def _talk(self, connection):
+    def _talk(self, connection: socket.socket) -> None:
         try:
             connection.settimeout(30)
             connection.recv(65536)
@@ -58,16 +71,16 @@ class Server:
             connection.close()
 
 
-def silence(connection):
+def silence(connection: socket.socket) -> None:
     """Until the client goes."""
     while connection.recv(65536):
         pass
 
 
-def then(*parts):
+def then(*parts: bytes) -> Case:
     """A case that sends these, and then nothing until the client goes."""
 
-    def case(connection):
+    def case(connection: socket.socket) -> None:
         for part in parts:
             connection.sendall(part)
         silence(connection)
@@ -75,10 +88,10 @@ def then(*parts):
     return case
 
 
-def endless(head, chunk):
+def endless(head: bytes, chunk: bytes) -> Case:
     """A case that sends `head` and never stops sending `chunk`."""
 
-    def case(connection):
+    def case(connection: socket.socket) -> None:
         connection.sendall(head)
         while True:
             connection.sendall(chunk)
@@ -86,10 +99,10 @@ def endless(head, chunk):
     return case
 
 
-def drip(head, piece=b"x"):
+def drip(head: bytes, piece: bytes = b"x") -> Case:
     """A case that sends `head` and then a piece every few milliseconds: no single wait is long."""
 
-    def case(connection):
+    def case(connection: socket.socket) -> None:
         connection.sendall(head)
         while True:
             connection.sendall(piece)
@@ -98,16 +111,18 @@ def drip(head, piece=b"x"):
     return case
 
 
-def main(cases, url, call, alone=(), again=5.0):
+def main(
+    cases: Mapping[str, Case], url: str, call: Callable[[Locks], object], alone: Sequence[str] = (), again: float = 5.0
+) -> None:
     """In the process of its own: what `call(locks)` came to in each case, as JSON. `alone`: those that take memory.
 
     `again`: for so many seconds it is called again, until somebody comes to the server anew.
     """
     import narrowboat  # here, so that its memory counts, and nobody else's
 
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
 
-    def run(name, case):
+    def run(name: str, case: Case) -> None:
         server = Server(case)
         begun = time.monotonic()
         error = None
@@ -145,7 +160,7 @@ def main(cases, url, call, alone=(), again=5.0):
     print(json.dumps(found))
 
 
-def silences(url, seconds):
+def silences(url: str, seconds: float) -> list[float]:
     """How long each of three calls took that follow each other on a server that says nothing, with `seconds` for each."""
     import narrowboat
 
@@ -160,7 +175,7 @@ def silences(url, seconds):
     return took
 
 
-def outcomes(file):
+def outcomes(file: str) -> Found:
     """What the cases of a test file came to, by name; "" has the memory. And whatever the process complained of."""
     done = subprocess.run([sys.executable, file], capture_output=True, text=True, timeout=120, check=True)
     return json.loads(done.stdout), done.stderr

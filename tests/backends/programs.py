@@ -1,5 +1,10 @@
 """Programs of driver calls, drawn by hypothesis: two backends that run one have to agree on every answer."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
@@ -9,7 +14,7 @@ AGREEMENT = settings(
 )
 
 
-def draw_steps(draw, kinds, least, most):
+def draw_steps(draw: st.DrawFn, kinds: Mapping[str, tuple[int, st.SearchStrategy[Any]]], least: int, most: int) -> list[Any]:
     """Between `least` and `most` steps of `kinds`, each a weight and a strategy, by name.
 
     Drawn by name, because a choice between strategies gives all of them the same weight.

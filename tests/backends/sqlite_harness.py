@@ -35,7 +35,7 @@ _DAMAGED = (
 )
 
 #: Columns of `message` and of `delivery`, the same way. What no look at the queue finds is in nobody's way, and not here.
-_STRANGE = {
+_STRANGE: dict[str, dict[str, object]] = {
     "a name that is bytes": {"name": b"\xff\xfe"},
     "a name that is a number": {"name": 12},
     "an empty name": {"name": ""},
@@ -99,8 +99,8 @@ class SqliteHarness(Harness):
 
     def _plant(self, namespace: str, name: str, columns: dict[str, object]) -> None:
         space = Url.parse(self.broker_url(namespace)).query["prefix"]
-        message = {"name": "theirs", "body": b"theirs", "published": time.time(), "priority": 0, "copies": 1}
-        delivery = {"state": 0, "rank": 0, "place": 0.0, "attempt": 0}
+        message: dict[str, object] = {"name": "theirs", "body": b"theirs", "published": time.time(), "priority": 0, "copies": 1}
+        delivery: dict[str, object] = {"state": 0, "rank": 0, "place": 0.0, "attempt": 0}
         message |= {column: value for column, value in columns.items() if column not in delivery}
         delivery |= {column: value for column, value in columns.items() if column in delivery}
         with contextlib.closing(sqlite3.connect(Url.parse(self.url).path, timeout=10)) as connection, connection:

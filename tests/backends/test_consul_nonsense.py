@@ -1,15 +1,19 @@
 """Consul: whatever answers at the address, a call ends with a typed error, in time, with little memory."""
 
+from __future__ import annotations
+
 import json
 import socket
 import threading
 import time
 import traceback
+from typing import Any
 
 import pytest
 
 import narrowboat
 import nonsense
+from narrowboat.locking import Locks
 
 URL = f"consul://127.0.0.1:{{port}}?timeout={nonsense.TIMEOUT}"
 
@@ -17,15 +21,15 @@ OK = b"HTTP/1.1 200 OK\r\n"
 DONE = b'{"Results":[{"KV":{"Key":"k","ModifyIndex":1}}],"Errors":null}'
 
 
-def reply(body, status=b"200 OK"):
+def reply(body: bytes, status: bytes = b"200 OK") -> bytes:
     """One in HTTP."""
     return b"HTTP/1.1 " + status + b"\r\nContent-Length: %d\r\n\r\n" % len(body) + body
 
 
-def says(body, status=b"200 OK"):
+def says(body: bytes, status: bytes = b"200 OK") -> nonsense.Case:
     """A case that answers every request on its connection alike."""
 
-    def case(connection):
+    def case(connection: socket.socket) -> None:
         connection.sendall(reply(body, status))
         while connection.recv(65536):
             connection.sendall(reply(body, status))
@@ -33,10 +37,10 @@ def says(body, status=b"200 OK"):
     return case
 
 
-def session_then(body, status=b"200 OK"):
+def session_then(body: bytes, status: bytes = b"200 OK") -> nonsense.Case:
     """A case that gives a session, and then answers every request alike."""
 
-    def case(connection):
+    def case(connection: socket.socket) -> None:
         connection.sendall(reply(b'{"ID": "0f0f0f0f-0000-0000-0000-000000000000"}'))
         while connection.recv(65536):
             connection.sendall(reply(body, status))
@@ -44,7 +48,7 @@ def session_then(body, status=b"200 OK"):
     return case
 
 
-def results(*found):
+def results(*found: dict[str, Any] | int | str | None) -> bytes:
     """The body of a transaction."""
     return json.dumps({"Results": found, "Errors": None}).encode()
 
@@ -86,18 +90,18 @@ CASES = {
 }
 
 
-def call(locks):
+def call(locks: Locks) -> None:
     """A wait for a lock."""
     locks.lock("a").acquire(timeout=nonsense.WAIT)
 
 
 @pytest.fixture(scope="module")
-def found():
+def found() -> nonsense.Found:
     return nonsense.outcomes(__file__)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_an_agent_that_talks_nonsense_costs_a_typed_error_in_time(found, case):
+def test_an_agent_that_talks_nonsense_costs_a_typed_error_in_time(found: nonsense.Found, case: str) -> None:
     """And says in a few words what was found."""
     outcome = found[0][case]
     assert outcome["typed"], outcome
@@ -116,30 +120,30 @@ def test_an_agent_that_talks_nonsense_costs_a_typed_error_in_time(found, case):
         ("then results without a key", "a result without a key and its index"),
     ],
 )
-def test_a_reply_that_is_none_of_consuls_is_told_as_what_it_is(found, case, what):
+def test_a_reply_that_is_none_of_consuls_is_told_as_what_it_is(found: nonsense.Found, case: str, what: str) -> None:
     """And not as a status that nobody has sent."""
     assert what in found[0][case]["error"]
     assert "HTTP 500" not in found[0][case]["error"]
 
 
-def test_all_of_them_together_took_little_memory(found):
+def test_all_of_them_together_took_little_memory(found: nonsense.Found) -> None:
     """Lengths, depths and numbers are looked at before anything is made of them."""
     assert found[0][""]["memory"] < nonsense.MEMORY
     assert "Traceback" not in found[1], found[1]
 
 
-def test_calls_that_belong_together_wait_for_one_silence_once():
+def test_calls_that_belong_together_wait_for_one_silence_once() -> None:
     """The first has its whole time; what follows at once has little, and says so."""
     server = nonsense.Server(nonsense.silence)
     took = nonsense.silences(f"consul://127.0.0.1:{server.port}", 1.0)
     assert sum(took[1:]) < took[0] + 0.5, took
 
 
-def test_a_farewell_that_nobody_answers_is_not_waited_for_long():
+def test_a_farewell_that_nobody_answers_is_not_waited_for_long() -> None:
     """The session ends by itself, and the close may have waited for a renewal before."""
     first, then_silent = [reply(b'{"ID": "0f0f0f0f-0000-0000-0000-000000000000"}')], []
 
-    def case(connection):
+    def case(connection: socket.socket) -> None:
         if first:
             connection.sendall(first.pop())
         then_silent.append(connection.recv(65536))
@@ -147,7 +151,8 @@ def test_a_farewell_that_nobody_answers_is_not_waited_for_long():
 
     server = nonsense.Server(case)
     with narrowboat.locks(f"consul://127.0.0.1:{server.port}?timeout=2") as locks:
-        locks._core.driver.get()._session.fresh()
+        driver: Any = locks._core.driver.get()
+        driver._session.fresh()
         begun = time.monotonic()
     assert time.monotonic() - begun < 1.5
     assert b"/v1/session/destroy/" in then_silent[0]
@@ -157,12 +162,12 @@ if __name__ == "__main__":
     nonsense.main(CASES, URL, call, alone=["a body without end", "an error of 1 MB", "then a million lists"], again=0.0)
 
 
-def test_the_token_is_in_no_error_however_often_the_other_side_repeats_the_request():
+def test_the_token_is_in_no_error_however_often_the_other_side_repeats_the_request() -> None:
     """A proxy or an echo service that answers at the address shows the request in its error page, with the header in it."""
     token = "7c1e5a9e-0000-4000-8000-0badc0ffee01"
     codes = [b"400", b"403", b"404", b"409", b"429", b"500"]
 
-    def echo(server):
+    def echo(server: socket.socket) -> None:
         for code in codes:
             connection, _ = server.accept()
             with connection:

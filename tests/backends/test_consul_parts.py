@@ -1,8 +1,12 @@
 """What of the Consul backend needs no server: its HTTP, its keys, its decisions, its URL, its errors."""
 
+from __future__ import annotations
+
 import dataclasses
 import socket
 import ssl
+from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -16,6 +20,7 @@ from narrowboat.errors import AccessDenied, ConfigurationError, NotFound, Unavai
 from narrowboat_consul import http, steps, transport, watcher
 from narrowboat_consul.entries import FLAGS, Entry, Record, State, read
 from narrowboat_consul.errors import refused, translate
+from narrowboat_consul.http import Reply
 from narrowboat_consul.keys import Space, encode
 from narrowboat_consul.locks import locks
 from narrowboat_consul.options import Agent, Options
@@ -28,7 +33,7 @@ SESSION, OTHER = "session-of-ours", "session-of-another"
 bodies = st.binary(max_size=300)
 
 
-def parse(data, *, ended=False):
+def parse(data: bytes, *, ended: bool = False) -> Reply | None:
     """The reply in `data`; `ended`: the agent has closed the connection behind it."""
     incoming = http.Incoming(2**31)
     reply = incoming.take(bytes(data)) if data else None
@@ -36,7 +41,7 @@ def parse(data, *, ended=False):
 
 
 @st.composite
-def replies(draw):
+def replies(draw: st.DrawFn) -> tuple[bytes, bytes] | None:
     """A reply as an agent may send it, and its body."""
     body = draw(bodies)
     head = b"HTTP/1.1 200 OK\r\nX-Consul-Index: 7\r\n"
@@ -51,7 +56,7 @@ def replies(draw):
 
 
 @given(replies())
-def test_a_reply_is_complete_at_its_last_byte_and_never_before(reply):
+def test_a_reply_is_complete_at_its_last_byte_and_never_before(reply: tuple[bytes, bytes]) -> None:
     """Whatever pieces it arrives in."""
     data, body = reply
     for length in range(len(data)):
@@ -63,7 +68,7 @@ def test_a_reply_is_complete_at_its_last_byte_and_never_before(reply):
 
 
 @given(st.binary(max_size=60))
-def test_what_is_no_http_is_said_to_be_none(data):
+def test_what_is_no_http_is_said_to_be_none(data: bytes) -> None:
     """Never anything but an answer, a wish for more, or `Malformed`."""
     try:
         parse(data)
@@ -81,13 +86,13 @@ def test_what_is_no_http_is_said_to_be_none(data):
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
     ],
 )
-def test_nonsense_is_refused_at_once(data):
+def test_nonsense_is_refused_at_once(data: bytes) -> None:
     """Nobody waits for the rest of what makes no sense."""
     with pytest.raises(http.Malformed):
         parse(data)
 
 
-def test_a_reply_that_was_cut_off_is_none():
+def test_a_reply_that_was_cut_off_is_none() -> None:
     """Its end tells, and only one without a length may end so."""
     with pytest.raises(http.Malformed):
         parse(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabc", ended=True)
@@ -102,7 +107,7 @@ texts = st.text(min_size=1, max_size=200)
 
 
 @given(st.lists(texts, unique=True, min_size=2, max_size=20))
-def test_two_names_never_share_a_key(names):
+def test_two_names_never_share_a_key(names: list[str]) -> None:
     """Nor do their folders lie in each other."""
     folders = [Space("root", "").of(name).folder for name in names]
     assert len(set(folders)) == len(names)
@@ -110,7 +115,7 @@ def test_two_names_never_share_a_key(names):
 
 
 @given(texts, texts)
-def test_namespaces_never_meet(prefix, name):
+def test_namespaces_never_meet(prefix: str, name: str) -> None:
     """And a key has only characters that Consul takes."""
     keys = Space("narrowboat", prefix).of(name)
     assert not keys.folder.startswith(Space("narrowboat", "").folder)
@@ -119,7 +124,7 @@ def test_namespaces_never_meet(prefix, name):
     assert len(keys.held("0123456789abcdef" * 2 + "-ffff").encode()) <= 512
 
 
-def test_a_plain_name_can_be_read_in_its_key():
+def test_a_plain_name_can_be_read_in_its_key() -> None:
     """For people who look with Consul's own tools."""
     assert encode("invoice-42") == "-invoice-42"
     assert encode("a" * 1000).startswith("h-")
@@ -132,13 +137,21 @@ owners = st.sampled_from(["me", "you", "her", "him"])
 sessions = st.sampled_from([SESSION, OTHER])
 
 
-def entry(key, owner, index, session, mode, limit=None, owners=()):
+def entry(
+    key: str,
+    owner: str,
+    index: int,
+    session: str | None,
+    mode: Mode,
+    limit: int | None = None,
+    owners: list[str] | tuple[()] = (),
+) -> Entry:
     record = Record("a", owner, mode, limit, "label", 1.0, tuple(owners))
     return Entry(key, index, session, record)
 
 
 @st.composite
-def states(draw):
+def states(draw: st.DrawFn) -> State | None:
     """What the store can look like: free, held by one, or shared by some of whom some have died; with writers waiting."""
     kind = draw(st.sampled_from(["free", "exclusive", "shared", "semaphore"]))
     index = st.integers(1, 1000)
@@ -160,14 +173,14 @@ def states(draw):
 
 
 @st.composite
-def requests(draw):
+def requests(draw: st.DrawFn) -> Request:
     """What anybody may ask for."""
     mode = draw(st.sampled_from(list(Mode)))
     limit = draw(st.integers(1, 4)) if mode is Mode.SEMAPHORE else None
     return Request("a", draw(owners), 30.0, mode, limit, draw(st.booleans()), lambda: None, "label")
 
 
-def holders(state):
+def holders(state: State) -> tuple[Any, ...]:
     """Who holds it as the store says: mode, limit and owners."""
     if state.lock is None:
         return None, None, []
@@ -176,7 +189,7 @@ def holders(state):
 
 
 @given(requests(), states())
-def test_a_step_is_taken_only_where_it_excludes_nobody(request, state):
+def test_a_step_is_taken_only_where_it_excludes_nobody(request: Request, state: State) -> None:
     """Safety: never beside an exclusive holder, never beyond a semaphore's size, never mixed; no wait for nothing."""
     mode, limit, present = holders(state)
     decided = steps.take(request, KEYS, state, SESSION, 1.0)
@@ -188,6 +201,7 @@ def test_a_step_is_taken_only_where_it_excludes_nobody(request, state):
         elif others:
             assert (mode, limit) == (request.mode, request.limit)
         if request.mode is Mode.SEMAPHORE:
+            assert request.limit is not None
             assert len(present) < request.limit
     elif isinstance(decided, steps.Won):
         assert request.owner in present
@@ -197,7 +211,7 @@ def test_a_step_is_taken_only_where_it_excludes_nobody(request, state):
 
 
 @given(requests(), states())
-def test_every_step_checks_what_it_stands_on(request, state):
+def test_every_step_checks_what_it_stands_on(request: Request, state: State) -> None:
     """Each write is guarded, so that a change in between is refused and not overwritten."""
     decided = steps.take(request, KEYS, state, SESSION, 1.0)
     operations = decided.operations if isinstance(decided, steps.Do) else getattr(decided, "announce", [])
@@ -215,7 +229,7 @@ def test_every_step_checks_what_it_stands_on(request, state):
 
 
 @given(owners, states(), st.one_of(st.none(), st.integers(1, 1000)))
-def test_leaving_touches_only_what_is_ones_own(owner, state, token):
+def test_leaving_touches_only_what_is_ones_own(owner: str, state: State, token: int | None) -> None:
     """Another's entry is never deleted, and with a token no other generation of our own."""
     operations = [operation["KV"] for operation in steps.free(owner, token, state)]
     mine = {KEYS.held(owner), KEYS.wants(owner)}
@@ -238,7 +252,7 @@ def test_leaving_touches_only_what_is_ones_own(owner, state, token):
 
 
 @given(requests(), st.floats(0, 2e9), st.lists(owners, unique=True))
-def test_a_record_is_read_as_it_was_written(request, since, listed):
+def test_a_record_is_read_as_it_was_written(request: Request, since: float, listed: list[str]) -> None:
     """Also from an entry as Consul returns it."""
     record = Record.of(request, since, tuple(listed))
     session = None if listed else SESSION  # that of those who share has none
@@ -249,7 +263,7 @@ def test_a_record_is_read_as_it_was_written(request, since, listed):
 
 
 @pytest.mark.parametrize("value", [None, "", "bm8=", "e30=", "W10=", "not base64"])
-def test_what_another_program_wrote_is_known_as_such(value):
+def test_what_another_program_wrote_is_known_as_such(value: str | None) -> None:
     """It is in the way, which is said, and it is never overwritten."""
     foreign = Entry.of({"Key": KEYS.lock, "ModifyIndex": 5, "Flags": FLAGS, "Value": value})
     assert foreign.record is None
@@ -262,12 +276,12 @@ def test_what_another_program_wrote_is_known_as_such(value):
 # -- the URL --------------------------------------------------------------------------------------------------------------
 
 
-def agent(text, **given_):
+def agent(text: str, **given_: Any) -> Agent:
     url = Url.parse(text)
     return Agent.of(url, parse_options(url, Options, given_))
 
 
-def test_what_a_url_says():
+def test_what_a_url_says() -> None:
     """The token is shown nowhere."""
     found = agent("consuls://:s3cret@agent/shop/eu?dc=d1&session_ttl=15")
     assert (str(found.hosts[0]), found.tls, found.root) == ("agent:8501", True, "shop/eu")
@@ -292,14 +306,14 @@ def test_what_a_url_says():
         ("consul://a?sesion_ttl=10", "Did you mean 'session_ttl'"),
     ],
 )
-def test_a_url_that_makes_no_sense_is_refused_before_anything_is_sent(text, said):
+def test_a_url_that_makes_no_sense_is_refused_before_anything_is_sent(text: str, said: str) -> None:
     """Each names what is wrong, and what to write."""
     with pytest.raises(ConfigurationError, match=said):
         narrowboat.locks(text)
 
 
 @pytest.mark.parametrize("text", ["tok€n", "t\u00f6k", "tok\r\nX-Evil: yes", "token\n", "to ken", "t\x00k", "t\x7fk"])
-def test_a_token_that_no_header_takes_is_refused_and_shown_nowhere(text):
+def test_a_token_that_no_header_takes_is_refused_and_shown_nowhere(text: str) -> None:
     """Before anything is sent: in a header it would break each request, or become another header."""
     quoted = quote(text, safe="")
     for url in (f"consul://:{quoted}@h", f"consul://h?token={quoted}", f"consul://h?namespace={quoted}"):
@@ -310,7 +324,7 @@ def test_a_token_that_no_header_takes_is_refused_and_shown_nowhere(text):
         assert quoted not in shown
 
 
-def test_the_bound_follows_the_session():
+def test_the_bound_follows_the_session() -> None:
     """Twice its ttl and the lock-delay; a shorter `ttl` is refused with the explanation."""
     url = Url.parse("consul://a?session_ttl=20&lock_delay=5")
     claims = locks.capabilities(url, parse_options(url, Options, {}))
@@ -337,7 +351,7 @@ def test_the_bound_follows_the_session():
         (502, "oops", Unavailable, "502"),
     ],
 )
-def test_a_refusal_is_told_with_what_to_do(code, text, kind, said):
+def test_a_refusal_is_told_with_what_to_do(code: int, text: str, kind: Any, said: str) -> None:
     """One typed error each."""
     error = refused(code, text, agent("consul://:s3cret@a?dc=x"))
     assert isinstance(error, kind)
@@ -358,7 +372,9 @@ def test_a_refusal_is_told_with_what_to_do(code, text, kind, said):
         (http.Malformed("expected HTTP"), Unavailable, "8500"),
     ],
 )
-def test_the_network_s_errors_are_told_with_what_to_do(error, kind, said):
+def test_the_network_s_errors_are_told_with_what_to_do(
+    error: Any, kind: type[ConfigurationError] | type[Unavailable], said: str
+) -> None:
     """And whether trying again can help."""
     if isinstance(error, ssl.SSLCertVerificationError):
         error.verify_message = "self-signed"
@@ -366,7 +382,7 @@ def test_the_network_s_errors_are_told_with_what_to_do(error, kind, said):
         raise translate(error, agent("consul://a"), 2.0)
 
 
-def test_no_agent_is_one_error_within_the_time_limit(tmp_path):
+def test_no_agent_is_one_error_within_the_time_limit(tmp_path: Path) -> None:
     """And files of TLS that are none are named."""
     with narrowboat.locks("consul://127.0.0.1:1?timeout=2") as face, pytest.raises(Unavailable, match="127.0.0.1:1"):
         face.lock("a").acquire(timeout=1)
@@ -376,19 +392,19 @@ def test_no_agent_is_one_error_within_the_time_limit(tmp_path):
         face.ping()
 
 
-def test_options_are_all_documented():
+def test_options_are_all_documented() -> None:
     """A field without a default would make a URL without it fail."""
     assert all(field.default is not dataclasses.MISSING for field in dataclasses.fields(Options))
 
 
 @pytest.mark.parametrize("text", ["", "²", "-1", "1.5", "9" * 5000, "x", "١"])
-def test_an_index_that_is_none_says_nothing(text):
+def test_an_index_that_is_none_says_nothing(text: str) -> None:
     """The query is sent again later; the thread that reads it goes on."""
     assert watcher._index(http.Reply(200, {"x-consul-index": text}, b"", True)) is None
 
 
 @pytest.mark.parametrize("body", [b"", b"null", b"[" * 100_000, b'{"Results":[{"KV":7}]}', b'{"Results":{"a":1}}', b"\xff"])
-def test_a_batched_read_without_sense_wakes_nobody(body):
+def test_a_batched_read_without_sense_wakes_nobody(body: bytes) -> None:
     """And raises nothing on the thread of all who wait."""
     address = agent("consul://127.0.0.1:1")
     seen = watcher.Watcher(transport.Transport(address, transport.Limit(1.0, transport.Silence())), lambda: 0.0)

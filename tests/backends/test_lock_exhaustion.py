@@ -48,7 +48,7 @@ NO_THREADS = (
 @pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors in /proc")
 @pytest.mark.parametrize("scheme", URLS)
 @pytest.mark.parametrize("exhausted", [NO_DESCRIPTORS, NO_THREADS], ids=["descriptors", "threads"])
-def test_without_descriptors_or_threads_a_call_is_unavailable(scheme, exhausted):
+def test_without_descriptors_or_threads_a_call_is_unavailable(scheme: str, exhausted: tuple[str, str]) -> None:
     """Typed, retryable; and closing does not fail."""
     code = textwrap.dedent(CALLS).format(exhaust=exhausted[0], restore=exhausted[1])
     done = subprocess.run([sys.executable, "-c", code, URLS[scheme]], capture_output=True, text=True, timeout=60, check=True)

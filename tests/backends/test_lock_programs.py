@@ -4,8 +4,11 @@ The reference is `memory://`: small enough to be checked by reading. What the tw
 the rules elsewhere (`tests/test_admission.py`); here it is what each keeps by itself, and in what order it does so.
 """
 
+from __future__ import annotations
+
 import itertools
 import tempfile
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +16,7 @@ from hypothesis import strategies as st
 from broker_calls import open_driver
 from lock_rules import Bell, request
 from narrowboat.clock import ManualClock
-from narrowboat.contract.locks import Busy, Grant, Mode
+from narrowboat.contract.locks import Busy, Grant, LockProvider, Mode, Request
 from narrowboat.errors import Reason
 from narrowboat_memory.locks import locks as memory
 from narrowboat_sqlite.locks import locks as sqlite
@@ -46,44 +49,44 @@ _STEPS = {
 
 
 @st.composite
-def _programs(draw):
+def _programs(draw: st.DrawFn) -> list[Any]:
     return draw_steps(draw, _STEPS, 20, 60)
 
 
 class _Asked:
     """One owner on one side, from its first attempt to its end."""
 
-    def __init__(self, wish, bell):
+    def __init__(self, wish: Request, bell: Bell) -> None:
         self.wish = wish
         self.bell = bell
-        self.grant = None
-        self.waits_since = None  #: when it last found it busy
+        self.grant: Any = None  # a Grant once it has it
+        self.waits_since: float | None = None  #: when it last found it busy
         self.patience = 0.0
 
 
 class _Side:
     """One backend under a program, and what can be compared of its answers. Tokens are its own."""
 
-    def __init__(self, provider, clock):
+    def __init__(self, provider: LockProvider, clock: ManualClock) -> None:
         self.provider = provider
         self.clock = clock
-        self.asked = {}  #: by number: who holds or waits, as far as its caller knows
-        self.tokens = {}
+        self.asked: dict[int, _Asked] = {}  #: by number: who holds or waits, as far as its caller knows
+        self.tokens: dict[str, int] = {}
 
-    def run(self, step):
+    def run(self, step: tuple[Any, ...]) -> Any:
         return getattr(self, step[0])(*step[1:])
 
-    def ask(self, number, kind, ttl, wait):
+    def ask(self, number: int, kind: tuple[str, Mode, int | None], ttl: float, wait: bool) -> Any:
         name, mode, limit = kind
         bell = Bell()
         wish = request(name, ttl=ttl, mode=mode, limit=limit, wait=wait, owner=f"{number:032x}", wake=bell, label=f"n{number}")
         self.asked[number] = _Asked(wish, bell)
         return self._attempt(number)
 
-    def ask_again(self, pick):
+    def ask_again(self, pick: int) -> Any:
         return self._attempt(self._chosen(pick)) if self.asked else None
 
-    def _attempt(self, number):
+    def _attempt(self, number: int) -> Any:
         asked = self.asked[number]
         told = asked.bell.wait(0)
         (answer,) = self.provider.attempt([asked.wish])
@@ -103,13 +106,13 @@ class _Side:
             del self.asked[number]
         return type(answer).__name__
 
-    def _chosen(self, pick):
+    def _chosen(self, pick: int) -> int:
         return list(self.asked)[pick % len(self.asked)]
 
-    def _held(self):
+    def _held(self) -> list[int]:
         return [number for number, asked in self.asked.items() if asked.grant is not None]
 
-    def renew(self, pick):
+    def renew(self, pick: int) -> object:
         """What is lost is forgotten, as the core does. What ran out may be gone already."""
         if not (held := self._held()):
             return None
@@ -119,31 +122,33 @@ class _Side:
             del self.asked[number]
         return type(answer).__name__, getattr(answer, "reason", None) is Reason.EVICTED
 
-    def release(self, pick):
+    def release(self, pick: int) -> object:
         held = self._held()
         return self.provider.release([self.asked.pop(held[pick % len(held)]).grant]) if held else None
 
-    def withdraw(self, pick):
+    def withdraw(self, pick: int) -> object:
         return self.provider.withdraw([self.asked.pop(self._chosen(pick)).wish]) if self.asked else None
 
-    def evict(self, pick):
+    def evict(self, pick: int) -> object:
         if not (held := self._held()):
             return None
         grant = self.asked[held[pick % len(held)]].grant
         return self.provider.evict(grant.name, grant.token)
 
-    def look(self, name):
+    def look(self, name: str | None) -> list[Any]:
         found = self.provider.holders(name)
-        return [(h.name, h.label, h.mode, h.limit, round(h.expires_in, 3), h.waiters) for h in found]
+        return [
+            (h.name, h.label, h.mode, h.limit, h.expires_in is not None and round(h.expires_in, 3), h.waiters) for h in found
+        ]
 
-    def advance(self, seconds):
+    def advance(self, seconds: float) -> list[Any]:
         """Time has passed; whoever waits looks again, as the core sees to, or it would be taken for dead."""
         return [self._attempt(number) for number in list(self.asked) if self.asked[number].waits_since is not None]
 
 
 @AGREEMENT
 @given(program=_programs())
-def test_any_program_gives_the_same_answers_as_in_memory(program):
+def test_any_program_gives_the_same_answers_as_in_memory(program: list[Any]) -> None:
     clock = ManualClock()
     with tempfile.TemporaryDirectory() as folder:
         reference = _Side(open_driver(memory, f"memory://programs{next(_spaces)}", clock), clock)

@@ -1,30 +1,33 @@
 """Messages in memory: the suite of all drivers, and memory that stays flat."""
 
+from __future__ import annotations
+
 import gc
 import itertools
+from collections.abc import Iterator
 
 import pytest
 
-from broker_calls import ORDERS, consume, ids, message, open_driver, send, settle, take
+from broker_calls import ORDERS, Drivers, consume, ids, message, open_driver, send, settle, take
 from broker_suite import BrokerSuite
 from narrowboat.clock import ManualClock
-from narrowboat.contract import Ack, Nack
+from narrowboat.contract import Ack, Broker, Nack
 from narrowboat_memory import broker as backend
 
 _names = itertools.count(1)
 
 
 @pytest.fixture
-def clock():
+def clock() -> ManualClock:
     return ManualClock()
 
 
 @pytest.fixture
-def drivers(clock):
+def drivers(clock: ManualClock) -> Iterator[Drivers]:
     name = f"test{next(_names)}"
-    opened = []
+    opened: list[Broker] = []
 
-    def open_one(options=""):
+    def open_one(options: str = "") -> Broker:
         opened.append(open_driver(backend, f"memory://{name}?{options}", clock))
         return opened[-1]
 
@@ -37,7 +40,7 @@ class TestMemoryBroker(BrokerSuite):
     """The reference."""
 
 
-def test_what_was_extended_and_given_up_is_in_line_once(drivers, clock):
+def test_what_was_extended_and_given_up_is_in_line_once(drivers: Drivers, clock: ManualClock) -> None:
     """A consumer that leaves gives it back; after a delay it then comes behind what was there all along (B48)."""
     broker = drivers()
     leaving = consume(broker, ORDERS)
@@ -51,14 +54,14 @@ def test_what_was_extended_and_given_up_is_in_line_once(drivers, clock):
     assert ids(take(feed)) == ["waiting", "retried"]
 
 
-def _objects():
+def _objects() -> int:
     from narrowboat_memory.source import Entry
 
     gc.collect()
     return sum(isinstance(thing, Entry) for thing in gc.get_objects())
 
 
-def test_memory_is_flat_under_endless_traffic(drivers, clock):
+def test_memory_is_flat_under_endless_traffic(drivers: Drivers, clock: ManualClock) -> None:
     """Settled messages leave nothing behind, though their leases, lives and windows end much later (B104)."""
     broker = drivers()
     feed = consume(broker, ORDERS, ordered=True)

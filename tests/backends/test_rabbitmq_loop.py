@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -30,7 +30,12 @@ def test_all_that_is_posted_while_the_thread_is_busy_wakes_it_once(loop: Loop, m
     assert ended(loop)
     wakes: list[object] = []
     wake = loop.raw.add_callback_threadsafe
-    monkeypatch.setattr(loop.raw, "add_callback_threadsafe", lambda work: (wakes.append(work), wake(work)))
+
+    def noted(work: Callable[[], object]) -> None:
+        wakes.append(work)
+        wake(work)
+
+    monkeypatch.setattr(loop.raw, "add_callback_threadsafe", noted)
     busy, go_on = Answer[None](), threading.Event()
     done: list[int] = []
 

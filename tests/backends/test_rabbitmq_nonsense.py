@@ -39,6 +39,20 @@ def forever(line: Line, data: bytes, pause: float = 0.0) -> None:
             time.sleep(pause)
 
 
+def chunks(line: Line) -> None:
+    forever(line, CHUNK)
+
+
+def in_turn(*acts: Callable[[Line], object]) -> Callable[[Line], None]:
+    """A server that does one after another."""
+
+    def act(line: Line) -> None:
+        for each in acts:
+            each(line)
+
+    return act
+
+
 def flood(line: Line, channel: int) -> None:
     for number in range(1, 5_000):  # the limit is a thousand more than were asked for
         line.sendall(pushed(channel, number))
@@ -75,22 +89,24 @@ CASES: dict[str, Callable[[Line], object]] = {
     "hangs up": lambda line: None,
     "says nothing": lambda line: time.sleep(2 * TIMEOUT),
     "garbage": lambda line: forever(line, os.urandom(4096), 0.01),
-    "zeros for ever": lambda line: forever(line, CHUNK),
+    "zeros for ever": chunks,
     "HTTP": lambda line: line.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"),
     "another protocol's version": lambda line: line.sendall(b"AMQP\x00\x01\x00\x00"),
-    "a frame of 4 GB": lambda line: (line.sendall(struct.pack(">BHL", 1, 0, 2**32 - 1)), forever(line, CHUNK)),
-    "a frame of 1 MB that does not end": lambda line: (line.sendall(struct.pack(">BHL", 1, 0, 2**20)), forever(line, CHUNK)),
+    "a frame of 4 GB": in_turn(lambda line: line.sendall(struct.pack(">BHL", 1, 0, 2**32 - 1)), chunks),
+    "a frame of 1 MB that does not end": in_turn(lambda line: line.sendall(struct.pack(">BHL", 1, 0, 2**20)), chunks),
     "a greeting in pieces": lambda line: in_pieces(line, start()),
     "a greeting with deep properties": lambda line: line.sendall(start(table([(b"a", deep("A", 100_000))]))),
     "a greeting with a table that lies": lambda line: line.sendall(start(b"\x01aS\xff\xff\xff\xff")),
     "a greeting with a time that is none": lambda line: line.sendall(start(table([(b"a", b"T" + b"\xff" * 8)]))),
-    "a version that is none": lambda line: (line.sendall(start(table([(b"version", value("S", b"\xff"))]))), time.sleep(3)),
+    "a version that is none": in_turn(
+        lambda line: line.sendall(start(table([(b"version", value("S", b"\xff"))]))), lambda line: time.sleep(3)
+    ),
     "tunes to nothing": lambda line: greet(line, _TUNE),
     "an unknown method": hello(unknown_method),
     "half a frame": hello(lambda line: line.sendall(method(1, spec.Channel.OpenOk())[:-3])),
     "a frame with a wrong end": hello(lambda line: line.sendall(method(1, spec.Channel.OpenOk())[:-1] + b"\0")),
     "an answer on a channel that nobody opened": hello(lambda line: line.sendall(method(77, spec.Queue.DeclareOk("q", 1, 1)))),
-    "a body without a message": hello(lambda line: (read(line), line.sendall(framed(3, 1, b"x")))),
+    "a body without a message": hello(in_turn(read, lambda line: line.sendall(framed(3, 1, b"x")))),
     "closes with bytes that are no text": hello(
         lambda line: line.sendall(framed(1, 0, struct.pack(">HHH", 10, 50, 320) + b"\x02\xff\xfe" + b"\0" * 4))
     ),
@@ -213,7 +229,7 @@ def test_what_was_not_published_is_said_to_be_so_and_only_so(caplog: pytest.LogC
 
 
 def test_no_file_descriptor_is_unavailable_and_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert RabbitBroker
+    assert isinstance(RabbitBroker, type)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     broker = narrowboat.broker("amqp://127.0.0.1:1?timeout=1")
     taken: list[int] = []
@@ -252,14 +268,16 @@ def _no_thread(thread: threading.Thread) -> None:
 
 
 def test_an_error_on_the_thread_is_told_and_the_thread_goes_on() -> None:
-    loop, told, done = Loop("test-io", 60.0, time.monotonic), [], threading.Event()
+    loop, done = Loop("test-io", 60.0, time.monotonic), threading.Event()
+    told: list[str] = []
+    nothing: dict[int, None] = {}
 
     def fail(error: Exception) -> None:
         told.append(repr(error))
         raise ValueError("while telling")
 
     loop.failed.append(fail)
-    loop.post(lambda: {}[0])
+    loop.post(lambda: nothing[0])
     loop.post(done.set)
     assert done.wait(10)
     assert told == ["KeyError(0)"]

@@ -1,6 +1,9 @@
 """Messages on Redis without a server: where an address lies, what an entry says, what is refused before any I/O."""
 
+from __future__ import annotations
+
 import struct
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -8,7 +11,7 @@ from hypothesis import strategies as st
 
 import broker_calls
 import narrowboat
-from narrowboat.contract import Address, Delivery, Kind, Properties
+from narrowboat.contract import Address, Delivery, Kind, Outgoing, Properties
 from narrowboat.errors import ConfigurationError, Conflict, NotFound, Unsupported
 from narrowboat_redis import entries
 from narrowboat_redis.properties import properties_of, refusal, texts_of
@@ -29,7 +32,7 @@ def tag_of(key: bytes) -> bytes:
 
 
 @given(one=_names, other=_names, prefix=st.sampled_from(["", "shop", "a b"]))
-def test_two_names_never_meet(one, other, prefix):
+def test_two_names_never_meet(one: str, other: str, prefix: str) -> None:
     """Neither their streams nor anything that belongs to them, in a cluster or outside."""
     for cluster in (False, True):
         places = [stream_keys(Address(Kind.QUEUE, name), prefix, cluster=cluster) for name in (one, other)]
@@ -37,7 +40,7 @@ def test_two_names_never_meet(one, other, prefix):
 
 
 @given(name=_names, group=_names.filter(lambda text: "." not in text), prefix=st.sampled_from(["", "shop", "{x}"]))
-def test_a_source_with_all_that_belongs_to_it_shares_a_slot(name, group, prefix):
+def test_a_source_with_all_that_belongs_to_it_shares_a_slot(name: str, group: str, prefix: str) -> None:
     """Stream, root, dead letters, the topic of a group: one hash tag."""
     for address in (Address(Kind.QUEUE, name), Address(Kind.SUBSCRIPTION, name, group), Address(Kind.TOPIC, name)):
         place = stream_keys(address, prefix, cluster=True)
@@ -46,7 +49,7 @@ def test_a_source_with_all_that_belongs_to_it_shares_a_slot(name, group, prefix)
 
 
 @given(name=_names, group=_names.filter(lambda text: "." not in text))
-def test_a_topic_knows_the_stream_keys_its_groups(name, group):
+def test_a_topic_knows_the_stream_keys_its_groups(name: str, group: str) -> None:
     """Deleting a topic deletes them without knowing their addresses."""
     for cluster in (False, True):
         topic = stream_keys(Address(Kind.TOPIC, name), "p", cluster=cluster)
@@ -56,13 +59,13 @@ def test_a_topic_knows_the_stream_keys_its_groups(name, group):
 
 
 @pytest.mark.parametrize("name", ["orders", "a.b-c_D.9", "x" * 180])
-def test_plain_names_are_kept(name):
+def test_plain_names_are_kept(name: str) -> None:
     """So that other programs meet ours."""
     assert stream_keys(Address(Kind.QUEUE, name), "", cluster=False).stream == name.encode()
     assert stream_keys(Address(Kind.QUEUE, name), "shop", cluster=False).stream == b"shop:" + name.encode()
 
 
-def test_two_prefixes_never_meet():
+def test_two_prefixes_never_meet() -> None:
     """Also where one looks like the head of another's key."""
     roots = {
         stream_keys(Address(Kind.QUEUE, name), prefix, cluster=False).root
@@ -75,11 +78,11 @@ def test_two_prefixes_never_meet():
 # --- entries
 
 
-def outgoing(**fields):
+def outgoing(**fields: Any) -> Outgoing:
     return broker_calls.message(**{"to": Address(Kind.QUEUE, "orders"), "id": "m1", "published_at": 1_700_000_000.5, **fields})
 
 
-def packed(*messages, now=0.0):
+def packed(*messages: tuple[bytes, bytes, int, list[bytes]], now: float = 0.0) -> list[Delivery]:
     """What `receive.lua` makes of entries: (token, id, attempt, names and values in turn)."""
     sizes, data, shapes = b"", b"", []
     for token, entry_id, attempt, fields in messages:
@@ -109,7 +112,7 @@ _messages = st.builds(
 
 
 @given(messages=st.lists(_messages, max_size=5), attempt=st.integers(1, 2**31))
-def test_a_message_comes_out_as_it_went_in(messages, attempt):
+def test_a_message_comes_out_as_it_went_in(messages: list[Outgoing], attempt: int) -> None:
     """Every field, whatever its bytes are, beside any others."""
     raw = [(b"t%d" % n, b"12500-%d" % n, attempt, entries.fields_of(message)) for n, message in enumerate(messages)]
     found = packed(*raw, (b"last", b"99-0", 1, [b"id", b"plain", b"body", b"\0\xff"]))
@@ -121,7 +124,7 @@ def test_a_message_comes_out_as_it_went_in(messages, attempt):
 
 
 @given(message=_messages, now=st.floats(0, 2e9))
-def test_a_plain_message_has_nothing_to_say_but_id_and_body(message, now):
+def test_a_plain_message_has_nothing_to_say_but_id_and_body(message: Outgoing, now: float) -> None:
     """And the time that its entry's id tells anyway."""
     silent = (message.key, message.ttl, message.content_type, message.correlation_id, message.reply_to)
     near = abs(now - message.published_at) < entries.NEAR
@@ -148,7 +151,7 @@ def test_a_plain_message_has_nothing_to_say_but_id_and_body(message, now):
         ([b"body", b"first", b"body", b"second"], b"first", {"body": "second"}),
     ],
 )
-def test_entries_of_other_programs_are_delivered_as_they_are(fields, body, headers):
+def test_entries_of_other_programs_are_delivered_as_they_are(fields: list[bytes], body: bytes, headers: dict[str, str]) -> None:
     """The body is the field `body` or the only one; what else there is becomes headers."""
     (delivery,) = packed((b"t", b"1700000000123-7", 1, fields))
     assert (delivery.id, delivery.body, delivery.headers) == ("1700000000123-7", body, headers)
@@ -176,7 +179,7 @@ def test_entries_of_other_programs_are_delivered_as_they_are(fields, body, heade
         ("id", b"\xff"),
     ],
 )
-def test_a_field_of_ours_that_is_not_as_we_write_it_costs_that_entry_its_meaning_alone(name, value):
+def test_a_field_of_ours_that_is_not_as_we_write_it_costs_that_entry_its_meaning_alone(name: str, value: bytes) -> None:
     """It is handed out raw, with what is wrong with it; its neighbours are whole."""
     field = b"narrowboat-" + name.encode()
     bad = [b"body", b"x", field, value, b"v", b"1"]
@@ -188,7 +191,7 @@ def test_a_field_of_ours_that_is_not_as_we_write_it_costs_that_entry_its_meaning
     assert name in found.malformed
 
 
-def test_entries_of_the_first_version_are_read():
+def test_entries_of_the_first_version_are_read() -> None:
     """Its names had no mark, and its dead letters had ours behind."""
     old = [b"id", b"m1", b"body", b"x", b"at", b"12.5", b"key", b"k", b"priority", b"3", b"headers", b'{"a":"b"}']
     old += [b"correlation", b"c", b"type", b"t", b"reply", b'["inbox", "i", ""]', b"expires", b"1700000000000000"]
@@ -200,7 +203,7 @@ def test_entries_of_the_first_version_are_read():
     assert (plain.id, plain.headers) == ("m1", {"narrowboat-dead-reason": "why"})
 
 
-def test_an_entry_that_is_too_large_is_told_and_left_out():
+def test_an_entry_that_is_too_large_is_told_and_left_out() -> None:
     """The script sends its size alone."""
     (found,) = packed((b"t", b"5000-0", 1, [b"narrowboat-left", b"70000000"]))
     assert (found.id, found.body, dict(found.headers)) == ("5000-0", b"", {})
@@ -213,12 +216,12 @@ def test_an_entry_that_is_too_large_is_told_and_left_out():
 @given(
     source=st.builds(Properties, st.floats(0.05, 43200), st.integers(0, 1000), st.booleans(), st.integers(0, 9)),
 )
-def test_properties_are_stored_exactly(source):
+def test_properties_are_stored_exactly(source: Properties) -> None:
     """A lease of 0.1 must not differ from itself."""
     assert properties_of(texts_of(source)) == source
 
 
-def test_a_refusal_says_what_is_stored():
+def test_a_refusal_says_what_is_stored() -> None:
     """And of whom."""
     queue = stream_keys(Address(Kind.QUEUE, "orders"), "", cluster=False)
     group = stream_keys(Address(Kind.SUBSCRIPTION, "orders", "g"), "", cluster=False)
@@ -244,13 +247,13 @@ def test_a_refusal_says_what_is_stored():
         "redis+raft://localhost:1/0",
     ],
 )
-def test_a_bad_url_is_refused_before_any_io(url):
+def test_a_bad_url_is_refused_before_any_io(url: str) -> None:
     """Each one clear error."""
     with pytest.raises(ConfigurationError):
         narrowboat.broker(url)
 
 
-def test_what_is_not_claimed_is_refused_before_any_io():
+def test_what_is_not_claimed_is_refused_before_any_io() -> None:
     """No server is asked: there is none on that port."""
     with narrowboat.broker("redis://localhost:1/0?dedup=0") as broker:
         with pytest.raises(Unsupported):

@@ -1,11 +1,15 @@
 """The parts of the Redis backend that need no server: what its URL means, its protocol, its keys, its errors."""
 
+from __future__ import annotations
+
 import itertools
 import pickle
 import socket
 import ssl
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -26,7 +30,7 @@ from narrowboat_redis.resp import ErrorReply, NotRedis, ProtocolError, Reader, p
 from narrowboat_redis.scripts import command, script
 
 
-def endpoint(text, **given):
+def endpoint(text: str, **given: Any) -> RedisEndpoint:
     url = Url.parse(text)
     return RedisEndpoint.of(url, parse_options(url, Options, given))
 
@@ -34,7 +38,7 @@ def endpoint(text, **given):
 # -- the URL ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_url_without_anything_is_the_local_server():
+def test_a_url_without_anything_is_the_local_server() -> None:
     found = endpoint("redis://")
     assert (found.deployment, found.hosts, found.number, found.tls) == (
         Deployment.SINGLE,
@@ -44,7 +48,7 @@ def test_a_url_without_anything_is_the_local_server():
     )
 
 
-def test_a_url_with_everything(tmp_path, monkeypatch):
+def test_a_url_with_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("ca.pem", "me.pem", "me.key"):
         (tmp_path / name).touch()
@@ -54,14 +58,14 @@ def test_a_url_with_everything(tmp_path, monkeypatch):
     assert str(found) == "Redis at [::1]:7000"
 
 
-def test_sentinels_take_a_service_and_a_database():
+def test_sentinels_take_a_service_and_a_database() -> None:
     found = endpoint("redis+sentinel://:pw@a,b:26380/main/2?sentinel_username=eye&sentinel_password=spw")
     assert found.deployment is Deployment.SENTINEL
     assert found.hosts == (HostPort("a", 26379), HostPort("b", 26380))
     assert (found.service, found.number, found.options.sentinel_password) == ("main", 2, Secret("spw"))
 
 
-def test_a_cluster_is_known_by_some_of_its_nodes():
+def test_a_cluster_is_known_by_some_of_its_nodes() -> None:
     found = endpoint("rediss+cluster://a:7000,b:7001")
     assert (found.deployment, found.tls, len(found.hosts)) == (Deployment.CLUSTER, True, 2)
 
@@ -87,7 +91,7 @@ def test_a_cluster_is_known_by_some_of_its_nodes():
         ("redis://a?wiat=1", "'wait'"),
     ],
 )
-def test_what_cannot_work_is_refused_before_anything_is_sent(text, says, monkeypatch):
+def test_what_cannot_work_is_refused_before_anything_is_sent(text: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "socket", None)  # whoever tries to connect fails otherwise
     with pytest.raises(ConfigurationError, match=".*") as caught:
         narrowboat.locks(text)
@@ -107,16 +111,16 @@ def test_what_cannot_work_is_refused_before_anything_is_sent(text, says, monkeyp
         ("redis+cluster://a?durability=fsync&wait=2", Survives.NODE),
     ],
 )
-def test_what_a_lock_survives_is_what_the_url_says_of_the_server(text, survives):
+def test_what_a_lock_survives_is_what_the_url_says_of_the_server(text: str, survives: Survives) -> None:
     assert narrowboat.locks(text).capabilities.survives is survives
 
 
-def test_what_is_not_claimed_can_not_be_demanded():
+def test_what_is_not_claimed_can_not_be_demanded() -> None:
     with pytest.raises(NarrowboatError, match="survives"):
         narrowboat.locks("redis://a", require="survives=crash")
 
 
-def test_no_client_library_is_needed():
+def test_no_client_library_is_needed() -> None:
     """Nor any module that only some programs need: TLS and asyncio are imported by those that use them."""
     program = (
         "import sys, narrowboat_redis as ours; from narrowboat.dsn import Url; "
@@ -126,7 +130,7 @@ def test_no_client_library_is_needed():
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
-def test_no_secret_is_shown():
+def test_no_secret_is_shown() -> None:
     found = endpoint("redis+sentinel://u:geheim@a/main?sentinel_password=auch")
     assert "geheim" not in repr(found) + str(found)
     assert "auch" not in repr(found)
@@ -134,12 +138,14 @@ def test_no_secret_is_shown():
 
 # -- the protocol ---------------------------------------------------------------------------------------------------------
 
-REPLIES = st.recursive(
+Reply = int | bytes | list[Any] | None
+
+REPLIES: st.SearchStrategy[Reply] = st.recursive(
     st.none() | st.integers(-(2**62), 2**62) | st.binary(max_size=40), lambda inner: st.lists(inner, max_size=5), max_leaves=20
 )
 
 
-def encoded(value):
+def encoded(value: Reply) -> bytes:
     if value is None:
         return b"$-1\r\n"
     if isinstance(value, int):
@@ -150,9 +156,10 @@ def encoded(value):
 
 
 @given(st.lists(REPLIES, min_size=1, max_size=5), st.lists(st.integers(1, 30), min_size=1))
-def test_replies_are_read_however_they_are_cut(values, sizes):
+def test_replies_are_read_however_they_are_cut(values: list[Reply], sizes: list[int]) -> None:
     data = b"".join(map(encoded, values))
-    reader, replies = Reader(), []
+    replies: list[Any] = []
+    reader = Reader()
     for size in itertools.cycle(sizes):
         reader.feed(data[:size])
         data = data[size:]
@@ -162,8 +169,9 @@ def test_replies_are_read_however_they_are_cut(values, sizes):
     assert data == b""
 
 
-def test_an_error_reply_is_a_value():
-    reader, replies = Reader(), []
+def test_an_error_reply_is_a_value() -> None:
+    replies: list[Any] = []
+    reader = Reader()
     reader.feed(b"+OK\r\n-NOSCRIPT No matching script.\r\n*-1\r\n*0\r\n")
     assert reader.take(replies, 4)
     assert replies[0] == b"OK"
@@ -172,7 +180,7 @@ def test_an_error_reply_is_a_value():
 
 
 @pytest.mark.parametrize("data", [b"HTTP/1.1 400 Bad Request\r\n", b"$abc\r\n", b"\x15\x03\x01\x00\x02\x02\x16\r\n"])
-def test_what_is_no_redis_is_told(data):
+def test_what_is_no_redis_is_told(data: bytes) -> None:
     reader = Reader()
     reader.feed(data)
     with pytest.raises(ProtocolError):
@@ -180,17 +188,19 @@ def test_what_is_no_redis_is_told(data):
 
 
 @given(st.lists(st.binary(max_size=20), min_size=1, max_size=5))
-def test_a_command_is_an_array_of_its_arguments(arguments):
-    reader, replies = Reader(), []
+def test_a_command_is_an_array_of_its_arguments(arguments: list[bytes]) -> None:
+    replies: list[Any] = []
+    reader = Reader()
     reader.feed(pack(*arguments))
     assert reader.take(replies, 1)
     assert replies == [arguments]
     assert command(b"k", *arguments).data == pack(*arguments)
 
 
-def test_a_script_is_called_by_its_hash():
+def test_a_script_is_called_by_its_hash() -> None:
     one = script("locks.lua", "renew.lua")
-    reader, replies = Reader(), []
+    replies: list[Any] = []
+    reader = Reader()
     reader.feed(one([b"k1", b"k2"], [b"a"]).data)
     assert reader.take(replies, 1)
     assert replies == [[b"EVALSHA", one.sha, b"2", b"k1", b"k2", b"a"]]
@@ -203,7 +213,7 @@ NAMES = st.text(min_size=1, max_size=60).filter(lambda text: text.isprintable())
 
 
 @given(NAMES, NAMES)
-def test_a_name_is_found_again_in_its_key(prefix, name):
+def test_a_name_is_found_again_in_its_key(prefix: str, name: str) -> None:
     keys = Keys(prefix).of(name)
     assert Keys(prefix).name_of(keys.held) == Keys(prefix).name_of(keys.queue) == name
     assert Keys(prefix).name_of(keys.token) is None
@@ -211,25 +221,25 @@ def test_a_name_is_found_again_in_its_key(prefix, name):
 
 
 @given(NAMES, NAMES, NAMES, NAMES)
-def test_no_two_names_share_a_key(prefix, name, other_prefix, other_name):
+def test_no_two_names_share_a_key(prefix: str, name: str, other_prefix: str, other_name: str) -> None:
     mine, others = Keys(prefix).of(name), Keys(other_prefix).of(other_name)
     assert (mine.held == others.held) == ((prefix, name) == (other_prefix, other_name))
     assert (mine.queue == others.queue) == (mine.held == others.held)
 
 
 @given(NAMES, NAMES)
-def test_all_keys_of_a_name_are_in_one_slot_of_a_cluster(prefix, name):
+def test_all_keys_of_a_name_are_in_one_slot_of_a_cluster(prefix: str, name: str) -> None:
     keys = Keys(prefix).of(name)
     slots = {slot_of(key) for key in (keys.held, keys.queue, keys.told, keys.token, keys.alive, keys.gone + b"owner")}
     assert len(slots) == 1
 
 
 @given(NAMES)
-def test_a_part_of_a_key_has_nothing_that_separates_or_matches(text):
+def test_a_part_of_a_key_has_nothing_that_separates_or_matches(text: str) -> None:
     assert not set(tag(text)) & set(b"{}:*?[]\\ ")
 
 
-def test_slots_are_those_of_the_specification():
+def test_slots_are_those_of_the_specification() -> None:
     assert slot_of(b"123456789") == 0x31C3 % 16384
     assert slot_of(b"{user1000}.following") == slot_of(b"{user1000}.followers")
     assert slot_of(b"foo{}{bar}") != slot_of(b"bar")
@@ -265,7 +275,7 @@ SECURE = endpoint("rediss://shop:geheim@host:6379/0")
         ("ERR something new", NarrowboatError, "something new"),
     ],
 )
-def test_what_a_server_refuses(text, kind, says):
+def test_what_a_server_refuses(text: str, kind: Any, says: str) -> None:
     error = translate(ErrorReply(text), HERE, doing="taking the lock 'a'")
     assert type(error) is kind
     assert says in str(error)
@@ -287,7 +297,7 @@ def test_what_a_server_refuses(text, kind, says):
         (ErrorReply("ERR something"), "ERR"),
     ],
 )
-def test_the_code_of_an_error_is_found_wherever_it_stands(error, code):
+def test_the_code_of_an_error_is_found_wherever_it_stands(error: ErrorReply, code: str) -> None:
     assert code_of(error) == code
 
 
@@ -306,26 +316,28 @@ def test_the_code_of_an_error_is_found_wherever_it_stands(error, code):
         (ssl.SSLCertVerificationError("unable to get local issuer certificate"), SECURE, ConfigurationError, "ca="),
     ],
 )
-def test_what_a_connection_meets(error, where, kind, says):
+def test_what_a_connection_meets(
+    error: Any, where: RedisEndpoint, kind: type[ConfigurationError] | type[Unavailable], says: str
+) -> None:
     found = translate(error, where, doing="a ping")
     assert type(found) is kind
     assert says in str(found)
     assert found.__cause__ is error
 
 
-def test_a_password_that_a_server_repeats_is_not_passed_on():
+def test_a_password_that_a_server_repeats_is_not_passed_on() -> None:
     said = ErrorReply("ERR unknown command 'HELLO', with args beginning with: '2' 'AUTH' 'shop' 'geheim'")
     error = translate(said, HERE, doing="a ping")
     assert "geheim" not in str(error) + str(error.__cause__)
     assert error.__context__ is None
 
 
-def test_an_error_of_ours_stays_as_it_is():
+def test_an_error_of_ours_stays_as_it_is() -> None:
     error = Unavailable("mine", backend="redis")
     assert translate(error, HERE, doing="a ping") is error
 
 
-def test_an_old_server_is_refused_with_both_versions():
+def test_an_old_server_is_refused_with_both_versions() -> None:
     error = too_old(HERE, "5.0.14")
     assert isinstance(error, ConfigurationError)
     assert "5.0.14" in str(error)
@@ -333,6 +345,6 @@ def test_an_old_server_is_refused_with_both_versions():
     assert numbers("6.0.16") < OLDEST <= numbers("6.2.0") < numbers("10.0")
 
 
-def test_options_have_defaults_that_need_nothing():
+def test_options_have_defaults_that_need_nothing() -> None:
     assert Common() == Common(prefix="")
     assert Options().wait == 0

@@ -1,5 +1,7 @@
 """Messages in SQLite: the suite of all drivers, agreement with the reference, other processes, other clocks, no residue."""
 
+from __future__ import annotations
+
 import itertools
 import os
 import random
@@ -11,39 +13,43 @@ import tempfile
 import textwrap
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import given
 
-from broker_calls import DASHBOARD, ORDERS, PRICES, consume, ids, message, open_driver, send, settle, take
+from broker_calls import DASHBOARD, ORDERS, PRICES, Drivers, consume, ids, message, open_driver, send, settle, take
 from broker_programs import GROUPS, QUEUES, Side, programs
 from broker_suite import BrokerSuite
 from narrowboat.clock import ManualClock
-from narrowboat.contract import Ack, Address, Depth, Kind, Properties, Source
+from narrowboat.contract import Ack, Address, Broker, Delivery, Depth, Feed, Kind, Properties, Source
 from narrowboat.errors import Conflict, NarrowboatError, PublishFailed, StaleDelivery, Unavailable
 from narrowboat_memory import broker as memory
 from narrowboat_sqlite import broker as backend
 from programs import AGREEMENT
 
+T = TypeVar("T")
+
 TABLES = ("message", "delivery", "kept", "known_id")
 
 
 @pytest.fixture
-def clock():
+def clock() -> ManualClock:
     return ManualClock()
 
 
 @pytest.fixture
-def path(tmp_path):
+def path(tmp_path: Path) -> Path:
     return tmp_path / "broker.db"
 
 
 @pytest.fixture
-def drivers(clock, path):
-    opened = []
+def drivers(clock: ManualClock, path: Path) -> Iterator[Drivers]:
+    opened: list[Broker] = []
 
-    def open_one(options="", clock=clock):
+    def open_one(options: str = "", clock: ManualClock = clock) -> Broker:
         opened.append(open_driver(backend, f"sqlite:///{path}?durability=normal&{options}", clock))
         return opened[-1]
 
@@ -56,7 +62,7 @@ class TestSqliteBroker(BrokerSuite):
     """The same as in memory."""
 
 
-def rows(path, *tables):
+def rows(path: Path | str, *tables: Any) -> list[int]:
     with sqlite3.connect(path) as connection:
         counted = [connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables or TABLES]
     connection.close()
@@ -70,7 +76,7 @@ _serial = itertools.count(1)
 
 @AGREEMENT
 @given(program=programs())
-def test_any_program_gives_the_same_answers_as_in_memory(program):
+def test_any_program_gives_the_same_answers_as_in_memory(program: list[tuple[Any, ...]]) -> None:
     """The reference and SQLite agree on every answer, at every step, and in the end nothing is left of either."""
     clock = ManualClock()
     with tempfile.TemporaryDirectory() as folder:
@@ -102,7 +108,7 @@ def test_any_program_gives_the_same_answers_as_in_memory(program):
 # --- residue
 
 
-def test_nothing_is_left_of_settled_messages(drivers, path, clock):
+def test_nothing_is_left_of_settled_messages(drivers: Drivers, path: Path, clock: ManualClock) -> None:
     """Rows and file are flat after many messages, in queues, topics, dead letters, windows and inboxes."""
     broker = drivers("retention=5&dedup=5")
     feed, group = consume(broker, ORDERS), consume(broker, DASHBOARD, ordered=True)
@@ -127,7 +133,7 @@ def test_nothing_is_left_of_settled_messages(drivers, path, clock):
     assert sizes[-1] < 8 * 1024 * 1024
 
 
-def test_a_body_is_stored_once_for_all_groups(drivers, path):
+def test_a_body_is_stored_once_for_all_groups(drivers: Drivers, path: Path) -> None:
     """And goes with the last copy."""
     broker = drivers()
     feeds = [consume(broker, Address(Kind.SUBSCRIPTION, "prices", f"g{n}")) for n in range(5)]
@@ -138,7 +144,7 @@ def test_a_body_is_stored_once_for_all_groups(drivers, path):
         assert rows(path, "message", "delivery") == [min(left, 1), left]
 
 
-def test_a_claim_is_a_range_of_an_index(drivers, path):
+def test_a_claim_is_a_range_of_an_index(drivers: Drivers, path: Path) -> None:
     """No statement of the hot path scans a table or sorts."""
     broker = drivers()
     send(broker, ORDERS, "one")
@@ -174,7 +180,7 @@ def say(*words):
 """
 
 
-def child(path, script, options="durability=normal"):
+def child(path: Path, script: str, options: str = "durability=normal") -> subprocess.Popen[str]:
     """A process with a broker of its own on the file. It says lines and may be told lines."""
     here = os.path.dirname(__file__)
     return subprocess.Popen(
@@ -186,13 +192,13 @@ def child(path, script, options="durability=normal"):
     )
 
 
-def ended(process):
+def ended(process: subprocess.Popen[str]) -> int:
     process.stdin.close()
     process.stdout.close()
     return process.wait(20)
 
 
-def poll(look, seconds=15.0):
+def poll(look: Callable[[], T], seconds: float = 15.0) -> T:
     """What `look` gives first, looked for as a consumer does: until woken, or for as long as it was told."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -202,10 +208,10 @@ def poll(look, seconds=15.0):
     raise AssertionError("it did not come in time")
 
 
-def wait_for(feed, woken, limit=100):
+def wait_for(feed: Feed, woken: threading.Event, limit: int = 100) -> list[Delivery]:
     """Receive as the core does."""
 
-    def look():
+    def look() -> list[Delivery]:
         woken.clear()
         received = feed.receive(limit)
         if not received.deliveries:
@@ -215,7 +221,7 @@ def wait_for(feed, woken, limit=100):
     return poll(look)
 
 
-def test_a_message_of_another_process_wakes(drivers, path):
+def test_a_message_of_another_process_wakes(drivers: Drivers, path: Path) -> None:
     """Within a few milliseconds, by the watcher, and not by looking again (B103)."""
     broker = drivers(clock=None)
     woken = threading.Event()
@@ -240,7 +246,7 @@ def test_a_message_of_another_process_wakes(drivers, path):
     assert ended(process) == 0
 
 
-def test_two_processes_share_a_queue(drivers, path):
+def test_two_processes_share_a_queue(drivers: Drivers, path: Path) -> None:
     """Each message is delivered once, whoever publishes and whoever consumes (B13, B62)."""
     broker = drivers(clock=None)
     process = child(
@@ -277,7 +283,7 @@ def test_two_processes_share_a_queue(drivers, path):
     assert rows(path, "message", "delivery") == [0, 0]
 
 
-def test_what_a_killed_process_had_comes_back(drivers, path):
+def test_what_a_killed_process_had_comes_back(drivers: Drivers, path: Path) -> None:
     """After its lease, counted, to a consumer that only waits (B63)."""
     broker = drivers(clock=None)
     process = child(
@@ -301,7 +307,7 @@ def test_what_a_killed_process_had_comes_back(drivers, path):
     assert 0.5 < time.monotonic() - began < 1.0 + broker.capabilities.lease_lag + 1.0
 
 
-def test_a_stopped_process_cannot_settle_what_was_taken_over(drivers, path):
+def test_a_stopped_process_cannot_settle_what_was_taken_over(drivers: Drivers, path: Path) -> None:
     """Its acknowledgement is stale, the copy of the other survives (B66)."""
     broker = drivers(clock=None)
     process = child(
@@ -330,7 +336,7 @@ def test_a_stopped_process_cannot_settle_what_was_taken_over(drivers, path):
     assert ended(process) == 0
 
 
-def test_a_process_may_be_killed_at_any_point(drivers, path):
+def test_a_process_may_be_killed_at_any_point(drivers: Drivers, path: Path) -> None:
     """What was answered is kept, nothing is half done, and the file stays usable (B65, B68)."""
     answered: list[str] = []
     acked: list[str] = []
@@ -373,7 +379,7 @@ def test_a_process_may_be_killed_at_any_point(drivers, path):
     assert rows(path, "message", "delivery") == [0, 0]
 
 
-def test_delayed_messages_survive_a_new_process(drivers, path):
+def test_delayed_messages_survive_a_new_process(drivers: Drivers, path: Path) -> None:
     """They are due when they are, whoever sent them is gone (B49)."""
     process = child(path, "send(broker, ORDERS, 'later', delay=1.0)\nsay('sent')")
     assert process.stdout.readline() == "sent\n"
@@ -387,7 +393,7 @@ def test_delayed_messages_survive_a_new_process(drivers, path):
     assert 0.5 < time.monotonic() - began < 1.0 + broker.capabilities.delay_lag + 1.0
 
 
-def test_a_forked_child_does_not_touch_the_parents_file(drivers, path):
+def test_a_forked_child_does_not_touch_the_parents_file(drivers: Drivers, path: Path) -> None:
     """It is told to open its own; the parent goes on."""
     broker = drivers(clock=None)
     feed = consume(broker, ORDERS)
@@ -407,7 +413,7 @@ def test_a_forked_child_does_not_touch_the_parents_file(drivers, path):
 # --- other clocks
 
 
-def foreign_rows(path, shift):
+def foreign_rows(path: Path, shift: float) -> None:
     """Make all rows look as if processes under another clock had written them, whose readings are `shift` behind ours."""
     connection = sqlite3.connect(path)
     with connection:
@@ -417,7 +423,7 @@ def foreign_rows(path, shift):
     connection.close()
 
 
-def test_a_lease_under_a_foreign_clock_ends_by_the_observers(drivers, path):
+def test_a_lease_under_a_foreign_clock_ends_by_the_observers(drivers: Drivers, path: Path) -> None:
     """When it has not changed for one full lease."""
     writer = drivers()
     holder = consume(writer, ORDERS)
@@ -435,7 +441,7 @@ def test_a_lease_under_a_foreign_clock_ends_by_the_observers(drivers, path):
     assert [(d.id, d.attempt) for d in take(feed)] == [("one", 2)]
 
 
-def test_a_renewed_lease_under_a_foreign_clock_stays(drivers, path):
+def test_a_renewed_lease_under_a_foreign_clock_stays(drivers: Drivers, path: Path) -> None:
     """As long as its row keeps changing, for as long as its holder asked."""
     one, two = ManualClock(700000.0), ManualClock(5.0)
     holder_broker, broker = drivers(clock=one), drivers(clock=two)
@@ -457,7 +463,7 @@ def test_a_renewed_lease_under_a_foreign_clock_stays(drivers, path):
 
 
 @pytest.mark.parametrize("ordered", [False, True])
-def test_a_delay_under_a_foreign_clock_ends_by_the_wall_clock(drivers, path, ordered):
+def test_a_delay_under_a_foreign_clock_ends_by_the_wall_clock(drivers: Drivers, path: Path, ordered: bool) -> None:
     """Also when that clock's readings were far ahead of ours, as after a reboot."""
     writer = drivers(clock=ManualClock(900000.0))
     send(writer, ORDERS, "due", delay=0.3, key="k")
@@ -472,10 +478,11 @@ def test_a_delay_under_a_foreign_clock_ends_by_the_wall_clock(drivers, path, ord
 
     alive, due = take(feed)
     assert (alive.id, due.id) == ("alive", "due")
+    assert alive.expires_in is not None
     assert 3500 < alive.expires_in <= 3600
 
 
-def test_a_set_wall_clock_reorders_nothing(drivers, path):
+def test_a_set_wall_clock_reorders_nothing(drivers: Drivers, path: Path) -> None:
     """Places go on from the latest one, also when the wall clock was set back before a reboot."""
     writer = drivers(clock=ManualClock(900000.0))
     send(writer, ORDERS, "first")
@@ -491,7 +498,7 @@ def test_a_set_wall_clock_reorders_nothing(drivers, path):
     assert ids(take(consume(broker, ORDERS))) == ["first", "second"]
 
 
-def test_an_inbox_of_a_dead_process_goes(drivers, path, clock):
+def test_an_inbox_of_a_dead_process_goes(drivers: Drivers, path: Path, clock: ManualClock) -> None:
     """After a minute without a sign of life; one that is read, or asked to be replied to, stays."""
     broker, other = drivers(), drivers()
     read, reading = broker.inbox(lambda: None)
@@ -515,7 +522,7 @@ def test_an_inbox_of_a_dead_process_goes(drivers, path, clock):
 # --- errors and lifecycle
 
 
-def test_a_locked_database_is_unavailable_and_nothing_is_lost(drivers, path):
+def test_a_locked_database_is_unavailable_and_nothing_is_lost(drivers: Drivers, path: Path) -> None:
     """After the time-out, retryable; then everything goes on."""
     from narrowboat.clock import SystemClock
     from narrowboat.contract import Context
@@ -540,7 +547,7 @@ def test_a_locked_database_is_unavailable_and_nothing_is_lost(drivers, path):
     broker.close()
 
 
-def test_a_refused_member_leaves_no_half_done_declare(drivers, path):
+def test_a_refused_member_leaves_no_half_done_declare(drivers: Drivers, path: Path) -> None:
     """A conflict rolls back what came before it in the same call."""
     broker = drivers()
     broker.declare(Source(Address(Kind.QUEUE, "prices"), Properties()), earliest=False)
@@ -550,7 +557,7 @@ def test_a_refused_member_leaves_no_half_done_declare(drivers, path):
     assert rows(path, "source") == [1]
 
 
-def test_close_leaves_no_thread_and_no_file_open(drivers, path):
+def test_close_leaves_no_thread_and_no_file_open(drivers: Drivers, path: Path) -> None:
     """Also with idle feeds (B111)."""
     broker = drivers(clock=None)
     for _ in range(3):
@@ -561,14 +568,14 @@ def test_close_leaves_no_thread_and_no_file_open(drivers, path):
     assert not [link for link in Path("/proc/self/fd").iterdir() if _target(link).startswith(str(path))]
 
 
-def _target(link):
+def _target(link: Path) -> str:
     try:
         return os.readlink(link)
     except OSError:
         return ""
 
 
-def test_idle_feeds_take_no_write_lock(drivers, path):
+def test_idle_feeds_take_no_write_lock(drivers: Drivers, path: Path) -> None:
     """Two hundred of them look again while another process writes, and neither waits for the other."""
     broker = drivers()
     feeds = [consume(broker, ORDERS) for _ in range(200)]

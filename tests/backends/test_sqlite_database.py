@@ -1,5 +1,7 @@
 """Opening a file and the transactions on it: what can be wrong, each met for real, told in one clear error."""
 
+from __future__ import annotations
+
 import contextlib
 import os
 import shutil
@@ -7,6 +9,9 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Never
 
 import pytest
 
@@ -20,20 +25,20 @@ from narrowboat_sqlite.tables import schema
 TABLE = "-- a comment; with a semicolon\nCREATE TABLE IF NOT EXISTS note (text TEXT);\n"
 
 
-def database(path, timeout=0.2, durability=Durability.NORMAL, schema=TABLE):
+def database(path: Path, timeout: float = 0.2, durability: Durability = Durability.NORMAL, schema: str = TABLE) -> Database:
     return Database(str(path), durability=durability, timeout=timeout, schema=schema)
 
 
-def note(opened, text="x"):
+def note(opened: Database, text: str = "x") -> None:
     opened.write(lambda connection: connection.execute("INSERT INTO note VALUES (?)", (text,)))
 
 
-def notes(opened):
+def notes(opened: Database) -> list[str]:
     return opened.read(lambda connection: [text for (text,) in connection.execute("SELECT text FROM note ORDER BY rowid")])
 
 
 @pytest.fixture
-def path(tmp_path):
+def path(tmp_path: Path) -> Path:
     return tmp_path / "some.db"
 
 
@@ -51,7 +56,7 @@ def path(tmp_path):
         ("sqlite:///a%00b", "zero byte"),
     ],
 )
-def test_a_url_that_names_no_file_is_refused(text, hint):
+def test_a_url_that_names_no_file_is_refused(text: str, hint: str) -> None:
     """With the form that would work, and without a secret."""
     with pytest.raises(ConfigurationError, match=hint) as caught:
         path_of(Url.parse(text))
@@ -59,7 +64,7 @@ def test_a_url_that_names_no_file_is_refused(text, hint):
     assert "hunter2" not in str(caught.value)
 
 
-def test_three_slashes_are_relative_and_four_absolute(tmp_path, monkeypatch):
+def test_three_slashes_are_relative_and_four_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The current folder counts; two ways to one file are one path."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "link").symlink_to(tmp_path)
@@ -69,7 +74,7 @@ def test_three_slashes_are_relative_and_four_absolute(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("text", ["poll=0", "poll=0.0001", "poll=60", "durability=fast", "pol=1", "poll=x"])
-def test_an_option_that_is_unknown_or_out_of_range_is_refused(text):
+def test_an_option_that_is_unknown_or_out_of_range_is_refused(text: str) -> None:
     """One error that says what is allowed."""
     url = Url.parse(f"sqlite:///a.db?{text}")
 
@@ -80,7 +85,7 @@ def test_an_option_that_is_unknown_or_out_of_range_is_refused(text):
 # -- places ------------------------------------------------------------------------------------------------------------------
 
 
-def test_a_missing_folder_is_named_with_the_command_that_makes_it(tmp_path):
+def test_a_missing_folder_is_named_with_the_command_that_makes_it(tmp_path: Path) -> None:
     """Nothing is created."""
     with pytest.raises(ConfigurationError, match=f"mkdir -p {tmp_path}/no/such"):
         database(tmp_path / "no" / "such" / "some.db")
@@ -88,13 +93,13 @@ def test_a_missing_folder_is_named_with_the_command_that_makes_it(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_a_folder_is_no_database(tmp_path):
+def test_a_folder_is_no_database(tmp_path: Path) -> None:
     """A file in it would be."""
     with pytest.raises(ConfigurationError, match="is a folder"):
         database(tmp_path)
 
 
-def test_names_that_mean_something_to_sqlite_are_plain_names(tmp_path):
+def test_names_that_mean_something_to_sqlite_are_plain_names(tmp_path: Path) -> None:
     """A question mark, a percent sign, a hash: the file is called so."""
     odd = tmp_path / "a?mode=memory#50%25 ü.db"
     opened = database(odd)
@@ -105,7 +110,7 @@ def test_names_that_mean_something_to_sqlite_are_plain_names(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"this is no database, but long enough to be read as one" * 100, None])
-def test_what_is_no_database_or_damaged_is_refused_and_left_as_it_is(path, content):
+def test_what_is_no_database_or_damaged_is_refused_and_left_as_it_is(path: Path, content: bytes | None) -> None:
     """A text file, and a database of ours whose first page was overwritten."""
     if content is None:
         database(path).close()
@@ -118,7 +123,7 @@ def test_what_is_no_database_or_damaged_is_refused_and_left_as_it_is(path, conte
     assert path.read_bytes() == content
 
 
-def test_damage_met_in_the_middle_is_told_too(path):
+def test_damage_met_in_the_middle_is_told_too(path: Path) -> None:
     """A page deeper in the file is rubbish: found by the statement that reads it."""
     opened = database(path)
     opened.write(lambda connection: connection.executemany("INSERT INTO note VALUES (?)", [("x" * 900,)] * 400))
@@ -132,7 +137,7 @@ def test_damage_met_in_the_middle_is_told_too(path):
     opened.close()
 
 
-def test_a_newer_schema_is_refused_and_both_versions_are_named(path):
+def test_a_newer_schema_is_refused_and_both_versions_are_named(path: Path) -> None:
     """And the file is left as it is."""
     database(path).close()
     with sqlite3.connect(path) as connection:
@@ -146,7 +151,7 @@ def test_a_newer_schema_is_refused_and_both_versions_are_named(path):
 
 
 @pytest.mark.parametrize("mark", ["CREATE TABLE theirs (a)", "PRAGMA application_id=77", "PRAGMA user_version=3"])
-def test_another_applications_database_is_refused_and_left_as_it_is(path, mark):
+def test_another_applications_database_is_refused_and_left_as_it_is(path: Path, mark: str) -> None:
     """Not even its journal mode is changed."""
     with sqlite3.connect(path) as connection:
         connection.execute(mark)
@@ -159,19 +164,20 @@ def test_another_applications_database_is_refused_and_left_as_it_is(path, mark):
     assert os.listdir(path.parent) == [path.name]
 
 
-def test_both_halves_share_a_file_and_its_marks(path):
+def test_both_halves_share_a_file_and_its_marks(path: Path) -> None:
     """Each makes its own tables, whoever comes first."""
     one, two = database(path), database(path, schema=schema("locks"))
     note(one)
 
     assert two.read(lambda connection: connection.execute("SELECT count(*) FROM lock_counter").fetchone()) == (1,)
     for pragma, value in (("application_id", APPLICATION_ID), ("user_version", SCHEMA_VERSION), ("journal_mode", "wal")):
-        assert one.read(lambda connection, pragma=pragma: connection.execute(f"PRAGMA {pragma}").fetchone()) == (value,)
+        statement = f"PRAGMA {pragma}"
+        assert one.read(lambda connection: connection.execute(statement).fetchone()) == (value,)  # noqa: B023  # called here
     one.close()
     two.close()
 
 
-def test_many_processes_may_make_the_file_at_once(path):
+def test_many_processes_may_make_the_file_at_once(path: Path) -> None:
     """Each finds it usable, and its tables made once."""
     program = (
         "import sys; from narrowboat_sqlite.connection.database import *; from narrowboat_sqlite.tables import schema; "
@@ -195,7 +201,7 @@ def test_many_processes_may_make_the_file_at_once(path):
 
 
 @pytest.fixture
-def mounted(tmp_path):
+def mounted(tmp_path: Path) -> Iterator[Path]:
     """A file system of 256 KiB that can be made read-only. It needs root, who otherwise passes every check of rights."""
     folder = tmp_path / "small"
     folder.mkdir()
@@ -204,7 +210,7 @@ def mounted(tmp_path):
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def can_mount(tmp="/tmp"):
+def can_mount(tmp: str = "/tmp") -> bool:
     """Whether this user may: tried once, in a mount namespace that is gone at once."""
     command = ["unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", tmp]
     return shutil.which("unshare") is not None and subprocess.run(command, capture_output=True, check=False).returncode == 0
@@ -214,7 +220,7 @@ needs_mount = pytest.mark.skipif(not can_mount(), reason="platform: may not moun
 
 
 @needs_mount
-def test_a_full_disk_is_unavailable_and_nothing_is_lost(mounted):
+def test_a_full_disk_is_unavailable_and_nothing_is_lost(mounted: Path) -> None:
     """What was committed is there, what did not fit is not, and with room again all goes on."""
     opened = database(mounted / "some.db")
     note(opened, "before")
@@ -237,7 +243,7 @@ def test_a_full_disk_is_unavailable_and_nothing_is_lost(mounted):
 
 
 @needs_mount
-def test_a_read_only_file_system_is_refused(mounted):
+def test_a_read_only_file_system_is_refused(mounted: Path) -> None:
     """Also one on which the database lies ready."""
     database(mounted / "some.db").close()
     subprocess.run(["mount", "-o", "remount,ro", str(mounted)], check=True)
@@ -247,7 +253,7 @@ def test_a_read_only_file_system_is_refused(mounted):
         assert isinstance(caught.value.__cause__, (sqlite3.OperationalError, OSError))
 
 
-def test_a_user_without_rights_is_refused(tmp_path):
+def test_a_user_without_rights_is_refused(tmp_path: Path) -> None:
     """A file and a folder that this user may not write: a child process drops root's rights first, where it has them."""
     folder = tmp_path / "theirs"
     folder.mkdir()
@@ -281,11 +287,13 @@ for name in ("some.db", "new.db"):
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
-def test_whatever_work_raises_nothing_has_happened(path, error):
+def test_whatever_work_raises_nothing_has_happened(
+    path: Path, error: type[KeyboardInterrupt] | type[SystemExit] | type[ValueError]
+) -> None:
     """And the database is free for the next one, here and elsewhere."""
     opened, other = database(path), database(path)
 
-    def work(connection):
+    def work(connection: sqlite3.Connection) -> Never:
         connection.execute("INSERT INTO note VALUES ('half')")
         raise error
 
@@ -299,14 +307,14 @@ def test_whatever_work_raises_nothing_has_happened(path, error):
     other.close()
 
 
-def test_a_busy_database_is_waited_for_outside_the_mutex(path):
+def test_a_busy_database_is_waited_for_outside_the_mutex(path: Path) -> None:
     """The bound holds for each of several threads, not for one after the other."""
     opened = database(path, timeout=0.3)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     waited = []
 
-    def work():
+    def work() -> None:
         began = opened._monotonic()
         with pytest.raises(Unavailable, match=r"locked by another connection for 0\.3 s"):
             note(opened)
@@ -325,12 +333,12 @@ def test_a_busy_database_is_waited_for_outside_the_mutex(path):
     opened.close()
 
 
-def test_the_wait_for_a_busy_database_follows_the_given_clock_and_sleep(path):
+def test_the_wait_for_a_busy_database_follows_the_given_clock_and_sleep(path: Path) -> None:
     """Pauses grow from a fraction of a millisecond, and the last one ends at the deadline."""
     pauses = []
     now = [0.0]
 
-    def sleep(seconds):
+    def sleep(seconds: float) -> None:
         pauses.append(seconds)
         now[0] += seconds
 
@@ -347,7 +355,7 @@ def test_the_wait_for_a_busy_database_follows_the_given_clock_and_sleep(path):
     assert max(pauses) <= 0.005
 
 
-def test_a_durable_commit_is_synced_and_a_passing_one_is_not(path):
+def test_a_durable_commit_is_synced_and_a_passing_one_is_not(path: Path) -> None:
     """Whatever the database's own level is."""
     seen = []
     for durability, more in (
@@ -363,7 +371,7 @@ def test_a_durable_commit_is_synced_and_a_passing_one_is_not(path):
     assert seen == [2, 1, 1, 2]
 
 
-def test_a_deleted_or_replaced_file_is_noticed(path):
+def test_a_deleted_or_replaced_file_is_noticed(path: Path) -> None:
     """Who opens the name now gets another file: going on would give the same lock twice."""
     now = [0.0]
     opened = Database(str(path), durability=Durability.NORMAL, timeout=0.2, schema=TABLE, monotonic=lambda: now[0])
@@ -379,7 +387,7 @@ def test_a_deleted_or_replaced_file_is_noticed(path):
     other.close()
 
 
-def test_after_close_every_call_is_refused(path):
+def test_after_close_every_call_is_refused(path: Path) -> None:
     """Closing twice is harmless."""
     opened = database(path)
     opened.close()
@@ -390,7 +398,7 @@ def test_after_close_every_call_is_refused(path):
             call(opened)
 
 
-def test_the_file_stays_small_over_many_transactions(path):
+def test_the_file_stays_small_over_many_transactions(path: Path) -> None:
     """The write-ahead log is reused, and cut back when the burst was large."""
     opened = database(path)
     for _ in range(20):
@@ -403,7 +411,7 @@ def test_the_file_stays_small_over_many_transactions(path):
     assert sizes[1] < 12_000_000
 
 
-def test_after_a_fork_the_parent_goes_on_and_the_child_is_refused(path):
+def test_after_a_fork_the_parent_goes_on_and_the_child_is_refused(path: Path) -> None:
     """Nothing is open while the process forks; the parent opens again by itself."""
     opened = database(path)
     note(opened, "before")
@@ -422,7 +430,7 @@ def test_after_a_fork_the_parent_goes_on_and_the_child_is_refused(path):
     opened.close()
 
 
-def test_the_lock_that_a_child_takes_after_a_fork_is_a_real_one(path):
+def test_the_lock_that_a_child_takes_after_a_fork_is_a_real_one(path: Path) -> None:
     """What the child opens is locked by the child: its log is not removed when its parent closes the file."""
     opened = database(path)
     note(opened, "before")
@@ -456,7 +464,7 @@ def test_the_lock_that_a_child_takes_after_a_fork_is_a_real_one(path):
     opened.close()
 
 
-def test_the_statements_of_a_script_are_run_one_by_one():
+def test_the_statements_of_a_script_are_run_one_by_one() -> None:
     """A semicolon in a comment or text ends nothing."""
     assert list(statements("-- a; b\nSELECT ';';\nSELECT\n 2;\n")) == ["-- a; b\nSELECT ';';", "SELECT\n 2;"]
     assert len(list(statements(schema("locks")))) == 5
@@ -478,7 +486,7 @@ def test_the_statements_of_a_script_are_run_one_by_one():
         (None, NarrowboatError, False),
     ],
 )
-def test_each_kind_of_failure_has_its_error(tmp_path, code, kind, retryable):
+def test_each_kind_of_failure_has_its_error(tmp_path: Path, code: int | None, kind: Any, retryable: bool) -> None:
     """By SQLite's primary code; each names the file."""
     error = sqlite3.OperationalError("what SQLite said")
     if code is not None:

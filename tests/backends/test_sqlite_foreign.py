@@ -4,13 +4,17 @@ The rows are made by statements on the real file, column by column, with every t
 fractions, infinity, text, text that is no UTF-8, bytes, nothing at all.
 """
 
+from __future__ import annotations
+
 import contextlib
 import json
 import os
-import pathlib
 import shutil
 import sqlite3
 import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -19,8 +23,13 @@ from hypothesis import strategies as st
 import narrowboat
 from narrowboat.contract import Address, Kind, Properties, Reject, Source
 from narrowboat.errors import Conflict, LockTimeout
+from narrowboat.locking import Locks
+from narrowboat.messaging.consumer import Messages
 
 pytestmark = pytest.mark.timeout(3600)  # for thousands of cases, and a machine that others keep busy
+
+#: (table, column, value, where)
+Changes = list[tuple[str, str, str, str]]
 
 CASES = settings(
     max_examples=int(os.environ.get("NARROWBOAT_FUZZ_CASES", "200")),
@@ -60,14 +69,14 @@ VALUE = st.one_of(
 
 
 @pytest.fixture(scope="module")
-def folder():
+def folder() -> Iterator[Path]:
     """Where a sync costs nothing, if there is such a place: hundreds of databases are opened here."""
     memory = "/dev/shm"
     with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as name:
-        yield pathlib.Path(name)
+        yield Path(name)
 
 
-def loosen(path):
+def loosen(path: Path) -> None:
     """Make the tables anew without their constraints: another program can, and then a column may be NULL."""
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("PRAGMA writable_schema=ON")
@@ -76,7 +85,7 @@ def loosen(path):
     connection.close()
 
 
-def damage(path, changes):
+def damage(path: Path, changes: Changes) -> None:
     """Apply (table, column, value, where); what SQLite itself refuses (a key that is there) is left out."""
     connection = sqlite3.connect(path, isolation_level=None)
     for table, column, value, where in changes:
@@ -91,12 +100,12 @@ def damage(path, changes):
 
 
 @pytest.fixture(scope="module")
-def held_file(tmp_path_factory):
+def held_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file in which `odd` is held, and waited for, by programs that are gone."""
     path = tmp_path_factory.mktemp("locks") / "template.db"
     url = f"sqlite:///{path}?durability=normal"
     locks = narrowboat.locks(url)
-    driver = locks._core.driver.get()
+    driver: Any = locks._core.driver.get()
     locks.lock("odd", ttl=86_400, label="who").acquire()  # longer than the longest run with its many cases
     for name in ("odd", "odd", "free"):
         with pytest.raises(LockTimeout), narrowboat.locks(url) as other, locks.lock("free"):
@@ -131,7 +140,7 @@ LOCK_CHANGE = st.one_of(
 
 @CASES
 @given(changes=st.lists(LOCK_CHANGE, min_size=1, max_size=4))
-def test_a_strange_lock_record_costs_its_own_name_and_can_be_evicted(held_file, folder, changes):
+def test_a_strange_lock_record_costs_its_own_name_and_can_be_evicted(held_file: Path, folder: Path, changes: Changes) -> None:
     """Others are granted; whoever asks for it is told; holders() shows it; once it is evicted the name is free."""
     path = folder / "case.db"
     shutil.copy(held_file, path)
@@ -139,7 +148,8 @@ def test_a_strange_lock_record_costs_its_own_name_and_can_be_evicted(held_file, 
     with narrowboat.locks(f"sqlite:///{path}?durability=normal&poll=0.001") as locks:
         with locks.lock("neighbour"):
             odd = _try(locks, "odd")
-            assert odd is None or isinstance(odd, Conflict) or odd.release() is None
+            if isinstance(odd, narrowboat.Held):
+                odd.release()
             found = locks.holders()
             assert "neighbour" in {holder.name for holder in found}
             json.dumps([[*holder[:3], holder.expires_in] for holder in found])
@@ -156,7 +166,7 @@ def test_a_strange_lock_record_costs_its_own_name_and_can_be_evicted(held_file, 
     path.unlink()
 
 
-def _try(locks, name):
+def _try(locks: Locks, name: str) -> narrowboat.Held | Conflict | None:
     try:
         return locks.lock(name).try_acquire()
     except Conflict as conflict:
@@ -166,7 +176,9 @@ def _try(locks, name):
 @CASES
 @given(column=st.sampled_from(["next", "reserved"]), value=VALUE)
 @pytest.mark.parametrize("durability", ["full", "normal"])
-def test_a_counter_of_tokens_that_nobody_counted_is_not_believed(held_file, folder, durability, column, value):
+def test_a_counter_of_tokens_that_nobody_counted_is_not_believed(
+    held_file: Path, folder: Path, durability: str, column: str, value: str
+) -> None:
     """Either it can be ours, and tokens grow on from it, or every grant is refused and what it reads is told."""
     path = folder / f"{durability}.db"
     shutil.copy(held_file, path)
@@ -184,7 +196,7 @@ def test_a_counter_of_tokens_that_nobody_counted_is_not_believed(held_file, fold
     path.unlink()
 
 
-def test_a_renewal_of_a_record_that_was_damaged_is_not_told_as_lost_nor_as_held(tmp_path):
+def test_a_renewal_of_a_record_that_was_damaged_is_not_told_as_lost_nor_as_held(tmp_path: Path) -> None:
     """Nobody can tell, so nobody gets it, and by its own clock its holder has lost it in time."""
     path = tmp_path / "some.db"
     with narrowboat.locks(f"sqlite:///{path}") as locks, narrowboat.locks(f"sqlite:///{path}") as others:
@@ -204,7 +216,7 @@ def test_a_renewal_of_a_record_that_was_damaged_is_not_told_as_lost_nor_as_held(
 
 
 @pytest.fixture(scope="module")
-def filled_file(tmp_path_factory):
+def filled_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file with messages of every kind in the queue `odd`, in a topic, and in `neighbour`."""
     path = tmp_path_factory.mktemp("messages") / "template.db"
     with narrowboat.broker(f"sqlite:///{path}?durability=normal") as broker:
@@ -252,7 +264,9 @@ MESSAGE_CHANGE = st.one_of(
 @example(changes=[("delivery", "message", "9e999", f"WHERE source {ODD}")])
 @example(changes=[("delivery", "message", "x'ff00'", f"WHERE source {ODD}")])
 @given(changes=st.lists(MESSAGE_CHANGE, min_size=1, max_size=4))
-def test_a_strange_message_is_handed_out_or_dies_and_its_neighbours_notice_nothing(filled_file, folder, changes):
+def test_a_strange_message_is_handed_out_or_dies_and_its_neighbours_notice_nothing(
+    filled_file: Path, folder: Path, changes: Changes
+) -> None:
     """No consumer ends for it but by a typed refusal of its own source; everything else is published, received and counted."""
     path = folder / "case.db"
     shutil.copy(filled_file, path)
@@ -268,7 +282,7 @@ def test_a_strange_message_is_handed_out_or_dies_and_its_neighbours_notice_nothi
             with contextlib.suppress(Conflict):  # its row in `source` is strange
                 _drain(source)
                 depth = source.depth()
-                assert all(each >= 0 for each in depth)
+                assert all(each is not None and each >= 0 for each in depth)
                 # What was put into a sequence of another key, or behind no message, stands in nobody's way, nor in line.
                 assert depth.ready == 0 or {"state", "key"} & {change[1] for change in changes}
             with contextlib.suppress(Conflict):
@@ -279,13 +293,13 @@ def test_a_strange_message_is_handed_out_or_dies_and_its_neighbours_notice_nothi
     path.unlink()
 
 
-def _next(messages):
+def _next(messages: Messages[bytes]) -> bytes:
     message = messages.receive(30)
     message.ack()
     return message.body
 
 
-def _drain(source):
+def _drain(source: narrowboat.Queue[bytes] | narrowboat.Subscription[bytes]) -> None:
     """Receive until nothing comes; the first claim of each is given back, the next one acknowledged."""
     seen = set()
     with source.consume(prefetch=1) as messages:
@@ -305,7 +319,7 @@ def _drain(source):
 
 
 @pytest.mark.parametrize("state", ["9", "-1", "1.5", "'ready'", "x'00'"])
-def test_a_message_in_no_state_is_counted_and_handed_out(tmp_path, state):
+def test_a_message_in_no_state_is_counted_and_handed_out(tmp_path: Path, state: str) -> None:
     """Whatever another program wrote there: `depth` shows it as ready, and the next consumer gets it."""
     path = tmp_path / "some.db"
     with narrowboat.broker(f"sqlite:///{path}") as broker:
@@ -331,7 +345,7 @@ def test_a_message_in_no_state_is_counted_and_handed_out(tmp_path, state):
         ("DELETE FROM message", "body"),
     ],
 )
-def test_what_cannot_be_read_is_handed_out_raw_with_a_reason(tmp_path, change, word):
+def test_what_cannot_be_read_is_handed_out_raw_with_a_reason(tmp_path: Path, change: str, word: str) -> None:
     """The driver says which columns; the body is as it was, where there is one; settled like any other."""
     path = tmp_path / "some.db"
     with narrowboat.broker(f"sqlite:///{path}") as broker:
@@ -349,7 +363,7 @@ def test_what_cannot_be_read_is_handed_out_raw_with_a_reason(tmp_path, change, w
         assert queue.depth() == (0, 0, 0, 0 if "DELETE" in change else 1)
 
 
-def test_an_attempt_that_nobody_counted_does_not_make_a_message_immortal(tmp_path):
+def test_an_attempt_that_nobody_counted_does_not_make_a_message_immortal(tmp_path: Path) -> None:
     """Below 0 it begins at 1; what is no number, or beyond counting, is a dead letter at once."""
     path = tmp_path / "some.db"
     for value, handed in (("-1000000", [1, 2]), ("'abc'", []), ("9223372036854775807", []), ("0.5", [1, 2]), ("NULL", [1, 2])):

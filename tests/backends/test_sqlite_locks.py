@@ -1,5 +1,7 @@
 """The SQLite driver: the rules of every embedded one, and what only a file between processes can show."""
 
+from __future__ import annotations
+
 import json
 import os
 import signal
@@ -9,11 +11,13 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lock_rules import LockRules, attempt, busy, granted, released, request, shared
+from lock_rules import LockRules, attempt, bell, busy, granted, grants, released, request, shared
 from narrowboat.clock import ManualClock, SystemClock
 from narrowboat.conformance.watch import watch
 from narrowboat.contract.backend import Context
@@ -22,7 +26,7 @@ from narrowboat.dsn import Url, parse_options
 from narrowboat.errors import Closed, LeaseLost, Unavailable
 from narrowboat_sqlite.clocks.clock import boot_id, clock_id
 from narrowboat_sqlite.clocks.foreign_leases import Observer
-from narrowboat_sqlite.locks import locks
+from narrowboat_sqlite.locks import SqliteLocks, locks
 from narrowboat_sqlite.options import Options
 from narrowboat_sqlite.tables.lock_rows import PATIENCE, TOKENS
 
@@ -30,14 +34,20 @@ from narrowboat_sqlite.tables.lock_rows import PATIENCE, TOKENS
 upper = watch().extended
 
 
-def opened_at(path, clock=None, timeout=5.0, **options):
+#: what the fixture `opened` gives: opens one more on the file of the test
+Opened = Callable[..., SqliteLocks]
+
+
+def opened_at(path: str, clock: ManualClock | None = None, timeout: float = 5.0, **options: Any) -> SqliteLocks:
     url = Url.parse(f"sqlite:///{path}")
-    clock = clock or SystemClock()
+    used = clock or SystemClock()
     parsed = parse_options(url, Options, {"durability": "normal", **options})
-    return locks.open(url, parsed, Context(clock=clock, timeout=timeout, watch=clock.watch))
+    made = locks.open(url, parsed, Context(clock=used, timeout=timeout, watch=used.watch))
+    assert isinstance(made, SqliteLocks)
+    return made
 
 
-def count(path):
+def count(path: str) -> int:
     """The rows of the lock tables, read by somebody else."""
     with sqlite3.connect(path) as connection:
         found = sum(
@@ -45,19 +55,19 @@ def count(path):
             for table in ("lock_holder", "lock_waiter", "lock_evicted")
         )
     connection.close()
-    return found
+    return int(found)
 
 
 @pytest.fixture
-def path(tmp_path):
+def path(tmp_path: Path) -> str:
     return str(tmp_path / "locks.db")
 
 
 @pytest.fixture
-def opened(path):
+def opened(path: str) -> Iterator[Opened]:
     providers = []
 
-    def opened(clock=None, **options):
+    def opened(clock: ManualClock | None = None, **options: Any) -> SqliteLocks:
         providers.append(opened_at(path, clock, **options))
         return providers[-1]
 
@@ -69,7 +79,7 @@ def opened(path):
 class Child:
     """A process that runs `lock_child.py`, perhaps behind a command that starts it."""
 
-    def __init__(self, path, *before, options="durability=normal"):
+    def __init__(self, path: str, *before: Any, options: str = "durability=normal") -> None:
         script = Path(__file__).with_name("lock_child.py")
         self.process = subprocess.Popen(
             [*before, sys.executable, str(script), f"sqlite:///{path}?{options}"],
@@ -78,27 +88,31 @@ class Child:
             text=True,
         )
 
-    def say(self, *words):
+    def say(self, *words: Any) -> None:
         self.process.stdin.write(" ".join(map(str, words)) + "\n")
         self.process.stdin.flush()
 
-    def hear(self):
+    def hear(self) -> Any:
         return json.loads(self.process.stdout.readline())
 
-    def ask(self, *words):
+    def ask(self, *words: Any) -> Any:
         self.say(*words)
         return self.hear()
 
-    def end(self):
+    def end(self) -> None:
         self.process.kill()
         self.process.communicate()
 
 
+#: what the fixture `child` gives: starts one more, behind the words of another command
+Children = Callable[..., Child]
+
+
 @pytest.fixture
-def child(path):
+def child(path: str) -> Iterator[Children]:
     children = []
 
-    def child(*before, **more):
+    def child(*before: Any, **more: Any) -> Child:
         children.append(Child(path, *before, **more))
         return children[-1]
 
@@ -111,18 +125,18 @@ class TestSqliteLocks(LockRules):
     """The rules, on a file of its own."""
 
     @pytest.fixture
-    def opened(self, opened):
+    def opened(self, opened: Opened) -> Opened:
         return opened
 
     @pytest.fixture
-    def residue(self, path):
+    def residue(self, path: str) -> Callable[[], int]:
         return lambda: count(path)
 
 
 # -- between processes -----------------------------------------------------------------------------------------------------
 
 
-def test_processes_take_turns_in_the_order_in_which_they_came(child, opened):
+def test_processes_take_turns_in_the_order_in_which_they_came(child: Children, opened: Opened) -> None:
     """FIFO between processes, and a released lock is theirs within a few polls of the watcher, not after a retry."""
     here = opened()
     first, second = child(), child()
@@ -137,14 +151,14 @@ def test_processes_take_turns_in_the_order_in_which_they_came(child, opened):
     busy(here, last)
     first.ask("release")
     token_2 = second.hear()["token"]
-    assert not last.wake.wait(0.05)
+    assert not bell(last).wait(0.05)
     second.ask("release")
 
-    assert last.wake.wait(upper(1.0))
+    assert bell(last).wait(upper(1.0))
     assert grant.token < token_1 < token_2 < granted(here, last).token
 
 
-def waits(provider, many):
+def waits(provider: SqliteLocks, many: int) -> None:
     """Until that many wait for `a`, as everybody sees it."""
     deadline = time.monotonic() + upper(30)
     while provider.holders("a")[0].waiters != many:
@@ -152,7 +166,7 @@ def waits(provider, many):
         time.sleep(0.002)
 
 
-def test_handing_over_between_processes_takes_a_few_milliseconds(child, opened):
+def test_handing_over_between_processes_takes_a_few_milliseconds(child: Children, opened: Opened) -> None:
     """The median is about half a poll of 5 ms; a waiter that had to rely on its retry would need 2 s."""
     here, there = opened(), child()
     took = []
@@ -170,7 +184,7 @@ def test_handing_over_between_processes_takes_a_few_milliseconds(child, opened):
     assert statistics.median(took) < upper(0.25)
 
 
-def test_a_killed_holder_is_succeeded_when_its_lease_ends(child, opened):
+def test_a_killed_holder_is_succeeded_when_its_lease_ends(child: Children, opened: Opened) -> None:
     """SIGKILL: free at the end of the ttl, not before."""
     here, there = opened(), child()
     there.ask("take", "a", 1)
@@ -178,12 +192,12 @@ def test_a_killed_holder_is_succeeded_when_its_lease_ends(child, opened):
     there.process.send_signal(signal.SIGKILL)
     mine = request(ttl=30.0)
     while isinstance(answer := attempt(here, mine), Busy):
-        mine.wake.wait(answer.retry_after)
+        bell(mine).wait(answer.retry_after)
 
     assert 0.9 < time.monotonic() - at < 1.0 + upper(here.capabilities.expiry_lag)
 
 
-def test_a_killed_waiter_is_passed_over(child, opened):
+def test_a_killed_waiter_is_passed_over(child: Children, opened: Opened) -> None:
     """A dead process at the head of the queue delays the others by no more than what is declared, and leaves no row."""
     here, there = opened(), child()
     grant = granted(here, request(ttl=60.0))
@@ -195,7 +209,7 @@ def test_a_killed_waiter_is_passed_over(child, opened):
     released(here, grant)
     at = time.monotonic()
     while isinstance(answer := attempt(here, mine), Busy):
-        mine.wake.wait(answer.retry_after)
+        bell(mine).wait(answer.retry_after)
 
     assert time.monotonic() - at < upper(here.capabilities.dead_waiter_bound)
     released(here, answer)
@@ -205,7 +219,7 @@ def test_a_killed_waiter_is_passed_over(child, opened):
 # -- clocks ------------------------------------------------------------------------------------------------------------------
 
 
-def foreign(path, *, table="lock_holder"):
+def foreign(path: str, *, table: str = "lock_holder") -> None:
     """Make it look as if what is there was written under another clock, far ahead of ours."""
     with sqlite3.connect(path) as connection:
         column = "ends" if table == "lock_holder" else "deadline"
@@ -213,13 +227,13 @@ def foreign(path, *, table="lock_holder"):
     connection.close()
 
 
-def renewed(path):
+def renewed(path: str) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE lock_holder SET renewals = renewals + 1")
     connection.close()
 
 
-def test_a_lease_of_a_foreign_clock_ends_when_it_stood_still_for_one_ttl_of_ours(opened, path):
+def test_a_lease_of_a_foreign_clock_ends_when_it_stood_still_for_one_ttl_of_ours(opened: Opened, path: str) -> None:
     """Its times say that it is over, or far from it: neither is believed."""
     clock = ManualClock()
     here = opened(clock)
@@ -240,7 +254,7 @@ def test_a_lease_of_a_foreign_clock_ends_when_it_stood_still_for_one_ttl_of_ours
     assert clock() - begun == pytest.approx(8.0, abs=0.01)
 
 
-def test_a_waiter_of_a_foreign_clock_is_passed_over_when_it_stood_still(opened, path):
+def test_a_waiter_of_a_foreign_clock_is_passed_over_when_it_stood_still(opened: Opened, path: str) -> None:
     """The same for places in the queue."""
     clock = ManualClock()
     here = opened(clock)
@@ -257,7 +271,7 @@ def test_a_waiter_of_a_foreign_clock_is_passed_over_when_it_stood_still(opened, 
     assert PATIENCE <= clock() - begun + 0.001 <= here.capabilities.dead_waiter_bound
 
 
-def test_rows_that_an_earlier_boot_left_are_swept(opened, path):
+def test_rows_that_an_earlier_boot_left_are_swept(opened: Opened, path: str) -> None:
     """Nobody asks for those names any more; other names' traffic deletes them, after it has watched them stand still."""
     clock = ManualClock()
     here = opened(clock)
@@ -266,12 +280,12 @@ def test_rows_that_an_earlier_boot_left_are_swept(opened, path):
     foreign(path)
     for start in range(0, 5000, 100):
         clock.advance(1.0)
-        here.release(here.attempt([request(f"new-{start + index}") for index in range(100)]))
+        here.release(grants(here.attempt([request(f"new-{start + index}") for index in range(100)])))
 
     assert count(path) == 0
 
 
-def test_a_clock_of_ones_own_is_known_in_its_process_only():
+def test_a_clock_of_ones_own_is_known_in_its_process_only() -> None:
     """The same object is the same clock for two providers; another one, or the system's, is not."""
     one, two = ManualClock(), ManualClock()
 
@@ -280,11 +294,11 @@ def test_a_clock_of_ones_own_is_known_in_its_process_only():
     assert boot_id() in clock_id(SystemClock())
 
 
-def test_an_observer_never_believes_a_foreign_time():
+def test_an_observer_never_believes_a_foreign_time() -> None:
     """A row is over when it has not changed for its length of our time, whatever it says; a change starts afresh."""
     observer = Observer("ours")
 
-    def left(now, changes, ends=0.0):
+    def left(now: float, changes: int, ends: float = 0.0) -> float:
         return observer.left(now, clock="theirs", ends=ends, key=1, changes=changes, length=5.0)
 
     assert left(100.0, 0, ends=1e9) == 5.0
@@ -299,7 +313,7 @@ def test_an_observer_never_believes_a_foreign_time():
 TIME_NAMESPACE = ("unshare", "--time", "--boottime", "100000", "--monotonic", "100000", "--")
 
 
-def can_make_time_namespaces():
+def can_make_time_namespaces() -> bool:
     try:
         return subprocess.run([*TIME_NAMESPACE, "true"], capture_output=True, check=False).returncode == 0
     except OSError:
@@ -307,7 +321,7 @@ def can_make_time_namespaces():
 
 
 @pytest.mark.skipif(not can_make_time_namespaces(), reason="platform: no time namespaces, or not allowed to make one")
-def test_two_time_namespaces_of_one_boot_never_hold_a_lock_together(child, opened):
+def test_two_time_namespaces_of_one_boot_never_hold_a_lock_together(child: Children, opened: Opened) -> None:
     """The other side's boot clock is 100,000 s ahead: its leases look endless here, and ours look long over there."""
     here, there, other = opened(), child(*TIME_NAMESPACE), child(*TIME_NAMESPACE)
     there.ask("take", "a", 1)
@@ -318,17 +332,18 @@ def test_two_time_namespaces_of_one_boot_never_hold_a_lock_together(child, opene
     while time.monotonic() < end:  # three of its leases
         answer = attempt(here, mine)
         assert isinstance(answer, Busy)
-        mine.wake.wait(min(answer.retry_after, 0.2))
+        bell(mine).wait(min(answer.retry_after, 0.2))
     there.process.send_signal(signal.SIGKILL)
     there.process.wait()
     at = time.monotonic()
     while isinstance(answer := attempt(here, mine), Busy):
-        mine.wake.wait(answer.retry_after)
+        bell(mine).wait(answer.retry_after)
     took = time.monotonic() - at
     assert 0.6 < took < 1.0 + upper(here.capabilities.expiry_lag)
 
     for _ in range(9):  # longer than one of our leases
         assert other.ask("try", "a", 1)["token"] is None
+        assert isinstance(answer, Grant)
         assert here.renew([answer]) == [answer]
         time.sleep(0.3)
     released(here, answer)
@@ -338,7 +353,7 @@ def test_two_time_namespaces_of_one_boot_never_hold_a_lock_together(child, opene
 # -- tokens ------------------------------------------------------------------------------------------------------------------
 
 
-def test_after_a_loss_of_power_tokens_go_on_from_the_reserved_mark(opened, path):
+def test_after_a_loss_of_power_tokens_go_on_from_the_reserved_mark(opened: Opened, path: str) -> None:
     """What `normal` may lose is the last commits, never the synced mark: a lost token is not given again."""
     here = opened(durability="normal")
     given = [granted(here, request(f"n{index}")).token for index in range(5)]
@@ -350,7 +365,7 @@ def test_after_a_loss_of_power_tokens_go_on_from_the_reserved_mark(opened, path)
     assert granted(here, request()).token >= max(given[0] + TOKENS - 1, max(given) + 1)
 
 
-def test_full_takes_over_the_mark_that_normal_left(opened, path):
+def test_full_takes_over_the_mark_that_normal_left(opened: Opened, path: str) -> None:
     """A provider with `full` alone has no mark; it respects the one of others."""
     normal = opened(durability="normal")
     given = granted(normal, request()).token
@@ -362,7 +377,7 @@ def test_full_takes_over_the_mark_that_normal_left(opened, path):
     assert granted(opened(durability="full"), request()).token > given
 
 
-def test_normal_reserves_again_when_the_reserved_tokens_are_used_up(opened, path):
+def test_normal_reserves_again_when_the_reserved_tokens_are_used_up(opened: Opened, path: str) -> None:
     """No token at or past the mark is given without a new mark."""
     here = opened(durability="normal")
     granted(here, request("first"))
@@ -379,10 +394,10 @@ def test_normal_reserves_again_when_the_reserved_tokens_are_used_up(opened, path
     assert reserved > tokens[2]
 
 
-def test_with_full_a_grant_to_a_waiter_is_synced_before_anybody_hears_of_it(opened):
+def test_with_full_a_grant_to_a_waiter_is_synced_before_anybody_hears_of_it(opened: Opened) -> None:
     """Places in the queue are written without a sync; the grant that follows is not."""
     here = opened(durability="full")
-    levels = []
+    levels: list[str] = []
     grant = granted(here, request())
     waiter = request()
     busy(here, waiter)
@@ -402,19 +417,19 @@ def test_with_full_a_grant_to_a_waiter_is_synced_before_anybody_hears_of_it(open
 # -- this process ------------------------------------------------------------------------------------------------------------
 
 
-def test_waiters_of_other_providers_in_this_process_are_woken_without_the_watcher(opened):
+def test_waiters_of_other_providers_in_this_process_are_woken_without_the_watcher(opened: Opened) -> None:
     """A release wakes its neighbour before it returns."""
     one, two = opened(poll=0.25), opened(poll=0.25)
     grant = granted(one, request())
     waiter = request()
     busy(two, waiter)
-    waiter.wake.rings = 0
+    bell(waiter).rings = 0
     released(one, grant)
 
-    assert waiter.wake.rings == 1
+    assert bell(waiter).rings == 1
 
 
-def test_close_leaves_no_thread_and_no_descriptor(path):
+def test_close_leaves_no_thread_and_no_descriptor(path: str) -> None:
     """Also when somebody still waits."""
     threads, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd"))
     providers = [opened_at(path), opened_at(path)]
@@ -429,7 +444,7 @@ def test_close_leaves_no_thread_and_no_descriptor(path):
     assert len(os.listdir("/proc/self/fd")) == descriptors
 
 
-def test_a_forked_child_opens_anew_and_does_not_touch_its_parents_connection(path, child):
+def test_a_forked_child_opens_anew_and_does_not_touch_its_parents_connection(path: str, child: Children) -> None:
     """The parent goes on; the child neither uses nor closes what it inherited, and is excluded like any process."""
     here = opened_at(path)
     grant = granted(here, request())
@@ -458,7 +473,7 @@ def test_a_forked_child_opens_anew_and_does_not_touch_its_parents_connection(pat
     here.close()
 
 
-def test_a_child_that_ends_like_a_program_does_not_spoil_its_parents_database(path):
+def test_a_child_that_ends_like_a_program_does_not_spoil_its_parents_database(path: str) -> None:
     """Also the interpreter's end must not close the inherited connection: its write-ahead log would be removed."""
     program = """
 import os, sys
@@ -486,7 +501,7 @@ assert not os.path.exists(sys.argv[1] + "-wal")
     assert ran.returncode == 0, ran.stderr
 
 
-def test_a_waiting_process_sleeps(child, opened):
+def test_a_waiting_process_sleeps(child: Children, opened: Opened) -> None:
     """The watcher's polling is all that a waiting process does."""
     here, there = opened(), child()
     grant = granted(here, request(ttl=60.0))
@@ -507,14 +522,15 @@ def test_a_waiting_process_sleeps(child, opened):
     assert share < upper(0.10)
 
 
-def wait_here(provider, idle):
+def wait_here(provider: SqliteLocks, idle: threading.Event) -> None:
     mine = request(ttl=60.0)
     while isinstance(answer := attempt(provider, mine), Busy):
-        mine.wake.wait(answer.retry_after)
+        bell(mine).wait(answer.retry_after)
+    assert isinstance(answer, Grant)
     provider.release([answer])
 
 
-def test_a_busy_database_is_waited_for_and_then_unavailable(opened, path):
+def test_a_busy_database_is_waited_for_and_then_unavailable(opened: Opened, path: str) -> None:
     """Somebody's long transaction: within the time-out, retryable, nothing is lost; afterwards all goes on."""
     here = opened_at(path, timeout=0.3)
     grant = granted(here, request())
@@ -535,7 +551,7 @@ def test_a_busy_database_is_waited_for_and_then_unavailable(opened, path):
     other.close()
 
 
-def test_a_lost_lease_is_told_after_the_database_was_away(opened, path):
+def test_a_lost_lease_is_told_after_the_database_was_away(opened: Opened, path: str) -> None:
     """Unknown is not lost: the renewal that comes through says which."""
     clock = ManualClock()
     here = opened_at(path, clock, timeout=0.05)

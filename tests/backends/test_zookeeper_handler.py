@@ -1,16 +1,23 @@
 """ZooKeeper: the transport under kazoo, on socket pairs, and the thread that removes what is over."""
 
+from __future__ import annotations
+
 import socket
 import threading
+from collections.abc import Iterator
+from typing import Any, Never
 
 import pytest
 
 from narrowboat_zookeeper import janitor
 from narrowboat_zookeeper.handler import BufferedSocket, Handler, Result, WakeupPipe
 
+#: the wire under test, and the other end
+Pair = tuple[BufferedSocket, socket.socket]
+
 
 @pytest.fixture
-def pair():
+def pair() -> Iterator[Pair]:
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     theirs.settimeout(5)
@@ -21,13 +28,13 @@ def pair():
 
 
 @pytest.fixture
-def handler():
+def handler() -> Iterator[Handler]:
     made = Handler(1.0, None, lambda: None)
     yield made
     made.wakeup.close()
 
 
-def test_what_is_sent_is_gathered_until_somebody_waits(pair, handler):
+def test_what_is_sent_is_gathered_until_somebody_waits(pair: Pair, handler: Handler) -> None:
     wire, peer = pair
     wire.send(b"one")
     wire.send(b"two")
@@ -38,7 +45,7 @@ def test_what_is_sent_is_gathered_until_somebody_waits(pair, handler):
     assert peer.recv(100) == b"onetwo"
 
 
-def test_what_was_read_ahead_is_readable_without_the_socket(pair, handler):
+def test_what_was_read_ahead_is_readable_without_the_socket(pair: Pair, handler: Handler) -> None:
     wire, peer = pair
     peer.sendall(b"abcdef")
     assert handler.select([wire], [], [], 5.0)[0] == [wire]
@@ -51,12 +58,12 @@ def test_what_was_read_ahead_is_readable_without_the_socket(pair, handler):
     assert wire.recv(1) == b""
 
 
-def test_more_than_the_socket_takes_is_written_as_it_takes_it(pair, handler):
+def test_more_than_the_socket_takes_is_written_as_it_takes_it(pair: Pair, handler: Handler) -> None:
     wire, peer = pair
     data = bytes(range(256)) * 20_000
     received = bytearray()
 
-    def read():
+    def read() -> None:
         while len(received) < len(data):
             received.extend(peer.recv(65536))
         peer.sendall(b"!")
@@ -69,14 +76,14 @@ def test_more_than_the_socket_takes_is_written_as_it_takes_it(pair, handler):
     assert received == data
 
 
-def test_an_aborted_wire_is_at_its_end_for_whoever_reads(pair, handler):
+def test_an_aborted_wire_is_at_its_end_for_whoever_reads(pair: Pair, handler: Handler) -> None:
     wire, _ = pair
     threading.Timer(0.05, wire.abort).start()
     assert handler.select([wire], [], [], 10.0)[0] == [wire]
     assert wire.recv(1) == b""
 
 
-def test_a_bell_counts_and_never_blocks(handler):
+def test_a_bell_counts_and_never_blocks(handler: Handler) -> None:
     bell = WakeupPipe()
     for _ in range(10_000):  # a socket pair is full after about 280
         bell.send(b"\0")
@@ -92,10 +99,15 @@ def test_a_bell_counts_and_never_blocks(handler):
         bell.send(b"\0")
 
 
-def test_a_bell_that_is_held_wakes_nobody_until_it_is_let_go_and_others_ring_through(handler):
+def test_a_bell_that_is_held_wakes_nobody_until_it_is_let_go_and_others_ring_through(handler: Handler) -> None:
     bell = WakeupPipe()
     woken = threading.Event()
-    waiting = threading.Thread(target=lambda: (handler.select([bell], [], [], 10.0), woken.set()))
+
+    def wait() -> None:
+        handler.select([bell], [], [], 10.0)
+        woken.set()
+
+    waiting = threading.Thread(target=wait)
     with bell.held():
         waiting.start()
         bell.send(b"\0")
@@ -114,8 +126,9 @@ def test_a_bell_that_is_held_wakes_nobody_until_it_is_let_go_and_others_ring_thr
     bell.close()
 
 
-def test_a_result_calls_back_once_and_keeps_its_first_outcome():
-    result, told = Result(), []
+def test_a_result_calls_back_once_and_keeps_its_first_outcome() -> None:
+    told: list[Any] = []
+    result = Result()
     result.rawlink(told.append)
     assert not result.ready()
     with pytest.raises(TimeoutError):
@@ -132,7 +145,7 @@ def test_a_result_calls_back_once_and_keeps_its_first_outcome():
         failed.get()
 
 
-def test_connecting_is_refused_once_closing_and_its_failure_is_remembered(handler):
+def test_connecting_is_refused_once_closing_and_its_failure_is_remembered(handler: Handler) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = server.getsockname()
         handler.create_connection(address).close()
@@ -144,24 +157,24 @@ def test_connecting_is_refused_once_closing_and_its_failure_is_remembered(handle
         handler.create_connection(address)
 
 
-def test_a_watch_that_raises_does_not_reach_the_connection(handler, caplog):
+def test_a_watch_that_raises_does_not_reach_the_connection(handler: Handler, caplog: pytest.LogCaptureFixture) -> None:
     class Callback:
         args = (1,)
 
         @staticmethod
-        def func(number):
+        def func(number: int) -> Never:
             raise ValueError(number)
 
     handler.dispatch_callback(Callback)
     assert "raised" in caplog.text
 
 
-def test_the_janitor_looks_while_there_is_something_to_look_after_and_then_rests(monkeypatch):
+def test_the_janitor_looks_while_there_is_something_to_look_after_and_then_rests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(janitor, "IDLE", 0.05)
     looks, found = [], []
     idle = threading.Event()
 
-    def look():
+    def look() -> bool:
         looks.append(1)
         found.extend(made.due())
         if found:

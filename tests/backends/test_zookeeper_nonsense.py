@@ -1,26 +1,29 @@
 """ZooKeeper: whatever answers at the address, a call ends with a typed error, in time, and the next one asks anew."""
 
+from __future__ import annotations
+
 import struct
 
 import pytest
 
 import nonsense
+from narrowboat.locking import Locks
 
 URL = f"zookeeper://127.0.0.1:{{port}}?timeout={nonsense.TIMEOUT}&session_ttl=6&tick=0.5"
 
 
-def connected(timeout=6000, password=16):
+def connected(timeout: float = 6000, password: int = 16) -> bytes:
     """The answer to a connect, as a server gives it."""
     return struct.pack(">iiiqi", 37, 0, timeout, 5, password) + b"p" * 16 + b"\0"
 
 
-def frame(*parts):
+def frame(*parts: bytes) -> bytes:
     """A message with its length."""
     body = b"".join(parts)
     return struct.pack(">i", len(body)) + body
 
 
-def header(xid, error=0):
+def header(xid: int, error: int = 0) -> bytes:
     """That of an answer."""
     return struct.pack(">iqi", xid, 1, error)
 
@@ -60,18 +63,18 @@ CASES = {
 STAYS = {"says nothing", "a session of weeks"}
 
 
-def call(locks):
+def call(locks: Locks) -> None:
     """A wait for a lock."""
     locks.lock("a", ttl=30).acquire(timeout=nonsense.WAIT)
 
 
 @pytest.fixture(scope="module")
-def found():
+def found() -> nonsense.Found:
     return nonsense.outcomes(__file__)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_server_that_talks_nonsense_costs_a_typed_error_in_time(found, case):
+def test_a_server_that_talks_nonsense_costs_a_typed_error_in_time(found: nonsense.Found, case: str) -> None:
     """And the next call asks anew: no thread has ended."""
     outcome = found[0][case]
     assert outcome["typed"], outcome
@@ -80,13 +83,13 @@ def test_a_server_that_talks_nonsense_costs_a_typed_error_in_time(found, case):
     assert len(outcome["error"]) < 1000
 
 
-def test_all_of_them_together_took_little_memory_and_ended_no_thread(found):
+def test_all_of_them_together_took_little_memory_and_ended_no_thread(found: nonsense.Found) -> None:
     """Lengths are looked at before anything is taken."""
     assert found[0][""]["memory"] < nonsense.MEMORY
     assert "Traceback" not in found[1], found[1]
 
 
-def test_calls_that_belong_together_wait_for_one_silence_once():
+def test_calls_that_belong_together_wait_for_one_silence_once() -> None:
     """The first has its whole time; what follows at once has little, and says so."""
     server = nonsense.Server(nonsense.then(connected()))
     took = nonsense.silences(f"zookeeper://127.0.0.1:{server.port}?session_ttl=12&tick=0.5", 3.0)

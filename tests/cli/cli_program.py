@@ -6,17 +6,28 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 PROGRAM = (sys.executable, "-m", "narrowboat")
 
 
-def command(*arguments, env=None, **options):
+def command(*arguments: Path | float | str, env: dict[str, str] | None = None, **options: Any) -> subprocess.Popen[str]:
     """Start `narrowboat ARGUMENTS`."""
-    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
+    pipes: dict[str, Any] = {
+        "stdin": subprocess.DEVNULL,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+        **options,
+    }
     return subprocess.Popen([*PROGRAM, *map(str, arguments)], env={**os.environ, **(env or {})}, **pipes)
 
 
-def finish(process, timeout=20):
+def finish(process: subprocess.Popen[str], timeout: float = 20) -> tuple[int, str, str]:
     """Wait for it: exit code, output, errors."""
     try:
         out, err = process.communicate(timeout=timeout)
@@ -26,7 +37,7 @@ def finish(process, timeout=20):
     return process.returncode, out, err
 
 
-def call(*arguments, text="", **options):
+def call(*arguments: Path | float | str, text: str = "", **options: Any) -> tuple[int, str, str]:
     """Run `narrowboat ARGUMENTS` with `text` on its standard input: exit code, output, errors."""
     process = command(*arguments, stdin=subprocess.PIPE, **options)
     try:
@@ -37,7 +48,7 @@ def call(*arguments, text="", **options):
     return process.returncode, out, err
 
 
-def until(condition, timeout=15):
+def until(condition: Callable[[], T], timeout: float = 15) -> T:
     """Wait for what no event tells: another process's file, another process's lock."""
     ends = time.monotonic() + timeout
     while not (found := condition()):

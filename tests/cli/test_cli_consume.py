@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import signal
+from pathlib import Path
 
 import pytest
 from cli_program import call, command, finish
+
+from narrowboat.messaging import Messaging
 
 
 class TestConsume:
     """`narrowboat consume`."""
 
-    def test_what_is_written_is_acknowledged(self, url, broker):
+    def test_what_is_written_is_acknowledged(self, url: str, broker: Messaging) -> None:
         """And can be published again as it is."""
         queue = broker.queue("q")
         queue.publish(b"a", key="k", headers={"v": "1"}, id="x")
@@ -28,7 +31,7 @@ class TestConsume:
         assert call("publish", url, "other", "--ndjson", text=out)[0] == 0
         assert broker.queue("other").depth().ready == 2
 
-    def test_count_takes_no_more(self, url, broker):
+    def test_count_takes_no_more(self, url: str, broker: Messaging) -> None:
         """What is left is left for others."""
         queue = broker.queue("q")
         queue.publish_many([b"a", b"b", b"c"])
@@ -38,7 +41,7 @@ class TestConsume:
         assert (code, len(out.splitlines())) == (0, 2)
         assert (queue.depth().ready, queue.depth().in_flight) == (1, 0)
 
-    def test_a_source_keeps_its_own_properties(self, url, broker):
+    def test_a_source_keeps_its_own_properties(self, url: str, broker: Messaging) -> None:
         """They need not be repeated; what is asked for and differs is refused."""
         queue = broker.queue("q", lease=7, max_deliveries=3, ordered=True)
         queue.declare()
@@ -52,14 +55,14 @@ class TestConsume:
         assert "max_deliveries is 3 and was asked as 4" in err and "lease" not in err
         assert queue.depth() == (0, 0, 0, 0)
 
-    def test_a_subscription(self, url, broker):
+    def test_a_subscription(self, url: str, broker: Messaging) -> None:
         """Of a topic, by its group."""
         broker.topic("prices").subscription("g").declare()
         broker.topic("prices").publish(b"7")
 
         assert json.loads(call("consume", url, "prices", "--group", "g", "--count", "1")[1])["body"] == "7"
 
-    def test_a_reader_that_goes_away_costs_no_message(self, url, broker):
+    def test_a_reader_that_goes_away_costs_no_message(self, url: str, broker: Messaging) -> None:
         """Nothing more is acknowledged, nothing is complained about."""
         queue = broker.queue("q")
         process = command("consume", url, "q")
@@ -75,7 +78,7 @@ class TestConsume:
         assert [(m.body, m.attempt) for m in [queue.consume().__enter__().receive(10)]] == [(b"b", 2)]
 
     @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
-    def test_a_signal_ends_it_in_order(self, url, broker, signum, code):
+    def test_a_signal_ends_it_in_order(self, url: str, broker: Messaging, signum: signal.Signals, code: int) -> None:
         """What was written is acknowledged."""
         queue = broker.queue("q")
         process = command("consume", url, "q")
@@ -86,7 +89,7 @@ class TestConsume:
         assert finish(process)[::2] == (code, "")
         assert (queue.depth().ready, queue.depth().in_flight) == (0, 0)
 
-    def test_a_command_for_each_message(self, url, broker, tmp_path):
+    def test_a_command_for_each_message(self, url: str, broker: Messaging, tmp_path: Path) -> None:
         """Body on its input, the rest in its environment; exit code 0 acknowledges."""
         queue = broker.queue("q")
         queue.publish(b"body", key="k", headers={"v": "1"}, id="x")
@@ -98,7 +101,7 @@ class TestConsume:
         assert (code, out, err) == (0, 'body x k 1 q {"v": "1"}\n', "")
         assert (queue.depth().ready, queue.depth().in_flight) == (0, 0)
 
-    def test_a_command_that_fails_gives_the_message_back(self, url, broker):
+    def test_a_command_that_fails_gives_the_message_back(self, url: str, broker: Messaging) -> None:
         """With a delay; and after so many times it is a dead letter."""
         queue = broker.queue("q", max_deliveries=2)
         queue.publish(b"a")
@@ -109,7 +112,7 @@ class TestConsume:
         assert [line.split("attempt ")[1] for line in err.splitlines()] == ["1: exit code 3", "2: exit code 3"]
         assert queue.depth().dead == 1
 
-    def test_several_commands_at_a_time(self, url, broker, tmp_path):
+    def test_several_commands_at_a_time(self, url: str, broker: Messaging, tmp_path: Path) -> None:
         """Each waits for the others: one after the other they would never end."""
         broker.queue("q").publish_many([b"a", b"b", b"c"])
         script = (
@@ -118,7 +121,7 @@ class TestConsume:
 
         assert call("consume", url, "q", "--count", "3", "--concurrency", "3", "--exec", script)[0] == 0
 
-    def test_sigterm_lets_the_command_finish(self, url, broker, tmp_path):
+    def test_sigterm_lets_the_command_finish(self, url: str, broker: Messaging, tmp_path: Path) -> None:
         """And acknowledges; what was not begun stays."""
         queue = broker.queue("q")
         queue.publish_many([b"a", b"b"])

@@ -6,11 +6,13 @@ import json
 
 import pytest
 
+import narrowboat
 from narrowboat.cli import run
+from narrowboat.messaging import Messaging
 
 
 @pytest.fixture
-def letter(broker):
+def letter(broker: Messaging) -> narrowboat.Queue[bytes]:
     """A queue with one dead letter."""
     queue = broker.queue("q")
     queue.publish(b"a", id="x", key="k", headers={"v": "1"})
@@ -22,7 +24,9 @@ def letter(broker):
 class TestDead:
     """`narrowboat dead` and `narrowboat depth`."""
 
-    def test_showing_takes_nothing_away(self, url, letter, capsys):
+    def test_showing_takes_nothing_away(
+        self, url: str, letter: narrowboat.Queue[bytes], capsys: pytest.CaptureFixture[str]
+    ) -> None:
         """For programs and for people, as often as one likes."""
         assert run(["dead", url, "q", "--json"]) == 0
         (found,) = json.loads(capsys.readouterr().out)
@@ -33,21 +37,21 @@ class TestDead:
         assert "no such item" in people
         assert letter.depth().dead == 1
 
-    def test_redriving(self, url, letter, capsys):
+    def test_redriving(self, url: str, letter: narrowboat.Queue[bytes], capsys: pytest.CaptureFixture[str]) -> None:
         """Back to where they came from."""
         assert run(["dead", url, "q", "--redrive", "--json"]) == 0
 
         assert json.loads(capsys.readouterr().out) == {"redriven": 1}
         assert (letter.depth().ready, letter.depth().dead) == (1, 0)
 
-    def test_none(self, url, broker, capsys):
+    def test_none(self, url: str, broker: Messaging, capsys: pytest.CaptureFixture[str]) -> None:
         """A sentence, or an empty list."""
         broker.queue("q").declare()
 
         assert run(["dead", url, "q"]) == 0
         assert "no dead letters" in capsys.readouterr().out
 
-    def test_depth(self, url, letter, capsys):
+    def test_depth(self, url: str, letter: narrowboat.Queue[bytes], capsys: pytest.CaptureFixture[str]) -> None:
         """For programs and for people."""
         letter.publish(b"b", delay=60)
 

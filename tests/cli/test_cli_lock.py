@@ -11,6 +11,7 @@ import signal
 import sqlite3
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from cli_program import PROGRAM, call, command, finish, until
 from narrowboat.cli import run
 from narrowboat.cli.holders import _row, to_json
 from narrowboat.contract.locks import Holder, Mode
+from narrowboat.locking import Locks
 
 #: A command that lives until it is killed, writes the time every few milliseconds, and answers SIGTERM as it is told.
 TICKER = """
@@ -34,18 +36,18 @@ while True:
 """
 
 
-def ticks(path):
+def ticks(path: Path) -> list[tuple[float, str]]:
     """What the ticker wrote: (time, what)."""
     return [(float(at), what) for at, what in (line.split() for line in Path(path).read_text().splitlines())]
 
 
-def boot():
+def boot() -> float:
     """The clock that leases are counted by."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 @contextlib.contextmanager
-def frozen(url):
+def frozen(url: str) -> Iterator[None]:
     """Nobody can write to the database in this block."""
     with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as db:
         db.execute("PRAGMA busy_timeout=5000")
@@ -57,7 +59,7 @@ def frozen(url):
 class TestLock:
     """`narrowboat lock`."""
 
-    def test_the_command_runs_under_the_lock(self, url, locks):
+    def test_the_command_runs_under_the_lock(self, url: str, locks: Locks) -> None:
         """It sees its name and token, others see it, and afterwards the lock is free."""
         script = f"{sys.executable} -m narrowboat holders {url} a --json; echo $NARROWBOAT_LOCK $NARROWBOAT_TOKEN"
 
@@ -73,11 +75,11 @@ class TestLock:
     @pytest.mark.parametrize(
         ("script", "code"), [("exit 0", 0), ("exit 3", 3), ("kill -TERM $$", 143), ("kill -KILL $$", 137), ("exit 255", 255)]
     )
-    def test_the_exit_code_is_the_command_s(self, url, script, code):
+    def test_the_exit_code_is_the_command_s(self, url: str, script: str, code: int) -> None:
         """Or 128 and the signal that ended it."""
         assert call("lock", url, "a", "--", "sh", "-c", script)[0] == code
 
-    def test_a_command_that_is_not_there(self, url, tmp_path):
+    def test_a_command_that_is_not_there(self, url: str, tmp_path: Path) -> None:
         """127 when it is not found, 126 when it cannot be executed; the lock is not even asked for."""
         (tmp_path / "data").write_text("no program")
         (tmp_path / "broken").write_text("#!/nowhere/at/all\n")
@@ -87,11 +89,11 @@ class TestLock:
         assert call("lock", url, "a", "--", tmp_path / "data")[0] == 126
         assert call("lock", url, "a", "--", tmp_path / "broken")[0] == 127
 
-    def test_standard_streams_are_the_command_s(self, url):
+    def test_standard_streams_are_the_command_s(self, url: str) -> None:
         """It reads ours and writes ours."""
         assert call("lock", url, "a", "--", "tr", "a-z", "A-Z", text="hello")[:2] == (0, "HELLO")
 
-    def test_busy_after_the_timeout_is_75(self, url, locks):
+    def test_busy_after_the_timeout_is_75(self, url: str, locks: Locks) -> None:
         """And the command was never run."""
         with locks.lock("a"):
             code, out, err = call("lock", url, "a", "--timeout", "0.1", "--", "echo", "ran")
@@ -99,14 +101,14 @@ class TestLock:
         assert (code, out) == (75, "")
         assert "still busy" in err
 
-    def test_shared_and_limited_locks(self, url, locks):
+    def test_shared_and_limited_locks(self, url: str, locks: Locks) -> None:
         """--shared holds it with others that share, --limit with up to N."""
         with locks.lock("a", mode="shared"), locks.lock("b", limit=2):
             assert call("lock", url, "a", "--timeout", "0", "--shared", "--", "true")[0] == 0
             assert call("lock", url, "b", "--timeout", "0", "--limit", "2", "--", "true")[0] == 0
             assert call("lock", url, "b", "--timeout", "0", "--limit", "3", "--", "true")[0] == 2
 
-    def test_it_waits_its_turn(self, url, locks):
+    def test_it_waits_its_turn(self, url: str, locks: Locks) -> None:
         """Without --timeout for as long as it takes."""
         held = locks.lock("a").acquire()
         process = command("lock", url, "a", "-v", "--", "echo", "ran")
@@ -119,7 +121,7 @@ class TestLock:
         assert [line.split()[1] for line in err.splitlines()] == ["waiting", "holding", "released"]
 
     @pytest.mark.parametrize("name", ["TERM", "INT", "HUP", "USR1", "USR2", "QUIT", "WINCH"])
-    def test_signals_reach_the_command(self, url, name):
+    def test_signals_reach_the_command(self, url: str, name: str) -> None:
         """Its whole process group; and its answer is our exit code."""
         script = f"trap 'exit 5' {name}; echo ready; while :; do sleep 0.02; done"
         process = command("lock", url, "a", "--", "sh", "-c", script)
@@ -128,7 +130,7 @@ class TestLock:
 
         assert finish(process)[0] == 5
 
-    def test_a_signal_ends_the_wait(self, url, locks):
+    def test_a_signal_ends_the_wait(self, url: str, locks: Locks) -> None:
         """With 128 and its number; nothing waits any more."""
         with locks.lock("a"):
             process = command("lock", url, "a", "--", "true")
@@ -138,7 +140,7 @@ class TestLock:
             assert finish(process)[0] == 143
             assert locks.holders("a")[0].waiters == 0
 
-    def test_the_command_ends_before_a_lease_that_cannot_be_renewed(self, url, locks, tmp_path):
+    def test_the_command_ends_before_a_lease_that_cannot_be_renewed(self, url: str, locks: Locks, tmp_path: Path) -> None:
         """SIGTERM with the grace time left; its own exit code is not taken for success."""
         path = tmp_path / "ticks"
         process = command(
@@ -156,7 +158,9 @@ class TestLock:
         assert told < since + 1.5 - 0.2
         assert locks.lock("a").acquire(timeout=5).token
 
-    def test_a_command_that_ignores_sigterm_is_killed_before_the_lease_ends(self, url, locks, tmp_path):
+    def test_a_command_that_ignores_sigterm_is_killed_before_the_lease_ends(
+        self, url: str, locks: Locks, tmp_path: Path
+    ) -> None:
         """The last thing it did was within the lease."""
         path = tmp_path / "ticks"
         process = command(
@@ -170,7 +174,7 @@ class TestLock:
         assert finish(process)[0] == 79
         assert ticks(path)[-1][0] < since + 2
 
-    def test_the_whole_group_ends_with_the_lease(self, url, locks, tmp_path):
+    def test_the_whole_group_ends_with_the_lease(self, url: str, locks: Locks, tmp_path: Path) -> None:
         """Also what the command has left behind in the background and that ignores SIGTERM."""
         path = tmp_path / "ticks"
         script = f"{sys.executable} -c '{TICKER}' {path} ignore & wait"
@@ -182,7 +186,7 @@ class TestLock:
         assert finish(process)[0] == 79
         assert ticks(path)[-1][0] < boot() - 0.004
 
-    def test_an_evicted_holder_s_command_is_ended(self, url, locks, tmp_path):
+    def test_an_evicted_holder_s_command_is_ended(self, url: str, locks: Locks, tmp_path: Path) -> None:
         """Within a renewal's time; and it is told why."""
         path = tmp_path / "ticks"
         process = command("lock", url, "a", "--ttl", 1.2, "--", sys.executable, "-c", TICKER, path, "leave")
@@ -195,7 +199,7 @@ class TestLock:
         assert "was lost" in err
         assert ticks(path)[-1][1] == "TERM"
 
-    def test_killed_with_its_command(self, url, locks, tmp_path):
+    def test_killed_with_its_command(self, url: str, locks: Locks, tmp_path: Path) -> None:
         """SIGKILL gives us no time to end the command: Linux does."""
         path = tmp_path / "pid"
         process = command(
@@ -215,7 +219,7 @@ class TestLock:
 class Typist:
     """`narrowboat ARGUMENTS` on a terminal of its own."""
 
-    def __init__(self, *arguments):
+    def __init__(self, *arguments: str) -> None:
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             try:
@@ -224,7 +228,7 @@ class Typist:
                 os._exit(99)
         self.seen = b""
 
-    def expect(self, text, timeout=15):
+    def expect(self, text: str, timeout: float = 15) -> None:
         """Read until `text` is there."""
         ends = time.monotonic() + timeout
         while text.encode() not in self.seen:
@@ -232,11 +236,11 @@ class Typist:
             assert ready, self.seen
             self.seen += os.read(self.fd, 4096)
 
-    def type(self, text):
+    def type(self, text: str) -> None:
         """Press keys."""
         os.write(self.fd, text.encode())
 
-    def exit_code(self):
+    def exit_code(self) -> int:
         """Wait for the end."""
         _, status = os.waitpid(self.pid, 0)
         os.close(self.fd)
@@ -246,7 +250,7 @@ class Typist:
 class TestTerminal:
     """`narrowboat lock` where people sit."""
 
-    def test_the_command_reads_from_the_terminal(self, url):
+    def test_the_command_reads_from_the_terminal(self, url: str) -> None:
         """Although it is in a process group of its own."""
         typist = Typist("lock", url, "a", "--", "sh", "-c", "echo ready; read line; echo got:$line; exit 4")
         typist.expect("ready")
@@ -255,7 +259,7 @@ class TestTerminal:
 
         assert typist.exit_code() == 4
 
-    def test_ctrl_c_reaches_the_command(self, url):
+    def test_ctrl_c_reaches_the_command(self, url: str) -> None:
         """And only it; we pass on how it ended."""
         typist = Typist("lock", url, "a", "--", "sh", "-c", "echo ready; exec sleep 30")
         typist.expect("ready")
@@ -263,7 +267,7 @@ class TestTerminal:
 
         assert typist.exit_code() == 130
 
-    def test_ctrl_z_does_not_keep_the_lock_for_ever(self, url):
+    def test_ctrl_z_does_not_keep_the_lock_for_ever(self, url: str) -> None:
         """The command goes on, and we say why."""
         typist = Typist("lock", url, "a", "--", "sh", "-c", "echo ready; read line; echo got:$line")
         typist.expect("ready")
@@ -279,14 +283,14 @@ class TestHolders:
     """`narrowboat holders` and `narrowboat evict`."""
 
     @pytest.mark.parametrize("since", [0.0, 1e300, float("nan")])
-    def test_a_record_of_another_program_is_shown_as_foreign(self, since):
+    def test_a_record_of_another_program_is_shown_as_foreign(self, since: float) -> None:
         """Whatever time it claims."""
         holder = Holder("a", 12, "theirs", Mode.EXCLUSIVE, 3, since, None, None, foreign=True)
 
         assert _row(holder) == ("a", 12, "foreign", "theirs", "", "", None)
         assert to_json(holder)["foreign"] is True
 
-    def test_a_table_and_json(self, url, locks, capsys):
+    def test_a_table_and_json(self, url: str, locks: Locks, capsys: pytest.CaptureFixture[str]) -> None:
         """The same facts for both readers."""
         with locks.lock("a", label="me") as held:
             assert run(["holders", url]) == 0
@@ -298,21 +302,23 @@ class TestHolders:
         assert "\x1b" not in people
         assert programs["token"] == held.token
 
-    def test_nobody(self, url, capsys):
+    def test_nobody(self, url: str, capsys: pytest.CaptureFixture[str]) -> None:
         """An empty list for programs, a sentence for people."""
         assert run(["holders", url, "a"]) == 0
         assert capsys.readouterr().out == "nobody holds 'a'\n"
         assert run(["holders", url, "--json"]) == 0
         assert json.loads(capsys.readouterr().out) == []
 
-    def test_evicting_nobody(self, url, capsys):
+    def test_evicting_nobody(self, url: str, capsys: pytest.CaptureFixture[str]) -> None:
         """Is a failure."""
         assert run(["evict", url, "a", "--token", "1", "--json"]) == 1
         assert json.loads(capsys.readouterr().out) == {"evicted": False}
         assert run(["evict", url, "a", "--token", "1"]) == 1
         assert "nobody holds 'a' with token 1" in capsys.readouterr().err
 
-    def test_the_url_from_the_environment(self, url, locks, monkeypatch, capsys):
+    def test_the_url_from_the_environment(
+        self, url: str, locks: Locks, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         """Written as -."""
         monkeypatch.setenv("NARROWBOAT_LOCKS_URL", url)
         with locks.lock("a"):

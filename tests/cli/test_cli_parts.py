@@ -21,6 +21,7 @@ from narrowboat.errors import (
     Conflict,
     LeaseLost,
     LockTimeout,
+    NarrowboatError,
     PublishUnknown,
     Reason,
     Unavailable,
@@ -32,7 +33,7 @@ class TestDeadline:
     """When the command is told to end, and when it is killed."""
 
     @given(st.floats(0.05, 1e5), st.floats(0, 1), st.floats(0, 1))
-    def test_a_renewed_lease_is_left_alone(self, ttl, part, spent):
+    def test_a_renewed_lease_is_left_alone(self, ttl: float, part: float, spent: float) -> None:
         """Whatever grace is allowed, a lease of which no more than its renewal's third is spent gives no order."""
         grace = longest_grace(ttl) * part
 
@@ -41,7 +42,7 @@ class TestDeadline:
         assert step.order is Order.WAIT
 
     @given(st.floats(0.05, 1e5), st.floats(0, 1), st.floats(-0.5, 1))
-    def test_the_command_has_its_grace_before_the_lease_ends(self, ttl, part, left):
+    def test_the_command_has_its_grace_before_the_lease_ends(self, ttl: float, part: float, left: float) -> None:
         """Asked again whenever it says, it gives SIGTERM with the grace time left, and SIGKILL before the end."""
         grace, expires_in = longest_grace(ttl) * part, ttl * left
 
@@ -53,7 +54,9 @@ class TestDeadline:
             assert (step.order is Order.KILL) == (expires_in <= moment(ttl))
 
     @given(st.floats(0.05, 100), st.floats(0, 1), st.floats(0, 200), st.floats(0, 100))
-    def test_a_command_that_was_told_is_killed_in_time(self, ttl, part, told_since, expires_in):
+    def test_a_command_that_was_told_is_killed_in_time(
+        self, ttl: float, part: float, told_since: float, expires_in: float
+    ) -> None:
         """When its grace is over or the lease is about to be, whichever comes first; a late renewal spares nobody."""
         grace = longest_grace(ttl) * part
 
@@ -63,7 +66,7 @@ class TestDeadline:
         assert step.order is (Order.KILL if due else Order.WAIT)
         assert step.seconds <= max(0.0, min(grace - told_since, expires_in - moment(ttl)))
 
-    def test_a_lock_that_was_taken_away_leaves_the_grace_time(self):
+    def test_a_lock_that_was_taken_away_leaves_the_grace_time(self) -> None:
         """There is no deadline left to keep: SIGTERM at once, SIGKILL after the grace time."""
         tell = decide(expires_in=0, revoked=True, told_since=None, grace=5, ttl=30)
         wait = decide(expires_in=0, revoked=True, told_since=2, grace=5, ttl=30)
@@ -75,7 +78,7 @@ class TestDeadline:
 class TestRecords:
     """One line of NDJSON."""
 
-    def test_every_field(self):
+    def test_every_field(self) -> None:
         """What the line says is what is published."""
         fields = {
             "key": "k",
@@ -91,18 +94,18 @@ class TestRecords:
         assert parse_ndjson(json.dumps({"body": "hé", **fields}).encode()) == Record("hé".encode(), fields)
 
     @given(st.binary())
-    def test_any_body_travels(self, body):
+    def test_any_body_travels(self, body: bytes) -> None:
         """As base64."""
         line = json.dumps({"body_base64": base64.b64encode(body).decode()}).encode()
 
         assert parse_ndjson(line) == Record(body, {})
 
     @pytest.mark.parametrize("line", [b"", b"\n", b"  \r\n"])
-    def test_a_blank_line_is_no_message(self, line):
+    def test_a_blank_line_is_no_message(self, line: bytes) -> None:
         """And no error."""
         assert parse_ndjson(line) is None
 
-    def test_null_is_as_if_it_were_not_there(self):
+    def test_null_is_as_if_it_were_not_there(self) -> None:
         """Programs write it for what they do not have."""
         assert parse_ndjson(b'{"body": "a", "key": null}') == Record(b"a", {})
 
@@ -131,7 +134,7 @@ class TestRecords:
             (b'{"body": "a", "delay": ' + b"1" * 5000 + b"}", "no JSON"),
         ],
     )
-    def test_what_is_wrong_is_said(self, line, why):
+    def test_what_is_wrong_is_said(self, line: bytes, why: str) -> None:
         """In the words of the line, not of a parser."""
         with pytest.raises(BadLine) as error:
             parse_ndjson(line)
@@ -143,7 +146,7 @@ class TestLines:
     """Lines in batches."""
 
     @given(st.lists(st.binary(max_size=20).map(lambda b: b.replace(b"x", b"\n").replace(b"y", b"\r\n"))), st.integers(1, 4))
-    def test_nothing_is_lost_and_nothing_is_cut(self, chunks, size):
+    def test_nothing_is_lost_and_nothing_is_cut(self, chunks: list[bytes], size: int) -> None:
         """However the bytes come, the lines are the same."""
         parts = iter([*filter(None, chunks), b""])
 
@@ -155,14 +158,14 @@ class TestLines:
         assert all(line.count(b"\n") == 1 and line.endswith(b"\n") for line in lines[:-1])
         assert all(1 <= len(batch) <= size for batch in found)
 
-    def test_a_line_goes_on_as_soon_as_it_is_there(self):
+    def test_a_line_goes_on_as_soon_as_it_is_there(self) -> None:
         """Whoever writes slowly is not kept waiting for a full batch."""
         parts = iter([b"a\n", b"b"])
         reader = batches(lambda n: next(parts), 100)
 
         assert next(reader) == [b"a\n"]
 
-    def test_a_line_without_an_end_does_not_fill_the_memory(self):
+    def test_a_line_without_an_end_does_not_fill_the_memory(self) -> None:
         """It is refused."""
         with pytest.raises(LineTooLong):
             list(batches(lambda n: b"a" * n, 1, chunk=10, line_max=100))
@@ -184,20 +187,20 @@ class TestExits:
             (PublishUnknown(""), 1),
         ],
     )
-    def test_errors_of_the_library(self, error, code):
+    def test_errors_of_the_library(self, error: NarrowboatError, code: int) -> None:
         """What a script can act on is told apart."""
         assert code_of(error) == code
 
     @pytest.mark.parametrize("code", [0, 1, 2, 77, 255])
-    def test_a_command_s_own_code(self, code):
+    def test_a_command_s_own_code(self, code: int) -> None:
         """Goes through."""
         assert code_of_status(code << 8) == code
 
-    def test_a_command_that_a_signal_ended(self):
+    def test_a_command_that_a_signal_ended(self) -> None:
         """128 and its number, also with a core dump."""
         assert (code_of_status(9), code_of_status(6 | 0x80)) == (137, 134)
 
-    def test_all_codes_are_in_the_help(self, capsys):
+    def test_all_codes_are_in_the_help(self, capsys: pytest.CaptureFixture[str]) -> None:
         """Nobody has to look for them in the source."""
         assert run(["--help"]) == 0
 
@@ -210,13 +213,13 @@ class TestOutput:
     """What reaches a terminal."""
 
     @given(st.text())
-    def test_nothing_moves_the_cursor(self, text):
+    def test_nothing_moves_the_cursor(self, text: str) -> None:
         """Whatever a lock's name or a header holds."""
         assert printable(text).isprintable()
 
     @pytest.mark.parametrize(
         "text", ["redis://u:hunter2@h/0", "x 'amqp://hunter2@h' y", "a://h/?password=hunter2&b=1", "a://u:p@hunter2@h"]
     )
-    def test_credentials_are_taken_out(self, text):
+    def test_credentials_are_taken_out(self, text: str) -> None:
         """Of whatever a usage error repeats."""
         assert "hunter2" not in redact(text)

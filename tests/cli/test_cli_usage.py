@@ -45,7 +45,14 @@ class TestErrors:
             (["depth", "redis://shop:hunter2@h:x/0", "q"], 2, ""),
         ],
     )
-    def test_one_line_says_what_is_wrong(self, arguments, code, said, capsys, monkeypatch):
+    def test_one_line_says_what_is_wrong(
+        self,
+        arguments: list[str],
+        code: int | None,
+        said: str,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
         """And the exit code which kind of wrong."""
         monkeypatch.delenv("NARROWBOAT_LOCKS_URL", raising=False)
         monkeypatch.delenv("NARROWBOAT_BROKER_URL", raising=False)
@@ -60,13 +67,13 @@ class TestErrors:
         assert "hunter2" not in text
         assert found == code if code is not None else found not in (0, 70)
 
-    def test_a_traceback_is_there_for_who_asks(self, capsys):
+    def test_a_traceback_is_there_for_who_asks(self, capsys: pytest.CaptureFixture[str]) -> None:
         """With --debug."""
         assert run(["depth", "--debug", "nope://h", "q"]) == 2
         assert "Traceback" in capsys.readouterr().err
 
     @pytest.mark.parametrize("blocked", ["click", "rich"])
-    def test_without_the_extra_it_says_how_to_get_it(self, blocked):
+    def test_without_the_extra_it_says_how_to_get_it(self, blocked: str) -> None:
         """In one line, and the library itself can be imported all the same."""
         script = (
             "import sys\n"
@@ -83,7 +90,7 @@ class TestErrors:
             "pip install --upgrade '.[cli]' in a clone of Narrowboat (narrowboat[cli] once it is published)\n"
         )
 
-    def test_importing_the_library_imports_no_command_line(self):
+    def test_importing_the_library_imports_no_command_line(self) -> None:
         """Its start-up costs only those who use it."""
         script = "import sys, narrowboat; print({'click', 'rich', 'narrowboat.cli'} & set(sys.modules))"
 
@@ -93,7 +100,7 @@ class TestErrors:
 class TestGeneral:
     """Version, completion, backends."""
 
-    def test_version(self, capsys):
+    def test_version(self, capsys: pytest.CaptureFixture[str]) -> None:
         """The installed one."""
         assert run(["--version"]) == 0
         assert capsys.readouterr().out.startswith("narrowboat 0.")
@@ -101,7 +108,7 @@ class TestGeneral:
     @pytest.mark.parametrize(
         ("shell", "said"), [("bash", "complete -o"), ("zsh", "#compdef narrowboat"), ("fish", "complete ")]
     )
-    def test_completion_scripts(self, shell, said, capsys):
+    def test_completion_scripts(self, shell: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
         """One for each shell."""
         assert run(["completion", shell]) == 0
 
@@ -109,7 +116,7 @@ class TestGeneral:
         assert said in text
         assert "_NARROWBOAT_COMPLETE" in text
 
-    def test_completion_completes(self):
+    def test_completion_completes(self) -> None:
         """What the script asks, the program answers."""
         env = {"_NARROWBOAT_COMPLETE": "bash_complete", "COMP_WORDS": "narrowboat de", "COMP_CWORD": "1"}
 
@@ -117,7 +124,7 @@ class TestGeneral:
 
         assert {line.partition(",")[2] for line in out.split()} == {"depth", "dead", "demo"}
 
-    def test_backends_for_programs(self, capsys):
+    def test_backends_for_programs(self, capsys: pytest.CaptureFixture[str]) -> None:
         """Both contracts, with claims."""
         assert run(["backends", "--json"]) == 0
 
@@ -127,7 +134,7 @@ class TestGeneral:
         assert found["locks"]["sqlite"]["state"] == "installed"
         assert found["locks"]["sqlite"]["example"] == "sqlite:///shop.db"
 
-    def test_backends_for_people(self, capsys):
+    def test_backends_for_people(self, capsys: pytest.CaptureFixture[str]) -> None:
         """A table."""
         assert run(["backends"]) == 0
 
