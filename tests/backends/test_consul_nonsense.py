@@ -193,11 +193,11 @@ def test_the_token_is_in_no_error_however_often_the_other_side_repeats_the_reque
         b"HTTP/1.1 200 OK\r\nX-Consul-Index: %b\r\nContent-Length: 2\r\n\r\nhm",
     ],
 )
-def test_the_token_is_in_no_error_wherever_a_reply_repeats_it(answer):
+def test_the_token_is_in_no_error_wherever_a_reply_repeats_it(answer: bytes) -> None:
     """Also as a length, a status, or the size of a chunk, and not in part either."""
     token = "7c1e5a9e-0000-4000-8000-0badc0ffee01"
 
-    def echo(server):
+    def echo(server: socket.socket) -> None:
         while True:
             try:
                 connection, _ = server.accept()

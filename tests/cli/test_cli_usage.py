@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from cli_program import PROGRAM, call
@@ -154,7 +155,7 @@ class TestGeneral:
         (["lock", "{url}", "n", "--", "sh", "-c", "exit 3"], 3),
     ],
 )
-def test_standard_streams_that_are_closed_are_output_that_nobody_wants(arguments, code, tmp_path):
+def test_standard_streams_that_are_closed_are_output_that_nobody_wants(arguments: list[str], code: int, tmp_path: Path) -> None:
     """The exit code is the command's, and nothing of what it would print goes into a file that it opens."""
     url = f"sqlite:///{tmp_path / 'shop.db'}"
     line = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *PROGRAM, *(each.format(url=url) for each in arguments)]
