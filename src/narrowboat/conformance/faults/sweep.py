@@ -211,6 +211,7 @@ def _cut_thread(function: Callable[..., Any], point: int, args: Any, kwargs: dic
     strike = Strike(point)
     with warnings.catch_warnings(), _quiet():
         warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)  # cut off before its first step
+        warnings.filterwarnings("ignore", "unclosed", ResourceWarning)  # cut off before it was stored: closed as it is dropped
         result, error = _struck(strike, function, args, kwargs)
     return Cut(bool(strike.where), wrap(result), error)
 
