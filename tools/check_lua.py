@@ -48,12 +48,15 @@ def composed() -> list[tuple[str, ...]]:
         found.append(files)
         return put_together(*files)
 
-    scripts.script = noted  # type: ignore[assignment]  # each module is read once more, and says what it asks for
-    for path in sorted(BACKEND.glob("[!_]*.py")):
-        module = importlib.import_module(f"narrowboat_redis.{path.stem}")
-        if vars(module).get("script") is put_together and module is not scripts:
+    # Each module is read once more, and says what it asks for: by itself, or by a function of another one.
+    modules = [importlib.import_module(f"narrowboat_redis.{path.stem}") for path in sorted(BACKEND.glob("[!_]*.py"))]
+    for module in modules:
+        if vars(module).get("script") is put_together:
+            vars(module)["script"] = noted
+    for module in modules:
+        if module is not scripts:
             importlib.reload(module)
-    return found
+    return sorted(set(found))
 
 
 def main() -> int:
