@@ -254,13 +254,8 @@ if #claimed > 0 then
   return answer
 end
 
-<<<<<<< HEAD
--- Nobody is in a hurry: put the house in order. Names of consumers that died would pile up otherwise.
-local swept = noted(source.root, 'swept', NOW)
-=======
 -- There is no message to deliver: use the time to clean up. Otherwise the names of dead consumers would pile up.
-local swept = tonumber(redis.call('HGET', source.root .. ':meta', 'swept') or '')
->>>>>>> h/docs
+local swept = noted(source.root, 'swept', NOW)
 if not swept or NOW - swept > 10000000 then
   redis.call('HSET', source.root .. ':meta', 'swept', text(NOW))
   for _, class in ipairs(order) do
