@@ -101,7 +101,8 @@ class _Side:
             asked.grant, asked.waits_since = answer, None
             return "granted", answer.ttl, answer.mode, answer.limit
         if isinstance(answer, Busy) and asked.wish.wait:
-            asked.waits_since, asked.patience = self.clock(), answer.retry_after
+            # Whoever held it until it was evicted stands in line now: forgotten as a holder, it would wait there for ever.
+            asked.grant, asked.waits_since, asked.patience = None, self.clock(), answer.retry_after
         else:
             del self.asked[number]
         return type(answer).__name__
