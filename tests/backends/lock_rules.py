@@ -119,6 +119,17 @@ class LockRules:
 
     # -- holding --------------------------------------------------------------------------------------------------
 
+    def test_a_release_frees_its_own_generation_only(self, provider: LockProvider) -> None:
+        """Not another owner's with the same token either, which no face can ask for."""
+        grant = granted(provider, request())
+
+        assert provider.release([grant._replace(token=grant.token + 1)]) == [Released.NOT_HELD]
+        assert provider.release([grant._replace(owner="another")]) == [Released.NOT_HELD]
+        assert provider.release([grant._replace(name="b")]) == [Released.NOT_HELD]
+        assert len(provider.holders("a")) == 1
+        assert provider.release([grant]) == [Released.RELEASED]
+        assert provider.release([grant]) == [Released.NOT_HELD]
+
     def test_releasing_a_lease_that_ran_out_is_not_held_and_leaves_nothing(
         self, provider: LockProvider, clock: ManualClock, residue: Callable[[], int]
     ) -> None:
