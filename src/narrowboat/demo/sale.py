@@ -34,8 +34,8 @@ _OURS = 0
 _PATIENCE = 20.0
 #: Seconds without news after which a stopped worker may be what the others wait for: shorter than any backend waits.
 _STALL = 1.0
-#: Seconds in which a transaction ends that somebody was stopped in; nothing tells when it has.
-_MOMENT = 0.05
+#: Seconds in which a transaction ends that somebody was stopped in, on a busy machine too; nothing tells when it has.
+_MOMENT = 0.25
 
 
 class News(NamedTuple):
