@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from integration.servers import RedisServer
-from narrowboat.contract import Ack, Address, Kind, Nack, Reject
+from narrowboat.contract import Ack, Address, Kind, Nack, Outcome, Reject, Return
 from narrowboat.errors import Conflict, NarrowboatError
 from narrowboat_redis import broker as broker_backend
 
@@ -174,6 +175,94 @@ def test_what_is_due_is_not_stored_again_because_a_later_one_cannot_be(client: r
     client.delete("nb:m:{orders}:1")
     came = [delivery.id for _ in range(3) for delivery in feed.receive(10).deliveries]
     assert sorted(came) == ["first", "second"]
+
+
+def test_what_is_due_is_not_stored_again_because_its_end_cannot_be_noted(client: redis.Redis, broker: Any) -> None:
+    """What notes when a message expires has another type: that is met before the message is in the stream."""
+    client.flushdb()
+    feed = consume(broker, ORDERS)
+    send(broker, ORDERS, "first", delay=60, ttl=60)
+    make_due(client)
+    client.set(f"{ROOT}:ttl", "x")
+    for _ in range(3):
+        with pytest.raises(Conflict):
+            feed.receive(10)
+    (refused,) = send(broker, ORDERS, "second", ttl=60)
+    assert isinstance(refused, Conflict)
+    client.delete(f"{ROOT}:ttl")
+    assert [delivery.id for _ in range(2) for delivery in feed.receive(10).deliveries] == ["first"]
+
+
+@pytest.mark.parametrize("options", [{}, {"ordered": True}])
+@pytest.mark.parametrize(
+    ("key", "outcome"),
+    [
+        ("orders.dead", Reject("why", 1)),
+        (f"{ROOT}:back", Nack(0.0)),
+        (f"{ROOT}:back", Return()),
+        (f"{ROOT}:hold", Nack(1.0)),
+        (f"{ROOT}:ttl", Ack()),
+    ],
+)
+def test_a_settlement_that_meets_a_key_of_another_type_changes_nothing(
+    client: redis.Redis, broker: Any, key: str, outcome: Outcome, options: dict[str, Any]
+) -> None:
+    """Neither for itself nor for what is settled in the same exchange: a repetition would find the ack to be stale."""
+    client.flushdb()
+    feed = consume(broker, ORDERS, **options)
+    send(broker, ORDERS, "first", "second", ttl=60)
+    first, second = feed.receive(10).deliveries
+    kept = client.dump(key)
+    client.set(key, "x")
+    with pytest.raises(Conflict):
+        feed.settle([(first, Ack()), (second, outcome)])
+    client.delete(key)
+    if kept is not None:
+        client.restore(key, 0, kept)
+    assert feed.settle([(first, Ack()), (second, outcome)]) == [None, None]
+
+
+def test_what_is_due_and_cannot_be_stored_does_not_deny_an_ack(client: redis.Redis, broker: Any) -> None:
+    """The ack is done. Who receives is told of the other one."""
+    client.flushdb()
+    feed = consume(broker, ORDERS, priorities=2)
+    send(broker, ORDERS, "first")
+    (first,) = feed.receive(10).deliveries
+    send(broker, ORDERS, "second", delay=60, priority=1)
+    client.set(f"{ROOT}:1", "x")
+    make_due(client)
+    assert feed.settle([(first, Ack())]) == [None]
+    with pytest.raises(Conflict):
+        feed.receive(10)
+
+
+def test_what_is_held_or_out_is_not_lost_as_it_cannot_go_back(client: redis.Redis, broker: Any) -> None:
+    """Where what is ready again has another type, it stays where it is until that key is gone."""
+    client.flushdb()
+    feed = consume(broker, ORDERS, lease=0.2)
+    send(broker, ORDERS, "held", "out")
+    held, _ = feed.receive(10).deliveries
+    assert feed.settle([(held, Nack(0.1))]) == [None]
+    client.set(f"{ROOT}:back", "x")
+    time.sleep(0.3)
+    with pytest.raises(Conflict):
+        feed.receive(10)
+    client.delete(f"{ROOT}:back")
+    assert sorted(delivery.id for _ in range(2) for delivery in feed.receive(10).deliveries) == ["held", "out"]
+
+
+def test_a_stream_whose_ids_are_used_up_is_told_for_good(client: redis.Redis, broker: Any) -> None:
+    client.flushdb()
+    feed = consume(broker, ORDERS)
+    client.xadd("orders", {"body": "last"}, id=f"{2**64 - 1}-{2**64 - 1}")
+    (refused,) = send(broker, ORDERS, "behind")
+    assert isinstance(refused, Conflict)
+    assert "delete the source" in str(refused)
+    (delivery,) = feed.receive(10).deliveries
+    assert feed.settle([(delivery, Nack(0.0))]) == [None]
+    (delivery,) = feed.receive(10).deliveries
+    assert feed.settle([(delivery, Reject("why", 2))]) == [None]
+    assert broker.depth(ORDERS) == (0, 0, 0, 1)
 
 
 @pytest.mark.parametrize("number", [b"x", b"-5", b"9223372036854775807", b"12345678901234567"])

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 import narrowboat
 from broker_calls import consume, open_driver, send
 from integration.servers import RedisServer
-from narrowboat.contract import Ack, Address, Delivery, Kind, Reject
+from narrowboat.contract import Ack, Address, Delivery, Kind, Nack, Reject, Return
 from narrowboat.contract.locks import Busy, Grant, Mode, Released, Request
 from narrowboat.errors import Conflict, NarrowboatError
 from narrowboat_redis import broker as broker_backend
@@ -180,6 +180,46 @@ def test_an_entry_of_another_program_costs_nobody_else_anything(
         for one in (feed, elsewhere, dead):
             one.close()
     assert time.monotonic() - begun < SECONDS
+
+
+#: Ids that a server takes, and whose halves are beyond what a number of Lua's can be.
+_FAR = [f"{2**64 - 1}-{2**64 - 2}", f"7-{2**64 - 1}", f"{10**19}-1", f"7-{2**53 + 1}"]
+
+
+@pytest.mark.parametrize("options", [{}, {"ordered": True}, {"priorities": 2}])
+@pytest.mark.parametrize("id", _FAR)
+def test_an_entry_comes_back_whatever_its_id(client: redis.Redis, broker: Any, id: str, options: dict[str, Any]) -> None:
+    """Returned, nacked, out of its lease, and a dead letter at last."""
+    queue = Address(Kind.QUEUE, f"q{next(_serial)}")
+    feed = consume(broker, queue, lease=0.1, **options)
+    client.xadd(queue.name, {"body": "x"}, id=id)
+    for attempt, outcome in ((1, Return()), (1, Nack(0.0)), (2, Nack(0.01)), (3, None), (4, Reject("why", 4))):
+        (delivery,) = feed.receive(10).deliveries
+        assert (place_of(delivery), delivery.attempt) == (id, attempt)
+        if outcome is None:
+            time.sleep(0.15)
+        else:
+            assert feed.settle([(delivery, outcome)]) == [None]
+            time.sleep(0.02)
+    assert broker.depth(queue) == (0, 0, 0, 1)
+    feed.close()
+
+
+@pytest.mark.parametrize("id", _FAR[1:])  # behind the first one our own is the last that there can be
+def test_a_topic_goes_on_behind_an_entry_whatever_its_id(client: redis.Redis, broker: Any, id: str) -> None:
+    """It is settled, and what its groups have settled is dropped."""
+    topic = f"t{next(_serial)}"
+    feed = consume(broker, Address(Kind.SUBSCRIPTION, topic, "g"))
+    client.xadd(topic, {"body": "x"}, id=id)
+    send(broker, Address(Kind.TOPIC, topic), "ours")
+    for body in (b"x", b"x"):
+        (delivery,) = feed.receive(1).deliveries
+        assert delivery.body == body
+        assert feed.settle([(delivery, Ack())]) == [None]
+        time.sleep(0.11)  # it is looked at ten times a second
+    assert feed.receive(1).deliveries == []
+    assert client.xlen(topic) == 0
+    feed.close()
 
 
 # -- members of a queue's sorted sets -----------------------------------------------------------------------------------------

@@ -118,3 +118,15 @@ def test_dead_letters_are_not_taken_for_an_empty_queue() -> None:
         queue.publish_many([b"bad", b"bad", b"bad", b"good"])
         with queue.consume(prefetch=1) as messages:
             assert messages.receive(0.01).body == b"good"
+
+
+def test_a_backlog_of_dead_letters_does_not_keep_a_receive_beyond_its_operation_timeout():
+    """What is behind them comes to a later call."""
+    with narrowboat.broker("memory://backlog", wrap=SlowBroker, timeout=0.5) as broker:
+        queue = broker.queue("q")
+        queue.publish_many([b"bad"] * 400)
+        with queue.consume(prefetch=1) as messages:
+            begun = time.monotonic()
+            assert messages.receive(0) is None
+            assert time.monotonic() - begun < 4
+        assert queue.depth().ready > 0

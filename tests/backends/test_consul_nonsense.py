@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import html
 import json
 import socket
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -181,6 +184,18 @@ def test_the_token_is_in_no_error_however_often_the_other_side_repeats_the_reque
             with narrowboat.locks(url) as locks, pytest.raises(narrowboat.NarrowboatError) as found:
                 locks.ping()
             assert token not in "".join(traceback.format_exception(found.value))
+
+
+@pytest.mark.parametrize("form", [str.upper, lambda token: token[:20], lambda token: quote(token, safe=""), html.escape])
+@pytest.mark.parametrize("code", [b"400", b"403", b"404", b"500"])
+def test_an_error_page_shows_no_part_of_the_token(code: bytes, form: Callable[[str], str]) -> None:
+    """A page may cut it off, escape it, or write it in the other case."""
+    token = "7c1e5a9e-0000-4000-8000-0badc0ffee01<&"
+    server = nonsense.Server(says(f"Too large: {form(token)}".encode(), code + b" Hm"))
+    url = f"consul://:{quote(token, safe='')}@127.0.0.1:{server.port}?timeout={nonsense.TIMEOUT}"
+    with narrowboat.locks(url) as locks, pytest.raises(narrowboat.NarrowboatError, match="Too large") as found:
+        locks.lock("a").acquire(timeout=0)
+    assert token[:8] not in "".join(traceback.format_exception(found.value)).lower()
 
 
 @pytest.mark.parametrize(

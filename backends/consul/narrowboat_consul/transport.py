@@ -30,6 +30,8 @@ _GRACE = 0.5
 _PIECE = 256 * 1024
 #: Bytes of the text of an error. A longer text is cut, because exceptions end up in logs.
 _ERROR = 2048
+#: A part of the token with so many characters is in no error. Fewer would hide words of the page as well.
+_PART = 8
 
 
 class Response(NamedTuple):
@@ -109,7 +111,10 @@ class Transport:
     def _without_token(self, code: int, text: str) -> str:
         """`text`, fit for an error: a proxy, or another server at that address, may repeat the request, token included."""
         token = self._headers.get("X-Consul-Token")
-        return text if code == 200 or not token else text.replace(token, "***")
+        if code == 200 or not token:
+            return text
+        text = text.replace(token, "***")
+        return text if code == 409 else _masked(text, token)  # the other failures are shown, and not read
 
     def incoming(self) -> http.Incoming:
         """What takes a reply in."""
@@ -190,6 +195,22 @@ class Transport:
                 self._idle.append(connection)
                 return
         connection.close()
+
+
+def _masked(text: str, secret: str) -> str:
+    """`text` without any part of `secret` that has `_PART` characters, in either case."""
+    low, within, shown, at = text.lower(), secret.lower(), [], 0
+    while at < len(text):
+        end = at + _PART
+        if low[at:end] not in within or end > len(text):
+            shown.append(text[at])
+            at += 1
+            continue
+        while end < len(text) and low[at : end + 1] in within:
+            end += 1
+        shown.append("***")
+        at = end
+    return "".join(shown)
 
 
 def _receive(connection: socket.socket, ends: float, incoming: http.Incoming) -> http.Reply:

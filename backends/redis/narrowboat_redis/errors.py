@@ -154,6 +154,13 @@ def _reply(error: BaseException, endpoint: RedisEndpoint, doing: str) -> Narrowb
             "been done in part. Delete that key, or take another prefix=.",
             backend=backend,
         )
+    if "exhausted the last possible ID" in text:
+        return Conflict(
+            f"{endpoint}: the stream that is needed for {doing} holds an entry with the last id that there is{_where(error)} "
+            f"({text}): another program chose it, and nothing can be stored behind it. Nothing was changed. Consume what is "
+            "there, then delete the source.",
+            backend=backend,
+        )
     if "SCRIPT KILL" in text or "killed by user" in text:
         return Unavailable(
             f"{endpoint}: somebody ended our script with SCRIPT KILL while {doing}. Nothing was changed. {_REPEAT}.",

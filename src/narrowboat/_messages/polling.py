@@ -10,8 +10,8 @@ then fetches, or a time until which it waits. The rules:
   brought nothing says when the next poll is due, and after one that failed there is a growing pause.
 - `wake`, the driver's hint that something may have come, makes the next poll due at once. One that comes while a poll
   fails is part of the failure: a connection that ends wakes, and must not be tried again without a pause.
-- A caller whose deadline has come polls again while polls bring something (it may all be dead letters), but one wake
-  is all that it heeds then.
+- A caller whose deadline has come polls again while polls bring something (it may all be dead letters), for one
+  operation timeout at most. One wake is all that it heeds then.
 - A caller that leaves wakes another one if a poll or a buffered message would otherwise be left undone.
 
 The methods that wake callers take no mutex, because drivers' threads and signal handlers call them. `reserve` takes

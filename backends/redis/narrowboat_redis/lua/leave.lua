@@ -16,8 +16,8 @@ for _, indexes in pairs((classes(source))) do
       for _, token in ipairs(tokens) do
         if token then ended[#ended + 1] = token end
       end
+      park(source, entries)  -- before the leases go: where it fails, they end by themselves
       if #ended > 0 then many('ZREM', source.root .. ':lease', ended) end
-      park(source, entries)
       back, pages = back + #entries, pages + 1
       left = #entries == 1000
     until not left or pages == 5

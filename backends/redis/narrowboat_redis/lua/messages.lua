@@ -63,10 +63,13 @@ local function item_of(entry)
   return place(entry.id) .. ':' .. entry.index .. ':' .. claims_of(entry) .. ':' .. entry.key
 end
 
+-- Whether the digits are a half of a stream id: the server takes any 64 bits, and another program may choose them.
+local function fits(digits) return #digits < 20 or #digits == 20 and digits <= '18446744073709551615' end
+
 -- Nil for a foreign one, which the caller drops: otherwise every call would meet it again.
 local function entry_of(item)
   local ms, seq, index, attempt, returns, key = item:match('^%l(%d+):%l(%d+):(1?%d):(%d+)%.?(%d*):(.*)$')
-  if not ms or #ms > 19 or #seq > 19 or #attempt > 9 then return nil end
+  if not ms or not fits(ms) or not fits(seq) or #attempt > 9 then return nil end
   return {id = ms .. '-' .. seq, index = tonumber(index), attempt = tonumber(attempt), returns = tonumber(returns), key = key}
 end
 
@@ -83,7 +86,7 @@ end
 -- Nil as above.
 local function entry_of_token(token)
   local index, attempt, returns, ms, seq, key = token:match('^[^:]*:(1?%d):(%d+)%.?(%d*):(%d+)%-(%d+):(.*)$')
-  if not ms or #ms > 19 or #seq > 19 or #attempt > 9 then return nil end
+  if not ms or not fits(ms) or not fits(seq) or #attempt > 9 then return nil end
   return {id = ms .. '-' .. seq, index = tonumber(index), attempt = tonumber(attempt), returns = tonumber(returns), key = key}
 end
 
@@ -265,11 +268,26 @@ local function last_id(key)
   end
 end
 
+-- The next number, for digits of any length: Lua's own numbers are exact up to 2^53 only.
+local function plus_one(digits)
+  local head, nines = digits:match('^(.-)(9*)$')
+  if head == '' then head = '0' end
+  return head:sub(1, -2) .. text(head:sub(-1) + 1) .. nines:gsub('9', '0')
+end
+
+-- The id right behind another one. The last id of all has none, and is returned itself.
+local function behind(id)
+  local ms, seq = id:match('^(%d+)-(%d+)$')
+  local next_ = plus_one(seq)
+  if fits(next_) then return ms .. '-' .. next_ end
+  ms = plus_one(ms)
+  return fits(ms) and ms .. '-0' or id
+end
+
 local function next_id(last)
-  local ms, seq = last:match('^(%d+)-(%d+)$')
   local now = math.floor(NOW / 1000)
-  if now > tonumber(ms) then return text(now) .. '-0' end
-  return ms .. '-' .. text(seq + 1)
+  if now > tonumber(last:match('^%d+')) then return text(now) .. '-0' end
+  return behind(last)
 end
 
 -- Where several streams make up one source, they share one sequence of ids, so that they can be merged again.
@@ -305,6 +323,8 @@ local function store(source, priority, expires, fields)
   widen(source, level)
   local index = source.first + level
   if expires > 0 then
+    -- It changes nothing. A key of another type fails here, before the entry is in the stream.
+    redis.call('ZADD', source.root .. ':ttl', 'XX', 0, '')
     fields[#fields + 1] = 'narrowboat-expires'
     fields[#fields + 1] = text(expires)
     if not source.ttl then

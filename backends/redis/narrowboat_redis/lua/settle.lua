@@ -12,11 +12,23 @@ local source = open(ARGV[1], ARGV[2])
 local leases, acks = source.root .. ':lease', tonumber(ARGV[4])
 local letters, failed, dead = {}, false, nil
 
+-- None of these calls changes anything. A damaged key, or one of another type, fails here and not half-way.
 for at = 5 + acks, #ARGV, 3 do
-  if ARGV[at] == 'd' and KEYS[5] ~= KEYS[2] then  -- first: what is damaged there must not be met half-way
+  if ARGV[at] == 'd' and KEYS[5] ~= KEYS[2] then
     dead = load(source.root .. '.dead', KEYS[5], 'queue', 'narrowboat')
+    redis.call('XLEN', KEYS[5])
     break
   end
+end
+if #ARGV > 4 + acks then
+  redis.call('ZCARD', source.root .. ':back')
+  redis.call('ZCARD', source.root .. ':hold')
+end
+if source.ttl then redis.call('ZCARD', source.root .. ':ttl') end
+if source.ordered then
+  redis.call('ZCARD', source.root .. ':back')
+  redis.call('ZCARD', source.root .. ':blocked')
+  redis.call('SCARD', source.root .. ':turns')
 end
 
 -- Those tokens of ARGV, every `step`-th from `first` on, that still stand, and their numbers among all settlements, which
@@ -131,6 +143,7 @@ if #back > 0 then
 end
 if #done > 0 then remove(source, done) end
 if #settled + #done > 0 then trim_sometimes(source) end
-promote(source.topic or source)
+-- All is settled by now. The next receive tells of a message that is due and cannot be stored.
+pcall(promote, source.topic or source)
 ring_out()
 return failed and table.concat(letters) or ''

@@ -107,7 +107,7 @@ local function sweep(source)
   local over = redis.call('ZRANGEBYSCORE', source.root .. ':ttl', '-inf', text(NOW), 'LIMIT', 0, PAGE)
   for _, member in ipairs(over) do
     local index, id, ms, seq = member:match('^(1?%d):((%d+)%-(%d+))$')
-    local ours = id and #ms <= 19 and #seq <= 19
+    local ours = id and fits(ms) and fits(seq)
     local entry = {index = tonumber(index), id = id, key = '', attempt = 0}
     local key = ours and key_of(source, entry.index)
     local pending = ours and as_group(source, entry.index, {'XPENDING', key, source.group, id, id, 1})[1]
@@ -146,8 +146,7 @@ local function tick(source)
   local now = text(NOW)
   local held = redis.call('ZRANGEBYSCORE', source.root .. ':hold', '-inf', now, 'LIMIT', 0, PAGE)
   if #held > 0 then
-    many('ZREM', source.root .. ':hold', held)
-    local scored = {}
+    local scored = {}  -- Stored before they leave `hold`: where that fails, they are still held.
     for _, item in ipairs(held) do
       local entry = entry_of(item)
       if entry then
@@ -156,14 +155,15 @@ local function tick(source)
       end
     end
     if #scored > 0 then many('ZADD', source.root .. ':back', scored) end
+    many('ZREM', source.root .. ':hold', held)
     ring(source, #held)
   end
   local ended = redis.call('ZRANGEBYSCORE', source.root .. ':lease', '-inf', now, 'LIMIT', 0, PAGE)
   if #ended > 0 then
-    many('ZREM', source.root .. ':lease', ended)
     local entries = {}
     for _, token in ipairs(ended) do entries[#entries + 1] = entry_of_token(token) end
-    park(source, entries)
+    park(source, entries)  -- as above
+    many('ZREM', source.root .. ':lease', ended)
     ring(source, #ended)
   end
   if source.ttl then sweep(source) end
@@ -224,8 +224,7 @@ local function trim(topic)
       if tonumber(field(info, 'pending')) > 0 then
         lowest = redis.call('XPENDING', key, field(info, 'name'))[2]
       else
-        local ms, seq = field(info, 'last-delivered-id'):match('^(%d+)-(%d+)$')
-        lowest = ms .. '-' .. text(seq + 1)
+        lowest = behind(field(info, 'last-delivered-id'))
       end
       if not oldest or place(lowest) < place(oldest) then oldest = lowest end
     end
