@@ -105,7 +105,7 @@ def test_numbers_are_at_least_where_more_is_better_and_at_most_where_less_is(cla
     def met(**claims: float) -> bool:
         (name,) = claims
         try:
-            demands(dataclasses.replace(LOCKS, **claims), {name: repr(wanted)})
+            demands(dataclasses.replace(LOCKS, **claims), {name: repr(wanted)})  # type: ignore[arg-type]  # fields by name
         except Unsupported:
             return False
         return True
@@ -130,7 +130,7 @@ def test_every_number_of_which_more_is_better_is_named_so() -> None:
             value = getattr(capabilities, field.name)
             if not isinstance(value, (int, float)):
                 continue
-            more = dataclasses.replace(capabilities, **{field.name: value + 1})
+            more = dataclasses.replace(capabilities, **{field.name: value + 1})  # type: ignore[arg-type]  # fields by name
             if field.name.endswith(("_max", "_window")):
                 demands(more, {field.name: str(value)})
             else:

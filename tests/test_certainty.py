@@ -1,6 +1,10 @@
 """An answer may become more certain, never wrong: nobody is told "nothing was changed" of what was done."""
 
+from __future__ import annotations
+
 import uuid
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 import pytest
 from hypothesis import given, settings
@@ -8,13 +12,14 @@ from hypothesis import strategies as st
 
 import narrowboat
 from narrowboat._engine.exchange import Op, may_have_happened, perform
-from narrowboat.contract import Ack, Nack, Reject, Released
+from narrowboat.contract import Ack, Broker, Delivery, Feed, Grant, LockProvider, Nack, Outcome, Reject, Released, Source
 from narrowboat.errors import AccessDenied, NarrowboatError, SettleUnknown, StaleDelivery, Unavailable
 from narrowboat.layers.passing import PassingBroker, PassingFeed, PassingLocks
+from narrowboat.messaging import Batch
 
 #: What becomes of one exchange: done; done and its answer lost; lost on the way there; known not to be sent; refused.
 FATES = ("done", "answer lost", "request lost", "not sent", "refused")
-ERRORS = {
+ERRORS: dict[str, Callable[[], NarrowboatError]] = {
     "answer lost": lambda: Unavailable("no answer"),
     "request lost": lambda: Unavailable("no answer"),
     "not sent": lambda: Unavailable("connection refused", sent=False),
@@ -22,8 +27,10 @@ ERRORS = {
 }
 fates = st.lists(st.sampled_from(FATES), max_size=8)
 
+T = TypeVar("T")
 
-def struck(fate, call):
+
+def struck(fate: str, call: Callable[[], T]) -> T:
     """Make `call` or not, and answer as the network lets it."""
     if fate in ("done", "answer lost"):
         answers = call()
@@ -33,14 +40,14 @@ def struck(fate, call):
 
 
 @given(st.integers(1, 6), fates, st.data())
-def test_no_repetition_within_a_lane_denies_what_was_done(count, plan, data) -> None:
+def test_no_repetition_within_a_lane_denies_what_was_done(count: int, plan: Iterable[str], data: st.DataObject) -> None:
     """The whole rule on the lane alone: members that were ours or not, any fate of any exchange."""
     ours = [data.draw(st.booleans()) for _ in range(count)]
-    done = set()
+    done: set[int] = set()
     left = iter(plan)
 
-    def exchange(items):
-        def call():
+    def exchange(items: Sequence[int]) -> list[str]:
+        def call() -> list[str]:
             answers = ["done" if ours[item] and item not in done else "denied" for item in items]
             done.update(item for item in items if ours[item])
             return answers
@@ -58,22 +65,22 @@ def test_no_repetition_within_a_lane_denies_what_was_done(count, plan, data) -> 
 class Struck(PassingBroker):
     """A broker whose settlements meet their fates; `gone`: after the first loss its channel knows no delivery any more."""
 
-    def __init__(self, inner, plan, gone) -> None:
+    def __init__(self, inner: Broker, plan: Iterable[str], gone: bool) -> None:
         super().__init__(inner)
         self.plan = iter(plan)
         self.gone = gone
         self.broken = False
 
-    def feed(self, inner, wake):
+    def feed(self, inner: Feed, wake: Callable[[], None]) -> Feed:
         return StruckFeed(inner, self)
 
 
 class StruckFeed(PassingFeed):
-    def __init__(self, inner, broker) -> None:
+    def __init__(self, inner: Feed, broker: Struck) -> None:
         super().__init__(inner)
         self.broker = broker
 
-    def settle(self, settlements):
+    def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> list[NarrowboatError | None]:
         broker = self.broker
         if broker.broken:
             return [StaleDelivery("the channel is gone", id=each.id) for each, _ in settlements]
@@ -90,7 +97,9 @@ class StruckFeed(PassingFeed):
     st.sampled_from([Ack(), Nack(), Reject("why", 0)]),
     st.integers(1, 3),
 )
-def test_stale_means_that_nothing_was_changed(count, plan, gone, outcome, tries) -> None:
+def test_stale_means_that_nothing_was_changed(
+    count: int, plan: Iterable[str], gone: bool, outcome: Outcome, tries: int
+) -> None:
     """Through the public face: one batch, settled again by its user as long as that may help."""
     url = f"memory://{uuid.uuid4().hex}"
     with (
@@ -100,13 +109,14 @@ def test_stale_means_that_nothing_was_changed(count, plan, gone, outcome, tries)
     ):
         broker.queue("q").publish_many([b"x"] * count)
         batch = next(messages.batches(count, wait=1.0))
-        told = [None] * count
+        told: list[object] = [None] * count
         for _ in range(tries):
             answers = settle(batch, outcome)
             for index, answer in enumerate(answers):
                 if not (told[index] is None and isinstance(answer, StaleDelivery) and _):
                     told[index] = answer
         in_flight = outside.queue("q").depth().in_flight
+        assert in_flight is not None
 
         told_done = sum(answer is None for answer in told)
         told_nothing = sum(isinstance(answer, StaleDelivery | AccessDenied) for answer in told)
@@ -115,7 +125,7 @@ def test_stale_means_that_nothing_was_changed(count, plan, gone, outcome, tries)
         assert all(answer is None or isinstance(answer, NarrowboatError) for answer in told)
 
 
-def settle(batch, outcome):
+def settle(batch: Batch[bytes], outcome: Outcome) -> list[NarrowboatError | None]:
     """As the user would."""
     if isinstance(outcome, Ack):
         return batch.ack()
@@ -125,17 +135,17 @@ def settle(batch, outcome):
 class StruckLocks(PassingLocks):
     """Locks whose releases meet their fates."""
 
-    def __init__(self, inner, plan) -> None:
+    def __init__(self, inner: LockProvider, plan: Iterable[str]) -> None:
         super().__init__(inner)
         self.plan = iter(plan)
 
-    def release(self, grants):
+    def release(self, grants: Sequence[Grant]) -> list[Released | NarrowboatError]:
         return struck(next(self.plan, "done"), lambda: self.inner.release(grants))
 
 
 @settings(deadline=None)
 @given(st.integers(1, 5), fates)
-def test_a_release_is_not_denied_by_its_own_repetition(count, plan) -> None:
+def test_a_release_is_not_denied_by_its_own_repetition(count: int, plan: Iterable[str]) -> None:
     """What a batch of releases freed is not told to have been somebody else's."""
     url = f"memory://{uuid.uuid4().hex}"
     with narrowboat.locks(url, wrap=lambda driver: StruckLocks(driver, plan)) as locks:
@@ -169,7 +179,7 @@ class Torn(PassingFeed):
 
     struck = False
 
-    def settle(self, settlements):
+    def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> list[NarrowboatError | None]:
         answers = self.inner.settle(settlements)
         if not self.struck:
             self.struck = True
@@ -180,8 +190,8 @@ class Torn(PassingFeed):
 class TornBroker(PassingBroker):
     """A broker of torn feeds."""
 
-    def open(self, source, **options):
-        return Torn(self.inner.open(source, **options))
+    def open(self, source: Source, *, earliest: bool, wake: Callable[[], None]) -> Feed:
+        return Torn(self.inner.open(source, earliest=earliest, wake=wake))
 
 
 def test_a_settlement_that_was_interrupted_inside_its_driver_stays_in_doubt() -> None:

@@ -48,7 +48,8 @@ def test_no_clock_goes_back(seconds: float) -> None:
 
 def test_who_watches_is_called_after_each_step_with_the_new_time() -> None:
     """The callback sees the time after the step, also when it adds another watcher."""
-    clock, seen = ManualClock(), []
+    clock = ManualClock()
+    seen: list[float] = []
     looker = Looker(seen, clock)
     clock.watch(looker.look)
 
@@ -60,7 +61,8 @@ def test_who_watches_is_called_after_each_step_with_the_new_time() -> None:
 
 def test_a_watcher_that_is_gone_is_forgotten() -> None:
     """A bound method is held weakly, so that a clock does not keep every waiter there ever was."""
-    clock, seen = ManualClock(), []
+    clock = ManualClock()
+    seen: list[float] = []
     looker = Looker(seen, clock)
     clock.watch(looker.look)
 
@@ -85,8 +87,12 @@ def test_any_callable_may_watch() -> None:
 def test_threads_may_move_it_together() -> None:
     """No step is lost."""
     clock = ManualClock(start=0.0)
-    threads = [threading.Thread(target=lambda: [clock.advance(1) for _ in range(200)]) for _ in range(4)]
 
+    def steps() -> None:
+        for _ in range(200):
+            clock.advance(1)
+
+    threads = [threading.Thread(target=steps) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -6,7 +6,7 @@ import ast
 import asyncio
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from narrowboat.conformance.runner import Gate, Outcome, Selection, missed, plan
 from narrowboat.conformance.scenario import TABLE, Scenario, demand
 from narrowboat.conformance.suite import MANIFEST, Item, parameters
 from narrowboat.conformance.verification import select, verify, verify_command
-from narrowboat.errors import ConfigurationError, Unavailable
+from narrowboat.contract import Busy, Grant, Request
+from narrowboat.errors import ConfigurationError, NarrowboatError, Unavailable
 from narrowboat.layers.passing import PassingLocks
 
 MEMORY = "memory://"
@@ -32,7 +33,7 @@ async def does_nothing(kit: Kit) -> None:
 
 
 @pytest.fixture
-def table(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def table(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Scenario]]:
     """A table of scenarios of the test's own; nothing of it is left afterwards."""
     runner.load()  # once, or the first test would lose what is imported now
     kept = list(TABLE)
@@ -42,7 +43,7 @@ def table(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     TABLE[:] = kept
 
 
-def made(*ids: str, run=does_nothing, **terms: Any) -> Scenario:
+def made(*ids: str, run: scenario.Run = does_nothing, **terms: Any) -> Scenario:
     """Register a scenario, and give it back."""
     scenario.scenario(*ids, **terms)(run)
     return TABLE[-1]
@@ -69,17 +70,19 @@ def outcome(scenario: Scenario, *, harness: Harness | None = None, face: str = "
         (("L01",), {"needs": ("shared", "evict"), "refused": demand("shared")}, "a demand for shared"),
     ],
 )
-def test_what_says_less_than_it_must_is_refused_at_import(table, ids, terms, said) -> None:
+def test_what_says_less_than_it_must_is_refused_at_import(
+    table: list[Scenario], ids: tuple[str, ...], terms: dict[str, Any], said: str
+) -> None:
     with pytest.raises(TypeError, match=said):
         made(*ids, **terms)
     assert not table
 
 
-def test_a_claim_with_its_refusal_is_taken(table) -> None:
+def test_a_claim_with_its_refusal_is_taken(table: list[Scenario]) -> None:
     assert made("L01", needs="shared", refused=demand("shared")).needs == ("shared",)
 
 
-def test_a_scenario_without_its_rule_and_a_second_one_of_a_name_are_refused(table) -> None:
+def test_a_scenario_without_its_rule_and_a_second_one_of_a_name_are_refused(table: list[Scenario]) -> None:
     async def silent(kit: Kit) -> None: ...
 
     with pytest.raises(TypeError, match="docstring"):
@@ -92,7 +95,7 @@ def test_a_scenario_without_its_rule_and_a_second_one_of_a_name_are_refused(tabl
 # -- outcomes -------------------------------------------------------------------------------------------------------
 
 
-def test_a_scenario_that_returns_has_held_and_one_that_raises_is_broken(table) -> None:
+def test_a_scenario_that_returns_has_held_and_one_that_raises_is_broken(table: list[Scenario]) -> None:
     async def fails(kit: Kit) -> None:
         """One is two."""
         raise AssertionError("one is not two")
@@ -103,7 +106,7 @@ def test_a_scenario_that_returns_has_held_and_one_that_raises_is_broken(table) -
     assert why.splitlines()[-1] == "AssertionError: one is not two"
 
 
-def test_nothing_is_tried_again(table) -> None:
+def test_nothing_is_tried_again(table: list[Scenario]) -> None:
     calls = []
 
     async def fails_at_first(kit: Kit) -> None:
@@ -116,7 +119,7 @@ def test_nothing_is_tried_again(table) -> None:
 
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError, TimeoutError, NotImplementedError])
-def test_a_scenario_that_leaves_with_any_error_is_broken(table, error) -> None:
+def test_a_scenario_that_leaves_with_any_error_is_broken(table: list[Scenario], error: type[BaseException]) -> None:
     async def leaves(kit: Kit) -> None:
         """It leaves."""
         raise error("I would rather not")
@@ -124,7 +127,7 @@ def test_a_scenario_that_leaves_with_any_error_is_broken(table, error) -> None:
     assert outcome(made("L01", run=leaves))[0] is Outcome.BROKEN
 
 
-def test_one_that_takes_too_long_is_broken(table, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_takes_too_long_is_broken(table: list[Scenario], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "_limit", lambda harness, scenario, stretch: scenario.seconds)
 
     async def hangs(kit: Kit) -> None:
@@ -136,7 +139,7 @@ def test_one_that_takes_too_long_is_broken(table, monkeypatch: pytest.MonkeyPatc
     assert "not finished within 0.05 s" in why
 
 
-def test_what_only_the_event_loop_hears_of_is_broken(table) -> None:
+def test_what_only_the_event_loop_hears_of_is_broken(table: list[Scenario]) -> None:
     async def drops_an_error(kit: Kit) -> None:
         """A callback raises, and nobody awaits it."""
         asyncio.get_running_loop().call_soon(lambda: 1 / 0)
@@ -147,7 +150,7 @@ def test_what_only_the_event_loop_hears_of_is_broken(table) -> None:
     assert "ZeroDivisionError" in why or "division" in why
 
 
-def test_each_id_of_a_scenario_gets_its_row_and_the_numbers_are_told_once(table) -> None:
+def test_each_id_of_a_scenario_gets_its_row_and_the_numbers_are_told_once(table: list[Scenario]) -> None:
     async def measures(kit: Kit) -> None:
         """It is measured."""
         kit.measure("wake-up", 0.25)
@@ -160,18 +163,18 @@ def test_each_id_of_a_scenario_gets_its_row_and_the_numbers_are_told_once(table)
 # -- what is not claimed --------------------------------------------------------------------------------------------
 
 
-def test_what_is_not_claimed_is_refused_by_the_public_call(table) -> None:
+def test_what_is_not_claimed_is_refused_by_the_public_call(table: list[Scenario]) -> None:
     found, why = outcome(made("L41", needs="scope=host", refused=demand("scope=host")))
     assert (found, why) == (Outcome.REFUSED, "not claimed: scope=host")
 
 
-def test_what_is_not_claimed_and_not_refused_is_broken(table) -> None:
+def test_what_is_not_claimed_and_not_refused_is_broken(table: list[Scenario]) -> None:
     found, why = outcome(made("L41", needs="scope=host", refused=does_nothing))
     assert found is Outcome.BROKEN
     assert "not refused with Unsupported" in why
 
 
-def test_a_refusal_after_the_driver_was_used_is_broken(table) -> None:
+def test_a_refusal_after_the_driver_was_used_is_broken(table: list[Scenario]) -> None:
     async def asks_too_late(kit: Kit) -> None:
         await (await kit.locks().lock("a").acquire(timeout=5)).release()
         kit.locks(require="scope=host")
@@ -192,7 +195,7 @@ class Helpless(Harness):
         return frozenset()
 
 
-def test_a_missing_fault_is_not_exercised_and_never_run(table) -> None:
+def test_a_missing_fault_is_not_exercised_and_never_run(table: list[Scenario]) -> None:
     async def runs(kit: Kit) -> None:
         """It must not run."""
         raise AssertionError("it ran")
@@ -201,7 +204,7 @@ def test_a_missing_fault_is_not_exercised_and_never_run(table) -> None:
     assert (found, why) == (Outcome.NOT_EXERCISED, "the harness cannot make: lost replies")
 
 
-def test_an_id_that_needs_a_server_is_not_exercised_without_one(table) -> None:
+def test_an_id_that_needs_a_server_is_not_exercised_without_one(table: list[Scenario]) -> None:
     (row,) = missed(Harness(MEMORY), Selection(only=frozenset({"L32"}), faces=("sync",)), [])
     assert (row.outcome, row.why) == (Outcome.NOT_EXERCISED, f"needs {NEEDS_FAULT['L32'].value}")
 
@@ -215,7 +218,7 @@ def test_a_harness_without_a_network_or_a_server_has_no_such_faults() -> None:
 # -- nothing is forgotten -------------------------------------------------------------------------------------------
 
 
-def test_an_id_that_is_owed_and_was_not_executed_is_broken(table, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_id_that_is_owed_and_was_not_executed_is_broken(table: list[Scenario], capsys: pytest.CaptureFixture[str]) -> None:
     report = verify(MEMORY, only=["L02"])
 
     assert [(row.id, row.face, row.outcome, row.why) for row in report.rows] == [
@@ -227,7 +230,7 @@ def test_an_id_that_is_owed_and_was_not_executed_is_broken(table, capsys: pytest
     assert "L02 sync broken" in capsys.readouterr().out
 
 
-def test_one_face_alone_does_not_hide_the_other(table) -> None:
+def test_one_face_alone_does_not_hide_the_other(table: list[Scenario]) -> None:
     held = made("L01")
     rows = run_one(Harness(MEMORY), held, "sync")
 
@@ -235,7 +238,7 @@ def test_one_face_alone_does_not_hide_the_other(table) -> None:
     assert [(row.id, row.face, row.outcome) for row in extra] == [("L01", "asyncio", Outcome.BROKEN)]
 
 
-def test_a_whole_run_has_a_row_for_every_id_on_every_face(table) -> None:
+def test_a_whole_run_has_a_row_for_every_id_on_every_face(table: list[Scenario]) -> None:
     made("L01")
     made("B01", run=_again)
 
@@ -259,7 +262,7 @@ async def _again(kit: Kit) -> None:
     """Nothing is wrong here either."""
 
 
-def test_the_suite_has_an_item_that_fails_when_an_id_has_no_scenario(table) -> None:
+def test_the_suite_has_an_item_that_fails_when_an_id_has_no_scenario(table: list[Scenario]) -> None:
     made("L01")
     assert "L02" in unproven()
     assert not {"L01", "L57", "L32"} & set(unproven())
@@ -274,7 +277,7 @@ def test_every_owed_id_has_a_scenario() -> None:
     assert unproven() == []
 
 
-def test_items_fail_and_are_skipped_by_the_runners_decision_alone(table) -> None:
+def test_items_fail_and_are_skipped_by_the_runners_decision_alone(table: list[Scenario]) -> None:
     async def fails(kit: Kit) -> None:
         """The rule in words."""
         raise AssertionError("the reason")
@@ -290,7 +293,7 @@ def test_items_fail_and_are_skipped_by_the_runners_decision_alone(table) -> None
 # -- what cannot work at all ----------------------------------------------------------------------------------------
 
 
-def test_where_the_plainest_is_broken_nothing_else_is_tried(table) -> None:
+def test_where_the_plainest_is_broken_nothing_else_is_tried(table: list[Scenario]) -> None:
     async def takes_and_frees(kit: Kit) -> None:
         """The plainest of all."""
         raise AssertionError("no")
@@ -306,7 +309,7 @@ def test_where_the_plainest_is_broken_nothing_else_is_tried(table) -> None:
     assert told["B01"][0] is Outcome.HELD, "the other half has a say of its own"
 
 
-def test_a_bound_that_promises_nothing_is_not_waited_for(table, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bound_that_promises_nothing_is_not_waited_for(table: list[Scenario], monkeypatch: pytest.MonkeyPatch) -> None:
     async def takes_and_frees(kit: Kit) -> None:
         """The plainest of all."""
 
@@ -326,7 +329,7 @@ def test_a_backend_that_can_do_nothing_is_told_within_seconds(
     """Every call is refused: without the gate that took a quarter of an hour to say."""
 
     class Refuses(PassingLocks):
-        def attempt(self, requests):
+        def attempt(self, requests: Sequence[Request]) -> list[Grant | Busy | NarrowboatError]:
             return [Unavailable("no") for _ in requests]
 
     begun = time.monotonic()
@@ -376,7 +379,7 @@ def test_an_id_of_another_tier_is_not_owed_and_says_so() -> None:
         (((), (), ("sync",), float("nan")), "size=nan"),
     ],
 )
-def test_a_word_that_is_not_known_is_an_error_that_names_it(arguments, said) -> None:
+def test_a_word_that_is_not_known_is_an_error_that_names_it(arguments: tuple[Any, ...], said: str) -> None:
     with pytest.raises(ConfigurationError, match=said):
         select(*arguments)
 
@@ -415,16 +418,22 @@ def stretched(side: ast.AST) -> bool:
     """Whether it grows when the machine stands still. What is subtracted makes it shrink: it bounds how much is missing."""
     if isinstance(side, ast.Attribute) and side.attr == "upper":
         return True
-    subtracts = isinstance(side, ast.BinOp) and isinstance(side.op, ast.Sub)
-    parts = [side.left] if subtracts else ast.iter_child_nodes(side)
-    return any(stretched(part) for part in parts)
+    if isinstance(side, ast.BinOp) and isinstance(side.op, ast.Sub):
+        return stretched(side.left)
+    return any(stretched(part) for part in ast.iter_child_nodes(side))
 
 
 def test_the_look_for_stretched_lower_bounds_finds_them() -> None:
-    compare = ast.parse("assert took >= kit.upper(0.5)").body[0].test
+    compare = comparison("took >= kit.upper(0.5)")
     assert stretched(compare.comparators[0])
     assert not stretched(compare.left)
-    assert not stretched(ast.parse("left - kit.upper(5) < after").body[0].value.left)
+    assert not stretched(comparison("left - kit.upper(5) < after").left)
+
+
+def comparison(text: str) -> ast.Compare:
+    found = ast.parse(text, mode="eval").body
+    assert isinstance(found, ast.Compare)
+    return found
 
 
 @pytest.mark.parametrize("least", [1, 2, 4, 6])

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
 import narrowboat_memory
 from narrowboat import registry
-from narrowboat.capabilities import Support, WaitOrder, WakeUp
+from narrowboat.capabilities import BrokerCapabilities, LockCapabilities, Support, WaitOrder, WakeUp
 from narrowboat.conformance import Harness, verify
+from narrowboat.contract import Context
+from narrowboat.dsn import Url
 
 LEAST_LOCKS = dict.fromkeys(("holders", "evict", "shared", "semaphore"), Support.ABSENT)
 LEAST_MESSAGES = dict.fromkeys(
@@ -32,14 +35,16 @@ NEED_AN_ENTRY_POINT = {"L110", "L116", "B109"}
     ],
     ids=lambda value: value if isinstance(value, str) else "+".join(value),
 )
-def test_it_is_green(half, absent, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_green(half: str, absent: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     group = registry.LOCKS if half == "locks" else registry.BROKERS
-    whole = narrowboat_memory.locks if half == "locks" else narrowboat_memory.broker
+    # Either kind of backend: what is replaced here, both have.
+    whole: Any = narrowboat_memory.locks if half == "locks" else narrowboat_memory.broker
 
-    def capabilities(url, options):
-        return dataclasses.replace(whole.capabilities(url, options), **absent)
+    def capabilities(url: Url, options: Any) -> LockCapabilities | BrokerCapabilities:
+        claims: LockCapabilities | BrokerCapabilities = whole.capabilities(url, options)
+        return dataclasses.replace(claims, **absent)
 
-    def open(url, options, context):
+    def open(url: Url, options: Any, context: Context) -> Any:
         driver = whole.open(url, options, context)
         driver.capabilities = capabilities(url, options)
         return driver

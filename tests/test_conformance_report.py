@@ -48,7 +48,7 @@ def test_an_id_counts_once_a_face_as_its_worst(made: report.Report) -> None:
         ((Outcome.BROKEN, Outcome.HELD), "broken"),
     ],
 )
-def test_what_is_worst(outcomes, worst) -> None:
+def test_what_is_worst(outcomes: tuple[Outcome, ...], worst: str) -> None:
     rows = [Row("L01", "sync", outcome) for outcome in outcomes]
     counts = report.make(Harness("memory://"), rows, seconds=0).count()
     assert {name for name, number in counts.items() if number} == {worst}
@@ -78,16 +78,16 @@ class Page(HTMLParser):
         self.open: list[str] = []
         self.feed(page)
 
-    def handle_starttag(self, tag, attrs) -> None:
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.open.append(tag)
         self.loads += [value for name, value in attrs if name in ("src", "href") and value]
 
-    def handle_endtag(self, tag) -> None:
+    def handle_endtag(self, tag: str) -> None:
         if tag in self.open:
             while self.open.pop() != tag:
                 pass
 
-    def handle_data(self, data) -> None:
+    def handle_data(self, data: str) -> None:
         self.text += data
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -18,8 +18,8 @@ from narrowboat._messages.delivery import final, too_often
 from narrowboat._messages.extension import due
 from narrowboat._messages.window import room
 from narrowboat.clock import ManualClock
-from narrowboat.contract import Ack, Nack, Reject
-from narrowboat.errors import Closed, InvalidArgument, NotFound, SettleUnknown, StaleDelivery, Unavailable
+from narrowboat.contract import Ack, Broker, Delivery, Feed, Nack, Reject
+from narrowboat.errors import Closed, InvalidArgument, NarrowboatError, NotFound, SettleUnknown, StaleDelivery, Unavailable
 from narrowboat.layers.faults import Faults
 from narrowboat.messaging import Messaging
 
@@ -30,31 +30,31 @@ def url() -> str:
 
 
 @pytest.fixture
-def clock():
+def clock() -> ManualClock:
     return ManualClock()
 
 
 @pytest.fixture
-def faults():
+def faults() -> Faults:
     return Faults()
 
 
 @pytest.fixture
-def seen():
+def seen() -> list[events.Event]:
     return []
 
 
 @pytest.fixture
-def broker(url: str, clock: ManualClock, faults, seen) -> Iterator[Any]:
+def broker(url: str, clock: ManualClock, faults: Faults, seen: list[events.Event]) -> Iterator[Messaging]:
     with narrowboat.broker(url, clock=clock, wrap=faults.wrap, listeners=[seen.append]) as broker:
         yield broker
 
 
-def bodies(messages):
+def bodies(messages: Iterable[narrowboat.Message[bytes]]) -> list[bytes]:
     return [message.body for message in messages]
 
 
-def started(target, *args: Any):
+def started(target: Callable[..., object], *args: Any) -> threading.Thread:
     thread = threading.Thread(target=target, args=args, daemon=True)
     thread.start()
     return thread
@@ -64,7 +64,7 @@ def started(target, *args: Any):
 
 
 @given(st.integers(1, 2000), st.integers(0, 3000), st.integers(0, 3000), st.integers(1, 1000))
-def test_the_window_is_never_exceeded(prefetch, unsettled, requested, batch_max) -> None:
+def test_the_window_is_never_exceeded(prefetch: int, unsettled: int, requested: int, batch_max: int) -> None:
     """Buffered, handed out and being fetched together stay within prefetch; one call within the backend's batch."""
     free = room(prefetch, unsettled, requested, batch_max)
 
@@ -73,7 +73,7 @@ def test_the_window_is_never_exceeded(prefetch, unsettled, requested, batch_max)
 
 
 @given(st.integers(1, 50), st.integers(0, 50))
-def test_exactly_so_many_deliveries_reach_a_handler(attempt, limit) -> None:
+def test_exactly_so_many_deliveries_reach_a_handler(attempt: int, limit: int) -> None:
     """A delivery is handed out or rejected; a nack comes back unless it was the last."""
     assert (too_often(attempt, limit) is not None) == (limit > 0 and attempt > limit)
     assert isinstance(final(Nack(1.0), attempt, limit), Reject) == (limit > 0 and attempt >= limit)
@@ -81,7 +81,7 @@ def test_exactly_so_many_deliveries_reach_a_handler(attempt, limit) -> None:
 
 
 @given(st.floats(0, 1000), st.floats(0.05, 100), st.floats(0, 4000))
-def test_no_extension_goes_beyond_its_cap(now, lease, cap) -> None:
+def test_no_extension_goes_beyond_its_cap(now: float, lease: float, cap: float) -> None:
     """And none is made that is not needed yet."""
     if due(now + lease / 2, cap, now, lease):
         assert now + lease <= cap
@@ -92,7 +92,7 @@ def test_no_extension_goes_beyond_its_cap(now, lease, cap) -> None:
 
 
 @pytest.mark.parametrize(("wrong", "says"), [("text", "a body is bytes"), (narrowboat.Outbound(b"x", ttl=-1), "ttl=-1")])
-def test_a_wrong_one_among_many_is_named(broker: Messaging, wrong, says) -> None:
+def test_a_wrong_one_among_many_is_named(broker: Messaging, wrong: Any, says: str) -> None:
     """Its place in the list is told, as text and as a number, and nothing is sent."""
     queue = broker.queue("orders")
     with pytest.raises(InvalidArgument, match=f"message 2 of publish_many: .*{says}") as refused:
@@ -132,7 +132,7 @@ def test_a_settlement_wakes_who_waits_for_room(broker: Messaging) -> None:
         first.ack()
         thread.join(10)
 
-        assert bodies(got) == [b"2"]
+        assert [message.body for message in got] == [b"2"]
 
 
 def test_what_is_no_longer_ours_does_not_fill_the_window(broker: Messaging, clock: ManualClock) -> None:
@@ -203,7 +203,9 @@ def test_many_threads_share_one_consumer(url: str) -> None:
 # -- what is handed out ---------------------------------------------------------------------------------------------------
 
 
-def test_an_expired_message_is_not_handed_out_of_the_buffer(broker: Messaging, clock: ManualClock, seen) -> None:
+def test_an_expired_message_is_not_handed_out_of_the_buffer(
+    broker: Messaging, clock: ManualClock, seen: list[events.Event]
+) -> None:
     """Its ttl may end while it is buffered: then it is settled silently, and told to listeners."""
     queue = broker.queue("orders")
     queue.publish_many([b"first", narrowboat.messaging.Outbound(b"short", ttl=5, id="short"), b"last"])
@@ -269,9 +271,9 @@ def test_what_was_not_started_goes_back_uncounted(broker: Messaging) -> None:
 
 @pytest.mark.parametrize("second", ["ack", "nack", "reject", "extend"])
 @pytest.mark.parametrize("first", ["ack", "nack", "reject"])
-def test_the_first_settlement_wins(broker: Messaging, first, second) -> None:
+def test_the_first_settlement_wins(broker: Messaging, first: str, second: str) -> None:
     """One outcome everywhere: whatever is called second raises StaleDelivery and changes nothing."""
-    arguments = {"reject": ["why"], "extend": [10]}
+    arguments: dict[str, list[Any]] = {"reject": ["why"], "extend": [10]}
     queue = broker.queue("orders")
     queue.publish(b"x")
     with queue.consume(prefetch=1) as messages:
@@ -298,7 +300,7 @@ def test_a_batch_reports_each_outcome(broker: Messaging) -> None:
         assert messages.receive(0).body == b"2"
 
 
-def test_a_lost_answer_is_unknown_and_may_be_repeated(broker: Messaging, faults) -> None:
+def test_a_lost_answer_is_unknown_and_may_be_repeated(broker: Messaging, faults: Faults) -> None:
     """Nobody knows whether it is settled, so the caller may settle it again."""
     queue = broker.queue("orders")
     queue.publish(b"x")
@@ -314,7 +316,7 @@ def test_a_lost_answer_is_unknown_and_may_be_repeated(broker: Messaging, faults)
         assert queue.depth() == (0, 0, 0, 0)
 
 
-def test_unknown_settlements_do_not_fill_the_window(broker: Messaging, faults) -> None:
+def test_unknown_settlements_do_not_fill_the_window(broker: Messaging, faults: Faults) -> None:
     """A consumer that met an outage goes on afterwards."""
     queue = broker.queue("orders")
     queue.publish_many([b"1", b"2"])
@@ -326,7 +328,9 @@ def test_unknown_settlements_do_not_fill_the_window(broker: Messaging, faults) -
         assert messages.receive(0).body == b"2"
 
 
-def test_an_ack_that_waits_for_nothing_reports_staleness_as_an_event(broker: Messaging, clock: ManualClock, seen) -> None:
+def test_an_ack_that_waits_for_nothing_reports_staleness_as_an_event(
+    broker: Messaging, clock: ManualClock, seen: list[events.Event]
+) -> None:
     """It returns at once; a listener hears that the delivery was not ours any more."""
     queue = broker.queue("orders", lease=10)
     queue.publish(b"x")
@@ -342,7 +346,9 @@ def test_an_ack_that_waits_for_nothing_reports_staleness_as_an_event(broker: Mes
 
 
 @pytest.mark.parametrize("gather", [1, 10])
-def test_what_was_acked_without_waiting_is_acked_before_the_consumer_closes(broker: Messaging, faults, gather) -> None:
+def test_what_was_acked_without_waiting_is_acked_before_the_consumer_closes(
+    broker: Messaging, faults: Faults, gather: int
+) -> None:
     """Leaving the `with` gives back what is not settled; an ack that is still on its way is a settlement."""
     queue = broker.queue("orders")
     queue.publish_many([b"x"] * gather)
@@ -398,18 +404,18 @@ def test_leases_are_kept_for_what_is_buffered_and_what_is_handed_out(url: str, c
             assert (first.attempt, second.attempt, second.body) == (1, 1, b"2")
 
 
-def _Watched(driver, extended):
+def _Watched(driver: Broker, extended: threading.Semaphore) -> Broker:
     """`driver`, telling `extended` of each extension that was answered."""
     from narrowboat.layers.passing import PassingBroker, PassingFeed
 
     class WatchedFeed(PassingFeed):
-        def extend(self, deliveries, seconds):
+        def extend(self, deliveries: Sequence[Delivery], seconds: float) -> list[NarrowboatError | None]:
             answers = super().extend(deliveries, seconds)
             extended.release()
             return answers
 
     class WatchedBroker(PassingBroker):
-        def feed(self, inner, wake):
+        def feed(self, inner: Feed, wake: Callable[[], None]) -> Feed:
             return WatchedFeed(inner)
 
     return WatchedBroker(driver)
@@ -427,7 +433,7 @@ def test_extension_ends_at_its_limit(url: str, clock: ManualClock) -> None:
             assert peers.receive(0).attempt == 2
 
 
-def test_what_somebody_else_has_is_lost(broker: Messaging, clock: ManualClock, faults) -> None:
+def test_what_somebody_else_has_is_lost(broker: Messaging, clock: ManualClock, faults: Faults) -> None:
     """The extension finds out, and settling then says so without asking."""
     queue = broker.queue("orders", lease=30)
     queue.publish(b"x")
@@ -458,7 +464,7 @@ def test_a_lease_can_be_extended_by_hand(broker: Messaging, clock: ManualClock) 
 # -- waiting, errors, ends ---------------------------------------------------------------------------------------------------
 
 
-def test_who_waits_keeps_waiting_while_the_backend_is_away(url: str, faults) -> None:
+def test_who_waits_keeps_waiting_while_the_backend_is_away(url: str, faults: Faults) -> None:
     """An outage ends no consumer: it looks again until somebody answers."""
     with narrowboat.broker(url, wrap=faults.wrap, random=lambda: 0.0) as broker:
         queue = broker.queue("orders")
@@ -469,7 +475,7 @@ def test_who_waits_keeps_waiting_while_the_backend_is_away(url: str, faults) -> 
             assert messages.receive(20).body == b"x"
 
 
-def test_a_timeout_during_an_outage_raises_what_it_met(broker: Messaging, faults) -> None:
+def test_a_timeout_during_an_outage_raises_what_it_met(broker: Messaging, faults: Faults) -> None:
     """None would say that there is no message, and nobody knows that."""
     with broker.queue("orders").consume() as messages:
         faults.drop_request("receive")
@@ -479,7 +485,7 @@ def test_a_timeout_during_an_outage_raises_what_it_met(broker: Messaging, faults
         assert messages.receive(0) is None
 
 
-def test_what_cannot_be_helped_by_waiting_is_raised_at_once(broker: Messaging, faults) -> None:
+def test_what_cannot_be_helped_by_waiting_is_raised_at_once(broker: Messaging, faults: Faults) -> None:
     """A queue that is gone for good, for example."""
     with broker.queue("orders").consume() as messages:
         faults.fail("receive", NotFound("gone"))
@@ -493,7 +499,7 @@ def test_stop_ends_the_iteration_and_wakes_who_waits(url: str) -> None:
         queue = broker.queue("orders")
         queue.publish(b"x")
         with queue.consume() as messages:
-            got = []
+            got: list[narrowboat.Message[bytes]] = []
             thread = started(lambda: got.extend(messages))
             while not got:
                 pass
@@ -507,7 +513,7 @@ def test_stop_ends_the_iteration_and_wakes_who_waits(url: str) -> None:
 
 
 @pytest.mark.parametrize("way", [lambda messages: messages.receive(), list, lambda messages: list(messages.batches())])
-def test_closing_the_broker_wakes_who_waits_with_closed(url: str, way) -> None:
+def test_closing_the_broker_wakes_who_waits_with_closed(url: str, way: Callable[[narrowboat.Messages[bytes]], object]) -> None:
     """A loop must not end as if it had been done."""
     broker = narrowboat.broker(url)
     messages = broker.queue("orders").consume()
@@ -533,7 +539,12 @@ def test_closing_the_consumer_ends_the_iteration(url: str) -> None:
     with narrowboat.broker(url) as broker:
         messages = broker.queue("orders").consume()
         ended = threading.Event()
-        thread = started(lambda: (list(messages), ended.set()))
+
+        def consume() -> None:
+            list(messages)
+            ended.set()
+
+        thread = started(consume)
         while not messages._consumer.polling.waiting:
             pass
         messages.close()
@@ -666,7 +677,7 @@ def test_cancelling_the_opening_leaves_no_consumer_behind(url: str) -> None:
     asyncio.run(main())
 
 
-async def _open(queue):
+async def _open(queue: narrowboat.aio.Queue[bytes]) -> narrowboat.aio.Messages[bytes]:
     return await queue.consume()
 
 

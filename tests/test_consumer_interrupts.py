@@ -12,14 +12,15 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 import narrowboat
 from narrowboat._engine.signals import REGISTRY
 from narrowboat.conformance.faults.sweep import Strike, sweep
+from narrowboat.contract import Broker
 from narrowboat.messaging import Messaging
+from narrowboat_memory.broker import MemoryBroker
 
 # A coroutine that is interrupted before its first step is dropped unstarted; that is what an interrupt means.
 pytestmark = [
@@ -30,15 +31,16 @@ pytestmark = [
 
 
 @pytest.fixture
-def drivers() -> list[Any]:
+def drivers() -> list[MemoryBroker]:
     return []
 
 
 @pytest.fixture
-def broker(drivers: list[Any]) -> Iterator[Any]:
+def broker(drivers: list[MemoryBroker]) -> Iterator[Messaging]:
     url = f"memory://{uuid.uuid4().hex}"
 
-    def wrap(driver: Any) -> Any:
+    def wrap(driver: Broker) -> Broker:
+        assert isinstance(driver, MemoryBroker)
         drivers.append(driver)
         return driver
 
@@ -47,7 +49,7 @@ def broker(drivers: list[Any]) -> Iterator[Any]:
         yield broker
 
 
-def nobody_consumes(broker: Any, drivers: list[Any], strike: Strike) -> None:
+def nobody_consumes(broker: Messaging, drivers: list[MemoryBroker], strike: Strike) -> None:
     """Soon: what an interrupted caller left to the lane's thread takes a moment."""
     where = strike.where
     strike._before.clear()  # it keeps the frame that it struck, and with it what the driver opened there for nobody
@@ -59,7 +61,7 @@ def nobody_consumes(broker: Any, drivers: list[Any], strike: Strike) -> None:
     assert broker.queue("q").depth().in_flight == 0, where
 
 
-def test_consume_leaves_no_consumer_behind(broker: Messaging, drivers: list[Any]) -> None:
+def test_consume_leaves_no_consumer_behind(broker: Messaging, drivers: list[MemoryBroker]) -> None:
     """Interrupted at any point of consume: the caller has it, or nobody consumes."""
     queue = broker.queue("q")
     queue.publish(b"x")
@@ -76,7 +78,7 @@ def test_consume_leaves_no_consumer_behind(broker: Messaging, drivers: list[Any]
     assert sweep(once) > 40
 
 
-def test_the_end_of_consuming_ends_it(broker: Messaging, drivers: list[Any]) -> None:
+def test_the_end_of_consuming_ends_it(broker: Messaging, drivers: list[MemoryBroker]) -> None:
     """Interrupted at any point of leaving a `with`: nobody consumes; at its very first step it can be left once more."""
     queue = broker.queue("q")
     queue.publish_many([b"1", b"2"])
@@ -97,12 +99,12 @@ def test_the_end_of_consuming_ends_it(broker: Messaging, drivers: list[Any]) -> 
     assert sweep(once) > 40
 
 
-def test_run_leaves_nothing_behind(broker: Messaging, drivers: list[Any]) -> None:
+def test_run_leaves_nothing_behind(broker: Messaging, drivers: list[MemoryBroker]) -> None:
     """Interrupted at any point of run: no consumer, no thread of its own, and the signals' handlers are as they were."""
     queue = broker.queue("q", max_deliveries=0)
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
 
-    def handle(message: Any) -> None:
+    def handle(message: narrowboat.Message[bytes]) -> None:
         queue.stop()
 
     def once(strike: Strike) -> None:

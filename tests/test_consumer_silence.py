@@ -1,13 +1,17 @@
 """A consumer that is closed while its backend says nothing waits for one operation timeout and not for one at each step."""
 
+from __future__ import annotations
+
 import asyncio
 import threading
 import time
+from collections.abc import Callable, Sequence
 
 import pytest
 
 import narrowboat
-from narrowboat.errors import Unavailable
+from narrowboat.contract import Broker, Delivery, Feed, Outcome
+from narrowboat.errors import NarrowboatError, Unavailable
 from narrowboat.layers.passing import PassingBroker, PassingFeed
 
 TIMEOUT = 1.0
@@ -16,7 +20,7 @@ TIMEOUT = 1.0
 class Silent(PassingFeed):
     """Answers until `silent` is set; from then on each call takes the whole operation timeout, and fails."""
 
-    def __init__(self, inner, silent) -> None:
+    def __init__(self, inner: Feed, silent: threading.Event) -> None:
         super().__init__(inner)
         self.silent = silent
 
@@ -25,7 +29,7 @@ class Silent(PassingFeed):
             time.sleep(TIMEOUT)  # what a driver does that waits for a server
             raise Unavailable("no answer")
 
-    def settle(self, settlements):
+    def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> list[NarrowboatError | None]:
         self._waits()
         return super().settle(settlements)
 
@@ -41,34 +45,34 @@ class Silent(PassingFeed):
 class Silence(PassingBroker):
     """Its feeds fall silent together."""
 
-    def __init__(self, inner) -> None:
+    def __init__(self, inner: Broker) -> None:
         super().__init__(inner)
         self.silent = threading.Event()
 
-    def feed(self, inner, wake):
+    def feed(self, inner: Feed, wake: Callable[[], None]) -> Feed:
         return Silent(inner, self.silent)
 
 
 @pytest.fixture
-def layers():
+def layers() -> list[Silence]:
     return []
 
 
 @pytest.fixture
-def wrap(layers):
-    def make(driver):
+def wrap(layers: list[Silence]) -> Callable[[Broker], Broker]:
+    def make(driver: Broker) -> Broker:
         layers.append(Silence(driver))
         return layers[-1]
 
     return make
 
 
-def ends_in_time(begun):
+def ends_in_time(begun: float) -> bool:
     """One time-out, and half of one for a busy machine: three steps would take three."""
     return time.monotonic() - begun < 1.9 * TIMEOUT
 
 
-def test_a_close_waits_for_one_silence(wrap, layers) -> None:
+def test_a_close_waits_for_one_silence(wrap: Callable[[Broker], Broker], layers: list[Silence]) -> None:
     broker = narrowboat.broker("memory://silence", timeout=TIMEOUT, wrap=wrap)
     queue = broker.queue("q")
     queue.publish_many([b"1", b"2", b"3"])
@@ -87,7 +91,9 @@ def test_a_close_waits_for_one_silence(wrap, layers) -> None:
     broker.close()
 
 
-def test_a_batch_that_met_a_silence_is_not_asked_again_one_by_one(wrap, layers) -> None:
+def test_a_batch_that_met_a_silence_is_not_asked_again_one_by_one(
+    wrap: Callable[[Broker], Broker], layers: list[Silence]
+) -> None:
     broker = narrowboat.broker("memory://silence", timeout=TIMEOUT, wrap=wrap)
     queue = broker.queue("q")
     queue.publish_many([b"1", b"2", b"3"])
@@ -101,13 +107,12 @@ def test_a_batch_that_met_a_silence_is_not_asked_again_one_by_one(wrap, layers) 
     broker.close()
 
 
-def test_a_close_of_the_asyncio_face_waits_for_one_silence(wrap, layers) -> None:
+def test_a_close_of_the_asyncio_face_waits_for_one_silence(wrap: Callable[[Broker], Broker], layers: list[Silence]) -> None:
     async def main() -> None:
         async with narrowboat.aio.broker("memory://silence", timeout=TIMEOUT, wrap=wrap) as broker:
             queue = broker.queue("q")
             await queue.publish_many([b"1", b"2", b"3"])
-            messages = queue.consume(prefetch=3)
-            messages = await messages.__aenter__()
+            messages = await queue.consume(prefetch=3).__aenter__()
             assert (await messages.receive(5)).body == b"1"
             layers[0].silent.set()
             begun = time.monotonic()

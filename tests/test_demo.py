@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from narrowboat.demo.audit import Belief, Fault, audit, beliefs, disagreements, endings, overlaps, oversold, percentiles
+from narrowboat.demo.audit import Audit, Belief, Fault, audit, beliefs, disagreements, endings, overlaps, oversold, percentiles
 from narrowboat.demo.journal import Entry, Event, Journal, from_line, read, to_line
 from narrowboat.demo.plan import Order, Plan, orders
 from narrowboat.demo.sale import Faults
@@ -60,14 +60,14 @@ class TestPlan:
 
 
 @pytest.fixture
-def stock(tmp_path: Path) -> Iterator[Any]:
+def stock(tmp_path: Path) -> Iterator[Stock]:
     record = Stock.create(tmp_path / "stock.db", items=2, stock=3)
     yield record
     record.close()
 
 
 class TestStock:
-    def test_a_sale_is_seen(self, stock) -> None:
+    def test_a_sale_is_seen(self, stock: Stock) -> None:
         """What is left, and that this order bought one."""
         assert stock.sell(0, "a", left=2, token=7) is Sale.SOLD
 
@@ -75,7 +75,7 @@ class TestStock:
         assert stock.look(0, "b") == View(left=2, sold=False)
         assert (stock.left(), stock.sales()) == ({0: 2, 1: 3}, {"a": 0})
 
-    def test_an_older_token_is_refused(self, stock) -> None:
+    def test_an_older_token_is_refused(self, stock: Stock) -> None:
         """And nothing is written; the same and a newer one are accepted."""
         stock.sell(0, "a", left=2, token=7)
 
@@ -85,14 +85,14 @@ class TestStock:
         assert stock.sell(0, "c", left=1, token=7) is Sale.SOLD
         assert stock.sell(0, "d", left=0, token=8) is Sale.SOLD
 
-    def test_an_order_buys_once(self, stock) -> None:
+    def test_an_order_buys_once(self, stock: Stock) -> None:
         """A second sale of it changes nothing, not even what is left."""
         stock.sell(0, "a", left=2, token=7)
 
         assert stock.sell(0, "a", left=1, token=8) is Sale.ALREADY
         assert stock.left()[0] == 2
 
-    def test_without_tokens_an_update_is_lost(self, stock) -> None:
+    def test_without_tokens_an_update_is_lost(self, stock: Stock) -> None:
         """Two who read before either writes sell two and count one: what the lock is for."""
         one, other = stock.look(0, "a"), stock.look(0, "b")
         stock.sell(0, "a", left=one.left - 1, token=None)
@@ -121,7 +121,7 @@ class TestJournal:
         assert list(read([tmp_path / "j"])) == [entry(Event.SOLD)]
 
     @pytest.mark.parametrize("event", list(Event))
-    def test_every_event_survives(self, event) -> None:
+    def test_every_event_survives(self, event: Event) -> None:
         """As a line and back."""
         assert from_line(to_line(entry(event))) == entry(event)
 
@@ -159,7 +159,7 @@ class TestBeliefs:
         assert overlaps(beliefs(story)) == 0
 
     @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 20), st.integers(1, 5)), max_size=12))
-    def test_overlaps_are_all_pairs_that_overlap(self, spans) -> None:
+    def test_overlaps_are_all_pairs_that_overlap(self, spans: list[tuple[int, int, int]]) -> None:
         """The sweep counts what comparing everybody with everybody counts."""
         found = [Belief(item, n, float(start), float(start + length)) for n, (item, start, length) in enumerate(spans)]
         pairs = [(a, b) for i, a in enumerate(found) for b in found[:i] if a.item == b.item]
@@ -175,7 +175,7 @@ class TestParts:
         assert oversold(sales, 2) == 3
 
     @given(st.lists(st.floats(0, 1e6), min_size=1))
-    def test_percentiles_are_values_that_were_measured(self, values) -> None:
+    def test_percentiles_are_values_that_were_measured(self, values: list[float]) -> None:
         """And no more than their share of values lies above."""
         found = percentiles(values)
 
@@ -200,7 +200,7 @@ class TestParts:
             ({"a"}, {0: 2}, {"a": 0}, 1),  # a lost update
         ],
     )
-    def test_both_stories_must_agree(self, sold, left, sales, wrong) -> None:
+    def test_both_stories_must_agree(self, sold: set[str], left: dict[int, int], sales: dict[str, int], wrong: int) -> None:
         """Order by order, and piece by piece."""
         found = disagreements([Order("a", 0)], sold, set(), left=left, sales=sales, stock=2, items=1)
 
@@ -213,8 +213,8 @@ class TestParts:
         assert disagreements(wanted, {"a"}, {"b"}, left={0: 1}, sales={"a": 0}, stock=2, items=1) == 1
 
 
-def judge(entries, **changes: Any):
-    known = {
+def judge(entries: list[Entry], **changes: Any) -> Audit:
+    known: dict[str, Any] = {
         "orders": [Order("a", 0), Order("b", 0)],
         "entries": entries,
         "items": 1,
@@ -245,7 +245,7 @@ class TestAudit:
             ([entry(Event.SOLD), entry(Event.SOLD_OUT, "b")], {"troubles": ["worker 3 ended"]}, "troubles"),
         ],
     )
-    def test_every_fault_is_found(self, entries, changes, field) -> None:
+    def test_every_fault_is_found(self, entries: list[Entry], changes: dict[str, Any], field: str) -> None:
         """And named."""
         found = judge(entries, **changes)
 
@@ -277,7 +277,7 @@ class TestAudit:
         assert found.troubles == ("kill: the order b was settled by nobody",)
 
 
-def hold_sale(*options: str, cwd: Path):
+def hold_sale(*options: str, cwd: Path) -> tuple[int, dict[str, Any]]:
     """`narrowboat demo --json` as a user runs it: the exit code and the audit."""
     done = subprocess.run(
         [sys.executable, "-m", "narrowboat", "demo", "--json", *options],
@@ -314,16 +314,16 @@ def written(db: sqlite3.Connection) -> bool:
 
 
 class OneWorker:
-    def __init__(self, path) -> None:
+    def __init__(self, path: str) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-c", _IN_A_TRANSACTION, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        self.heard = []
+        self.heard: list[str] = []
 
-    def signal(self, number, signum) -> None:
+    def signal(self, number: int, signum: int) -> None:
         self.process.send_signal(signum)
 
-    def tell(self, number, line) -> None:
+    def tell(self, number: int, line: str) -> None:
         self.heard.append(line)
 
 
@@ -334,7 +334,7 @@ def test_a_worker_that_was_stopped_in_a_transaction_does_not_keep_the_others_fro
     worker = OneWorker(path)
     try:
         worker.process.stdout.readline()
-        faults = Faults(PLAN, worker)
+        faults = Faults(PLAN, worker)  # type: ignore[arg-type]  # it does what a crew does here
         faults.strike(entry(Event.HOLD, worker=2))
         os.waitid(os.P_PID, worker.process.pid, os.WSTOPPED)
         time.sleep(0.3)  # as long as it needs to see that it stood still
@@ -369,7 +369,7 @@ class TestSale:
         assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-    def test_interrupted_it_leaves_nothing(self, tmp_path: Path, signum, code) -> None:
+    def test_interrupted_it_leaves_nothing(self, tmp_path: Path, signum: signal.Signals, code: int) -> None:
         """No worker, no file."""
         process = subprocess.Popen(
             [sys.executable, "-m", "narrowboat", "demo", "--buyers", "5000", "--json"],

@@ -6,14 +6,14 @@ import logging
 import threading
 import uuid
 from collections.abc import Callable
-from typing import Any, Never
+from typing import Never
 
 import pytest
 
 import narrowboat
 from narrowboat import events
 from narrowboat.conformance.faults.layers import Ending, Unreadable
-from narrowboat.contract.messages import Feed
+from narrowboat.contract.messages import Broker, Feed, Source
 from narrowboat.layers.passing import PassingBroker, PassingFeed
 
 
@@ -25,11 +25,11 @@ def url() -> str:
 class Layered:
     """`wrap=` that remembers what it made."""
 
-    def __init__(self, kind: Any) -> None:
+    def __init__(self, kind: Callable[[Broker], Ending]) -> None:
         self._kind = kind
-        self.made = None
+        self.made: Ending | None = None
 
-    def __call__(self, driver: Any):
+    def __call__(self, driver: Broker) -> Ending:
         self.made = self._kind(driver)
         return self.made
 
@@ -80,8 +80,14 @@ def test_a_driver_tells_what_it_could_not_keep(url: str, caplog: pytest.LogCaptu
     """`Context.tell` reaches listeners and the log."""
     from narrowboat_memory.broker import MemoryBroker
 
-    told, drivers = [], []
-    with narrowboat.broker(url, listeners=[told.append], wrap=lambda driver: drivers.append(driver) or driver) as broker:
+    told: list[events.Event] = []
+    drivers: list[Broker] = []
+
+    def wrap(driver: Broker) -> Broker:
+        drivers.append(driver)
+        return driver
+
+    with narrowboat.broker(url, listeners=[told.append], wrap=wrap) as broker:
         broker.ping()
         assert isinstance(drivers[0], MemoryBroker)
         with caplog.at_level(logging.WARNING, "narrowboat"):
@@ -93,7 +99,7 @@ def test_a_driver_tells_what_it_could_not_keep(url: str, caplog: pytest.LogCaptu
 def test_a_listener_that_raises_costs_no_message(url: str) -> None:
     """Whatever is told, the message is handed out."""
 
-    def listener(event: Any) -> Never:
+    def listener(event: events.Event) -> Never:
         raise ValueError(event)
 
     with narrowboat.broker(url, listeners=[listener], wrap=Unreadable) as broker:
@@ -107,10 +113,10 @@ def test_a_passing_layer_hands_the_question_on(url: str) -> None:
     ending = Layered(Ending)
 
     class Between(PassingBroker):
-        def feed(self, inner: Any, wake: Callable[[], None]):
+        def feed(self, inner: Feed, wake: Callable[[], None]) -> Feed:
             return PassingFeed(inner)
 
-        def open(self, source: Any, *, earliest: bool, wake: Callable[[], None]):
+        def open(self, source: Source, *, earliest: bool, wake: Callable[[], None]) -> Feed:
             return PassingFeed(self.inner.open(source, earliest=earliest, wake=wake))
 
     with narrowboat.broker(url, wrap=lambda driver: Between(ending(driver))) as broker:

@@ -5,13 +5,14 @@ and what a driver makes of it.
 """
 
 import itertools
+from collections.abc import Sequence
 
 import pytest
 
 from narrowboat.conformance import Harness
-from narrowboat.conformance.runner import Outcome, load, run_one
-from narrowboat.contract.locks import Holder, Mode
-from narrowboat.errors import Conflict, Unavailable
+from narrowboat.conformance.runner import Outcome, Row, load, run_one
+from narrowboat.contract.locks import Busy, Grant, Holder, Mode, Request
+from narrowboat.errors import Conflict, NarrowboatError, Unavailable
 from narrowboat.layers.passing import PassingLocks
 
 _KINDS = 3
@@ -23,21 +24,21 @@ class Haunted(PassingLocks):
     records: dict[str, int] = {}
     _tokens = itertools.count(10**15)
 
-    def attempt(self, requests):
+    def attempt(self, requests: Sequence[Request]) -> list[Grant | Busy | NarrowboatError]:
         sound = iter(self.inner.attempt([each for each in requests if each.name not in self.records]))
         return [self.refusal(each.name) if each.name in self.records else next(sound) for each in requests]
 
-    def refusal(self, name):
+    def refusal(self, name: str) -> NarrowboatError:
         return Conflict(f"lock {name!r}: something stands there that is not ours; see holders(), evict it", backend="memory")
 
-    def holders(self, name):
+    def holders(self, name: str | None) -> list[Holder]:
         theirs = [self.shown(each) for each in self.records if name in (None, each)]
         return sorted([*self.inner.holders(name), *theirs], key=lambda holder: holder.name)
 
-    def shown(self, name):
+    def shown(self, name: str) -> Holder:
         return Holder(name, self.records[name], "", Mode.EXCLUSIVE, None, 0.0, None, None, foreign=True)
 
-    def evict(self, name, token):
+    def evict(self, name: str, token: int) -> bool:
         if self.records.get(name) == token:
             del self.records[name]
             return True
@@ -47,49 +48,49 @@ class Haunted(PassingLocks):
 class SaysTryAgain(Haunted):
     """Calls it unavailable, so that everybody tries for ever."""
 
-    def refusal(self, name):
+    def refusal(self, name: str) -> NarrowboatError:
         return Unavailable(f"lock {name!r}: cannot be read", backend="memory")
 
 
 class Overwrites(Haunted):
     """Takes no notice of what is there."""
 
-    def attempt(self, requests):
+    def attempt(self, requests: Sequence[Request]) -> list[Grant | Busy | NarrowboatError]:
         return self.inner.attempt(requests)
 
 
 class HidesIt(Haunted):
     """Does not list what it cannot read."""
 
-    def holders(self, name):
+    def holders(self, name: str | None) -> list[Holder]:
         return self.inner.holders(name)
 
 
 class CallsItOurs(Haunted):
     """Lists it as one of ours."""
 
-    def shown(self, name):
+    def shown(self, name: str) -> Holder:
         return super().shown(name)._replace(foreign=False)
 
 
 class EvictsByName(Haunted):
     """Removes it whatever the token."""
 
-    def evict(self, name, token):
+    def evict(self, name: str, token: int) -> bool:
         return self.records.pop(name, None) is not None or self.inner.evict(name, token)
 
 
 class CannotEvict(Haunted):
     """Only what is ours can be evicted."""
 
-    def evict(self, name, token):
+    def evict(self, name: str, token: int) -> bool:
         return self.inner.evict(name, token)
 
 
 class ListsNothing(Haunted):
     """One foreign record, and nobody's holders can be listed."""
 
-    def holders(self, name):
+    def holders(self, name: str | None) -> list[Holder]:
         if self.records:
             raise ValueError("cannot be parsed")
         return self.inner.holders(name)
@@ -98,21 +99,21 @@ class ListsNothing(Haunted):
 class HauntedHarness(Harness):
     """The memory backend behind one of the layers, with something that is planted."""
 
-    def __init__(self, layer) -> None:
+    def __init__(self, layer: type[Haunted]) -> None:
         self.records: dict[str, int] = {}
         super().__init__("memory://", wrap=lambda driver: self._haunt(layer(driver)))
 
-    def _haunt(self, layer):
+    def _haunt(self, layer: Haunted) -> Haunted:
         layer.records = self.records
         return layer
 
-    def plant_record(self, namespace, name, kind):
+    def plant_record(self, namespace: str, name: str, kind: int) -> bool:
         if kind < _KINDS:
             self.records[name] = 10**15 + kind
         return kind < _KINDS
 
 
-def outcomes(layer):
+def outcomes(layer: type[Haunted]) -> list[Row]:
     (scenario,) = [each for each in load() if "L120" in each.ids]
     return [run_one(HauntedHarness(layer), scenario, face)[0] for face in ("sync", "asyncio")]
 
@@ -125,7 +126,7 @@ BROKEN = [SaysTryAgain, Overwrites, HidesIt, CallsItOurs, EvictsByName, CannotEv
 
 
 @pytest.mark.parametrize("layer", BROKEN, ids=lambda layer: layer.__name__)
-def test_a_driver_that_does_not_is_caught(layer) -> None:
+def test_a_driver_that_does_not_is_caught(layer: type[Haunted]) -> None:
     assert [row.outcome for row in outcomes(layer)] == [Outcome.BROKEN, Outcome.BROKEN]
 
 

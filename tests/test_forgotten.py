@@ -6,19 +6,20 @@ import asyncio
 import contextlib
 import gc
 import weakref
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Never
 
 import pytest
 
 import narrowboat
 import narrowboat.aio
+from narrowboat.contract import Grant
 from narrowboat.errors import LockTimeout, NarrowboatError, Unavailable
 from narrowboat.layers.passing import PassingLocks
 
 
 @pytest.fixture
-def no_collector() -> Iterator[Any]:
+def no_collector() -> Iterator[None]:
     """What is kept in a cycle stays."""
     gc.collect()
     gc.disable()
@@ -30,7 +31,7 @@ def no_collector() -> Iterator[Any]:
 def test_a_forgotten_possession_is_gone_at_once() -> None:
     """A possession is part of no cycle: whoever drops it need not wait for the garbage collector to be rid of it."""
 
-    def take_and_forget(locks: Any, how: str) -> Any:
+    def take_and_forget(locks: narrowboat.Locks, how: str) -> weakref.ref[narrowboat.Held]:
         return weakref.ref(getattr(locks.lock("a"), how)())
 
     with narrowboat.locks("memory://test-forgotten-sync") as locks:
@@ -45,11 +46,12 @@ def test_a_forgotten_possession_is_gone_at_once() -> None:
 def test_a_failed_acquire_is_gone_with_its_error() -> None:
     """Nor is the acquire that failed: its error, with all frames of it, is rid of when its handler ends."""
 
-    def fail(lock: Any) -> Any:
+    def fail(lock: narrowboat.Lock) -> weakref.ref[LockTimeout]:
         try:
             lock.acquire(timeout=0.001)
         except LockTimeout as error:
             return weakref.ref(error)
+        raise AssertionError("nobody else had it")
 
     with narrowboat.locks("memory://test-failed") as locks, narrowboat.locks("memory://test-failed") as other, other.lock("a"):
         assert fail(locks.lock("a"))() is None
@@ -62,7 +64,7 @@ def test_a_forgotten_possession_is_gone_at_once_on_the_asyncio_face() -> None:
     async def main() -> None:
         async with narrowboat.aio.locks("memory://test-forgotten") as locks:
 
-            async def take_and_forget() -> Any:
+            async def take_and_forget() -> weakref.ref[narrowboat.aio.Held]:
                 return weakref.ref(await locks.lock("a").acquire(timeout=5))
 
             reference = await take_and_forget()
@@ -83,11 +85,11 @@ class _Torn(BaseException):
 @pytest.mark.parametrize("call", ["renew", "release"])
 @pytest.mark.parametrize("error", [Unavailable, _Torn])
 @pytest.mark.usefixtures("no_collector")
-def test_what_failed_on_the_asyncio_face_keeps_nothing(together: int, call: str, error: Any) -> None:
+def test_what_failed_on_the_asyncio_face_keeps_nothing(together: int, call: str, error: type[BaseException]) -> None:
     """Neither the future that brought the error nor the lane's batch stands in a circle with it and the possession."""
 
     class Failing(PassingLocks):
-        def renew(self, grants: Any) -> Any:
+        def renew(self, grants: Sequence[Grant]) -> Never:
             raise error("no reply")
 
         release = renew
@@ -95,7 +97,7 @@ def test_what_failed_on_the_asyncio_face_keeps_nothing(together: int, call: str,
     async def main() -> None:
         async with narrowboat.aio.locks(f"memory://{call}-{error.__name__}-{together}", wrap=Failing) as locks:
 
-            async def fail_and_forget(name: str) -> Any:
+            async def fail_and_forget(name: str) -> tuple[asyncio.Event, weakref.ref[narrowboat.aio.Held]]:
                 gone = asyncio.Event()
                 held = await locks.lock(name, renew=False).acquire(timeout=5)
                 with contextlib.suppress(NarrowboatError):

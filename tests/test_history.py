@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 import time
 
 from hypothesis import given, settings
@@ -33,7 +34,7 @@ class Ticks:
 
 
 @st.composite
-def legal(draw: st.DrawFn, modes=(EXCLUSIVE, SHARED, SEMAPHORE)):
+def legal(draw: st.DrawFn, modes: tuple[str, ...] = (EXCLUSIVE, SHARED, SEMAPHORE)) -> Recorder:
     """What the users of a correct lock record: they ask, are granted as the modes allow, leave, give up, or go silent."""
     recorder = Recorder(Ticks())
     limit = draw(st.integers(1, 3))
@@ -59,10 +60,11 @@ def legal(draw: st.DrawFn, modes=(EXCLUSIVE, SHARED, SEMAPHORE)):
         elif move == "grant":
             hold = draw(st.sampled_from(ready))
             waiting.remove(hold)
-            recorder.granted(hold, next(tokens))
+            token = next(tokens)
+            recorder.granted(hold, token)
             holding.append(hold)
             if hold.mode == EXCLUSIVE:
-                recorder.wrote(hold.name, hold.token, accepted=True)
+                recorder.wrote(hold.name, token, accepted=True)
         elif move == "end":
             hold = draw(st.sampled_from(holding))
             holding.remove(hold)
@@ -79,7 +81,7 @@ def legal(draw: st.DrawFn, modes=(EXCLUSIVE, SHARED, SEMAPHORE)):
 
 
 @given(legal())
-def test_what_a_correct_lock_does_is_sound(recorder) -> None:
+def test_what_a_correct_lock_does_is_sound(recorder: Recorder) -> None:
     verdict = check(recorder.holds, recorder.writes)
 
     assert verdict.violations == ()
@@ -100,24 +102,24 @@ def test_an_empty_history_is_sound() -> None:
 def exclusive_in_turn(recorder: Recorder) -> list[Hold]:
     """The holds of `a` that had an end, in the order of their grants."""
     found = [hold for hold in recorder.holds if hold.name == "a" and None not in (hold.granted, hold.ended)]
-    return sorted(found, key=lambda hold: hold.granted)
+    return sorted(found, key=operator.attrgetter("granted"))
 
 
 @given(legal(modes=(EXCLUSIVE,)), st.data())
-def test_two_that_believe_at_once_are_found(recorder, data) -> None:
+def test_two_that_believe_at_once_are_found(recorder: Recorder, data: st.DataObject) -> None:
     holds = exclusive_in_turn(recorder)
     if len(holds) < 2:
         return
     place = data.draw(st.integers(0, len(holds) - 2))
     first, second = holds[place], holds[place + 1]
-    first.ended = second.granted + 0.5
+    first.ended = second.granted + 0.5  # type: ignore[operator]  # both were granted
 
     found = [text for text in check(recorder.holds).violations if "both held" in text]
     assert any(f"{second.user} (token {second.token}) and {first.user} (token {first.token})" in text for text in found)
 
 
 @given(legal(), st.data())
-def test_a_token_given_twice_is_found(recorder, data) -> None:
+def test_a_token_given_twice_is_found(recorder: Recorder, data: st.DataObject) -> None:
     holds = [hold for hold in recorder.holds if hold.granted is not None and hold.name == "s"]
     if len(holds) < 2:
         return
@@ -128,9 +130,9 @@ def test_a_token_given_twice_is_found(recorder, data) -> None:
 
 
 @given(legal(modes=(EXCLUSIVE,)), st.data())
-def test_a_token_that_shrinks_is_found(recorder, data) -> None:
+def test_a_token_that_shrinks_is_found(recorder: Recorder, data: st.DataObject) -> None:
     holds = exclusive_in_turn(recorder)
-    pairs = [(one, other) for one in holds for other in holds if one.granted < other.asked]
+    pairs = [(one, other) for one in holds for other in holds if one.granted < other.asked]  # type: ignore[operator]  # all were granted
     if not pairs:
         return
     earlier, later = data.draw(st.sampled_from(pairs))
@@ -140,7 +142,7 @@ def test_a_token_that_shrinks_is_found(recorder, data) -> None:
 
 
 @given(legal())
-def test_a_permit_too_many_is_found(recorder) -> None:
+def test_a_permit_too_many_is_found(recorder: Recorder) -> None:
     for hold in recorder.holds:
         if hold.limit is not None:
             hold.limit -= 1
@@ -242,7 +244,7 @@ def test_an_end_is_noted_once() -> None:
 
 
 @st.composite
-def anything(draw: st.DrawFn):
+def anything(draw: st.DrawFn) -> list[Hold]:
     """Records of a lock that may do anything; no two moments are equal."""
     count = draw(st.integers(0, 8))
     times = draw(st.lists(st.integers(0, 1000), min_size=3 * count, max_size=3 * count, unique=True))
@@ -264,7 +266,7 @@ def anything(draw: st.DrawFn):
 
 @settings(max_examples=300)
 @given(anything())
-def test_it_agrees_with_the_rules_as_they_are_written(holds) -> None:
+def test_it_agrees_with_the_rules_as_they_are_written(holds: list[Hold]) -> None:
     verdict = check(holds)
     found = {word for word in WORDS if any(word in text for text in verdict.violations)}
 
@@ -281,14 +283,14 @@ def plainly(holds: list[Hold]) -> set[str]:
     found = set()
     for one, other in itertools.permutations(granted, 2):
         exclude = EXCLUSIVE in (one.mode, other.mode)
-        if exclude and one.granted < other.granted < (one.ended or one.granted):
+        if exclude and one.granted < other.granted < (one.ended or one.granted):  # type: ignore[operator]  # both were granted
             found.add("both held")
         if one.token == other.token:
             found.add("was given to")
-        if exclude and one.granted < other.asked and other.token <= one.token:
+        if exclude and one.granted < other.asked and other.token <= one.token:  # type: ignore[operator]  # as above
             found.add("asked after")
     for hold in granted:
-        others = [other for other in granted if other.granted < hold.granted < (other.ended or other.granted)]
+        others = [other for other in granted if other.granted < hold.granted < (other.ended or other.granted)]  # type: ignore[operator]
         if hold.limit is not None and len(others) >= hold.limit:
             found.add("held a semaphore")
     return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -122,7 +121,7 @@ def test_the_text_names_what_is_wrong() -> None:
 
 
 @given(st.lists(st.sampled_from(["ack", "nack", "unknown"]), max_size=60), st.integers(0, 59))
-def test_what_a_correct_queue_does_is_ok_and_one_dropped_delivery_is_not(outcomes: Any, drop: int) -> None:
+def test_what_a_correct_queue_does_is_ok_and_one_dropped_delivery_is_not(outcomes: list[str], drop: int) -> None:
     history = History()
     ready: deque[tuple[str, int]] = deque()
     for n in range(20):

@@ -10,13 +10,13 @@ import contextlib
 import threading
 import uuid
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import narrowboat
 from narrowboat.conformance.faults.sweep import Strike, sweep
 from narrowboat.errors import LeaseLost, LockTimeout
+from narrowboat.locking import AllLocks
 
 # A coroutine that is interrupted before its first step is dropped unstarted; that is what an interrupt means.
 pytestmark = [
@@ -79,7 +79,7 @@ def test_release_frees_or_keeps_wherever_it_is_interrupted(url: str, tmp_path: P
         assert points > 15
 
 
-def check_free(locks: Any, strike: Strike) -> None:
+def check_free(locks: narrowboat.Locks, strike: Strike) -> None:
     """Both names can be had by others, soon."""
     try:
         locks.all("name", "other").acquire(timeout=5).release()
@@ -87,7 +87,7 @@ def check_free(locks: Any, strike: Strike) -> None:
         raise AssertionError(f"interrupted at {strike.where}: {locks.holders()}") from error
 
 
-def asked(locks: Any, what: str) -> Any:
+def asked(locks: narrowboat.Locks, what: str) -> narrowboat.Lock | AllLocks:
     """One lock, or two at once."""
     return locks.lock("name", ttl=30) if what == "one" else locks.all("name", "other", ttl=30)
 

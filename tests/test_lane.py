@@ -2,7 +2,8 @@
 
 import asyncio
 import threading
-from typing import Never
+from collections.abc import Sequence
+from typing import Any, Never
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +19,7 @@ from narrowboat.errors import Closed, Unavailable
 runtime = Blocking(SystemClock())
 
 
-def call(lane, op, item):
+def call(lane: Lane, op: Op, item: object) -> Any:
     return run(runtime.call(lane, Call(op, (item,))))[0]
 
 
@@ -26,12 +27,12 @@ class Recorder:
     """A driver call that can be held up, and remembers its batches."""
 
     def __init__(self) -> None:
-        self.batches = []
+        self.batches: list[list[int]] = []
         self.entered = threading.Event()
         self.go = threading.Event()
         self.inside = 0
 
-    def __call__(self, items):
+    def __call__(self, items: Sequence[int]) -> list[int]:
         assert self.inside == 0, "two driver calls at once"
         self.inside += 1
         self.batches.append(list(items))
@@ -43,8 +44,13 @@ class Recorder:
 
 def test_a_lone_caller_runs_in_its_own_thread() -> None:
     """Without contention there is no hand-over to another thread, and no thread at all."""
-    seen = []
-    op = Op("where", lambda items: [seen.append(threading.current_thread()) for _ in items], repeatable=True)
+    seen: list[threading.Thread] = []
+
+    def where(items: Sequence[int]) -> list[None]:
+        seen.extend(threading.current_thread() for _ in items)
+        return [None] * len(items)
+
+    op = Op("where", where, repeatable=True)
     lane = Lane("test")
 
     call(lane, op, 1)
@@ -57,7 +63,7 @@ def test_callers_that_arrive_meanwhile_share_the_next_call() -> None:
     """While one call is under way the others gather, and go together as one batch."""
     recorder, lane = Recorder(), Lane("test")
     op = Op("double", recorder, repeatable=True)
-    results = {}
+    results: dict[int, int] = {}
     threads = [threading.Thread(target=lambda n=n: results.__setitem__(n, call(lane, op, n))) for n in range(5)]
     threads[0].start()
     assert recorder.entered.wait(10)
@@ -97,7 +103,12 @@ def test_an_undo_never_overtakes_the_call_that_it_undoes() -> None:
     order = []
     op = Op("double", recorder, repeatable=True)
     undone = threading.Event()
-    left = Call(op, (1,), undo=lambda call: (order.append(call.results), undone.set()))
+
+    def undo(call: Call) -> None:
+        order.append(call.results)
+        undone.set()
+
+    left = Call(op, (1,), undo=undo)
     lane.submit([left])
     assert recorder.entered.wait(10)
 
@@ -112,7 +123,7 @@ def test_an_undo_never_overtakes_the_call_that_it_undoes() -> None:
 def test_a_failed_batch_is_tried_again_one_by_one() -> None:
     """One poisonous member does not fail the others, where repeating is safe."""
 
-    def fussy(items):
+    def fussy(items: Sequence[int]) -> list[int]:
         if 13 in items:
             raise Unavailable("13")
         return list(items)
@@ -128,7 +139,7 @@ def test_a_send_is_never_repeated() -> None:
     """Where repeating could store twice, a failed exchange is each member's error and nothing is sent again."""
     calls = []
 
-    def send(items) -> Never:
+    def send(items: Sequence[int]) -> Never:
         calls.append(items)
         raise Unavailable("no reply")
 
@@ -139,11 +150,11 @@ def test_a_send_is_never_repeated() -> None:
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=40))
-def test_no_batch_holds_two_that_must_be_apart(items) -> None:
+def test_no_batch_holds_two_that_must_be_apart(items: list[int]) -> None:
     """Equal items go in different rounds, in the order of their arrival, and each gets its own answer."""
     batches = []
 
-    def echo(batch):
+    def echo(batch: Sequence[int]) -> list[tuple[int, int]]:
         batches.append(list(batch))
         return [(item, len(batches)) for item in batch]
 
@@ -176,11 +187,11 @@ def test_close_finishes_what_is_under_way_and_refuses_the_rest() -> None:
 class Crowd:
     """A driver call that lets everybody in at once."""
 
-    def __init__(self, size) -> None:
+    def __init__(self, size: int) -> None:
         self.together = threading.Barrier(size, timeout=10)
-        self.batches = []
+        self.batches: list[list[int]] = []
 
-    def __call__(self, items):
+    def __call__(self, items: Sequence[int]) -> list[int]:
         self.batches.append(list(items))
         self.together.wait()
         return [item * 2 for item in items]
@@ -189,7 +200,8 @@ class Crowd:
 def test_a_driver_that_multiplexes_is_entered_side_by_side() -> None:
     """Eight threads are inside at once: the barrier opens for all or for nobody."""
     crowd, open_lane = Crowd(8), lane("test", Concurrency.MULTIPLEXED)
-    op, answers = Op("double", crowd, repeatable=True), {}
+    op = Op("double", crowd, repeatable=True)
+    answers: dict[int, int] = {}
     threads = [threading.Thread(target=lambda n=n: answers.setdefault(n, call(open_lane, op, n))) for n in range(8)]
     for thread in threads:
         thread.start()
@@ -239,15 +251,20 @@ def test_half_of_a_crowd_goes_first_where_the_driver_is_remote() -> None:
 
 def test_what_a_cancelled_task_calls_is_never_sent() -> None:
     """Cancelled before its call or in the same tick, a task leaves nothing to be done, and nothing to be undone."""
-    sent = []
-    op = Op("note", lambda items: [sent.append(item) for item in items], repeatable=True)
+    sent: list[str] = []
+
+    def send(items: Sequence[str]) -> list[None]:
+        sent.extend(items)
+        return [None] * len(items)
+
+    op = Op("note", send, repeatable=True)
     lane, aio = Lane("test"), Asyncio(SystemClock())
 
     async def cancelled_already() -> None:
         asyncio.current_task().cancel()
         await aio.call(lane, Call(op, ("already",)))
 
-    async def note(item) -> None:
+    async def note(item: str) -> None:
         await aio.call(lane, Call(op, (item,)))
 
     async def main() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from typing import Any, Never
+from collections.abc import Sequence
+from typing import Never
 
 from narrowboat._engine.exchange import UNREACHED, Call, Op, perform
 from narrowboat._engine.lane import Lane
@@ -14,7 +15,7 @@ def test_a_failed_batch_is_not_tried_member_by_member_when_the_backend_is_away()
     """Each exchange costs a whole timeout: a batch of a hundred may cost two of them, not a hundred and one."""
     exchanges = []
 
-    def never(items: list[Any]) -> Never:
+    def never(items: Sequence[int]) -> Never:
         exchanges.append(list(items))
         raise Unavailable("no answer in time")
 
@@ -28,7 +29,7 @@ def test_a_failed_batch_is_not_tried_member_by_member_when_the_backend_is_away()
 def test_members_are_tried_one_by_one_while_the_backend_answers() -> None:
     """One poisonous member fails alone, also when its failure looks like a lost connection."""
 
-    def poisoned(items: list[Any]):
+    def poisoned(items: Sequence[int]) -> list[int]:
         if 3 in items:
             raise Unavailable("the connection broke")
         return [item * 2 for item in items]
@@ -41,14 +42,15 @@ def test_members_are_tried_one_by_one_while_the_backend_answers() -> None:
 
 def test_what_may_come_last_does() -> None:
     """What nobody waits for stands behind what somebody waits for, in whatever order they came."""
-    done, inside, go = [], threading.Event(), threading.Event()
+    inside, go = threading.Event(), threading.Event()
+    done: list[str] = []
 
-    def first(items: list[Any]):
+    def first(items: Sequence[int]) -> list[int]:
         inside.set()
         go.wait(10)
         return list(items)
 
-    def note(items: list[Any]):
+    def note(items: Sequence[str]) -> list[str]:
         done.extend(items)
         return list(items)
 

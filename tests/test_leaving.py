@@ -11,15 +11,17 @@ import re
 import threading
 import uuid
 import weakref
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Never
+from typing import Any, Never
 
 import pytest
 
 import narrowboat
 import narrowboat.aio
 from narrowboat import events
-from narrowboat.errors import AlreadyHeld, InvalidArgument, NestedCall, Unavailable
+from narrowboat.contract import Grant, Holder, LockProvider
+from narrowboat.errors import AlreadyHeld, InvalidArgument, NarrowboatError, NestedCall, Unavailable
 from narrowboat.layers.passing import PassingLocks
 
 
@@ -34,7 +36,7 @@ def test_each_with_of_a_shared_lock_releases_its_own_permit(url: str) -> None:
         lock = locks.lock("permits", limit=3)
 
         @contextlib.contextmanager
-        def permit():
+        def permit() -> Iterator[narrowboat.Held]:
             with lock as held:
                 yield held
 
@@ -57,15 +59,15 @@ def test_an_async_with_is_left_in_another_loop(url: str) -> None:
     locks = narrowboat.aio.locks(url)
     lock = locks.lock("a")
 
-    async def numbers():
+    async def numbers() -> AsyncGenerator[int, None]:
         async with lock:
             yield 1
 
     stream = numbers()
     with asyncio.Runner() as first:
-        assert first.run(anext(stream)) == 1  # type: ignore[arg-type]
+        assert first.run(anext(stream)) == 1
 
-        async def end():
+        async def end() -> list[Holder]:
             await stream.aclose()
             holders = await locks.holders()
             await locks.close()
@@ -88,12 +90,12 @@ def test_a_with_inside_itself_is_still_told(url: str) -> None:
 
 
 class _AsyncCallable:
-    async def __call__(self):
+    async def __call__(self) -> None:
         return None
 
 
 class _GeneratorCallable:
-    def __call__(self):
+    def __call__(self) -> Iterator[int]:
         yield 1
 
 
@@ -101,7 +103,7 @@ async def _coroutine() -> None:
     return None
 
 
-def _generator():
+def _generator() -> Iterator[int]:
     yield 1
 
 
@@ -110,14 +112,14 @@ def _generator():
     [_coroutine, _generator, _AsyncCallable(), _GeneratorCallable()],
     ids=["coroutine", "generator", "async callable", "generator callable"],
 )
-def test_a_lock_decorates_nothing_that_works_after_its_call(url: str, function) -> None:
+def test_a_lock_decorates_nothing_that_works_after_its_call(url: str, function: Callable[..., Any]) -> None:
     """Refused where it can be seen."""
     with narrowboat.locks(url) as locks, pytest.raises(TypeError, match="expected a plain function"):
         locks.lock("a")(function)
 
 
 @pytest.mark.parametrize("function", [lambda *_: _coroutine(), lambda *_: _generator()], ids=["coroutine", "generator"])
-def test_what_is_seen_only_by_its_result_is_refused_at_the_call(url: str, function) -> None:
+def test_what_is_seen_only_by_its_result_is_refused_at_the_call(url: str, function: Callable[..., Any]) -> None:
     """And closed, so that nobody is told of a coroutine that was never awaited; the lock is free."""
     with narrowboat.locks(url) as locks:
         with pytest.raises(TypeError, match="expected a plain function"):
@@ -126,7 +128,7 @@ def test_what_is_seen_only_by_its_result_is_refused_at_the_call(url: str, functi
 
 
 @pytest.mark.parametrize("make", [copy.copy, copy.deepcopy, pickle.dumps])
-def test_a_possession_is_not_copied(url: str, make) -> None:
+def test_a_possession_is_not_copied(url: str, make: Callable[[object], object]) -> None:
     """There would be two of what is one; and no half of one is made on the way."""
     with narrowboat.locks(url) as locks, locks.lock("a") as held:
         with pytest.raises(TypeError, match="cannot be copied"):
@@ -203,7 +205,8 @@ def test_a_release_in_an_async_exit_stack_is_that_stacks_own(url: str) -> None:
 def test_an_exit_that_failed_and_is_remembered_leaves_the_next_one_alone(url: str) -> None:
     """Somebody keeps the error, and with its traceback what had left the lock: the next `ExitStack` is no business of it."""
     with narrowboat.locks(url) as locks:
-        lock, kept = locks.lock("a"), []
+        lock = locks.lock("a")
+        kept: list[Exception] = []
         for _ in range(2):
             with pytest.raises(narrowboat.LeaseLost) as found, contextlib.ExitStack() as stack:
                 locks.evict("a", stack.enter_context(lock).token)
@@ -260,7 +263,7 @@ def test_a_release_in_an_inner_async_with_is_that_withs_own(url: str) -> None:
 @pytest.mark.parametrize(
     ("habit", "told"), [("blocking", "acquire(timeout=0)"), ("blocking_timeout", "acquire(timeout=...)"), ("wait", "'wait'")]
 )
-def test_what_other_locks_take_is_told_in_our_words(url: str, name: str, habit, told) -> None:
+def test_what_other_locks_take_is_told_in_our_words(url: str, name: str, habit: str, told: str) -> None:
     """`threading` and redis-py say `blocking=False`; both faces say what that is here, and nothing is taken."""
 
     async def asynchronous() -> None:
@@ -286,9 +289,9 @@ def test_an_article_fits_its_noun(url: str) -> None:
 
 def test_a_listener_that_calls_back_is_told_at_once(url: str) -> None:
     """It is in the middle of a call."""
-    met = []
+    met: list[bool] = []
 
-    def listener(event) -> None:
+    def listener(event: events.Event) -> None:
         if isinstance(event, events.Acquired):
             with pytest.raises(NestedCall) as caught:
                 locks.holders()
@@ -301,9 +304,9 @@ def test_a_listener_that_calls_back_is_told_at_once(url: str) -> None:
 
 def test_an_interrupt_in_a_listener_goes_on_when_all_have_been_told() -> None:
     """A Ctrl-C is the program's, whoever it strikes."""
-    heard = []
+    heard: list[events.Event] = []
 
-    def struck(event) -> Never:
+    def struck(event: events.Event) -> Never:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -315,12 +318,12 @@ def test_without_a_thread_to_be_had_callers_carry_their_own_calls(url: str, monk
     """Six threads on one name, and no lane can have a thread: each gets the lock in its turn or a typed error; none is left."""
     real = threading.Thread.start
 
-    def start(thread) -> None:
+    def start(thread: threading.Thread) -> None:
         if thread.name.startswith("narrowboat"):
             raise RuntimeError("can't start new thread")
         real(thread)
 
-    outcomes = []
+    outcomes: list[bool | None] = []
     with narrowboat.locks(url) as locks:
         locks.lock("warm").acquire().release()  # the renewal has its thread
 
@@ -346,17 +349,17 @@ def test_a_run_without_a_thread_to_be_had_finishes_what_it_began(url: str, monke
     """The handler that has begun is waited for and its message acknowledged; what was not begun goes back at once."""
     real, begun, returned = threading.Thread.start, threading.Event(), threading.Event()
 
-    def start(thread) -> None:
+    def start(thread: threading.Thread) -> None:
         if thread.name == "narrowboat-run-q-1":
             assert begun.wait(10)
             raise RuntimeError("can't start new thread")
         real(thread)
 
-    def heard(event) -> None:
+    def heard(event: events.Event) -> None:
         if isinstance(event, events.Settled) and event.outcome == "return":
             returned.set()
 
-    def handle(message) -> None:
+    def handle(message: narrowboat.Message[bytes]) -> None:
         begun.set()
         assert returned.wait(10)
 
@@ -374,11 +377,11 @@ class _SlowRenewal(PassingLocks):
 
     answers = True
 
-    def __init__(self, inner) -> None:
+    def __init__(self, inner: LockProvider) -> None:
         super().__init__(inner)
         self.under_way, self.go_on = threading.Event(), threading.Event()
 
-    def renew(self, grants):
+    def renew(self, grants: Sequence[Grant]) -> list[Grant | NarrowboatError]:
         answers = self.inner.renew(grants)
         self.under_way.set()
         assert self.go_on.wait(10)
@@ -388,11 +391,13 @@ class _SlowRenewal(PassingLocks):
 
 
 @pytest.mark.parametrize("answers", [True, False])
-def test_a_release_that_meets_its_own_renewal_is_no_loss(url: str, answers) -> None:
+def test_a_release_that_meets_its_own_renewal_is_no_loss(url: str, answers: bool) -> None:
     """The renewal was sent before the release and is answered after it has begun: the holder has released, and lost nothing."""
-    layers, seen, lost = [], [], []
+    layers: list[_SlowRenewal] = []
+    seen: list[events.Event] = []
+    lost: list[narrowboat.Held] = []
 
-    def wrap(driver):
+    def wrap(driver: LockProvider) -> LockProvider:
         layers.append(_SlowRenewal(driver))
         layers[0].answers = answers
         return layers[0]
@@ -415,7 +420,7 @@ def test_a_release_that_meets_its_own_renewal_is_no_loss(url: str, answers) -> N
 class _NoRenewal(PassingLocks):
     """Renews nothing."""
 
-    def renew(self, grants) -> Never:
+    def renew(self, grants: Sequence[Grant]) -> Never:
         raise Unavailable("no reply")
 
 

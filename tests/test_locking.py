@@ -8,15 +8,16 @@ import os
 import threading
 import uuid
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Never
+from typing import Any
 
 import pytest
 
 import narrowboat
 from narrowboat import events
 from narrowboat.clock import ManualClock
+from narrowboat.contract import Busy, Grant, LockProvider, Released, Request
 from narrowboat.errors import (
     AlreadyHeld,
     Closed,
@@ -24,6 +25,7 @@ from narrowboat.errors import (
     InvalidArgument,
     LeaseLost,
     LockTimeout,
+    NarrowboatError,
     Reason,
     Unavailable,
 )
@@ -37,12 +39,12 @@ def url() -> str:
 
 
 @pytest.fixture
-def clock():
+def clock() -> ManualClock:
     return ManualClock()
 
 
 @pytest.fixture
-def locks(url: str, clock: ManualClock) -> Iterator[Any]:
+def locks(url: str, clock: ManualClock) -> Iterator[Locks]:
     with narrowboat.locks(url, clock=clock) as locks:
         yield locks
 
@@ -93,7 +95,7 @@ def test_a_jump_of_the_clock_is_a_pause(locks: Locks, clock: ManualClock) -> Non
         held.release()
 
 
-def test_leaving_a_with_after_a_loss_raises_only_when_the_body_ended_normally(locks: Locks, clock: ManualClock) -> Never:
+def test_leaving_a_with_after_a_loss_raises_only_when_the_body_ended_normally(locks: Locks, clock: ManualClock) -> None:
     """The loss must not hide the body's own error; it is added as a note."""
     with pytest.raises(LeaseLost), locks.lock("a", ttl=10, renew=False):
         clock.advance(11)
@@ -251,7 +253,7 @@ def test_decorators_take_what_they_can_hold(locks: Locks) -> None:
     """A plain function is held during its call; a coroutine function is refused, it would run unprotected."""
 
     @locks.lock("a")
-    def work():
+    def work() -> list[str]:
         return [holder.name for holder in locks.holders()]
 
     assert work() == ["a"]
@@ -267,14 +269,14 @@ class LosesReplies(PassingLocks):
 
     ops: set[str] = set()
 
-    def attempt(self, requests: Any):
+    def attempt(self, requests: Sequence[Request]) -> list[Grant | Busy | NarrowboatError]:
         answers = self.inner.attempt(requests)
         if "attempt" in self.ops:
             self.ops.discard("attempt")
             raise Unavailable("no reply")
         return answers
 
-    def release(self, grants: Any):
+    def release(self, grants: Sequence[Grant]) -> list[Released | NarrowboatError]:
         answers = self.inner.release(grants)
         if "release" in self.ops:
             self.ops.discard("release")
@@ -287,7 +289,7 @@ def test_a_lost_reply_is_harmless(url: str, op: str) -> None:
     """The grant is found again by its owner, and a repeated release is a success."""
     layer = []
 
-    def wrap(driver: Any):
+    def wrap(driver: LockProvider) -> LosesReplies:
         layer.append(LosesReplies(driver))
         layer[0].ops = {op}
         return layer[0]
@@ -374,7 +376,7 @@ class TestAsyncio:
 
                 holder = await locks.lock("a").acquire()
                 tasks = [asyncio.create_task(wait(number)) for number in range(1000)]
-                while (await locks.holders("a"))[0].waiters < 1000:
+                while (await locks.holders("a"))[0].waiters < 1000:  # type: ignore[operator]  # a number
                     await asyncio.sleep(0.01)
                 assert threading.active_count() - before < 11
                 await holder.release()

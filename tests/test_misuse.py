@@ -7,17 +7,19 @@ import copy
 import os
 import pickle
 import signal
+import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any, Never
 
 import pytest
 
 import narrowboat
 from narrowboat import codecs, events
-from narrowboat.contract.messages import Reject
+from narrowboat.contract.messages import Feed, Received, Reject
 from narrowboat.errors import Closed, InvalidArgument, StaleDelivery, Unavailable
-from narrowboat.layers.faults import Faults
+from narrowboat.layers.faults import Faults, Gate
 from narrowboat.layers.passing import PassingBroker, PassingFeed
 from narrowboat.messaging import Messaging
 
@@ -28,7 +30,7 @@ def url() -> str:
 
 
 @pytest.fixture
-def broker(url: str) -> Iterator[Any]:
+def broker(url: str) -> Iterator[Messaging]:
     with narrowboat.broker(url) as broker:
         yield broker
 
@@ -54,25 +56,25 @@ def test_the_wrong_kind_of_with_says_which_is_right(url: str) -> None:
     with pytest.raises(TypeError, match="use `async with`"), narrowboat.aio.locks(url).lock("n"):
         pass
 
-    async def enter(made) -> None:
+    async def enter(made: Any) -> None:
         async with made:
             pass
 
-    for made in (narrowboat.broker(url), narrowboat.locks(url), narrowboat.locks(url).lock("n")):
+    for other in (narrowboat.broker(url), narrowboat.locks(url), narrowboat.locks(url).lock("n")):
         with pytest.raises(TypeError, match="use `with`"):
-            asyncio.run(enter(made))
+            asyncio.run(enter(other))
 
 
 def test_one_message_is_not_many(broker: Messaging) -> None:
     """A text is a sequence of texts, which is never what was meant."""
     for given in ("abc", b"abc", {"a": 1}):
         with pytest.raises(InvalidArgument, match="publish_many takes a list"):
-            broker.queue("q", codec=codecs.TEXT).publish_many(given)
+            broker.queue("q", codec=codecs.TEXT).publish_many(given)  # type: ignore[arg-type]  # that is what is refused
 
 
 @pytest.mark.parametrize("make", [narrowboat.broker, narrowboat.locks, narrowboat.aio.broker, narrowboat.aio.locks])
 @pytest.mark.parametrize("arguments", [{"listeners": print}, {"listeners": 42}, {"listeners": [42]}, {"clock": 42}])
-def test_arguments_of_the_wrong_kind_are_named(make, arguments, url: str) -> None:
+def test_arguments_of_the_wrong_kind_are_named(make: Callable[..., object], arguments: dict[str, Any], url: str) -> None:
     """Also those that only tests give."""
     with pytest.raises(InvalidArgument, match=next(iter(arguments))):
         make(url, **arguments)
@@ -106,23 +108,23 @@ class Unspeakable(Exception):
 
 
 @pytest.mark.parametrize("face", ["sync", "asyncio"])
-def test_a_handler_may_raise_what_cannot_be_shown(face, url: str) -> None:
+def test_a_handler_may_raise_what_cannot_be_shown(face: str, url: str) -> None:
     """It is a failure like any other: nacked, and dead with its type at the last delivery."""
     told = []
 
-    def failed(event) -> None:
+    def failed(event: events.Event) -> None:
         if isinstance(event, events.DeadLettered):
             told.append(event.reason)
             stop()
 
-    stop = lambda: None  # noqa: E731
+    stop: Callable[[], None] = lambda: None  # noqa: E731
     if face == "sync":
         with narrowboat.broker(url, listeners=[failed]) as broker:
             queue = broker.queue("q", max_deliveries=1)
             queue.publish(b"x")
             stop = queue.stop
 
-            def handle(message) -> Never:
+            def handle(message: narrowboat.Message[bytes]) -> Never:
                 raise Unspeakable
 
             queue.run(handle)
@@ -135,7 +137,7 @@ def test_a_handler_may_raise_what_cannot_be_shown(face, url: str) -> None:
                 await queue.publish(b"x")
                 stop = queue.stop
 
-                async def handle(message) -> Never:
+                async def handle(message: narrowboat.aio.Message[bytes]) -> Never:
                     raise Unspeakable
 
                 await queue.run(handle)
@@ -168,7 +170,7 @@ def test_what_is_settled_after_its_broker_has_closed_is_refused(url: str) -> Non
 
 
 @pytest.mark.parametrize("wait", [True, False])
-def test_a_forked_childs_settlement_is_closed(broker: Messaging, wait) -> None:
+def test_a_forked_childs_settlement_is_closed(broker: Messaging, wait: bool) -> None:
     """The message is the parent's, and stays so."""
     queue = broker.queue("q")
     queue.publish(b"x")
@@ -192,11 +194,11 @@ def test_absurd_numbers_of_others_are_no_error(url: str) -> None:
     """Whoever looks at a dead letter that another program wrote sees what can be seen."""
 
     class Absurd(PassingBroker):
-        def feed(self, inner, wake):
+        def feed(self, inner: Feed, wake: Callable[[], None]) -> Feed:
             return AbsurdFeed(inner)
 
     class AbsurdFeed(PassingFeed):
-        def receive(self, limit):
+        def receive(self, limit: int) -> Received:
             received = self.inner.receive(limit)
             headers = {"narrowboat-dead-reason": "why", "narrowboat-dead-attempts": "9" * 5000}
             return received._replace(deliveries=[each._replace(headers=headers) for each in received.deliveries])
@@ -228,10 +230,10 @@ def test_what_was_fetched_and_not_started_goes_back_at_once(url: str, monkeypatc
         queue.publish_many([b"x"] * 5)
         depths = []
 
-        def handle(message) -> None:
+        def handle(message: narrowboat.Message[bytes]) -> None:
             queue.stop()
             ends = broker._core.clock() + 10
-            while (depth := queue.depth()).ready < 4 and broker._core.clock() < ends:
+            while (depth := queue.depth()).ready < 4 and broker._core.clock() < ends:  # type: ignore[operator]  # a number
                 pass
             depths.append(depth.ready)
 
@@ -244,11 +246,11 @@ def test_run_bounds_what_it_keeps_and_fetches(broker: Messaging) -> None:
     queue = broker.queue("q")
     for arguments in ({"max_extend": -1}, {"prefetch": 0}):
         with pytest.raises(InvalidArgument, match=next(iter(arguments))):
-            queue.run(print, **arguments)
+            queue.run(print, **arguments)  # type: ignore[arg-type]  # options by name
     queue.publish_many([b"x"] * 5)
     seen = []
 
-    def handle(message) -> None:
+    def handle(message: narrowboat.Message[bytes]) -> None:
         seen.append((message._consumer.max_extend, queue.depth().in_flight))
         queue.stop()
 
@@ -259,7 +261,7 @@ def test_run_bounds_what_it_keeps_and_fetches(broker: Messaging) -> None:
 class Away(PassingBroker):
     """A backend that is away when its consumers are closed."""
 
-    def feed(self, inner, wake):
+    def feed(self, inner: Feed, wake: Callable[[], None]) -> Feed:
         return AwayFeed(inner)
 
 
@@ -270,7 +272,9 @@ class AwayFeed(PassingFeed):
 
 
 @pytest.mark.parametrize("face", ["sync", "asyncio"])
-def test_a_run_that_is_stopped_during_an_outage_ends_in_good_order(face, url: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_run_that_is_stopped_during_an_outage_ends_in_good_order(
+    face: str, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """It has drained; that its consumer could not be closed is a warning and no crash."""
 
     if face == "sync":
@@ -285,7 +289,7 @@ def test_a_run_that_is_stopped_during_an_outage_ends_in_good_order(face, url: st
                 queue = broker.queue("q")
                 await queue.publish(b"x")
 
-                async def handle(message) -> None:
+                async def handle(message: narrowboat.aio.Message[bytes]) -> None:
                     queue.stop()
 
                 await queue.run(handle)
@@ -296,7 +300,7 @@ def test_a_run_that_is_stopped_during_an_outage_ends_in_good_order(face, url: st
 
 @pytest.mark.parametrize("face", ["sync", "aio"])
 @pytest.mark.parametrize("end", [SystemExit, KeyboardInterrupt])
-def test_what_ends_a_run_during_an_outage_reaches_its_caller(face, end, url: str) -> None:
+def test_what_ends_a_run_during_an_outage_reaches_its_caller(face: str, end: type[BaseException], url: str) -> None:
     """That its consumer could not be closed as well hides neither Ctrl-C nor what a handler raised."""
 
     def struck() -> None:
@@ -309,7 +313,7 @@ def test_what_ends_a_run_during_an_outage_reaches_its_caller(face, end, url: str
             queue = broker.queue("q")
             await queue.publish(b"x")
 
-            async def handle(message) -> None:
+            async def handle(message: narrowboat.aio.Message[bytes]) -> None:
                 struck()
 
             await queue.run(handle)
@@ -328,7 +332,7 @@ def test_a_close_that_outlives_its_loop_ends_in_silence(url: str) -> None:
     faults = Faults()
     loop = asyncio.new_event_loop()
 
-    async def begin():
+    async def begin() -> tuple[Gate, asyncio.Task[narrowboat.Receipt], asyncio.Task[None]]:
         broker = narrowboat.aio.broker(url, wrap=faults.wrap)
         queue = broker.queue("q")
         gate = faults.hold("send")
@@ -339,14 +343,12 @@ def test_a_close_that_outlives_its_loop_ends_in_silence(url: str) -> None:
         await asyncio.sleep(0.05)
         return gate, publishing, closing
 
-    import threading
-
     gate, *tasks = loop.run_until_complete(begin())
     for task in tasks:
         task.cancel()
     loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
     loop.close()
-    complaints = []
+    complaints: list[threading.ExceptHookArgs] = []
     hook, threading.excepthook = threading.excepthook, complaints.append
     try:
         gate.open()
@@ -366,7 +368,7 @@ def test_a_reason_is_told_with_what_was_wrong_with_the_message() -> None:
 
 
 @pytest.mark.parametrize("face", [narrowboat, narrowboat.aio])
-def test_a_lock_says_who_has_what_others_have_on_theirs(face, url: str) -> None:
+def test_a_lock_says_who_has_what_others_have_on_theirs(face: ModuleType, url: str) -> None:
     """Other libraries release the lock itself; here one object may be held by many threads."""
     lock = face.locks(url).lock("n")
     with pytest.raises(AttributeError, match=r"held\.release\(\)"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, Never
 
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import narrowboat
 from narrowboat._engine.checks import text as check_text
 from narrowboat._messages.checks import RESERVED_PREFIX, check_headers, check_reason
+from narrowboat.contract import Outgoing, Source
 from narrowboat.errors import InvalidArgument, Unsupported
 from narrowboat.layers.passing import PassingBroker
 from narrowboat.messaging import Messaging
@@ -26,15 +27,15 @@ WRONG_SECONDS = [-1, math.nan, math.inf, "5", True, [], timedelta(seconds=-1)]
 class Untouched(PassingBroker):
     """A driver that must not be asked anything."""
 
-    def send(self, messages: Any) -> Never:
+    def send(self, messages: Sequence[Outgoing]) -> Never:
         raise AssertionError(f"sent {messages}")
 
-    def open(self, source: Any, *, earliest: bool, wake: Callable[[], None]) -> Never:
+    def open(self, source: Source, *, earliest: bool, wake: Callable[[], None]) -> Never:
         raise AssertionError(f"opened {source}")
 
 
 @pytest.fixture
-def broker() -> Iterator[Any]:
+def broker() -> Iterator[Messaging]:
     with narrowboat.broker(f"memory://{uuid.uuid4().hex}", wrap=Untouched) as broker:
         yield broker
 
@@ -154,7 +155,7 @@ def test_options_of_run_that_cannot_be(broker: Messaging, options: dict[str, Any
 def test_run_takes_a_plain_function(broker: Messaging) -> None:
     """A coroutine function would never be awaited."""
 
-    async def handle(message: Any) -> Never:
+    async def handle(message: narrowboat.Message[bytes]) -> Never:
         raise AssertionError
 
     with pytest.raises(TypeError, match=r"narrowboat\.aio"):

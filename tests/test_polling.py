@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 import narrowboat
+from narrowboat.contract import Broker, Feed, Received
 from narrowboat.errors import Unavailable
 from narrowboat.layers.passing import PassingBroker, PassingFeed
 
@@ -16,13 +16,13 @@ from narrowboat.layers.passing import PassingBroker, PassingFeed
 class Dying(PassingFeed):
     """Each poll ends with its connection, whose end wakes the consumer; as an error, or with nothing."""
 
-    def __init__(self, inner: Any, wake: Callable[[], None], ends: float) -> None:
+    def __init__(self, inner: Feed, wake: Callable[[], None], ends: str) -> None:
         super().__init__(inner)
         self.wake = wake
         self.ends = ends
         self.polls = 0
 
-    def receive(self, limit: int):
+    def receive(self, limit: int) -> Received:
         self.polls += 1
         received = super().receive(limit)
         self.wake()
@@ -34,7 +34,7 @@ class Dying(PassingFeed):
 class DyingBroker(PassingBroker):
     ends = "fails"
 
-    def feed(self, inner: Any, wake: Callable[[], None]):
+    def feed(self, inner: Feed, wake: Callable[[], None]) -> Feed:
         self.made = Dying(inner, wake, self.ends)
         return self.made
 
@@ -43,19 +43,30 @@ class WakingBroker(DyingBroker):
     ends = "says nothing"
 
 
-def consumed(layer: Any):
+def keeping(layer: type[DyingBroker], layers: list[DyingBroker]) -> Callable[[Broker], Broker]:
+    """`wrap=` that puts what it makes into `layers`."""
+
+    def wrap(driver: Broker) -> Broker:
+        layers.append(layer(driver))
+        return layers[-1]
+
+    return wrap
+
+
+def consumed(layer: type[DyingBroker]) -> tuple[int, float, object]:
     """How many polls a `receive` of half a second makes, how long it takes, and how it ends."""
-    layers = []
+    layers: list[DyingBroker] = []
     with (
-        narrowboat.broker("memory://dying", wrap=lambda driver: layers.append(layer(driver)) or layers[-1]) as broker,
+        narrowboat.broker("memory://dying", wrap=keeping(layer, layers)) as broker,
         broker.queue("q").consume() as messages,
     ):
         begun = time.monotonic()
+        found: object
         try:
-            error = messages.receive(0.5)
-        except Unavailable as raised:
-            error = raised
-        return layers[0].made.polls, time.monotonic() - begun, error
+            found = messages.receive(0.5)
+        except Unavailable as error:
+            found = error
+        return layers[0].made.polls, time.monotonic() - begun, found
 
 
 def test_a_wake_that_comes_with_a_failure_does_not_take_its_pause_away() -> None:
@@ -72,10 +83,10 @@ def test_a_receive_ends_at_its_deadline_although_each_poll_is_woken_again() -> N
 
 
 @pytest.mark.parametrize("layer", [DyingBroker, WakingBroker])
-def test_a_receive_without_a_wait_polls_once(layer: Any) -> None:
-    layers = []
+def test_a_receive_without_a_wait_polls_once(layer: type[DyingBroker]) -> None:
+    layers: list[DyingBroker] = []
     with (
-        narrowboat.broker("memory://dying", wrap=lambda driver: layers.append(layer(driver)) or layers[-1]) as broker,
+        narrowboat.broker("memory://dying", wrap=keeping(layer, layers)) as broker,
         broker.queue("q").consume() as messages,
     ):
         try:
@@ -88,7 +99,7 @@ def test_a_receive_without_a_wait_polls_once(layer: Any) -> None:
 class Slow(PassingFeed):
     """Each poll takes longer than its caller waits, and what is bad was delivered too often."""
 
-    def receive(self, limit):
+    def receive(self, limit: int) -> Received:
         time.sleep(0.02)
         received = super().receive(limit)
         deliveries = [each._replace(attempt=99) if each.body == b"bad" else each for each in received.deliveries]
@@ -96,7 +107,7 @@ class Slow(PassingFeed):
 
 
 class SlowBroker(PassingBroker):
-    def feed(self, inner, wake):
+    def feed(self, inner: Feed, wake: Callable[[], None]) -> Feed:
         return Slow(inner)
 
 
@@ -109,7 +120,7 @@ def test_dead_letters_are_not_taken_for_an_empty_queue() -> None:
             assert messages.receive(0.01).body == b"good"
 
 
-def test_a_backlog_of_dead_letters_does_not_keep_a_receive_beyond_its_operation_timeout():
+def test_a_backlog_of_dead_letters_does_not_keep_a_receive_beyond_its_operation_timeout() -> None:
     """What is behind them comes to a later call."""
     with narrowboat.broker("memory://backlog", wrap=SlowBroker, timeout=0.5) as broker:
         queue = broker.queue("q")
@@ -118,4 +129,4 @@ def test_a_backlog_of_dead_letters_does_not_keep_a_receive_beyond_its_operation_
             begun = time.monotonic()
             assert messages.receive(0) is None
             assert time.monotonic() - begun < 4
-        assert queue.depth().ready > 0
+        assert queue.depth().ready > 0  # type: ignore[operator]  # a number

@@ -8,7 +8,6 @@ import socketserver
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -18,6 +17,8 @@ from narrowboat.conformance.faults.proxy import Proxy
 
 class Echo(socketserver.BaseRequestHandler):
     """Answers each line with the line, and remembers it."""
+
+    server: Server
 
     def handle(self) -> None:
         with contextlib.suppress(OSError), self.request.makefile("rb") as lines:
@@ -35,12 +36,12 @@ class Server(socketserver.ThreadingTCPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Echo)
-        self.heard = []
+        self.heard: list[bytes] = []
         self.ended = threading.Event()
 
 
 @pytest.fixture
-def server() -> Iterator[Any]:
+def server() -> Iterator[Server]:
     with Server() as made:
         thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -50,18 +51,18 @@ def server() -> Iterator[Any]:
 
 
 @pytest.fixture
-def proxy(server) -> Iterator[Any]:
-    with Proxy(*server.server_address) as made:
+def proxy(server: Server) -> Iterator[Proxy]:
+    with Proxy("127.0.0.1", server.server_address[1]) as made:
         yield made
 
 
-def connect(proxy):
+def connect(proxy: Proxy) -> socket.socket:
     client = socket.create_connection(proxy.address, timeout=5)
     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return client
 
 
-def ask(client, line: bytes = b"hello\n"):
+def ask(client: socket.socket, line: bytes = b"hello\n") -> bytes:
     client.sendall(line)
     got = b""
     while not got.endswith(b"\n"):
@@ -72,7 +73,7 @@ def ask(client, line: bytes = b"hello\n"):
     return got
 
 
-def test_it_passes_everything_on(proxy) -> None:
+def test_it_passes_everything_on(proxy: Proxy) -> None:
     """Untouched, in both directions, with many connections, and a megabyte at once."""
     clients = [connect(proxy) for _ in range(20)]
     assert [ask(client, b"%d\n" % number) for number, client in enumerate(clients)] == [b"re %d\n" % n for n in range(20)]
@@ -90,7 +91,7 @@ def test_it_passes_everything_on(proxy) -> None:
         client.close()
 
 
-def test_a_polite_end_is_passed_on(server, proxy) -> None:
+def test_a_polite_end_is_passed_on(server: Server, proxy: Proxy) -> None:
     """When the client has said all, the server sees its end, and the client the server's."""
     with connect(proxy) as client:
         assert ask(client) == b"re hello\n"
@@ -99,7 +100,7 @@ def test_a_polite_end_is_passed_on(server, proxy) -> None:
     assert server.ended.wait(5)
 
 
-def test_reset_breaks_what_is_open_and_nothing_else(proxy) -> None:
+def test_reset_breaks_what_is_open_and_nothing_else(proxy: Proxy) -> None:
     """The client gets a RST, not a polite end, and may connect again at once."""
     with connect(proxy) as client:
         ask(client)
@@ -110,7 +111,7 @@ def test_reset_breaks_what_is_open_and_nothing_else(proxy) -> None:
         assert ask(again) == b"re hello\n"
 
 
-def test_refuse_turns_new_ones_away(proxy) -> None:
+def test_refuse_turns_new_ones_away(proxy: Proxy) -> None:
     """What is open stays open; after heal() new ones are taken on the same address."""
     address = proxy.address
     with connect(proxy) as client:
@@ -126,7 +127,7 @@ def test_refuse_turns_new_ones_away(proxy) -> None:
 
 
 @pytest.mark.parametrize(("up", "down", "heard"), [(True, False, 0), (False, True, 1), (True, True, 0)])
-def test_a_black_hole_keeps_back_until_it_is_healed(server, proxy, up, down, heard) -> None:
+def test_a_black_hole_keeps_back_until_it_is_healed(server: Server, proxy: Proxy, up: bool, down: bool, heard: int) -> None:
     """Nothing comes through in that direction, nobody is told, and nothing is lost."""
     with connect(proxy) as client:
         ask(client)
@@ -142,7 +143,7 @@ def test_a_black_hole_keeps_back_until_it_is_healed(server, proxy, up, down, hea
         assert server.heard == [b"late\n"]
 
 
-def test_a_dropped_request_never_arrives(server, proxy) -> None:
+def test_a_dropped_request_never_arrives(server: Server, proxy: Proxy) -> None:
     """The server does not see it; the client gets a RST; the next connection works."""
     with connect(proxy) as client:
         ask(client)
@@ -156,7 +157,7 @@ def test_a_dropped_request_never_arrives(server, proxy) -> None:
         assert ask(again, b"lost\n") == b"re lost\n"
 
 
-def test_a_dropped_reply_means_it_was_done(server, proxy) -> None:
+def test_a_dropped_reply_means_it_was_done(server: Server, proxy: Proxy) -> None:
     """The server has done it, and the client does not know."""
     with connect(proxy) as client:
         ask(client)
@@ -166,7 +167,7 @@ def test_a_dropped_reply_means_it_was_done(server, proxy) -> None:
     assert server.heard[-1] == b"done\n"
 
 
-def test_a_reply_can_be_cut_in_the_middle(server, proxy) -> None:
+def test_a_reply_can_be_cut_in_the_middle(server: Server, proxy: Proxy) -> None:
     """The first bytes arrive, the rest never does."""
     with connect(proxy) as client:
         ask(client)
@@ -178,7 +179,7 @@ def test_a_reply_can_be_cut_in_the_middle(server, proxy) -> None:
     assert server.heard[-1] == b"done\n"
 
 
-def test_slowness_is_at_least_what_was_asked_for(proxy) -> None:
+def test_slowness_is_at_least_what_was_asked_for(proxy: Proxy) -> None:
     """Latency is counted each way; pieces arrive one by one and whole."""
     with connect(proxy) as client:
         proxy.slow(latency=0.05)
@@ -202,7 +203,7 @@ def test_a_server_that_is_not_there_is_a_reset() -> None:
         assert client.recv(10) == b""
 
 
-def test_closing_gives_everything_back(proxy) -> None:
+def test_closing_gives_everything_back(proxy: Proxy) -> None:
     """Its thread ends, its port is free, open connections break; closing again does nothing."""
     client = connect(proxy)
     ask(client)
@@ -236,7 +237,7 @@ def test_closing_ends_what_is_still_being_connected() -> None:
                 client.recv(1)
 
 
-def test_a_network_stands_before_each_host(server) -> None:
+def test_a_network_stands_before_each_host(server: Server) -> None:
     """A URL with hosts and ports leads through one proxy for each; one without cannot."""
     port = server.server_address[1]
     url = f"some://user:p%40ss@127.0.0.1:{port},localhost:{port}/path?x=1"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Never
 
@@ -12,12 +12,16 @@ import pytest
 
 import narrowboat
 from narrowboat import registry
+from narrowboat.contract import LockProvider
 from narrowboat.dsn import Url
 from narrowboat.errors import ConfigurationError, InvalidArgument, Unsupported
 
+#: Takes the name of a module, its source and the text of its entry points.
+Install = Callable[[str, str, str], None]
+
 
 @pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
     """Put a module and its entry points where an installer would; the registry looks anew, and forgets afterwards."""
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(registry, "_found", {})
@@ -53,7 +57,7 @@ BACKEND = """
 """
 
 
-def test_a_third_partys_backend_is_found_like_a_built_in_one(install: Any) -> None:
+def test_a_third_partys_backend_is_found_like_a_built_in_one(install: Install) -> None:
     """By its entry point; nothing is registered by a call."""
     install("acme_locks", "from narrowboat_memory import locks\n", "[narrowboat.locks]\nacme = acme_locks:locks\n")
 
@@ -64,7 +68,7 @@ def test_a_third_partys_backend_is_found_like_a_built_in_one(install: Any) -> No
 
 
 @pytest.mark.parametrize("scheme", ["acme", "memory"])
-def test_a_scheme_that_two_distributions_register_is_refused(install: Any, scheme: str) -> None:
+def test_a_scheme_that_two_distributions_register_is_refused(install: Install, scheme: str) -> None:
     """Both are named and neither is loaded: it would be handed a URL with its password. Other schemes go on."""
     for module in ("acme_locks", "acme_evil"):
         install(module, "from narrowboat_memory import locks\n", f"[narrowboat.locks]\n{scheme} = {module}:locks\n")
@@ -90,7 +94,7 @@ def test_a_url_from_the_environment_is_told_with_its_variable(monkeypatch: pytes
         narrowboat.locks()
 
 
-def test_what_a_backend_prepares_is_what_it_opens(install: Any) -> None:
+def test_what_a_backend_prepares_is_what_it_opens(install: Install) -> None:
     """Once for each face, however often the driver is opened."""
     code = """
         from narrowboat_memory import locks as memory
@@ -115,7 +119,7 @@ def test_what_a_backend_prepares_is_what_it_opens(install: Any) -> None:
 
 
 @pytest.mark.parametrize("early", [True, False])
-def test_a_missing_client_library_says_which_command_installs_it(install: Any, early: bool) -> None:
+def test_a_missing_client_library_says_which_command_installs_it(install: Install, early: bool) -> None:
     """When the face is made, where the backend prepares for it; else at the first call, before anything is sent."""
     code = BACKEND if early else BACKEND.replace("prepare=prepare, ", "")
     install("acme_locks", code, "[narrowboat.locks]\nacme = acme_locks:locks\n")
@@ -128,7 +132,7 @@ def test_a_missing_client_library_says_which_command_installs_it(install: Any, e
     assert isinstance(caught.value.__cause__, ModuleNotFoundError) and caught.value.backend == "acme"
 
 
-def test_a_missing_extra_of_the_entry_point_says_which_command_installs_it(install: Any) -> None:
+def test_a_missing_extra_of_the_entry_point_says_which_command_installs_it(install: Install) -> None:
     """At once when the backend's own module needs it."""
     install("acme_locks", "import acme_client\n", "[narrowboat.locks]\nacme = acme_locks:locks [turbo]\n")
 
@@ -143,7 +147,7 @@ def test_an_extra_of_our_own_is_installed_from_a_clone() -> None:
     assert told == "pip install --upgrade '.[redis]' in a clone of Narrowboat (narrowboat[redis] once it is published)"
 
 
-def test_an_entry_point_that_gives_something_else_is_named(install: Any) -> None:
+def test_an_entry_point_that_gives_something_else_is_named(install: Install) -> None:
     """A class, a function, the other half's entry object."""
     install("acme_locks", "locks = object\n", "[narrowboat.locks]\nacme = acme_locks:locks\n")
 
@@ -152,7 +156,7 @@ def test_an_entry_point_that_gives_something_else_is_named(install: Any) -> None
 
 
 @pytest.mark.parametrize("make", [narrowboat.locks, registry.broker_backend], ids=["locks", "brokers"])
-def test_an_unknown_scheme_names_the_near_miss_and_what_there_is(make: Any) -> None:
+def test_an_unknown_scheme_names_the_near_miss_and_what_there_is(make: Callable[[str], object]) -> None:
     """Before any I/O."""
     with pytest.raises(ConfigurationError) as caught:
         make("memroy://" if make is narrowboat.locks else "memroy")
@@ -161,7 +165,7 @@ def test_an_unknown_scheme_names_the_near_miss_and_what_there_is(make: Any) -> N
     assert "Did you mean 'memory'?" in str(caught.value) and "sqlite" in str(caught.value)
 
 
-def test_a_scheme_that_has_only_the_other_half_says_so(install: Any) -> None:
+def test_a_scheme_that_has_only_the_other_half_says_so(install: Install) -> None:
     """Who asks a lock service for messages learns that the name itself was right."""
     install("acme_locks", "from narrowboat_memory import locks\n", "[narrowboat.locks]\nacme = acme_locks:locks\n")
 
@@ -201,7 +205,7 @@ def test_what_is_not_promised_is_refused_before_the_driver_opens() -> None:
     """`open` is never called."""
     opened = []
 
-    def wrap(driver: Any) -> Any:
+    def wrap(driver: LockProvider) -> LockProvider:
         opened.append(driver)
         return driver
 

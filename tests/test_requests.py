@@ -6,7 +6,6 @@ import dataclasses
 import threading
 import uuid
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -14,17 +13,18 @@ import narrowboat
 import narrowboat_memory
 from narrowboat import registry
 from narrowboat.capabilities import Concurrency
+from narrowboat.contract import Address, Broker, Feed
 from narrowboat.layers.passing import PassingBroker
 
 
 class SlowInbox(PassingBroker):
     """An inbox takes a while to open, so that a second caller comes meanwhile."""
 
-    def __init__(self, inner: Any, opened: Any) -> None:
+    def __init__(self, inner: Broker, opened: list[str]) -> None:
         super().__init__(inner)
         self.opened = opened
 
-    def inbox(self, wake: Callable[[], None]) -> Any:
+    def inbox(self, wake: Callable[[], None]) -> tuple[Address, Feed]:
         self.opened.append(threading.current_thread().name)
         threading.Event().wait(0.2)
         return super().inbox(wake)

@@ -7,8 +7,8 @@ import dataclasses
 import gc
 import threading
 import uuid
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import pytest
 
@@ -18,39 +18,43 @@ from narrowboat import aio, registry
 from narrowboat._locks.line import Lines
 from narrowboat.capabilities import Expiry, WaitOrder
 from narrowboat.clock import ManualClock
-from narrowboat.errors import LockTimeout, Reason, Unsupported
+from narrowboat.contract import Busy, Grant, LockProvider, Request
+from narrowboat.errors import LockTimeout, NarrowboatError, Reason, Unsupported
 from narrowboat.layers.passing import PassingLocks
 from narrowboat.locking import Locks
 
 SESSION = 6.0
 
 
+T = TypeVar("T")
+
+
 class SessionLocks(PassingLocks):
     """The memory driver as if a session of 6 s carried its locks: they end only when they are freed."""
 
-    def __init__(self, inner, calls) -> None:
+    def __init__(self, inner: LockProvider, calls: list[tuple[str, int]]) -> None:
         super().__init__(inner)
         self.calls = calls
 
-    def _short(self, answer):
-        return answer._replace(ttl=SESSION) if hasattr(answer, "token") else answer
+    def _short(self, answer: T) -> T:
+        return answer._replace(ttl=SESSION) if isinstance(answer, Grant) else answer
 
-    def attempt(self, requests):
+    def attempt(self, requests: Sequence[Request]) -> list[Grant | Busy | NarrowboatError]:
         self.calls.append(("attempt", len(requests)))
         return [self._short(answer) for answer in self.inner.attempt([request._replace(ttl=86400.0) for request in requests])]
 
-    def renew(self, grants):
+    def renew(self, grants: Sequence[Grant]) -> list[Grant | NarrowboatError]:
         self.calls.append(("renew", len(grants)))
         return [self._short(answer) for answer in self.inner.renew([grant._replace(ttl=86400.0) for grant in grants])]
 
 
 @pytest.fixture
-def calls():
+def calls() -> list[tuple[str, int]]:
     return []
 
 
 @pytest.fixture
-def url(monkeypatch: pytest.MonkeyPatch, calls) -> str:
+def url(monkeypatch: pytest.MonkeyPatch, calls: list[tuple[str, int]]) -> str:
     """A URL of a backend that claims a session for its lease and no order."""
     plain = narrowboat_memory.locks
     backend = dataclasses.replace(
@@ -65,17 +69,17 @@ def url(monkeypatch: pytest.MonkeyPatch, calls) -> str:
 
 
 @pytest.fixture
-def clock():
+def clock() -> ManualClock:
     return ManualClock()
 
 
 @pytest.fixture
-def locks(url: str, clock: ManualClock) -> Iterator[Any]:
+def locks(url: str, clock: ManualClock) -> Iterator[Locks]:
     with narrowboat.locks(url, clock=clock) as locks:
         yield locks
 
 
-def soon(condition) -> bool:
+def soon(condition: Callable[..., bool]) -> bool:
     """Until it holds, within a bound."""
     for _ in range(500):
         if condition():
@@ -84,7 +88,7 @@ def soon(condition) -> bool:
     return False
 
 
-def test_a_ttl_below_the_bound_is_refused_with_the_explanation(locks: Locks, calls) -> None:
+def test_a_ttl_below_the_bound_is_refused_with_the_explanation(locks: Locks, calls: list[tuple[str, int]]) -> None:
     """It is what the caller accepts until a dead holder's lock is free; the effective one is shown."""
     with pytest.raises(Unsupported, match=r"ttl=5 s.*a session is the lease.*up to 12 s.*session_ttl="):
         locks.lock("a", ttl=5)
@@ -93,7 +97,7 @@ def test_a_ttl_below_the_bound_is_refused_with_the_explanation(locks: Locks, cal
     assert locks.lock("a", ttl=20).acquire().ttl == SESSION
 
 
-def test_all_locks_of_a_session_are_renewed_together(locks: Locks, clock: ManualClock, calls) -> None:
+def test_all_locks_of_a_session_are_renewed_together(locks: Locks, clock: ManualClock, calls: list[tuple[str, int]]) -> None:
     """However far apart they were acquired."""
     held = []
     for number in range(20):
@@ -123,7 +127,7 @@ def test_a_forgotten_possession_is_freed_though_its_session_goes_on(locks: Locks
     locks.lock("a").acquire()
     gc.collect()
 
-    def free():
+    def free() -> bool:
         clock.advance(0.5)
         return locks.holders("a") == []
 
@@ -144,13 +148,13 @@ def test_a_released_possession_is_not_withdrawn_when_it_is_collected(locks: Lock
     assert [holder.token for holder in locks.holders("a")] == [second.token]
 
 
-def test_waiters_of_one_process_send_one_contender(url: str, calls) -> None:
+def test_waiters_of_one_process_send_one_contender(url: str, calls: list[tuple[str, int]]) -> None:
     """A hundred threads wait; the backend hears of one at a time, and they are served in the order in which they came."""
     with narrowboat.locks(url) as locks:
         first = locks.lock("a").acquire()
         served, threads = [], []
 
-        def wait(number) -> None:
+        def wait(number: int) -> None:
             with locks.lock("a"):
                 served.append(number)
 
@@ -170,7 +174,7 @@ def test_waiters_of_one_process_send_one_contender(url: str, calls) -> None:
     assert max(count for name, count in calls if name == "attempt") == 1
 
 
-def test_a_waiter_that_leaves_the_line_sends_nothing(url: str, calls) -> None:
+def test_a_waiter_that_leaves_the_line_sends_nothing(url: str, calls: list[tuple[str, int]]) -> None:
     """Its time is up before its turn came; the one behind it moves up."""
 
     async def main() -> None:
@@ -204,7 +208,7 @@ def test_a_waiter_that_vanished_is_passed_over() -> None:
         def next_turn(self) -> None:
             self.told += 1
 
-        def in_line(self):
+        def in_line(self) -> bool:
             return self.waits
 
     turns, first, second, third = Lines(), Waiter(), Waiter(), Waiter()

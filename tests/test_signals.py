@@ -29,7 +29,7 @@ def send(number=signal.SIGTERM):
 """
 
 
-def program(text):
+def program(text: str) -> tuple[int, list[str], str]:
     """Run it in a process of its own: exit code, what it printed, what it complained of."""
     done = subprocess.run(
         [sys.executable, "-c", PREAMBLE + textwrap.dedent(text)], capture_output=True, text=True, timeout=60, check=False
@@ -69,7 +69,7 @@ for each in others:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_one_signal_ends_all_runs_when_the_main_thread_runs_a_loop(number) -> None:
+def test_one_signal_ends_all_runs_when_the_main_thread_runs_a_loop(number: signal.Signals) -> None:
     """Two runs on the main loop, one in a thread, two on a loop in another thread."""
     code, out, complaints = program(
         ALL
@@ -90,7 +90,7 @@ for each in others:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_one_signal_ends_all_runs_when_the_main_thread_runs_a_queue(number) -> None:
+def test_one_signal_ends_all_runs_when_the_main_thread_runs_a_queue(number: signal.Signals) -> None:
     """A plain run in the main thread, others in threads and on a loop."""
     code, out, complaints = program(
         ALL
@@ -133,7 +133,7 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("face", ["sync", "asyncio"])
-def test_a_handler_that_was_there_is_called_and_put_back_exactly(face) -> None:
+def test_a_handler_that_was_there_is_called_and_put_back_exactly(face: str) -> None:
     """A server's own handler hears of each signal; afterwards it is installed again, that object and no other."""
     code, out, complaints = program(
         f"""
@@ -181,7 +181,7 @@ print("never")
 
 
 @pytest.mark.parametrize("face", ["sync", "asyncio"])
-def test_a_second_interrupt_does_not_wait(face) -> None:
+def test_a_second_interrupt_does_not_wait(face: str) -> None:
     """A handler that hangs keeps nobody after the second Ctrl-C, and its message goes back."""
     code, out, complaints = program(
         f"""
@@ -208,7 +208,7 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.parametrize("where", ["main", "thread", "loop"])
-def test_a_second_sigterm_does_not_wait(where) -> None:
+def test_a_second_sigterm_does_not_wait(where: str) -> None:
     """Handlers that hang keep no run after the second signal, and their messages go back."""
     code, out, complaints = program(
         f"""
@@ -314,7 +314,7 @@ class Stopped:
     """A run that counts."""
 
     def __init__(self) -> None:
-        self.stops = 0
+        self.stops: float = 0
 
     def stop(self) -> None:
         self.stops += 1

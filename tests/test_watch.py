@@ -8,7 +8,6 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -16,7 +15,7 @@ from narrowboat.conformance.harness import Harness
 from narrowboat.conformance.kit import Kit
 from narrowboat.conformance.report import make
 from narrowboat.conformance.runner import Outcome, Row, run_one
-from narrowboat.conformance.scenario import TABLE, scenario
+from narrowboat.conformance.scenario import TABLE, Run, Scenario, scenario
 from narrowboat.conformance.watch import Clocks, Watch, ticking
 from narrowboat.conformance.watch.ticking import BIN, BINS, LAST, LOST, SIZE, note
 
@@ -27,7 +26,7 @@ def row() -> array.array[float]:
 
 
 @pytest.fixture
-def clocks() -> Iterator[Any]:
+def clocks() -> Iterator[Clocks]:
     made = Clocks()
     yield made
     made.close()
@@ -111,7 +110,7 @@ def test_what_we_worked_ourselves_is_not_lost(row: array.array[float]) -> None:
     assert row[LAST] > 0
 
 
-def test_a_machine_that_stands_still_is_seen(clocks: Any) -> None:
+def test_a_machine_that_stands_still_is_seen(clocks: Clocks) -> None:
     begun = time.monotonic()
     pause(clocks, 0.4)
     ended = time.monotonic()
@@ -121,7 +120,7 @@ def test_a_machine_that_stands_still_is_seen(clocks: Any) -> None:
     assert clocks.extended(0.1) >= 0.3
 
 
-def test_a_time_out_does_not_count_it(clocks: Any) -> None:
+def test_a_time_out_does_not_count_it(clocks: Clocks) -> None:
     async def waits() -> float:
         os.kill(clocks.child.pid, signal.SIGSTOP)
         asyncio.get_running_loop().call_later(0.6, os.kill, clocks.child.pid, signal.SIGCONT)
@@ -134,7 +133,7 @@ def test_a_time_out_does_not_count_it(clocks: Any) -> None:
     assert asyncio.run(waits()) >= 0.6
 
 
-def test_what_ends_in_time_is_left_alone(clocks: Any) -> None:
+def test_what_ends_in_time_is_left_alone(clocks: Clocks) -> None:
     async def ends() -> bool:
         async with clocks.timeout(0.05) as limit:
             pass
@@ -148,20 +147,22 @@ def test_what_ends_in_time_is_left_alone(clocks: Any) -> None:
 
 
 @pytest.fixture
-def table() -> Iterator[Any]:
+def table() -> Iterator[list[Scenario]]:
     kept = list(TABLE)
     yield TABLE
     TABLE[:] = kept
 
 
-def outcome(table: Any, clocks: Clocks, monkeypatch: pytest.MonkeyPatch, run: Any) -> Row:
+def outcome(table: list[Scenario], clocks: Clocks, monkeypatch: pytest.MonkeyPatch, run: Run) -> Row:
     monkeypatch.setattr("narrowboat.conformance.kit.watch", lambda: clocks)
     scenario("L49", tier="T")(run)
     (row,) = run_one(Harness("memory://"), table[-1], "asyncio")
     return row
 
 
-def test_a_lease_that_a_pause_ended_proves_nothing(table: Any, clocks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lease_that_a_pause_ended_proves_nothing(
+    table: list[Scenario], clocks: Clocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def loses(kit: Kit) -> None:
         """It keeps a short lease."""
         assert kit.ttl >= 0.5
@@ -175,7 +176,7 @@ def test_a_lease_that_a_pause_ended_proves_nothing(table: Any, clocks: Any, monk
     assert row.stood_still > 0.3
 
 
-def test_without_a_pause_it_is_broken(table: Any, clocks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_pause_it_is_broken(table: list[Scenario], clocks: Clocks, monkeypatch: pytest.MonkeyPatch) -> None:
     async def loses(kit: Kit) -> None:
         """It keeps a lease."""
         kit.lease(600.0)
@@ -184,7 +185,9 @@ def test_without_a_pause_it_is_broken(table: Any, clocks: Any, monkeypatch: pyte
     assert outcome(table, clocks, monkeypatch, loses).outcome is Outcome.BROKEN
 
 
-def test_a_pause_excuses_nothing_that_has_no_short_lease(table: Any, clocks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pause_excuses_nothing_that_has_no_short_lease(
+    table: list[Scenario], clocks: Clocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def fails(kit: Kit) -> None:
         """It needs no lease."""
         await asyncio.to_thread(pause, clocks, 0.5)
@@ -193,7 +196,7 @@ def test_a_pause_excuses_nothing_that_has_no_short_lease(table: Any, clocks: Any
     assert outcome(table, clocks, monkeypatch, fails).outcome is Outcome.BROKEN
 
 
-def test_what_held_in_spite_of_a_pause_has_held(table: Any, clocks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_held_in_spite_of_a_pause_has_held(table: list[Scenario], clocks: Clocks, monkeypatch: pytest.MonkeyPatch) -> None:
     async def holds(kit: Kit) -> None:
         """It keeps a short lease."""
         await asyncio.to_thread(pause, clocks, kit.ttl)
@@ -201,7 +204,7 @@ def test_what_held_in_spite_of_a_pause_has_held(table: Any, clocks: Any, monkeyp
     assert outcome(table, clocks, monkeypatch, holds).outcome is Outcome.HELD
 
 
-def test_short_leases_outlast_the_pauses_of_lately(clocks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_leases_outlast_the_pauses_of_lately(clocks: Clocks, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("narrowboat.conformance.kit.watch", lambda: clocks)
     before = Kit(Harness("memory://"), "sync", "locks")
     pause(clocks, 0.4)
@@ -219,7 +222,9 @@ def test_the_report_says_when_it_was_worth_a_word() -> None:
     assert "stood still for 25% of the time" in make(Harness("memory://"), [row, slow], seconds=2).stood_still
 
 
-def test_a_pause_does_not_excuse_what_took_too_long(table: Any, clocks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pause_does_not_excuse_what_took_too_long(
+    table: list[Scenario], clocks: Clocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its bound was extended by the pause already."""
 
     async def waits(kit: Kit) -> None:

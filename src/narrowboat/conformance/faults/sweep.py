@@ -138,11 +138,11 @@ def _thrower(steps: Generator[Any, Any, Any], error: BaseException) -> Callable[
 class Strike:
     """Calls a function and raises a KeyboardInterrupt at its n-th point, if it has as many. Serves one call.
 
-    `within`: the beginning of the names of the modules whose frames count; the kit's own never do. `where` says where it
+    `within`: how the names of the modules begin whose frames count; the kit's own never do. `where` says where it
     struck, as a function and a line; it is empty while it has not.
     """
 
-    def __init__(self, point: int, within: str = "narrowboat") -> None:
+    def __init__(self, point: int, within: str | tuple[str, ...] = "narrowboat") -> None:
         self._left = point
         self._within = within
         self._before: dict[FrameType, int] = {}
@@ -183,7 +183,7 @@ class Strike:
         return self._follow
 
 
-def sweep(operation: Callable[[Strike], object], *, within: str = "narrowboat", limit: int = 5000) -> int:
+def sweep(operation: Callable[[Strike], object], *, within: str | tuple[str, ...] = "narrowboat", limit: int = 5000) -> int:
     """Run `operation(strike)` for each point, until one run of it is not struck. How many points there are."""
     for point in range(limit):
         strike = Strike(point, within)
