@@ -85,6 +85,7 @@ def test_what_cannot_be_meant_is_refused_with_the_reason(scheme: str, face: Call
         more = f"&cert={NAMED}" if name == "key" else ""
         assert f"option {name}=/no/such.pem: no such file" in refused(face, f"{secure}?{name}=/no/such.pem{more}")
         assert f"option {name} is empty" in refused(face, f"{secure}?{name}={more}"), "no path is not the current folder"
+        assert f"option {name} has a zero byte" in refused(face, f"{secure}?{name}=a%00b{more}")
     for verify in ("true", "false", "half", ""):
         assert "full, ca, none" in refused(face, f"{secure}?verify={verify}")
     for flag in (True, False):

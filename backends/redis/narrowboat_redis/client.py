@@ -81,7 +81,10 @@ class RedisClient:
             except BaseException:
                 self._connections.drop(None)
                 raise
-        raise failure  # out here the first error, which may repeat a password, is not kept as its context
+        try:
+            raise failure  # out here the first error, which may repeat a password, is not kept as its context
+        finally:
+            del failure  # its traceback leads here: the two would keep each other, and what its caller holds
 
     def ask(self, command: Packed, doing: str, ends: float | None = None) -> Any:
         """The reply to one command; what it met is raised."""
@@ -129,7 +132,10 @@ class RedisClient:
             except BaseException:
                 self._connections.drop_all()
                 raise
-        raise failure
+        try:
+            raise failure
+        finally:
+            del failure  # as above
 
     def close(self) -> None:
         """End all connections. Idempotent."""

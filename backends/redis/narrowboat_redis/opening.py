@@ -138,7 +138,10 @@ def _plain(address: HostPort, ends: float) -> socket.socket:
             if not isinstance(error, OSError):
                 raise
             failed = error
-    raise failed
+    try:
+        raise failed
+    finally:
+        del failed  # its traceback leads here: the two would keep each other
 
 
 def _expect(connection: Connection, command: bytes, ends: float) -> None:

@@ -248,7 +248,8 @@ class Acquisition(Generic[H]):
         if self.call is None:
             return
         self._let_go()
-        await self.runtime.call(self.core.releases, Call(self.core.WITHDRAW, (self.request,)))
+        answers = await self.runtime.call(self.core.releases, Call(self.core.WITHDRAW, (self.request,)))
+        answers.clear()  # the traceback of an error leads to the frames that have the call: they would keep each other
         self.left = True
 
     def _left(self) -> bool:

@@ -49,6 +49,8 @@ class TlsOptions:
             path = getattr(self, name)
             if path == "":  # it would be the current folder
                 raise ConfigurationError(f"option {name} is empty: give the path of a file, or leave the option out")
+            if path is not None and "\0" in path:  # no file is called so, and the system's calls raise ValueError
+                raise ConfigurationError(f"option {name} has a zero byte: give the path of a file")
             if path is not None:  # a program that changes its folder, or a child of it, still means the same file
                 object.__setattr__(self, name, os.path.abspath(path))
 
