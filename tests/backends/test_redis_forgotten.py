@@ -34,17 +34,6 @@ def url() -> str:
         return f"redis://127.0.0.1:{server.getsockname()[1]}?timeout=0.5"
 
 
-def test_a_failed_acquire_keeps_nothing_of_its_caller(url: str) -> None:
-    def fail(locks: Any) -> Any:
-        held = Held()
-        with contextlib.suppress(narrowboat.Unavailable):
-            locks.lock("a").acquire(timeout=0)
-        return weakref.ref(held)
-
-    with narrowboat.locks(url) as locks:
-        assert fail(locks)() is None
-
-
 def test_a_failed_acquire_keeps_nothing_of_its_caller_on_the_asyncio_face(url: str) -> None:
     async def main() -> None:
         async def fail() -> Any:

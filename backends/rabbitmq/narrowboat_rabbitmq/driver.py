@@ -62,8 +62,9 @@ class RabbitBroker(Broker):
         try:
             batch = self._client.publisher.publish(records, operation)
         except Unavailable as error:
+            cause = error.with_traceback(None)  # as in `_prepare`
             for index in sent:
-                answers[index] = _not_sent(messages[index], error, error)
+                answers[index] = _not_sent(messages[index], cause, cause)
             return
         nowhere: list[int] = []
         for index, outcome in zip(sent, batch.results, strict=True):
@@ -104,7 +105,8 @@ class RabbitBroker(Broker):
                 if delay > 0:
                     sources.ensure_delay(address, start(delay, "")[0], deadline)
             except NarrowboatError as error:
-                refused[address] = error
+                # Its frames have the answers, which have it: they would keep each other, and what the caller holds.
+                refused[address] = error.with_traceback(None)
         for index in indexes if refused else ():
             why = refused.get(messages[index].to)
             if why is not None:

@@ -122,7 +122,9 @@ async def wait_lost(core: LockCore, runtime: Runtime, held: Possession, timeout:
 
 async def ask(core: LockCore, runtime: Runtime, question: Callable[[LockProvider], T]) -> T:
     """A plain call: holders, evict, ping."""
-    (answer,) = await runtime.call(core.looks, Call(core.CALL, (question,)))
+    call = Call(core.CALL, (question,))
+    (answer,) = await runtime.call(core.looks, call)
+    call.results = []  # as above
     try:
         if isinstance(answer, Exception):
             raise answer

@@ -151,24 +151,27 @@ class BrokerCore:
         most = self.capabilities.batch_max
         answers: list[Any] = []
         down: Exception | None = None
-        for start in range(0, len(messages), most):
-            chunk = messages[start : start + most]
-            if down is not None:  # each further try would cost its callers another time-out
-                answers += [_not_sent(message, self.backend, down) for message in chunk]
-                continue
-            try:
-                found: Sequence[Any] = driver.send(chunk)
-            except Exception as error:
-                answers += [_unpublished(message, self.backend, error) for message in chunk]
-                down = error
-            else:
-                if not _RECEIPTS.issuperset(map(type, found)):  # in C: it is asked of each message
-                    found = [
-                        _unpublished(message, self.backend, answer) if isinstance(answer, Unavailable) else answer
-                        for message, answer in zip(chunk, found, strict=True)
-                    ]
-                answers += found
-        return answers
+        try:
+            for start in range(0, len(messages), most):
+                chunk = messages[start : start + most]
+                if down is not None:  # each further try would cost its callers another time-out
+                    answers += [_not_sent(message, self.backend, down) for message in chunk]
+                    continue
+                try:
+                    found: Sequence[Any] = driver.send(chunk)
+                except Exception as error:
+                    answers += [_unpublished(message, self.backend, error) for message in chunk]
+                    down = error
+                else:
+                    if not _RECEIPTS.issuperset(map(type, found)):  # in C: it is asked of each message
+                        found = [
+                            _unpublished(message, self.backend, answer) if isinstance(answer, Unavailable) else answer
+                            for message, answer in zip(chunk, found, strict=True)
+                        ]
+                    answers += found
+            return answers
+        finally:
+            answers, down = [], None  # an error's traceback leads here: the two would keep each other, and who gets it
 
     def _extend_kept(self, late: float) -> float:
         return min((kept.look() for kept in list(self.kept)), default=math.inf)
@@ -204,12 +207,15 @@ class BrokerCore:
 
     def _call(self, calls: Sequence[Callable[[Broker], Any]]) -> list[Any]:
         answers: list[Any] = []
-        for call in calls:
-            try:
-                answers.append(call(self.driver.get()))
-            except Exception as error:
-                answers.append(error)
-        return answers
+        try:
+            for call in calls:
+                try:
+                    answers.append(call(self.driver.get()))
+                except Exception as error:
+                    answers.append(error)
+            return answers
+        finally:
+            answers = []  # as above
 
     # -- what the loops share -------------------------------------------------------------------------------------
 
@@ -228,15 +234,21 @@ class BrokerCore:
 
         call = Call(self.CALL, (question,), undo=orphaned)
         (answer,) = await self.runtime.call(self.fetches, call)
-        if isinstance(answer, Exception):
-            raise answer
-        result: T = answer
-        return result
+        call.results = []  # an error leads to frames that know this call
+        try:
+            if isinstance(answer, Exception):
+                raise answer
+            result: T = answer
+            return result
+        finally:
+            answer = None  # as above
 
     async def publish(self, messages: Sequence[Outgoing]) -> list[Receipt | NarrowboatError]:
         """Send them, once; one answer for each. Cancelled meanwhile, the outcome is unknown to everybody."""
         self.check_open()
-        answers = await self.runtime.call(self.sends, Call(self.SEND, messages))
+        call = Call(self.SEND, messages)
+        answers = await self.runtime.call(self.sends, call)
+        call.results = []  # an error leads to frames that know this call
         if self.listeners:
             self._tell_published(messages, answers)
         return answers

@@ -61,7 +61,10 @@ class SourceCore(Generic[T]):
         """Send one; raises what it met."""
         (answer,) = await self.core.publish((message,))
         if isinstance(answer, Exception):
-            raise answer
+            try:
+                raise answer
+            finally:
+                del answer  # its traceback leads here: the two would keep each other, and what the caller holds
         return answer
 
     async def publish_many(self, items: Iterable[T | Outbound[T]]) -> list[Receipt | NarrowboatError]:
