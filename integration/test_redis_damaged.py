@@ -265,6 +265,22 @@ def test_a_stream_whose_ids_are_used_up_is_told_for_good(client: redis.Redis, br
     assert broker.depth(ORDERS) == (0, 0, 0, 1)
 
 
+def test_what_is_due_behind_the_last_id_of_a_stream_stops_no_consumer(client: redis.Redis, broker: Any) -> None:
+    """It stays delayed, and a publish is told why; what is there is received, settled and counted."""
+    client.flushdb()
+    feed = consume(broker, ORDERS)
+    send(broker, ORDERS, "first")
+    send(broker, ORDERS, "late", delay=60)
+    client.xadd("orders", {"body": "last"}, id=f"{2**64 - 1}-{2**64 - 1}")
+    make_due(client)
+    deliveries = feed.receive(10).deliveries
+    assert len(deliveries) == 2
+    assert feed.settle([(delivery, Ack()) for delivery in deliveries]) == [None, None]
+    assert broker.depth(ORDERS) == (0, 0, 1, 0)
+    (refused,) = send(broker, ORDERS, "behind")
+    assert isinstance(refused, Conflict)
+
+
 @pytest.mark.parametrize("number", [b"x", b"-5", b"9223372036854775807", b"12345678901234567"])
 def test_the_count_of_delayed_messages_is_begun_anew_where_it_is_none(client: redis.Redis, broker: Any, number: bytes) -> None:
     client.flushdb()

@@ -369,7 +369,12 @@ local function promote(source)
       end
     end)
     if #moved > 0 then many('ZREM', key, moved) end  -- also where a later one fails: each call would store them again
-    if not fine then error(why, 0) end
+    if not fine then
+      -- Another program took the last id that there is. A publish tells so; what is there is still received.
+      local told = type(why) == 'table' and why.err or tostring(why)
+      if told:find('exhausted the last possible ID', 1, true) then return end
+      error(why, 0)
+    end
     ring(source, #due)
   end
 end
