@@ -187,14 +187,18 @@ def test_handing_over_between_processes_takes_a_few_milliseconds(child: Children
 def test_a_killed_holder_is_succeeded_when_its_lease_ends(child: Children, opened: Opened) -> None:
     """SIGKILL: free at the end of the ttl, not before."""
     here, there = opened(), child()
+    there.ask("cpu")  # it is there: from here on it takes no time but that of its grant
+    before = time.monotonic()
     there.ask("take", "a", 1)
     at = time.monotonic()
     there.process.send_signal(signal.SIGKILL)
     mine = request(ttl=30.0)
     while isinstance(answer := attempt(here, mine), Busy):
         bell(mine).wait(answer.retry_after)
+    free = time.monotonic()
 
-    assert 0.9 < time.monotonic() - at < 1.0 + upper(here.capabilities.expiry_lag)
+    assert 1.0 <= free - before  # the lease begins between the two looks, wherever a busy machine puts it
+    assert free - at < 1.0 + upper(here.capabilities.expiry_lag)
 
 
 def test_a_killed_waiter_is_passed_over(child: Children, opened: Opened) -> None:
