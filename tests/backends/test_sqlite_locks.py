@@ -197,7 +197,7 @@ def test_a_killed_holder_is_succeeded_when_its_lease_ends(child: Children, opene
         bell(mine).wait(answer.retry_after)
     free = time.monotonic()
 
-    assert 1.0 <= free - before  # the lease begins between the two looks, wherever a busy machine puts it
+    assert free - before >= 1.0  # the lease begins between the two looks, wherever a busy machine puts it
     assert free - at < 1.0 + upper(here.capabilities.expiry_lag)
 
 
