@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import functools
+import gc
 import importlib
 import inspect
 import itertools
@@ -20,6 +21,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 _STOP = object()
@@ -130,12 +132,31 @@ def _starts_a_thread(ident: int) -> bool:
 
     An interrupt would strike the new thread instead, which then never begins, and its starter would wait for it for ever.
     """
-    frame = sys._current_frames().get(ident)
+    frame = _frames().get(ident)
     while frame is not None:
         if frame.f_code is threading.Thread.start.__code__:
             return True
         frame = frame.f_back
     return False
+
+
+_looking = threading.Lock()  # or one look would switch the collector on in the middle of another
+
+
+def _frames() -> dict[int, FrameType]:
+    """What each thread is doing. The collector rests meanwhile.
+
+    CPython up to 3.11.8 holds a lock of the interpreter here. A collection may call back into Python, which gives the turn to
+    a thread that begins and waits for that lock: then nothing in the process goes on (https://github.com/python/cpython/issues/106883).
+    """
+    with _looking:
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            return sys._current_frames()
+        finally:
+            if collects:
+                gc.enable()
 
 
 def _settle(future: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:
