@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from narrowboat.driver.sources import Declare, check_spans
+from narrowboat.driver.options import check_spans
+from narrowboat.driver.sources import Declare
 from narrowboat.dsn import Url
 from narrowboat.errors import ConfigurationError
 

@@ -10,8 +10,8 @@ import math
 from dataclasses import dataclass
 
 from narrowboat.driver.names import escape_all
-from narrowboat.driver.options import check_ranges
-from narrowboat.driver.sources import Declare, check_spans
+from narrowboat.driver.options import check_ranges, check_spans
+from narrowboat.driver.sources import Declare
 from narrowboat.driver.tls import TlsOptions
 from narrowboat.dsn import Secret
 

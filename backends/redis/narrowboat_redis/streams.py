@@ -41,7 +41,7 @@ class StreamKeys(NamedTuple):
 def stream_keys(address: Address, prefix: str, *, cluster: bool) -> StreamKeys:
     """The keys of `address`.
 
-     stream_keys(Address(Kind.SUBSCRIPTION, "prices", "g"), "", cluster=False).all
+    >>> stream_keys(Address(Kind.SUBSCRIPTION, "prices", "g"), "", cluster=False).all
     (b'nb:m:{prices}.g', b'prices.g', b'nb:m:{prices}', b'prices')
     >>> stream_keys(Address(Kind.QUEUE, "orders.dead"), "shop", cluster=True).all[:2]
     (b'nb:m:{shop:orders}.dead', b'{shop:orders}.dead')

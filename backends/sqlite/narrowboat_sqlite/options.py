@@ -6,8 +6,8 @@ import enum
 import re
 from dataclasses import dataclass
 
-from narrowboat.driver.options import check_ranges
-from narrowboat.driver.sources import Declare, check_spans
+from narrowboat.driver.options import check_ranges, check_spans
+from narrowboat.driver.sources import Declare
 from narrowboat.errors import ConfigurationError
 
 SCHEME = "sqlite"

@@ -55,6 +55,18 @@ class Runtime(Protocol):
         ...
 
 
+async def answer_of(runtime: Runtime, lane: Lane, call: Call) -> Any:
+    """The result of a call with one item; raises it where it is an error. What it raises keeps nothing of its caller's."""
+    (answer,) = await runtime.call(lane, call)
+    call.results = []  # an error leads to frames that know this call
+    try:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+    finally:
+        answer = None  # as above
+
+
 def run(loop: Coroutine[Any, Any, T], nested: Callable[[], T] | None = None) -> T:
     """Run a loop on the blocking runtime, which never suspends.
 

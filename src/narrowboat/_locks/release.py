@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from narrowboat import events
 from narrowboat._engine.backoff import exponential
 from narrowboat._engine.exchange import RUNNING, Call
-from narrowboat._engine.runtime import Runtime
+from narrowboat._engine.runtime import Runtime, answer_of
 from narrowboat._locks.core import LockCore
 from narrowboat._locks.possession import HELD, LEAVING, LOST, RELEASED, Possession
 from narrowboat.contract.locks import LockProvider, Released
@@ -122,13 +122,5 @@ async def wait_lost(core: LockCore, runtime: Runtime, held: Possession, timeout:
 
 async def ask(core: LockCore, runtime: Runtime, question: Callable[[LockProvider], T]) -> T:
     """A plain call: holders, evict, ping."""
-    call = Call(core.CALL, (question,))
-    (answer,) = await runtime.call(core.looks, call)
-    call.results = []  # as above
-    try:
-        if isinstance(answer, Exception):
-            raise answer
-        result: T = answer
-        return result
-    finally:
-        answer = None  # as above
+    result: T = await answer_of(runtime, core.looks, Call(core.CALL, (question,)))
+    return result

@@ -196,9 +196,7 @@ class Consumer(Generic[M]):
 
     async def advance(self, visit: Visit, now: float, ends: float) -> bool:
         """Fetch if it is this caller's turn, or wait for what others fetch. False: `ends` has come, and nothing was done."""
-        if visit.last and now >= ends + self.core.timeout:  # it has polled since its deadline came: enough of dead letters
-            return False
-        limit, again = self.polling.reserve(visit, now, hurry=now >= ends)
+        limit, again = self.polling.reserve(visit, now, ends)
         if limit:
             await self._fetch(visit, limit)
         elif now >= ends:

@@ -23,7 +23,7 @@ from narrowboat._engine.driver import Driver
 from narrowboat._engine.exchange import AT_ONCE, Call, Op
 from narrowboat._engine.forks import watch_forks
 from narrowboat._engine.lane import lane
-from narrowboat._engine.runtime import Runtime
+from narrowboat._engine.runtime import Runtime, answer_of
 from narrowboat._engine.target import Target
 from narrowboat._engine.timer import Timer
 from narrowboat._engine.validity import deadline
@@ -232,16 +232,8 @@ class BrokerCore:
             if undo is not None and call.results and not isinstance(call.results[0], Exception):
                 undo(call.results[0])
 
-        call = Call(self.CALL, (question,), undo=orphaned)
-        (answer,) = await self.runtime.call(self.fetches, call)
-        call.results = []  # an error leads to frames that know this call
-        try:
-            if isinstance(answer, Exception):
-                raise answer
-            result: T = answer
-            return result
-        finally:
-            answer = None  # as above
+        result: T = await answer_of(self.runtime, self.fetches, Call(self.CALL, (question,), undo=orphaned))
+        return result
 
     async def publish(self, messages: Sequence[Outgoing]) -> list[Receipt | NarrowboatError]:
         """Send them, once; one answer for each. Cancelled meanwhile, the outcome is unknown to everybody."""

@@ -45,7 +45,8 @@ class Polling:
         self.begun = 0  #: fetches begun so far
         self.waiting: dict[Any, None] = {}  #: the signals of the callers that wait, in order of arrival
         self._window = window
-        self._patience = patience  # seconds: the fetching caller wakes the others, and this bounds their wait if that fails
+        # Seconds of an operation: the fetching caller wakes the others, and this bounds their wait if that fails.
+        self._patience = patience
         self._fetching: dict[Visit, int] = {}  # fetches under way
         self._stirred = True  # something may have come since the last poll
         self._due = 0.0  # when to poll although nothing stirred
@@ -57,9 +58,11 @@ class Polling:
 
     # -- who polls next -------------------------------------------------------------------------------------------
 
-    def reserve(self, visit: Visit, now: float, *, hurry: bool) -> tuple[int, float]:
-        """How many messages this caller fetches now; or 0, and until when it waits. `hurry`: its deadline has come."""
-        looked = self.begun > visit.begun
+    def reserve(self, visit: Visit, now: float, ends: float) -> tuple[int, float]:
+        """How many messages this caller fetches now; or 0, and until when it waits. `ends`: its deadline."""
+        looked, hurry = self.begun > visit.begun, now >= ends
+        if visit.last and now >= ends + self._patience:
+            return 0, ends
         window = self._window
         with window.mutex:
             requested = sum(self._fetching.values())

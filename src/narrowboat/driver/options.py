@@ -27,3 +27,13 @@ def check_ranges(options: object, scheme: str, *ranges: tuple[str, float, float,
         if not least <= value <= most:
             shown = f"{value:g}" if isinstance(value, float) else value
             raise ConfigurationError(f"option {name}={shown}: allowed are {allowed}", backend=scheme)
+
+
+def check_spans(scheme: str, **spans: float) -> None:
+    """Refuse an option of a URL that is a negative number of seconds: `ConfigurationError`, with `scheme` as its backend.
+
+    >>> check_spans("shop", dedup=0.0, retention=60.0)
+    """
+    for name, seconds in spans.items():
+        if seconds < 0:
+            raise ConfigurationError(f"option {name}={seconds:g}: a number of seconds, 0 or more", backend=scheme)

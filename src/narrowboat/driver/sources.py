@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from narrowboat.contract import Address, Kind, Properties
 from narrowboat.contract.messages import DEAD_ATTEMPTS, DEAD_ORIGIN, DEAD_REASON
-from narrowboat.errors import ConfigurationError, Conflict, NotFound, PublishFailed, PublishUnknown, StaleDelivery
+from narrowboat.errors import Conflict, NotFound, PublishFailed, PublishUnknown, StaleDelivery
 
 #: What the path of every source of dead letters ends with. It has none of its own: a second level would only hide the first.
 DEAD = ".dead"
@@ -22,16 +22,6 @@ class Declare(enum.Enum):
 
     AUTO = "auto"
     NEVER = "never"  #: what is not there is `NotFound`
-
-
-def check_spans(scheme: str, **spans: float) -> None:
-    """Refuse an option of a URL that is a negative number of seconds: `ConfigurationError`, with `scheme` as its backend.
-
-    >>> check_spans("shop", dedup=0.0, retention=60.0)
-    """
-    for name, seconds in spans.items():
-        if seconds < 0:
-            raise ConfigurationError(f"option {name}={seconds:g}: a number of seconds, 0 or more", backend=scheme)
 
 
 def first_properties(path: str) -> Properties:
