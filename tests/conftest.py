@@ -6,7 +6,11 @@ it would reach nobody. And how long one case takes says more about the machine t
 
 from __future__ import annotations
 
+import gc
 import signal
+from collections.abc import Iterator
+
+import pytest
 
 try:
     from hypothesis import settings
@@ -23,3 +27,12 @@ for _number, _usual in (
 ):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _usual)
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """What is kept in a circle stays."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import gc
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Never
 
 import pytest
@@ -16,15 +16,6 @@ import narrowboat.aio
 from narrowboat.contract import Grant
 from narrowboat.errors import LockTimeout, NarrowboatError, Unavailable
 from narrowboat.layers.passing import PassingLocks
-
-
-@pytest.fixture
-def no_collector() -> Iterator[None]:
-    """What is kept in a cycle stays."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 @pytest.mark.usefixtures("no_collector")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import gc
 import socket
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 import narrowboat
+import narrowboat.aio
+
+pytestmark = pytest.mark.usefixtures("no_collector")
 
 LOCKS: dict[str, Callable[[Any], object]] = {
     "acquire": lambda locks: locks.lock("a").acquire(timeout=0),
@@ -27,14 +30,6 @@ MESSAGES: dict[str, Callable[[Any], object]] = {
 
 class Held:
     """Stands for what a caller has and lets go of."""
-
-
-@pytest.fixture(autouse=True)
-def no_collector() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 @pytest.fixture
@@ -66,3 +61,20 @@ def test_a_failed_call_of_locks_keeps_nothing_of_its_caller(port: int, scheme: s
 def test_a_failed_call_of_messages_keeps_nothing_of_its_caller(port: int, scheme: str, call: str) -> None:
     with narrowboat.broker(f"{scheme}://127.0.0.1:{port}?timeout=0.5") as broker:
         assert not is_kept(broker, MESSAGES[call])
+
+
+def test_a_failed_acquire_of_the_asyncio_face_keeps_nothing_of_its_caller(port: int) -> None:
+    async def main() -> None:
+        async def fail() -> weakref.ref[Held]:
+            held = Held()
+            with contextlib.suppress(narrowboat.Unavailable):
+                await locks.lock("a").acquire(timeout=0)
+            return weakref.ref(held)
+
+        async with narrowboat.aio.locks(f"redis://127.0.0.1:{port}?timeout=0.5") as locks:
+            reference = await fail()
+            async with asyncio.timeout(30):  # the lane's thread may be on its way out of the call
+                while reference() is not None:
+                    await asyncio.sleep(0.01)
+
+    asyncio.run(main())
