@@ -45,9 +45,8 @@ class Kit:
         self.size = size
         self.watch = watch()
         self.begun = time.monotonic()
-        self.stretch = stretch(
-            self.watch, self.begun
-        )  #: by how much its short leases are longer than on a machine that never stands still
+        #: by how much its short leases are longer than on a machine that never stands still
+        self.stretch = stretch(self.watch, self.begun)
         self._shortest: float | None = None
         self.namespace = harness.namespace()
         self.seen = Seen()
