@@ -343,8 +343,7 @@ def test_two_time_namespaces_of_one_boot_never_hold_a_lock_together(child: Child
     while isinstance(answer := attempt(here, mine), Busy):
         bell(mine).wait(answer.retry_after)
     took = time.monotonic() - at
-    # By a clock of another namespace it would be free at once. Its last renewal may have been late on a busy machine.
-    assert 0.2 < took < 1.0 + upper(here.capabilities.expiry_lag)
+    assert 0.6 < took < 1.0 + upper(here.capabilities.expiry_lag)
 
     for _ in range(9):  # longer than one of our leases
         assert other.ask("try", "a", 1)["token"] is None
