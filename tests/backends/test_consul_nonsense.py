@@ -186,7 +186,16 @@ def test_the_token_is_in_no_error_however_often_the_other_side_repeats_the_reque
             assert token not in "".join(traceback.format_exception(found.value))
 
 
-@pytest.mark.parametrize("form", [str.upper, lambda token: token[:20], lambda token: quote(token, safe=""), html.escape])
+@pytest.mark.parametrize(
+    "form",
+    [
+        str.upper,
+        lambda token: "\u0130" * 40 + token.upper(),  # a letter that is two in lower case
+        lambda token: token[:20],
+        lambda token: quote(token, safe=""),
+        html.escape,
+    ],
+)
 @pytest.mark.parametrize("code", [b"400", b"403", b"404", b"500"])
 def test_an_error_page_shows_no_part_of_the_token(code: bytes, form: Callable[[str], str]) -> None:
     """A page may cut it off, escape it, or write it in the other case."""

@@ -10,6 +10,7 @@ import contextlib
 import json
 import socket
 import ssl
+import string
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -32,6 +33,8 @@ _PIECE = 256 * 1024
 _ERROR = 2048
 #: A part of the token with so many characters is in no error. Fewer would hide words of the page as well.
 _PART = 8
+#: In lower case a text is as long as before: `str.lower` makes two letters of some.
+_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 
 class Response(NamedTuple):
@@ -199,7 +202,7 @@ class Transport:
 
 def _masked(text: str, secret: str) -> str:
     """`text` without any part of `secret` that has `_PART` characters, in either case."""
-    low, within, shown, at = text.lower(), secret.lower(), [], 0
+    low, within, shown, at = text.translate(_LOWER), secret.translate(_LOWER), [], 0
     while at < len(text):
         end = at + _PART
         if low[at:end] not in within or end > len(text):
