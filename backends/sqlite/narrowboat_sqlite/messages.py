@@ -110,7 +110,7 @@ class Messages:
 
     def leave(self, path: str, feed: object) -> None:
         """`feed` ends."""
-        self._bell.disarm(path, feed)
+        self.wait_no_more(path, feed)
         if not self._bell.waiting():
             self._watcher.unsubscribe(self._look)
 
