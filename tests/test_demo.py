@@ -291,16 +291,14 @@ def hold_sale(*options: str, cwd: Path) -> tuple[int, dict[str, Any]]:
     return done.returncode, json.loads(done.stdout)
 
 
-#: Begins a transaction, and ends it when it has been stopped and goes on.
+#: Begins a transaction, and ends it when it has been stopped and goes on. The signal waits for it, whatever it does then.
 _IN_A_TRANSACTION = """
-import sqlite3, sys, time
+import signal, sqlite3, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCONT})
 db = sqlite3.connect(sys.argv[1], isolation_level=None)
 db.execute("BEGIN IMMEDIATE")
 print("edge", flush=True)
-before = time.monotonic()
-while time.monotonic() - before < 0.2:
-    before = time.monotonic()
-    time.sleep(0.01)
+signal.sigwait({signal.SIGCONT})
 db.execute("COMMIT")
 sys.stdin.read()
 """
@@ -337,7 +335,6 @@ def test_a_worker_that_was_stopped_in_a_transaction_does_not_keep_the_others_fro
         faults = Faults(PLAN, worker)  # type: ignore[arg-type]  # it does what a crew does here
         faults.strike(entry(Event.HOLD, worker=2))
         os.waitid(os.P_PID, worker.process.pid, os.WSTOPPED)
-        time.sleep(0.3)  # as long as it needs to see that it stood still
         with pytest.raises(sqlite3.OperationalError, match="locked"):
             db.execute("INSERT INTO t VALUES (1)")
         db.execute("PRAGMA busy_timeout = 100")
