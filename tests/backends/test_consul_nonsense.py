@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 import socket
@@ -207,6 +208,21 @@ def test_an_error_page_shows_no_part_of_the_token(code: bytes, form: Callable[[s
     with narrowboat.locks(url) as locks, pytest.raises(narrowboat.NarrowboatError, match="Too large") as found:
         locks.lock("a").acquire(timeout=0)
     assert token[:8] not in "".join(traceback.format_exception(found.value)).lower()
+
+
+@pytest.mark.parametrize("before", [b"", b":", b"me"])
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
+def test_an_error_page_shows_no_part_of_the_token_in_base64(encode: Callable[[bytes], bytes], before: bytes) -> None:
+    """As a login, or the request as a whole, is often shown; wherever the token stands in the groups of three bytes."""
+    token = "7c1e5a9e>>>???~~~-4000-8000-0badc0ffee01"
+    shown = encode(before + token.encode() + b", and more")
+    server = nonsense.Server(says(b"Refused: " + shown, b"403 Hm"))
+    url = f"consul://:{quote(token, safe='')}@127.0.0.1:{server.port}?timeout={nonsense.TIMEOUT}"
+    with narrowboat.locks(url) as locks, pytest.raises(narrowboat.NarrowboatError, match="Refused") as found:
+        locks.lock("a").acquire(timeout=0)
+    told = "".join(traceback.format_exception(found.value))
+    inner = shown[4 : (len(before) + len(token)) * 8 // 6].decode()  # of the token's bytes alone
+    assert len(inner) > 40 and not [at for at in range(len(inner) - 7) if inner[at : at + 8] in told]
 
 
 @pytest.mark.parametrize(
