@@ -54,6 +54,8 @@ NAMES: dict[str, str] = {
         "_max_frame_size _next_correlation_id _reset_buffer _process_response"
     ),
     "kafka.protocol.frame": "KafkaBytes",
+    # The class of an answer is made by one thread at a time (connection.py).
+    "kafka.protocol.api_header.RequestHeader": "get_response_class",
     # Ends of partitions as far as they may be read (admin.py).
     "kafka.protocol.consumer": "IsolationLevel",
     # Makes no topics by asking for them: the setting does not reach the requests (connection.py); what is known of topics

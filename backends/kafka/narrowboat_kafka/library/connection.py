@@ -13,8 +13,10 @@ Used on the I/O thread. It knows no message, no topic and no URL.
 from __future__ import annotations
 
 import logging
+import os
 import ssl
 import struct
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -37,6 +39,28 @@ _ALERT = 0x150300
 #: Bytes that are read from a socket before others on the I/O thread have a turn.
 _CHUNK = 256 * 1024
 _LENGTH = struct.Struct(">i")
+
+
+#: Held while the class of an answer is looked up, see `_class_of`.
+_classes = threading.Lock()
+
+
+def _free_classes() -> None:
+    global _classes
+    _classes = threading.Lock()  # in a forked child nobody is left who could give the old one back
+
+
+os.register_at_fork(after_in_child=_free_classes)
+
+
+def _class_of(header: Any) -> Any:
+    """The class of the answer to a request. The library makes that of a version at its first use.
+
+    Where two threads do so at once, it may keep the one class and know the other, weakly, as that of all such answers. When
+    the collector has come, no answer of that kind can be read in this process any more.
+    """
+    with _classes:
+        return header.get_response_class()
 
 
 def _no_password(record: logging.LogRecord) -> bool:
@@ -142,7 +166,7 @@ class _Parser(KafkaProtocol):  # type: ignore[misc]  # the base class has no ann
         if not self.in_flight_requests:
             raise client.CorrelationIdError("an answer came, and nothing was asked")
         header = self.in_flight_requests.popleft()
-        kind = header.get_response_class()
+        kind = _class_of(header)
         found = kind.parse_header(data).correlation_id
         if found != header.correlation_id:
             raise client.CorrelationIdError(f"an answer to request {found} came where {header.correlation_id} was asked")
