@@ -1,0 +1,155 @@
+"""The steps that lock scenarios have in common: take, wait, let a lease end, see a loss. No scenario is in here.
+
+Scenarios use them by the module's name, as in `await steps.until_free(kit, "a")`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple
+
+from narrowboat.conformance.checks.expect import fails, raises
+from narrowboat.conformance.kit import Kit
+from narrowboat.conformance.users.children import Child
+from narrowboat.errors import LeaseLost, LockTimeout, Reason, Unavailable
+
+#: What a holder may be told whose lease ran out while its renewal, or the whole program, stood still.
+RAN_OUT = (Reason.EXPIRED, Reason.PAUSED)
+#: The same for a holder that is cut off from its server, which may end its session meanwhile.
+CUT_OFF = (*RAN_OUT, Reason.SESSION_ENDED)
+#: The same for a holder that comes back and finds the lock taken by another.
+ENDED = (*CUT_OFF, Reason.TAKEN)
+#: What a holder may be told whose lock was broken: not every backend can tell by whom.
+BROKEN = (Reason.EVICTED, Reason.TAKEN, Reason.SESSION_ENDED)
+
+
+async def evicts(kit: Kit) -> None:
+    """The call that a backend without eviction refuses."""
+    await kit.locks().evict("a", 1)
+
+
+# -- taking and waiting -----------------------------------------------------------------------------------------------
+
+
+async def taken(kit: Kit, name: str = "a", *, timeout: float = 5, **terms: Any) -> Any:
+    """The possession of `name`, acquired on a connection of its own."""
+    return await kit.locks().lock(name, **terms).acquire(timeout=timeout)
+
+
+async def waits(kit: Kit, name: str = "a", *, timeout: float = 60, count: int = 1) -> asyncio.Task[Any]:
+    """An acquire of `name` on a connection of its own, once `count` users wait for it at the backend."""
+    return await kit.queued(kit.locks().lock(name).acquire(timeout=timeout), name, count)
+
+
+async def started(kit: Kit, program: Callable[..., Any], event: str = "held", **arguments: Any) -> tuple[Child, dict[str, Any]]:
+    """A process that runs `program` on the scenario's locks, and the `event` that it has told."""
+    child = await kit.child(program, url=kit.locks_url, face=kit.face, **arguments)
+    return child, await child.event(event)
+
+
+async def until_free(kit: Kit, *names: str, within: float = 5.0, what: str = "") -> None:
+    """Until another connection can take each of `names`. `what` says whose end is waited for."""
+    for name in names:
+        free = functools.partial(kit.free, name)
+        await kit.eventually(free, within=within, what=f"{name} was to be free{': ' + what if what else ''}")
+
+
+async def shows(kit: Kit, name: str, *tokens: int) -> None:
+    """That another connection sees holders with exactly these tokens, where the backend shows holders."""
+    if kit.can("holders"):
+        seen = [holder.token for holder in await kit.peek(name)]
+        assert seen == [*tokens], f"holders() was to show the tokens {[*tokens]} for {name!r}, and showed {seen}"
+
+
+async def stays_held(kit: Kit, held: Any, other: Any, seconds: float, why: str = "another got in beside the holder") -> None:
+    """That for `seconds` `held` stays valid, and a try by `other`, a lock of the same name, finds it busy."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        held.check()
+        assert await other.try_acquire() is None, why
+        await kit.sleep(0.02)
+
+
+async def stands_still(kit: Kit, work: Callable[..., object], *args: object) -> None:
+    """Run `work` so that the holder's program stands still: its event loop, or on the sync face its thread."""
+    if kit.face == "asyncio":
+        work(*args)
+    else:
+        await kit.blocking(work, *args)
+
+
+# -- leases -----------------------------------------------------------------------------------------------------------
+
+
+class Lease(NamedTuple):
+    """A lease that nobody renews: it was asked for at `sent`, and answered at `granted`."""
+
+    held: Any
+    sent: float
+    granted: float
+
+
+async def abandoned(kit: Kit, name: str = "a", ttl: Any = None) -> Lease:
+    """A short lease of `name`, or one of `ttl`, that is never renewed."""
+    sent = time.monotonic()
+    held = await taken(kit, name, ttl=ttl or kit.ttl, renew=False)
+    return Lease(held, sent, time.monotonic())
+
+
+def ended_on_time(kit: Kit, lease: Lease, why: str = "") -> float:
+    """That `lease`, whose lock another has got just now, ended neither early nor late. How many seconds late it was."""
+    now = time.monotonic()
+    early: float = kit.excludes(lease.held.ttl) - (now - lease.sent)
+    late: float = now - lease.granted - lease.held.ttl
+    assert early <= 0, f"the lock was granted to another {early:.4f} s before the end of the lease{why}"
+    assert late < kit.upper(kit.claims.expiry_lag), f"the lock was free {late:.3f} s after the end of the lease{why}"
+    return max(0.0, late)
+
+
+def died_on_time(kit: Kit, ended: float, how: str) -> float:
+    """That another got the lock of a holder, which died at `ended`, within its lease and the declared lag. After how long."""
+    took = time.monotonic() - ended
+    assert took <= kit.ttl + kit.upper(kit.claims.expiry_lag), f"the lock was free {took:.3f} s after its holder {how}"
+    return took
+
+
+# -- losses -----------------------------------------------------------------------------------------------------------
+
+
+def is_lost(
+    held: Any, reasons: Collection[Reason], what: str = "the lock is lost, and its holder takes it for its own"
+) -> None:
+    """That the holder knows of its loss, for one of `reasons`."""
+    assert held.lost, what
+    assert held.reason in reasons, f"the reason of the loss is {held.reason}, and was to be one of {[*reasons]}"
+
+
+async def says_lost(held: Any, reasons: Collection[Reason]) -> None:
+    """That every call of a possession that is lost raises the same LeaseLost, however often it is made."""
+    for call in (held.renew, held.release, held.release):
+        error = await fails(LeaseLost, call())
+        assert (error.name, error.token) == (held.name, held.token)
+        assert error.reason in reasons, f"the error's reason is {error.reason}, and was to be one of {[*reasons]}"
+    with raises(LeaseLost):
+        held.check()
+    assert held.expires_in == 0
+
+
+async def is_told(kit: Kit, told: list[float], since: float, within: float, of: str) -> None:
+    """Until a holder is told of its loss (`told` is from `kit.told_of`); how long after `since` goes into the report."""
+    await kit.eventually(lambda: told, within=within, what=f"the holder was to be told of its loss: {of}")
+    kit.measure(of, max(0.0, told[0] - since))
+
+
+# -- a server that does not answer ------------------------------------------------------------------------------------
+
+
+async def all_end(kit: Kit, limit: float, when: str, calls: Mapping[str, Callable[[], Any]]) -> None:
+    """That each of `calls` fails within `limit` seconds, with an error that says that the caller may try again."""
+    for what, call in calls.items():
+        with kit.within(limit, f"{what} {when}", measure=f"{what} {when}"):
+            error = await fails((Unavailable, LockTimeout), call(), what=f"{what} {when}")
+        assert error.retryable, f"{what} {when}: the error says that trying again cannot help: {error!r}"
