@@ -35,8 +35,7 @@ async def a_try_of_a_held_lock_gives_none_at_once(kit: Kit) -> None:
     await kit.outside.ping()
     with kit.within(1.0, "a try of a held lock"):
         assert await other.try_acquire() is None
-    held.check()
-    await held.release()
+    await steps.lets_go(held)
     again = await other.try_acquire()
     assert again is not None, "the lock is free, and a try did not take it"
     await again.release()
@@ -53,8 +52,7 @@ async def the_same_caller_nests_or_is_refused(kit: Kit) -> None:
             error = await fails(AlreadyHeld, again.acquire(timeout=30), what="a second acquire by the same thread or task")
             assert error.name == "plain"
             assert await again.try_acquire() is None
-    held.check()
-    await held.release()
+    await steps.lets_go(held)
 
     nesting = locks.lock("nested", reentrant=True)
     outer = await nesting.acquire(timeout=5)
@@ -150,8 +148,7 @@ async def a_with_block_that_fails_to_acquire_runs_no_body(kit: Kit) -> None:
             ran = True
     assert caught.error.name == "a"
     assert not ran
-    held.check()
-    await held.release()
+    await steps.lets_go(held)
 
 
 @scenario("L08", "L09")

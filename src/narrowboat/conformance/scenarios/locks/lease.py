@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import time
 from collections.abc import Callable
@@ -111,8 +110,7 @@ async def a_renewal_starts_a_whole_lease(kit: Kit) -> None:
 async def a_released_possession_cannot_be_used(kit: Kit) -> None:
     """After a release, renewing or checking the possession raises LeaseLost, and nothing is held again."""
     held = await steps.taken(kit)
-    await held.renew()
-    await held.release()
+    await steps.lets_go(held)
     error = await fails(LeaseLost, held.renew())
     assert (error.name, error.token, error.reason) == ("a", held.token, Reason.RELEASED)
     with raises(LeaseLost):
@@ -143,20 +141,15 @@ async def an_expired_lease_is_not_revived(kit: Kit) -> None:
     locks = kit.locks(wrap=lambda driver: faults.wrap(ThroughLocks(driver, noted)))
     for is_taken in (False, True):
         late = await locks.lock("late", ttl=kit.ttl, renew=False).acquire(timeout=5)
-        gate = faults.hold("renew", before=True)
-        renewing = kit.spawn(late.renew())
-        assert await kit.blocking(gate.reached.wait, 10)
-        await kit.sleep(kit.ttl + kit.claims.expiry_lag)
-        other = await steps.taken(kit, "late") if is_taken else None
-        answers.clear()
-        gate.open()
+        async with steps.held_up(kit, faults, "renew", late.renew(), before=True) as renewing:
+            await kit.sleep(kit.ttl + kit.claims.expiry_lag)
+            other = await steps.taken(kit, "late") if is_taken else None
+            answers.clear()
         await fails(LeaseLost, renewing, what="a renewal after the end of the lease")
         assert len(answers) == 1
         assert isinstance(answers[0], LeaseLost), f"the backend revived an expired lease: it answered {answers[0]}"
         if other is not None:
-            other.check()
-            await other.renew()
-            await other.release()
+            await steps.lets_go(other)
         assert await kit.free("late")
 
 
@@ -164,23 +157,19 @@ async def an_expired_lease_is_not_revived(kit: Kit) -> None:
 async def a_late_release_or_renewal_does_not_touch_the_next_holder(kit: Kit) -> None:
     """A release or renewal that arrives while another holds the lock neither frees, shortens nor extends the other's lease."""
     for operation in ("renew", "release"):
-        faults = Faults()
-        late = await kit.locks(faults=faults).lock(operation, ttl=kit.ttl, renew=False).acquire(timeout=5)
-        gate = faults.hold(operation, before=True)
-        calling = kit.spawn(getattr(late, operation)())
-        assert await kit.blocking(gate.reached.wait, 10)
-        new = await steps.taken(kit, operation, ttl=20, renew=False, timeout=kit.upper(kit.ttl + 10))
-        assert new.token > late.token
-        left = (await kit.peek(operation))[0].expires_in if kit.can("holders") else None
-        gate.open()
+        faults, locks = steps.faulty(kit)
+        late = await locks.lock(operation, ttl=kit.ttl, renew=False).acquire(timeout=5)
+        async with steps.held_up(kit, faults, operation, getattr(late, operation)(), before=True) as calling:
+            new = await steps.taken(kit, operation, ttl=20, renew=False, timeout=kit.upper(kit.ttl + 10))
+            assert new.token > late.token
+            left = (await kit.peek(operation))[0].expires_in if kit.can("holders") else None
         await fails(LeaseLost, calling, what=f"a {operation} by the holder before")
         assert not await kit.free(operation), f"a late {operation} freed the next holder's lock"
         if left is not None:
             after = (await kit.peek(operation))[0].expires_in
             assert after is not None
             assert left - 5 * max(1.0, kit.upper(1)) < after <= left, f"a late {operation} changed the next holder's lease"
-        await new.renew()
-        await new.release()
+        await steps.lets_go(new)
 
 
 @scenario("L58", tier="T")
@@ -240,8 +229,8 @@ async def a_heartbeat_of_what_is_not_held_says_so(kit: Kit) -> None:
 @scenario("L61", "L93", tier="T", faults={Fault.REPLY})
 async def a_lost_renewal_is_tried_again_in_time(kit: Kit) -> None:
     """The holder repeats a renewal whose reply or request is lost in time, and keeps its lease."""
-    faults = Faults()
-    held = await kit.locks(faults=faults).lock("a", ttl=kit.ttl * 2).acquire(timeout=5)
+    faults, locks = steps.faulty(kit)
+    held = await locks.lock("a", ttl=kit.ttl * 2).acquire(timeout=5)
     told = kit.told_of(held)
     other = kit.locks().lock("a")
     for _ in range(2):
@@ -257,8 +246,8 @@ async def a_lost_renewal_is_tried_again_in_time(kit: Kit) -> None:
 @scenario("L61", tier="T", faults={Fault.REPLY})
 async def renewal_that_fails_for_good_is_a_loss_in_time(kit: Kit) -> None:
     """When renewals fail for good, the holder knows of the loss before another can have the lock."""
-    faults = Faults()
-    held = await kit.locks(faults=faults).lock("a", ttl=kit.ttl * 2).acquire(timeout=5)
+    faults, locks = steps.faulty(kit)
+    held = await locks.lock("a", ttl=kit.ttl * 2).acquire(timeout=5)
     told = kit.told_of(held)
     faults.drop_request("renew", times=100_000)
     begun = time.monotonic()
@@ -266,15 +255,14 @@ async def renewal_that_fails_for_good_is_a_loss_in_time(kit: Kit) -> None:
     steps.is_lost(held, steps.RAN_OUT, "another was granted the lock before the lease ended by its holder's own clock")
     await steps.is_told(kit, told, begun, 2, "time from the last renewal's failure to the notice of loss")
     await fails(LeaseLost, held.release())
-    new.check()
-    await new.release()
+    await steps.lets_go(new)
 
 
 @scenario("L93", faults={Fault.REPLY})
 async def a_renewal_by_hand_of_unknown_outcome_says_so(kit: Kit) -> None:
     """A renewal by hand whose reply is lost raises Unavailable; the lock is still held, and the next renewal works."""
-    faults = Faults()
-    held = await kit.locks(faults=faults).lock("a", renew=False).acquire(timeout=5)
+    faults, locks = steps.faulty(kit)
+    held = await locks.lock("a", renew=False).acquire(timeout=5)
     faults.drop_reply("renew")
     error = await fails(Unavailable, held.renew())
     assert error.retryable
@@ -290,8 +278,7 @@ async def a_renewal_by_hand_of_unknown_outcome_says_so(kit: Kit) -> None:
 @scenario("L91", faults={Fault.REPLY})
 async def a_lost_reply_to_an_attempt_does_no_harm(kit: Kit) -> None:
     """When the reply to an attempt that took the lock is lost, the caller has the lock and never waits for itself."""
-    faults = Faults()
-    locks = kit.locks(faults=faults)
+    faults, locks = steps.faulty(kit)
     await locks.ping()
     for drop in (faults.drop_reply, faults.drop_request):
         drop("attempt")
@@ -312,8 +299,7 @@ async def a_lost_reply_to_an_attempt_does_no_harm(kit: Kit) -> None:
     except Unavailable:
         tried = None
     if tried is not None:
-        tried.check()
-        await tried.release()
+        await steps.lets_go(tried)
     await steps.until_free(kit, "b", what="the reply to its try was lost")
 
 
@@ -323,12 +309,10 @@ async def a_repeated_attempt_starts_its_lease_afresh(kit: Kit) -> None:
     holding, dropping = Faults(), Faults()
     locks, other = kit.locks(faults=holding, wrap=dropping.wrap), kit.locks().lock("a", ttl=30)
     await locks.ping()
-    gate = holding.hold("attempt")
     dropping.drop_reply("attempt")
-    acquiring = kit.spawn(locks.lock("a", ttl=kit.ttl, renew=False).acquire(timeout=20))
-    assert await kit.blocking(gate.reached.wait, 10)
-    await kit.sleep(min(kit.ttl * 0.6, 3.0))  # the lease of the first attempt runs on
-    gate.open()
+    acquire = locks.lock("a", ttl=kit.ttl, renew=False).acquire(timeout=20)
+    async with steps.held_up(kit, holding, "attempt", acquire) as acquiring:
+        await kit.sleep(min(kit.ttl * 0.6, 3.0))  # the lease of the first attempt runs on
     held = await acquiring
     got = await other.acquire(timeout=kit.upper(kit.ttl + kit.claims.expiry_lag + 10))
     assert held.expires_in == 0, "another was let in while the holder, whose attempt was repeated, takes the lock for its own"
@@ -338,8 +322,7 @@ async def a_repeated_attempt_starts_its_lease_afresh(kit: Kit) -> None:
 @scenario("L92", faults={Fault.REPLY})
 async def a_lost_reply_to_a_release_does_no_harm(kit: Kit) -> None:
     """A release whose reply is lost still succeeds: the holder is not told that it had lost the lock."""
-    faults = Faults()
-    locks = kit.locks(faults=faults)
+    faults, locks = steps.faulty(kit)
     for drop in (faults.drop_reply, faults.drop_request):
         held = await locks.lock("a").acquire(timeout=5)
         drop("release")
@@ -362,14 +345,11 @@ async def a_lost_reply_to_a_release_does_no_harm(kit: Kit) -> None:
 @scenario("L71", tier="T", faults={Fault.REPLY})
 async def a_grant_that_took_longer_than_its_lease_is_no_grant(kit: Kit) -> None:
     """An acquire whose answer took longer than the lease fails, and gives back what it took."""
-    faults = Faults()
-    locks = kit.locks(faults=faults)
+    faults, locks = steps.faulty(kit)
     await (await locks.lock("a").acquire(timeout=5)).release()
-    gate = faults.hold("attempt")
-    acquiring = kit.spawn(locks.lock("a", ttl=kit.ttl).acquire(timeout=30))
-    assert await kit.blocking(gate.reached.wait, 10)
-    await asyncio.sleep(kit.ttl * 1.1)
-    gate.open()
+    acquire = locks.lock("a", ttl=kit.ttl).acquire(timeout=30)
+    async with steps.held_up(kit, faults, "attempt", acquire) as acquiring:
+        await kit.sleep(kit.ttl * 1.1)
     error = await fails(LeaseLost, acquiring, what="a grant that had expired on arrival was handed out")
     assert error.name == "a"
     assert kit.seen.members["withdraw"], "the grant was not given back: a backend that counts longer keeps the lock"

@@ -282,18 +282,13 @@ async def a_possession_can_be_handed_on(kit: Kit) -> None:
     async def acquire() -> Any:
         return await locks.lock("a").acquire(timeout=5)
 
-    async def release(held: Any) -> None:
-        held.check()
-        await held.renew()
-        await held.release()
-
     for _ in range(3):
         held = await kit.spawn(acquire())
         assert not await kit.free("a")
-        await kit.spawn(release(held))
+        await kit.spawn(steps.lets_go(held))
         assert await kit.free("a")
     own = await acquire()
-    await kit.spawn(release(own))
+    await kit.spawn(steps.lets_go(own))
     await (await acquire()).release()
 
 

@@ -59,8 +59,7 @@ async def an_evicted_holder_need_not_wait_for_its_renewal(kit: Kit) -> None:
         steps.is_lost(held, steps.BROKEN)
         await steps.says_lost(held, steps.BROKEN)
         beside.check()
-    await beside.renew()
-    await beside.release()
+    await steps.lets_go(beside)
 
 
 @scenario("L66", "L64", tier="T")
@@ -75,8 +74,7 @@ async def a_lease_that_ran_out_is_lost_for_good(kit: Kit) -> None:
         assert await held.wait_lost(10) is True
         assert await held.wait_lost(0) is True
     await steps.says_lost(held, steps.ENDED)
-    await got.renew()
-    await got.release()
+    await steps.lets_go(got)
 
 
 @scenario("L63")
@@ -258,8 +256,7 @@ async def a_machine_that_slept_has_lost_its_locks(kit: Kit) -> None:
         await steps.says_lost(held, {Reason.PAUSED})
         again = await locks.lock(name).acquire(timeout=kit.upper(held.ttl + kit.claims.expiry_lag + 5))
         assert again.token > held.token
-        again.check()
-        await again.release()
+        await steps.lets_go(again)
 
 
 @scenario("L99", tier="T", alone=True)

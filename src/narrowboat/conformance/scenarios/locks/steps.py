@@ -6,16 +6,21 @@ Scenarios use them by the module's name, as in `await steps.until_free(kit, "a")
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping
 from typing import Any, NamedTuple
 
+import narrowboat.aio
 from narrowboat.conformance.checks.expect import fails, raises
-from narrowboat.conformance.kit import Kit
+from narrowboat.conformance.faults.sweep import Cut
+from narrowboat.conformance.kit import Faults, Kit
 from narrowboat.conformance.users.children import Child
 from narrowboat.errors import LeaseLost, LockTimeout, Reason, Unavailable
 
+#: More points at which a call can be cut off than any call has.
+POINTS = 5000
 #: What a holder may be told whose lease ran out while its renewal, or the whole program, stood still.
 RAN_OUT = (Reason.EXPIRED, Reason.PAUSED)
 #: The same for a holder that is cut off from its server, which may end its session meanwhile.
@@ -48,6 +53,14 @@ async def started(kit: Kit, program: Callable[..., Any], event: str = "held", **
     """A process that runs `program` on the scenario's locks, and the `event` that it has told."""
     child = await kit.child(program, url=kit.locks_url, face=kit.face, **arguments)
     return child, await child.event(event)
+
+
+async def granted_or_told(waiting: asyncio.Task[Any]) -> Any:
+    """What a waiter got; or None, when an error told it that it has nothing."""
+    try:
+        return await waiting
+    except (Unavailable, LockTimeout):
+        return None
 
 
 async def until_free(kit: Kit, *names: str, within: float = 5.0, what: str = "") -> None:
@@ -89,14 +102,49 @@ class Section:
         self.most = 0
         self.visits = 0
 
-    async def visit(self, turns: int = 1) -> None:
-        """Be inside for so many turns of the loop, in which others could come in."""
+    def __enter__(self) -> None:
         self.inside += 1
         self.visits += 1
         self.most = max(self.most, self.inside)
-        for _ in range(turns):
-            await asyncio.sleep(0)
+
+    def __exit__(self, *error: object) -> None:
         self.inside -= 1
+
+    async def visit(self, turns: int = 1) -> None:
+        """Be inside for so many turns of the loop, in which others could come in."""
+        with self:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+
+
+async def lets_go(held: Any) -> None:
+    """That the holder still has the lock, which it can check, renew and release."""
+    held.check()
+    await held.renew()
+    await held.release()
+
+
+# -- driver calls that fail or stand still ------------------------------------------------------------------------------
+
+
+def faulty(kit: Kit) -> tuple[Faults, narrowboat.aio.Locks]:
+    """The plan of the driver calls that fail, and locks that are opened with it."""
+    faults = Faults()
+    return faults, kit.locks(faults=faults)
+
+
+@contextlib.asynccontextmanager
+async def held_up(
+    kit: Kit, faults: Faults, operation: str, work: Coroutine[Any, Any, Any], *, before: bool = False
+) -> AsyncIterator[asyncio.Task[Any]]:
+    """A task that does `work`: its call of `operation` stands still in the block, after or `before` the driver has made it."""
+    gate = faults.hold(operation, before=before)
+    task = kit.spawn(work)
+    assert await kit.blocking(gate.reached.wait, 10), f"no {operation} reached the driver within 10 s"
+    try:
+        yield task
+    finally:
+        gate.open()
 
 
 # -- leases -----------------------------------------------------------------------------------------------------------
@@ -162,12 +210,42 @@ async def is_told(kit: Kit, told: list[float], since: float, within: float, of: 
     kit.measure(of, max(0.0, told[0] - since))
 
 
+# -- calls that are cut off -------------------------------------------------------------------------------------------
+
+
+async def swept(kit: Kit, once: Callable[[int, int], Awaitable[Cut]]) -> int:
+    """Run `once(point, delay)`, which cuts a call off, for each point of the call. How many points there are."""
+    points = 0
+    for delay in (0, 1, 3) if kit.face == "asyncio" else (0,):
+        for point in range(POINTS):
+            if not (await once(point, delay)).struck:
+                points += point
+                break
+        else:
+            raise AssertionError(f"a call was cut off at {POINTS} points, and has more: it does not end by itself")
+    return points
+
+
+async def serves_the_next(kit: Kit, lock: Any, point: int, cut: Cut) -> None:
+    """That `lock` is granted soon to the next user, after a call was cut off."""
+    where = f"a call was cut off at point {point} ({cut.error})"
+    with kit.within(2.0, f"{where}: the wait of the next user"):
+        try:
+            got = await lock.acquire(timeout=kit.upper(4))
+        except LockTimeout:
+            raise AssertionError(f"{where}: nobody holds the lock, and the next user does not get it") from None
+    await got.release()
+
+
 # -- a server that does not answer ------------------------------------------------------------------------------------
 
 
-async def all_end(kit: Kit, limit: float, when: str, calls: Mapping[str, Callable[[], Any]]) -> None:
-    """That each of `calls` fails within `limit` seconds, with an error that says that the caller may try again."""
+async def all_end(kit: Kit, operation: float, when: str, calls: Mapping[str, Callable[[], Any]]) -> None:
+    """That each of `calls` fails in time, with an error that says: try again. `operation` is the timeout of a driver's call.
+
+    The core repeats a call once, and each time the call may find the way taken by an exchange and its repetition.
+    """
     for what, call in calls.items():
-        with kit.within(limit, f"{what} {when}", measure=f"{what} {when}"):
+        with kit.within(6 * operation + 1.0, f"{what} {when}", measure=f"{what} {when}"):
             error = await fails((Unavailable, LockTimeout), call(), what=f"{what} {when}")
         assert error.retryable, f"{what} {when}: the error says that trying again cannot help: {error!r}"
