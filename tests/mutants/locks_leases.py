@@ -24,10 +24,9 @@ class _Leases(Asks):
         """Of that length."""
         return request._replace(ttl=self.length(request.ttl))
 
-    def renew(self, grants: Sequence[Grant]) -> list[Grant | NarrowboatError]:
+    def there(self, grant: Grant) -> Grant:
         """Of that length."""
-        answers = self.inner.renew([grant._replace(ttl=self.length(grant.ttl)) for grant in grants])
-        return [grant if isinstance(answer, Grant) else answer for grant, answer in zip(grants, answers, strict=True)]
+        return grant._replace(ttl=self.length(grant.ttl))
 
 
 class LeaseNeverEnds(_Leases):
@@ -78,25 +77,28 @@ class LeaseEndsEarly(_Leases):
         return ttl * 0.45
 
 
-class LeaseSaidToBeLonger(PassingLocks):
+class LeaseSaidToBeLonger(Asks):
     """Says that a lease is ten times as long as it is."""
 
-    def attempt(self, requests: Sequence[Request]) -> list[Answer]:
-        """Said of the first one."""
-        return [each._replace(ttl=each.ttl * 10) if isinstance(each, Grant) else each for each in self.inner.attempt(requests)]
+    def there(self, grant: Grant) -> Grant:
+        """The real one."""
+        return grant._replace(ttl=grant.ttl / 10)
 
-    def renew(self, grants: Sequence[Grant]) -> list[Grant | NarrowboatError]:
-        """Said of each."""
-        answers = self.inner.renew([grant._replace(ttl=grant.ttl / 10) for grant in grants])
-        return [grant if isinstance(answer, Grant) else answer for grant, answer in zip(grants, answers, strict=True)]
+    def here(self, asked: Request | Grant, grant: Grant) -> Grant:
+        """The longer one."""
+        return grant._replace(ttl=grant.ttl * 10)
 
 
-class WholeSecondsOnly(PassingLocks):
+class WholeSecondsOnly(Asks):
     """Cuts a lease to whole seconds."""
 
-    def attempt(self, requests: Sequence[Request]) -> list[Answer]:
+    def change(self, request: Request) -> Request:
         """At least one."""
-        return self.inner.attempt([each._replace(ttl=max(1.0, float(int(each.ttl)))) for each in requests])
+        return request._replace(ttl=max(1.0, float(int(request.ttl))))
+
+    def here(self, asked: Request | Grant, grant: Grant) -> Grant:
+        """Told as it is."""
+        return grant
 
 
 class RenewDoesNothing(PassingLocks):
