@@ -1,4 +1,4 @@
-"""Records what users of a lock did and were told, and checks it. With fencing tokens this needs no search: a few sorts.
+"""Records what users of a lock did and were told, and checks it. Fencing tokens make that a few sorts, without a search.
 
     recorder = Recorder()
     hold = recorder.asks(name, "user 7")        # before the call of acquire
@@ -7,21 +7,21 @@
     recorder.ends(hold)                         # before the call of release, or when the holder learns of its loss
     check(recorder.holds, recorder.writes, free_bound=2.0)          # Verdict
 
-What is recorded is the users' side alone: when each call began and ended, what it answered, until when a holder believed in
-its lock, and what a guarded resource was given. All times are of one clock that the machine's processes share. A call
-whose outcome is not known stays open. Verdicts: `violations` must be empty; `unknown` counts what cannot be judged.
+A history has the users' side alone: when each call began and ended, what it answered, until when a holder believed in its
+lock, and what was written to a guarded resource. All times are of one clock that the machine's processes share. A call
+without a known outcome stays open. In a verdict `violations` must be empty; `unknown` counts what cannot be judged.
 
 The rules, per name:
 
-1. belief: between the answer of an acquire and the call of its release (or the end of its validity), nobody who is
-   excluded by it is told that he holds, and a semaphore never has more holders than permits;
+1. belief: between the answer of an acquire and the call of its release (or the end of its validity), no user that it
+   excludes is told that it holds, and a semaphore never has more holders than permits;
 2. tokens are unique, and none is reused;
 3. real time: a grant that was answered before another one was asked for has the smaller token, if one excludes the other;
-4. a resource that is written to under exclusive locks never accepts an older token after a newer one;
-5. liveness: while somebody waits, the name is not free for longer than a bound.
+4. a resource that is guarded by exclusive locks never accepts an older token after a newer one;
+5. liveness: while a user waits, the name is not free for longer than a bound.
 
-Each hold and each write is reported once for each rule that it breaks, beside one that it breaks it with. A history in which
-nobody waited, or whose holds stay open, can show no stretch of freedom: that is unknown, not proven.
+Each hold and each write is reported once for each rule that it breaks, beside another that breaks the rule with it. A history
+in which nobody waited, or whose holds stay open, shows no time in which the name was free: that is unknown, not proven.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Write:
 
 
 class Recorder:
-    """Takes down one history; from any thread."""
+    """Records one history, from any thread."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -74,7 +74,7 @@ class Recorder:
 
     @property
     def grants(self) -> int:
-        """How many were granted so far."""
+        """How many acquires were granted so far."""
         with self._mutex:
             return sum(hold.token is not None for hold in self.holds)
 
@@ -91,7 +91,7 @@ class Recorder:
         hold.granted = self._clock()
 
     def gives_up(self, hold: Hold) -> None:
-        """It ended without a grant."""
+        """The acquire ended without a grant."""
         hold.gave_up = self._clock()
 
     def ends(self, hold: Hold) -> None:
@@ -100,7 +100,7 @@ class Recorder:
             hold.ended = self._clock()
 
     def wrote(self, name: str, token: int, *, accepted: bool) -> None:
-        """A guarded resource was written to, or refused it."""
+        """A guarded resource accepted a write, or refused it."""
         with self._mutex:
             self.writes.append(Write(name, token, self._clock(), accepted))
 
@@ -112,7 +112,7 @@ class Verdict:
     violations: tuple[str, ...]
     grants: int
     unknown: int  #: calls without a known outcome and holds without a known end: judged up to their last known moment only
-    longest_free: float  #: seconds for which a name was free while somebody waited
+    longest_free: float  #: seconds for which a name was free while a user waited
 
     @property
     def ok(self) -> bool:
@@ -121,7 +121,7 @@ class Verdict:
 
 
 def check(holds: Sequence[Hold], writes: Sequence[Write] = (), *, free_bound: float = math.inf) -> Verdict:
-    """Judge a history. `free_bound`: seconds for which a name may be free while somebody waits."""
+    """Judge a history. `free_bound`: seconds for which a name may be free while a user waits."""
     violations: list[str] = []
     longest = 0.0
     names: dict[str, list[Hold]] = {}
@@ -143,7 +143,7 @@ def check(holds: Sequence[Hold], writes: Sequence[Write] = (), *, free_bound: fl
 
 
 def _times(granted: Iterable[Hold]) -> list[float]:
-    """When each was granted."""
+    """When each hold was granted."""
     return [hold.granted for hold in granted if hold.granted is not None]
 
 
@@ -156,7 +156,7 @@ def _excludes(one: Hold, other: Hold) -> bool:
 
 
 def _belief(granted: Sequence[Hold]) -> Iterator[str]:
-    """Sweep over the grants in order: those whose end has not come yet are the present holders."""
+    """Go through the grants in their order: those whose end has not come yet are the present holders."""
     present: list[tuple[float, int, Hold]] = []  # by their end
     writers = 0
     for number, (now, hold) in enumerate(zip(_times(granted), granted, strict=True)):
@@ -182,7 +182,7 @@ def _tokens(granted: Iterable[Hold]) -> Iterator[str]:
 
 
 def _real_time(asked: Iterable[Hold], granted: Sequence[Hold]) -> Iterator[str]:
-    """For each grant, the largest token among those answered before it was asked for: of writers, and of the others."""
+    """Compare each grant with the largest token answered before its call began: of writers, and of the others."""
     answered = 0
     times = [*_times(granted), math.inf]
     largest: dict[bool, Hold] = {}  # by whether it was exclusive
@@ -213,7 +213,7 @@ def _guarded(writes: Iterable[Write]) -> Iterator[str]:
 
 
 def _longest_free(asked: Sequence[Hold], granted: Sequence[Hold]) -> float:
-    """The longest stretch in which nobody held, or may have held, and somebody waited; who gave up had waited, too."""
+    """The longest time in which nobody held, or may have held, and a user waited, even one that gave up later."""
     open_calls = ((hold.asked, hold.ended) for hold in asked if hold.granted is None and hold.gave_up is None)
     held = [(start, math.inf if end is None else end) for start, end in open_calls]
     ends = [math.inf if hold.ended is None else hold.ended for hold in granted]
@@ -235,7 +235,7 @@ def _longest_free(asked: Sequence[Hold], granted: Sequence[Hold]) -> float:
 
 
 def _merged(stretches: Iterable[tuple[float, float]]) -> Iterator[tuple[float, float]]:
-    """Those that overlap or touch as one. They come by their start."""
+    """The stretches, which come by their start; those that overlap or touch as one."""
     present: tuple[float, float] | None = None
     for start, end in stretches:
         if present is not None and start <= present[1]:
