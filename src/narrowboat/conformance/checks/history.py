@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
-import itertools
 import math
 import threading
 import time
@@ -132,7 +131,7 @@ def check(holds: Sequence[Hold], writes: Sequence[Write] = (), *, free_bound: fl
         violations += _belief(granted)
         violations += _tokens(granted)
         violations += _real_time([hold for hold in asked if hold.granted is not None], granted)
-        free = _longest_free(asked, granted)
+        free = _longest_free(asked)
         longest = max(longest, free)
         if free > free_bound:
             violations.append(f"{name}: free for {free:.3f} s while somebody waited (bound {free_bound:g} s)")
@@ -212,37 +211,31 @@ def _guarded(writes: Iterable[Write]) -> Iterator[str]:
             newest[write.name] = max(write.token, before)
 
 
-def _longest_free(asked: Sequence[Hold], granted: Sequence[Hold]) -> float:
+def _longest_free(asked: Iterable[Hold]) -> float:
     """The longest time in which nobody held, or may have held, and a user waited, even one that gave up later."""
-    open_calls = ((hold.asked, hold.ended) for hold in asked if hold.granted is None and hold.gave_up is None)
-    held = [(start, math.inf if end is None else end) for start, end in open_calls]
-    ends = [math.inf if hold.ended is None else hold.ended for hold in granted]
-    held += zip(_times(granted), ends, strict=True)
-    held.sort()
-    answered = ((hold.asked, hold.gave_up if hold.granted is None else hold.granted) for hold in asked)
-    waited = [*_merged((start, end) for start, end in answered if end is not None), (math.inf, math.inf)]
-    longest, place, free_since = 0.0, 0, -math.inf
-    for start, end in (*held, (math.inf, math.inf)):
-        if start - free_since > longest:  # it could be longer than all before
-            while waited[place][1] <= free_since:
-                place += 1
-            for begun, ended in itertools.islice(waited, place, None):
-                if begun >= start:
-                    break
-                longest = max(longest, min(ended, start) - max(begun, free_since))
-        free_since = max(free_since, end)
+    changes: list[tuple[float, int, int]] = []  # when; how many holders and how many waiters there are more
+    for hold in asked:
+        answered = hold.gave_up if hold.granted is None else hold.granted
+        if answered is not None:
+            changes += [(hold.asked, 0, 1), (answered, 0, -1)]
+        if hold.gave_up is None or hold.granted is not None:
+            changes.append((hold.asked if hold.granted is None else hold.granted, 1, 0))
+            changes.append((math.inf if hold.ended is None else hold.ended, -1, 0))
+    longest, holders, waiters = 0.0, 0, 0
+    since: float | None = None
+    for now, holding, waiting in sorted(changes, key=_arrivals_first):
+        if since is not None:
+            longest = max(longest, now - since)
+        holders += holding
+        waiters += waiting
+        if holders or not waiters:
+            since = None
+        elif since is None:
+            since = now
     return longest
 
 
-def _merged(stretches: Iterable[tuple[float, float]]) -> Iterator[tuple[float, float]]:
-    """The stretches, which come by their start; those that overlap or touch as one."""
-    present: tuple[float, float] | None = None
-    for start, end in stretches:
-        if present is not None and start <= present[1]:
-            present = (present[0], max(end, present[1]))
-        else:
-            if present is not None:
-                yield present
-            present = (start, end)
-    if present is not None:
-        yield present
+def _arrivals_first(change: tuple[float, int, int]) -> tuple[float, int]:
+    """At one time arrivals go before departures: two waits, or two holds, that touch leave no gap."""
+    now, holding, waiting = change
+    return now, -holding - waiting

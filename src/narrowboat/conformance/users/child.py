@@ -55,7 +55,7 @@ class Link:
         return said.get()
 
     def fork(self, work: Callable[[], object]) -> int:
-        """Run `work` in a fork of the child. Its process id; its exit code is 1 when `work` raised, and then the parent is told."""
+        """Run `work` in a fork of the child: its process id. Its exit code is 1 if `work` raised, which the parent is told."""
         if pid := os.fork():
             return pid
         self._mutex = threading.RLock()  # a thread that the fork does not have may hold the copied one

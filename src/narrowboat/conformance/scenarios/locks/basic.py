@@ -250,11 +250,10 @@ async def _asks_holders(kit: Kit) -> None:
 async def others_see_who_holds(kit: Kit) -> None:
     """Another client sees that a name is held, with the holder's token and label, and that it is free afterwards."""
     assert await kit.outside.holders("a") == []
-    held = await steps.taken(kit, label="worker 7")
-    (seen,) = await kit.outside.holders("a")
-    assert (seen.name, seen.token, seen.label) == ("a", held.token, "worker 7")
-    assert [holder.name for holder in await kit.outside.holders()] == ["a"]
-    await held.release()
+    async with steps.lock(kit, label="worker 7") as held:
+        (seen,) = await kit.outside.holders("a")
+        assert (seen.name, seen.token, seen.label) == ("a", held.token, "worker 7")
+        assert [holder.name for holder in await kit.outside.holders()] == ["a"]
     assert await kit.outside.holders("a") == []
     assert await kit.outside.holders() == []
 
@@ -296,16 +295,14 @@ async def nothing_is_left_after_release(kit: Kit) -> None:
     locks = kit.locks()
     names = [f"n{number}" for number in range(20)]
     for name in names:
-        held = await locks.lock(name).acquire(timeout=5)
-        assert await kit.outside.lock(name).try_acquire() is None
-        if kit.can("holders"):
-            (seen,) = await kit.peek(name)
-            assert not seen.waiters, "a try left a waiter in the queue"
-        await held.release()
-    held = await locks.lock("n0").acquire(timeout=5)
-    await fails(LockTimeout, kit.outside.lock("n0").acquire(timeout=0.05))
-    assert await kit.blocking(kit.harness.residue, kit.namespace), "the harness counts nothing even while a lock is held"
-    await held.release()
+        async with locks.lock(name, timeout=5) as held:
+            assert await kit.outside.lock(name).try_acquire() is None
+            if kit.can("holders"):
+                (seen,) = await kit.peek(name)
+                assert not seen.waiters, "a try left a waiter in the queue"
+    async with locks.lock("n0", timeout=5):
+        await fails(LockTimeout, kit.outside.lock("n0").acquire(timeout=0.05))
+        assert await kit.blocking(kit.harness.residue, kit.namespace), "the harness counts nothing even while a lock is held"
 
     async def nothing() -> bool:
         return await kit.blocking(kit.harness.residue, kit.namespace) == 0
@@ -316,12 +313,11 @@ async def nothing_is_left_after_release(kit: Kit) -> None:
 @scenario("L15", tier="P", needs="scope=host", refused=demand)
 async def another_process_sees_who_holds(kit: Kit) -> None:
     """Another process sees that a name is held, cannot take it, and can after the release."""
-    held = await steps.taken(kit, label="parent")
-    child, seen = await steps.started(kit, looker, "seen", name="a")
-    assert seen["taken"] is False
-    if kit.can("holders"):
-        assert seen["holders"] == [["a", held.token, "parent"]]
-    await held.release()
+    async with steps.lock(kit, label="parent") as held:
+        child, seen = await steps.started(kit, looker, "seen", name="a")
+        assert seen["taken"] is False
+        if kit.can("holders"):
+            assert seen["holders"] == [["a", held.token, "parent"]]
     child.tell("look")
     seen = await child.event("seen")
     assert seen["taken"] is True

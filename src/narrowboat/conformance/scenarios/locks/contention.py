@@ -167,16 +167,14 @@ async def several_locks_at_once_never_deadlock(kit: Kit) -> None:
 
     await kit.soon(kit.together(take(one, ["a", "b", "c"]), take(two, ["c", "b", "a"]), take(two, ["b", "a"])), 40)
 
-    busy = await steps.taken(kit, "b")
-    assert await one.all("a", "b", "c").try_acquire() is None
-    await fails(LockTimeout, one.all("a", "b", "c", timeout=0.1).acquire())
-    for name in ("a", "c"):
-        assert await kit.free(name), f"{name} is still held after an acquire of all that failed"
-    await busy.release()
-    held = await one.all("a", "b", "c").acquire(timeout=5)
-    assert [each.name for each in held] == ["a", "b", "c"]
-    assert not await kit.free("b")
-    await held.release()
+    async with steps.lock(kit, "b"):
+        assert await one.all("a", "b", "c").try_acquire() is None
+        await fails(LockTimeout, one.all("a", "b", "c", timeout=0.1).acquire())
+        for name in ("a", "c"):
+            assert await kit.free(name), f"{name} is still held after an acquire of all that failed"
+    async with one.all("a", "b", "c", timeout=5) as held:
+        assert [each.name for each in held] == ["a", "b", "c"]
+        assert not await kit.free("b")
     for name in ("a", "b", "c"):
         assert await kit.free(name)
     with raises(InvalidArgument):
@@ -307,11 +305,10 @@ async def a_hundred_contenders_get_growing_tokens(kit: Kit) -> None:
 
     async def contend(number: int) -> None:
         hold = recorder.asks("a", f"user {number}")
-        held = await faces[number % 5].lock("a", ttl=60).acquire(timeout=60)
-        recorder.granted(hold, held.token)
-        await asyncio.sleep(0)
-        recorder.ends(hold)
-        await held.release()
+        async with faces[number % 5].lock("a", ttl=60, timeout=60) as held:
+            recorder.granted(hold, held.token)
+            await asyncio.sleep(0)
+            recorder.ends(hold)
 
     await kit.together(*(contend(number) for number in range(100)))
     verdict = check(recorder.holds)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from typing import Any
 
 from narrowboat import events
@@ -29,49 +29,38 @@ async def a_with_is_left_where_it_was_not_entered(kit: Kit) -> None:
     """A `with` whose end runs in another thread or task than its beginning releases its lock, or all its locks."""
     locks = kit.locks()
     for target in (locks.lock("a", ttl=60), locks.all("a", "b", ttl=60)):
-        for manager in (_generator(kit, plain(target)), _stack(kit, plain(target))):
-            await kit.spawn(_call(kit, manager, "enter"))
+        for enter, leave in _halves(kit, plain(target)):
+            await kit.spawn(_call(kit, enter))
             assert not await kit.free("a"), "the `with` was entered, and the lock is not held"
-            await kit.spawn(_call(kit, manager, "exit", None, None, None))
+            await kit.spawn(_call(kit, leave))
             for name in "ab":
                 assert await kit.free(name), f"the `with` was left in another task, and {name} is held"
     await (await locks.all("a", "b").acquire(timeout=5)).release()
 
 
-def _generator(kit: Kit, target: Any) -> Any:
-    """A `with` in a generator, which ends in the task that finishes the generator."""
-
-    @contextlib.contextmanager
-    def entered() -> Any:
-        with target as held:
-            yield held
-
-    @contextlib.asynccontextmanager
-    async def entered_async() -> Any:
-        async with target as held:
-            yield held
-
-    return entered() if kit.face == "sync" else entered_async()
+Call = Callable[[], Any]
 
 
-def _stack(kit: Kit, target: Any) -> Any:
-    """An exit stack, which enters and leaves by itself."""
+def _halves(kit: Kit, target: Any) -> list[tuple[Call, Call]]:
+    """Ways to enter a `with` and to leave it elsewhere: an exit stack, and a generator that another task finishes."""
 
-    class Stack(contextlib.ExitStack):
-        def __enter__(self) -> Any:
-            return self.enter_context(target)
+    def entered() -> Iterator[None]:
+        with target:
+            yield
 
-    class AsyncStack(contextlib.AsyncExitStack):
-        async def __aenter__(self) -> Any:
-            return await self.enter_async_context(target)
+    async def entered_async() -> AsyncIterator[None]:
+        async with target:
+            yield
 
-    return Stack() if kit.face == "sync" else AsyncStack()
-
-
-async def _call(kit: Kit, manager: Any, what: str, *args: Any) -> Any:
     if kit.face == "sync":
-        return await kit.blocking(getattr(manager, f"__{what}__"), *args)
-    return await getattr(manager, f"__a{what}__")(*args)
+        stack, generator = contextlib.ExitStack(), entered()
+        return [(partial(stack.enter_context, target), stack.close), (partial(next, generator), partial(next, generator, None))]
+    astack, agen = contextlib.AsyncExitStack(), entered_async()
+    return [(partial(astack.enter_async_context, target), astack.aclose), (partial(anext, agen), partial(anext, agen, None))]
+
+
+async def _call(kit: Kit, call: Call) -> None:
+    await (kit.blocking(call) if kit.face == "sync" else call())
 
 
 @scenario("L122", tier="T", faults={Fault.REPLY})
@@ -212,7 +201,7 @@ async def a_block_cut_off_at_any_point_leaves_nothing(kit: Kit) -> None:
     await (await locks.all("a", "b", ttl=60).acquire(timeout=5)).release()
     points = 0
     for target in (locks.lock("a", ttl=60), locks.all("a", "b", ttl=60)):
-        points += await steps.swept(kit, functools.partial(_cut_off, kit, plain(target), others))
+        points += await steps.swept(kit, partial(_cut_off, kit, plain(target), others))
     kit.measure("points at which a block was cut off", points, "points")
     assert points > 5, "the sweep found no points"
 

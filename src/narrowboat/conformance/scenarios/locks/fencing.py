@@ -17,11 +17,10 @@ async def tokens_grow_with_each_holder(kit: Kit) -> None:
     one, two = kit.locks(), kit.locks()
     seen: list[int] = []
     for number in range(30):
-        held = await (one if number % 3 else two).lock("a").acquire(timeout=5)
-        if number % 4 == 0:
-            await held.renew()
-        seen.append(held.token)
-        await held.release()
+        async with (one if number % 3 else two).lock("a", timeout=5) as held:
+            if number % 4 == 0:
+                await held.renew()
+            seen.append(held.token)
     _grew(seen)
     for token in seen:
         assert type(token) is int
@@ -36,10 +35,9 @@ async def writers_and_readers_fence_each_other(kit: Kit) -> None:
     faces = [kit.locks() for _ in range(3)]
     newest = -1
     for _ in range(4):
-        writer = await locks.lock("a").acquire(timeout=5)
-        assert writer.token > newest, f"a writer has token {writer.token}, and a holder before it had {newest}"
-        newest = writer.token
-        await writer.release()
+        async with locks.lock("a", timeout=5) as writer:
+            assert writer.token > newest, f"a writer has token {writer.token}, and a holder before it had {newest}"
+            newest = writer.token
         readers = [await face.lock("a", mode="shared").acquire(timeout=5) for face in faces]
         tokens = [reader.token for reader in readers]
         assert min(tokens) > newest, f"readers have the tokens {tokens}, and the writer before them had {newest}"
@@ -66,9 +64,8 @@ async def tokens_grow_across_expiry_and_eviction(kit: Kit) -> None:
     await busy.close()
     for _ in range(3):
         fresh = kit.locks()
-        held = await fresh.lock("a").acquire(timeout=5)
-        tokens.append(held.token)
-        await held.release()
+        async with fresh.lock("a", timeout=5) as held:
+            tokens.append(held.token)
         await fresh.close()
     _grew(tokens)
 
@@ -113,13 +110,11 @@ async def tokens_grow_across_a_restart_of_the_server(kit: Kit) -> None:
     for end in ("stop", "stop", "kill", "kill"):
         locks = kit.locks()
         for _ in range(5):
-            held = await locks.lock("a").acquire(timeout=kit.upper(30))
-            tokens.append(held.token)
-            await held.release()
+            async with locks.lock("a", timeout=kit.upper(30)) as held:
+                tokens.append(held.token)
         await locks.close()
         await kit.blocking(getattr(kit.server, end))
         await kit.blocking(kit.server.start)
-        held = await steps.taken(kit, timeout=kit.upper(30))
-        tokens.append(held.token)
-        await held.release()
+        async with steps.lock(kit, timeout=kit.upper(30)) as held:
+            tokens.append(held.token)
     _grew(tokens)

@@ -179,9 +179,8 @@ async def fractions_of_a_second_count(kit: Kit) -> None:
         wanted = ttl if ttl >= kit.claims.ttl_min else kit.claims.ttl_min + ttl
         lease = await steps.abandoned(kit, f"for {ttl}", timedelta(seconds=wanted))
         kit.check_ttl(lease.held.ttl, wanted)
-        got = await steps.taken(kit, f"for {ttl}", timeout=kit.upper(wanted + 20))
-        steps.ended_on_time(kit, lease, f" of {wanted:g} s")
-        await got.release()
+        async with steps.lock(kit, f"for {ttl}", timeout=kit.upper(wanted + 20)):
+            steps.ended_on_time(kit, lease, f" of {wanted:g} s")
 
 
 @scenario("L59", "L25")
@@ -193,14 +192,12 @@ async def a_lease_that_cannot_be_kept_is_refused(kit: Kit) -> None:
             locks.lock("a", ttl=ttl)
         assert f"{kit.claims.ttl_min:g}" in str(caught.error), f"the error does not name the range: {caught.error}"
     assert not kit.seen.calls
-    held = await locks.lock("a", ttl=kit.claims.ttl_max).acquire(timeout=5)
-    kit.check_ttl(held.ttl, kit.claims.ttl_max)
-    await held.release()
+    async with locks.lock("a", ttl=kit.claims.ttl_max, timeout=5) as held:
+        kit.check_ttl(held.ttl, kit.claims.ttl_max)
     for _ in range(20):  # a loaded machine may be slower than the smallest lease: it must be told, and is tried again
         try:
-            held = await locks.lock("a", ttl=kit.claims.ttl_min).acquire(timeout=5)
-            kit.check_ttl(held.ttl, kit.claims.ttl_min)
-            await held.release()
+            async with locks.lock("a", ttl=kit.claims.ttl_min, timeout=5) as held:
+                kit.check_ttl(held.ttl, kit.claims.ttl_min)
             break
         except LeaseLost:
             continue
@@ -248,12 +245,11 @@ async def renewal_that_fails_for_good_is_a_loss_in_time(kit: Kit) -> None:
     """When renewals fail for good, the holder knows of the loss before another can have the lock."""
     faults, locks = steps.faulty(kit)
     held = await locks.lock("a", ttl=kit.ttl * 2).acquire(timeout=5)
-    told = kit.told_of(held)
-    faults.drop_request("renew", times=100_000)
-    begun = time.monotonic()
-    new = await steps.taken(kit, timeout=kit.upper(kit.ttl * 2 + 10))
-    steps.is_lost(held, steps.RAN_OUT, "another was granted the lock before the lease ended by its holder's own clock")
-    await steps.is_told(kit, told, begun, 2, "time from the last renewal's failure to the notice of loss")
+    of = "time from the last renewal's failure to the notice of loss"
+    async with steps.loses(kit, held, steps.RAN_OUT, 2, of):
+        faults.drop_request("renew", times=100_000)
+        new = await steps.taken(kit, timeout=kit.upper(kit.ttl * 2 + 10))
+        assert held.lost, "another was granted the lock before the lease ended by its holder's own clock"
     await fails(LeaseLost, held.release())
     await steps.lets_go(new)
 

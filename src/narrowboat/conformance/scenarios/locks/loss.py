@@ -27,12 +27,9 @@ async def an_evicted_holder_is_told(kit: Kit) -> None:
     """An evicted holder is told within its next renewal; its later calls say lost, and do not touch the new holder."""
     ttl = max(kit.ttl, 1.0)
     held = await steps.taken(kit, ttl=ttl)
-    told = kit.told_of(held)
-    begun = time.monotonic()
-    assert await kit.outside.evict("a", held.token) is True
-    new = await kit.outside.lock("a", ttl=30).acquire(timeout=kit.upper(5))
-    await steps.is_told(kit, told, begun, ttl, "eviction to the holder's notice")
-    steps.is_lost(held, steps.BROKEN)
+    async with steps.loses(kit, held, steps.BROKEN, ttl, "eviction to the holder's notice") as told:
+        assert await kit.outside.evict("a", held.token) is True
+        new = await kit.outside.lock("a", ttl=30).acquire(timeout=kit.upper(5))
     await steps.says_lost(held, steps.BROKEN)
     await kit.stays(new, "the evicted holder's calls freed the new holder's lock")
     await new.release()
@@ -48,15 +45,11 @@ async def an_evicted_holder_need_not_wait_for_its_renewal(kit: Kit) -> None:
     bound = kit.claims.wake_bound
     for what, seconds, renew in (("just granted", 0.0, True), ("held for a while", 1.0, True), ("not renewed", 1.0, False)):
         held = await locks.lock(what, ttl=max(kit.ttl, 6 * bound), renew=renew).acquire(timeout=5)
-        told = kit.told_of(held)
-        if seconds:
-            await kit.sleep(seconds)
+        await kit.sleep(seconds)
         if seconds and renew:
             await held.renew()  # otherwise the next renewal could be due by chance
-        begun = time.monotonic()
-        assert await kit.outside.evict(what, held.token) is True
-        await steps.is_told(kit, told, begun, bound, f"eviction to the holder's notice, {what}")
-        steps.is_lost(held, steps.BROKEN)
+        async with steps.loses(kit, held, steps.BROKEN, bound, f"eviction to the holder's notice, {what}"):
+            assert await kit.outside.evict(what, held.token) is True
         await steps.says_lost(held, steps.BROKEN)
         beside.check()
     await steps.lets_go(beside)
@@ -247,12 +240,11 @@ async def a_machine_that_slept_has_lost_its_locks(kit: Kit) -> None:
         name = f"renewed {renew}"
         locks = kit.locks(clock=clock, url=kit.harness.locks_url(f"{kit.namespace}{renew:d}"))
         held = await locks.lock(name, ttl=max(kit.ttl, 1.0), renew=renew).acquire(timeout=5)
-        told = kit.told_of(held)
         held.check()
-        clock.slept = held.ttl * 3
-        steps.is_lost(held, {Reason.PAUSED}, "the machine slept for three leases, and the holder takes the lock for its own")
-        assert held.expires_in == 0
-        await steps.is_told(kit, told, time.monotonic(), held.ttl, "jump of the boot clock to the notice of loss")
+        async with steps.loses(kit, held, {Reason.PAUSED}, held.ttl, "jump of the boot clock to the notice of loss"):
+            clock.slept = held.ttl * 3
+            steps.is_lost(held, {Reason.PAUSED})
+            assert held.expires_in == 0
         await steps.says_lost(held, {Reason.PAUSED})
         again = await locks.lock(name).acquire(timeout=kit.upper(held.ttl + kit.claims.expiry_lag + 5))
         assert again.token > held.token

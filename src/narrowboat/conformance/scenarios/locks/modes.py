@@ -136,12 +136,11 @@ async def never_more_than_n(kit: Kit) -> None:
 async def who_disagrees_on_n_is_refused(kit: Kit) -> None:
     """A user that asks for another size, or another mode, of a name that is held is refused; a free name takes any size."""
     locks, other = kit.locks(), kit.locks()
-    held = await locks.lock("a", limit=3).acquire(timeout=5)
-    for limit in (2, 4, None):
-        await fails(Conflict, other.lock("a", limit=limit).acquire(timeout=5), what=f"limit={limit} beside limit=3")
-    held.check()
-    await (await other.lock("a", limit=3).acquire(timeout=5)).release()
-    await held.release()
+    async with locks.lock("a", limit=3, timeout=5) as held:
+        for limit in (2, 4, None):
+            await fails(Conflict, other.lock("a", limit=limit).acquire(timeout=5), what=f"limit={limit} beside limit=3")
+        held.check()
+        await (await other.lock("a", limit=3).acquire(timeout=5)).release()
     await (await other.lock("a", limit=2).acquire(timeout=5)).release()
     for nonsense in (0, -1, 1.5, True, "3", 10**9):
         with raises(InvalidArgument, what=f"limit={nonsense!r}"):
@@ -168,11 +167,9 @@ async def permits_of_the_dead_come_back(kit: Kit) -> None:
 @scenario("L109", tier="P", needs=("scope=host", "semaphore"), refused=demand, faults={Fault.PROCESS}, seconds=120)
 async def a_crash_returns_permits(kit: Kit) -> None:
     """The permit of a killed process comes back no later than its lease and the declared lag."""
-    mine = await steps.taken(kit, limit=2, ttl=60)
-    child, _ = await steps.started(kit, holder, name="a", ttl=kit.ttl, limit=2)
-    assert await kit.locks().lock("a", limit=2).try_acquire() is None
-    killed = child.kill()
-    got = await steps.taken(kit, limit=2, timeout=kit.upper(kit.ttl + kit.claims.expiry_lag + 20))
-    steps.died_on_time(kit, killed, "kill of a holder to the next grant of its permit")
-    await got.release()
-    await mine.release()
+    async with steps.lock(kit, limit=2, ttl=60):
+        child, _ = await steps.started(kit, holder, name="a", ttl=kit.ttl, limit=2)
+        assert await kit.locks().lock("a", limit=2).try_acquire() is None
+        killed = child.kill()
+        async with steps.lock(kit, limit=2, timeout=kit.upper(kit.ttl + kit.claims.expiry_lag + 20)):
+            steps.died_on_time(kit, killed, "kill of a holder to the next grant of its permit")

@@ -87,13 +87,11 @@ async def a_holder_cut_off_knows_in_time(kit: Kit) -> None:
     for fault in ("cut", "black_hole"):
         path = await _path(kit)
         held = await path.locks.lock(fault, ttl=_lease(kit)).acquire(timeout=5)
-        told = kit.told_of(held)
         await kit.eventually(lambda: kit.seen.members["renew"] > 0, within=held.ttl, what="a renewal")
-        await kit.blocking(getattr(path.network, fault))
-        begun = time.monotonic()
-        new = await steps.taken(kit, fault, ttl=60, timeout=kit.upper(held.ttl * 2 + kit.claims.expiry_lag + 10))
-        steps.is_lost(held, steps.CUT_OFF, f"{fault}: another was granted the lock, and its first holder takes it for its own")
-        await steps.is_told(kit, told, begun, 2, f"network {fault} to the notice of loss")
+        async with steps.loses(kit, held, steps.CUT_OFF, 2, f"network {fault} to the notice of loss"):
+            await kit.blocking(getattr(path.network, fault))
+            new = await steps.taken(kit, fault, ttl=60, timeout=kit.upper(held.ttl * 2 + kit.claims.expiry_lag + 10))
+            assert held.lost, f"{fault}: another was granted the lock, and its first holder takes it for its own"
         await kit.blocking(path.network.heal)
         await fails(LeaseLost, held.release())
         await kit.stays(new, "the holder that was cut off freed the next one's lock")
@@ -213,9 +211,8 @@ async def broken_connections_poison_nothing(kit: Kit) -> None:
         await kit.blocking(network.reset)
         if turn % 2:
             await asyncio.sleep(0.02)
-        got = await locks.lock(f"a{turn}", ttl=max(10.0, kit.ttl)).acquire(timeout=kit.upper(10))
-        assert not await kit.free(f"a{turn}")
-        await got.release()
+        async with locks.lock(f"a{turn}", ttl=max(10.0, kit.ttl), timeout=kit.upper(10)):
+            assert not await kit.free(f"a{turn}")
         assert await kit.free(f"a{turn}")
         held.check()
     await steps.lets_go(held)
@@ -229,15 +226,12 @@ async def a_one_way_partition(kit: Kit) -> None:
     for way in ("up", "down"):
         path = await _path(kit)
         held = await path.locks.lock(way, ttl=_lease(kit)).acquire(timeout=5)
-        told = kit.told_of(held)
-        begun = time.monotonic()
-        await kit.blocking(functools.partial(path.network.black_hole, up=way == "up", down=way == "down"))
-        with kit.within(4 * OPERATION + 1.0, "an acquire in a partition"):
-            acquiring = path.locks.lock(f"other {way}", ttl=_lease(kit)).acquire(timeout=0.2)
-            await fails((Unavailable, LockTimeout), acquiring, what="an acquire in a partition")
         # Where only replies are lost, renewals still arrive: the lock may outlive its holder's belief in it. Never the reverse.
-        await steps.is_told(kit, told, begun, held.ttl + 1, f"one-way partition ({way}) to the notice of loss")
-        steps.is_lost(held, steps.CUT_OFF)
+        async with steps.loses(kit, held, steps.CUT_OFF, held.ttl + 1, f"one-way partition ({way}) to the notice of loss"):
+            await kit.blocking(functools.partial(path.network.black_hole, up=way == "up", down=way == "down"))
+            with kit.within(4 * OPERATION + 1.0, "an acquire in a partition"):
+                acquiring = path.locks.lock(f"other {way}", ttl=_lease(kit)).acquire(timeout=0.2)
+                await fails((Unavailable, LockTimeout), acquiring, what="an acquire in a partition")
         new = await steps.taken(kit, way, timeout=kit.upper(2 * held.ttl + kit.claims.expiry_lag + 10))
         await kit.blocking(path.network.heal)
         await kit.eventually(functools.partial(kit.answers, path.locks), within=10, what="a ping after the partition")

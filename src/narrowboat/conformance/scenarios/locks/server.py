@@ -148,15 +148,15 @@ async def a_session_ended_at_its_holder(kit: Kit) -> None:
     """When the server ends a holder's session another gets the lock, and the holder learns that it is lost."""
     locks = kit.locks()
     held = [await locks.lock(name, ttl=max(kit.ttl, 5.0)).acquire(timeout=5) for name in ("a", "b")]
-    told = kit.told_of(held[0])
+    reasons = (Reason.SESSION_ENDED, Reason.TAKEN, Reason.EXPIRED)
     waiting = await steps.waits(kit, timeout=kit.upper(60))
-    begun = time.monotonic()
-    await kit.blocking(kit.harness.end_session, kit.drivers[0])
-    got = await waiting
-    kit.measure("end of a session to the next grant", time.monotonic() - begun)
-    await steps.is_told(kit, told, begun, held[0].ttl, "end of a session to the notice of loss")
+    async with steps.loses(kit, held[0], reasons, held[0].ttl, "end of a session to the notice of loss"):
+        begun = time.monotonic()
+        await kit.blocking(kit.harness.end_session, kit.drivers[0])
+        got = await waiting
+        kit.measure("end of a session to the next grant", time.monotonic() - begun)
     for each in held:
-        assert each.reason in (Reason.SESSION_ENDED, Reason.TAKEN, Reason.EXPIRED), each.reason
+        assert each.reason in reasons, each.reason
         await fails(LeaseLost, each.release())
     await steps.lets_go(got)
     await (await locks.lock("a").acquire(timeout=kit.upper(20))).release()  # in a new session
@@ -198,18 +198,14 @@ async def deleted_under_a_waiter(kit: Kit) -> None:
 async def deleted_under_its_holder(kit: Kit) -> None:
     """When the backend's record of a lock is deleted under its holder, the holder is told, or learns at its next renewals."""
     held = await steps.taken(kit, ttl=max(kit.ttl, 1.0))
-    told = kit.told_of(held)
     await held.renew()
-    begun = time.monotonic()
-    await kit.blocking(kit.harness.delete, "locks", kit.namespace, "a")
     bound = kit.claims.wake_bound if kit.claims.loss is WakeUp.NOTIFIED else held.ttl + 1
-    await steps.is_told(kit, told, begun, bound, "deletion to the holder's notice")
-    assert held.lost
+    async with steps.loses(kit, held, [*Reason], bound, "deletion to the holder's notice"):
+        await kit.blocking(kit.harness.delete, "locks", kit.namespace, "a")
     await fails(LeaseLost, held.renew())
     await fails(LeaseLost, held.release())
-    got = await steps.taken(kit, timeout=kit.upper(10))
-    assert got.token > held.token
-    await got.release()
+    async with steps.lock(kit, timeout=kit.upper(10)) as got:
+        assert got.token > held.token
 
 
 @scenario("L103", tier="R", faults={Fault.CREDENTIALS}, seconds=120)
@@ -252,6 +248,5 @@ async def the_servers_clock_jumps(kit: Kit) -> None:
             await kit.blocking(kit.harness.set_clock, 0.0)
         if not held.lost:
             await held.release()
-    got = await steps.taken(kit, timeout=kit.upper(10))
-    assert got.token > newest
-    await got.release()
+    async with steps.lock(kit, timeout=kit.upper(10)) as got:
+        assert got.token > newest

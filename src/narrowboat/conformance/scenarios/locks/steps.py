@@ -39,9 +39,14 @@ async def evicts(kit: Kit) -> None:
 # -- taking and waiting -----------------------------------------------------------------------------------------------
 
 
-async def taken(kit: Kit, name: str = "a", *, timeout: float = 5, **terms: Any) -> Any:
+def lock(kit: Kit, name: str = "a", *, timeout: float = 5, **terms: Any) -> narrowboat.aio.Lock:
+    """The lock `name` on a connection of its own, to be held in an `async with`."""
+    return kit.locks().lock(name, timeout=timeout, **terms)
+
+
+async def taken(kit: Kit, name: str = "a", **terms: Any) -> Any:
     """The possession of `name`, acquired on a connection of its own."""
-    return await kit.locks().lock(name, **terms).acquire(timeout=timeout)
+    return await lock(kit, name, **terms).acquire()
 
 
 async def waits(kit: Kit, name: str = "a", *, timeout: float = 60, count: int = 1) -> asyncio.Task[Any]:
@@ -208,6 +213,16 @@ async def is_told(kit: Kit, told: list[float], since: float, within: float, of: 
     """Until a holder is told of its loss (`told` is from `kit.told_of`); how long after `since` goes into the report."""
     await kit.eventually(lambda: told, within=within, what=f"the holder was to be told of its loss: {of}")
     kit.measure(of, max(0.0, told[0] - since))
+
+
+@contextlib.asynccontextmanager
+async def loses(kit: Kit, held: Any, reasons: Collection[Reason], within: float, of: str) -> AsyncIterator[list[float]]:
+    """The block costs the holder its lock. After it the holder is told in time, for one of `reasons`. Gives when it is told."""
+    told = kit.told_of(held)
+    begun = time.monotonic()
+    yield told
+    await is_told(kit, told, begun, within, of)
+    is_lost(held, reasons)
 
 
 # -- calls that are cut off -------------------------------------------------------------------------------------------

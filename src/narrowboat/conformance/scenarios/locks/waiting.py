@@ -18,20 +18,19 @@ from narrowboat.errors import InvalidArgument, LockTimeout, Unsupported
 @scenario("L19", tier="T")
 async def a_timeout_is_typed_and_on_time(kit: Kit) -> None:
     """An acquire that times out raises LockTimeout with the lock's name, not before the time is up and not much later."""
-    held = await steps.taken(kit, "the name")
-    lock = kit.locks().lock("the name", timeout=0.3)
-    for given in ({}, {"timeout": 0.3}, {"timeout": timedelta(seconds=0.3)}):
-        begun = time.monotonic()
-        error = await fails(LockTimeout, lock.acquire(**given))
-        took = time.monotonic() - begun
-        assert isinstance(error, TimeoutError)
-        assert error.name == "the name"
-        assert "the name" in str(error)
-        assert took >= 0.3, f"the acquire gave up {0.3 - took:.4f} s early"
-        assert took < kit.upper(0.3 + 1.0), f"the acquire gave up after {took:.3f} s"
-        kit.measure("overshoot of a timeout", took - 0.3)
-    held.check()
-    await held.release()
+    async with steps.lock(kit, "the name") as held:
+        lock = kit.locks().lock("the name", timeout=0.3)
+        for given in ({}, {"timeout": 0.3}, {"timeout": timedelta(seconds=0.3)}):
+            begun = time.monotonic()
+            error = await fails(LockTimeout, lock.acquire(**given))
+            took = time.monotonic() - begun
+            assert isinstance(error, TimeoutError)
+            assert error.name == "the name"
+            assert "the name" in str(error)
+            assert took >= 0.3, f"the acquire gave up {0.3 - took:.4f} s early"
+            assert took < kit.upper(0.3 + 1.0), f"the acquire gave up after {took:.3f} s"
+            kit.measure("overshoot of a timeout", took - 0.3)
+        held.check()
 
 
 @scenario("L20", tier="T")
@@ -67,10 +66,9 @@ async def a_waiter_gets_it_on_release(kit: Kit) -> None:
 async def a_waiter_gets_it_on_expiry(kit: Kit) -> None:
     """A waiter gets the lock of a holder that went away without a release soon after the end of the lease, and not before."""
     lease = await steps.abandoned(kit)
-    other = await steps.taken(kit, timeout=kit.upper(kit.ttl + 30))
-    kit.measure("wait after the end of an abandoned lease", steps.ended_on_time(kit, lease))
-    assert lease.held.lost
-    await other.release()
+    async with steps.lock(kit, timeout=kit.upper(kit.ttl + 30)):
+        kit.measure("wait after the end of an abandoned lease", steps.ended_on_time(kit, lease))
+        assert lease.held.lost
 
 
 @scenario("L23", tier="T", alone=True)
@@ -97,13 +95,12 @@ async def a_release_wakes_at_once(kit: Kit) -> None:
 @scenario("L24", tier="T")
 async def a_short_timeout_is_not_overshot(kit: Kit) -> None:
     """A timeout that is shorter than any poll interval or lease is not overshot by one of them."""
-    held = await steps.taken(kit, ttl=30)
-    lock = kit.locks().lock("a", ttl=30)
-    await fails(LockTimeout, lock.acquire(timeout=0.01))  # the first call also connects
-    for _ in range(5):
-        with kit.within(0.02 + 0.5, "a timeout of 20 ms", least=0.02), raises(LockTimeout):
-            await lock.acquire(timeout=0.02)
-    await held.release()
+    async with steps.lock(kit, ttl=30):
+        lock = kit.locks().lock("a", ttl=30)
+        await fails(LockTimeout, lock.acquire(timeout=0.01))  # the first call also connects
+        for _ in range(5):
+            with kit.within(0.02 + 0.5, "a timeout of 20 ms", least=0.02), raises(LockTimeout):
+                await lock.acquire(timeout=0.02)
 
 
 @scenario("L25")
