@@ -295,7 +295,7 @@ async def nothing_is_left_after_release(kit: Kit) -> None:
     locks = kit.locks()
     names = [f"n{number}" for number in range(20)]
     for name in names:
-        async with locks.lock(name, timeout=5) as held:
+        async with locks.lock(name, timeout=5):
             assert await kit.outside.lock(name).try_acquire() is None
             if kit.can("holders"):
                 (seen,) = await kit.peek(name)
