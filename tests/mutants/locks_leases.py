@@ -30,7 +30,7 @@ class _Leases(Asks):
 
 
 class LeaseNeverEnds(_Leases):
-    """Keeps the lock of a holder that has gone for ever."""
+    """Keeps for ever the lock of a holder that has gone."""
 
     def length(self, ttl: float) -> float:
         """A day."""
@@ -38,7 +38,7 @@ class LeaseNeverEnds(_Leases):
 
 
 class LeaseGivenToNobody(LeaseNeverEnds):
-    """Takes a lease that ran out from its holder, and gives the lock to nobody."""
+    """Takes a lease that ran out from its holder, and never grants the lock again."""
 
     def __init__(self, inner: LockProvider) -> None:
         super().__init__(inner)
@@ -125,7 +125,7 @@ class RenewRevives(PassingLocks):
     """Takes the lock again for a holder whose lease is over."""
 
     def renew(self, grants: Sequence[Grant]) -> list[Grant | NarrowboatError]:
-        """If nobody else has it."""
+        """If no other user has it."""
         answers = self.inner.renew(grants)
         for place, (grant, answer) in enumerate(zip(grants, answers, strict=True)):
             if isinstance(answer, LeaseLost):

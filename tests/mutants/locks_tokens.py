@@ -32,7 +32,7 @@ class _Tokens(Asks):
         return [each._replace(token=self.shown(each.token)) for each in self.inner.holders(name)]
 
     def evict(self, name: str, token: int) -> bool:
-        """Whoever is shown with that token."""
+        """The holder that is shown with that token."""
         meant = [each.token for each in self.inner.holders(name) if self.shown(each.token) == token]
         broken = [self.inner.evict(name, each) for each in meant]
         return any(broken)
