@@ -334,8 +334,7 @@ async def a_lost_reply_to_a_release_does_no_harm(kit: Kit) -> None:
         await held.release()
     except LeaseLost:
         pass
-    await kit.stays(other)
-    await other.release()
+    await steps.keeps(kit, other)
 
 
 @scenario("L71", tier="T", faults={Fault.REPLY})

@@ -94,8 +94,7 @@ async def a_holder_cut_off_knows_in_time(kit: Kit) -> None:
             assert held.lost, f"{fault}: another was granted the lock, and its first holder takes it for its own"
         await kit.blocking(path.network.heal)
         await fails(LeaseLost, held.release())
-        await kit.stays(new, "the holder that was cut off freed the next one's lock")
-        await new.release()
+        await steps.keeps(kit, new, "the holder that was cut off freed the next one's lock")
 
 
 @scenario("L90", tier="N", faults=PROXY, seconds=120)
@@ -235,8 +234,7 @@ async def a_one_way_partition(kit: Kit) -> None:
         new = await steps.taken(kit, way, timeout=kit.upper(2 * held.ttl + kit.claims.expiry_lag + 10))
         await kit.blocking(path.network.heal)
         await kit.eventually(functools.partial(kit.answers, path.locks), within=10, what="a ping after the partition")
-        await kit.stays(new, "a call that was under way during the partition freed the next holder's lock")
-        await new.release()
+        await steps.keeps(kit, new, "a call that was under way during the partition freed the next holder's lock")
         bound = kit.claims.dead_waiter_bound + held.ttl + 5
         await steps.until_free(kit, f"other {way}", within=bound, what="the acquire had timed out")
 

@@ -122,8 +122,14 @@ class Section:
                 await asyncio.sleep(0)
 
 
+async def keeps(kit: Kit, held: Any, why: str = "another can have the lock") -> None:
+    """That the holder has the lock, and nobody else can get it, until the release here. `why` says what went wrong."""
+    await kit.stays(held, why)
+    await held.release()
+
+
 async def lets_go(held: Any) -> None:
-    """That the holder still has the lock, which it can check, renew and release."""
+    """That the holder still has the lock: it can check, renew and release it."""
     held.check()
     await held.renew()
     await held.release()
