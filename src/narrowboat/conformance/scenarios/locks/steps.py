@@ -247,12 +247,12 @@ async def swept(kit: Kit, once: Callable[[int, int], Awaitable[Cut]]) -> int:
     return points
 
 
-async def serves_the_next(kit: Kit, lock: Any, point: int, cut: Cut) -> None:
-    """That `lock` is granted soon to the next user, after a call was cut off."""
+async def serves_the_next(kit: Kit, other: Any, point: int, cut: Cut) -> None:
+    """That `other`, the next user's lock, is granted soon after a call was cut off."""
     where = f"a call was cut off at point {point} ({cut.error})"
     with kit.within(2.0, f"{where}: the wait of the next user"):
         try:
-            got = await lock.acquire(timeout=kit.upper(4))
+            got = await other.acquire(timeout=kit.upper(4))
         except LockTimeout:
             raise AssertionError(f"{where}: nobody holds the lock, and the next user does not get it") from None
     await got.release()
