@@ -43,9 +43,9 @@ class Link:
         with self._mutex:
             os.write(self._out, line.encode())
 
-    def wait(self, word: str, timeout: float | None = None) -> dict[str, Any]:
-        """The values with which the parent says `word`. `queue.Empty` after `timeout` seconds."""
-        return self._queue(word).get(timeout=timeout)
+    def wait(self, word: str) -> dict[str, Any]:
+        """The values with which the parent says `word`, once it does."""
+        return self._queue(word).get()
 
     async def heard(self, word: str) -> dict[str, Any]:
         """`wait` for programs that are coroutine functions."""

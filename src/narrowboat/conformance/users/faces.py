@@ -46,13 +46,8 @@ class Worker:
         """Whether a call is queued, under way, or has ended without the task knowing its outcome yet. Ask on the loop."""
         return self._future is not None
 
-    def start(self) -> Worker:
-        """Serve on a thread of its own."""
-        threading.Thread(target=self.serve, name="conformance-task", daemon=True).start()
-        return self
-
     def serve(self) -> None:
-        """Serve in the calling thread, until `stop`."""
+        """Make the calls in the calling thread, until `stop`."""
         self._ident = threading.get_ident()
         while (item := self._queue.get()) is not None:
             if not self._answer(*item):
@@ -175,7 +170,8 @@ def _mine() -> Worker:
     assert task is not None, "the sync face is spoken to from within a task"
     worker = _workers.get(task)
     if worker is None:
-        worker = _workers[task] = Worker().start()
+        worker = _workers[task] = Worker()
+        threading.Thread(target=worker.serve, name="conformance-task", daemon=True).start()
         task.add_done_callback(_dismiss)
     return worker
 

@@ -131,10 +131,7 @@ async def an_acquire_whose_connection_breaks(kit: Kit) -> None:
         name = f"a{turn}"
         with kit.within(3 * OPERATION + 1.0, "the acquire waited for its own grant"), path.losing("attempt", loss):
             held = await path.locks.lock(name, ttl=max(10.0, kit.ttl)).acquire(timeout=kit.upper(10))
-        held.check()
-        assert not await kit.free(name)
-        await steps.lets_go(held)
-        assert await kit.free(name), "a second possession was left behind"
+        await steps.keeps(kit, held)
 
 
 @scenario("L91", "L94", tier="N", faults=PROXY, seconds=120)
@@ -152,9 +149,7 @@ async def a_try_whose_connection_breaks_leaves_nothing(kit: Kit) -> None:
                     pass
             await kit.blocking(path.network.heal)
             if held is not None:
-                held.check()
-                assert not await kit.free(name)
-                await held.release()
+                await steps.keeps(kit, held)
             await steps.until_free(kit, name, within=10, what="the try was released, or had failed")
 
 
@@ -210,9 +205,7 @@ async def broken_connections_poison_nothing(kit: Kit) -> None:
         await kit.blocking(network.reset)
         if turn % 2:
             await asyncio.sleep(0.02)
-        async with locks.lock(f"a{turn}", ttl=max(10.0, kit.ttl), timeout=kit.upper(10)):
-            assert not await kit.free(f"a{turn}")
-        assert await kit.free(f"a{turn}")
+        await steps.keeps(kit, await locks.lock(f"a{turn}", ttl=max(10.0, kit.ttl)).acquire(timeout=kit.upper(10)))
         held.check()
     await steps.lets_go(held)
     kit.measure("connections opened for each reset", (network.accepted - opened) / 20, "connections")

@@ -123,9 +123,11 @@ class Section:
 
 
 async def keeps(kit: Kit, held: Any, why: str = "another can have the lock") -> None:
-    """That the holder has the lock, and nobody else can get it, until the release here. `why` says what went wrong."""
+    """That the holder alone has the lock until it releases it, and that the lock is free then. `why` says what went wrong."""
     await kit.stays(held, why)
+    await shows(kit, held.name, held.token)
     await held.release()
+    assert await kit.free(held.name), f"{held.name} was released, and is held: a second grant, which nobody knows of, is left"
 
 
 async def lets_go(held: Any) -> None:
