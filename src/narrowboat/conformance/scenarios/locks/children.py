@@ -33,7 +33,7 @@ def opened(url: str, face: str, **arguments: Any) -> narrowboat.aio.Locks:
 
 
 async def looker(link: Link, url: str, face: str, name: str) -> None:
-    """Tell who holds `name` and whether it can be taken; again on "look"; end when it could."""
+    """Tell the holders of `name`, and whether it can be taken; again on "look"; end when it could."""
     async with opened(url, face) as locks:
         shown = locks.capabilities.holders is not Support.ABSENT
         while True:

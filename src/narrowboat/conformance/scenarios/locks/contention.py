@@ -53,10 +53,10 @@ async def one_lock_object_for_many(kit: Kit) -> None:
 
 
 class _Count(NamedTuple):
-    """What processes that counted came to."""
+    """The result of processes that counted in files."""
 
-    told: list[dict[str, Any]]  #: by each of them at its end
-    total: int  #: in the files
+    told: list[dict[str, Any]]  #: what each of them told at its end
+    total: int  #: the sum of the numbers in the files
     took: float  #: seconds, from the moment at which all were ready
 
 
@@ -205,7 +205,7 @@ async def a_random_history_is_sound(kit: Kit) -> None:
 
 
 class _User:
-    """One user of a few names, who works at random, reproducibly.
+    """One user of a few names, which works at random, reproducibly.
 
     All users write to one resource, which accepts no token older than the `newest` that it has seen under a name.
     """

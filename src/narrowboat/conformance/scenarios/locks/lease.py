@@ -60,7 +60,7 @@ async def renewal_ends_with_the_possession(kit: Kit) -> None:
     await held.release()
     await _no_renewal(kit, "after a release")
 
-    await locks.lock("b", ttl=kit.ttl).acquire(timeout=5)  # and nobody keeps what it gives
+    await locks.lock("b", ttl=kit.ttl).acquire(timeout=5)  # and the program forgets the possession
     begun = time.monotonic()
 
     async def collected_and_free() -> bool:
@@ -225,7 +225,7 @@ async def a_heartbeat_of_what_is_not_held_says_so(kit: Kit) -> None:
 
 @scenario("L61", "L93", tier="T", faults={Fault.REPLY})
 async def a_lost_renewal_is_tried_again_in_time(kit: Kit) -> None:
-    """The holder repeats a renewal whose reply or request is lost in time, and keeps its lease."""
+    """A renewal whose reply or request is lost is repeated in time, and the holder keeps its lease."""
     faults, locks = steps.faulty(kit)
     held = await locks.lock("a", ttl=kit.ttl * 2).acquire(timeout=5)
     told = kit.told_of(held)

@@ -56,7 +56,7 @@ async def an_evicted_holder_need_not_wait_for_its_renewal(kit: Kit) -> None:
 
 @scenario("L66", "L64", tier="T")
 async def a_lease_that_ran_out_is_lost_for_good(kit: Kit) -> None:
-    """After the end of a lease every call says LeaseLost, and a caller who asks or subscribes only then is told at once."""
+    """After the end of a lease every call says LeaseLost, and a caller that asks or subscribes only then is told at once."""
     held = await steps.taken(kit, ttl=kit.ttl, renew=False)
     got = await steps.taken(kit, ttl=30, timeout=kit.upper(held.ttl + kit.claims.expiry_lag + 5))
     steps.is_lost(held, steps.ENDED, "another was let in before the lease ended by its holder's own clock")
@@ -119,7 +119,7 @@ async def closing_what_is_watched_is_safe(kit: Kit) -> None:
 async def a_callback_that_fails_harms_nobody(kit: Kit) -> None:
     """A watcher that raises keeps neither the other watchers from their notice nor the next holder from the lock."""
     locks = kit.locks()
-    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)  # it is told, rightly, what the watcher raises
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)  # it gets the error of the watcher, rightly
     held = await locks.lock("a").acquire(timeout=5)
 
     def fails(lost: object) -> None:
@@ -168,7 +168,7 @@ async def a_stopped_holder_learns_at_its_first_look(kit: Kit) -> None:
 
 
 async def _next_holder(kit: Kit, name: str) -> Any:
-    """Who gets `name` once its stopped holder's lease is over."""
+    """The next possession of `name`, once its stopped holder's lease is over."""
     return await steps.taken(kit, name, ttl=60, timeout=kit.upper(kit.ttl + kit.claims.expiry_lag + 5))
 
 

@@ -189,7 +189,7 @@ def ended_on_time(kit: Kit, lease: Lease, why: str = "") -> float:
 
 
 def died_on_time(kit: Kit, ended: float, what: str) -> None:
-    """That another, who has the lock now, got it within a lease and the declared lag after its holder's process `ended`."""
+    """That another, which has the lock now, got it within a lease and the declared lag after its holder's process `ended`."""
     took = time.monotonic() - ended
     kit.measure(what, took)
     assert took <= kit.ttl + kit.upper(kit.claims.expiry_lag), f"{what}: it took {took:.3f} s, longer than lease and lag"
