@@ -71,8 +71,8 @@ def test_the_place_of_a_broken_row_is_in_its_scenario_and_not_in_a_step_that_man
     why = (
         "Traceback (most recent call last):\n"
         '  File "site-packages/narrowboat/conformance/scenarios/locks/basic.py", line 40, in takes_and_frees\n'
-        "    await steps.shows(kit, 'a')\n"
-        '  File "site-packages/narrowboat/conformance/scenarios/locks/steps.py", line 7, in shows\n'
+        "    await kit.shows('a')\n"
+        '  File "site-packages/narrowboat/conformance/lock_kit.py", line 7, in shows\n'
         "    assert seen == [*tokens]\n"
         "AssertionError: holders() was to show no tokens"
     )

@@ -121,8 +121,7 @@ def _line(row: Row) -> str:
         lines.append(f"  owed: {rules[row.scenario]}")
     lines += [f"  seen: {line}" for line in _said(row.why)[:1]] + [f"        {line}" for line in _said(row.why)[1:6]]
     if row.scenario:
-        own = r"scenarios(?!.*/(?:steps|common)\.py).*?"  # the line of the scenario, not that of a step that many share
-        places = re.findall(rf'File ".*?conformance.({own})", line (\d+)', row.why)
+        places = re.findall(r'File ".*?conformance.(scenarios.*?)", line (\d+)', row.why)
         where = f", {places[-1][0]}:{places[-1][1]}" if places else ""
         lines.append(f"  in {row.scenario}{where}; tier {row.tier}, after {row.seconds:.1f} s")
     return "\n".join(lines)

@@ -7,42 +7,42 @@ import time
 
 from narrowboat.conformance.catalogue import Fault
 from narrowboat.conformance.checks.expect import fails, raises
-from narrowboat.conformance.kit import Faults, Kit
+from narrowboat.conformance.kit import Faults
+from narrowboat.conformance.lock_kit import BROKEN, LockKit, evicts
 from narrowboat.conformance.scenario import demand, scenario
-from narrowboat.conformance.scenarios.locks import steps
 from narrowboat.conformance.scenarios.locks.children import looker
 from narrowboat.errors import AlreadyHeld, InvalidArgument, LeaseLost, LockTimeout
 
 
 @scenario("L01", seconds=20)
-async def takes_and_frees(kit: Kit) -> None:
+async def takes_and_frees(kit: LockKit) -> None:
     """A free lock is granted, others see that it is held, and a release makes it free."""
-    held = await steps.taken(kit)
+    held = await kit.taken()
     assert (held.name, held.lost, held.reason) == ("a", False, None)
     held.check()
     assert not await kit.free("a")
-    await steps.shows(kit, "a", held.token)
+    await kit.shows("a", held.token)
     await held.release()
     assert await kit.free("a")
-    await steps.shows(kit, "a")
+    await kit.shows("a")
 
 
 @scenario("L02")
-async def a_try_of_a_held_lock_gives_none_at_once(kit: Kit) -> None:
+async def a_try_of_a_held_lock_gives_none_at_once(kit: LockKit) -> None:
     """A try of a held lock gives None at once, without an error, and does not disturb the holder."""
-    held = await steps.taken(kit)
+    held = await kit.taken()
     other = kit.locks().lock("a")
     await kit.outside.ping()
     with kit.within(1.0, "a try of a held lock"):
         assert await other.try_acquire() is None
-    await steps.lets_go(held)
+    await kit.lets_go(held)
     again = await other.try_acquire()
     assert again is not None, "the lock is free, and a try did not take it"
     await again.release()
 
 
 @scenario("L03", "L78")
-async def the_same_caller_nests_or_is_refused(kit: Kit) -> None:
+async def the_same_caller_nests_or_is_refused(kit: LockKit) -> None:
     """A thread or task that acquires a name twice is refused at once, or, if it asks for that, nests under the same token."""
     locks = kit.locks()
     plain = locks.lock("plain")
@@ -52,7 +52,7 @@ async def the_same_caller_nests_or_is_refused(kit: Kit) -> None:
             error = await fails(AlreadyHeld, again.acquire(timeout=30), what="a second acquire by the same thread or task")
             assert error.name == "plain"
             assert await again.try_acquire() is None
-    await steps.lets_go(held)
+    await kit.lets_go(held)
 
     nesting = locks.lock("nested", reentrant=True)
     outer = await nesting.acquire(timeout=5)
@@ -71,12 +71,12 @@ async def the_same_caller_nests_or_is_refused(kit: Kit) -> None:
 
 
 @scenario("L04")
-async def names_are_independent(kit: Kit) -> None:
+async def names_are_independent(kit: LockKit) -> None:
     """Locks of different names do not touch each other, on one connection or two."""
     locks = kit.locks()
     one = await locks.lock("one").acquire(timeout=5)
     two = await locks.lock("two").acquire(timeout=5)
-    three = await steps.taken(kit, "three")
+    three = await kit.taken("three")
     await two.release()
     assert await kit.free("two")
     for held in (one, three):
@@ -86,11 +86,11 @@ async def names_are_independent(kit: Kit) -> None:
 
 
 @scenario("L05")
-async def ten_cycles_exclude_others(kit: Kit) -> None:
+async def ten_cycles_exclude_others(kit: LockKit) -> None:
     """In ten cycles back to back, the lock excludes others each time, and is free afterwards."""
     lock = kit.locks().lock("a", timeout=5)
     for _ in range(10):
-        await steps.keeps(kit, await lock.acquire())
+        await kit.keeps(await lock.acquire())
 
 
 class _BodyError(Exception):
@@ -98,7 +98,7 @@ class _BodyError(Exception):
 
 
 @scenario("L06")
-async def a_with_block_releases_however_it_ends(kit: Kit) -> None:
+async def a_with_block_releases_however_it_ends(kit: LockKit) -> None:
     """A `with` releases on its normal end, on cancellation, and on an error, which it passes on; so does a decorator."""
     lock = kit.locks().lock("a", timeout=5)
     async with lock as held:
@@ -125,7 +125,7 @@ async def a_with_block_releases_however_it_ends(kit: Kit) -> None:
     assert not await kit.free("a")
     await kit.cancel(task)
     assert task.cancelled(), "the `with` swallowed the cancellation"
-    await steps.until_free(kit, "a", what="the body was cancelled")
+    await kit.until_free("a", what="the body was cancelled")
 
     @lock
     async def decorated(number: int) -> tuple[int, bool]:
@@ -136,20 +136,20 @@ async def a_with_block_releases_however_it_ends(kit: Kit) -> None:
 
 
 @scenario("L07")
-async def a_with_block_that_fails_to_acquire_runs_no_body(kit: Kit) -> None:
+async def a_with_block_that_fails_to_acquire_runs_no_body(kit: LockKit) -> None:
     """A `with` whose acquire fails raises and never runs its body."""
-    held = await steps.taken(kit)
+    held = await kit.taken()
     ran = False
     with raises(LockTimeout) as caught:
         async with kit.locks().lock("a", timeout=0.05):
             ran = True
     assert caught.error.name == "a"
     assert not ran
-    await steps.lets_go(held)
+    await kit.lets_go(held)
 
 
 @scenario("L08", "L09")
-async def a_second_release_does_nothing(kit: Kit) -> None:
+async def a_second_release_does_nothing(kit: LockKit) -> None:
     """A second release does nothing, inside a `with` as well, and never frees the lock of the next holder."""
     lock = kit.locks().lock("a", timeout=5)
     async with lock as held:
@@ -159,7 +159,7 @@ async def a_second_release_does_nothing(kit: Kit) -> None:
 
     first = await lock.acquire()
     await first.release()
-    second = await steps.taken(kit)
+    second = await kit.taken()
     await first.release()
     second.check()
     assert not await kit.free("a"), "a second release freed the next holder's lock"
@@ -168,18 +168,18 @@ async def a_second_release_does_nothing(kit: Kit) -> None:
 
 
 @scenario("L10", "L12", tier="T")
-async def only_the_holder_can_release(kit: Kit) -> None:
+async def only_the_holder_can_release(kit: LockKit) -> None:
     """A holder that was superseded frees nothing: its release says lost, and the new holder keeps the lock."""
-    stale = await steps.taken(kit, ttl=kit.ttl, renew=False)
-    new = await steps.taken(kit, ttl=30, timeout=kit.upper(kit.ttl + 10))
+    stale = await kit.taken(ttl=kit.ttl, renew=False)
+    new = await kit.taken(ttl=30, timeout=kit.upper(kit.ttl + 10))
     assert new.token != stale.token
     error = await fails(LeaseLost, stale.release(), what="the release of a holder that was superseded")
     assert (error.name, error.token) == ("a", stale.token)
-    await steps.keeps(kit, new, "the stale release freed the new holder's lock")
+    await kit.keeps(new, "the stale release freed the new holder's lock")
 
 
-@scenario("L11", needs="evict", refused=steps.evicts)
-async def what_is_not_held_cannot_be_broken(kit: Kit) -> None:
+@scenario("L11", needs="evict", refused=evicts)
+async def what_is_not_held_cannot_be_broken(kit: LockKit) -> None:
     """The eviction of a name that nobody ever held, or of a token whose holder has left, is False and touches nobody."""
     locks = kit.locks()
     assert await locks.evict("never", 1) is False
@@ -187,15 +187,15 @@ async def what_is_not_held_cannot_be_broken(kit: Kit) -> None:
     await first.release()
     second = await locks.lock("a").acquire(timeout=5)
     assert await locks.evict("a", first.token) is False
-    await steps.keeps(kit, second)
+    await kit.keeps(second)
 
 
 @scenario("L13")
-async def a_possession_tells_what_it_is(kit: Kit) -> None:
+async def a_possession_tells_what_it_is(kit: LockKit) -> None:
     """A possession tells its name, its token, its effective lease, its beginning and the rest of its lease."""
     ttl = max(kit.claims.ttl_min, 7.5)
     before = time.time()
-    held = await steps.taken(kit, "the name", ttl=ttl, label="me")
+    held = await kit.taken("the name", ttl=ttl, label="me")
     assert held.name == "the name"
     assert isinstance(held.token, int)
     kit.check_ttl(held.ttl, ttl)
@@ -212,7 +212,7 @@ async def a_possession_tells_what_it_is(kit: Kit) -> None:
 
 
 @scenario("L14")
-async def owners_are_made_and_labels_are_given(kit: Kit) -> None:
+async def owners_are_made_and_labels_are_given(kit: LockKit) -> None:
     """Each acquire has an owner id of its own, which no caller can choose; the caller's label is checked and shown."""
     owners: list[str] = []
     faults = Faults()
@@ -236,15 +236,15 @@ async def owners_are_made_and_labels_are_given(kit: Kit) -> None:
             locks.lock("a", label=label)  # type: ignore[arg-type]  # wrong on purpose
 
 
-async def _asks_holders(kit: Kit) -> None:
+async def _asks_holders(kit: LockKit) -> None:
     await kit.locks().holders("a")
 
 
 @scenario("L15", needs="holders", refused=_asks_holders)
-async def others_see_who_holds(kit: Kit) -> None:
+async def others_see_who_holds(kit: LockKit) -> None:
     """Another client sees that a name is held, with the holder's token and label, and that it is free afterwards."""
     assert await kit.outside.holders("a") == []
-    async with steps.lock(kit, label="worker 7") as held:
+    async with kit.lock(label="worker 7") as held:
         (seen,) = await kit.outside.holders("a")
         assert (seen.name, seen.token, seen.label) == ("a", held.token, "worker 7")
         assert [holder.name for holder in await kit.outside.holders()] == ["a"]
@@ -252,23 +252,23 @@ async def others_see_who_holds(kit: Kit) -> None:
     assert await kit.outside.holders() == []
 
 
-@scenario("L16", needs="evict", refused=steps.evicts)
-async def a_holder_can_be_evicted(kit: Kit) -> None:
+@scenario("L16", needs="evict", refused=evicts)
+async def a_holder_can_be_evicted(kit: LockKit) -> None:
     """The eviction of a holder frees the lock for others; the old holder's release says lost, and frees nothing."""
-    old = await steps.taken(kit, ttl=max(kit.ttl, 2.0), label="old")
+    old = await kit.taken(ttl=max(kit.ttl, 2.0), label="old")
     breaker = kit.locks()
     assert await breaker.evict("a", old.token + 1_000_000) is False
     assert not await kit.free("a"), "an eviction by a wrong token freed the lock"
     assert await breaker.evict("a", old.token) is True
     new = await breaker.lock("a", ttl=30).acquire(timeout=5)
     error = await fails(LeaseLost, old.release(), what="the release of an evicted holder")
-    assert error.reason in steps.BROKEN, error.reason
+    assert error.reason in BROKEN, error.reason
     assert old.lost
-    await steps.keeps(kit, new, "the evicted holder's release freed the new holder's lock")
+    await kit.keeps(new, "the evicted holder's release freed the new holder's lock")
 
 
 @scenario("L17")
-async def both_faces_meet_on_one_name(kit: Kit) -> None:
+async def both_faces_meet_on_one_name(kit: LockKit) -> None:
     """Sync and asyncio users of one name exclude each other and hand over to each other."""
     sync, aio = kit.locks(face="sync"), kit.locks(face="asyncio")
     for holder, waiter in ((sync, aio), (aio, sync), (sync, aio)):
@@ -283,7 +283,7 @@ async def both_faces_meet_on_one_name(kit: Kit) -> None:
 
 
 @scenario("L18", faults={Fault.COUNT})
-async def nothing_is_left_after_release(kit: Kit) -> None:
+async def nothing_is_left_after_release(kit: LockKit) -> None:
     """After releases, timeouts, tries and nested locks the backend keeps nothing for the names that were used."""
     locks = kit.locks()
     names = [f"n{number}" for number in range(20)]
@@ -304,10 +304,10 @@ async def nothing_is_left_after_release(kit: Kit) -> None:
 
 
 @scenario("L15", tier="P", needs="scope=host", refused=demand)
-async def another_process_sees_who_holds(kit: Kit) -> None:
+async def another_process_sees_who_holds(kit: LockKit) -> None:
     """Another process sees that a name is held, cannot take it, and can after the release."""
-    async with steps.lock(kit, label="parent") as held:
-        child, seen = await steps.started(kit, looker, "seen", name="a")
+    async with kit.lock(label="parent") as held:
+        child, seen = await kit.started(looker, "seen", name="a")
         assert seen["taken"] is False
         if kit.can("holders"):
             assert seen["holders"] == [["a", held.token, "parent"]]

@@ -12,17 +12,16 @@ from typing import Any, NamedTuple
 from narrowboat.conformance.checks.expect import fails, raises
 from narrowboat.conformance.checks.history import Hold, Recorder, check
 from narrowboat.conformance.checks.resources import Resources
-from narrowboat.conformance.kit import Kit
+from narrowboat.conformance.lock_kit import LockKit, Section
 from narrowboat.conformance.scenario import demand, scenario
-from narrowboat.conformance.scenarios.locks import steps
 from narrowboat.conformance.scenarios.locks.children import counter
 from narrowboat.errors import InvalidArgument, LeaseLost, LockTimeout
 
 
 @scenario("L39", tier="S")
-async def a_hundred_tasks_one_inside(kit: Kit) -> None:
+async def a_hundred_tasks_one_inside(kit: LockKit) -> None:
     """Of a hundred tasks or threads of one process, never two are inside at once, and all get in."""
-    locks, section = kit.locks(), steps.Section()
+    locks, section = kit.locks(), Section()
 
     async def work() -> None:
         async with locks.lock("a", timeout=60):
@@ -34,9 +33,9 @@ async def a_hundred_tasks_one_inside(kit: Kit) -> None:
 
 
 @scenario("L40", tier="S")
-async def one_lock_object_for_many(kit: Kit) -> None:
+async def one_lock_object_for_many(kit: LockKit) -> None:
     """Many tasks or threads share one `Lock` object: each has a possession of its own, and never two are inside at once."""
-    lock, section = kit.locks().lock("a", timeout=60), steps.Section()
+    lock, section = kit.locks().lock("a", timeout=60), Section()
     tokens: list[int] = []
 
     async def work() -> None:
@@ -60,14 +59,14 @@ class _Count(NamedTuple):
     took: float  #: seconds, from the moment at which all were ready
 
 
-async def _count(kit: Kit, names: str, *programs: dict[str, Any], within: float = 90) -> _Count:
+async def _count(kit: LockKit, names: str, *programs: dict[str, Any], within: float = 90) -> _Count:
     """Let processes count, each lock guarding a file of its name, and wait until each has counted or left."""
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder, name) for name in names]
         for file in files:
             file.write_text("0")
         terms: dict[str, Any] = {"names": [*names], "folder": folder, "ttl": kit.lease(kit.claims.ttl_min, 5.0)}
-        started = await kit.together(*(steps.started(kit, counter, "ready", **terms, **each) for each in programs))
+        started = await kit.together(*(kit.started(counter, "ready", **terms, **each) for each in programs))
         begun = time.monotonic()
         for child, _ in started:
             child.tell("go")
@@ -76,7 +75,7 @@ async def _count(kit: Kit, names: str, *programs: dict[str, Any], within: float 
 
 
 @scenario("L41", tier="P", needs="scope=host", refused=demand, seconds=120)
-async def processes_lose_no_update(kit: Kit) -> None:
+async def processes_lose_no_update(kit: LockKit) -> None:
     """Processes that read, pause and write a number in a file under a lock lose no update."""
     rounds = max(5, int(30 * kit.size))
     count = await _count(kit, "n", *[{"rounds": rounds, "tasks": 2}] * 4)
@@ -86,7 +85,7 @@ async def processes_lose_no_update(kit: Kit) -> None:
 
 
 @scenario("L42", tier="P", needs="scope=host", refused=demand, seconds=120)
-async def mixed_workers_over_two_locks(kit: Kit) -> None:
+async def mixed_workers_over_two_locks(kit: LockKit) -> None:
     """Of the workers over two locks one leaves while it holds a lock: the others go on, and no update is lost."""
     rounds = max(6, int(20 * kit.size))
     stay: dict[str, Any] = {"rounds": rounds, "tasks": 2}
@@ -97,7 +96,7 @@ async def mixed_workers_over_two_locks(kit: Kit) -> None:
 
 
 @scenario("L43", tier="P", needs="scope=host", refused=demand, seconds=150)
-async def three_hundred_contenders_in_ten_processes(kit: Kit) -> None:
+async def three_hundred_contenders_in_ten_processes(kit: LockKit) -> None:
     """Three hundred contenders in ten processes all finish, with few calls for each grant and few connections."""
     count = await _count(kit, "n", *[{"rounds": 1, "tasks": 30}] * 10)
     kit.measure("300 contenders in 10 processes", count.took)
@@ -111,7 +110,7 @@ async def three_hundred_contenders_in_ten_processes(kit: Kit) -> None:
 
 
 @scenario("L44", tier="S", seconds=180)
-async def ten_thousand_names_leave_nothing(kit: Kit) -> None:
+async def ten_thousand_names_leave_nothing(kit: LockKit) -> None:
     """Ten thousand names are locked and released, and no key, file, thread or memory is left of them."""
     locks = kit.locks()
     names = max(500, int(10_000 * kit.size))
@@ -140,14 +139,14 @@ async def ten_thousand_names_leave_nothing(kit: Kit) -> None:
 
 
 @scenario("L45", tier="S")
-async def many_held_at_once(kit: Kit) -> None:
+async def many_held_at_once(kit: LockKit) -> None:
     """Hundreds of locks that one client holds at once, all renewed, block neither each other nor other users."""
     locks = kit.locks()
     held = [await locks.lock(f"n{number}", ttl=max(1.0, kit.ttl)).acquire(timeout=10) for number in range(300)]
     await kit.eventually(lambda: kit.seen.members["renew"] >= 300, within=10, what="all are renewed")
     await kit.sleep(max(1.0, kit.ttl))
     assert not [each.name for each in held if each.lost]
-    waiting = await steps.waits(kit, "n7", timeout=30)
+    waiting = await kit.waits("n7", timeout=30)
     await (await locks.lock("another").acquire(timeout=5)).release()
     for each in held:
         await each.release()
@@ -155,7 +154,7 @@ async def many_held_at_once(kit: Kit) -> None:
 
 
 @scenario("L46")
-async def several_locks_at_once_never_deadlock(kit: Kit) -> None:
+async def several_locks_at_once_never_deadlock(kit: LockKit) -> None:
     """Several locks at once are all granted or none: opposite orders never deadlock, and a failure frees all."""
     one, two = kit.locks(), kit.locks()
 
@@ -167,7 +166,7 @@ async def several_locks_at_once_never_deadlock(kit: Kit) -> None:
 
     await kit.soon(kit.together(take(one, ["a", "b", "c"]), take(two, ["c", "b", "a"]), take(two, ["b", "a"])), 40)
 
-    async with steps.lock(kit, "b"):
+    async with kit.lock("b"):
         assert await one.all("a", "b", "c").try_acquire() is None
         await fails(LockTimeout, one.all("a", "b", "c", timeout=0.1).acquire())
         for name in ("a", "c"):
@@ -188,7 +187,7 @@ GRANTS = 20
 
 
 @scenario("L47", tier="H", alone=True, seconds=120)
-async def a_random_history_is_sound(kit: Kit) -> None:
+async def a_random_history_is_sound(kit: LockKit) -> None:
     """Random acquires, tries, renewals, releases, cancellations and abandoned leases leave a sound history."""
     recorder = Recorder()
     faces = [kit.locks() for _ in range(4)]
@@ -210,7 +209,7 @@ class _User:
     All users write to one resource, which accepts no token older than the `newest` that it has seen under a name.
     """
 
-    def __init__(self, kit: Kit, recorder: Recorder, newest: dict[str, int], locks: Any, number: int) -> None:
+    def __init__(self, kit: LockKit, recorder: Recorder, newest: dict[str, int], locks: Any, number: int) -> None:
         self.kit = kit
         self.recorder = recorder
         self.newest = newest
@@ -298,7 +297,7 @@ class _User:
 
 
 @scenario("L75", tier="S", seconds=120)
-async def a_hundred_contenders_get_growing_tokens(kit: Kit) -> None:
+async def a_hundred_contenders_get_growing_tokens(kit: LockKit) -> None:
     """A hundred contenders on several connections: tokens are unique, grow, and agree with the order in real time."""
     recorder = Recorder()
     faces = [kit.locks() for _ in range(5)]
@@ -322,7 +321,7 @@ async def a_hundred_contenders_get_growing_tokens(kit: Kit) -> None:
 
 
 @scenario("L75", tier="P", needs=("scope=host", "fencing"), refused=demand, seconds=120)
-async def processes_get_growing_tokens(kit: Kit) -> None:
+async def processes_get_growing_tokens(kit: LockKit) -> None:
     """Tokens are unique and grow across processes, and each process sees them grow."""
     count = await _count(kit, "n", *[{"rounds": 5, "tasks": 5}] * 4)
     tokens = [told["tokens"]["n"] for told in count.told]

@@ -15,9 +15,9 @@ from narrowboat.capabilities import Expiry
 from narrowboat.conformance.catalogue import Fault
 from narrowboat.conformance.checks.expect import fails, raises
 from narrowboat.conformance.faults.sweep import Cut, cut_block
-from narrowboat.conformance.kit import Faults, Kit, plain
+from narrowboat.conformance.kit import Faults, plain
+from narrowboat.conformance.lock_kit import LockKit
 from narrowboat.conformance.scenario import scenario
-from narrowboat.conformance.scenarios.locks import steps
 from narrowboat.errors import LockTimeout, NestedCall, Unavailable
 
 #: Seconds of an operation timeout where no call is answered.
@@ -25,7 +25,7 @@ _OPERATION = 1.0
 
 
 @scenario("L121")
-async def a_with_is_left_where_it_was_not_entered(kit: Kit) -> None:
+async def a_with_is_left_where_it_was_not_entered(kit: LockKit) -> None:
     """A `with` whose end runs in another thread or task than its beginning releases its lock, or all its locks."""
     locks = kit.locks()
     for target in (locks.lock("a", ttl=60), locks.all("a", "b", ttl=60)):
@@ -41,7 +41,7 @@ async def a_with_is_left_where_it_was_not_entered(kit: Kit) -> None:
 Call = Callable[[], Any]
 
 
-def _halves(kit: Kit, target: Any) -> list[tuple[Call, Call]]:
+def _halves(kit: LockKit, target: Any) -> list[tuple[Call, Call]]:
     """Ways to enter a `with` and to leave it elsewhere: an exit stack, and a generator that another task finishes."""
 
     def entered() -> Iterator[None]:
@@ -59,14 +59,14 @@ def _halves(kit: Kit, target: Any) -> list[tuple[Call, Call]]:
     return [(partial(astack.enter_async_context, target), astack.aclose), (partial(anext, agen), partial(anext, agen, None))]
 
 
-async def _call(kit: Kit, call: Call) -> None:
+async def _call(kit: LockKit, call: Call) -> None:
     await (kit.blocking(call) if kit.face == "sync" else call())
 
 
 @scenario("L122", tier="T", faults={Fault.REPLY})
-async def a_release_in_doubt_ends_the_renewal(kit: Kit) -> None:
+async def a_release_in_doubt_ends_the_renewal(kit: LockKit) -> None:
     """A release without an answer ends the renewal: the lock is free after one ttl at the latest, for its own caller too."""
-    faults, locks = steps.faulty(kit)
+    faults, locks = kit.faulty()
     lock = locks.lock("a", ttl=kit.ttl)
     with raises(Unavailable):
         async with lock as held:
@@ -82,14 +82,14 @@ async def a_release_in_doubt_ends_the_renewal(kit: Kit) -> None:
 
 
 @scenario("L123", faults={Fault.REPLY})
-async def two_releases_at_once_are_one(kit: Kit) -> None:
+async def two_releases_at_once_are_one(kit: LockKit) -> None:
     """Two releases of one possession at the same time both succeed, and nobody is told of a loss."""
-    faults, locks = steps.faulty(kit)
+    faults, locks = kit.faulty()
     told: list[object] = []
     for _ in range(5):
         held = await locks.lock("a", ttl=60).acquire(timeout=5)
         held.on_lost(told.append)
-        async with steps.held_up(kit, faults, "release", held.release()) as first:
+        async with kit.held_up(faults, "release", held.release()) as first:
             second = kit.spawn(held.release())
             await asyncio.sleep(0.01)
         await asyncio.gather(first, second)
@@ -100,20 +100,20 @@ async def two_releases_at_once_are_one(kit: Kit) -> None:
 
 
 @scenario("L124", tier="T")
-async def a_forgotten_possession_with_a_callback_ends(kit: Kit) -> None:
+async def a_forgotten_possession_with_a_callback_ends(kit: LockKit) -> None:
     """A callback keeps no possession alive: a forgotten lock is free within its ttl, even if nothing collects garbage."""
     locks = kit.locks()
     gc.disable()
     try:
         (await locks.lock("a", ttl=kit.ttl).acquire(timeout=5)).on_lost(lambda lost: None)
         within = kit.ttl + kit.claims.expiry_lag + 1
-        await steps.until_free(kit, "a", within=within, what="its possession, which has a callback, was forgotten")
+        await kit.until_free("a", within=within, what="its possession, which has a callback, was forgotten")
     finally:
         gc.enable()
 
 
 @scenario("L125", tier="T")
-async def what_one_callback_raises_silences_no_other(kit: Kit) -> None:
+async def what_one_callback_raises_silences_no_other(kit: LockKit) -> None:
     """A listener or callback that raises, even `SystemExit`, keeps no other from its notice."""
     heard: list[events.Event] = []
 
@@ -138,9 +138,9 @@ async def what_one_callback_raises_silences_no_other(kit: Kit) -> None:
 
 
 @scenario("L126")
-async def a_call_out_of_the_middle_of_another_never_hangs(kit: Kit) -> None:
+async def a_call_out_of_the_middle_of_another_never_hangs(kit: LockKit) -> None:
     """A release out of the middle of another call is done right after that call; every other call is a NestedCall at once."""
-    faults, locks = steps.faulty(kit)
+    faults, locks = kit.faulty()
     handlers = kit.locks(face="sync")
     ours = plain(await handlers.lock("ours", ttl=60).acquire(timeout=5))
     await (await locks.lock("warm", ttl=60).acquire(timeout=5)).release()
@@ -163,9 +163,9 @@ async def a_call_out_of_the_middle_of_another_never_hangs(kit: Kit) -> None:
     faults.call("attempt", strikes)  # as a signal handler would, or a finaliser
     held = await kit.soon(locks.lock("a", ttl=60).acquire(timeout=5), 10)
     assert refused == len(calls), f"{refused} of {len(calls)} calls out of the middle of another were refused"
-    await steps.until_free(kit, "ours", within=3, what="it was released in the middle of another call")
+    await kit.until_free("ours", within=3, what="it was released in the middle of another call")
     assert not ours.lost
-    await steps.lets_go(held)
+    await kit.lets_go(held)
     await (await handlers.lock("ours", ttl=60).acquire(timeout=5)).release()
 
 
@@ -176,7 +176,7 @@ def _no_answer(items: object) -> None:
 
 
 @scenario("L127", tier="T")
-async def a_call_that_nobody_answers_ends_in_time(kit: Kit) -> None:
+async def a_call_that_nobody_answers_ends_in_time(kit: LockKit) -> None:
     """A try, an acquire and a release without an answer end within their own time and one operation timeout."""
     faults = Faults()
     for what, own in (("try", 0.0), ("acquire", 0.5), ("release", 0.0)):
@@ -191,28 +191,28 @@ async def a_call_that_nobody_answers_ends_in_time(kit: Kit) -> None:
             await fails((Unavailable, LockTimeout), call(), what=unanswered)
         faults.clear()
         await locks.close()
-    await steps.until_free(kit, "x", what="the calls that asked for it had failed")
+    await kit.until_free("x", what="the calls that asked for it had failed")
 
 
 @scenario("L128", tier="S", alone=True, seconds=240)
-async def a_block_cut_off_at_any_point_leaves_nothing(kit: Kit) -> None:
+async def a_block_cut_off_at_any_point_leaves_nothing(kit: LockKit) -> None:
     """A `with` of one lock or several that is cut off at any point of entering or leaving holds nothing soon after."""
     locks, others = kit.locks(), kit.locks().all("a", "b", ttl=60)
     await (await locks.all("a", "b", ttl=60).acquire(timeout=5)).release()
     points = 0
     for target in (locks.lock("a", ttl=60), locks.all("a", "b", ttl=60)):
-        points += await steps.swept(kit, partial(_cut_off, kit, plain(target), others))
+        points += await kit.swept(partial(_cut_off, kit, plain(target), others))
     kit.measure("points at which a block was cut off", points, "points")
     assert points > 5, "the sweep found no points"
 
 
-async def _cut_off(kit: Kit, target: Any, others: Any, point: int, delay: int) -> Cut:
+async def _cut_off(kit: LockKit, target: Any, others: Any, point: int, delay: int) -> Cut:
     result = await kit.spawn(cut_block(_block(kit, target), point, delay))
-    await steps.serves_the_next(kit, others, point, result)
+    await kit.serves_the_next(others, point, result)
     return result
 
 
-def _block(kit: Kit, target: Any) -> Callable[[], Any]:
+def _block(kit: LockKit, target: Any) -> Callable[[], Any]:
     def block() -> None:
         with target:
             pass

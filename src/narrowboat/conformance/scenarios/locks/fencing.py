@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 
 from narrowboat.conformance.catalogue import Fault
-from narrowboat.conformance.kit import Kit
+from narrowboat.conformance.lock_kit import LockKit
 from narrowboat.conformance.scenario import demand, scenario
-from narrowboat.conformance.scenarios.locks import steps
 from narrowboat.conformance.scenarios.locks.children import successor
 
 
 @scenario("L74", "L79", needs="fencing", refused=demand)
-async def tokens_grow_with_each_holder(kit: Kit) -> None:
+async def tokens_grow_with_each_holder(kit: LockKit) -> None:
     """Each exclusive holder of a name has a token of its own, greater than all before: an int that JSON can carry."""
     one, two = kit.locks(), kit.locks()
     seen: list[int] = []
@@ -29,7 +28,7 @@ async def tokens_grow_with_each_holder(kit: Kit) -> None:
 
 
 @scenario("L74", needs=("fencing", "shared"), refused=demand)
-async def writers_and_readers_fence_each_other(kit: Kit) -> None:
+async def writers_and_readers_fence_each_other(kit: LockKit) -> None:
     """A writer after readers has a greater token than each of them, and each reader after a writer a greater one than its."""
     locks = kit.locks()
     faces = [kit.locks() for _ in range(3)]
@@ -47,15 +46,15 @@ async def writers_and_readers_fence_each_other(kit: Kit) -> None:
 
 
 @scenario("L76", tier="T", needs="fencing", refused=demand)
-async def tokens_grow_across_expiry_and_eviction(kit: Kit) -> None:
+async def tokens_grow_across_expiry_and_eviction(kit: LockKit) -> None:
     """The next token is greater after a lease that ran out, after an eviction, and after nobody used the name for a while."""
-    held = await steps.taken(kit, ttl=kit.ttl, renew=False)
+    held = await kit.taken(ttl=kit.ttl, renew=False)
     tokens = [held.token]
-    held = await steps.taken(kit, ttl=30, timeout=kit.upper(held.ttl + kit.claims.expiry_lag + 5))
+    held = await kit.taken(ttl=30, timeout=kit.upper(held.ttl + kit.claims.expiry_lag + 5))
     tokens.append(held.token)
     if kit.can("evict"):
         assert await kit.outside.evict("a", held.token)
-        held = await steps.taken(kit, timeout=kit.upper(5))
+        held = await kit.taken(timeout=kit.upper(5))
         tokens.append(held.token)
     await held.release()
     busy = kit.locks()
@@ -75,19 +74,19 @@ def _grew(tokens: list[int]) -> None:
 
 
 @scenario("L76", tier="R", needs="fencing", refused=demand, faults={Fault.DELETE})
-async def tokens_grow_across_a_deletion(kit: Kit) -> None:
+async def tokens_grow_across_a_deletion(kit: LockKit) -> None:
     """The next token is greater even after an operator deleted what the backend keeps of the name."""
     tokens: list[int] = []
     for _ in range(4):
-        held = await steps.taken(kit)
+        held = await kit.taken()
         tokens.append(held.token)
         await kit.blocking(kit.harness.delete, "locks", kit.namespace, "a")
-        await steps.until_free(kit, "a", within=kit.claims.expiry_lag + 5, what="its record was deleted")
+        await kit.until_free("a", within=kit.claims.expiry_lag + 5, what="its record was deleted")
     _grew(tokens)
 
 
 @scenario("L77", tier="P", needs=("scope=host", "fencing_survives=crash"), refused=demand, faults={Fault.PROCESS})
-async def tokens_grow_across_the_end_of_all_processes(kit: Kit) -> None:
+async def tokens_grow_across_the_end_of_all_processes(kit: LockKit) -> None:
     """The next holder's token is greater even when every process that used the name has ended, by itself or killed."""
     tokens: list[int] = []
     for end in ("go", "kill", "go"):
@@ -104,7 +103,7 @@ async def tokens_grow_across_the_end_of_all_processes(kit: Kit) -> None:
 
 
 @scenario("L77", tier="R", needs="fencing_survives=crash", refused=demand, faults={Fault.RESTART, Fault.KILL}, seconds=120)
-async def tokens_grow_across_a_restart_of_the_server(kit: Kit) -> None:
+async def tokens_grow_across_a_restart_of_the_server(kit: LockKit) -> None:
     """The next holder's token is greater after the server was stopped, and after it was killed, and started again."""
     tokens: list[int] = []
     for end in ("stop", "stop", "kill", "kill"):
@@ -115,6 +114,6 @@ async def tokens_grow_across_a_restart_of_the_server(kit: Kit) -> None:
         await locks.close()
         await kit.blocking(getattr(kit.server, end))
         await kit.blocking(kit.server.start)
-        async with steps.lock(kit, timeout=kit.upper(30)) as held:
+        async with kit.lock(timeout=kit.upper(30)) as held:
             tokens.append(held.token)
     _grew(tokens)

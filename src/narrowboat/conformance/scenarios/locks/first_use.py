@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from narrowboat.conformance.kit import Kit
+from narrowboat.conformance.lock_kit import LockKit, Section
 from narrowboat.conformance.scenario import scenario
-from narrowboat.conformance.scenarios.locks import steps
 
 USERS = 16
 
 
 @scenario("L129")
-async def many_first_users_of_one_lock(kit: Kit) -> None:
+async def many_first_users_of_one_lock(kit: LockKit) -> None:
     """Many users, each on a connection of its own, make the first calls ever to a place at once, and all take turns."""
     url = kit.harness.fresh_url("locks", kit.namespace)
-    section = steps.Section()
+    section = Section()
     tokens: list[int] = []
 
     async def first(locks: Any) -> None:

@@ -7,14 +7,13 @@ from typing import Any
 
 from narrowboat.conformance.catalogue import Fault
 from narrowboat.conformance.checks.expect import fails
-from narrowboat.conformance.kit import Kit
+from narrowboat.conformance.lock_kit import LockKit
 from narrowboat.conformance.scenario import scenario
-from narrowboat.conformance.scenarios.locks import steps
 from narrowboat.errors import Conflict
 
 
 @scenario("L120", faults={Fault.FOREIGN}, seconds=240)
-async def a_foreign_record_concerns_its_own_name_alone(kit: Kit) -> None:
+async def a_foreign_record_concerns_its_own_name_alone(kit: LockKit) -> None:
     """A foreign record is a Conflict for its own name alone; it is shown as foreign, and can be evicted."""
     locks = kit.locks()
     ours = await locks.lock("ours", ttl=60).acquire(timeout=10)
@@ -33,10 +32,10 @@ async def a_foreign_record_concerns_its_own_name_alone(kit: Kit) -> None:
     for name in planted:
         await _is_evicted(kit, name)
     assert [h.name for h in await locks.holders()] == ["ours"]
-    await steps.lets_go(ours)
+    await kit.lets_go(ours)
 
 
-async def _concerns_nobody_else(kit: Kit, name: str) -> None:
+async def _concerns_nobody_else(kit: LockKit, name: str) -> None:
     """A wait and a try for `name` are refused; acquires of other names in the same batch are served."""
     locks = kit.locks()
     beside = [_takes_and_gives(locks.lock(f"{name}-{number}", ttl=60)) for number in range(4)]
@@ -58,7 +57,7 @@ async def _is_refused(asked: Awaitable[object], name: str) -> None:
     assert name in str(error), f"the error does not name {name!r}: {error}"
 
 
-async def _is_evicted(kit: Kit, name: str) -> None:
+async def _is_evicted(kit: LockKit, name: str) -> None:
     """An eviction by another token changes nothing; by the token that is shown it frees the name for everybody."""
     shown = await kit.peek(name)
     wrong = next(number for number in range(1, 1000) if number not in {h.token for h in shown})

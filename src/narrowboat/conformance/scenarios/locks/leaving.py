@@ -13,23 +13,22 @@ from typing import Any
 from narrowboat.conformance.catalogue import Fault
 from narrowboat.conformance.checks.expect import fails
 from narrowboat.conformance.faults.sweep import Cut, cut
-from narrowboat.conformance.kit import Kit
+from narrowboat.conformance.lock_kit import LockKit
 from narrowboat.conformance.scenario import demand, scenario
-from narrowboat.conformance.scenarios.locks import steps
 from narrowboat.contract import Busy, Grant, LockProvider, Request
 from narrowboat.errors import LockTimeout, NarrowboatError
 from narrowboat.layers.passing import PassingLocks
 
 
 @scenario("L26", alone=True)
-async def a_cancelled_scope_takes_nothing(kit: Kit) -> None:
+async def a_cancelled_scope_takes_nothing(kit: LockKit) -> None:
     """An acquire in a scope that is cancelled already, or interrupted at its very first step, takes nothing."""
     lock = kit.locks().lock("a")
     await (await lock.acquire(timeout=5)).release()
     result = await kit.spawn(cut(lock, "acquire", 0, timeout=5))
     assert result.struck
     assert isinstance(result.error, asyncio.CancelledError | KeyboardInterrupt), f"the acquire went on: {result.error!r}"
-    await steps.until_free(kit, "a", what="its acquire was cancelled")
+    await kit.until_free("a", what="its acquire was cancelled")
 
     async def cancelled_already() -> None:
         task = asyncio.current_task()
@@ -40,11 +39,11 @@ async def a_cancelled_scope_takes_nothing(kit: Kit) -> None:
     task = kit.spawn(cancelled_already())
     await asyncio.wait([task])
     assert task.cancelled()
-    await steps.until_free(kit, "a", what="the task of its acquire was cancelled")
+    await kit.until_free("a", what="the task of its acquire was cancelled")
 
 
 @scenario("L29", tier="S", seconds=240)
-async def cut_off_at_any_point_the_caller_holds_or_nobody_does(kit: Kit) -> None:
+async def cut_off_at_any_point_the_caller_holds_or_nobody_does(kit: LockKit) -> None:
     """An acquire cut off at any point leaves the lock to its caller or to nobody, and the next waiter is served in time."""
     lock, other = kit.locks().lock("a", ttl=60), kit.locks().lock("a", ttl=60)
     await (await lock.acquire(timeout=5)).release()
@@ -66,9 +65,9 @@ async def cut_off_at_any_point_the_caller_holds_or_nobody_does(kit: Kit) -> None
         if result.result is not None:
             result.result.check()
             await result.result.release()
-        await steps.serves_the_next(kit, other, point, result)
+        await kit.serves_the_next(other, point, result)
 
-    points = await steps.swept(kit, of_a_free_lock) + await steps.swept(kit, of_a_busy_lock)
+    points = await kit.swept(of_a_free_lock) + await kit.swept(of_a_busy_lock)
     kit.measure("points at which an acquire was cut off", points, "points")
     assert points > 5, "the sweep found no points"
 
@@ -94,7 +93,7 @@ class _Bell(PassingLocks):
 
 
 @scenario("L30", "L35")
-async def a_cancelled_head_does_not_strand_the_next(kit: Kit) -> None:
+async def a_cancelled_head_does_not_strand_the_next(kit: LockKit) -> None:
     """A waiter at the head that is cancelled while the lock is released to it does not strand the waiter behind it."""
     holder, head, behind = kit.locks(), kit.locks(), kit.locks()
     for turns in range(8):
@@ -111,7 +110,7 @@ async def a_cancelled_head_does_not_strand_the_next(kit: Kit) -> None:
 
 
 @scenario("L30")
-async def a_head_that_leaves_at_its_turn_passes_it_on(kit: Kit) -> None:
+async def a_head_that_leaves_at_its_turn_passes_it_on(kit: LockKit) -> None:
     """A waiter that was woken for its turn, and leaves before it takes the lock, does not strand the next waiter."""
     bells: list[_Bell] = []
 
@@ -139,18 +138,18 @@ async def _left(first: asyncio.Task[Any]) -> None:
         await (await first).release()
 
 
-async def _served_soon(kit: Kit, second: asyncio.Task[Any]) -> None:
+async def _served_soon(kit: LockKit, second: asyncio.Task[Any]) -> None:
     with kit.within(kit.claims.wake_bound, "the wait behind a cancelled head", measure="wait behind a cancelled head"):
         got = await kit.soon(second)
     await got.release()
 
 
 @scenario("L35", tier="T", faults={Fault.REPLY})
-async def a_late_grant_is_given_back(kit: Kit) -> None:
+async def a_late_grant_is_given_back(kit: LockKit) -> None:
     """A grant whose answer arrives after its caller has left is given back, and is never renewed."""
-    faults, locks = steps.faulty(kit)
+    faults, locks = kit.faulty()
     await (await locks.lock("a").acquire(timeout=5)).release()
-    async with steps.held_up(kit, faults, "attempt", locks.lock("other").acquire(timeout=30)) as busy:  # so is the driver
+    async with kit.held_up(faults, "attempt", locks.lock("other").acquire(timeout=30)) as busy:  # so is the driver
         late = faults.hold("attempt")
         waiting = kit.spawn(locks.lock("a", ttl=kit.ttl).acquire(timeout=30))
     assert await kit.blocking(late.reached.wait, 10)
@@ -160,7 +159,7 @@ async def a_late_grant_is_given_back(kit: Kit) -> None:
     late.open()
     await cancelling
     assert waiting.cancelled()
-    await steps.until_free(kit, "a", within=3, what="the late grant was to be given back")
+    await kit.until_free("a", within=3, what="the late grant was to be given back")
     await (await busy).release()
     renewals = kit.seen.members["renew"]
     await kit.sleep(kit.ttl)
@@ -168,7 +167,7 @@ async def a_late_grant_is_given_back(kit: Kit) -> None:
 
 
 @scenario("L31", tier="S", seconds=240)
-async def no_release_is_missed_by_who_is_just_queueing(kit: Kit) -> None:
+async def no_release_is_missed_by_who_is_just_queueing(kit: LockKit) -> None:
     """A thousand releases race with a waiter that is just queueing, and each waiter is served without a fallback's delay."""
     lock, other = kit.locks().lock("a", ttl=60), kit.locks().lock("a", ttl=60)
     jitter = random.Random(31)
@@ -191,9 +190,9 @@ async def no_release_is_missed_by_who_is_just_queueing(kit: Kit) -> None:
 
 
 @scenario("L36", needs="order=fifo", refused=demand)
-async def waiters_are_served_in_order(kit: Kit) -> None:
+async def waiters_are_served_in_order(kit: LockKit) -> None:
     """Waiters are served in the order in which they came, even those of several connections."""
-    held = await steps.taken(kit)
+    held = await kit.taken()
     faces = [kit.locks() for _ in range(3)]
     served: list[int] = []
 
@@ -213,12 +212,12 @@ async def waiters_are_served_in_order(kit: Kit) -> None:
 
 
 @scenario("L37", tier="T", faults={Fault.REPLY}, seconds=120)
-async def a_stopped_head_delays_by_a_bound(kit: Kit) -> None:
+async def a_stopped_head_delays_by_a_bound(kit: LockKit) -> None:
     """A waiter at the head that stands still delays the waiters behind it by at most the declared bound."""
-    faults, locks = steps.faulty(kit)
-    held = await steps.taken(kit)
+    faults, locks = kit.faulty()
+    held = await kit.taken()
     stopped = await kit.queued(locks.lock("a").acquire(timeout=100), "a")
-    behind = await steps.waits(kit, timeout=100, count=2)
+    behind = await kit.waits(timeout=100, count=2)
     gate = faults.hold("attempt", before=True)  # from now on its attempts stand still, as those of a stopped process do
     begun = time.monotonic()
     await held.release()
@@ -228,12 +227,12 @@ async def a_stopped_head_delays_by_a_bound(kit: Kit) -> None:
     gate.open()
     await kit.sleep(0.05)
     assert not stopped.done(), "the stopped waiter came back and was granted a lock that is held"
-    await steps.lets_go(got)
+    await kit.lets_go(got)
     await (await kit.soon(stopped, bound + 1)).release()
 
 
 @scenario("L38", tier="S")
-async def nobody_starves(kit: Kit) -> None:
+async def nobody_starves(kit: LockKit) -> None:
     """Of four contenders in a loop, none gets less than a fifth of an even share."""
     contenders = 4
     faces = [kit.locks() for _ in range(contenders)]
@@ -254,12 +253,12 @@ async def nobody_starves(kit: Kit) -> None:
 
 
 @scenario("L28", tier="T", faults={Fault.REPLY})
-async def a_withdraw_that_failed_is_tried_again(kit: Kit) -> None:
+async def a_withdraw_that_failed_is_tried_again(kit: LockKit) -> None:
     """A waiter whose withdraw was lost on the way is withdrawn all the same, soon after."""
-    faults, locks = steps.faulty(kit)
-    held = await steps.taken(kit)
+    faults, locks = kit.faulty()
+    held = await kit.taken()
     faults.drop_request("withdraw", times=2)
     await fails(LockTimeout, locks.lock("a").acquire(timeout=0.1))
     await held.release()
-    await steps.until_free(kit, "a", within=kit.claims.dead_waiter_bound, what="its waiter had given up")
+    await kit.until_free("a", within=kit.claims.dead_waiter_bound, what="its waiter had given up")
     assert len(faults.struck) >= 1

@@ -20,9 +20,8 @@ from narrowboat.conformance.catalogue import Fault
 from narrowboat.conformance.checks.expect import fails, raises
 from narrowboat.conformance.checks.resources import Resources, our_threads
 from narrowboat.conformance.faults.network import reachable, with_hosts
-from narrowboat.conformance.kit import Kit
+from narrowboat.conformance.lock_kit import LockKit
 from narrowboat.conformance.scenario import demand, scenario
-from narrowboat.conformance.scenarios.locks import steps
 from narrowboat.conformance.scenarios.locks.children import forks_in_use
 from narrowboat.errors import AccessDenied, Closed, ConfigurationError, NarrowboatError, Reason, Unavailable, Unsupported
 
@@ -44,7 +43,7 @@ def _option(url: str, option: str) -> str:
 
 
 @scenario("L110")
-async def a_bad_url_is_one_clear_error(kit: Kit) -> None:
+async def a_bad_url_is_one_clear_error(kit: LockKit) -> None:
     """An unknown scheme, port, option or value is one ConfigurationError that names it, in a line and without a secret."""
     url, scheme = kit.locks_url, kit.harness.scheme
     for bad, named in (
@@ -78,7 +77,7 @@ async def a_bad_url_is_one_clear_error(kit: Kit) -> None:
 
 
 @scenario("L111", tier="T")
-async def a_wrong_address_is_a_typed_error_in_time(kit: Kit) -> None:
+async def a_wrong_address_is_a_typed_error_in_time(kit: LockKit) -> None:
     """At an address where no server listens, every call fails in time with one typed error that says: try again."""
     if not reachable(kit.locks_url):  # a backend without an address refuses one in its URL, before it does anything
         with raises(ConfigurationError) as refused:
@@ -105,7 +104,7 @@ async def a_wrong_address_is_a_typed_error_in_time(kit: Kit) -> None:
 
 
 @scenario("L111", tier="R", faults={Fault.CREDENTIALS})
-async def a_user_without_rights_is_told(kit: Kit) -> None:
+async def a_user_without_rights_is_told(kit: LockKit) -> None:
     """A user whose password or rights are not accepted gets AccessDenied in time, and works again once the user has them."""
     await kit.blocking(kit.harness.revoke)
     try:
@@ -119,7 +118,7 @@ async def a_user_without_rights_is_told(kit: Kit) -> None:
 
 
 @scenario("L112")
-async def what_locks_do_not_claim_is_refused(kit: Kit) -> None:
+async def what_locks_do_not_claim_is_refused(kit: LockKit) -> None:
     """`require=` of a missing claim is Unsupported before any I/O, in the URL too; `require=` of a claim is accepted."""
     claims = kit.claims
     for name in ("fencing", "shared", "semaphore", "holders", "evict"):
@@ -146,7 +145,7 @@ async def what_locks_do_not_claim_is_refused(kit: Kit) -> None:
 
 
 @scenario("L113")
-async def close_ends_everything(kit: Kit) -> None:
+async def close_ends_everything(kit: LockKit) -> None:
     """`close` frees the locks that are held, ends waiters and later calls with Closed, and does nothing the second time."""
     locks, other = kit.locks(), kit.locks()
     held = await locks.lock("mine").acquire(timeout=5)
@@ -177,7 +176,7 @@ async def close_ends_everything(kit: Kit) -> None:
 
 
 @scenario("L113")
-async def close_while_calls_are_under_way(kit: Kit) -> None:
+async def close_while_calls_are_under_way(kit: LockKit) -> None:
     """A close in the middle of acquires and releases does not hang, and afterwards nobody holds anything."""
     locks = kit.locks()
 
@@ -195,11 +194,11 @@ async def close_while_calls_are_under_way(kit: Kit) -> None:
     await locks.close()
     done = await kit.soon(asyncio.gather(*tasks), 10)
     assert sum(done) > 10
-    await steps.until_free(kit, "a0", "a1", "a2", what="the provider was closed")
+    await kit.until_free("a0", "a1", "a2", what="the provider was closed")
 
 
 @scenario("L114", alone=True)
-async def locks_leave_nothing_after_close(kit: Kit) -> None:
+async def locks_leave_nothing_after_close(kit: LockKit) -> None:
     """After a close no thread, file, task or warning of Narrowboat is left, however the locks were used before."""
 
     async def use() -> None:
@@ -247,7 +246,7 @@ def _about_us(warning: warnings.WarningMessage) -> bool:
 
 
 @scenario("L115")
-async def two_event_loops_and_many_threads_share_a_provider(kit: Kit) -> None:
+async def two_event_loops_and_many_threads_share_a_provider(kit: LockKit) -> None:
     """One provider serves two event loops, or two threads, at once, and they exclude each other."""
     locks = kit.locks()
     held = await locks.lock("a").acquire(timeout=5)
@@ -275,7 +274,7 @@ async def two_event_loops_and_many_threads_share_a_provider(kit: Kit) -> None:
 
 
 @scenario("L115")
-async def a_possession_can_be_handed_on(kit: Kit) -> None:
+async def a_possession_can_be_handed_on(kit: LockKit) -> None:
     """A lock that one thread or task acquired, another may check, renew and release; then the first may acquire it again."""
     locks = kit.locks()
 
@@ -284,16 +283,16 @@ async def a_possession_can_be_handed_on(kit: Kit) -> None:
 
     for _ in range(3):
         held = await kit.spawn(acquire())
-        await kit.spawn(steps.keeps(kit, held))
+        await kit.spawn(kit.keeps(held))
     own = await acquire()
-    await kit.spawn(steps.keeps(kit, own))
+    await kit.spawn(kit.keeps(own))
     await (await acquire()).release()
 
 
 @scenario("L115", tier="P", needs="scope=host", refused=demand, faults={Fault.PROCESS})
-async def a_provider_in_use_can_be_forked(kit: Kit) -> None:
+async def a_provider_in_use_can_be_forked(kit: LockKit) -> None:
     """After a process that has used locks forks, both it and its child go on with the same `Locks` object."""
-    child, told = await steps.started(kit, forks_in_use, "forked")
+    child, told = await kit.started(forks_in_use, "forked")
     assert told["code"] == 0, "the fork could not use the locks"
     assert await child.exit() == 0
 
@@ -307,7 +306,7 @@ print(json.dumps(sorted(name.partition(".")[0] for name in set(sys.modules) - be
 
 
 @scenario("L116")
-async def the_core_imports_no_backend(kit: Kit) -> None:
+async def the_core_imports_no_backend(kit: LockKit) -> None:
     """`import narrowboat` and the look-up of a backend import only the standard library and the backend's own entry."""
     core = await _imported("import narrowboat")
     strangers = core - sys.stdlib_module_names - {"narrowboat"}

@@ -8,31 +8,30 @@ from typing import Any
 
 from narrowboat.conformance.catalogue import Fault
 from narrowboat.conformance.checks.expect import fails, raises
-from narrowboat.conformance.kit import Kit
+from narrowboat.conformance.lock_kit import LockKit, Section
 from narrowboat.conformance.scenario import demand, scenario
-from narrowboat.conformance.scenarios.locks import steps
 from narrowboat.conformance.scenarios.locks.children import holder
 from narrowboat.errors import AlreadyHeld, Conflict, InvalidArgument, LockTimeout
 
 
-async def _locks_shared(kit: Kit) -> None:
+async def _locks_shared(kit: LockKit) -> None:
     kit.locks().lock("a", mode="shared")
 
 
-async def _locks_a_semaphore(kit: Kit) -> None:
+async def _locks_a_semaphore(kit: LockKit) -> None:
     kit.locks().lock("a", limit=3)
 
 
 @scenario("L108", needs="shared", refused=_locks_shared)
-async def readers_together_writers_alone(kit: Kit) -> None:
+async def readers_together_writers_alone(kit: LockKit) -> None:
     """Readers hold together, a writer alone; each waits for the other, and is granted the lock when the last holder leaves."""
     faces = [kit.locks() for _ in range(3)]
     readers = [await face.lock("a", mode="shared").acquire(timeout=5) for face in faces]
     assert await kit.outside.lock("a").try_acquire() is None, "a writer got in among readers"
-    writing = await steps.waits(kit)
+    writing = await kit.waits()
     for reader in readers:
         assert not writing.done(), "a writer got in among readers"
-        await steps.lets_go(reader)
+        await kit.lets_go(reader)
     writer = await kit.soon(writing)
     assert await faces[0].lock("a", mode="shared").try_acquire() is None, "a reader got in beside a writer"
     assert await faces[0].lock("a").try_acquire() is None, "a writer got in beside a writer"
@@ -45,11 +44,11 @@ async def readers_together_writers_alone(kit: Kit) -> None:
 
 
 @scenario("L108", needs="shared", refused=_locks_shared)
-async def a_waiting_writer_is_not_starved(kit: Kit) -> None:
+async def a_waiting_writer_is_not_starved(kit: LockKit) -> None:
     """While a writer waits no new reader gets in, and so its turn comes; when the writer gives up, readers get in again."""
-    first = await steps.taken(kit, mode="shared")
+    first = await kit.taken(mode="shared")
     late = kit.locks().lock("a", mode="shared")
-    writing = await steps.waits(kit)
+    writing = await kit.waits()
     assert await late.try_acquire() is None, "a new reader got in before a waiting writer"
     await fails(LockTimeout, late.acquire(timeout=0.1))
     await kit.cancel(writing)
@@ -82,21 +81,21 @@ async def a_waiting_writer_is_not_starved(kit: Kit) -> None:
 
 
 @scenario("L108", needs="shared", refused=_locks_shared)
-async def nobody_is_upgraded(kit: Kit) -> None:
+async def nobody_is_upgraded(kit: LockKit) -> None:
     """A holder of a name shared that asks for it exclusively, or the reverse, is refused at once, without a wait for itself."""
     locks = kit.locks()
     for have, want in (("shared", "exclusive"), ("exclusive", "shared")):
         held = await locks.lock("a", mode=have).acquire(timeout=5)  # type: ignore[arg-type]  # one of the two words
         with kit.within(1.0, "the holder waited for itself"), raises(AlreadyHeld):
             await locks.lock("a", mode=want).acquire(timeout=30)  # type: ignore[arg-type]  # one of the two words
-        await steps.lets_go(held)
+        await kit.lets_go(held)
     with raises(InvalidArgument):
         locks.lock("a", mode="write")  # type: ignore[arg-type]  # wrong on purpose
     assert await kit.free("a")
 
 
 @scenario("L109", needs="semaphore", refused=_locks_a_semaphore)
-async def a_semaphore_has_n_permits(kit: Kit) -> None:
+async def a_semaphore_has_n_permits(kit: LockKit) -> None:
     """A semaphore of n lets n users in and no more; a released permit goes to a waiter, and one user may take all permits."""
     faces = [kit.locks() for _ in range(4)]
     lock = [face.lock("a", limit=3) for face in faces]
@@ -116,9 +115,9 @@ async def a_semaphore_has_n_permits(kit: Kit) -> None:
 
 
 @scenario("L109", tier="S", needs="semaphore", refused=_locks_a_semaphore)
-async def never_more_than_n(kit: Kit) -> None:
+async def never_more_than_n(kit: LockKit) -> None:
     """Of twenty contenders for a semaphore of three, at most three are inside, at some time three are, and all get in."""
-    faces, section, rounds = [kit.locks() for _ in range(4)], steps.Section(), max(2, int(10 * kit.size))
+    faces, section, rounds = [kit.locks() for _ in range(4)], Section(), max(2, int(10 * kit.size))
 
     async def work(number: int) -> None:
         for _ in range(rounds):
@@ -133,7 +132,7 @@ async def never_more_than_n(kit: Kit) -> None:
 
 
 @scenario("L109", needs="semaphore", refused=_locks_a_semaphore)
-async def who_disagrees_on_n_is_refused(kit: Kit) -> None:
+async def who_disagrees_on_n_is_refused(kit: LockKit) -> None:
     """A user that asks for another size, or another mode, of a name that is held is refused; a free name takes any size."""
     locks, other = kit.locks(), kit.locks()
     async with locks.lock("a", limit=3, timeout=5) as held:
@@ -150,11 +149,11 @@ async def who_disagrees_on_n_is_refused(kit: Kit) -> None:
 
 
 @scenario("L109", tier="T", needs="semaphore", refused=_locks_a_semaphore)
-async def permits_of_the_dead_come_back(kit: Kit) -> None:
+async def permits_of_the_dead_come_back(kit: LockKit) -> None:
     """Permits whose holders went away without a release come back with the end of their leases, each by itself."""
     sent = time.monotonic()
-    left = [await steps.taken(kit, limit=3, ttl=kit.ttl, renew=False) for _ in range(2)]
-    kept = await steps.taken(kit, limit=3, ttl=max(kit.ttl, 2.0))
+    left = [await kit.taken(limit=3, ttl=kit.ttl, renew=False) for _ in range(2)]
+    kept = await kit.taken(limit=3, ttl=max(kit.ttl, 2.0))
     lock = kit.locks().lock("a", limit=3, ttl=30)
     got = [await lock.acquire(timeout=kit.upper(kit.ttl + kit.claims.expiry_lag + 5)) for _ in range(2)]
     assert time.monotonic() - sent >= kit.excludes(left[0].ttl), "a permit came back before its lease had ended"
@@ -165,11 +164,11 @@ async def permits_of_the_dead_come_back(kit: Kit) -> None:
 
 
 @scenario("L109", tier="P", needs=("scope=host", "semaphore"), refused=demand, faults={Fault.PROCESS}, seconds=120)
-async def a_crash_returns_permits(kit: Kit) -> None:
+async def a_crash_returns_permits(kit: LockKit) -> None:
     """The permit of a killed process comes back no later than its lease and the declared lag."""
-    async with steps.lock(kit, limit=2, ttl=60):
-        child, _ = await steps.started(kit, holder, name="a", ttl=kit.ttl, limit=2)
+    async with kit.lock(limit=2, ttl=60):
+        child, _ = await kit.started(holder, name="a", ttl=kit.ttl, limit=2)
         assert await kit.locks().lock("a", limit=2).try_acquire() is None
         killed = child.kill()
-        async with steps.lock(kit, limit=2, timeout=kit.upper(kit.ttl + kit.claims.expiry_lag + 20)):
-            steps.died_on_time(kit, killed, "kill of a holder to the next grant of its permit")
+        async with kit.lock(limit=2, timeout=kit.upper(kit.ttl + kit.claims.expiry_lag + 20)):
+            kit.died_on_time(killed, "kill of a holder to the next grant of its permit")

@@ -5,9 +5,8 @@ from __future__ import annotations
 import unicodedata
 
 from narrowboat.conformance.checks.expect import raises
-from narrowboat.conformance.kit import Kit
+from narrowboat.conformance.lock_kit import LockKit
 from narrowboat.conformance.scenario import scenario
-from narrowboat.conformance.scenarios.locks import steps
 from narrowboat.errors import InvalidArgument
 
 #: Names that a backend's own syntax, or an escape, might not tell apart. Each differs from every other.
@@ -23,7 +22,7 @@ PECULIAR = (
 
 
 @scenario("L105")
-async def any_text_is_a_name(kit: Kit) -> None:
+async def any_text_is_a_name(kit: LockKit) -> None:
     """Every text without control characters is a name that works and is shown as it is; any other name is refused unsent."""
     locks = kit.locks()
     for name in ("", "x" * 1001, "a\nb", "a\x00", "\x1b[2J", "\x7f", "a\x85b", "\ud800", b"a", None, 7, ["a"]):
@@ -36,11 +35,11 @@ async def any_text_is_a_name(kit: Kit) -> None:
         assert await kit.outside.lock(name).try_acquire() is None, f"{name!r} is held, and another got it"
         if kit.can("holders"):
             assert [holder.name for holder in await kit.peek(name)] == [name]
-        await steps.lets_go(held)
+        await kit.lets_go(held)
 
 
 @scenario("L106")
-async def no_two_names_meet(kit: Kit) -> None:
+async def no_two_names_meet(kit: LockKit) -> None:
     """Names that look alike, or that an escape or a hash might confuse, are independent locks, all held at once."""
     assert len(set(PECULIAR)) == len(PECULIAR)
     assert any(unicodedata.normalize("NFC", name) in set(PECULIAR) - {name} for name in PECULIAR), "the list is too tame"
@@ -64,7 +63,7 @@ async def no_two_names_meet(kit: Kit) -> None:
 
 
 @scenario("L107")
-async def namespaces_do_not_meet(kit: Kit) -> None:
+async def namespaces_do_not_meet(kit: LockKit) -> None:
     """One name is an independent lock in each namespace, even where namespaces begin alike; none sees the others' holders."""
     here = kit.namespace
     spaces = [here, f"{here}x", f"{here}-a", f"{here}.a", f"{here}_a", f"{here}:a", f"{here.upper()}"]

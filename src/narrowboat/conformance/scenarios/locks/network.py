@@ -13,9 +13,9 @@ from narrowboat.capabilities import WaitOrder
 from narrowboat.conformance.catalogue import Fault
 from narrowboat.conformance.checks.expect import fails
 from narrowboat.conformance.faults.network import Network
-from narrowboat.conformance.kit import Faults, Kit
+from narrowboat.conformance.kit import Faults
+from narrowboat.conformance.lock_kit import CUT_OFF, LockKit
 from narrowboat.conformance.scenario import scenario
-from narrowboat.conformance.scenarios.locks import steps
 from narrowboat.errors import LeaseLost, LockTimeout, Reason, Unavailable
 
 PROXY = {Fault.PROXY}
@@ -27,7 +27,7 @@ OPERATION = 1.0
 class _Path:
     """Locks that reach their server through a network, which can lose what one call sends or is answered."""
 
-    def __init__(self, kit: Kit, network: Network) -> None:
+    def __init__(self, kit: LockKit, network: Network) -> None:
         self.network = network
         self._plan = Faults()
         self.locks: Any = kit.locks(url=network.url, timeout=OPERATION, faults=self._plan)
@@ -46,25 +46,25 @@ class _Path:
         assert lost(), f"no {operation} lost anything on the wire: the scenario tests nothing"
 
 
-async def _path(kit: Kit) -> _Path:
+async def _path(kit: LockKit) -> _Path:
     """A path through a network of its own, with its first connection made."""
     path = _Path(kit, await kit.network())
     await path.locks.ping()
     return path
 
 
-def _lease(kit: Kit) -> float:
+def _lease(kit: LockKit) -> float:
     """Long enough for a renewal to fail once and be made again."""
     return max(kit.ttl, 4 * OPERATION)
 
 
 @scenario("L32", tier="N", faults=PROXY, seconds=120)
-async def a_lost_notification_delays_by_a_bound(kit: Kit) -> None:
+async def a_lost_notification_delays_by_a_bound(kit: LockKit) -> None:
     """A waiter whose connection was cut before, during or after the release gets the lock within a bound."""
     path = await _path(kit)
     bound = kit.claims.wake_bound + kit.claims.expiry_lag + kit.claims.dead_waiter_bound + 4 * OPERATION
     for cut in ("before", "while", "after"):
-        held = await steps.taken(kit, ttl=60)
+        held = await kit.taken(ttl=60)
         waiting = await kit.queued(path.locks.lock("a").acquire(timeout=kit.upper(bound + 30)), "a")
         if cut == "before":
             await kit.blocking(path.network.reset)
@@ -82,23 +82,23 @@ async def a_lost_notification_delays_by_a_bound(kit: Kit) -> None:
 
 
 @scenario("L70", tier="N", faults=PROXY, seconds=120)
-async def a_holder_cut_off_knows_in_time(kit: Kit) -> None:
+async def a_holder_cut_off_knows_in_time(kit: LockKit) -> None:
     """A holder that cannot reach its server knows of its loss before the server can give the lock to another."""
     for fault in ("cut", "black_hole"):
         path = await _path(kit)
         held = await path.locks.lock(fault, ttl=_lease(kit)).acquire(timeout=5)
         await kit.eventually(lambda: kit.seen.members["renew"] > 0, within=held.ttl, what="a renewal")
-        async with steps.loses(kit, held, steps.CUT_OFF, 2, f"network {fault} to the notice of loss"):
+        async with kit.loses(held, CUT_OFF, 2, f"network {fault} to the notice of loss"):
             await kit.blocking(getattr(path.network, fault))
-            new = await steps.taken(kit, fault, ttl=60, timeout=kit.upper(held.ttl * 2 + kit.claims.expiry_lag + 10))
+            new = await kit.taken(fault, ttl=60, timeout=kit.upper(held.ttl * 2 + kit.claims.expiry_lag + 10))
             assert held.lost, f"{fault}: another was granted the lock, and its first holder takes it for its own"
         await kit.blocking(path.network.heal)
         await fails(LeaseLost, held.release())
-        await steps.keeps(kit, new, "the holder that was cut off freed the next one's lock")
+        await kit.keeps(new, "the holder that was cut off freed the next one's lock")
 
 
 @scenario("L90", tier="N", faults=PROXY, seconds=120)
-async def a_black_hole_is_bounded(kit: Kit) -> None:
+async def a_black_hole_is_bounded(kit: LockKit) -> None:
     """While the network is a black hole every call ends in time, and all goes well afterwards."""
     path = await _path(kit)
     locks = path.locks
@@ -112,30 +112,30 @@ async def a_black_hole_is_bounded(kit: Kit) -> None:
         "renew": held.renew,
         "release": lone.release,
     }
-    await steps.all_end(kit, OPERATION, "in a black hole", calls)
+    await kit.all_end(OPERATION, "in a black hole", calls)
     await kit.blocking(path.network.heal)
     await kit.eventually(lambda: kit.answers(locks), within=5 * OPERATION, what="a ping after the network has healed")
     if held.ttl < 30 and held.lost:  # a session that cannot be longer has ended meanwhile, and its holder knows
         assert held.reason is Reason.EXPIRED, held.reason
     else:
-        await steps.lets_go(held)
-    await steps.until_free(kit, "held", within=kit.claims.expiry_lag + 5, what="it was released, or its session has ended")
-    await steps.until_free(kit, "free", within=kit.claims.dead_waiter_bound + 5, what="the acquire had timed out")
+        await kit.lets_go(held)
+    await kit.until_free("held", within=kit.claims.expiry_lag + 5, what="it was released, or its session has ended")
+    await kit.until_free("free", within=kit.claims.dead_waiter_bound + 5, what="the acquire had timed out")
 
 
 @scenario("L91", "L94", tier="N", faults=PROXY, seconds=120)
-async def an_acquire_whose_connection_breaks(kit: Kit) -> None:
+async def an_acquire_whose_connection_breaks(kit: LockKit) -> None:
     """An acquire whose request or reply is lost on the wire is repeated, granted once, and never waits for itself."""
     path = await _path(kit)
     for turn, loss in enumerate((*path.losses, lambda: path.network.drop_reply(keep=3))):
         name = f"a{turn}"
         with kit.within(3 * OPERATION + 1.0, "the acquire waited for its own grant"), path.losing("attempt", loss):
             held = await path.locks.lock(name, ttl=max(10.0, kit.ttl)).acquire(timeout=kit.upper(10))
-        await steps.keeps(kit, held)
+        await kit.keeps(held)
 
 
 @scenario("L91", "L94", tier="N", faults=PROXY, seconds=120)
-async def a_try_whose_connection_breaks_leaves_nothing(kit: Kit) -> None:
+async def a_try_whose_connection_breaks_leaves_nothing(kit: LockKit) -> None:
     """A try whose requests or replies are lost on the wire ends as granted, busy or unavailable, and leaves nothing."""
     path = await _path(kit)
     for turn, loss in enumerate(path.losses):
@@ -149,12 +149,12 @@ async def a_try_whose_connection_breaks_leaves_nothing(kit: Kit) -> None:
                     pass
             await kit.blocking(path.network.heal)
             if held is not None:
-                await steps.keeps(kit, held)
-            await steps.until_free(kit, name, within=10, what="the try was released, or had failed")
+                await kit.keeps(held)
+            await kit.until_free(name, within=10, what="the try was released, or had failed")
 
 
 @scenario("L92", "L96", tier="N", faults=PROXY, seconds=120)
-async def a_release_whose_connection_breaks(kit: Kit) -> None:
+async def a_release_whose_connection_breaks(kit: LockKit) -> None:
     """A release whose request or reply is lost on the wire is repeated: it succeeds, and the lock is free at once."""
     path = await _path(kit)
     for turn, loss in enumerate(path.losses):
@@ -166,20 +166,20 @@ async def a_release_whose_connection_breaks(kit: Kit) -> None:
 
 
 @scenario("L96", tier="N", faults=PROXY, seconds=120)
-async def a_withdraw_whose_connection_breaks(kit: Kit) -> None:
+async def a_withdraw_whose_connection_breaks(kit: LockKit) -> None:
     """A waiter that gives up while the connection breaks leaves no place in the queue and no grant behind."""
     path = await _path(kit)
     for turn, loss in enumerate(path.losses):
-        held = await steps.taken(kit, f"a{turn}", ttl=60)
+        held = await kit.taken(f"a{turn}", ttl=60)
         with path.losing("withdraw", loss):
             await fails((LockTimeout, Unavailable), path.locks.lock(held.name, ttl=60).acquire(timeout=0.2))
             await held.release()
             bound = kit.claims.dead_waiter_bound + 2 * OPERATION
-            await steps.until_free(kit, held.name, within=bound, what="its waiter had given up")
+            await kit.until_free(held.name, within=bound, what="its waiter had given up")
 
 
 @scenario("L93", tier="N", faults=PROXY, seconds=120)
-async def a_renewal_whose_connection_breaks(kit: Kit) -> None:
+async def a_renewal_whose_connection_breaks(kit: LockKit) -> None:
     """Renewals whose requests or replies are lost on the wire are repeated in time, and the lock is kept."""
     path = await _path(kit)
     held = await path.locks.lock("a", ttl=_lease(kit)).acquire(timeout=5)
@@ -195,7 +195,7 @@ async def a_renewal_whose_connection_breaks(kit: Kit) -> None:
 
 
 @scenario("L97", tier="N", faults=PROXY, seconds=120)
-async def broken_connections_poison_nothing(kit: Kit) -> None:
+async def broken_connections_poison_nothing(kit: LockKit) -> None:
     """After each of twenty resets, during work and between work, the next calls work on a new connection."""
     path = await _path(kit)
     locks, network = path.locks, path.network
@@ -205,35 +205,35 @@ async def broken_connections_poison_nothing(kit: Kit) -> None:
         await kit.blocking(network.reset)
         if turn % 2:
             await asyncio.sleep(0.02)
-        await steps.keeps(kit, await locks.lock(f"a{turn}", ttl=max(10.0, kit.ttl)).acquire(timeout=kit.upper(10)))
+        await kit.keeps(await locks.lock(f"a{turn}", ttl=max(10.0, kit.ttl)).acquire(timeout=kit.upper(10)))
         held.check()
-    await steps.lets_go(held)
+    await kit.lets_go(held)
     kit.measure("connections opened for each reset", (network.accepted - opened) / 20, "connections")
     assert network.connections < 10, f"{network.connections} connections are open"
 
 
 @scenario("L101", tier="N", faults=PROXY, seconds=120)
-async def a_one_way_partition(kit: Kit) -> None:
+async def a_one_way_partition(kit: LockKit) -> None:
     """When only requests, or only replies, are lost, calls are bounded, the holder learns in time, and nobody holds twice."""
     for way in ("up", "down"):
         path = await _path(kit)
         held = await path.locks.lock(way, ttl=_lease(kit)).acquire(timeout=5)
         # Where only replies are lost, renewals still arrive: the lock may outlive its holder's belief in it. Never the reverse.
-        async with steps.loses(kit, held, steps.CUT_OFF, held.ttl + 1, f"one-way partition ({way}) to the notice of loss"):
+        async with kit.loses(held, CUT_OFF, held.ttl + 1, f"one-way partition ({way}) to the notice of loss"):
             await kit.blocking(functools.partial(path.network.black_hole, up=way == "up", down=way == "down"))
             with kit.within(4 * OPERATION + 1.0, "an acquire in a partition"):
                 acquiring = path.locks.lock(f"other {way}", ttl=_lease(kit)).acquire(timeout=0.2)
                 await fails((Unavailable, LockTimeout), acquiring, what="an acquire in a partition")
-        new = await steps.taken(kit, way, timeout=kit.upper(2 * held.ttl + kit.claims.expiry_lag + 10))
+        new = await kit.taken(way, timeout=kit.upper(2 * held.ttl + kit.claims.expiry_lag + 10))
         await kit.blocking(path.network.heal)
         await kit.eventually(functools.partial(kit.answers, path.locks), within=10, what="a ping after the partition")
-        await steps.keeps(kit, new, "a call that was under way during the partition freed the next holder's lock")
+        await kit.keeps(new, "a call that was under way during the partition freed the next holder's lock")
         bound = kit.claims.dead_waiter_bound + held.ttl + 5
-        await steps.until_free(kit, f"other {way}", within=bound, what="the acquire had timed out")
+        await kit.until_free(f"other {way}", within=bound, what="the acquire had timed out")
 
 
 @scenario("L102", tier="N", faults=PROXY, seconds=180)
-async def a_slow_network(kit: Kit) -> None:
+async def a_slow_network(kit: LockKit) -> None:
     """Locks work as ever, and slower, with 200 ms each way, with replies in single bytes, and at 64 KiB a second."""
     for slow in ({"latency": 0.2}, {"piece": 1}, {"rate": 65536.0, "piece": 1024}):
         network = await kit.network()
@@ -257,12 +257,12 @@ async def a_slow_network(kit: Kit) -> None:
 
 
 @scenario("L104", tier="N", faults=PROXY, seconds=120)
-async def a_second_fault_while_reconnecting(kit: Kit) -> None:
+async def a_second_fault_while_reconnecting(kit: LockKit) -> None:
     """A second and a third fault during the recovery from the first change nothing in the end."""
     path = await _path(kit)
     locks, network = path.locks, path.network
     held = await locks.lock("kept", ttl=max(30.0, kit.ttl)).acquire(timeout=5)
-    busy = await steps.taken(kit, "busy", ttl=60)
+    busy = await kit.taken("busy", ttl=60)
     waiting = await kit.queued(locks.lock("busy").acquire(timeout=kit.upper(90)), "busy")
     for _ in range(3):
         await kit.blocking(network.cut)
@@ -281,6 +281,6 @@ async def a_second_fault_while_reconnecting(kit: Kit) -> None:
         bound = kit.claims.wake_bound + kit.claims.dead_waiter_bound + 2 * OPERATION
         assert time.monotonic() - released < kit.upper(bound)
         await got.release()
-    await steps.lets_go(held)
+    await kit.lets_go(held)
     if kit.can("holders") and kit.claims.order is WaitOrder.FIFO:
         assert await kit.peek("busy") == []

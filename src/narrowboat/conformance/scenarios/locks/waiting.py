@@ -9,16 +9,15 @@ from datetime import timedelta
 from typing import Any
 
 from narrowboat.conformance.checks.expect import fails, raises
-from narrowboat.conformance.kit import Kit
+from narrowboat.conformance.lock_kit import LockKit
 from narrowboat.conformance.scenario import scenario
-from narrowboat.conformance.scenarios.locks import steps
 from narrowboat.errors import InvalidArgument, LockTimeout, Unsupported
 
 
 @scenario("L19", tier="T")
-async def a_timeout_is_typed_and_on_time(kit: Kit) -> None:
+async def a_timeout_is_typed_and_on_time(kit: LockKit) -> None:
     """An acquire that times out raises LockTimeout with the lock's name, not before the time is up and not much later."""
-    async with steps.lock(kit, "the name") as held:
+    async with kit.lock("the name") as held:
         lock = kit.locks().lock("the name", timeout=0.3)
         for given in ({}, {"timeout": 0.3}, {"timeout": timedelta(seconds=0.3)}):
             begun = time.monotonic()
@@ -34,9 +33,9 @@ async def a_timeout_is_typed_and_on_time(kit: Kit) -> None:
 
 
 @scenario("L20", tier="T")
-async def zero_tries_once_and_none_waits(kit: Kit) -> None:
+async def zero_tries_once_and_none_waits(kit: LockKit) -> None:
     """`timeout=0` makes exactly one attempt; `timeout=None` still waits after a while, and then gets the lock."""
-    held = await steps.taken(kit)
+    held = await kit.taken()
     other = kit.locks().lock("a")
     before = kit.seen.members["attempt"]
     with kit.within(1.0, "timeout=0"), raises(LockTimeout):
@@ -51,10 +50,10 @@ async def zero_tries_once_and_none_waits(kit: Kit) -> None:
 
 
 @scenario("L21")
-async def a_waiter_gets_it_on_release(kit: Kit) -> None:
+async def a_waiter_gets_it_on_release(kit: LockKit) -> None:
     """A waiter has the lock soon after the holder's release, and not before."""
-    held = await steps.taken(kit)
-    waiting = await steps.waits(kit, timeout=30)
+    held = await kit.taken()
+    waiting = await kit.waits(timeout=30)
     assert not waiting.done()
     await held.release()
     other = await kit.soon(waiting)
@@ -63,16 +62,16 @@ async def a_waiter_gets_it_on_release(kit: Kit) -> None:
 
 
 @scenario("L22", tier="T")
-async def a_waiter_gets_it_on_expiry(kit: Kit) -> None:
+async def a_waiter_gets_it_on_expiry(kit: LockKit) -> None:
     """A waiter gets the lock of a holder that went away without a release soon after the end of the lease, and not before."""
-    lease = await steps.abandoned(kit)
-    async with steps.lock(kit, timeout=kit.upper(kit.ttl + 30)):
-        kit.measure("wait after the end of an abandoned lease", steps.ended_on_time(kit, lease))
+    lease = await kit.abandoned()
+    async with kit.lock(timeout=kit.upper(kit.ttl + 30)):
+        kit.measure("wait after the end of an abandoned lease", kit.ended_on_time(lease))
         assert lease.held.lost
 
 
 @scenario("L23", tier="T", alone=True)
-async def a_release_wakes_at_once(kit: Kit) -> None:
+async def a_release_wakes_at_once(kit: LockKit) -> None:
     """A released lock reaches its waiter within the declared bound, which is neither a poll interval nor a lease."""
     one, two = kit.locks(), kit.locks()
     for _ in range(20):
@@ -93,9 +92,9 @@ async def a_release_wakes_at_once(kit: Kit) -> None:
 
 
 @scenario("L24", tier="T")
-async def a_short_timeout_is_not_overshot(kit: Kit) -> None:
+async def a_short_timeout_is_not_overshot(kit: LockKit) -> None:
     """A timeout that is shorter than any poll interval or lease is not overshot by one of them."""
-    async with steps.lock(kit, ttl=30):
+    async with kit.lock(ttl=30):
         lock = kit.locks().lock("a", ttl=30)
         await fails(LockTimeout, lock.acquire(timeout=0.01))  # the first call also connects
         for _ in range(5):
@@ -104,7 +103,7 @@ async def a_short_timeout_is_not_overshot(kit: Kit) -> None:
 
 
 @scenario("L25")
-async def nonsense_times_are_refused(kit: Kit) -> None:
+async def nonsense_times_are_refused(kit: LockKit) -> None:
     """Negative, NaN, infinite, huge or wrongly typed timeouts and leases are refused before anything is sent."""
     locks = kit.locks()
     nonsense: list[Any] = [-1, -0.001, math.nan, math.inf, -math.inf, 1e300, "5", b"5", True, [], timedelta(seconds=-1)]
@@ -123,9 +122,9 @@ async def nonsense_times_are_refused(kit: Kit) -> None:
 
 
 @scenario("L27", "L28")
-async def a_cancelled_waiter_leaves_promptly_and_without_a_trace(kit: Kit) -> None:
+async def a_cancelled_waiter_leaves_promptly_and_without_a_trace(kit: LockKit) -> None:
     """A waiter that is cancelled, or whose timeout has passed, ends promptly and keeps no place in the queue."""
-    held = await steps.taken(kit)
+    held = await kit.taken()
     locks = kit.locks()
     waiting = await kit.queued(locks.lock("a").acquire(timeout=60), "a")
     if kit.can("holders"):
@@ -149,9 +148,9 @@ async def a_cancelled_waiter_leaves_promptly_and_without_a_trace(kit: Kit) -> No
 
 
 @scenario("L34")
-async def a_lock_is_usable_after_a_failed_acquire(kit: Kit) -> None:
+async def a_lock_is_usable_after_a_failed_acquire(kit: LockKit) -> None:
     """The same `Lock` works again after an acquire that timed out or was cancelled."""
-    held = await steps.taken(kit)
+    held = await kit.taken()
     lock = kit.locks().lock("a", timeout=0.05)
     await fails(LockTimeout, lock.acquire())
     waiting = await kit.queued(lock.acquire(timeout=60), "a")
