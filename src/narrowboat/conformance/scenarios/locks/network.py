@@ -149,7 +149,9 @@ async def a_try_whose_connection_breaks_leaves_nothing(kit: LockKit) -> None:
                     pass
             await kit.blocking(path.network.heal)
             if held is not None:
-                await kit.keeps(held)
+                held.check()
+                assert not await kit.free(name)
+                await held.release()
             await kit.until_free(name, within=10, what="the try was released, or had failed")
 
 
@@ -205,7 +207,9 @@ async def broken_connections_poison_nothing(kit: LockKit) -> None:
         await kit.blocking(network.reset)
         if turn % 2:
             await asyncio.sleep(0.02)
-        await kit.keeps(await locks.lock(f"a{turn}", ttl=max(10.0, kit.ttl)).acquire(timeout=kit.upper(10)))
+        async with locks.lock(f"a{turn}", ttl=max(10.0, kit.ttl), timeout=kit.upper(10)):
+            assert not await kit.free(f"a{turn}")
+        assert await kit.free(f"a{turn}")
         held.check()
     await kit.lets_go(held)
     kit.measure("connections opened for each reset", (network.accepted - opened) / 20, "connections")
