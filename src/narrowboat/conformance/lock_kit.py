@@ -18,6 +18,7 @@ from narrowboat.conformance.checks.expect import fails, raises
 from narrowboat.conformance.faults.sweep import Cut
 from narrowboat.conformance.kit import Faults, Kit
 from narrowboat.conformance.users.children import Child
+from narrowboat.contract import Holder
 from narrowboat.errors import LeaseLost, LockTimeout, Reason, Unavailable
 
 #: More points at which a call can be cut off than any call has.
@@ -103,6 +104,12 @@ class LockKit(Kit):
         for name in names:
             free = functools.partial(self.free, name)
             await self.eventually(free, within=within, what=f"{name} was to be free{': ' + what if what else ''}")
+
+    async def holder(self, name: str) -> Holder:
+        """The one holder of `name` that another connection sees."""
+        seen = await self.peek(name)
+        assert len(seen) == 1, f"holders() was to show one holder of {name!r}, and showed {seen}"
+        return seen[0]
 
     async def shows(self, name: str, *tokens: int) -> None:
         """Another connection sees holders with exactly these tokens, where the backend shows holders."""

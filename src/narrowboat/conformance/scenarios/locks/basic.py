@@ -203,7 +203,7 @@ async def a_possession_tells_what_it_is(kit: LockKit) -> None:
     assert 0 < held.expires_in <= ttl
     assert "the name" in repr(held)
     if kit.can("holders"):
-        (holder,) = await kit.peek("the name")
+        holder = await kit.holder("the name")
         assert (holder.name, holder.token, holder.label) == ("the name", held.token, "me")
         assert abs(holder.acquired_at - held.acquired_at) < 5
         assert holder.expires_in is None or 0 < holder.expires_in <= ttl
@@ -245,7 +245,7 @@ async def others_see_who_holds(kit: LockKit) -> None:
     """Another client sees that a name is held, with the holder's token and label, and that it is free afterwards."""
     assert await kit.outside.holders("a") == []
     async with kit.lock(label="worker 7") as held:
-        (seen,) = await kit.outside.holders("a")
+        seen = await kit.holder("a")
         assert (seen.name, seen.token, seen.label) == ("a", held.token, "worker 7")
         assert [holder.name for holder in await kit.outside.holders()] == ["a"]
     assert await kit.outside.holders("a") == []
@@ -291,7 +291,7 @@ async def nothing_is_left_after_release(kit: LockKit) -> None:
         async with locks.lock(name, timeout=5):
             assert await kit.outside.lock(name).try_acquire() is None
             if kit.can("holders"):
-                (seen,) = await kit.peek(name)
+                seen = await kit.holder(name)
                 assert not seen.waiters, "a try left a waiter in the queue"
     async with locks.lock("n0", timeout=5):
         await fails(LockTimeout, kit.outside.lock("n0").acquire(timeout=0.05))

@@ -149,7 +149,8 @@ async def a_late_grant_is_given_back(kit: LockKit) -> None:
     """A grant whose answer arrives after its caller has left is given back, and is never renewed."""
     faults, locks = kit.faulty()
     await (await locks.lock("a").acquire(timeout=5)).release()
-    async with kit.held_up(faults, "attempt", locks.lock("other").acquire(timeout=30)) as busy:  # so is the driver
+    # The acquire of the other lock occupies the way to the driver, and the late one waits behind it.
+    async with kit.held_up(faults, "attempt", locks.lock("other").acquire(timeout=30)) as busy:
         late = faults.hold("attempt")
         waiting = kit.spawn(locks.lock("a", ttl=kit.ttl).acquire(timeout=30))
     assert await kit.blocking(late.reached.wait, 10)

@@ -128,7 +128,7 @@ async def a_cancelled_waiter_leaves_promptly_and_without_a_trace(kit: LockKit) -
     locks = kit.locks()
     waiting = await kit.queued(locks.lock("a").acquire(timeout=60), "a")
     if kit.can("holders"):
-        (seen,) = await kit.peek("a")
+        seen = await kit.holder("a")
         assert seen.waiters in (None, 1), f"there is one waiter, and holders() shows {seen.waiters}"
     with kit.within(1.0, "the end of a cancelled waiter", measure="end of a cancelled waiter"):
         await kit.cancel(waiting)
@@ -138,7 +138,7 @@ async def a_cancelled_waiter_leaves_promptly_and_without_a_trace(kit: LockKit) -
     if kit.can("holders"):
 
         async def nobody() -> bool:
-            (seen,) = await kit.peek("a")
+            seen = await kit.holder("a")
             return not seen.waiters
 
         await kit.eventually(nobody, what="no waiter left in the backend")
