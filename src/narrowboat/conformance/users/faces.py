@@ -299,6 +299,7 @@ def _awaits(twin: Any) -> bool:
     return returns.startswith(("Awaitable", "Coroutine"))
 
 
+@functools.cache
 def _find_twin(kind: type) -> type | None:
     """The asyncio face's class for one of the sync face; None for a class that both faces share."""
     package, _, module = kind.__module__.partition(".")
@@ -311,15 +312,10 @@ def _find_twin(kind: type) -> type | None:
     return twin if isinstance(twin, type) and twin is not kind else None
 
 
-_twins: dict[type, type | None] = {}
-
-
 def wrap(value: Any) -> Any:
     """`value` as the scenario sees it: an object of the sync face that has an asyncio twin is wrapped."""
     kind = type(value)
-    if kind not in _twins:
-        _twins[kind] = _find_twin(kind)
-    twin = _twins[kind]
+    twin = _find_twin(kind)
     if twin is not None:
         return Threaded(value, twin)
     if inspect.isgenerator(value):
