@@ -54,11 +54,13 @@ class Section:
     def __exit__(self, *error: object) -> None:
         self.inside -= 1
 
-    async def visit(self, turns: int = 1) -> None:
-        """Be inside for so many turns of the loop, in which others could come in."""
+    async def visit(self, turns: int = 1, stay: float = 0.0) -> None:
+        """Be inside for so many turns of the loop, in which others could come in, and for `stay` seconds."""
         with self:
             for _ in range(turns):
                 await asyncio.sleep(0)
+            if stay:
+                await asyncio.sleep(stay)
 
 
 class Lease(NamedTuple):

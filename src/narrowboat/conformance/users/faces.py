@@ -315,7 +315,7 @@ def _find_twin(kind: type) -> type | None:
 def wrap(value: Any) -> Any:
     """`value` as the scenario sees it: an object of the sync face that has an asyncio twin is wrapped."""
     kind = type(value)
-    twin = _find_twin(kind)
+    twin = _find_twin(kind)  # type: ignore[arg-type]  # for mypy a class of Any is not hashable
     if twin is not None:
         return Threaded(value, twin)
     if inspect.isgenerator(value):

@@ -96,6 +96,15 @@ async def waiter(link: Link, url: str, face: str, name: str, ttl: float) -> None
     await asyncio.gather(watch(), locks.lock(name, ttl=ttl).acquire(timeout=60))
 
 
+async def _granted(lock: Any) -> Any:
+    """A possession. A grant that took longer than its lease was undone, on a machine with too much to do: it asks again."""
+    while True:
+        try:
+            return await lock.acquire()
+        except LeaseLost:
+            continue
+
+
 async def counter(
     link: Link,
     url: str,
@@ -123,7 +132,7 @@ async def counter(
         for turn in range(rounds):
             name = names[(number + turn) % len(names)]
             path = Path(folder, name)
-            async with locks.lock(name, ttl=ttl, timeout=120) as held:
+            async with await _granted(locks.lock(name, ttl=ttl, timeout=120)) as held:
                 before = int(path.read_text())
                 if leave_after is not None and done >= leave_after:
                     link.tell("leaves", done=done)

@@ -91,15 +91,21 @@ async def a_release_wakes_at_once(kit: LockKit) -> None:
         assert latency < kit.upper(kit.claims.wake_bound), f"the waiter was woken {latency:.3f} s after the release"
 
 
-@scenario("L24", tier="T")
+@scenario("L24", tier="T", alone=True)
 async def a_short_timeout_is_not_overshot(kit: LockKit) -> None:
     """A timeout that is shorter than any poll interval or lease is not overshot by one of them."""
     async with kit.lock(ttl=30):
         lock = kit.locks().lock("a", ttl=30)
         await fails(LockTimeout, lock.acquire(timeout=0.01))  # the first call also connects
+        took = []
         for _ in range(5):
-            with kit.within(0.02 + 0.5, "a timeout of 20 ms", least=0.02), raises(LockTimeout):
+            begun = time.monotonic()
+            with kit.within(2.0, "a timeout of 20 ms", least=0.02), raises(LockTimeout):
                 await lock.acquire(timeout=0.02)
+            took.append(time.monotonic() - begun)
+    # One of them may have met a slow disk. Each of them is overshot where a poll interval is waited for.
+    middle = sorted(took)[2]
+    assert middle < kit.upper(0.02 + 0.5), f"timeouts of 20 ms took {middle:.3f} s in the middle of five"
 
 
 @scenario("L25")
