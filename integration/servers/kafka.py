@@ -10,7 +10,9 @@ listener, whose announced address is a port that nobody listens on until a test 
 from __future__ import annotations
 
 import base64
+import contextlib
 import socket
+import ssl
 import struct
 import subprocess
 import uuid
@@ -49,6 +51,7 @@ class KafkaServer(Server):
 
     name: ClassVar[str] = "kafka"
     image_name: ClassVar[str] = "apache/kafka:4.1.1"
+    start_bound = 180.0  # two minutes beside five other servers that start on two cores
 
     def __init__(
         self,
@@ -90,7 +93,7 @@ class KafkaServer(Server):
         return self.url_for(user, password, port=self.proxied.front.port)
 
     def _answers(self) -> bool:
-        return bool(announced(self.internal))
+        return bool(announced(self.internal)) and (self.certificates is None or _shakes_hands(self.port))
 
     def _prepare(self) -> Runner:
         path = self.directory / "server.properties"
@@ -106,7 +109,7 @@ class KafkaServer(Server):
         java = [str(programs.java()), *_JVM, "-cp", f"{programs.jars(self.installation())}/*"]
         if not (self.directory / "data" / "meta.properties").exists():
             form = [*java, "kafka.tools.StorageTool", "format", "--standalone", "-t", cluster, "-c", str(path)]
-            done = subprocess.run(form, capture_output=True, text=True, check=False, cwd=self.directory, timeout=60)
+            done = subprocess.run(form, capture_output=True, text=True, check=False, cwd=self.directory, timeout=180)
             if done.returncode != 0:
                 raise ServerFailed(f"{self}: its storage was not made ready:\n{(done.stdout + done.stderr)[-2000:]}")
         return Process([*java, "kafka.Kafka", str(path)], log=log)
@@ -160,6 +163,16 @@ class KafkaServer(Server):
             found |= {"sasl.enabled.mechanisms": "PLAIN"}
             found |= {f"listener.name.{name}.plain.sasl.jaas.config": module for name in ("client", "proxied")}
         return found
+
+
+def _shakes_hands(port: int) -> bool:
+    """Whether TLS can be agreed upon within two seconds. The first handshake of a JVM on a busy machine takes longer."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # whose certificate it is, is not the question
+    with contextlib.suppress(TimeoutError), socket.create_connection((LOOPBACK, port), timeout=2) as line:
+        context.wrap_socket(line).close()
+        return True
+    return False
 
 
 def announced(listener: Address) -> list[Address]:

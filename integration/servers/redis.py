@@ -40,7 +40,7 @@ class RedisServer(Server):
     name: ClassVar[str] = "redis"
     image_name: ClassVar[str] = "redis:7.4"
     program: ClassVar[str] = "redis-server"
-    start_bound = 30.0
+    start_bound = 60.0
     stop_bound = 10.0
 
     def __init__(

@@ -123,7 +123,7 @@ class Server(Controls):
     #: the image that it runs in unless told, without a registry: Docker's own default is meant
     image_name: ClassVar[str]
     #: seconds within which it must answer after it was started, and end after it was asked to
-    start_bound: ClassVar[float] = 60.0
+    start_bound: ClassVar[float] = 120.0
     stop_bound: ClassVar[float] = 20.0
 
     def __init__(self, directory: Path | str | None = None, *, port: int | None = None, image: str | None = None) -> None:
