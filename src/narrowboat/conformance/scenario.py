@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from narrowboat.conformance.catalogue import CATALOGUE, NOT_OFFERED, Fault
 
@@ -33,7 +33,7 @@ TIERS = "".join(TIER_TEXTS)
 #: The plainest scenario of each half. It runs before all others, and where it is broken nothing else is tried.
 FIRST = ("takes_and_frees", "one_message_comes_and_goes")
 
-Run = Callable[["Kit"], Awaitable[None]]
+Run = Callable[[Any], Awaitable[None]]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,15 +7,15 @@ from typing import Any
 
 from narrowboat.conformance.catalogue import Fault
 from narrowboat.conformance.faults.sweep import cut
-from narrowboat.conformance.kit import Faults, Kit
+from narrowboat.conformance.kit import Faults
+from narrowboat.conformance.message_kit import MessageKit
 from narrowboat.conformance.scenario import scenario
-from narrowboat.conformance.scenarios.messages.common import depth_is, drained, lease_of, nothing, one
 
 
 @scenario("B96")
-async def a_cancelled_scope_does_nothing(kit: Kit) -> None:
+async def a_cancelled_scope_does_nothing(kit: MessageKit) -> None:
     """A publish or receive that is cut off at its first step has no side effect."""
-    orders = kit.broker().queue("orders")
+    orders = kit.queue()
     await orders.publish(b"kept")
 
     async with orders.consume(prefetch=1) as messages:
@@ -26,13 +26,13 @@ async def a_cancelled_scope_does_nothing(kit: Kit) -> None:
         result = await kit.spawn(receive())
         if result.result is not None:
             await result.result.nack()
-        message = await one(kit, messages)
+        message = await kit.one(messages)
         assert message.body == b"kept"
         await message.ack()
         if kit.face == "sync":
             result = await kit.spawn(cut(orders, "publish", 0, b"cut off"))
             assert result.struck and result.result is None
-            await nothing(messages)
+            await kit.nothing(messages)
         else:
 
             async def cancelled_already() -> None:
@@ -45,11 +45,11 @@ async def a_cancelled_scope_does_nothing(kit: Kit) -> None:
             await asyncio.wait([task])
             assert task.cancelled()
         await orders.publish(b"control")
-        got = await one(kit, messages)
+        got = await kit.one(messages)
         assert got.body in (b"cut off", b"control")
         await got.ack()
         if got.body == b"cut off":
-            assert (await one(kit, messages)).body == b"control"
+            assert (await kit.one(messages)).body == b"control"
             raise AssertionError("a publish in a cancelled scope was delivered")
 
 
@@ -58,11 +58,11 @@ _POINTS = 4000
 
 
 @scenario("B97", tier="S", seconds=240)
-async def a_receive_cut_off_swallows_nothing(kit: Kit) -> None:
+async def a_receive_cut_off_swallows_nothing(kit: MessageKit) -> None:
     """A receive cut off at any point swallows no message: the next receive has it, at the latest when its lease ends."""
     # An interrupt inside the driver may come after the claim and before anybody knows of it: then only the lease helps.
-    orders = kit.broker().queue("orders", max_deliveries=0, lease=lease_of(kit))
-    longest = lease_of(kit) + kit.broker_claims.lease_lag + 5
+    orders = kit.queue(max_deliveries=0, lease=kit.short_lease)
+    longest = kit.lapse(kit.short_lease) + 5
     stride = 1 if kit.face == "asyncio" else max(1, round(2 / max(kit.size, 0.05)))
     points = 0
     async with orders.consume(prefetch=10) as messages:
@@ -79,13 +79,13 @@ async def a_receive_cut_off_swallows_nothing(kit: Kit) -> None:
                     break
             else:
                 raise AssertionError("the sweep did not end")
-        await nothing(messages)
+        await kit.nothing(messages)
     kit.measure("points at which a receive was cut off", float(points), "points")
-    await depth_is(kit, orders, ready=0, in_flight=0)
+    await kit.depth_is(orders, ready=0, in_flight=0)
 
 
 @scenario("B98", faults={Fault.REPLY})
-async def a_publish_cut_off_is_all_or_nothing(kit: Kit) -> None:
+async def a_publish_cut_off_is_all_or_nothing(kit: MessageKit) -> None:
     """A publish cancelled while it is under way is there once or not at all; the connection works on."""
     faults = Faults()
     orders = kit.broker(faults=faults).queue("orders", max_deliveries=0)
@@ -106,5 +106,5 @@ async def a_publish_cut_off_is_all_or_nothing(kit: Kit) -> None:
             gate.open()
             await cancelling
         await orders.publish(b"next")
-        bodies = await drained(orders)
+        bodies = await kit.drained(orders)
         assert bodies.count(b"next") == 1 and bodies.count(b"cut off") <= 1, bodies

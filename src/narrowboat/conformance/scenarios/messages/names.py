@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from narrowboat.conformance.checks.expect import fails
-from narrowboat.conformance.kit import Kit
+from narrowboat.conformance.message_kit import MessageKit, asks_for_a_topic
 from narrowboat.conformance.scenario import scenario
-from narrowboat.conformance.scenarios.messages.common import asks_for_a_topic, drained, nothing, take
 from narrowboat.contract.messages import Receipt
 from narrowboat.errors import Conflict, InvalidArgument
 
@@ -34,7 +33,7 @@ NAMES = [
 
 
 @scenario("B11")
-async def queues_do_not_meet(kit: Kit) -> None:
+async def queues_do_not_meet(kit: MessageKit) -> None:
     """Twenty queues at once, a hundred messages each, under odd names: each gets its own and nothing of the others."""
     broker = kit.broker()
     names = [*NAMES, *(f"plain{n}" for n in range(20 - len(NAMES)))]
@@ -46,8 +45,8 @@ async def queues_do_not_meet(kit: Kit) -> None:
     async def empty(name: str) -> None:
         # It takes all that is there at once: of queues that have met, each could happen to take just its own.
         async with broker.queue(name).consume(prefetch=2000) as messages:
-            got = await take(kit, messages, 100, within=30, ack=True)
-            await nothing(messages)
+            got = await kit.take(messages, 100, within=30, ack=True)
+            await kit.nothing(messages)
         assert sorted(m.body for m in got) == sorted(f"{name}|{n}".encode() for n in range(100))
 
     await kit.together(*(fill(name) for name in names))
@@ -58,7 +57,7 @@ BAD_NAMES: list[Any] = ["", "x" * 1001, "a\nb", "\x00", "orders.dead", "orders.r
 
 
 @scenario("B11")
-async def names_that_cannot_be(kit: Kit) -> None:
+async def names_that_cannot_be(kit: MessageKit) -> None:
     """Empty, too long, control characters, reserved endings, no text: an InvalidArgument, and nothing is sent."""
     broker = kit.broker()
     for name in BAD_NAMES:
@@ -67,7 +66,7 @@ async def names_that_cannot_be(kit: Kit) -> None:
 
 
 @scenario("B11", needs="topics", refused=asks_for_a_topic)
-async def names_that_no_topic_can_have(kit: Kit) -> None:
+async def names_that_no_topic_can_have(kit: MessageKit) -> None:
     """The same for topics and for groups, whose names have no dot."""
     broker = kit.broker()
     for name in BAD_NAMES:
@@ -78,10 +77,10 @@ async def names_that_no_topic_can_have(kit: Kit) -> None:
 
 
 @scenario("B16", needs="topics", refused=asks_for_a_topic)
-async def one_name_is_a_queue_or_a_topic(kit: Kit) -> None:
+async def one_name_is_a_queue_or_a_topic(kit: MessageKit) -> None:
     """Queues and topics share a namespace: one name as both is a Conflict, and what was there works on."""
     broker = kit.broker()
     await broker.queue("orders").declare()
     await fails(Conflict, broker.topic("orders").subscription("g").declare())
     await broker.queue("orders").publish(b"x")
-    assert await drained(broker.queue("orders")) == [b"x"]
+    assert await kit.drained(broker.queue("orders")) == [b"x"]

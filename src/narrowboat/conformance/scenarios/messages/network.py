@@ -10,21 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 from narrowboat.conformance.catalogue import Fault
-from narrowboat.conformance.kit import Faults, Kit
+from narrowboat.conformance.kit import Faults
+from narrowboat.conformance.message_kit import MessageKit
 from narrowboat.conformance.scenario import scenario
-from narrowboat.conformance.scenarios.messages.common import (
-    OPERATION,
-    Traffic,
-    depth_is,
-    drained,
-    judged,
-    lapse,
-    lease_for_outages,
-    long_lease,
-    nothing,
-    one,
-    take,
-)
+from narrowboat.conformance.scenarios.messages.histories import OPERATION, Traffic, judged, lease_for_outages
 from narrowboat.errors import (
     BrokerError,
     NarrowboatError,
@@ -38,11 +27,11 @@ from narrowboat.errors import (
 PROXY = {Fault.PROXY}
 
 
-async def _here_and_outside(kit: Kit, faults: Faults | None = None, **terms: Any) -> tuple[Any, Any, Any]:
+async def _here_and_outside(kit: MessageKit, faults: Faults | None = None, **terms: Any) -> tuple[Any, Any, Any]:
     """A network, and the queue `orders` twice: through that network, and past it."""
     network = await kit.network()
     orders = kit.broker(url=network.url, timeout=OPERATION, faults=faults).queue("orders", max_deliveries=0, **terms)
-    return network, orders, kit.broker().queue("orders", max_deliveries=0, **terms)
+    return network, orders, kit.queue(max_deliveries=0, **terms)
 
 
 async def _published(queue: Any, id: str, within: float) -> None:
@@ -69,24 +58,24 @@ async def _acked(message: Any) -> None:
 
 
 @scenario("B71", tier="N", faults=PROXY, seconds=120)
-async def an_idle_consumer_comes_back(kit: Kit) -> None:
+async def an_idle_consumer_comes_back(kit: MessageKit) -> None:
     """The connection of an idle consumer is cut. The consumer gets what is published later, in time and once."""
     network, orders, outside = await _here_and_outside(kit)
     bound = 4 * OPERATION + kit.broker_claims.wake_bound + 5
     async with orders.consume() as messages:
         await outside.publish(b"first")
-        await _acked(await one(kit, messages))
+        await _acked(await kit.one(messages))
         for fault in (network.reset, network.cut):
             begun = await kit.blocking(_timed, fault)
             await kit.sleep(0.2)
             await kit.blocking(network.heal)
             await outside.publish(fault.__name__.encode())
-            message = await one(kit, messages, bound)
+            message = await kit.one(messages, bound)
             kit.measure(f"idle consumer, {fault.__name__} to the next message", time.monotonic() - begun)
             assert message.body == fault.__name__.encode()
             await _acked(message)
-            await nothing(messages, 0.3)  # two subscriptions would deliver it twice
-    await depth_is(kit, outside, ready=0, in_flight=0)
+            await kit.nothing(messages, 0.3)  # two subscriptions would deliver it twice
+    await kit.depth_is(outside, ready=0, in_flight=0)
 
 
 def _timed(fault: Callable[[], object]) -> float:
@@ -96,7 +85,7 @@ def _timed(fault: Callable[[], object]) -> float:
 
 
 @scenario("B72", "B73", tier="N", faults=PROXY, seconds=120)
-async def a_publish_whose_connection_breaks(kit: Kit) -> None:
+async def a_publish_whose_connection_breaks(kit: MessageKit) -> None:
     """A publish loses its request or its reply. It succeeds or raises PublishUnknown, and is there at most once."""
     plan = Faults()
     network, orders, outside = await _here_and_outside(kit, plan)
@@ -119,14 +108,14 @@ async def a_publish_whose_connection_breaks(kit: Kit) -> None:
     assert all(id == body for body, id in unsure.items()), f"errors name other ids than their messages have: {unsure}"
     await orders.publish(b"last")
     sure.append("last")
-    bodies = [body.decode() for body in await drained(outside, idle=1.0)]
+    bodies = [body.decode() for body in await kit.drained(outside, idle=1.0)]
     assert len(bodies) == len(set(bodies)), f"delivered twice: {sorted(bodies)}"
     assert set(sure) <= set(bodies), f"confirmed and lost: {set(sure) - set(bodies)}"
     assert set(bodies) <= {*sure, *unsure}, f"never published: {set(bodies) - {*sure, *unsure}}"
 
 
 @scenario("B74", "B75", tier="N", faults=PROXY, seconds=120)
-async def a_fetch_or_ack_whose_connection_breaks(kit: Kit) -> None:
+async def a_fetch_or_ack_whose_connection_breaks(kit: MessageKit) -> None:
     """A fetch or an ack loses its reply. Each message comes in the end, twice more at most, and can be settled."""
     plan, lease = Faults(), lease_for_outages(kit)
     network, orders, outside = await _here_and_outside(kit, plan, lease=lease)
@@ -134,7 +123,7 @@ async def a_fetch_or_ack_whose_connection_breaks(kit: Kit) -> None:
     seen: dict[str, int] = dict.fromkeys(ids, 0)
     settled: set[str] = set()  # with an answer, or with one that was lost: then it may come once more
     plan.call("receive", lambda items: network.drop_reply())
-    deadline = time.monotonic() + kit.upper(2 * lease + kit.broker_claims.lease_lag + 4 * OPERATION + 10)
+    deadline = time.monotonic() + kit.upper(2 * kit.lapse(lease) + 4 * OPERATION + 10)
     async with orders.consume(prefetch=2) as messages:
         while settled != set(ids):
             assert time.monotonic() < deadline, f"{len(settled)} of {len(ids)} came and could be acked; seen {seen}"
@@ -151,21 +140,21 @@ async def a_fetch_or_ack_whose_connection_breaks(kit: Kit) -> None:
             except SettleUnknown:
                 pass
             settled.add(message.id)
-        while (message := await messages.receive(lapse(kit, lease))) is not None:
+        while (message := await messages.receive(kit.lapse(lease))) is not None:
             seen[message.id] += 1
             await _acked(message)
     assert max(seen.values()) <= 3, f"redelivered over and over: {seen}"
-    await depth_is(kit, outside, within=lapse(kit, lease) + 5, ready=0, in_flight=0)
+    await kit.depth_is(outside, within=kit.lapse(lease) + 5, ready=0, in_flight=0)
 
 
 @scenario("B76", "B77", tier="N", faults=PROXY, seconds=180)
-async def a_black_hole_swallows_no_message(kit: Kit) -> None:
+async def a_black_hole_swallows_no_message(kit: MessageKit) -> None:
     """In a black hole a publish fails or is unknown, in time. Once the network is back all goes on, and nothing is lost."""
     lease = lease_for_outages(kit)
     network, orders, outside = await _here_and_outside(kit, lease=lease)
     async with orders.consume(prefetch=5) as messages:
         await outside.publish(b"first")
-        held = await one(kit, messages)
+        held = await kit.one(messages)
         await kit.blocking(network.black_hole)
         outcomes = []
         for _ in range(2):
@@ -184,7 +173,7 @@ async def a_black_hole_swallows_no_message(kit: Kit) -> None:
         await kit.blocking(network.heal)
         healed = time.monotonic()
         bodies: list[bytes] = []
-        bound = kit.upper(2 * lease + kit.broker_claims.lease_lag + 6 * OPERATION + 20)
+        bound = kit.upper(2 * kit.lapse(lease) + 6 * OPERATION + 20)
         while b"meanwhile" not in bodies:
             message = await messages.receive(max(0.0, healed + bound - time.monotonic()))
             assert message is not None, f"no message came within {bound:g} s after the network was back"
@@ -192,31 +181,31 @@ async def a_black_hole_swallows_no_message(kit: Kit) -> None:
                 await _acked(message)
                 bodies.append(message.body)
         kit.measure("end of a black hole to the message published meanwhile", time.monotonic() - healed)
-    left = await drained(outside, idle=lapse(kit, lease))
+    left = await kit.drained(outside, idle=kit.lapse(lease))
     doubtful = [*bodies, *left].count(b"doubtful")
     assert doubtful <= outcomes.count("unknown"), f"{doubtful} delivered; of the publishes {outcomes}"
 
 
 @scenario("B78", tier="N", faults=PROXY, seconds=180)
-async def a_slow_network_changes_nothing(kit: Kit) -> None:
+async def a_slow_network_changes_nothing(kit: MessageKit) -> None:
     """With 100 ms each way, with bytes one by one, and at a megabit a second, all is slower and nothing else changes."""
     for slow in ({"latency": 0.1}, {"piece": 1}, {"rate": 131072.0, "piece": 1400}):
         network = await kit.network()
         await kit.blocking(functools.partial(network.slow, **slow))
         broker = kit.broker(url=network.url, timeout=20)
-        orders = broker.queue("orders", max_deliveries=0, lease=long_lease(kit))
+        orders = broker.queue("orders", max_deliveries=0, lease=kit.long_lease)
         sent = [f"{number}".encode() * 50 for number in range(10)]
         for body in sent:
             await orders.publish(body)
         async with orders.consume(prefetch=4) as messages:
-            got = await take(kit, messages, len(sent), 60, ack=True)
+            got = await kit.take(messages, len(sent), 60, ack=True)
         assert sorted(message.body for message in got) == sorted(sent)
         assert all(message.attempt == 1 for message in got), "redelivered because it was slow"
         await broker.close()
 
 
 @scenario("B84", tier="N", faults=PROXY, seconds=180)
-async def faults_within_faults(kit: Kit) -> None:
+async def faults_within_faults(kit: MessageKit) -> None:
     """Cuts strike during the recovery from the last one. Work goes on, nothing confirmed is lost, and tries are few."""
     network, orders, outside = await _here_and_outside(kit, lease=lease_for_outages(kit))
     traffic = Traffic(orders)
@@ -240,5 +229,5 @@ async def faults_within_faults(kit: Kit) -> None:
     await kit.together(traffic.publish("m", pause=0.01), traffic.consume(5), trouble())
     await _published(orders, "last", 20.0)
     traffic.history.published("last")
-    verdict = await judged(traffic.history, outside, lapse(kit, lease_for_outages(kit)), (BrokerError,))
+    verdict = await judged(traffic.history, outside, kit.lapse(lease_for_outages(kit)), (BrokerError,))
     assert verdict.ok, str(verdict)

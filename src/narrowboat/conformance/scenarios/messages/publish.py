@@ -5,44 +5,44 @@ from __future__ import annotations
 import time
 
 from narrowboat.conformance.catalogue import Fault
-from narrowboat.conformance.kit import Faults, Kit
+from narrowboat.conformance.kit import Faults
+from narrowboat.conformance.message_kit import MessageKit
 from narrowboat.conformance.scenario import demand, scenario
-from narrowboat.conformance.scenarios.messages.common import depth_is, nothing, one, take
 from narrowboat.conformance.users.child import Link
 from narrowboat.conformance.users.opening import opened
 
 
 @scenario("B01", seconds=20)
-async def one_message_comes_and_goes(kit: Kit) -> None:
+async def one_message_comes_and_goes(kit: MessageKit) -> None:
     """A message is published, received and acknowledged, and does not come again."""
     orders = kit.broker(timeout=5).queue("orders")
     await orders.publish(b"hello")
     async with orders.consume() as messages:
-        message = await one(kit, messages)
+        message = await kit.one(messages)
         assert message.body == b"hello"
         await message.ack()
-        await nothing(messages)
+        await kit.nothing(messages)
 
 
 @scenario("B01", "B20")
-async def a_hundred_arrive_as_published(kit: Kit) -> None:
+async def a_hundred_arrive_as_published(kit: MessageKit) -> None:
     """Bodies, headers, keys and ids arrive equal; a hundred messages are the same set, and nothing comes from nowhere."""
-    orders = kit.broker().queue("orders")
+    orders = kit.queue()
     sent = {}
     for n in range(100):
         receipt = await orders.publish(f"body {n}".encode(), headers={"n": str(n)}, key=f"k{n % 7}")
         sent[receipt.id] = (f"body {n}".encode(), {"n": str(n)}, f"k{n % 7}")
     assert len(sent) == 100, "generated ids are unique"
     async with orders.consume() as messages:
-        got = await take(kit, messages, 100, ack=True)
-        await nothing(messages)
+        got = await kit.take(messages, 100, ack=True)
+        await kit.nothing(messages)
     assert {m.id: (m.body, dict(m.headers), m.key) for m in got} == sent
 
 
 @scenario("B05")
-async def ids_and_properties_are_kept(kit: Kit) -> None:
+async def ids_and_properties_are_kept(kit: MessageKit) -> None:
     """A caller's id, correlation id and content type arrive; generated ids are unique; the time of publishing is kept."""
-    orders = kit.broker().queue("orders")
+    orders = kit.queue()
     before = time.time()
     receipt = await orders.publish(b"x", id="order/42 ü", correlation_id="c-1", content_type="text/x-test")
     assert receipt.id == "order/42 ü"
@@ -50,7 +50,7 @@ async def ids_and_properties_are_kept(kit: Kit) -> None:
     after = time.time()
     assert len(generated) == 50
     async with orders.consume() as messages:
-        got = await take(kit, messages, 51, ack=True)
+        got = await kit.take(messages, 51, ack=True)
     by_id = {m.id: m for m in got}
     assert set(by_id) == {"order/42 ü", *generated}
     mine = by_id["order/42 ü"]
@@ -59,7 +59,7 @@ async def ids_and_properties_are_kept(kit: Kit) -> None:
 
 
 @scenario("B06", faults={Fault.REPLY})
-async def publish_waits_for_the_confirm(kit: Kit) -> None:
+async def publish_waits_for_the_confirm(kit: MessageKit) -> None:
     """A publish does not return before the backend has confirmed it; then another connection finds the message."""
     faults = Faults()
     orders = kit.broker(faults=faults).queue("orders")
@@ -71,8 +71,8 @@ async def publish_waits_for_the_confirm(kit: Kit) -> None:
     assert not task.done(), "returned although the backend has not been asked yet"
     gate.open()
     await task
-    async with kit.broker().queue("orders").consume() as messages:
-        assert (await one(kit, messages)).body == b"x"
+    async with kit.queue().consume() as messages:
+        assert (await kit.one(messages)).body == b"x"
 
 
 def publishes_and_waits(link: Link, url: str) -> None:
@@ -84,19 +84,19 @@ def publishes_and_waits(link: Link, url: str) -> None:
 
 
 @scenario("B06", tier="P", needs="scope=host", refused=demand, faults={Fault.PROCESS})
-async def published_survives_its_publisher(kit: Kit) -> None:
+async def published_survives_its_publisher(kit: MessageKit) -> None:
     """A message whose publish returned is delivered although its publisher is killed right then."""
     child = await kit.child(publishes_and_waits, url=kit.broker_url)
     told = await child.event("published")
     child.kill()
-    async with kit.broker().queue("orders").consume() as messages:
-        message = await one(kit, messages)
+    async with kit.queue().consume() as messages:
+        message = await kit.one(messages)
         assert (message.id, message.body) == (told["id"], b"durable")
         await message.ack()
 
 
 @scenario("B19", tier="S", seconds=180)
-async def many_publishers_and_consumers(kit: Kit) -> None:
+async def many_publishers_and_consumers(kit: MessageKit) -> None:
     """Fifty publishers and fifty consumers on one connection: every message exactly once."""
     each = max(4, int(100 * kit.size))
     broker = kit.broker()
@@ -118,4 +118,4 @@ async def many_publishers_and_consumers(kit: Kit) -> None:
 
     await kit.together(*(publisher(n) for n in range(50)), *(consumer() for _ in range(50)))
     assert sorted(done) == sorted(f"{number}:{n}".encode() for number in range(50) for n in range(each))
-    await depth_is(kit, orders, ready=0, in_flight=0)
+    await kit.depth_is(orders, ready=0, in_flight=0)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from narrowboat.conformance.checks.expect import fails
-from narrowboat.conformance.kit import Kit
+from narrowboat.conformance.message_kit import MessageKit
 from narrowboat.conformance.scenario import scenario
-from narrowboat.conformance.scenarios.messages.common import drained, one
 from narrowboat.errors import Conflict, NarrowboatError, NotFound
 
 
 @scenario("B13")
-async def consumers_of_a_queue_share(kit: Kit) -> None:
+async def consumers_of_a_queue_share(kit: MessageKit) -> None:
     """Consumers of one queue, on one connection and on several, share its messages: each goes to exactly one."""
     broker, total = kit.broker(), 90
     done: list[int] = []
@@ -29,16 +28,16 @@ async def consumers_of_a_queue_share(kit: Kit) -> None:
 
 
 @scenario("B15")
-async def a_queue_keeps_without_consumers(kit: Kit) -> None:
+async def a_queue_keeps_without_consumers(kit: MessageKit) -> None:
     """What is published to a queue that nobody has ever consumed is kept, also when its publisher has closed."""
     broker = kit.broker()
     await broker.queue("orders").publish_many([b"0", b"1", b"2"])
     await broker.close()
-    assert sorted(await drained(kit.broker().queue("orders"))) == [b"0", b"1", b"2"]
+    assert sorted(await kit.drained(kit.queue())) == [b"0", b"1", b"2"]
 
 
 @scenario("B18")
-async def declaring_again_changes_nothing(kit: Kit) -> None:
+async def declaring_again_changes_nothing(kit: MessageKit) -> None:
     """declare() is idempotent and keeps the messages; other properties are a Conflict that changes nothing."""
     broker, other = kit.broker(), kit.broker()
     lease = max(20.0, kit.broker_claims.lease_min)
@@ -48,17 +47,17 @@ async def declaring_again_changes_nothing(kit: Kit) -> None:
     await orders.declare()
     await other.queue("orders", lease=lease).declare()
     await fails(Conflict, other.queue("orders", lease=lease + 10).declare())
-    assert await drained(orders) == [b"x"]
+    assert await kit.drained(orders) == [b"x"]
 
 
 @scenario("B18")
-async def a_queue_deleted_while_consumed(kit: Kit) -> None:
+async def a_queue_deleted_while_consumed(kit: MessageKit) -> None:
     """A queue deleted under a consumer: the consumer gets a typed error or goes on with the queue made anew; no hang."""
     broker, other = kit.broker(), kit.broker()
     orders = broker.queue("orders")
     await orders.publish(b"old")
     async with orders.consume() as messages:
-        message = await one(kit, messages)
+        message = await kit.one(messages)
         assert await other.queue("orders").delete()
         assert not await other.queue("orders").delete(), "it was there twice"
         await fails(NarrowboatError, message.ack())

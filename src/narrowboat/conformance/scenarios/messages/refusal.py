@@ -6,13 +6,13 @@ import traceback
 
 from narrowboat.capabilities import Support
 from narrowboat.conformance.checks.expect import fails
-from narrowboat.conformance.kit import Kit
+from narrowboat.conformance.message_kit import MessageKit
 from narrowboat.conformance.scenario import scenario
 from narrowboat.errors import ConfigurationError, Unsupported
 
 
 @scenario("B109")
-async def bad_urls_are_refused(kit: Kit) -> None:
+async def bad_urls_are_refused(kit: MessageKit) -> None:
     """An unknown scheme, option or value is one ConfigurationError that names it and tells no secret; nothing is opened."""
     separator = "&" if "?" in kit.broker_url else "?"
     scheme = kit.harness.scheme
@@ -32,7 +32,7 @@ async def bad_urls_are_refused(kit: Kit) -> None:
 
 
 @scenario("B110")
-async def what_is_not_claimed_is_refused(kit: Kit) -> None:
+async def what_is_not_claimed_is_refused(kit: MessageKit) -> None:
     """require= for what is not claimed is Unsupported before any I/O; what is claimed is accepted; unknown claims are named."""
     claims = kit.broker_claims
     for name in ("order", "delay", "priority", "ttl", "dedup", "replay", "topics", "dead_letters", "request_reply", "depth"):

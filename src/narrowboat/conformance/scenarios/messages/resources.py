@@ -7,16 +7,15 @@ import time
 from typing import Any
 
 from narrowboat.conformance.checks.resources import Resources, our_threads, resident
-from narrowboat.conformance.kit import Kit
+from narrowboat.conformance.message_kit import MessageKit
 from narrowboat.conformance.scenario import scenario
-from narrowboat.conformance.scenarios.messages.common import one
 from narrowboat.contract.messages import Receipt
 
 
 @scenario("B103", tier="S")
-async def an_idle_consumer_is_idle(kit: Kit) -> None:
+async def an_idle_consumer_is_idle(kit: MessageKit) -> None:
     """An idle consumer costs hardly any time and calls; it has a new message within the declared bound."""
-    orders, publisher = kit.broker().queue("orders"), kit.broker().queue("orders")
+    orders, publisher = kit.queue(), kit.queue()
     async with orders.consume() as messages:
         latencies = []
         for _ in range(10):
@@ -49,17 +48,17 @@ async def _stamped(messages: Any) -> float:
 
 
 @scenario("B104", tier="S", seconds=180)
-async def a_slow_consumer_keeps_its_memory_flat(kit: Kit) -> None:
+async def a_slow_consumer_keeps_its_memory_flat(kit: MessageKit) -> None:
     """A large backlog and a slow consumer: it fetches no more than its prefetch, and memory does not grow with the backlog."""
     count = max(2000, int(100_000 * min(kit.size, 1.0)))
-    orders = kit.broker().queue("orders")
+    orders = kit.queue()
     for start in range(0, count, 1000):
         outcomes = await orders.publish_many([bytes(200)] * min(1000, count - start))
         assert all(isinstance(each, Receipt) for each in outcomes)
     before = most = resident()  # as of now: the most that the process ever had may be a neighbour's
-    async with kit.broker().queue("orders").consume(prefetch=20) as messages:
+    async with kit.queue().consume(prefetch=20) as messages:
         for n in range(200):
-            await (await one(kit, messages)).ack()
+            await (await kit.one(messages)).ack()
             most = max(most, resident())
             if n % 50 == 0 and kit.can("depth"):
                 depth = await orders.depth()
@@ -72,7 +71,7 @@ async def a_slow_consumer_keeps_its_memory_flat(kit: Kit) -> None:
 
 
 @scenario("B105", tier="S", seconds=600)  # there are servers that take a tenth of a second to make a queue
-async def many_queues_and_consumers(kit: Kit) -> None:
+async def many_queues_and_consumers(kit: MessageKit) -> None:
     """Hundreds of queues and consumers share one connection and a handful of threads; each gets its message."""
     queues, consumers = max(50, int(1000 * min(kit.size, 1.0))), max(20, int(200 * min(kit.size, 1.0)))
     broker = kit.broker()
@@ -82,7 +81,7 @@ async def many_queues_and_consumers(kit: Kit) -> None:
     opened = [broker.queue(f"q{n}").consume(prefetch=1) for n in range(consumers)]
     entered = [await each.__aenter__() for each in opened]
     for n, messages in enumerate(entered):
-        message = await one(kit, messages)
+        message = await kit.one(messages)
         assert message.body == str(n).encode()
         await message.ack()
     assert threading.active_count() - threads <= 5, "a thread for each consumer"
@@ -94,7 +93,7 @@ async def many_queues_and_consumers(kit: Kit) -> None:
 
 
 @scenario("B111", alone=True)
-async def nothing_is_left_after_close(kit: Kit) -> None:
+async def nothing_is_left_after_close(kit: MessageKit) -> None:
     """After close no thread, task or file of ours is left, also after consumers, requests, leases and run()."""
 
     async def use() -> None:
@@ -102,7 +101,7 @@ async def nothing_is_left_after_close(kit: Kit) -> None:
         orders = broker.queue("orders")
         await orders.publish(b"x")
         async with orders.consume() as messages:
-            await (await one(kit, messages)).ack()
+            await (await kit.one(messages)).ack()
             await messages.receive(0.01)
         await broker.close()
 
@@ -122,15 +121,15 @@ async def nothing_is_left_after_close(kit: Kit) -> None:
 
 
 @scenario("B113", tier="S")
-async def what_it_takes(kit: Kit) -> None:
+async def what_it_takes(kit: MessageKit) -> None:
     """Publish, deliver and acknowledge, one by one and in batches: the rates, in the report; they decide nothing."""
-    orders = kit.broker().queue("orders")
+    orders = kit.queue()
     count = max(100, int(1000 * kit.size))
     begun = time.perf_counter()
     async with orders.consume(prefetch=1) as messages:
         for _ in range(count):
             await orders.publish(b"x")
-            await (await one(kit, messages)).ack()
+            await (await kit.one(messages)).ack()
     kit.measure("publish, receive, ack of one message", (time.perf_counter() - begun) / count)
     done = 0
     begun = time.perf_counter()

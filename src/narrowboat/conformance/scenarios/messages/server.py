@@ -10,20 +10,9 @@ from typing import Any
 from narrowboat.capabilities import Settlement
 from narrowboat.conformance.catalogue import Fault
 from narrowboat.conformance.checks.expect import fails
-from narrowboat.conformance.kit import Kit
+from narrowboat.conformance.message_kit import MessageKit
 from narrowboat.conformance.scenario import demand, scenario
-from narrowboat.conformance.scenarios.messages.common import (
-    OPERATION,
-    Traffic,
-    contains,
-    drained,
-    judged,
-    lapse,
-    lease_for_outages,
-    one,
-    take,
-    with_query,
-)
+from narrowboat.conformance.scenarios.messages.histories import OPERATION, Traffic, judged, lease_for_outages
 from narrowboat.errors import (
     AccessDenied,
     BrokerError,
@@ -35,14 +24,14 @@ from narrowboat.errors import (
 )
 
 
-async def _through(kit: Kit, end: str) -> None:
+async def _through(kit: MessageKit, end: str) -> None:
     """The server ends, by `stop` or `kill`, and is back again."""
     await kit.blocking(getattr(kit.server, end))
     await kit.blocking(kit.server.start)
     await kit.eventually(lambda: kit.answers(kit.broker(timeout=OPERATION)), within=60, what="the server answers", every=0.1)
 
 
-async def _under_load(kit: Kit, ends: list[str], *, ordered: bool = False) -> None:
+async def _under_load(kit: MessageKit, ends: list[str], *, ordered: bool = False) -> None:
     """Publish and consume while the server ends and comes back, empty the queue, and check the history.
 
     Where `settlement` is only `received`, an ack of the last second before a kill may have been lost with the server.
@@ -66,46 +55,46 @@ async def _under_load(kit: Kit, ends: list[str], *, ordered: bool = False) -> No
 
     publishers = (traffic.publish(name, keyed=ordered) for name in "ab")
     await kit.together(*publishers, traffic.consume(10), traffic.consume(10), trouble())
-    idle = lapse(kit, lease_for_outages(kit)) + 1
-    verdict = await judged(traffic.history, kit.broker().queue("orders", **terms), idle, (BrokerError,), ordered=ordered)
+    idle = kit.lapse(lease_for_outages(kit)) + 1
+    verdict = await judged(traffic.history, kit.queue(**terms), idle, (BrokerError,), ordered=ordered)
     kit.measure("duplicates across the server's ends", float(len(verdict.duplicated)), "messages")
     verdict = dataclasses.replace(verdict, after_ack=tuple(id for id in verdict.after_ack if id not in forgiven))
     assert verdict.ok, str(verdict)
 
 
 @scenario("B67", "B39", tier="R", needs="survives=crash", refused=demand, faults={Fault.RESTART}, seconds=240)
-async def restarted_twice_under_load(kit: Kit) -> None:
+async def restarted_twice_under_load(kit: MessageKit) -> None:
     """The server is restarted twice under load. No confirmed message is lost, and no acknowledged one comes back."""
     await _under_load(kit, ["stop", "stop"])
 
 
 @scenario("B68", "B39", tier="R", needs="survives=crash", refused=demand, faults={Fault.KILL}, seconds=240)
-async def killed_under_load(kit: Kit) -> None:
+async def killed_under_load(kit: MessageKit) -> None:
     """The server is killed under load. No confirmed message is lost, and no ack is forgotten where that is claimed."""
     await _under_load(kit, ["kill"])
 
 
 @scenario("B60", tier="R", needs=("order", "survives=crash"), refused=demand, faults={Fault.RESTART}, seconds=240)
-async def order_is_kept_across_a_restart(kit: Kit) -> None:
+async def order_is_kept_across_a_restart(kit: MessageKit) -> None:
     """The server is restarted under load. The first deliveries of each key still come in the order of their publishing."""
     await _under_load(kit, ["stop"], ordered=True)
 
 
 @scenario("B49", tier="R", needs=("delay", "survives=crash"), refused=demand, faults={Fault.RESTART}, seconds=180)
-async def delayed_messages_survive_a_restart(kit: Kit) -> None:
+async def delayed_messages_survive_a_restart(kit: MessageKit) -> None:
     """Delayed messages and those whose retry is due later survive a restart of the server, and are not early."""
     terms: dict[str, Any] = {"max_deliveries": 0, "lease": max(lease_for_outages(kit), 20.0)}
-    orders = kit.broker().queue("orders", **terms)
+    orders = kit.queue(**terms)
     delay = min(5.0, kit.broker_claims.delay_max)
     await orders.publish(b"retried")
     async with orders.consume() as messages:
-        retried = await one(kit, messages)
+        retried = await kit.one(messages)
         due = time.monotonic() + delay
         await retried.nack(delay=delay)
     await orders.publish(b"delayed", delay=delay)
     await _through(kit, "stop")
-    async with kit.broker().queue("orders", **terms).consume() as messages:
-        got = await take(kit, messages, 2, delay + kit.broker_claims.delay_lag + 30)
+    async with kit.queue(**terms).consume() as messages:
+        got = await kit.take(messages, 2, delay + kit.broker_claims.delay_lag + 30)
         assert time.monotonic() >= due, f"both came {due - time.monotonic():g} s before they were due"
         assert sorted(each.body for each in got) == [b"delayed", b"retried"]
         for each in got:
@@ -113,7 +102,7 @@ async def delayed_messages_survive_a_restart(kit: Kit) -> None:
 
 
 @scenario("B101", tier="R", faults={Fault.KILL}, seconds=120)
-async def a_ping_tells_whether_it_is_there(kit: Kit) -> None:
+async def a_ping_tells_whether_it_is_there(kit: MessageKit) -> None:
     """`ping` succeeds while the server is up, fails in time while it is down, and succeeds again afterwards."""
     broker = kit.broker(timeout=OPERATION)
     await broker.ping()
@@ -127,9 +116,9 @@ async def a_ping_tells_whether_it_is_there(kit: Kit) -> None:
 
 
 @scenario("B17", tier="R", faults={Fault.DELETE}, seconds=120)
-async def a_queue_that_is_missing(kit: Kit) -> None:
+async def a_queue_that_is_missing(kit: MessageKit) -> None:
     """With `?declare=never` a queue can be opened that is not there. Its first use raises NotFound, in time."""
-    missing = kit.broker(url=with_query(kit.broker_url, "declare=never"), timeout=OPERATION).queue("missing")
+    missing = kit.broker(url=kit.url_with("declare=never"), timeout=OPERATION).queue("missing")
 
     async def consumes() -> None:
         async with missing.consume() as messages:
@@ -139,16 +128,16 @@ async def a_queue_that_is_missing(kit: Kit) -> None:
         await fails(NotFound, missing.publish(b"x"))
         await fails(NotFound, consumes())
     await kit.broker().queue("missing").publish(b"there now")
-    await contains(kit, missing, [b"there now"])
+    await kit.contains(missing, [b"there now"])
 
 
 @scenario("B18", tier="R", faults={Fault.DELETE}, seconds=120)
-async def a_queue_deleted_under_its_users(kit: Kit) -> None:
+async def a_queue_deleted_under_its_users(kit: MessageKit) -> None:
     """Another program deletes a queue. It is declared again at its next use, or its users get NotFound; nobody hangs."""
     orders = kit.broker(timeout=OPERATION).queue("orders", max_deliveries=0)
     await orders.publish(b"first")
     async with orders.consume() as messages:
-        await (await one(kit, messages)).ack()
+        await (await kit.one(messages)).ack()
         await kit.blocking(kit.harness.delete, "broker", kit.namespace, "orders")
         deadline = time.monotonic() + kit.upper(30)
         body: bytes | None = None
@@ -165,12 +154,12 @@ async def a_queue_deleted_under_its_users(kit: Kit) -> None:
                 break
     if body is None:  # its users were told: then a new consumer works
         await orders.publish(b"again")
-        body = (await drained(orders, idle=1.0))[0]
+        body = (await kit.drained(orders, idle=1.0))[0]
     assert body == b"again"
 
 
 @scenario("B85", tier="R", faults={Fault.CREDENTIALS}, seconds=120)
-async def rights_revoked_in_mid_run(kit: Kit) -> None:
+async def rights_revoked_in_mid_run(kit: MessageKit) -> None:
     """Without rights a publish fails with a typed error, in time. With them again all goes on, and nothing is lost."""
     broker = kit.broker(timeout=OPERATION)
     orders = broker.queue("orders", max_deliveries=0, lease=lease_for_outages(kit))
@@ -186,12 +175,12 @@ async def rights_revoked_in_mid_run(kit: Kit) -> None:
         await kit.blocking(kit.harness.permit)
     await kit.eventually(lambda: kit.answers(broker), within=20, what="a ping with rights again", every=0.1)
     await orders.publish(b"after")
-    bodies = await drained(orders, idle=1.0)
+    bodies = await kit.drained(orders, idle=1.0)
     assert {b"before", b"after"} <= set(bodies) <= {b"before", b"without rights", b"after"}, bodies
 
 
 @scenario("B82", tier="R", faults={Fault.FULL}, seconds=180)
-async def a_server_without_room(kit: Kit) -> None:
+async def a_server_without_room(kit: MessageKit) -> None:
     """A full server refuses a publish with a typed error, in time. With room again all goes on, and nothing is lost."""
     orders = kit.broker(timeout=OPERATION).queue("orders", max_deliveries=0, lease=lease_for_outages(kit))
     await orders.publish(b"before", id="before")
@@ -203,7 +192,7 @@ async def a_server_without_room(kit: Kit) -> None:
     finally:
         await kit.blocking(kit.harness.drain)
     await orders.publish(b"after", id="after")
-    bodies = await drained(orders, idle=1.0)
+    bodies = await kit.drained(orders, idle=1.0)
     assert {b"before", b"after"} <= set(bodies), f"confirmed and lost: { {b'before', b'after'} - set(bodies) }"
     if isinstance(error, PublishFailed):
         assert b"too much" not in bodies, "a publish that raised PublishFailed was delivered"

@@ -7,15 +7,14 @@ import os
 
 import narrowboat
 from narrowboat.conformance.catalogue import Fault
-from narrowboat.conformance.kit import Kit
+from narrowboat.conformance.message_kit import MessageKit
 from narrowboat.conformance.scenario import demand, scenario
-from narrowboat.conformance.scenarios.messages.common import depth_is, drained
 from narrowboat.conformance.users.child import Link
 from narrowboat.conformance.users.opening import opened
 
 
 @scenario("B106")
-async def two_brokers_do_not_mix(kit: Kit) -> None:
+async def two_brokers_do_not_mix(kit: MessageKit) -> None:
     """Two brokers of two namespaces in one process, same queue names: nothing of one reaches the other."""
     here = kit.broker()
     separator = "&" if "?" in kit.harness.url else "?"
@@ -23,12 +22,12 @@ async def two_brokers_do_not_mix(kit: Kit) -> None:
     there = kit.broker(url=other_url or kit.harness.broker_url(kit.namespace + "-other"))
     await here.queue("orders").publish(b"here")
     await there.queue("orders").publish(b"there")
-    assert await drained(here.queue("orders")) == [b"here"]
-    assert await drained(there.queue("orders")) == [b"there"]
+    assert await kit.drained(here.queue("orders")) == [b"here"]
+    assert await kit.drained(there.queue("orders")) == [b"there"]
 
 
 @scenario("B111")
-async def two_event_loops_share_a_broker(kit: Kit) -> None:
+async def two_event_loops_share_a_broker(kit: MessageKit) -> None:
     """One broker used from two event loops, and on the sync face from two threads: both publish and consume."""
     broker = kit.broker()
     orders = broker.queue("orders")
@@ -37,18 +36,18 @@ async def two_event_loops_share_a_broker(kit: Kit) -> None:
 
         async def elsewhere() -> list[bytes]:
             await orders.publish(b"second")
-            return await drained(orders)
+            return await kit.drained(orders)
 
         assert sorted(await kit.blocking(asyncio.run, elsewhere())) == [b"first", b"second"]
     else:
 
         async def other_thread() -> list[bytes]:
             await orders.publish(b"second")
-            return await drained(orders)
+            return await kit.drained(orders)
 
         assert sorted(await kit.spawn(other_thread())) == [b"first", b"second"]
     await orders.publish(b"third")
-    assert await drained(orders) == [b"third"]
+    assert await kit.drained(orders) == [b"third"]
 
 
 def forks(link: Link, url: str) -> None:
@@ -83,11 +82,11 @@ def _in_the_fork(link: Link, broker: narrowboat.Messaging, message: narrowboat.M
 
 
 @scenario("B111", tier="P", needs="scope=host", refused=demand, faults={Fault.PROCESS})
-async def a_forked_child_starts_afresh(kit: Kit) -> None:
+async def a_forked_child_starts_afresh(kit: MessageKit) -> None:
     """After a fork the child cannot settle the parent's delivery and works on a connection of its own; the parent goes on."""
     child = await kit.child(forks, url=kit.broker_url)
     await child.event("refused")
     assert (await child.event("worked"))["body"] == "child's"
     await child.event("parent acked")
     assert await child.exit() == 0
-    await depth_is(kit, kit.broker().queue("orders"), ready=0, in_flight=0)
+    await kit.depth_is(kit.queue(), ready=0, in_flight=0)

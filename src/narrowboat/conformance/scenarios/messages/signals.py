@@ -9,9 +9,8 @@ import threading
 from typing import Any
 
 from narrowboat.conformance.catalogue import Fault
-from narrowboat.conformance.kit import Kit
+from narrowboat.conformance.message_kit import MessageKit
 from narrowboat.conformance.scenario import demand, scenario
-from narrowboat.conformance.scenarios.messages.common import depth_is
 from narrowboat.conformance.users.child import Link
 from narrowboat.conformance.users.opening import opened
 
@@ -54,7 +53,7 @@ def runs_everywhere(link: Link, url: str, face: str) -> None:
 
 
 @scenario("B124", tier="P", needs="scope=host", refused=demand, faults={Fault.PROCESS})
-async def one_signal_ends_all_runs(kit: Kit) -> None:
+async def one_signal_ends_all_runs(kit: MessageKit) -> None:
     """One SIGTERM ends every run of the process, in good order: in the main thread, in others, on their event loops."""
     names = ["in-a-thread", "on-a-loop", "beside-it", "main", *(["with-main"] if kit.face == "asyncio" else [])]
     broker = kit.broker()
@@ -68,7 +67,7 @@ async def one_signal_ends_all_runs(kit: Kit) -> None:
         await child.event(f"ended {name}")
     assert await child.exit() == 0
     for name in names:
-        await depth_is(kit, broker.queue(name), ready=0, in_flight=0, dead=0)
+        await kit.depth_is(broker.queue(name), ready=0, in_flight=0, dead=0)
 
 
 def runs_in_anothers_process(link: Link, url: str, face: str) -> None:
@@ -120,7 +119,7 @@ def _is_theirs(link: Link, theirs: object) -> None:
 
 
 @scenario("B125", tier="P", needs="scope=host", refused=demand, faults={Fault.PROCESS})
-async def what_was_there_is_called_and_put_back(kit: Kit) -> None:
+async def what_was_there_is_called_and_put_back(kit: MessageKit) -> None:
     """A handler that was there hears of the signal that ends a run, and is installed again when the run has ended."""
     broker = kit.broker()
     await broker.queue("first").publish_many([b"x"] * (1 if kit.face == "sync" else 2))

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 from narrowboat.conformance.catalogue import Fault
 from narrowboat.conformance.checks.expect import fails
-from narrowboat.conformance.kit import Kit
+from narrowboat.conformance.message_kit import MessageKit
 from narrowboat.conformance.scenario import scenario
-from narrowboat.conformance.scenarios.messages.common import nothing, one
 from narrowboat.contract.messages import Broker, Outgoing, Receipt
 from narrowboat.errors import NarrowboatError, PublishFailed, PublishUnknown, Unavailable
 from narrowboat.layers.passing import PassingBroker
@@ -35,7 +34,7 @@ class _Away(PassingBroker):
 
 
 @scenario("B122")
-async def what_is_known_not_to_be_sent_has_failed(kit: Kit) -> None:
+async def what_is_known_not_to_be_sent_has_failed(kit: MessageKit) -> None:
     """No connection, nothing sent: PublishFailed. Sent and not answered: PublishUnknown. Alone and in a batch."""
     starts = [0]
 
@@ -54,12 +53,12 @@ async def what_is_known_not_to_be_sent_has_failed(kit: Kit) -> None:
     await fails(PublishUnknown, orders.publish(b"6"))
     await orders.publish(b"sent")
     async with orders.consume() as messages:
-        assert (await one(kit, messages)).body == b"sent"
-        await nothing(messages)
+        assert (await kit.one(messages)).body == b"sent"
+        await kit.nothing(messages)
 
 
 @scenario("B122", tier="N", faults={Fault.PROXY}, alone=True)
-async def a_refused_connection_is_a_failed_publish(kit: Kit) -> None:
+async def a_refused_connection_is_a_failed_publish(kit: MessageKit) -> None:
     """The server refuses connections at the first publish: PublishFailed, in time, never delivered; afterwards it works."""
     network = await kit.network()
     orders = kit.broker(url=network.url, timeout=3.0).queue("orders", max_deliveries=0)
@@ -77,6 +76,6 @@ async def a_refused_connection_is_a_failed_publish(kit: Kit) -> None:
         return True
 
     await kit.eventually(published, within=30.0, what="a publish after the server came back")
-    async with kit.broker().queue("orders", max_deliveries=0).consume() as messages:
-        assert (await one(kit, messages)).body == b"sent"
-        await nothing(messages)
+    async with kit.queue(max_deliveries=0).consume() as messages:
+        assert (await kit.one(messages)).body == b"sent"
+        await kit.nothing(messages)
