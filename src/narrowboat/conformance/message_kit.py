@@ -134,6 +134,17 @@ class MessageKit(Kit):
         await self.together(*(member(source) for source in sources))
         are_same(numbered(total), done)
 
+    async def batches(self, messages: Any, size: int, total: int, *, wait: float) -> list[Any]:
+        """Batches of up to `size` messages, each acknowledged, until they have `total` messages together."""
+        got: list[Any] = []
+        async for batch in messages.batches(size, wait=wait):
+            got.append(batch)
+            outcomes = await batch.ack()
+            assert not any(outcomes), f"an ack in a batch failed: {outcomes}"
+            if sum(map(len, got)) >= total:
+                return got
+        raise AssertionError(f"the iteration ended after {sum(map(len, got))} of {total} messages")
+
     # -- run() and iteration --------------------------------------------------------------------------------------
 
     @asynccontextmanager
