@@ -1,20 +1,28 @@
-"""B22, B30 and B31: leases: a message comes back when its lease ends and not before, and whoever extends it keeps it."""
+"""B22, B30 and B31: leases: a message comes back when its lease ends and not before, and extension keeps it."""
 
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from narrowboat.conformance.checks.expect import fails
-from narrowboat.conformance.message_kit import MessageKit
+from narrowboat.conformance.message_kit import MessageKit, numbered, publish_all
 from narrowboat.conformance.scenario import demand, scenario
 from narrowboat.errors import StaleDelivery
 
 
+async def _two(kit: MessageKit, *bodies: bytes) -> tuple[float, Any, Any]:
+    """A short lease, and the queue `orders` with `bodies` and that lease on two connections."""
+    lease = kit.short_lease
+    orders, other = kit.queue(lease=lease), kit.queue(lease=lease)
+    await publish_all(orders, bodies)
+    return lease, orders, other
+
+
 @scenario("B22", "B34", tier="T", needs="lease=message", refused=demand)
 async def unsettled_comes_back_after_its_lease(kit: MessageKit) -> None:
-    """An unsettled message comes back after its lease, not before, within the declared lag, and is counted."""
-    lease = kit.short_lease
-    orders, other = (kit.queue(lease=lease) for _ in range(2))
+    """An unsettled message comes back after its lease, not before, within `lease_lag`, and counts as an attempt."""
+    lease, orders, other = await _two(kit)
     receipt = await orders.publish(b"x")
     async with orders.consume(auto_extend=False) as messages, other.consume(auto_extend=False) as theirs:
         before = time.monotonic()
@@ -33,17 +41,15 @@ async def unsettled_comes_back_after_its_lease(kit: MessageKit) -> None:
 
 @scenario("B30", tier="T", needs="lease=message", refused=demand)
 async def extended_beyond_the_first_lease(kit: MessageKit) -> None:
-    """extend() keeps a delivery past its original lease; without it the message comes back then; extending late fails."""
-    lease = kit.short_lease
-    orders, other = (kit.queue(lease=lease) for _ in range(2))
-    await orders.publish(b"x")
+    """extend() keeps a delivery past its first lease. The message comes back when the extension ends; then it is stale."""
+    lease, orders, other = await _two(kit, b"x")
     async with orders.consume(auto_extend=False) as messages, other.consume(auto_extend=False) as theirs:
         message = await kit.one(messages)
         extended = time.monotonic()
         await message.extend(lease * 3)
         await kit.nothing(theirs, lease * 1.5)
-        again = await kit.one(theirs, lease * 2 + kit.broker_claims.lease_lag + 5)
-        assert time.monotonic() - extended >= lease * 3, "the extension was cut short"
+        again = await kit.one(theirs, kit.lapse(lease * 2) + 5)
+        assert time.monotonic() - extended >= lease * 3, "the message came back before its extension ended"
         await fails(StaleDelivery, message.extend(lease))
         await fails(StaleDelivery, message.ack())
         await again.ack()
@@ -51,10 +57,8 @@ async def extended_beyond_the_first_lease(kit: MessageKit) -> None:
 
 @scenario("B31", tier="T", needs="lease=message", refused=demand)
 async def slow_handlers_keep_their_messages(kit: MessageKit) -> None:
-    """With automatic extension a handler slower than the lease, and what is buffered behind it, is delivered once."""
-    lease = kit.short_lease
-    orders, other = (kit.queue(lease=lease) for _ in range(2))
-    await orders.publish_many([b"0", b"1", b"2"])
+    """Automatic extension keeps a message whose handler is slower than the lease, and what is buffered behind it."""
+    lease, orders, other = await _two(kit, *numbered(3))
     async with orders.consume(prefetch=3) as messages, other.consume() as theirs:
         message = await kit.one(messages)
         await kit.until_in_flight(orders, 3)
@@ -66,13 +70,11 @@ async def slow_handlers_keep_their_messages(kit: MessageKit) -> None:
 
 @scenario("B31", tier="T", needs="lease=message", refused=demand)
 async def extension_ends_at_its_limit(kit: MessageKit) -> None:
-    """Automatic extension goes on no longer than max_extend: a handler that hangs does not keep its message for ever."""
-    lease = kit.short_lease
-    orders, other = (kit.queue(lease=lease) for _ in range(2))
-    await orders.publish(b"x")
+    """Automatic extension ends after max_extend: a handler that hangs does not keep its message for ever."""
+    lease, orders, other = await _two(kit, b"x")
     async with orders.consume(max_extend=lease * 2) as messages, other.consume() as theirs:
         message = await kit.one(messages)
-        again = await kit.one(theirs, lease * 2 + kit.broker_claims.lease_lag + 5)
+        again = await kit.one(theirs, kit.lapse(lease * 2) + 5)
         assert again.attempt == 2
         await fails(StaleDelivery, message.ack())
         await again.ack()

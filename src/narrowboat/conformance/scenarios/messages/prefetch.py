@@ -1,11 +1,11 @@
-"""B33 and B35 to B38: prefetch: what a consumer has out is bounded, holds up nothing else, and comes back when it is gone."""
+"""B33 and B35 to B38: prefetch: what a consumer has unsettled is bounded, holds up no other message, and comes back."""
 
 from __future__ import annotations
 
 import time
 
 from narrowboat.conformance.catalogue import Fault
-from narrowboat.conformance.message_kit import MessageKit
+from narrowboat.conformance.message_kit import MessageKit, are_same, numbered, received
 from narrowboat.conformance.scenario import demand, scenario
 from narrowboat.conformance.users.child import Link
 from narrowboat.conformance.users.opening import opened
@@ -13,21 +13,17 @@ from narrowboat.conformance.users.opening import opened
 
 @scenario("B33")
 async def dropped_messages_go_back(kit: MessageKit) -> None:
-    """Leaving a consumer settles nothing: what was handed out and dropped comes back at once, well before its lease ends."""
-    orders = kit.queue(lease=kit.long_lease)
-    await orders.publish_many([b"0", b"1", b"2"])
+    """A consumer that is left settles nothing. Its unsettled messages come back at once, well before their lease ends."""
+    orders = await kit.filled(*numbered(3), lease=kit.long_lease)
     async with orders.consume() as messages:
         await kit.one(messages)
-    async with orders.consume() as messages:
-        got = await kit.take(messages, 3, within=5, ack=True)
-    assert sorted(m.body for m in got) == [b"0", b"1", b"2"]
+    await kit.contains(orders, numbered(3), within=5)
 
 
 @scenario("B35")
 async def prefetch_bounds_what_is_unsettled(kit: MessageKit) -> None:
     """With prefetch=n no more than n messages are unsettled, buffered ones included, also for the next consumer."""
-    orders = kit.queue()
-    await orders.publish_many([str(n).encode() for n in range(12)])
+    orders = await kit.filled(*numbered(12))
     for round in range(2):
         async with orders.consume(prefetch=3) as messages:
             got = await kit.take(messages, 3)
@@ -42,9 +38,8 @@ async def prefetch_bounds_what_is_unsettled(kit: MessageKit) -> None:
 
 @scenario("B36")
 async def one_at_a_time(kit: MessageKit) -> None:
-    """With prefetch=1 nothing new comes until the message in hand is settled, and then it comes promptly."""
-    orders = kit.queue()
-    await orders.publish_many([b"0", b"1"])
+    """With prefetch=1 no second message comes until the first is settled. Then it comes promptly."""
+    orders = await kit.filled(*numbered(2))
     async with orders.consume(prefetch=1) as messages:
         first = await kit.one(messages)
         waiting = kit.spawn(kit.one(messages))
@@ -58,47 +53,43 @@ async def one_at_a_time(kit: MessageKit) -> None:
 
 @scenario("B37")
 async def a_stuck_message_blocks_no_other(kit: MessageKit) -> None:
-    """Where no order is asked for, a message that is not settled, even one of the same key, holds up no other."""
+    """In a source without order an unsettled message holds up no other, not even one of the same key."""
     orders = kit.queue()
     await orders.publish(b"stuck", key="k")
     async with orders.consume(prefetch=1) as stuck:
         message = await kit.one(stuck)
-        for n in range(10):
-            await orders.publish(str(n).encode(), key="k")
+        for body in numbered(10):
+            await orders.publish(body, key="k")
         async with orders.consume() as messages:
             got = await kit.take(messages, 10, ack=True)
-            assert sorted(int(m.body) for m in got) == list(range(10))
+            are_same(numbered(10), (m.body for m in got))
         await message.ack()
 
 
 @scenario("B34", "B38", needs="uncounted_release", refused=demand)
 async def what_was_not_started_is_not_counted(kit: MessageKit) -> None:
-    """A clean close returns what was only fetched ahead, at once and uncounted; what was handed out is counted."""
-    orders = kit.queue(lease=kit.long_lease)
-    await orders.publish_many([str(n).encode() for n in range(10)])
+    """A consumer that closes returns at once what it has buffered. Only what was handed out counts as an attempt."""
+    orders = await kit.filled(*numbered(10), lease=kit.long_lease)
     async with orders.consume(prefetch=10) as messages:
         started = await kit.one(messages)
         await kit.until_in_flight(orders, 10)
     async with kit.queue(lease=kit.long_lease).consume() as messages:
         got = await kit.take(messages, 10, within=5, ack=True)
-    assert {m.body: m.attempt for m in got} == {str(n).encode(): 2 if str(n).encode() == started.body else 1 for n in range(10)}
+    assert {m.body: m.attempt for m in got} == {body: 2 if body == started.body else 1 for body in numbered(10)}
 
 
 def holds_a_buffer(link: Link, url: str, lease: float) -> None:
     """A child: fetch ten ahead, take one, tell, and wait to be killed."""
     with opened(url).queue("orders", lease=lease).consume(prefetch=10) as messages:
-        message = messages.receive(10)
-        assert message is not None
-        link.tell("took", body=message.body.decode())
+        link.tell("took", body=received(messages).body.decode())
         link.wait("never")
 
 
 @scenario("B38", tier="P", needs="scope=host", refused=demand, faults={Fault.PROCESS})
 async def a_killed_consumers_buffer_comes_back(kit: MessageKit) -> None:
-    """What a killed consumer had fetched and not handled comes back to others after the lease, all of it."""
+    """A consumer is killed with unsettled and buffered messages. All of them come to others after the lease."""
     lease = kit.short_lease
-    orders = kit.queue(lease=lease)
-    await orders.publish_many([str(n).encode() for n in range(10)])
+    orders = await kit.filled(*numbered(10), lease=lease)
     child = await kit.child(holds_a_buffer, url=kit.broker_url, lease=lease)
     await child.event("took")
     await kit.until_in_flight(orders, 10)
@@ -106,5 +97,5 @@ async def a_killed_consumers_buffer_comes_back(kit: MessageKit) -> None:
     async with orders.consume() as messages:
         got = await kit.take(messages, 10, within=kit.lapse(lease) + 5, ack=True)
         kit.measure("redelivery after a kill", time.monotonic() - killed)
-        assert sorted(int(m.body) for m in got) == list(range(10))
+        are_same(numbered(10), (m.body for m in got))
         await kit.nothing(messages)

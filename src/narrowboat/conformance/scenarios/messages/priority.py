@@ -1,4 +1,4 @@
-"""B53: priority: what is urgent goes first, and only the levels that were declared exist."""
+"""B53: priority: an urgent message goes first, and only the levels that were declared exist."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ async def _asks_for_priority(kit: MessageKit) -> None:
 
 @scenario("B53", needs="priority", refused=_asks_for_priority)
 async def a_higher_priority_goes_first(kit: MessageKit) -> None:
-    """A higher priority is delivered first, within one priority the older one, also after a requeue."""
+    """A higher priority is delivered first, and within one priority the older message, also after a requeue."""
     orders = kit.queue(max_deliveries=0, priorities=2)
     for n, priority in enumerate((0, 2, 1, 0, 2, 1)):
         await orders.publish(f"{priority}:{n}".encode(), priority=priority)
@@ -30,9 +30,9 @@ async def a_higher_priority_goes_first(kit: MessageKit) -> None:
 
 @scenario("B53", needs="priority", refused=_asks_for_priority)
 async def priorities_have_their_levels(kit: MessageKit) -> None:
-    """A priority above the source's levels, or levels above the declared most, is an InvalidArgument."""
+    """A priority above the source's levels is an InvalidArgument, and so are more levels than `priorities_max`."""
     broker = kit.broker()
-    await fails(InvalidArgument, lambda: broker.queue("a", max_deliveries=0, priorities=1).publish(b"x", priority=2))
-    await fails(InvalidArgument, lambda: broker.queue("b", max_deliveries=0).publish(b"x", priority=1))
+    await fails(InvalidArgument, broker.queue("a", max_deliveries=0, priorities=1).publish(b"x", priority=2))
+    await fails(InvalidArgument, broker.queue("b", max_deliveries=0).publish(b"x", priority=1))
     await fails(InvalidArgument, lambda: broker.queue("c", priorities=kit.broker_claims.priorities_max + 1))
     assert not kit.seen.calls["send"]
