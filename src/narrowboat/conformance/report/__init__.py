@@ -60,6 +60,11 @@ class Report:
             counts[outcome.value] += 1
         return counts
 
+    @property
+    def counts(self) -> str:
+        """The same in words, without the outcomes that no id had."""
+        return ", ".join(f"{number} {outcome}" for outcome, number in self.count().items() if number)
+
     def as_json(self) -> dict[str, Any]:
         """As plain values."""
         return {

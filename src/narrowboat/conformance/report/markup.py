@@ -58,10 +58,9 @@ def _span(guarantee: str) -> str:
 
 def _run_line(report: Report) -> str:
     versions = ", ".join(f"{name} {value}" for name, value in report.versions.items())
-    counts = ", ".join(f"{number} {outcome}" for outcome, number in report.count().items() if number)
     took = "; ".join([f"{report.started}, {report.seconds:g} s", *([report.stood_still] if report.stood_still else [])])
     return (
-        f"<li><b>{html.escape(report.backend)}</b> <code>{html.escape(report.url)}</code>: {counts} "
+        f"<li><b>{html.escape(report.backend)}</b> <code>{html.escape(report.url)}</code>: {report.counts} "
         f"<small>({html.escape(versions)}; {html.escape(took)})</small></li>"
     )
 
