@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -89,7 +90,8 @@ class MessageKit(Kit):
     async def nothing(self, messages: Any, seconds: float = QUIET) -> None:
         """No message comes within `seconds`. The time is never stretched: a longer watch is only stricter."""
         message = await messages.receive(seconds)
-        assert message is None, f"no message was owed, and {message!r} came: {message.body[:80]!r}"
+        if message is not None:
+            raise AssertionError(f"no message was owed, and {message.body[:80]!r} came as attempt {message.attempt}")
 
     async def emptied(self, messages: Any, idle: float = 0.3) -> list[Any]:
         """All messages that come, each acknowledged before the next, until none came for `idle` seconds."""
@@ -185,7 +187,7 @@ class MessageKit(Kit):
                 return bool(depth.ready == 0)
             return bool(depth.in_flight == count)
 
-        await self.eventually(reached, what=f"{count} messages in flight")
+        await self.eventually(reached, what=f"{count} messages are in flight")
 
     async def depth_is(self, source: Any, within: float = 5.0, **counts: int) -> None:
         """Wait until `depth()` says so, for example `ready=0, in_flight=0`. A count that the backend cannot know is left out.
@@ -200,7 +202,7 @@ class MessageKit(Kit):
             last[0] = depth = await source.depth()
             return all(getattr(depth, name) in (None, count) for name, count in counts.items())
 
-        await self.eventually(as_told, within=within, what=lambda: f"depth {counts}, the last was {last[0]}")
+        await self.eventually(as_told, within=within, what=lambda: f"depth() says {counts}; it said {last[0]}")
 
 
 def numbered(count: int) -> list[bytes]:
@@ -220,10 +222,9 @@ async def publish_all(source: Any, bodies: Iterable[Any]) -> list[Receipt]:
 
 def are_same(owed: Iterable[bytes], seen: Iterable[bytes]) -> None:
     """Both are the same bodies, each as often, in any order."""
-    owed, seen = sorted(owed), sorted(seen)
-    missing = [body[:80] for body in owed if body not in seen]
-    strange = [body[:80] for body in seen if body not in owed]
-    assert owed == seen, f"{len(owed)} messages were owed, {len(seen)} came; missing {missing[:5]}, not owed {strange[:5]}"
+    wanted, found = Counter(owed), Counter(seen)
+    missing, strange = ([body[:20] for body in some][:5] for some in (wanted - found, found - wanted))
+    assert wanted == found, f"{wanted.total()} messages were owed, {found.total()} came; missing {missing}, not owed {strange}"
 
 
 def received(messages: Any) -> Any:

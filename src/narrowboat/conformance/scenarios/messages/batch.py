@@ -22,7 +22,7 @@ async def a_batch_larger_than_the_backend_takes(kit: MessageKit) -> None:
     assert kit.seen.calls["send"] == -(-len(bodies) // kit.broker_claims.batch_max)
     async with orders.consume(prefetch=500) as messages:
         got = {m.id: m.body for batch in await kit.batches(messages, 500, len(bodies), wait=0.01) for m in batch}
-    assert [got[receipt.id] for receipt in receipts] == bodies
+    assert [got.get(receipt.id) for receipt in receipts] == bodies, "the receipts are not those of the messages, in their order"
 
 
 class _RefusesOdd(PassingBroker):
@@ -50,7 +50,7 @@ async def a_batch_with_one_wrong_item_sends_nothing(kit: MessageKit) -> None:
     orders = kit.queue()
     wrong: list[Any] = [b"0", b"1", None, b"3"]
     error = await fails(InvalidArgument, orders.publish_many(wrong))
-    assert "2" in str(error), error
+    assert "2" in str(error), f"the error does not name place 2: {error}"
     assert not kit.seen.calls["send"]
     assert await orders.publish_many([]) == []
 
@@ -65,7 +65,7 @@ async def a_batch_does_not_wait_to_be_full(kit: MessageKit) -> None:
         assert sum(map(len, got)) == 3
         await publish_all(orders, numbered(10))
         sizes = [len(batch) for batch in await kit.batches(messages, 4, 10, wait=0.05)]
-        assert sum(sizes) == 10 and max(sizes) <= 4, sizes
+        assert sum(sizes) == 10 and max(sizes) <= 4, f"batches of {sizes} came, and 10 messages by 4 at the most were owed"
 
 
 @scenario("B08")
@@ -116,7 +116,9 @@ async def _settles_all_but(batch: Any, stale: list[Any]) -> None:
     """An ack of `batch` is stale for each message of `stale`, and succeeds for each of the others."""
     outcomes = await batch.ack()
     for message, outcome in zip(batch, outcomes, strict=True):
-        assert isinstance(outcome, StaleDelivery) if message in stale else outcome is None, (message, outcome)
+        assert isinstance(outcome, StaleDelivery) if message in stale else outcome is None, (
+            f"the ack of {message.body!r} gave {outcome!r}"
+        )
 
 
 @scenario("B29", tier="T", needs="lease=message", refused=demand)

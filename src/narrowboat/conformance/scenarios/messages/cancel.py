@@ -89,4 +89,6 @@ async def a_publish_cut_off_is_all_or_nothing(kit: MessageKit) -> None:
             await cancelling
         await orders.publish(b"next")
         bodies = await kit.drained(orders)
-        assert bodies.count(b"next") == 1 and bodies.count(b"cut off") <= 1, bodies
+        assert bodies.count(b"next") == 1 and bodies.count(b"cut off") <= 1, (
+            f"{bodies} came, and b'next' once and b'cut off' at most once were owed"
+        )

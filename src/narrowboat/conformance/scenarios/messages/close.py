@@ -59,7 +59,7 @@ async def close_wakes_who_waits(kit: MessageKit) -> None:
             return time.monotonic()
 
         waiting = [kit.spawn(wait()) for _ in range(3)]
-        await kit.eventually(lambda: kit.seen.calls["receive"], what="a look")
+        await kit.eventually(lambda: kit.seen.calls["receive"], what="the consumer asks the driver")
         await kit.sleep(0.05)
         closed = time.monotonic()
         await broker.close()

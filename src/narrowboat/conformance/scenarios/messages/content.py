@@ -32,7 +32,7 @@ async def a_body_beyond_the_maximum_is_refused(kit: MessageKit) -> None:
     """A body of one byte more than `body_max` is an InvalidArgument that says so. Nothing is sent."""
     orders = kit.queue()
     error = await fails(InvalidArgument, orders.publish(bytes(kit.broker_claims.body_max + 1)))
-    assert str(kit.broker_claims.body_max) in str(error), error
+    assert str(kit.broker_claims.body_max) in str(error), f"the error does not name the limit: {error}"
     assert not kit.seen.calls["send"]
 
 

@@ -58,7 +58,7 @@ async def what_cannot_be_decoded_dies(kit: MessageKit) -> None:
         seen.append(message.data)
 
     async with kit.at_work(orders, handle):
-        await kit.eventually(lambda: seen == [{"n": 1}], what="the good message")
+        await kit.eventually(lambda: seen == [{"n": 1}], what="the good message is handled")
         await kit.depth_is(orders, within=30, ready=0, in_flight=0, delayed=0, dead=1)
     await kit.contains(broker.queue("orders").dead_letters(), [b"\xff{no json"])
 

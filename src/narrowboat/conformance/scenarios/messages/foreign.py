@@ -101,11 +101,13 @@ async def what_cannot_be_read_is_handed_out_and_dies(kit: MessageKit) -> None:
         logging.getLogger("narrowboat").removeHandler(handler)
     (claims,) = here.strange.values()
     assert [(each.body, each.attempt) for each in claims] == [(body, n + 1) for n in range(DELIVERIES)]
-    assert letter.body == body and Unreadable.PROBLEM in letter.dead.reason, letter.dead
+    assert letter.body == body and Unreadable.PROBLEM in letter.dead.reason, f"the dead letter is {letter.dead}"
     assert letter.dead.attempts == DELIVERIES
     told = {(each.source, each.id, each.problem) for each in here.told if isinstance(each, events.Malformed)}
-    assert ("orders", receipt.id, Unreadable.PROBLEM) in told, f"told: {told}"
-    assert any(receipt.id in line and Unreadable.PROBLEM in line for line in handler.lines), f"logged: {handler.lines}"
+    assert ("orders", receipt.id, Unreadable.PROBLEM) in told, f"no event names the message and the problem: {told}"
+    assert any(receipt.id in line and Unreadable.PROBLEM in line for line in handler.lines), (
+        f"no line names the message and the problem: {handler.lines}"
+    )
 
 
 @scenario("B120", needs="dead_letters", refused=asks_for_dead_letters, faults={Fault.FOREIGN}, seconds=240)

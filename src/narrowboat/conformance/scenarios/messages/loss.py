@@ -213,7 +213,9 @@ async def an_ack_whose_answer_is_lost(kit: MessageKit) -> None:
         assert kit.seen.calls["settle"] <= 3, f"{kit.seen.calls['settle']} calls for one ack"
         await orders.publish(b"next")
         seen = [message.body for message in await kit.emptied(messages)]
-        assert seen.count(b"next") == 1 and seen.count(b"x") <= 1, seen
+        assert seen.count(b"next") == 1 and seen.count(b"x") <= 1, (
+            f"{seen} came, and b'next' once and b'x' at most once were owed"
+        )
     assert await kit.drained(orders) == []
 
 

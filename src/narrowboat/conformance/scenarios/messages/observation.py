@@ -46,7 +46,7 @@ async def depth_counts_right(kit: MessageKit) -> None:
         await (got[1].nack(delay=60) if kit.can("delay") else got[1].ack())
     dead, delayed = int(kit.can("dead_letters")), int(kit.can("delay"))
     depth = await orders.depth()
-    assert (depth.ready, depth.in_flight, depth.delayed, depth.dead) == (4, 0, delayed, dead), depth
+    assert (depth.ready, depth.in_flight, depth.delayed, depth.dead) == (4, 0, delayed, dead), f"before the purge: {depth}"
     assert await orders.purge() == 4 + delayed
     depth = await orders.depth()
-    assert (depth.ready, depth.in_flight, depth.delayed, depth.dead) == (0, 0, 0, dead), depth
+    assert (depth.ready, depth.in_flight, depth.delayed, depth.dead) == (0, 0, 0, dead), f"after the purge: {depth}"

@@ -24,8 +24,8 @@ async def a_higher_priority_goes_first(kit: MessageKit) -> None:
         await first.nack()
         got = await kit.take(messages, 6, ack=True)
     order = [m.body for m in got]
-    assert sorted(order[:2]) == [b"2:1", b"2:4"], order
-    assert order[2:] == [b"1:2", b"1:5", b"0:0", b"0:3"], order
+    assert sorted(order[:2]) == [b"2:1", b"2:4"], f"the order is {order}"
+    assert order[2:] == [b"1:2", b"1:5", b"0:0", b"0:3"], f"the order is {order}"
 
 
 @scenario("B53", needs="priority", refused=_asks_for_priority)

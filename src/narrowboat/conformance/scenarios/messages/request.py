@@ -63,7 +63,9 @@ async def a_reply_goes_to_an_inbox_only(kit: MessageKit) -> None:
                 await kit.comes(paid, b"paid")
             else:
                 error = await fails(InvalidArgument, message.reply(b"paid"))
-                assert "payroll" in str(error) and "reply_to=any" in str(error), error
+                assert "payroll" in str(error) and "reply_to=any" in str(error), (
+                    f"the error names neither queue nor option: {error}"
+                )
                 await kit.nothing(paid)
             assert not message.settled and not message.lost
             await message.ack()

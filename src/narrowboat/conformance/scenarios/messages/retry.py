@@ -84,7 +84,7 @@ async def a_failed_handler_waits_before_its_retry(kit: MessageKit) -> None:
             raise ValueError("not yet")
 
     async with kit.at_work(orders, handle):
-        await kit.eventually(lambda: len(at) == 2, within=20, what="the retry")
+        await kit.eventually(lambda: len(at) == 2, within=20, what="the message is tried again")
     least = after_failure(1, lambda: 0.5, kit.broker_claims.delay_max)
     assert at[1] - at[0] >= least, f"tried again after {at[1] - at[0]:g} s, and {least:g} s was owed"
 
@@ -101,7 +101,7 @@ async def a_nack_loop_does_not_spin(kit: MessageKit) -> None:
         raise ValueError("always")
 
     async with kit.at_work(orders, handle):
-        await kit.eventually(lambda: tries, what="the first try")
+        await kit.eventually(lambda: tries, what="the message is tried")
         before, spent = kit.seen.calls.total(), time.process_time()
         await kit.sleep(1.5)
         spent = time.process_time() - spent

@@ -26,9 +26,9 @@ async def a_handler_that_raises_nacks(kit: MessageKit) -> None:
             raise ValueError("not yet")
 
     async with kit.at_work(orders, handle):
-        await kit.eventually(lambda: len(seen) == 2, within=20, what="the second delivery")
+        await kit.eventually(lambda: len(seen) == 2, within=20, what="the message is delivered twice")
         await orders.publish(b"next")
-        await kit.eventually(lambda: len(seen) == 3, what="the next message")
+        await kit.eventually(lambda: len(seen) == 3, what="the next message is handled")
     assert seen == [(b"twice", 1, False), (b"twice", 2, True), (b"next", 1, False)]
     await kit.depth_is(orders, ready=0, in_flight=0, delayed=0, dead=0)
 
@@ -47,7 +47,7 @@ async def a_handler_may_settle_itself(kit: MessageKit) -> None:
         await (message.reject("by hand") if kit.can("dead_letters") else message.ack())
 
     async with kit.at_work(orders, handle):
-        await kit.eventually(lambda: len(seen) == 2, what="both handled")
+        await kit.eventually(lambda: len(seen) == 2, what="both messages are handled")
     assert sorted(seen) == [b"ack and raise", b"reject and return"]
     await kit.depth_is(orders, ready=0, in_flight=0, delayed=0, dead=int(kit.can("dead_letters")))
 
@@ -93,10 +93,10 @@ async def one_failing_handler_stops_no_other(kit: MessageKit) -> None:
 
     async with kit.at_work(bad, fails), kit.at_work(good, works, concurrency=2):
         await bad.publish(b"poison")
-        await kit.eventually(failed.is_set, what="the bad handler failed")
+        await kit.eventually(failed.is_set, what="the bad handler is called")
         for body in numbered(20):
             await good.publish(body)
-        await kit.eventually(lambda: len(seen) == 20, what="all good messages")
+        await kit.eventually(lambda: len(seen) == 20, what="all good messages are handled")
     are_same(numbered(20), seen)
 
 
@@ -219,7 +219,7 @@ async def a_run_ends_when_its_broker_closes(kit: MessageKit) -> None:
 
     task = kit.spawn(orders.run(handle, signals=False))
     await orders.publish(b"x")
-    await kit.eventually(handled.is_set, what="handled")
+    await kit.eventually(handled.is_set, what="the message is handled")
     await broker.close()
     await asyncio.wait([task], timeout=kit.upper(5))
     assert task.done(), "run() outlived its broker"

@@ -110,7 +110,7 @@ async def a_ping_tells_whether_it_is_there(kit: MessageKit) -> None:
     for _ in range(2):
         with kit.within(2 * OPERATION + 1, "a server that is down is noticed", measure="ping of a server that is down"):
             error = await fails(NarrowboatError, broker.ping())
-        assert isinstance(error, Unavailable), error
+        assert isinstance(error, Unavailable), f"the ping of a server that is down raised {error!r}"
     await kit.blocking(kit.server.start)
     await kit.eventually(lambda: kit.answers(broker), within=30, what="a ping succeeds once the server is back", every=0.1)
 
@@ -168,7 +168,9 @@ async def rights_revoked_in_mid_run(kit: MessageKit) -> None:
     try:
         with kit.within(3 * OPERATION + 1, "a publish without rights"):
             error = await fails(NarrowboatError, orders.publish(b"without rights"))
-        assert isinstance(error, AccessDenied | PublishFailed | PublishUnknown | Unavailable), error
+        assert isinstance(error, AccessDenied | PublishFailed | PublishUnknown | Unavailable), (
+            f"a publish without rights raised {error!r}"
+        )
         fresh = await fails(NarrowboatError, kit.broker(timeout=OPERATION).ping())
         assert isinstance(fresh, AccessDenied), f"a new connection without rights got {fresh!r}"
     finally:
@@ -176,7 +178,9 @@ async def rights_revoked_in_mid_run(kit: MessageKit) -> None:
     await kit.eventually(lambda: kit.answers(broker), within=20, what="a ping with rights again", every=0.1)
     await orders.publish(b"after")
     bodies = await kit.drained(orders, idle=1.0)
-    assert {b"before", b"after"} <= set(bodies) <= {b"before", b"without rights", b"after"}, bodies
+    assert {b"before", b"after"} <= set(bodies) <= {b"before", b"without rights", b"after"}, (
+        f"after the rights were back, {bodies} came"
+    )
 
 
 @scenario("B82", tier="R", faults={Fault.FULL}, seconds=180)
@@ -188,7 +192,7 @@ async def a_server_without_room(kit: MessageKit) -> None:
     try:
         with kit.within(3 * OPERATION + 1, "a publish without room"):
             error = await fails(NarrowboatError, orders.publish(b"too much", id="too much"))
-        assert isinstance(error, PublishFailed | PublishUnknown | Unavailable), error
+        assert isinstance(error, PublishFailed | PublishUnknown | Unavailable), f"a publish without room raised {error!r}"
     finally:
         await kit.blocking(kit.harness.drain)
     await orders.publish(b"after", id="after")
