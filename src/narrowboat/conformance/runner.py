@@ -11,9 +11,7 @@ import asyncio
 import dataclasses
 import enum
 import importlib
-import logging
 import pkgutil
-import sys
 import threading
 import time
 import traceback
@@ -23,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from narrowboat.capabilities import LockCapabilities, Scope, check_required
 from narrowboat.conformance.catalogue import CATALOGUE, NEEDS_FAULT, NOT_OFFERED, SERVER_FAULTS, Entry
 from narrowboat.conformance.checks.explain import explain, one_tree_at_a_time
+from narrowboat.conformance.faults.quiet import quiet
 from narrowboat.conformance.harness import Harness
 from narrowboat.conformance.kit import Kit
 from narrowboat.conformance.message_kit import MessageKit
@@ -122,7 +121,7 @@ def run_one(harness: Harness, scenario: Scenario, face: str, *, size: float = 1.
         kit = (Kit if scenario.half == "locks" else MessageKit)(harness, face, scenario.half, size=size)
         work = scenario.run if unmet is None else scenario.refused
         assert work is not None, "scenario() refuses a claim without a refusal"
-        with _quiet:
+        with quiet:
             why = _execute(kit, work, _limit(harness, scenario, kit.stretch), refusal=unmet)
         outcome = Outcome.BROKEN if why else Outcome.HELD if unmet is None else Outcome.REFUSED
         if why and not _late(why) and (excuse := kit.excuse()):
@@ -188,40 +187,6 @@ def _limit(harness: Harness, scenario: Scenario, stretch: int) -> float:
 def _shortest(harness: Harness, half: str) -> float:
     claims = harness.claims(half)
     return claims.ttl_min if isinstance(claims, LockCapabilities) else claims.lease_min
-
-
-class _Quiet:
-    """While any scenario runs, what it provokes is not printed: errors that the core logs, interrupts that CPython swallows.
-
-    Handlers that somebody has set up for the logger are told as always.
-    """
-
-    def __init__(self) -> None:
-        self._mutex = threading.Lock()
-        self._inside = 0
-        self._handler = logging.NullHandler()
-        self._hook = sys.unraisablehook
-
-    def __enter__(self) -> None:
-        with self._mutex:
-            self._inside += 1
-            if self._inside == 1:
-                logging.getLogger("narrowboat").addHandler(self._handler)
-                self._hook, sys.unraisablehook = sys.unraisablehook, self._unraisable
-
-    def __exit__(self, *error: object) -> None:
-        with self._mutex:
-            self._inside -= 1
-            if self._inside == 0:
-                logging.getLogger("narrowboat").removeHandler(self._handler)
-                sys.unraisablehook = self._hook
-
-    def _unraisable(self, unraisable: sys.UnraisableHookArgs) -> None:
-        if not isinstance(unraisable.exc_value, KeyboardInterrupt):
-            self._hook(unraisable)
-
-
-_quiet = _Quiet()
 
 
 def _unmet(harness: Harness, scenario: Scenario) -> str | None:

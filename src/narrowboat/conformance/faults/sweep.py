@@ -20,16 +20,16 @@ It is for calls that end by themselves: one that waits for ever is not cut off w
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dis
 import functools
 import inspect
 import sys
 import warnings
-from collections.abc import Awaitable, Callable, Generator, Iterator
+from collections.abc import Awaitable, Callable, Generator
 from types import CodeType, FrameType
 from typing import Any, NamedTuple, TypeVar, cast
 
+from narrowboat.conformance.faults.quiet import quiet
 from narrowboat.conformance.users.faces import Threaded, argument, in_my_thread, unwrap, wrap
 from narrowboat.errors import NarrowboatError
 
@@ -101,7 +101,7 @@ class _Counted(Awaitable[Any]):
         self.struck = False
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        step = _sender(self._steps, None)  # replaced after each suspension
+        step: Callable[[], Any] = functools.partial(self._steps.send, None)
         suspensions = 0
         while True:
             try:
@@ -115,9 +115,9 @@ class _Counted(Awaitable[Any]):
             try:
                 sent = yield yielded
             except BaseException as error:
-                step = _thrower(self._steps, error)
+                step = functools.partial(self._steps.throw, error)
             else:
-                step = _sender(self._steps, sent)
+                step = functools.partial(self._steps.send, sent)
 
     def _cancel_after(self, turns: int) -> None:
         loop = asyncio.get_running_loop()
@@ -125,14 +125,6 @@ class _Counted(Awaitable[Any]):
             loop.call_soon(self._cancel_after, turns - 1)
         else:
             loop.call_soon(self._task.cancel)
-
-
-def _sender(steps: Generator[Any, Any, Any], value: Any) -> Callable[[], Any]:
-    return lambda: steps.send(value)
-
-
-def _thrower(steps: Generator[Any, Any, Any], error: BaseException) -> Callable[[], Any]:
-    return lambda: steps.throw(error)
 
 
 class Strike:
@@ -209,35 +201,15 @@ def _after(code: CodeType) -> frozenset[int]:
 
 def _cut_thread(function: Callable[..., Any], point: int, args: Any, kwargs: dict[str, Any]) -> Cut:
     strike = Strike(point)
-    with warnings.catch_warnings(), _quiet():
+    result: Any = None
+    error: BaseException | None = None
+    with warnings.catch_warnings(), quiet:
         warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)  # cut off before its first step
         warnings.filterwarnings("ignore", "unclosed", ResourceWarning)  # cut off before it was stored: closed as it is dropped
-        result, error = _struck(strike, function, args, kwargs)
+        try:
+            result = strike(function, *args, **kwargs)
+        except KeyboardInterrupt:
+            error = KeyboardInterrupt(strike.where)  # no frames: they keep half-run coroutines alive
+        except NarrowboatError as raised:
+            error = raised.with_traceback(None)
     return Cut(bool(strike.where), wrap(result), error)
-
-
-def _struck(
-    strike: Strike, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]
-) -> tuple[Any, BaseException | None]:
-    try:
-        return strike(function, *args, **kwargs), None
-    except KeyboardInterrupt:
-        return None, KeyboardInterrupt(strike.where)  # without the frames, which keep half-run coroutines alive
-    except NarrowboatError as error:
-        return None, error.with_traceback(None)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """An interrupt that strikes in a weak reference's callback is swallowed by CPython with a complaint: not a failure."""
-    before = sys.unraisablehook
-
-    def hook(unraisable: Any) -> None:
-        if not isinstance(unraisable.exc_value, KeyboardInterrupt):
-            before(unraisable)
-
-    sys.unraisablehook = hook
-    try:
-        yield
-    finally:
-        sys.unraisablehook = before
