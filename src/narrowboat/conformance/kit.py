@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import inspect
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any, TypeVar, cast
 
 import narrowboat
@@ -24,7 +24,7 @@ from narrowboat.conformance.faults.server import Server
 from narrowboat.conformance.faults.tap import Seen, tapped
 from narrowboat.conformance.harness import Harness
 from narrowboat.conformance.users.children import Child
-from narrowboat.conformance.users.faces import Threaded, in_my_thread, unwrap, worker_of, wrap
+from narrowboat.conformance.users.faces import in_my_thread, unwrap, worker_of, wrap
 from narrowboat.conformance.users.opening import opened
 from narrowboat.conformance.watch import watch
 from narrowboat.conformance.watch.stretch import PAUSED_SHARE, SHORT, stretch
@@ -375,9 +375,4 @@ def plain(value: Any) -> Any:
     return unwrap(value)
 
 
-def faces_of(kit: Kit) -> Sequence[str]:
-    """The face under test first, then the other: for scenarios that mix them."""
-    return (kit.face, "asyncio" if kit.face == "sync" else "sync")
-
-
-__all__ = ["Faults", "Kit", "Threaded", "faces_of", "plain"]
+__all__ = ["Faults", "Kit", "plain"]
