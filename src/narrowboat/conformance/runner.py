@@ -256,7 +256,7 @@ Progress = Callable[[int, int, list[Row]], None]
 
 
 def run(harness: Harness, selection: Selection, progress: Progress | None = None) -> list[Row]:
-    """Run what is selected: core scenarios several at a time, timing ones fewer, the others alone. Returns all rows in order."""
+    """Run what is selected: core scenarios several at a time, timing ones fewer, the others alone. All rows, in order."""
     todo = plan(harness, selection)
     rows: list[Row] = []
     done = 0
