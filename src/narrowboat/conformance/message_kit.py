@@ -136,6 +136,25 @@ class MessageKit(Kit):
         await self.together(*(member(source) for source in sources))
         are_same(numbered(total), done)
 
+    @asynccontextmanager
+    async def taken_over(self, count: int) -> AsyncIterator[list[Any]]:
+        """Deliveries whose lease has ended, while another consumer has the messages.
+
+        After the block that consumer still has all of them: it acks each, nothing comes back, and none is a dead letter.
+        """
+        lease = self.short_lease
+        orders, other = self.queue(lease=lease, max_deliveries=0), self.queue(lease=lease, max_deliveries=0)
+        await publish_all(orders, numbered(count))
+        async with orders.consume(auto_extend=False) as messages:
+            ended = await self.take(messages, count)
+            async with other.consume() as theirs:
+                copies = await self.take(theirs, count, self.lapse(lease) + 5)
+                yield ended
+                await self.nothing(messages, lease)
+                for copy in copies:
+                    await copy.ack()
+        await self.depth_is(orders, ready=0, in_flight=0, dead=0)
+
     async def batches(self, messages: Any, size: int, total: int, *, wait: float) -> list[Any]:
         """Batches of up to `size` messages, each acknowledged, until they have `total` messages together."""
         got: list[Any] = []

@@ -126,11 +126,7 @@ async def many_closes_at_once(kit: MessageKit) -> None:
     """Ten closes at once end, and a new broker works."""
     broker = kit.broker()
     await broker.queue("orders").publish(b"x")
-
-    async def close() -> None:
-        await broker.close()
-
-    await kit.together(*(close() for _ in range(10)))
+    await kit.together(*(broker.close() for _ in range(10)))
     await kit.contains(kit.queue(), [b"x"])
 
 
@@ -139,10 +135,6 @@ async def what_was_published_before_close_is_there(kit: MessageKit) -> None:
     """A reader that comes after the publisher's close gets all that was published."""
     broker = kit.broker()
     orders = broker.queue("orders")
-
-    async def publish(body: bytes) -> None:
-        await orders.publish(body)
-
-    await kit.together(*(publish(body) for body in numbered(40)))
+    await kit.together(*(orders.publish(body) for body in numbered(40)))
     await broker.close()
     await kit.contains(kit.queue(), numbered(40))

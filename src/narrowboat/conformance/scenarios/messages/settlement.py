@@ -82,20 +82,10 @@ async def the_first_settlement_wins(kit: MessageKit) -> None:
 @scenario("B26", tier="T", needs="lease=message", refused=demand)
 async def a_stale_ack_changes_nothing(kit: MessageKit) -> None:
     """An ack, nack or reject after the lease raises StaleDelivery. The redelivered copy stays and can be settled."""
-    lease = kit.short_lease
-    orders, other = kit.queue(lease=lease, max_deliveries=0), kit.queue(lease=lease, max_deliveries=0)
-    await publish_all(orders, numbered(3))
-    async with orders.consume(auto_extend=False) as messages:
-        stale = await kit.take(messages, 3)
-        async with other.consume() as theirs:
-            copies = await kit.take(theirs, 3, kit.lapse(lease) + 5)
-            await fails(StaleDelivery, stale[0].ack())
-            await fails(StaleDelivery, stale[1].nack())
-            await fails(StaleDelivery, stale[2].reject("late") if kit.can("dead_letters") else stale[2].nack())
-            await kit.nothing(messages)
-            for copy in copies:
-                await copy.ack()
-    await kit.depth_is(orders, ready=0, in_flight=0, dead=0)
+    async with kit.taken_over(3) as stale:
+        await fails(StaleDelivery, stale[0].ack())
+        await fails(StaleDelivery, stale[1].nack())
+        await fails(StaleDelivery, stale[2].reject("late") if kit.can("dead_letters") else stale[2].nack())
 
 
 @scenario("B26", faults={Fault.REPLY})
