@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import traceback
 
 import pytest
 from hypothesis import given
@@ -156,6 +157,7 @@ def test_several_demands_are_all_told_at_once() -> None:
         ("survives", "say which level; allowed are: nothing, crash"),
         ("order", "say which level; allowed are: any, fifo"),
         ("survives=everything", "allowed are: nothing, crash, power, node, data loss"),
+        ("survives=powr", "survives='powr' (did you mean 'power'?): not a level of survives; allowed are: nothing"),
         ("survives=power,survives=crash", "demands survives twice"),
         ({"fencing": False}, "not a level of fencing"),
         ("ttl_max=long", "expected a finite number"),
@@ -170,6 +172,18 @@ def test_a_demand_that_makes_no_sense_is_refused_with_what_there_is(require: obj
         demands(LOCKS, require)
 
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "require", ["{}", "fencing,{}", "{}=1", "survives={}", "ttl_max={}", "{}=1,{}=2", "survives=crash,survives={}"]
+)
+def test_what_is_demanded_is_repeated_only_where_it_is_near_to_a_known_word(require: str) -> None:
+    """A password may stand in its place, as it may in every option of a URL."""
+    for secret in ("Zq9Xk-S3cr3t", "hunter"):
+        with pytest.raises(ConfigurationError) as caught:
+            demands(LOCKS, require.format(secret, secret))
+        told = "".join(traceback.format_exception(caught.value))
+        assert secret not in told
 
 
 def test_levels_of_two_words_may_be_written_with_an_underscore() -> None:

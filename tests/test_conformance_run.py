@@ -106,12 +106,13 @@ def test_pytest_fails_on_a_broken_backend_and_says_which_rule(project: Path) -> 
 
 
 def test_pytest_names_each_rule_that_is_broken(project: Path) -> None:
-    done = run_kit(project, "--url", "leaky://", "--only", "L02,L10", "--face", "sync")
+    """Rules of no time: one of a short lease is not exercised on a machine that stands still."""
+    done = run_kit(project, "--url", "leaky://", "--only", "L02,L09", "--face", "sync")
 
     assert done.returncode == 1, said(done)
     assert "L02 on the sync face: A try of a held lock" in done.stdout
-    assert "L10, L12, L55 on the sync face: A release or renewal that reaches" in done.stdout
-    assert "4 broken" in done.stdout
+    assert "L08, L09 on the sync face: A second release does nothing" in done.stdout
+    assert "3 broken" in done.stdout
 
 
 def test_what_a_backend_does_not_claim_is_refused(project: Path) -> None:

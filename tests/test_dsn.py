@@ -120,6 +120,8 @@ def test_neither_password_nor_secret_options_are_shown(name: str) -> None:
         "x://u:hunter2/more@h/0",  # a '/' that was not encoded: looks like a host and a port
         "x://u:1234/hunter2@h/0",  # the same, with a password that begins like a port
         "x://u:1234?hunter2@h/0",
+        "x://u:pass@hunter2/more@h/0",  # a '@' and a '/'
+        "x://u:pass@[hunter2/more",
         "x://u:hunter2:more",
         "x://u:%ffhunter2@h/0",  # no UTF-8
         "x://u:hunter2@h:port/0",
@@ -239,12 +241,38 @@ def test_an_option_takes_its_type(name: str, value: object, expected: object) ->
     ],
 )
 def test_an_ill_typed_option_says_what_was_given_and_what_is_allowed(name: str, value: object, says: str) -> None:
-    """The error names the option, the value and the type, and knows the backend."""
+    """The error names the option and the type, and knows the backend. Text is not repeated: it may be a secret."""
     with pytest.raises(ConfigurationError) as caught:
         parsed("x://", **{name: value})
 
-    assert f"option {name}={value!r}" in str(caught.value) and says in str(caught.value)
+    shown = "***" if isinstance(value, str) else repr(value)
+    assert f"option {name}={shown}" in str(caught.value) and says in str(caught.value)
     assert caught.value.backend == "x"
+
+
+def test_a_misspelt_word_of_an_option_is_told_with_the_near_miss() -> None:
+    """What is close to a known word is no secret."""
+    with pytest.raises(ConfigurationError, match=r"option color='bleu' \(did you mean 'blue'\?\): expected one of red, blue"):
+        parsed("x://?color=bleu")
+
+
+@pytest.mark.parametrize(
+    "scheme", ["memory://", "sqlite:///x.db", "redis://", "amqp://", "kafka://", "zookeeper://", "consul://"]
+)
+def test_no_option_repeats_a_secret_that_stands_in_its_place(scheme: str) -> None:
+    """Whatever type it has, of the core or of the backend."""
+    group = narrowboat.registry.LOCKS if scheme in ("zookeeper://", "consul://") else narrowboat.registry.BROKERS
+    lock = group == narrowboat.registry.LOCKS
+    backend = (narrowboat.registry.lock_backend if lock else narrowboat.registry.broker_backend)(scheme.partition(":")[0])
+    told = []
+    for name in [*backend.options.__dataclass_fields__, "require", "timeout", "reply_to"]:
+        try:
+            (narrowboat.locks if lock else narrowboat.broker)(f"{scheme}?{name}={PASSWORD}").close()
+        except ConfigurationError as error:
+            told.append("".join(traceback.format_exception(error)))
+
+    # A file that is not there has to be named.
+    assert len(told) > 3 and not [text for text in told if PASSWORD in text and "no such file" not in text]
 
 
 def test_an_unknown_option_names_the_near_miss_and_what_there_is() -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+import narrowboat
+import narrowboat.aio
 from narrowboat.driver.endpoint import Endpoint, HostPort
 from narrowboat.driver.tls import TlsOptions
 from narrowboat.dsn import Secret, Url
@@ -49,6 +51,58 @@ def test_what_a_scheme_does_not_take_is_refused_before_anything_is_sent(url: str
     with pytest.raises(ConfigurationError, match=text) as refused:
         read(url, **rules)
     assert refused.value.backend == "shop" and "geheim" not in str(refused.value)
+
+
+#: A host that no resolver can be asked for, and what is told of it.
+NO_HOSTS = [
+    ("a%0Ab", r"the character '\n'"),
+    ("a%20b", "the character ' '"),
+    ("%1B[2J", r"the character '\x1b'"),
+    ("a%00b", r"the character '\x00'"),
+    ("ok,a%C2%9Bb", r"host 2 of the URL has the character '\x9b'"),
+    ("geheim%40pw", "the character '@'"),
+    ("a%2Fgeheim", "the character '/'"),
+    ("geheim%3Apw", "no IPv6 address"),
+    ("[::geheim]", "no IPv6 address"),
+    ("a..geheim", "parts of 1 to 63 characters"),
+    ("geheim" * 11, "parts of 1 to 63 characters"),
+    (".".join(["geheim"] * 40), "253 characters"),
+    ("a%E2%80%AEgeheim", "parts of 1 to 63 characters"),
+    (":7", "host 1 of the URL is empty"),
+]
+SERVERS = {
+    "redis": (narrowboat.locks, narrowboat.broker, narrowboat.aio.locks, narrowboat.aio.broker),
+    "rediss": (narrowboat.locks, narrowboat.broker),
+    "redis+cluster": (narrowboat.locks, narrowboat.broker),
+    "zookeeper": (narrowboat.locks, narrowboat.aio.locks),
+    "consul": (narrowboat.locks, narrowboat.aio.locks),
+    "amqp": (narrowboat.broker, narrowboat.aio.broker),
+    "kafka": (narrowboat.broker, narrowboat.aio.broker),
+}
+
+
+@pytest.mark.parametrize(("host", "says"), NO_HOSTS, ids=range(len(NO_HOSTS)))
+def test_what_is_no_host_is_refused_and_shows_no_more_than_the_character(host: str, says: str) -> None:
+    """It can never be reached, so nobody tries again; and it may be a password that stands in the wrong place."""
+    with pytest.raises(ConfigurationError) as refused:
+        read(f"shop://{host}/")
+    text = str(refused.value)
+    assert says in text and text.isprintable() and "geheim" not in text and refused.value.backend == "shop"
+    assert refused.value.__context__ is None and refused.value.__cause__ is None
+
+
+@pytest.mark.parametrize(("scheme", "make"), [(scheme, make) for scheme, makes in SERVERS.items() for make in makes])
+def test_what_is_no_host_is_refused_when_the_face_is_made(scheme: str, make: Any) -> None:
+    """In every backend of a server, before anything is sent."""
+    with pytest.raises(ConfigurationError, match="has the character") as refused:
+        make(f"{scheme}://a%0Ab")
+    assert not refused.value.retryable
+
+
+@pytest.mark.parametrize("host", ["a", "a_b-c.d.", "127.0.0.1", "[::1]", "[fe80::1%25eth0]", "b%C3%BCcher.example", "1" * 63])
+def test_what_a_resolver_may_know_is_a_host(host: str) -> None:
+    """Whether there is one of that name the network says."""
+    assert read(f"shop://{host}").hosts[0].port == 1
 
 
 def test_options_for_tls_are_refused_without_it(tmp_path: Path) -> None:

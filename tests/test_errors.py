@@ -5,12 +5,28 @@ from __future__ import annotations
 import copy
 import pickle
 import re
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 import narrowboat
 from narrowboat import errors
-from narrowboat.errors import BrokerError, LeaseLost, LockError, LockTimeout, NarrowboatError, Reason, RequestTimeout
+from narrowboat._messages.core import _unpublished
+from narrowboat._messages.delivery import TrackedDelivery
+from narrowboat.contract.messages import Address, Kind, Outgoing
+from narrowboat.driver.sources import Refusals
+from narrowboat.errors import (
+    BrokerError,
+    LeaseLost,
+    LockError,
+    LockTimeout,
+    NarrowboatError,
+    Reason,
+    RequestTimeout,
+    Unavailable,
+)
 
 
 def kinds(root: type[NarrowboatError] = NarrowboatError) -> list[type[NarrowboatError]]:
@@ -86,3 +102,30 @@ def test_one_error_may_differ_from_its_class_in_retryable() -> None:
     assert errors.PublishFailed("full", id="m", retryable=True).retryable
     assert not errors.PublishFailed("no", id="m").retryable
     assert NarrowboatError("no").backend is None
+
+
+OUTGOING = Outgoing(Address(Kind.QUEUE, "q"), "1", b"", {}, None, 0.0, 0.0, 0, None, None, None, None, False)
+
+
+def settled(answer: NarrowboatError) -> NarrowboatError | None:
+    owner = SimpleNamespace(path="q", backend="x")
+    delivery: Any = SimpleNamespace(id="1")
+    return TrackedDelivery(owner, delivery, 0.0, 0.0, None)._answered(answer)
+
+
+#: Every place where an error goes on after the text of another one, which is ours, a server's or a library's.
+JOINED: dict[str, Callable[[str], object]] = {
+    "a settlement": lambda why: settled(Unavailable(why)),
+    "a publish": lambda why: _unpublished(OUTGOING, "x", Unavailable(why)),
+    "one that was not sent": lambda why: _unpublished(OUTGOING, "x", Unavailable(why, sent=False)),
+    "a driver's publish": lambda why: Refusals("x").unknown("1", "q", why),
+    "a driver's that was not sent": lambda why: Refusals("x").not_sent("1", "q", Unavailable(why)),
+}
+
+
+@pytest.mark.parametrize("join", JOINED)
+@pytest.mark.parametrize("why", ["it is gone", "it is gone.", "it is gone..", "is it there?"])
+def test_an_error_goes_on_after_another_ones_text_with_one_full_stop(join: str, why: str) -> None:
+    """Whichever the other one ends with."""
+    said = why.rstrip(".") if why.endswith("?") else f"{why.rstrip('.')}."
+    assert f"{said} " in str(JOINED[join](why))

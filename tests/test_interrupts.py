@@ -87,9 +87,9 @@ def check_free(locks: narrowboat.Locks, strike: Strike) -> None:
         raise AssertionError(f"interrupted at {strike.where}: {locks.holders()}") from error
 
 
-def asked(locks: narrowboat.Locks, what: str) -> narrowboat.Lock | AllLocks:
+def asked(locks: narrowboat.Locks, what: str, ttl: float = 30) -> narrowboat.Lock | AllLocks:
     """One lock, or two at once."""
-    return locks.lock("name", ttl=30) if what == "one" else locks.all("name", "other", ttl=30)
+    return locks.lock("name", ttl=ttl) if what == "one" else locks.all("name", "other", ttl=ttl)
 
 
 @pytest.mark.parametrize("what", ["one", "all"])
@@ -164,3 +164,22 @@ def test_the_exit_of_a_with_that_was_entered_by_hand_frees_or_says_so() -> None:
             check_free(others, strike)
 
         sweep(once)
+
+
+@pytest.mark.parametrize("what", ["one", "all"])
+def test_an_exit_stack_that_is_interrupted_keeps_nothing_beyond_the_lock_itself(what: str) -> None:
+    """At any point, also between what enters the lock and the stack's note of it: free one ttl after the `Lock` was dropped."""
+    url = f"memory://{uuid.uuid4().hex}"
+    with narrowboat.locks(url) as mine, narrowboat.locks(url) as others:
+        mine.lock("warm").acquire().release()
+
+        def block() -> None:
+            with contextlib.ExitStack() as stack:
+                stack.enter_context(asked(mine, what, ttl=0.3))
+
+        def once(strike: Strike) -> None:
+            with contextlib.suppress(KeyboardInterrupt):
+                strike(block)
+            check_free(others, strike)
+
+        assert sweep(once, within=("narrowboat", "contextlib", __name__)) > 100

@@ -13,6 +13,8 @@ from pathlib import Path
 LOOPBACK = "127.0.0.1"
 _LOWEST = 10_240
 _taken: set[int] = set()
+#: Not the generator of the tests, which several processes of tests begin with one seed: they would take one port.
+_chance = random.SystemRandom()
 
 
 def free_port(*, distance: int = 0) -> int:
@@ -23,7 +25,7 @@ def free_port(*, distance: int = 0) -> int:
     """
     below = _first_ephemeral() - distance
     for _ in range(1_000):
-        port = random.randrange(_LOWEST, below)
+        port = _chance.randrange(_LOWEST, below)
         ports = {port, port + distance}
         if not ports & _taken and all(_free(each) for each in ports):
             _taken.update(ports)

@@ -15,6 +15,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from narrowboat.dsn import told
 from narrowboat.errors import ConfigurationError, Unsupported
 
 
@@ -166,6 +167,7 @@ Capabilities = LockCapabilities | BrokerCapabilities
 
 #: What cannot be demanded as "at least": how a driver is called is not a promise to the user.
 _INTERNAL = frozenset({"concurrency"})
+_NAMES = {field.name for kind in (LockCapabilities, BrokerCapabilities) for field in dataclasses.fields(kind)}
 #: Numbers of which more is better; of all others less is.
 _MORE = frozenset(
     {"ttl_max", "body_max", "headers_max", "batch_max", "priorities_max", "delay_max", "lease_max", "dedup_window"}
@@ -191,7 +193,7 @@ def parse_require(require: str | Mapping[str, object] | None) -> dict[str, str]:
     for item in filter(str.strip, require.split(",")):
         name, _, value = (part.strip() for part in item.partition("="))
         if demands.setdefault(name, value) != value:
-            raise ConfigurationError(f"require={require!r} demands {name} twice: {demands[name]!r} and {value!r}")
+            raise ConfigurationError(f"require demands {name if name in _NAMES else 'a claim'} twice, with different values")
     return demands
 
 
@@ -208,7 +210,7 @@ def check_required(capabilities: Capabilities, require: str | Mapping[str, objec
         known = [field.name for field in dataclasses.fields(capabilities) if field.name not in _INTERNAL]
         if name not in known:
             raise ConfigurationError(
-                f"require={name!r} is not a claim{_near(name, known)}; known are: {', '.join(known)}", backend=backend
+                f"require={told(name, known)} is not a claim; known are: {', '.join(known)}", backend=backend
             )
         have = getattr(capabilities, name)
         if not _meets(name, have, wanted, backend):
@@ -229,9 +231,9 @@ def _meets(name: str, have: Any, wanted: str, backend: str) -> bool:
         for level in order:
             if level.value == wanted.replace("_", " "):
                 return order.index(have) >= order.index(level)
-        allowed = ", ".join(level.value for level in order)
-        what = f"{name}={wanted}: not a level of {name}" if wanted else f"{name}: say which level"
-        raise ConfigurationError(f"require={what}; allowed are: {allowed}", backend=backend)
+        allowed = [level.value for level in order]
+        what = f"{name}={told(wanted, allowed)}: not a level of {name}" if wanted else f"{name}: say which level"
+        raise ConfigurationError(f"require={what}; allowed are: {', '.join(allowed)}", backend=backend)
     if not wanted:
         return bool(have)
     try:
@@ -239,16 +241,9 @@ def _meets(name: str, have: Any, wanted: str, backend: str) -> bool:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise ConfigurationError(f"require={name}={wanted}: expected a finite number", backend=backend)
+        raise ConfigurationError(f"require={name}=***: expected a finite number", backend=backend)
     return bool(have >= number) if name in _MORE else bool(have <= number)
 
 
 def _text(value: object) -> str:
     return str(value.value) if isinstance(value, enum.Enum) else f"{value:.15g}" if isinstance(value, float) else str(value)
-
-
-def _near(word: str, words: list[str]) -> str:
-    import difflib  # only on the way to an error: start-up must not pay for it
-
-    close = difflib.get_close_matches(word, words, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""

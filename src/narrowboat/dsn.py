@@ -151,8 +151,8 @@ class Url:
         rest, _, query = rest.partition("?")
         netloc, _, path = rest.partition("/")
         userinfo, at, hostlist = netloc.rpartition("@")
-        if not at and ":" in hostlist and "@" in path + query.partition("=")[0]:
-            # What looks like a host and a port is a user and the head of a password: nothing of it is repeated.
+        if ":" in netloc and "@" in path + query.partition("=")[0]:
+            # What looks like a host may be a user and the head of a password, or its middle: nothing of it is repeated.
             raise ConfigurationError(f"{_PASSWORD}; a '@' that is meant in a path is written %40")
         username, colon, password = userinfo.partition(":")
         return cls(
@@ -211,7 +211,7 @@ def _host(text: str) -> Host:
     if text.startswith("["):
         name, bracket, port = text[1:].partition("]")
         if not bracket or (port and not port.startswith(":")):
-            raise ConfigurationError(f"the URL's host {text!r} is no IPv6 address in brackets, such as [::1]:6379")
+            raise ConfigurationError(f"a host in the URL is no IPv6 address in brackets, such as [::1]:6379 ({_PASSWORD})")
         port = port[1:]
     else:
         name, _, port = text.partition(":")
@@ -263,11 +263,25 @@ def parse_options(
 
 def unknown(what: str, word: str, words: list[str], *, of: str = "") -> str:
     """One sentence: what is unknown, the near miss, what there is."""
+    close = _near(word, words)
+    hint = f" Did you mean {close!r}?" if close else ""
+    return f"unknown {what} {word!r}{' of ' + of if of else ''}.{hint} Known: {', '.join(words) or 'none'}."
+
+
+def told(value: str, words: list[str]) -> str:
+    """The value of an option as an error repeats it: where it is close to one of `words`. Any other may be a secret.
+
+    >>> told("bleu", ["red", "blue"]), told("hunter2", ["red", "blue"])
+    ("'bleu' (did you mean 'blue'?)", '***')
+    """
+    close = _near(value, words)
+    return f"{value!r} (did you mean {close!r}?)" if close else "***"
+
+
+def _near(word: str, words: list[str]) -> str | None:
     import difflib  # only on the way to an error: start-up must not pay for it
 
-    close = difflib.get_close_matches(word, words, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    return f"unknown {what} {word!r}{' of ' + of if of else ''}.{hint} Known: {', '.join(words) or 'none'}."
+    return next(iter(difflib.get_close_matches(word, words, n=1)), None)
 
 
 def convert(name: str, value: object, hint: Any, *, backend: str | None = None) -> object:
@@ -283,7 +297,8 @@ def convert(name: str, value: object, hint: Any, *, backend: str | None = None) 
         return _as(kind, value)
     except (ValueError, TypeError, OverflowError):
         pass  # its text repeats the value, which may be a secret: raised outside, the new error does not keep it
-    shown = "***" if _secretive(name) or kind is Secret else repr(value)
+    hide = _secretive(name) or kind is Secret or isinstance(value, bytes)
+    shown = "***" if hide else told(value, _words(kind)) if isinstance(value, str) else repr(value)
     raise ConfigurationError(f"option {name}={shown}: expected {_expected(kind)}", backend=backend)
 
 
@@ -324,7 +339,11 @@ def _text(value: object) -> str:
     return value
 
 
+def _words(kind: Any) -> list[str]:
+    return [str(member.value) for member in kind] if isinstance(kind, type) and issubclass(kind, enum.Enum) else []
+
+
 def _expected(kind: Any) -> str:
-    if isinstance(kind, type) and issubclass(kind, enum.Enum):
-        return "one of " + ", ".join(str(member.value) for member in kind)
+    if words := _words(kind):
+        return "one of " + ", ".join(words)
     return {bool: "true or false", int: "a whole number", float: "a finite number of seconds"}.get(kind, "text")

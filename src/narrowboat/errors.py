@@ -69,6 +69,16 @@ def _restore(kind: type[NarrowboatError], args: tuple[object, ...], state: dict[
     return error
 
 
+def sentence(why: object) -> str:
+    """The text of another error, ended once: for an error of ours that goes on after it.
+
+    >>> sentence(OSError("no route")), sentence("It is down.."), sentence("Is it up?")
+    ('no route.', 'It is down.', 'Is it up?')
+    """
+    text = str(why).rstrip(".")
+    return text if text.endswith(("?", "!")) else f"{text}."
+
+
 class ConfigurationError(NarrowboatError, ValueError):
     """A URL, an option or an installation that cannot work, found before anything was sent."""
 

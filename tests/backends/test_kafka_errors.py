@@ -21,8 +21,9 @@ with warnings.catch_warnings():
     # kafka-python reads its schemas in a way that Python 3.11 calls deprecated; not ours to mend, and an error here.
     warnings.simplefilter("ignore", DeprecationWarning)
     import kafka.errors as client
+    from kafka.structs import TopicPartition
 
-    from narrowboat_kafka.errors import translate, unpublished
+    from narrowboat_kafka.errors import translate, unpublished, unreadable
 
 
 @pytest.mark.parametrize(
@@ -62,3 +63,12 @@ def test_a_publish_has_failed_only_where_the_message_never_left(met: Exception, 
     error = unpublished(met, "id", "orders", left=left)
     assert type(error) is ours
     assert "orders" in str(error)
+
+
+@pytest.mark.parametrize("why", ["it is gone", "it is gone."])
+def test_advice_follows_what_was_met_after_one_full_stop(why: str) -> None:
+    """Whichever that ends with."""
+    refused = client.PolicyViolationError(f"Response(error_message='{why}')")
+    texts = [translate(error, "declaring 'q'") for error in (OSError(why), client.TopicAuthorizationFailedError(why), refused)]
+    for error in (*texts, unreadable(OSError(why), TopicPartition("t", 0), 0)):
+        assert "it is gone. " in str(error)

@@ -6,6 +6,7 @@ limit for a whole call or shows what a transaction refused, and py-consul's call
 
 from __future__ import annotations
 
+import binascii
 import contextlib
 import json
 import socket
@@ -34,7 +35,8 @@ _ERROR = 2048
 #: A part of the token with so many characters is in no error. Fewer would hide words of the page as well.
 _PART = 8
 #: In lower case a text is as long as before: `str.lower` makes two letters of some.
-_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
+#: The two alphabets of base64 are one.
+_FOLDED = str.maketrans(string.ascii_uppercase + "-_", string.ascii_lowercase + "+/")
 
 
 class Response(NamedTuple):
@@ -200,9 +202,17 @@ class Transport:
         connection.close()
 
 
+def _forms(secret: str) -> Iterator[str]:
+    """`secret`, and what base64 makes of it behind 0, 1 or 2 other bytes, which have a share in the first characters."""
+    yield secret
+    for before, shared in enumerate((0, 2, 3)):
+        data = bytes(before) + secret.encode()
+        yield binascii.b2a_base64(data, newline=False).decode()[shared : len(data) * 8 // 6]
+
+
 def _masked(text: str, secret: str) -> str:
-    """`text` without any part of `secret` that has `_PART` characters, in either case."""
-    low, within, shown, at = text.translate(_LOWER), secret.translate(_LOWER), [], 0
+    """`text` without any part of `secret` that has `_PART` characters, in either case, or in base64."""
+    low, within, shown, at = text.translate(_FOLDED), "\0".join(_forms(secret)).translate(_FOLDED), [], 0
     while at < len(text):
         end = at + _PART
         if low[at:end] not in within or end > len(text):

@@ -21,6 +21,7 @@ from narrowboat.errors import (
     NotFound,
     StaleDelivery,
     Unavailable,
+    sentence,
 )
 from narrowboat_kafka.library.connection import SpeaksTls
 from narrowboat_kafka.options import SCHEME, SECURE
@@ -76,14 +77,14 @@ def translate(error: BaseException, doing: str) -> NarrowboatError:
     for kinds, meaning, advice in _MEANING:
         if isinstance(error, kinds):
             met = _told(error) if isinstance(error, _NOT_MADE) else _text(error)
-            return _caused(meaning(f"{doing}: {met}. {advice}", backend=SCHEME), error)
+            return _caused(meaning(f"{doing}: {sentence(met)} {advice}", backend=SCHEME), error)
     if isinstance(error, RuntimeError) and "closed" in str(error):
         return _caused(Closed(f"{doing}: this broker was closed", backend=SCHEME), error)
     if _spent(error):
         advice = "Close what this process does not need, or raise its limits"
     else:
         advice = "Check that the server is up and that its advertised addresses can be reached"
-    return _caused(Unavailable(f"{doing}: {_text(error)}. {advice}", backend=SCHEME), error)
+    return _caused(Unavailable(f"{doing}: {sentence(_text(error))} {advice}", backend=SCHEME), error)
 
 
 def unconnected(error: Exception, met: BaseException | None, doing: str, *, secure: bool) -> NarrowboatError:
@@ -141,7 +142,7 @@ def unreadable(error: Exception, tp: Any, offset: int) -> NarrowboatError:
         )
         return _caused(ConfigurationError(text, backend=SCHEME), error)
     text = (
-        f"{where} is damaged: {_text(error)}. It is tried again every few seconds; if the server has no other copy, "
+        f"{where} is damaged: {sentence(_text(error))} It is tried again every few seconds; if the server has no other copy, "
         "move the group behind it (kafka-consumer-groups.sh --reset-offsets)"
     )
     return _caused(Unavailable(text, backend=SCHEME), error)
@@ -162,7 +163,7 @@ def _spent(error: BaseException) -> bool:
 def _told(error: BaseException) -> str:
     """What the server says of a topic that it does not make: the library puts the whole request around it."""
     found = _MESSAGE.search(str(error))
-    return cut(found["said"].rstrip(".")) if found else _text(error)
+    return cut(found["said"]) if found else _text(error)
 
 
 def _text(error: BaseException) -> str:

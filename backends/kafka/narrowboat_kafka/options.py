@@ -58,8 +58,7 @@ class Options(TlsOptions):
         super().__post_init__()
         if self.prefix and (len(self.prefix) > _PREFIX_MAX or not _PREFIX.fullmatch(self.prefix)):
             raise ConfigurationError(
-                f"option prefix={self.prefix}: allowed are up to {_PREFIX_MAX} letters, digits, dots and single dashes between "
-                "them",
+                f"option prefix: allowed are up to {_PREFIX_MAX} letters, digits, dots and single dashes between them",
                 backend=SCHEME,
             )
         check_ranges(

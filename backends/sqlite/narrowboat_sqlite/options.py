@@ -45,7 +45,7 @@ class Options:
     def __post_init__(self) -> None:
         if not _MODE.fullmatch(self.mode):
             raise ConfigurationError(
-                f"option mode={self.mode}: three octal digits as chmod takes them, the first one 6 (our own user must read and "
+                "option mode: three octal digits as chmod takes them, the first one 6 (our own user must read and "
                 "write): 0600 for this user alone, 0660 for the group as well",
                 backend=SCHEME,
             )

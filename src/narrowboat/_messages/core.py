@@ -30,7 +30,7 @@ from narrowboat._engine.validity import deadline
 from narrowboat.capabilities import BrokerCapabilities, LeaseNature
 from narrowboat.clock import Clock
 from narrowboat.contract.messages import Broker, Delivery, Feed, Outcome, Outgoing, Receipt
-from narrowboat.errors import BrokerError, Closed, NarrowboatError, PublishFailed, PublishUnknown, Unavailable
+from narrowboat.errors import BrokerError, Closed, NarrowboatError, PublishFailed, PublishUnknown, Unavailable, sentence
 from narrowboat.registry import broker_backend
 
 T = TypeVar("T")
@@ -344,7 +344,7 @@ def _unpublished(message: Outgoing, backend: str, error: Exception) -> Exception
     if isinstance(error, NarrowboatError) and not error.retryable:
         return error
     unknown = PublishUnknown(
-        f"message {message.id!r} to {message.to.path!r} may or may not be delivered: {_ended(error)} "
+        f"message {message.id!r} to {message.to.path!r} may or may not be delivered: {sentence(error)} "
         "Publish it again with the same id=, which is delivered once where the backend claims dedup",
         id=message.id,
         backend=backend,
@@ -356,15 +356,10 @@ def _unpublished(message: Outgoing, backend: str, error: Exception) -> Exception
 def _not_sent(message: Outgoing, backend: str, error: Exception) -> BrokerError:
     failed = PublishFailed(
         f"message {message.id!r} to {message.to.path!r} was not sent and will not be delivered, because the backend cannot be "
-        f"reached: {_ended(error)} Publish it again later",
+        f"reached: {sentence(error)} Publish it again later",
         id=message.id,
         backend=backend,
         retryable=True,
     )
     failed.__cause__ = error
     return failed
-
-
-def _ended(error: Exception) -> str:
-    """As a sentence with one full stop; some texts have theirs already."""
-    return f"{str(error).rstrip('.')}."

@@ -30,7 +30,7 @@ from narrowboat._engine.holdable import Uncopied
 from narrowboat._messages.checks import check_reason
 from narrowboat.codecs import Codec
 from narrowboat.contract.messages import DEAD_ATTEMPTS, DEAD_ORIGIN, DEAD_REASON, Delivery, Nack, Outcome, Reject
-from narrowboat.errors import BrokerError, NarrowboatError, SettleUnknown, StaleDelivery
+from narrowboat.errors import BrokerError, NarrowboatError, SettleUnknown, StaleDelivery, sentence
 
 T = TypeVar("T")
 
@@ -217,7 +217,7 @@ class TrackedDelivery(Uncopied, Content, Generic[T]):
         if may_have_happened(answer):
             self._doubtful = True
         unknown = SettleUnknown(
-            f"message {self.id!r} from {self._consumer.path!r} may or may not be settled: {answer}. "
+            f"message {self.id!r} from {self._consumer.path!r} may or may not be settled: {sentence(answer)} "
             "Settle it again, or expect it to come back",
             id=self.id,
             backend=self._consumer.backend,

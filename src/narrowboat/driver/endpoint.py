@@ -94,6 +94,9 @@ class Endpoint:
             )
         if not url.hosts and host is None:
             raise ConfigurationError(f"{backend}:// names no host: write {backend}://localhost:{port}", backend=backend)
+        for number, each in enumerate(url.hosts, 1):
+            if wrong := _no_host(each.name):
+                raise ConfigurationError(f"host {number} of the URL {wrong}", backend=backend)
         if pair and (url.username is None) != (url.password is None):
             raise ConfigurationError(
                 f"a user needs a password, and a password a user: {backend}://user:password@host", backend=backend
@@ -129,3 +132,34 @@ class Endpoint:
         return f"{self.scheme}://{','.join(map(str, self.hosts))}{'/' if behind else ''}{behind}"
 
     __repr__ = __str__
+
+
+def _no_host(name: str) -> str:
+    """Why no resolver can be asked for `name`; "" where one can. It repeats nothing of it but one character.
+
+    A password whose '@' was written otherwise than the rest of the URL stands where a host is expected.
+    """
+    if ":" in name:
+        import ipaddress  # costs 5 ms, and few URLs have such a host
+
+        try:
+            ipaddress.IPv6Address(name)
+        except ValueError:
+            return "has a ':' in it and is no IPv6 address, such as [::1]"
+        return ""
+    strange = next((each for each in name if not _in_names(each)), None)
+    if strange is not None:
+        return f"has the character {strange!r}, which no name of a host has"
+    if not name:
+        return "is empty: write its name before the port"
+    try:
+        asked = name.encode("idna")
+    except UnicodeError:
+        asked = b""
+    if not asked:
+        return "is no name of a host: it is made of parts of 1 to 63 characters with a dot between two"
+    return "is no name of a host: that has up to 253 characters" if len(asked.rstrip(b".")) > 253 else ""
+
+
+def _in_names(character: str) -> bool:
+    return character.isalnum() or character in "-._" if character < "\xa0" else not character.isspace()

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from narrowboat.contract import Address, Kind, Properties
 from narrowboat.contract.messages import DEAD_ATTEMPTS, DEAD_ORIGIN, DEAD_REASON
-from narrowboat.errors import Conflict, NotFound, PublishFailed, PublishUnknown, StaleDelivery
+from narrowboat.errors import Conflict, NotFound, PublishFailed, PublishUnknown, StaleDelivery, sentence
 
 #: What the path of every source of dead letters ends with. It has none of its own: a second level would only hide the first.
 DEAD = ".dead"
@@ -151,7 +151,7 @@ class Refusals:
             else "It may be published again with the same id=, and may then be delivered twice."
         )
         error = PublishUnknown(
-            f"message {id!r} to {path!r} may or may not be delivered: {_clause(why)}. {advice}", id=id, backend=self._backend
+            f"message {id!r} to {path!r} may or may not be delivered: {sentence(why)} {advice}", id=id, backend=self._backend
         )
         error.__cause__ = cause
         return error
@@ -162,7 +162,7 @@ class Refusals:
         >>> str(Refusals("shop").not_sent("1", "orders", "the server is away."))
         "message '1' to 'orders' was not sent: the server is away. It may be published again."
         """
-        return self._failed(id, path, f"not sent: {_clause(why)}. It may be published again.", True, cause)
+        return self._failed(id, path, f"not sent: {sentence(why)} It may be published again.", True, cause)
 
     def refused(
         self, id: str, path: str, why: object, *, retryable: bool = False, cause: BaseException | None = None
@@ -174,7 +174,3 @@ class Refusals:
         error = PublishFailed(f"message {id!r} to {path!r} was {text}", id=id, backend=self._backend, retryable=retryable)
         error.__cause__ = cause
         return error
-
-
-def _clause(why: object) -> str:
-    return str(why).rstrip(".")
