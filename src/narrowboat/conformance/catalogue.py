@@ -48,7 +48,7 @@ class Entry(NamedTuple):
         return "locks" if self.id.startswith("L") else "broker"
 
 
-#: Ids for which there is no public call, and the reason that the report shows. Of two more ids a part is not offered: an upgrade
+#: Ids for which there is no public call, and the reason that the report shows. Of two more ids a part is not: an upgrade
 #: from shared to exclusive raises at once instead of waiting (L108), and there is no routing beside queues and topics (B16).
 NOT_OFFERED = {
     "L57": "a minimum hold is not offered: a release frees at once",
