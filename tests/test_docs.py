@@ -12,6 +12,7 @@ import logging
 import re
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"^```python\n(?P<code>.*?)^```\n(?:\n```text\n(?P<prints>.*?)^```\n)?", re.DOTALL | re.MULTILINE)
 #: Their blocks are files of projects of their own; test_write_a_backend.py builds those.
 ELSEWHERE = {"write-a-backend.md", "write-a-backend-on-files.md"}
+
+CLOSED_HERE = (narrowboat.Locks, narrowboat.Messaging, sqlite3.Connection)
 
 
 def pages() -> list[Path]:
@@ -35,6 +38,7 @@ def test_the_examples_of_a_page_run_and_print_what_it_says(page: Path, tmp_path:
     level = logging.getLogger("narrowboat").level
     text = page.read_text(encoding="utf-8")
     namespace: dict[str, object] = {"__name__": "__main__"}
+    opened: dict[int, Any] = {}
 
     try:
         for block in BLOCK.finditer(text):
@@ -43,13 +47,13 @@ def test_the_examples_of_a_page_run_and_print_what_it_says(page: Path, tmp_path:
             code = compile("\n" * line + block["code"], str(page), "exec")  # so that a traceback shows the page's line
             with contextlib.redirect_stdout(printed):
                 exec(code, namespace)
+            opened |= {id(value): value for value in namespace.values() if isinstance(value, CLOSED_HERE)}
             if block["prints"] is not None:
                 assert printed.getvalue() == block["prints"], f"{page.name}, line {line}"
     finally:
         logging.getLogger("narrowboat").setLevel(level)  # a page may set it, and later tests listen
-        for value in namespace.values():  # a page ends as a program does, without closing; its threads would stay in ours
-            if isinstance(value, (narrowboat.Locks, narrowboat.Messaging, sqlite3.Connection)):
-                value.close()
+        for value in opened.values():  # a page ends as a program does, without closing; its threads would stay in ours
+            value.close()
 
 
 def test_a_page_has_examples() -> None:

@@ -183,8 +183,8 @@ def test_bad_options_are_refused_when_the_face_is_made(url: str) -> None:
 def test_an_option_may_be_given_by_url_or_keyword_and_the_keyword_wins() -> None:
     """So a program can override what its environment says."""
     one, two = narrowboat.locks("memory://over?prefix=a", prefix="b"), narrowboat.locks("memory://over?prefix=b")
-    with one, two, one.lock("x"):
-        assert narrowboat.locks("memory://over?prefix=a").holders("x") == []
+    with one, two, narrowboat.locks("memory://over?prefix=a") as third, one.lock("x"):
+        assert third.holders("x") == []
         assert [holder.name for holder in two.holders("x")] == ["x"]
     with narrowboat.locks("memory://over?timeout=0", timeout=1) as locks:
         locks.ping()

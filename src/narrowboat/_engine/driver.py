@@ -34,6 +34,11 @@ class Driver(Generic[D]):
                 self._driver = self._target.make()
             return self._driver
 
+    @property
+    def opened(self) -> bool:
+        """Whether there is one now."""
+        return self._driver is not None
+
     def close(self) -> None:
         """Close it if it was ever opened."""
         with self._lock:

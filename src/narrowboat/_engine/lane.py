@@ -57,6 +57,11 @@ class Lane:
         self._thread: threading.Thread | None = None
         self._closed = False
 
+    @property
+    def opened(self) -> bool:
+        """Whether it has a thread."""
+        return self._thread is not None
+
     def run(self, call: Call) -> bool:
         """Execute `call` in this thread if the lane is free: True. False: somebody has the turn, `submit` it."""
         turn = self._turn

@@ -29,6 +29,7 @@ class Runtime(Protocol):
     """What the loops may await, and how they leave."""
 
     clock: Clock
+    unclosed: object  #: the mark of the face, for all that comes from it
 
     def call(self, lane: Lane, call: Call) -> Awaitable[list[Any]]:
         """Send `call` through `lane`: one result or error (as a value) for each item.
@@ -154,6 +155,7 @@ class Blocking:
     """The runtime of the sync face: everything happens in the caller's own thread."""
 
     signal = BlockingSignal
+    unclosed: object = None
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock

@@ -176,6 +176,11 @@ class LockCore:
         """An owner id that no other acquire, of any process, has or will have."""
         return f"{self._owner}-{next(self._owners):x}"
 
+    @property
+    def opened(self) -> bool:
+        """Whether it has a connection or a thread."""
+        return self.driver.opened or self.claims.opened or self.releases.opened or self.looks.opened
+
     def check_open(self) -> None:
         """Raise `Closed` after `close`."""
         if self.closed:

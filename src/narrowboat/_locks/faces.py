@@ -12,6 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from narrowboat._engine.holdable import Hinting
 from narrowboat._engine.runtime import Runtime
+from narrowboat._engine.unclosed import Unclosed
 from narrowboat._locks.acquire import Acquisition
 from narrowboat._locks.blocks import Blocks, Entered
 from narrowboat._locks.composite import Together
@@ -33,6 +34,7 @@ class LocksFace(Generic[R]):
     def __init__(self, core: LockCore, runtime: R) -> None:
         self._core = core
         self._runtime = runtime
+        runtime.unclosed = Unclosed(core, "Locks")  # each lock and each possession has the runtime
 
     @property
     def capabilities(self) -> LockCapabilities:

@@ -45,6 +45,8 @@ M = TypeVar("M", bound=TrackedDelivery[Any])
 class Consumer(Generic[M]):
     """See the module's text. `make` builds the face's own kind of message."""
 
+    unclosed: object = None  #: the mark of the face that it comes from
+
     def __init__(
         self,
         core: BrokerCore,

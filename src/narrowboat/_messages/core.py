@@ -26,6 +26,7 @@ from narrowboat._engine.lane import lane
 from narrowboat._engine.runtime import Runtime, answer_of
 from narrowboat._engine.target import Target
 from narrowboat._engine.timer import Timer
+from narrowboat._engine.unclosed import Unclosed
 from narrowboat._engine.validity import deadline
 from narrowboat.capabilities import BrokerCapabilities, LeaseNature
 from narrowboat.clock import Clock
@@ -119,6 +120,7 @@ class BrokerCore:
         self.listeners = events.check(listeners)
         self.driver: Driver[Broker] = Driver(target)
         self._runtime = runtime
+        self._unclosed: Callable[[], Unclosed | None] = lambda: None
         self.SEND = Op("send", self._send, repeatable=False)
         self.RECEIVE = Op("receive", _receive, repeatable=False)
         patience = self.timeout * AT_ONCE
@@ -218,6 +220,19 @@ class BrokerCore:
             answers = []  # as above
 
     # -- what the loops share -------------------------------------------------------------------------------------
+
+    @property
+    def opened(self) -> bool:
+        """Whether it has a connection or a thread."""
+        return self.driver.opened or self.sends.opened or self.fetches.opened or self.settlements.opened
+
+    def unclosed(self) -> Unclosed:
+        """The mark of the face, for it and for all that comes from it."""
+        mark = self._unclosed()
+        if mark is None:
+            mark = Unclosed(self, "Messaging")
+            self._unclosed = weakref.ref(mark)
+        return mark
 
     def check_open(self) -> None:
         """Raise `Closed` after `close`."""

@@ -45,6 +45,7 @@ class SourceCore(Generic[T]):
         origin: SourceCore[T] | None = None,
     ) -> None:
         self.core = core
+        self.unclosed = core.unclosed()
         self.source = source
         self.address = source.address
         self.codec = codec
@@ -115,7 +116,7 @@ class SourceCore(Generic[T]):
     ) -> Consumer[M]:
         """A consumer that is checked and not open yet."""
         self.core.check_open()
-        return Consumer(
+        consumer: Consumer[M] = Consumer(
             self.core,
             self.source,
             self.codec,
@@ -124,6 +125,8 @@ class SourceCore(Generic[T]):
             auto_extend=flag("auto_extend", auto_extend),
             max_extend=seconds("max_extend", max_extend, low=0.0, high=MAX_DURATION, allowed="0 or more seconds"),
         )
+        consumer.unclosed = self.unclosed
+        return consumer
 
     async def open(self, consumer: Consumer[Any]) -> None:
         """Open it: every message published from then on reaches the source."""

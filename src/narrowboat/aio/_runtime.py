@@ -109,6 +109,8 @@ class _LoopBridge:
 class Asyncio:
     """The runtime of the asyncio face, for any number of loops."""
 
+    unclosed: object = None
+
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self._bridges: dict[asyncio.AbstractEventLoop, _LoopBridge] = {}

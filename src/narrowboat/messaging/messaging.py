@@ -60,6 +60,7 @@ class Messaging(SyncOnly):
 
     def __init__(self, core: BrokerCore) -> None:
         self._core = core
+        self._unclosed = core.unclosed()
 
     @property
     def capabilities(self) -> BrokerCapabilities:

@@ -62,6 +62,7 @@ class Messaging(AsyncOnly):
 
     def __init__(self, core: BrokerCore) -> None:
         self._core = core
+        self._unclosed = core.unclosed()
 
     @property
     def capabilities(self) -> BrokerCapabilities:
