@@ -67,6 +67,18 @@ def test_what_has_a_text_keeps_it() -> None:
     assert str(error) == "one is not two"
 
 
+def test_the_place_of_a_broken_row_is_in_its_scenario_and_not_in_a_step_that_many_share() -> None:
+    why = (
+        "Traceback (most recent call last):\n"
+        '  File "site-packages/narrowboat/conformance/scenarios/locks/basic.py", line 40, in takes_and_frees\n'
+        "    await kit.shows('a')\n"
+        '  File "site-packages/narrowboat/conformance/lock_kit.py", line 7, in shows\n'
+        "    assert seen == [*tokens]\n"
+        "AssertionError: holders() was to show no tokens"
+    )
+    assert "scenarios/locks/basic.py:40;" in _line(Row("L01", "sync", Outcome.BROKEN, why, "takes_and_frees", "C", 1.25))
+
+
 def test_a_broken_row_is_told_in_full() -> None:
     why = (
         "Traceback (most recent call last):\n"

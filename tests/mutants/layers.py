@@ -110,18 +110,35 @@ class Asks(PassingLocks):
         """What is asked for instead."""
         return request
 
+    def there(self, grant: Grant) -> Grant:
+        """The grant as the backend gave it."""
+        return grant
+
+    def here(self, asked: Request | Grant, grant: Grant) -> Grant:
+        """The backend's grant as the caller is told of it: what the caller had asked for."""
+        return grant._replace(name=asked.name, ttl=asked.ttl, mode=asked.mode, limit=asked.limit)
+
     def attempt(self, requests: Sequence[Request]) -> list[Answer]:
-        """Changed; a grant says what the caller had asked for."""
+        """Changed."""
         answers = self.inner.attempt([self.change(request) for request in requests])
-        return [
-            answer._replace(name=asked.name, ttl=asked.ttl, mode=asked.mode, limit=asked.limit)
-            if isinstance(answer, Grant)
-            else answer
-            for asked, answer in zip(requests, answers, strict=True)
-        ]
+        pairs = zip(requests, answers, strict=True)
+        return [self.here(asked, answer) if isinstance(answer, Grant) else answer for asked, answer in pairs]
+
+    def renew(self, grants: Sequence[Grant]) -> list[Grant | NarrowboatError]:
+        """As it is there."""
+        pairs = zip(grants, self.inner.renew([self.there(grant) for grant in grants]), strict=True)
+        return [self.here(grant, answer) if isinstance(answer, Grant) else answer for grant, answer in pairs]
+
+    def release(self, grants: Sequence[Grant]) -> list[Released | NarrowboatError]:
+        """As it is there."""
+        return self.inner.release([self.there(grant) for grant in grants])
+
+    def withdraw(self, requests: Sequence[Request]) -> list[NarrowboatError | None]:
+        """Changed."""
+        return self.inner.withdraw([self.change(request) for request in requests])
 
 
-class Renames(PassingLocks):
+class Renames(Asks):
     """Keeps a lock under another name than its own."""
 
     def __init__(self, inner: LockProvider) -> None:
@@ -132,35 +149,12 @@ class Renames(PassingLocks):
         """Under which name."""
         return request.name
 
-    def attempt(self, requests: Sequence[Request]) -> list[Answer]:
+    def change(self, request: Request) -> Request:
         """Under the other name."""
-        renamed = []
-        for request in requests:
-            self._kept.setdefault(request.owner, self.kept_as(request))
-            renamed.append(request._replace(name=self._kept[request.owner]))
-        answers = self.inner.attempt(renamed)
-        return [
-            answer._replace(name=request.name) if isinstance(answer, Grant) else answer
-            for request, answer in zip(requests, answers, strict=True)
-        ]
+        return request._replace(name=self._kept.setdefault(request.owner, self.kept_as(request)))
 
-    def renew(self, grants: Sequence[Grant]) -> list[Grant | NarrowboatError]:
+    def there(self, grant: Grant) -> Grant:
         """Under the other name."""
-        answers = self.inner.renew([self._there(grant) for grant in grants])
-        return [
-            answer._replace(name=grant.name) if isinstance(answer, Grant) else answer
-            for grant, answer in zip(grants, answers, strict=True)
-        ]
-
-    def release(self, grants: Sequence[Grant]) -> list[Released | NarrowboatError]:
-        """Under the other name."""
-        return self.inner.release([self._there(grant) for grant in grants])
-
-    def withdraw(self, requests: Sequence[Request]) -> list[NarrowboatError | None]:
-        """Under the other name."""
-        return self.inner.withdraw([each._replace(name=self._kept.get(each.owner, each.name)) for each in requests])
-
-    def _there(self, grant: Grant) -> Grant:
         return grant._replace(name=self._kept.get(grant.owner, grant.name))
 
 

@@ -1,8 +1,8 @@
 """Lock drivers that are broken on purpose: each breaks one promise, and names the ids that must catch it, each of them.
 
-A kit that no mutant can make fail proves nothing. Each of these is a layer in front of a driver that works, so it breaks
-any backend in the same way; they are never used outside the kit's own tests. Here is the table; they are written down by
-what they break, in the modules that it is put together from.
+A kit that no mutant can make fail proves nothing. Each mutant is a layer in front of a driver that works, and breaks any
+backend in the same way. Only the kit's own tests use them. This module is their table; the modules that it imports hold them,
+by what they break.
 """
 
 from __future__ import annotations

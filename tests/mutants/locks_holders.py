@@ -1,4 +1,4 @@
-"""Lock drivers that let in whom they must not, or keep names and namespaces apart badly."""
+"""Lock drivers that let in a user that they must not let in, or mix up names or namespaces."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class GrantsTwice(Renames):
     """Lets a second holder in beside the first."""
 
     def attempt(self, requests: Sequence[Request]) -> list[Answer]:
-        """Who finds it busy gets the second place."""
+        """A user that finds the lock busy gets the second place."""
         answers = super().attempt(requests)
         for place, (request, answer) in enumerate(zip(requests, answers, strict=True)):
             if isinstance(answer, Busy):
@@ -27,7 +27,7 @@ class GrantsTwice(Renames):
 
 
 class ConnectionsDoNotExclude(Renames):
-    """Excludes the users of one connection from each other, and nobody else."""
+    """Excludes the users of one connection from each other, and no other user."""
 
     _numbers = itertools.count()
 
@@ -68,7 +68,7 @@ class SizesNeverDisagree(GrantsTwice):
     """Accepts a contender who believes in another size of the semaphore."""
 
     def attempt(self, requests: Sequence[Request]) -> list[Answer]:
-        """Whoever disagrees gets a semaphore of his own."""
+        """A user that disagrees gets a semaphore of its own."""
         answers = Renames.attempt(self, requests)
         for place, (request, answer) in enumerate(zip(requests, answers, strict=True)):
             if isinstance(answer, Conflict):
@@ -108,7 +108,7 @@ class HoldersSeesNobody(PassingLocks):
 
 
 class HoldersForgetsWho(PassingLocks):
-    """Says that a name is held, but not by whom."""
+    """Says that a name is held, and not who holds it."""
 
     def holders(self, name: str | None) -> list[Holder]:
         """Without labels."""

@@ -24,14 +24,13 @@ class _Leases(Asks):
         """Of that length."""
         return request._replace(ttl=self.length(request.ttl))
 
-    def renew(self, grants: Sequence[Grant]) -> list[Grant | NarrowboatError]:
+    def there(self, grant: Grant) -> Grant:
         """Of that length."""
-        answers = self.inner.renew([grant._replace(ttl=self.length(grant.ttl)) for grant in grants])
-        return [grant if isinstance(answer, Grant) else answer for grant, answer in zip(grants, answers, strict=True)]
+        return grant._replace(ttl=self.length(grant.ttl))
 
 
 class LeaseNeverEnds(_Leases):
-    """Keeps the lock of a holder that has gone for ever."""
+    """Keeps for ever the lock of a holder that has gone."""
 
     def length(self, ttl: float) -> float:
         """A day."""
@@ -39,7 +38,7 @@ class LeaseNeverEnds(_Leases):
 
 
 class LeaseGivenToNobody(LeaseNeverEnds):
-    """Takes a lease that ran out from its holder, and gives the lock to nobody."""
+    """Takes a lease that ran out from its holder, and never grants the lock again."""
 
     def __init__(self, inner: LockProvider) -> None:
         super().__init__(inner)
@@ -78,25 +77,28 @@ class LeaseEndsEarly(_Leases):
         return ttl * 0.45
 
 
-class LeaseSaidToBeLonger(PassingLocks):
+class LeaseSaidToBeLonger(Asks):
     """Says that a lease is ten times as long as it is."""
 
-    def attempt(self, requests: Sequence[Request]) -> list[Answer]:
-        """Said of the first one."""
-        return [each._replace(ttl=each.ttl * 10) if isinstance(each, Grant) else each for each in self.inner.attempt(requests)]
+    def there(self, grant: Grant) -> Grant:
+        """The real one."""
+        return grant._replace(ttl=grant.ttl / 10)
 
-    def renew(self, grants: Sequence[Grant]) -> list[Grant | NarrowboatError]:
-        """Said of each."""
-        answers = self.inner.renew([grant._replace(ttl=grant.ttl / 10) for grant in grants])
-        return [grant if isinstance(answer, Grant) else answer for grant, answer in zip(grants, answers, strict=True)]
+    def here(self, asked: Request | Grant, grant: Grant) -> Grant:
+        """The longer one."""
+        return grant._replace(ttl=grant.ttl * 10)
 
 
-class WholeSecondsOnly(PassingLocks):
+class WholeSecondsOnly(Asks):
     """Cuts a lease to whole seconds."""
 
-    def attempt(self, requests: Sequence[Request]) -> list[Answer]:
+    def change(self, request: Request) -> Request:
         """At least one."""
-        return self.inner.attempt([each._replace(ttl=max(1.0, float(int(each.ttl)))) for each in requests])
+        return request._replace(ttl=max(1.0, float(int(request.ttl))))
+
+    def here(self, asked: Request | Grant, grant: Grant) -> Grant:
+        """Told as it is."""
+        return grant
 
 
 class RenewDoesNothing(PassingLocks):
@@ -123,7 +125,7 @@ class RenewRevives(PassingLocks):
     """Takes the lock again for a holder whose lease is over."""
 
     def renew(self, grants: Sequence[Grant]) -> list[Grant | NarrowboatError]:
-        """If nobody else has it."""
+        """If no other user has it."""
         answers = self.inner.renew(grants)
         for place, (grant, answer) in enumerate(zip(grants, answers, strict=True)):
             if isinstance(answer, LeaseLost):

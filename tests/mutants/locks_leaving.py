@@ -39,7 +39,7 @@ class ReleaseSaysNotHeld(PassingLocks):
 
 
 class ReleaseOfNothingIsAnError(PassingLocks):
-    """Answers with an error, as for a mistake, when what it is to free is not there."""
+    """Answers the release of a lock that is not held with an error, as for a mistake."""
 
     def release(self, grants: Sequence[Grant]) -> list[Released | NarrowboatError]:
         """A repeated one, and one that comes too late."""
@@ -51,7 +51,7 @@ class ReleaseOfNothingIsAnError(PassingLocks):
 
 
 class ReleaseByItsOwnThreadOnly(PassingLocks):
-    """Lets nobody free a lock but the thread that took it, as a lock of that thread's own does."""
+    """Lets only the thread that took a lock free it, as a thread's own lock does."""
 
     def __init__(self, inner: LockProvider) -> None:
         super().__init__(inner)
@@ -70,10 +70,10 @@ class ReleaseByItsOwnThreadOnly(PassingLocks):
 
 
 class ReleaseWithoutComparing(PassingLocks):
-    """Frees a name for whoever asks, without comparing the token."""
+    """Frees a name for any user that asks, without comparing the token."""
 
     def release(self, grants: Sequence[Grant]) -> list[Released | NarrowboatError]:
-        """Whoever holds it now."""
+        """The present holder goes."""
         answers = self.inner.release(grants)
         for place, (grant, answer) in enumerate(zip(grants, answers, strict=True)):
             if answer is Released.NOT_HELD:
@@ -84,7 +84,7 @@ class ReleaseWithoutComparing(PassingLocks):
 
 
 class ReleaseFreesAll(PassingLocks):
-    """Frees with one name everything that the same connection holds."""
+    """Frees with one name all names that the same connection holds."""
 
     def __init__(self, inner: LockProvider) -> None:
         super().__init__(inner)
@@ -105,7 +105,7 @@ class ReleaseFreesAll(PassingLocks):
 
 
 class EvictBreaksWhoeverHolds(PassingLocks):
-    """Breaks the present holder, whichever generation was meant."""
+    """Evicts the present holder, whichever token was meant."""
 
     def evict(self, name: str, token: int) -> bool:
         """Everybody."""
@@ -114,7 +114,7 @@ class EvictBreaksWhoeverHolds(PassingLocks):
 
 
 class EvictDoesNothing(PassingLocks):
-    """Answers that a holder is evicted, and leaves him."""
+    """Answers that a holder is evicted, and leaves the lock to it."""
 
     def evict(self, name: str, token: int) -> bool:
         """Nothing."""

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from mutants import Mutant
-from mutants.layers import Answer, named
-from narrowboat.contract.locks import Grant, Holder, LockProvider, Released, Request
-from narrowboat.errors import NarrowboatError
-from narrowboat.layers.passing import PassingLocks
+from mutants.layers import Asks, named
+from narrowboat.contract.locks import Grant, Holder, LockProvider, Request
 
 
-class _Tokens(PassingLocks):
+class _Tokens(Asks):
     """Shows other tokens than the backend gave."""
 
     def __init__(self, inner: LockProvider) -> None:
@@ -22,29 +18,21 @@ class _Tokens(PassingLocks):
         """Instead of `token`."""
         return token
 
-    def attempt(self, requests: Sequence[Request]) -> list[Answer]:
-        """Shown differently."""
-        answers = self.inner.attempt(requests)
-        for answer in answers:
-            if isinstance(answer, Grant):
-                self._real[answer.owner] = answer.token
-        return [each._replace(token=self.shown(each.token)) if isinstance(each, Grant) else each for each in answers]
+    def there(self, grant: Grant) -> Grant:
+        """With the real token."""
+        return grant._replace(token=self._real[grant.owner])
 
-    def renew(self, grants: Sequence[Grant]) -> list[Grant | NarrowboatError]:
-        """With the real ones."""
-        answers = self.inner.renew([each._replace(token=self._real[each.owner]) for each in grants])
-        return [each._replace(token=self.shown(each.token)) if isinstance(each, Grant) else each for each in answers]
-
-    def release(self, grants: Sequence[Grant]) -> list[Released | NarrowboatError]:
-        """With the real ones."""
-        return self.inner.release([each._replace(token=self._real[each.owner]) for each in grants])
+    def here(self, asked: Request | Grant, grant: Grant) -> Grant:
+        """With the other token."""
+        self._real[grant.owner] = grant.token
+        return grant._replace(token=self.shown(grant.token))
 
     def holders(self, name: str | None) -> list[Holder]:
         """Shown differently."""
         return [each._replace(token=self.shown(each.token)) for each in self.inner.holders(name)]
 
     def evict(self, name: str, token: int) -> bool:
-        """Whoever is shown with that token."""
+        """The holder that is shown with that token."""
         meant = [each.token for each in self.inner.holders(name) if self.shown(each.token) == token]
         broken = [self.inner.evict(name, each) for each in meant]
         return any(broken)
@@ -89,13 +77,10 @@ class TokenTooLarge(_Tokens):
 class RenewGivesAnotherToken(_Tokens):
     """Gives a holder a new token with each renewal."""
 
-    def renew(self, grants: Sequence[Grant]) -> list[Grant | NarrowboatError]:
+    def here(self, asked: Request | Grant, grant: Grant) -> Grant:
         """The next number."""
-        answers = super().renew(grants)
-        return [
-            answer._replace(token=grant.token + 1) if isinstance(answer, Grant) else answer
-            for grant, answer in zip(grants, answers, strict=True)
-        ]
+        told = super().here(asked, grant)
+        return told._replace(token=asked.token + 1) if isinstance(asked, Grant) else told
 
 
 MUTANTS: list[Mutant] = [

@@ -1,4 +1,4 @@
-"""Lock drivers whose waiters wait wrongly: for too long, in no order, in the way of others."""
+"""Lock drivers whose waiters wait for too long, in no order, or in the way of others."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ class TryWaits(PassingLocks):
 
 
 class WaitsInTheDriver(PassingLocks):
-    """Keeps the call of a waiter for a while, in the hope that the lock gets free."""
+    """Keeps a waiter's call for a while, in the hope that the lock gets free."""
 
     def attempt(self, requests: Sequence[Request]) -> list[Answer]:
-        """In the caller's time, whatever timeout he has."""
+        """In the caller's time, whatever its timeout is."""
         answers = self.inner.attempt(requests)
         if any(isinstance(answer, Busy) and asked.wait for asked, answer in zip(requests, answers, strict=True)):
             time.sleep(5.0)  # more than the bound of a second, and than what a busy machine adds to it
@@ -85,12 +85,12 @@ class WithdrawWakesNobody(Asks):
 
 
 class _Polls(PassingLocks):
-    """Keeps no place in the queue for some: they come again after a while."""
+    """Keeps no place in the queue for some waiters, which come again after a while."""
 
     _numbers = itertools.count()
 
     def poor(self, request: Request) -> bool:
-        """Who has no place."""
+        """Whether the waiter has no place."""
         return request.wait
 
     def pause(self) -> float:
@@ -108,7 +108,7 @@ class _Polls(PassingLocks):
 
 
 class OrderForgotten(_Polls):
-    """Serves whoever happens to come first after a release, though it claims an order."""
+    """Serves the first waiter that happens to come after a release, although it claims an order."""
 
 
 class WriterStarves(_Polls):
@@ -138,7 +138,7 @@ class OneConnectionStarves(_Polls):
 
 
 class RetryNever(PassingLocks):
-    """Says that nobody needs to look again before he is woken."""
+    """Says that no waiter needs to look again before it is woken."""
 
     def attempt(self, requests: Sequence[Request]) -> list[Answer]:
         """In a day."""
@@ -153,7 +153,7 @@ class OwnGrantNotFound(PassingLocks):
         self._granted: set[str] = set()
 
     def attempt(self, requests: Sequence[Request]) -> list[Answer]:
-        """An error for who holds already."""
+        """An error for the holder."""
         answers = self.inner.attempt(requests)
         for place, (request, answer) in enumerate(zip(requests, answers, strict=True)):
             if isinstance(answer, Grant):

@@ -24,6 +24,7 @@ from narrowboat.conformance.checks.explain import explain, one_tree_at_a_time
 from narrowboat.conformance.faults.quiet import quiet
 from narrowboat.conformance.harness import Harness
 from narrowboat.conformance.kit import Kit
+from narrowboat.conformance.lock_kit import LockKit
 from narrowboat.conformance.message_kit import MessageKit
 from narrowboat.conformance.scenario import FACES, FIRST, TABLE, Scenario
 from narrowboat.errors import Unsupported
@@ -118,7 +119,7 @@ def run_one(harness: Harness, scenario: Scenario, face: str, *, size: float = 1.
     if unmet is None and missing:
         outcome, why = Outcome.NOT_EXERCISED, "the harness cannot make: " + ", ".join(sorted(f.value for f in missing))
     else:
-        kit = (Kit if scenario.half == "locks" else MessageKit)(harness, face, scenario.half, size=size)
+        kit = (LockKit if scenario.half == "locks" else MessageKit)(harness, face, scenario.half, size=size)
         work = scenario.run if unmet is None else scenario.refused
         assert work is not None, "scenario() refuses a claim without a refusal"
         with quiet:

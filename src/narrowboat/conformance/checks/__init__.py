@@ -1,1 +1,1 @@
-"""What judges: histories of locks and of queues, secrets and resources that leaked, errors that were expected."""
+"""What judges a scenario: histories of locks and of queues, leaks of secrets and resources, errors that are owed."""

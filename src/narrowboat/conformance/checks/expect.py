@@ -1,4 +1,4 @@
-"""Expecting an error, for scenarios, which must run without pytest: of one call, or of a block.
+"""Errors that a call or a block must raise, for scenarios, which must run without pytest.
 
 error = await fails(LeaseLost, held.release())
 with raises(LeaseLost) as caught:
@@ -29,7 +29,7 @@ class Caught(Generic[E]):
 
 
 class raises(Generic[E]):  # read as a verb
-    """The block must raise one of `kinds`; anything else it raises goes on, nothing raised is an `AssertionError`."""
+    """The block must raise one of `kinds`, or it is an `AssertionError`; other errors pass through."""
 
     def __init__(self, *kinds: type[E], what: str = "") -> None:
         self._kinds = kinds
@@ -44,20 +44,20 @@ class raises(Generic[E]):  # read as a verb
             self._caught._error = error
             return True
         if error is None:
-            raise AssertionError(_missing(self._kinds, self._what))
+            raise AssertionError(_missing(self._kinds, self._what, "nothing was raised"))
         return False
 
 
 async def fails(kinds: type[E] | tuple[type[E], ...], call: Awaitable[object] | Callable[[], object], *, what: str = "") -> E:
-    """What `call` raised, at once or when it was awaited, which must be one of `kinds`."""
+    """The error, one of `kinds`, that `call` must raise, at once or when it is awaited."""
     try:
         value = call() if callable(call) else call
         if inspect.isawaitable(value):
             value = await value
     except kinds as error:
         return error
-    raise AssertionError(f"{_missing(kinds if isinstance(kinds, tuple) else (kinds,), what)}; the call returned {value!r}")
+    raise AssertionError(_missing(kinds if isinstance(kinds, tuple) else (kinds,), what, f"the call returned {value!r}"))
 
 
-def _missing(kinds: tuple[type[BaseException], ...], what: str) -> str:
-    return f"no {' or '.join(each.__name__ for each in kinds)}{': ' + what if what else ''}"
+def _missing(kinds: tuple[type[BaseException], ...], what: str, seen: str) -> str:
+    return f"{' or '.join(each.__name__ for each in kinds)} was owed, and {seen}{': ' + what if what else ''}"

@@ -1,4 +1,4 @@
-"""What an `assert` without words has seen: its condition, and what the names in it stood for.
+"""A sentence for an `assert` that has no text: its condition, and the values of the names in it.
 
     assert held.expires_in == 0        becomes        owed: held.expires_in == 0; seen: held.expires_in is 0.31
 
@@ -9,40 +9,29 @@ again: they may have done something, and their result may be another one now.
 from __future__ import annotations
 
 import ast
-import contextlib
-import gc
 import linecache
 import reprlib
-import threading
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from types import CodeType, FrameType, TracebackType
+
+from narrowboat.conformance.checks.collector import resting
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 160
 _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxset = _SHORT.maxdict = 12
 
-_mutex = threading.Lock()
 
-
-@contextlib.contextmanager
-def one_tree_at_a_time() -> Iterator[None]:
-    """For whoever makes a syntax tree, as a traceback that is formatted does: no other thread makes one meanwhile.
+def one_tree_at_a_time() -> AbstractContextManager[None]:
+    """A block that makes a syntax tree, as the formatting of a traceback does, while no other thread makes one.
 
     CPython 3.11 counts the depth of all trees in one place (gh-106905): threads that make them side by side get `SystemError:
     AST constructor recursion depth mismatch`. Between two nodes a thread gives way only to what a collection of garbage runs.
     """
-    with _mutex:
-        collected = gc.isenabled()
-        gc.disable()
-        try:
-            yield
-        finally:
-            if collected:
-                gc.enable()
+    return resting()
 
 
 def explain(error: AssertionError) -> None:
-    """Give `error`, which has no text, one. Nothing where its source cannot be read."""
+    """Give an `error` without a text one. It stays as it is where its source cannot be read."""
     if error.args or error.__traceback__ is None:
         return
     trace: TracebackType = error.__traceback__
@@ -69,7 +58,7 @@ def _sentence(test: ast.expr, frame: FrameType) -> str:
 
 
 def _values(node: ast.AST, frame: FrameType) -> list[tuple[str, str]]:
-    """The largest parts of `node` that can be looked at again, and their values. Constants speak for themselves."""
+    """The largest parts of `node` that can be evaluated again without a call, and their values; no constants."""
     if isinstance(node, ast.Name | ast.Attribute | ast.Subscript) and all(
         isinstance(part, ast.Name | ast.Attribute | ast.Subscript | ast.Constant | ast.expr_context) for part in ast.walk(node)
     ):

@@ -1,4 +1,4 @@
-"""Records what users of a lock did and were told, and checks it. With fencing tokens this needs no search: a few sorts.
+"""Records what users of a lock did and were told, and checks it. Fencing tokens make that a few sorts, without a search.
 
     recorder = Recorder()
     hold = recorder.asks(name, "user 7")        # before the call of acquire
@@ -7,28 +7,27 @@
     recorder.ends(hold)                         # before the call of release, or when the holder learns of its loss
     check(recorder.holds, recorder.writes, free_bound=2.0)          # Verdict
 
-What is recorded is the users' side alone: when each call began and ended, what it answered, until when a holder believed in
-its lock, and what a guarded resource was given. All times are of one clock that the machine's processes share. A call
-whose outcome is not known stays open. Verdicts: `violations` must be empty; `unknown` counts what cannot be judged.
+A history has the users' side alone: when each call began and ended, what it answered, until when a holder believed in its
+lock, and what was written to a guarded resource. All times are of one clock that the machine's processes share. A call
+without a known outcome stays open. In a verdict `violations` must be empty; `unknown` counts what cannot be judged.
 
 The rules, per name:
 
-1. belief: between the answer of an acquire and the call of its release (or the end of its validity), nobody who is
-   excluded by it is told that he holds, and a semaphore never has more holders than permits;
+1. belief: between the answer of an acquire and the call of its release (or the end of its validity), no user that it
+   excludes is told that it holds, and a semaphore never has more holders than permits;
 2. tokens are unique, and none is reused;
 3. real time: a grant that was answered before another one was asked for has the smaller token, if one excludes the other;
-4. a resource that is written to under exclusive locks never accepts an older token after a newer one;
-5. liveness: while somebody waits, the name is not free for longer than a bound.
+4. a resource that is guarded by exclusive locks never accepts an older token after a newer one;
+5. liveness: while a user waits, the name is not free for longer than a bound.
 
-Each hold and each write is reported once for each rule that it breaks, beside one that it breaks it with. A history in which
-nobody waited, or whose holds stay open, can show no stretch of freedom: that is unknown, not proven.
+Each hold and each write is reported once for each rule that it breaks, beside another that breaks the rule with it. A history
+in which nobody waited, or whose holds stay open, shows no time in which the name was free: that is unknown, not proven.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import heapq
-import itertools
 import math
 import threading
 import time
@@ -64,7 +63,7 @@ class Write:
 
 
 class Recorder:
-    """Takes down one history; from any thread."""
+    """Records one history, from any thread."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -74,7 +73,7 @@ class Recorder:
 
     @property
     def grants(self) -> int:
-        """How many were granted so far."""
+        """How many acquires were granted so far."""
         with self._mutex:
             return sum(hold.token is not None for hold in self.holds)
 
@@ -91,7 +90,7 @@ class Recorder:
         hold.granted = self._clock()
 
     def gives_up(self, hold: Hold) -> None:
-        """It ended without a grant."""
+        """The acquire ended without a grant."""
         hold.gave_up = self._clock()
 
     def ends(self, hold: Hold) -> None:
@@ -100,7 +99,7 @@ class Recorder:
             hold.ended = self._clock()
 
     def wrote(self, name: str, token: int, *, accepted: bool) -> None:
-        """A guarded resource was written to, or refused it."""
+        """A guarded resource accepted a write, or refused it."""
         with self._mutex:
             self.writes.append(Write(name, token, self._clock(), accepted))
 
@@ -112,7 +111,7 @@ class Verdict:
     violations: tuple[str, ...]
     grants: int
     unknown: int  #: calls without a known outcome and holds without a known end: judged up to their last known moment only
-    longest_free: float  #: seconds for which a name was free while somebody waited
+    longest_free: float  #: seconds for which a name was free while a user waited
 
     @property
     def ok(self) -> bool:
@@ -121,7 +120,7 @@ class Verdict:
 
 
 def check(holds: Sequence[Hold], writes: Sequence[Write] = (), *, free_bound: float = math.inf) -> Verdict:
-    """Judge a history. `free_bound`: seconds for which a name may be free while somebody waits."""
+    """Judge a history. `free_bound`: seconds for which a name may be free while a user waits."""
     violations: list[str] = []
     longest = 0.0
     names: dict[str, list[Hold]] = {}
@@ -132,7 +131,7 @@ def check(holds: Sequence[Hold], writes: Sequence[Write] = (), *, free_bound: fl
         violations += _belief(granted)
         violations += _tokens(granted)
         violations += _real_time([hold for hold in asked if hold.granted is not None], granted)
-        free = _longest_free(asked, granted)
+        free = _longest_free(asked)
         longest = max(longest, free)
         if free > free_bound:
             violations.append(f"{name}: free for {free:.3f} s while somebody waited (bound {free_bound:g} s)")
@@ -143,7 +142,7 @@ def check(holds: Sequence[Hold], writes: Sequence[Write] = (), *, free_bound: fl
 
 
 def _times(granted: Iterable[Hold]) -> list[float]:
-    """When each was granted."""
+    """When each hold was granted."""
     return [hold.granted for hold in granted if hold.granted is not None]
 
 
@@ -156,7 +155,7 @@ def _excludes(one: Hold, other: Hold) -> bool:
 
 
 def _belief(granted: Sequence[Hold]) -> Iterator[str]:
-    """Sweep over the grants in order: those whose end has not come yet are the present holders."""
+    """Go through the grants in their order: those whose end has not come yet are the present holders."""
     present: list[tuple[float, int, Hold]] = []  # by their end
     writers = 0
     for number, (now, hold) in enumerate(zip(_times(granted), granted, strict=True)):
@@ -182,7 +181,7 @@ def _tokens(granted: Iterable[Hold]) -> Iterator[str]:
 
 
 def _real_time(asked: Iterable[Hold], granted: Sequence[Hold]) -> Iterator[str]:
-    """For each grant, the largest token among those answered before it was asked for: of writers, and of the others."""
+    """Compare each grant with the largest token answered before its call began: of writers, and of the others."""
     answered = 0
     times = [*_times(granted), math.inf]
     largest: dict[bool, Hold] = {}  # by whether it was exclusive
@@ -212,37 +211,31 @@ def _guarded(writes: Iterable[Write]) -> Iterator[str]:
             newest[write.name] = max(write.token, before)
 
 
-def _longest_free(asked: Sequence[Hold], granted: Sequence[Hold]) -> float:
-    """The longest stretch in which nobody held, or may have held, and somebody waited; who gave up had waited, too."""
-    open_calls = ((hold.asked, hold.ended) for hold in asked if hold.granted is None and hold.gave_up is None)
-    held = [(start, math.inf if end is None else end) for start, end in open_calls]
-    ends = [math.inf if hold.ended is None else hold.ended for hold in granted]
-    held += zip(_times(granted), ends, strict=True)
-    held.sort()
-    answered = ((hold.asked, hold.gave_up if hold.granted is None else hold.granted) for hold in asked)
-    waited = [*_merged((start, end) for start, end in answered if end is not None), (math.inf, math.inf)]
-    longest, place, free_since = 0.0, 0, -math.inf
-    for start, end in (*held, (math.inf, math.inf)):
-        if start - free_since > longest:  # it could be longer than all before
-            while waited[place][1] <= free_since:
-                place += 1
-            for begun, ended in itertools.islice(waited, place, None):
-                if begun >= start:
-                    break
-                longest = max(longest, min(ended, start) - max(begun, free_since))
-        free_since = max(free_since, end)
+def _longest_free(asked: Iterable[Hold]) -> float:
+    """The longest time in which nobody held, or may have held, and a user waited, even one that gave up later."""
+    changes: list[tuple[float, int, int]] = []  # when; how many holders and how many waiters there are more
+    for hold in asked:
+        answered = hold.gave_up if hold.granted is None else hold.granted
+        if answered is not None:
+            changes += [(hold.asked, 0, 1), (answered, 0, -1)]
+        if hold.gave_up is None or hold.granted is not None:
+            changes.append((hold.asked if hold.granted is None else hold.granted, 1, 0))
+            changes.append((math.inf if hold.ended is None else hold.ended, -1, 0))
+    longest, holders, waiters = 0.0, 0, 0
+    since: float | None = None
+    for now, holding, waiting in sorted(changes, key=_arrivals_first):
+        if since is not None:
+            longest = max(longest, now - since)
+        holders += holding
+        waiters += waiting
+        if holders or not waiters:
+            since = None
+        elif since is None:
+            since = now
     return longest
 
 
-def _merged(stretches: Iterable[tuple[float, float]]) -> Iterator[tuple[float, float]]:
-    """Those that overlap or touch as one. They come by their start."""
-    present: tuple[float, float] | None = None
-    for start, end in stretches:
-        if present is not None and start <= present[1]:
-            present = (present[0], max(end, present[1]))
-        else:
-            if present is not None:
-                yield present
-            present = (start, end)
-    if present is not None:
-        yield present
+def _arrivals_first(change: tuple[float, int, int]) -> tuple[float, int]:
+    """At one time arrivals go before departures: two waits, or two holds, that touch leave no gap."""
+    now, holding, waiting = change
+    return now, -holding - waiting

@@ -4,14 +4,14 @@
     history.published(id, key=...)      # the publish returned
     history.uncertain(id, key=...)      # PublishUnknown: it may be there
     history.failed(id)                  # PublishFailed: it must never be delivered
-    history.delivered(id, attempt)      # it was handed out
+    history.delivered(id, attempt)      # a consumer got it
     history.acked(id)                   # its ack was answered
     history.ack_unknown(id)             # no answer, or stale: it may come again
     check(history, drained=True)        # Verdict
 
-Record in the order in which things happened: an ack after its answer, a delivery when it was handed out. With ids that
-are published once, one pass decides; nothing has to be searched. A history that was not drained to its end can prove no
-loss: what is missing is then unknown, not lost.
+Record in the order in which things happened: an ack after its answer, a delivery when the consumer has it. Each id is
+published once, and so one pass decides without a search. A history that was not drained to its end can prove no loss: a
+message that is missing is then unknown, not lost.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class What(enum.Enum):
 
 
 class Event(NamedTuple):
-    """One thing that happened, in its place."""
+    """One thing that happened; its place in the history is its time."""
 
     what: What
     id: str
@@ -63,7 +63,7 @@ class History:
         self._add(Event(What.FAILED, id))
 
     def delivered(self, id: str, attempt: int) -> None:
-        """It was handed out for the `attempt`-th time."""
+        """It was delivered for the `attempt`-th time."""
         self._add(Event(What.DELIVERED, id, None, attempt))
 
     def acked(self, id: str) -> None:
@@ -81,7 +81,7 @@ class History:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What the history shows: ids by what is wrong with them. `ok` when nothing is."""
+    """What the history shows: the ids of the messages, by what is wrong with them."""
 
     lost: tuple[str, ...] = ()  #: published, never delivered, and the queue was drained
     missing: tuple[str, ...] = ()  #: published, never delivered, but the queue was not drained: unknown
@@ -101,7 +101,7 @@ class Verdict:
 
     @property
     def known(self) -> bool:
-        """Whether nothing is left unknown."""
+        """Whether the fate of every message is known."""
         return not self.missing
 
     def __str__(self) -> str:
@@ -115,7 +115,7 @@ def check(history: History, *, drained: bool, ordered: bool = False) -> Verdict:
 
     Args:
         history: what was recorded.
-        drained: whether the queue was read to its end afterwards; otherwise nothing can be called lost.
+        drained: whether the queue was read to its end afterwards; otherwise no message is lost for certain.
         ordered: whether first deliveries of one key must be in the order of their publishes.
     """
     confirmed: dict[str, int] = {}  # by id, its place among the confirmed of its key

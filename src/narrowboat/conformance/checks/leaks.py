@@ -23,7 +23,7 @@ from urllib.parse import quote
 
 
 def raised(call: Callable[[], object]) -> BaseException:
-    """What `call` raises; it is a fault of the test if that is nothing."""
+    """The error that `call` raises; a call that raises nothing is a fault of the test."""
     try:
         call()
     except Exception as error:
@@ -32,31 +32,31 @@ def raised(call: Callable[[], object]) -> BaseException:
 
 
 def spellings(secret: str) -> set[str]:
-    """`secret` in the ways in which it may stand in a text: as it is, escaped, quoted for a URL, in base64, in hex.
+    """The ways in which `secret` may stand in a text: as it is, escaped, quoted for a URL, in base64, in hex.
 
     >>> sorted(spellings("a/b"))
     ['612f62', 'YS9i', 'a%2Fb', 'a/b']
     """
     data = secret.encode()
     plain = {secret, repr(secret)[1:-1], repr(data)[2:-1], quote(secret), quote(secret, safe="")}
-    # In base64 it begins anywhere in a group of three bytes; what its neighbours change is cut off on both sides.
+    # In base64 it begins anywhere in a group of three bytes. The characters that its neighbours change are cut off.
     coded = {base64.b64encode(b"\0" * before + data + b"\0" * 2).decode()[4 * bool(before) :] for before in range(3)}
     inner = {text[: len(data) * 4 // 3 - 4] if len(data) > 6 else base64.b64encode(data).decode() for text in coded}
     return plain | inner | {data.hex()}
 
 
 def shown(secret: str, texts: Iterable[tuple[str, str]]) -> list[str]:
-    """Where it shows: the places of those (place, text) that have it in any spelling."""
+    """The places of those (place, text) in which `secret` stands in any spelling."""
     wanted = spellings(secret)
     return [place for place, text in texts if any(each in text for each in wanted)]
 
 
 def texts(error: BaseException, *, here: str | None = None) -> Iterator[tuple[str, str]]:
-    """Everything that a text about `error` may be made of, with its place: also of its causes, contexts and arguments.
+    """Everything that a report about `error` may show, with its place; so for its causes, contexts and arguments.
 
     Args:
         error: what was raised.
-        here: the file whose frames are left out; the caller's.
+        here: the file whose frames are left out; by default the caller's.
     """
     mine = {__file__, here or sys._getframe(1).f_code.co_filename}
     seen: list[BaseException] = []
@@ -82,7 +82,7 @@ def _of(error: BaseException, mine: set[str]) -> Iterator[tuple[str, str]]:
         if code.co_filename in mine:
             continue
         for name, value in frame.f_locals.items():
-            with contextlib.suppress(Exception):  # of what is half made: no reporter shows it either
+            with contextlib.suppress(Exception):  # of an object that is half made: no reporter shows it either
                 yield f"{name} in {code.co_qualname} ({code.co_filename}:{line})", repr(value)
 
 
@@ -90,7 +90,6 @@ class Ear:
     """Hears every logger of the process at every level, while it is entered."""
 
     def __init__(self) -> None:
-        self.records: list[logging.LogRecord] = []
         self.texts: list[tuple[str, str]] = []
         self._handler = logging.Handler(1)
         self._handler.emit = self._hear  # type: ignore[method-assign]  # all that it does
@@ -98,7 +97,6 @@ class Ear:
 
     def _hear(self, record: logging.LogRecord) -> None:
         place = f"record of {record.name} ({record.levelname}: {str(record.msg)[:40]})"
-        self.records.append(record)
         self.texts.append((place, f"{record.getMessage()} {record.args!r} {vars(record)!r}"))
         if record.exc_info and record.exc_info[1] is not None:
             self.texts += [(f"{place}, {where}", text) for where, text in texts(record.exc_info[1])]

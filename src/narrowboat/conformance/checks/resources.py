@@ -1,4 +1,4 @@
-"""What this process uses at a moment: threads, open files, tasks, memory. Compared before and after, never by kind."""
+"""What this process uses at a moment: threads, open files, tasks and memory. A scenario compares before and after."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class Resources:
         return cls(threads=len(names), files=_files(), tasks=tasks, memory=resident(), names=names)
 
     def left(self) -> list[str]:
-        """The threads that are there now and were not, by name."""
+        """The names of the threads that are there now and were not there then."""
         return list((Counter(Resources.now().names) - Counter(self.names)).elements())
 
 
 def our_threads(besides: Collection[threading.Thread] = ()) -> list[threading.Thread]:
-    """The library's threads, without those that were there before, which are of others in this process."""
+    """The library's threads, without those of others in this process, which were there before (`besides`)."""
     return [t for t in threading.enumerate() if t.name.startswith("narrowboat-") and t not in besides]
 
 
@@ -52,7 +52,7 @@ def _files() -> int:
 
 
 def resident() -> int:
-    """Bytes of memory that this process has now; where the system does not tell, the most that it ever had."""
+    """The bytes of memory that this process has now; on systems that do not tell, the most that it ever had."""
     try:
         with open("/proc/self/statm", encoding="ascii") as statm:
             return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

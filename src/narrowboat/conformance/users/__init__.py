@@ -1,1 +1,1 @@
-"""Who uses a backend in a scenario: tasks on either face, and processes that can be stopped and killed."""
+"""The users of a backend in a scenario: tasks on either face, and processes that can be stopped and killed."""

@@ -2,10 +2,10 @@
 
     python -m narrowboat.conformance.users.child package.module:function
 
-The function, plain or `async def`, gets a `Link` and keyword arguments, which are the first line on standard input: there, and
-not on the command line, nobody else sees the password of a URL. It tells its parent what has happened
-(`link.tell("held", token=7)`) and waits for what the parent says (`link.wait("release")`); nobody sleeps. Standard output
-belongs to the link. When the parent goes away the child ends at once, so that a killed run leaves no process behind.
+The function, plain or `async def`, gets a `Link` and keyword arguments. The arguments are the first line on standard input:
+every user of the machine can read a command line, and a URL has a password. The function tells its parent what has happened
+(`link.tell("held", token=7)`) and waits for what the parent says (`link.wait("release")`); neither sleeps. Standard output
+belongs to the link. When the parent goes away the child ends at once, and so a killed run leaves no process behind.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Link:
         self._mutex = threading.RLock()  # a signal's handler may tell something in the middle of telling
         self._said: dict[str, queue.SimpleQueue[dict[str, Any]]] = {}
         self._out = os.dup(1)
-        os.dup2(2, 1)  # what a backend prints must not break the protocol
+        os.dup2(2, 1)  # a backend that prints must not break the protocol
         self.arguments: dict[str, Any] = json.loads(sys.stdin.readline() or "{}")
         threading.Thread(target=self._read, name="conformance-link", daemon=True).start()
 
@@ -43,25 +43,22 @@ class Link:
         with self._mutex:
             os.write(self._out, line.encode())
 
-    def wait(self, word: str, timeout: float | None = None) -> dict[str, Any]:
-        """Until the parent says `word`; what it said with it. `queue.Empty` after `timeout` seconds."""
-        return self._queue(word).get(timeout=timeout)
+    def wait(self, word: str) -> dict[str, Any]:
+        """The values with which the parent says `word`, once it does."""
+        return self._queue(word).get()
 
     async def heard(self, word: str) -> dict[str, Any]:
         """`wait` for programs that are coroutine functions."""
-        while not self.said(word):  # noqa: ASYNC110  # the words come on a thread, and a program may be cancelled here
+        said = self._queue(word)
+        while said.empty():  # noqa: ASYNC110  # the words come on a thread, and a program may be cancelled here
             await asyncio.sleep(0.002)
-        return self.wait(word)
-
-    def said(self, word: str) -> bool:
-        """Whether the parent has said `word`, and it was not waited for yet."""
-        return not self._queue(word).empty()
+        return said.get()
 
     def fork(self, work: Callable[[], object]) -> int:
-        """Run `work` in a fork of the child: its process id. Its exit code is 1 when it raised, and the parent was told."""
+        """Run `work` in a fork of the child: its process id. Its exit code is 1 if `work` raised, which the parent is told."""
         if pid := os.fork():
             return pid
-        self._mutex = threading.RLock()  # the one that was copied may be held by a thread that is not here
+        self._mutex = threading.RLock()  # a thread that the fork does not have may hold the copied one
         code = 1
         try:
             work()
@@ -72,7 +69,7 @@ class Link:
             os._exit(code)
 
     def failed(self, error: BaseException) -> None:
-        """Tell the parent, in whose hands whatever it waits for becomes this error."""
+        """Tell the parent, which raises this error instead of any event that it waits for."""
         self.tell("failed", error=f"{type(error).__name__}: {error}", trace=traceback.format_exc())
 
     def _queue(self, word: str) -> queue.SimpleQueue[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Child processes in a scenario's hands: start, talk, wait for an event, stop, continue, kill."""
+"""A scenario's child processes: start them, talk to them, wait for their events, stop, continue and kill them."""
 
 from __future__ import annotations
 
@@ -89,30 +89,26 @@ class Child:
         """SIGTERM."""
         self._signal(signal.SIGTERM)
 
-    def interrupt(self) -> None:
-        """SIGINT: KeyboardInterrupt in its main thread."""
-        self._signal(signal.SIGINT)
-
     def stop(self) -> None:
-        """SIGSTOP, and wait until it stands: nothing in it runs until `resume`."""
+        """SIGSTOP, and wait until the process stands still: nothing in it runs until `resume`."""
         self._signal(signal.SIGSTOP)
         deadline = time.monotonic() + 5
         while not _stands(self.pid) and time.monotonic() < deadline:
             time.sleep(0.001)
 
     def resume(self) -> float:
-        """SIGCONT. The time by the monotonic clock."""
+        """SIGCONT. The time by the monotonic clock, just before it."""
         now = time.monotonic()
         self._signal(signal.SIGCONT)
         return now
 
     async def exit(self, within: float = 20.0) -> int:
-        """Wait for its end; its exit code (negative: the signal that ended it)."""
+        """Wait for the end of the process. Its exit code; negative for the signal that ended it."""
         async with self._watch.timeout(within):
             return await self._process.wait()
 
     async def close(self) -> None:
-        """Kill it if it lives, and give back its pipes."""
+        """Kill the process if it lives, and close its pipes."""
         if self._process.returncode is None:
             self._signal(signal.SIGKILL)
         await self._process.wait()
@@ -148,4 +144,4 @@ def _stands(pid: int) -> bool:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
             return stat.read().rpartition(")")[2].split()[0] in ("T", "t")
     except OSError:
-        return True  # no /proc here, or it is gone: a stop is then as good as done
+        return True  # there is no /proc here, or the process is gone: do not wait

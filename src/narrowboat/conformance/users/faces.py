@@ -1,9 +1,9 @@
 """The sync face spoken with `await`, so that one scenario serves both faces.
 
 Each task of a scenario owns one thread, and every blocking call of the task runs in it: "same task" is "same thread".
-Which calls block is not written down here: whatever is a coroutine function on the asyncio face's class of the same name
-blocks on the sync one, and everything else is called directly. A cancelled scenario task interrupts its thread with a
-KeyboardInterrupt, which is what cancellation is to a sync program, and sees a `CancelledError` on both faces.
+A method blocks on the sync face if the method of the same name is a coroutine function on the asyncio face; every other
+method is called directly. A cancelled scenario task interrupts its thread with a KeyboardInterrupt, which is what
+cancellation is to a sync program, and sees a `CancelledError` on both faces.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import functools
-import gc
 import importlib
 import inspect
 import itertools
@@ -23,6 +22,8 @@ import weakref
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
+
+from narrowboat.conformance.checks.collector import resting
 
 _STOP = object()
 
@@ -45,21 +46,16 @@ class Worker:
         """Whether a call is queued, under way, or has ended without the task knowing its outcome yet. Ask on the loop."""
         return self._future is not None
 
-    def start(self) -> Worker:
-        """On a thread of its own."""
-        threading.Thread(target=self.serve, name="conformance-task", daemon=True).start()
-        return self
-
     def serve(self) -> None:
-        """In the calling thread, until `stop`."""
+        """Make the calls in the calling thread, until `stop`."""
         self._ident = threading.get_ident()
         while (item := self._queue.get()) is not None:
             if not self._answer(*item):
                 return
-            del item  # it would keep alive what the call gave, until the next call
+            del item  # it would keep the call's result alive until the next call
 
     def stop(self) -> None:
-        """After what is queued."""
+        """End after the calls that are queued."""
         self._queue.put(None)
 
     async def call(self, function: Callable[[], Any]) -> Any:
@@ -75,16 +71,16 @@ class Worker:
     def interrupt(self) -> bool:
         """Raise KeyboardInterrupt in the function under way, at its next chance to be interrupted. False: there is none."""
         with self._mutex:
-            if self._inside and self._ident is not None:
-                for _ in range(1000):
-                    if not _starts_a_thread(self._ident):
-                        break
-                    time.sleep(0.001)
-                self._struck = True
-                self.missed = False
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._ident), ctypes.py_object(KeyboardInterrupt))
-                return True
-            return False
+            if not self._inside or self._ident is None:
+                return False
+            for _ in range(1000):
+                if not _starts_a_thread(self._ident):
+                    break
+                time.sleep(0.001)
+            self._struck = True
+            self.missed = False
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._ident), ctypes.py_object(KeyboardInterrupt))
+            return True
 
     def _answer(self, function: Callable[[], Any], future: asyncio.Future[Any], loop: asyncio.AbstractEventLoop) -> bool:
         value, error = self._perform(function)
@@ -95,9 +91,9 @@ class Worker:
         return True
 
     def _perform(self, function: Callable[[], Any]) -> tuple[Any, BaseException | None]:
-        # The value is kept by C code alone: between a call's return and the caller's own variable an interrupt can
-        # strike, and what the call gave would be dropped without anybody's knowledge. (A program that is interrupted
-        # there never had it in its hands either; but a scenario must be able to tell the two apart.)
+        # C code alone keeps the value: an interrupt can strike between a call's return and the caller's own variable, and
+        # the result would be dropped unseen. (A program that is interrupted there does not get the result either, but a
+        # scenario must tell the two cases apart.)
         kept: list[Any] = []
         error: BaseException | None = None
         self._struck = False
@@ -110,8 +106,8 @@ class Worker:
             with self._mutex:
                 self._inside = False
             if self._struck and not isinstance(error, KeyboardInterrupt):
-                # It may be on its way still, and must not strike later. (Taking it back by setting NULL leaves CPython
-                # 3.11 with its flag up for ever, and a traced thread spins at the next function's start.)
+                # The interrupt may still be on its way, and must not strike later. (Taking it back by setting NULL leaves
+                # CPython 3.11 with its flag up for ever, and a traced thread spins at the next function's start.)
                 for _ in range(100):
                     time.sleep(0)
         except KeyboardInterrupt as late:  # it struck after the function's last line
@@ -140,23 +136,14 @@ def _starts_a_thread(ident: int) -> bool:
     return False
 
 
-_looking = threading.Lock()  # or one look would switch the collector on in the middle of another
-
-
 def _frames() -> dict[int, FrameType]:
     """What each thread is doing. The collector rests meanwhile.
 
     CPython up to 3.11.8 holds a lock of the interpreter here. A collection may call back into Python, which gives the turn to
     a thread that begins and waits for that lock: then nothing in the process goes on (https://github.com/python/cpython/issues/106883).
     """
-    with _looking:
-        collects = gc.isenabled()
-        gc.disable()
-        try:
-            return sys._current_frames()
-        finally:
-            if collects:
-                gc.enable()
+    with resting():
+        return sys._current_frames()
 
 
 def _settle(future: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:
@@ -183,7 +170,8 @@ def _mine() -> Worker:
     assert task is not None, "the sync face is spoken to from within a task"
     worker = _workers.get(task)
     if worker is None:
-        worker = _workers[task] = Worker().start()
+        worker = _workers[task] = Worker()
+        threading.Thread(target=worker.serve, name="conformance-task", daemon=True).start()
         task.add_done_callback(_dismiss)
     return worker
 
@@ -200,7 +188,7 @@ async def in_my_thread(function: Callable[..., Any], *args: Any, **kwargs: Any) 
 
 
 def blocking(function: Callable[..., Any], loop: asyncio.AbstractEventLoop) -> Callable[..., Any]:
-    """A coroutine function as a blocking one, for code that calls back: its calls are made in the thread that called it."""
+    """A coroutine function as a blocking one, for callbacks: its blocking calls run in the thread that calls it."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
         worker = Worker()
@@ -296,7 +284,7 @@ async def _call(function: Callable[..., Any], args: Any, kwargs: dict[str, Any])
 
 
 def argument(value: Any, loop: asyncio.AbstractEventLoop) -> Any:
-    """What the sync face is handed for an argument of a scenario: a coroutine function becomes a blocking one."""
+    """A scenario's argument as the sync face takes it: a coroutine function becomes a blocking one."""
     if inspect.iscoroutinefunction(value):
         return blocking(value, loop)
     return unwrap(value)
@@ -311,8 +299,9 @@ def _awaits(twin: Any) -> bool:
     return returns.startswith(("Awaitable", "Coroutine"))
 
 
+@functools.cache
 def _find_twin(kind: type) -> type | None:
-    """The asyncio face's class for one of the sync face; None for what is the same on both."""
+    """The asyncio face's class for one of the sync face; None for a class that both faces share."""
     package, _, module = kind.__module__.partition(".")
     if package != "narrowboat":
         return None
@@ -323,15 +312,10 @@ def _find_twin(kind: type) -> type | None:
     return twin if isinstance(twin, type) and twin is not kind else None
 
 
-_twins: dict[type, type | None] = {}
-
-
 def wrap(value: Any) -> Any:
-    """`value` as the scenario shall see it: wrapped where it is an object of the sync face with an asyncio twin."""
+    """`value` as the scenario sees it: an object of the sync face that has an asyncio twin is wrapped."""
     kind = type(value)
-    if kind not in _twins:
-        _twins[kind] = _find_twin(kind)
-    twin = _twins[kind]
+    twin = _find_twin(kind)
     if twin is not None:
         return Threaded(value, twin)
     if inspect.isgenerator(value):

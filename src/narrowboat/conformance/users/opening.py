@@ -1,7 +1,7 @@
-"""Opening a broker as a user of this backend must: where there are no dead letters, no queue asks for them.
+"""Opens a broker as a user of the backend must: on a backend without dead letters, no queue asks for them.
 
-A queue's default, dead after five deliveries, is refused by a backend without dead letters. Scenarios that are about something
-else use queues as they come; what is opened here asks for endless deliveries instead.
+Such a backend refuses a queue's default, which is a dead letter after five deliveries. Scenarios about other things use queues
+by default; on such a backend, the queues of a broker that is opened here ask for endless deliveries instead.
 """
 
 from __future__ import annotations

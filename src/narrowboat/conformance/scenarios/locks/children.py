@@ -18,6 +18,7 @@ from typing import Any, cast
 import narrowboat
 import narrowboat.aio
 from narrowboat.capabilities import Support
+from narrowboat.conformance.checks.resources import Resources
 from narrowboat.conformance.faults.tap import Seen, tapped
 from narrowboat.conformance.users.child import Link
 from narrowboat.conformance.users.faces import wrap
@@ -32,71 +33,58 @@ def opened(url: str, face: str, **arguments: Any) -> narrowboat.aio.Locks:
 
 
 async def looker(link: Link, url: str, face: str, name: str) -> None:
-    """Tell who holds `name` and whether it can be taken; again on "look"; end when it could."""
-    locks = opened(url, face)
-    while True:
+    """Tell the holders of `name`, and whether it can be taken; again on "look"; end when it could."""
+    async with opened(url, face) as locks:
         shown = locks.capabilities.holders is not Support.ABSENT
-        holders = [[h.name, h.token, h.label] for h in await locks.holders(name)] if shown else []
-        held = await locks.lock(name).try_acquire()
-        link.tell("seen", holders=holders, taken=held is not None)
-        if held is not None:
-            await held.release()
-            break
-        await link.heard("look")
-    await locks.close()
+        while True:
+            holders = [[h.name, h.token, h.label] for h in await locks.holders(name)] if shown else []
+            held = await locks.lock(name).try_acquire()
+            link.tell("seen", holders=holders, taken=held is not None)
+            if held is not None:
+                return await held.release()
+            await link.heard("look")
 
 
-async def holder(
-    link: Link, url: str, face: str, name: str, ttl: float, renew: bool = True, end: str = "release", limit: int | None = None
-) -> None:
-    """Hold `name`, tell it, and on "go" end as told: release, return (without a release), or exit (without any end)."""
+async def holder(link: Link, url: str, face: str, name: str, ttl: float, end: str = "return", limit: int | None = None) -> None:
+    """Hold `name`, tell it, and on "go" end without a release: by returning, or by an exit that runs nothing more."""
     locks = opened(url, face)
-    held = await locks.lock(name, ttl=ttl, renew=renew, limit=limit).acquire(timeout=30)
-    held.on_lost(lambda lost: link.tell("lost", reason=lost.reason.value if lost.reason else None))
+    held = await locks.lock(name, ttl=ttl, limit=limit).acquire(timeout=30)
     link.tell("held", token=held.token)
     await link.heard("go")
     if end == "exit":
         os._exit(0)
-    if end == "return":
-        return
-    await held.release()
-    await locks.close()
 
 
 async def zombie(link: Link, url: str, face: str, name: str, ttl: float, record: str | None = None) -> None:
     """Hold `name`, be stopped meanwhile, and tell what the possession says afterwards and what its calls do.
 
-    `record`: a stock record that it writes to with its token in the end, as a program does that does not look first.
+    `record` is a stock record. The program writes to it with its token in the end, as one does that does not look first.
     """
-    locks = opened(url, face)
-    held = await locks.lock(name, ttl=ttl).acquire(timeout=30)
-    held.on_lost(lambda lost: link.tell("lost", reason=lost.reason.value if lost.reason else None))
-    link.tell("held", token=held.token)
-    looked, valid = time.monotonic(), 0.0  # when the latest look began, and the latest that said: still ours
-    while not held.lost:  # what a paused holder goes on with: it looks, and works if it is told that all is well
-        valid = looked
-        await asyncio.sleep(0.001)
-        looked = time.monotonic()
-    link.tell("noticed", reason=held.reason.value if held.reason else None, valid=valid)
-    if record is not None:
-        stock = Stock(Path(record))
-        link.tell("wrote", outcome=stock.sell(0, "zombie", left=0, token=held.token).value)
-        stock.close()
-    for what, call in (("renew", held.renew), ("release", held.release)):
-        try:
-            await call()
-        except LeaseLost as error:
-            link.tell(what, error="LeaseLost", reason=error.reason.value)
-        except NarrowboatError as error:
-            link.tell(what, error=type(error).__name__)
-        else:
-            link.tell(what, error=None)
-    await link.heard("end")
-    await locks.close()
+    async with opened(url, face) as locks:
+        held = await locks.lock(name, ttl=ttl).acquire(timeout=30)
+        held.on_lost(lambda lost: link.tell("lost"))
+        link.tell("held", token=held.token)
+        looked, valid = time.monotonic(), 0.0  # when the latest look began, and the latest look that found the lock held
+        while not held.lost:  # a paused holder goes on like this: it looks, and works if the lock is held
+            valid = looked
+            await asyncio.sleep(0.001)
+            looked = time.monotonic()
+        link.tell("noticed", reason=held.reason.value if held.reason else None, valid=valid)
+        if record is not None:
+            stock = Stock(Path(record))
+            link.tell("wrote", outcome=stock.sell(0, "zombie", left=0, token=held.token).value)
+            stock.close()
+        for what, call in (("renew", held.renew), ("release", held.release)):
+            try:
+                await call()
+                link.tell(what, error=None)
+            except NarrowboatError as error:
+                link.tell(what, error=type(error).__name__)
+        await link.heard("end")
 
 
 async def waiter(link: Link, url: str, face: str, name: str, ttl: float) -> None:
-    """Wait for `name`; tell when it waits at the backend, and when it was granted."""
+    """Wait for `name`, and tell when it waits at the backend."""
     seen = Seen()
     locks = opened(url, face, wrap=lambda driver: tapped(seen, driver))
 
@@ -105,12 +93,7 @@ async def waiter(link: Link, url: str, face: str, name: str, ttl: float) -> None
             await asyncio.sleep(0.002)
         link.tell("waiting")
 
-    watching = asyncio.create_task(watch())
-    held = await locks.lock(name, ttl=ttl).acquire(timeout=60)
-    link.tell("granted", token=held.token)
-    watching.cancel()
-    await held.release()
-    await locks.close()
+    await asyncio.gather(watch(), locks.lock(name, ttl=ttl).acquire(timeout=60))
 
 
 async def counter(
@@ -151,26 +134,24 @@ async def counter(
                 done += 1
 
     await asyncio.gather(*(asyncio.create_task(work(number)) for number in range(tasks)))
-    files = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
-    link.tell("counted", done=done, tokens=tokens, attempts=seen.members["attempt"], calls=seen.calls["attempt"], files=files)
+    link.tell("counted", done=done, tokens=tokens, attempts=seen.members["attempt"], files=Resources.now().files)
     await locks.close()
 
 
 async def forks(link: Link, url: str, face: str, name: str, ttl: float) -> None:
     """Hold `name` with a short lease, fork, and tell what the fork believes and can do; then what the parent still has."""
-    locks = opened(url, face)
-    held = await locks.lock(name, ttl=ttl).acquire(timeout=30)
-    link.tell("held", token=held.token)
-    pid = link.fork(lambda: _in_the_fork(link, url, held))
-    until = time.monotonic() + 2.5 * ttl  # the parent's renewal must go on
-    while time.monotonic() < until:
-        await asyncio.sleep(0.05)
-        held.check()
-    _, status = os.waitpid(pid, 0)
-    other = await opened(url, face).lock(name).try_acquire()
-    link.tell("parent", lost=held.lost, taken=other is not None, fork=os.waitstatus_to_exitcode(status))
-    await held.release()
-    await locks.close()
+    async with opened(url, face) as locks:
+        held = await locks.lock(name, ttl=ttl).acquire(timeout=30)
+        link.tell("held", token=held.token)
+        pid = link.fork(lambda: _in_the_fork(link, url, held))
+        until = time.monotonic() + 2.5 * ttl  # the parent's renewal must go on
+        while time.monotonic() < until:
+            await asyncio.sleep(0.05)
+            held.check()
+        _, status = os.waitpid(pid, 0)
+        other = await opened(url, face).lock(name).try_acquire()
+        link.tell("parent", lost=held.lost, taken=other is not None, fork=os.waitstatus_to_exitcode(status))
+        await held.release()
 
 
 def _in_the_fork(link: Link, url: str, held: Any) -> None:
@@ -181,17 +162,15 @@ def _in_the_fork(link: Link, url: str, held: Any) -> None:
     except LeaseLost as error:
         told["check"] = error.reason.value
     with narrowboat.locks(url) as own:  # a new connection works in the fork
-        mine = own.lock("of the fork").acquire(timeout=10)
-        mine.release()
-        told["works"] = True
-    link.tell("fork", **told)
-    del held  # what the fork frees, or lets go of at its end, must not be the parent's
+        own.lock("of the fork").acquire(timeout=10).release()
+    link.tell("fork", works=True, **told)
+    del held  # the fork frees nothing of the parent's, even when it forgets the possession
     gc.collect()
 
 
 async def forks_in_use(link: Link, url: str, face: str) -> None:
     """Use locks, fork, and use the same `Locks` object in the fork."""
-    del face  # an event loop does not survive a fork: what is forked after use is the sync face
+    del face  # an event loop does not survive a fork: only the sync face can be forked after use
     with narrowboat.locks(url) as locks:
         locks.lock("before").acquire(timeout=10).release()
         pid = link.fork(lambda: locks.lock("in the fork").acquire(timeout=10).release())
@@ -202,10 +181,9 @@ async def forks_in_use(link: Link, url: str, face: str) -> None:
 
 async def successor(link: Link, url: str, face: str, name: str, ttl: float) -> None:
     """Take `name` once, tell the token, and be killed or end."""
-    locks = opened(url, face)
-    held = await locks.lock(name, ttl=ttl).acquire(timeout=30 + 2 * ttl)
-    link.tell("held", token=held.token)
-    await link.heard("go")
-    await held.release()
-    await locks.close()
+    async with opened(url, face) as locks:
+        held = await locks.lock(name, ttl=ttl).acquire(timeout=30 + 2 * ttl)
+        link.tell("held", token=held.token)
+        await link.heard("go")
+        await held.release()
     link.tell("released")

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
-from narrowboat.conformance.kit import Kit
+from narrowboat.conformance.lock_kit import LockKit, Section
 from narrowboat.conformance.scenario import scenario
 
 USERS = 16
 
 
 @scenario("L129")
-async def many_first_users_of_one_lock(kit: Kit) -> None:
-    """Many users, each on a connection of its own, make their first call at once where nobody has been: all take turns."""
+async def many_first_users_of_one_lock(kit: LockKit) -> None:
+    """Many users, each on a connection of its own, make the first calls ever to a place at once, and all take turns."""
     url = kit.harness.fresh_url("locks", kit.namespace)
-    inside: list[int] = []
+    section = Section()
     tokens: list[int] = []
 
-    async def first(number: int, locks: Any) -> None:
+    async def first(locks: Any) -> None:
         async with locks.lock("a", ttl=60, timeout=kit.upper(30)) as held:
-            inside.append(number)
-            assert inside == [number], f"users {inside} are inside at once"
+            await section.visit()
             tokens.append(held.token)
-            inside.remove(number)
 
-    await kit.together(*(first(number, kit.locks(url=url, timeout=30)) for number in range(USERS)))
-    assert len(tokens) == USERS
+    await kit.together(*(first(kit.locks(url=url, timeout=30)) for _ in range(USERS)))
+    assert section.most == 1, f"{section.most} users were inside at once"
+    assert section.visits == USERS
     if kit.can("fencing"):
         assert tokens == sorted(set(tokens)), f"tokens did not grow: {tokens}"

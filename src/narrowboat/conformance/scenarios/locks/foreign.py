@@ -1,4 +1,4 @@
-"""Locks: records that another program has left, or damaged, where ours are."""
+"""Locks: records that another program has written, or damaged, among those of Narrowboat."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 from narrowboat.conformance.catalogue import Fault
 from narrowboat.conformance.checks.expect import fails
-from narrowboat.conformance.kit import Kit
+from narrowboat.conformance.lock_kit import LockKit
 from narrowboat.conformance.scenario import scenario
 from narrowboat.errors import Conflict
 
 
 @scenario("L120", faults={Fault.FOREIGN}, seconds=240)
-async def a_foreign_record_concerns_its_own_name_alone(kit: Kit) -> None:
-    """A record that is not ours gives Conflict for its name alone, is shown as foreign, can be evicted; others go on."""
+async def a_foreign_record_concerns_its_own_name_alone(kit: LockKit) -> None:
+    """A foreign record is a Conflict for its own name alone; it is shown as foreign, and can be evicted."""
     locks = kit.locks()
     ours = await locks.lock("ours", ttl=60).acquire(timeout=10)
     planted: list[str] = []
@@ -32,12 +32,11 @@ async def a_foreign_record_concerns_its_own_name_alone(kit: Kit) -> None:
     for name in planted:
         await _is_evicted(kit, name)
     assert [h.name for h in await locks.holders()] == ["ours"]
-    ours.check()
-    await ours.release()
+    await kit.lets_go(ours)
 
 
-async def _concerns_nobody_else(kit: Kit, name: str) -> None:
-    """Who asks for it is refused, by a wait and by a try; who asks for other names in the same batch is served."""
+async def _concerns_nobody_else(kit: LockKit, name: str) -> None:
+    """A wait and a try for `name` are refused; acquires of other names in the same batch are served."""
     locks = kit.locks()
     beside = [_takes_and_gives(locks.lock(f"{name}-{number}", ttl=60)) for number in range(4)]
     await kit.together(_is_refused(locks.lock(name, ttl=60).acquire(timeout=10), name), *beside)
@@ -54,16 +53,16 @@ async def _takes_and_gives(lock: Any) -> None:
 
 async def _is_refused(asked: Awaitable[object], name: str) -> None:
     error = await fails(Conflict, asked, what=f"{name}, which another program has written to")
-    assert not error.retryable, "trying again does not help: the record stays"
-    assert name in str(error), f"does not say which: {error}"
+    assert not error.retryable, "the error says: try again; but the record stays"
+    assert name in str(error), f"the error does not name {name!r}: {error}"
 
 
-async def _is_evicted(kit: Kit, name: str) -> None:
-    """Another token's eviction changes nothing; by the token that is shown it goes, and the name is as any other."""
+async def _is_evicted(kit: LockKit, name: str) -> None:
+    """An eviction by another token changes nothing; by the token that is shown it frees the name for everybody."""
     shown = await kit.peek(name)
     wrong = next(number for number in range(1, 1000) if number not in {h.token for h in shown})
     assert not await kit.outside.evict(name, wrong), f"{name} was evicted by a token that nobody has"
     for holder in shown:
-        assert await kit.outside.evict(name, holder.token), f"{name} is not there for evict()"
-    assert not await kit.peek(name), f"{name} is evicted, and still there"
+        assert await kit.outside.evict(name, holder.token), f"evict() does not find {name}"
+    assert not await kit.peek(name), f"{name} is evicted, and still shown"
     await _takes_and_gives(kit.locks().lock(name, ttl=60))

@@ -1,4 +1,4 @@
-"""Locks: leaving an acquire at any point, and who comes next."""
+"""Locks: callers that leave an acquire at any point, and the waiters that come next."""
 
 from __future__ import annotations
 
@@ -12,27 +12,23 @@ from typing import Any
 
 from narrowboat.conformance.catalogue import Fault
 from narrowboat.conformance.checks.expect import fails
-from narrowboat.conformance.faults.sweep import cut
-from narrowboat.conformance.kit import Faults, Kit
+from narrowboat.conformance.faults.sweep import Cut, cut
+from narrowboat.conformance.lock_kit import LockKit
 from narrowboat.conformance.scenario import demand, scenario
 from narrowboat.contract import Busy, Grant, LockProvider, Request
 from narrowboat.errors import LockTimeout, NarrowboatError
 from narrowboat.layers.passing import PassingLocks
 
-#: More points than an acquire can have: a sweep that reaches it does not end by itself, and that is an error.
-_POINTS = 5000
-
 
 @scenario("L26", alone=True)
-async def a_cancelled_scope_takes_nothing(kit: Kit) -> None:
+async def a_cancelled_scope_takes_nothing(kit: LockKit) -> None:
     """An acquire in a scope that is cancelled already, or interrupted at its very first step, takes nothing."""
     lock = kit.locks().lock("a")
     await (await lock.acquire(timeout=5)).release()
-
     result = await kit.spawn(cut(lock, "acquire", 0, timeout=5))
     assert result.struck
-    assert isinstance(result.error, asyncio.CancelledError | KeyboardInterrupt), f"it went on: {result.error!r}"
-    await kit.eventually(lambda: kit.free("a"), what="free after a cancelled acquire")
+    assert isinstance(result.error, asyncio.CancelledError | KeyboardInterrupt), f"the acquire went on: {result.error!r}"
+    await kit.until_free("a", what="its acquire was cancelled")
 
     async def cancelled_already() -> None:
         task = asyncio.current_task()
@@ -43,70 +39,50 @@ async def a_cancelled_scope_takes_nothing(kit: Kit) -> None:
     task = kit.spawn(cancelled_already())
     await asyncio.wait([task])
     assert task.cancelled()
-    await kit.eventually(lambda: kit.free("a"), what="free after an acquire in a cancelled task")
+    await kit.until_free("a", what="the task of its acquire was cancelled")
 
 
 @scenario("L29", tier="S", seconds=240)
-async def cut_off_at_any_point_the_caller_holds_or_nobody_does(kit: Kit) -> None:
-    """An acquire cut off at any point leaves it held by the caller or by nobody, and the next waiter is served in time."""
-    mine, others = kit.locks(), kit.locks()
-    lock, other = mine.lock("a", ttl=60), others.lock("a", ttl=60)
+async def cut_off_at_any_point_the_caller_holds_or_nobody_does(kit: LockKit) -> None:
+    """An acquire cut off at any point leaves the lock to its caller or to nobody, and the next waiter is served in time."""
+    lock, other = kit.locks().lock("a", ttl=60), kit.locks().lock("a", ttl=60)
     await (await lock.acquire(timeout=5)).release()
-    points = 0
-    for delay in (0, 1, 3) if kit.face == "asyncio" else (0,):
-        points += await _sweep_free(kit, lock, other, delay)
-        points += await _sweep_busy(kit, lock, other, delay)
+
+    async def of_a_free_lock(point: int, delay: int) -> Cut:
+        result = await kit.spawn(cut(lock, "acquire", point, timeout=5, delay=delay))
+        await given_up(result, point)
+        return result
+
+    async def of_a_busy_lock(point: int, delay: int) -> Cut:
+        held = await other.acquire(timeout=kit.upper(5))
+        result = await kit.spawn(cut(lock, "acquire", point, timeout=0.002, delay=delay))  # it queues, and gives up by itself
+        held.check()
+        await held.release()
+        await given_up(result, point)
+        return result
+
+    async def given_up(result: Cut, point: int) -> None:
+        if result.result is not None:
+            result.result.check()
+            await result.result.release()
+        await kit.serves_the_next(other, point, result)
+
+    points = await kit.swept(of_a_free_lock) + await kit.swept(of_a_busy_lock)
     kit.measure("points at which an acquire was cut off", points, "points")
     assert points > 5, "the sweep found no points"
 
 
-async def _sweep_free(kit: Kit, lock: object, other: object, delay: int) -> int:
-    """Of a free lock."""
-    for point in range(_POINTS):
-        result = await kit.spawn(cut(lock, "acquire", point, timeout=5, delay=delay))
-        await _served(kit, result, other, point)
-        if not result.struck:
-            return point
-    raise AssertionError("the sweep did not end")
-
-
-async def _sweep_busy(kit: Kit, lock: object, other: object, delay: int) -> int:
-    """Of a lock that is busy: the acquire queues and gives up by itself."""
-    for point in range(_POINTS):
-        held = await other.acquire(timeout=kit.upper(5))  # type: ignore[attr-defined]  # a Lock of either face
-        result = await kit.spawn(cut(lock, "acquire", point, timeout=0.002, delay=delay))
-        held.check()
-        await held.release()
-        await _served(kit, result, other, point)
-        if not result.struck:
-            return point
-    raise AssertionError("the sweep did not end")
-
-
-async def _served(kit: Kit, result: object, other: object, point: int) -> None:
-    held = result.result  # type: ignore[attr-defined]  # a Cut
-    if held is not None:
-        held.check()
-        await held.release()
-    with kit.within(2.0, f"cut off at point {point}: the next waits"):
-        try:
-            got = await other.acquire(timeout=kit.upper(4))  # type: ignore[attr-defined]  # a Lock of either face
-        except LockTimeout:
-            raise AssertionError(f"cut off at point {point} ({result.error}): held by nobody, and nobody gets it") from None  # type: ignore[attr-defined]  # a Cut
-    await got.release()
-
-
 class _Bell(PassingLocks):
-    """Stands between a driver and the one who waits at it: hears each wake-up, and with `mute` keeps it to itself."""
+    """Stands between a driver and its waiter: hears each wake-up, and with `mute` does not pass it on."""
 
     def __init__(self, inner: LockProvider) -> None:
         super().__init__(inner)
         self.mute = False
         self.rung = threading.Event()
-        self.ring: Callable[[], None] = lambda: None  #: wakes who waits, by a spurious wake-up
+        self.ring: Callable[[], None] = lambda: None  #: wakes the waiter, by a spurious wake-up
 
     def attempt(self, requests: Sequence[Request]) -> list[Grant | Busy | NarrowboatError]:
-        """With a bell that is heard here first."""
+        """With a wake-up that is heard here first."""
         self.ring = requests[-1].wake
         return super().attempt([request._replace(wake=functools.partial(self._hear, request.wake)) for request in requests])
 
@@ -117,14 +93,14 @@ class _Bell(PassingLocks):
 
 
 @scenario("L30", "L35")
-async def a_cancelled_head_does_not_strand_the_next(kit: Kit) -> None:
-    """A waiter at the head that is cancelled while the lock is released to it does not strand who waits behind it."""
+async def a_cancelled_head_does_not_strand_the_next(kit: LockKit) -> None:
+    """A waiter at the head that is cancelled while the lock is released to it does not strand the waiter behind it."""
     holder, head, behind = kit.locks(), kit.locks(), kit.locks()
     for turns in range(8):
         held = await holder.lock("a").acquire(timeout=10)
         first = await kit.queued(head.lock("a").acquire(timeout=60), "a")
         second = await kit.queued(behind.lock("a").acquire(timeout=60), "a", 2)
-        releasing = kit.spawn(_release(held))
+        releasing = kit.spawn(held.release())
         for _ in range(turns):
             await asyncio.sleep(0)
         await kit.cancel(first)
@@ -134,8 +110,8 @@ async def a_cancelled_head_does_not_strand_the_next(kit: Kit) -> None:
 
 
 @scenario("L30")
-async def a_head_that_leaves_at_its_turn_passes_it_on(kit: Kit) -> None:
-    """A waiter that was told that it is its turn, and leaves before it has taken it, does not strand the next."""
+async def a_head_that_leaves_at_its_turn_passes_it_on(kit: LockKit) -> None:
+    """A waiter that was woken for its turn, and leaves before it takes the lock, does not strand the next waiter."""
     bells: list[_Bell] = []
 
     def listen(driver: LockProvider) -> _Bell:
@@ -150,40 +126,33 @@ async def a_head_that_leaves_at_its_turn_passes_it_on(kit: Kit) -> None:
     bell.mute = True
     bell.rung.clear()
     await held.release()
-    await kit.eventually(lambda: bell.rung.is_set() or first.done() or second.done(), within=10, what="anybody's turn")
-    await kit.cancel(first, wake=bell.ring)  # nobody else's wait is ended: only the driver may do that here
+    await kit.eventually(lambda: bell.rung.is_set() or first.done() or second.done(), within=10, what="a waiter's turn")
+    await kit.cancel(first, wake=bell.ring)  # it wakes this waiter alone: only the driver may wake the other one here
     await _left(first)
     await _served_soon(kit, second)
 
 
 async def _left(first: asyncio.Task[Any]) -> None:
-    """Of a waiter that was cancelled: it has nothing, or it had been granted in that very moment and is the holder."""
+    """A waiter that was cancelled has nothing; or it was granted the lock in that very moment, and releases it."""
     if not first.cancelled():
         await (await first).release()
 
 
-async def _served_soon(kit: Kit, second: asyncio.Task[Any]) -> None:
-    with kit.within(kit.claims.wake_bound, "nobody was woken by the release", measure="wait behind a cancelled head"):
+async def _served_soon(kit: LockKit, second: asyncio.Task[Any]) -> None:
+    with kit.within(kit.claims.wake_bound, "the wait behind a cancelled head", measure="wait behind a cancelled head"):
         got = await kit.soon(second)
     await got.release()
 
 
-async def _release(held: object) -> None:
-    await held.release()  # type: ignore[attr-defined]  # a Held of either face
-
-
 @scenario("L35", tier="T", faults={Fault.REPLY})
-async def a_late_grant_is_given_back(kit: Kit) -> None:
-    """A grant whose answer arrives after its caller has left is given back, and never kept alive by renewal."""
-    faults = Faults()
-    locks = kit.locks(faults=faults)
+async def a_late_grant_is_given_back(kit: LockKit) -> None:
+    """A grant whose answer arrives after its caller has left is given back, and is never renewed."""
+    faults, locks = kit.faulty()
     await (await locks.lock("a").acquire(timeout=5)).release()
-    gate = faults.hold("attempt")
-    busy = kit.spawn(locks.lock("other").acquire(timeout=30))  # occupies the way to the driver
-    assert await kit.blocking(gate.reached.wait, 10)
-    late = faults.hold("attempt")
-    waiting = kit.spawn(locks.lock("a", ttl=kit.ttl).acquire(timeout=30))
-    gate.open()
+    # The acquire of the other lock occupies the way to the driver, and the late one waits behind it.
+    async with kit.held_up(faults, "attempt", locks.lock("other").acquire(timeout=30)) as busy:
+        late = faults.hold("attempt")
+        waiting = kit.spawn(locks.lock("a", ttl=kit.ttl).acquire(timeout=30))
     assert await kit.blocking(late.reached.wait, 10)
     assert not await kit.free("a"), "the grant has not landed: the scenario tests nothing"
     cancelling = kit.spawn(kit.cancel(waiting, within=20))
@@ -191,42 +160,40 @@ async def a_late_grant_is_given_back(kit: Kit) -> None:
     late.open()
     await cancelling
     assert waiting.cancelled()
-    await kit.eventually(lambda: kit.free("a"), within=3, what="the late grant given back")
+    await kit.until_free("a", within=3, what="the late grant was to be given back")
     await (await busy).release()
     renewals = kit.seen.members["renew"]
     await kit.sleep(kit.ttl)
-    assert kit.seen.members["renew"] == renewals, "somebody renews what nobody holds"
+    assert kit.seen.members["renew"] == renewals, "a lock that nobody holds is renewed"
 
 
 @scenario("L31", tier="S", seconds=240)
-async def no_release_is_missed_by_who_is_just_queueing(kit: Kit) -> None:
-    """A thousand releases race with a waiter that is just queueing: each waiter is served without a fallback's delay."""
-    one, two = kit.locks(), kit.locks()
-    lock, other = one.lock("a", ttl=60), two.lock("a", ttl=60)
+async def no_release_is_missed_by_who_is_just_queueing(kit: LockKit) -> None:
+    """A thousand releases race with a waiter that is just queueing, and each waiter is served without a fallback's delay."""
+    lock, other = kit.locks().lock("a", ttl=60), kit.locks().lock("a", ttl=60)
     jitter = random.Random(31)
     rounds = max(50, int(1000 * kit.size))
     worst = 0.0
     for _ in range(rounds):
         held = await lock.acquire(timeout=30)
         waiting = kit.spawn(other.acquire(timeout=30))
-        pause = jitter.random() * 0.002
-        until = time.monotonic() + pause
+        until = time.monotonic() + jitter.random() * 0.002
         while time.monotonic() < until and not waiting.done():  # noqa: ASYNC110  # a jitter finer than a timer's
             await asyncio.sleep(0)
         begun = time.monotonic()
         await held.release()
         got = await waiting
         took = time.monotonic() - begun
-        assert took < kit.upper(kit.claims.wake_bound), f"served {took:.3f} s after the release"
+        assert took < kit.upper(kit.claims.wake_bound), f"a waiter was served {took:.3f} s after the release"
         worst = max(worst, took)
         await got.release()
     kit.measure("worst of the racing wake-ups", worst)
 
 
 @scenario("L36", needs="order=fifo", refused=demand)
-async def waiters_are_served_in_order(kit: Kit) -> None:
-    """Waiters are served in the order in which they came, also those of several connections."""
-    held = await kit.locks().lock("a").acquire(timeout=5)
+async def waiters_are_served_in_order(kit: LockKit) -> None:
+    """Waiters are served in the order in which they came, even those of several connections."""
+    held = await kit.taken()
     faces = [kit.locks() for _ in range(3)]
     served: list[int] = []
 
@@ -246,32 +213,28 @@ async def waiters_are_served_in_order(kit: Kit) -> None:
 
 
 @scenario("L37", tier="T", faults={Fault.REPLY}, seconds=120)
-async def a_stopped_head_delays_by_a_bound(kit: Kit) -> None:
-    """A waiter at the head that stands still delays those behind it by at most the declared bound."""
-    faults = Faults()
-    held = await kit.locks().lock("a").acquire(timeout=5)
-    stopped = await kit.queued(kit.locks(faults=faults).lock("a").acquire(timeout=100), "a")
-    behind = await kit.queued(kit.locks().lock("a").acquire(timeout=100), "a", 2)
+async def a_stopped_head_delays_by_a_bound(kit: LockKit) -> None:
+    """A waiter at the head that stands still delays the waiters behind it by at most the declared bound."""
+    faults, locks = kit.faulty()
+    held = await kit.taken()
+    stopped = await kit.queued(locks.lock("a").acquire(timeout=100), "a")
+    behind = await kit.waits(timeout=100, count=2)
     gate = faults.hold("attempt", before=True)  # from now on its attempts stand still, as those of a stopped process do
     begun = time.monotonic()
     await held.release()
-
     bound = kit.claims.dead_waiter_bound
     got = await kit.soon(behind, bound + 1)
     kit.measure("delay by a stopped waiter at the head", time.monotonic() - begun)
-
     gate.open()
     await kit.sleep(0.05)
     assert not stopped.done(), "the stopped waiter came back and was granted a lock that is held"
-    got.check()
-    await got.release()
-    async with asyncio.timeout(kit.upper(bound + 1)):
-        await (await stopped).release()
+    await kit.lets_go(got)
+    await (await kit.soon(stopped, bound + 1)).release()
 
 
 @scenario("L38", tier="S")
-async def nobody_starves(kit: Kit) -> None:
-    """Four contenders in a loop: each gets a fair part, none less than a fifth of its even share."""
+async def nobody_starves(kit: LockKit) -> None:
+    """Of four contenders in a loop, none gets less than a fifth of an even share."""
     contenders = 4
     faces = [kit.locks() for _ in range(contenders)]
     counts = [0] * contenders
@@ -291,13 +254,12 @@ async def nobody_starves(kit: Kit) -> None:
 
 
 @scenario("L28", tier="T", faults={Fault.REPLY})
-async def a_withdraw_that_failed_is_tried_again(kit: Kit) -> None:
+async def a_withdraw_that_failed_is_tried_again(kit: LockKit) -> None:
     """A waiter whose withdraw was lost on the way is withdrawn all the same, soon after."""
-    faults = Faults()
-    held = await kit.locks().lock("a").acquire(timeout=5)
-    locks = kit.locks(faults=faults)
+    faults, locks = kit.faulty()
+    held = await kit.taken()
     faults.drop_request("withdraw", times=2)
     await fails(LockTimeout, locks.lock("a").acquire(timeout=0.1))
     await held.release()
-    await kit.eventually(lambda: kit.free("a"), within=kit.claims.dead_waiter_bound, what="free, the waiter is gone")
+    await kit.until_free("a", within=kit.claims.dead_waiter_bound, what="its waiter had given up")
     assert len(faults.struck) >= 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 
 from narrowboat.conformance.checks.expect import raises
-from narrowboat.conformance.kit import Kit
+from narrowboat.conformance.lock_kit import LockKit
 from narrowboat.conformance.scenario import scenario
 from narrowboat.errors import InvalidArgument
 
@@ -22,37 +22,36 @@ PECULIAR = (
 
 
 @scenario("L105")
-async def any_text_is_a_name(kit: Kit) -> None:
-    """Every name that is text without control characters works and is shown as it is; anything else is refused unsent."""
+async def any_text_is_a_name(kit: LockKit) -> None:
+    """Every text without control characters is a name that works and is shown as it is; any other name is refused unsent."""
     locks = kit.locks()
     for name in ("", "x" * 1001, "a\nb", "a\x00", "\x1b[2J", "\x7f", "a\x85b", "\ud800", b"a", None, 7, ["a"]):
-        with raises(InvalidArgument, what=f"the name {name!r} was accepted"):
+        with raises(InvalidArgument, what=f"a lock of the name {name!r}"):
             locks.lock(name)  # type: ignore[arg-type]  # wrong on purpose
     assert not kit.seen.calls, f"the driver was used: {dict(kit.seen.calls)}"
     for name in PECULIAR:
         held = await locks.lock(name).acquire(timeout=5)
         assert held.name == name
-        assert await kit.outside.lock(name).try_acquire() is None, f"{name!r} excludes nobody"
+        assert await kit.outside.lock(name).try_acquire() is None, f"{name!r} is held, and another got it"
         if kit.can("holders"):
             assert [holder.name for holder in await kit.peek(name)] == [name]
-        await held.renew()
-        await held.release()
+        await kit.lets_go(held)
 
 
 @scenario("L106")
-async def no_two_names_meet(kit: Kit) -> None:
-    """Names that look alike, or that an escape or a hash might confuse, are all held at once, each by itself."""
+async def no_two_names_meet(kit: LockKit) -> None:
+    """Names that look alike, or that an escape or a hash might confuse, are independent locks, all held at once."""
     assert len(set(PECULIAR)) == len(PECULIAR)
     assert any(unicodedata.normalize("NFC", name) in set(PECULIAR) - {name} for name in PECULIAR), "the list is too tame"
     locks = kit.locks()
     held = {}
     for name in PECULIAR:
         got = await locks.lock(name, ttl=60).try_acquire()
-        assert got is not None, f"{name!r} is taken by another name"
+        assert got is not None, f"nobody holds {name!r}, and a try found it busy"
         held[name] = got
     if kit.can("holders"):
         shown = [holder.name for holder in await kit.outside.holders()]
-        assert sorted(shown) == sorted(PECULIAR), f"not shown as they are: {set(shown) ^ set(PECULIAR)}"
+        assert sorted(shown) == sorted(PECULIAR), f"holders() does not show as they are: {set(shown) ^ set(PECULIAR)}"
     gone = PECULIAR[::2]
     for name in gone:
         await held.pop(name).release()
@@ -64,8 +63,8 @@ async def no_two_names_meet(kit: Kit) -> None:
 
 
 @scenario("L107")
-async def namespaces_do_not_meet(kit: Kit) -> None:
-    """The same names in several namespaces, also in those whose names begin alike, are held at once; none sees the others."""
+async def namespaces_do_not_meet(kit: LockKit) -> None:
+    """One name is an independent lock in each namespace, even where namespaces begin alike; none sees the others' holders."""
     here = kit.namespace
     spaces = [here, f"{here}x", f"{here}-a", f"{here}.a", f"{here}_a", f"{here}:a", f"{here.upper()}"]
     names = ["n", "a-n", "a.n", "a_n", "a:n", "xn", "a/n", "-a", "a"]
@@ -74,7 +73,7 @@ async def namespaces_do_not_meet(kit: Kit) -> None:
     for space, locks in faces.items():
         for name in names:
             got = await locks.lock(name, ttl=60).try_acquire()
-            assert got is not None, f"{name!r} of the namespace {space!r} is taken in another one"
+            assert got is not None, f"nobody holds {name!r} in the namespace {space!r}, and a try found it busy"
             held.append(got)
     for locks in faces.values():
         if kit.can("holders"):
@@ -83,4 +82,4 @@ async def namespaces_do_not_meet(kit: Kit) -> None:
     for possession in held:
         await possession.release()
     assert await kit.free("n")
-    assert await kit.blocking(kit.harness.residue, here) in (0, None), "the namespace is not empty after the releases"
+    assert await kit.blocking(kit.harness.residue, here) in (0, None), "the backend keeps something after the releases"

@@ -3,200 +3,191 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from narrowboat.capabilities import WaitOrder
 from narrowboat.conformance.catalogue import Fault
 from narrowboat.conformance.checks.expect import fails
 from narrowboat.conformance.faults.network import Network
-from narrowboat.conformance.kit import Faults, Kit
+from narrowboat.conformance.kit import Faults
+from narrowboat.conformance.lock_kit import CUT_OFF, LockKit
 from narrowboat.conformance.scenario import scenario
-from narrowboat.errors import LeaseLost, LockTimeout, NarrowboatError, Reason, Unavailable
+from narrowboat.errors import LeaseLost, LockTimeout, Reason, Unavailable
 
 PROXY = {Fault.PROXY}
 
-#: Seconds that one driver call may block in these scenarios: short, so that they are.
+#: Seconds that one driver call may block in these scenarios: short, because the scenarios wait for so long.
 OPERATION = 1.0
-#: Why a holder that is cut off from its server may be told that its lock is lost.
-CUT_OFF = (Reason.EXPIRED, Reason.PAUSED, Reason.SESSION_ENDED)
 
 
-async def _through(kit: Kit, network: Network) -> tuple[Any, Faults]:
-    """Locks that go through `network`, with their first connection made, and the plan of what strikes which call."""
-    plan = Faults()
-    locks = kit.locks(url=network.url, timeout=OPERATION, faults=plan)
-    await locks.ping()
-    return locks, plan
+class _Path:
+    """Locks that reach their server through a network, which can lose what one call sends or is answered."""
+
+    def __init__(self, kit: LockKit, network: Network) -> None:
+        self.network = network
+        self._plan = Faults()
+        self.locks: Any = kit.locks(url=network.url, timeout=OPERATION, faults=self._plan)
+        self.losses: tuple[Callable[..., None], ...] = (network.drop_request, network.drop_reply)
+
+    @contextlib.contextmanager
+    def losing(self, operation: str, loss: Callable[[], None]) -> Iterator[Callable[[], bool]]:
+        """Let the next call of `operation` meet a `loss`, which must come to be in the block. Gives whether it has."""
+        before = self.network.dropped
+
+        def lost() -> bool:
+            return self.network.dropped > before
+
+        self._plan.call(operation, lambda items: loss())
+        yield lost
+        assert lost(), f"no {operation} lost anything on the wire: the scenario tests nothing"
 
 
-def _lease(kit: Kit) -> float:
+async def _path(kit: LockKit) -> _Path:
+    """A path through a network of its own, with its first connection made."""
+    path = _Path(kit, await kit.network())
+    await path.locks.ping()
+    return path
+
+
+def _lease(kit: LockKit) -> float:
     """Long enough for a renewal to fail once and be made again."""
     return max(kit.ttl, 4 * OPERATION)
 
 
 @scenario("L32", tier="N", faults=PROXY, seconds=120)
-async def a_lost_notification_delays_by_a_bound(kit: Kit) -> None:
-    """A waiter whose connection was cut while it waited, at the moment of the release too, gets the lock all the same."""
-    network = await kit.network()
-    locks, _ = await _through(kit, network)
+async def a_lost_notification_delays_by_a_bound(kit: LockKit) -> None:
+    """A waiter whose connection was cut before, during or after the release gets the lock within a bound."""
+    path = await _path(kit)
     bound = kit.claims.wake_bound + kit.claims.expiry_lag + kit.claims.dead_waiter_bound + 4 * OPERATION
     for cut in ("before", "while", "after"):
-        held = await kit.locks().lock("a", ttl=60).acquire(timeout=5)
-        waiting = await kit.queued(locks.lock("a").acquire(timeout=kit.upper(bound + 30)), "a")
+        held = await kit.taken(ttl=60)
+        waiting = await kit.queued(path.locks.lock("a").acquire(timeout=kit.upper(bound + 30)), "a")
         if cut == "before":
-            await kit.blocking(network.reset)
+            await kit.blocking(path.network.reset)
         elif cut == "while":
-            await kit.blocking(network.cut)
-        released = time.monotonic()
-        await held.release()
-        if cut == "while":
-            await kit.blocking(network.heal)
-        elif cut == "after":
-            await kit.blocking(network.reset)
-        got = await waiting
-        took = time.monotonic() - released
-        kit.measure(f"wake-up of a waiter whose connection was cut {cut} the release", took)
-        assert took < kit.upper(bound), f"cut {cut} the release: served after {took:.3f} s"
+            await kit.blocking(path.network.cut)
+        what = f"wake-up of a waiter whose connection was cut {cut} the release"
+        with kit.within(bound, what, measure=what):
+            await held.release()
+            if cut == "while":
+                await kit.blocking(path.network.heal)
+            elif cut == "after":
+                await kit.blocking(path.network.reset)
+            got = await waiting
         await got.release()
 
 
 @scenario("L70", tier="N", faults=PROXY, seconds=120)
-async def a_holder_cut_off_knows_in_time(kit: Kit) -> None:
+async def a_holder_cut_off_knows_in_time(kit: LockKit) -> None:
     """A holder that cannot reach its server knows of its loss before the server can give the lock to another."""
     for fault in ("cut", "black_hole"):
-        network = await kit.network()
-        locks, _ = await _through(kit, network)
-        held = await locks.lock(fault, ttl=_lease(kit)).acquire(timeout=5)
-        told = kit.told_of(held)
+        path = await _path(kit)
+        held = await path.locks.lock(fault, ttl=_lease(kit)).acquire(timeout=5)
         await kit.eventually(lambda: kit.seen.members["renew"] > 0, within=held.ttl, what="a renewal")
-        await kit.blocking(getattr(network, fault))
-        begun = time.monotonic()
-        new = await kit.locks().lock(fault, ttl=60).acquire(timeout=kit.upper(held.ttl * 2 + kit.claims.expiry_lag + 10))
-        assert held.lost, f"{fault}: another was granted the lock, and its first holder takes it for its own"
-        assert held.reason in CUT_OFF, held.reason
-        await kit.eventually(lambda told=told: told, within=2, what="on_lost")  # type: ignore[misc]  # bound now
-        kit.measure(f"network {fault} to the notice of loss", told[0] - begun)
-        await kit.blocking(network.heal)
+        async with kit.loses(held, CUT_OFF, 2, f"network {fault} to the notice of loss"):
+            await kit.blocking(getattr(path.network, fault))
+            new = await kit.taken(fault, ttl=60, timeout=kit.upper(held.ttl * 2 + kit.claims.expiry_lag + 10))
+            assert held.lost, f"{fault}: another was granted the lock, and its first holder takes it for its own"
+        await kit.blocking(path.network.heal)
         await fails(LeaseLost, held.release())
-        await kit.stays(new, "the holder that was cut off freed the next one's lock")
-        await new.release()
+        await kit.keeps(new, "the holder that was cut off freed the next one's lock")
 
 
 @scenario("L90", tier="N", faults=PROXY, seconds=120)
-async def a_black_hole_is_bounded(kit: Kit) -> None:
-    """While nothing comes through every call ends within its operation timeout, and all is well afterwards."""
-    network = await kit.network()
-    locks, _ = await _through(kit, network)
+async def a_black_hole_is_bounded(kit: LockKit) -> None:
+    """While the network is a black hole every call ends in time, and all goes well afterwards."""
+    path = await _path(kit)
+    locks = path.locks
     held = await locks.lock("held", ttl=max(30.0, kit.ttl)).acquire(timeout=5)
     lone = await locks.lock("lone", ttl=max(30.0, kit.ttl)).acquire(timeout=5)
-    await kit.blocking(network.black_hole)
-    # A call is repeated once, and each time it may find the way taken by an exchange and its repetition.
-    limit = 6 * OPERATION + 1.0
-    for what, call in (
-        ("ping", locks.ping),
-        ("acquire", lambda: locks.lock("free").acquire(timeout=0.2)),
-        ("try", lambda: locks.lock("free").try_acquire()),
-        ("renew", held.renew),
-        ("release", lone.release),
-    ):
-        with kit.within(limit, f"{what} in a black hole", measure=f"{what} in a black hole"):
-            error = await fails(NarrowboatError, call(), what=f"{what} in a black hole")
-        assert isinstance(error, Unavailable | LockTimeout), f"{what}: {error!r}"
-    await kit.blocking(network.heal)
+    await kit.blocking(path.network.black_hole)
+    calls = {
+        "ping": locks.ping,
+        "acquire": lambda: locks.lock("free").acquire(timeout=0.2),
+        "try": lambda: locks.lock("free").try_acquire(),
+        "renew": held.renew,
+        "release": lone.release,
+    }
+    await kit.all_end(OPERATION, "in a black hole", calls)
+    await kit.blocking(path.network.heal)
     await kit.eventually(lambda: kit.answers(locks), within=5 * OPERATION, what="a ping after the network has healed")
-    if held.ttl < 30 and held.lost:  # a session that cannot be made longer has ended meanwhile, and its holder knows
+    if held.ttl < 30 and held.lost:  # a session that cannot be longer has ended meanwhile, and its holder knows
         assert held.reason is Reason.EXPIRED, held.reason
     else:
-        held.check()
-        await held.renew()
-        await held.release()
-    await kit.eventually(lambda: kit.free("held"), within=kit.claims.expiry_lag + 5, what="free")
-    await kit.eventually(lambda: kit.free("free"), within=kit.claims.dead_waiter_bound + 5, what="what timed out is not held")
+        await kit.lets_go(held)
+    await kit.until_free("held", within=kit.claims.expiry_lag + 5, what="it was released, or its session has ended")
+    await kit.until_free("free", within=kit.claims.dead_waiter_bound + 5, what="the acquire had timed out")
 
 
 @scenario("L91", "L94", tier="N", faults=PROXY, seconds=120)
-async def an_acquire_whose_connection_breaks(kit: Kit) -> None:
-    """An acquire whose request or reply is lost on the wire is made again and granted once, and nobody waits for itself."""
-    network = await kit.network()
-    locks, plan = await _through(kit, network)
-    for turn, strike in enumerate((network.drop_request, network.drop_reply, lambda: network.drop_reply(keep=3))):
-        before = network.dropped
-        plan.call("attempt", lambda items, strike=strike: strike())  # type: ignore[misc]  # bound now
-        with kit.within(3 * OPERATION + 1.0, "it waited for itself"):
-            held = await locks.lock(f"a{turn}", ttl=max(10.0, kit.ttl)).acquire(timeout=kit.upper(10))
-        assert network.dropped > before, "nothing was lost: the scenario tests nothing"
-        held.check()
-        assert not await kit.free(f"a{turn}")
-        await held.renew()
-        await held.release()
-        assert await kit.free(f"a{turn}"), "a second possession was left behind"
-    network.heal()
+async def an_acquire_whose_connection_breaks(kit: LockKit) -> None:
+    """An acquire whose request or reply is lost on the wire is repeated, granted once, and never waits for itself."""
+    path = await _path(kit)
+    for turn, loss in enumerate((*path.losses, lambda: path.network.drop_reply(keep=3))):
+        name = f"a{turn}"
+        with kit.within(3 * OPERATION + 1.0, "the acquire waited for its own grant"), path.losing("attempt", loss):
+            held = await path.locks.lock(name, ttl=max(10.0, kit.ttl)).acquire(timeout=kit.upper(10))
+        await kit.keeps(held)
 
 
 @scenario("L91", "L94", tier="N", faults=PROXY, seconds=120)
-async def a_try_whose_connection_breaks_leaves_nothing(kit: Kit) -> None:
-    """Tries and short acquires whose requests or replies are lost end as granted, busy or unavailable, and leave nothing."""
-    network = await kit.network()
-    locks, plan = await _through(kit, network)
-    for turn, strike in enumerate((network.drop_request, network.drop_reply)):
+async def a_try_whose_connection_breaks_leaves_nothing(kit: LockKit) -> None:
+    """A try whose requests or replies are lost on the wire ends as granted, busy or unavailable, and leaves nothing."""
+    path = await _path(kit)
+    for turn, loss in enumerate(path.losses):
         for times in (1, 3):
             name = f"a{turn}{times}"
-            plan.call("attempt", lambda items, strike=strike, times=times: [strike() for _ in range(times)])  # type: ignore[misc]  # bound now
             held = None
-            try:
-                held = await locks.lock(name, ttl=60).try_acquire()
-            except Unavailable:
-                pass
-            await kit.blocking(network.heal)
+            with path.losing("attempt", functools.partial(loss, times=times)):
+                try:
+                    held = await path.locks.lock(name, ttl=60).try_acquire()
+                except Unavailable:
+                    pass
+            await kit.blocking(path.network.heal)
             if held is not None:
                 held.check()
                 assert not await kit.free(name)
                 await held.release()
-            await kit.eventually(lambda name=name: kit.free(name), within=10, what="free, whatever became of it")  # type: ignore[misc]  # bound now
+            await kit.until_free(name, within=10, what="the try was released, or had failed")
 
 
 @scenario("L92", "L96", tier="N", faults=PROXY, seconds=120)
-async def a_release_whose_connection_breaks(kit: Kit) -> None:
-    """A release whose request or reply is lost on the wire is made again: it succeeds, and the lock is free at once."""
-    network = await kit.network()
-    locks, plan = await _through(kit, network)
-    for turn, strike in enumerate((network.drop_request, network.drop_reply)):
-        name = f"a{turn}"
-        held = await locks.lock(name, ttl=60).acquire(timeout=5)
-        before = network.dropped
-        plan.call("release", lambda items, strike=strike: strike())  # type: ignore[misc]  # bound now
-        await held.release()
-        assert network.dropped > before, "nothing was lost: the scenario tests nothing"
+async def a_release_whose_connection_breaks(kit: LockKit) -> None:
+    """A release whose request or reply is lost on the wire is repeated: it succeeds, and the lock is free at once."""
+    path = await _path(kit)
+    for turn, loss in enumerate(path.losses):
+        held = await path.locks.lock(f"a{turn}", ttl=60).acquire(timeout=5)
+        with path.losing("release", loss):
+            await held.release()
         assert not held.lost
-        assert await kit.free(name), "released, it said, and it is not free"
+        assert await kit.free(held.name), "the release succeeded, and the lock is not free"
 
 
 @scenario("L96", tier="N", faults=PROXY, seconds=120)
-async def a_withdraw_whose_connection_breaks(kit: Kit) -> None:
+async def a_withdraw_whose_connection_breaks(kit: LockKit) -> None:
     """A waiter that gives up while the connection breaks leaves no place in the queue and no grant behind."""
-    network = await kit.network()
-    locks, plan = await _through(kit, network)
-    for turn, strike in enumerate((network.drop_request, network.drop_reply)):
-        name = f"a{turn}"
-        held = await kit.locks().lock(name, ttl=60).acquire(timeout=5)
-        plan.call("withdraw", lambda items, strike=strike: strike())  # type: ignore[misc]  # bound now
-        await fails((LockTimeout, Unavailable), locks.lock(name, ttl=60).acquire(timeout=0.2))
-        await held.release()
-        bound = kit.claims.dead_waiter_bound + 2 * OPERATION
-        await kit.eventually(lambda name=name: kit.free(name), within=bound, what="free, and no ghost in the queue")  # type: ignore[misc]  # bound now
+    path = await _path(kit)
+    for turn, loss in enumerate(path.losses):
+        held = await kit.taken(f"a{turn}", ttl=60)
+        with path.losing("withdraw", loss):
+            await fails((LockTimeout, Unavailable), path.locks.lock(held.name, ttl=60).acquire(timeout=0.2))
+            await held.release()
+            bound = kit.claims.dead_waiter_bound + 2 * OPERATION
+            await kit.until_free(held.name, within=bound, what="its waiter had given up")
 
 
 @scenario("L93", tier="N", faults=PROXY, seconds=120)
-async def a_renewal_whose_connection_breaks(kit: Kit) -> None:
-    """Renewals whose requests or replies are lost on the wire are made again in time, and the lock is kept."""
-    network = await kit.network()
-    locks, plan = await _through(kit, network)
-    held = await locks.lock("a", ttl=_lease(kit)).acquire(timeout=5)
-    for strike in (network.drop_request, network.drop_reply):
-        before = network.dropped
-        plan.call("renew", lambda items, strike=strike: strike())  # type: ignore[misc]  # bound now
-        await kit.eventually(lambda before=before: network.dropped > before, within=held.ttl, what="a renewal lost")  # type: ignore[misc]  # bound now
+async def a_renewal_whose_connection_breaks(kit: LockKit) -> None:
+    """Renewals whose requests or replies are lost on the wire are repeated in time, and the lock is kept."""
+    path = await _path(kit)
+    held = await path.locks.lock("a", ttl=_lease(kit)).acquire(timeout=5)
+    for loss in path.losses:
+        with path.losing("renew", loss) as lost:
+            await kit.eventually(lost, within=held.ttl, what="a renewal lost on the wire")
         begun = time.monotonic()
         while time.monotonic() - begun < held.ttl * 0.8:
             held.check()
@@ -206,60 +197,51 @@ async def a_renewal_whose_connection_breaks(kit: Kit) -> None:
 
 
 @scenario("L97", tier="N", faults=PROXY, seconds=120)
-async def broken_connections_poison_nothing(kit: Kit) -> None:
-    """After each of twenty resets, in the middle of work and between it, the next calls work on a new connection."""
-    network = await kit.network()
-    locks, _ = await _through(kit, network)
+async def broken_connections_poison_nothing(kit: LockKit) -> None:
+    """After each of twenty resets, during work and between work, the next calls work on a new connection."""
+    path = await _path(kit)
+    locks, network = path.locks, path.network
     opened = network.accepted
     held = await locks.lock("kept", ttl=max(30.0, kit.ttl)).acquire(timeout=5)
     for turn in range(20):
         await kit.blocking(network.reset)
         if turn % 2:
             await asyncio.sleep(0.02)
-        got = await locks.lock(f"a{turn}", ttl=max(10.0, kit.ttl)).acquire(timeout=kit.upper(10))
-        assert not await kit.free(f"a{turn}")
-        await got.release()
+        async with locks.lock(f"a{turn}", ttl=max(10.0, kit.ttl), timeout=kit.upper(10)):
+            assert not await kit.free(f"a{turn}")
         assert await kit.free(f"a{turn}")
         held.check()
-    await held.renew()
-    await held.release()
+    await kit.lets_go(held)
     kit.measure("connections opened for each reset", (network.accepted - opened) / 20, "connections")
     assert network.connections < 10, f"{network.connections} connections are open"
 
 
 @scenario("L101", tier="N", faults=PROXY, seconds=120)
-async def a_one_way_partition(kit: Kit) -> None:
+async def a_one_way_partition(kit: LockKit) -> None:
     """When only requests, or only replies, are lost, calls are bounded, the holder learns in time, and nobody holds twice."""
     for way in ("up", "down"):
-        network = await kit.network()
-        locks, _ = await _through(kit, network)
-        held = await locks.lock(way, ttl=_lease(kit)).acquire(timeout=5)
-        await kit.blocking(lambda way=way, network=network: network.black_hole(up=way == "up", down=way == "down"))
-        with kit.within(4 * OPERATION + 1.0, "an acquire in a partition"):
-            await fails(
-                (Unavailable, LockTimeout),
-                locks.lock(f"other {way}", ttl=_lease(kit)).acquire(timeout=0.2),
-                what="an acquire in a partition",
-            )
-        # Renewals may still arrive where only replies are lost, so the lock may outlive its holder's belief in it, never
-        # the reverse.
-        await kit.eventually(lambda held=held: held.lost, within=held.ttl + 1, what="the holder learns")  # type: ignore[misc]  # bound now
-        assert held.reason in CUT_OFF, held.reason
-        new = await kit.locks().lock(way).acquire(timeout=kit.upper(2 * held.ttl + kit.claims.expiry_lag + 10))
-        await kit.blocking(network.heal)
-        await kit.eventually(lambda locks=locks: kit.answers(locks), within=10, what="a ping after the partition")  # type: ignore[misc]  # bound now
-        await kit.stays(new, "what was under way during the partition freed the next holder's lock")
-        await new.release()
+        path = await _path(kit)
+        held = await path.locks.lock(way, ttl=_lease(kit)).acquire(timeout=5)
+        # Where only replies are lost, renewals still arrive: the lock may outlive its holder's belief in it. Never the reverse.
+        async with kit.loses(held, CUT_OFF, held.ttl + 1, f"one-way partition ({way}) to the notice of loss"):
+            await kit.blocking(functools.partial(path.network.black_hole, up=way == "up", down=way == "down"))
+            with kit.within(4 * OPERATION + 1.0, "an acquire in a partition"):
+                acquiring = path.locks.lock(f"other {way}", ttl=_lease(kit)).acquire(timeout=0.2)
+                await fails((Unavailable, LockTimeout), acquiring, what="an acquire in a partition")
+        new = await kit.taken(way, timeout=kit.upper(2 * held.ttl + kit.claims.expiry_lag + 10))
+        await kit.blocking(path.network.heal)
+        await kit.eventually(functools.partial(kit.answers, path.locks), within=10, what="a ping after the partition")
+        await kit.keeps(new, "a call that was under way during the partition freed the next holder's lock")
         bound = kit.claims.dead_waiter_bound + held.ttl + 5
-        await kit.eventually(lambda way=way: kit.free(f"other {way}"), within=bound, what="what timed out is not held")  # type: ignore[misc]  # bound now
+        await kit.until_free(f"other {way}", within=bound, what="the acquire had timed out")
 
 
 @scenario("L102", tier="N", faults=PROXY, seconds=180)
-async def a_slow_network(kit: Kit) -> None:
-    """With 200 ms each way, with replies in pieces of one byte, and at 64 KiB a second: slower, and all else the same."""
+async def a_slow_network(kit: LockKit) -> None:
+    """Locks work as ever, and slower, with 200 ms each way, with replies in single bytes, and at 64 KiB a second."""
     for slow in ({"latency": 0.2}, {"piece": 1}, {"rate": 65536.0, "piece": 1024}):
         network = await kit.network()
-        await kit.blocking(lambda network=network, slow=slow: network.slow(**slow))
+        await kit.blocking(functools.partial(network.slow, **slow))
         locks = kit.locks(url=network.url, timeout=10)
         held = await locks.lock("a", ttl=max(kit.ttl, 6.0)).acquire(timeout=30)
         assert await kit.outside.lock("a").try_acquire() is None
@@ -279,12 +261,12 @@ async def a_slow_network(kit: Kit) -> None:
 
 
 @scenario("L104", tier="N", faults=PROXY, seconds=120)
-async def a_second_fault_while_reconnecting(kit: Kit) -> None:
-    """A second fault that strikes while the first is being recovered from, and a third, change nothing in the end."""
-    network = await kit.network()
-    locks, _ = await _through(kit, network)
+async def a_second_fault_while_reconnecting(kit: LockKit) -> None:
+    """A second and a third fault during the recovery from the first change nothing in the end."""
+    path = await _path(kit)
+    locks, network = path.locks, path.network
     held = await locks.lock("kept", ttl=max(30.0, kit.ttl)).acquire(timeout=5)
-    busy = await kit.locks().lock("busy", ttl=60).acquire(timeout=5)
+    busy = await kit.taken("busy", ttl=60)
     waiting = await kit.queued(locks.lock("busy").acquire(timeout=kit.upper(90)), "busy")
     for _ in range(3):
         await kit.blocking(network.cut)
@@ -303,8 +285,6 @@ async def a_second_fault_while_reconnecting(kit: Kit) -> None:
         bound = kit.claims.wake_bound + kit.claims.dead_waiter_bound + 2 * OPERATION
         assert time.monotonic() - released < kit.upper(bound)
         await got.release()
-    held.check()
-    await held.renew()
-    await held.release()
+    await kit.lets_go(held)
     if kit.can("holders") and kit.claims.order is WaitOrder.FIFO:
         assert await kit.peek("busy") == []
