@@ -393,7 +393,7 @@ def test_a_scheme_that_is_not_known_names_the_near_miss() -> None:
 
 
 KIT = Path(narrowboat.conformance.__file__).parent
-SCENARIOS = [KIT / "kit.py", KIT / "message_kit.py", *sorted((KIT / "scenarios").rglob("*.py"))]
+SCENARIOS = [*sorted(KIT.glob("*kit.py")), *sorted((KIT / "scenarios").rglob("*.py"))]
 
 
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: f"{path.parent.name}/{path.name}")

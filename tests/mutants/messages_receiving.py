@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from mutants import Mutant
-from mutants.layers import Out, named
+from mutants.layers import Out, TellsBroker, TellsFeed, named
 from narrowboat.contract.messages import Ack, Broker, Delivery, Feed, Outcome, Outgoing, Receipt, Received, Return
 from narrowboat.errors import NarrowboatError, NotFound, Unavailable
 from narrowboat.layers.passing import PassingBroker, PassingFeed
@@ -107,22 +107,7 @@ class CloseKeeps(PassingFeed):
         """Do nothing."""
 
 
-class CloseOfOneEndsAll(PassingBroker):
-    """Ends all consumers of a connection when one of them closes."""
-
-    def __init__(self, inner: Broker) -> None:
-        super().__init__(inner)
-        self.ended = False
-
-    def feed(self, inner: Feed, wake: Callable[[], None]) -> Feed:
-        return _EndsAll(inner, self)
-
-
-class _EndsAll(PassingFeed):
-    def __init__(self, inner: Feed, broker: CloseOfOneEndsAll) -> None:
-        super().__init__(inner)
-        self._broker = broker
-
+class _EndsAll(TellsFeed):
     def receive(self, limit: int) -> Received:
         if self._broker.ended:
             raise NotFound("the channel is closed")
@@ -131,6 +116,13 @@ class _EndsAll(PassingFeed):
     def close(self) -> None:
         self._broker.ended = True
         self.inner.close()
+
+
+class CloseOfOneEndsAll(TellsBroker):
+    """Ends all consumers of a connection when one of them closes."""
+
+    kind = _EndsAll
+    ended = False
 
 
 class HandsOutWhatHasEnded(PassingBroker):
@@ -186,15 +178,17 @@ class ThreadForEachFeed(PassingFeed):
         self.inner.close()
 
 
-class BelongsToItsThread(PassingBroker):
+class _OfAThread(TellsFeed):
+    def receive(self, limit: int) -> Received:
+        self._broker.check()
+        return self.inner.receive(limit)
+
+
+class BelongsToItsThread(TellsBroker):
     """Works in no other thread than the one that used it first."""
 
-    def __init__(self, inner: Broker) -> None:
-        super().__init__(inner)
-        self._thread: int | None = None
-
-    def feed(self, inner: Feed, wake: Callable[[], None]) -> Feed:
-        return _OfAThread(inner, self)
+    kind = _OfAThread
+    _thread: int | None = None
 
     def send(self, messages: Sequence[Outgoing]) -> list[Receipt | NarrowboatError]:
         self.check()
@@ -206,16 +200,6 @@ class BelongsToItsThread(PassingBroker):
             self._thread = me
         if self._thread != me:
             raise RuntimeError("created in one thread, and used in another")
-
-
-class _OfAThread(PassingFeed):
-    def __init__(self, inner: Feed, broker: BelongsToItsThread) -> None:
-        super().__init__(inner)
-        self._broker = broker
-
-    def receive(self, limit: int) -> Received:
-        self._broker.check()
-        return self.inner.receive(limit)
 
 
 MUTANTS: list[Mutant] = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from mutants import Mutant
-from mutants.layers import Changed, Out, named
+from mutants.layers import Changed, Out, TellsBroker, TellsFeed, named
 from narrowboat.contract.messages import (
     Ack,
     Address,
@@ -83,22 +83,7 @@ class NackForgetsItsDelay(Changed):
         return Nack() if isinstance(outcome, Nack) else outcome
 
 
-class NackStopsTheOthers(PassingBroker):
-    """Delivers nothing more to other consumers once one of them has nacked a message."""
-
-    def __init__(self, inner: Broker) -> None:
-        super().__init__(inner)
-        self.stopped: Feed | None = None  #: the feed that stopped the others
-
-    def feed(self, inner: Feed, wake: Callable[[], None]) -> Feed:
-        return _Stops(inner, self)
-
-
-class _Stops(PassingFeed):
-    def __init__(self, inner: Feed, broker: NackStopsTheOthers) -> None:
-        super().__init__(inner)
-        self._broker = broker
-
+class _Stops(TellsFeed):
     def receive(self, limit: int) -> Received:
         if self._broker.stopped not in (None, self):
             return Received([], 0.5)
@@ -108,6 +93,13 @@ class _Stops(PassingFeed):
         if self._broker.stopped is None and any(isinstance(outcome, Nack) for _, outcome in settlements):
             self._broker.stopped = self
         return self.inner.settle(settlements)
+
+
+class NackStopsTheOthers(TellsBroker):
+    """Delivers nothing more to other consumers once one of them has nacked a message."""
+
+    kind = _Stops
+    stopped: Feed | None = None  #: the feed that stopped the others
 
 
 class RejectDrops(Changed):

@@ -21,7 +21,7 @@ QUIET = 0.15
 
 
 class MessageKit(Kit):
-    """See the module's text. Each queue that it makes is named `orders` and has a connection of its own."""
+    """See the module's text. A queue that it makes is named `orders` and has a connection of its own."""
 
     # -- time -----------------------------------------------------------------------------------------------------
 
@@ -49,13 +49,13 @@ class MessageKit(Kit):
         """The queue `orders` on a new connection. The terms are those of `Messaging.queue`."""
         return self.broker().queue("orders", **terms)
 
-    def faulty(self, **terms: Any) -> tuple[Any, Faults]:
-        """The same, and the plan by which its driver's calls fail."""
+    def faulty(self, **terms: Any) -> tuple[Faults, Any]:
+        """The plan of the driver calls that fail, and such a queue that is opened with it."""
         faults = Faults()
-        return self.broker(faults=faults).queue("orders", **terms), faults
+        return faults, self.broker(faults=faults).queue("orders", **terms)
 
     async def filled(self, *bodies: bytes, **terms: Any) -> Any:
-        """The same, with `bodies` in it."""
+        """Such a queue, with `bodies` in it."""
         orders = self.queue(**terms)
         await publish_all(orders, bodies)
         return orders

@@ -124,7 +124,8 @@ def _line(row: Row) -> str:
     rules = {scenario.name: scenario.text for scenario in load()}
     if row.scenario in rules:
         lines.append(f"  owed: {rules[row.scenario]}")
-    lines += [f"  seen: {line}" for line in _said(row.why)[:1]] + [f"        {line}" for line in _said(row.why)[1:6]]
+    first, *more = _said(row.why)[:6]
+    lines += [f"  seen: {first.removeprefix('AssertionError: ')}", *(f"        {line}" for line in more)]
     if row.scenario:
         places = re.findall(r'File ".*?conformance.(scenarios.*?)", line (\d+)', row.why)
         where = f", {places[-1][0]}:{places[-1][1]}" if places else ""

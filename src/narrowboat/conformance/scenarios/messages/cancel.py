@@ -74,7 +74,7 @@ async def a_receive_cut_off_swallows_nothing(kit: MessageKit) -> None:
 @scenario("B98", faults={Fault.REPLY})
 async def a_publish_cut_off_is_all_or_nothing(kit: MessageKit) -> None:
     """A publish is cancelled while it is under way. The message is there once or not at all, and the connection works on."""
-    orders, faults = kit.faulty(max_deliveries=0)
+    faults, orders = kit.faulty(max_deliveries=0)
     for before in (True, False):
         gate = faults.hold("send", before=before)
         task = kit.spawn(orders.publish(b"cut off"))

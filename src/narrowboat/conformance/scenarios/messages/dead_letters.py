@@ -88,7 +88,7 @@ async def dead_letters_are_redriven_once(kit: MessageKit) -> None:
 @scenario("B44", needs="dead_letters", refused=asks_for_dead_letters, faults={Fault.REPLY})
 async def a_lost_reply_on_the_way_to_the_dead_letters(kit: MessageKit) -> None:
     """The answer to a reject is lost. The message is a dead letter, once or more with the same id, and never lost."""
-    orders, faults = kit.faulty()
+    faults, orders = kit.faulty()
     receipt = await orders.publish(b"x")
     async with orders.consume() as messages:
         message = await kit.one(messages)

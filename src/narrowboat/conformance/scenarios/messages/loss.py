@@ -161,7 +161,7 @@ async def a_lost_delivery_can_do_nothing(kit: MessageKit) -> None:
 @scenario("B73", faults={Fault.REPLY})
 async def an_unconfirmed_publish_is_unknown(kit: MessageKit) -> None:
     """A publish whose answer is lost raises PublishUnknown and is not repeated by itself. The message is there once."""
-    orders, faults = kit.faulty(max_deliveries=0)
+    faults, orders = kit.faulty(max_deliveries=0)
     faults.drop_reply("send")
     error = await fails(PublishUnknown, orders.publish(b"x", id="a"))
     assert error.retryable and error.id == "a"
@@ -173,7 +173,7 @@ async def an_unconfirmed_publish_is_unknown(kit: MessageKit) -> None:
 async def repeating_with_the_same_id(kit: MessageKit) -> None:
     """An unknown publish is repeated with the same id. The message comes once, whether request or answer was lost."""
     for lost in ("drop_reply", "drop_request"):
-        orders, faults = kit.faulty(max_deliveries=0)
+        faults, orders = kit.faulty(max_deliveries=0)
         getattr(faults, lost)("send")
         await fails(PublishUnknown, orders.publish(b"x", id=lost))
         receipt = await orders.publish(b"x", id=lost)
@@ -184,7 +184,7 @@ async def repeating_with_the_same_id(kit: MessageKit) -> None:
 @scenario("B73", faults={Fault.REPLY})
 async def a_refused_publish_is_never_delivered(kit: MessageKit) -> None:
     """A publish that the backend refuses raises that refusal, not PublishUnknown, and is never delivered."""
-    orders, faults = kit.faulty(max_deliveries=0)
+    faults, orders = kit.faulty(max_deliveries=0)
     faults.fail("send", PublishFailed("no room", id="a"))
     await fails(PublishFailed, orders.publish(b"refused", id="a"))
     await orders.publish(b"good")
@@ -194,7 +194,7 @@ async def a_refused_publish_is_never_delivered(kit: MessageKit) -> None:
 @scenario("B75", faults={Fault.REPLY})
 async def an_ack_whose_answer_is_lost(kit: MessageKit) -> None:
     """The answer of an ack is lost. The consumer goes on, calls the backend few times, and gets at most one redelivery."""
-    orders, faults = kit.faulty(max_deliveries=0)
+    faults, orders = kit.faulty(max_deliveries=0)
     await orders.publish(b"x")
     async with orders.consume() as messages:
         message = await kit.one(messages)
@@ -213,7 +213,7 @@ async def an_ack_whose_answer_is_lost(kit: MessageKit) -> None:
 @scenario("B75", faults={Fault.REPLY})
 async def a_fetch_that_fails_is_tried_again(kit: MessageKit) -> None:
     """A consumer whose fetches fail for a while goes on by itself. The errors do not end its iteration."""
-    orders, faults = kit.faulty(max_deliveries=0)
+    faults, orders = kit.faulty(max_deliveries=0)
     async with orders.consume() as messages:
         faults.drop_request("receive", times=3)
         await orders.publish(b"x")
@@ -263,7 +263,7 @@ async def a_mixed_history_with_faults(kit: MessageKit) -> None:
     """A mixed run with lost requests, lost replies and nacks loses nothing and invents nothing."""
     chance = random.Random(kit.size)  # a plan of faults, no secret
     history = History()
-    orders, faults = kit.faulty(max_deliveries=0)
+    faults, orders = kit.faulty(max_deliveries=0)
     each = max(15, int(1000 * kit.size / 4))
     publishing = 4
 

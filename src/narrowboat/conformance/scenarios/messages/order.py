@@ -160,7 +160,7 @@ async def an_abandoned_key_goes_on(kit: MessageKit) -> None:
 @scenario("B61", needs="order", refused=demand, faults={Fault.REPLY})
 async def no_retry_reorders(kit: MessageKit) -> None:
     """A publish that fails is not sent again by itself. The messages after it keep their order, and none comes twice."""
-    orders, faults = kit.faulty(max_deliveries=0, ordered=True)
+    faults, orders = kit.faulty(max_deliveries=0, ordered=True)
     confirmed = []
     for n in range(30):
         if n % 7 == 3:

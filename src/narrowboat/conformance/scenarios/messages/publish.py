@@ -57,7 +57,7 @@ async def ids_and_properties_are_kept(kit: MessageKit) -> None:
 @scenario("B06", faults={Fault.REPLY})
 async def publish_waits_for_the_confirm(kit: MessageKit) -> None:
     """A publish does not return before the backend has confirmed it. Then another connection finds the message."""
-    orders, faults = kit.faulty()
+    faults, orders = kit.faulty()
     gate = faults.hold("send", before=True)
     task = kit.spawn(orders.publish(b"x"))
     assert await kit.blocking(gate.reached.wait, 5)

@@ -91,7 +91,7 @@ async def a_stale_ack_changes_nothing(kit: MessageKit) -> None:
 @scenario("B26", faults={Fault.REPLY})
 async def an_ack_without_an_answer_is_unknown(kit: MessageKit) -> None:
     """An ack whose exchange failed twice raises SettleUnknown, never StaleDelivery. A second ack then settles."""
-    orders, faults = kit.faulty()
+    faults, orders = kit.faulty()
     await orders.publish(b"x")
     async with orders.consume() as messages:
         message = await kit.one(messages)
