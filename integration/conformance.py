@@ -23,6 +23,7 @@ from narrowboat.conformance import Harness
 from narrowboat.conformance.catalogue import Fault
 from narrowboat.conformance.scenario import FACES
 from narrowboat.conformance.suite import Item, parameters
+from narrowboat.conformance.verification import select
 
 #: The tiers to run, as letters; all unless told. What a commit is tried with is less than what a release is.
 TIERS = os.environ.get("NARROWBOAT_KIT_TIERS", "").upper() or "CTSPNRH"
@@ -82,7 +83,7 @@ def conformance(
     if query:
         url += ("&" if "?" in url else "?") + query
     built = Harness(url) if choice.given else harness(url, server=server)
-    items = parameters(built, only, allowed(tiers), faces)
+    items = parameters(built, select(only, allowed(tiers), faces))
 
     @pytest.mark.parametrize("item", items)
     def test_conformance(item: Item) -> None:

@@ -266,7 +266,7 @@ def test_the_suite_has_an_item_that_fails_when_an_id_has_no_scenario(table: list
     made("L01")
     assert "L02" in unproven()
     assert not {"L01", "L57", "L32"} & set(unproven())
-    items = {param.id: param.values[0] for param in parameters(Harness(MEMORY), (), (), ("sync",))}
+    items = {param.id: param.values[0] for param in parameters(Harness(MEMORY), select((), (), ("sync",)))}
 
     assert set(items) == {"L01-does_nothing-sync", MANIFEST}
     with pytest.raises(AssertionError, match="no scenario proves it: L02, L03"):
@@ -392,7 +392,8 @@ def test_a_scheme_that_is_not_known_names_the_near_miss() -> None:
 # -- time -----------------------------------------------------------------------------------------------------------
 
 
-SCENARIOS = sorted((Path(narrowboat.conformance.__file__).parent / "scenarios").rglob("*.py"))
+KIT = Path(narrowboat.conformance.__file__).parent
+SCENARIOS = [*sorted(KIT.glob("*kit.py")), *sorted((KIT / "scenarios").rglob("*.py"))]
 
 
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: f"{path.parent.name}/{path.name}")

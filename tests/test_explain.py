@@ -76,7 +76,9 @@ def test_the_place_of_a_broken_row_is_in_its_scenario_and_not_in_a_step_that_man
         "    assert seen == [*tokens]\n"
         "AssertionError: holders() was to show no tokens"
     )
-    assert "scenarios/locks/basic.py:40;" in _line(Row("L01", "sync", Outcome.BROKEN, why, "takes_and_frees", "C", 1.25))
+    line = _line(Row("L01", "sync", Outcome.BROKEN, why, "takes_and_frees", "C", 1.25))
+    assert "scenarios/locks/basic.py:40;" in line
+    assert "  seen: holders() was to show no tokens" in line.splitlines()
 
 
 def test_a_broken_row_is_told_in_full() -> None:

@@ -176,6 +176,24 @@ def feeds(broken: type[PassingFeed]) -> Callable[[Broker], Broker]:
     return type(f"{broken.__name__}Broker", (_Feeds,), {"kind": broken})
 
 
+class TellsFeed(PassingFeed):
+    """A feed that shares what it breaks with its broker."""
+
+    def __init__(self, inner: Feed, broker: Any) -> None:
+        super().__init__(inner)
+        self._broker = broker
+
+
+class TellsBroker(PassingBroker):
+    """A broker whose feeds are of `kind` and know it."""
+
+    kind: type[TellsFeed]
+
+    def feed(self, inner: Feed, wake: Callable[[], None]) -> Feed:
+        """One that knows its broker."""
+        return self.kind(inner, self)
+
+
 class Out(PassingFeed):
     """Knows what was received; who settles takes it out."""
 

@@ -1,8 +1,7 @@
-"""Brokers that are broken on purpose: each breaks one promise, and names the ids that must catch it, each of them.
+"""The table of brokers that are broken on purpose. Each breaks one promise, and each id that it names must catch it.
 
-A kit that no mutant can make fail proves nothing. Each of these is a layer in front of a driver that works, so it breaks
-any backend in the same way. Here is the table; they are written down by what they break, in the modules that it is put
-together from.
+A kit that no mutant can make fail proves nothing. A mutant is a layer in front of a driver that works, so it breaks any backend
+in the same way. The modules that this table is made of are named after what their mutants break.
 """
 
 from __future__ import annotations

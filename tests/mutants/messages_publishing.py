@@ -1,4 +1,4 @@
-"""Brokers that store something else than they are told, confirm what they have not stored, or let it out at another time."""
+"""Brokers that store something else than they are told, confirm what they have not stored, or deliver it at another time."""
 
 from __future__ import annotations
 
@@ -19,15 +19,13 @@ class BodyCut(Sends):
     """Cuts a body at its first zero byte."""
 
     def change(self, message: Outgoing) -> Outgoing:
-        """Cut."""
         return message._replace(body=message.body.split(b"\0")[0])
 
 
 class BodyIsText(Sends):
-    """Keeps a body as text, with a mark in place of what is none."""
+    """Keeps a body as text, with a mark in place of bytes that are no text."""
 
     def change(self, message: Outgoing) -> Outgoing:
-        """Decoded, and encoded again."""
         return message._replace(body=message.body.decode(errors="replace").encode())
 
 
@@ -35,7 +33,6 @@ class KeyForgotten(Sends):
     """Does not keep a message's key."""
 
     def change(self, message: Outgoing) -> Outgoing:
-        """Without."""
         return message._replace(key=None)
 
 
@@ -43,7 +40,6 @@ class HeadersLost(Sends):
     """Drops headers that are not ASCII."""
 
     def change(self, message: Outgoing) -> Outgoing:
-        """Without some."""
         return message._replace(headers={k: v for k, v in message.headers.items() if (k + v).isascii()})
 
 
@@ -51,7 +47,6 @@ class PropertiesLost(Sends):
     """Keeps neither the correlation id nor the content type."""
 
     def change(self, message: Outgoing) -> Outgoing:
-        """Without."""
         return message._replace(correlation_id=None, content_type=None)
 
 
@@ -59,15 +54,13 @@ class TtlIgnored(Sends):
     """Never lets a message expire."""
 
     def change(self, message: Outgoing) -> Outgoing:
-        """Without a ttl."""
         return message._replace(ttl=None)
 
 
 class DedupNever(Sends):
-    """Stores a message of an id that it has seen."""
+    """Stores a message with an id that it has seen."""
 
     def change(self, message: Outgoing) -> Outgoing:
-        """Without deduplication."""
         return message._replace(dedup=False)
 
 
@@ -75,15 +68,13 @@ class PriorityIgnored(Sends):
     """Treats all priorities alike."""
 
     def change(self, message: Outgoing) -> Outgoing:
-        """The lowest."""
         return message._replace(priority=0)
 
 
 class SendsTwice(PassingBroker):
-    """Stores each message without an id of its caller's twice, as a client that retries behind one's back does."""
+    """Stores each message without a given id twice, as a client does that retries by itself."""
 
     def send(self, messages: Sequence[Outgoing]) -> list[Receipt | NarrowboatError]:
-        """Twice."""
         self.inner.send([message for message in messages if not message.dedup])
         return self.inner.send(messages)
 
@@ -96,7 +87,6 @@ class ConfirmsTooEarly(PassingBroker):
         self._number = itertools.count()
 
     def send(self, messages: Sequence[Outgoing]) -> list[Receipt | NarrowboatError]:
-        """Some are forgotten."""
         kept = [message for message in messages if next(self._number) % 11 != 10]
         if kept:
             self.inner.send(kept)
@@ -111,12 +101,10 @@ class DropsWithoutAConsumer(PassingBroker):
         self._consumed: set[Address] = set()
 
     def open(self, source: Source, *, earliest: bool, wake: Callable[[], None]) -> Feed:
-        """Noted."""
         self._consumed.add(source.address)
         return super().open(source, earliest=earliest, wake=wake)
 
     def send(self, messages: Sequence[Outgoing]) -> list[Receipt | NarrowboatError]:
-        """Without those."""
         kept = [each for each in messages if each.to.kind is not Kind.QUEUE or each.to in self._consumed]
         answers = dict(zip((id(each) for each in kept), self.inner.send(kept), strict=True))
         return [answers.get(id(message), Receipt(message.id)) for message in messages]
@@ -126,22 +114,20 @@ class DropsWithoutAConsumer(PassingBroker):
 
 
 class DelayTooShort(Sends):
-    """Lets a delayed message out too early."""
+    """Delivers a delayed message after half its delay."""
 
     def change(self, message: Outgoing) -> Outgoing:
-        """Half the delay."""
         return message._replace(delay=message.delay / 2)
 
 
 class DelaysInLine(Sends):
-    """Lets no delayed message out before those that were delayed earlier."""
+    """Delivers no delayed message before those that were delayed earlier."""
 
     def __init__(self, inner: Broker) -> None:
         super().__init__(inner)
-        self._last = 0.0  # when the last one is due
+        self._last = 0.0  # the time at which the last one is due
 
     def change(self, message: Outgoing) -> Outgoing:
-        """Behind the last one."""
         if not message.delay:
             return message
         now = time.monotonic()
@@ -150,14 +136,13 @@ class DelaysInLine(Sends):
 
 
 class DelaysEndWithTheConnection(PassingBroker):
-    """Keeps a delayed message to itself until it is due, and forgets it when it is closed before."""
+    """Keeps a delayed message in the client until it is due, and forgets it when the client closes before."""
 
     def __init__(self, inner: Broker) -> None:
         super().__init__(inner)
         self._later: list[threading.Timer] = []
 
     def send(self, messages: Sequence[Outgoing]) -> list[Receipt | NarrowboatError]:
-        """What is not delayed."""
         now = [message for message in messages if not message.delay]
         answers = dict(zip((id(each) for each in now), self.inner.send(now), strict=True))
         for message in messages:
@@ -169,11 +154,10 @@ class DelaysEndWithTheConnection(PassingBroker):
         return [answers.get(id(message), Receipt(message.id)) for message in messages]
 
     def _due(self, message: Outgoing) -> None:
-        with contextlib.suppress(NarrowboatError):  # closed in this very moment
+        with contextlib.suppress(NarrowboatError):  # closed at this moment
             self.inner.send([message._replace(delay=0.0)])
 
     def close(self) -> None:
-        """With all that is not due."""
         for timer in self._later:
             timer.cancel()
         self.inner.close()
@@ -187,7 +171,6 @@ class StoresWhatItSaysItDidNotSend(PassingBroker):
         self._number = itertools.count()
 
     def send(self, messages: Sequence[Outgoing]) -> list[Receipt | NarrowboatError]:
-        """Sent."""
         answers = self.inner.send(messages)
         if next(self._number) == 0:
             raise Unavailable("connection refused", sent=False)
@@ -195,10 +178,9 @@ class StoresWhatItSaysItDidNotSend(PassingBroker):
 
 
 class AnyAddressIsAnInbox(PassingBroker):
-    """Takes whatever a message says for the address of an inbox."""
+    """Takes any address for that of an inbox."""
 
     def is_inbox(self, address: Address) -> bool:
-        """Yes."""
         return True
 
 

@@ -1,4 +1,4 @@
-"""Brokers whose feeds hand out too much, too little, something else, or end badly."""
+"""Brokers whose feeds deliver too much, too little or something else, or end badly."""
 
 from __future__ import annotations
 
@@ -8,26 +8,24 @@ import time
 from collections.abc import Callable, Sequence
 
 from mutants import Mutant
-from mutants.layers import Out, named
+from mutants.layers import Out, TellsBroker, TellsFeed, named
 from narrowboat.contract.messages import Ack, Broker, Delivery, Feed, Outcome, Outgoing, Receipt, Received, Return
 from narrowboat.errors import NarrowboatError, NotFound, Unavailable
 from narrowboat.layers.passing import PassingBroker, PassingFeed
 
 
 class AttemptsNotCounted(PassingFeed):
-    """Says at each delivery that it is the first."""
+    """Says of each delivery that it is the first attempt."""
 
     def receive(self, limit: int) -> Received:
-        """Attempt 1."""
         received = self.inner.receive(limit)
         return received._replace(deliveries=[each._replace(attempt=1) for each in received.deliveries])
 
 
 class ReceiveIgnoresItsLimit(PassingFeed):
-    """Claims more messages than it was asked for."""
+    """Claims five messages more than it was asked for."""
 
     def receive(self, limit: int) -> Received:
-        """Five more."""
         return self.inner.receive(limit + 5)
 
 
@@ -35,7 +33,6 @@ class ReceiveWaits(PassingFeed):
     """Waits for a batch to be full."""
 
     def receive(self, limit: int) -> Received:
-        """Not for ever."""
         received = self.inner.receive(limit)
         if len(received.deliveries) < limit:
             time.sleep(3.2)
@@ -46,19 +43,17 @@ class LooksAllTheTime(PassingFeed):
     """Wants to be asked again at once when there is nothing."""
 
     def receive(self, limit: int) -> Received:
-        """In a millisecond."""
         return self.inner.receive(limit)._replace(retry_after=0.001)
 
 
 class SwallowsOne(PassingFeed):
-    """Keeps every third message that it fetched to itself, as if it had been acknowledged."""
+    """Acknowledges every third message that it fetches, and does not deliver it."""
 
     def __init__(self, inner: Feed) -> None:
         super().__init__(inner)
         self._number = itertools.count()
 
     def receive(self, limit: int) -> Received:
-        """Without some."""
         received = self.inner.receive(limit)
         swallowed = [each for each in received.deliveries if next(self._number) % 3 == 2]
         if swallowed:
@@ -67,10 +62,9 @@ class SwallowsOne(PassingFeed):
 
 
 class RedeliveryHasAHeaderMore(PassingFeed):
-    """Adds a header of its own to what it hands out again."""
+    """Adds a header of its own to each redelivery."""
 
     def receive(self, limit: int) -> Received:
-        """The count."""
         received = self.inner.receive(limit)
         return received._replace(deliveries=[self._again(each) for each in received.deliveries])
 
@@ -85,7 +79,6 @@ class HeadersTakenForItsOwn(PassingFeed):
     """Takes a message's headers for fields of its own."""
 
     def receive(self, limit: int) -> Received:
-        """Where they are called alike."""
         received = self.inner.receive(limit)
         return received._replace(deliveries=[each._replace(id=each.headers.get("id", each.id)) for each in received.deliveries])
 
@@ -94,66 +87,52 @@ class HeadersTakenForItsOwn(PassingFeed):
 
 
 class CloseLoses(Out):
-    """Drops what a consumer that closes has in its hands."""
+    """Drops the unsettled messages of a consumer that closes."""
 
     def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> list[NarrowboatError | None]:
-        """Noted."""
         settled = [delivery.tag for delivery, _ in settlements]
         self.out = [each for each in self.out if each.tag not in settled]
         return self.inner.settle(settlements)
 
     def close(self) -> None:
-        """An ack for each."""
         out, self.out = self.out, []
         self.inner.settle([(delivery, Ack()) for delivery in out])
         self.inner.close()
 
 
 class CloseKeeps(PassingFeed):
-    """Lets a consumer that closes keep what it has in its hands, until its lease ends."""
+    """Lets a consumer that closes keep its unsettled messages until their lease ends."""
 
     def close(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
-class CloseOfOneEndsAll(PassingBroker):
-    """Ends all consumers of a connection when one of them closes."""
-
-    def __init__(self, inner: Broker) -> None:
-        super().__init__(inner)
-        self.ended = False
-
-    def feed(self, inner: Feed, wake: Callable[[], None]) -> Feed:
-        """One that ends the others."""
-        return _EndsAll(inner, self)
-
-
-class _EndsAll(PassingFeed):
-    def __init__(self, inner: Feed, broker: CloseOfOneEndsAll) -> None:
-        super().__init__(inner)
-        self._broker = broker
-
+class _EndsAll(TellsFeed):
     def receive(self, limit: int) -> Received:
-        """Unless one has closed."""
         if self._broker.ended:
             raise NotFound("the channel is closed")
         return self.inner.receive(limit)
 
     def close(self) -> None:
-        """Of all."""
         self._broker.ended = True
         self.inner.close()
 
 
+class CloseOfOneEndsAll(TellsBroker):
+    """Ends all consumers of a connection when one of them closes."""
+
+    kind = _EndsAll
+    ended = False
+
+
 class HandsOutWhatHasEnded(PassingBroker):
-    """Hands out again what an ended claim had fetched, as if it had been fetched anew."""
+    """Delivers again what an ended claim had fetched, as if it had been fetched anew."""
 
     def __init__(self, inner: Broker) -> None:
         super().__init__(inner)
         self.left: list[Delivery] = []
 
     def feed(self, inner: Feed, wake: Callable[[], None]) -> Feed:
-        """One that leaves to the next what it has."""
         return _LeavesItsBuffer(inner, self)
 
 
@@ -163,13 +142,11 @@ class _LeavesItsBuffer(Out):
         self._broker = broker
 
     def receive(self, limit: int) -> Received:
-        """What is left first."""
         left = self._broker.left[:limit]
         del self._broker.left[:limit]
         return Received(left, 0.0) if left else super().receive(limit)
 
     def close(self) -> None:
-        """It goes back, and is kept."""
         self._broker.left += self.out
         self.inner.close()
 
@@ -178,7 +155,6 @@ class OneEntryStopsAll(PassingFeed):
     """Fails at each look while an entry is there whose bytes are no text."""
 
     def receive(self, limit: int) -> Received:
-        """Or raise."""
         received = self.inner.receive(limit)
         for each in received.deliveries:
             try:
@@ -198,45 +174,32 @@ class ThreadForEachFeed(PassingFeed):
         threading.Thread(target=self._over.wait, args=(60.0,), name="of-a-feed", daemon=True).start()
 
     def close(self) -> None:
-        """It ends as it should."""
         self._over.set()
         self.inner.close()
 
 
-class BelongsToItsThread(PassingBroker):
+class _OfAThread(TellsFeed):
+    def receive(self, limit: int) -> Received:
+        self._broker.check()
+        return self.inner.receive(limit)
+
+
+class BelongsToItsThread(TellsBroker):
     """Works in no other thread than the one that used it first."""
 
-    def __init__(self, inner: Broker) -> None:
-        super().__init__(inner)
-        self._thread: int | None = None
-
-    def feed(self, inner: Feed, wake: Callable[[], None]) -> Feed:
-        """Of that thread too."""
-        return _OfAThread(inner, self)
+    kind = _OfAThread
+    _thread: int | None = None
 
     def send(self, messages: Sequence[Outgoing]) -> list[Receipt | NarrowboatError]:
-        """In that thread."""
         self.check()
         return self.inner.send(messages)
 
     def check(self) -> None:
-        """Raise in another one."""
         me = threading.get_ident()
         if self._thread is None:
             self._thread = me
         if self._thread != me:
             raise RuntimeError("created in one thread, and used in another")
-
-
-class _OfAThread(PassingFeed):
-    def __init__(self, inner: Feed, broker: BelongsToItsThread) -> None:
-        super().__init__(inner)
-        self._broker = broker
-
-    def receive(self, limit: int) -> Received:
-        """In that thread."""
-        self._broker.check()
-        return self.inner.receive(limit)
 
 
 MUTANTS: list[Mutant] = [

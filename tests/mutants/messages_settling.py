@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from mutants import Mutant
-from mutants.layers import Changed, Out, named
+from mutants.layers import Changed, Out, TellsBroker, TellsFeed, named
 from narrowboat.contract.messages import (
     Ack,
     Address,
@@ -26,41 +26,37 @@ from narrowboat.layers.passing import PassingBroker, PassingFeed
 
 
 class AckOfTheWrongDelivery(Out):
-    """Acknowledges the oldest delivery that is out instead of the one it is told."""
+    """Acknowledges the oldest unsettled delivery instead of the one that it is told."""
 
     def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> list[NarrowboatError | None]:
-        """The wrong one."""
         wrong = [(self.out.pop(0) if self.out and isinstance(o, Ack) else d, o) for d, o in settlements]
         return self.inner.settle(wrong)
 
 
 class AckIsANack(Changed):
-    """Gives an acknowledged message back."""
+    """Returns an acknowledged message."""
 
     def change(self, delivery: Delivery, outcome: Outcome) -> Outcome:
-        """A nack."""
         return Nack() if isinstance(outcome, Ack) else outcome
 
 
 class AcksLater(PassingFeed):
-    """Answers an ack at once, and makes it with whatever is settled next: the last of them are lost."""
+    """Answers an ack at once, and makes it together with the next settlement. The last acks are lost."""
 
     def __init__(self, inner: Feed) -> None:
         super().__init__(inner)
         self._kept: list[tuple[Delivery, Outcome]] = []
 
     def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> list[NarrowboatError | None]:
-        """Those of before."""
         before, self._kept = self._kept, list(settlements)
         self.inner.settle(before)
         return [None] * len(settlements)
 
 
 class SettlesOneOfABatch(PassingFeed):
-    """Settles the first of a batch, gives the others back, and says that all are settled."""
+    """Settles the first of a batch, returns the others, and says that all are settled."""
 
     def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> list[NarrowboatError | None]:
-        """The first."""
         first, others = settlements[:1], settlements[1:]
         answers = self.inner.settle([*first, *((delivery, Nack()) for delivery, _ in others)])
         return [*answers[:1], *(None for _ in others)]
@@ -70,7 +66,6 @@ class OneAnswerForABatch(PassingFeed):
     """Says of a batch that all of it is settled when its first one is."""
 
     def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> list[NarrowboatError | None]:
-        """The first one's."""
         return self.inner.settle(settlements)[:1] * len(settlements)
 
 
@@ -78,53 +73,39 @@ class NackLoses(Changed):
     """Drops a nacked message."""
 
     def change(self, delivery: Delivery, outcome: Outcome) -> Outcome:
-        """An ack."""
         return Ack() if isinstance(outcome, Nack) else outcome
 
 
 class NackForgetsItsDelay(Changed):
-    """Gives a message back at once although a delay was asked for."""
+    """Returns a message at once although a delay was asked for."""
 
     def change(self, delivery: Delivery, outcome: Outcome) -> Outcome:
-        """Without a delay."""
         return Nack() if isinstance(outcome, Nack) else outcome
 
 
-class NackStopsTheOthers(PassingBroker):
-    """Hands out nothing more to other consumers once one of them has given a message back."""
-
-    def __init__(self, inner: Broker) -> None:
-        super().__init__(inner)
-        self.stopped: Feed | None = None  #: by this one
-
-    def feed(self, inner: Feed, wake: Callable[[], None]) -> Feed:
-        """One that stops the others."""
-        return _Stops(inner, self)
-
-
-class _Stops(PassingFeed):
-    def __init__(self, inner: Feed, broker: NackStopsTheOthers) -> None:
-        super().__init__(inner)
-        self._broker = broker
-
+class _Stops(TellsFeed):
     def receive(self, limit: int) -> Received:
-        """Unless it is stopped."""
         if self._broker.stopped not in (None, self):
             return Received([], 0.5)
         return self.inner.receive(limit)
 
     def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> list[NarrowboatError | None]:
-        """A nack stops the rest."""
         if self._broker.stopped is None and any(isinstance(outcome, Nack) for _, outcome in settlements):
             self._broker.stopped = self
         return self.inner.settle(settlements)
+
+
+class NackStopsTheOthers(TellsBroker):
+    """Delivers nothing more to other consumers once one of them has nacked a message."""
+
+    kind = _Stops
+    stopped: Feed | None = None  #: the feed that stopped the others
 
 
 class RejectDrops(Changed):
     """Drops a rejected message instead of keeping it as a dead letter."""
 
     def change(self, delivery: Delivery, outcome: Outcome) -> Outcome:
-        """An ack."""
         return Ack() if isinstance(outcome, Reject) else outcome
 
 
@@ -132,7 +113,6 @@ class RejectForgetsWhy(Changed):
     """Keeps a dead letter without its reason and attempts."""
 
     def change(self, delivery: Delivery, outcome: Outcome) -> Outcome:
-        """Another reason."""
         return Reject("unknown", 0) if isinstance(outcome, Reject) else outcome
 
 
@@ -140,11 +120,9 @@ class DeadLetterTwice(PassingBroker):
     """Stores each dead letter twice."""
 
     def feed(self, inner: Feed, wake: Callable[[], None]) -> Feed:
-        """Its feeds reject twice."""
         return _RejectsTwice(inner, self.inner, self._path)
 
     def open(self, source: Source, *, earliest: bool, wake: Callable[[], None]) -> Feed:
-        """Remembered."""
         self._path = source.address.path
         return super().open(source, earliest=earliest, wake=wake)
 
@@ -156,7 +134,6 @@ class _RejectsTwice(PassingFeed):
         self._dead = Address(Kind.QUEUE, f"{path}.dead")
 
     def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> list[NarrowboatError | None]:
-        """A second copy first."""
         for delivery, outcome in settlements:
             if isinstance(outcome, Reject):
                 copy = Outgoing(
@@ -171,56 +148,49 @@ class DeadLettersComeAgain(PassingBroker):
     """Keeps a dead letter that is rejected."""
 
     def open(self, source: Source, *, earliest: bool, wake: Callable[[], None]) -> Feed:
-        """Which keeps them."""
         feed = super().open(source, earliest=earliest, wake=wake)
         return _NacksRejected(feed) if source.address.path.endswith(".dead") else feed
 
 
 class _NacksRejected(Changed):
     def change(self, delivery: Delivery, outcome: Outcome) -> Outcome:
-        """A nack."""
         return Nack() if isinstance(outcome, Reject) else outcome
 
 
 class ReturnIsCounted(Changed):
-    """Counts what was fetched and never started."""
+    """Counts a message as delivered that was fetched and never started."""
 
     def change(self, delivery: Delivery, outcome: Outcome) -> Outcome:
-        """A nack."""
         return Nack() if isinstance(outcome, Return) else outcome
 
 
 class ReturnLoses(Changed):
-    """Drops what was fetched and never started."""
+    """Drops a message that was fetched and never started."""
 
     def change(self, delivery: Delivery, outcome: Outcome) -> Outcome:
-        """An ack."""
         return Ack() if isinstance(outcome, Return) else outcome
 
 
 class StaleAccepted(PassingFeed):
-    """Says that a delivery which is no longer ours is settled."""
+    """Says that a stale delivery is settled."""
 
     def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> list[NarrowboatError | None]:
-        """No complaint."""
         return [None if isinstance(each, StaleDelivery) else each for each in self.inner.settle(settlements)]
 
 
 class StaleEndsTheFeed(PassingFeed):
-    """Ends the consumer that settles what is settled already, as a protocol does that takes it for a broken client."""
+    """Ends the consumer that settles a delivery twice, as a protocol does that takes it for a broken client."""
 
     def __init__(self, inner: Feed) -> None:
         super().__init__(inner)
         self._ended = False
 
     def receive(self, limit: int) -> Received:
-        """Nothing any more."""
         if self._ended:
             raise NotFound("this channel was closed: unknown delivery tag")
         return self.inner.receive(limit)
 
     def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> list[NarrowboatError | None]:
-        """The first stale one is the last one."""
         answers = self.inner.settle(settlements)
         self._ended = self._ended or any(isinstance(answer, StaleDelivery) for answer in answers)
         return answers
@@ -230,7 +200,6 @@ class ExtendDoesNothing(PassingFeed):
     """Answers that a lease was extended, and leaves it as it is."""
 
     def extend(self, deliveries: Sequence[Delivery], seconds: float) -> list[NarrowboatError | None]:
-        """Nothing."""
         return [None] * len(deliveries)
 
 

@@ -18,18 +18,15 @@ class QueuesOfNamespacesMeet(Joins, PassingBroker):
 
 
 class QueueNamesFoldCase(Sources):
-    """Takes queues whose names differ in case for one."""
+    """Takes two queues whose names differ in case for one."""
 
     def kept(self, source: Source) -> Source:
-        """Folded."""
         return source._replace(address=self._folded(source.address))
 
     def send(self, messages: Sequence[Outgoing]) -> list[Receipt | NarrowboatError]:
-        """To the folded one."""
         return self.inner.send([message._replace(to=self._folded(message.to)) for message in messages])
 
     def depth(self, address: Address) -> Depth:
-        """Of the folded one."""
         return self.inner.depth(self._folded(address))
 
     @staticmethod
@@ -38,17 +35,16 @@ class QueueNamesFoldCase(Sources):
 
 
 class DeclareDoesNothing(PassingBroker):
-    """Makes a group when somebody consumes from it, and not when it is declared."""
+    """Makes a group when it is consumed from, and not when it is declared."""
 
     def declare(self, source: Source, *, earliest: bool) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class DeclareNeverDisagrees(PassingBroker):
     """Accepts a declare that disagrees with what is there."""
 
     def declare(self, source: Source, *, earliest: bool) -> None:
-        """And changes nothing."""
         try:
             self.inner.declare(source, earliest=earliest)
         except Conflict:
@@ -59,7 +55,6 @@ class DeleteDoesNothing(PassingBroker):
     """Says that a queue or group is deleted, and leaves it."""
 
     def delete(self, address: Address) -> bool:
-        """Nothing."""
         return True
 
 
@@ -71,11 +66,9 @@ class OneGroupOnly(PassingBroker):
         self._first: dict[str, Source] = {}
 
     def open(self, source: Source, *, earliest: bool, wake: Callable[[], None]) -> Feed:
-        """The first group's feed."""
         return super().open(self._only(source), earliest=earliest, wake=wake)
 
     def declare(self, source: Source, *, earliest: bool) -> None:
-        """The first group."""
         self.inner.declare(self._only(source), earliest=earliest)
 
     def _only(self, source: Source) -> Source:
@@ -88,40 +81,36 @@ class OrderIgnored(Sources):
     """Declares an ordered source as one without order."""
 
     def kept(self, source: Source) -> Source:
-        """Unordered."""
         return source._replace(properties=source.properties._replace(ordered=False))
 
 
 class _Backwards(PassingFeed):
-    """Hands out each batch in the wrong order."""
+    """Delivers each batch in reverse order."""
 
     def receive(self, limit: int) -> Received:
-        """Turned round."""
         received = self.inner.receive(limit)
         return received._replace(deliveries=received.deliveries[::-1])
 
 
 class OrderTurnedRound(OrderIgnored):
-    """Hands out what it has of a key together, the newest first."""
+    """Delivers the messages of a key together, the newest first."""
 
     def feed(self, inner: Feed, wake: Callable[[], None]) -> Feed:
-        """Backwards."""
         return _Backwards(inner)
 
 
 class OrderForAll(Sources):
-    """Keeps the order of each key also where nobody asked for it: a message in hand holds up those behind it."""
+    """Keeps the order of each key also in a source without order: an unsettled message holds up those behind it."""
 
     def kept(self, source: Source) -> Source:
-        """Ordered."""
         return source._replace(properties=source.properties._replace(ordered=True))
 
 
 class LeaseTooShort(Sources):
-    """Takes a delivery away long before its lease ends."""
+    """Ends a lease long before its time."""
 
     def kept(self, source: Source) -> Source:
-        """A fiftieth of it: also what a busy machine's lease becomes ends while the scenario looks."""
+        # A fiftieth: the stretched lease of a busy machine must end too while the scenario looks.
         return source._replace(properties=source.properties._replace(lease=source.properties.lease / 50))
 
 
@@ -129,15 +118,13 @@ class DepthForgetsTheDead(PassingBroker):
     """Counts no dead letters and nothing that is in flight."""
 
     def depth(self, address: Address) -> Depth:
-        """Zero."""
         return self.inner.depth(address)._replace(dead=0, in_flight=0)
 
 
 class QueueMadeTwice(Installs, PassingBroker):
-    """Makes a queue when it is missing, and fails when another first user was quicker."""
+    """Makes a queue when it is missing, and fails when another first user was faster."""
 
     def send(self, messages: Sequence[Outgoing]) -> list[Receipt | NarrowboatError]:
-        """An error for the slower one."""
         if self.stumbles():
             return [Conflict("there is such a queue already") for _ in messages]
         return self.inner.send(messages)

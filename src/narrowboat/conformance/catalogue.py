@@ -1,8 +1,8 @@
-"""The behaviours that every backend owes, by stable id, one line each, under the guarantee that they belong to.
+"""The catalogue: the behaviours that every backend owes, by stable id, one line each, under their guarantee.
 
-A scenario carries the ids that it proves, the report shows them. An id is owed on each face wherever a public call for
-it exists. What is not offered, and what needs a fault that only a server or a network can have, is listed here with the
-reason, and nowhere else: there is no other way for an id not to be executed.
+A scenario carries the ids that it proves, and the report shows them. An id is owed on each face where a public call for it
+exists. Ids that are not offered, and ids that need a fault of a server or a network, are listed here with the reason. There is
+no other way for an id not to be executed.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 
 class Fault(enum.Enum):
-    """What a harness may be able to do to a backend or to its users. A closed list: reports use these words."""
+    """What a harness may do to a backend or to its users. A closed list: reports use these words."""
 
-    PROCESS = "processes killed, stopped and forked"  #: child processes that open the same URL
+    PROCESS = "processes killed, stopped and forked"  #: of child processes that open the same URL
     REPLY = "lost replies"  #: the fault layer between core and driver
     PROXY = "a network proxy"  #: refuse, reset, black-hole, delay, cut, slice the connection
     RESTART = "a server restart"
@@ -22,16 +22,16 @@ class Fault(enum.Enum):
     PAUSE = "a server pause"
     CLUSTER = "a cluster of servers"  #: nodes that can be stopped, partitioned, failed over
     SESSION = "a session ended by the server"
-    DELETE = "a deletion behind our back"  #: keys, nodes, queues removed by somebody else
+    DELETE = "a deletion behind our back"  #: of keys, nodes or queues, by another program
     SERVER_CLOCK = "a server clock that jumps"
     CREDENTIALS = "credentials that change"
     POWER = "a power loss"
     FULL = "a full disk or quota"
     COUNT = "a count of what the backend keeps"  #: `Harness.residue`: by default the holders, where they can be asked for
-    FOREIGN = "what another program left"  #: in the backend's own place: a lock's record, an entry among the messages
+    FOREIGN = "what another program left"  #: where the backend keeps its own: a lock's record, an entry among the messages
 
 
-#: Faults that only something beyond the host can have. A backend without a server does not owe what needs one.
+#: Faults of a server or a network. A backend without a server does not owe the ids that need one.
 SERVER_FAULTS = frozenset(Fault) - {Fault.PROCESS, Fault.REPLY, Fault.COUNT, Fault.FOREIGN}
 
 
@@ -40,7 +40,7 @@ class Entry(NamedTuple):
 
     id: str
     text: str
-    guarantee: str  #: the heading under which reports show it
+    guarantee: str  #: the heading of its report
 
     @property
     def half(self) -> str:
@@ -48,7 +48,8 @@ class Entry(NamedTuple):
         return "locks" if self.id.startswith("L") else "broker"
 
 
-#: Ids for which no public call exists, and why. The report says so.
+#: Ids for which there is no public call, and the reason that the report shows. Of two more ids a part is not: an upgrade
+#: from shared to exclusive raises at once instead of waiting (L108), and there is no routing beside queues and topics (B16).
 NOT_OFFERED = {
     "L57": "a minimum hold is not offered: a release frees at once",
     "B45": "dead letters are an ordinary queue without retention of their own",
@@ -56,13 +57,7 @@ NOT_OFFERED = {
     "B108": "transactions over several messages are not offered",
 }
 
-#: Parts of ids that are not offered; the rest of the id is owed.
-NOT_OFFERED_PARTS = {
-    "L108": "an upgrade from shared to exclusive raises at once instead of waiting",
-    "B16": "there are queues and topics, no other routing",
-}
-
-#: Ids that only a fault of a server or a network can exercise, and which.
+#: Ids that only a fault of a server or a network exercises, and that fault.
 NEEDS_FAULT = {
     "L32": Fault.PROXY, "L33": Fault.DELETE, "L70": Fault.PROXY, "L85": Fault.SESSION, "L86": Fault.SESSION,
     "L87": Fault.RESTART, "L88": Fault.RESTART, "L89": Fault.KILL, "L90": Fault.PAUSE, "L94": Fault.PROXY,

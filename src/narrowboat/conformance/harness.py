@@ -1,20 +1,20 @@
-"""What the kit needs to know about a backend under test. For most it is derived from the URL alone.
+"""The harness: what the kit must know about a backend under test. For most backends the URL is enough.
 
     class Mine(Harness):
         def residue(self, namespace): return count_my_keys(namespace)
 
     test_mine = suite(Mine("mine://localhost"))
 
-A harness gives a URL for each fresh namespace, says which halves (locks, messages) the URL has, which faults it can
-bring about, and how to look at a lock from outside. A fault that nobody brings about is reported as "not exercised", never
-as a pass. Where they come from:
+A harness gives a URL for each fresh namespace. It says which halves (locks, messages) the URL has and which faults it can
+make, and it looks at a lock from outside. A fault that the harness cannot make is reported as "not exercised", never as a
+pass. The faults and their sources:
 
-- lost replies, and processes that are killed, stopped and forked: the kit itself, on every backend that they can matter to;
-- the network: the kit's own proxy in front of each host of the URL, when the URL gives each with its port. Override
-  `network` where the server tells its clients another address than the URL's;
-- a server that is restarted, killed, paused: `Harness(url, server=...)` with a `conformance.Server`;
-- sessions ended, records deleted or written by others, rights taken away, a disk filled, a server's clock set: override
-  the method, and the fault is there.
+- Lost replies, and processes that are killed, stopped and forked: the kit makes them, on every backend that they can matter to.
+- The network: the kit puts its own proxy in front of each host of the URL when the URL gives each with its port. Override
+  `network` where the server tells its clients another address than the URL's.
+- A server that is restarted, killed, paused: `Harness(url, server=...)` with a `conformance.Server`.
+- Sessions ended, records deleted or written by others, rights revoked, a disk filled, a server's clock set: override the
+  method, and the harness has the fault.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import narrowboat
 from narrowboat import registry
 from narrowboat.capabilities import BrokerCapabilities, LockCapabilities, Scope, Support
 from narrowboat.conformance.catalogue import Fault
@@ -34,7 +35,7 @@ from narrowboat.dsn import Url
 
 _count = itertools.count(1)
 
-#: The methods of `Harness` whose overriding means that it has the fault.
+#: The fault that a harness has when it overrides the method.
 _BY_METHOD = {
     "end_session": Fault.SESSION,
     "delete": Fault.DELETE,
@@ -50,9 +51,9 @@ class Harness:
     """A backend by its URL.
 
     Args:
-        url: any URL whose scheme is installed; `prefix` is appended to.
-        wrap: puts a layer in front of every driver that a scenario opens (a mutant is one).
-        server: what can start, stop, kill and pause the server behind `url`; the kit leaves it running.
+        url: any URL whose scheme is installed. The kit appends to its option `prefix`.
+        wrap: puts a layer in front of every driver that a scenario opens. A mutant is one.
+        server: starts, stops, kills and pauses the server behind `url`. The kit leaves it running.
     """
 
     def __init__(self, url: str, *, wrap: Callable[[Any], Any] | None = None, server: Server | None = None) -> None:
@@ -69,24 +70,20 @@ class Harness:
 
     @property
     def lock_claims(self) -> LockCapabilities:
-        """What the URL's lock half claims."""
-        import narrowboat
-
+        """The claims of the URL's lock half."""
         return narrowboat.locks(self.url).capabilities
 
     @property
     def broker_claims(self) -> BrokerCapabilities:
-        """What the URL's message half claims."""
-        import narrowboat
-
+        """The claims of the URL's message half."""
         return narrowboat.broker(self.url).capabilities
 
     def claims(self, half: str) -> LockCapabilities | BrokerCapabilities:
-        """Of one half."""
+        """The claims of one half, "locks" or "broker"."""
         return self.lock_claims if half == "locks" else self.broker_claims
 
     def faults(self, half: str) -> frozenset[Fault]:
-        """The faults that this harness can bring about. Child processes can only share what is beyond one process."""
+        """The faults that this harness can make for a half. Child processes cannot share a backend of `scope=process`."""
         found = {Fault.REPLY}
         if hasattr(os, "fork") and self.claims(half).scope is not Scope.PROCESS:
             found.add(Fault.PROCESS)
@@ -105,11 +102,11 @@ class Harness:
     # -- namespaces -----------------------------------------------------------------------------------------------
 
     def namespace(self) -> str:
-        """A fresh one, that no other scenario, run or process uses."""
+        """A fresh namespace that no other scenario, run or process uses."""
         return f"nb{os.getpid():x}{os.urandom(3).hex()}{next(_count):x}"
 
     def locks_url(self, namespace: str) -> str:
-        """The URL of a lock namespace; by default by the option `prefix`, which every backend has."""
+        """The URL of a lock namespace. By default it has the option `prefix`, which every backend has."""
         return with_option(self.url, "prefix", namespace)
 
     def broker_url(self, namespace: str) -> str:
@@ -117,24 +114,22 @@ class Harness:
         return with_option(self.url, "prefix", namespace)
 
     def fresh_url(self, half: str, namespace: str) -> str:
-        """The URL of a place that nobody has ever used, for many first users at once; by default a fresh namespace.
+        """The URL of a place that nobody has used, for many first users at once. By default it is a fresh namespace.
 
-        Override it where a first use makes what all namespaces share, such as tables or a file: give a new one.
+        Override it where a first use makes tables or a file that all namespaces share: return the URL of new ones.
         """
         return self.locks_url(namespace) if half == "locks" else self.broker_url(namespace)
 
     def cleanup(self, namespace: str) -> None:
-        """Remove what a scenario left behind. By default nothing: scenarios delete the queues that they used."""
+        """Remove what a scenario left in its namespace. By default nothing is removed."""
 
     # -- looking from outside -------------------------------------------------------------------------------------
 
     def residue(self, namespace: str) -> int | None:
-        """How many things (keys, nodes, rows, sessions) the backend keeps for a lock namespace; None: cannot be counted.
+        """How many keys, nodes, rows or sessions the backend keeps for a lock namespace. None: they cannot be counted.
 
-        By default a second connection asks for all holders of the namespace, where `holders` is claimed.
+        By default a second connection counts the holders of the namespace, where `holders` is claimed.
         """
-        import narrowboat
-
         if self.lock_claims.holders is Support.ABSENT:
             return None
         with narrowboat.locks(self.locks_url(namespace)) as locks:
@@ -143,28 +138,28 @@ class Harness:
     # -- faults that only some backends have: override the method, and the fault is exercised -------------------------
 
     def network(self, url: str) -> Network:
-        """What can break the connections of `url`, this harness's URL with a namespace; its `url` leads through it."""
+        """A network in front of the servers of `url`, which is this harness's URL with a namespace."""
         return Network(url)
 
     def end_session(self, driver: object) -> None:
-        """Let the server end the session of `driver`, this backend's own `LockProvider`, as when its time were up."""
+        """Let the server end the session of `driver`, this backend's own `LockProvider`, as if it had expired."""
         raise NotImplementedError
 
     def delete(self, half: str, namespace: str, name: str) -> None:
-        """Delete what the backend keeps of the lock, or the queue, `name` of that namespace, as an operator might."""
+        """Delete what the backend keeps of the lock or queue `name` of that namespace, as an operator might."""
         raise NotImplementedError
 
     def plant_record(self, namespace: str, name: str, kind: int) -> bool:
-        """Leave a record that Narrowboat has not written where the backend keeps the lock `name` of that namespace.
+        """Write a foreign record where the backend keeps the lock `name` of that namespace.
 
-        As another program, an operator or a damaged disk might: another type, cut-off text, fields missing, numbers out of
-        range. `kind` counts the kinds from 0; False, and nothing is done, when there is none of that number. Each must stand
-        in the way of a grant, as a holder's record would.
+        Another program, an operator or a damaged disk might leave it: another type, cut-off text, missing fields, numbers out
+        of range. `kind` counts the kinds from 0. Return False, and do nothing, when there is no kind of that number. Each
+        record must prevent a grant, as a holder's record does.
         """
         raise NotImplementedError
 
     def revoke(self) -> None:
-        """Take from the URL's user the right to do anything; `permit` gives it back."""
+        """Take all rights from the URL's user. `permit` gives them back."""
         raise NotImplementedError
 
     def permit(self) -> None:
@@ -172,7 +167,7 @@ class Harness:
         raise NotImplementedError
 
     def fill(self) -> None:
-        """Fill the server's disk, memory or quota, so that it takes no more; `drain` undoes it."""
+        """Fill the server's disk, memory or quota until it takes no more. `drain` undoes it."""
         raise NotImplementedError
 
     def drain(self) -> None:
@@ -180,15 +175,15 @@ class Harness:
         raise NotImplementedError
 
     def set_clock(self, seconds: float) -> None:
-        """Move the server's wall clock by so much from the true time; 0 puts it right."""
+        """Set the server's wall clock to the true time plus `seconds`. 0 puts it right."""
         raise NotImplementedError
 
     def plant_entries(self, namespace: str, name: str) -> list[tuple[str, Callable[[], object]]]:
-        """What another program can leave in the queue `name` of that namespace, past us: a label and a function for each.
+        """The entries that another program can leave in the queue `name` of that namespace: a label and a function for each.
 
-        Each function, called once, leaves one entry in the place where that queue keeps its messages, as the backend's own
-        tools would: without our fields, with fields of ours that are garbage, empty, huge. The queue is declared, and consumed
-        from. The first line of a report's complaint is the label.
+        Each function is called once. It leaves one entry where the backend keeps that queue's messages, as the backend's own
+        tools would: without Narrowboat's fields, or with such fields that are garbage, empty or huge. The queue is declared,
+        and consumed from. The label names the entry in the report.
         """
         raise NotImplementedError
 
@@ -205,7 +200,7 @@ class Harness:
 
 
 def with_option(url: str, name: str, value: str) -> str:
-    """`url` with the option `name`, appended to the one it has, so that a user's own prefix stays in front.
+    """`url` with the option `name`. A value that it has already stays in front, so that a user's own prefix is kept.
 
     >>> with_option("memory://?prefix=shop&x=1", "prefix", "a")
     'memory://?x=1&prefix=shop-a'

@@ -1,8 +1,8 @@
 """What a scenario is handed: one backend on one face, in a namespace of its own.
 
-Everything that a scenario opens through its kit is tapped, closed at its end, and speaks the asyncio face's names and
-`await`s whichever face is under test. Lower bounds of time are asserted as they are; upper bounds go through `upper`,
-which extends them by the time for which the machine stood still. Nothing waits by sleeping for what can be seen:
+What a scenario opens through its kit is tapped, and is closed at the scenario's end. It has the asyncio face's names and
+`await`s, whichever face is under test. Lower bounds of time are asserted as they are. Upper bounds go through `upper`, which
+extends them by the time for which the machine stood still. A scenario does not sleep for what it can wait for: it uses
 `eventually`, `until_waiting` and a child's events.
 """
 
@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import inspect
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any, TypeVar, cast
 
 import narrowboat
@@ -24,7 +24,7 @@ from narrowboat.conformance.faults.server import Server
 from narrowboat.conformance.faults.tap import Seen, tapped
 from narrowboat.conformance.harness import Harness
 from narrowboat.conformance.users.children import Child
-from narrowboat.conformance.users.faces import Threaded, in_my_thread, unwrap, worker_of, wrap
+from narrowboat.conformance.users.faces import in_my_thread, unwrap, worker_of, wrap
 from narrowboat.conformance.users.opening import opened
 from narrowboat.conformance.watch import watch
 from narrowboat.conformance.watch.stretch import PAUSED_SHARE, SHORT, stretch
@@ -45,7 +45,7 @@ class Kit:
         self.size = size
         self.watch = watch()
         self.begun = time.monotonic()
-        #: by how much its short leases are longer than on a machine that never stands still
+        #: how many times longer its short leases are than on a machine that never stands still
         self.stretch = stretch(self.watch, self.begun)
         self._shortest: float | None = None
         self.namespace = harness.namespace()
@@ -55,7 +55,7 @@ class Kit:
         self._tasks: list[asyncio.Task[Any]] = []
         self._children: list[Child] = []
         self._networks: list[Network] = []
-        self.drivers: list[Any] = []  #: the backend's own, of every face opened here, in the order of their first calls
+        self.drivers: list[Any] = []  #: the backend's own drivers, of every face opened here, in the order of first use
         self._outside: Any = None
         self._shaken = False
 
@@ -63,33 +63,33 @@ class Kit:
 
     @property
     def locks_url(self) -> str:
-        """The scenario's lock namespace, for children and for other faces."""
+        """The URL of the scenario's locks, for children and for other faces."""
         return self.harness.locks_url(self.namespace)
 
     @property
     def broker_url(self) -> str:
-        """The scenario's message namespace."""
+        """The URL of the scenario's messages."""
         return self.harness.broker_url(self.namespace)
 
     @property
     def claims(self) -> LockCapabilities:
-        """What the lock half claims."""
+        """The claims of the lock half."""
         return self.harness.lock_claims
 
     @property
     def broker_claims(self) -> BrokerCapabilities:
-        """What the message half claims."""
+        """The claims of the message half."""
         return self.harness.broker_claims
 
     def can(self, *names: str) -> bool:
-        """Whether all of that is claimed, such as "holders" or "dead_letters", by the half that the scenario is about."""
+        """Whether the scenario's half makes all these claims, such as "holders" or "dead_letters"."""
         claims = self.claims if self.half == "locks" else self.broker_claims
         return all(getattr(claims, name) is not Support.ABSENT for name in names)
 
     def locks(
         self, *, face: str | None = None, url: str | None = None, faults: Faults | None = None, **arguments: Any
     ) -> narrowboat.aio.Locks:
-        """A new `Locks` on this scenario's namespace; `face` for mixed ones, the other arguments as for `narrowboat.locks`."""
+        """A new `Locks` in this scenario's namespace. `face` is for mixed faces; other arguments go to `narrowboat.locks`."""
         arguments["wrap"] = self._wrap(arguments.get("wrap"), faults)
         entry = narrowboat if (face or self.face) == "sync" else narrowboat.aio
         made = entry.locks(url if url is not None else self.locks_url, **arguments)
@@ -98,7 +98,7 @@ class Kit:
     def broker(
         self, *, face: str | None = None, url: str | None = None, faults: Faults | None = None, **arguments: Any
     ) -> narrowboat.aio.Messaging:
-        """A new broker on this scenario's namespace."""
+        """A new broker in this scenario's namespace. Its arguments are those of `locks`."""
         arguments["wrap"] = self._wrap(arguments.get("wrap"), faults)
         made = opened(url if url is not None else self.broker_url, face or self.face, **arguments)
         return cast("narrowboat.aio.Messaging", self._keep(made))
@@ -109,7 +109,7 @@ class Kit:
         return wrapped
 
     def _wrap(self, own: Callable[[Any], Any] | None, faults: Faults | None) -> Callable[[Any], Any]:
-        """From the driver outwards: the harness's own layer (a mutant), the tap, the faults, the scenario's layer."""
+        """Layers from the driver outwards: the harness's own (a mutant), the tap, the faults, the scenario's."""
 
         def layers(driver: Any) -> Any:
             self.drivers.append(driver)
@@ -131,7 +131,7 @@ class Kit:
         return task
 
     async def together(self, *work: Coroutine[Any, Any, T]) -> list[T]:
-        """All at once, each as its own user; the first error is raised after all have ended."""
+        """Do all of it at once, each as its own user. The first error is raised after all have ended."""
         tasks = [self.spawn(each) for each in work]
         results = await asyncio.gather(*tasks, return_exceptions=True)
         for result in results:
@@ -142,19 +142,19 @@ class Kit:
     async def cancel(self, task: asyncio.Task[Any], *, within: float = 5.0, wake: Callable[[], None] | None = None) -> None:
         """Cancel it, or on the sync face interrupt its thread as Ctrl-C would, and wait until it has ended.
 
-        `wake` ends that thread's wait for the driver; all waits are ended, unless told: also those of its neighbours.
+        `wake` ends that thread's wait for the driver. By default all waits of this process end, those of neighbours too.
         """
         begun = time.monotonic()
         struck = False
         again = begun + within
         while not task.done():
-            assert not self.over(begun, within), f"not ended {within:g} s after it was cancelled"
+            assert not self.over(begun, within), f"a task did not end within {within:g} s after it was cancelled"
             worker = worker_of(task)
             if struck and worker is not None and (worker.missed or time.monotonic() > again):
-                struck = False  # it came too late, or struck in a weak reference's callback, where CPython swallows it
+                struck = False  # it came too late, or in a weak reference's callback, where CPython swallows it
             if not struck and worker is not None and worker.busy:
                 again = time.monotonic() + 1.0
-                struck = worker.interrupt()  # False: what its thread gave is on its way to it, and must not be dropped
+                struck = worker.interrupt()  # False: the thread's result is on its way to the task, and must not be dropped
             elif not struck:
                 struck = task.cancel()
             if worker is not None:
@@ -162,55 +162,55 @@ class Kit:
             await asyncio.wait([task], timeout=0.01 if struck else 0.001)
 
     async def blocking(self, function: Callable[..., T], *args: Any) -> T:
-        """Run a plain function off the loop, in this task's own thread."""
+        """Run a plain function in this task's own thread, off the loop."""
         return cast("T", await in_my_thread(function, *args))
 
     async def soon(self, work: Awaitable[T], within: float = 5.0) -> T:
-        """What `work` gives, in so many seconds at the most, extended by the pauses of the machine."""
+        """The result of `work`, which may take `within` seconds and the pauses of the machine."""
         async with asyncio.timeout(self.upper(within)):
             return await work
 
     # -- time -----------------------------------------------------------------------------------------------------
 
     def check_ttl(self, effective: float, asked: float) -> None:
-        """That the lease shown is what was asked for, or, where a session is the lease, one that ends within it."""
+        """The lease shown is the one that was asked for, or, where a session is the lease, one that ends within it."""
         if self.claims.expiry is Expiry.SESSION:
             assert 0 < effective <= asked, f"asked for at most {asked:g} s, got {effective:g} s"
         else:
             assert effective == asked, f"asked for {asked:g} s, got {effective:g} s"
 
     def excludes(self, lease: float) -> float:
-        """Seconds for which an unrenewed lease of that length excludes others at least, from before its request.
+        """Seconds for which an unrenewed lease of `lease` seconds excludes others at least, from before its request.
 
-        All of it; or, where a session is the lease, until its holder gives up by its own clock, and so frees the lock.
+        Where a session is the lease, its holder gives up a margin earlier by its own clock, and so frees the lock.
         """
         margin = max(MARGIN, lease * MARGIN_SHARE) + self.claims.margin
         return lease - margin if self.claims.expiry is Expiry.SESSION else lease
 
     @property
     def ttl(self) -> float:
-        """A short lease that this backend can keep, in seconds, and that the pauses of this machine do not end."""
+        """A short lease in seconds that this backend can keep. Pauses of the machine do not end it."""
         return self.lease(self.claims.ttl_min)
 
     def lease(self, least: float, usual: float = SHORT) -> float:
-        """A short lease, of `least` seconds at least: `usual` on a machine that does not stand still."""
+        """A short lease of `least` seconds or more. It has `usual` seconds on a machine that does not stand still."""
         lease = max(least, usual * self.stretch)
         self._shortest = min(lease, self._shortest or lease)
         return lease
 
     def upper(self, seconds: float) -> float:
-        """An upper bound for what has ended now: extended by what the machine stood still for meanwhile, and by nothing else.
+        """An upper bound for a time that ends now, extended by the pauses of the machine in that time and by nothing else.
 
-        Asked before a wait, it is extended by what was lost of as long a time just before. Never use it for a lower bound.
+        Before a wait it is extended by the pauses of as long a time just before. Never use it for a lower bound.
         """
         return self.watch.extended(seconds)
 
     def over(self, begun: float, seconds: float) -> bool:
-        """Whether so many seconds have passed since `begun`, for which the machine did not stand still."""
+        """Whether `seconds` seconds have passed since `begun`, not counting pauses of the machine."""
         return time.monotonic() - begun >= seconds and self.watch.spent(begun) >= seconds
 
     def excuse(self) -> str:
-        """Why what went wrong proves nothing: pauses of the machine took too much of a short lease. "" when they did not."""
+        """Why a failure proves nothing: pauses of the machine took too much of a short lease. "" when they did not."""
         if self._shortest is None:
             return ""
         stood = self.watch.stood(self.begun, time.monotonic(), self._shortest)
@@ -219,7 +219,7 @@ class Kit:
         return f"the machine stood still for {stood:.2g} s of a lease of {self._shortest:g} s"
 
     async def sleep(self, seconds: float) -> None:
-        """Let real time pass: only where the passing of time is itself what is tested."""
+        """Let real time pass. Use it only where the passing of time is itself tested."""
         await asyncio.sleep(seconds)
 
     async def answers(self, face: Any) -> bool:
@@ -238,7 +238,11 @@ class Kit:
         what: str | Callable[[], str] = "",
         every: float = 0.005,
     ) -> Any:
-        """Until `probe()` is true: what it gave. `AssertionError` with `what` after `within` seconds that the machine ran."""
+        """Wait until `probe()` is true, and return what it gave.
+
+        `AssertionError` with `what` after `within` seconds, not counting pauses of the machine. `what` is a sentence that says
+        what is waited for, and may be a function where it shows what was seen.
+        """
         begun = time.monotonic()
         while True:
             value = probe()
@@ -252,13 +256,16 @@ class Kit:
 
     @contextlib.contextmanager
     def within(self, seconds: float, what: str, *, least: float = 0.0, measure: str = "") -> Iterator[None]:
-        """The block takes less than `seconds`, extended by pauses of the machine, and `least` seconds at least, as they are."""
+        """The block takes less than `seconds` and pauses of the machine, and not less than `least` seconds.
+
+        `what` names the block in the error. `measure` is the name under which the report shows its time.
+        """
         begun = time.monotonic()
         yield
         took = time.monotonic() - begun
         if measure:
             self.measure(measure, took)
-        assert took >= least, f"{what}: it took {took:.4f} s, {least - took:.4f} s too few"
+        assert took >= least, f"{what}: it took {took:.4f} s, and {least:g} s at least was owed"
         assert took < self.upper(seconds), f"{what}: it took {took:.3f} s, and less than {seconds:g} s was owed"
 
     def measure(self, what: str, value: float, unit: str = "s") -> None:
@@ -269,7 +276,7 @@ class Kit:
 
     @property
     def outside(self) -> narrowboat.aio.Locks:
-        """A connection of its own to the same namespace: what others see."""
+        """A connection of its own to the same namespace, to see what others see."""
         if self._outside is None:
             self._outside = self.locks()
         return cast("narrowboat.aio.Locks", self._outside)
@@ -279,7 +286,7 @@ class Kit:
         return list(await self.outside.holders(name))
 
     async def free(self, name: str, **terms: Any) -> bool:
-        """Whether another connection could take `name` right now. It takes it and lets it go."""
+        """Whether another connection can take `name` now. It takes the lock and releases it."""
         held = await self.outside.lock(name, ttl=max(self.claims.ttl_min, 5.0), **terms).try_acquire()
         if held is None:
             return False
@@ -287,13 +294,13 @@ class Kit:
         return True
 
     async def stays(self, held: Any, why: str = "somebody else can have the lock") -> None:
-        """That nobody took `held` from its holder: it can be renewed, and nobody else gets in; `why` says what went wrong."""
+        """The holder of `held` still has it: it can be renewed, and nobody else gets in. `why` is the error otherwise."""
         held.check()
         await held.renew()
         assert not await self.free(held.name), why
 
     def told_of(self, held: Any) -> list[float]:
-        """When its holder is told of the loss of `held`: empty until then, one time afterwards."""
+        """The times at which its holder is told of the loss of `held`. The list is filled when that happens."""
         told: list[float] = []
         held.on_lost(lambda lost: told.append(time.monotonic()))
         return told
@@ -305,14 +312,14 @@ class Kit:
         return task
 
     async def until_waiting(self, name: str, count: int = 1) -> None:
-        """Until `count` users of this process wait for `name` at the backend (one, where it keeps no queue)."""
+        """Wait until `count` users of this process wait for `name` at the backend (one, where it keeps no queue)."""
         wanted = count if self.claims.order is WaitOrder.FIFO else min(count, 1)
         await self.eventually(lambda: self.seen.waiting(name) >= wanted, what=f"{count} waiting for {name!r}")
 
     # -- processes ------------------------------------------------------------------------------------------------
 
     async def child(self, program: Callable[..., Any], *, env: dict[str, str] | None = None, **arguments: Any) -> Child:
-        """A process that runs `program(link, **arguments)`; killed at the end of the scenario if it still lives."""
+        """A process that runs `program(link, **arguments)`. If it still lives at the end of the scenario, it is killed."""
         child = await Child.start(program, arguments, self.watch, env or {})
         self._children.append(child)
         return child
@@ -320,7 +327,7 @@ class Kit:
     # -- networks and servers -------------------------------------------------------------------------------------
 
     async def network(self) -> Network:
-        """A network of this scenario's own: `kit.locks(url=network.url)` goes through it. Needs `Fault.PROXY`."""
+        """A new network: `kit.locks(url=network.url)` goes through it. The scenario declares `Fault.PROXY`."""
         url = self.locks_url if self.half == "locks" else self.broker_url
         made = await self.blocking(self.harness.network, url)
         self._networks.append(made)
@@ -328,7 +335,7 @@ class Kit:
 
     @property
     def server(self) -> Server:
-        """The server's process. Needs `Fault.RESTART`, `KILL` or `PAUSE`; it runs again when the scenario has ended."""
+        """The server's process. It runs again when the scenario, which declares the fault, has ended."""
         assert self.harness.server is not None, "a scenario that uses the server declares the fault that it makes"
         self._shaken = True
         return self.harness.server
@@ -336,12 +343,12 @@ class Kit:
     # -- the end --------------------------------------------------------------------------------------------------
 
     async def close(self) -> None:
-        """End what the scenario left: children, faces, tasks. `AssertionError` when a face or task does not end."""
+        """End the children, faces and tasks that the scenario left. `AssertionError` when a face or a task does not end."""
         if self._shaken and self.harness.server is not None:
             await self.blocking(self.harness.server.resume)
             await self.blocking(self.harness.server.start)
         for network in self._networks:
-            await self.blocking(network.heal)  # what is closed below may have a last word for the server
+            await self.blocking(network.heal)  # a face that is closed below may have a last call for the server
         await asyncio.gather(*(child.close() for child in self._children))
         own = asyncio.current_task()
         stuck = []
@@ -371,13 +378,8 @@ async def _close(face: Any) -> None:
 
 
 def plain(value: Any) -> Any:
-    """The object of the face under test itself, where a scenario must hand it to something else."""
+    """The object of the face under test itself, for code outside the kit."""
     return unwrap(value)
 
 
-def faces_of(kit: Kit) -> Sequence[str]:
-    """The face under test first, then the other: for scenarios that mix them."""
-    return (kit.face, "asyncio" if kit.face == "sync" else "sync")
-
-
-__all__ = ["Faults", "Kit", "Threaded", "faces_of", "plain"]
+__all__ = ["Faults", "Kit", "plain"]

@@ -1,8 +1,8 @@
-"""Runs scenarios against a backend and says of every owed id what became of it, on each face.
+"""Runs scenarios against a backend, and makes a row for each owed id on each face.
 
-Whether a scenario runs is computed before it starts, from the claims and the harness's faults. What is not claimed must
-be refused with `Unsupported` before any driver is opened. Every id of the catalogue gets a row on each face: an id that
-is owed and was not executed is broken, so that a scenario that was forgotten cannot look like a pass. Nothing is retried.
+The claims and the harness's faults decide before a scenario starts whether it runs. Where a claim is not made, the call for it
+must raise `Unsupported` before any driver is opened. Every id of the catalogue gets a row on each face. An id that is owed and
+was not executed is broken: a forgotten scenario cannot look like a pass. Nothing is retried.
 """
 
 from __future__ import annotations
@@ -11,9 +11,7 @@ import asyncio
 import dataclasses
 import enum
 import importlib
-import logging
 import pkgutil
-import sys
 import threading
 import time
 import traceback
@@ -23,24 +21,26 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from narrowboat.capabilities import LockCapabilities, Scope, check_required
 from narrowboat.conformance.catalogue import CATALOGUE, NEEDS_FAULT, NOT_OFFERED, SERVER_FAULTS, Entry
 from narrowboat.conformance.checks.explain import explain, one_tree_at_a_time
+from narrowboat.conformance.faults.quiet import quiet
 from narrowboat.conformance.harness import Harness
 from narrowboat.conformance.kit import Kit
 from narrowboat.conformance.lock_kit import LockKit
+from narrowboat.conformance.message_kit import MessageKit
 from narrowboat.conformance.scenario import FACES, FIRST, TABLE, Scenario
 from narrowboat.errors import Unsupported
 
-#: Seconds for the end of a scenario: closing its faces and children.
+#: Seconds for the end of a scenario, when its faces and children are closed. Shorter breaks those with many of them.
 CLOSING = 40.0
 
 
 class Outcome(enum.Enum):
-    """What became of an id on one face. A closed list."""
+    """The outcome of an id on one face. A closed list."""
 
     HELD = "held"
-    REFUSED = "refused"  #: not claimed, and asking for it is refused before any I/O
-    BROKEN = "broken"  #: claimed or owed, and not kept or not executed
-    NOT_EXERCISED = "not exercised"  #: the harness has no means to bring about the fault
-    NOT_OFFERED = "not offered"  #: no public call exists
+    REFUSED = "refused"  #: not claimed, and a call for it is refused before any I/O
+    BROKEN = "broken"  #: owed, and not kept or not executed
+    NOT_EXERCISED = "not exercised"  #: the harness cannot make the fault, or the machine stood still
+    NOT_OFFERED = "not offered"  #: there is no public call for it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,36 +55,36 @@ class Row:
     tier: str = ""
     seconds: float = 0.0
     measured: tuple[tuple[str, float, str], ...] = ()
-    stood_still: float = 0.0  #: seconds for which the machine did meanwhile: upper bounds were extended by no more
+    stood_still: float = 0.0  #: seconds for which the machine did so meanwhile; upper bounds were extended by no more
 
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """Which scenarios to run: everything, unless told. `only` holds ids or names of scenarios."""
+    """Which scenarios to run. An empty set means all. `only` holds ids or names of scenarios."""
 
     only: frozenset[str] = frozenset()
     tiers: frozenset[str] = frozenset()
     faces: tuple[str, ...] = FACES
-    size: float = 1.0  #: of the stress scenarios
+    size: float = 1.0  #: scales the rounds of stress scenarios
     halves: frozenset[str] = frozenset()  #: "locks", "broker"
 
     def half(self, name: str) -> bool:
-        """Whether that half is in."""
+        """Whether that half is selected."""
         return not self.halves or name in self.halves
 
     @property
     def whole(self) -> bool:
-        """Whether nothing is left out on the faces that run: only then can an id be missed."""
+        """Whether all scenarios are selected. Only then is an id without a row broken."""
         return not self.only and not self.tiers
 
     def takes(self, scenario: Scenario) -> bool:
-        """Whether `scenario` is in."""
+        """Whether `scenario` is selected."""
         named = not self.only or scenario.name in self.only or bool(self.only & set(scenario.ids))
         return named and self.half(scenario.half) and (not self.tiers or scenario.tier in self.tiers)
 
 
 def load() -> list[Scenario]:
-    """The table, with every file of scenarios imported."""
+    """The table of scenarios. Each of their files is imported."""
     for half in ("locks", "messages"):
         package = importlib.import_module(f"narrowboat.conformance.scenarios.{half}")
         for module in pkgutil.iter_modules(package.__path__):
@@ -93,7 +93,7 @@ def load() -> list[Scenario]:
 
 
 def plan(harness: Harness, selection: Selection) -> list[tuple[Scenario, str]]:
-    """What to run: each scenario of the harness's halves on each face, the plainest ones first."""
+    """What to run: the selected scenarios of the harness's halves on each face, the plainest ones first."""
     return [
         (scenario, face)
         for scenario in sorted(load(), key=lambda each: each.name not in FIRST)
@@ -103,14 +103,14 @@ def plan(harness: Harness, selection: Selection) -> list[tuple[Scenario, str]]:
 
 
 def _concerns(harness: Harness, scenario: Scenario) -> bool:
-    """Not where it brings about a fault of a server, for ids that have other scenarios, and there is no server."""
+    """False for a fault of a server where there is none, unless it is for ids that have no other scenario."""
     missing = (scenario.faults & SERVER_FAULTS) - harness.faults(scenario.half)
     server = harness.claims(scenario.half).scope is Scope.NETWORK
     return server or not missing or all(id in NEEDS_FAULT for id in scenario.ids)
 
 
 def run_one(harness: Harness, scenario: Scenario, face: str, *, size: float = 1.0) -> list[Row]:
-    """Run it, or its refusal, or say why neither; one row for each of its ids."""
+    """Run the scenario, or its refusal, or neither and say why. One row for each of its ids."""
     begun = time.monotonic()
     unmet = _unmet(harness, scenario)
     missing = scenario.faults - harness.faults(scenario.half)
@@ -119,14 +119,14 @@ def run_one(harness: Harness, scenario: Scenario, face: str, *, size: float = 1.
     if unmet is None and missing:
         outcome, why = Outcome.NOT_EXERCISED, "the harness cannot make: " + ", ".join(sorted(f.value for f in missing))
     else:
-        kit = (LockKit if scenario.half == "locks" else Kit)(harness, face, scenario.half, size=size)
+        kit = (LockKit if scenario.half == "locks" else MessageKit)(harness, face, scenario.half, size=size)
         work = scenario.run if unmet is None else scenario.refused
         assert work is not None, "scenario() refuses a claim without a refusal"
-        with _quiet:
+        with quiet:
             why = _execute(kit, work, _limit(harness, scenario, kit.stretch), refusal=unmet)
         outcome = Outcome.BROKEN if why else Outcome.HELD if unmet is None else Outcome.REFUSED
         if why and not _late(why) and (excuse := kit.excuse()):
-            outcome, why = Outcome.NOT_EXERCISED, f"{excuse}; what came of that: {why.splitlines()[-1]}"
+            outcome, why = Outcome.NOT_EXERCISED, f"{excuse}; it failed then: {why.splitlines()[-1]}"
         why = why or unmet or ""
         measured = tuple(kit.measured)
         stood_still = round(kit.watch.lost(kit.begun, time.monotonic()), 3)
@@ -135,14 +135,14 @@ def run_one(harness: Harness, scenario: Scenario, face: str, *, size: float = 1.
     return [first, *(dataclasses.replace(first, id=id, measured=()) for id in scenario.ids[1:])]
 
 
-#: Seconds: a bound above it promises nothing, and the kit would wait for it.
+#: Seconds. A longer bound promises nothing, and the kit would wait for it.
 LONGEST_BOUND = 120.0
 
 
 class Gate:
-    """Where a half's plainest scenario is broken, or its claims make no sense, nothing else of it is tried.
+    """Runs scenarios. When the plainest one of a half is broken, or its claims make no sense, it runs no other of that half.
 
-    So what cannot work at all is told within seconds.
+    The report of a backend that cannot work at all is there within seconds.
     """
 
     def __init__(self, harness: Harness) -> None:
@@ -150,7 +150,7 @@ class Gate:
         self._closed: dict[str, str] = {}
 
     def run(self, scenario: Scenario, face: str, *, size: float = 1.0) -> list[Row]:
-        """`run_one`, or for each id why it was not tried."""
+        """`run_one`, or a row for each id that says why it was not tried."""
         half = scenario.half
         if half in self._closed:
             outcome, why = Outcome.NOT_EXERCISED, self._closed[half]
@@ -175,13 +175,13 @@ def _endless(harness: Harness, half: str) -> str:
 
 
 def _late(why: str) -> bool:
-    """Whether what went wrong is that something took too long: its bound was extended already, so no pause explains it."""
+    """Whether a bound was missed. It was extended by the pauses of the machine already, so these explain nothing."""
     last = why.strip().splitlines()[-1]
     return any(word in last for word in ("not within", "not finished within", "LockTimeout", "TimeoutError"))
 
 
 def _limit(harness: Harness, scenario: Scenario, stretch: int) -> float:
-    """Seconds that it may take: scenarios are written for short leases, and some backends cannot keep them short."""
+    """Seconds that it may take. Scenarios are written for short leases, and some backends cannot keep short ones."""
     return scenario.seconds * stretch + 10 * _shortest(harness, scenario.half)
 
 
@@ -190,42 +190,8 @@ def _shortest(harness: Harness, half: str) -> float:
     return claims.ttl_min if isinstance(claims, LockCapabilities) else claims.lease_min
 
 
-class _Quiet:
-    """While any scenario runs, what it provokes is not printed: errors that the core logs, interrupts that CPython swallows.
-
-    Handlers that somebody has set up for the logger are told as always.
-    """
-
-    def __init__(self) -> None:
-        self._mutex = threading.Lock()
-        self._inside = 0
-        self._handler = logging.NullHandler()
-        self._hook = sys.unraisablehook
-
-    def __enter__(self) -> None:
-        with self._mutex:
-            self._inside += 1
-            if self._inside == 1:
-                logging.getLogger("narrowboat").addHandler(self._handler)
-                self._hook, sys.unraisablehook = sys.unraisablehook, self._unraisable
-
-    def __exit__(self, *error: object) -> None:
-        with self._mutex:
-            self._inside -= 1
-            if self._inside == 0:
-                logging.getLogger("narrowboat").removeHandler(self._handler)
-                sys.unraisablehook = self._hook
-
-    def _unraisable(self, unraisable: sys.UnraisableHookArgs) -> None:
-        if not isinstance(unraisable.exc_value, KeyboardInterrupt):
-            self._hook(unraisable)
-
-
-_quiet = _Quiet()
-
-
 def _unmet(harness: Harness, scenario: Scenario) -> str | None:
-    """The claim of the scenario that the backend does not make, in words; None when it makes all."""
+    """The first claim of the scenario that the backend does not make, in words. None when it makes all."""
     for claim in scenario.needs:
         try:
             check_required(harness.claims(scenario.half), claim, backend=harness.scheme)
@@ -235,7 +201,7 @@ def _unmet(harness: Harness, scenario: Scenario) -> str | None:
 
 
 def _execute(kit: Kit, work: Callable[[Kit], object], seconds: float, *, refusal: str | None) -> str:
-    """Run it in an event loop of its own. "" when it held, else what went wrong."""
+    """Run it in an event loop of its own. Returns "" when it held, else what went wrong."""
     complaints: list[str] = []
     limits: list[asyncio.Timeout] = []
 
@@ -258,7 +224,7 @@ def _execute(kit: Kit, work: Callable[[Kit], object], seconds: float, *, refusal
             runner.run(main())
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as error:  # also what a test runner takes for a skip: a scenario cannot skip itself
+    except BaseException as error:  # also one that a test runner takes for a skip: a scenario cannot skip itself
         if isinstance(error, AssertionError):
             explain(error)
         late = f"not finished within {seconds:g} s" if any(limit.expired() for limit in limits) else ""
@@ -287,7 +253,7 @@ def _readable(error: BaseException) -> str:
 # -- all of it ----------------------------------------------------------------------------------------------------
 
 Progress = Callable[[int, int, list[Row]], None]
-"""Told after each scenario: how many are done, of how many, and its rows."""
+"""Called after each scenario with how many are done, of how many, and its rows."""
 
 
 def run(harness: Harness, selection: Selection, progress: Progress | None = None) -> list[Row]:
@@ -316,12 +282,12 @@ def run(harness: Harness, selection: Selection, progress: Progress | None = None
     return sorted(rows, key=lambda row: (order[row.id], row.face))
 
 
-#: A shortest lease of more than so many seconds is a slow one: what waits for its end does nothing else for a long time.
+#: Seconds. A backend whose shortest lease is longer is slow: its scenarios mostly wait, and more of them run at a time.
 SLOW = 5.0
 
 
 def _groups(harness: Harness, todo: Sequence[tuple[Scenario, str]]) -> Iterable[tuple[int, list[tuple[Scenario, str]]]]:
-    """What may run together, and how many at a time: timing scenarios mostly wait, but must not be held up."""
+    """Which scenarios may run together, and how many at a time. Timing scenarios mostly wait, but must not be held up."""
     slow = any(_shortest(harness, half) > SLOW for half in harness.halves)
     yield 4, [each for each in todo if each[0].name in FIRST]
     todo = [each for each in todo if each[0].name not in FIRST]
@@ -333,7 +299,7 @@ def _groups(harness: Harness, todo: Sequence[tuple[Scenario, str]]) -> Iterable[
 
 
 def missed(harness: Harness, selection: Selection, rows: Sequence[Row]) -> list[Row]:
-    """A row for each id and face that has none: not offered, not exercised, or broken because it is owed."""
+    """A row for each id and face without one: not offered, not exercised, or broken because it is owed."""
     have = {(row.id, row.face) for row in rows}
     return [
         Row(id, face, *found)

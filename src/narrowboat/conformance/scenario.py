@@ -1,8 +1,8 @@
-"""The table of scenarios: what each proves, what it needs, and what must be refused where that is not claimed.
+"""The table of scenarios: what each proves, which claims it needs, and what is refused where they are not made.
 
-A scenario is one `async def` that takes a `Kit` and serves both faces. It raises when the backend breaks its promise,
-and returns when the promise held. Whether it runs is decided before it starts, from the claims and from the faults that
-the harness has, never from an exception: a scenario cannot skip itself.
+A scenario is one `async def` that takes a `Kit` and serves both faces. It raises when the backend breaks its promise, and
+returns when the promise held. The claims and the harness's faults decide before it starts whether it runs. An exception never
+does: a scenario cannot skip itself.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 FACES = ("sync", "asyncio")
 
-#: The kinds of scenarios, by letter: what a run of some of them needs, and how long it takes.
+#: The tiers by letter: what their scenarios need, or take.
 TIER_TEXTS = {
     "C": "core: what needs no time to pass; a minute or two",
     "T": "timing: leases, delays and renewals take their time",
@@ -30,7 +30,7 @@ TIER_TEXTS = {
 }
 TIERS = "".join(TIER_TEXTS)
 
-#: The plainest scenario of each half. It runs before all others, and where it is broken nothing else is tried.
+#: The plainest scenario of each half. It runs before all others. Where it is broken nothing else of its half is tried.
 FIRST = ("takes_and_frees", "one_message_comes_and_goes")
 
 Run = Callable[[Any], Awaitable[None]]
@@ -38,7 +38,7 @@ Run = Callable[[Any], Awaitable[None]]
 
 @dataclasses.dataclass(frozen=True)
 class Scenario:
-    """One scenario with all that decides whether and how it runs."""
+    """One scenario, and all that decides whether and how it runs."""
 
     name: str
     ids: tuple[str, ...]
@@ -47,17 +47,17 @@ class Scenario:
     needs: tuple[str, ...]  #: claims as in `require=`, such as "shared" or "scope=host"
     refused: Run | None  #: the public call that must raise Unsupported before any I/O where a claim is missing
     faults: frozenset[Fault]
-    alone: bool  #: nothing else may run meanwhile: it counts threads and files, or measures
-    seconds: float  #: it is broken when it takes longer
+    alone: bool  #: nothing else may run meanwhile, because it counts threads and files, or measures
+    seconds: float  #: a run that takes longer is broken
 
     @property
     def half(self) -> str:
-        """`locks` or `broker`: which contract it is about."""
+        """`locks` or `broker`: the contract that it is about."""
         return CATALOGUE[self.ids[0]].half
 
     @property
     def text(self) -> str:
-        """What it does, in the words of its docstring."""
+        """The rule that it proves: its docstring."""
         return (self.run.__doc__ or "").strip()
 
 
@@ -75,7 +75,7 @@ def scenario(
 ) -> Callable[[Run], Run]:
     """Register an `async def` under the catalogue's ids. `TypeError` at import when it says less than it must.
 
-    `refused=demand`: what must be refused is a demand for all of `needs`.
+    With `refused=demand` the call that must be refused is one that demands all of `needs`.
     """
     claims = (needs,) if isinstance(needs, str) else tuple(needs)
     refused = demand(",".join(claims)) if refused is demand else cast("Run | None", refused)
@@ -89,7 +89,7 @@ def scenario(
     if claims and refused is None:
         raise TypeError(f"{', '.join(ids)}: needs {claims}, so say which call is refused where that is not claimed")
     if isinstance(refused, _Demand) and set(refused.claim.split(",")) != set(claims):
-        # Where only the other one is not claimed, the refusal would not be one.
+        # Where only the claim that is not demanded is missing, nothing would be refused.
         raise TypeError(f"{', '.join(ids)}: needs {claims}, but what is to be refused is a demand for {refused.claim}")
     if tier not in TIERS:
         raise TypeError(f"{', '.join(ids)}: tier {tier!r} is none of {', '.join(TIERS)}")
@@ -119,7 +119,7 @@ def scenario(
 
 
 def demand(claim: str) -> Run:
-    """The refusal of claims that no call of their own asks for: the caller demands them with `require=`, by commas."""
+    """The refusal of claims for which there is no call of their own: a demand with `require=`, separated by commas."""
     return _Demand(claim)
 
 

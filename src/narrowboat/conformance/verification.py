@@ -7,7 +7,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from narrowboat.conformance import report as reports
@@ -16,7 +16,7 @@ from narrowboat.conformance.harness import Harness
 from narrowboat.conformance.report import Report
 from narrowboat.conformance.report.markup import page
 from narrowboat.conformance.runner import Progress, Row, Selection, load, run
-from narrowboat.conformance.scenario import FACES, TIER_TEXTS, TIERS
+from narrowboat.conformance.scenario import FACES, TIER_TEXTS
 from narrowboat.errors import ConfigurationError
 
 
@@ -30,20 +30,23 @@ def verify(
     half: str | None = None,
     progress: Progress | None = None,
 ) -> Report:
-    """Run the kit against the backend behind `url` (or a harness) and report.
+    """Run the kit against the backend behind `url`, or behind a harness.
 
     Args:
-        url: any URL whose scheme is installed; it gets namespaces of its own, what is there already is not touched.
+        url: any URL whose scheme is installed. The kit uses namespaces of its own; what is there already is not touched.
         only: ids such as "L12", or names of scenarios; everything unless given.
         tiers: letters out of C (core), T (timing), S (stress), P (processes), N (network), R (server), H (histories); all
             unless given.
         faces: "sync", "asyncio".
-        size: of the stress scenarios; 1.0 is what a laptop does in a few minutes.
+        size: scales the rounds of stress scenarios; 1.0 is what a laptop does in a few minutes.
         half: "locks" or "messages"; both, as far as the scheme has them, unless given.
-        progress: told after each scenario: done, of how many, its rows.
+        progress: called after each scenario with how many are done, of how many, and its rows.
+
+    Returns:
+        The report: what became of each id on each face, and what was measured.
 
     Raises:
-        ConfigurationError: the URL, an id, a tier, a face or a half is unknown.
+        ConfigurationError: the URL, an id, a tier, a face or a half is unknown. Nothing was run.
     """
     harness = url if isinstance(url, Harness) else Harness(url)
     selection = select(only, tiers, faces, size, half)
@@ -52,7 +55,7 @@ def verify(
     return reports.make(harness, rows, seconds=time.monotonic() - begun)
 
 
-#: What a caller says, and the contract's word for it.
+#: The word of callers for a half, and that of the contract.
 HALVES = {"locks": "locks", "messages": "broker"}
 
 
@@ -60,28 +63,26 @@ def select(
     only: Iterable[str], tiers: Iterable[str], faces: Iterable[str], size: float = 1.0, half: str | None = None
 ) -> Selection:
     """What to run, with every word checked."""
-    known = {scenario.name for scenario in load()} | set(CATALOGUE)
     wanted = frozenset(only)
     letters = frozenset(letter.upper() for letter in tiers)
     sides = tuple(faces)
-    for what, given, allowed in (
-        ("id or scenario", wanted, known),
-        ("tier", letters, set(TIERS)),
-        ("face", frozenset(sides), set(FACES)),
-        ("half", frozenset([half] if half else []), set(HALVES)),
-    ):
-        if unknown := sorted(given - allowed):
-            shown = sorted(allowed)
-            if len(shown) > 20:  # hundreds of names are no help
-                shown = difflib.get_close_matches(unknown[0], shown, n=5, cutoff=0.5) or ["B01", "L01"]
-            near = "known are" if len(shown) == len(allowed) else "near it are"
-            if what == "tier":
-                shown = [f"{letter} ({text})" for letter, text in TIER_TEXTS.items()]
-            raise ConfigurationError(f"unknown {what} {', '.join(unknown)}; {near}: {', '.join(shown)}")
+    known = {scenario.name for scenario in load()} | set(CATALOGUE)
+    if strange := sorted(wanted - known):
+        near = difflib.get_close_matches(strange[0], sorted(known), n=5, cutoff=0.5) or ["B01", "L01"]  # all are hundreds
+        raise ConfigurationError(f"unknown id or scenario {', '.join(strange)}; near it are: {', '.join(near)}")
+    _check("tier", letters, {letter: f"{letter} ({text})" for letter, text in TIER_TEXTS.items()})
+    _check("face", sides, {face: face for face in FACES})
+    _check("half", [half] if half else [], {half: half for half in HALVES})
     if not size > 0:
         raise ConfigurationError(f"size={size!r}: expected more than 0; 1 is the full size")
     halves = frozenset([HALVES[half]] if half else [])
     return Selection(only=wanted, tiers=letters, faces=sides, size=size, halves=halves)
+
+
+def _check(what: str, given: Iterable[str], known: Mapping[str, str]) -> None:
+    """Raise `ConfigurationError` for a word that is no key of `known`. The error shows the values."""
+    if unknown := sorted(set(given) - set(known)):
+        raise ConfigurationError(f"unknown {what} {', '.join(unknown)}; known are: {', '.join(known.values())}")
 
 
 def verify_command(
@@ -100,17 +101,21 @@ def verify_command(
     """What the command does: run, write the reports, print a summary. 0: nothing is broken; 1: something is."""
     faces = FACES if face is None else (face,)
     report = verify(url, only=only, tiers=tier, faces=faces, size=size, half=half, progress=progress)
-    if json_path is not None:
-        Path(json_path).write_text(json.dumps(report.as_json(), indent=1) + "\n", encoding="utf-8")
-    if html_path is not None:
-        Path(html_path).write_text(page([report]), encoding="utf-8")
+    write(report, json_path, html_path)
     for row in report.broken:
         out(f"{_line(row)}\n")
     if report.stood_still:
         out(f"{report.stood_still}\n")
-    counts = ", ".join(f"{number} {outcome}" for outcome, number in report.count().items() if number)
-    out(f"{report.url}: {counts} in {report.seconds:g} s\n")
+    out(f"{report.url}: {report.counts} in {report.seconds:g} s\n")
     return 0 if report.ok else 1
+
+
+def write(report: Report, json_path: str | Path | None, html_path: str | Path | None) -> None:
+    """Write the report to each path that is given."""
+    if json_path is not None:
+        Path(json_path).write_text(json.dumps(report.as_json(), indent=1) + "\n", encoding="utf-8")
+    if html_path is not None:
+        Path(html_path).write_text(page([report]), encoding="utf-8")
 
 
 def _line(row: Row) -> str:
@@ -119,7 +124,8 @@ def _line(row: Row) -> str:
     rules = {scenario.name: scenario.text for scenario in load()}
     if row.scenario in rules:
         lines.append(f"  owed: {rules[row.scenario]}")
-    lines += [f"  seen: {line}" for line in _said(row.why)[:1]] + [f"        {line}" for line in _said(row.why)[1:6]]
+    first, *more = _said(row.why)[:6]
+    lines += [f"  seen: {first.removeprefix('AssertionError: ')}", *(f"        {line}" for line in more)]
     if row.scenario:
         places = re.findall(r'File ".*?conformance.(scenarios.*?)", line (\d+)', row.why)
         where = f", {places[-1][0]}:{places[-1][1]}" if places else ""

@@ -1,7 +1,7 @@
-"""Layers that scenarios about messages put in front of a driver: what happens to some backends, on every one of them.
+"""Layers that scenarios about messages put in front of a driver, to make on every backend what happens on some.
 
-A claim that ends with a connection, an envelope that cannot be read: not every backend has the like, but the core must be
-right about them on all. A scenario hands one over as `kit.broker(wrap=...)`.
+A claim that ends with a connection, or an envelope that cannot be decoded: not every backend has these, and the core must be
+right about them. A scenario passes a layer as `kit.broker(wrap=...)`.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from narrowboat.layers.passing import PassingBroker, PassingFeed
 
 
 class Ending(PassingBroker):
-    """Feeds whose claims all end at `end()`, as those of a connection do: others get the messages, the feed goes on."""
+    """A broker whose feeds lose all claims at `end()`, as with a connection. Others get the messages; the feeds go on."""
 
     def __init__(self, inner: Broker) -> None:
         super().__init__(inner)
         self._feeds: list[_EndingFeed] = []
 
     def open(self, source: Source, *, earliest: bool, wake: Callable[[], None]) -> Feed:
-        """One that can end."""
+        """A feed whose claims can end."""
         feed = _EndingFeed(self.inner, source, wake, earliest=earliest)
         self._feeds.append(feed)
         return feed
 
     def end(self) -> None:
-        """The connection breaks, and stands again."""
+        """Break the connection, and make it again."""
         for feed in self._feeds:
             feed.end()
 
@@ -39,7 +39,7 @@ class _EndingFeed(PassingFeed):
         self._generation = object()
 
     def end(self) -> None:
-        """All that was claimed goes back."""
+        """Return all that was claimed."""
         self._generation = object()
         self.inner.close()
         self.inner = self._open()
@@ -64,16 +64,16 @@ class _EndingFeed(PassingFeed):
     def _those_of_now(
         self, deliveries: Sequence[Delivery], ask: Callable[[list[Delivery]], list[NarrowboatError | None]]
     ) -> list[NarrowboatError | None]:
-        if not all(map(self.current, deliveries)):  # as on one channel: what has ended takes its batch along
+        if not all(map(self.current, deliveries)):  # as on one channel: a claim that has ended fails its whole batch
             return [StaleDelivery(f"{each.id!r}: its connection has ended", id=each.id) for each in deliveries]
         return ask([each._replace(tag=each.tag[1]) for each in deliveries])  # type: ignore[index]  # made above
 
 
 class Redirected(PassingBroker):
-    """Feeds of queues whose messages ask for their reply at the queue `payroll`, as whoever publishes there may write."""
+    """A broker whose requests ask for their reply at the queue `payroll`, as any publisher may write."""
 
     def open(self, source: Source, *, earliest: bool, wake: Callable[[], None]) -> Feed:
-        """One that asks so."""
+        """A feed of such requests."""
         return _RedirectedFeed(self.inner.open(source, earliest=earliest, wake=wake))
 
 
@@ -86,13 +86,13 @@ class _RedirectedFeed(PassingFeed):
 
 
 class Unreadable(PassingBroker):
-    """Feeds that cannot take the envelope of some messages apart: those whose body begins with `MARK`."""
+    """A broker whose feeds cannot decode the envelope of a message whose body begins with `MARK`."""
 
     MARK = b"\xff\x00garbled"
     PROBLEM = "its envelope is cut off at byte 7"
 
     def feed(self, inner: Feed, wake: Callable[[], None]) -> Feed:
-        """One that reads what it can."""
+        """A feed that decodes what it can."""
         return _UnreadableFeed(inner)
 
 

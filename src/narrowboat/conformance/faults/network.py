@@ -4,8 +4,8 @@
     locks = kit.locks(url=network.url)
     network.reset()
 
-Its methods are those of `Proxy`, on all of them at once. It can stand before every server whose address the URL gives with
-its port, and which does not tell its clients to go elsewhere.
+Its methods are those of `Proxy`, on all of them at once. A network can stand in front of a server whose address and port are
+in the URL, and which does not send its clients to another address.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ class Network:
 
     @property
     def accepted(self) -> int:
-        """Connections that were opened, ever."""
+        """How many connections were opened, ever."""
         return sum(proxy.accepted for proxy in self.proxies)
 
     @property
     def connections(self) -> int:
-        """Connections that are open."""
+        """How many connections are open now."""
         return sum(proxy.connections for proxy in self.proxies)
 
     @property
     def dropped(self) -> int:
-        """Requests and replies that were lost on demand."""
+        """How many requests and replies were lost on demand."""
         return sum(proxy.dropped for proxy in self.proxies)
 
     def _on_each(self, work: Callable[[Proxy], object]) -> None:
@@ -45,36 +45,36 @@ class Network:
             work(proxy)
 
     def reset(self) -> int:
-        """A RST on every connection; how many there were."""
+        """Send a RST on every connection. Returns how many there were."""
         return sum(proxy.reset() for proxy in self.proxies)
 
     def refuse(self) -> None:
-        """New connections are refused."""
+        """Refuse new connections until `heal`."""
         self._on_each(lambda proxy: proxy.refuse())
 
     def cut(self) -> None:
-        """Reset what is open and refuse what is new: the server is not there."""
+        """Reset open connections and refuse new ones, as if no server were there."""
         self.refuse()
         self.reset()
 
     def black_hole(self, *, up: bool = True, down: bool = True) -> None:
-        """Nothing passes, and nobody is told."""
+        """Let nothing pass until `heal`. No end is told."""
         self._on_each(lambda proxy: proxy.black_hole(up=up, down=down))
 
     def slow(self, *, latency: float = 0.0, piece: int = 0, rate: float = 0.0) -> None:
         """See `Proxy.slow`."""
         self._on_each(lambda proxy: proxy.slow(latency=latency, piece=piece, rate=rate))
 
-    def drop_request(self, *, match: bytes = b"", times: int = 1) -> None:
-        """On each proxy, the next request is lost."""
-        self._on_each(lambda proxy: proxy.drop_request(match=match, times=times))
+    def drop_request(self) -> None:
+        """On each proxy the next request is lost."""
+        self._on_each(lambda proxy: proxy.drop_request())
 
-    def drop_reply(self, *, match: bytes = b"", keep: int = 0, times: int = 1) -> None:
-        """On each proxy, the next request's reply is lost."""
-        self._on_each(lambda proxy: proxy.drop_reply(match=match, keep=keep, times=times))
+    def drop_reply(self, *, keep: int = 0) -> None:
+        """On each proxy the next request's reply is lost but for `keep` bytes."""
+        self._on_each(lambda proxy: proxy.drop_reply(keep=keep))
 
     def heal(self) -> None:
-        """All is well again."""
+        """End all faults."""
         self._on_each(lambda proxy: proxy.heal())
 
     def close(self) -> None:

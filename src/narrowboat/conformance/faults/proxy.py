@@ -4,14 +4,14 @@
         client.connect(*proxy.address)
         proxy.reset()               # every connection gets a RST; new ones pass
         proxy.refuse()              # and new ones are refused, until heal()
-        proxy.black_hole()          # nothing passes and nobody is told; what was sent arrives after heal()
+        proxy.black_hole()          # no byte passes and no end is told; what was sent arrives after heal()
         proxy.slow(latency=0.2, piece=1, rate=65536)
         proxy.drop_request()        # the next request is lost, and its connection with it
-        proxy.drop_reply()          # the next request gets through; its reply is lost, and the connection with it
+        proxy.drop_reply()          # the next request arrives; its reply is lost, and the connection with it
 
 It stands in front of one server address and serves any number of connections from one thread. Each method has taken
-effect when it returns, and may be called from any thread. It knows no protocol: a "request" is what a client sends in one
-piece. It does not break TLS open, and a server that tells its clients another address is out of its reach.
+effect when it returns, and may be called from any thread. The proxy knows no protocol: a "request" is what a client sends in
+one piece. It does not decrypt TLS. A server that tells its clients another address is out of its reach.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ _PATIENCE = 10.0
 
 @dataclasses.dataclass
 class _Way:
-    """One direction of all connections."""
+    """One direction of all connections. It is open while the event is set."""
 
-    open: asyncio.Event
+    open: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
     latency: float = 0.0
     piece: int = 0
     rate: float = 0.0
@@ -45,25 +45,23 @@ class _Way:
 
 @dataclasses.dataclass
 class _Drop:
-    """A request to be lost, or one whose reply shall be."""
+    """A request that is to be lost, or one whose reply is."""
 
     reply: bool
-    match: bytes
-    keep: int
-    left: int
+    keep: int = 0  #: bytes of the reply that arrive
 
 
 class _Link:
-    """One client's connection and ours to the server."""
+    """The connection of one client, and the proxy's own to the server."""
 
     def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
         self.client = client
         self.server = server
-        self.doomed: _Drop | None = None  # the reply that comes next is to be lost
+        self.doomed: _Drop | None = None  # the next reply is to be lost
         self.dead = False
 
     def reset(self) -> None:
-        """Both ends get a RST."""
+        """Send a RST to both ends."""
         self.dead = True
         for writer in (self.client, self.server):
             _reset(writer)
@@ -84,22 +82,23 @@ class Proxy:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, name="conformance-proxy", daemon=True)
         self._thread.start()
-        self._up, self._down = self._run(self._open())
+        self._up, self._down = _Way(), _Way()
+        self.heal()
 
     @property
     def address(self) -> tuple[str, int]:
-        """Where to connect instead of to the server."""
+        """The address to connect to instead of the server's."""
         return ("127.0.0.1", self._port)
 
     @property
     def connections(self) -> int:
-        """How many are open now."""
+        """How many connections are open now."""
         return self._do(lambda: len(self._links))
 
     # -- what can go wrong ----------------------------------------------------------------------------------------
 
     def reset(self) -> int:
-        """A RST on every connection, as when a firewall forgets it; how many there were. New ones pass."""
+        """Send a RST on every connection, as when a firewall forgets it. Returns how many there were. New ones pass."""
 
         def cut() -> int:
             links = tuple(self._links)
@@ -110,11 +109,11 @@ class Proxy:
         return self._do(cut)
 
     def refuse(self) -> None:
-        """New connections are refused until `heal`; those that are open stay."""
+        """Refuse new connections until `heal`. Those that are open stay."""
         self._run(self._deaf())
 
     def black_hole(self, *, up: bool = True, down: bool = True) -> None:
-        """Nothing passes any more to the server (`up`), to the clients (`down`), until `heal`. Nobody is told."""
+        """Let nothing pass to the server (`up`) and to the clients (`down`) until `heal`. No end is told."""
 
         def close() -> None:
             if up:
@@ -125,7 +124,7 @@ class Proxy:
         self._do(close)
 
     def slow(self, *, latency: float = 0.0, piece: int = 0, rate: float = 0.0) -> None:
-        """Each way takes `latency` seconds more, in pieces of so many bytes, at so many bytes a second; 0: no limit."""
+        """Each way takes `latency` seconds more, in pieces of `piece` bytes, at `rate` bytes a second. 0 is no limit."""
 
         def apply() -> None:
             for way in (self._up, self._down):
@@ -133,23 +132,23 @@ class Proxy:
 
         self._do(apply)
 
-    def drop_request(self, *, match: bytes = b"", times: int = 1) -> None:
-        """The next request (that contains `match`) never reaches the server; its connection gets a RST."""
-        self._do(lambda: self._drops.append(_Drop(False, match, 0, times)))
+    def drop_request(self) -> None:
+        """The next request never reaches the server. Its connection gets a RST."""
+        self._do(lambda: self._drops.append(_Drop(reply=False)))
 
-    def drop_reply(self, *, match: bytes = b"", keep: int = 0, times: int = 1) -> None:
-        """The next request (that contains `match`) reaches the server; of its reply only `keep` bytes arrive, then a RST."""
-        self._do(lambda: self._drops.append(_Drop(True, match, keep, times)))
+    def drop_reply(self, *, keep: int = 0) -> None:
+        """The next request reaches the server. Of its reply only `keep` bytes arrive, then a RST."""
+        self._do(lambda: self._drops.append(_Drop(reply=True, keep=keep)))
 
     def heal(self) -> None:
-        """All is well again: what was held back arrives, nothing more is dropped, connections are accepted."""
+        """End all faults: what was held back arrives, nothing more is dropped, connections are accepted."""
 
         def well() -> None:
             self._drops.clear()
-            for way in (self._up, self._down):
-                way.latency, way.piece, way.rate = 0.0, 0, 0.0
-                way.open.set()
+            self._up.open.set()
+            self._down.open.set()
 
+        self.slow()
         self._do(well)
         self._run(self._listen())
 
@@ -186,13 +185,6 @@ class Proxy:
             return function()
 
         return self._run(call())
-
-    async def _open(self) -> tuple[_Way, _Way]:
-        await self._listen()
-        ways = (_Way(asyncio.Event()), _Way(asyncio.Event()))
-        for way in ways:
-            way.open.set()
-        return ways
 
     async def _listen(self) -> None:
         if self._listener is None:
@@ -250,7 +242,10 @@ class Proxy:
                     await asyncio.sleep(way.latency)
                 await way.open.wait()
                 if not link.dead:
-                    data = self._upwards(link, data) if way is self._up else self._downwards(link, data)
+                    if way is self._up:
+                        data = self._upwards(link, data)
+                    elif link.doomed is not None:
+                        data = data[: link.doomed.keep]
                     await _send(writer, data, way)
                 if link.doomed is not None and way is self._down:
                     link.reset()
@@ -261,21 +256,16 @@ class Proxy:
                 writer.write_eof()
 
     def _upwards(self, link: _Link, data: bytes) -> bytes:
-        drop = next((drop for drop in self._drops if drop.match in data), None)
-        if drop is None or link.doomed is not None:
+        """What of a request goes on to the server. A planned drop strikes here, unless the link loses a reply already."""
+        if not self._drops or link.doomed is not None:
             return data
-        drop.left -= 1
-        if drop.left <= 0:
-            self._drops.remove(drop)
+        drop = self._drops.pop(0)
         self.dropped += 1
         if drop.reply:
             link.doomed = drop
             return data
         link.reset()
         return b""
-
-    def _downwards(self, link: _Link, data: bytes) -> bytes:
-        return data if link.doomed is None else data[: link.doomed.keep]
 
 
 async def _send(writer: asyncio.StreamWriter, data: bytes, way: _Way) -> None:
@@ -291,7 +281,7 @@ async def _send(writer: asyncio.StreamWriter, data: bytes, way: _Way) -> None:
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    """Close so that the other end gets a RST, not a polite end."""
+    """Close so that the other end gets a RST and no FIN."""
     sock = writer.get_extra_info("socket")
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

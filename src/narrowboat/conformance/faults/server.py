@@ -1,7 +1,7 @@
-"""What the kit asks of whoever can start and stop the server under test.
+"""The server under test, as a fixture hands it to the kit.
 
-The kit starts no server: it does not know how. A fixture that does hands its server over, `Harness(url, server=mine)`,
-and the ids that need a restart, a kill or a pause are then exercised instead of being reported as "not exercised".
+The kit starts no server: it does not know how. With `Harness(url, server=mine)` it exercises the ids that need a restart, a
+kill or a pause. Without one these ids are reported as "not exercised".
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from typing import Protocol
 
 
 class Server(Protocol):
-    """A server's process (or processes) behind one URL that stays the same. Each method has taken effect on return.
+    """A server's process (or processes) behind one URL, which stays the same. Each method has taken effect on return.
 
-    All are idempotent, block (each up to a minute), and are called from one thread at a time.
+    All methods are idempotent, may block for up to a minute, and are called from one thread at a time.
     """
 
     def start(self) -> None:
-        """Start it on its data and its port, and wait until it answers. Nothing when it runs."""
+        """Start it with its data and on its port, and wait until it answers. Do nothing when it runs."""
         ...
 
     def stop(self) -> None:
-        """End it in good order (SIGTERM or its own command); it keeps its data."""
+        """End it in good order, by SIGTERM or its own command. It keeps its data."""
         ...
 
     def kill(self) -> None:
@@ -28,9 +28,9 @@ class Server(Protocol):
         ...
 
     def pause(self) -> None:
-        """SIGSTOP: its port accepts, nobody answers."""
+        """SIGSTOP: its port accepts connections, and no request is answered."""
         ...
 
     def resume(self) -> None:
-        """SIGCONT. Nothing when it is not paused."""
+        """SIGCONT. Do nothing when it is not paused."""
         ...

@@ -1,11 +1,11 @@
-"""Cuts a call off at its n-th chance to be cut off: every await of a task, every interruptible point of a thread.
+"""Cuts a call off at its n-th point: an await of a task, or a place of a thread where an interrupt can strike.
 
-On the asyncio face a cancellation arrives while the task is suspended. On the sync face a KeyboardInterrupt strikes at a
-function's start, after a call or on a jump backwards, which is where CPython looks for signals; it is raised by a tracing
-function that counts those points, in the core's code and in the driver's alike. Both change the state of the whole
-interpreter for a moment, so scenarios that use this run alone.
+On the asyncio face a cancellation arrives while the task is suspended. On the sync face a KeyboardInterrupt strikes where
+CPython looks for signals: at a function's start, after a call or on a jump backwards. A tracing function counts those points in
+the core's code and in the driver's, and raises it. It changes the state of the whole interpreter for a moment, so scenarios
+that use this run alone.
 
-Scenarios say `await kit.spawn(cut(queue, "consume", point))`, for a method of either face. Tests of plain functions say
+Scenarios write `await kit.spawn(cut(queue, "consume", point))`, for a method of either face. Tests of plain functions write
 
     def once(strike):
         try:
@@ -14,22 +14,22 @@ Scenarios say `await kit.spawn(cut(queue, "consume", point))`, for a method of e
             ...
     assert sweep(once) > 50
 
-It is for calls that end by themselves: one that waits for ever is not cut off where it waits.
+Use it for calls that end by themselves. One that waits for ever is not cut off where it waits.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dis
 import functools
 import inspect
 import sys
 import warnings
-from collections.abc import Awaitable, Callable, Generator, Iterator
+from collections.abc import Awaitable, Callable, Generator
 from types import CodeType, FrameType
 from typing import Any, NamedTuple, TypeVar, cast
 
+from narrowboat.conformance.faults.quiet import quiet
 from narrowboat.conformance.users.faces import Threaded, argument, in_my_thread, unwrap, wrap
 from narrowboat.errors import NarrowboatError
 
@@ -37,17 +37,17 @@ T = TypeVar("T")
 
 
 class Cut(NamedTuple):
-    """What became of a call that was to be cut off."""
+    """The outcome of a call that was to be cut off."""
 
-    struck: bool  #: False: it had fewer points than that, and ended by itself
-    result: Any  #: what it gave, where it ended before the cut took effect
-    error: BaseException | None  #: the interrupt, or what the call raised of itself
+    struck: bool  #: False when it had fewer points, and ended by itself
+    result: Any  #: what it returned when it ended before the cut took effect
+    error: BaseException | None  #: the interrupt, or the call's own error
 
 
 async def cut(target: Any, method: str, point: int, /, *args: Any, delay: int = 0, **kwargs: Any) -> Cut:
-    """Call `target.method(...)` and cut it off at its `point`-th point; to be awaited in a task of its own.
+    """Call `target.method(...)` and cut it off at its `point`-th point. Await this in a task of its own.
 
-    `delay`: on the asyncio face, so many turns of the loop after the task was suspended at that point.
+    `delay`: on the asyncio face the cancellation comes so many turns of the loop after the suspension at that point.
     """
     if isinstance(target, Threaded):
         function = getattr(unwrap(target), _TWINS.get(method, method))
@@ -65,7 +65,7 @@ async def cut_block(function: Callable[[], Any], point: int, delay: int = 0) -> 
     return cast("Cut", await in_my_thread(_cut_thread, function, point, (), {}))
 
 
-#: What the same method is called on the sync face.
+#: The sync face's names of methods that have another one there.
 _TWINS = {"__aenter__": "__enter__", "__aexit__": "__exit__"}
 
 
@@ -80,7 +80,7 @@ async def _cut_task(coroutine: Awaitable[Any], point: int, delay: int) -> Cut:
         task.uncancel()
         return Cut(awaited.struck, None, error)
     except NarrowboatError as error:
-        result, failure = None, error  # it ended by itself
+        result, failure = None, error  # the call ended by itself
     if awaited.struck:  # it ended in the very turn in which it was cancelled: the cancellation is still on its way
         try:
             for _ in range(delay + 2):
@@ -91,7 +91,7 @@ async def _cut_task(coroutine: Awaitable[Any], point: int, delay: int) -> Cut:
 
 
 class _Counted(Awaitable[Any]):
-    """Awaits what a call gave, and asks for the cancellation of its task at the n-th suspension."""
+    """Awaits what a call returned, and cancels its task at the n-th suspension."""
 
     def __init__(self, awaitable: Awaitable[Any], point: int, delay: int, task: asyncio.Task[Any]) -> None:
         self._steps = awaitable.__await__()
@@ -101,7 +101,7 @@ class _Counted(Awaitable[Any]):
         self.struck = False
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        step = _sender(self._steps, None)  # replaced after each suspension
+        step: Callable[[], Any] = functools.partial(self._steps.send, None)
         suspensions = 0
         while True:
             try:
@@ -115,9 +115,9 @@ class _Counted(Awaitable[Any]):
             try:
                 sent = yield yielded
             except BaseException as error:
-                step = _thrower(self._steps, error)
+                step = functools.partial(self._steps.throw, error)
             else:
-                step = _sender(self._steps, sent)
+                step = functools.partial(self._steps.send, sent)
 
     def _cancel_after(self, turns: int) -> None:
         loop = asyncio.get_running_loop()
@@ -127,31 +127,23 @@ class _Counted(Awaitable[Any]):
             loop.call_soon(self._task.cancel)
 
 
-def _sender(steps: Generator[Any, Any, Any], value: Any) -> Callable[[], Any]:
-    return lambda: steps.send(value)
-
-
-def _thrower(steps: Generator[Any, Any, Any], error: BaseException) -> Callable[[], Any]:
-    return lambda: steps.throw(error)
-
-
 class Strike:
-    """Calls a function and raises a KeyboardInterrupt at its n-th point, if it has as many. Serves one call.
+    """Calls a function and raises a KeyboardInterrupt at its n-th point, if it has as many. It serves one call.
 
-    `within`: how the names of the modules begin whose frames count; the kit's own never do. `where` says where it
-    struck, as a function and a line; it is empty while it has not.
+    `within` is the beginning of the names of the modules whose frames count; the kit's own never do. `where` is the function
+    and the line where it struck, and is empty until then.
     """
 
     def __init__(self, point: int, within: str | tuple[str, ...] = "narrowboat") -> None:
         self._left = point
         self._within = within
         self._before: dict[FrameType, int] = {}
-        # Kept here: CPython 3.11 calls them by borrowed references, and lets go of them when one of them raises.
+        # Kept here: CPython 3.11 calls them by borrowed references, and drops them when one of them raises.
         self._begin, self._follow = self._enter, self._step
         self.where = ""
 
     def __call__(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
-        """What `function` gives; the interrupt comes out of it, unless something in it holds it back."""
+        """The result of `function`. The interrupt leaves it, unless code in it catches the interrupt."""
         sys._getframe().f_trace_opcodes = True  # Python 3.12 traces opcodes only if a frame has asked for them before
         sys.settrace(self._begin)
         try:
@@ -184,7 +176,7 @@ class Strike:
 
 
 def sweep(operation: Callable[[Strike], object], *, within: str | tuple[str, ...] = "narrowboat", limit: int = 5000) -> int:
-    """Run `operation(strike)` for each point, until one run of it is not struck. How many points there are."""
+    """Run `operation(strike)` for each point until a run is not struck. Returns how many points there are."""
     for point in range(limit):
         strike = Strike(point, within)
         operation(strike)
@@ -193,7 +185,7 @@ def sweep(operation: Callable[[Strike], object], *, within: str | tuple[str, ...
     raise AssertionError(f"{limit} points, and no end: does each run of the operation begin in the same state?")
 
 
-#: After these CPython looks for signals. Not after `JUMP_BACKWARD_NO_INTERRUPT`, nor where a coroutine goes on.
+#: CPython looks for signals after these. It does not after `JUMP_BACKWARD_NO_INTERRUPT`, nor where a coroutine goes on.
 _LOOKS = frozenset({"CALL", "CALL_FUNCTION_EX", "CALL_KW", "JUMP_BACKWARD"})
 
 
@@ -209,35 +201,15 @@ def _after(code: CodeType) -> frozenset[int]:
 
 def _cut_thread(function: Callable[..., Any], point: int, args: Any, kwargs: dict[str, Any]) -> Cut:
     strike = Strike(point)
-    with warnings.catch_warnings(), _quiet():
+    result: Any = None
+    error: BaseException | None = None
+    with warnings.catch_warnings(), quiet:
         warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)  # cut off before its first step
         warnings.filterwarnings("ignore", "unclosed", ResourceWarning)  # cut off before it was stored: closed as it is dropped
-        result, error = _struck(strike, function, args, kwargs)
+        try:
+            result = strike(function, *args, **kwargs)
+        except KeyboardInterrupt:
+            error = KeyboardInterrupt(strike.where)  # no frames: they keep half-run coroutines alive
+        except NarrowboatError as raised:
+            error = raised.with_traceback(None)
     return Cut(bool(strike.where), wrap(result), error)
-
-
-def _struck(
-    strike: Strike, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]
-) -> tuple[Any, BaseException | None]:
-    try:
-        return strike(function, *args, **kwargs), None
-    except KeyboardInterrupt:
-        return None, KeyboardInterrupt(strike.where)  # without the frames, which keep half-run coroutines alive
-    except NarrowboatError as error:
-        return None, error.with_traceback(None)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """An interrupt that strikes in a weak reference's callback is swallowed by CPython with a complaint: not a failure."""
-    before = sys.unraisablehook
-
-    def hook(unraisable: Any) -> None:
-        if not isinstance(unraisable.exc_value, KeyboardInterrupt):
-            before(unraisable)
-
-    sys.unraisablehook = hook
-    try:
-        yield
-    finally:
-        sys.unraisablehook = before

@@ -1,8 +1,8 @@
-"""Layers that only look: which calls reach the driver, who waits there, and how to wake it.
+"""The tap: a layer that counts the calls that reach a driver, and knows who waits there.
 
-Every face that a scenario opens has one. With it a scenario waits for "B has queued" as for an event instead of sleeping,
-the runner proves that a refused call reached no driver, and an interrupt reaches a thread that is asleep in its wait (a
-spurious wake is allowed at any time by the contract).
+Every face that a scenario opens has one. With it a scenario waits for "B has queued" as for an event instead of sleeping. The
+runner proves that a refused call reached no driver. An interrupt reaches a thread that sleeps in its wait: the contract allows
+a spurious wake at any time.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from narrowboat.layers.through import ThroughBroker, ThroughLocks
 
 T = TypeVar("T")
 
-#: The operations whose items are a batch; those of the others are one.
+#: The operations whose items are a batch. Those of the others are one.
 _BATCHES = frozenset({"attempt", "renew", "release", "withdraw", "send", "settle", "extend"})
 
 
 class Seen:
-    """What the taps of one scenario have seen."""
+    """What the taps of one scenario have seen. Only they write it."""
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
@@ -32,18 +32,18 @@ class Seen:
         self._wakes: dict[int, Callable[[], None]] = {}
 
     def count(self, operation: str, members: int = 1) -> None:
-        """A call reached the driver."""
+        """Count a call that reached the driver."""
         with self._mutex:
             self.calls[operation] += 1
             self.members[operation] += members
 
     def waiting(self, name: str) -> int:
-        """How many owners of this process were answered `Busy` for `name`, and still wait."""
+        """How many owners of this process got `Busy` for `name`, and still wait."""
         with self._mutex:
             return sum(request.name == name for request in self._waiting.values())
 
     def through(self, operation: str, items: Any, call: Callable[[], T]) -> T:
-        """Make `call`, one of a driver or a feed, and write down what can be seen of it."""
+        """Make `call`, one of a driver or a feed, and record it."""
         self.count("open_feed" if operation == "open" else operation, len(items) if operation in _BATCHES else 1)
         answer: Any = call()
         if operation == "receive":
@@ -63,12 +63,12 @@ class Seen:
         return cast("T", answer)
 
     def wakes(self, feed: object, wake: Callable[[], None]) -> None:
-        """Who waits at `feed` is woken so, until it is closed."""
+        """Record how to wake the consumer that waits at `feed`, until the feed is closed."""
         with self._mutex:
             self._wakes[id(feed)] = wake
 
     def wake_all(self) -> None:
-        """Spurious wake-ups for everybody who waits for a driver."""
+        """Wake everybody who waits for a driver, for no reason."""
         with self._mutex:
             wakes = [request.wake for request in self._waiting.values()] + list(self._wakes.values())
         for wake in wakes:
@@ -76,14 +76,14 @@ class Seen:
 
 
 class _BrokerTap(ThroughBroker):
-    """Knows as well how to wake who waits at a feed."""
+    """A tap that also knows how to wake the consumers that wait at its feeds."""
 
     def __init__(self, inner: Broker, seen: Seen) -> None:
         super().__init__(inner, seen.through)
         self._seen = seen
 
     def feed(self, inner: Feed, wake: Callable[[], None]) -> Feed:
-        """Tapped as well."""
+        """A tapped feed."""
         self._seen.wakes(inner, wake)
         return super().feed(inner, wake)
 

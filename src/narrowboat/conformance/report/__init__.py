@@ -1,6 +1,6 @@
-"""The report of a run: its rows, what the backend claims, what was measured; JSON for programs and for a later page.
+"""The report of a run: its rows, the backend's claims, and what was measured. As JSON it serves programs and later pages.
 
-`markup` makes the page for people, from nothing but this.
+`markup` makes the page for people, from a report alone.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from narrowboat.conformance.harness import Harness
 from narrowboat.conformance.runner import Outcome, Row
 from narrowboat.dsn import Url
 
-#: Of the suite itself: it grows when a scenario is added or made stricter, so that reports can be compared.
+#: The version of the suite. It grows when a scenario is added or made stricter: reports of one version can be compared.
 SUITE = "1"
 
 
@@ -36,17 +36,17 @@ class Report:
 
     @property
     def broken(self) -> list[Row]:
-        """What is owed and was not kept or not executed."""
+        """The rows that are owed, and were not kept or not executed."""
         return [row for row in self.rows if row.outcome is Outcome.BROKEN]
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is broken."""
+        """Whether no row is broken."""
         return not self.broken
 
     @property
     def stood_still(self) -> str:
-        """What to say of a machine on which scenarios did not get their turn; empty when it is not worth a word."""
+        """A sentence about a machine that let scenarios wait for more than a twentieth of their time. "" for another one."""
         times = {(row.scenario, row.face): (row.stood_still, row.seconds) for row in self.rows}.values()
         lost, taken = sum(lost for lost, _ in times), sum(taken for _, taken in times)
         if lost <= 0.05 * taken:
@@ -54,14 +54,19 @@ class Report:
         return f"the machine stood still for {lost / taken:.0%} of the time: upper bounds were extended by that alone"
 
     def count(self) -> dict[str, int]:
-        """How many ids, over all faces, had which outcome; an id with several scenarios counts once, as its worst."""
+        """How many ids, over all faces, had which outcome. An id with several scenarios counts once, as its worst."""
         counts = {outcome.value: 0 for outcome in Outcome}
         for outcome in worst(self.rows).values():
             counts[outcome.value] += 1
         return counts
 
+    @property
+    def counts(self) -> str:
+        """The same in words, without the outcomes that no id had."""
+        return ", ".join(f"{number} {outcome}" for outcome, number in self.count().items() if number)
+
     def as_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """The report as plain values, for `json.dumps`. `from_json` reads them."""
         return {
             "suite": SUITE,
             "url": self.url,
@@ -77,7 +82,7 @@ class Report:
 
 
 def make(harness: Harness, rows: Sequence[Row], *, seconds: float) -> Report:
-    """The report of a run that has just ended."""
+    """The report of a run that took so many `seconds` and has just ended."""
     return Report(
         url=str(Url.parse(harness.url)),
         backend=harness.scheme,
@@ -111,7 +116,7 @@ def from_json(data: Mapping[str, Any]) -> Report:
 
 
 def summary(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    """The measured numbers by name: how many, the median, the largest, the unit."""
+    """The measured numbers by name and face: how many (`n`), `median`, `max`, `unit`."""
     values: dict[tuple[str, str], list[float]] = {}
     for row in rows:
         for what, value, unit in row.measured:
@@ -122,13 +127,13 @@ def summary(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
     }
 
 
-#: For ids with several scenarios: the last of these counts. What is held of what is claimed is held; what is partly not
-#: exercised is not exercised.
+#: From the best to the worst: an id with several scenarios has the worst outcome of them. One that was held and in part refused
+#: is held; one that was in part not exercised is not exercised.
 _ORDER = (Outcome.NOT_OFFERED, Outcome.REFUSED, Outcome.HELD, Outcome.NOT_EXERCISED, Outcome.BROKEN)
 
 
 def worst(rows: Sequence[Row]) -> dict[tuple[str, str], Outcome]:
-    """What became of each id on each face; an id with several scenarios counts as its worst."""
+    """The outcome of each id on each face: the worst of its scenarios."""
     found: dict[tuple[str, str], Outcome] = {}
     for row in rows:
         key = (row.id, row.face)

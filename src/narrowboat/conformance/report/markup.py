@@ -1,13 +1,15 @@
-"""The HTML page of one or several runs: backend by guarantee, with nothing from elsewhere.
+"""The HTML page of one or several runs: a row for each guarantee, a column for each backend.
 
-Each cell says proven n of n, not claimed, fails or not exercised, and holds the ids with what was found; measured times
-stand below.
+A cell says "proven n of n", "fails", "not claimed" or "not exercised", and unfolds to its ids. Measured times and claims stand
+below. The page loads nothing from elsewhere.
 """
 
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from narrowboat.conformance.catalogue import CATALOGUE
 from narrowboat.conformance.report import Report, summary, worst
@@ -26,28 +28,39 @@ pre { white-space: pre-wrap; font-size: 12px; background: #f6f2f2; padding: .5re
 """
 
 
+#: The outcomes that say neither "proven" nor "fails": how they are shown, and in which words.
+_OTHERS = {
+    Outcome.REFUSED: ("refused", "not claimed"),
+    Outcome.NOT_EXERCISED: ("exercised", "not exercised"),
+    Outcome.NOT_OFFERED: ("offered", "not offered"),
+}
+
+
 def page(reports: Sequence[Report]) -> str:
-    """One HTML page about all `reports`, without anything from elsewhere."""
-    names = [report.backend for report in reports]
-    guarantees = list(dict.fromkeys(entry.guarantee for entry in CATALOGUE.values()))
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
-    body = "".join(
-        f"<tr><td>{html.escape(guarantee)} <small>{_span(guarantee)}</small></td>"
-        + "".join(f"<td>{_cell(report, guarantee)}</td>" for report in reports)
-        + "</tr>"
-        for guarantee in guarantees
-    )
+    """One HTML page about all `reports`. It loads nothing from elsewhere."""
+    names = ", ".join(report.backend for report in reports)
+    guarantees = dict.fromkeys(entry.guarantee for entry in CATALOGUE.values())
+    rows = {
+        f"{html.escape(each)} <small>{_span(each)}</small>": [_cell(report, each) for report in reports] for each in guarantees
+    }
     return (
         "<!doctype html><html lang='en'><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
-        f"<title>Narrowboat conformance: {html.escape(', '.join(names))}</title><style>{_STYLE}</style>"
+        f"<title>Narrowboat conformance: {html.escape(names)}</title><style>{_STYLE}</style>"
         "<h1>Narrowboat conformance</h1>"
         "<p>Every behaviour has a stable id and is proven on both faces, sync and asyncio, by a scenario that runs against "
         "the live backend. <i>Not claimed</i> means that asking for it is refused before anything is sent. "
         "<i>Not exercised</i> means that this run had no means to bring the fault about.</p>"
         f"<ul>{''.join(_run_line(report) for report in reports)}</ul>"
-        f"<h2>Guarantees</h2><table><tr><th>Guarantee</th>{head}</tr>{body}</table>"
+        f"<h2>Guarantees</h2>{_table('Guarantee', reports, rows)}"
         f"<h2>Measured</h2>{_measured(reports)}<h2>Claims</h2>{_claims(reports)}</html>\n"
     )
+
+
+def _table(first: str, reports: Sequence[Report], rows: Mapping[str, Sequence[str]]) -> str:
+    """A table with a column for each report. `rows` has the cells of each line, by the markup of its first cell."""
+    head = "".join(f"<th>{html.escape(report.backend)}</th>" for report in reports)
+    body = "".join(f"<tr><td>{name}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>" for name, cells in rows.items())
+    return f"<table><tr><th>{first}</th>{head}</tr>{body}</table>"
 
 
 def _span(guarantee: str) -> str:
@@ -58,10 +71,9 @@ def _span(guarantee: str) -> str:
 
 def _run_line(report: Report) -> str:
     versions = ", ".join(f"{name} {value}" for name, value in report.versions.items())
-    counts = ", ".join(f"{number} {outcome}" for outcome, number in report.count().items() if number)
     took = "; ".join([f"{report.started}, {report.seconds:g} s", *([report.stood_still] if report.stood_still else [])])
     return (
-        f"<li><b>{html.escape(report.backend)}</b> <code>{html.escape(report.url)}</code>: {counts} "
+        f"<li><b>{html.escape(report.backend)}</b> <code>{html.escape(report.url)}</code>: {report.counts} "
         f"<small>({html.escape(versions)}; {html.escape(took)})</small></li>"
     )
 
@@ -70,26 +82,21 @@ def _cell(report: Report, guarantee: str) -> str:
     found = {key: outcome for key, outcome in worst(report.rows).items() if CATALOGUE[key[0]].guarantee == guarantee}
     if not found:
         return "<span class='offered'>no such half</span>"
-    number = {outcome: sum(each is outcome for each in found.values()) for outcome in Outcome}
+    number = Counter(found.values())
     owed = number[Outcome.HELD] + number[Outcome.BROKEN]
     parts = []
     if number[Outcome.BROKEN]:
         parts.append(f"<span class='broken'>fails {number[Outcome.BROKEN]} of {owed}</span>")
     elif owed:
         parts.append(f"<span class='held'>proven {owed} of {owed}</span>")
-    if number[Outcome.REFUSED]:
-        parts.append(f"<span class='refused'>not claimed {number[Outcome.REFUSED]}</span>")
-    if number[Outcome.NOT_EXERCISED]:
-        parts.append(f"<span class='exercised'>not exercised {number[Outcome.NOT_EXERCISED]}</span>")
-    if number[Outcome.NOT_OFFERED]:
-        parts.append(f"<span class='offered'>not offered {number[Outcome.NOT_OFFERED]}</span>")
+    parts += [f"<span class='{kind}'>{words} {number[each]}</span>" for each, (kind, words) in _OTHERS.items() if number[each]]
     failing = [id for (id, _), outcome in found.items() if outcome is Outcome.BROKEN]
     items = "".join(_item(report, id) for id in dict.fromkeys([*failing, *(id for id, _ in found)]))
     return f"<details><summary>{', '.join(parts)}</summary><ul>{items}</ul></details>"
 
 
 def _item(report: Report, id: str) -> str:
-    """One id: what became of it on each face, by which scenarios, and why where there is something to say."""
+    """One id: its outcome on each face, its scenarios, and the reasons where there are any."""
     rows = [row for row in report.rows if row.id == id]
     faces = {face: outcome for (each, face), outcome in worst(report.rows).items() if each == id}
     same = len(set(faces.values())) == 1
@@ -115,20 +122,21 @@ def _measured(reports: Sequence[Report]) -> str:
     for report in reports:
         found = summary(report.rows)
         for what in dict.fromkeys(name.rpartition(" (")[0] for name in found):
-            cells = ""
-            having = [face for face in FACES if f"{what} ({face})" in found]
+            faces = {face: found.get(f"{what} ({face})") for face in FACES}
+            having = [face for face, one in faces.items() if one is not None]
             label = what if len(having) > 1 else f"{what} ({having[0]})"
-            for face in FACES:
-                one = found.get(f"{what} ({face})")
-                values = (
-                    ("", "", "")
-                    if one is None
-                    else (f"{one['n']:g}", *(_number(one[k], one["unit"]) for k in ("median", "max")))
-                )
-                cells += "".join(f"<td class='num'>{html.escape(value)}</td>" for value in values)
+            values = (value for one in faces.values() for value in _values(one))
+            cells = "".join(f"<td class='num'>{html.escape(value)}</td>" for value in values)
             lines.append(f"<tr><td>{html.escape(report.backend)}</td><td>{html.escape(label)}</td>{cells}</tr>")
     heads = "".join(f"<th class='num'>{face}, n</th><th class='num'>median</th><th class='num'>largest</th>" for face in FACES)
     return f"<table><tr><th>Backend</th><th>What</th>{heads}</tr>{''.join(lines)}</table>"
+
+
+def _values(one: Mapping[str, Any] | None) -> tuple[str, str, str]:
+    """How many, the median and the largest. Three empty cells where a face measured nothing."""
+    if one is None:
+        return ("", "", "")
+    return (f"{one['n']:g}", _number(one["median"], one["unit"]), _number(one["max"], one["unit"]))
 
 
 def _number(value: float, unit: str) -> str:
@@ -139,13 +147,7 @@ def _claims(reports: Sequence[Report]) -> str:
     parts = []
     for half in ("locks", "broker"):
         having = [report for report in reports if half in report.claims]
-        names = list(dict.fromkeys(name for report in having for name in report.claims[half]))
-        head = "".join(f"<th>{html.escape(report.backend)}</th>" for report in having)
-        body = "".join(
-            f"<tr><td>{html.escape(name)}</td>"
-            + "".join(f"<td>{html.escape(report.claims[half].get(name, ''))}</td>" for report in having)
-            + "</tr>"
-            for name in names
-        )
-        parts.append(f"<table><tr><th>{half}</th>{head}</tr>{body}</table>" if having else "")
+        names = dict.fromkeys(name for report in having for name in report.claims[half])
+        rows = {html.escape(name): [html.escape(report.claims[half].get(name, "")) for report in having] for name in names}
+        parts.append(_table(half, having, rows) if having else "")
     return "".join(parts)

@@ -1,1 +1,1 @@
-"""The scenarios, by half. Each file holds one section of the catalogue; a file is found because it lies here."""
+"""The scenarios, by half. A file holds the scenarios of one section of the catalogue. The runner imports every file here."""

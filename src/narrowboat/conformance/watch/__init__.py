@@ -1,9 +1,9 @@
-"""For how long the machine stood still: what upper bounds of time are extended by, and what excuses a lease that ended.
+"""The watch: for how long the machine stood still. Upper bounds of time are extended by that, and it excuses an ended lease.
 
-A loaded or a virtual machine lets a program wait for its turn, for milliseconds or for seconds. A bound that is missed for
-that says nothing about a backend. Two clocks tick, a thread of this process and a process of its own, and each writes down
-how late it was. What this process worked itself in that time is no loss, so that code that keeps the interpreter busy
-extends no bound. What is lost counts once, by the clock that lost more.
+A loaded or virtual machine lets a program wait for its turn, for milliseconds or for seconds. A bound that is missed because of
+that says nothing about a backend. Two clocks tick, one in a thread of this process and one in a process of its own. Each writes
+down how late it was. The time in which this process itself worked is no loss: code that keeps the interpreter busy extends no
+bound. Lost time counts once, by the clock that lost more.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from collections.abc import AsyncIterator
 from narrowboat.conformance.watch import ticking
 from narrowboat.conformance.watch.ticking import BIN, BINS, LAST, LOST, PAUSED, SIZE, Doubles
 
-#: Seconds to wait at most until both clocks have written down the present. One that has not yet then stands still.
+#: Seconds to wait at most until both clocks have written down the present. A clock that has not by then stands still.
 _CATCH_UP = 0.25
 
 
 class Watch:
-    """Two clocks, and what they have written down. Times are those of `time.monotonic()`."""
+    """Reads what two clocks have written down. Times are those of `time.monotonic()`."""
 
     def __init__(self, *rows: Doubles) -> None:
         self._rows = rows
@@ -37,12 +37,12 @@ class Watch:
     def lost(self, begun: float, ended: float) -> float:
         """Seconds of those from `begun` to `ended` in which nothing here could run."""
         seen = min(row[LAST] for row in self._rows)
-        if begun < ended and ended - seen > _CATCH_UP:  # it stands still now, and nobody could write that down
+        if begun < ended and ended - seen > _CATCH_UP:  # the machine stands still now, and no clock has written that down
             return self.lost(begun, max(begun, seen)) + ended - max(begun, seen)
         return sum(self._of(LOST, number) for number in range(int(begun / BIN), int(ended / BIN) + 1))
 
     def extended(self, seconds: float) -> float:
-        """How long ago that many seconds, not counting lost ones, began: `seconds` and what was lost in that time."""
+        """`seconds`, and what was lost in the time that ends now and has so many seconds that were not lost."""
         now = time.monotonic()
         self._catch_up(now)
         left, number, lost, end = seconds, int(now / BIN), 0.0, now
@@ -81,7 +81,7 @@ class Watch:
 
     @contextlib.asynccontextmanager
     async def timeout(self, seconds: float) -> AsyncIterator[asyncio.Timeout]:
-        """As `asyncio.timeout`, which does not count what is lost meanwhile."""
+        """Like `asyncio.timeout`, but lost seconds do not count."""
         loop = asyncio.get_running_loop()
         begun = time.monotonic()
         timer: asyncio.TimerHandle
@@ -103,7 +103,7 @@ class Watch:
 
 
 class Clocks(Watch):
-    """A watch whose clocks tick from now on, until `close`."""
+    """A watch that owns its two clocks. They tick until `close`."""
 
     def __init__(self) -> None:
         own = array.array("d", bytes(8 * SIZE))
@@ -129,7 +129,7 @@ class Clocks(Watch):
         super().__init__(own, theirs)
 
     def close(self) -> None:
-        """End the thread and the process. Nothing in a fork, which has neither."""
+        """End the thread and the process. Does nothing in a fork, which has neither."""
         if os.getpid() == self._owner:
             self._ended.set()
             self._thread.join()
@@ -144,7 +144,7 @@ _running: Clocks | None = None
 
 
 def watch() -> Watch:
-    """That of this process: it begins with the first call and ends with the process."""
+    """The watch of this process. It begins with the first call and ends with the process."""
     global _running
     with _mutex:
         if _running is None:

@@ -1,9 +1,9 @@
-"""One clock that ticks: it sleeps for some milliseconds, looks how late it is, and writes that down by the time of day.
+"""One clock of the watch: it sleeps for some milliseconds, looks how late it is, and writes that down.
 
     python ticking.py PATH
 
-As a program it ticks in a process of its own and writes into the file PATH, until its standard input ends. It imports
-nothing but the standard library, and nothing of this package, so that it is small and starts at once.
+As a program it ticks in a process of its own and writes into the file PATH, until its standard input ends. It imports nothing
+but the standard library: it must be small and start at once.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ class Doubles(Protocol):
     def __setitem__(self, index: int, value: float, /) -> None: ...
 
 
-#: Seconds between two ticks. Longer, and what stands still for shorter is not seen; shorter, and the watch is a load itself.
+#: Seconds between two ticks. Longer misses short pauses, shorter makes the watch a load itself.
 PERIOD = 0.003
-#: Seconds for each of which one sum is kept, and for how many of them: an hour, then they are used again.
+#: Seconds of a bin, which has one sum, and the number of bins. They last for an hour, and are then used again.
 BIN, BINS = 0.02, 180_000
-#: A tick that is late by this many seconds is a pause. What is less is slowness: it delays, but ends no lease.
+#: A tick that is late by this many seconds is a pause. A shorter delay is slowness: it ends no lease.
 PAUSE = 0.05
 
-#: Where in the row: when the clock ticked last, then what was lost in each bin, then how much of that in pauses.
+#: The places in the row: the time of the last tick, then the lost seconds of each bin, then those of them that were pauses.
 LAST, LOST, PAUSED = 0, 1, 1 + BINS
 SIZE = 1 + 2 * BINS
 
 
 def tick(row: Doubles, ended: Callable[[], bool], used: Callable[[], float]) -> None:
-    """Write into `row` until `ended()`. `used` tells the seconds of processor time that are no loss: our own work."""
+    """Write into `row` until `ended()`. `used` returns the seconds of processor time that are no loss: our own work."""
     last, before = time.monotonic(), used()
     row[LAST] = last
     while not ended():
@@ -48,7 +48,7 @@ def tick(row: Doubles, ended: Callable[[], bool], used: Callable[[], float]) -> 
 
 
 def note(row: Doubles, begun: float, ended: float, lost: float) -> None:
-    """That `lost` seconds of those from `begun` to `ended` were lost: spread evenly over their bins."""
+    """Write down that `lost` seconds between `begun` and `ended` were lost, spread evenly over their bins."""
     first, final = int(begun / BIN), int(ended / BIN)
     share = max(0.0, lost) / (ended - begun)
     paused = lost >= PAUSE

@@ -1,1 +1,1 @@
-"""What a message half owes."""
+"""The scenarios of the message half, and in `histories` what those need that judge whole histories."""

@@ -1,4 +1,4 @@
-"""B07, B08 and B29: many messages in one call: each has an outcome of its own, and nobody waits longer than was said."""
+"""B07, B08 and B29: batches: each message has an outcome of its own, and no batch waits longer than it was told."""
 
 from __future__ import annotations
 
@@ -6,32 +6,23 @@ from collections.abc import Sequence
 from typing import Any
 
 from narrowboat.conformance.checks.expect import fails
-from narrowboat.conformance.kit import Kit
+from narrowboat.conformance.message_kit import MessageKit, are_same, numbered, publish_all
 from narrowboat.conformance.scenario import demand, scenario
-from narrowboat.conformance.scenarios.messages.common import drained, lease_of, nothing, take
 from narrowboat.contract.messages import Outgoing, Receipt
 from narrowboat.errors import InvalidArgument, NarrowboatError, PublishFailed, StaleDelivery
 from narrowboat.layers.passing import PassingBroker
 
 
 @scenario("B07")
-async def a_batch_larger_than_the_backend_takes(kit: Kit) -> None:
-    """publish_many delivers all of a batch that is larger than one exchange may be: one receipt for each, in order."""
-    count = min(kit.broker_claims.batch_max, 2000) + 5
-    orders = kit.broker().queue("orders")
-    receipts = await orders.publish_many([str(n).encode() for n in range(count)])
-    assert len(receipts) == count
-    bad = [each for each in receipts if not isinstance(each, Receipt)]
-    assert not bad, bad[:3]
-    assert kit.seen.calls["send"] == -(-count // kit.broker_claims.batch_max)
-    got: dict[str, bytes] = {}
+async def a_batch_larger_than_the_backend_takes(kit: MessageKit) -> None:
+    """publish_many splits a batch that is larger than one exchange may be. Each message has its receipt, in order."""
+    bodies = numbered(min(kit.broker_claims.batch_max, 2000) + 5)
+    orders = kit.queue()
+    receipts = await publish_all(orders, bodies)
+    assert kit.seen.calls["send"] == -(-len(bodies) // kit.broker_claims.batch_max)
     async with orders.consume(prefetch=500) as messages:
-        async for batch in messages.batches(500, wait=0.01):
-            got.update((m.id, m.body) for m in batch)
-            assert not any(await batch.ack())
-            if len(got) >= count:
-                break
-    assert [got[receipt.id] for receipt in receipts if isinstance(receipt, Receipt)] == [str(n).encode() for n in range(count)]
+        got = {m.id: m.body for batch in await kit.batches(messages, 500, len(bodies), wait=0.01) for m in batch}
+    assert [got.get(receipt.id) for receipt in receipts] == bodies, "the receipts are not those of the messages, in their order"
 
 
 class _RefusesOdd(PassingBroker):
@@ -43,89 +34,69 @@ class _RefusesOdd(PassingBroker):
 
 
 @scenario("B07")
-async def a_batch_that_fails_in_part(kit: Kit) -> None:
-    """publish_many gives one outcome for each: the failed ones are named, the others are delivered, nothing is raised."""
+async def a_batch_that_fails_in_part(kit: MessageKit) -> None:
+    """publish_many raises nothing when a part fails. It names the failed messages, and the others are delivered."""
     orders = kit.broker(wrap=_RefusesOdd).queue("orders")
     bodies = [f"{'odd' if n % 2 else 'even'} {n}".encode() for n in range(10)]
     outcomes = await orders.publish_many(bodies)
     assert [isinstance(each, Receipt) for each in outcomes] == [n % 2 == 0 for n in range(10)]
     assert all(isinstance(each, PublishFailed) for each in outcomes[1::2])
-    assert sorted(await drained(orders)) == sorted(bodies[0::2])
+    await kit.contains(orders, bodies[0::2])
 
 
 @scenario("B07", "B09")
-async def a_batch_with_one_wrong_item_sends_nothing(kit: Kit) -> None:
-    """An item that cannot be sent is an InvalidArgument that names its place, and none of the batch is sent."""
-    orders = kit.broker().queue("orders")
+async def a_batch_with_one_wrong_item_sends_nothing(kit: MessageKit) -> None:
+    """An item that cannot be sent is an InvalidArgument that names its place. None of the batch is sent."""
+    orders = kit.queue()
     wrong: list[Any] = [b"0", b"1", None, b"3"]
     error = await fails(InvalidArgument, orders.publish_many(wrong))
-    assert "2" in str(error), error
+    assert "2" in str(error), f"the error does not name place 2: {error}"
     assert not kit.seen.calls["send"]
     assert await orders.publish_many([]) == []
 
 
 @scenario("B08")
-async def a_batch_does_not_wait_to_be_full(kit: Kit) -> None:
-    """batches() gives what is there after `wait`, not only full batches; what comes late enough to be too many is next."""
-    orders = kit.broker().queue("orders")
-    await orders.publish_many([b"0", b"1", b"2"])
+async def a_batch_does_not_wait_to_be_full(kit: MessageKit) -> None:
+    """batches() gives what is there after `wait`, full or not, and never more than a batch may have."""
+    orders = await kit.filled(*numbered(3))
     async with orders.consume(prefetch=100) as messages:
         with kit.within(3.0, "a part of a batch was kept back"):
-            sizes: list[int] = []
-            async for batch in messages.batches(100, wait=0.05):
-                sizes.append(len(batch))
-                assert not any(await batch.ack())
-                if sum(sizes) == 3:
-                    break
-        await orders.publish_many([str(n).encode() for n in range(10)])
-        sizes.clear()
-        async for batch in messages.batches(4, wait=0.05):
-            sizes.append(len(batch))
-            assert not any(await batch.ack())
-            if sum(sizes) == 10:
-                break
-        assert max(sizes) <= 4, sizes
+            got = await kit.batches(messages, 100, 3, wait=0.05)
+        assert sum(map(len, got)) == 3
+        await publish_all(orders, numbered(10))
+        sizes = [len(batch) for batch in await kit.batches(messages, 4, 10, wait=0.05)]
+        assert sum(sizes) == 10 and max(sizes) <= 4, f"batches of {sizes} came, and 10 messages by 4 at the most were owed"
 
 
 @scenario("B08")
-async def late_arrivals_join_a_batch(kit: Kit) -> None:
-    """What arrives while a batch gathers is in it, and the batch ends as soon as it is full."""
-    orders = kit.broker().queue("orders")
-    await orders.publish(b"early")
+async def late_arrivals_join_a_batch(kit: MessageKit) -> None:
+    """A message that arrives while a batch gathers is in it, and the batch ends as soon as it is full."""
+    orders = await kit.filled(b"early")
     async with orders.consume(prefetch=2) as messages:
-
-        async def first() -> list[bytes]:
-            async for batch in messages.batches(2, wait=20.0):
-                bodies = [m.body for m in batch]
-                assert not any(await batch.ack())
-                return bodies
-            raise AssertionError("the iteration ended")
-
         with kit.within(10, "a full batch waited for its time to be up"):
-            task = kit.spawn(first())
+            task = kit.spawn(kit.batches(messages, 2, 1, wait=20.0))
             await kit.eventually(lambda: kit.seen.calls["delivered"], what="the first message is fetched")
             await orders.publish(b"late")
-            assert await task == [b"early", b"late"]
+            assert [m.body for batch in await task for m in batch] == [b"early", b"late"]
 
 
 @scenario("B08")
-async def receive_keeps_its_deadline(kit: Kit) -> None:
-    """receive(timeout) gives None when the time is up, not before, and receive(0) looks once."""
-    orders = kit.broker().queue("orders")
+async def receive_keeps_its_deadline(kit: MessageKit) -> None:
+    """receive(timeout) gives None when the time is up and not before. receive(0) looks once."""
+    orders = kit.queue()
     async with orders.consume() as messages:
         with kit.within(2.0, "receive(0.3)", least=0.3):
             assert await messages.receive(0.3) is None
         assert await messages.receive(0) is None
         await orders.publish(b"x")
         message = await messages.receive(0)
-        assert message is not None and message.body == b"x"
+        assert message is not None and message.body == b"x", f"receive(0) gave {message!r}, and a message is there"
 
 
 @scenario("B29")
-async def a_batch_that_is_stale_in_part(kit: Kit) -> None:
-    """Batch settlement gives one outcome for each: those already settled are stale, the others are settled."""
-    orders = kit.broker().queue("orders", max_deliveries=0)
-    await orders.publish_many([str(n).encode() for n in range(6)])
+async def a_batch_that_is_stale_in_part(kit: MessageKit) -> None:
+    """Batch settlement has an outcome for each message. Those already settled are stale, the others are settled."""
+    orders = await kit.filled(*numbered(6), max_deliveries=0)
     async with orders.consume() as messages:
         seen = 0
         async for batch in messages.batches(6, wait=2.0):
@@ -133,33 +104,38 @@ async def a_batch_that_is_stale_in_part(kit: Kit) -> None:
             early = [m for m in batch if int(m.body) % 2]
             for message in early:
                 await message.nack()
-            outcomes = await batch.ack()
-            for message, outcome in zip(batch, outcomes, strict=True):
-                assert isinstance(outcome, StaleDelivery) if int(message.body) % 2 else outcome is None, (message, outcome)
+            await _settles_all_but(batch, early)
             if seen >= 6:
                 break
-        got = await take(kit, messages, 3, ack=True)
-        assert sorted(m.body for m in got) == [b"1", b"3", b"5"]
-        await nothing(messages)
+        got = await kit.take(messages, 3, ack=True)
+        are_same([b"1", b"3", b"5"], [m.body for m in got])
+        await kit.nothing(messages)
+
+
+async def _settles_all_but(batch: Any, stale: list[Any]) -> None:
+    """An ack of `batch` is stale for each message of `stale`, and succeeds for each of the others."""
+    outcomes = await batch.ack()
+    for message, outcome in zip(batch, outcomes, strict=True):
+        assert isinstance(outcome, StaleDelivery) if message in stale else outcome is None, (
+            f"the ack of {message.body!r} gave {outcome!r}"
+        )
 
 
 @scenario("B29", tier="T", needs="lease=message", refused=demand)
-async def a_batch_of_which_a_part_is_somebody_elses(kit: Kit) -> None:
-    """A batch of which a part has gone to another consumer with its lease: those are stale, the others are settled."""
-    lease = lease_of(kit)
-    first, second = (kit.broker().queue("orders", lease=lease, max_deliveries=0) for _ in range(2))
-    await first.publish_many([str(n).encode() for n in range(6)])
+async def a_batch_of_which_a_part_is_somebody_elses(kit: MessageKit) -> None:
+    """The leases of half a batch end, and a peer gets those messages. They are stale, the others are settled."""
+    lease = kit.short_lease
+    first, second = kit.queue(lease=lease, max_deliveries=0), kit.queue(lease=lease, max_deliveries=0)
+    await publish_all(first, numbered(6))
     async with first.consume(auto_extend=False) as messages, second.consume(prefetch=3) as theirs:
         batch = await anext(aiter(messages.batches(6, wait=2.0)))
         assert len(batch) == 6
-        kept = [message for message in batch if int(message.body) % 2 == 0]
-        for message in kept:
-            await message.extend(lease * 10)
-        copies = await take(kit, theirs, 3, lease + kit.broker_claims.lease_lag + 5)
-        assert sorted(copy.body for copy in copies) == [b"1", b"3", b"5"]
-        outcomes = await batch.ack()
-        for message, outcome in zip(batch, outcomes, strict=True):
-            assert outcome is None if message in kept else isinstance(outcome, StaleDelivery), (message, outcome)
+        for message in batch:
+            if int(message.body) % 2 == 0:
+                await message.extend(lease * 10)
+        copies = await kit.take(theirs, 3, kit.lapse(lease) + 5)
+        are_same([b"1", b"3", b"5"], [copy.body for copy in copies])
+        await _settles_all_but(batch, [message for message in batch if int(message.body) % 2])
         for copy in copies:
             await copy.ack()
-    assert await drained(first) == []
+    await kit.contains(first, [])

@@ -1,66 +1,53 @@
-"""B41 to B44: dead letters: what cannot be handled lies there as it was, with the reason, and can be sent back."""
+"""B41 to B44: dead letters: what cannot be handled is kept as it was, with the reason, and can be sent back."""
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
-import narrowboat
 from narrowboat import codecs
 from narrowboat.conformance.catalogue import Fault
-from narrowboat.conformance.kit import Faults, Kit
+from narrowboat.conformance.message_kit import MessageKit, asks_for_dead_letters, numbered, publish_all
 from narrowboat.conformance.scenario import demand, scenario
-from narrowboat.conformance.scenarios.messages.common import (
-    asks_for_dead_letters,
-    at_work,
-    depth_is,
-    drained,
-    emptied,
-    lease_of,
-    nothing,
-    one,
-    take,
-)
 from narrowboat.conformance.users.child import Link
 from narrowboat.conformance.users.opening import opened
+from narrowboat.errors import BrokerError
 
 
-async def _asks_for_dead_letters_of_a_group(kit: Kit) -> None:
+async def _asks_for_dead_letters_of_a_group(kit: MessageKit) -> None:
     kit.broker().topic("prices").subscription("a").dead_letters()
 
 
 @scenario("B41", needs=("dead_letters", "topics"), refused=_asks_for_dead_letters_of_a_group)
-async def a_group_has_dead_letters_of_its_own(kit: Kit) -> None:
-    """What one group of a topic rejects is that group's dead letter alone; another group's copy is untouched."""
+async def a_group_has_dead_letters_of_its_own(kit: MessageKit) -> None:
+    """A message that one group of a topic rejects is that group's dead letter alone. Another group's copy is untouched."""
     topic = kit.broker().topic("prices")
     a, b = topic.subscription("a"), topic.subscription("b")
     async with a.consume() as in_a, b.consume() as in_b:
         await topic.publish(b"x")
-        await (await one(kit, in_a)).reject("by a")
-        await (await one(kit, in_b)).ack()
-    await depth_is(kit, a, dead=1)
-    await depth_is(kit, b, dead=0, ready=0)
-    async with a.dead_letters().consume() as dead:
-        letter = await one(kit, dead)
-        assert letter.dead is not None and letter.dead.origin == "prices.a"
-        await letter.ack()
+        await (await kit.one(in_a)).reject("by a")
+        await kit.comes(in_b, b"x")
+    await kit.depth_is(a, dead=1)
+    await kit.depth_is(b, dead=0, ready=0)
+    letter = await kit.dead_letter(a)
+    assert letter.dead.origin == "prices.a"
 
 
 @scenario("B41", needs="dead_letters", refused=asks_for_dead_letters)
-async def dead_letters_die_once(kit: Kit) -> None:
-    """A dead letter that is rejected is gone: it neither comes again nor lies anywhere else."""
-    orders = kit.broker().queue("orders")
-    await orders.publish(b"x")
+async def dead_letters_die_once(kit: MessageKit) -> None:
+    """A dead letter that is rejected is gone. It neither comes again nor is kept anywhere else."""
+    orders = await kit.filled(b"x")
     async with orders.consume() as messages:
-        await (await one(kit, messages)).reject("bad")
+        await (await kit.one(messages)).reject("bad")
     async with orders.dead_letters().consume() as dead:
-        await (await one(kit, dead)).reject("worse")
-        await nothing(dead)
-    await depth_is(kit, orders, ready=0, in_flight=0, dead=0)
+        await (await kit.one(dead)).reject("worse")
+        await kit.nothing(dead)
+    await kit.depth_is(orders, ready=0, in_flight=0, dead=0)
 
 
 @scenario("B42", needs="dead_letters", refused=asks_for_dead_letters)
-async def what_cannot_be_decoded_dies(kit: Kit) -> None:
-    """Bytes that the codec cannot decode become a dead letter with the bytes as they are; the consumer lives on."""
+async def what_cannot_be_decoded_dies(kit: MessageKit) -> None:
+    """Bytes that the codec cannot decode become a dead letter with these bytes. The consumer goes on."""
     broker = kit.broker()
     await broker.queue("orders").publish(b"\xff{no json")
     await broker.queue("orders").publish(b'{"n": 1}')
@@ -70,57 +57,53 @@ async def what_cannot_be_decoded_dies(kit: Kit) -> None:
     async def handle(message: Any) -> None:
         seen.append(message.data)
 
-    async with at_work(kit, orders, handle):
-        await kit.eventually(lambda: seen == [{"n": 1}], what="the good message")
-        await depth_is(kit, orders, within=30, ready=0, in_flight=0, delayed=0, dead=1)
-    assert await drained(broker.queue("orders").dead_letters()) == [b"\xff{no json"]
+    async with kit.at_work(orders, handle):
+        await kit.eventually(lambda: seen == [{"n": 1}], what="the good message is handled")
+        await kit.depth_is(orders, within=30, ready=0, in_flight=0, delayed=0, dead=1)
+    await kit.contains(broker.queue("orders").dead_letters(), [b"\xff{no json"])
 
 
 @scenario("B43", needs="dead_letters", refused=asks_for_dead_letters)
-async def dead_letters_are_redriven_once(kit: Kit) -> None:
-    """redrive() moves dead letters back in their order, each once, as they were, with fresh attempts; a count limits it."""
-    orders = kit.broker().queue("orders")
-    receipts = await orders.publish_many([str(n).encode() for n in range(6)])
-    assert not any(isinstance(each, Exception) for each in receipts)
+async def dead_letters_are_redriven_once(kit: MessageKit) -> None:
+    """redrive() moves dead letters back in their order, each once and as it was, as attempt 1. A count limits it."""
+    orders = kit.queue()
+    receipts = await publish_all(orders, numbered(6))
     async with orders.consume() as messages:
-        for message in await take(kit, messages, 6):
+        for message in await kit.take(messages, 6):
             await message.reject("later")
     dead = orders.dead_letters()
     assert await dead.redrive(2) == 2
-    await depth_is(kit, orders, ready=2, dead=4)
+    await kit.depth_is(orders, ready=2, dead=4)
     assert await dead.redrive() == 4
     assert await dead.redrive() == 0
     async with orders.consume() as messages:
-        got = await take(kit, messages, 6, ack=True)
-        await nothing(messages)
-    assert [m.body for m in got] == [str(n).encode() for n in range(6)]
+        got = await kit.take(messages, 6, ack=True)
+        await kit.nothing(messages)
+    assert [m.body for m in got] == numbered(6)
     assert {m.attempt for m in got} == {1}
     assert all(m.dead is None for m in got), "a redriven message still says that it is dead"
-    assert {m.id for m in got} == {each.id for each in receipts if not isinstance(each, Exception)}
+    assert {m.id for m in got} == {receipt.id for receipt in receipts}
 
 
 @scenario("B44", needs="dead_letters", refused=asks_for_dead_letters, faults={Fault.REPLY})
-async def a_lost_reply_on_the_way_to_the_dead_letters(kit: Kit) -> None:
-    """When the answer to a reject is lost the message is a dead letter, once or more with the same id, never lost."""
-    faults = Faults()
-    orders = kit.broker(faults=faults).queue("orders")
+async def a_lost_reply_on_the_way_to_the_dead_letters(kit: MessageKit) -> None:
+    """The answer to a reject is lost. The message is a dead letter, once or more with the same id, and never lost."""
+    faults, orders = kit.faulty()
     receipt = await orders.publish(b"x")
     async with orders.consume() as messages:
-        message = await one(kit, messages)
+        message = await kit.one(messages)
         faults.drop_reply("settle")
-        try:
+        with contextlib.suppress(BrokerError):
             await message.reject("bad")
-        except narrowboat.BrokerError:
-            pass
-        await nothing(messages)
+        await kit.nothing(messages)
     async with orders.dead_letters().consume() as dead:
-        letter = await one(kit, dead)
+        letter = await kit.one(dead)
         await letter.ack()
-        assert {each.id for each in (letter, *await emptied(dead, 0.2))} == {receipt.id}
+        assert {each.id for each in (letter, *await kit.emptied(dead, 0.2))} == {receipt.id}
 
 
 def rejects_for_ever(link: Link, url: str, lease: float) -> None:
-    """A child: reject every message, telling before each, until it is killed."""
+    """A child: tell of each message, and reject it, until it is killed."""
     with opened(url).queue("orders", lease=lease).consume(prefetch=1) as messages:
         for message in messages:
             link.tell("rejecting", id=message.id)
@@ -128,19 +111,18 @@ def rejects_for_ever(link: Link, url: str, lease: float) -> None:
 
 
 @scenario("B44", tier="P", needs=("dead_letters", "scope=host"), refused=demand, faults={Fault.PROCESS})
-async def killed_on_the_way_to_the_dead_letters(kit: Kit) -> None:
-    """A consumer killed while it rejects loses nothing: every message is ready again or a dead letter."""
-    lease, count = lease_of(kit), 60
-    orders = kit.broker().queue("orders", lease=lease)
-    receipts = await orders.publish_many([str(n).encode() for n in range(count)])
-    ids = {each.id for each in receipts if not isinstance(each, Exception)}
+async def killed_on_the_way_to_the_dead_letters(kit: MessageKit) -> None:
+    """A consumer is killed while it rejects. Every message is ready again or a dead letter, and at most one is both."""
+    lease, count = kit.short_lease, 60
+    orders = kit.queue(lease=lease)
+    ids = {receipt.id for receipt in await publish_all(orders, numbered(count))}
     child = await kit.child(rejects_for_ever, url=kit.broker_url, lease=lease)
     for _ in range(10):
         await child.event("rejecting")
     child.kill()
     async with orders.dead_letters().consume() as dead:
-        found = [letter.id for letter in await emptied(dead)]
+        found = [letter.id for letter in await kit.emptied(dead)]
     async with orders.consume() as messages:
-        found += [message.id for message in await emptied(messages, lease + kit.broker_claims.lease_lag + 1)]
+        found += [message.id for message in await kit.emptied(messages, kit.lapse(lease) + 1)]
     assert set(found) == ids, f"lost: {len(ids - set(found))}, unexpected: {len(set(found) - ids)}"
-    assert len(found) <= count + 1, "more than one duplicate"
+    assert len(found) <= count + 1, f"{len(found) - count} duplicates"

@@ -1,4 +1,4 @@
-"""B47 to B49: delays: a delayed message is never early, late by no more than was declared, and holds up no other."""
+"""B47 to B49: delays: a delayed message is never early, at most `delay_lag` late, and holds up no other."""
 
 from __future__ import annotations
 
@@ -6,40 +6,41 @@ import time
 
 from narrowboat.conformance.catalogue import Fault
 from narrowboat.conformance.checks.expect import fails
-from narrowboat.conformance.kit import Kit
+from narrowboat.conformance.message_kit import MessageKit, asks_for_delay, received
 from narrowboat.conformance.scenario import demand, scenario
-from narrowboat.conformance.scenarios.messages.common import asks_for_delay, depth_is, nothing, one, take
 from narrowboat.conformance.users.child import Link
 from narrowboat.conformance.users.opening import opened
 from narrowboat.errors import InvalidArgument
 
 
-async def _asks_for_delay_on_a_topic(kit: Kit) -> None:
+async def _asks_for_delay_on_a_topic(kit: MessageKit) -> None:
     await kit.broker().topic("prices").publish(b"x", delay=1)
 
 
 @scenario("B47", tier="T", needs="delay", refused=asks_for_delay)
-async def delayed_is_never_early(kit: Kit) -> None:
-    """A delayed message is never early, and late by at most the declared lag; so is a nack with a delay."""
-    orders = kit.broker().queue("orders", max_deliveries=0)
+async def delayed_is_never_early(kit: MessageKit) -> None:
+    """A message that is published or nacked with a delay is never early, and at most `delay_lag` late."""
+    orders = kit.queue(max_deliveries=0)
     async with orders.consume() as messages:
         for delay in (0.25, 0.8):
+            patience = delay + kit.broker_claims.delay_lag + 5
             before = time.monotonic()
             await orders.publish(b"x", delay=delay)
             after = time.monotonic()
-            message = await one(kit, messages, delay + kit.broker_claims.delay_lag + 5)
+            message = await kit.one(messages, patience)
             _on_time(kit, "publish with a delay", delay, before, after)
             before = time.monotonic()
             await message.nack(delay=delay)
             after = time.monotonic()
-            message = await one(kit, messages, delay + kit.broker_claims.delay_lag + 5)
+            message = await kit.one(messages, patience)
             _on_time(kit, "nack with a delay", delay, before, after)
             assert message.attempt == 2
             await message.ack()
-        await nothing(messages)
+        await kit.nothing(messages)
 
 
-def _on_time(kit: Kit, what: str, delay: float, before: float, after: float) -> None:
+def _on_time(kit: MessageKit, what: str, delay: float, before: float, after: float) -> None:
+    """The message came just now. Its delay began between `before` and `after`."""
     now = time.monotonic()
     assert now - before >= delay, f"{what}: {delay - (now - before):g} s early"
     late = now - after - delay
@@ -48,44 +49,39 @@ def _on_time(kit: Kit, what: str, delay: float, before: float, after: float) -> 
 
 
 @scenario("B47", needs="delay", refused=asks_for_delay)
-async def a_delay_beyond_the_longest_is_refused(kit: Kit) -> None:
-    """A delay above the declared longest, or a negative one, is an InvalidArgument and nothing is sent."""
-    orders = kit.broker().queue("orders", max_deliveries=0)
+async def a_delay_beyond_the_longest_is_refused(kit: MessageKit) -> None:
+    """A delay above `delay_max`, below 0 or not finite is an InvalidArgument, and nothing is sent."""
+    orders = kit.queue(max_deliveries=0)
     for delay in (kit.broker_claims.delay_max + 1, -1, float("nan"), float("inf")):
-        await fails(InvalidArgument, lambda delay=delay: orders.publish(b"x", delay=delay))  # type: ignore[misc]  # bound now
+        await fails(InvalidArgument, orders.publish(b"x", delay=delay), what=f"delay={delay:g}")
     assert not kit.seen.calls["send"]
 
 
 @scenario("B48", tier="T", needs="delay", refused=asks_for_delay)
-async def delays_are_independent(kit: Kit) -> None:
-    """A message with a long delay holds up none with a shorter one, nor one without; depth counts what is delayed."""
-    orders = kit.broker().queue("orders", max_deliveries=0)
-    longest = min(60.0, kit.broker_claims.delay_max)
-    await orders.publish(b"long", delay=longest)
+async def delays_are_independent(kit: MessageKit) -> None:
+    """A message with a long delay holds up none with a shorter one or with none. depth() counts the delayed ones."""
+    orders = kit.queue(max_deliveries=0)
+    await orders.publish(b"long", delay=min(60.0, kit.broker_claims.delay_max))
     await orders.publish(b"short", delay=0.4)
     await orders.publish(b"now")
-    await depth_is(kit, orders, within=0.2, delayed=2)
+    await kit.depth_is(orders, within=0.2, delayed=2)
     async with orders.consume() as messages:
-        for body in (b"now", b"short"):
-            message = await one(kit, messages)
-            assert message.body == body
-            await message.ack()
-        await nothing(messages)
-    await depth_is(kit, orders, ready=0, in_flight=0, delayed=1)
+        await kit.comes(messages, b"now")
+        await kit.comes(messages, b"short")
+        await kit.nothing(messages)
+    await kit.depth_is(orders, ready=0, in_flight=0, delayed=1)
 
 
 @scenario("B48", tier="T", needs=("delay", "topics"), refused=_asks_for_delay_on_a_topic)
-async def a_delayed_message_for_a_topic(kit: Kit) -> None:
-    """A delayed publish to a topic goes to the groups that exist when it is due, once to each."""
+async def a_delayed_message_for_a_topic(kit: MessageKit) -> None:
+    """A delayed message for a topic goes to the groups that exist when it is due, once to each."""
     topic = kit.broker().topic("prices")
     await topic.subscription("early").declare()
     await topic.publish(b"x", delay=0.6)
     async with topic.subscription("late").consume() as late, topic.subscription("early").consume() as early:
         for messages in (early, late):
-            message = await one(kit, messages)
-            assert message.body == b"x"
-            await message.ack()
-            await nothing(messages, 0.1)
+            await kit.comes(messages, b"x")
+            await kit.nothing(messages, 0.1)
 
 
 def schedules(link: Link, url: str, delay: float) -> None:
@@ -93,33 +89,30 @@ def schedules(link: Link, url: str, delay: float) -> None:
     orders = opened(url).queue("orders")
     orders.publish(b"nacked")
     with orders.consume() as messages:
-        message = messages.receive(10)
-        assert message is not None
-        message.nack(delay=delay)
+        received(messages).nack(delay=delay)
     orders.publish(b"delayed", delay=delay)
     link.tell("scheduled")
     link.wait("never")
 
 
 @scenario("B49", tier="P", needs=("delay", "scope=host"), refused=demand, faults={Fault.PROCESS})
-async def delays_survive_a_kill(kit: Kit) -> None:
-    """Delayed and nacked messages come when they are due although their publisher and consumer was killed."""
+async def delays_survive_a_kill(kit: MessageKit) -> None:
+    """The process that published and nacked with a delay is killed. Both messages come when they are due."""
     child = await kit.child(schedules, url=kit.broker_url, delay=0.5)
     told = await child.event("scheduled")
     child.kill()
-    async with kit.broker().queue("orders").consume() as messages:
-        got = await take(kit, messages, 2, ack=True)
+    async with kit.queue().consume() as messages:
+        got = await kit.take(messages, 2, ack=True)
         assert {m.body: m.attempt for m in got} == {b"nacked": 2, b"delayed": 1}
-        assert time.monotonic() - told["at"] >= 0.4
+        assert time.monotonic() - told["at"] >= 0.4, "both came before they were due"
 
 
 @scenario("B49", tier="T", needs="delay", refused=asks_for_delay)
-async def delays_outlive_the_connection(kit: Kit) -> None:
-    """A delayed message comes when it is due although the connection that published it is closed."""
-    broker = kit.broker()
-    keeper = kit.broker().queue("orders")
+async def delays_outlive_the_connection(kit: MessageKit) -> None:
+    """The connection that published a delayed message is closed. The message comes when it is due."""
+    broker, keeper = kit.broker(), kit.queue()
     await keeper.declare()
     await broker.queue("orders").publish(b"x", delay=0.4)
     await broker.close()
     async with keeper.consume() as messages:
-        assert (await one(kit, messages)).body == b"x"
+        await kit.comes(messages, b"x")

@@ -1,14 +1,12 @@
-"""B11 and B16: names: those that are allowed do not meet, however odd; the others are refused before anything is sent."""
+"""B11 and B16: names: no two allowed names meet, however odd. Others are refused before anything is sent."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from narrowboat.conformance.checks.expect import fails
-from narrowboat.conformance.kit import Kit
+from narrowboat.conformance.message_kit import MessageKit, are_same, asks_for_a_topic, publish_all
 from narrowboat.conformance.scenario import scenario
-from narrowboat.conformance.scenarios.messages.common import asks_for_a_topic, drained, nothing, take
-from narrowboat.contract.messages import Receipt
 from narrowboat.errors import Conflict, InvalidArgument
 
 #: Names that are allowed, however odd. No two of them may meet.
@@ -34,21 +32,23 @@ NAMES = [
 
 
 @scenario("B11")
-async def queues_do_not_meet(kit: Kit) -> None:
-    """Twenty queues at once, a hundred messages each, under odd names: each gets its own and nothing of the others."""
+async def queues_do_not_meet(kit: MessageKit) -> None:
+    """Twenty queues with odd names get a hundred messages each, all at once. Each queue has its own and no other."""
     broker = kit.broker()
     names = [*NAMES, *(f"plain{n}" for n in range(20 - len(NAMES)))]
 
+    def bodies(name: str) -> list[bytes]:
+        return [f"{name}|{n}".encode() for n in range(100)]
+
     async def fill(name: str) -> None:
-        outcomes = await broker.queue(name).publish_many([f"{name}|{n}".encode() for n in range(100)])
-        assert all(isinstance(each, Receipt) for each in outcomes), outcomes[:1]
+        await publish_all(broker.queue(name), bodies(name))
 
     async def empty(name: str) -> None:
         # It takes all that is there at once: of queues that have met, each could happen to take just its own.
         async with broker.queue(name).consume(prefetch=2000) as messages:
-            got = await take(kit, messages, 100, within=30, ack=True)
-            await nothing(messages)
-        assert sorted(m.body for m in got) == sorted(f"{name}|{n}".encode() for n in range(100))
+            got = await kit.take(messages, 100, within=30, ack=True)
+            await kit.nothing(messages)
+        are_same(bodies(name), (m.body for m in got))
 
     await kit.together(*(fill(name) for name in names))
     await kit.together(*(empty(name) for name in names))
@@ -58,30 +58,32 @@ BAD_NAMES: list[Any] = ["", "x" * 1001, "a\nb", "\x00", "orders.dead", "orders.r
 
 
 @scenario("B11")
-async def names_that_cannot_be(kit: Kit) -> None:
-    """Empty, too long, control characters, reserved endings, no text: an InvalidArgument, and nothing is sent."""
+async def names_that_cannot_be(kit: MessageKit) -> None:
+    """A name that is empty, too long, reserved, no text or has control characters is an InvalidArgument. Nothing is sent."""
     broker = kit.broker()
     for name in BAD_NAMES:
-        await fails(InvalidArgument, lambda name=name: broker.queue(name))  # type: ignore[misc]  # bound now
+        await fails(InvalidArgument, lambda name=name: broker.queue(name), what=repr(name))  # type: ignore[misc]  # bound now
     assert not kit.seen.calls
 
 
 @scenario("B11", needs="topics", refused=asks_for_a_topic)
-async def names_that_no_topic_can_have(kit: Kit) -> None:
-    """The same for topics and for groups, whose names have no dot."""
+async def names_that_no_topic_can_have(kit: MessageKit) -> None:
+    """The same holds for topics, and for groups, whose names have no dot."""
     broker = kit.broker()
     for name in BAD_NAMES:
-        await fails(InvalidArgument, lambda name=name: broker.topic(name))  # type: ignore[misc]  # bound now
+        await fails(InvalidArgument, lambda name=name: broker.topic(name), what=repr(name))  # type: ignore[misc]  # bound now
+    prices = broker.topic("prices")
     for group in ("", "a.b", "dead", "a\nb"):
-        await fails(InvalidArgument, lambda group=group: broker.topic("prices").subscription(group))  # type: ignore[misc]  # bound now
+        await fails(InvalidArgument, lambda group=group: prices.subscription(group), what=repr(group))  # type: ignore[misc]  # bound now
     assert not kit.seen.calls
 
 
 @scenario("B16", needs="topics", refused=asks_for_a_topic)
-async def one_name_is_a_queue_or_a_topic(kit: Kit) -> None:
-    """Queues and topics share a namespace: one name as both is a Conflict, and what was there works on."""
+async def one_name_is_a_queue_or_a_topic(kit: MessageKit) -> None:
+    """Queues and topics share a namespace: one name as both is a Conflict, and the queue that was there works on."""
     broker = kit.broker()
-    await broker.queue("orders").declare()
+    orders = broker.queue("orders")
+    await orders.declare()
     await fails(Conflict, broker.topic("orders").subscription("g").declare())
-    await broker.queue("orders").publish(b"x")
-    assert await drained(broker.queue("orders")) == [b"x"]
+    await orders.publish(b"x")
+    await kit.contains(orders, [b"x"])

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import time
 from collections.abc import Callable
 from typing import Any
 
 from narrowboat.conformance.catalogue import Fault
-from narrowboat.conformance.checks.history_queues import History
-from narrowboat.conformance.faults.network import Network
-from narrowboat.conformance.kit import Faults, Kit
+from narrowboat.conformance.kit import Faults
+from narrowboat.conformance.message_kit import MessageKit
 from narrowboat.conformance.scenario import scenario
-from narrowboat.conformance.scenarios.messages.common import acked, depth_is, drained, judged, one, published, take
+from narrowboat.conformance.scenarios.messages.histories import OPERATION, Traffic, judged, lease_for_outages
 from narrowboat.errors import (
     BrokerError,
     NarrowboatError,
@@ -26,62 +26,56 @@ from narrowboat.errors import (
 
 PROXY = {Fault.PROXY}
 
-#: Seconds that one driver call may block in these scenarios.
-OPERATION = 2.0
+
+async def _here_and_outside(kit: MessageKit, faults: Faults | None = None, **terms: Any) -> tuple[Any, Any, Any]:
+    """A network, and the queue `orders` twice: through that network, and past it."""
+    network = await kit.network()
+    orders = kit.broker(url=network.url, timeout=OPERATION, faults=faults).queue("orders", max_deliveries=0, **terms)
+    return network, orders, kit.queue(max_deliveries=0, **terms)
 
 
-def _through(kit: Kit, network: Network, plan: Faults | None = None) -> Any:
-    return kit.broker(url=network.url, timeout=OPERATION, faults=plan)
-
-
-def _lease(kit: Kit) -> float:
-    return max(kit.broker_claims.lease_min, 3.0)
-
-
-async def _published(queue: Any, body: bytes, within: float) -> None:
-    """Publish it, again with the same id while the outcome is unknown."""
+async def _published(queue: Any, id: str, within: float) -> None:
+    """Publish under `id`, again with the same id while the outcome is unknown."""
     deadline = time.monotonic() + within
     while True:
         try:
-            await queue.publish(body, id=body.decode())
+            await queue.publish(b"x", id=id)
             return
         except (PublishUnknown, Unavailable):
-            assert time.monotonic() < deadline, f"{body!r} could not be published within {within:g} s of trying"
+            assert time.monotonic() < deadline, f"{id!r} could not be published within {within:g} s of trying"
             await asyncio.sleep(0.05)
 
 
-@scenario("B71", tier="N", faults=PROXY, seconds=120)
-async def an_idle_consumer_comes_back(kit: Kit) -> None:
-    """An idle consumer whose connection is cut gets what is published later, in time and once."""
-    network = await kit.network()
-    orders = _through(kit, network).queue("orders", max_deliveries=0)
-    outside = kit.broker().queue("orders", max_deliveries=0)
-    bound = 4 * OPERATION + kit.broker_claims.wake_bound + 5
-    async with orders.consume() as messages:
-        await outside.publish(b"first")
-        await _acked(await one(kit, messages))
-        for fault in (network.reset, network.cut):
-            begun = await kit.blocking(_timed, fault)
-            await kit.sleep(0.2)
-            await kit.blocking(network.heal)
-            await outside.publish(fault.__name__.encode())
-            message = await one(kit, messages, bound)
-            kit.measure(f"idle consumer, {fault.__name__} to the next message", time.monotonic() - begun)
-            assert message.body == fault.__name__.encode()
-            await _acked(message)
-            assert await messages.receive(0.3) is None, "delivered twice: two subscriptions"
-    await depth_is(kit, outside, ready=0, in_flight=0)
-
-
 async def _acked(message: Any) -> None:
-    """Settle it, again while the outcome is unknown: the connection may be the one that was cut."""
+    """Ack it, again while the outcome is unknown: the connection may be the one that was cut."""
     for _ in range(5):
         try:
             await message.ack()
             return
         except SettleUnknown:
             await asyncio.sleep(0.1)
-    raise AssertionError("five acks in a row are of unknown outcome")
+    raise AssertionError("five acks in a row have an unknown outcome")
+
+
+@scenario("B71", tier="N", faults=PROXY, seconds=120)
+async def an_idle_consumer_comes_back(kit: MessageKit) -> None:
+    """The connection of an idle consumer is cut. The consumer gets what is published later, in time and once."""
+    network, orders, outside = await _here_and_outside(kit)
+    bound = 4 * OPERATION + kit.broker_claims.wake_bound + 5
+    async with orders.consume() as messages:
+        await outside.publish(b"first")
+        await _acked(await kit.one(messages))
+        for fault in (network.reset, network.cut):
+            begun = await kit.blocking(_timed, fault)
+            await kit.sleep(0.2)
+            await kit.blocking(network.heal)
+            await outside.publish(fault.__name__.encode())
+            message = await kit.one(messages, bound)
+            kit.measure(f"idle consumer, {fault.__name__} to the next message", time.monotonic() - begun)
+            assert message.body == fault.__name__.encode()
+            await _acked(message)
+            await kit.nothing(messages, 0.3)  # two subscriptions would deliver it twice
+    await kit.depth_is(outside, ready=0, in_flight=0)
 
 
 def _timed(fault: Callable[[], object]) -> float:
@@ -91,12 +85,12 @@ def _timed(fault: Callable[[], object]) -> float:
 
 
 @scenario("B72", "B73", tier="N", faults=PROXY, seconds=120)
-async def a_publish_whose_connection_breaks(kit: Kit) -> None:
-    """A publish cut before it arrives, or before its answer does, is told as unknown or succeeds; it is there at most once."""
-    network, plan = await kit.network(), Faults()
-    orders = _through(kit, network, plan).queue("orders", max_deliveries=0)
+async def a_publish_whose_connection_breaks(kit: MessageKit) -> None:
+    """A publish loses its request or its reply. It succeeds or raises PublishUnknown, and is there at most once."""
+    plan = Faults()
+    network, orders, outside = await _here_and_outside(kit, plan)
     sure: list[str] = []
-    unsure: list[str] = []
+    unsure: dict[str, str | None] = {}  #: by body, the id that the error names
     for turn, strike in enumerate((network.drop_request, network.drop_reply) * 2):
         body = f"m{turn}"
         await orders.publish(f"warm {turn}".encode())  # or the next request would be one that makes the connection again
@@ -104,34 +98,32 @@ async def a_publish_whose_connection_breaks(kit: Kit) -> None:
         before = network.dropped
         plan.call("send", lambda items, strike=strike: strike())  # type: ignore[misc]  # bound now
         with kit.within(3 * OPERATION + 2, "a publish that is cut"):
-            error: PublishUnknown | None = None
             try:
                 await orders.publish(body.encode(), id=body)
-            except PublishUnknown as unknown:
-                error = unknown
-        (sure if error is None else unsure).append(body)
-        assert error is None or error.id == body
-        assert network.dropped > before, "nothing was lost: the scenario tests nothing"
+                sure.append(body)
+            except PublishUnknown as error:
+                unsure[body] = error.id
+        assert network.dropped > before, "no request and no reply was lost: the scenario tests nothing"
         await kit.blocking(network.heal)
+    assert all(id == body for body, id in unsure.items()), f"errors name other ids than their messages have: {unsure}"
     await orders.publish(b"last")
-    bodies = [body.decode() for body in await drained(kit.broker().queue("orders", max_deliveries=0), idle=1.0)]
+    sure.append("last")
+    bodies = [body.decode() for body in await kit.drained(outside, idle=1.0)]
     assert len(bodies) == len(set(bodies)), f"delivered twice: {sorted(bodies)}"
-    assert set(sure) | {"last"} <= set(bodies), f"confirmed and lost: {(set(sure) | {'last'}) - set(bodies)}"
-    assert set(bodies) <= set(sure) | set(unsure) | {"last"}, "from nowhere"
+    assert set(sure) <= set(bodies), f"confirmed and lost: {set(sure) - set(bodies)}"
+    assert set(bodies) <= {*sure, *unsure}, f"never published: {set(bodies) - {*sure, *unsure}}"
 
 
 @scenario("B74", "B75", tier="N", faults=PROXY, seconds=120)
-async def a_fetch_or_ack_whose_connection_breaks(kit: Kit) -> None:
-    """A fetch or an ack whose reply is lost loses no message: each comes in the end, once more at most, and can be settled."""
-    network, plan = await kit.network(), Faults()
-    lease = _lease(kit)
-    orders = _through(kit, network, plan).queue("orders", max_deliveries=0, lease=lease)
-    outside = kit.broker().queue("orders", max_deliveries=0, lease=lease)
+async def a_fetch_or_ack_whose_connection_breaks(kit: MessageKit) -> None:
+    """A fetch or an ack loses its reply. Each message comes in the end, twice more at most, and can be settled."""
+    plan, lease = Faults(), lease_for_outages(kit)
+    network, orders, outside = await _here_and_outside(kit, plan, lease=lease)
     ids = [(await outside.publish(b"x")).id for _ in range(5)]
     seen: dict[str, int] = dict.fromkeys(ids, 0)
     settled: set[str] = set()  # with an answer, or with one that was lost: then it may come once more
     plan.call("receive", lambda items: network.drop_reply())
-    deadline = time.monotonic() + kit.upper(2 * lease + kit.broker_claims.lease_lag + 4 * OPERATION + 10)
+    deadline = time.monotonic() + kit.upper(2 * kit.lapse(lease) + 4 * OPERATION + 10)
     async with orders.consume(prefetch=2) as messages:
         while settled != set(ids):
             assert time.monotonic() < deadline, f"{len(settled)} of {len(ids)} came and could be acked; seen {seen}"
@@ -148,23 +140,21 @@ async def a_fetch_or_ack_whose_connection_breaks(kit: Kit) -> None:
             except SettleUnknown:
                 pass
             settled.add(message.id)
-        while (message := await messages.receive(lease + kit.broker_claims.lease_lag)) is not None:
+        while (message := await messages.receive(kit.lapse(lease))) is not None:
             seen[message.id] += 1
             await _acked(message)
     assert max(seen.values()) <= 3, f"redelivered over and over: {seen}"
-    await depth_is(kit, outside, within=lease + kit.broker_claims.lease_lag + 5, ready=0, in_flight=0)
+    await kit.depth_is(outside, within=kit.lapse(lease) + 5, ready=0, in_flight=0)
 
 
 @scenario("B76", "B77", tier="N", faults=PROXY, seconds=180)
-async def a_black_hole_swallows_no_message(kit: Kit) -> None:
-    """In a black hole a publish ends in time as unknown; once it has ended all goes on, and nothing is lost."""
-    network = await kit.network()
-    lease = _lease(kit)
-    orders = _through(kit, network).queue("orders", max_deliveries=0, lease=lease)
-    outside = kit.broker().queue("orders", max_deliveries=0, lease=lease)
+async def a_black_hole_swallows_no_message(kit: MessageKit) -> None:
+    """In a black hole a publish fails or is unknown, in time. Once the network is back all goes on, and nothing is lost."""
+    lease = lease_for_outages(kit)
+    network, orders, outside = await _here_and_outside(kit, lease=lease)
     async with orders.consume(prefetch=5) as messages:
         await outside.publish(b"first")
-        held = await one(kit, messages)
+        held = await kit.one(messages)
         await kit.blocking(network.black_hole)
         outcomes = []
         for _ in range(2):
@@ -177,73 +167,48 @@ async def a_black_hole_swallows_no_message(kit: Kit) -> None:
                     outcomes.append("unknown")
                 else:
                     raise AssertionError("a publish into a black hole was confirmed")
-        with kit.within(4 * OPERATION + 2, "an ack in a black hole"):
-            try:
-                await held.ack()
-            except NarrowboatError:
-                pass
+        with kit.within(4 * OPERATION + 2, "an ack in a black hole"), contextlib.suppress(NarrowboatError):
+            await held.ack()
         await outside.publish(b"meanwhile")
         await kit.blocking(network.heal)
         healed = time.monotonic()
         bodies: list[bytes] = []
-        bound = kit.upper(2 * lease + kit.broker_claims.lease_lag + 6 * OPERATION + 20)
+        bound = kit.upper(2 * kit.lapse(lease) + 6 * OPERATION + 20)
         while b"meanwhile" not in bodies:
             message = await messages.receive(max(0.0, healed + bound - time.monotonic()))
-            assert message is not None, f"nothing came within {bound:g} s after the network had healed"
-            bodies.append(message.body)
-            try:
+            assert message is not None, f"no message came within {bound:g} s after the network was back"
+            with contextlib.suppress(BrokerError):
                 await _acked(message)
-            except BrokerError:
-                bodies.pop()
+                bodies.append(message.body)
         kit.measure("end of a black hole to the message published meanwhile", time.monotonic() - healed)
-    left = await drained(outside, idle=lease + kit.broker_claims.lease_lag)
+    left = await kit.drained(outside, idle=kit.lapse(lease))
     doubtful = [*bodies, *left].count(b"doubtful")
     assert doubtful <= outcomes.count("unknown"), f"{doubtful} delivered; of the publishes {outcomes}"
 
 
 @scenario("B78", tier="N", faults=PROXY, seconds=180)
-async def a_slow_network_changes_nothing(kit: Kit) -> None:
-    """With 100 ms each way, with bytes one by one, and at a megabit a second: slower, and all else the same."""
+async def a_slow_network_changes_nothing(kit: MessageKit) -> None:
+    """With 100 ms each way, with bytes one by one, and at a megabit a second, all is slower and nothing else changes."""
     for slow in ({"latency": 0.1}, {"piece": 1}, {"rate": 131072.0, "piece": 1400}):
         network = await kit.network()
         await kit.blocking(functools.partial(network.slow, **slow))
         broker = kit.broker(url=network.url, timeout=20)
-        orders = broker.queue("orders", max_deliveries=0, lease=max(30.0, kit.broker_claims.lease_min))
+        orders = broker.queue("orders", max_deliveries=0, lease=kit.long_lease)
         sent = [f"{number}".encode() * 50 for number in range(10)]
         for body in sent:
             await orders.publish(body)
         async with orders.consume(prefetch=4) as messages:
-            got = await take(kit, messages, len(sent), 60, ack=True)
+            got = await kit.take(messages, len(sent), 60, ack=True)
         assert sorted(message.body for message in got) == sorted(sent)
         assert all(message.attempt == 1 for message in got), "redelivered because it was slow"
         await broker.close()
 
 
 @scenario("B84", tier="N", faults=PROXY, seconds=180)
-async def faults_within_faults(kit: Kit) -> None:
-    """Cuts that strike while the last one is being recovered from: work goes on, nothing confirmed is lost, tries are few."""
-    network = await kit.network()
-    history = History()
-    orders = _through(kit, network).queue("orders", max_deliveries=0, lease=_lease(kit))
-    outside = kit.broker().queue("orders", max_deliveries=0, lease=_lease(kit))
-    done = asyncio.Event()
-
-    async def publisher() -> None:
-        number = 0
-        while not done.is_set():
-            id, number = f"m{number}", number + 1
-            await published(history, orders, id, failed=(PublishFailed, Unavailable))
-            await asyncio.sleep(0.01)
-
-    async def consumer() -> None:
-        async with orders.consume(prefetch=5) as messages:
-            while not done.is_set():
-                try:
-                    message = await messages.receive(0.2)
-                except Unavailable:  # told, and it may ask again
-                    continue
-                if message is not None:
-                    await acked(history, message, (BrokerError,))
+async def faults_within_faults(kit: MessageKit) -> None:
+    """Cuts strike during the recovery from the last one. Work goes on, nothing confirmed is lost, and tries are few."""
+    network, orders, outside = await _here_and_outside(kit, lease=lease_for_outages(kit))
+    traffic = Traffic(orders)
 
     async def trouble() -> None:
         for _ in range(3):
@@ -259,10 +224,10 @@ async def faults_within_faults(kit: Kit) -> None:
         await kit.blocking(network.heal)
         kit.measure("connections tried in a second without a server", network.accepted - before, "connections")
         await kit.sleep(1.0)
-        done.set()
+        traffic.end()
 
-    await kit.together(publisher(), consumer(), trouble())
-    await _published(orders, b"last", 20.0)
-    history.published("last")
-    verdict = await judged(kit, history, outside, _lease(kit) + kit.broker_claims.lease_lag, (BrokerError,))
+    await kit.together(traffic.publish("m", pause=0.01), traffic.consume(5), trouble())
+    await _published(orders, "last", 20.0)
+    traffic.history.published("last")
+    verdict = await judged(traffic.history, outside, kit.lapse(lease_for_outages(kit)), (BrokerError,))
     assert verdict.ok, str(verdict)

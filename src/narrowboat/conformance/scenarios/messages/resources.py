@@ -7,16 +7,14 @@ import time
 from typing import Any
 
 from narrowboat.conformance.checks.resources import Resources, our_threads, resident
-from narrowboat.conformance.kit import Kit
+from narrowboat.conformance.message_kit import MessageKit, publish_all
 from narrowboat.conformance.scenario import scenario
-from narrowboat.conformance.scenarios.messages.common import one
-from narrowboat.contract.messages import Receipt
 
 
 @scenario("B103", tier="S")
-async def an_idle_consumer_is_idle(kit: Kit) -> None:
-    """An idle consumer costs hardly any time and calls; it has a new message within the declared bound."""
-    orders, publisher = kit.broker().queue("orders"), kit.broker().queue("orders")
+async def an_idle_consumer_is_idle(kit: MessageKit) -> None:
+    """An idle consumer costs hardly any processor time and few calls. It has a new message within `wake_bound`."""
+    orders, publisher = kit.queue(), kit.queue()
     async with orders.consume() as messages:
         latencies = []
         for _ in range(10):
@@ -41,50 +39,47 @@ async def an_idle_consumer_is_idle(kit: Kit) -> None:
 
 
 async def _stamped(messages: Any) -> float:
+    """When the next message came. It is acknowledged."""
     message = await messages.receive(20)
-    assert message is not None
+    assert message is not None, "no message came within 20 s"
     now = time.monotonic()
     await message.ack()
     return now
 
 
 @scenario("B104", tier="S", seconds=180)
-async def a_slow_consumer_keeps_its_memory_flat(kit: Kit) -> None:
-    """A large backlog and a slow consumer: it fetches no more than its prefetch, and memory does not grow with the backlog."""
+async def a_slow_consumer_keeps_its_memory_flat(kit: MessageKit) -> None:
+    """A slow consumer of a large backlog fetches no more than its prefetch, and its memory does not grow."""
     count = max(2000, int(100_000 * min(kit.size, 1.0)))
-    orders = kit.broker().queue("orders")
+    orders = kit.queue()
     for start in range(0, count, 1000):
-        outcomes = await orders.publish_many([bytes(200)] * min(1000, count - start))
-        assert all(isinstance(each, Receipt) for each in outcomes)
+        await publish_all(orders, [bytes(200)] * min(1000, count - start))
     before = most = resident()  # as of now: the most that the process ever had may be a neighbour's
-    async with kit.broker().queue("orders").consume(prefetch=20) as messages:
+    async with kit.queue().consume(prefetch=20) as messages:
         for n in range(200):
-            await (await one(kit, messages)).ack()
+            await (await kit.one(messages)).ack()
             most = max(most, resident())
             if n % 50 == 0 and kit.can("depth"):
                 depth = await orders.depth()
-                assert depth.in_flight is None or depth.in_flight <= 20, depth
+                assert depth.in_flight is None or depth.in_flight <= 20, f"a consumer with prefetch=20 has {depth}"
     grown = (most - before) / 2**20
     kit.measure("memory of a slow consumer of a large backlog", grown, "MiB")
-    assert grown < 30, f"{grown:g} MiB more"
+    assert grown < 30, f"the process grew by {grown:g} MiB"
     assert kit.seen.members["delivered"] <= 200 + 20
     await orders.delete()
 
 
 @scenario("B105", tier="S", seconds=600)  # there are servers that take a tenth of a second to make a queue
-async def many_queues_and_consumers(kit: Kit) -> None:
-    """Hundreds of queues and consumers share one connection and a handful of threads; each gets its message."""
+async def many_queues_and_consumers(kit: MessageKit) -> None:
+    """Hundreds of queues and consumers share one connection and a handful of threads. Each consumer gets its message."""
     queues, consumers = max(50, int(1000 * min(kit.size, 1.0))), max(20, int(200 * min(kit.size, 1.0)))
     broker = kit.broker()
     for n in range(queues):
         await broker.queue(f"q{n}").publish(str(n).encode())
     threads = threading.active_count()
-    opened = [broker.queue(f"q{n}").consume(prefetch=1) for n in range(consumers)]
-    entered = [await each.__aenter__() for each in opened]
+    entered = [await broker.queue(f"q{n}").consume(prefetch=1).__aenter__() for n in range(consumers)]
     for n, messages in enumerate(entered):
-        message = await one(kit, messages)
-        assert message.body == str(n).encode()
-        await message.ack()
+        await kit.comes(messages, str(n).encode())
     assert threading.active_count() - threads <= 5, "a thread for each consumer"
     assert kit.seen.calls["open"] == 1
     for messages in entered:
@@ -94,15 +89,15 @@ async def many_queues_and_consumers(kit: Kit) -> None:
 
 
 @scenario("B111", alone=True)
-async def nothing_is_left_after_close(kit: Kit) -> None:
-    """After close no thread, task or file of ours is left, also after consumers, requests, leases and run()."""
+async def nothing_is_left_after_close(kit: MessageKit) -> None:
+    """After close no thread, task or file of ours is left, also after consumers were used."""
 
     async def use() -> None:
         broker = kit.broker()
         orders = broker.queue("orders")
         await orders.publish(b"x")
         async with orders.consume() as messages:
-            await (await one(kit, messages)).ack()
+            await (await kit.one(messages)).ack()
             await messages.receive(0.01)
         await broker.close()
 
@@ -122,25 +117,19 @@ async def nothing_is_left_after_close(kit: Kit) -> None:
 
 
 @scenario("B113", tier="S")
-async def what_it_takes(kit: Kit) -> None:
-    """Publish, deliver and acknowledge, one by one and in batches: the rates, in the report; they decide nothing."""
-    orders = kit.broker().queue("orders")
+async def what_it_takes(kit: MessageKit) -> None:
+    """The rates of publish, delivery and ack, one by one and in batches, are in the report. They decide nothing."""
+    orders = kit.queue()
     count = max(100, int(1000 * kit.size))
     begun = time.perf_counter()
     async with orders.consume(prefetch=1) as messages:
         for _ in range(count):
             await orders.publish(b"x")
-            await (await one(kit, messages)).ack()
+            await (await kit.one(messages)).ack()
     kit.measure("publish, receive, ack of one message", (time.perf_counter() - begun) / count)
-    done = 0
     begun = time.perf_counter()
-    outcomes = await orders.publish_many([b"x"] * count)
-    assert all(isinstance(each, Receipt) for each in outcomes)
+    await publish_all(orders, [b"x"] * count)
     async with orders.consume(prefetch=1000) as messages:
-        async for batch in messages.batches(500, wait=0.0):
-            assert not any(await batch.ack())
-            done += len(batch)
-            if done >= count:
-                break
+        got = await kit.batches(messages, 500, count, wait=0.0)
     kit.measure("the same in batches, a message", (time.perf_counter() - begun) / count)
-    assert done == count
+    assert sum(map(len, got)) == count

@@ -1,4 +1,4 @@
-"""B34, B40, B46 and B55: retries: how often a message is tried, how often it says it was, and how soon it comes again."""
+"""B34, B40, B46 and B55: retries: how often a message is tried, how attempts are counted, and how soon it comes again."""
 
 from __future__ import annotations
 
@@ -7,27 +7,18 @@ import time
 from typing import Any
 
 from narrowboat._engine.backoff import after_failure
-from narrowboat.conformance.kit import Kit
+from narrowboat.conformance.message_kit import MessageKit, asks_for_dead_letters, asks_for_delay
 from narrowboat.conformance.scenario import demand, scenario
-from narrowboat.conformance.scenarios.messages.common import (
-    asks_for_dead_letters,
-    asks_for_delay,
-    at_work,
-    depth_is,
-    lease_of,
-    nothing,
-    one,
-)
 
 
 @scenario("B34")
-async def attempts_count_across_consumers(kit: Kit) -> None:
-    """Attempt starts at 1 and counts each claim, across consumers and connections; redelivered says the same."""
-    await kit.broker().queue("orders", max_deliveries=0).publish(b"x")
+async def attempts_count_across_consumers(kit: MessageKit) -> None:
+    """`attempt` starts at 1 and counts each claim, across consumers and connections. `redelivered` agrees with it."""
+    await kit.filled(b"x", max_deliveries=0)
     for attempt in range(1, 5):
         broker = kit.broker()
         async with broker.queue("orders", max_deliveries=0).consume() as messages:
-            message = await one(kit, messages)
+            message = await kit.one(messages)
             assert (message.attempt, message.redelivered) == (attempt, attempt > 1)
             if attempt % 2:
                 await message.nack()
@@ -35,62 +26,54 @@ async def attempts_count_across_consumers(kit: Kit) -> None:
 
 
 @scenario("B40", "B41", needs="dead_letters", refused=asks_for_dead_letters)
-async def delivered_exactly_so_often(kit: Kit) -> None:
-    """A message that is always nacked is handed out max_deliveries times, no more and no less, then it is a dead letter."""
+async def delivered_exactly_so_often(kit: MessageKit) -> None:
+    """A message that is always nacked is delivered exactly max_deliveries times. Then it is a dead letter."""
     for limit in (1, 3):
         orders = kit.broker().queue(f"orders{limit}", max_deliveries=limit)
         receipt = await orders.publish(b"poison", headers={"v": "1"}, key="k", correlation_id="c")
         async with orders.consume() as messages:
             for attempt in range(1, limit + 1):
-                message = await one(kit, messages)
+                message = await kit.one(messages)
                 assert message.attempt == attempt
                 await message.nack()
-            await nothing(messages)
-        await depth_is(kit, orders, ready=0, in_flight=0, delayed=0, dead=1)
-        async with orders.dead_letters().consume() as dead:
-            letter = await one(kit, dead)
-            await nothing(dead)
-            assert (letter.id, letter.body, letter.key, letter.correlation_id) == (receipt.id, b"poison", "k", "c")
-            assert letter.headers["v"] == "1"
-            assert letter.dead is not None and letter.dead.reason
-            assert (letter.dead.attempts, letter.dead.origin) == (limit, f"orders{limit}")
-            await letter.ack()
-        await depth_is(kit, orders, dead=0)
+            await kit.nothing(messages)
+        await kit.depth_is(orders, ready=0, in_flight=0, delayed=0, dead=1)
+        letter = await kit.dead_letter(orders)
+        assert (letter.id, letter.body, letter.key, letter.correlation_id) == (receipt.id, b"poison", "k", "c")
+        assert letter.headers["v"] == "1"
+        assert (letter.dead.attempts, letter.dead.origin) == (limit, f"orders{limit}")
+        await kit.depth_is(orders, dead=0)
 
 
 @scenario("B40", tier="T", needs=("dead_letters", "lease=message"), refused=demand)
-async def crashes_count_as_deliveries(kit: Kit) -> None:
-    """A message whose lease always runs out is dead after max_deliveries claims, and no handler sees it once more."""
-    lease, limit = lease_of(kit), 2
-    orders = kit.broker().queue("orders", lease=lease, max_deliveries=limit)
-    await orders.publish(b"crash loop")
+async def crashes_count_as_deliveries(kit: MessageKit) -> None:
+    """A message whose lease always ends is dead after max_deliveries claims. No handler gets it once more."""
+    lease, limit = kit.short_lease, 2
+    orders = await kit.filled(b"crash loop", lease=lease, max_deliveries=limit)
     async with orders.consume(auto_extend=False) as messages:
         for attempt in range(1, limit + 1):
-            message = await one(kit, messages, lease + kit.broker_claims.lease_lag + 5)
+            message = await kit.one(messages, kit.lapse(lease) + 5)
             assert message.attempt == attempt
-        await nothing(messages, lease + kit.broker_claims.lease_lag + 0.5)
-    await depth_is(kit, orders, ready=0, in_flight=0, dead=1)
-    async with orders.dead_letters().consume() as dead:
-        letter = await one(kit, dead)
-        assert letter.dead is not None and letter.dead.attempts == limit
-        await letter.ack()
+        await kit.nothing(messages, kit.lapse(lease) + 0.5)
+    await kit.depth_is(orders, ready=0, in_flight=0, dead=1)
+    assert (await kit.dead_letter(orders)).dead.attempts == limit
 
 
 @scenario("B46")
-async def retries_back_off(kit: Kit) -> None:
-    """The delay after a failure grows with the attempts, jitters, and stays under its cap and the backend's longest delay."""
+async def retries_back_off(kit: MessageKit) -> None:
+    """The delay after a failure grows with the attempts and has jitter. It stays under its cap and the longest delay."""
     for draw in (0.0, 0.5, 0.999):
         delays = [after_failure(attempt, lambda draw=draw: draw, 3600.0) for attempt in range(1, 40)]  # type: ignore[misc]  # bound now
         assert all(later >= sooner for sooner, later in itertools.pairwise(delays)), delays
-        assert delays[-1] == delays[-2], "no cap"
+        assert delays[-1] == delays[-2], "the delay has no cap"
         assert delays[5] > delays[0] > 0
-    assert after_failure(3, lambda: 0.1, 3600.0) != after_failure(3, lambda: 0.9, 3600.0), "no jitter"
+    assert after_failure(3, lambda: 0.1, 3600.0) != after_failure(3, lambda: 0.9, 3600.0), "the delay has no jitter"
     assert max(after_failure(30, lambda: 0.999, 2.0), after_failure(30, lambda: 0.0, 2.0)) <= 2.0
 
 
 @scenario("B46", tier="T", needs="delay", refused=asks_for_delay)
-async def a_failed_handler_waits_before_its_retry(kit: Kit) -> None:
-    """In run() the second try of a failed message comes later than at once."""
+async def a_failed_handler_waits_before_its_retry(kit: MessageKit) -> None:
+    """run() tries a message again only after the backoff that follows a failure."""
     orders = kit.broker(random=lambda: 0.5).queue("orders")
     await orders.publish(b"x")
     at: list[float] = []
@@ -100,15 +83,15 @@ async def a_failed_handler_waits_before_its_retry(kit: Kit) -> None:
         if message.attempt < 2:
             raise ValueError("not yet")
 
-    async with at_work(kit, orders, handle):
-        await kit.eventually(lambda: len(at) == 2, within=20, what="the retry")
+    async with kit.at_work(orders, handle):
+        await kit.eventually(lambda: len(at) == 2, within=20, what="the message is tried again")
     least = after_failure(1, lambda: 0.5, kit.broker_claims.delay_max)
-    assert at[1] - at[0] >= least, f"tried again after {at[1] - at[0]:g} s, configured are {least:g} s"
+    assert at[1] - at[0] >= least, f"tried again after {at[1] - at[0]:g} s, and {least:g} s was owed"
 
 
 @scenario("B55", tier="T", alone=True, needs="delay", refused=asks_for_delay)
-async def a_nack_loop_does_not_spin(kit: Kit) -> None:
-    """A handler that always fails is tried at the pace of the backoff: no busy loop between the tries."""
+async def a_nack_loop_does_not_spin(kit: MessageKit) -> None:
+    """A handler that always fails is called at the pace of the backoff. No loop is busy between the tries."""
     orders = kit.broker(random=lambda: 0.5).queue("orders", max_deliveries=0)
     await orders.publish(b"poison")
     tries: list[float] = []
@@ -117,12 +100,12 @@ async def a_nack_loop_does_not_spin(kit: Kit) -> None:
         tries.append(time.monotonic())
         raise ValueError("always")
 
-    async with at_work(kit, orders, handle):
-        await kit.eventually(lambda: tries, what="the first try")
-        before, spent = dict(kit.seen.calls), time.process_time()
+    async with kit.at_work(orders, handle):
+        await kit.eventually(lambda: tries, what="the message is tried")
+        before, spent = kit.seen.calls.total(), time.process_time()
         await kit.sleep(1.5)
         spent = time.process_time() - spent
-        calls = sum(kit.seen.calls.values()) - sum(before.values())
+        calls = kit.seen.calls.total() - before
     assert len(tries) <= 12, f"{len(tries)} tries in 1.5 s"
     assert calls <= 150, f"{calls} calls of the driver in 1.5 s"
     kit.measure("processor time of a nack loop, a second", spent / 1.5)

@@ -10,10 +10,9 @@ from typing import Any
 from narrowboat.capabilities import Settlement
 from narrowboat.conformance.catalogue import Fault
 from narrowboat.conformance.checks.expect import fails
-from narrowboat.conformance.checks.history_queues import History
-from narrowboat.conformance.kit import Kit
+from narrowboat.conformance.message_kit import MessageKit
 from narrowboat.conformance.scenario import demand, scenario
-from narrowboat.conformance.scenarios.messages.common import acked, drained, judged, one, published, take
+from narrowboat.conformance.scenarios.messages.histories import OPERATION, Traffic, judged, lease_for_outages
 from narrowboat.errors import (
     AccessDenied,
     BrokerError,
@@ -24,50 +23,22 @@ from narrowboat.errors import (
     Unavailable,
 )
 
-#: Seconds that one driver call may block in these scenarios.
-OPERATION = 2.0
 
-
-def _lease(kit: Kit) -> float:
-    return max(kit.broker_claims.lease_min, 3.0)
-
-
-async def _through(kit: Kit, end: str) -> None:
-    """The server ends, in good order or killed, and is back again."""
+async def _through(kit: MessageKit, end: str) -> None:
+    """The server ends, by `stop` or `kill`, and is back again."""
     await kit.blocking(getattr(kit.server, end))
     await kit.blocking(kit.server.start)
     await kit.eventually(lambda: kit.answers(kit.broker(timeout=OPERATION)), within=60, what="the server answers", every=0.1)
 
 
-async def _under_load(kit: Kit, ends: list[str], *, ordered: bool = False) -> None:
-    """Publish and consume while the server ends and comes back, drain, and let the history be judged.
+async def _under_load(kit: MessageKit, ends: list[str], *, ordered: bool = False) -> None:
+    """Publish and consume while the server ends and comes back, empty the queue, and check the history.
 
-    Where an answered ack is only `received`, one of the last second before a kill may have been lost with the server.
+    Where `settlement` is only `received`, an ack of the last second before a kill may have been lost with the server.
     """
-    history = History()
-    answered: dict[str, float] = {}
+    terms: dict[str, Any] = {"max_deliveries": 0, "lease": lease_for_outages(kit), "ordered": ordered}
+    traffic = Traffic(kit.broker(timeout=OPERATION).queue("orders", **terms))
     forgiven: set[str] = set()
-    settings: dict[str, Any] = {"max_deliveries": 0, "lease": _lease(kit), "ordered": ordered}
-    orders = kit.broker(timeout=OPERATION).queue("orders", **settings)
-    done = asyncio.Event()
-
-    async def publisher(key: str) -> None:
-        number = 0
-        while not done.is_set():
-            id, number = f"{key}-{number}", number + 1
-            await published(history, orders, id, key if ordered else None, (PublishFailed, Unavailable))
-            await asyncio.sleep(0.005)
-
-    async def consumer() -> None:
-        async with orders.consume(prefetch=10) as messages:
-            while not done.is_set():
-                try:
-                    message = await messages.receive(0.2)
-                except Unavailable:  # told, and it may ask again
-                    await asyncio.sleep(0.1)
-                    continue
-                if message is not None and await acked(history, message, (BrokerError,)):
-                    answered[message.id] = time.monotonic()
 
     async def trouble() -> None:
         for end in ends:
@@ -76,61 +47,62 @@ async def _under_load(kit: Kit, ends: list[str], *, ordered: bool = False) -> No
             await kit.blocking(getattr(kit.server, end))
             if end == "kill" and kit.broker_claims.settlement is Settlement.RECEIVED:
                 last = time.monotonic() - 1.0  # the call itself may take its time before it kills
-                forgiven.update(id for id, at in tuple(answered.items()) if at > last)
+                forgiven.update(id for id, at in tuple(traffic.answered.items()) if at > last)
             await _through(kit, "start")
             kit.measure(f"server {end} to its next answer", time.monotonic() - begun)
         await kit.sleep(0.5)
-        done.set()
+        traffic.end()
 
-    await kit.together(publisher("a"), publisher("b"), consumer(), consumer(), trouble())
-    idle = _lease(kit) + kit.broker_claims.lease_lag + 1
-    verdict = await judged(kit, history, kit.broker().queue("orders", **settings), idle, (BrokerError,), ordered=ordered)
+    publishers = (traffic.publish(name, keyed=ordered) for name in "ab")
+    await kit.together(*publishers, traffic.consume(10), traffic.consume(10), trouble())
+    idle = kit.lapse(lease_for_outages(kit)) + 1
+    verdict = await judged(traffic.history, kit.queue(**terms), idle, (BrokerError,), ordered=ordered)
     kit.measure("duplicates across the server's ends", float(len(verdict.duplicated)), "messages")
     verdict = dataclasses.replace(verdict, after_ack=tuple(id for id in verdict.after_ack if id not in forgiven))
     assert verdict.ok, str(verdict)
 
 
 @scenario("B67", "B39", tier="R", needs="survives=crash", refused=demand, faults={Fault.RESTART}, seconds=240)
-async def restarted_twice_under_load(kit: Kit) -> None:
-    """The server is restarted twice under load: nothing confirmed is lost, nothing acked comes back."""
+async def restarted_twice_under_load(kit: MessageKit) -> None:
+    """The server is restarted twice under load. No confirmed message is lost, and no acknowledged one comes back."""
     await _under_load(kit, ["stop", "stop"])
 
 
 @scenario("B68", "B39", tier="R", needs="survives=crash", refused=demand, faults={Fault.KILL}, seconds=240)
-async def killed_under_load(kit: Kit) -> None:
-    """The server is killed under load: nothing confirmed is lost; what was acked does not come back, if that is claimed."""
+async def killed_under_load(kit: MessageKit) -> None:
+    """The server is killed under load. No confirmed message is lost, and no ack is forgotten where that is claimed."""
     await _under_load(kit, ["kill"])
 
 
 @scenario("B60", tier="R", needs=("order", "survives=crash"), refused=demand, faults={Fault.RESTART}, seconds=240)
-async def order_is_kept_across_a_restart(kit: Kit) -> None:
-    """The server is restarted under load: the first deliveries of each key still come in the order of their publishing."""
+async def order_is_kept_across_a_restart(kit: MessageKit) -> None:
+    """The server is restarted under load. The first deliveries of each key still come in the order of their publishing."""
     await _under_load(kit, ["stop"], ordered=True)
 
 
 @scenario("B49", tier="R", needs=("delay", "survives=crash"), refused=demand, faults={Fault.RESTART}, seconds=180)
-async def delayed_messages_survive_a_restart(kit: Kit) -> None:
-    """Delayed messages and those whose retry is due later outlive a restart of the server, and are not early."""
-    lease = max(_lease(kit), 20.0)
-    orders = kit.broker().queue("orders", max_deliveries=0, lease=lease)
+async def delayed_messages_survive_a_restart(kit: MessageKit) -> None:
+    """Delayed messages and those whose retry is due later survive a restart of the server, and are not early."""
+    terms: dict[str, Any] = {"max_deliveries": 0, "lease": max(lease_for_outages(kit), 20.0)}
+    orders = kit.queue(**terms)
     delay = min(5.0, kit.broker_claims.delay_max)
     await orders.publish(b"retried")
     async with orders.consume() as messages:
-        retried = await one(kit, messages)
+        retried = await kit.one(messages)
         due = time.monotonic() + delay
         await retried.nack(delay=delay)
     await orders.publish(b"delayed", delay=delay)
     await _through(kit, "stop")
-    async with kit.broker().queue("orders", max_deliveries=0, lease=lease).consume() as messages:
-        got = await take(kit, messages, 2, delay + kit.broker_claims.delay_lag + 30)
-        assert time.monotonic() >= due, "early"
+    async with kit.queue(**terms).consume() as messages:
+        got = await kit.take(messages, 2, delay + kit.broker_claims.delay_lag + 30)
+        assert time.monotonic() >= due, f"both came {due - time.monotonic():g} s before they were due"
         assert sorted(each.body for each in got) == [b"delayed", b"retried"]
         for each in got:
             await each.ack()
 
 
 @scenario("B101", tier="R", faults={Fault.KILL}, seconds=120)
-async def a_ping_tells_whether_it_is_there(kit: Kit) -> None:
+async def a_ping_tells_whether_it_is_there(kit: MessageKit) -> None:
     """`ping` succeeds while the server is up, fails in time while it is down, and succeeds again afterwards."""
     broker = kit.broker(timeout=OPERATION)
     await broker.ping()
@@ -138,36 +110,34 @@ async def a_ping_tells_whether_it_is_there(kit: Kit) -> None:
     for _ in range(2):
         with kit.within(2 * OPERATION + 1, "a server that is down is noticed", measure="ping of a server that is down"):
             error = await fails(NarrowboatError, broker.ping())
-        assert isinstance(error, Unavailable), error
+        assert isinstance(error, Unavailable), f"the ping of a server that is down raised {error!r}"
     await kit.blocking(kit.server.start)
     await kit.eventually(lambda: kit.answers(broker), within=30, what="a ping succeeds once the server is back", every=0.1)
 
 
 @scenario("B17", tier="R", faults={Fault.DELETE}, seconds=120)
-async def a_queue_that_is_missing(kit: Kit) -> None:
-    """With `?declare=never` a queue that is not there is NotFound at its first use, in time; opening it is not refused."""
-    separator = "&" if "?" in kit.broker_url else "?"
-    broker = kit.broker(url=f"{kit.broker_url}{separator}declare=never", timeout=OPERATION)
-    missing = broker.queue("missing")
+async def a_queue_that_is_missing(kit: MessageKit) -> None:
+    """With `?declare=never` a queue can be opened that is not there. Its first use raises NotFound, in time."""
+    missing = kit.broker(url=kit.url_with("declare=never"), timeout=OPERATION).queue("missing")
+
+    async def consumes() -> None:
+        async with missing.consume() as messages:
+            await messages.receive(1.0)
+
     with kit.within(30, "a queue that is missing"):
         await fails(NotFound, missing.publish(b"x"))
-
-        async def consumes() -> None:
-            async with missing.consume() as messages:
-                await messages.receive(1.0)
-
         await fails(NotFound, consumes())
     await kit.broker().queue("missing").publish(b"there now")
-    assert await drained(missing) == [b"there now"]
+    await kit.contains(missing, [b"there now"])
 
 
 @scenario("B18", tier="R", faults={Fault.DELETE}, seconds=120)
-async def a_queue_deleted_under_its_users(kit: Kit) -> None:
-    """A queue that somebody deletes is declared again at its next use, or its users are told NotFound; nobody hangs."""
+async def a_queue_deleted_under_its_users(kit: MessageKit) -> None:
+    """Another program deletes a queue. It is declared again at its next use, or its users get NotFound; nobody hangs."""
     orders = kit.broker(timeout=OPERATION).queue("orders", max_deliveries=0)
     await orders.publish(b"first")
     async with orders.consume() as messages:
-        await (await one(kit, messages)).ack()
+        await (await kit.one(messages)).ack()
         await kit.blocking(kit.harness.delete, "broker", kit.namespace, "orders")
         deadline = time.monotonic() + kit.upper(30)
         body: bytes | None = None
@@ -182,47 +152,51 @@ async def a_queue_deleted_under_its_users(kit: Kit) -> None:
             except (NotFound, PublishFailed, PublishUnknown, Unavailable):
                 await asyncio.sleep(0.1)
                 break
-    if body is None:  # told: then a new consumer works
+    if body is None:  # its users were told: then a new consumer works
         await orders.publish(b"again")
-        body = (await drained(orders, idle=1.0))[0]
+        body = (await kit.drained(orders, idle=1.0))[0]
     assert body == b"again"
 
 
 @scenario("B85", tier="R", faults={Fault.CREDENTIALS}, seconds=120)
-async def rights_revoked_in_mid_run(kit: Kit) -> None:
-    """Without rights a publish is AccessDenied or fails, typed, in time; with them again all goes on, and nothing is lost."""
+async def rights_revoked_in_mid_run(kit: MessageKit) -> None:
+    """Without rights a publish fails with a typed error, in time. With them again all goes on, and nothing is lost."""
     broker = kit.broker(timeout=OPERATION)
-    orders = broker.queue("orders", max_deliveries=0, lease=_lease(kit))
+    orders = broker.queue("orders", max_deliveries=0, lease=lease_for_outages(kit))
     await orders.publish(b"before")
     await kit.blocking(kit.harness.revoke)
     try:
         with kit.within(3 * OPERATION + 1, "a publish without rights"):
             error = await fails(NarrowboatError, orders.publish(b"without rights"))
-        assert isinstance(error, AccessDenied | PublishFailed | PublishUnknown | Unavailable), error
+        assert isinstance(error, AccessDenied | PublishFailed | PublishUnknown | Unavailable), (
+            f"a publish without rights raised {error!r}"
+        )
         fresh = await fails(NarrowboatError, kit.broker(timeout=OPERATION).ping())
-        assert isinstance(fresh, AccessDenied), f"a new connection without rights: {fresh!r}"
+        assert isinstance(fresh, AccessDenied), f"a new connection without rights got {fresh!r}"
     finally:
         await kit.blocking(kit.harness.permit)
     await kit.eventually(lambda: kit.answers(broker), within=20, what="a ping with rights again", every=0.1)
     await orders.publish(b"after")
-    bodies = await drained(orders, idle=1.0)
-    assert {b"before", b"after"} <= set(bodies) <= {b"before", b"without rights", b"after"}, bodies
+    bodies = await kit.drained(orders, idle=1.0)
+    assert {b"before", b"after"} <= set(bodies) <= {b"before", b"without rights", b"after"}, (
+        f"after the rights were back, {bodies} came"
+    )
 
 
 @scenario("B82", tier="R", faults={Fault.FULL}, seconds=180)
-async def a_server_without_room(kit: Kit) -> None:
-    """A server that is full tells publishers so, typed and in time; once it has room all goes on, and nothing is lost."""
-    orders = kit.broker(timeout=OPERATION).queue("orders", max_deliveries=0, lease=_lease(kit))
+async def a_server_without_room(kit: MessageKit) -> None:
+    """A full server refuses a publish with a typed error, in time. With room again all goes on, and nothing is lost."""
+    orders = kit.broker(timeout=OPERATION).queue("orders", max_deliveries=0, lease=lease_for_outages(kit))
     await orders.publish(b"before", id="before")
     await kit.blocking(kit.harness.fill)
     try:
         with kit.within(3 * OPERATION + 1, "a publish without room"):
             error = await fails(NarrowboatError, orders.publish(b"too much", id="too much"))
-        assert isinstance(error, PublishFailed | PublishUnknown | Unavailable), error
+        assert isinstance(error, PublishFailed | PublishUnknown | Unavailable), f"a publish without room raised {error!r}"
     finally:
         await kit.blocking(kit.harness.drain)
     await orders.publish(b"after", id="after")
-    bodies = await drained(orders, idle=1.0)
-    assert {b"before", b"after"} <= set(bodies)
+    bodies = await kit.drained(orders, idle=1.0)
+    assert {b"before", b"after"} <= set(bodies), f"confirmed and lost: { {b'before', b'after'} - set(bodies) }"
     if isinstance(error, PublishFailed):
-        assert b"too much" not in bodies, "told as failed, and delivered"
+        assert b"too much" not in bodies, "a publish that raised PublishFailed was delivered"
