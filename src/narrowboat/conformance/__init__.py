@@ -6,9 +6,9 @@
     from narrowboat.conformance import Harness, suite      # three lines in a third party's own tests
     test_conformance = suite(Harness("mine://localhost"))
 
-The promises stand in `catalogue`, one stable id a line. `scenarios` prove them. `harness` is what a backend must give. A scenario
-is handed a `kit`, as `lock_kit` or `message_kit`: `users` act in it, `faults` strike, `checks` judge. `runner` decides which
-scenarios run and what their outcome is, and `report` shows it.
+The promises stand in `catalogue`, one stable id a line. `scenarios` prove them. `harness` is what a backend must give. A
+scenario is handed a `kit`, as `lock_kit` or `message_kit`: `users` act in it, `faults` strike, `checks` judge. `runner` decides
+which scenarios run and what their outcome is, and `report` shows it.
 """
 
 from narrowboat.conformance.faults.network import Network
