@@ -200,10 +200,9 @@ def crowd(server: ZooKeeperServer) -> Row:
                 async with locks.lock("crowd"):
                     pass
 
-            before = _requests(server)
+            before, nodes = _requests(server), _counted(server, "zk_znode_count")
             waiting = [asyncio.create_task(visit()) for _ in range(WAITERS)]
-            while (await locks.holders("crowd"))[0].waiters != WAITERS:
-                before -= 3  # the question itself is three requests: sync, the queue, the holder
+            while _counted(server, "zk_znode_count") < nodes + WAITERS:  # each has its place in the queue
                 await asyncio.sleep(0.05)
             await held.release()
             await asyncio.gather(*waiting)
@@ -227,7 +226,11 @@ def held_together(server: ZooKeeperServer) -> Row:
 
 def _requests(server: ZooKeeperServer) -> int:
     """Packets that the server has received from all its clients, pings among them; less those of this question."""
+    return _counted(server, "zk_packets_received")
+
+
+def _counted(server: ZooKeeperServer, what: str) -> int:
     for line in server.command("mntr").splitlines():
-        if line.startswith("zk_packets_received"):
+        if line.startswith(what):
             return int(line.split()[1])
-    raise RuntimeError("the server does not count")
+    raise RuntimeError(f"the server does not count {what}")
