@@ -454,3 +454,19 @@ def test_another_stretch_is_refused(monkeypatch: pytest.MonkeyPatch, wrong: str)
 
     with pytest.raises(ConfigurationError, match=r"NARROWBOAT_STRETCH=.*: allowed are 1, 2, 4, 6"):
         Kit(Harness("memory://"), "sync", "locks")
+
+
+def test_a_call_that_does_not_end_soon_is_told_in_a_sentence() -> None:
+    """An error of the call itself passes, a timeout of its own too."""
+
+    async def times_out() -> None:
+        raise TimeoutError("of its own")
+
+    async def asks() -> None:
+        kit = Kit(Harness("memory://"), "asyncio", "locks")
+        with pytest.raises(AssertionError, match=r"^not within 0\.01 s: "):
+            await kit.soon(asyncio.Event().wait(), 0.01)
+        with pytest.raises(TimeoutError, match="of its own"):
+            await kit.soon(times_out())
+
+    asyncio.run(asks())

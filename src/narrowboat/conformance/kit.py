@@ -167,8 +167,14 @@ class Kit:
 
     async def soon(self, work: Awaitable[T], within: float = 5.0) -> T:
         """The result of `work`, which may take `within` seconds and the pauses of the machine."""
-        async with asyncio.timeout(self.upper(within)):
-            return await work
+        limit = asyncio.timeout(self.upper(within))
+        try:
+            async with limit:
+                return await work
+        except TimeoutError:  # of the limit, or of the work itself
+            if limit.expired():
+                raise AssertionError(f"not within {within:g} s: a call was to end, and has not") from None
+            raise
 
     # -- time -----------------------------------------------------------------------------------------------------
 
