@@ -96,7 +96,9 @@ class Endpoint:
             raise ConfigurationError(f"{backend}:// names no host: write {backend}://localhost:{port}", backend=backend)
         for number, each in enumerate(url.hosts, 1):
             if wrong := _no_host(each.name):
-                raise ConfigurationError(f"host {number} of the URL {wrong}", backend=backend)
+                raise ConfigurationError(
+                    f"host {number} of the URL {wrong}; write a name or an address, such as db.example, [::1]", backend=backend
+                )
         if pair and (url.username is None) != (url.password is None):
             raise ConfigurationError(
                 f"a user needs a password, and a password a user: {backend}://user:password@host", backend=backend
@@ -135,9 +137,9 @@ class Endpoint:
 
 
 def _no_host(name: str) -> str:
-    """Why no resolver can be asked for `name`; "" where one can. It repeats nothing of it but one character.
+    """Why no resolver can be asked for `name`; "" where one can.
 
-    A password whose '@' was written otherwise than the rest of the URL stands where a host is expected.
+    It repeats one character of it and no more: a password that was typed in the wrong place may stand there.
     """
     if ":" in name:
         import ipaddress  # costs 5 ms, and few URLs have such a host
@@ -145,13 +147,13 @@ def _no_host(name: str) -> str:
         try:
             ipaddress.IPv6Address(name)
         except ValueError:
-            return "has a ':' in it and is no IPv6 address, such as [::1]"
+            return "has a ':' and is no IPv6 address"
         return ""
     strange = next((each for each in name if not _in_names(each)), None)
     if strange is not None:
         return f"has the character {strange!r}, which no name of a host has"
     if not name:
-        return "is empty: write its name before the port"
+        return "is empty"
     try:
         asked = name.encode("idna")
     except UnicodeError:
