@@ -115,6 +115,7 @@ def test_properties_that_cannot_be(broker: Messaging, options: dict[str, Any], s
         ({"priority": -1}, "priority=-1"),
         ({"priority": "high"}, "whole number"),
         ({"priority": 1}, "priorities=1"),
+        ({"priority": 99}, "priority=99: allowed is 0 to 9"),  # no queue can be declared with so many levels
     ],
 )
 def test_options_of_a_publish_that_cannot_be(broker: Messaging, options: dict[str, Any], said: str) -> None:

@@ -120,13 +120,12 @@ class Envelope(Generic[T]):
     def _check_priority(self, priority: object) -> None:
         check_count("priority", priority, 0, 1_000_000)
         demand(self._claims.priority, self._backend, f"priority={priority}", "priority")
-        most = self._claims.priorities_max if self.to.kind is Kind.TOPIC else self._priorities
-        if not most:
+        check_count("priority", priority, 0, self._priorities or self._claims.priorities_max)
+        if not self._priorities and self.to.kind is not Kind.TOPIC:
             raise InvalidArgument(
                 f"priority={priority}: {self.to.path!r} has no levels; "
                 f"declare it with queue({self.to.name!r}, priorities={priority})"
             )
-        check_count("priority", priority, 0, most)
 
 
 def _no_bytes(body: object, codec: codecs.Codec[Any] | None) -> str:
