@@ -359,6 +359,32 @@ def test_many_waiters_do_not_use_up_the_connections(consul_server: ConsulServer)
     assert max(took[name] - released[name] for name in names) < upper(2.0)
 
 
+def test_a_waiter_that_no_thread_can_wake_looks_again_soon(consul_server: ConsulServer, monkeypatch: Any) -> None:
+    """Where the machine has no thread left for the watch, a release is not told: the waiter must not sleep as if it were."""
+    refused, start = threading.Event(), threading.Thread.start
+
+    def no_watch(thread: threading.Thread) -> None:
+        if thread.name == "narrowboat-consul-watch":
+            refused.set()
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    def release() -> None:
+        assert refused.wait(10)
+        held.release()
+
+    with narrowboat.locks(consul_server.url) as holder, narrowboat.locks(consul_server.url) as locks:
+        held = holder.lock("a").acquire()
+        monkeypatch.setattr(threading.Thread, "start", no_watch)
+        releasing = threading.Thread(target=release)
+        releasing.start()
+        begun = time.monotonic()
+        locks.lock("a").acquire(timeout=10).release()
+        took = time.monotonic() - begun
+        releasing.join()
+    assert took < 2.0
+
+
 def test_a_lock_delay_is_waited_for(consul_server: ConsulServer) -> None:
     """With `lock_delay` a lock whose session ended is refused for so long, and then had."""
     with narrowboat.locks(consul_server.url, lock_delay=2) as locks, narrowboat.locks(consul_server.url) as other:

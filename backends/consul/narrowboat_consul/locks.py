@@ -38,7 +38,7 @@ ROUNDS = 10
 DOUBT = 2.0
 #: Seconds until a waiter looks again by itself. A lost query delays it by this.
 LOOK_AGAIN = 3.0
-#: Seconds until it looks again where the lock is free and yet refused, because Consul's lock-delay runs.
+#: Seconds until it looks again where nothing will wake it: Consul's lock-delay runs, or there is no thread to watch with.
 DELAYED = 0.25
 #: Seconds by which Consul may be late beyond twice the session's ttl: its timers, the write of the end, the wake-up.
 LATE = 2.0
@@ -179,8 +179,8 @@ class ConsulLocks(LockProvider):
         return Grant(request.name, request.owner, token, float(self._agent.options.session_ttl), request.mode, request.limit)
 
     def _busy(self, request: Request, keys: Keys, index: int, look_again: float = LOOK_AGAIN) -> Busy:
-        if request.wait and index:
-            self._watcher.arm(request.name, request.owner, keys, index, request.wake)
+        if request.wait and index and not self._watcher.arm(request.name, request.owner, keys, index, request.wake):
+            return Busy(DELAYED)
         return Busy(look_again)
 
     # -- keeping --------------------------------------------------------------------------------------------------

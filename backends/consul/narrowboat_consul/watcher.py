@@ -11,7 +11,6 @@ A lost connection is made again after a backoff. Until then `Busy.retry_after` b
 from __future__ import annotations
 
 import collections
-import contextlib
 import json
 import math
 import selectors
@@ -70,11 +69,11 @@ class Watcher:
         self._batch: Query | None = None
         self._batch_at = math.inf
 
-    def arm(self, name: str, owner: str, keys: Keys, index: int, wake: Callable[[], None]) -> None:
-        """Wake `owner` at the first change under `keys` after `index`."""
+    def arm(self, name: str, owner: str, keys: Keys, index: int, wake: Callable[[], None]) -> bool:
+        """Wake `owner` at the first change under `keys` after `index`. False: there is no thread that would do so."""
         with self._mutex:
             if self._thread.ended:
-                return
+                return False
             watch = self._watches.get(name)
             if watch is None:
                 watch = self._watches[name] = Watch(keys, index)
@@ -82,12 +81,16 @@ class Watcher:
             missed = owner not in watch.wakes and index < watch.index
             watch.wakes[owner] = wake
             asked = watch.query is not None
-        with contextlib.suppress(RuntimeError):  # no thread to be had: the waiter looks again by itself, and arms anew
+        watched = True
+        try:
             self._thread.start()
+        except RuntimeError:  # no thread to be had: the waiter looks again by itself, and arms anew
+            watched = False
         if not asked:
             self._tell(name)
         if missed:
             wake()
+        return watched
 
     def disarm(self, name: str, owner: str) -> None:
         """Stop waking that owner. Idempotent."""
