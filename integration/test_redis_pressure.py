@@ -17,7 +17,7 @@ from integration.servers import RedisServer
 from narrowboat.conformance.watch import watch
 from narrowboat.contract import Ack, Address, Kind, Nack
 from narrowboat.contract.locks import Busy, Grant, Mode, Released, Request
-from narrowboat.errors import PublishFailed, Unavailable
+from narrowboat.errors import PublishFailed, SettleUnknown, Unavailable
 from narrowboat_redis import broker as broker_backend
 from narrowboat_redis import locks as lock_backend
 from narrowboat_redis.names import NameKeys
@@ -175,3 +175,22 @@ def test_a_topic_with_holes_is_counted_in_steps(client: redis.Redis, broker: Any
     middle = cast(list[tuple[bytes, Any]], client.xrange("prices", count=3000))[-1][0]
     client.xdel("prices", middle)
     assert broker.depth(group).ready == 4998
+
+
+def test_a_broker_that_closes_over_silence_waits_for_one_timeout(redis_server: RedisServer) -> None:
+    """What it would give back takes the whole of it; nothing is asked after that."""
+    broker = narrowboat.broker(redis_server.url, timeout=1)
+    queue = broker.queue(f"q{next(_serial)}")
+    queue.publish_many([b"x"] * 5)
+    message = queue.consume(prefetch=3).receive(10)
+    assert message is not None
+    redis_server.pause()
+    try:
+        with pytest.raises(SettleUnknown):
+            message.ack()
+        begun = time.monotonic()
+        broker.close()
+        took = time.monotonic() - begun
+    finally:
+        redis_server.resume()
+    assert took < 1.8

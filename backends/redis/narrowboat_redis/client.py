@@ -94,6 +94,10 @@ class RedisClient:
         """Whether an exchange has just timed out. An optional one would then only wait for a timeout as well."""
         return time.monotonic() - self._late < self._timeout
 
+    def busy(self) -> bool:
+        """Whether an exchange is under way."""
+        return self._mutex.locked()
+
     def ends(self) -> float:
         """The deadline of an exchange that begins now, by `time.monotonic`."""
         return time.monotonic() + self._timeout

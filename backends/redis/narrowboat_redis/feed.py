@@ -151,7 +151,8 @@ class RedisFeed(Feed):
             return
         self._closed = True
         calls = self._calls
-        if calls.freeing.lately_silent() or calls.taking.lately_silent():
+        # A broker that closes has waited for what still settles: it would be silent to us as well.
+        if calls.freeing.lately_silent() or calls.taking.lately_silent() or (ends is not None and calls.freeing.busy()):
             ends = time.monotonic() + _COURTESY  # what is not given back comes back when its lease ends
         calls.waking.leave(self, self.keys)
         self._left(self)
