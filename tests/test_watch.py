@@ -7,7 +7,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
@@ -222,14 +222,24 @@ def test_the_report_says_when_it_was_worth_a_word() -> None:
     assert "stood still for 25% of the time" in make(Harness("memory://"), [row, slow], seconds=2).stood_still
 
 
+async def _never_comes(kit: Kit) -> None:
+    await kit.eventually(lambda: False, within=0.05, what="it comes")
+
+
+async def _takes_long(kit: Kit) -> None:
+    with kit.within(0.05, "the wait"):
+        await asyncio.sleep(1.0)
+
+
+@pytest.mark.parametrize("late", [_never_comes, _takes_long])
 def test_a_pause_does_not_excuse_what_took_too_long(
-    table: list[Scenario], clocks: Clocks, monkeypatch: pytest.MonkeyPatch
+    table: list[Scenario], clocks: Clocks, monkeypatch: pytest.MonkeyPatch, late: Callable[[Kit], Awaitable[None]]
 ) -> None:
     """Its bound was extended by the pause already."""
 
     async def waits(kit: Kit) -> None:
         """It has a short lease, and waits for something else."""
         await asyncio.to_thread(pause, clocks, kit.ttl)
-        await kit.eventually(lambda: False, within=0.05, what="it comes")
+        await late(kit)
 
     assert outcome(table, clocks, monkeypatch, waits).outcome is Outcome.BROKEN
