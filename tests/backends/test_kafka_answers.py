@@ -4,6 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import warnings
+from typing import Any
+
+with warnings.catch_warnings():
+    # kafka-python reads its schemas in a way that Python 3.11 calls deprecated; not ours to mend, and an error here.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from kafka.protocol.admin import DeleteRecordsResponse
+    from kafka.protocol.api_header import RequestHeader
+
+    from narrowboat_kafka.library.connection import _class_of
 
 #: Four threads, each a broker's, meet the first answer of each kind and version at once. Prints the kinds that nobody can read
 #: after that. The library keeps what it has made, so it is made to forget that.
@@ -50,3 +61,41 @@ def test_threads_that_meet_the_first_answer_of_a_kind_together_can_read_the_next
     count, _, lost = done.stdout.strip().partition(" ")
     assert int(count) > 30
     assert lost == "[]", f"the answers to {lost} can be read no more"
+
+
+def test_two_versions_of_an_answer_that_are_met_together_can_both_be_read() -> None:
+    """The first thread leaves the making of its decoder while the second one is in the middle of it."""
+    struct = DeleteRecordsResponse._struct
+    emit = struct.emit_decode_from
+    first_is_in, second_is_in, first_is_done = threading.Event(), threading.Event(), threading.Event()
+
+    def held_up(*arguments: Any, version: int, **named: Any) -> None:
+        (first_is_in if version == 0 else second_is_in).set()
+        assert (second_is_in if version == 0 else first_is_done).wait(30)
+        emit(*arguments, version=version, **named)
+
+    answers: dict[int, Any] = {}
+
+    def read(version: int) -> None:
+        header = RequestHeader(request_api_key=21, request_api_version=version, correlation_id=1, client_id="x")
+        sent = DeleteRecordsResponse(version=version, throttle_time_ms=7, topics=[]).encode(version=version)
+        try:
+            answers[version] = _class_of(header).decode(sent).throttle_time_ms
+        except TypeError as error:
+            answers[version] = error
+        if version == 0:
+            first_is_done.set()
+
+    struct._compiled_encoders.clear()
+    struct.emit_decode_from = held_up
+    try:
+        first, second = (threading.Thread(target=read, args=(version,)) for version in (0, 1))
+        first.start()
+        assert first_is_in.wait(30)
+        second.start()
+        first.join()
+        second.join()
+    finally:
+        del struct.emit_decode_from
+        struct._compiled_encoders.clear()  # a broken one would be used for as long as the process lives
+    assert answers == {0: 7, 1: 7}

@@ -56,6 +56,9 @@ NAMES: dict[str, str] = {
     "kafka.protocol.frame": "KafkaBytes",
     # The class of an answer is made by one thread at a time (connection.py).
     "kafka.protocol.api_header.RequestHeader": "get_response_class",
+    # A decoder makes objects of that class, whatever other threads do (connection.py).
+    "kafka.protocol.admin.DeleteRecordsResponse": "_struct",
+    "kafka.protocol.admin.DeleteRecordsResponse._struct": "_data_class",
     # Ends of partitions as far as they may be read (admin.py).
     "kafka.protocol.consumer": "IsolationLevel",
     # Makes no topics by asking for them: the setting does not reach the requests (connection.py); what is known of topics

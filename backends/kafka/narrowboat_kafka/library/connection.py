@@ -58,9 +58,17 @@ def _class_of(header: Any) -> Any:
 
     Where two threads do so at once, it may keep the one class and know the other, weakly, as that of all such answers. When
     the collector has come, no answer of that kind can be read in this process any more.
+
+    The library also knows the class weakly where it makes the decoder of a version, and puts the class itself there meanwhile.
+    A second thread, with another version, could find the weak one there again, and its decoder, which is kept, would fail for
+    ever. So the class itself stands there from the beginning.
     """
     with _classes:
-        return header.get_response_class()
+        kind = header.get_response_class()
+        schema = getattr(kind, "_struct", None)  # what comes for a password has none
+        if schema is not None:
+            schema._data_class = kind[None]
+        return kind
 
 
 def _no_password(record: logging.LogRecord) -> bool:
