@@ -67,8 +67,15 @@ NO_HOSTS = [
     ("a..geheim", "parts of 1 to 63 characters"),
     ("geheim" * 11, "parts of 1 to 63 characters"),
     (".".join(["geheim"] * 40), "253 characters"),
-    ("a%E2%80%AEgeheim", "parts of 1 to 63 characters"),
+    ("a%E2%80%AEgeheim", r"the character '\u202e'"),
     (":7", "host 1 of the URL is empty"),
+    ("[::1%25a%0Ab]", r"the character '\n'"),
+    ("[fe80::1%25%1B[2J]", r"the character '\x1b'"),
+    ("[fe80::1%25geheim%40]", "the character '@'"),
+    ("[fe80::1%25geheimgeheimgeheim]", "more than 15 characters"),
+    ("a%C2%ADgeheim", r"the character '\xad'"),
+    ("a%EF%BC%A0geheim", "the character '@'"),  # a resolver is asked for a@geheim
+    ("a%E2%84%80geheim", "the character '/'"),
 ]
 SERVERS = {
     "redis": (narrowboat.locks, narrowboat.broker, narrowboat.aio.locks, narrowboat.aio.broker),

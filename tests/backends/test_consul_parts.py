@@ -291,6 +291,13 @@ def test_what_a_url_says() -> None:
     assert agent("consul://").hosts[0].host == "127.0.0.1"
 
 
+def test_a_host_of_other_letters_is_named_to_the_agent_as_a_resolver_is_asked_for_it() -> None:
+    """A header takes bytes of ASCII."""
+    for host, sent in (("%E6%97%A5%E6%9C%AC.example", b"xn--wgv71a.example:8500"), ("[fe80::1%25e0]", b"[fe80::1%e0]:8500")):
+        made = transport.Transport(agent(f"consul://{host}"), transport.Limit(1.0, transport.Silence()))
+        assert b"\r\nHost: " + sent + b"\r\n" in made.request("GET", "/v1/status/leader")
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

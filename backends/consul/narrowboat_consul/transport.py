@@ -97,7 +97,9 @@ class Transport:
         self.timeout = limit.timeout
         self._limit = limit
         self.tls = agent.options.context(backend=agent.scheme) if agent.tls else None
-        self._headers = {"Host": str(agent.hosts[0]), "Accept": "application/json"}
+        address = agent.hosts[0]
+        asked = address._replace(host=address.host.encode("idna").decode())  # headers are ASCII
+        self._headers = {"Host": str(asked), "Accept": "application/json"}
         if agent.token is not None:
             self._headers["X-Consul-Token"] = agent.token.reveal()
         if agent.options.namespace is not None:

@@ -136,32 +136,49 @@ class Endpoint:
     __repr__ = __str__
 
 
+#: A zone of an IPv6 address is the name of a network interface, and that has no more in Linux.
+_ZONE_MAX = 15
+
+
 def _no_host(name: str) -> str:
     """Why no resolver can be asked for `name`; "" where one can.
 
     It repeats one character of it and no more: a password that was typed in the wrong place may stand there.
     """
     if ":" in name:
-        import ipaddress  # costs 5 ms, and few URLs have such a host
-
-        try:
-            ipaddress.IPv6Address(name)
-        except ValueError:
-            return "has a ':' and is no IPv6 address"
-        return ""
-    strange = next((each for each in name if not _in_names(each)), None)
-    if strange is not None:
-        return f"has the character {strange!r}, which no name of a host has"
+        return _no_address(name)
     if not name:
         return "is empty"
+    if wrong := _strange(name):
+        return wrong
     try:
         asked = name.encode("idna")
     except UnicodeError:
         asked = b""
     if not asked:
         return "is no name of a host: it is made of parts of 1 to 63 characters with a dot between two"
-    return "is no name of a host: that has up to 253 characters" if len(asked.rstrip(b".")) > 253 else ""
+    if len(asked.rstrip(b".")) > 253:
+        return "is no name of a host: that has up to 253 characters"
+    return _strange(asked.decode())  # some characters are asked for as others, such as a wide '@'
+
+
+def _no_address(name: str) -> str:
+    import ipaddress  # costs 5 ms, and few URLs have such a host
+
+    try:
+        ipaddress.IPv6Address(name)
+    except ValueError:
+        return "has a ':' and is no IPv6 address"
+    zone = name.partition("%")[2]
+    if len(zone) > _ZONE_MAX:
+        return f"has a zone behind the '%' of more than {_ZONE_MAX} characters"
+    return _strange(zone)
+
+
+def _strange(text: str) -> str:
+    character = next((each for each in text if not _in_names(each)), None)
+    return "" if character is None else f"has the character {character!r}, which no name of a host has"
 
 
 def _in_names(character: str) -> bool:
-    return character.isalnum() or character in "-._" if character < "\xa0" else not character.isspace()
+    return character.isalnum() or character in "-._" if character < "\x80" else character.isprintable()
