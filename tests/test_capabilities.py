@@ -232,3 +232,10 @@ def test_a_claim_is_a_value() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         LOCKS.survives = Survives.NODE  # type: ignore[misc]  # that is the point
     assert math.isfinite(LOCKS.ttl_max)
+
+
+def test_a_claim_of_the_other_half_and_a_level_in_capitals_are_named() -> None:
+    """They are known words, and so no secrets."""
+    for require, says in (("lease=message", "require=lease is not a claim"), ("scope=NETWORK", "did you mean 'network'")):
+        with pytest.raises(ConfigurationError, match=says):
+            narrowboat.locks("memory://cap", require=require)

@@ -210,7 +210,8 @@ def check_required(capabilities: Capabilities, require: str | Mapping[str, objec
         known = [field.name for field in dataclasses.fields(capabilities) if field.name not in _INTERNAL]
         if name not in known:
             raise ConfigurationError(
-                f"require={told(name, known)} is not a claim; known are: {', '.join(known)}", backend=backend
+                f"require={name if name in _NAMES else told(name, known)} is not a claim; known are: {', '.join(known)}",
+                backend=backend,
             )
         have = getattr(capabilities, name)
         if not _meets(name, have, wanted, backend):

@@ -281,7 +281,7 @@ def told(value: str, words: list[str]) -> str:
 def _near(word: str, words: list[str]) -> str | None:
     import difflib  # only on the way to an error: start-up must not pay for it
 
-    return next(iter(difflib.get_close_matches(word, words, n=1)), None)
+    return next(iter(difflib.get_close_matches(word, words, n=1) or difflib.get_close_matches(word.lower(), words, n=1)), None)
 
 
 def convert(name: str, value: object, hint: Any, *, backend: str | None = None) -> object:
