@@ -154,13 +154,19 @@ class _Trial:
         self._harness = harness
         self._size = size
         self._caught: dict[str, str] = {}
+        self._unproven: set[str] = set()  #: scenarios that the machine let prove nothing beside others
 
     def run(self, *, alone: bool) -> None:
-        """The scenarios that may run beside others, or those that may not, as long as an id of theirs is still to be caught."""
+        """The scenarios that may run beside others, or those that may not, as long as an id of theirs is still to be caught.
+
+        On a machine with too much to do, what proved nothing beside others runs again alone.
+        """
         for scenario in load():
             wanted = [id for id in scenario.ids if id in self.mutant.ids and id not in self._caught]
-            if wanted and scenario.alone is alone:
+            if wanted and (scenario.alone is alone or scenario.name in self._unproven):
                 row = self._exercised(scenario)
+                if row.outcome is Outcome.NOT_EXERCISED:
+                    self._unproven.add(scenario.name)
                 if row.outcome is Outcome.BROKEN:
                     why = f"{scenario.name}: {row.why.strip().splitlines()[-1]}"
                     self._caught |= dict.fromkeys(wanted, why)
