@@ -256,9 +256,12 @@ class BrokerCore:
         call = Call(self.SEND, messages)
         answers = await self.runtime.call(self.sends, call)
         call.results = []  # an error leads to frames that know this call
-        if self.listeners:
-            self._tell_published(messages, answers)
-        return answers
+        try:
+            if self.listeners:
+                self._tell_published(messages, answers)
+            return answers
+        finally:
+            del answers  # and to this frame: from Python 3.12 on it would keep them
 
     def _tell_published(self, messages: Sequence[Outgoing], answers: Sequence[Any]) -> None:
         for message, answer in zip(messages, answers, strict=True):
