@@ -21,6 +21,7 @@ from integration.servers.resolve import Unavailable, choose
 from integration.servers.server import Controls, Server
 from narrowboat.conformance import Harness
 from narrowboat.conformance.catalogue import Fault
+from narrowboat.conformance.harness import with_query
 from narrowboat.conformance.scenario import FACES
 from narrowboat.conformance.suite import Item, parameters
 from narrowboat.conformance.verification import select
@@ -81,7 +82,7 @@ def conformance(
     atexit.register(server.close)  # also when its tests were only collected
     url = server.url
     if query:
-        url += ("&" if "?" in url else "?") + query
+        url = with_query(url, query)
     built = Harness(url) if choice.given else harness(url, server=server)
     items = parameters(built, select(only, allowed(tiers), faces))
 

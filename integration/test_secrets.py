@@ -24,6 +24,7 @@ from integration.servers import ConsulServer, KafkaServer, RabbitMQServer, Redis
 from narrowboat.conformance.checks.leaks import Ear, raised, shown, texts
 from narrowboat.conformance.faults.network import with_hosts
 from narrowboat.conformance.faults.proxy import Proxy
+from narrowboat.conformance.harness import with_query
 
 SECRET = "Zq9Xk-S3cr3t@pw/w:rd"
 TOKEN = "7d1c2a2e-0000-4000-8000-0000000c0ffe"  # what Consul takes for a token
@@ -49,10 +50,10 @@ class Kind:
         """The URL with that secret."""
         if self.server is ZooKeeperServer:
             url = str(server.url_for("shop", secret))
-            return f"{url}{'&' if '?' in url else '?'}session_ttl=4&tick=0.5"
+            return with_query(url, "session_ttl=4&tick=0.5")
         user = {RabbitMQServer: ("shop",), KafkaServer: ("shop",), RedisServer: ("",)}.get(self.server, ())
         url = str(server.url_for(*user, secret))
-        return f"{url}{'&' if '?' in url else '?'}{self.query}" if self.query else url
+        return with_query(url, self.query) if self.query else url
 
 
 def know_by_scram(server: KafkaServer) -> None:

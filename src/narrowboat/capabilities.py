@@ -167,7 +167,6 @@ Capabilities = LockCapabilities | BrokerCapabilities
 
 #: What cannot be demanded as "at least": how a driver is called is not a promise to the user.
 _INTERNAL = frozenset({"concurrency"})
-_NAMES = {field.name for kind in (LockCapabilities, BrokerCapabilities) for field in dataclasses.fields(kind)}
 #: Numbers of which more is better; of all others less is.
 _MORE = frozenset(
     {"ttl_max", "body_max", "headers_max", "batch_max", "priorities_max", "delay_max", "lease_max", "dedup_window"}
@@ -193,7 +192,7 @@ def parse_require(require: str | Mapping[str, object] | None) -> dict[str, str]:
     for item in filter(str.strip, require.split(",")):
         name, _, value = (part.strip() for part in item.partition("="))
         if demands.setdefault(name, value) != value:
-            raise ConfigurationError(f"require demands {name if name in _NAMES else 'a claim'} twice, with different values")
+            raise ConfigurationError(f"require demands {name if _is_claim(name) else 'a claim'} twice, with different values")
     return demands
 
 
@@ -210,7 +209,7 @@ def check_required(capabilities: Capabilities, require: str | Mapping[str, objec
         known = [field.name for field in dataclasses.fields(capabilities) if field.name not in _INTERNAL]
         if name not in known:
             raise ConfigurationError(
-                f"require={name if name in _NAMES else told(name, known)} is not a claim; known are: {', '.join(known)}",
+                f"require={name if _is_claim(name) else told(name, known)} is not a claim; known are: {', '.join(known)}",
                 backend=backend,
             )
         have = getattr(capabilities, name)
@@ -244,6 +243,11 @@ def _meets(name: str, have: Any, wanted: str, backend: str) -> bool:
     if not math.isfinite(number):
         raise ConfigurationError(f"require={name}=***: expected a finite number", backend=backend)
     return bool(have >= number) if name in _MORE else bool(have <= number)
+
+
+def _is_claim(name: str) -> bool:
+    """Whether locks or messages have a claim of that name, so that it is no secret."""
+    return any(name == field.name for kind in (LockCapabilities, BrokerCapabilities) for field in dataclasses.fields(kind))
 
 
 def _text(value: object) -> str:

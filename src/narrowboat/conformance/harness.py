@@ -199,6 +199,15 @@ class Harness:
         return f"<{type(self).__name__} {Url.parse(self.url)}>"
 
 
+def with_query(url: str, query: str) -> str:
+    """`url` with `query` behind what it asks for already.
+
+    >>> with_query("memory://shop", "timeout=2"), with_query("memory://shop?timeout=2", "prefix=a")
+    ('memory://shop?timeout=2', 'memory://shop?timeout=2&prefix=a')
+    """
+    return f"{url}{'&' if '?' in url else '?'}{query}"
+
+
 def with_option(url: str, name: str, value: str) -> str:
     """`url` with the option `name`. A value that it has already stays in front, so that a user's own prefix is kept.
 

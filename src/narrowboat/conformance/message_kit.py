@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from narrowboat.conformance.harness import with_query
 from narrowboat.conformance.kit import Faults, Kit
 from narrowboat.contract.messages import Receipt
 
@@ -41,7 +42,7 @@ class MessageKit(Kit):
 
     def url_with(self, query: str) -> str:
         """The URL of the scenario's messages with one more option, such as "declare=never"."""
-        return f"{self.broker_url}{'&' if '?' in self.broker_url else '?'}{query}"
+        return with_query(self.broker_url, query)
 
     # -- publish --------------------------------------------------------------------------------------------------
 

@@ -177,7 +177,7 @@ def _endless(harness: Harness, half: str) -> str:
 def _late(why: str) -> bool:
     """Whether a bound was missed. It was extended by the pauses of the machine already, so these explain nothing."""
     last = why.strip().splitlines()[-1]
-    return any(word in last for word in ("not within", "and less than", "not finished within", "LockTimeout", "TimeoutError"))
+    return any(word in last for word in ("not within", "not finished within", "LockTimeout", "TimeoutError"))
 
 
 def _limit(harness: Harness, scenario: Scenario, stretch: int) -> float:

@@ -20,6 +20,7 @@ from narrowboat.conformance.catalogue import Fault
 from narrowboat.conformance.checks.expect import fails, raises
 from narrowboat.conformance.checks.resources import Resources, our_threads
 from narrowboat.conformance.faults.network import reachable, with_hosts
+from narrowboat.conformance.harness import with_query
 from narrowboat.conformance.lock_kit import LockKit
 from narrowboat.conformance.scenario import demand, scenario
 from narrowboat.conformance.scenarios.locks.children import forks_in_use
@@ -38,10 +39,6 @@ def _texts(error: BaseException) -> str:
     return "\n".join(told)
 
 
-def _option(url: str, option: str) -> str:
-    return f"{url}{'&' if '?' in url else '?'}{option}"
-
-
 @scenario("L110")
 async def a_bad_url_is_one_clear_error(kit: LockKit) -> None:
     """An unknown scheme, port, option or value is one ConfigurationError that names it, in a line and without a secret."""
@@ -51,15 +48,15 @@ async def a_bad_url_is_one_clear_error(kit: LockKit) -> None:
         (f"{scheme}://user:{_SECRET}@host:port/", "port"),
         (f"{scheme}://user:{_SECRET}@host:99999/", "port"),
         (f"{scheme}://us:er:{_SECRET}/@host", ""),
-        (_option(url, "no_such_option=1"), "no_such_option"),
-        (_option(url, "timeuot=1"), "timeout"),
-        (_option(url, f"timeout={_SECRET}"), "timeout"),
-        (_option(url, "timeout=-1"), "timeout"),
-        (_option(url, "timeout=nan"), "timeout"),
-        (_option(url, "timeout=1&timeout=2"), "twice"),
-        (_option(url, "require=fencign"), "fencign"),
-        (_option(url, f"require={_SECRET}"), "require"),
-        (_option(url, f"password={_SECRET}&pasword={_SECRET}"), ""),
+        (with_query(url, "no_such_option=1"), "no_such_option"),
+        (with_query(url, "timeuot=1"), "timeout"),
+        (with_query(url, f"timeout={_SECRET}"), "timeout"),
+        (with_query(url, "timeout=-1"), "timeout"),
+        (with_query(url, "timeout=nan"), "timeout"),
+        (with_query(url, "timeout=1&timeout=2"), "twice"),
+        (with_query(url, "require=fencign"), "fencign"),
+        (with_query(url, f"require={_SECRET}"), "require"),
+        (with_query(url, f"password={_SECRET}&pasword={_SECRET}"), ""),
         ("no url at all", "scheme"),
         ("", ""),
     ):
@@ -122,7 +119,7 @@ async def what_locks_do_not_claim_is_refused(kit: LockKit) -> None:
     """`require=` of a missing claim is Unsupported before any I/O, in the URL too; `require=` of a claim is accepted."""
     claims = kit.claims
     for name in ("fencing", "shared", "semaphore", "holders", "evict"):
-        in_url = functools.partial(kit.locks, url=_option(kit.locks_url, f"require={name}"))
+        in_url = functools.partial(kit.locks, url=with_query(kit.locks_url, f"require={name}"))
         for opened in (functools.partial(kit.locks, require=name), in_url):
             if kit.can(name):
                 opened()
