@@ -54,6 +54,26 @@ def request(name: str, owner: str, *, ttl: float = 30.0, wait: bool = True, wake
     return Request(name, owner, ttl, Mode.EXCLUSIVE, None, wait, wake, "test")
 
 
+# -- two names of one backend ------------------------------------------------------------------------------------------------
+
+
+def test_a_valkey_url_means_the_same_locks_and_messages(server: RedisServer) -> None:
+    valkey = server.url.replace("redis", "valkey", 1)
+    with narrowboat.locks(server.url) as mine, narrowboat.locks(valkey) as theirs:
+        with mine.lock("one"):
+            assert theirs.lock("one").try_acquire() is None
+        assert theirs.lock("one").try_acquire() is not None
+    with narrowboat.broker(server.url) as mine, narrowboat.broker(valkey) as theirs:
+        mine.queue("q").publish(b"x")
+        with theirs.queue("q").consume() as messages:
+            message = messages.receive(10)
+            assert message is not None and message.body == b"x"
+            message.ack()
+        with pytest.raises(Conflict) as caught:
+            theirs.topic("q").publish(b"x")
+        assert caught.value.backend == "valkey"
+
+
 # -- the scripts ------------------------------------------------------------------------------------------------------------
 
 

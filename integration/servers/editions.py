@@ -33,6 +33,7 @@ class Valkey9(RedisServer):
     edition = "valkey@9"
     image_name = "valkey/valkey:9.0"
     program = "valkey-server"
+    scheme = "valkey"
 
 
 class RabbitMQ40(RabbitMQServer):

@@ -40,6 +40,7 @@ class RedisServer(Server):
     name: ClassVar[str] = "redis"
     image_name: ClassVar[str] = "redis:7.4"
     program: ClassVar[str] = "redis-server"
+    scheme: ClassVar[str] = "redis"  #: of its URL
     start_bound = 60.0
     stop_bound = 10.0
 
@@ -72,7 +73,7 @@ class RedisServer(Server):
         """The URL for another user, password or database than the server's own."""
         who = f"{quote(user, safe='')}:{quote(password, safe='')}@" if password is not None else ""
         query = f"?ca={quote(str(self.certificates.ca))}" if self.certificates else ""
-        return f"redis{'s' if self.certificates else ''}://{who}{LOOPBACK}:{self.port}/{database}{query}"
+        return f"{self.scheme}{'s' if self.certificates else ''}://{who}{LOOPBACK}:{self.port}/{database}{query}"
 
     def client(self, **options: Any) -> Any:
         """A `redis.Redis` with text replies and a timeout of 5 s; `options` go to it. The caller closes it."""

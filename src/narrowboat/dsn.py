@@ -258,7 +258,11 @@ def parse_options(
                 unknown("option", name, sorted([*known, *core]), of=f"{url.scheme}://"), backend=url.scheme
             )
         values[name] = convert(name, hidden(value) if name in secrets else value, hints[name], backend=url.scheme)
-    return options(**values)
+    try:
+        return options(**values)
+    except ConfigurationError as error:
+        error.backend = url.scheme  # the options are not told it, and a backend may have several
+        raise
 
 
 def unknown(what: str, word: str, words: list[str], *, of: str = "") -> str:

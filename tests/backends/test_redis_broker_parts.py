@@ -12,10 +12,15 @@ from hypothesis import strategies as st
 import broker_calls
 import narrowboat
 from narrowboat.contract import Address, Delivery, Kind, Outgoing, Properties
+from narrowboat.dsn import Url
 from narrowboat.errors import ConfigurationError, Conflict, NotFound, Unsupported
 from narrowboat_redis import entries
+from narrowboat_redis.endpoint import RedisEndpoint
+from narrowboat_redis.options import MessageOptions
 from narrowboat_redis.properties import properties_of, refusal, texts_of
 from narrowboat_redis.streams import own_stream_prefix, part, stream_keys
+
+HERE = RedisEndpoint.of(Url.parse("redis://"), MessageOptions())
 
 _names = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=300)
 _texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
@@ -226,13 +231,13 @@ def test_a_refusal_says_what_is_stored() -> None:
     queue = stream_keys(Address(Kind.QUEUE, "orders"), "", cluster=False)
     group = stream_keys(Address(Kind.SUBSCRIPTION, "orders", "g"), "", cluster=False)
     asked = Properties(lease=10.0)
-    assert refusal([b"ok"], queue, asked) is None
-    missing = refusal([b"missing"], queue, asked)
+    assert refusal([b"ok"], queue, asked, HERE) is None
+    missing = refusal([b"missing"], queue, asked, HERE)
     assert isinstance(missing, NotFound)
-    differs = refusal([b"differs", b"30.0", b"5", b"0", b"0"], queue, asked)
+    differs = refusal([b"differs", b"30.0", b"5", b"0", b"0"], queue, asked, HERE)
     assert isinstance(differs, Conflict)
     assert "lease is 30.0 and was asked as 10.0" in str(differs)
-    taken = refusal([b"taken", b"queue", b"topic"], group, asked)
+    taken = refusal([b"taken", b"queue", b"topic"], group, asked, HERE)
     assert isinstance(taken, Conflict)
     assert "'orders' is a queue and cannot be a topic" in str(taken)
 

@@ -98,6 +98,58 @@ def test_what_cannot_work_is_refused_before_anything_is_sent(text: str, says: st
     assert says in str(caught.value)
 
 
+VALKEY = [
+    ("valkey+clutser://a", "valkey+cluster"),
+    ("valkey://a,b", "valkey+cluster://a,b,c"),
+    ("valkeys+sentinel://a:26379", "valkeys+sentinel://host"),
+    ("valkey://a?ca=x.pem", "valkeys://"),
+    ("valkeys+cluster://a/1", "database 0 only"),
+    ("valkeys://a?wait=17", "0 to 16"),
+]
+
+
+@pytest.mark.parametrize(("text", "says"), VALKEY)
+@pytest.mark.parametrize("open_", [narrowboat.locks, narrowboat.broker], ids=["locks", "broker"])
+def test_valkey_is_the_same_and_is_called_so(open_: Any, text: str, says: str) -> None:
+    if open_ is narrowboat.broker and "wait" in text:
+        text, says = text.replace("wait=17", "max_reply=1"), "max_reply"
+    with pytest.raises(ConfigurationError) as caught:
+        open_(text)
+    assert says in str(caught.value)
+    assert "redis" not in str(caught.value).lower()
+    assert caught.value.backend == Url.parse(text).scheme
+
+
+def test_a_valkey_url_says_what_a_redis_url_says() -> None:
+    for text in ("redis://shop:pw@a:7000/3", "rediss+sentinel://a,b/main/2", "redis+cluster://a:7000,b"):
+        redis, valkey = endpoint(text), endpoint(text.replace("redis", "valkey"))
+        assert str(valkey) == str(redis).replace("Redis", "Valkey") != str(redis)
+        assert (valkey.hosts, valkey.tls, valkey.deployment, valkey.number) == (
+            redis.hosts,
+            redis.tls,
+            redis.deployment,
+            redis.number,
+        )
+
+
+@pytest.mark.parametrize(
+    "met",
+    [
+        ErrorReply("READONLY You can't write against a read only replica."),
+        ErrorReply("CROSSSLOT Keys in request don't hash to the same slot"),
+        ErrorReply("ERR This instance has cluster support disabled"),
+        NotRedis("expected a reply, found b'HTTP'"),
+        ConnectionResetError("the connection was closed by the server"),
+        TimeoutError("timed out"),
+    ],
+)
+def test_what_goes_wrong_is_said_in_the_words_of_the_url(met: BaseException) -> None:
+    for scheme in ("valkey", "valkeys"):
+        error = translate(met, endpoint(f"{scheme}://host"), doing="a ping")
+        assert "redis" not in str(error).lower()
+        assert error.backend == scheme
+
+
 @pytest.mark.parametrize(
     ("text", "survives"),
     [

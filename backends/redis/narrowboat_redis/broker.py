@@ -193,7 +193,7 @@ class RedisBroker(Broker):
         return [feed for feed in list(self._feeds) if feed.keys.path in asked and feed.needs_sign()] if asked else []
 
     def _raise(self, answer: Sequence[Any], keys: StreamKeys, asked: Properties = _INBOX) -> None:
-        refused = refusal(answer, keys, asked)
+        refused = refusal(answer, keys, asked, self.endpoint)
         if refused is not None:
             raise refused
 
@@ -206,7 +206,7 @@ def capabilities(url: Url, options: MessageOptions) -> BrokerCapabilities:
 
 broker = BrokerBackend(
     scheme=SCHEME,
-    summary="messages in the streams of a Redis server, sentinel set-up or cluster",
+    summary="messages in the streams of a Redis or Valkey server, sentinel set-up or cluster",
     example="redis://:password@localhost:6379/0",
     options=MessageOptions,
     capabilities=capabilities,

@@ -14,7 +14,7 @@ from narrowboat.errors import Closed
 from narrowboat_redis.client import RedisClient
 from narrowboat_redis.endpoint import RedisEndpoint
 from narrowboat_redis.mover import Mover
-from narrowboat_redis.options import SCHEME, MessageOptions
+from narrowboat_redis.options import MessageOptions
 from narrowboat_redis.persistence import check_durability
 from narrowboat_redis.scripts import Packed, Script, script
 from narrowboat_redis.streams import StreamKeys
@@ -49,10 +49,11 @@ class Calls:
         """Raise `Closed` after `close`, and in a forked child, where the connections are the parent's."""
         if os.getpid() != self._pid:
             raise Closed(
-                f"this consumer or broker on {self.endpoint} is the parent's; open a new one after a fork", backend=SCHEME
+                f"this consumer or broker on {self.endpoint} is the parent's; open a new one after a fork",
+                backend=self.endpoint.scheme,
             )
         if self.closed:
-            raise Closed(f"this broker on {self.endpoint} was closed; open it again", backend=SCHEME)
+            raise Closed(f"this broker on {self.endpoint} was closed; open it again", backend=self.endpoint.scheme)
 
     def close(self) -> None:
         """End the subscription and the connections. The mover is ended before the feeds are."""

@@ -5,6 +5,8 @@
     redis+sentinel://user:password@a:26379,b:26379/service/0     the primary that these sentinels name
     redis+cluster://user:password@a:7000,b:7000                  a cluster, known by some of its nodes
 
+`valkey` and `valkeys` in place of `redis` and `rediss` mean the same.
+
 This is where a URL that cannot work is refused: an unknown `+driver`, several hosts for one server, a path that is no database.
 """
 
@@ -14,9 +16,10 @@ import enum
 from dataclasses import dataclass, replace
 
 from narrowboat.driver.endpoint import Endpoint
+from narrowboat.driver.sources import Refusals
 from narrowboat.dsn import Url
 from narrowboat.errors import ConfigurationError
-from narrowboat_redis.options import SCHEME, Common
+from narrowboat_redis.options import PRODUCTS, Common
 
 PORT, SENTINEL_PORT = 6379, 26379
 #: A server has 16 unless told otherwise, and can be told any number.
@@ -47,11 +50,12 @@ class RedisEndpoint(Endpoint):
     def of(cls, url: Url, options: Common) -> RedisEndpoint:
         """The endpoint that `url` names; `ConfigurationError` when it names none."""
         deployment = _DRIVERS.get(url.driver or "", Deployment.SINGLE)
+        plain = _plain(url.scheme)
         several = f"For several, write {url.scheme}+cluster://a,b,c or {url.scheme}+sentinel://a,b,c/service."
         found = cls.read(
             url,
             options,
-            plain=SCHEME,
+            plain=plain,
             port=SENTINEL_PORT if deployment is Deployment.SENTINEL else PORT,
             one_host=several if deployment is Deployment.SINGLE else None,
             drivers=_DRIVERS,
@@ -61,15 +65,39 @@ class RedisEndpoint(Endpoint):
         service, number = _path(url, deployment)
         return replace(found, service=service, number=number)
 
+    @property
+    def plain(self) -> str:
+        """The scheme without TLS."""
+        return _plain(self.scheme)
+
+    @property
+    def product(self) -> str:
+        """What the URL calls the servers. Whether they are that makes no difference."""
+        return PRODUCTS[self.plain]
+
+    @property
+    def refuse(self) -> Refusals:
+        """The refusals that all brokers word alike."""
+        return Refusals(self.scheme)
+
     def __str__(self) -> str:
         hosts = ",".join(map(str, self.hosts))
         if self.deployment is Deployment.CLUSTER:
-            return f"the Redis cluster at {hosts}"
+            return f"the {self.product} cluster at {hosts}"
         if self.deployment is Deployment.SENTINEL:
-            return f"the Redis primary {self.service!r} of the sentinels at {hosts}"
-        return f"Redis at {hosts}"
+            return f"the {self.product} primary {self.service!r} of the sentinels at {hosts}"
+        return f"{self.product} at {hosts}"
 
     __repr__ = __str__
+
+
+def _plain(scheme: str) -> str:
+    """The scheme without TLS.
+
+    >>> _plain("redis"), _plain("rediss"), _plain("valkeys")
+    ('redis', 'redis', 'valkey')
+    """
+    return scheme if scheme in PRODUCTS else scheme[:-1]
 
 
 def _path(url: Url, deployment: Deployment) -> tuple[str, int]:
@@ -85,12 +113,12 @@ def _path(url: Url, deployment: Deployment) -> tuple[str, int]:
             )
     if path and not (path.isascii() and path.isdigit() and int(path) < _DATABASES):
         raise ConfigurationError(
-            f"the URL's path {path!r} is no database of Redis: write a number, such as /0, or nothing", backend=url.scheme
+            f"the URL's path {path!r} is no database of a server: write a number, such as /0, or nothing", backend=url.scheme
         )
     number = int(path or 0)
     if deployment is Deployment.CLUSTER and number:
         raise ConfigurationError(
-            f"a Redis cluster has database 0 only, and the URL asks for {number}: use prefix= to keep things apart",
+            f"a cluster is used with its database 0 only, and the URL asks for {number}: use prefix= to keep things apart",
             backend=url.scheme,
         )
     return service, number

@@ -12,10 +12,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from narrowboat.driver import tls
-from narrowboat.driver.sources import Refusals
 from narrowboat.driver.texts import LONGEST, cut
 from narrowboat.errors import AccessDenied, ConfigurationError, Conflict, NarrowboatError, Unavailable
-from narrowboat_redis.options import SCHEME
 from narrowboat_redis.resp import ErrorReply, NotRedis, ProtocolError, shown
 
 if TYPE_CHECKING:
@@ -32,9 +30,6 @@ ODD = (TypeError, ValueError, KeyError, IndexError, AttributeError, RecursionErr
 #: What a connection may raise, besides a `NarrowboatError`.
 FAILURES = (OSError, ErrorReply, ProtocolError, *ODD)
 
-#: The refusals that all brokers word alike.
-refuse = Refusals(SCHEME)
-
 #: A server before 7.0 wraps the error of a script's command in a text of its own, which has the code somewhere inside.
 _CODES = re.compile(
     r"\b(ASK|BUSY|BUSYGROUP|CLUSTERDOWN|CROSSSLOT|LOADING|MASTERDOWN|MISCONF|MOVED|NOAUTH|NOPERM|NOREPLICAS|NOSCRIPT|OOM|READONLY"
@@ -43,7 +38,7 @@ _CODES = re.compile(
 #: How a script of ours names what it cannot use.
 _DAMAGED = re.compile(r"\bDAMAGED (\S+) (\w+)")
 _REPEAT = "The call may be repeated"
-#: What each code means, and what to do about it. All of these conditions may end by themselves.
+#: What each code means, and what to do about it; {0} is the scheme. All of these conditions may end by themselves.
 _PASSING = {
     "ASK": "moved a part of its keys to another node just now. Nothing was changed",
     "BUSY": "is busy with somebody's script that does not end. Look for it with SCRIPT KILL; nothing was changed",
@@ -55,7 +50,7 @@ _PASSING = {
     "NOREPLICAS": "refuses to write because too few replicas are connected (min-replicas-to-write). Nothing was changed",
     "NOSCRIPT": "forgot a script that it had just been given. Nothing was changed; see whether something runs SCRIPT FLUSH",
     "OOM": "has reached its maxmemory and refuses to write. Nothing was changed; raise maxmemory, or free keys",
-    "READONLY": "is a read-only replica. Nothing was changed; name the primary, or use redis+sentinel:// or redis+cluster://",
+    "READONLY": "is a read-only replica. Nothing was changed; name the primary, or use {0}+sentinel:// or {0}+cluster://",
     "TRYAGAIN": "is moving keys between nodes just now. Nothing was changed",
 }
 
@@ -129,7 +124,7 @@ def too_old(endpoint: RedisEndpoint, version: str) -> ConfigurationError:
 def _reply(error: BaseException, endpoint: RedisEndpoint, doing: str) -> NarrowboatError:
     code, text, backend = code_of(error), cut(cause_of(error, endpoint)), endpoint.scheme
     if code in _PASSING:
-        return Unavailable(f"{endpoint} {_PASSING[code]} (while {doing}: {text}). {_REPEAT}.", backend=backend)
+        return Unavailable(f"{endpoint} {_PASSING[code].format(backend)} (while {doing}: {text}). {_REPEAT}.", backend=backend)
     if code == "NOPERM":
         user = repr(endpoint.user or "default")
         return AccessDenied(
@@ -190,8 +185,7 @@ def _where(error: BaseException) -> str:
 def _connection(error: BaseException, endpoint: RedisEndpoint, doing: str) -> NarrowboatError:
     backend, text = endpoint.scheme, cut(cause_of(error, endpoint)) or type(error).__name__
     chain = list(tls.chain(error))
-    plain = endpoint.scheme.removesuffix("s")
-    refused = tls.failure(error, str(endpoint), plain=plain, backend=backend)
+    refused = tls.failure(error, str(endpoint), plain=endpoint.plain, backend=backend)
     if refused is not None:
         return refused
     if any(isinstance(each, OSError) and each.errno in (errno.EMFILE, errno.ENFILE) for each in chain):
@@ -209,16 +203,17 @@ def _connection(error: BaseException, endpoint: RedisEndpoint, doing: str) -> Na
     if isinstance(error, NotRedis):
         other = f"If that port wants TLS, write {endpoint.scheme}s://." if not endpoint.tls else ""
         return ConfigurationError(
-            f"{endpoint}: whatever answers there is no Redis ({text}). Check host and port. {other}".rstrip(), backend=backend
+            f"{endpoint}: whatever answers there is no {endpoint.product} ({text}). Check host and port. {other}".rstrip(),
+            backend=backend,
         )
     if any(isinstance(each, TimeoutError) for each in chain):
-        hint = tls.hint(error, plain=plain)  # a plain port waits for the rest of a command
+        hint = tls.hint(error, plain=endpoint.plain)  # a plain port waits for the rest of a command
         return Unavailable(
             f"{endpoint} did not answer in time while {doing} ({text}). It may or may not have been done. "
             f"See whether the server is up and reachable{hint}, or give it longer with timeout=.",
             backend=backend,
         )
-    hint = "See whether the server is up and reachable" + tls.hint(error, plain=plain)
+    hint = "See whether the server is up and reachable" + tls.hint(error, plain=endpoint.plain)
     if ("closed" in text or "reset" in text) and not endpoint.tls:
         hint += f"; if that port wants TLS, write {endpoint.scheme}s://"
     return Unavailable(f"{endpoint}: the connection failed while {doing} ({text}). {hint}.", backend=backend)

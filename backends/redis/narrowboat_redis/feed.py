@@ -15,8 +15,7 @@ from narrowboat.contract import Ack, Delivery, Feed, Kind, Nack, Outcome, Receiv
 from narrowboat.errors import Closed, NarrowboatError
 from narrowboat_redis import entries
 from narrowboat_redis.calls import Calls, call, source_script
-from narrowboat_redis.errors import refuse, typed
-from narrowboat_redis.options import SCHEME
+from narrowboat_redis.errors import typed
 from narrowboat_redis.properties import refusal, texts_of
 from narrowboat_redis.resp import shown
 from narrowboat_redis.streams import INBOX_TTL, StreamKeys
@@ -77,13 +76,13 @@ class RedisFeed(Feed):
         calls = self._calls
         calls.check_open()
         if self._closed:
-            raise Closed(f"this consumer of {self._path!r} was closed", backend=SCHEME)
+            raise Closed(f"this consumer of {self._path!r} was closed", backend=self.endpoint.scheme)
         now = calls.clock()
         heard = calls.waking.arm(self, self.keys, self._wake, now + self._idle)
         self._sign = now + SIGN
         claim = _RECEIVE(self.keys.all, (*self._head, b"%d" % limit, b"%d" % round(INBOX_TTL * 1000), calls.most))
         answer = calls.taking.ask(claim, self._doing)
-        refused = refusal(answer, self.keys, self._properties)
+        refused = refusal(answer, self.keys, self._properties, self.endpoint)
         if refused is not None:
             raise refused
         if len(answer) > 3:
@@ -176,11 +175,11 @@ class RedisFeed(Feed):
 
     def _refused(self, delivery: Delivery, letter: int) -> NarrowboatError:
         if letter == 116:  # "t"
-            return refuse.taken(f"{self._path}.dead", "topic or subscription", "queue")
+            return self.endpoint.refuse.taken(f"{self._path}.dead", "topic or subscription", "queue")
         return self._stale(delivery)
 
     def _stale(self, delivery: Delivery) -> NarrowboatError:
-        return refuse.stale(delivery.id, self._path, delivery.attempt)
+        return self.endpoint.refuse.stale(delivery.id, self._path, delivery.attempt)
 
 
 def _letters(reply: object, number: int) -> bytes:

@@ -330,7 +330,7 @@ def _capabilities(url: Url, options: Options) -> LockCapabilities:
 
 locks = LockBackend(
     scheme=SCHEME,
-    summary="over the network, on a Redis server, a cluster, or the primary of some sentinels",
+    summary="over the network, on a Redis or Valkey server, a cluster, or the primary of some sentinels",
     example="redis://:password@localhost:6379/0",
     options=Options,
     capabilities=_capabilities,

@@ -1,4 +1,4 @@
-"""The options of a `redis://` URL, for locks and for messages, and how names become parts of keys.
+"""The options of a `redis://` or `valkey://` URL, for locks and for messages, and how names become parts of keys.
 
 `Common` has the options that both halves share.
 """
@@ -15,6 +15,8 @@ from narrowboat.driver.sources import Declare
 from narrowboat.driver.tls import TlsOptions
 from narrowboat.dsn import Secret
 
+#: The schemes without TLS, and the product that each names. A "s" behind one is the same with TLS.
+PRODUCTS = {"redis": "Redis", "valkey": "Valkey"}
 SCHEME = "redis"
 #: What stands for itself in a part of a key.
 SAFE = "-_.~@+=,"

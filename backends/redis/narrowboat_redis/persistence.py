@@ -8,7 +8,7 @@ from narrowboat.errors import ConfigurationError
 from narrowboat_redis.client import RedisClient
 from narrowboat_redis.endpoint import RedisEndpoint
 from narrowboat_redis.errors import translate
-from narrowboat_redis.options import SCHEME, Durability
+from narrowboat_redis.options import Durability
 from narrowboat_redis.resp import ErrorReply
 from narrowboat_redis.scripts import command
 
@@ -38,4 +38,6 @@ def check_durability(client: RedisClient, endpoint: RedisEndpoint, wanted: Durab
 
 def _less(endpoint: RedisEndpoint, address: HostPort | None, wanted: Durability, found: str) -> ConfigurationError:
     server = f"{endpoint}" if address is None else f"{endpoint}, {address}"
-    return ConfigurationError(f"{server}: the URL says durability={wanted.value}, and the server {found}", backend=SCHEME)
+    return ConfigurationError(
+        f"{server}: the URL says durability={wanted.value}, and the server {found}", backend=endpoint.scheme
+    )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from narrowboat.contract import Properties
 from narrowboat.errors import NarrowboatError
-from narrowboat_redis.errors import refuse
+from narrowboat_redis.endpoint import RedisEndpoint
 from narrowboat_redis.streams import StreamKeys
 
 
@@ -26,14 +26,14 @@ def properties_of(texts: Sequence[bytes]) -> Properties:
     return Properties(float(lease), int(most), ordered == b"1", int(levels))
 
 
-def refusal(answer: Sequence[bytes], keys: StreamKeys, asked: Properties) -> NarrowboatError | None:
+def refusal(answer: Sequence[bytes], keys: StreamKeys, asked: Properties, endpoint: RedisEndpoint) -> NarrowboatError | None:
     """The error in a script's answer; None where it begins with "ok"."""
     word = answer[0]
     if word == b"ok":
         return None
     if word == b"missing":
-        return refuse.missing(keys.path, keys.kind.value)
+        return endpoint.refuse.missing(keys.path, keys.kind.value)
     if word == b"differs":
-        return refuse.differs(keys.path, properties_of(answer[1:5])._asdict(), asked)
+        return endpoint.refuse.differs(keys.path, properties_of(answer[1:5])._asdict(), asked)
     found, whose = answer[1].decode(), answer[2].decode()
-    return refuse.taken(keys.path.rpartition(".")[0] if whose else keys.path, found, whose or keys.kind.value)
+    return endpoint.refuse.taken(keys.path.rpartition(".")[0] if whose else keys.path, found, whose or keys.kind.value)

@@ -13,7 +13,7 @@ from narrowboat.contract import Address, Outgoing, Properties, Receipt
 from narrowboat.errors import NarrowboatError, Unavailable
 from narrowboat_redis import entries
 from narrowboat_redis.client import RedisClient
-from narrowboat_redis.errors import refuse, translate
+from narrowboat_redis.errors import translate
 from narrowboat_redis.mover import Mover
 from narrowboat_redis.properties import refusal
 from narrowboat_redis.resp import ErrorReply
@@ -90,7 +90,7 @@ class Publishing:
         """The answers to one script call, from its reply."""
         if isinstance(reply, ErrorReply | NarrowboatError):
             return [self._error(reply, keys, message) for message in messages]
-        refused = refusal(reply, keys, _ANY)
+        refused = refusal(reply, keys, _ANY, self.client.endpoint)
         if refused is not None:
             return [refused] * len(messages)
         if len(reply) == 1:
@@ -103,8 +103,8 @@ class Publishing:
         if not isinstance(found, Unavailable):
             return found
         if isinstance(reply, ErrorReply) or not found.sent:
-            return refuse.refused(message.id, keys.path, found, retryable=True, cause=found)
-        return refuse.unknown(message.id, keys.path, found, dedup=True, cause=found)
+            return self.client.endpoint.refuse.refused(message.id, keys.path, found, retryable=True, cause=found)
+        return self.client.endpoint.refuse.unknown(message.id, keys.path, found, dedup=True, cause=found)
 
 
 def _parts(messages: Sequence[Outgoing], indexes: list[int]) -> list[list[int]]:
