@@ -1,4 +1,7 @@
-"""Redis, side by side with its peers, on a server of our own without persistence: `python -m benchmarks redis`."""
+"""Redis, side by side with its peers, on a server of our own without persistence: `python -m benchmarks redis`.
+
+It needs hiredis, which redis-py then uses as well: the peers are at their best.
+"""
 
 from __future__ import annotations
 

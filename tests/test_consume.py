@@ -691,3 +691,11 @@ def test_nothing_is_handed_out_after_stop(broker: Messaging) -> None:
 
         assert messages.receive(0) is None
         assert list(messages) == []
+
+
+def test_each_message_of_many_has_an_id_of_its_own(broker: Messaging) -> None:
+    """Two batches as well, though a batch draws its ids together."""
+    queue = broker.queue("orders")
+    ids = [receipt.id for _ in range(2) for receipt in queue.publish_many([b"x"] * 1000)]
+    assert len(set(ids)) == 2000
+    assert all(len(id) == 32 and set(id) <= set("0123456789abcdef") for id in ids)

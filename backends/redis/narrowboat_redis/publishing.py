@@ -42,12 +42,12 @@ class Publishing:
     ) -> list[Receipt | NarrowboatError]:
         """An answer for each message. `signs`: calls that go before them, the heartbeats of the inboxes for their replies."""
         groups: dict[Address, list[int]] = {}
+        group, last = [], None
         for index, message in enumerate(messages):
-            group = groups.get(message.to)
-            if group is None:
-                groups[message.to] = [index]
-            else:
-                group.append(index)
+            if message.to is not last:  # a batch of one address is the same object, and to hash it costs more than all else here
+                last = message.to
+                group = groups.setdefault(last, [])
+            group.append(index)
         now = time.time()
         calls = [call for _, call in signs]
         parts: list[tuple[StreamKeys, list[int]]] = [(keys, []) for keys, _ in signs]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -71,12 +71,12 @@ class Envelope(Generic[T]):
             )
         return body
 
-    def plain(self, data: T) -> Outgoing:
-        """A message without options."""
+    def plain(self, data: T, ids: Iterator[str] | None = None) -> Outgoing:
+        """A message without options. `ids`: `new_ids()`, for one of many."""
         body, wall = self.body(data), self._wall()
-        return Outgoing(
-            self.to, os.urandom(16).hex(), body, {}, None, wall, 0.0, 0, None, None, self._content_type, None, dedup=False
-        )
+        id = os.urandom(16).hex() if ids is None else next(ids)
+        # All by position: a name costs a third as much again.
+        return Outgoing(self.to, id, body, {}, None, wall, 0.0, 0, None, None, self._content_type, None, False)
 
     def seal(self, item: Outbound[T], reply_to: Address | None = None) -> Outgoing:
         """A message with options."""
@@ -104,9 +104,9 @@ class Envelope(Generic[T]):
             item.id is not None and claims.dedup is not Support.ABSENT,
         )
 
-    def outbound(self, item: T | Outbound[T]) -> Outgoing:
+    def outbound(self, item: T | Outbound[T], ids: Iterator[str]) -> Outgoing:
         """One of `publish_many`'s."""
-        return self.seal(item) if isinstance(item, Outbound) else self.plain(item)
+        return self.seal(item) if isinstance(item, Outbound) else self.plain(item, ids)
 
     def _check_ttl(self, asked: object, delay: float) -> float:
         allowed = f"more than 0 and up to {MAX_DURATION:.0f} seconds, as a number or a timedelta; None: no end"
@@ -126,6 +126,19 @@ class Envelope(Generic[T]):
                 f"priority={priority}: {self.to.path!r} has no levels; "
                 f"declare it with queue({self.to.name!r}, priorities={priority})"
             )
+
+
+def new_ids() -> Iterator[str]:
+    """Ids for one batch of messages: a system call for each would be a quarter of what the core does for a message.
+
+    No two batches may share it: after a fork both processes would go on with the same ids.
+    """
+    number = 4
+    while True:
+        drawn = os.urandom(16 * number).hex()
+        for start in range(0, len(drawn), 32):
+            yield drawn[start : start + 32]
+        number = min(2 * number, 256)
 
 
 def _no_bytes(body: object, codec: codecs.Codec[Any] | None) -> str:

@@ -18,7 +18,7 @@ from narrowboat._messages.checks import (
 from narrowboat._messages.consumer import Consumer
 from narrowboat._messages.core import BrokerCore
 from narrowboat._messages.delivery import TrackedDelivery
-from narrowboat._messages.envelope import Envelope, Outbound
+from narrowboat._messages.envelope import Envelope, Outbound, new_ids
 from narrowboat._messages.requests import Reply, requests_of
 from narrowboat.codecs import Codec
 from narrowboat.codecs import check as check_codec
@@ -75,10 +75,10 @@ class SourceCore(Generic[T]):
             raise InvalidArgument(
                 f"publish_many takes a list of messages, and got one {type(items).__name__}; for one message there is publish()"
             )
-        outbound, messages = self.envelope.outbound, []
+        outbound, ids, messages = self.envelope.outbound, new_ids(), []
         for position, item in enumerate(items):
             try:
-                messages.append(outbound(item))
+                messages.append(outbound(item, ids))
             except InvalidArgument as error:
                 refused = InvalidArgument(f"message {position} of publish_many: {error}")
                 refused.position = position
