@@ -48,6 +48,8 @@ class SqliteFeed(Feed):
         self._wake = wake
         self._idle = min(IDLE, source.properties.lease + LAG)
         self._found = self._fresh = True
+        #: The last claim was as large as was asked for: there will be more, so this claim need not be armed first.
+        self._plenty = False
         #: When the inbox behind this feed needs a sign of life.
         self._sign = 0.0
         #: Deliveries in flight: row to token. For `close` alone; the database decides what is still claimed.
@@ -60,7 +62,8 @@ class SqliteFeed(Feed):
         if self._closed:
             raise Closed(f"this consumer of {self._path!r} was closed", backend=SCHEME)
         now = self._messages.schedule.now()
-        self._messages.wait(self._path, self, self._wake, now + self._idle)
+        if not self._plenty:
+            self._messages.wait(self._path, self, self._wake, now + self._idle)
         if not self._found and not self._needs_sign(now):
             prospect = self._messages.database.read(self._prospect)
             if prospect is not None and not self._promising(prospect, now):
@@ -69,10 +72,14 @@ class SqliteFeed(Feed):
         # No sync: a loss of power ends the consumers too, and takes back the attempt that they never handled.
         try:
             rows, prospect = self._messages.change(lambda topology: self._claim(topology, limit, token), passing=True)
-            self._found = bool(rows)
+            self._found, armed = bool(rows), not self._plenty
+            self._plenty = len(rows) == limit
             if rows:
-                self._messages.wait_no_more(self._path, self)
+                if armed:
+                    self._messages.wait_no_more(self._path, self)
                 received = Received([contents.delivery(row, token) for row in rows], 0.0)
+            elif not armed:
+                return self.receive(limit)  # armed this time
             else:
                 received = Received([], self._idle if prospect is None else self._pause(prospect, now))
         except Exception:
@@ -85,10 +92,10 @@ class SqliteFeed(Feed):
     def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> list[NarrowboatError | None]:
         """Settle each, compared by the token of its claim, all in one transaction."""
         self._messages.check_open()
-        tagged = [(*cast("Tag", delivery.tag), delivery, outcome) for delivery, outcome in settlements]
-        answers = self._messages.change(lambda topology: self._settle(topology, tagged))
+        tags: list[Tag] = [delivery.tag for delivery, _ in settlements]  # type: ignore[misc]  # ours; casts would take as long
+        answers = self._messages.change(lambda topology: self._settle(topology, settlements, tags))
         out = self._out
-        for row, token, _, _ in tagged:
+        for row, token in tags:
             if out.get(row) == token:
                 del out[row]
         return answers
@@ -140,7 +147,7 @@ class SqliteFeed(Feed):
             rows = message_rows.claim(connection, source, limit, moment, token)
         self._fresh = False
         # Noted before the commit: whatever interrupts us after it, `close` gives them back.
-        self._out.update((row[0], token) for row in rows)
+        self._out.update(dict.fromkeys([row[0] for row in rows], token))
         if rows:
             return rows, None
         prospect = self._prospect(connection)
@@ -193,32 +200,25 @@ class SqliteFeed(Feed):
         most = LAG if prospect.foreign else self._idle
         return most if prospect.change is None else min(most, max(0.0, prospect.change - now))
 
-    def _settle(self, topology: Topology, tagged: Sequence[tuple[int, int, Delivery, Outcome]]) -> list[NarrowboatError | None]:
-        answers: list[NarrowboatError | None] = [None] * len(tagged)
-        acks: dict[int, list[int]] = {}  # token to rows
-        one_by_one = []
-        for index, (row, token, _, outcome) in enumerate(tagged):
-            if outcome.__class__ is not Ack:
-                one_by_one.append(index)
-            elif token in acks:
-                acks[token].append(row)
+    def _settle(
+        self, topology: Topology, settlements: Sequence[tuple[Delivery, Outcome]], tags: Sequence[Tag]
+    ) -> list[NarrowboatError | None]:
+        answers: list[NarrowboatError | None] = [None] * len(tags)
+        once = len(dict(tags)) == len(tags)  # otherwise one is settled twice, and its first outcome stands
+        acks: dict[int, dict[int, int]] = {}  # token to row to index
+        for index, (row, token) in enumerate(tags):
+            delivery, outcome = settlements[index]
+            if once and outcome.__class__ is Ack:
+                acks.setdefault(token, {})[row] = index
             else:
-                acks[token] = [row]
-        if len(tagged) > 1 and len({item[0] for item in tagged}) != len(tagged):
-            acks, one_by_one = {}, list(range(len(tagged)))  # one is settled twice: its first outcome stands
-        stale: set[int] = set()
+                answers[index] = self._settle_one(topology, row, token, delivery, outcome)
         for token, rows in acks.items():
             gone = message_rows.acknowledge(topology.connection, rows, token, topology.moment)
             if len(gone) != len(rows):
-                stale.update(set(rows).difference(gone))
-        if stale:
-            for index, (row, _, delivery, _) in enumerate(tagged):
-                if row in stale:
-                    answers[index] = self._stale(delivery)
-        for index in one_by_one:
-            answers[index] = self._settle_one(topology, *tagged[index])
+                for row in rows.keys() - gone:
+                    answers[rows[row]] = self._stale(settlements[rows[row]][0])
         if self._source.properties.ordered:
-            topology.rings[self._path] += len(tagged)  # the next of their keys
+            topology.rings[self._path] += len(tags)  # the next of their keys
         return answers
 
     def _settle_one(

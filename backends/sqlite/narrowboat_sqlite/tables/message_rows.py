@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from narrowboat.driver.sources import rank
@@ -27,10 +27,7 @@ _UNSTICK = "UPDATE delivery SET state = 0, until = NULL, clock = NULL, token = N
 _TIMED = "until IS NOT NULL AND "
 #: A state that only another program wrote; the words of the index `delivery_odd`.
 _ODD = "state NOT IN (0, 1, 2, 3, 4)"
-_CLAIM = (
-    f"UPDATE delivery SET state = 2, token = ?, until = ?, clock = ?, attempt = {_NEXT_ATTEMPT}"  # noqa: S608  # our own words
-    " WHERE id IN (SELECT value FROM json_each(?))"
-)
+_CLAIM = f"UPDATE delivery SET state = 2, token = ?, until = ?, clock = ?, attempt = {_NEXT_ATTEMPT}"  # noqa: S608  # our own words
 #: A message whose row was taken away is found too: its delivery would otherwise be ready for ever. What is left of a ttl that
 #: was given under another clock is counted by the wall clock.
 _FIND = (
@@ -60,6 +57,22 @@ class Stored(NamedTuple):
 
 #: For each source and foreign clock: what was seen of the leases there.
 Observed = dict[tuple[int, int], Observer]
+
+
+def _among(numbers: Collection[int]) -> tuple[str, tuple[object, ...]]:
+    """The condition that a row's id is one of `numbers`, which are not empty, and its parameters.
+
+    A batch nearly always lies side by side. SQLite goes through a range in one pass, and twice as fast as through a set.
+    """
+    first, last = min(numbers), max(numbers)
+    if last - first + 1 == len(set(numbers)):
+        return " WHERE id BETWEEN ? AND ?", (first, last)
+    return " WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(list(numbers)),)
+
+
+def _delete(connection: sqlite3.Connection, numbers: Collection[int]) -> None:
+    where, parameters = _among(numbers)
+    connection.execute("DELETE FROM delivery" + where, parameters)  # noqa: S608  # our own words
 
 
 def insert(connection: sqlite3.Connection, rows: Iterable[tuple[Any, ...]]) -> None:
@@ -176,8 +189,8 @@ def claim(connection: sqlite3.Connection, source: SourceRow, limit: int, moment:
     """Up to `limit` messages in order, counted, with a fresh token. Call `tick` first."""
     rows = connection.execute(_FIND, (source.id, limit, moment.clock, moment.now, moment.wall)).fetchall()
     if rows:
-        numbers = json.dumps([row[0] for row in rows])
-        connection.execute(_CLAIM, (token, moment.now + source.properties.lease, moment.clock, numbers))
+        where, numbers = _among([row[0] for row in rows])
+        connection.execute(_CLAIM + where, (token, moment.now + source.properties.lease, moment.clock, *numbers))
     return rows
 
 
@@ -220,17 +233,21 @@ def level(priority: Any) -> int:
     return priority if strange.whole(priority, -strange.HIGH) else 0
 
 
-def acknowledge(connection: sqlite3.Connection, rows: Sequence[int], token: int, moment: Moment) -> list[int]:
+def acknowledge(connection: sqlite3.Connection, rows: Collection[int], token: int, moment: Moment) -> list[int]:
     """Delete those of `rows` that are still claimed with `token`; returns their ids."""
-    gone = connection.execute(
-        "DELETE FROM delivery WHERE id IN (SELECT value FROM json_each(?)) AND token = ? AND clock = ? AND until > ?"
-        " RETURNING id, message, source, key",
-        (json.dumps(rows), token, moment.clock, moment.now),
+    # Looked at, then deleted: what a DELETE returns costs more than both.
+    where, numbers = _among(rows)
+    found = connection.execute(
+        f"SELECT id, message, source, key FROM delivery{where} AND token = ? AND clock = ? AND until > ?",  # noqa: S608  # our own words
+        (*numbers, token, moment.clock, moment.now),
     ).fetchall()
-    release(connection, [row[1] for row in gone])
-    for source, key in {row[2:] for row in gone if row[3] is not None}:
+    gone = [row[0] for row in found]
+    if gone:
+        _delete(connection, gone)
+        release(connection, [row[1] for row in found])
+    for source, key in {row[2:] for row in found if row[3] is not None}:
         turn(connection, source, key)
-    return [row[0] for row in gone]
+    return gone
 
 
 def ours(connection: sqlite3.Connection, row: int, token: int, moment: Moment) -> Stored | None:
@@ -276,9 +293,7 @@ def remove(connection: sqlite3.Connection, rows: Sequence[Stored]) -> None:
     """Delete deliveries, and make the next message of each of their keys ready."""
     if not rows:
         return
-    connection.execute(
-        "DELETE FROM delivery WHERE id IN (SELECT value FROM json_each(?))", (json.dumps([row.id for row in rows]),)
-    )
+    _delete(connection, [row.id for row in rows])
     release(connection, [row.message for row in rows])
     for source, key in {(row.source, row.key) for row in rows if row.state != BLOCKED}:
         if key is not None:
@@ -299,14 +314,11 @@ def release(connection: sqlite3.Connection, messages: Sequence[int]) -> None:
     messages = [number for number in messages if number.__class__ is int]  # what is none refers to no message
     if not messages:
         return
-    numbers = json.dumps(messages)
-    gone = connection.execute(
-        "DELETE FROM message WHERE id IN (SELECT value FROM json_each(?)) AND copies = 1", (numbers,)
-    ).rowcount
-    if gone == len(messages):
+    where, numbers = _among(messages)
+    if connection.execute(f"DELETE FROM message{where} AND copies = 1", numbers).rowcount == len(messages):  # noqa: S608  # our own words
         return
     connection.executemany("UPDATE message SET copies = copies - 1 WHERE id = ?", [(number,) for number in messages])
-    connection.execute("DELETE FROM message WHERE id IN (SELECT value FROM json_each(?)) AND copies <= 0", (numbers,))
+    connection.execute(f"DELETE FROM message{where} AND copies <= 0", numbers)  # noqa: S608  # our own words
 
 
 def purge(connection: sqlite3.Connection, source: int) -> int:
