@@ -25,8 +25,8 @@ AHEAD = 31 * 86400.0
 #: One range of the index for each condition that follows: all of them together would look at every row that is timed.
 _UNSTICK = "UPDATE delivery SET state = 0, until = NULL, clock = NULL, token = NULL, span = NULL WHERE source = ? AND "
 _TIMED = "until IS NOT NULL AND "
-#: A state that only another program wrote; the words of the index `delivery_odd`.
-_ODD = "state NOT IN (0, 1, 2, 3, 4)"
+#: A state that only another program wrote; the words of the index `delivery_strange`.
+_STRANGE = "state <> 0 AND state <> 1 AND state <> 2 AND state <> 3 AND state <> 4"
 _CLAIM = f"UPDATE delivery SET state = 2, token = ?, until = ?, clock = ?, attempt = {_NEXT_ATTEMPT}"  # noqa: S608  # our own words
 #: A message whose row was taken away is found too: its delivery would otherwise be ready for ever. What is left of a ttl that
 #: was given under another clock is counted by the wall clock.
@@ -208,7 +208,7 @@ def unstick(connection: sqlite3.Connection, source: SourceRow, moment: Moment, *
     rows += connection.execute(_UNSTICK + _TIMED + "clock >= ''", (source.id,)).rowcount
     for clock in gone:
         rows += connection.execute(_UNSTICK + _TIMED + "clock = ?", (source.id, clock)).rowcount
-    rows += connection.execute(_UNSTICK + _ODD, (source.id,)).rowcount
+    rows += connection.execute(_UNSTICK + _STRANGE, (source.id,)).rowcount
     if keys and source.properties.ordered:
         rows += connection.execute(
             "UPDATE delivery SET state = 0 WHERE source = ?1 AND key IS NOT NULL AND state = 4 AND NOT EXISTS"
@@ -324,7 +324,7 @@ def release(connection: sqlite3.Connection, messages: Sequence[int]) -> None:
 def purge(connection: sqlite3.Connection, source: int) -> int:
     """Delete every message that is not in flight; returns how many."""
     dropped = 0
-    for where in ("state = 0", "until IS NOT NULL AND state IN (1, 3)", "key IS NOT NULL AND state = 4", _ODD):
+    for where in ("state = 0", "until IS NOT NULL AND state IN (1, 3)", "key IS NOT NULL AND state = 4", _STRANGE):
         rows = connection.execute(
             f"DELETE FROM delivery WHERE source = ? AND {where} RETURNING message",  # noqa: S608  # the texts above
             (source,),
@@ -338,7 +338,7 @@ def counts(connection: sqlite3.Connection, source: int) -> tuple[int, int, int]:
     """How many are ready (or wait for their key's turn, or are in no state that is ours), out, delayed."""
     ready, blocked, timed, out = connection.execute(
         "SELECT (SELECT count(*) FROM delivery WHERE source = ?1 AND state = 0)"  # noqa: S608  # our own words
-        f" + (SELECT count(*) FROM delivery WHERE source = ?1 AND {_ODD}),"
+        f" + (SELECT count(*) FROM delivery WHERE source = ?1 AND {_STRANGE}),"
         " (SELECT count(*) FROM delivery WHERE source = ?1 AND key IS NOT NULL AND state = 4),"
         " (SELECT count(*) FROM delivery WHERE source = ?1 AND until IS NOT NULL AND state IN (0, 1, 2, 3, 4)),"
         " (SELECT count(*) FROM delivery WHERE source = ?1 AND until IS NOT NULL AND state = 2)",

@@ -83,7 +83,12 @@ CREATE INDEX IF NOT EXISTS delivery_key ON delivery (source, key, place, message
 
 CREATE INDEX IF NOT EXISTS delivery_expiring ON delivery (origin, expires) WHERE expires IS NOT NULL;
 
-CREATE INDEX IF NOT EXISTS delivery_odd ON delivery (source) WHERE state NOT IN (0, 1, 2, 3, 4);
+-- The index of an earlier Narrowboat, which has a list in place of the comparisons below. SQLite looks into the list whenever a
+-- row changes: a tenth of what it takes to claim and settle a message. An older program makes it again, which does no harm.
+DROP INDEX IF EXISTS delivery_odd;
+
+CREATE INDEX IF NOT EXISTS delivery_strange ON delivery (source)
+    WHERE state <> 0 AND state <> 1 AND state <> 2 AND state <> 3 AND state <> 4;
 
 CREATE TABLE IF NOT EXISTS kept (
     topic INTEGER NOT NULL,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 from narrowboat.contract import Address, Kind, Properties
@@ -31,6 +32,7 @@ class SourceRow(NamedTuple):
         return self.address.path
 
 
+@functools.lru_cache(maxsize=256)  # each claim finds the row of its source as it was
 def source_of(row: tuple[Any, ...]) -> SourceRow | None:
     """A row of `source`; None when it cannot be one of ours."""
     number, path, kind, topic, declared, lease, most, ordered, priorities = row

@@ -67,6 +67,8 @@ class Topology:
             return self._make(address, properties, declared=True, earliest=earliest)
         if address.kind is Kind.TOPIC:
             return found
+        if found.declared and found.properties == properties:
+            return found  # at each claim
         if found.declared:
             return refuse.differs(address.path, found.properties._asdict(), properties) or found
         # It was made by a publish: a producer that starts first must not fix the consumers' properties.
