@@ -1,4 +1,4 @@
-"""`python -m benchmarks [locks|messages|redis|zookeeper|consul|rabbitmq|kafka ...]`: the table; the first two unless told."""
+"""`python -m benchmarks [locks|messages|sqlite|redis|zookeeper|consul|rabbitmq|kafka ...]`: the table; two of them unless told."""
 
 from __future__ import annotations
 

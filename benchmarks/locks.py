@@ -1,11 +1,9 @@
-"""Locks: against filelock (the lock people have without a server), bare SQLite transactions and the bare driver."""
+"""Locks: against filelock (the lock people have without a server) and the bare driver."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import resource
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -26,9 +24,8 @@ def rows(folder: Path) -> Iterator[Row]:
     """Every line about locks."""
     yield against_filelock(folder)
     yield face_against_driver(folder)
-    yield against_transactions(folder)
     yield thread_hand_over()
-    yield from process_hand_over(folder)
+    yield process_hand_over(folder)
     yield thousand_tasks()
     yield from ten_thousand_names(folder)
 
@@ -75,29 +72,6 @@ def _nothing() -> None:
     pass
 
 
-def against_transactions(folder: Path) -> Row:
-    connection = sqlite3.connect(folder / "bare.db", isolation_level=None)
-    connection.executescript(
-        "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;CREATE TABLE lock (name TEXT PRIMARY KEY, owner TEXT) WITHOUT ROWID"
-    )
-
-    def bare() -> int:
-        for number in range(CYCLES):
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute("INSERT INTO lock VALUES (?, ?)", ("a", f"owner-{number}"))
-            connection.execute("COMMIT")
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute("DELETE FROM lock WHERE name = ? AND owner = ?", ("a", f"owner-{number}"))
-            connection.execute("COMMIT")
-        return CYCLES
-
-    with narrowboat.locks(f"sqlite:///{folder / 'locks.db'}", durability="normal") as locks:
-        lock = locks.lock("a")
-        row = versus("sqlite normal: acquire+release against two bare transactions", lambda: _cycle(lock), bare, 0.5)
-    connection.close()
-    return row
-
-
 def thread_hand_over(rounds: int = 200) -> Row:
     taken: list[float] = []
     with narrowboat.locks("memory://hand-over") as locks:
@@ -133,17 +107,7 @@ for line in sys.stdin:
 """
 
 
-POLLER = """
-import sqlite3, sys, time
-connection = sqlite3.connect(sys.argv[1], isolation_level=None)
-print("ready", flush=True)
-while True:
-    connection.execute("PRAGMA data_version").fetchone()
-    time.sleep(0.005)
-"""
-
-
-def process_hand_over(folder: Path, rounds: int = 60) -> Iterator[Row]:
+def process_hand_over(folder: Path, rounds: int = 60) -> Row:
     url = f"sqlite:///{folder / 'processes.db'}?durability=normal"
     taken: list[float] = []
     child = subprocess.Popen([sys.executable, "-c", WAITER, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -161,34 +125,9 @@ def process_hand_over(folder: Path, rounds: int = 60) -> Iterator[Row]:
             released = time.clock_gettime(time.CLOCK_MONOTONIC)
             held.release()
             taken.append(float(child.stdout.readline().split()[0]) - released)
-        held = lock.acquire()
-        child.stdin.write("go\n")
-        child.stdin.flush()
-        child.stdout.readline()
-        before = _cpu(child.pid)
-        time.sleep(4.0)
-        share = (_cpu(child.pid) - before) / 4.0
-        held.release()
-        child.stdout.readline()
     child.stdin.close()
     child.wait()
-    yield at_most("sqlite: hand-over between two processes, median", median(taken) * 1000, 5.0, "ms")
-    yield at_most("sqlite: a waiting process, share of a core", share * 100, 2.0, "%")
-    bare = subprocess.Popen([sys.executable, "-c", POLLER, str(folder / "processes.db")], stdout=subprocess.PIPE)
-    assert bare.stdout is not None
-    bare.stdout.readline()
-    before = _cpu(bare.pid)
-    time.sleep(4.0)
-    polling = (_cpu(bare.pid) - before) / 4.0
-    bare.kill()
-    bare.wait()
-    bare.stdout.close()
-    yield at_most("sqlite: the same against a bare poll every 5 ms", share / polling, 2.0, "x")
-
-
-def _cpu(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return at_most("sqlite: hand-over between two processes, median", median(taken) * 1000, 5.0, "ms")
 
 
 def thousand_tasks() -> Row:
