@@ -29,6 +29,7 @@ from narrowboat.contract import Ack, Address, Broker, Delivery, Depth, Feed, Kin
 from narrowboat.errors import Conflict, NarrowboatError, PublishFailed, StaleDelivery, Unavailable
 from narrowboat_memory import broker as memory
 from narrowboat_sqlite import broker as backend
+from narrowboat_sqlite.tables import message_rows
 from programs import AGREEMENT
 
 #: An upper bound, extended by what the machine stood still for meanwhile.
@@ -148,6 +149,67 @@ def test_a_body_is_stored_once_for_all_groups(drivers: Drivers, path: Path) -> N
         assert rows(path, "message", "delivery") == [min(left, 1), left]
 
 
+def test_a_settled_batch_with_a_gap_leaves_what_is_in_the_gap(drivers: Drivers, path: Path) -> None:
+    """Rows side by side go as one range; what lies between rows that do not stays."""
+    broker = drivers()
+    feed = consume(broker, ORDERS)
+    send(broker, ORDERS, *"abcde")
+    got = take(feed)
+
+    assert settle(feed, Ack(), got[0], got[2], got[4]) == [None] * 3
+    assert rows(path, "delivery", "message") == [2, 2]
+    assert settle(feed, Ack(), got[1], got[2], got[3])[1:2] != [None]
+    assert rows(path, "delivery", "message") == [0, 0]
+
+
+def test_two_copies_of_a_message_are_no_range(drivers: Drivers, path: Path) -> None:
+    """They are as many as the numbers from the first to the last, and the one between is another message's."""
+    drivers().close()
+    with sqlite3.connect(path) as connection:
+        for number, copies in ((1, 2), (2, 1), (3, 1)):
+            connection.execute(
+                "INSERT INTO message (id, name, body, priority, copies) VALUES (?, 'a', x'', 0, ?)", (number, copies)
+            )
+        message_rows.release(connection, [1, 1, 3])
+
+        assert connection.execute("SELECT id, copies FROM message").fetchall() == [(2, 1)]
+    connection.close()
+
+
+def test_a_full_claim_leaves_no_feed_that_sleeps_unarmed(drivers: Drivers) -> None:
+    """A feed that got all that it asked for is not armed; the look that finds nothing afterwards arms it."""
+    broker = drivers()
+    woken: list[str] = []
+    feed = consume(broker, ORDERS, wake=lambda: woken.append("woken"))
+    send(broker, ORDERS, "a", "b")
+    assert ids(take(feed, 2)) == ["a", "b"]
+
+    assert take(feed, 2) == []
+    woken.clear()
+    send(broker, ORDERS, "c")
+    assert woken == ["woken"]
+
+
+def test_the_index_of_an_earlier_narrowboat_is_replaced(drivers: Drivers, path: Path) -> None:
+    """A file that has it is taken over with its messages, and what is in no state of ours is found by the new one."""
+    broker = drivers()
+    send(broker, ORDERS, "a")
+    broker.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("DROP INDEX delivery_strange")
+        connection.execute("CREATE INDEX delivery_odd ON delivery (source) WHERE state NOT IN (0, 1, 2, 3, 4)")
+        connection.execute("UPDATE delivery SET state = 7")
+    connection.close()
+
+    assert ids(take(consume(drivers(), ORDERS))) == ["a"]
+    with sqlite3.connect(path) as connection:
+        found = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE tbl_name = 'delivery'")}
+        assert "delivery_odd" not in found
+        query = f"EXPLAIN QUERY PLAN SELECT id FROM delivery WHERE source = 1 AND {message_rows._STRANGE}"
+        assert "delivery_strange" in str(connection.execute(query).fetchall())
+    connection.close()
+
+
 def test_a_claim_is_a_range_of_an_index(drivers: Drivers, path: Path) -> None:
     """No statement of the hot path scans a table or sorts."""
     broker = drivers()
@@ -178,6 +240,7 @@ import sys
 from broker_calls import *
 from narrowboat.contract import Ack
 from narrowboat_sqlite import broker as backend
+from narrowboat_sqlite.tables import message_rows
 broker = open_driver(backend, sys.argv[1])
 def say(*words):
     print(*words, flush=True)
