@@ -44,7 +44,7 @@ class Publishing:
         groups: dict[Address, list[int]] = {}
         group, last = [], None
         for index, message in enumerate(messages):
-            if message.to is not last:  # a batch of one address is the same object, and to hash it costs more than all else here
+            if message.to is not last:  # a batch has one address, and to hash it costs more than all else here
                 last = message.to
                 group = groups.setdefault(last, [])
             group.append(index)
