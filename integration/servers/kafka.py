@@ -27,7 +27,7 @@ from integration.servers.ports import LOOPBACK, free_port
 from integration.servers.process import Process
 from integration.servers.server import Address, Runner, Server, ServerFailed
 
-_JVM = ["-Xmx512m", "-XX:+UseSerialGC"]
+_JVM = ["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]  # of the compilers the one that makes a start cheap
 #: a request of metadata, version 1: key 3, correlation 1, no client id, no topics
 _METADATA = struct.pack(">hhihi", 3, 1, 1, -1, 0)
 
