@@ -26,6 +26,8 @@ from integration.servers.process import Process
 from integration.servers.server import Runner, Server, ServerFailed
 
 _HEADER = b"AMQP\x00\x00\x09\x01"
+#: Its threads sleep when they have nothing to do. Unless told they spin for a while, on processors that the tests could use.
+_NO_SPINNING = "+sbwt none +sbwtdcpu none +sbwtdio none"
 
 
 class RabbitMQServer(Server):
@@ -161,7 +163,7 @@ class RabbitMQServer(Server):
             "RABBITMQ_LOG_BASE": here,
             "RABBITMQ_LOGS": "-",
             "RABBITMQ_ENABLED_PLUGINS_FILE": f"{here}/enabled_plugins",
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"-kernel inet_dist_use_interface {{127,0,0,1}} {_NO_SPINNING}",
             "ERL_EPMD_ADDRESS": LOOPBACK,
             "ERL_EPMD_PORT": str(self._mapper_port),
         }
