@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from integration import sharing
 from integration.fixtures import Servers
 from integration.servers import ConsulServer, KafkaServer, RabbitMQServer, RedisServer, ZooKeeperServer
 
@@ -18,8 +19,14 @@ _NOISE = ("BlockingConnection is deprecated", "(read|open)_text is deprecated")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "xdist_group(name): for one process of several; also where there is but one")
     for text in _NOISE:
         config.addinivalue_line("filterwarnings", f"ignore:{text}:DeprecationWarning")
+
+
+@pytest.hookimpl(tryfirst=True)  # before the marks are read
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    sharing.arrange(items)
 
 
 @pytest.fixture(scope="module")
