@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import pika
 
-from integration.amqp_fields import deep, value
+from integration.amqp_fields import Written, deep, value
 from integration.servers import RabbitMQServer
 from narrowboat.conformance import Harness
 from narrowboat.dsn import Url
@@ -89,7 +89,7 @@ class RabbitHarness(Harness):
         with pika.BlockingConnection(pika.URLParameters(self.url.partition("?")[0])) as connection:
             channel = connection.channel()
             channel.confirm_delivery()
-            channel.basic_publish("", queue, b"strange", content, mandatory=True)
+            channel.basic_publish("", queue, b"strange", Written(content.encode()), mandatory=True)
 
     def fill(self) -> None:
         self._rabbit.ctl("set_vm_memory_high_watermark", "absolute", "1MB")

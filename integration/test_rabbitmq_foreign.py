@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import narrowboat
-from integration.amqp_fields import ACCEPTED, PROPERTIES
+from integration.amqp_fields import ACCEPTED, PROPERTIES, Written
 from integration.fixtures import Servers
 from integration.servers import RabbitMQServer
 from narrowboat_rabbitmq.protocol.content import Content
@@ -54,7 +54,7 @@ class Bench:
                 self.theirs.connection.close()
             self.theirs = pika.BlockingConnection(pika.URLParameters(self.url)).channel()
             self.theirs.confirm_delivery()
-        self.theirs.basic_publish("", "foreign:orders", body, content, mandatory=True)
+        self.theirs.basic_publish("", "foreign:orders", body, Written(content.encode()), mandatory=True)
 
     def close(self) -> None:
         for each in (self.messages, self.broker, self.theirs.connection):

@@ -8,17 +8,22 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pika import BasicProperties, frame, spec
 from pika import data as pika_data
 
 from integration.amqp_fields import NAMES, TABLES, VALUES, deep, value
 from narrowboat.contract import Address, Kind, Outgoing
 from narrowboat_rabbitmq.protocol.content import Content, read
 from narrowboat_rabbitmq.protocol.envelope import CUT, Raw, _fitting, delivery_of, properties_of, republished
+from narrowboat_rabbitmq.protocol.frames import message
 from narrowboat_rabbitmq.protocol.table import DEEPEST, Unreadable, entry, join, shown, split, value_of
+
+#: What a field of text takes.
+SHORT = st.text(max_size=60)
 
 
 def delivered(content: Content | bytes, body: bytes = b"x") -> Any:
-    data = content if isinstance(content, bytes) else b"".join(content.encode())
+    data = content if isinstance(content, bytes) else content.encode()
     return delivery_of(Raw(1, False, data, body), None, 2000.0, counted=True)
 
 
@@ -71,13 +76,24 @@ def test_whatever_stands_in_the_headers_is_delivered_and_published_again_as_it_w
     assert all(isinstance(part, str) for pair in got.headers.items() for part in pair)
     assert got.attempt >= 1
     kept = republished(got.tag, {"narrowboat-dead-reason": "bad"}, attempts=0)
-    back = read(b"".join(kept.encode()))
+    back = read(kept.encode())
     assert back.headers[-1] == entry("narrowboat-dead-reason", "bad")
     assert set(back.headers[:-1]) <= set(split(data))
     theirs = [
         each for each in split(data) if not each[0].startswith((b"x-", b"narrowboat-")) and each[0] not in (b"CC", b"BCC")
     ]
     assert [each for each in back.headers if each in theirs] == theirs
+
+
+@given(SHORT, SHORT, st.binary(max_size=20), st.booleans(), st.none() | SHORT, st.integers(1, 10))
+def test_a_message_has_the_frames_that_pika_makes_of_it(
+    exchange: str, key: str, body: bytes, mandatory: bool, type: str | None, most: int
+) -> None:
+    publish = spec.Basic.Publish(exchange=exchange, routing_key=key, mandatory=mandatory)
+    frames = [frame.Method(7, publish), frame.Header(7, len(body), BasicProperties(type=type, delivery_mode=2))]
+    frames += [frame.Body(7, body[at : at + most]) for at in range(0, len(body), most)]
+    content = Content(type=type, delivery_mode=2)
+    assert message(7, exchange, key, body, content, mandatory, most) == [each.marshal() for each in frames]
 
 
 @given(st.binary(max_size=200))
@@ -96,7 +112,7 @@ def test_fields_that_are_no_text_are_the_same_bytes_again() -> None:
         message_id=odd, correlation_id=odd, content_type=odd, type=odd, app_id=odd, content_encoding="gzip", priority=255
     )
     kept = republished(delivered(was).tag, {}, attempts=0)
-    assert b"caf\xe9" in b"".join(kept.encode())
+    assert b"caf\xe9" in kept.encode()
     for field in ("message_id", "correlation_id", "content_type", "type", "app_id", "content_encoding", "priority"):
         assert getattr(kept, field) == getattr(was, field)
 

@@ -85,23 +85,81 @@ def _push_later(line: Line, channel: int) -> None:
 @pytest.mark.parametrize("name", UNPROMISED)
 def test_it_is_there(name: str, opened: Opened) -> None:
     whose, _, attribute = name.partition(".")
-    owner = {"connection": opened.connection, "channel": opened.channel, "frame": frame, "spec": spec}[whose]
+    connection, channel = opened.connection, opened.channel
+    owners = {"connection": connection, "channel": channel, "transport": connection._stream, "frame": frame, "spec": spec}
+    owner = owners[whose]
     assert hasattr(owner, attribute), f"pika {pika.__version__} has no {name}: {UNPROMISED[name]}"
 
 
-def test_a_small_message_is_written_at_once_and_counted_as_its_frames(opened: Opened) -> None:
-    writes: list[bytes] = []
-    emit = opened.connection._adapter_emit_data
+class Socket:
+    """The connection's own, which takes at most `room` bytes at a time, and notes what it was given."""
 
-    def noted(data: bytes) -> None:
-        writes.append(data)
-        emit(data)
+    def __init__(self, connection: Any, room: int) -> None:
+        self._socket = connection._socket
+        self._room = room
+        self.writes: list[bytes] = []
 
-    opened.connection._adapter_emit_data = noted
+    def send(self, data: bytes) -> int:
+        self.writes.append(data)
+        if not self._room:
+            raise BlockingIOError
+        sent: int = self._socket.send(data[: self._room])
+        return sent
+
+
+def publish(opened: Opened, *bodies: bytes) -> None:
+    """In one turn of the loop; what the impostor answers has come when this returns."""
+    confirmed: Answer[object] = Answer()
+    seen = []
+
+    def answered(frame: Any) -> None:
+        seen.append(frame.method.delivery_tag)
+        if len(seen) == len(bodies):
+            confirmed.give(None)
+
+    selected: Answer[object] = Answer()
+    opened.do(lambda: opened.channel.confirm_delivery(answered, callback=selected.give))
+    assert selected.wait(20)
+
+    def work() -> None:
+        for body in bodies:
+            opened.connection.publish(1, "", "q", body, Content(message_id="m"), False)
+
+    opened.do(work)
+    assert confirmed.wait(20)
+
+
+@pytest.mark.parametrize("room", [10**6, 50, 0])
+def test_what_a_turn_sends_is_written_at_once_and_counted_as_its_frames(opened: Opened, room: int) -> None:
+    """Also where the socket takes a part of it, or nothing: the impostor has the whole."""
+    socket = opened.connection._socket = Socket(opened.connection, room)
     before = opened.do(lambda: opened.connection.frames_sent)
-    opened.do(lambda: opened.channel.basic_publish("", "q", b"x", Content(message_id="m")))
-    assert len(writes) == 1
-    assert opened.do(lambda: opened.connection.frames_sent) == before + 3
+    publish(opened, b"one", b"two")
+    (*_, last) = socket.writes
+    assert b"one" in last
+    assert b"two" in last
+    assert len(socket.writes) == 2  # confirm.select, and that
+    assert opened.do(lambda: opened.connection.frames_sent) == before + 1 + 6
+
+
+def test_what_is_large_is_written_in_parts() -> None:
+    """What a socket does not take at once is copied: never all of it again and again."""
+    frames = [b"a" * 50_000, b"b" * 50_000, b"c" * 200_000, b"d"]
+    assert list(library._joined(frames)) == [frames[0] + frames[1], frames[2], frames[3]]
+
+
+def test_nothing_is_sent_once_a_connection_is_ended(opened: Opened) -> None:
+    """Neither what the turn had gathered, nor what comes while pika takes its leave."""
+    socket = opened.connection._socket = Socket(opened.connection, 10**6)
+
+    def work() -> None:
+        opened.connection.publish(1, "", "q", b"before", Content(), False)
+        library.terminate(opened.connection, ConnectionError("over"))
+        opened.connection.publish(1, "", "q", b"after", Content(), False)
+
+    opened.do(work)
+    assert opened.ended.wait(20)
+    assert socket.writes == []
 
 
 def test_what_came_is_counted(opened: Opened) -> None:
@@ -189,7 +247,7 @@ def framed(kind: int, payload: bytes) -> bytes:
 
 @given(TABLES)
 def test_a_frame_of_headers_is_not_looked_into(data: bytes) -> None:
-    content = b"".join(Content(headers=split(data)).encode())
+    content = Content(headers=split(data)).encode()
     whole = framed(spec.FRAME_HEADER, struct.pack(">HHQ", 60, 0, 5) + content)
     size, header = Reader(whole + b"next").read()
     assert (size, header.body_size, header.properties, header.channel_number) == (len(whole), 5, content, 1)

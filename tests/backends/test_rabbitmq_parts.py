@@ -46,7 +46,8 @@ def received(properties: BasicProperties, body: bytes = b"x", *, redelivered: bo
 
 def wire(properties: BasicProperties | Content) -> bytes:
     """As another program's client puts them into a frame."""
-    return b"".join(properties.encode())
+    data = properties.encode()
+    return data if isinstance(data, bytes) else b"".join(data)
 
 
 def decoded(content: Content) -> BasicProperties:

@@ -1,8 +1,9 @@
 """The only file that uses names which pika does not promise. Each is in `UNPROMISED` with its reason; a test tries each.
 
-`Connection` reads frames in its own way and makes fewer system calls. A frame that announces a message is not looked into here:
-its properties go on as bytes, and are taken apart with the delivery, so that what another program wrote into them costs that
-message and not the connection. What a frame or a message says of its own length is bounded before memory is taken for it.
+`Connection` writes and reads frames in its own way, and makes fewer system calls. What one turn of the loop has to send goes
+out together when the turn ends, by the socket itself where that takes it. A frame that announces a message is not looked into
+here: its properties go on as bytes, and are taken apart with the delivery, so that what another program wrote into them costs
+that message and not the connection. What a frame or a message says of its own length is bounded before memory is taken for it.
 Whatever else is wrong with a frame ends the connection, as in pika.
 
 The functions end a connection without its server, cancel a consumer without a reject, and keep pika's warnings about our own
@@ -11,23 +12,32 @@ channels out of people's logs.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import ssl
 import struct
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pika import SelectConnection, exceptions, frame, spec
 from pika.channel import Channel
 
+from narrowboat_rabbitmq.protocol.content import Content
+from narrowboat_rabbitmq.protocol.frames import message
+
 #: What pika may drop or change in any release: whose it is, and why we use it.
 UNPROMISED = {
     "connection._read_frame": "its own decodes every header of every message, and raises on what AMQP allows",
     "connection._frame_buffer": "what `_read_frame` reads",
-    "connection._output_marshaled_frames": "its own makes a system call for each frame; a small message has three",
-    "connection.frames_sent": "the count that joined frames must not falsify",
+    "connection._adapter_emit_data": "its own leads to a system call for each frame; a small message has three",
+    "connection._output_marshaled_frames": "takes a message's frames as they are; basic_publish() makes each of many objects",
+    "connection._body_max_length": "how much of a message one frame may carry",
+    "connection._proto_connection_made": "tells of the transport",
     "connection.bytes_received": "tells a slow server from a dead one when an answer is late",
     "connection._terminate_stream": "close() waits for an answer, and the server may be gone",
+    "transport._sock": "its write() waits for another turn, and has the kernel watch the socket and forget it again",
+    "transport._MAX_CONSUME_BYTES": "what ends its reading before a call that finds nothing",
     "channel._rpc": "basic_cancel() rejects what is still on its way, which a server counts as an attempt",
     "frame.Header": "what `_read_frame` returns for the properties of a message, which stay bytes",
     "spec.FRAME_HEADER_SIZE": "the bytes before a frame's payload",
@@ -39,6 +49,8 @@ UNPROMISED = {
 LARGEST_FRAME = 1024 * 1024
 #: Bytes of one message: what a server can be told to take at most.
 LARGEST_MESSAGE = 512 * 1024 * 1024
+#: Bytes that are written together, and the last frame. What the socket does not take of them is copied.
+_JOINED = 64 * 1024
 
 _HEAD = struct.Struct(">BHL")
 _CONTENT = struct.Struct(">HHQ")
@@ -46,16 +58,54 @@ _CONTENT = struct.Struct(">HHQ")
 _BEFORE, _BEHIND = spec.FRAME_HEADER_SIZE, spec.FRAME_END_SIZE
 
 
+def _joined(frames: Iterable[bytes]) -> Iterator[bytes]:
+    part: list[bytes] = []
+    size = 0
+    for each in frames:
+        part.append(each)
+        size += len(each)
+        if size >= _JOINED:
+            yield b"".join(part)
+            part, size = [], 0
+    if part:
+        yield b"".join(part)
+
+
 class Connection(SelectConnection):  # type: ignore[misc]  # pika has no annotations
     """See the module's text."""
 
-    def _output_marshaled_frames(self, marshaled_frames: Sequence[bytes]) -> None:
-        # The three frames of a small message as one. Larger ones go as they are: what the socket does not take at once is
-        # copied each time.
-        if len(marshaled_frames) == 3:
-            marshaled_frames = [b"".join(marshaled_frames)]
-            self.frames_sent += 2
-        super()._output_marshaled_frames(marshaled_frames)
+    def publish(self, channel: int, exchange: str, routing_key: str, body: bytes, properties: Content, mandatory: bool) -> None:
+        """Publish on the channel of that number."""
+        frames = message(channel, exchange, routing_key, body, properties, mandatory, self._body_max_length)
+        self._output_marshaled_frames(frames)
+
+    def _proto_connection_made(self, transport: Any) -> None:
+        self._stream = transport
+        self._turn: list[bytes] = []
+        self._socket: Any = None  # what may be written to past the transport: never TLS, which has a state of its own
+        if not isinstance(transport._sock, ssl.SSLSocket):
+            self._socket = transport._sock
+            transport._MAX_CONSUME_BYTES = 1  # one call each time something is there: a second finds nothing, and raises
+        super()._proto_connection_made(transport)
+
+    def _adapter_emit_data(self, data: bytes) -> None:
+        if not self._turn:
+            self.ioloop.call_later(0, self._end_turn)  # by this turn's timers, which come last
+        self._turn.append(data)
+
+    def _end_turn(self) -> None:
+        turn, self._turn = self._turn, []
+        for data in _joined(turn) if not self.is_closed else ():
+            sent = 0
+            if self._socket is not None and not self._stream.get_write_buffer_size():
+                with contextlib.suppress(OSError):  # it is full, or broken: the transport finds the same, and knows what to do
+                    sent = self._socket.send(data)
+            if sent < len(data):
+                self._stream.write(data[sent:])
+
+    def _terminate_stream(self, error: BaseException | None) -> None:
+        self._turn, self._socket = [], None  # nothing is sent any more, as by pika's own transport
+        super()._terminate_stream(error)
 
     def _read_frame(self) -> tuple[int, Any]:
         data: bytes = self._frame_buffer

@@ -40,7 +40,7 @@ CONFIRMED, RETURNED, REFUSED, UNKNOWN, NOT_SENT = Outcome
 
 
 class Record(NamedTuple):
-    """A message as pika takes it."""
+    """A message as it is published."""
 
     exchange: str
     routing_key: str
@@ -91,7 +91,7 @@ class _Confirms:
         backlog, pending = self._backlog, self._pending
         if not backlog or self.session.blocked is not None or not self.channel.alive:
             return
-        publish = self.channel.raw.basic_publish
+        publish, channel = self.session.connection.publish, self.channel.raw.channel_number
         while backlog:
             batch, index = backlog[0]
             records = batch.records
@@ -108,7 +108,7 @@ class _Confirms:
                 batch.results[index] = UNKNOWN
                 self._bytes += len(body)
                 index += 1
-                publish(exchange, routing_key, body, properties, mandatory)
+                publish(channel, exchange, routing_key, body, properties, mandatory)
             backlog.popleft()
 
     def confirmed(self, frame: Any) -> None:

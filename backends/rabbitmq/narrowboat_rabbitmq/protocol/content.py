@@ -1,8 +1,6 @@
 """The properties of one message, as they stand in its frame and as fields. Pure.
 
-pika hands on what it got as `properties` without looking at it, and asks it for its bytes when it is published: so ours take
-the place of its own. The headers stay bytes until somebody needs them. Text that is no UTF-8 becomes the same bytes
-again.
+The headers stay bytes until somebody needs them. Text that is no UTF-8 becomes the same bytes again.
 """
 
 from __future__ import annotations
@@ -24,8 +22,6 @@ _FIELDS = tuple((1 << (15 - place), name, _SIZES.get(name, 0)) for place, name i
 
 class Content:
     """See the module's text. A field that is None is not there."""
-
-    INDEX = 60  #: the class of methods to which it belongs, for pika
 
     # Defaults of the class and not of each object: most messages have three of these.
     content_type: str | None = None
@@ -56,8 +52,8 @@ class Content:
         except IndexError as error:
             raise Unreadable("a table ends in the middle of an entry") from error
 
-    def encode(self) -> list[bytes]:
-        """Its bytes, as pika wants them."""
+    def encode(self) -> bytes:
+        """Its bytes, as they stand in a frame."""
         flags = 0
         parts = [b""]
         field = self.__dict__.get
@@ -74,7 +70,7 @@ class Content:
             else:
                 parts.append(len(value).to_bytes(4) + value)
         parts[0] = flags.to_bytes(2)
-        return parts
+        return b"".join(parts)
 
 
 def read(data: bytes) -> Content:
