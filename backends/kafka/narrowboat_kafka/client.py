@@ -130,8 +130,11 @@ class Future(Protocol[T]):
     """What coroutines of the loop await, and other threads are told of. Settled on the loop's thread."""
 
     def __await__(self) -> Generator[Any, Any, T]: ...
-    def success(self, value: T) -> object: ...
-    def failure(self, error: BaseException) -> object: ...
+    def success(self, value: T) -> object:
+        """Settle it with that."""
+
+    def failure(self, error: BaseException) -> object:
+        """Raise that in who awaits it."""
 
 
 class Wakeup(Protocol):
@@ -148,16 +151,24 @@ class Wakeup(Protocol):
 class Loop(Protocol):
     """One thread on which coroutines run. It outlasts what goes wrong in one of them."""
 
-    def future(self) -> Future[Any]: ...
-    def wakeup(self) -> Wakeup: ...
+    def future(self) -> Future[Any]:
+        """One that is not settled yet."""
+
+    def wakeup(self) -> Wakeup:
+        """One that nobody has notified yet."""
+
     def call_soon(self, work: Callable[..., object], *arguments: object) -> object:
         """Run a function, or a coroutine function, in the next turn. On the loop's thread."""
 
     def call_soon_threadsafe(self, work: Callable[..., object], *arguments: object) -> object:
         """The same from any thread. `RuntimeError` once it is closed."""
 
-    def call_later(self, seconds: float, work: Callable[..., object]) -> object: ...
-    async def sleep(self, seconds: float) -> object: ...
+    def call_later(self, seconds: float, work: Callable[..., object]) -> object:
+        """Run a function once so many seconds are over. On the loop's thread."""
+
+    def sleep(self, seconds: float) -> Awaitable[object]:
+        """Await it to let others run for so long; 0: for one turn."""
+
     def run(self, work: Callable[..., Awaitable[Any]], *arguments: object) -> Any:
         """Run it there and wait for what it returns. Not on the loop's thread; `RuntimeError` once it is closed."""
 
@@ -199,12 +210,14 @@ class Membership(Protocol):
     async def step(self, seconds: float) -> None:
         """Find the coordinator, join where that is due, and stay alive; `KafkaError` where that fails or takes longer.
 
-        Called again and again, several times a second. A client that does all that by itself raises here what it met."""
+        Called again and again, several times a second. A client that does all that by itself raises here what it met.
+        """
 
     async def fetch(self, seconds: float) -> None:
         """Send for more, of all partitions that are not paused; `Ear.news` when there is some.
 
-        `seconds`: how long a server keeps a fetch that finds nothing. A client that reads ahead by itself does nothing."""
+        `seconds`: how long a server keeps a fetch that finds nothing. A client that reads ahead by itself does nothing.
+        """
 
     def read(self, count: int) -> Mapping[TopicPartition, Sequence[Stored]]:
         """About `count` records that were fetched, in the order of their offsets, by partition. Each is given once."""
@@ -230,9 +243,12 @@ class Membership(Protocol):
     def assigned(self) -> Collection[TopicPartition]:
         """The partitions that the group has given us."""
 
-    # What is known of topics, as last heard.
-    def partitions_of(self, topic: str) -> Collection[int]: ...
-    def topic_id(self, topic: str) -> object: ...
+    def partitions_of(self, topic: str) -> Collection[int]:
+        """The numbers of a topic's partitions, as last heard; none where it is not known."""
+
+    def topic_id(self, topic: str) -> object:
+        """Which topic of that name it is, as last heard; see `Topic.id`."""
+
     async def hear_of_topics(self, seconds: float) -> None:
         """Ask about the topics, and wait so long for the answer at most."""
 
@@ -263,7 +279,9 @@ class Producer(Protocol):
 class Admin(Protocol):
     """Questions to the servers. Each raises `KafkaError`; one that nobody answers, TIMED_OUT_HERE or UNREACHABLE in time."""
 
-    def ping(self) -> None: ...
+    def ping(self) -> None:
+        """Ask the cluster who it is."""
+
     def topics(self) -> list[str]:
         """The names of all topics that this user may see."""
 
@@ -276,8 +294,12 @@ class Admin(Protocol):
     def create(self, name: str, partitions: int, replication: int, config: Mapping[str, str]) -> None:
         """Make a topic. `replication`: -1 for as the server is set up."""
 
-    def delete(self, names: Sequence[str]) -> None: ...
-    def committed(self, group: str, partitions: Collection[TopicPartition]) -> dict[TopicPartition, Committed]: ...
+    def delete(self, names: Sequence[str]) -> None:
+        """Delete topics."""
+
+    def committed(self, group: str, partitions: Collection[TopicPartition]) -> dict[TopicPartition, Committed]:
+        """What a group has committed of each; those of which it has nothing are not there."""
+
     def alter(self, group: str, offsets: Mapping[TopicPartition, Committed]) -> list[KafkaError]:
         """Commit for a group that nobody consumes; what went wrong with partitions of it."""
 
@@ -300,7 +322,9 @@ class Client(Protocol):
     def member(self, group: str, ear: Ear) -> Membership:
         """A member that has subscribed to nothing yet."""
 
-    def producer(self) -> Producer: ...
+    def producer(self) -> Producer:
+        """A producer that has sent nothing yet."""
+
     def close(self, within: float) -> None:
         """End what is still open and the loop, within so many seconds if the server does not answer."""
 
