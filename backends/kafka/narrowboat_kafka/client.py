@@ -20,6 +20,12 @@ from narrowboat_kafka.format.stored import Stored
 
 T = TypeVar("T")
 
+#: Bytes of the largest message that is published again, to wait or as a dead letter: what goes with it makes it larger than
+#: it was, and other programs' are larger than ours. The topics for these are made to take it, and so is the producer.
+LARGEST = 8 * 1024 * 1024
+#: Seconds that what should take no time may take on a busy machine.
+SOON = 0.1
+
 
 class TopicPartition(NamedTuple):
     """One partition of a topic."""
@@ -61,6 +67,7 @@ class Code(enum.IntEnum):
     CODEC_MISSING = -105  #: what is compressed so cannot be read with what is installed here
     DAMAGED = -106  #: a batch fails its checksum
     NOT_A_MEMBER = -107  #: the group goes on without us
+    NOT_SENT = -109  #: the connection is still being made, so nothing was sent: ask again in a moment
     PRODUCER_ENDED = -108  #: an error that was about another message ended the producer
     OTHER = -199
     CORRUPT_MESSAGE = 2
@@ -116,6 +123,22 @@ class KafkaError(Exception):
         self.retriable = retriable
 
 
+class Unconnected(KafkaError):
+    """No first connection to the cluster was made.
+
+    Args:
+        code: as of any `KafkaError`.
+        text: what was said of the whole.
+        met: what the last try met, with its causes (a refused certificate is found in them); None where that is not known.
+        turned_away: the server spoke with us, and hung up when user and password were shown to it.
+    """
+
+    def __init__(self, code: int, text: str, *, met: BaseException | None = None, turned_away: bool = False) -> None:
+        super().__init__(code, text, retriable=True)
+        self.met = met
+        self.turned_away = turned_away
+
+
 class Failed(NamedTuple):
     """Why a record has no receipt. `left`: it may have reached the server."""
 
@@ -138,9 +161,11 @@ class Future(Protocol[T]):
 
 
 class Wakeup(Protocol):
-    """A coroutine awaits it for some seconds, or until `notify` or `now` is called."""
+    """What wakes a coroutine that waits for news, or for time to pass."""
 
-    def __call__(self, seconds: float) -> Awaitable[object]: ...
+    def __call__(self, seconds: float) -> Awaitable[object]:
+        """Await it: for so many seconds, or until `notify` or `now` is called, which may have been before."""
+
     def notify(self) -> object:
         """From any thread."""
 
@@ -181,6 +206,10 @@ class Loop(Protocol):
 
 class Ear(Protocol):
     """What a member hears, all of it on the loop."""
+
+    @property
+    def ending(self) -> bool:
+        """Whether it is about to leave: it is to join nothing any more."""
 
     async def assigned(self, partitions: list[TopicPartition]) -> None:
         """These are ours from now on. Nothing is read of one before it was sought (`seek`) in here."""
@@ -314,7 +343,10 @@ class Admin(Protocol):
 
 
 class Client(Protocol):
-    """All that one broker object has open."""
+    """All that one broker object has open.
+
+    The class is called with `endpoint`, `options` and `timeout` (seconds of one operation), and raises `Unconnected`.
+    """
 
     loop: Loop
     admin: Admin
