@@ -179,7 +179,7 @@ class Loop(Protocol):
     def future(self) -> Future[Any]:
         """One that is not settled yet."""
 
-    def wakeup(self) -> Wakeup:
+    def new_wakeup(self) -> Wakeup:
         """One that nobody has notified yet."""
 
     def call_soon(self, work: Callable[..., object], *arguments: object) -> object:
