@@ -194,10 +194,10 @@ class Loop(Protocol):
     def sleep(self, seconds: float) -> Awaitable[object]:
         """Await it to let others run for so long; 0: for one turn."""
 
-    def run(self, work: Callable[..., Awaitable[Any]], *arguments: object) -> Any:
+    def call(self, work: Callable[..., Awaitable[Any]], *arguments: object) -> Any:
         """Run it there and wait for what it returns. Not on the loop's thread; `RuntimeError` once it is closed."""
 
-    def run_until(self, until: float, work: Callable[..., Awaitable[Any]], *arguments: object) -> Any:
+    def call_until(self, until: float, work: Callable[..., Awaitable[Any]], *arguments: object) -> Any:
         """The same, and wait until then (monotonic) at most: `KafkaError` TIMED_OUT_HERE. It goes on by itself."""
 
 
