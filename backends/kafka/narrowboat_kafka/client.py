@@ -224,7 +224,10 @@ class Ear(Protocol):
         """Something was fetched, or is to be done."""
 
     def unreadable(self, tp: TopicPartition, offset: int, error: KafkaError) -> None:
-        """A partition cannot be read on from that offset. It is tried again when it is resumed after a pause."""
+        """A partition cannot be read on from that offset (-1: from where it was read to).
+
+        It is paused in the next step, and tried again when it is resumed.
+        """
 
     def passed(self, tp: TopicPartition, end: int) -> None:
         """A partition was read up to there, and there is no record at the end of that."""
