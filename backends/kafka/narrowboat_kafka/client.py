@@ -351,8 +351,13 @@ class Client(Protocol):
     The class is called with `endpoint`, `options` and `timeout` (seconds of one operation), and raises `Unconnected`.
     """
 
-    loop: Loop
-    admin: Admin
+    @property
+    def loop(self) -> Loop:
+        """Where its members run."""
+
+    @property
+    def admin(self) -> Admin:
+        """Its administration."""
 
     def member(self, group: str, ear: Ear) -> Membership:
         """A member that has subscribed to nothing yet."""
