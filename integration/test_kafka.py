@@ -440,7 +440,7 @@ def test_what_reads_and_writes_fails_and_is_begun_anew(broker: Messaging) -> Non
     with queue.consume() as messages:
         one(messages).ack()
         for number in range(3):
-            for loop in (driver._connections.net, driver._publisher._producer._sender._client._net):
+            for loop in (driver._connections.loop, driver._publisher._producer._sender._client._net):
                 nothing = os.open(os.devnull, os.O_RDONLY)
                 os.dup2(nothing, loop._selector.fileno())
                 os.close(nothing)
@@ -448,4 +448,4 @@ def test_what_reads_and_writes_fails_and_is_begun_anew(broker: Messaging) -> Non
             message = one(messages, 30)
             assert message.body == b"%d" % number
             message.ack()
-    assert driver._connections.net._io_thread.is_alive()
+    assert driver._connections.loop._io_thread.is_alive()

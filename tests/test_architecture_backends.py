@@ -77,10 +77,14 @@ def halves(folder: Path) -> dict[str, list[str]]:
     return found
 
 
+def top(module: str) -> str:
+    return module.partition(".")[0]
+
+
 @functools.cache
 def foreign(folder: Path) -> set[str]:
     """The packages of others that the backend imports: its client library."""
-    tops = {name.partition(".")[0] for path in sources(folder) for name in imported(ast.parse(path.read_text()))}
+    tops = {top(name) for path in sources(folder) for name in imported(ast.parse(path.read_text()))}
     return {top for top in tops if not top.startswith("narrowboat")} - set(sys.stdlib_module_names) - {"__future__"}
 
 
@@ -102,6 +106,21 @@ def misplaced(folder: Path) -> list[str]:
 def test_every_backend_has_the_same_files(folder: Path) -> None:
     """Who knows one finds everything in the next: what it takes, what it refuses, each half, and its client library's whims."""
     assert not misplaced(folder)
+
+
+@pytest.mark.parametrize(
+    "folder", [each for each in FOLDERS if any(package(each).glob("*/client.py"))], ids=lambda path: path.name
+)
+def test_a_backend_that_stands_on_types_knows_no_client(folder: Path) -> None:
+    """Its `client.py` says what it needs of one. Only the folders that have a `client.py` with one import a client library."""
+    inside = {path.parent for path in package(folder).glob("*/client.py")}
+    outside = [path for path in sources(folder) if not inside & set(path.parents)]
+    knowing = [
+        short(path) for path in outside if foreign(folder) & {top(name) for name in imported(ast.parse(path.read_text()))}
+    ]
+
+    assert package(folder) / "client.py" in outside and foreign(folder)
+    assert not knowing
 
 
 def needed(path: Path, files: set[str]) -> set[str]:

@@ -21,9 +21,10 @@ with warnings.catch_warnings():
     # kafka-python reads its schemas in a way that Python 3.11 calls deprecated; not ours to mend, and an error here.
     warnings.simplefilter("ignore", DeprecationWarning)
     import kafka.errors as client
-    from kafka.structs import TopicPartition
 
+    from narrowboat_kafka.client import TopicPartition
     from narrowboat_kafka.errors import translate, unpublished, unreadable
+    from narrowboat_kafka.library.met import met as of_client
 
 
 @pytest.mark.parametrize(
@@ -43,10 +44,13 @@ with warnings.catch_warnings():
     ],
 )
 def test_errors_of_the_client_are_ours(met: Exception, ours: type[Exception]) -> None:
-    error = translate(met, "publishing to 'orders'")
+    raised = of_client(met) if isinstance(met, client.KafkaError) else met
+    error = translate(raised, "publishing to 'orders'")
     assert type(error) is ours
-    assert error.__cause__ is met
+    assert error.__cause__ is raised
+    assert raised is met or raised.__cause__ is met
     assert "publishing to 'orders'" in str(error)
+    assert str(met) in str(error) or ours is Closed
 
 
 @pytest.mark.parametrize(
@@ -60,15 +64,17 @@ def test_errors_of_the_client_are_ours(met: Exception, ours: type[Exception]) ->
     ],
 )
 def test_a_publish_has_failed_only_where_the_message_never_left(met: Exception, left: bool, ours: type[Exception]) -> None:
-    error = unpublished(met, "id", "orders", left=left)
+    error = unpublished(of_client(met), "id", "orders", left=left)
     assert type(error) is ours
     assert "orders" in str(error)
+    assert str(met) in str(error)
 
 
 @pytest.mark.parametrize("why", ["it is gone", "it is gone."])
 def test_advice_follows_what_was_met_after_one_full_stop(why: str) -> None:
     """Whichever that ends with."""
     refused = client.PolicyViolationError(f"Response(error_message='{why}')")
-    texts = [translate(error, "declaring 'q'") for error in (OSError(why), client.TopicAuthorizationFailedError(why), refused)]
-    for error in (*texts, unreadable(OSError(why), TopicPartition("t", 0), 0)):
+    met = (OSError(why), of_client(client.TopicAuthorizationFailedError(why)), of_client(refused))
+    texts = [translate(error, "declaring 'q'") for error in met]
+    for error in (*texts, unreadable(of_client(OSError(why)), TopicPartition("t", 0), 0)):
         assert "it is gone. " in str(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from narrowboat_kafka.client import TopicPartition
 from narrowboat_kafka.format import records
 from narrowboat_kafka.format.ledger import Claim, Ledger
 from narrowboat_kafka.format.stored import Stored
@@ -17,7 +18,7 @@ def _record(offset: int, expires: bytes | None = None) -> Stored:
 
 
 def _part(count: int) -> Partition:
-    part = Partition(("orders", 0), Ledger(0), None)
+    part = Partition(TopicPartition("orders", 0), Ledger(0), None)
     if count:
         part.ledger.see(range(count))
         part.admit(map(_record, range(count)))

@@ -23,14 +23,15 @@ with warnings.catch_warnings():
     # kafka-python reads its schemas in a way that Python 3.11 calls deprecated; not ours to mend, and an error here.
     warnings.simplefilter("ignore", DeprecationWarning)
     import kafka.errors as client
-    from kafka import TopicPartition
     from kafka.consumer.fetcher import Fetcher
     from kafka.record import MemoryRecords, MemoryRecordsBuilder
     from kafka.record.default_records import DefaultRecordBatch
     from kafka.record.util import calc_crc32c
 
+    from narrowboat_kafka.client import KafkaError, TopicPartition
     from narrowboat_kafka.errors import unreadable
     from narrowboat_kafka.library.fetched import Fetched, unpack
+    from narrowboat_kafka.library.met import met
 
 
 def _batch(rows: list[tuple[Any, ...]], compression: int = 0) -> bytes:
@@ -58,19 +59,19 @@ class _Told(list[Any]):
     def passed(self, tp: Any, end: int) -> None:
         self.append(end)
 
-    def unreadable(self, tp: Any, offset: int, error: Exception) -> None:
-        self.append((offset, type(error)))
+    def unreadable(self, tp: Any, offset: int, error: KafkaError) -> None:
+        self.append((offset, type(error.__cause__)))
 
 
 def _fetch(data: bytes, start: int = 0, told: _Told | None = None, **named: Any) -> Fetched:
     told = _Told() if told is None else told
+    ear: Any = told  # of what a member hears, a fetch tells these two alone
     return Fetched(
         start,
         TopicPartition("orders", 3),
         MemoryRecords(data),
         check_crcs=True,
-        unreadable=told.unreadable,
-        passed=told.passed,
+        ear=ear,
         **named,
     )
 
@@ -140,7 +141,9 @@ def test_what_is_compressed_is_read_where_its_library_is_there_and_names_it_wher
     assert _fetch(data, told=told).take() == []
     assert told[-1] == (0, client.UnsupportedCodecError)
     error = unreadable(
-        client.UnsupportedCodecError(f"Libraries for {library} compression codec not found"), TopicPartition("orders", 3), 0
+        met(client.UnsupportedCodecError(f"Libraries for {library} compression codec not found")),
+        TopicPartition("orders", 3),
+        0,
     )
     assert isinstance(error, ConfigurationError)
     assert "pip install" in str(error)

@@ -52,10 +52,10 @@ class KafkaBroker(Broker):
         self._publisher = Publisher(self._connections)
         self._watch = TopicWatch(self._connections)
         offsets = Offsets(self._connections)
-        self._topics = Topics(self._connections, options, offsets)
+        self._topics = Topics(self._connections, options)
         self._sources = Sources(self._topics, offsets, options, self._connections.place, heard=self._watch.look)
         self._contents = Contents(self._topics, offsets, options.prefix)
-        self._mover = Mover(self._connections, self._publisher, self._levels)
+        self._mover = Mover(self._connections.loop, self._publisher, self._levels)
         self._shared = Shared(self._connections, self._publisher, self._sources, self._levels, context.tell)
 
     # -- publishing -----------------------------------------------------------------------------------------------
@@ -171,7 +171,7 @@ class KafkaBroker(Broker):
             until = min(self._until, time.monotonic() + self._connections.timeout)
             self._feeds.discard(feed)
             with contextlib.suppress(Exception):  # what cannot be given back now comes back when the session ends
-                self._connections.call_until(until if member.answered else 0.0, member.deliveries.leave, feed)
+                self._connections.loop.call_until(until if member.answered else 0.0, member.deliveries.leave, feed)
             if not member.deliveries.feeds and self._members.get(member.group) is member:
                 del self._members[member.group]
                 with contextlib.suppress(Exception):
@@ -226,7 +226,7 @@ class KafkaBroker(Broker):
     def ping(self) -> None:
         """Ask the server who it is."""
         with self._translated(f"asking {self._connections.place}"):
-            self._connections.admin.describe_cluster()
+            self._connections.admin.ping()
 
     @contextlib.contextmanager
     def _translated(self, doing: str) -> Iterator[None]:

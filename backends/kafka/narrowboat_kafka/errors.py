@@ -1,13 +1,9 @@
-"""What the client library raises, in our terms. The client's own error is kept as the cause; no text has a secret."""
+"""What a client raises, in our terms. The client's own error is kept as the cause; no text has a secret."""
 
 from __future__ import annotations
 
 import errno
-import re
 import ssl
-from typing import Any
-
-import kafka.errors as client
 
 from narrowboat.driver import tls
 from narrowboat.driver.sources import Refusals
@@ -23,7 +19,7 @@ from narrowboat.errors import (
     Unavailable,
     sentence,
 )
-from narrowboat_kafka.library.connection import SpeaksTls
+from narrowboat_kafka.client import Code, KafkaError, TopicPartition, Unconnected
 from narrowboat_kafka.options import SCHEME, SECURE
 
 REFUSALS = Refusals(SCHEME)
@@ -31,70 +27,92 @@ REFUSALS = Refusals(SCHEME)
 _MEMBERSHIP = (
     "its partition went to another consumer, it was settled before, or its consumer or queue is gone. Nothing was changed"
 )
-#: What the server said, in the answer that the library quotes.
-_MESSAGE = re.compile(r"error_message=(?P<quote>['\"])(?P<said>.+?)(?P=quote)")
-#: The server does not make a topic as it was asked to.
-_NOT_MADE = (client.InvalidReplicationFactorError, client.InvalidPartitionsError, client.PolicyViolationError)
+#: The user has not the right to do that.
+_FORBIDDEN = frozenset(
+    {
+        Code.TOPIC_AUTHORIZATION_FAILED,
+        Code.GROUP_AUTHORIZATION_FAILED,
+        Code.CLUSTER_AUTHORIZATION_FAILED,
+        Code.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+    }
+)
 #: The server said no, and will say it again: the message was not stored.
-_REFUSED = (
-    client.MessageSizeTooLargeError,
-    client.RecordListTooLargeError,
-    client.InvalidRecordError,
-    client.InvalidTopicError,
-    client.CorruptRecordError,
-    client.InvalidTimestampError,
-    client.PolicyViolationError,
-    client.UnsupportedForMessageFormatError,
+_REFUSED = frozenset(
+    {
+        Code.MESSAGE_TOO_LARGE,
+        Code.RECORD_LIST_TOO_LARGE,
+        Code.INVALID_RECORD,
+        Code.INVALID_TOPIC,
+        Code.CORRUPT_MESSAGE,
+        Code.INVALID_TIMESTAMP,
+        Code.POLICY_VIOLATION,
+        Code.UNSUPPORTED_FOR_MESSAGE_FORMAT,
+    }
 )
 
-
-#: What each kind of error is in our terms, and what to do about it. The first that fits counts.
-_MEANING: tuple[tuple[tuple[type[BaseException], ...], type[NarrowboatError], str], ...] = (
+#: What each kind of error is in our terms, and what to do about it.
+_MEANING: tuple[tuple[frozenset[Code], type[NarrowboatError], str], ...] = (
     (
-        (client.AuthorizationError, client.SaslAuthenticationFailedError),
+        _FORBIDDEN | {Code.SASL_AUTHENTICATION_FAILED},
         AccessDenied,
         "Check the URL's user and password, and the rights that the server gives it",
     ),
-    ((client.UnsupportedSaslMechanismError,), ConfigurationError, "Ask for one that the server offers with ?sasl="),
-    ((client.UnknownTopicOrPartitionError, client.UnknownTopicIdError), NotFound, "It was deleted, or never made"),
+    (frozenset({Code.UNSUPPORTED_SASL_MECHANISM}), ConfigurationError, "Ask for one that the server offers with ?sasl="),
+    (frozenset({Code.UNKNOWN_TOPIC_OR_PARTITION, Code.UNKNOWN_TOPIC_ID}), NotFound, "It was deleted, or never made"),
     (
-        (client.InvalidTopicError,),
+        frozenset({Code.INVALID_TOPIC}),
         Conflict,
         "The server takes '.' and '_' in names for the same: another topic has that name already, or the name is not allowed. "
         "Take another name, or a ?prefix=, within which they are kept apart",
     ),
-    (_NOT_MADE, ConfigurationError, "Correct ?partitions= or ?replication="),
-    ((client.InvalidSessionTimeoutError,), ConfigurationError, "The server allows other times for ?session="),
-    ((client.UnsupportedVersionError,), ConfigurationError, "The server is too old; 2.4 or later is needed"),
-    ((SpeaksTls,), ConfigurationError, "Write kafkas://, or take a port without TLS"),
+    (
+        frozenset({Code.INVALID_REPLICATION_FACTOR, Code.INVALID_PARTITIONS, Code.POLICY_VIOLATION}),
+        ConfigurationError,
+        "Correct ?partitions= or ?replication=",
+    ),
+    (frozenset({Code.INVALID_SESSION_TIMEOUT}), ConfigurationError, "The server allows other times for ?session="),
+    (frozenset({Code.UNSUPPORTED_VERSION}), ConfigurationError, "The server is too old; 2.4 or later is needed"),
+    (frozenset({Code.SPEAKS_TLS}), ConfigurationError, "Write kafkas://, or take a port without TLS"),
 )
+
+
+def code_of(error: BaseException) -> int | None:
+    """The number of a client's error; None of any other."""
+    return error.code if isinstance(error, KafkaError) else None
 
 
 def translate(error: BaseException, doing: str) -> NarrowboatError:
     """`error`, met while `doing` something, as one of ours."""
     if isinstance(error, NarrowboatError):
         return error
-    for kinds, meaning, advice in _MEANING:
-        if isinstance(error, kinds):
-            met = _told(error) if isinstance(error, _NOT_MADE) else _text(error)
-            return _caused(meaning(f"{doing}: {sentence(met)} {advice}", backend=SCHEME), error)
+    code = code_of(error)
+    for codes, meaning, advice in _MEANING:
+        if code in codes:
+            return _caused(meaning(f"{doing}: {sentence(line(error))} {advice}", backend=SCHEME), error)
     if isinstance(error, RuntimeError) and "closed" in str(error):
         return _caused(Closed(f"{doing}: this broker was closed", backend=SCHEME), error)
     if _spent(error):
         advice = "Close what this process does not need, or raise its limits"
     else:
         advice = "Check that the server is up and that its advertised addresses can be reached"
-    return _caused(Unavailable(f"{doing}: {sentence(_text(error))} {advice}", backend=SCHEME), error)
+    return _caused(Unavailable(f"{doing}: {sentence(line(error))} {advice}", backend=SCHEME), error)
 
 
-def unconnected(error: Exception, met: BaseException | None, doing: str, *, secure: bool) -> NarrowboatError:
-    """Why there is no connection: `error` as the library says it, and what was `met` at the last try."""
+def unconnected(error: Unconnected, doing: str, *, secure: bool, password: bool) -> NarrowboatError:
+    """Why there is no connection. `secure`, `password`: what the URL asks for."""
+    met = error.met
+    if password and error.turned_away:
+        text = (
+            f"{doing}: the server closed the connection when user and password were shown to it. "
+            "Check them, and that ?sasl= is a mechanism that it offers"
+        )
+        return _caused(AccessDenied(text, backend=SCHEME), error)
     if met is None:
         return translate(error, doing)
     refused = tls.failure(met, doing, plain=SCHEME, backend=SCHEME) if secure else None
     if refused is not None:
         return refused
-    if isinstance(met, SpeaksTls):
+    if code_of(met) == Code.SPEAKS_TLS:
         return translate(met, doing)
     no_tls = secure and "handshake" in str(met).lower()
     hint = "check that it is up and can be reached, and is Kafka"
@@ -102,7 +120,7 @@ def unconnected(error: Exception, met: BaseException | None, doing: str, *, secu
         hint = f"if that port has no TLS, write {SCHEME}://"
     elif not secure and "the server closed the connection" in str(met):
         hint += f"; if that port has TLS, write {SECURE}://"
-    return _caused(Unavailable(f"{doing}: {_text(error)}; at the last try: {_text(met)}; {hint}", backend=SCHEME), error)
+    return _caused(Unavailable(f"{doing}: {line(error)}; at the last try: {line(met)}; {hint}", backend=SCHEME), error)
 
 
 def unsent(error: NarrowboatError, id: str, path: str) -> NarrowboatError:
@@ -112,11 +130,12 @@ def unsent(error: NarrowboatError, id: str, path: str) -> NarrowboatError:
 
 def unpublished(error: BaseException, id: str, path: str, *, left: bool) -> NarrowboatError:
     """Why the message `id` has no receipt. `left`: it may have reached the server."""
-    if isinstance(error, _REFUSED):
-        return REFUSALS.refused(id, path, _text(error), cause=error)
-    if isinstance(error, client.AuthorizationError):
+    code = code_of(error)
+    if code in _REFUSED:
+        return REFUSALS.refused(id, path, line(error), cause=error)
+    if code in _FORBIDDEN:
         return translate(error, f"publishing to {path!r}")
-    return (REFUSALS.unknown if left else REFUSALS.not_sent)(id, path, _text(error), cause=error)
+    return (REFUSALS.unknown if left else REFUSALS.not_sent)(id, path, line(error), cause=error)
 
 
 def stale(id: str, path: str) -> StaleDelivery:
@@ -128,12 +147,12 @@ def stale(id: str, path: str) -> StaleDelivery:
 _LIBRARIES = {"lz4": "lz4", "snappy": "python-snappy", "zstd": "zstandard"}
 
 
-def unreadable(error: Exception, tp: Any, offset: int) -> NarrowboatError:
+def unreadable(error: KafkaError, tp: TopicPartition, offset: int) -> NarrowboatError:
     """Why a partition cannot be read on from an offset."""
     where = f"what lies in topic {tp.topic!r}, partition {tp.partition}, from offset {offset} on"
-    if isinstance(error, client.AuthorizationError):
+    if error.code in _FORBIDDEN:
         return translate(error, f"reading {where}")
-    if isinstance(error, client.UnsupportedCodecError):
+    if error.code == Code.CODEC_MISSING:
         codec = next((codec for codec in _LIBRARIES if codec in str(error)), "")
         needed = f"pip install {_LIBRARIES[codec]}, which comes with narrowboat[kafka]" if codec else "publish it otherwise"
         text = (
@@ -142,7 +161,7 @@ def unreadable(error: Exception, tp: Any, offset: int) -> NarrowboatError:
         )
         return _caused(ConfigurationError(text, backend=SCHEME), error)
     text = (
-        f"{where} is damaged: {sentence(_text(error))} It is tried again every few seconds; if the server has no other copy, "
+        f"{where} is damaged: {sentence(line(error))} It is tried again every few seconds; if the server has no other copy, "
         "move the group behind it (kafka-consumer-groups.sh --reset-offsets)"
     )
     return _caused(Unavailable(text, backend=SCHEME), error)
@@ -150,7 +169,7 @@ def unreadable(error: Exception, tp: Any, offset: int) -> NarrowboatError:
 
 def too_large(error: BaseException) -> bool:
     """Whether a message was refused for its size, here or by the server."""
-    return isinstance(error, client.MessageSizeTooLargeError | client.RecordListTooLargeError)
+    return code_of(error) in (Code.MESSAGE_TOO_LARGE, Code.RECORD_LIST_TOO_LARGE)
 
 
 def _spent(error: BaseException) -> bool:
@@ -160,14 +179,8 @@ def _spent(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "start new thread" in str(error))
 
 
-def _told(error: BaseException) -> str:
-    """What the server says of a topic that it does not make: the library puts the whole request around it."""
-    found = _MESSAGE.search(str(error))
-    return cut(found["said"]) if found else _text(error)
-
-
-def _text(error: BaseException) -> str:
-    """In one line, without what a request contained."""
+def line(error: BaseException) -> str:
+    """What it says in one line, without what a request contained."""
     if isinstance(error, ssl.SSLError):
         return f"TLS: {error.reason or type(error).__name__}"
     return cut(str(error).split("\n", maxsplit=1)[0], 300) or type(error).__name__

@@ -70,7 +70,7 @@ class KafkaFeed(Feed):
         """Nobody will see what this call was given: give it back, uncounted."""
         taken.abandoned = True
         try:
-            self._connections.net.call_soon_with_future(self._deliveries.untake, taken)
+            self._connections.loop.call_soon_threadsafe(self._deliveries.untake, taken)
         except RuntimeError:
             pass  # closed meanwhile, and with that given back
 

@@ -1,10 +1,11 @@
-"""The only place that uses what kafka-python does not promise, and the list of it.
+"""The client of `client.py` with kafka-python, which is used here alone; and the list of what of it is not promised.
 
 kafka-python promises its top level, `kafka.admin`, `kafka.errors` and `kafka.structs`. That is not enough: its consumer has a
 thread of its own, its producer does not say what left, and neither bounds what it reads. So this folder stands on names that
 a minor version of the library may drop: the dependency is pinned below the next one, and `tests/backends/test_kafka_library.py`
 asks the installed library for each of `NAMES`. Where it fails, the file that uses the name is the place to mend. The rest of
-the backend imports these files and the promised names, and reads no attribute that begins with an underscore.
+the backend imports none of these files but `library/client.py`, when a broker is opened, and reads no attribute that begins
+with an underscore.
 
 This file imports nothing of the library.
 """

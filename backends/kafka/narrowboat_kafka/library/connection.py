@@ -29,6 +29,7 @@ from kafka.protocol.frame import KafkaBytes
 from kafka.protocol.parser import KafkaProtocol
 
 from narrowboat_kafka.library.loop import Loop
+from narrowboat_kafka.library.met import SpeaksTls
 
 #: Bytes of an answer before the connection is made: versions, and what goes to and fro for a password.
 _FIRST_MAX = 256 * 1024
@@ -102,10 +103,6 @@ class _Sockets(KafkaNetSocket):  # type: ignore[misc]  # the base class has no a
             if made is not None:
                 made.close()
             raise
-
-
-class SpeaksTls(client.InvalidReceiveError):  # type: ignore[misc]  # the base class has no annotations
-    """The server's port is for TLS, and we came without."""
 
 
 class _Parser(KafkaProtocol):  # type: ignore[misc]  # the base class has no annotations
@@ -272,7 +269,7 @@ class _Connection(KafkaConnection):  # type: ignore[misc]  # the base class has 
             self.close(client.KafkaConnectionError(f"an answer cannot be read ({type(error).__name__})"))
 
 
-class Client(KafkaNetClient):  # type: ignore[misc]  # the base class has no annotations
+class NetClient(KafkaNetClient):  # type: ignore[misc]  # the base class has no annotations
     """The library's client over such connections.
 
     It makes no topics by asking for them: the library's own setting for that does not reach its requests.
@@ -335,7 +332,7 @@ class Client(KafkaNetClient):  # type: ignore[misc]  # the base class has no ann
         return last is not None and last.broker_version_data is not None and last.init_future.failed()
 
 
-class SharedClient(Client):
+class SharedNetClient(NetClient):
     """A client on a shared I/O thread: closing it leaves the thread alone."""
 
     def close(self, node_id: object = None) -> None:

@@ -19,17 +19,13 @@ from typing import Any
 from kafka.consumer.fetcher import Fetcher
 from kafka.errors import CorruptRecordError, UnsupportedCodecError
 
+from narrowboat_kafka.client import Ear
 from narrowboat_kafka.format.stored import Raw, Stored, varint
+from narrowboat_kafka.library.met import met
 from narrowboat_kafka.library.packed import RECORDS_MAX, TooMuch, unpacked
 
 #: At a third of the price of `Stored(...)`, which is paid for each record that is read.
 _stored: Callable[[Sequence[Any]], Stored] = partial(tuple.__new__, Stored)
-
-
-#: Told of a partition that cannot be read on: where, and why.
-Unreadable = Callable[[Any, int, Exception], None]
-#: Told of a partition up to where it was read, where there is no record at the end of that.
-Passed = Callable[[Any, int], None]
 
 
 class Fetched(Fetcher.PartitionRecords):  # type: ignore[misc]  # the base class has no annotations
@@ -38,10 +34,9 @@ class Fetched(Fetcher.PartitionRecords):  # type: ignore[misc]  # the base class
     It raises nothing: the library would ask again and again, and nothing else would ever be done on the I/O thread.
     """
 
-    def __init__(self, *arguments: Any, unreadable: Unreadable, passed: Passed, **named: Any) -> None:
+    def __init__(self, *arguments: Any, ear: Ear, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self._unreadable = unreadable
-        self._passed = passed
+        self._ear = ear
         self._error: Exception | None = None
 
     def take(self, n: int | None = None) -> list[Stored]:
@@ -55,10 +50,10 @@ class Fetched(Fetcher.PartitionRecords):  # type: ignore[misc]  # the base class
         except Exception as error:
             self._error = error
         if not found or found[-1].offset + 1 != self.next_fetch_offset:
-            self._passed(self.topic_partition, self.next_fetch_offset)
+            self._ear.passed(self.topic_partition, self.next_fetch_offset)
         if self._error is not None and not found:  # what came before it is sound, and was given
             self.drain()
-            self._unreadable(self.topic_partition, self.next_fetch_offset, self._error)
+            self._ear.unreadable(self.topic_partition, self.next_fetch_offset, met(self._error))
         return found
 
     def _maybe_skip_record(self, record: object) -> bool:

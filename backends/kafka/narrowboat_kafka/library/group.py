@@ -1,4 +1,4 @@
-"""One member of one group, as the library keeps it: its coordinator, its subscription, and what it knows of topics.
+"""One member of one group, as the library keeps it: its coordinator, its subscription, its fetches, what it knows of topics.
 
 The rest of the backend decides what is done and when; this does it. It hands out no message and remembers none. All of it
 belongs to the I/O thread, but for `close`.
@@ -6,112 +6,144 @@ belongs to the I/O thread, but for `close`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+import kafka.errors as client
 from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-from kafka.errors import KafkaTimeoutError
 
-__all__ = ["AsyncConsumerRebalanceListener", "CooperativeStickyAssignor", "Group"]
+from narrowboat_kafka.client import Code, Committed, Ear, TopicPartition
+from narrowboat_kafka.library.admin import known, packed
+from narrowboat_kafka.library.fetches import Fetches
+from narrowboat_kafka.library.met import border, met
+
+__all__ = ["CooperativeStickyAssignor", "Group"]
+
+#: Seconds for which a join waits until its topics are known; between two questions for one that is gone.
+_KNOW = 2.0
 
 
-class Group:
-    """See the module's text. `consumer`: a `KafkaConsumer` that has subscribed to nothing yet."""
+class Group(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base class has no annotations
+    """See the module's text. `consumer`: a `KafkaConsumer` that has subscribed to nothing yet. `ear`: who hears of it."""
 
-    def __init__(self, name: str, consumer: Any) -> None:
+    def __init__(self, name: str, consumer: Any, ear: Ear) -> None:
         self.name = name
+        self._ear = ear
         self._consumer = consumer
         self._coordinator = consumer._coordinator
         self._fetcher = consumer._fetcher
         self._subscription = consumer._subscription
         self._manager = consumer._manager
         self._cluster = consumer._manager.cluster
+        self._topics: Sequence[str] = ()
+        self._asked = 0.0  #: when the server was last asked about a topic that is not known
+        self._astray = False  #: the last commit did not find the group's coordinator
+        fetches = Fetches(consumer, ear)
+        self.fetch, self.read, self.unread = fetches.send, fetches.read, fetches.unread
+        self.seek, self.resume = self._subscription.seek, self._subscription.resume
 
     # -- membership -----------------------------------------------------------------------------------------------
 
-    def subscribe(self, topics: Sequence[str], listener: AsyncConsumerRebalanceListener) -> None:
-        """Ask for a share of these topics. `listener` hears which partitions come and go."""
-        self._consumer.subscribe(topics, listener=listener)
+    def subscribe(self, topics: Sequence[str]) -> None:
+        """Ask for a share of these topics."""
+        self._topics = list(topics)
+        self._consumer.subscribe(self._topics, listener=self)
 
-    async def find_coordinator(self, seconds: float) -> None:
-        """Find the server that keeps the group; `KafkaTimeoutError` where none is found in time."""
+    async def step(self, seconds: float) -> None:
+        """Find the coordinator, join where that is due, and stay alive."""
+        coordinator = self._coordinator
+        with border():
+            await self._find_coordinator(seconds)
+            if self._ear.ending:
+                return
+            if coordinator.need_rejoin():
+                await self._know_topics()
+                if not await coordinator.ensure_active_group_async(timeout_ms=seconds * 1000):
+                    raise client.KafkaTimeoutError(f"the group {self.name!r} could not be joined in time")
+            coordinator.poll_heartbeat()
+            # Positions that the server does not have.
+            self._fetcher.reset_offsets_if_needed()
+            self._fetcher.maybe_validate_positions()
+            self._fetcher.validate_offsets_if_needed()
+        if time.monotonic() > self._asked + _KNOW and self._unknown():
+            self._asked = time.monotonic()
+            self._cluster.request_update()
+
+    async def _find_coordinator(self, seconds: float) -> None:
         if not await self._coordinator.ensure_coordinator_ready_async(timeout_ms=max(1, seconds * 1000)):
-            raise KafkaTimeoutError(f"no coordinator of the group {self.name!r} was found in time")
+            raise client.KafkaTimeoutError(f"no coordinator of the group {self.name!r} was found in time")
 
-    @property
-    def has_to_join(self) -> bool:
-        """Whether a rebalance is under way, or we are no member yet."""
-        return bool(self._coordinator.need_rejoin())
+    async def _know_topics(self) -> None:
+        """Wait until the topics are known. A member that joins without them gets no partition and has to join again.
 
-    async def join(self, seconds: float) -> None:
-        """Take part in the rebalance; `KafkaTimeoutError` where it does not end in time."""
-        if not await self._coordinator.ensure_active_group_async(timeout_ms=seconds * 1000):
-            raise KafkaTimeoutError(f"the group {self.name!r} could not be joined in time")
+        A request that is under way is shared, and may be older than a subscription.
+        """
+        until = time.monotonic() + _KNOW
+        while self._unknown() and time.monotonic() < until:
+            await self._cluster.refresh_metadata()
+            if self._unknown():
+                await self._manager._net.sleep(0.02)
 
-    def keep_up(self) -> None:
-        """Show that this process is alive, and find positions that the server does not have."""
-        self._coordinator.poll_heartbeat()
-        self._fetcher.reset_offsets_if_needed()
-        self._fetcher.maybe_validate_positions()
-        self._fetcher.validate_offsets_if_needed()
+    def _unknown(self) -> bool:
+        return not all(self.partitions_of(topic) for topic in self._topics)
 
-    def forget_assignment(self) -> None:
-        """Claim nothing at the next join. The assignor would ask for what it had, against its new owner."""
+    async def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
+        """These are ours."""
+        await self._ear.assigned(list(assigned))
+
+    async def on_partitions_revoked(self, revoked: Iterable[Any]) -> None:
+        """These go to others."""
+        await self._ear.revoked(list(revoked))
+
+    async def on_partitions_lost(self, lost: Iterable[Any]) -> None:
+        """Others have these. At the next join the assignor would claim what it had, against its new owner."""
         for assignor in self._coordinator._assignors.values():
             assignor.member_assignment = None
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether the group goes on without us."""
-        return bool(self._coordinator._generation.is_lost())
+        await self._ear.lost(list(lost))
 
     def close(self, seconds: float) -> None:
         """Leave the group and close its connections. Not on the I/O thread."""
         try:
-            self._consumer.close(autocommit=False, timeout_ms=max(1, int(1000 * seconds)))
+            with border():
+                self._consumer.close(autocommit=False, timeout_ms=max(1, int(1000 * seconds)))
         finally:
             self._consumer._client.close()  # the library leaves it open where the group could not be left
 
     # -- offsets --------------------------------------------------------------------------------------------------
 
-    async def committed(self, partitions: Collection[Any], seconds: float) -> dict[Any, Any]:
-        """Offset and metadata of each partition, as the group has committed them."""
-        found: dict[Any, Any] = await self._coordinator.fetch_committed_offsets_async(partitions, timeout_ms=seconds * 1000)
-        return found
+    async def committed(self, partitions: Collection[TopicPartition], seconds: float) -> dict[TopicPartition, Committed]:
+        """What the group has committed of each."""
+        with border():
+            found = await self._coordinator.fetch_committed_offsets_async(partitions, timeout_ms=seconds * 1000)
+        return known(found)
 
-    async def commit(self, offsets: dict[Any, Any]) -> None:
-        """Commit offset and metadata of each partition, in one request, once."""
-        await self._coordinator._send_offset_commit_request(offsets)
+    async def commit(self, offsets: Mapping[TopicPartition, Committed], seconds: float) -> None:
+        """Commit them, in one request, once. After one that failed, the coordinator is found first."""
+        try:
+            if self._astray:
+                await self._find_coordinator(seconds)
+                self._astray = False
+            await self._coordinator._send_offset_commit_request(packed(offsets))
+        except client.CommitFailedError as error:
+            lost = self._coordinator._generation.is_lost()
+            raise met(error, code=Code.NOT_A_MEMBER if lost else Code.REBALANCE_IN_PROGRESS) from error
+        except client.KafkaError as error:
+            found = met(error)
+            self._astray = found.retriable
+            raise found from error
 
     # -- positions ------------------------------------------------------------------------------------------------
 
-    @property
-    def topics(self) -> Collection[str]:
-        """What we have subscribed to."""
-        found: Collection[str] = self._subscription.subscription
-        return found
-
-    def assigned(self) -> Collection[Any]:
+    def assigned(self) -> Collection[TopicPartition]:
         """The partitions that the group has given us."""
-        found: Collection[Any] = self._subscription.assigned_partitions()
+        found: Collection[TopicPartition] = self._subscription.assigned_partitions()
         return found
 
-    def is_assigned(self, tp: Any) -> bool:
-        """Whether the group has given us that partition."""
-        return bool(self._subscription.is_assigned(tp))
-
-    def seek(self, tp: Any, offset: int) -> None:
-        """Fetch from that offset on."""
-        self._subscription.seek(tp, offset)
-
-    def pause(self, tp: Any) -> None:
+    def pause(self, tp: TopicPartition) -> None:
         """Fetch no more of it."""
         self._subscription.pause(tp)
-
-    def resume(self, tp: Any) -> None:
-        """Fetch of it again."""
-        self._subscription.resume(tp)
 
     # -- topics ---------------------------------------------------------------------------------------------------
 
@@ -120,17 +152,10 @@ class Group:
         return self._cluster.partitions_for_topic(topic) or ()
 
     def topic_id(self, topic: str) -> object:
-        """Which topic of that name it is: one that was made anew has another. None where it is not known."""
+        """Which topic of that name it is, as last heard; None where it is not known."""
         return self._cluster.topic_id(topic)
 
-    def ask_for_topics(self) -> None:
-        """Let the server be asked about the topics soon."""
-        self._cluster.request_update()
-
-    async def know_topics(self) -> None:
-        """Ask the server about the topics. A request that is under way is shared, and may be older than a subscription."""
-        await self._cluster.refresh_metadata()
-
     async def hear_of_topics(self, seconds: float) -> None:
-        """Ask, and wait so long for the answer at most."""
-        await self._manager.wait_for(self._cluster.request_update(), seconds * 1000)
+        """Ask about the topics, and wait so long for the answer at most."""
+        with border():
+            await self._manager.wait_for(self._cluster.request_update(), seconds * 1000)

@@ -11,8 +11,11 @@ It knows no connection and no message. What ends the thread on purpose (`SystemE
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
+import threading
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import kafka.errors as client
@@ -20,7 +23,8 @@ from kafka.future import Future
 from kafka.net.selector import NetworkSelector, TaskState
 from kafka.net.wakeup_notifier import WakeupNotifier
 
-__all__ = ["Future", "Loop", "Wakeup"]
+from narrowboat_kafka.client import Code, KafkaError
+from narrowboat_kafka.library.met import met
 
 log = logging.getLogger("narrowboat.kafka")
 
@@ -33,6 +37,39 @@ class Loop(NetworkSelector):  # type: ignore[misc]  # the base class has no anno
 
     _selector: Any
     _failures = 0  #: turns that have failed since the last that went well
+
+    def future(self) -> Any:
+        """One that is not settled yet."""
+        return Future()
+
+    def new_wakeup(self) -> Wakeup:
+        """One that nobody has notified yet."""
+        return Wakeup(self)
+
+    def call_soon(self, work: Any, *arguments: object) -> Any:
+        """Run it in the next turn."""
+        return super().call_soon(_bound(work, arguments) if arguments else work)
+
+    def call_soon_threadsafe(self, work: Any, *arguments: object) -> Any:
+        """The same from any thread."""
+        return super().call_soon_threadsafe(_bound(work, arguments) if arguments else work)
+
+    def call(self, work: Callable[..., Awaitable[Any]], *arguments: object) -> Any:
+        """Run it there and wait for what it returns."""
+        try:
+            return self.run(work, *arguments)
+        except client.KafkaError as error:
+            raise met(error) from error
+
+    def call_until(self, until: float, work: Callable[..., Awaitable[Any]], *arguments: object) -> Any:
+        """The same, and wait until then at most. It goes on by itself."""
+        future, done = self.call_soon_with_future(work, *arguments), threading.Event()
+        future.add_both(lambda _: done.set())
+        if not done.wait(max(0.0, until - time.monotonic())):
+            raise KafkaError(Code.TIMED_OUT_HERE, "the server did not answer in time", retriable=True)
+        if future.exception is not None:
+            raise met(future.exception) if isinstance(future.exception, client.KafkaError) else future.exception
+        return future.value
 
     def _poll_once(self, timeout: float | None = None) -> None:
         try:
@@ -63,6 +100,17 @@ class Loop(NetworkSelector):  # type: ignore[misc]  # the base class has no anno
             if task.state is TaskState.WAIT_IO:
                 task.inject_exc(client.KafkaConnectionError(f"the connection was lost with the loop: {error!r}"))
                 self._add_ready_task(task)
+
+
+def _bound(work: Callable[..., Any], arguments: tuple[object, ...]) -> Callable[[], Any]:
+    """With its arguments, as something that the loop runs."""
+
+    async def run() -> None:
+        made = work(*arguments)
+        if inspect.isawaitable(made):
+            await made
+
+    return run
 
 
 class Wakeup(WakeupNotifier):  # type: ignore[misc]  # the base class has no annotations

@@ -1,22 +1,37 @@
 """The library's producer, with what it keeps to itself: which error is about which message, and what ever left this process.
 
 Everything that is published without a receipt needs a true answer to one question: can it be on the server? The library
-drops what it knows about that. Here each error says it. When to send, and what to make of an error, is decided elsewhere.
+drops what it knows about that. Here each error says it. What to make of an error is decided elsewhere.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import kafka.errors as client
 from kafka import KafkaProducer
 from kafka.partitioner import DefaultPartitioner
 
+from narrowboat_kafka.client import Failed
+from narrowboat_kafka.format.records import Record
+from narrowboat_kafka.library.met import met
+
 #: How the library tells of an answer that ends a producer before it has stored anything.
 _WRAPPED = re.compile(r"(?:KafkaError: )?Unexpected error in InitProducerIdResponse: \[Error (\d+)\]")
+#: Errors after which a producer stores nothing any more, or nothing in that partition: a topic that was deleted and made
+#: anew under it, a server that forgot where it had been.
+_STUCK = (
+    client.KafkaTimeoutError,
+    client.ProducerFencedError,
+    client.InvalidProducerEpochError,
+    client.OutOfOrderSequenceNumberError,
+    client.UnknownProducerIdError,
+    client.IllegalStateError,
+)
 _NUMBERLESS = "the server gave this producer no number, for which its user has to have the right to write to some topic"
 
 
@@ -40,6 +55,7 @@ class Producer(KafkaProducer):  # type: ignore[misc]  # the base class has no an
     def __init__(self, **config: Any) -> None:
         super().__init__(partitioner=_Partitioner(), **config)
         sender, accumulator = self._sender, self._accumulator
+        self._stuck = False
         complete, abort = sender._complete_batch_with_exception, accumulator.abort_batches
 
         def completed(batch: Any, error: Any, *arguments: Any, **named: Any) -> Any:
@@ -55,8 +71,50 @@ class Producer(KafkaProducer):  # type: ignore[misc]  # the base class has no an
         sender._complete_batch_with_exception = completed
         accumulator.abort_batches = aborted
 
+    def publish(self, records: Sequence[Record], until: float) -> list[Failed | None]:
+        """Store each; None for each that is stored."""
+        # One alone has nothing to wait for. Many are gathered into few requests, and the last of those goes when all are there.
+        with self._at_once() if len(records) == 1 else nullcontext():
+            sent = self._hand_over(records)
+            with self._at_once():
+                return [self._answer(future, until) for future in sent]
+
+    def _hand_over(self, records: Sequence[Record]) -> list[Any]:
+        """Give them to the library: for each, its future or why it was not taken."""
+        sent: list[Any] = []
+        send = self.send
+        for topic, partition, key, value, headers, timestamp in records:
+            try:
+                sent.append(send(topic, value, key, headers, partition, timestamp))
+            except Exception as error:
+                sent.append(Failed(_ours(error), left=False))
+                if isinstance(error, client.KafkaTimeoutError):
+                    # The server does not answer: each further one would wait as long.
+                    sent += [Failed(_ours(error), left=False)] * (len(records) - len(sent))
+                    break
+        return sent
+
+    def _answer(self, future: Any, until: float) -> Failed | None:
+        """Wait for what became of one."""
+        if isinstance(future, Failed):
+            return future
+        error = None
+        if future.is_done:
+            error = future.exception
+        else:
+            try:
+                # The library ends every batch within its delivery timeout, which is ours; this is a net under it.
+                future.get(max(0.0, until - time.monotonic()) + 1.0)
+            except Exception as late:
+                error = late
+        if error is None:
+            return None
+        why, left = verdict(error, future)
+        self._stuck |= left and isinstance(why, _STUCK)
+        return Failed(_ours(why), left)
+
     @contextmanager
-    def at_once(self) -> Iterator[None]:
+    def _at_once(self) -> Iterator[None]:
         """While this lasts, what the producer has or is given is sent without waiting for more."""
         accumulator = self._accumulator
         # The first caller wakes it for what is there. A batch that is begun later wakes it by itself.
@@ -70,10 +128,10 @@ class Producer(KafkaProducer):  # type: ignore[misc]  # the base class has no an
             accumulator._flushes_in_progress.decrement()
 
     @property
-    def has_ended(self) -> bool:
-        """Whether it met an error after which it refuses everything."""
+    def is_spent(self) -> bool:
+        """Whether it may store nothing any more, or met an error after which it refuses everything."""
         manager = self._transaction_manager
-        return bool(manager is not None and manager.has_fatal_error())
+        return self._stuck or bool(manager is not None and manager.has_fatal_error())
 
     def end(self, seconds: float) -> None:
         """Close it. What it still tries to send is given up: its callers have been told already that the outcome is unknown."""
@@ -95,6 +153,10 @@ def verdict(error: Any, future: Any) -> tuple[Exception, bool]:
         return _unwrapped(error), not unsent and getattr(error, "left", True)
     # It is about another batch, and has ended the producer; this one may have been stored before.
     return client.KafkaError(f"the producer was ended by another message: {type(error).__name__}"), not unsent
+
+
+def _ours(error: Exception) -> Exception:
+    return met(error) if isinstance(error, client.KafkaError) else error
 
 
 def _unwrapped(error: Exception) -> Exception:

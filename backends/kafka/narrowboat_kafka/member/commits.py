@@ -1,4 +1,4 @@
-"""The commits of one member: they make durable what its ledgers know, one at a time. Used on the I/O thread only.
+"""The commits of one member: they make durable what its ledgers know, one at a time. Used on the loop only.
 
 Handing out and settling change the ledger of a partition and then await `commit`. Callers that come while a commit is under
 way share the next one (group commit). What is told of a partition is what its ledger knows when the commit is sent. A consumer
@@ -12,22 +12,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
-import kafka.errors as client
-from kafka.structs import OffsetAndMetadata
-
-from narrowboat_kafka.connections import Connections
+from narrowboat_kafka.client import Code, Committed, Future, KafkaError, Loop, Membership, TopicPartition
 from narrowboat_kafka.format import ledger as ledgers
-from narrowboat_kafka.library.group import Group
-from narrowboat_kafka.library.loop import Future
 from narrowboat_kafka.member.demand import Demand
 from narrowboat_kafka.member.partition import Partition
 
 #: Seconds after which a request that was begun has left this process.
 _SENT = 0.001
 
-Gone = Callable[[list[Any]], None]
+Gone = Callable[[list[TopicPartition]], None]
 
 
 class Commits:
@@ -39,44 +33,45 @@ class Commits:
 
     def __init__(
         self,
-        connections: Connections,
-        group: Group,
-        parts: dict[Any, Partition],
+        loop: Loop,
+        timeout: float,
+        group: Membership,
+        parts: dict[TopicPartition, Partition],
         demand: Demand,
         *,
-        read_on: Callable[[], None],
+        read_on: Callable[[], object],
         lost: Gone,
         deleted: Gone,
     ) -> None:
-        self.dirty: set[Any] = set()  #: partitions that the next commit includes, by whichever caller it is asked for
-        self._net = connections.net
-        self._timeout = connections.timeout
+        self.dirty: set[TopicPartition] = set()  #: partitions that the next commit includes, whoever asks for it
+        self._loop = loop
+        self._timeout = timeout
         self._group = group
         self._parts = parts
         self._demand = demand
         self._read_on = read_on
         self._lost = lost
         self._deleted = deleted
-        self._asked: Any = None  #: the future of the next commit
+        self._asked: Future[None] | None = None  #: the future of the next commit
         self._running = False
         self._on_the_wire = False
         self.unanswered = False  #: the last one was not answered: a member that closes does not wait for another
 
-    async def commit(self, dirty: set[Any]) -> None:
+    async def commit(self, dirty: set[TopicPartition]) -> None:
         """Make what is known of these partitions durable. Callers that come while a commit is under way share the next one."""
         self.dirty |= dirty
         if self._asked is None:
-            self._asked = Future()
+            self._asked = self._loop.future()
         asked = self._asked
         if not self._running:
             self._running = True
-            self._net.call_soon(self._run)
+            self._loop.call_soon(self._run)
         await asked
 
     async def quiet(self) -> None:
         """Return when no commit is on its way to the server."""
         while self._on_the_wire:
-            await self._net.sleep(0.002)
+            await self._loop.sleep(0.002)
 
     async def _run(self) -> None:
         try:
@@ -85,7 +80,7 @@ class Commits:
                 dirty, self.dirty = self.dirty, set()
                 if self._demand.bulk:
                     self._claim_ahead(dirty)
-                    self._net.call_later(_SENT, self._read_on)  # there is room, and time until the server answers
+                    self._loop.call_later(_SENT, self._read_on)  # there is room, and time until the server answers
                 claiming = [self._parts[tp] for tp in dirty if tp in self._parts and self._parts[tp].claiming]
                 try:
                     await self._commit_once(dirty)
@@ -103,7 +98,7 @@ class Commits:
         finally:
             self._running = False
 
-    def _claim_ahead(self, dirty: set[Any]) -> None:
+    def _claim_ahead(self, dirty: set[TopicPartition]) -> None:
         """Claim the next messages of a consumer that takes many at a time, in a commit that is made anyway."""
         now, room = time.time(), self._demand.bulk - sum(len(part.claimed) for part in self._parts.values())
         for tp, part in self._parts.items():
@@ -113,7 +108,7 @@ class Commits:
                 dirty.add(tp)
                 room -= len(found)
 
-    async def _commit_once(self, dirty: set[Any]) -> None:
+    async def _commit_once(self, dirty: set[TopicPartition]) -> None:
         until = time.monotonic() + self._timeout
         while True:
             offsets = {}
@@ -122,30 +117,25 @@ class Commits:
                 if part is not None:
                     text = ledgers.encode(part.ledger)
                     part.crowded = part.ledger.is_crowded(text)
-                    offsets[tp] = OffsetAndMetadata(part.ledger.base, text, -1)
+                    offsets[tp] = Committed(part.ledger.base, text)
             if not offsets:
                 return
             self._on_the_wire = True
             try:
-                await self._group.commit(offsets)
+                await self._group.commit(offsets, until - time.monotonic())
                 return
-            except client.CommitFailedError:
-                if self._group.is_lost:
+            except KafkaError as error:
+                if error.code == Code.NOT_A_MEMBER:
                     self._lost(list(self._parts))
                     return
-            except (client.UnknownTopicOrPartitionError, client.UnknownTopicIdError):
-                self._deleted(list(offsets))
-                return
-            except client.RebalanceInProgressError:
-                pass
-            except client.KafkaError as error:
-                if not getattr(error, "retriable", False):
+                if error.code in (Code.UNKNOWN_TOPIC_OR_PARTITION, Code.UNKNOWN_TOPIC_ID):
+                    self._deleted(list(offsets))
+                    return
+                rebalancing = error.code == Code.REBALANCE_IN_PROGRESS
+                if not rebalancing and (not error.retriable or time.monotonic() >= until):
                     raise
-                if time.monotonic() >= until:
-                    raise
-                await self._group.find_coordinator(until - time.monotonic())
             finally:
                 self._on_the_wire = False
             if time.monotonic() >= until:
-                raise client.KafkaTimeoutError("the offsets could not be committed in time")
-            await self._net.sleep(0.02)
+                raise KafkaError(Code.TIMED_OUT_HERE, "the offsets could not be committed in time", retriable=True)
+            await self._loop.sleep(0.02)

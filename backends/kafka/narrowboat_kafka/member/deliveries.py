@@ -1,4 +1,4 @@
-"""What one member hands out to its consumers, and what comes back from them. Coroutines on the I/O thread; it needs no lock.
+"""What one member hands out to its consumers, and what comes back from them. Coroutines on the loop; it needs no lock.
 
 A consumer (`feed.py`) calls `take`, and `settle` for what it was given. Both return when a commit has made their part of the
 ledger durable: what was not committed was not handed out, and what was not committed is not settled. A settlement
@@ -14,8 +14,8 @@ import itertools
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any
 
+from narrowboat_kafka.client import Loop, TopicPartition
 from narrowboat_kafka.member.commits import Commits
 from narrowboat_kafka.member.demand import Demand
 from narrowboat_kafka.member.partition import Partition, Tag, Taken, ready
@@ -33,13 +33,13 @@ class Deliveries:
 
     def __init__(
         self,
-        parts: dict[Any, Partition],
+        parts: dict[TopicPartition, Partition],
         commits: Commits,
         demand: Demand,
         reader: Reader,
-        net: Any,
+        loop: Loop,
         *,
-        read_on: Callable[[], None],
+        read_on: Callable[[], object],
         failure: Callable[[], Exception | None],
     ) -> None:
         self.feeds: dict[object, Callable[[], None]] = {}  #: consumers, and how to wake each
@@ -53,7 +53,7 @@ class Deliveries:
         self._asked = 0  #: how often a consumer asked
         self._turn = 0
         self._calling = False
-        self._net = net
+        self._loop = loop
 
     def wake(self) -> None:
         """Wake as many consumers as there are messages, those that asked first. Where they do not ask again, wake others.
@@ -63,7 +63,7 @@ class Deliveries:
         self._rouse(sum(part.waiting_for_us for part in self._parts.values()) or 1)
         if self._starved and not self._calling:
             self._calling = True
-            self._net.call_soon(self._call)
+            self._loop.call_soon(self._call)
 
     def _rouse(self, count: int) -> None:
         for feed in list(itertools.islice(self._starved, count)):
@@ -78,7 +78,7 @@ class Deliveries:
         try:
             while self._starved:
                 before = self._asked
-                await self._net.sleep(_ANSWER)
+                await self._loop.sleep(_ANSWER)
                 if not any(part.waiting_for_us for part in self._parts.values()):
                     return
                 count = count * 2 if self._asked == before else 1

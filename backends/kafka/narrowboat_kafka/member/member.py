@@ -1,4 +1,4 @@
-"""One member of one group, as coroutines on the I/O thread: joins, keeps its place, owns partitions, leaves. It needs no lock.
+"""One member of one group, as coroutines on the loop: joins, keeps its place, owns partitions, leaves. It needs no lock.
 
 All consumers of one source on one broker share a member, so opening a second one moves no partition. Handlers run
 elsewhere and cannot starve it. What it owns is in `parts`: a partition is there from the moment that it was assigned, and
@@ -15,18 +15,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import kafka.errors as client
-from kafka import TopicPartition
-
+from narrowboat_kafka.client import Code, Edge, Future, KafkaError, TopicPartition
 from narrowboat_kafka.connections import Connections
 from narrowboat_kafka.format import ledger as ledgers
 from narrowboat_kafka.format.ledger import Ledger
-from narrowboat_kafka.library.admin import EARLIEST, LATEST
-from narrowboat_kafka.library.group import AsyncConsumerRebalanceListener
-from narrowboat_kafka.library.loop import Future, Wakeup
 from narrowboat_kafka.member.commits import Commits
 from narrowboat_kafka.member.deliveries import Deliveries
 from narrowboat_kafka.member.demand import Demand
@@ -39,8 +33,6 @@ log = logging.getLogger("narrowboat.kafka")
 
 #: Seconds between two looks at what changes without telling us (heartbeats that ask for a rebalance).
 _LOOK = 0.1
-#: Seconds for which a join waits until its topics are known; between two questions for one that is gone.
-_KNOW = 2.0
 #: Seconds that a revoked partition may wait for the deliveries that are in handlers' hands.
 _DRAIN = 3.0
 #: Seconds after which a member that was given no partition says so.
@@ -49,7 +41,7 @@ _STANDBY = 10.0
 _STALL = 30.0
 
 
-class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base class has no annotations
+class Member:
     """See the module's text.
 
     `retry`: the topic whose partitions are levels. `forward`: what moves a message on. `deliver`: False where what is due
@@ -69,62 +61,65 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
     ) -> None:
         self.group = group
         self.retry = retry
-        self.parts: dict[Any, Partition] = {}
+        self.parts: dict[TopicPartition, Partition] = {}
         self.joined = threading.Event()
         self.failure: Exception | None = None
         self._connections = connections
-        self._net = connections.net
+        self._loop = connections.loop
         self._watch = watch
         self._topics = list(topics)
-        self._ending = False
+        self.ending = False  #: it is about to leave, and joins nothing any more
         self._abandoned = False  #: the server does not answer, and nobody waits for it any more
-        self._ended = Future()
-        self._asked_again = 0.0
+        self._ended: Future[None] = self._loop.future()
         self._main = topics[0] if topics[0] != retry else None  #: the topic whose partitions are shared out
         self._alone_since = time.monotonic()
         self._told = False
-        self._doubted: set[Any] = set()  #: partitions that were read below where we began
-        self._group = connections.group(group)
-        self._wakeup = Wakeup(self._net)
+        self._doubted: set[TopicPartition] = set()  #: partitions that were read below where we began
+        self._wakeup = self._loop.new_wakeup()
         wakeup = self._wakeup.now
+        self._group = connections.member(group, self)
         parts, demand = self.parts, Demand()
-        self._commits = Commits(connections, self._group, parts, demand, read_on=wakeup, lost=self._lose, deleted=self._deleted)
+        self._commits = Commits(
+            self._loop,
+            connections.timeout,
+            self._group,
+            parts,
+            demand,
+            read_on=wakeup,
+            lost=self._lose,
+            deleted=self._deleted,
+        )
         self.waiting = Waiting(parts, self._commits, retry, forward, _STALL, deliver=deliver)
         self._reader = Reader(
             connections, self._group, parts, demand, self.waiting, wakeup=wakeup, deleted=self._cut_off, ended=self._has_ended
         )
         self.deliveries = Deliveries(
-            parts, self._commits, demand, self._reader, self._net, read_on=wakeup, failure=self._why_nothing
+            parts, self._commits, demand, self._reader, self._loop, read_on=wakeup, failure=self._why_nothing
         )
-        self._group.subscribe(self._topics, self)
+        self._group.subscribe(self._topics)
         if retry not in self._topics:
             watch.want(retry, self, self._retry_is_there)
-        self._net.call_soon_threadsafe(self._run)
+        self._loop.call_soon_threadsafe(self._run)
 
     # -- the loop -------------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
         pause = 0.05
-        while not self._ending:
+        while not self.ending:
             try:
                 await self._step()
                 self.failure = None
                 pause = 0.05
             except Exception as error:  # whatever it is, the loop goes on: the next look may succeed
                 self.failure = error
-                await self._net.sleep(pause)
+                await self._loop.sleep(pause)
                 pause = min(1.0, pause * 2)
         self._ended.success(None)
 
     async def _step(self) -> None:
-        group, timeout = self._group, self._connections.timeout
-        await group.find_coordinator(timeout)
-        if self._ending:
+        await self._group.step(self._connections.timeout)
+        if self.ending:
             return
-        if group.has_to_join:
-            await self._know_topics()
-            await group.join(timeout)
-        group.keep_up()
         self._reader.throttle()
         self._look_for_others()
         self._look_whether_idle()
@@ -134,27 +129,16 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
         if found or due:
             self.deliveries.wake()
         if found:
-            await self._net.sleep(0)  # a caller that waits for a commit goes first
+            await self._loop.sleep(0)  # a caller that waits for a commit goes first
             return
         await self._reader.fetch()
         await self._wakeup(max(0.0, min(_LOOK, soonest - time.time())))
 
-    async def _know_topics(self) -> None:
-        """Wait until the topics are known. A member that joins without them gets no partition and has to join again."""
-        until = time.monotonic() + _KNOW
-        while self._unknown() and time.monotonic() < until:
-            await self._group.know_topics()
-            if self._unknown():
-                await self._net.sleep(0.02)
-
-    def _unknown(self) -> bool:
-        return not all(self._group.partitions_of(topic) for topic in self._topics)
-
     def _retry_is_there(self) -> None:
         """Subscribe to the retry topic, which was made just now."""
-        if not self._ending:
+        if not self.ending:
             self._topics.append(self.retry)
-            self._group.subscribe(self._topics, self)
+            self._group.subscribe(self._topics)
             self._wakeup.now()
 
     def _look_for_others(self) -> None:
@@ -162,20 +146,17 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
         anew = [tp for tp, part in self.parts.items() if self._group.topic_id(tp.topic) not in (part.topic_id, None)]
         if anew:
             self._deleted(anew)
-        if self._unknown() and time.monotonic() > self._asked_again + _KNOW:
-            self._asked_again = time.monotonic()
-            self._group.ask_for_topics()
 
-    def _has_ended(self, tp: Any) -> None:
+    def _has_ended(self, tp: TopicPartition) -> None:
         """Commit a partition whose last offsets have no record: no settlement will do it."""
 
         async def tell() -> None:
             try:
                 await self._commits.commit({tp})
-            except client.KafkaError:
+            except KafkaError:
                 self._commits.dirty.add(tp)  # the next commit tells it
 
-        self._net.call_soon(tell)
+        self._loop.call_soon(tell)
 
     def _why_nothing(self) -> Exception | None:
         """The error of a consumer that finds nothing; None where there is just nothing to find."""
@@ -207,16 +188,26 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
                 main,
             )
 
+    # -- what it hears --------------------------------------------------------------------------------------------
+
+    def news(self) -> None:
+        """Take the next step now."""
+        self._wakeup.now()
+
+    def passed(self, tp: TopicPartition, end: int) -> None:
+        """The reader knows what to do with it."""
+        self._reader.passed(tp, end)
+
+    def unreadable(self, tp: TopicPartition, offset: int, error: KafkaError) -> None:
+        """So it does with that."""
+        self._reader.unreadable(tp, offset, error)
+
     # -- ownership ------------------------------------------------------------------------------------------------
 
-    async def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
-        """Read what was committed, and begin there."""
-        await self._begin(list(assigned))
-
-    async def on_partitions_revoked(self, revoked: Iterable[Any]) -> None:
+    async def revoked(self, partitions: list[TopicPartition]) -> None:
         """Wait a while for what is in handlers' hands, then give the partitions up; no commit is under way afterwards."""
-        gone = list(revoked)
-        until = time.monotonic() + (0.0 if self._ending else _DRAIN)
+        gone = partitions
+        until = time.monotonic() + (0.0 if self.ending else _DRAIN)
         for tp in gone:
             part = self.parts.get(tp)
             if part is not None:
@@ -225,16 +216,15 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
                     self._commits.dirty.add(tp)
                 part.clear()
         while time.monotonic() < until and any(self.parts[tp].busy for tp in gone if tp in self.parts):
-            await self._net.sleep(0.01)
+            await self._loop.sleep(0.01)
         await self._give_up(gone)
 
-    async def on_partitions_lost(self, lost: Iterable[Any]) -> None:
+    async def lost(self, partitions: list[TopicPartition]) -> None:
         """Forget partitions that another member owns already."""
-        self._lose(list(lost))
-        self._group.forget_assignment()
+        self._lose(partitions)
         await self._commits.quiet()
 
-    async def _give_up(self, gone: list[Any]) -> None:
+    async def _give_up(self, gone: list[TopicPartition]) -> None:
         """What is still out is not ours any more, and waits for the next one; the last commit says so."""
         dirty = self._commits.dirty.intersection(gone)
         for tp in gone:
@@ -246,46 +236,48 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
         try:
             if dirty and not self._abandoned:
                 await self._commits.commit(dirty)
-        except client.KafkaError:
+        except KafkaError:
             pass  # the next one finds them handed out, and counts them
         self._lose(gone)
         if not self._abandoned:
             await self._commits.quiet()
 
-    def _lose(self, gone: list[Any]) -> None:
+    def _lose(self, gone: list[TopicPartition]) -> None:
         for tp in gone:
             part = self.parts.pop(tp, None)
             if part is not None:
                 part.owned = False
             self._commits.dirty.discard(tp)
 
-    async def _begin(self, assigned: list[Any]) -> None:
+    async def assigned(self, partitions: list[TopicPartition]) -> None:
+        """Read what was committed, and begin there."""
+        assigned = partitions
         committed = await self._group.committed(assigned, self._connections.timeout)
-        unknown = [tp for tp in assigned if tp not in committed or committed[tp].offset < 0]
+        unknown = [tp for tp in assigned if tp not in committed]
         unknown += await self._beyond(
             {tp: committed[tp].offset for tp in assigned if tp in self._doubted and tp not in unknown}
         )
         self._doubted.difference_update(assigned)
-        first = await self._connections.offsets(unknown, EARLIEST)
+        first = await self._connections.offsets(unknown, Edge.EARLIEST)
         for tp in assigned:
             if tp in first:
                 ledger = Ledger(first[tp])
             else:
-                ledger = ledgers.decode(committed[tp].offset, committed[tp].metadata)
+                ledger = ledgers.decode(*committed[tp])
             for offset, claim in list(ledger.claims.items()):
                 ledger.claims[offset] = claim._replace(out=False)  # the consumer that had it is gone
             self.parts[tp] = Partition(tp, ledger, self._group.topic_id(tp.topic))
-            if self._group.is_assigned(tp):
+            if tp in self._group.assigned():
                 self._group.seek(tp, ledger.base)
                 self._group.resume(tp)
         self._wakeup.now()
 
-    async def _beyond(self, committed: dict[Any, int]) -> list[Any]:
+    async def _beyond(self, committed: dict[TopicPartition, int]) -> list[TopicPartition]:
         """Which of them have no such offset: their end was cut off since, or another program committed for our group.
 
         That would settle all that is published up to there, unseen. Begun anew, nothing is lost, and some may come again.
         """
-        ends = await self._connections.offsets(committed, LATEST)
+        ends = await self._connections.offsets(committed, Edge.LATEST)
         found = [tp for tp, offset in committed.items() if offset > ends[tp]]
         for tp in found:
             log.warning(
@@ -299,18 +291,18 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
             )
         return found
 
-    def _cut_off(self, gone: list[Any]) -> None:
+    def _cut_off(self, gone: list[TopicPartition]) -> None:
         """Of these the server gave what lies below where we began: it does so where it has no such offset."""
         self._doubted.update(gone)
         self._deleted(gone)
 
-    def _deleted(self, gone: list[Any]) -> None:
+    def _deleted(self, gone: list[TopicPartition]) -> None:
         """Their topic is not there any more. Should it be made anew, begin at its beginning."""
         self._lose(gone)
-        self._net.call_soon(self._begin_anew)
+        self._loop.call_soon(self._begin_anew)
 
     async def _begin_anew(self) -> None:
-        while not self._ending:
+        while not self.ending:
             missing = [tp for tp in self._group.assigned() if tp not in self.parts]
             if not missing:
                 return
@@ -318,19 +310,17 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
                 await self._group.hear_of_topics(1.0)
                 there = [tp for tp in missing if tp.partition in self._group.partitions_of(tp.topic)]
                 if there:
-                    await self._begin(there)
-            except client.KafkaError as error:
+                    await self.assigned(there)
+            except KafkaError as error:
                 self.failure = error
-            await self._net.sleep(0.1)
+            await self._loop.sleep(0.1)
 
     async def purge(self) -> int | None:
         """Drop what is not in flight, of all partitions; how many. None: another member owns some of them."""
-        tps = [
-            TopicPartition(topic, partition) for topic in self._group.topics for partition in self._group.partitions_of(topic)
-        ]
+        tps = [TopicPartition(topic, partition) for topic in self._topics for partition in self._group.partitions_of(topic)]
         if any(tp not in self.parts for tp in tps):
             return None
-        ends = await self._connections.offsets(tps, LATEST)
+        ends = await self._connections.offsets(tps, Edge.LATEST)
         dropped = 0
         for tp in tps:
             part = self.parts.get(tp)
@@ -350,17 +340,19 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base 
     # -- the end --------------------------------------------------------------------------------------------------
 
     async def _stop(self) -> None:
-        self._ending = True
+        self.ending = True
         self._watch.forget(self.retry, self)
         self._wakeup.now()
         await self._ended
 
     def close(self, until: float) -> None:
-        """Give everything back and leave the group; by then, if the server does not answer. Not on the I/O thread."""
+        """Give everything back and leave the group; by then, if the server does not answer. Not on the loop's thread."""
         self._abandoned = self._commits.unanswered
         try:
-            self._connections.call_until(0.0 if self._abandoned else until, self._stop)
-        except client.KafkaTimeoutError:
+            self._loop.call_until(0.0 if self._abandoned else until, self._stop)
+        except KafkaError as error:
+            if error.code != Code.TIMED_OUT_HERE:
+                raise
             self._abandoned = True  # it hangs in a call to a server that does not answer; that call ends by its own time-out
         finally:
             self._group.close(0.0 if self._abandoned else until - time.monotonic())

@@ -1,17 +1,18 @@
-"""What is known of one partition while it is ours: what is ready, waiting, handed out. Only the I/O thread touches it."""
+"""What is known of one partition while it is ours: what is ready, waiting, handed out. Only the loop touches it."""
 
 from __future__ import annotations
 
 import heapq
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from narrowboat_kafka.format import records
 from narrowboat_kafka.format.ledger import Ledger
 
 if TYPE_CHECKING:
     from narrowboat.errors import NarrowboatError
+    from narrowboat_kafka.client import TopicPartition
     from narrowboat_kafka.format.stored import Stored
 
 
@@ -55,7 +56,7 @@ class Partition:
         "waiting",
     )
 
-    def __init__(self, tp: Any, ledger: Ledger, topic_id: object) -> None:
+    def __init__(self, tp: TopicPartition, ledger: Ledger, topic_id: object) -> None:
         self.tp = tp
         self.topic_id = topic_id  #: which topic of that name: one that was made anew has another
         self.ledger = ledger

@@ -1,4 +1,4 @@
-"""What one member reads: fetches from the server, and how much of that is taken into its partitions. On the I/O thread only.
+"""What one member reads: fetches from the server, and how much of that is taken into its partitions. On the loop only.
 
 The member's loop calls `throttle`, `read` and `fetch` at each of its steps. A call that finds nothing to hand out awaits
 `catch_up`. How far it reads ahead follows what consumers ask for (`demand.py`), so that a slow one bounds the memory.
@@ -13,27 +13,19 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any
-
-import kafka.errors as client
 
 from narrowboat.errors import AccessDenied
+from narrowboat_kafka.client import Edge, Future, KafkaError, Membership, TopicPartition
 from narrowboat_kafka.connections import Connections
 from narrowboat_kafka.errors import unreadable
 from narrowboat_kafka.format.stored import Stored
-from narrowboat_kafka.library.admin import LATEST
-from narrowboat_kafka.library.fetched import Fetched
-from narrowboat_kafka.library.fetches import Fetches
-from narrowboat_kafka.library.group import Group
-from narrowboat_kafka.library.loop import Future
 from narrowboat_kafka.member.demand import Demand
 from narrowboat_kafka.member.partition import Partition, ready
 from narrowboat_kafka.member.waiting import Waiting
 
 log = logging.getLogger("narrowboat.kafka")
 
-#: Records that are read from what was fetched before others may have the I/O thread. The rest of their batch comes on top.
+#: Records that are read from what was fetched before others may have the loop. The rest of their batch comes on top.
 _CHUNK = 500
 #: Seconds after which a partition that cannot be read is tried again: another server may have it whole.
 _SHUT = 5.0
@@ -51,14 +43,14 @@ class Reader:
     def __init__(
         self,
         connections: Connections,
-        group: Group,
-        parts: dict[Any, Partition],
+        group: Membership,
+        parts: dict[TopicPartition, Partition],
         demand: Demand,
         waiting: Waiting,
         *,
-        wakeup: Callable[[], None],
-        deleted: Callable[[list[Any]], None],
-        ended: Callable[[Any], None],
+        wakeup: Callable[[], object],
+        deleted: Callable[[list[TopicPartition]], None],
+        ended: Callable[[TopicPartition], None],
     ) -> None:
         self._connections = connections
         self._group = group
@@ -67,13 +59,12 @@ class Reader:
         self._waiting = waiting
         self._wakeup = wakeup
         self._deleted = deleted
-        self._look: Any = None  #: the future of the next look for what was published
+        self._look: Future[None] | None = None  #: the future of the next look for what was published
         self._looking = False
-        self._ends: dict[Any, int] = {}  #: how far partitions were read where there is no record at the end of that
+        self._ends: dict[TopicPartition, int] = {}  #: how far partitions were read where there is no record at the end of that
         self._ended = ended
-        self._told: set[tuple[Any, int]] = set()  #: where partitions cannot be read on, once the log has it
-        records = partial(Fetched, unreadable=self._unreadable, passed=self._ends.__setitem__)
-        self._fetches = Fetches(group, records=records, answered=wakeup)
+        self._told: set[tuple[TopicPartition, int]] = set()  #: where partitions cannot be read on, once the log has it
+        self._shut = False  #: one was met just now that is to be paused
 
     # -- fetching -------------------------------------------------------------------------------------------------
 
@@ -82,8 +73,8 @@ class Reader:
         ahead, group, now = self._demand.ahead, self._group, time.monotonic()
         for tp, part in self._parts.items():
             full = part.buffered >= 2 * ahead or part.crowded or now < part.shut_until
-            # Paused in the midst of what was fetched, the library would never give the rest.
-            if full is not part.paused and group.is_assigned(tp) and not (full and tp in self._fetches.unread()):
+            # Paused in the midst of what was fetched, a client may never give the rest.
+            if full is not part.paused and tp in group.assigned() and not (full and tp in group.unread()):
                 part.paused = full
                 if not full and isinstance(part.unreadable, AccessDenied):
                     part.unreadable = None  # it is tried again: nobody says that it may be read, where there is nothing
@@ -96,7 +87,7 @@ class Reader:
 
         Not before what is wanted is read: the next fetch would be without the partitions that are still being read.
         """
-        await self._fetches.send(_SHORT if self._is_pressed() else _LONG)
+        await self._group.fetch(_SHORT if self._is_pressed() else _LONG)
 
     def _is_pressed(self) -> bool:
         """Whether what is ready may be gone before a fetch that finds nothing comes back.
@@ -105,7 +96,7 @@ class Reader:
         """
         if not self._demand.is_recent(time.monotonic()):
             return False
-        left_out = bool(self._fetches.unread()) or any(part.paused for part in self._parts.values())
+        left_out = bool(self._group.unread()) or any(part.paused for part in self._parts.values())
         return left_out and self._demand.outruns(ready(self._parts.values()), _LONG)
 
     # -- reading --------------------------------------------------------------------------------------------------
@@ -114,11 +105,8 @@ class Reader:
         """Take in some of what was fetched, where it is wanted. Whether there was any."""
         if not self._is_wanted():
             return False
-        try:
-            found = self._fetches.read(_CHUNK)
-        except client.TopicAuthorizationFailedError as error:
-            self._refused(error)
-            return True
+        self._shut = False
+        found = self._group.read(_CHUNK)
         for tp, fetched in found.items():
             self._admit(tp, fetched)
         while self._ends:
@@ -126,19 +114,19 @@ class Reader:
             part = self._parts.get(tp)
             if part is not None and part.ledger.pass_by(end):
                 self._ended(tp)
-        return bool(found)
+        return bool(found) or self._shut
 
-    def _refused(self, error: client.TopicAuthorizationFailedError) -> None:
-        """Pause the partitions that this user may not read. The library would ask again at once, and for ever."""
-        for tp, part in self._parts.items():
-            if tp.topic in error.args[0]:
-                self._unreadable(tp, part.ledger.next, error)
+    def passed(self, tp: TopicPartition, end: int) -> None:
+        """A partition was read up to there, and there is no record at the end of that."""
+        self._ends[tp] = end
 
-    def _unreadable(self, tp: Any, offset: int, error: Exception) -> None:
+    def unreadable(self, tp: TopicPartition, offset: int, error: KafkaError) -> None:
         """Pause a partition that cannot be read now. A consumer that finds nothing else is told why."""
         part = self._parts.get(tp)
         if part is None:
             return
+        self._shut = True
+        offset = offset if offset >= 0 else part.ledger.next
         part.unreadable = unreadable(error, tp, offset)
         part.shut_until = time.monotonic() + _SHUT
         if (tp, offset) not in self._told:
@@ -149,11 +137,11 @@ class Reader:
         """What was published before this began is read when it ends, or a moment has passed. One for all who ask meanwhile."""
         self._wakeup()
         if self._look is None:
-            self._look = Future()
+            self._look = self._connections.loop.future()
         look = self._look
         if not self._looking:
             self._looking = True
-            self._connections.net.call_soon(self._look_for_all)
+            self._connections.loop.call_soon(self._look_for_all)
         await look
 
     async def _look_for_all(self) -> None:
@@ -173,22 +161,22 @@ class Reader:
         parts = {tp: part for tp, part in self._parts.items() if not self._has_enough(part)}
         if not parts:
             return
-        ends = await self._connections.offsets(parts, LATEST)
+        ends = await self._connections.offsets(parts, Edge.LATEST)
         until = time.monotonic() + 0.5
         while time.monotonic() < until:
             if all(not part.owned or self._has_enough(part) or part.ledger.next >= ends[tp] for tp, part in parts.items()):
                 return
-            await self._connections.net.sleep(0.002)
+            await self._connections.loop.sleep(0.002)
 
     def _is_wanted(self) -> bool:
         """Whether what was fetched is to be read on now, or lies until there is less: a commit would wait for that."""
-        unread = self._fetches.unread()
+        unread = self._group.unread()
         return not unread or not all(tp in self._parts and self._has_enough(self._parts[tp]) for tp in unread)
 
     def _has_enough(self, part: Partition) -> bool:
         return part.buffered >= self._demand.ahead or part.crowded or time.monotonic() < part.shut_until
 
-    def _admit(self, tp: Any, fetched: Sequence[Stored]) -> None:
+    def _admit(self, tp: TopicPartition, fetched: Sequence[Stored]) -> None:
         part = self._parts.get(tp)
         if part is None:
             return

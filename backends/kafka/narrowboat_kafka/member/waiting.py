@@ -1,4 +1,4 @@
-"""What waits in one member for a time of its own, and what goes on elsewhere because it must not stay. On the I/O thread only.
+"""What waits in one member for a time of its own, and what goes on elsewhere because it must not stay. On the loop only.
 
 Messages of the retry topic (`levels.py`) lie in a heap until their partition looks at them; then they are ready, or `forward`
 takes them on: it publishes them elsewhere and tells `moved` or `not_moved` of it. The same is done with the oldest message of
@@ -10,12 +10,13 @@ main topic that are ready.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
 
+from narrowboat_kafka.client import KafkaError, TopicPartition
 from narrowboat_kafka.format import levels, records
 from narrowboat_kafka.format.levels import FIRST
 from narrowboat_kafka.format.stored import Stored
@@ -24,7 +25,7 @@ from narrowboat_kafka.member.partition import Partition
 from narrowboat_kafka.options import DELAY_MAX
 
 #: Publishes a message of a partition elsewhere, to wait there for so many seconds more. It must not block.
-Forward = Callable[[Partition, Any, float], None]
+Forward = Callable[[Partition, Stored, float], None]
 
 
 class Waiting:
@@ -35,7 +36,14 @@ class Waiting:
     """
 
     def __init__(
-        self, parts: dict[Any, Partition], commits: Commits, retry: str, forward: Forward, stall: float, *, deliver: bool
+        self,
+        parts: dict[TopicPartition, Partition],
+        commits: Commits,
+        retry: str,
+        forward: Forward,
+        stall: float,
+        *,
+        deliver: bool,
     ) -> None:
         self.retry = retry
         self._parts = parts
@@ -93,7 +101,8 @@ class Waiting:
             if tag is not None:
                 tag.done = "moved"
             part.ledger.settle([record.offset])
-            await self._commits.commit({part.tp})
+            with contextlib.suppress(KafkaError):  # the next commit tells it
+                await self._commits.commit({part.tp})
 
     async def not_moved(self, part: Partition, record: Stored) -> None:
         """Look again soon at a message that could not be published."""

@@ -1,6 +1,6 @@
 """What takes waiting messages on to where they go next: published first, then settled, so that a crash repeats and never loses.
 
-One thread for a broker, made at the first message: publishing blocks, and the I/O thread must not.
+One thread for a broker, made at the first message: publishing blocks, and the loop must not.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable
-from typing import Any
 
 from narrowboat.driver.threads import LazyThread
-from narrowboat_kafka.connections import SOON, Connections
+from narrowboat_kafka.client import SOON, Loop
 from narrowboat_kafka.format import levels, records
 from narrowboat_kafka.format.records import Record
+from narrowboat_kafka.format.stored import Stored
 from narrowboat_kafka.member.member import Member
 from narrowboat_kafka.member.partition import Partition
 from narrowboat_kafka.member.waiting import Forward, Waiting
@@ -23,14 +23,14 @@ from narrowboat_kafka.publishing.publisher import Publisher
 _MOST = 500
 
 Work = Callable[[], object]
-Job = tuple[Waiting, Partition, Any, Record, Work]
+Job = tuple[Waiting, Partition, Stored, Record, Work]
 
 
 class Mover:
     """See the module's text. `levels`: how many partitions a retry topic has."""
 
-    def __init__(self, connections: Connections, publisher: Publisher, levels: int) -> None:
-        self._connections = connections
+    def __init__(self, loop: Loop, publisher: Publisher, levels: int) -> None:
+        self._loop = loop
         self._publisher = publisher
         self._levels = levels
         self._jobs: queue.SimpleQueue[Job | Work | None] = queue.SimpleQueue()
@@ -39,7 +39,7 @@ class Mover:
     def to_retry(self, member: Callable[[], Member], make: Work) -> Forward:
         """How a member of a queue or subscription moves on what has to wait for longer. `make`: the retry topic."""
 
-        def forward(part: Partition, record: Any, remaining: float) -> None:
+        def forward(part: Partition, record: Stored, remaining: float) -> None:
             mine = member()
             now = time.time()
             level = levels.level(remaining, self._levels)
@@ -58,7 +58,7 @@ class Mover:
         """The same for what is published to a topic with a delay: once due, it goes there."""
         wait = self.to_retry(member, _nothing)
 
-        def forward(part: Partition, record: Any, remaining: float) -> None:
+        def forward(part: Partition, record: Stored, remaining: float) -> None:
             if remaining > 0:
                 wait(part, record, remaining)
             else:
@@ -67,7 +67,7 @@ class Mover:
         return forward
 
     def do(self, work: Work) -> None:
-        """Run any other work that must not block the I/O thread."""
+        """Run any other work that must not block the loop."""
         self._put(work)
 
     def _put(self, job: Job | Work) -> None:
@@ -104,7 +104,7 @@ class Mover:
         finally:
             for index, (waiting, part, record, _, _) in enumerate(jobs):
                 done = moved and answers[index] is None
-                self._connections.net.call_soon_with_future(waiting.moved if done else waiting.not_moved, part, record)
+                self._loop.call_soon_threadsafe(waiting.moved if done else waiting.not_moved, part, record)
 
     def close(self, until: float) -> None:
         """End the thread, and wait for it until then at most."""

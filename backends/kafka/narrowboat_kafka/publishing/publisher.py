@@ -1,4 +1,4 @@
-"""What is written: through one idempotent producer, with an outcome for each message. From any thread but the I/O thread.
+"""What is written: through one idempotent producer, with an outcome for each message. From any thread but the loop's.
 
 A producer is made for the first message. One that stores nothing any more is retired: the next message gets a new one, and
 what others have sent with the old one may end yet.
@@ -9,34 +9,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
-from typing import Any
 
-import kafka.errors as client
-
-from narrowboat_kafka.connections import SOON, Connections
+from narrowboat_kafka.client import SOON, Failed, KafkaError, Producer
+from narrowboat_kafka.connections import Connections
 from narrowboat_kafka.format.records import Record
-from narrowboat_kafka.library.producer import Producer, verdict
-
-#: Errors after which a producer stores nothing any more, or nothing in that partition: a topic that was deleted and made
-#: anew under it, a server that forgot where it had been.
-_STUCK = (
-    client.KafkaTimeoutError,
-    client.ProducerFencedError,
-    client.InvalidProducerEpochError,
-    client.OutOfOrderSequenceNumberError,
-    client.UnknownProducerIdError,
-    client.IllegalStateError,
-)
-
-
-class Failed(Exception):
-    """A record that was not stored, or maybe was. `left`: it may have reached the server."""
-
-    def __init__(self, error: Exception, *, left: bool) -> None:
-        super().__init__(str(error))
-        self.error = error
-        self.left = left
 
 
 class Publisher:
@@ -55,16 +31,10 @@ class Publisher:
             return []
         try:
             producer = self._current()
-        except client.KafkaError as error:  # the server cannot be reached
+        except KafkaError as error:  # the server cannot be reached
             return [Failed(error, left=False)] * len(records)
-        until = time.monotonic() + self._connections.timeout
-        # One alone has nothing to wait for. Many are gathered into few requests, and the last of those goes when all are there.
-        with producer.at_once() if len(records) == 1 else nullcontext():
-            sent = _hand_over(producer, records)
-            with producer.at_once():
-                answers = [_answer(future, until) for future in sent]
-        stuck = any(answer is not None and isinstance(answer.error, _STUCK) and answer.left for answer in answers)
-        if stuck or producer.has_ended:
+        answers = producer.publish(records, time.monotonic() + self._connections.timeout)
+        if producer.is_spent:
             self._retire(producer)
         return answers
 
@@ -105,38 +75,3 @@ class Publisher:
 def _left(until: float) -> float:
     """Seconds until then, and a moment in any case."""
     return max(SOON, until - time.monotonic())
-
-
-def _hand_over(producer: Producer, records: Sequence[Record]) -> list[Any]:
-    """Give them to the producer: for each, its future or why it was not taken."""
-    sent: list[Any] = []
-    send = producer.send
-    for topic, partition, key, value, headers, timestamp in records:
-        try:
-            sent.append(send(topic, value, key, headers, partition, timestamp))
-        except Exception as error:
-            sent.append(Failed(error, left=False))
-            if isinstance(error, client.KafkaTimeoutError):
-                # The server does not answer: each further one would wait as long.
-                sent += [Failed(error, left=False)] * (len(records) - len(sent))
-                break
-    return sent
-
-
-def _answer(future: Any, until: float) -> Failed | None:
-    """Wait for what became of one."""
-    if isinstance(future, Failed):
-        return future
-    met = None
-    if future.is_done:
-        met = future.exception
-    else:
-        try:
-            # The library ends every batch within its delivery timeout, which is ours; this is a net under it.
-            future.get(max(0.0, until - time.monotonic()) + 1.0)
-        except Exception as error:
-            met = error
-    if met is None:
-        return None
-    why, left = verdict(met, future)
-    return Failed(why, left=left)

@@ -1,27 +1,23 @@
-"""What is in a source, as of the last commits of its group: counted, and dropped. Safe from any thread but the I/O thread.
+"""What is in a source, as of the last commits of its group: counted, and dropped. Safe from any thread but the loop's.
 
 What a consumer of ours has claimed since its last commit is not known here; `member/` knows that of its own partitions.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
-from kafka.structs import OffsetAndMetadata
-
 from narrowboat.contract import Address, Depth, Kind
 from narrowboat.driver.sources import has_dead_letters
 from narrowboat.errors import Conflict
+from narrowboat_kafka.client import Committed, Edge, TopicPartition
 from narrowboat_kafka.format import ledger as ledgers
 from narrowboat_kafka.format.ledger import Ledger
-from narrowboat_kafka.library.admin import EARLIEST, LATEST
 from narrowboat_kafka.options import SCHEME
 from narrowboat_kafka.topology import names
 from narrowboat_kafka.topology.offsets import Offsets
 from narrowboat_kafka.topology.topics import Topics
 
 #: What is known of each partition, and where each ends.
-Known = dict[Any, tuple[Ledger, int]]
+Known = dict[TopicPartition, tuple[Ledger, int]]
 
 
 class Contents:
@@ -53,7 +49,7 @@ class Contents:
         dropped, offsets = 0, {}
         for tp, (ledger, end) in self._known(address).items():
             dropped += ledger.drop(end, {offset for offset, claim in ledger.claims.items() if claim.out})
-            offsets[tp] = OffsetAndMetadata(ledger.base, ledgers.encode(ledger), -1)
+            offsets[tp] = Committed(ledger.base, ledgers.encode(ledger))
         if not self._offsets.commit(self._group(address), offsets):
             raise Conflict(
                 f"{address.path!r} cannot be purged while other programs consume it: only they know what they hold. "
@@ -76,8 +72,8 @@ class Contents:
         if address.kind is Kind.SUBSCRIPTION:
             # A group that has not begun has no messages; what waits for it does not count on that.
             partitions = [tp for tp in partitions if tp in committed or tp.topic == topics[-1]]
-        ends = self._offsets.at(partitions, LATEST)
-        unread = self._offsets.at([tp for tp in partitions if tp not in committed], EARLIEST)
+        ends = self._offsets.at(partitions, Edge.LATEST)
+        unread = self._offsets.at([tp for tp in partitions if tp not in committed], Edge.EARLIEST)
         return {
             tp: (ledgers.decode(*committed[tp]) if tp in committed else Ledger(unread[tp]), end) for tp, end in ends.items()
         }

@@ -9,11 +9,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from kafka import TopicPartition
-from kafka.structs import OffsetAndMetadata
-
 from narrowboat.contract import Address
 from narrowboat.errors import Unavailable
+from narrowboat_kafka.client import Committed, TopicPartition
 from narrowboat_kafka.options import SCHEME
 from narrowboat_kafka.topology import names
 from narrowboat_kafka.topology.offsets import Offsets
@@ -41,7 +39,7 @@ class Declarations:
     def write(self, address: Address, topic: str, value: dict[str, Any]) -> None:
         """Keep it."""
         group = names.declared(address, self._prefix)
-        if not self._offsets.commit(group, {TopicPartition(topic, 0): OffsetAndMetadata(0, json.dumps(value), -1)}):
+        if not self._offsets.commit(group, {TopicPartition(topic, 0): Committed(0, json.dumps(value))}):
             raise Unavailable(f"another program is a member of the group {group!r}, which is ours. Stop it", backend=SCHEME)
 
     def forget(self, address: Address) -> None:

@@ -10,16 +10,13 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import kafka.errors as client
-from kafka.structs import OffsetAndMetadata
-
 from narrowboat.contract import Address, Kind, Properties, Source
 from narrowboat.driver.sources import DEAD, Declare
 from narrowboat.driver.texts import cut
 from narrowboat.errors import Conflict, NotFound
+from narrowboat_kafka.client import Code, Committed, Edge
 from narrowboat_kafka.errors import REFUSALS
 from narrowboat_kafka.format import levels
-from narrowboat_kafka.library.admin import EARLIEST, LATEST
 from narrowboat_kafka.options import SCHEME, Options
 from narrowboat_kafka.topology import names
 from narrowboat_kafka.topology.declared import Declarations
@@ -128,9 +125,9 @@ class Sources:
         group = names.group(address, self._prefix)
         partitions = self._topics.partitions(topic)
         if not self._offsets.committed(group, partitions):
-            offsets = self._offsets.at(partitions, EARLIEST if earliest else LATEST)
+            offsets = self._offsets.at(partitions, Edge.EARLIEST if earliest else Edge.LATEST)
             # Where it has members, it has begun already.
-            self._offsets.commit(group, {tp: OffsetAndMetadata(offset, "", -1) for tp, offset in offsets.items()})
+            self._offsets.commit(group, {tp: Committed(offset, "") for tp, offset in offsets.items()})
 
     # -- deleting -------------------------------------------------------------------------------------------------
 
@@ -164,10 +161,11 @@ class Sources:
             return False
         group, retry = names.group(address, self._prefix), names.retry(address, self._prefix)
         met = self._offsets.delete_groups([group])
-        if "NonEmptyGroupError" in met:
+        if any(each.code == Code.NON_EMPTY_GROUP for each in met):
             raise Conflict(f"{address.path!r} cannot be deleted while it is consumed. Stop its consumers first", backend=SCHEME)
-        if "GroupAuthorizationFailedError" in met:
-            raise client.GroupAuthorizationFailedError(group)
+        for error in met:
+            if error.code == Code.GROUP_AUTHORIZATION_FAILED:
+                raise error
         self._declarations.forget(address)
         self._topics.delete(retry)
         self.forget(retry)

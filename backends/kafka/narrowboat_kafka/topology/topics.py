@@ -1,33 +1,28 @@
 """Topics on the server: found, made where the URL allows it, deleted. It knows their names, and no queue and no subscription.
 
 What was found is remembered, so that a publish asks nothing; `forget` undoes that where a topic may be gone. Safe from any
-thread but the I/O thread.
+thread but the loop's.
 """
 
 from __future__ import annotations
 
 import time
-from typing import Any
-
-import kafka.errors as client
-from kafka import TopicPartition
-from kafka.admin import ConfigResource, ConfigResourceType
 
 from narrowboat.driver.sources import Declare
 from narrowboat.errors import NotFound, Unavailable
-from narrowboat_kafka.connections import LARGEST, Connections
+from narrowboat_kafka.client import LARGEST, Code, KafkaError, TopicPartition
+from narrowboat_kafka.connections import Connections
 from narrowboat_kafka.options import SCHEME, Options
 from narrowboat_kafka.topology import retention as lasting
-from narrowboat_kafka.topology.offsets import Offsets
 
 
 class Topics:
     """See the module's text."""
 
-    def __init__(self, connections: Connections, options: Options, offsets: Offsets) -> None:
+    def __init__(self, connections: Connections, options: Options) -> None:
         self._connections = connections
+        self._admin = connections.admin
         self._options = options
-        self._ask = offsets.ask
         self._known: set[str] = set()  #: topics that were there when we looked
         self._looked_at: set[str] = set()  #: topics that were there before we came, told about where they are short-lived
 
@@ -59,23 +54,19 @@ class Topics:
 
     def _look_at(self, name: str, what: str) -> None:
         """Say so where a topic that was there already keeps less than the URL promises. Nothing, where we may not look."""
-        asked = ConfigResource(ConfigResourceType.TOPIC, name, list(lasting.ALL))
-        answer = self._ask(lambda admin: admin.describe_configs([asked], config_filter="all"))
-        found = answer.get("topic", {}).get(name, {})
-        lasting.report(name, what, {key: each["value"] for key, each in found.items()}, self._options.retention)
+        lasting.report(name, what, self._admin.config(name, list(lasting.ALL)), self._options.retention)
 
     def _create(self, name: str, partitions: int, retention: float, *, large: bool) -> None:
-        wanted = {
-            "num_partitions": partitions,
-            "replication_factor": self._options.replication or -1,
-            "configs": lasting.ALL
+        config = (
+            lasting.ALL
             | ({"retention.ms": str(int(retention * 1000))} if retention else {})
-            | ({"max.message.bytes": str(LARGEST)} if large else {}),
-        }
+            | ({"max.message.bytes": str(LARGEST)} if large else {})
+        )
         try:
-            self._ask(lambda admin: admin.create_topics({name: wanted}))
-        except client.TopicAlreadyExistsError:
-            pass
+            self._admin.create(name, partitions, self._options.replication or -1, config)
+        except KafkaError as error:
+            if error.code != Code.TOPIC_ALREADY_EXISTS:
+                raise
         until = time.monotonic() + self._connections.timeout
         while not self.is_there(name):
             if time.monotonic() >= until:
@@ -84,23 +75,15 @@ class Topics:
 
     def is_there(self, name: str) -> bool:
         """Whether the topic can be used."""
-        for found in self._ask(lambda admin: admin.describe_topics([name])):
-            return _exists(found) and all(each["leader_id"] >= 0 and not each["error_code"] for each in found["partitions"])
-        return False
+        return any(topic.ready for topic in self._admin.describe([name]))
 
-    def partitions(self, *names: str) -> list[Any]:
+    def partitions(self, *names: str) -> list[TopicPartition]:
         """The partitions of those of the topics that are there."""
-        return [
-            TopicPartition(topic["name"], each["partition_index"])
-            for topic in self._ask(lambda admin: admin.describe_topics(list(names)))
-            if _exists(topic)
-            for each in topic["partitions"]
-        ]
+        return [TopicPartition(topic.name, each) for topic in self._admin.describe(names) for each in topic.partitions]
 
     def all(self) -> list[str]:
         """The names of all topics that this user may see."""
-        found: list[str] = self._ask(lambda admin: admin.list_topics())
-        return found
+        return self._admin.topics()
 
     def delete(self, *names: str) -> None:
         """Delete those that are there, and wait until they are gone."""
@@ -109,17 +92,11 @@ class Topics:
         if not there:
             return
         try:
-            self._ask(lambda admin: admin.delete_topics(there))
-        except client.UnknownTopicOrPartitionError:
-            pass  # another client was faster
+            self._admin.delete(there)
+        except KafkaError as error:
+            if error.code != Code.UNKNOWN_TOPIC_OR_PARTITION:
+                raise
+            # Another client was faster.
         until = time.monotonic() + self._connections.timeout
         while any(self.is_there(name) for name in there) and time.monotonic() < until:
             time.sleep(0.01)
-
-
-def _exists(described: dict[str, Any]) -> bool:
-    """Whether the server has a topic, by what it says of it; raises what else it says."""
-    error = client.for_code(described["error_code"])
-    if error not in (client.NoError, client.UnknownTopicOrPartitionError, client.LeaderNotAvailableError):
-        raise error(described["name"])
-    return error is client.NoError
