@@ -10,25 +10,24 @@ It does not know who asks or what for, hands nothing to anybody, and does not de
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 
-from narrowboat_kafka.client import Code, Committed, Future, KafkaError, Loop, Membership, TopicPartition
+from narrowboat_kafka.client import Code, Committed, Future, KafkaError, Loop, Membership, TopicPartition, Wakeup
 from narrowboat_kafka.format import ledger as ledgers
 from narrowboat_kafka.member.demand import Demand
-from narrowboat_kafka.member.partition import Partition
+from narrowboat_kafka.member.parts import Parts
 
 #: Seconds after which a request that was begun has left this process.
 _SENT = 0.001
-
-Gone = Callable[[list[TopicPartition]], None]
 
 
 class Commits:
     """See the module's text.
 
-    `parts`: what is ours, as it is at any time. `read_on`: there is room to read more. `lost`,
-    `deleted`: these partitions belong to another member, or do not exist any more.
+    `parts`: what is ours, as it is at any time. `wakeup`: lets the member read on. `deleted`: these partitions do not exist any
+    more.
     """
 
     def __init__(
@@ -36,12 +35,11 @@ class Commits:
         loop: Loop,
         timeout: float,
         group: Membership,
-        parts: dict[TopicPartition, Partition],
+        parts: Parts,
         demand: Demand,
+        wakeup: Wakeup,
         *,
-        read_on: Callable[[], object],
-        lost: Gone,
-        deleted: Gone,
+        deleted: Callable[[list[TopicPartition]], None],
     ) -> None:
         self.dirty: set[TopicPartition] = set()  #: partitions that the next commit includes, whoever asks for it
         self._loop = loop
@@ -49,8 +47,7 @@ class Commits:
         self._group = group
         self._parts = parts
         self._demand = demand
-        self._read_on = read_on
-        self._lost = lost
+        self._wakeup = wakeup
         self._deleted = deleted
         self._asked: Future[None] | None = None  #: the future of the next commit
         self._running = False
@@ -68,6 +65,15 @@ class Commits:
             self._loop.call_soon(self._run)
         await asked
 
+    def tell_soon(self, tp: TopicPartition) -> None:
+        """Commit a partition whose last offsets have no record: no settlement will do it."""
+
+        async def tell() -> None:
+            with contextlib.suppress(KafkaError):  # the next commit tells it
+                await self.commit({tp})
+
+        self._loop.call_soon(tell)
+
     async def quiet(self) -> None:
         """Return when no commit is on its way to the server."""
         while self._on_the_wire:
@@ -80,7 +86,7 @@ class Commits:
                 dirty, self.dirty = self.dirty, set()
                 if self._demand.bulk:
                     self._claim_ahead(dirty)
-                    self._loop.call_later(_SENT, self._read_on)  # there is room, and time until the server answers
+                    self._loop.call_later(_SENT, self._wakeup.now)  # there is room, and time until the server answers
                 claiming = [self._parts[tp] for tp in dirty if tp in self._parts and self._parts[tp].claiming]
                 try:
                     await self._commit_once(dirty)
@@ -126,7 +132,7 @@ class Commits:
                 return
             except KafkaError as error:
                 if error.code == Code.NOT_A_MEMBER:
-                    self._lost(list(self._parts))
+                    self._parts.lose(self._parts)
                     return
                 if error.code in (Code.UNKNOWN_TOPIC_OR_PARTITION, Code.UNKNOWN_TOPIC_ID):
                     self._deleted(list(offsets))

@@ -15,10 +15,11 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from narrowboat_kafka.client import Loop, TopicPartition
+from narrowboat_kafka.client import Loop, Wakeup
 from narrowboat_kafka.member.commits import Commits
 from narrowboat_kafka.member.demand import Demand
-from narrowboat_kafka.member.partition import Partition, Tag, Taken, ready
+from narrowboat_kafka.member.partition import Partition, Tag, Taken
+from narrowboat_kafka.member.parts import Parts
 from narrowboat_kafka.member.reader import Reader
 
 #: Seconds in which a consumer that was woken asks. Longer delays the next one, where the first does not want anything.
@@ -28,18 +29,18 @@ _ANSWER = 0.005
 class Deliveries:
     """See the module's text.
 
-    `parts`: what is ours, as it is at any time. `read_on`: there is room to read more. `failure`: why there may be nothing.
+    `parts`: what is ours, as it is at any time. `wakeup`: lets the member read on. `failure`: why there may be nothing.
     """
 
     def __init__(
         self,
-        parts: dict[TopicPartition, Partition],
+        parts: Parts,
         commits: Commits,
         demand: Demand,
         reader: Reader,
         loop: Loop,
+        wakeup: Wakeup,
         *,
-        read_on: Callable[[], object],
         failure: Callable[[], Exception | None],
     ) -> None:
         self.feeds: dict[object, Callable[[], None]] = {}  #: consumers, and how to wake each
@@ -47,7 +48,7 @@ class Deliveries:
         self._commits = commits
         self._demand = demand
         self._reader = reader
-        self._read_on = read_on
+        self._wakeup = wakeup
         self._failure = failure
         self._starved: dict[object, None] = {}  #: who asked and was not woken since, in their order
         self._asked = 0  #: how often a consumer asked
@@ -60,7 +61,7 @@ class Deliveries:
 
         Two hundred idle consumers that all asked for one message would keep a core busy.
         """
-        self._rouse(sum(part.waiting_for_us for part in self._parts.values()) or 1)
+        self._rouse(self._parts.waiting_for_us or 1)
         if self._starved and not self._calling:
             self._calling = True
             self._loop.call_soon(self._call)
@@ -79,7 +80,7 @@ class Deliveries:
             while self._starved:
                 before = self._asked
                 await self._loop.sleep(_ANSWER)
-                if not any(part.waiting_for_us for part in self._parts.values()):
+                if not self._parts.waiting_for_us:
                     return
                 count = count * 2 if self._asked == before else 1
                 self._rouse(count)
@@ -117,13 +118,13 @@ class Deliveries:
         taken.extend([tag for tag in picked if tag.part.owned])
         if taken.abandoned:
             self._untake(taken)
-        if any(part.waiting_for_us for part in self._parts.values()):
+        if self._parts.waiting_for_us:
             self.wake()
 
     def _took(self, count: int) -> None:
         """Note what was taken, and read on: there is room."""
-        self._demand.took(count, ready(self._parts.values()), time.monotonic())
-        self._read_on()
+        self._demand.took(count, self._parts.ready, time.monotonic())
+        self._wakeup.now()
 
     async def untake(self, taken: Taken) -> None:
         """Take back what an interrupted caller of `take` was given, uncounted: no handler has seen it."""

@@ -7,7 +7,7 @@ check who commits a partition), and none of that is under way when the hook of a
 
 Its loop is here. What happens to messages is not: it has a `Reader` that fetches them, `Waiting` for those whose time has
 not come, `Deliveries` that hands them out and takes them back, and `Commits` that makes all that durable. They share `parts`,
-which only this file adds to or takes from.
+which only this file adds to.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from narrowboat_kafka.member.commits import Commits
 from narrowboat_kafka.member.deliveries import Deliveries
 from narrowboat_kafka.member.demand import Demand
 from narrowboat_kafka.member.partition import Partition
+from narrowboat_kafka.member.parts import Parts
 from narrowboat_kafka.member.reader import Reader
 from narrowboat_kafka.member.waiting import Forward, Waiting
 from narrowboat_kafka.member.watch import TopicWatch
@@ -61,7 +62,7 @@ class Member:
     ) -> None:
         self.group = group
         self.retry = retry
-        self.parts: dict[TopicPartition, Partition] = {}
+        self.parts = Parts()
         self.joined = threading.Event()
         self.failure: Exception | None = None
         self._connections = connections
@@ -76,26 +77,14 @@ class Member:
         self._told = False
         self._doubted: set[TopicPartition] = set()  #: partitions that were read below where we began
         self._wakeup = self._loop.new_wakeup()
-        wakeup = self._wakeup.now
         self._group = connections.member(group, self)
-        parts, demand = self.parts, Demand()
-        self._commits = Commits(
-            self._loop,
-            connections.timeout,
-            self._group,
-            parts,
-            demand,
-            read_on=wakeup,
-            lost=self._lose,
-            deleted=self._deleted,
-        )
+        parts, demand, wakeup = self.parts, Demand(), self._wakeup
+        self._commits = Commits(self._loop, connections.timeout, self._group, parts, demand, wakeup, deleted=self._deleted)
         self.waiting = Waiting(parts, self._commits, retry, forward, _STALL, deliver=deliver)
         self._reader = Reader(
-            connections, self._group, parts, demand, self.waiting, wakeup=wakeup, deleted=self._cut_off, ended=self._has_ended
+            connections, self._group, parts, demand, self.waiting, self._commits, wakeup, deleted=self._cut_off
         )
-        self.deliveries = Deliveries(
-            parts, self._commits, demand, self._reader, self._loop, read_on=wakeup, failure=self._why_nothing
-        )
+        self.deliveries = Deliveries(parts, self._commits, demand, self._reader, self._loop, wakeup, failure=self._why_nothing)
         self._group.subscribe(self._topics)
         if retry not in self._topics:
             watch.want(retry, self, self._retry_is_there)
@@ -146,17 +135,6 @@ class Member:
         anew = [tp for tp, part in self.parts.items() if self._group.topic_id(tp.topic) not in (part.topic_id, None)]
         if anew:
             self._deleted(anew)
-
-    def _has_ended(self, tp: TopicPartition) -> None:
-        """Commit a partition whose last offsets have no record: no settlement will do it."""
-
-        async def tell() -> None:
-            try:
-                await self._commits.commit({tp})
-            except KafkaError:
-                self._commits.dirty.add(tp)  # the next commit tells it
-
-        self._loop.call_soon(tell)
 
     def _why_nothing(self) -> Exception | None:
         """The error of a consumer that finds nothing; None where there is just nothing to find."""
@@ -221,7 +199,7 @@ class Member:
 
     async def lost(self, partitions: list[TopicPartition]) -> None:
         """Forget partitions that another member owns already."""
-        self._lose(partitions)
+        self.parts.lose(partitions)
         await self._commits.quiet()
 
     async def _give_up(self, gone: list[TopicPartition]) -> None:
@@ -238,16 +216,9 @@ class Member:
                 await self._commits.commit(dirty)
         except KafkaError:
             pass  # the next one finds them handed out, and counts them
-        self._lose(gone)
+        self.parts.lose(gone)
         if not self._abandoned:
             await self._commits.quiet()
-
-    def _lose(self, gone: list[TopicPartition]) -> None:
-        for tp in gone:
-            part = self.parts.pop(tp, None)
-            if part is not None:
-                part.owned = False
-            self._commits.dirty.discard(tp)
 
     async def assigned(self, partitions: list[TopicPartition]) -> None:
         """Read what was committed, and begin there."""
@@ -298,7 +269,7 @@ class Member:
 
     def _deleted(self, gone: list[TopicPartition]) -> None:
         """Their topic is not there any more. Should it be made anew, begin at its beginning."""
-        self._lose(gone)
+        self.parts.lose(gone)
         self._loop.call_soon(self._begin_anew)
 
     async def _begin_anew(self) -> None:

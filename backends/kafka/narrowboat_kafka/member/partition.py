@@ -181,11 +181,6 @@ class Partition:
         self.claiming.clear()
 
 
-def ready(parts: Iterable[Partition]) -> int:
-    """How many messages of all of them could be handed out, those that came back aside."""
-    return sum(len(part.ready) + len(part.claimed) for part in parts)
-
-
 class Taken(list[Tag]):
     """What one call to `take` hands out. `abandoned`: the caller was interrupted and will never see it."""
 

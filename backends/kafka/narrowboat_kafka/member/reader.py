@@ -15,12 +15,14 @@ import time
 from collections.abc import Callable, Sequence
 
 from narrowboat.errors import AccessDenied
-from narrowboat_kafka.client import Edge, Future, KafkaError, Membership, TopicPartition
+from narrowboat_kafka.client import Edge, Future, KafkaError, Membership, TopicPartition, Wakeup
 from narrowboat_kafka.connections import Connections
 from narrowboat_kafka.errors import unreadable
 from narrowboat_kafka.format.stored import Stored
+from narrowboat_kafka.member.commits import Commits
 from narrowboat_kafka.member.demand import Demand
-from narrowboat_kafka.member.partition import Partition, ready
+from narrowboat_kafka.member.partition import Partition
+from narrowboat_kafka.member.parts import Parts
 from narrowboat_kafka.member.waiting import Waiting
 
 log = logging.getLogger("narrowboat.kafka")
@@ -37,32 +39,32 @@ class Reader:
     """See the module's text.
 
     `wakeup`: makes the member's loop take its next step now. `deleted`: these partitions are not there any more, or are
-    others by the same name. `ended`: all of this partition was read and is settled, and its last offsets have no record.
+    others by the same name.
     """
 
     def __init__(
         self,
         connections: Connections,
         group: Membership,
-        parts: dict[TopicPartition, Partition],
+        parts: Parts,
         demand: Demand,
         waiting: Waiting,
+        commits: Commits,
+        wakeup: Wakeup,
         *,
-        wakeup: Callable[[], object],
         deleted: Callable[[list[TopicPartition]], None],
-        ended: Callable[[TopicPartition], None],
     ) -> None:
         self._connections = connections
         self._group = group
         self._parts = parts
         self._demand = demand
         self._waiting = waiting
+        self._commits = commits
         self._wakeup = wakeup
         self._deleted = deleted
         self._look: Future[None] | None = None  #: the future of the next look for what was published
         self._looking = False
         self._ends: dict[TopicPartition, int] = {}  #: how far partitions were read where there is no record at the end of that
-        self._ended = ended
         self._told: set[tuple[TopicPartition, int]] = set()  #: where partitions cannot be read on, once the log has it
         self._shut = False  #: one was met just now that is to be paused
 
@@ -97,7 +99,7 @@ class Reader:
         if not self._demand.is_recent(time.monotonic()):
             return False
         left_out = bool(self._group.unread()) or any(part.paused for part in self._parts.values())
-        return left_out and self._demand.outruns(ready(self._parts.values()), _LONG)
+        return left_out and self._demand.outruns(self._parts.ready, _LONG)
 
     # -- reading --------------------------------------------------------------------------------------------------
 
@@ -113,7 +115,7 @@ class Reader:
             tp, end = self._ends.popitem()
             part = self._parts.get(tp)
             if part is not None and part.ledger.pass_by(end):
-                self._ended(tp)
+                self._commits.tell_soon(tp)
         return bool(found) or self._shut
 
     def passed(self, tp: TopicPartition, end: int) -> None:
@@ -135,7 +137,7 @@ class Reader:
 
     async def catch_up(self) -> None:
         """What was published before this began is read when it ends, or a moment has passed. One for all who ask meanwhile."""
-        self._wakeup()
+        self._wakeup.now()
         if self._look is None:
             self._look = self._connections.loop.future()
         look = self._look

@@ -16,12 +16,13 @@ import itertools
 import time
 from collections.abc import Callable, Iterable
 
-from narrowboat_kafka.client import KafkaError, TopicPartition
+from narrowboat_kafka.client import KafkaError
 from narrowboat_kafka.format import levels, records
 from narrowboat_kafka.format.levels import FIRST
 from narrowboat_kafka.format.stored import Stored
 from narrowboat_kafka.member.commits import Commits
 from narrowboat_kafka.member.partition import Partition
+from narrowboat_kafka.member.parts import Parts
 from narrowboat_kafka.options import DELAY_MAX
 
 #: Publishes a message of a partition elsewhere, to wait there for so many seconds more. It must not block.
@@ -37,7 +38,7 @@ class Waiting:
 
     def __init__(
         self,
-        parts: dict[TopicPartition, Partition],
+        parts: Parts,
         commits: Commits,
         retry: str,
         forward: Forward,
