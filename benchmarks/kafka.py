@@ -26,7 +26,7 @@ def rows(folder: Path) -> Iterator[Row]:
     """Every line about Kafka."""
     with KafkaServer() as server:
         place = "{}:{}".format(*server.address)
-        with narrowboat.broker(server.url) as broker:
+        with narrowboat.broker(f"{server.url}?partitions=1") as broker:  # as many as the peer reads
             queue = broker.queue("bench")
             queue.declare()
             peer = KafkaProducer(bootstrap_servers=place, acks="all", batch_size=64 * 1024)

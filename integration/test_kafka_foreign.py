@@ -54,7 +54,7 @@ def producer(address: str) -> Iterator[Any]:
 
 @pytest.fixture
 def broker(kafka_server: KafkaServer) -> Iterator[Messaging]:
-    with narrowboat.broker(f"{kafka_server.url}?session=2") as opened:
+    with narrowboat.broker(f"{kafka_server.url}?session=2&partitions=1") as opened:
         yield opened
 
 
@@ -374,7 +374,8 @@ def test_a_consumer_without_a_partition_says_so_once(
 
     monkeypatch.setattr(member, "_STANDBY", 0.5)
     caplog.set_level(logging.WARNING, logger="narrowboat.kafka")
-    with narrowboat.broker(kafka_server.url) as first, narrowboat.broker(kafka_server.url) as second:
+    url = f"{kafka_server.url}?partitions=1"
+    with narrowboat.broker(url) as first, narrowboat.broker(url) as second:
         name = fresh("alone")
         with first.queue(name).consume() as has, second.queue(name).consume() as waits:
             has.receive(0)

@@ -42,11 +42,11 @@ class Sasl(enum.Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Options(TlsOptions):
-    """`kafka://user:password@a:9092,b:9092/?prefix=&partitions=1&session=10`."""
+    """`kafka://user:password@a:9092,b:9092/?prefix=&partitions=8&session=10`."""
 
     prefix: str = ""  #: a namespace of its own on the same server; two prefixes never meet
     declare: Declare = Declare.AUTO
-    partitions: int = 1  #: of topics that we create: so many consumers of one group work side by side
+    partitions: int = 8  #: of topics that we create: so many consumers of one group work side by side
     replication: int = 0  #: copies of topics that we create; 0: as the server is set up
     retention: float = 0.0  #: seconds for which topics that we create keep messages, for replay; 0: for ever, without replay
     session: float = 10.0  #: seconds after which a consumer that has died gives its messages back
