@@ -69,6 +69,31 @@ def unpack_headers(packed: bytes) -> Headers:
     return found
 
 
+def pack_headers(headers: Headers) -> bytes:
+    r"""The reverse of `unpack_headers`.
+
+    >>> pack_headers([("a", b"xy"), ("b", None)])
+    b'\x04\x02a\x04xy\x02b\x01'
+    """
+    found = [_packed(len(headers))]
+    for name, value in headers:
+        data = name.encode("utf-8", "surrogateescape")
+        found += (
+            (_packed(len(data)), data, _packed(-1)) if value is None else (_packed(len(data)), data, _packed(len(value)), value)
+        )
+    return b"".join(found)
+
+
+def _packed(number: int) -> bytes:
+    rest = number * 2 if number >= 0 else -2 * number - 1
+    found = bytearray()
+    while rest > 127:
+        found.append(rest & 127 | 128)
+        rest >>= 7
+    found.append(rest)
+    return bytes(found)
+
+
 def varint(data: bytes, position: int) -> tuple[int, int]:
     r"""The number that begins there, as the format writes them (zigzag, seven bits a byte), and where it ends.
 

@@ -1,0 +1,110 @@
+"""All that one broker object has open on confluent-kafka. See `client.Client`.
+
+The library says why a connection was not made in words of its own, and not all of it. So where the first one fails, one of
+the servers is asked directly (`probe.py`), and what that meets is told.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from confluent_kafka import version
+
+from narrowboat.driver.endpoint import Endpoint
+from narrowboat.errors import ConfigurationError
+from narrowboat_kafka.client import SOON, Code, Ear, KafkaError, Unconnected
+from narrowboat_kafka.confluent import LOWEST
+from narrowboat_kafka.confluent.admin import Admin
+from narrowboat_kafka.confluent.errors import border
+from narrowboat_kafka.confluent.handle import keep
+from narrowboat_kafka.confluent.loop import Loop
+from narrowboat_kafka.confluent.member import Member
+from narrowboat_kafka.confluent.probe import probe
+from narrowboat_kafka.confluent.producer import Producer
+from narrowboat_kafka.confluent.settings import Settings
+from narrowboat_kafka.options import SCHEME, Options
+
+#: Errors of a connection that the next try meets again.
+_FINAL = frozenset({Code.SASL_AUTHENTICATION_FAILED, Code.UNSUPPORTED_SASL_MECHANISM, Code.TLS_FAILED})
+
+
+def check_version(found: str) -> None:
+    """Raise `ConfigurationError` for a library that is too old."""
+    numbers = tuple(int(part) for part in found.split(".")[:3] if part.isdigit())
+    if numbers < LOWEST:
+        lowest = ".".join(map(str, LOWEST))
+        raise ConfigurationError(
+            f"confluent-kafka {found} is installed, and {lowest} or later is needed: "
+            "pip install --upgrade 'narrowboat[kafka-confluent]'",
+            backend=SCHEME,
+        )
+
+
+class Client:
+    """See the module's text. `timeout`: seconds of one operation."""
+
+    def __init__(self, endpoint: Endpoint, options: Options, timeout: float) -> None:
+        said = version()
+        check_version(said if isinstance(said, str) else said[0])
+        self._endpoint = endpoint
+        self._options = options
+        self._settings = Settings(endpoint, options, timeout)
+        self._members: list[Member] = []
+        self._producers: list[Producer] = []
+        self.loop = Loop()
+        try:
+            self.admin = Admin(self._settings.admin(), self.loop, timeout)
+            self._connect(timeout)
+        except BaseException:
+            self.loop.close(SOON)
+            raise
+
+    def _connect(self, seconds: float) -> None:
+        """Wait for the first answer; `Unconnected` where it does not come."""
+        until = time.monotonic() + seconds
+        asked = self.admin.ask_who(seconds)
+        while not asked.done() and time.monotonic() < until:
+            self.admin.poll(min(0.05, max(0.0, until - time.monotonic())))
+            last = self.admin.troubles.last
+            if last is not None and last.code in _FINAL:
+                raise self._unconnected(last, until)
+        try:
+            with border():
+                asked.result(0)
+        except KafkaError as error:
+            raise self._unconnected(self.admin.troubles.last or error, until) from error
+
+    def _unconnected(self, last: KafkaError, until: float) -> KafkaError:
+        if last.code in (Code.SASL_AUTHENTICATION_FAILED, Code.UNSUPPORTED_SASL_MECHANISM):
+            return last
+        met = probe(self._endpoint, self._options, max(1.0, until - time.monotonic()))
+        return Unconnected(Code.UNREACHABLE, "no server could be reached in time", met=met or last)
+
+    def member(self, group: str, ear: Ear) -> Member:
+        """A member that has subscribed to nothing yet."""
+        made = Member(group, ear, self._settings, self.loop, self.admin)
+        self._members.append(made)
+        return made
+
+    def producer(self) -> Producer:
+        """A producer that has sent nothing yet."""
+        made = Producer(self._settings.producer())
+        self._producers.append(made)
+        return made
+
+    def close(self, within: float) -> None:
+        """End what is still open and the loop, within so many seconds if the server does not answer."""
+        self.loop.close(within + SOON)
+
+    def disown(self) -> None:
+        """In a forked child: threads and connections are the parent's, and nothing here may touch them any more."""
+        handles: list[Any] = [self.admin.handle]
+        for member in self._members:
+            handles += member.handles
+        for producer in self._producers:
+            producer.disown()
+            handles.append(producer.handle)
+        for handle in handles:
+            keep(handle)
+        self.loop.disown()
