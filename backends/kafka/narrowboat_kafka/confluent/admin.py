@@ -11,13 +11,13 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaException, TopicCollection
+from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, TopicCollection
 from confluent_kafka import TopicPartition as Place
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec
 
 from narrowboat_kafka.client import Code, Committed, Edge, KafkaError, Topic, TopicPartition
 from narrowboat_kafka.confluent.errors import border, told
-from narrowboat_kafka.confluent.handle import Troubles
+from narrowboat_kafka.confluent.handle import Troubles, drop, hold
 from narrowboat_kafka.confluent.loop import Loop
 from narrowboat_kafka.confluent.settings import Log
 
@@ -37,7 +37,7 @@ class Admin:
 
     def __init__(self, config: dict[str, Any], loop: Loop, timeout: float) -> None:
         self.troubles = Troubles()
-        self.handle = AdminClient({**config, "error_cb": self.troubles.heard}, logger=Log())
+        self.handle: Any = hold(AdminClient({**config, "error_cb": self.troubles.heard}, logger=Log()))
         self._loop = loop
         self._timeout = timeout
 
@@ -58,6 +58,11 @@ class Admin:
     def ping(self) -> None:
         """Ask the cluster who it is."""
         self._answer(self.ask_who(self._timeout))
+
+    def end(self) -> None:
+        """Close its connections. It may take as long as the system's resolver does."""
+        handle, self.handle = self.handle, None
+        drop(handle)
 
     # -- topics ---------------------------------------------------------------------------------------------------
 
@@ -203,6 +208,3 @@ def _topic(name: str, found: Any) -> Topic:
     partitions = found.partitions
     ready = all(each.leader is not None and each.leader.id >= 0 for each in partitions)
     return Topic(name, str(found.topic_id), tuple(sorted(each.id for each in partitions)), ready)
-
-
-__all__ = ["Admin", "KafkaException", "known", "packed"]

@@ -6,8 +6,8 @@ the servers is asked directly (`probe.py`), and what that meets is told.
 
 from __future__ import annotations
 
+import threading
 import time
-from typing import Any
 
 from confluent_kafka import version
 
@@ -17,7 +17,6 @@ from narrowboat_kafka.client import SOON, Code, Ear, KafkaError, Unconnected
 from narrowboat_kafka.confluent import LOWEST
 from narrowboat_kafka.confluent.admin import Admin
 from narrowboat_kafka.confluent.errors import border
-from narrowboat_kafka.confluent.handle import keep
 from narrowboat_kafka.confluent.loop import Loop
 from narrowboat_kafka.confluent.member import Member
 from narrowboat_kafka.confluent.probe import probe
@@ -55,9 +54,13 @@ class Client:
         self.loop = Loop()
         try:
             self.admin = Admin(self._settings.admin(), self.loop, timeout)
-            self._connect(timeout)
         except BaseException:
             self.loop.close(SOON)
+            raise
+        try:
+            self._connect(timeout)
+        except BaseException:
+            self.close(0.0)
             raise
 
     def _connect(self, seconds: float) -> None:
@@ -95,16 +98,18 @@ class Client:
 
     def close(self, within: float) -> None:
         """End what is still open and the loop, within so many seconds if the server does not answer."""
-        self.loop.close(within + SOON)
+        until = time.monotonic() + within + SOON
+        for member in self._members:
+            member.end()
+        for producer in self._producers:
+            producer.end(0.0)
+        ending = threading.Thread(target=self.admin.end, name="narrowboat-kafka-closing", daemon=True)
+        ending.start()
+        ending.join(max(0.0, until - time.monotonic()))
+        self.loop.close(max(0.0, until - time.monotonic()))
 
     def disown(self) -> None:
         """In a forked child: threads and connections are the parent's, and nothing here may touch them any more."""
-        handles: list[Any] = [self.admin.handle]
-        for member in self._members:
-            handles += member.handles
         for producer in self._producers:
             producer.disown()
-            handles.append(producer.handle)
-        for handle in handles:
-            keep(handle)
         self.loop.disown()

@@ -42,7 +42,7 @@ class Local(enum.IntEnum):
     ASSIGNMENT_LOST = -142
 
 
-_OURS = {
+_OURS: dict[int, Code] = {
     Local.TIMED_OUT: Code.TIMED_OUT_HERE,
     Local.TIMED_OUT_QUEUE: Code.TIMED_OUT_HERE,
     Local.MSG_TIMED_OUT: Code.TIMED_OUT_HERE,

@@ -19,7 +19,7 @@ from confluent_kafka import TopicPartition as Place
 
 from narrowboat_kafka.client import Code, KafkaError, TopicPartition
 from narrowboat_kafka.confluent.errors import Local, told
-from narrowboat_kafka.confluent.handle import Troubles
+from narrowboat_kafka.confluent.handle import Troubles, drop, hold
 from narrowboat_kafka.confluent.loop import Loop
 from narrowboat_kafka.confluent.settings import Log
 from narrowboat_kafka.confluent.stored import stored
@@ -53,7 +53,6 @@ class Fetcher:
     def __init__(
         self, config: dict[str, Any], loop: Loop, *, arrived: Callable[[list[Batch]], None], doubt: Callable[[], None]
     ) -> None:
-        self.handle: Any = None
         self._config = config
         self._loop = loop
         self._arrived = arrived
@@ -96,12 +95,13 @@ class Fetcher:
 
     def _run(self) -> None:
         try:
-            consumer = self.handle = Consumer({**self._config, "error_cb": self._troubles.heard}, logger=Log())
+            consumer = hold(Consumer({**self._config, "error_cb": self._troubles.heard}, logger=Log()))
             while not self._ending:
                 self._obey(consumer)
                 if self._room and self._orders:
                     self._read(consumer)
             consumer.close()
+            drop(consumer)
         except Exception:
             log.exception("what reads from Kafka has ended by a mistake")
 

@@ -21,7 +21,7 @@ from confluent_kafka import OFFSET_END, Consumer
 
 from narrowboat_kafka.client import KafkaError, TopicPartition
 from narrowboat_kafka.confluent.errors import Local, told
-from narrowboat_kafka.confluent.handle import Troubles
+from narrowboat_kafka.confluent.handle import Troubles, drop, hold
 from narrowboat_kafka.confluent.loop import Future, Loop
 from narrowboat_kafka.confluent.settings import Log
 
@@ -51,7 +51,6 @@ class Group:
     """See the module's text. `config`: of the consumer."""
 
     def __init__(self, config: dict[str, Any], loop: Loop, hears: Hears) -> None:
-        self.handle: Any = None
         self.joined = threading.Event()
         self._config = config
         self._loop = loop
@@ -88,12 +87,13 @@ class Group:
 
     def _run(self) -> None:
         try:
-            consumer = self.handle = Consumer({**self._config, "error_cb": self._troubles.heard}, logger=Log())
+            consumer = hold(Consumer({**self._config, "error_cb": self._troubles.heard}, logger=Log()))
             while not self._ending:
                 self._work(consumer, _LOOK)
                 for message in consumer.consume(100, 0):
                     self._note(message.error())
             consumer.close()
+            drop(consumer)
         except Exception as error:
             self._met = (float("inf"), told(error))
             log.error("a member of a group has ended: %s", self._met[1])

@@ -1,18 +1,22 @@
 """One handle of the library, and what it met on its connections. A handle belongs to one thread, and to one process.
 
-`Handle` remembers the last error of each server and says whether a connection that was made broke since a moment: then what
+`Troubles` remembers the last error of each server and says whether a connection that was made broke since a moment: then what
 was sent over it may have arrived. In a forked child the library's threads are not there, and a handle that is destroyed
-waits for them for ever; `keep` lets it live as long as the process.
+waits for them for ever, or worse. So each is known here (`hold`) until the thread that it belongs to ends it (`drop`), and in
+a child none of these is ever destroyed.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import time
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from narrowboat_kafka.client import KafkaError
 from narrowboat_kafka.confluent.errors import Local, told
+
+T = TypeVar("T")
 
 #: Seconds for which librdkafka does not repeat the error of a server where it is the same as the one before.
 _SILENT = 31.0
@@ -63,6 +67,24 @@ class Troubles:
         return any(each.broke and each.at > then - _SILENT for each in self._servers.values())
 
 
-def keep(handle: object) -> None:
-    """Never destroy it, not even when the process ends."""
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(handle))
+#: Handles that were made and not ended, by their ids.
+_alive: dict[int, Any] = {}
+
+
+def hold(handle: T) -> T:
+    """A handle that was made just now. It lives until `drop`, whoever forgets it."""
+    _alive[id(handle)] = handle
+    return handle
+
+
+def drop(handle: object) -> None:
+    """It has ended: who has the last reference destroys it."""
+    _alive.pop(id(handle), None)
+
+
+def _keep_all() -> None:
+    for handle in list(_alive.values()):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(handle))
+
+
+os.register_at_fork(after_in_child=_keep_all)

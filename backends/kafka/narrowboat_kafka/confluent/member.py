@@ -69,11 +69,6 @@ class Member:
         self._group = Group(settings.member(group), loop, hears)
         self._fetcher = Fetcher(settings.reader(group), loop, arrived=self._arrived, doubt=self._doubt)
 
-    @property
-    def handles(self) -> list[object]:
-        """The library's."""
-        return [self._group.handle, self._fetcher.handle]
-
     # -- membership -----------------------------------------------------------------------------------------------
 
     def subscribe(self, topics: Sequence[str]) -> None:
@@ -282,11 +277,15 @@ class Member:
 
     # -- the end --------------------------------------------------------------------------------------------------
 
+    def end(self) -> None:
+        """Begin to leave. Idempotent, from any thread."""
+        self._fetcher.end()
+        self._group.end()
+
     def close(self, seconds: float) -> None:
         """Leave the group and close its connections, within so long."""
         until = time.monotonic() + seconds
-        self._fetcher.end()
-        self._group.end()
+        self.end()
         self._group.wait(max(0.0, until - time.monotonic()))
         self._over = True
         self._fetcher.wait(max(0.0, until - time.monotonic()))

@@ -22,7 +22,8 @@ _ALERT = b"\x15\x03"
 
 def probe(endpoint: Endpoint, options: Options, seconds: float) -> Exception | None:
     """What the first server that says something meets; None where all went well."""
-    until, met = time.monotonic() + seconds, None
+    until = time.monotonic() + seconds
+    met: Exception | None = None
     for host in endpoint.hosts:
         try:
             _ask(endpoint, options, host.host, host.port, max(0.1, until - time.monotonic()))

@@ -18,7 +18,7 @@ from confluent_kafka import Producer as Library
 
 from narrowboat_kafka.client import SOON, Code, Failed, KafkaError
 from narrowboat_kafka.confluent.errors import Local, told
-from narrowboat_kafka.confluent.handle import Troubles
+from narrowboat_kafka.confluent.handle import Troubles, drop, hold
 from narrowboat_kafka.confluent.settings import Log
 from narrowboat_kafka.format.records import Record
 
@@ -43,37 +43,42 @@ _HERE = frozenset({Local.UNKNOWN_TOPIC, Local.UNKNOWN_PARTITION})
 
 
 class _Call:
-    """The records of one call. The library calls back on whichever thread polls."""
+    """The records of one call. The library calls back on whichever thread polls: nothing is counted, lists only grow."""
 
     def __init__(self, count: int, troubles: Troubles) -> None:
         self.ended = threading.Event()
-        self._answers: list[Failed | None] = [_OPEN] * count
-        self._missing = count
-        self._mutex = threading.Lock()
+        self._count = count
+        self._settled: list[int] = []
+        self._failed: dict[int, Failed] = {}
         self._begun = time.monotonic()
         self._troubles = troubles
 
     def done(self, index: int, error: Any, message: Any) -> None:
         """The library calls this for each record."""
-        failed = None
         if error is not None:
             code = error.code()
             left = code not in _HERE and (code != Local.PURGE_QUEUE or self._troubles.broke_since(self._begun))
-            failed = Failed(self._reason(error, code), left)
-        self.settle(index, failed)
+            self._failed[index] = Failed(self._reason(error, code), left)
+        self._settled.append(index)
+        if len(self._settled) == self._count:
+            self.ended.set()
 
-    def settle(self, index: int, failed: Failed | None) -> None:
-        """That is what became of one."""
-        with self._mutex:
-            self._answers[index] = failed
-            self._missing -= 1
-            if not self._missing:
-                self.ended.set()
+    def refuse(self, index: int, error: KafkaError) -> None:
+        """One that was not taken."""
+        self._failed[index] = Failed(error, left=False)
+        self._settled.append(index)
+        if len(self._settled) == self._count:
+            self.ended.set()
 
     def answers(self) -> list[Failed | None]:
         """What became of each. One of which nothing was heard may have arrived."""
-        with self._mutex:
-            return list(self._answers)
+        ended = self.ended.is_set()
+        if ended and not self._failed:
+            return [None] * self._count
+        answers: list[Failed | None] = [None if ended else _OPEN] * self._count
+        for index in list(self._settled):
+            answers[index] = self._failed.get(index)
+        return answers
 
     def _reason(self, error: Any, code: int) -> KafkaError:
         if code not in (Local.PURGE_QUEUE, Local.PURGE_INFLIGHT):
@@ -88,7 +93,7 @@ class Producer:
 
     def __init__(self, config: dict[str, Any]) -> None:
         self._troubles = Troubles()
-        self.handle: Any = Library({**config, "error_cb": self._troubles.heard}, logger=Log())
+        self._handle: Any = hold(Library({**config, "error_cb": self._troubles.heard}, logger=Log()))
         self._spent = False
         self._ending = False
         self._pushing = threading.Lock()
@@ -102,31 +107,34 @@ class Producer:
 
     def publish(self, records: Sequence[Record], until: float) -> list[Failed | None]:
         """Store each; None for each that is stored."""
+        handle = self._handle
+        if handle is None or self._ending:
+            return [Failed(KafkaError(Code.PRODUCER_ENDED, "the producer was closed"), left=False)] * len(records)
         self._poll()
         call = _Call(len(records), self._troubles)
         for index, record in enumerate(records):
-            self._hand_over(call, index, record, until)
+            self._hand_over(handle, call, index, record, until)
         if self._pushing.acquire(blocking=False):
             # One alone has nothing to wait for. Where another caller pushes, what is here goes with that.
             try:
-                self.handle.flush(_PUSH)
+                handle.flush(_PUSH)
             finally:
                 self._pushing.release()
         if not call.ended.wait(max(0.0, until - time.monotonic())):
             self._spent = True
-            self.handle.purge(in_queue=True, in_flight=True, blocking=False)
+            handle.purge(in_queue=True, in_flight=True, blocking=False)
             call.ended.wait(SOON)
         answers = call.answers()
         if any(each is not None and getattr(each.error, "code", None) in _SPENT for each in answers):
             self._spent = True
         return answers
 
-    def _hand_over(self, call: _Call, index: int, record: Record, until: float) -> None:
+    def _hand_over(self, handle: Any, call: _Call, index: int, record: Record, until: float) -> None:
         partition = -1 if record.partition is None else record.partition
         while True:
             try:
                 # A timestamp of 0 would be that of this moment.
-                self.handle.produce(
+                handle.produce(
                     record.topic,
                     record.value,
                     record.key,
@@ -140,10 +148,10 @@ class Producer:
             except BufferError:  # it holds enough: what was sent has to be answered first
                 if self._spent or time.monotonic() >= until:
                     error = KafkaError(Code.TIMED_OUT_HERE, "there was no room for it in time", retriable=True)
-                    return call.settle(index, Failed(error, left=False))
+                    return call.refuse(index, error)
                 time.sleep(_ROOM)
             except KafkaException as error:
-                return call.settle(index, Failed(told(error), left=False))
+                return call.refuse(index, told(error))
 
     # -- its thread -----------------------------------------------------------------------------------------------
 
@@ -157,21 +165,28 @@ class Producer:
                     self._thread = thread
 
     def _work(self) -> None:
-        handle = self.handle
+        handle = self._handle
         while not self._ending:
             handle.poll(0.2)
+        self._handle = None
+        drop(handle)
 
     # -- the end --------------------------------------------------------------------------------------------------
 
     def end(self, seconds: float) -> None:
         """Close it. What it still tries to send is given up after so long."""
         until = time.monotonic() + seconds
-        self.handle.flush(seconds)
-        self._spent = True
-        self.handle.purge(in_queue=True, in_flight=True, blocking=False)
+        handle, self._spent = self._handle, True
+        if handle is None:
+            return
+        if len(handle):
+            handle.flush(seconds)
+            handle.purge(in_queue=True, in_flight=True, blocking=False)
         self._ending = True
-        if self._thread is not None:
-            self._thread.join(max(SOON, until - time.monotonic()))
+        self._poll()  # its end is the handle's
+        thread, handle = self._thread, None
+        if thread is not None:
+            thread.join(max(SOON, until - time.monotonic()))
 
     def disown(self) -> None:
         """In a forked child: its threads and its connections are the parent's."""

@@ -78,9 +78,8 @@ def pack_headers(headers: Headers) -> bytes:
     found = [_packed(len(headers))]
     for name, value in headers:
         data = name.encode("utf-8", "surrogateescape")
-        found += (
-            (_packed(len(data)), data, _packed(-1)) if value is None else (_packed(len(data)), data, _packed(len(value)), value)
-        )
+        found += (_packed(len(data)), data)
+        found += (_packed(-1),) if value is None else (_packed(len(value)), value)
     return b"".join(found)
 
 
