@@ -62,6 +62,7 @@ def conformance(
     tiers: Iterable[str] = (),
     faces: Iterable[str] = FACES,
     query: str = "",
+    driver: str = "",
     **options: Any,
 ) -> Callable[..., None] | None:
     """A parametrised test function; None, which pytest does not collect, where none of its tiers is to be run.
@@ -74,6 +75,7 @@ def conformance(
         tiers: these tiers only, as letters.
         faces: these faces only.
         query: options to append to the server's URL, such as "wait=1".
+        driver: the driver that the URL names, such as "confluent".
         options: of `make`, or of `kind`.
     """
     if not allowed(tiers):
@@ -84,7 +86,7 @@ def conformance(
     except Unavailable as error:
         return _without(str(error))
     atexit.register(server.close)  # also when its tests were only collected
-    url = server.url
+    url = server.url.replace("://", f"+{driver}://", 1) if driver else server.url
     if query:
         url = with_query(url, query)
     built = Harness(url) if choice.given else harness(url, server=server)

@@ -29,4 +29,16 @@ test_kafka_faults = conformance(KafkaServer, harness=KafkaHarness, tiers="NR", q
 test_kafka_secured = conformance(
     KafkaServer, harness=KafkaHarness, tiers="CP", only=TRANSPORT, query=SHORT, users={"shop": 'p@ss "word/'}, tls=True
 )
+test_kafka_confluent = conformance(KafkaServer, harness=KafkaHarness, tiers="CTSPH", query=SHORT, driver="confluent")
+test_kafka_confluent_faults = conformance(KafkaServer, harness=KafkaHarness, tiers="NR", query=LONG, driver="confluent")
+test_kafka_confluent_secured = conformance(
+    KafkaServer,
+    harness=KafkaHarness,
+    tiers="CP",
+    only=TRANSPORT,
+    query=SHORT,
+    users={"shop": 'p@ss "word/'},
+    tls=True,
+    driver="confluent",
+)
 test_kafka_replay = conformance(KafkaServer, harness=KafkaHarness, only=("B14",), query=f"{SHORT}&retention=3600")

@@ -33,7 +33,14 @@ class Worker:
     def __init__(self, driver: str, url: str, queue: str, file: Path) -> None:
         self.driver = driver
         self.file = file
-        argv = [sys.executable, "-m", "integration.kafka_worker", url.replace("kafka://", f"kafka+{driver}://"), queue, str(file)]
+        argv = [
+            sys.executable,
+            "-m",
+            "integration.kafka_worker",
+            url.replace("kafka://", f"kafka+{driver}://"),
+            queue,
+            str(file),
+        ]
         self._process = subprocess.Popen(argv, stdin=subprocess.PIPE)
 
     def lines(self) -> list[list[str]]:
@@ -84,7 +91,9 @@ def eventually(condition: Callable[[], object], within: float) -> None:
         time.sleep(0.05)
 
 
-def test_a_group_of_both_clients_loses_and_repeats_nothing(kafka_server: KafkaServer, workers: tuple[list[Worker], Callable[..., Worker]]) -> None:
+def test_a_group_of_both_clients_loses_and_repeats_nothing(
+    kafka_server: KafkaServer, workers: tuple[list[Worker], Callable[..., Worker]]
+) -> None:
     """Over members that join, leave and are killed, each of either kind, while messages are published."""
     made, begin = workers
     url, queue = f"{kafka_server.url}?session=2&partitions=8", "mixed"
@@ -103,7 +112,16 @@ def test_a_group_of_both_clients_loses_and_repeats_nothing(kafka_server: KafkaSe
         alive = [begin(driver, url, queue) for driver in DRIVERS]
         eventually(lambda: all(worker.is_ready() for worker in alive), 60.0)
         dice = random.Random(13)
-        for step in ("join python", "join confluent", "kill python", "kill confluent", "join python", "leave", "join confluent", "leave"):
+        for step in (
+            "join python",
+            "join confluent",
+            "kill python",
+            "kill confluent",
+            "join python",
+            "leave",
+            "join confluent",
+            "leave",
+        ):
             count += publish(200)
             what, _, driver = step.partition(" ")
             if what == "join":

@@ -62,8 +62,10 @@ def _open(url: Url, options: Options, context: Context) -> Broker:
 
 
 def _prepare(url: Url, options: Options) -> Url:
-    import narrowboat_kafka.driver  # noqa: F401  # the client library
+    import narrowboat_kafka.driver  # noqa: F401
+    from narrowboat_kafka import clients
 
+    clients.load(url.driver)
     return url
 
 

@@ -22,13 +22,13 @@ _open: weakref.WeakSet[Connections] = weakref.WeakSet()
 class Connections:
     """See the module's text. Consumers and producers are made when they are asked for, the administration at once."""
 
-    def __init__(self, endpoint: Endpoint, options: Options, context: Context) -> None:
+    def __init__(self, endpoint: Endpoint, options: Options, context: Context, driver: str | None = None) -> None:
         self.timeout = context.timeout
         self.place = ",".join(map(str, endpoint.hosts))
         self._closed = False
         doing = f"connecting to {self.place}"
         try:
-            self._client: Client = clients.load()(endpoint, options, context.timeout)
+            self._client: Client = clients.load(driver)(endpoint, options, context.timeout)
         except Unconnected as error:
             raise unconnected(error, doing, secure=endpoint.tls, password=endpoint.secret is not None) from error
         except Exception as error:

@@ -48,7 +48,7 @@ class KafkaBroker(Broker):
         self._feeds: set[KafkaFeed] = set()
         self._closed = False
         self._until = math.inf  #: when closing is over
-        self._connections = Connections(endpoint(url, options), options, context)
+        self._connections = Connections(endpoint(url, options), options, context, url.driver)
         self._publisher = Publisher(self._connections)
         self._watch = TopicWatch(self._connections)
         offsets = Offsets(self._connections)

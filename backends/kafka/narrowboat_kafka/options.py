@@ -17,6 +17,8 @@ from narrowboat.errors import ConfigurationError
 SCHEME = "kafka"
 #: The scheme that speaks TLS.
 SECURE = f"{SCHEME}s"
+#: Which client: `kafka+confluent://`. Without one it is the first.
+DRIVERS = ("python", "confluent")
 #: Where a server listens unless the URL says otherwise.
 PORT = 9092
 
@@ -75,4 +77,4 @@ class Options(TlsOptions):
 
 def endpoint(url: Url, options: Options) -> Endpoint:
     """Where the servers are; `ConfigurationError` for what this URL cannot mean."""
-    return Endpoint.read(url, options, plain=SCHEME, port=PORT, host=None, pair=True, path=False)
+    return Endpoint.read(url, options, plain=SCHEME, port=PORT, host=None, drivers=DRIVERS, pair=True, path=False)
