@@ -25,6 +25,11 @@ from narrowboat.conformance.watch import watch
 upper = watch().extended
 
 DRIVERS = ("python", "confluent")
+#: What happens to the group, which begins with one of each.
+_STEPS = (
+    *("join python", "join confluent", "kill python", "kill confluent"),
+    *("join python", "leave", "join confluent", "leave"),
+)
 
 
 class Worker:
@@ -33,14 +38,8 @@ class Worker:
     def __init__(self, driver: str, url: str, queue: str, file: Path) -> None:
         self.driver = driver
         self.file = file
-        argv = [
-            sys.executable,
-            "-m",
-            "integration.kafka_worker",
-            url.replace("kafka://", f"kafka+{driver}://"),
-            queue,
-            str(file),
-        ]
+        named = url.replace("kafka://", f"kafka+{driver}://")
+        argv = [sys.executable, "-m", "integration.kafka_worker", named, queue, str(file)]
         self._process = subprocess.Popen(argv, stdin=subprocess.PIPE)
 
     def lines(self) -> list[list[str]]:
@@ -112,16 +111,7 @@ def test_a_group_of_both_clients_loses_and_repeats_nothing(
         alive = [begin(driver, url, queue) for driver in DRIVERS]
         eventually(lambda: all(worker.is_ready() for worker in alive), 60.0)
         dice = random.Random(13)
-        for step in (
-            "join python",
-            "join confluent",
-            "kill python",
-            "kill confluent",
-            "join python",
-            "leave",
-            "join confluent",
-            "leave",
-        ):
+        for step in _STEPS:
             count += publish(200)
             what, _, driver = step.partition(" ")
             if what == "join":
