@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 
 import narrowboat
-from narrowboat.errors import StaleDelivery
+from narrowboat.errors import StaleDelivery, Unavailable
 
 
 def main(url: str, name: str, file: str) -> None:
@@ -22,7 +22,10 @@ def main(url: str, name: str, file: str) -> None:
     with narrowboat.broker(url) as broker, broker.queue(name).consume() as messages:
         os.write(lines, b"ready\n")
         while not ended.is_set():
-            message = messages.receive(0.2)
+            try:
+                message = messages.receive(0.2)
+            except Unavailable:  # it joins, or the others are slow to agree
+                continue
             if message is None:
                 continue
             os.write(lines, b"got %s %d\n" % (message.body, message.attempt))
