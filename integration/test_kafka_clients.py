@@ -32,7 +32,7 @@ from narrowboat_kafka.options import Options, Sasl, endpoint
 upper = watch().extended
 
 #: Each client, by the module that has its `Client`.
-CLIENTS = {"confluent": "narrowboat_kafka.confluent.client"}
+CLIENTS = {"python": "narrowboat_kafka.library.client", "confluent": "narrowboat_kafka.confluent.client"}
 
 #: Seconds of one operation, and what may come on top on a busy machine.
 TIMEOUT, SLACK = 5.0, 3.0
@@ -111,10 +111,10 @@ class Ear:
         self.held: set[TopicPartition] = set()
         self._wakeup: Any = None
         self._closed = False
-        client.loop.call(self._begin, group)
+        self.member = client.member(group, self)
+        client.loop.call(self._begin)
 
-    async def _begin(self, group: str) -> None:
-        self.member = self.client.member(group, self)
+    async def _begin(self) -> None:
         self._wakeup = self.client.loop.new_wakeup()
         self.member.subscribe(self.topics)
         await self.member.hear_of_topics(TIMEOUT)
@@ -296,6 +296,18 @@ def test_a_commit_is_read_with_its_metadata(client: Any, topic: str, join: Calla
     ear.do("commit", {zero: Committed(7, "note € 1")}, TIMEOUT)
     assert ear.do("committed", [zero, one], TIMEOUT) == {zero: Committed(7, "note € 1")}
     assert client.admin.committed(f"g-{topic}", [zero, one]) == {zero: Committed(7, "note € 1")}
+
+
+@pytest.mark.parametrize("length", [1, 55, 64, 66, 88, 200])
+def test_what_one_client_notes_the_other_reads(
+    kind: str, client: Any, topic: str, length: int, kafka_server: KafkaServer
+) -> None:
+    """The metadata of a commit is the same on all clients, whatever its length."""
+    zero = TopicPartition(topic, 0)
+    for other in CLIENTS:
+        with connected(other, kafka_server) as writing:
+            assert writing.admin.alter(f"g-{topic}", {zero: Committed(3, "x" * length)}) == []
+        assert client.admin.committed(f"g-{topic}", [zero]) == {zero: Committed(3, "x" * length)}
 
 
 def test_a_paused_partition_keeps_still(client: Any, topic: str, join: Callable[..., Ear]) -> None:

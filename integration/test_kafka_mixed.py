@@ -95,7 +95,7 @@ def test_a_group_of_both_clients_loses_and_repeats_nothing(
 ) -> None:
     """Over members that join, leave and are killed, each of either kind, while messages are published."""
     made, begin = workers
-    url, queue = f"{kafka_server.url}?session=2&partitions=8", "mixed"
+    url, queue = f"{kafka_server.url}?session=2&partitions=8&timeout=30", "mixed"
     publishers = [narrowboat.broker(url.replace("kafka://", f"kafka+{driver}://")) for driver in DRIVERS]
     try:
         publishers[0].queue(queue).declare()

@@ -23,6 +23,9 @@ T = TypeVar("T")
 #: Bytes of the largest message that is published again, to wait or as a dead letter: what goes with it makes it larger than
 #: it was, and other programs' are larger than ours. The topics for these are made to take it, and so is the producer.
 LARGEST = 8 * 1024 * 1024
+#: What ends the metadata of each commit on the wire, and is no part of it. librdkafka writes it whether asked or not, and reads
+#: beyond metadata that has none.
+METADATA_END = "\0"
 #: Seconds that what should take no time may take on a busy machine.
 SOON = 0.1
 

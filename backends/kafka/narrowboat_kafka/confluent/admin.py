@@ -192,10 +192,18 @@ def known(found: Sequence[Any]) -> dict[TopicPartition, Committed]:
         if each.error is not None:
             raise told(each.error)
     return {
-        TopicPartition(each.topic, each.partition): Committed(each.offset, each.metadata or "")
+        TopicPartition(each.topic, each.partition): Committed(each.offset, _metadata(each))
         for each in found
         if each.offset >= 0
     }
+
+
+def _metadata(place: Any) -> str:
+    """What was noted. Of what another program wrote without the end that librdkafka expects, there may be more than that."""
+    try:
+        return place.metadata or ""
+    except UnicodeDecodeError as error:
+        return error.object.decode("utf-8", "replace")
 
 
 def packed(offsets: Mapping[TopicPartition, Committed]) -> list[Any]:

@@ -25,7 +25,7 @@ from narrowboat_kafka.format.spans import Spans
 #: What a metadata of ours begins with; a later version takes another one.
 _VERSION = "n1:"
 #: Characters that the server takes (`offset.metadata.max.bytes`; it counts characters).
-LIMIT = 4096
+LIMIT = 4095
 #: From here on a partition hands out nothing new until something old is settled.
 _CROWDED = LIMIT * 3 // 4
 #: Bytes that a text of ours may unpack to: more than the best compression of `LIMIT` characters.

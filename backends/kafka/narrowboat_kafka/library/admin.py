@@ -17,7 +17,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.protocol.consumer import IsolationLevel
 from kafka.structs import OffsetAndMetadata
 
-from narrowboat_kafka.client import Committed, Edge, KafkaError, Topic, TopicPartition
+from narrowboat_kafka.client import METADATA_END, Committed, Edge, KafkaError, Topic, TopicPartition
 from narrowboat_kafka.library.met import border, met
 
 T = TypeVar("T")
@@ -131,12 +131,15 @@ class Admin:
 
 def known(found: Mapping[Any, OffsetAndMetadata]) -> dict[TopicPartition, Committed]:
     """What the library gives as committed, without that of which nothing is."""
-    return {tp: Committed(each.offset, each.metadata or "") for tp, each in found.items() if each.offset >= 0}
+    return {tp: Committed(each.offset, (each.metadata or "").partition(METADATA_END)[0]) for tp, each in found.items() if each.offset >= 0}
 
 
 def packed(offsets: Mapping[TopicPartition, Committed]) -> dict[Any, OffsetAndMetadata]:
     """What is to be committed, as the library takes it."""
-    return {LibraryPartition(*tp): OffsetAndMetadata(*each, -1) for tp, each in offsets.items()}
+    return {
+        LibraryPartition(*tp): OffsetAndMetadata(each.offset, each.metadata + METADATA_END if each.metadata else "", -1)
+        for tp, each in offsets.items()
+    }
 
 
 def _topic(found: Mapping[str, Any]) -> Topic:
