@@ -57,6 +57,7 @@ class Member:
         self._ear = ear
         self._loop = loop
         self._admin = admin
+        self._timeout = settings.timeout
         self._topics: dict[str, Topic] = {}
         self._wanted: list[str] = []
         self._asked = 0.0  #: when topics were asked about last
@@ -93,6 +94,9 @@ class Member:
 
     async def _assigned(self, partitions: list[TopicPartition]) -> None:
         self._owned.update(dict.fromkeys(partitions))
+        if any(tp.topic not in self._topics for tp in partitions) and not self._over:
+            # Who learns only later which topic it is would take it for one that was made anew.
+            await self.hear_of_topics(self._timeout)
         if partitions and not self._over:
             await self._ear.assigned(partitions)
 
