@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from narrowboat_kafka.client import Code, Committed, Ear, KafkaError, Topic, TopicPartition
+from narrowboat_kafka.client import Code, Committed, Ear, Edge, KafkaError, Topic, TopicPartition
 from narrowboat_kafka.confluent.admin import Admin, known, packed
 from narrowboat_kafka.confluent.errors import told
 from narrowboat_kafka.confluent.fetcher import Batch, Fetcher
@@ -24,6 +24,8 @@ from narrowboat_kafka.format.stored import Stored
 
 #: Records, and bytes of them, that lie read here before the reader waits; of a paused partition, before it ceases.
 _MOST, _MOST_BYTES = 1000, 8 * 1024 * 1024
+#: Seconds for which a member that gets partitions waits for the first records of them.
+_READING = 2.0
 #: Seconds for which what is known of topics is not asked again.
 _KNOWN = 30.0
 #: The server does not know us, or takes another for us: the group goes on without us.
@@ -41,6 +43,7 @@ class _Stash:
         self.batches: deque[Batch] = deque()
         self.count = self.size = 0
         self.paused = False
+        self.live = False  #: something was read of it
         self.ceased = False  #: the reader does not read it
 
     @property
@@ -99,6 +102,19 @@ class Member:
             await self.hear_of_topics(self._timeout)
         if partitions and not self._over:
             await self._ear.assigned(partitions)
+            await self._be_reading(partitions)
+
+    async def _be_reading(self, partitions: list[TopicPartition]) -> None:
+        """Wait until something is read of each in which there is something: its connections are made by the first fetch."""
+        until = time.monotonic() + _READING
+        stashes = {tp: self._stashes[tp] for tp in partitions if tp in self._stashes}
+        try:
+            ends = await self._admin.offsets(list(stashes), Edge.LATEST, _READING)
+        except KafkaError:
+            return
+        waiting = [stash for tp, stash in stashes.items() if ends[tp] > stash.end]
+        while not self._over and time.monotonic() < until and not all(stash.live for stash in waiting):
+            await self._loop.sleep(0.002)
 
     async def _revoked(self, partitions: list[TopicPartition]) -> None:
         try:
@@ -181,6 +197,7 @@ class Member:
             stash = self._stashes.get(batch.tp)
             if stash is None or stash.order != batch.order or self._over:
                 continue
+            stash.live = True
             if not batch.records and batch.error is None and batch.end <= stash.end:
                 continue  # read to its end, which is where the last record is
             stash.batches.append(batch)

@@ -23,8 +23,9 @@ _SASL = {Sasl.PLAIN: "PLAIN", Sasl.SCRAM_256: "SCRAM-SHA-256", Sasl.SCRAM_512: "
 _FETCH_MAX = 1024 * 1024
 #: Kilobytes that lie fetched in a member, at most, before one of its partitions is asked for more.
 _QUEUED = 16 * 1024
-#: Milliseconds for which a batch waits for more. A caller that is done with handing over does not wait for that.
-_LINGER = 1
+#: Milliseconds for which a batch waits for more: a caller that is done with handing over does not wait for that. With one
+#: millisecond the library's thread spins until it is over, which costs more than all the rest.
+_LINGER = 5
 #: Bytes of one partition that are stored together.
 _BATCH = 1024 * 1024
 #: Messages, and kilobytes of them, that one producer holds. Who has more waits.
