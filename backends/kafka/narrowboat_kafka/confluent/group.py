@@ -88,8 +88,13 @@ class Group:
     def _run(self) -> None:
         try:
             consumer = hold(Consumer({**self._config, "error_cb": self._troubles.heard}, logger=Log()))
+            beat = 0.0
             while not self._ending:
                 self._work(consumer, _LOOK)
+                if time.monotonic() >= beat:
+                    # The library's thread sleeps for up to a second, whatever its heartbeat's interval is. A question wakes it.
+                    beat = time.monotonic() + self._config["heartbeat.interval.ms"] / 1000
+                    consumer.assignment()
                 for message in consumer.consume(100, 0):
                     self._note(message.error())
             consumer.close()
