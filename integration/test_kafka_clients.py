@@ -282,10 +282,10 @@ def test_a_member_reads_what_is_there_and_what_comes(client: Any, topic: str, jo
 
 def test_a_record_without_anything_is_a_record(client: Any, topic: str, join: Callable[..., Ear]) -> None:
     """No value is None, no key is None, and an empty one is empty."""
-    store(client, record(topic, 0, None, headers=[]), record(topic, 0, b"", key=b"", headers=[]))
+    store(client, record(topic, 0, None, key=b"k", headers=[]), record(topic, 0, b"", headers=[]))
     ear = join(client, f"g-{topic}", topic)
     eventually(lambda: len(ear.records) == 2)
-    assert [(each.value, each.key, each.headers) for each in ear.records] == [(None, None, []), (b"", b"", [])]
+    assert [(each.value, each.key, each.headers) for each in ear.records] == [(None, b"k", []), (b"", None, [])]
 
 
 def test_a_commit_is_read_with_its_metadata(client: Any, topic: str, join: Callable[..., Ear]) -> None:
@@ -413,12 +413,13 @@ def test_a_name_of_a_header_that_is_no_text_loses_no_record(
     from kafka import KafkaProducer
 
     other = KafkaProducer(bootstrap_servers="{}:{}".format(*kafka_server.internal))
-    other.send(topic, b"strange", partition=0, headers=[(Latin("caf\u00e9"), b"1")]).get(10)
+    for _ in range(300):  # often enough for what Python does differently with calls that are made often
+        other.send(topic, b"strange", partition=0, headers=[(Latin("caf\u00e9"), b"1")])
     other.send(topic, b"plain", partition=0, headers=[("caf\u00e9", b"1")]).get(10)
     other.close()
     ear = join(client, f"g-{topic}", topic)
-    eventually(lambda: [each.value for each in ear.records] == [b"strange", b"plain"])
-    strange, plain = ear.records
+    eventually(lambda: [each.value for each in ear.records] == [*[b"strange"] * 300, b"plain"])
+    strange, plain = ear.records[-2:]
     assert strange.headers == [("caf\udce9", b"1")] or "headers cannot be read" in strange.problem
     assert (plain.headers, plain.problem) == ([("caf\u00e9", b"1")], "")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from operator import methodcaller
 from typing import Any
 
 from narrowboat_kafka.format.records import ID
@@ -11,6 +12,10 @@ from narrowboat_kafka.format.stored import Stored, pack_headers
 
 #: At a third of the price of `Stored(...)`, which is paid for each message.
 _stored: Callable[[Sequence[Any]], Stored] = partial(tuple.__new__, Stored)
+
+#: `message.headers()`. Where a name is no UTF-8, the library gives a list with holes, and an exception beside it. A call that
+#: Python has made often does not look for that any more, and the process ends in the holes; this one always looks.
+_headers_of: Callable[[Any], Any] = methodcaller("headers")
 
 _NONE = pack_headers([])
 #: What headers begin with where the only one is the id, with one byte for its length.
@@ -29,7 +34,7 @@ def stored(message: Any, topic: str) -> Stored:
     if not kind:
         timestamp = -1
     try:
-        headers = message.headers()
+        headers = _headers_of(message)
     except (SystemError, UnicodeError):  # what it kept is damaged: it must not be asked again
         return Unnamed(topic, message.partition(), message.offset(), timestamp, message.key(), message.value(), _NONE)
     if headers is None:

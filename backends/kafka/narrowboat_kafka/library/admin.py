@@ -131,7 +131,11 @@ class Admin:
 
 def known(found: Mapping[Any, OffsetAndMetadata]) -> dict[TopicPartition, Committed]:
     """What the library gives as committed, without that of which nothing is."""
-    return {tp: Committed(each.offset, (each.metadata or "").partition(METADATA_END)[0]) for tp, each in found.items() if each.offset >= 0}
+    return {
+        tp: Committed(each.offset, (each.metadata or "").partition(METADATA_END)[0])
+        for tp, each in found.items()
+        if each.offset >= 0
+    }
 
 
 def packed(offsets: Mapping[TopicPartition, Committed]) -> dict[Any, OffsetAndMetadata]:
