@@ -32,7 +32,7 @@ from narrowboat_kafka.options import Options, Sasl, endpoint
 upper = watch().extended
 
 #: Each client, by the module that has its `Client`.
-CLIENTS = {"python": "narrowboat_kafka.library.client", "confluent": "narrowboat_kafka.confluent.client"}
+CLIENTS = {"confluent": "narrowboat_kafka.confluent.client"}
 
 #: Seconds of one operation, and what may come on top on a busy machine.
 TIMEOUT, SLACK = 5.0, 3.0
@@ -50,7 +50,7 @@ def connect(kind: str, server: KafkaServer, *, url: str | None = None, timeout: 
     if server.certificates is not None and wanted.scheme == "kafkas":
         options.setdefault("ca", str(server.certificates.ca))
     read = Options(session=2.0, **options)
-    return importlib.import_module(CLIENTS[kind]).Client(endpoint(wanted, read), read, timeout)
+    return importlib.import_module(CLIENTS.get(kind, kind)).Client(endpoint(wanted, read), read, timeout)
 
 
 @contextmanager
@@ -304,7 +304,7 @@ def test_what_one_client_notes_the_other_reads(
 ) -> None:
     """The metadata of a commit is the same on all clients, whatever its length."""
     zero = TopicPartition(topic, 0)
-    for other in CLIENTS:
+    for other in ("narrowboat_kafka.library.client", "narrowboat_kafka.confluent.client"):
         with connected(other, kafka_server) as writing:
             assert writing.admin.alter(f"g-{topic}", {zero: Committed(3, "x" * length)}) == []
         assert client.admin.committed(f"g-{topic}", [zero]) == {zero: Committed(3, "x" * length)}

@@ -24,7 +24,7 @@ with warnings.catch_warnings():
 @pytest.mark.parametrize(
     ("url", "told"),
     [
-        ("kafka+java://localhost", "Known: kafka, kafka+python, kafka+confluent"),
+        ("kafka+java://localhost", "unknown scheme"),
         ("kafka://localhost/shop", "prefix"),
         ("kafka://", "host"),
         ("kafka://user@localhost", "password"),

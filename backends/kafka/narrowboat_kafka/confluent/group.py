@@ -30,7 +30,9 @@ log = logging.getLogger("narrowboat.kafka")
 T = TypeVar("T")
 
 #: Seconds between two looks for a rebalance.
-_LOOK = 0.03
+_LOOK = 0.04
+#: How many looks there are to one question that lets a heartbeat go out.
+_WAKE = 3
 #: Seconds between two tries of what has to succeed before a partition can be read.
 _AGAIN = 0.2
 #: Seconds for which an error of the group is told to who asks.
@@ -88,12 +90,12 @@ class Group:
     def _run(self) -> None:
         try:
             consumer = hold(Consumer({**self._config, "error_cb": self._troubles.heard}, logger=Log()))
-            beat = 0.0
+            turn = 0
             while not self._ending:
                 self._work(consumer, _LOOK)
-                if time.monotonic() >= beat:
-                    # The library's thread sleeps for up to a second, whatever its heartbeat's interval is. A question wakes it.
-                    beat = time.monotonic() + self._config["heartbeat.interval.ms"] / 1000
+                turn += 1
+                if turn % _WAKE == 0:
+                    # The library's thread sleeps for up to a second, however often a heartbeat is due. A question wakes it.
                     consumer.assignment()
                 for message in consumer.consume(100, 0):
                     self._note(message.error())
