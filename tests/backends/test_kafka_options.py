@@ -15,6 +15,9 @@ from narrowboat.errors import ConfigurationError, Unsupported
 from narrowboat_kafka.broker import capabilities
 from narrowboat_kafka.options import Options
 
+#: kafka-python reads its schemas in a way that Python 3.11 calls deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore:(read|open)_text is deprecated:DeprecationWarning")
+
 with warnings.catch_warnings():
     # kafka-python reads its schemas in a way that Python 3.11 calls deprecated; not ours to mend, and an error here.
     warnings.simplefilter("ignore", DeprecationWarning)
