@@ -10,5 +10,5 @@ This file imports nothing of the library; `client.py` does.
 
 from __future__ import annotations
 
-#: The first version that has all that is used here: `AdminClient.describe_topics` says which topic of a name it is.
-LOWEST = (2, 4, 0)
+#: The first version that has all that is used here: the administration takes a logger since then.
+LOWEST = (2, 5, 0)
