@@ -22,14 +22,15 @@ def _sockets() -> Iterator[None]:
 
 
 SHORT, LONG = "session=2", "session=6"
-
 #: The kit makes a thousand queues on one small server: eight thousand logs, with as many partitions as are the default.
-test_kafka = conformance(KafkaServer, harness=KafkaHarness, tiers="CTSPH", query=f"{SHORT}&partitions=2")
+MANY = f"{SHORT}&partitions=2"
+
+test_kafka = conformance(KafkaServer, harness=KafkaHarness, tiers="CTSPH", query=MANY)
 test_kafka_faults = conformance(KafkaServer, harness=KafkaHarness, tiers="NR", query=LONG)
 test_kafka_secured = conformance(
     KafkaServer, harness=KafkaHarness, tiers="CP", only=TRANSPORT, query=SHORT, users={"shop": 'p@ss "word/'}, tls=True
 )
-test_kafka_confluent = conformance(KafkaServer, harness=KafkaHarness, tiers="CTSPH", query=SHORT, driver="confluent")
+test_kafka_confluent = conformance(KafkaServer, harness=KafkaHarness, tiers="CTSPH", query=MANY, driver="confluent")
 test_kafka_confluent_faults = conformance(KafkaServer, harness=KafkaHarness, tiers="NR", query=LONG, driver="confluent")
 test_kafka_confluent_secured = conformance(
     KafkaServer,
