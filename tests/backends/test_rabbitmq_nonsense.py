@@ -22,9 +22,13 @@ import narrowboat
 from integration.amqp_fields import deep, table, value
 from integration.amqp_impostor import Impostor, Line, framed, greet, method, pushed, read, serve, start
 from narrowboat.conformance.watch import watch
+from narrowboat.dsn import Url
 from narrowboat.errors import NarrowboatError, Unavailable
+from narrowboat_rabbitmq.connection.link import Link
 from narrowboat_rabbitmq.connection.loop import Loop
 from narrowboat_rabbitmq.driver import RabbitBroker  # pika is imported before anything is measured
+from narrowboat_rabbitmq.errors import Operation
+from narrowboat_rabbitmq.options import Options, endpoint
 
 #: Seconds of one call, and what may come on top on a busy machine.
 TIMEOUT, SLACK = 1.0, 6.0
@@ -224,6 +228,26 @@ def test_what_was_not_published_is_said_to_be_so_and_only_so(caplog: pytest.LogC
     assert isinstance(caught.value.__cause__, Unavailable)
     assert not caught.value.__cause__.sent
     broker.close()
+    impostor.close()
+    assert not [record for record in caplog.records if record.name.startswith("narrowboat")]
+
+
+def test_closing_while_the_connection_ends_by_itself_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    """The client ends a connection that takes too long to be made; `close` may come just then."""
+    greeted = threading.Event()
+    impostor = Impostor(in_turn(lambda _: greeted.set(), lambda _: time.sleep(3)))
+    options = Options()
+    loop = Loop("test-io", 60.0, time.monotonic)
+    link = Link(endpoint(Url.parse(f"amqp://127.0.0.1:{impostor.port}"), options), options, loop, 3.0, "test")
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(link.ready, Operation("asking", time.monotonic() + 3))
+        assert greeted.wait(10)
+        loop.post(link._connecting.close)
+        done = link.begin_close()
+        assert done.wait(10), "it was not told that the connection has ended"
+        with pytest.raises(narrowboat.Closed):
+            asked.result(10)
+    loop.close(5.0)
     impostor.close()
     assert not [record for record in caplog.records if record.name.startswith("narrowboat")]
 

@@ -287,7 +287,9 @@ class Link:
             self.session.end(exceptions.ConnectionClosedByClient(200, "closed"))
             connection.close()
         elif self._connecting is not None:
-            self._connecting.close()  # `_failed` follows
+            with contextlib.suppress(exceptions.ConnectionWrongStateError):  # it took too long, and ends by itself just now
+                self._connecting.close()
+            # `_failed` follows
         elif self.session is None:
             self._done()
 
