@@ -39,8 +39,15 @@ TRANSPORT: tuple[str, ...] = (
     *("L01", "L02", "L21", "L111", "L113", "L114", "L115"),
     *("B01", "B02", "B07", "B12", "B88", "B90", "B109", "B111"),
 )
+#: What a second client library under one backend can break beside that: who settles what when members come, go, are killed or
+#: stopped; what is committed; what was sent when a call ends badly; what foreign bytes do to it. The rest is the backend's own.
+CLIENT: tuple[str, ...] = (
+    *TRANSPORT,
+    *("B21", "B23", "B25", "B27", "B28", "B34", "B35", "B38", "B39", "B40", "B41", "B63", "B65", "B66", "B79", "B80"),
+    *("B97", "B98", "B101", "B120", "B121", "B122"),
+)
 if "T" in TIERS:
-    TRANSPORT = ()
+    TRANSPORT = CLIENT = ()
 
 _running: list[Controls] = []
 _numbers = itertools.count()

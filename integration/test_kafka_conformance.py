@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from integration.conformance import TRANSPORT, conformance
+from integration.conformance import CLIENT, TRANSPORT, conformance
 from integration.kafka_harness import KafkaHarness, collect_sockets
 from integration.servers import KafkaServer
 
@@ -30,7 +30,9 @@ test_kafka_faults = conformance(KafkaServer, harness=KafkaHarness, tiers="NR", q
 test_kafka_secured = conformance(
     KafkaServer, harness=KafkaHarness, tiers="CP", only=TRANSPORT, query=SHORT, users={"shop": 'p@ss "word/'}, tls=True
 )
-test_kafka_confluent = conformance(KafkaServer, harness=KafkaHarness, tiers="CTSPH", query=MANY, driver="confluent")
+test_kafka_confluent = conformance(
+    KafkaServer, harness=KafkaHarness, tiers="CTSPH", only=CLIENT, query=MANY, driver="confluent"
+)
 test_kafka_confluent_faults = conformance(KafkaServer, harness=KafkaHarness, tiers="NR", query=LONG, driver="confluent")
 test_kafka_confluent_secured = conformance(
     KafkaServer,
