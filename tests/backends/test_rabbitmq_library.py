@@ -162,6 +162,45 @@ def test_nothing_is_sent_once_a_connection_is_ended(opened: Opened) -> None:
     assert socket.writes == []
 
 
+class Inlet:
+    """The connection's own socket, which notes how much was asked of it at a time."""
+
+    def __init__(self, connection: Any) -> None:
+        self._socket = connection._stream._sock
+        self.asked: list[int] = []
+
+    def recv(self, most: int) -> bytes:
+        self.asked.append(most)
+        data: bytes = self._socket.recv(most)
+        return data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+
+def test_what_is_large_is_read_in_few_turns() -> None:
+    """pika asks for 4 KiB at a time: in turns of one read each, a large message would take a turn for every 4 KiB."""
+    size, came = 200_000, Answer[bytes]()
+
+    def push(line: Line, channel: int) -> None:
+        head = pushed(channel, 1, size=size)[: -len(framed(spec.FRAME_BODY, b"x"))]
+        parts = [framed(spec.FRAME_BODY, b"x" * part) for part in (100_000, 100_000)]
+        line.sendall(head + b"".join(parts))
+
+    impostor = Impostor(lambda line: serve(line, push, threading.Event()))
+    loop = Loop("test-io", 60.0, time.monotonic)
+    opened = Opened(loop, impostor.port)
+    inlet = opened.connection._stream._sock = Inlet(opened.connection)
+    opened.do(lambda: opened.channel.basic_consume("q", lambda *parts: came.give(parts[3]), consumer_tag="nb0"))
+    assert came.wait(20)
+    assert came.value == b"x" * size
+    assert set(inlet.asked) == {16 * 1024}
+    opened.do(lambda: library.terminate(opened.connection, ConnectionError("the end")))
+    assert opened.ended.wait(20)
+    loop.close(20)
+    impostor.close()
+
+
 def test_what_came_is_counted(opened: Opened) -> None:
     before = library.received(opened.connection)
     answer: Answer[object] = Answer()

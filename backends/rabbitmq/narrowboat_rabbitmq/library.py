@@ -38,6 +38,7 @@ UNPROMISED = {
     "connection._terminate_stream": "close() waits for an answer, and the server may be gone",
     "transport._sock": "its write() waits for another turn, and has the kernel watch the socket and forget it again",
     "transport._MAX_CONSUME_BYTES": "what ends its reading before a call that finds nothing",
+    "transport._MAX_RECV_BYTES": "how much one call reads: with one call a turn, 4 KiB make a turn of every 4 KiB",
     "channel._rpc": "basic_cancel() rejects what is still on its way, which a server counts as an attempt",
     "frame.Header": "what `_read_frame` returns for the properties of a message, which stay bytes",
     "spec.FRAME_HEADER_SIZE": "the bytes before a frame's payload",
@@ -51,6 +52,8 @@ LARGEST_FRAME = 1024 * 1024
 LARGEST_MESSAGE = 512 * 1024 * 1024
 #: Bytes that are written together, and the last frame. What the socket does not take of them is copied.
 _JOINED = 64 * 1024
+#: Bytes that one turn reads. Fewer make more turns of a large message; what is left of many small ones is copied at each frame.
+_READ = 16 * 1024
 
 _HEAD = struct.Struct(">BHL")
 _CONTENT = struct.Struct(">HHQ")
@@ -86,6 +89,7 @@ class Connection(SelectConnection):  # type: ignore[misc]  # pika has no annotat
         if not isinstance(transport._sock, ssl.SSLSocket):
             self._socket = transport._sock
             transport._MAX_CONSUME_BYTES = 1  # one call each time something is there: a second finds nothing, and raises
+            transport._MAX_RECV_BYTES = _READ
         super()._proto_connection_made(transport)
 
     def _adapter_emit_data(self, data: bytes) -> None:
