@@ -72,6 +72,17 @@ def test_one_message_is_not_many(broker: Messaging) -> None:
             broker.queue("q", codec=codecs.TEXT).publish_many(given)  # type: ignore[arg-type]  # that is what is refused
 
 
+def test_what_publish_many_takes_may_come_from_another_queue(url: str) -> None:
+    """It is drawn before the call begins, as a codec is asked before `publish` does: both may make calls of their own."""
+    with narrowboat.broker(url) as broker:
+        source, target = broker.queue("from"), broker.queue("to")
+        source.publish_many([b"1", b"2"])
+        with source.consume(idle=0) as messages:
+            outcomes = target.publish_many(message.body for message in messages)
+        assert [type(outcome) for outcome in outcomes] == [narrowboat.Receipt] * 2
+        assert target.depth().ready == 2
+
+
 @pytest.mark.parametrize("make", [narrowboat.broker, narrowboat.locks, narrowboat.aio.broker, narrowboat.aio.locks])
 @pytest.mark.parametrize("arguments", [{"listeners": print}, {"listeners": 42}, {"listeners": [42]}, {"clock": 42}])
 def test_arguments_of_the_wrong_kind_are_named(make: Callable[..., object], arguments: dict[str, Any], url: str) -> None:

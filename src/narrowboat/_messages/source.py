@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from narrowboat._engine.checks import flag, seconds
@@ -68,8 +68,11 @@ class SourceCore(Generic[T]):
                 del answer  # its traceback leads here: the two would keep each other, and what the caller holds
         return answer
 
-    async def publish_many(self, items: Iterable[T | Outbound[T]]) -> list[Receipt | NarrowboatError]:
-        """Send them all: one outcome for each. Every one is checked before any is sent."""
+    def seal_many(self, items: Iterable[T | Outbound[T]]) -> list[Outgoing]:
+        """The messages for `publish_many`, each of them checked.
+
+        Called before that call begins: `items` and a codec are the program's, and may make calls of their own.
+        """
         self.core.check_open()
         if isinstance(items, (str, bytes, bytearray, memoryview, Mapping)):
             raise InvalidArgument(
@@ -83,6 +86,10 @@ class SourceCore(Generic[T]):
                 refused = InvalidArgument(f"message {position} of publish_many: {error}")
                 refused.position = position
                 raise refused from error
+        return messages
+
+    async def publish_many(self, messages: Sequence[Outgoing]) -> list[Receipt | NarrowboatError]:
+        """Send them all: one outcome for each."""
         return await self.core.publish(messages) if messages else []
 
     # -- the source itself ----------------------------------------------------------------------------------------

@@ -78,7 +78,7 @@ class Publisher(Uncopied, Generic[T]):
         Raises:
             InvalidArgument: one of them cannot be sent, and `position` says which; none was sent.
         """
-        return await self._core.publish_many(messages)
+        return await self._core.publish_many(self._core.seal_many(messages))
 
     async def declare(self) -> None:
         """Create it now, unless it exists. Raises `Conflict` if it exists with other properties."""
