@@ -112,14 +112,19 @@ class Messages:
         """`feed` ends."""
         self.wait_no_more(path, feed)
         if not self._bell.waiting():
-            self._watcher.unsubscribe(self._look)
+            self._watch_no_more()
+
+    def _watch_no_more(self) -> None:
+        self._watcher.unsubscribe(self._look)
+        if self._bell.waiting():  # a feed was armed since the last look at the list, and found itself subscribed
+            self._watcher.subscribe(self._look, self._poll)
 
     def _look(self, connection: sqlite3.Connection) -> None:
         """Called by the watcher after a commit: wake feeds for what is ready, or will be before they look again."""
         moment = self.schedule.moment()
         waiting = self._bell.waiting()
         if not waiting:
-            self._watcher.unsubscribe(self._look)
+            self._watch_no_more()
         for path in waiting:
             row = connection.execute("SELECT id, topic FROM source WHERE space = ? AND path = ?", (self.space, path)).fetchone()
             if row is None:
