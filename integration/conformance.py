@@ -4,14 +4,12 @@
     test_redis_tls = conformance(RedisServer, only=TRANSPORT, password="s3cret", tls=True)
     test_redis_cluster = conformance(RedisServer, RedisCluster, harness=Scattered, only=TRANSPORT)
 
-The server is started when its first item runs and ended when its last one did, so that one runs at a time. Where several
-processes share the tests, each face may go to another one, and has a server there.
+The server is started when its first item runs and ended when its last one did, so that one runs at a time.
 """
 
 from __future__ import annotations
 
 import atexit
-import itertools
 import os
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -21,7 +19,6 @@ import pytest
 from integration.fixtures import missing
 from integration.servers.resolve import Unavailable, choose
 from integration.servers.server import Controls, Server
-from integration.sharing import apart
 from narrowboat.conformance import Harness
 from narrowboat.conformance.catalogue import Fault
 from narrowboat.conformance.harness import with_query
@@ -50,7 +47,6 @@ if "T" in TIERS:
     TRANSPORT = CLIENT = ()
 
 _running: list[Controls] = []
-_numbers = itertools.count()
 
 
 class Scattered(Harness):
@@ -98,11 +94,6 @@ def conformance(
         url = with_query(url, query)
     built = Harness(url) if choice.given else harness(url, server=server)
     items = parameters(built, select(only, allowed(tiers), faces))
-    number = next(_numbers)
-    items = [
-        pytest.param(*each.values, id=each.id, marks=apart(f"{kind.name}-{number}-{getattr(each.values[0], 'face', FACES[0])}"))
-        for each in items
-    ]
 
     @pytest.mark.parametrize("item", items)
     def test_conformance(item: Item) -> None:

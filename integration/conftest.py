@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from integration import sharing
 from integration.fixtures import Servers
 from integration.servers import ConsulServer, KafkaServer, RabbitMQServer, RedisServer, ZooKeeperServer
 
@@ -18,15 +17,29 @@ from integration.servers import ConsulServer, KafkaServer, RabbitMQServer, Redis
 _NOISE = ("BlockingConnection is deprecated", "(read|open)_text is deprecated")
 
 
+#: Files whose tests take minutes, the longest first. What is begun last keeps one process busy when the others are done.
+_LONG = (
+    "test_kafka_conformance",
+    "test_redis_conformance",
+    "test_kafka_confluent",
+    "test_servers",
+    "test_secrets",
+    "test_zookeeper_conformance",
+    "test_rabbitmq_conformance",
+    "test_consul_conformance",
+    "test_kafka_clients",
+    "test_tls",
+    "test_kafka",
+)
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "xdist_group(name): for one process of several; also where there is but one")
     for text in _NOISE:
         config.addinivalue_line("filterwarnings", f"ignore:{text}:DeprecationWarning")
 
 
-@pytest.hookimpl(tryfirst=True)  # before the marks are read
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    sharing.arrange(items)
+    items.sort(key=lambda item: _LONG.index(item.path.stem) if item.path.stem in _LONG else len(_LONG))
 
 
 @pytest.fixture(scope="module")

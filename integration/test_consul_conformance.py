@@ -10,7 +10,6 @@ from integration.conformance import TRANSPORT, allowed
 from integration.consul_harness import ConsulHarness
 from integration.fixtures import obtain
 from integration.servers import ConsulServer
-from integration.sharing import apart
 from narrowboat.conformance import verify
 from narrowboat.conformance.scenario import FACES
 
@@ -24,10 +23,7 @@ INTERRUPTED = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarnin
 
 
 @pytest.mark.timeout(1500)
-@pytest.mark.parametrize(
-    "face",
-    [pytest.param(face, marks=[apart(f"consul-{face}"), *([INTERRUPTED] if face == "sync" else [])]) for face in FACES],
-)
+@pytest.mark.parametrize("face", [pytest.param(face, marks=INTERRUPTED if face == "sync" else ()) for face in FACES])
 def test_consul(face: str) -> None:
     """Everything, on one agent that keeps its data."""
     server = obtain(ConsulServer)
@@ -37,7 +33,6 @@ def test_consul(face: str) -> None:
     assert report.ok, "\n\n".join(f"{row.id} {row.scenario}: {row.why}" for row in report.broken)
 
 
-@apart("consul-tls")
 @pytest.mark.timeout(600)
 def test_consul_tls() -> None:
     """What a transport can break, through TLS and with access control."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from integration.conformance import CLIENT, TRANSPORT, conformance
+from integration.conformance import TRANSPORT, conformance
 from integration.kafka_harness import KafkaHarness, collect_sockets
 from integration.servers import KafkaServer
 
@@ -29,19 +29,5 @@ test_kafka = conformance(KafkaServer, harness=KafkaHarness, tiers="CTSPH", query
 test_kafka_faults = conformance(KafkaServer, harness=KafkaHarness, tiers="NR", query=LONG)
 test_kafka_secured = conformance(
     KafkaServer, harness=KafkaHarness, tiers="CP", only=TRANSPORT, query=SHORT, users={"shop": 'p@ss "word/'}, tls=True
-)
-test_kafka_confluent = conformance(
-    KafkaServer, harness=KafkaHarness, tiers="CTSPH", only=CLIENT, query=MANY, driver="confluent"
-)
-test_kafka_confluent_faults = conformance(KafkaServer, harness=KafkaHarness, tiers="NR", query=LONG, driver="confluent")
-test_kafka_confluent_secured = conformance(
-    KafkaServer,
-    harness=KafkaHarness,
-    tiers="CP",
-    only=TRANSPORT,
-    query=SHORT,
-    users={"shop": 'p@ss "word/'},
-    tls=True,
-    driver="confluent",
 )
 test_kafka_replay = conformance(KafkaServer, harness=KafkaHarness, only=("B14",), query=f"{SHORT}&retention=3600")

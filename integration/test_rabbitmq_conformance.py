@@ -8,13 +8,12 @@ from integration.conformance import TRANSPORT, allowed
 from integration.fixtures import obtain
 from integration.rabbitmq_harness import RabbitHarness, SettledServer
 from integration.servers import RabbitMQServer
-from integration.sharing import apart
 from narrowboat.conformance import verify
 from narrowboat.conformance.scenario import FACES
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("face", [pytest.param(face, marks=apart(f"rabbitmq-{face}")) for face in FACES])
+@pytest.mark.parametrize("face", FACES)
 def test_rabbitmq(face: str) -> None:
     """Everything, on one server that keeps its data."""
     with obtain(RabbitMQServer, SettledServer) as server:
@@ -22,7 +21,6 @@ def test_rabbitmq(face: str) -> None:
     assert report.ok, "\n\n".join(f"{row.id} {row.scenario}: {row.why}" for row in report.broken)
 
 
-@apart("rabbitmq-classic")
 @pytest.mark.timeout(900)
 def test_rabbitmq_classic() -> None:
     """What needs no faults, on classic queues, with priorities."""
@@ -31,7 +29,6 @@ def test_rabbitmq_classic() -> None:
     assert report.ok, "\n\n".join(f"{row.id} {row.scenario}: {row.why}" for row in report.broken)
 
 
-@apart("rabbitmq-tls")
 @pytest.mark.timeout(900)
 def test_rabbitmq_tls() -> None:
     """What a transport can break, through TLS and with a password that has to be escaped."""

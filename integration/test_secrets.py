@@ -21,7 +21,6 @@ import narrowboat
 import narrowboat.aio
 from integration.fixtures import Servers
 from integration.servers import ConsulServer, KafkaServer, RabbitMQServer, RedisServer, Server, ZooKeeperServer
-from integration.sharing import apart
 from narrowboat.conformance.checks.leaks import Ear, raised, shown, texts
 from narrowboat.conformance.faults.network import with_hosts
 from narrowboat.conformance.faults.proxy import Proxy
@@ -108,12 +107,8 @@ class Guarded:
 
 @pytest.fixture(
     scope="module",
-    params=[
-        pytest.param((kind, tls), id=name, marks=apart(f"secrets-{name}"))
-        for kind in KINDS
-        for tls in (False, True)
-        for name in [f"{kind.name or kind.server.name}-{'tls' if tls else 'plain'}"]
-    ],
+    params=[(kind, tls) for kind in KINDS for tls in (False, True)],
+    ids=lambda case: f"{case[0].name or case[0].server.name}-{'tls' if case[1] else 'plain'}",
 )
 def guarded(request: pytest.FixtureRequest, servers: Servers) -> Iterator[Guarded]:
     kind, tls = request.param

@@ -33,16 +33,13 @@ from integration.servers import (
 from integration.servers.kafka import announced
 from integration.servers.ports import listening
 from integration.servers.process import Process
-from integration.sharing import apart
 from narrowboat.conformance.watch import watch
 from narrowboat.dsn import Url
 
 #: An upper bound, extended by what the machine stood still for.
 upper = watch().extended
 
-each = pytest.mark.parametrize(
-    "look", [pytest.param(look, id=look.kind.name, marks=apart(f"servers-{look.kind.name}")) for look in Look.all]
-)
+each = pytest.mark.parametrize("look", [pytest.param(look, id=look.kind.name) for look in Look.all])
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from integration.servers import ConsulServer, KafkaServer, RabbitMQServer, Redis
 from integration.servers.certificates import Certificates
 from integration.servers.server import Address
 from integration.servers.terminator import Terminator
-from integration.sharing import apart
 from narrowboat.errors import ConfigurationError, NarrowboatError, Unavailable
 
 TIMEOUT = 3.0
@@ -71,9 +70,7 @@ class Site:
         return self.kind.face(f"{scheme}://{host}:{address.port}/?{query}{self.kind.rest}", timeout=TIMEOUT)
 
 
-@pytest.fixture(
-    scope="module", params=[pytest.param(kind, id=kind.server.name, marks=apart(f"tls-{kind.server.name}")) for kind in KINDS]
-)
+@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: kind.server.name)
 def site(request: pytest.FixtureRequest, servers: Servers) -> Iterator[Site]:
     yield Site(request.param, servers(request.param.server, request.param.server))
     servers.close()
