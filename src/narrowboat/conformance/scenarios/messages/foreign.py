@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -144,7 +145,7 @@ async def what_others_have_is_not_handed_out(kit: MessageKit) -> None:
             assert not first.lost
             await kit.blocking(layers[0].end)
             assert first.lost, "its claim has ended, and it does not know"
-            await _only_what_is_not_acked(messages, others, {first.id: first.attempt})
+            await _only_what_is_not_acked(kit, messages, others, first, 5)
             await fails(StaleDelivery, first.ack())
     await kit.depth_is(mine, ready=0, in_flight=0)
 
@@ -159,22 +160,30 @@ async def nor_after_the_connection_was_reset(kit: MessageKit) -> None:
         first = await kit.one(messages)
         async with peer.consume() as others:
             await kit.blocking(network.reset)
-            acked = await _only_what_is_not_acked(messages, others, {first.id: first.attempt}, within=10.0)
+            acked = await _only_what_is_not_acked(kit, messages, others, first, 20)
             assert first.lost or first.id not in acked, "a peer has acked the first message, and it is not lost to us"
 
 
-async def _only_what_is_not_acked(messages: Any, others: Any, attempts: dict[str, int], within: float = 0.5) -> set[str]:
-    """A peer acks what it gets. Then we get none of what it acked. Returns the ids that it acked."""
-    acked: set[str] = set()
-    while (theirs := await others.receive(within if not acked else 0.5)) is not None:
-        attempts[theirs.id] = max(theirs.attempt, attempts.get(theirs.id, 0))
-        try:
-            await theirs.ack()
-        except NarrowboatError:
-            continue
-        acked.add(theirs.id)
-    while (message := await messages.receive(0.5)) is not None:
-        assert message.id not in acked, f"{message.id} was delivered after a peer had acked it"
-        assert message.attempt >= attempts.get(message.id, 0), f"attempt {message.attempt} after {attempts[message.id]}"
-        await message.ack()
-    return acked
+async def _only_what_is_not_acked(kit: MessageKit, messages: Any, others: Any, first: Any, owed: int) -> set[str]:
+    """A peer and we ack what each gets, until `owed` messages are. We get none of what it acked. Returns the ids that it acked.
+
+    We take turns: while the members of a group agree who has what, which may take a second or two, none of them gets anything.
+    """
+    theirs: set[str] = set()
+    ours: set[str] = set()
+    attempts = {first.id: first.attempt}
+    begun = time.monotonic()
+    while len(theirs | ours) < owed and not kit.over(begun, 10.0):
+        while (message := await others.receive(0.5)) is not None:
+            attempts[message.id] = max(message.attempt, attempts.get(message.id, 0))
+            try:
+                await message.ack()
+            except NarrowboatError:
+                continue
+            theirs.add(message.id)
+        while (message := await messages.receive(0.5)) is not None:
+            assert message.id not in theirs, f"{message.id} was delivered after a peer had acked it"
+            assert message.attempt >= attempts.get(message.id, 0), f"attempt {message.attempt} after {attempts[message.id]}"
+            await message.ack()
+            ours.add(message.id)
+    return theirs
