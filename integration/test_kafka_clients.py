@@ -435,6 +435,13 @@ def fragile(servers: Servers) -> Iterator[KafkaServer]:
     server.close()
 
 
+def test_a_group_that_has_no_coordinator_yet_has_committed_nothing(kind: str, fragile: KafkaServer) -> None:
+    """The first question of all to a new server: it is not the coordinator of any group before it has made room for that."""
+    with connected(kind, fragile) as client:
+        topic = new_topic(client)
+        assert [client.admin.committed(f"g{number}", [TopicPartition(topic, 0)]) for number in range(12)] == [{}] * 12
+
+
 def test_who_was_away_for_too_long_has_lost_its_partitions(kind: str, fragile: KafkaServer) -> None:
     """A frozen server and its members: all of them are bounded, and a member that comes back has its partitions again."""
     with connected(kind, fragile) as client:

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import concurrent.futures
 import time
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, TypeVar
 
 from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, TopicCollection
 from confluent_kafka import TopicPartition as Place
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec
 
 from narrowboat_kafka.client import Code, Committed, Edge, KafkaError, Topic, TopicPartition
+from narrowboat_kafka.confluent.bystander import Bystanders
 from narrowboat_kafka.confluent.errors import border, told
 from narrowboat_kafka.confluent.handle import Troubles, drop, hold
 from narrowboat_kafka.confluent.loop import Loop
-from narrowboat_kafka.confluent.settings import Log
+from narrowboat_kafka.confluent.settings import Log, Settings
+
+T = TypeVar("T")
 
 #: A topic is not there, or not yet.
 _ABSENT = (Code.UNKNOWN_TOPIC_OR_PARTITION, Code.LEADER_NOT_AVAILABLE)
@@ -33,13 +36,14 @@ _SPECS = {Edge.EARLIEST: OffsetSpec.earliest, Edge.LATEST: OffsetSpec.latest}
 
 
 class Admin:
-    """See the module's text. `timeout`: seconds of one question."""
+    """See the module's text."""
 
-    def __init__(self, config: dict[str, Any], loop: Loop, timeout: float) -> None:
+    def __init__(self, settings: Settings, loop: Loop) -> None:
         self.troubles = Troubles()
-        self.handle: Any = hold(AdminClient({**config, "error_cb": self.troubles.heard}, logger=Log()))
+        self.handle: Any = hold(AdminClient({**settings.admin(), "error_cb": self.troubles.heard}, logger=Log()))
+        self._bystanders = Bystanders(settings.bystander)
         self._loop = loop
-        self._timeout = timeout
+        self._timeout = settings.timeout
 
     def ask_who(self, seconds: float) -> concurrent.futures.Future[Any]:
         """Ask the cluster who it is."""
@@ -63,6 +67,7 @@ class Admin:
         """Close its connections. It may take as long as the system's resolver does."""
         handle, self.handle = self.handle, None
         drop(handle)
+        self._bystanders.end()
 
     # -- topics ---------------------------------------------------------------------------------------------------
 
@@ -145,19 +150,15 @@ class Admin:
         """What a group has committed of each."""
         if not partitions:
             return {}
-        request = ConsumerGroupTopicPartitions(group, [Place(*tp) for tp in partitions])
-
-        def ask() -> Any:
-            return self.handle.list_consumer_group_offsets([request], request_timeout=self._timeout)[group]
-
-        return known(self._of_group(ask).topic_partitions)
+        until = time.monotonic() + self._timeout
+        return self._of_group(lambda: known(self._bystanders.ask(group, partitions, until)))
 
     def alter(self, group: str, offsets: Mapping[TopicPartition, Committed]) -> list[KafkaError]:
         """Commit for a group that nobody consumes; what went wrong with partitions of it."""
         request = ConsumerGroupTopicPartitions(group, packed(offsets))
 
         def ask() -> Any:
-            return self.handle.alter_consumer_group_offsets([request], request_timeout=self._timeout)[group]
+            return self._answer(self.handle.alter_consumer_group_offsets([request], request_timeout=self._timeout)[group])
 
         answer = self._of_group(ask)
         return [told(each.error) for each in answer.topic_partitions if each.error is not None]
@@ -166,20 +167,24 @@ class Admin:
         """Delete them; what went wrong with some."""
         met = []
         for group in groups:
+
+            def ask(group: str = group) -> Any:
+                return self._answer(self.handle.delete_consumer_groups([group], request_timeout=self._timeout)[group])
+
             try:
-                self._of_group(lambda: self.handle.delete_consumer_groups([group], request_timeout=self._timeout)[group])  # noqa: B023
+                self._of_group(ask)
             except KafkaError as error:
                 if error.code < 0:
                     raise
                 met.append(error)
         return met
 
-    def _of_group(self, ask: Any) -> Any:
+    def _of_group(self, ask: Callable[[], T]) -> T:
         """The answer of a group's coordinator. On a new cluster it takes a moment to be there."""
         until = time.monotonic() + self._timeout
         while True:
             try:
-                return self._answer(ask())
+                return ask()
             except KafkaError as error:
                 if error.code not in _COORDINATOR or time.monotonic() >= until:
                     raise

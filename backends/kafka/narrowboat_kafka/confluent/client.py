@@ -53,7 +53,7 @@ class Client:
         self._producers: list[Producer] = []
         self.loop = Loop()
         try:
-            self.admin = Admin(self._settings.admin(), self.loop, timeout)
+            self.admin = Admin(self._settings, self.loop)
         except BaseException:
             self.loop.close(SOON)
             raise

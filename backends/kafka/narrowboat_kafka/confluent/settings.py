@@ -76,6 +76,10 @@ class Settings:
         """Of the administration."""
         return dict(self._shared)
 
+    def bystander(self, group: str) -> dict[str, Any]:
+        """Of the consumer that asks what a group has committed."""
+        return {**self._shared, "group.id": group, "enable.auto.commit": False}
+
     def member(self, group: str) -> dict[str, Any]:
         """Of the consumer that is a member. It reads nothing: all of its partitions are paused."""
         session = int(self._options.session * 1000)
