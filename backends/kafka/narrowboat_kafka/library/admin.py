@@ -150,4 +150,4 @@ def _topic(found: Mapping[str, Any]) -> Topic:
     """A topic that is there."""
     partitions = found["partitions"]
     ready = all(each["leader_id"] >= 0 and not each["error_code"] for each in partitions)
-    return Topic(found["name"], found.get("topic_id"), tuple(each["partition_index"] for each in partitions), ready)
+    return Topic(found["name"], found.get("topic_id"), tuple(sorted(each["partition_index"] for each in partitions)), ready)

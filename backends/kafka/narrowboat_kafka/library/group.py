@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import kafka.errors as client
+from kafka import TopicPartition as LibraryPartition
 from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 
@@ -116,7 +117,8 @@ class Group(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base c
     async def committed(self, partitions: Collection[TopicPartition], seconds: float) -> dict[TopicPartition, Committed]:
         """What the group has committed of each."""
         with border():
-            found = await self._coordinator.fetch_committed_offsets_async(partitions, timeout_ms=seconds * 1000)
+            asked = [LibraryPartition(*tp) for tp in partitions]  # it takes no other's
+            found = await self._coordinator.fetch_committed_offsets_async(asked, timeout_ms=seconds * 1000)
         return known(found)
 
     async def commit(self, offsets: Mapping[TopicPartition, Committed], seconds: float) -> None:
