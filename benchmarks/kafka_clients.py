@@ -49,6 +49,7 @@ class Side:
         self.cpu = float("inf")  #: microseconds a message
 
     def run(self) -> None:
+        """One round."""
         spent = self.round()
         self.rate = max(self.rate, spent.done / spent.seconds)
         self.cpu = min(self.cpu, spent.cpu / spent.done * 1e6)
@@ -61,6 +62,7 @@ class Watch:
         self._begun, self._cpu = time.perf_counter(), _cpu()
 
     def spent(self, done: int) -> Spent:
+        """What it took until now to do so many."""
         return Spent(done, time.perf_counter() - self._begun, _cpu() - self._cpu)
 
 
@@ -122,12 +124,17 @@ def _publishing(queues: tuple[Queue, Queue], place: str) -> Iterator[Row]:
     library = confluent_kafka.Producer({"bootstrap.servers": place, "enable.idempotence": True, "acks": "all"})
     python = KafkaProducer(bootstrap_servers=place, acks="all", batch_size=64 * 1024)
 
+    errors: list[Any] = []
+
+    def delivered(error: Any, _: Any) -> None:
+        errors.append(error)
+
     def bare_library() -> Spent:
         watch = Watch()
         for _ in range(0, PUBLISHED, BATCH):
-            errors: list[Any] = []
+            errors.clear()
             for _ in range(BATCH):
-                library.produce(TOPIC, BODY, on_delivery=lambda error, _: errors.append(error))
+                library.produce(TOPIC, BODY, on_delivery=delivered)
             library.flush()
             if len(errors) != BATCH or any(errors):
                 raise RuntimeError("a message was not delivered")
@@ -169,7 +176,7 @@ def _threads(queue: Queue) -> Iterator[Row]:
     rates = sides["16"].rate, sides["1"].rate
     ratio = rates[0] / rates[1]
     what = "kafka+confluent: 16 threads that publish one by one, against one thread"
-    yield Row(what, *(f"{rate:,.0f}/s" for rate in rates), ratio, ">= 3x", ratio >= 3)
+    yield Row(what, f"{rates[0]:,.0f}/s", f"{rates[1]:,.0f}/s", ratio, ">= 3x", ratio >= 3)
 
 
 # -- consuming ----------------------------------------------------------------------------------------------------
