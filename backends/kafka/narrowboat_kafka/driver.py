@@ -12,6 +12,8 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
 
 from narrowboat.capabilities import BrokerCapabilities
 from narrowboat.contract import Address, Broker, Context, Depth, Feed, Kind, Outgoing, Receipt, Source
@@ -32,6 +34,9 @@ from narrowboat_kafka.topology.contents import Contents
 from narrowboat_kafka.topology.offsets import Offsets
 from narrowboat_kafka.topology.sources import Sources
 from narrowboat_kafka.topology.topics import Topics
+
+#: At a third of the price of `Receipt(...)`, which is paid for each message.
+_receipt: Callable[[Sequence[Any]], Receipt] = partial(tuple.__new__, Receipt)
 
 
 class KafkaBroker(Broker):
@@ -63,34 +68,50 @@ class KafkaBroker(Broker):
     def send(self, messages: Sequence[Outgoing]) -> list[Receipt | NarrowboatError]:
         """Store each message; one answer for each, once all replicas in step have it."""
         self._connections.check_open()
-        now = time.time()
-        answers: list[Receipt | NarrowboatError | None] = [None] * len(messages)
-        targets: dict[tuple[int, bool], str | NarrowboatError] = {}  #: by which object an address is: hashing it costs more
-        found: list[tuple[int, Record]] = []
-        for index, message in enumerate(messages):
-            where = (id(message.to), message.delay > 0)
-            topic = targets.get(where)
-            if topic is None:
-                topic = targets[where] = self._target(message.to, message.delay > 0)
-            if isinstance(topic, NarrowboatError):
-                answers[index] = unsent(topic, message.id, message.to.path)
-            elif message.delay > 0 or message.to.kind is Kind.SUBSCRIPTION:
-                level = levels.level(message.delay, self._levels)
-                found.append((index, records.outgoing(message, topic, level, now, stay=levels.stay(level))))
-            else:
-                found.append((index, records.outgoing(message, topic, None, now)))
+        refused: dict[int, NarrowboatError] = {}  #: by where in `messages` they stand
+        found = self._records(messages, refused)
         try:
-            stored = self._publisher.publish([record for _, record in found])
+            stored = self._publisher.publish(found)
         except Exception as error:
             raise translate(error, "publishing") from error
-        for (index, record), failed in zip(found, stored, strict=True):
-            message = messages[index]
+        if not refused and not any(stored):
+            return [_receipt((message.id, False)) for message in messages]
+        outcomes = zip(found, stored, strict=True)
+        answers: list[Receipt | NarrowboatError] = []
+        for index, message in enumerate(messages):
+            if index in refused:
+                answers.append(refused[index])
+                continue
+            record, failed = next(outcomes)
             if failed is None:
-                answers[index] = Receipt(message.id)
+                answers.append(Receipt(message.id))
             else:
                 self._sources.forget(record.topic)  # it may have been deleted: look again the next time
-                answers[index] = unpublished(failed.error, message.id, message.to.path, left=failed.left)
-        return [answer for answer in answers if answer is not None]
+                answers.append(unpublished(failed.error, message.id, message.to.path, left=failed.left))
+        return answers
+
+    def _records(self, messages: Sequence[Outgoing], refused: dict[int, NarrowboatError]) -> list[Record]:
+        """What is to be stored of `messages`, without those that are `refused`."""
+        now, outgoing = time.time(), records.outgoing
+        targets: dict[tuple[int, bool], str | NarrowboatError] = {}  #: by which object an address is: hashing it costs more
+        found: list[Record] = []
+        to: Address | None = None
+        topic: str | NarrowboatError = ""
+        later = waits = False
+        for index, message in enumerate(messages):
+            if message.to is not to or (message.delay > 0) is not later:
+                to, later = message.to, message.delay > 0
+                topic = targets.get((id(to), later)) or self._target(to, later)
+                targets[id(to), later] = topic
+                waits = later or to.kind is Kind.SUBSCRIPTION
+            if isinstance(topic, NarrowboatError):
+                refused[index] = unsent(topic, message.id, message.to.path)
+            elif waits:
+                level = levels.level(message.delay, self._levels)
+                found.append(outgoing(message, topic, level, now, stay=levels.stay(level)))
+            else:
+                found.append(outgoing(message, topic, None, now))
+        return found
 
     def _target(self, to: Address, later: bool) -> str | NarrowboatError:
         """The topic that takes a message, or why there is none."""

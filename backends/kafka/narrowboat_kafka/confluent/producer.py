@@ -112,8 +112,17 @@ class Producer:
             return [Failed(KafkaError(Code.PRODUCER_ENDED, "the producer was closed"), left=False)] * len(records)
         self._poll()
         call = _Call(len(records), self._troubles)
-        for index, record in enumerate(records):
-            self._hand_over(handle, call, index, record, until)
+        produce, done = handle.produce, call.done
+        for index, (topic, partition, key, value, headers, timestamp) in enumerate(records):
+            # Without a partition the key decides. A timestamp of 0 would be that of this moment.
+            place, reported = -1 if partition is None else partition, partial(done, index)
+            taken = topic, value, key, place, reported, None, timestamp or 1, headers
+            try:
+                produce(*taken)
+            except BufferError:  # it holds enough: what was sent has to be answered first
+                self._await_room(handle, call, index, taken, until)
+            except KafkaException as error:
+                call.refuse(index, told(error))
         if self._pushing.acquire(blocking=False):
             # One alone has nothing to wait for. Where another caller pushes, what is here goes with that.
             try:
@@ -129,29 +138,19 @@ class Producer:
             self._spent = True
         return answers
 
-    def _hand_over(self, handle: Any, call: _Call, index: int, record: Record, until: float) -> None:
-        partition = -1 if record.partition is None else record.partition
-        while True:
+    def _await_room(self, handle: Any, call: _Call, index: int, taken: tuple[Any, ...], until: float) -> None:
+        """Hand it over as soon as there is room for it."""
+        while not self._spent and time.monotonic() < until:
+            time.sleep(_ROOM)
             try:
-                # A timestamp of 0 would be that of this moment.
-                handle.produce(
-                    record.topic,
-                    record.value,
-                    record.key,
-                    partition,
-                    partial(call.done, index),
-                    None,
-                    record.timestamp or 1,
-                    record.headers,
-                )
-                return None
-            except BufferError:  # it holds enough: what was sent has to be answered first
-                if self._spent or time.monotonic() >= until:
-                    error = KafkaError(Code.TIMED_OUT_HERE, "there was no room for it in time", retriable=True)
-                    return call.refuse(index, error)
-                time.sleep(_ROOM)
+                handle.produce(*taken)
+                return
+            except BufferError:
+                pass
             except KafkaException as error:
-                return call.refuse(index, told(error))
+                call.refuse(index, told(error))
+                return
+        call.refuse(index, KafkaError(Code.TIMED_OUT_HERE, "there was no room for it in time", retriable=True))
 
     # -- its thread -----------------------------------------------------------------------------------------------
 
