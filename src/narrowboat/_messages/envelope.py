@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from narrowboat import codecs
@@ -16,6 +17,9 @@ from narrowboat.contract.messages import Address, Kind, Outgoing
 from narrowboat.errors import InvalidArgument
 
 T = TypeVar("T")
+
+#: At half the price of `Outgoing(...)`, which is paid for each message.
+_outgoing: Callable[[tuple[Any, ...]], Outgoing] = partial(tuple.__new__, Outgoing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +77,12 @@ class Envelope(Generic[T]):
 
     def plain(self, data: T, ids: Iterator[str] | None = None) -> Outgoing:
         """A message without options. `ids`: `new_ids()`, for one of many."""
-        body, wall = self.body(data), self._wall()
+        body: Any = data
+        if self._codec is not None or type(body) is not bytes or len(body) > self._body_max:
+            body = self.body(data)  # for most it would be one more call
         id = os.urandom(16).hex() if ids is None else next(ids)
-        # All by position: a name costs a third as much again.
-        return Outgoing(self.to, id, body, {}, None, wall, 0.0, 0, None, None, self._content_type, None, False)
+        wall, kind = self._wall(), self._content_type
+        return _outgoing((self.to, id, body, {}, None, wall, 0.0, 0, None, None, kind, None, False, None))
 
     def seal(self, item: Outbound[T], reply_to: Address | None = None) -> Outgoing:
         """A message with options."""
@@ -103,10 +109,6 @@ class Envelope(Generic[T]):
             reply_to,
             item.id is not None and claims.dedup is not Support.ABSENT,
         )
-
-    def outbound(self, item: T | Outbound[T], ids: Iterator[str]) -> Outgoing:
-        """One of `publish_many`'s."""
-        return self.seal(item) if isinstance(item, Outbound) else self.plain(item, ids)
 
     def _check_ttl(self, asked: object, delay: float) -> float:
         allowed = f"more than 0 and up to {MAX_DURATION:.0f} seconds, as a number or a timedelta; None: no end"

@@ -78,10 +78,11 @@ class SourceCore(Generic[T]):
             raise InvalidArgument(
                 f"publish_many takes a list of messages, and got one {type(items).__name__}; for one message there is publish()"
             )
-        outbound, ids, messages = self.envelope.outbound, new_ids(), []
+        plain, seal, ids = self.envelope.plain, self.envelope.seal, new_ids()
+        messages: list[Outgoing] = []
         for position, item in enumerate(items):
             try:
-                messages.append(outbound(item, ids))
+                messages.append(seal(item) if isinstance(item, Outbound) else plain(item, ids))
             except InvalidArgument as error:
                 refused = InvalidArgument(f"message {position} of publish_many: {error}")
                 refused.position = position
