@@ -18,7 +18,7 @@ from narrowboat._messages.delivery import final, too_often
 from narrowboat._messages.extension import due
 from narrowboat._messages.window import room
 from narrowboat.clock import ManualClock
-from narrowboat.contract import Ack, Broker, Delivery, Feed, Nack, Reject
+from narrowboat.contract import Ack, Broker, Delivery, Feed, Nack, Outgoing, Reject
 from narrowboat.errors import Closed, InvalidArgument, NarrowboatError, NotFound, SettleUnknown, StaleDelivery, Unavailable
 from narrowboat.layers.faults import Faults
 from narrowboat.messaging import Messaging
@@ -699,3 +699,9 @@ def test_each_message_of_many_has_an_id_of_its_own(broker: Messaging) -> None:
     ids = [receipt.id for _ in range(2) for receipt in queue.publish_many([b"x"] * 1000)]
     assert len(set(ids)) == 2000
     assert all(len(id) == 32 and set(id) <= set("0123456789abcdef") for id in ids)
+
+
+def test_a_message_without_options_has_every_field_of_the_contract(broker: Messaging) -> None:
+    """It is made past the named tuple's own constructor, which would refuse a field too many, and fill in one too few."""
+    plain = broker.queue("orders")._core.envelope.plain(b"x")
+    assert len(plain) == len(Outgoing._fields)
