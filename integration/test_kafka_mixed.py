@@ -65,6 +65,8 @@ class Worker:
         """End it in the midst of whatever it does."""
         self._process.send_signal(signal.SIGKILL)
         self._process.wait(upper(10.0))
+        assert self._process.stdin is not None
+        self._process.stdin.close()
 
 
 @pytest.fixture
