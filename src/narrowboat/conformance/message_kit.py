@@ -125,14 +125,20 @@ class MessageKit(Kit):
         return letter
 
     async def share(self, sources: Iterable[Any], total: int) -> None:
-        """One consumer for each of `sources`, all at once: together they get `total` numbered messages, each exactly once."""
+        """One consumer for each of `sources`, all at once: together they get `total` numbered messages, each exactly once.
+
+        Nobody leaves because nothing comes: while the members of a group agree who has what, none of them gets anything.
+        """
         done: list[bytes] = []
+        begun = time.monotonic()
 
         async def member(source: Any) -> None:
             async with source.consume(prefetch=5) as messages:
-                while len(done) < total and (message := await messages.receive(0.3)) is not None:
-                    done.append(message.body)
-                    await message.ack()
+                while len(done) < total and not self.over(begun, 10.0):
+                    message = await messages.receive(0.3)
+                    if message is not None:
+                        done.append(message.body)
+                        await message.ack()
 
         await self.together(*(member(source) for source in sources))
         are_same(numbered(total), done)
