@@ -32,7 +32,7 @@ from narrowboat_kafka.options import Options, Sasl, endpoint
 upper = watch().extended
 
 #: Each client, by the module that has its `Client`.
-CLIENTS = {"python": "narrowboat_kafka.library.client", "confluent": "narrowboat_kafka.confluent.client"}
+CLIENTS = {"confluent": "narrowboat_kafka.confluent.client"}
 
 #: Seconds of one operation, and what may come on top on a busy machine.
 TIMEOUT, SLACK = 5.0, 3.0
