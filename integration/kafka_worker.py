@@ -17,7 +17,12 @@ from narrowboat.errors import StaleDelivery, Unavailable
 
 def main(url: str, name: str, file: str) -> None:
     ended = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+
+    def wait_for_the_end() -> None:
+        sys.stdin.read()
+        ended.set()
+
+    threading.Thread(target=wait_for_the_end, daemon=True).start()
     lines = os.open(Path(file), os.O_CREAT | os.O_APPEND | os.O_WRONLY)
     with narrowboat.broker(url) as broker, broker.queue(name).consume() as messages:
         os.write(lines, b"ready\n")

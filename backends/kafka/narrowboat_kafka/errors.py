@@ -100,7 +100,7 @@ def translate(error: BaseException, doing: str) -> NarrowboatError:
 
 def unconnected(error: Unconnected, doing: str, *, secure: bool, password: bool) -> NarrowboatError:
     """Why there is no connection. `secure`, `password`: what the URL asks for."""
-    met = error.met
+    met, error.met = error.met, None  # the frames of a login have the password: no error that is raised leads there
     if password and error.turned_away:
         text = (
             f"{doing}: the server closed the connection when user and password were shown to it. "
