@@ -43,6 +43,7 @@ class Kind:
     secret: str = SECRET
     wrong: str = WRONG
     query: str = ""  #: of the URL
+    driver: str = ""  #: that the URL names
     prepare: Callable[[Any], None] = lambda server: None  #: once it runs
     name: str = ""  #: where the server's own does not say which this is
 
@@ -53,6 +54,8 @@ class Kind:
             return with_query(url, "session_ttl=4&tick=0.5")
         user = {RabbitMQServer: ("shop",), KafkaServer: ("shop",), RedisServer: ("",)}.get(self.server, ())
         url = str(server.url_for(*user, secret))
+        if self.driver:
+            url = url.replace("://", f"+{self.driver}://", 1)
         return with_query(url, self.query) if self.query else url
 
 
@@ -86,6 +89,7 @@ KINDS = [
         prepare=know_by_scram,
         name="kafka-scram",
     ),
+    Kind(KafkaServer, (narrowboat.broker,), {"users": {"shop": SECRET}}, driver="confluent", name="kafka-confluent"),
 ]
 
 
