@@ -182,23 +182,30 @@ def _threads(queue: Queue) -> Iterator[Row]:
 # -- consuming ----------------------------------------------------------------------------------------------------
 
 
+def _drained(take: Callable[[], int]) -> Spent:
+    """`take` a batch, until all is taken. From the first batch on: what joining the group takes is not counted."""
+    left = CONSUMED - take()
+    watch, counted = Watch(), 0
+    while left > 0:
+        found = take()
+        left -= found
+        counted += found
+    return watch.spent(counted)
+
+
 def _consume(queue: Queue) -> Spent:
-    """From the first batch on: what joining the group takes is not counted."""
     queue.purge()
     _publish(queue, CONSUMED)
     with queue.consume(prefetch=4 * BATCH) as messages:
-        watch, left, counted = None, CONSUMED, 0
-        for batch in messages.batches(BATCH, wait=0.0):
+        batches = iter(messages.batches(BATCH, wait=0.0))
+
+        def take() -> int:
+            batch = next(batches)
             if any(batch.ack()):
                 raise RuntimeError("an ack failed")
-            left -= len(batch)
-            if watch is None:
-                watch = Watch()
-            else:
-                counted += len(batch)
-            if left <= 0:
-                return watch.spent(counted)
-    raise RuntimeError("the consumer ended early")
+            return len(batch)
+
+        return _drained(take)
 
 
 def _consuming(queues: tuple[Queue, Queue], place: str) -> Iterator[Row]:
@@ -209,17 +216,13 @@ def _consuming(queues: tuple[Queue, Queue], place: str) -> Iterator[Row]:
         consumer = confluent_kafka.Consumer(config)
         _, end = consumer.get_watermark_offsets(confluent_kafka.TopicPartition(TOPIC, 0), 10)
         consumer.assign([confluent_kafka.TopicPartition(TOPIC, 0, end - CONSUMED)])
-        watch, left, counted = None, CONSUMED, 0
-        while left > 0:
+
+        def take() -> int:
             found = consumer.consume(TAKEN, 10)
             consumer.commit(message=found[-1], asynchronous=False)
-            left -= len(found)
-            if watch is None:
-                watch = Watch()
-            else:
-                counted += len(found)
-        assert watch is not None
-        spent = watch.spent(counted)
+            return len(found)
+
+        spent = _drained(take)
         consumer.close()
         return spent
 
@@ -228,17 +231,13 @@ def _consuming(queues: tuple[Queue, Queue], place: str) -> Iterator[Row]:
         partition = TopicPartition(TOPIC, 0)
         consumer.assign([partition])
         consumer.seek(partition, consumer.end_offsets([partition])[partition] - CONSUMED)
-        watch, left, counted = None, CONSUMED, 0
-        while left > 0:
+
+        def take() -> int:
             found = consumer.poll(10_000, max_records=TAKEN).get(partition, [])
             consumer.commit({partition: OffsetAndMetadata(found[-1].offset + 1, "", -1)})
-            left -= len(found)
-            if watch is None:
-                watch = Watch()
-            else:
-                counted += len(found)
-        assert watch is not None
-        spent = watch.spent(counted)
+            return len(found)
+
+        spent = _drained(take)
         consumer.close()
         return spent
 

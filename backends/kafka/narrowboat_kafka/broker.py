@@ -62,7 +62,7 @@ def _open(url: Url, options: Options, context: Context) -> Broker:
 
 
 def _prepare(url: Url, options: Options) -> Url:
-    import narrowboat_kafka.driver  # noqa: F401
+    import narrowboat_kafka.driver  # noqa: F401  # what `open` imports, and too late once the main thread has ended
     from narrowboat_kafka import clients
 
     clients.load(url.driver)

@@ -42,7 +42,7 @@ class Bystanders:
             consumer = hold(Consumer(self._config(group), logger=Log()))
         try:
             found = self._ask(consumer, [Place(*tp) for tp in partitions], until)
-        except BaseException:
+        except BaseException:  # an interrupt included: nobody else knows of it, and it would never be destroyed
             _end(consumer)
             raise
         self._keep(group, consumer)

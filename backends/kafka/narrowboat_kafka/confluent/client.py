@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 
 from confluent_kafka import version
 
@@ -49,17 +50,18 @@ class Client:
         self._endpoint = endpoint
         self._options = options
         self._settings = Settings(endpoint, options, timeout)
-        self._members: list[Member] = []
-        self._producers: list[Producer] = []
+        # Those that have ended are not kept: a broker may open and close as many consumers as it likes.
+        self._members: weakref.WeakSet[Member] = weakref.WeakSet()
+        self._producers: weakref.WeakSet[Producer] = weakref.WeakSet()
         self.loop = Loop()
         try:
             self.admin = Admin(self._settings, self.loop)
-        except BaseException:
+        except BaseException:  # an interrupt included: nobody else would end the thread
             self.loop.close(SOON)
             raise
         try:
             self._connect(timeout)
-        except BaseException:
+        except BaseException:  # the same, and its connections
             self.close(0.0)
             raise
 
@@ -87,21 +89,21 @@ class Client:
     def member(self, group: str, ear: Ear) -> Member:
         """A member that has subscribed to nothing yet."""
         made = Member(group, ear, self._settings, self.loop, self.admin)
-        self._members.append(made)
+        self._members.add(made)
         return made
 
     def producer(self) -> Producer:
         """A producer that has sent nothing yet."""
         made = Producer(self._settings.producer())
-        self._producers.append(made)
+        self._producers.add(made)
         return made
 
     def close(self, within: float) -> None:
         """End what is still open and the loop, within so many seconds if the server does not answer."""
         until = time.monotonic() + within + SOON
-        for member in self._members:
+        for member in list(self._members):
             member.end()
-        for producer in self._producers:
+        for producer in list(self._producers):
             producer.end(0.0)
         ending = threading.Thread(target=self.admin.end, name="narrowboat-kafka-closing", daemon=True)
         ending.start()
@@ -110,6 +112,6 @@ class Client:
 
     def disown(self) -> None:
         """In a forked child: threads and connections are the parent's, and nothing here may touch them any more."""
-        for producer in self._producers:
+        for producer in list(self._producers):
             producer.disown()
         self.loop.disown()

@@ -15,6 +15,7 @@ import queue
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from confluent_kafka import OFFSET_END, Consumer
@@ -61,7 +62,6 @@ class Group:
         self._met: tuple[float, KafkaError] | None = None
         self._jobs: queue.SimpleQueue[tuple[Callable[[Any], Any], Future] | None] = queue.SimpleQueue()
         self._ending = False
-        self._topics_met: Callable[[], object] = lambda: None
         self._thread = threading.Thread(target=self._run, name="narrowboat-kafka-group", daemon=True)
         self._thread.start()
 
@@ -75,9 +75,8 @@ class Group:
 
     def subscribe(self, topics: list[str]) -> Future:
         """Ask for a share of these topics."""
-        return self.ask(
-            lambda consumer: consumer.subscribe(topics, on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
-        )
+        revoked, lost = partial(self._gone, self._hears.revoked), partial(self._gone, self._hears.lost)
+        return self.ask(lambda consumer: consumer.subscribe(topics, on_assign=self._assigned, on_revoke=revoked, on_lost=lost))
 
     @property
     def failure(self) -> KafkaError | None:
@@ -146,12 +145,8 @@ class Group:
         self._met = None
         self.joined.set()
 
-    def _revoked(self, consumer: Any, partitions: list[Any]) -> None:
-        self._hear(consumer, self._hears.revoked, partitions)
-        consumer.incremental_unassign(partitions)
-
-    def _lost(self, consumer: Any, partitions: list[Any]) -> None:
-        self._hear(consumer, self._hears.lost, partitions)
+    def _gone(self, hear: Hear, consumer: Any, partitions: list[Any]) -> None:
+        self._hear(consumer, hear, partitions)
         consumer.incremental_unassign(partitions)
 
     def _hear(self, consumer: Any, hear: Hear, partitions: list[Any]) -> bool:

@@ -11,13 +11,14 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from narrowboat_kafka.client import Code, Committed, Ear, Edge, KafkaError, Topic, TopicPartition
 from narrowboat_kafka.confluent.admin import Admin, known, packed
 from narrowboat_kafka.confluent.errors import told
 from narrowboat_kafka.confluent.fetcher import Batch, Fetcher
-from narrowboat_kafka.confluent.group import Group, Hears
+from narrowboat_kafka.confluent.group import Group, Hear, Hears
 from narrowboat_kafka.confluent.loop import Future, Loop
 from narrowboat_kafka.confluent.settings import Settings
 from narrowboat_kafka.format.stored import Stored
@@ -69,7 +70,7 @@ class Member:
         self._stashes: dict[TopicPartition, _Stash] = {}
         self._orders = itertools.count(1)
         self._over = False
-        hears = Hears(self._assigned, self._revoked, self._lost)
+        hears = Hears(self._assigned, partial(self._gone, ear.revoked), partial(self._gone, ear.lost))
         self._group = Group(settings.member(group), loop, hears)
         self._fetcher = Fetcher(settings.reader(group), loop, arrived=self._arrived, doubt=self._doubt)
 
@@ -116,26 +117,16 @@ class Member:
         while not self._over and time.monotonic() < until and not all(stash.live for stash in waiting):
             await self._loop.sleep(0.002)
 
-    async def _revoked(self, partitions: list[TopicPartition]) -> None:
+    async def _gone(self, hear: Hear, partitions: list[TopicPartition]) -> None:
         try:
             if not self._over:
-                await self._ear.revoked(partitions)
+                await hear(partitions)
         finally:
-            self._drop(partitions)
-
-    async def _lost(self, partitions: list[TopicPartition]) -> None:
-        try:
-            if not self._over:
-                await self._ear.lost(partitions)
-        finally:
-            self._drop(partitions)
-
-    def _drop(self, partitions: list[TopicPartition]) -> None:
-        for tp in partitions:
-            self._owned.pop(tp, None)
-            if self._stashes.pop(tp, None) is not None:
-                self._fetcher.cease(tp)
-        self._make_room()
+            for tp in partitions:
+                self._owned.pop(tp, None)
+                if self._stashes.pop(tp, None) is not None:
+                    self._fetcher.cease(tp)
+            self._make_room()
 
     def assigned(self) -> Collection[TopicPartition]:
         """The partitions that the group has given us."""

@@ -66,9 +66,7 @@ class _Call:
     def refuse(self, index: int, error: KafkaError) -> None:
         """One that was not taken."""
         self._failed[index] = Failed(error, left=False)
-        self._settled.append(index)
-        if len(self._settled) == self._count:
-            self.ended.set()
+        self.done(index, None, None)
 
     def answers(self) -> list[Failed | None]:
         """What became of each. One of which nothing was heard may have arrived."""
