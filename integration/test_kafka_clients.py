@@ -6,12 +6,14 @@ The rest of the backend is proven by the kit on each of them; here is what the k
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import itertools
 import os
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -585,6 +587,21 @@ def test_many_threads_share_a_producer(client: Any, topic: str) -> None:
     producer.end(1.0)
 
 
+def test_who_has_ended_is_not_kept(client: Any, topic: str) -> None:
+    """A broker may open and close as many consumers as it likes."""
+
+    def used() -> list[weakref.ref[Any]]:
+        ear, producer = Ear(client, f"g-{topic}", topic), client.producer()
+        eventually(lambda: len(ear.held) == 2)
+        assert producer.publish([record(topic)], time.monotonic() + TIMEOUT) == [None]
+        ear.close()
+        producer.end(TIMEOUT)
+        return [weakref.ref(ear.member), weakref.ref(producer)]
+
+    kept = used()
+    eventually(lambda: gc.collect() >= 0 and [each() for each in kept] == [None, None])
+
+
 def test_a_topic_that_is_not_there_gets_nothing(client: Any) -> None:
     """It never left, and no topic is made of it."""
     producer = client.producer()
@@ -706,8 +723,6 @@ def test_a_forked_child_touches_nothing(kind: str, client: Any, topic: str, join
     if not child:
         client.disown()
         ear.client = ear.member = producer = client = None
-        import gc
-
         gc.collect()
         os._exit(7)
     until = time.monotonic() + 20.0
