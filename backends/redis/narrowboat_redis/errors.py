@@ -222,7 +222,7 @@ def _connection(error: BaseException, endpoint: RedisEndpoint, doing: str) -> Na
             backend=backend,
         )
     if isinstance(error, NotRedis):
-        other = f"If that port wants TLS, write {endpoint.scheme}s://." if not endpoint.tls else ""
+        other = f"If that port wants TLS, write {endpoint.secure}://." if not endpoint.tls else ""
         return ConfigurationError(
             f"{endpoint}: whatever answers there is no {endpoint.product} ({text}). Check host and port. {other}".rstrip(),
             backend=backend,
@@ -236,5 +236,5 @@ def _connection(error: BaseException, endpoint: RedisEndpoint, doing: str) -> Na
         )
     hint = "See whether the server is up and reachable" + tls.hint(error, plain=endpoint.plain)
     if ("closed" in text or "reset" in text) and not endpoint.tls:
-        hint += f"; if that port wants TLS, write {endpoint.scheme}s://"
+        hint += f"; if that port wants TLS, write {endpoint.secure}://"
     return Unavailable(f"{endpoint}: the connection failed while {doing} ({text}). {hint}.", backend=backend)
