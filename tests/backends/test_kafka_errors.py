@@ -35,12 +35,19 @@ with warnings.catch_warnings():
     [
         (client.KafkaTimeoutError("late"), Unavailable),
         (client.NodeNotReadyError("1"), Unavailable),
+        (client.RequestTimedOutError("after 4997 ms"), Unavailable),
         (client.TopicAuthorizationFailedError("orders"), AccessDenied),
         (client.GroupAuthorizationFailedError("orders"), AccessDenied),
         (client.SaslAuthenticationFailedError("no"), AccessDenied),
         (client.UnknownTopicOrPartitionError("orders"), NotFound),
         (client.InvalidTopicError("a_b"), Conflict),
         (client.InvalidReplicationFactorError("3"), ConfigurationError),
+        (
+            client.InvalidReplicationFactorError(
+                "Unable to replicate the partition 1 time(s): All brokers are currently fenced."
+            ),
+            Unavailable,
+        ),
         (client.InvalidSessionTimeoutError("1"), ConfigurationError),
         (RuntimeError("NetworkSelector closed!"), Closed),
         (OSError("gone"), Unavailable),
@@ -54,6 +61,12 @@ def test_errors_of_the_client_are_ours(met: Exception, ours: type[Exception]) ->
     assert raised is met or raised.__cause__ is met
     assert "publishing to 'orders'" in str(error)
     assert str(met) in str(error) or ours is Closed
+
+
+@pytest.mark.parametrize("kind", [client.KafkaTimeoutError, client.RequestTimedOutError])
+def test_no_answer_in_time_has_one_number_whoever_waited_for_it(kind: type[Exception]) -> None:
+    """The number is the same with each client."""
+    assert of_client(kind("late")).code == Code.TIMED_OUT_HERE
 
 
 @pytest.mark.parametrize(

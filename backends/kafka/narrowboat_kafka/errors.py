@@ -51,6 +51,9 @@ _REFUSED = frozenset(
     }
 )
 
+#: What a cluster says that has just been started: no broker may be given a partition yet. Its number is that of a wrong option.
+_FENCED = "All brokers are currently fenced"
+
 #: What each kind of error is in our terms, and what to do about it.
 _MEANING: tuple[tuple[frozenset[Code], type[NarrowboatError], str], ...] = (
     (
@@ -86,7 +89,7 @@ def translate(error: BaseException, doing: str) -> NarrowboatError:
     """`error`, met while `doing` something, as one of ours."""
     if isinstance(error, NarrowboatError):
         return error
-    code = code_of(error)
+    code = None if _FENCED in str(error) else code_of(error)
     for codes, meaning, advice in _MEANING:
         if code in codes:
             return _caused(meaning(f"{doing}: {sentence(line(error))} {advice}", backend=SCHEME), error)
