@@ -6,31 +6,18 @@ def test_other(servers): servers(RedisServer, RedisCluster, tls=True).url
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from integration import parts
 from integration.fixtures import Servers
 from integration.servers import ConsulServer, KafkaServer, RabbitMQServer, RedisServer, ZooKeeperServer
 
 #: what client libraries say about themselves, or about their own libraries
 _NOISE = ("BlockingConnection is deprecated", "(read|open)_text is deprecated")
-
-
-#: Files whose tests take minutes, the longest first. What is begun last keeps one process busy when the others are done.
-_LONG = (
-    "test_kafka_conformance",
-    "test_redis_conformance",
-    "test_kafka_confluent",
-    "test_servers",
-    "test_secrets",
-    "test_zookeeper_conformance",
-    "test_rabbitmq_conformance",
-    "test_consul_conformance",
-    "test_kafka_clients",
-    "test_tls",
-    "test_kafka",
-)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -39,7 +26,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: _LONG.index(item.path.stem) if item.path.stem in _LONG else len(_LONG))
+    parts.arrange(items)
+
+
+def pytest_collection_finish() -> None:
+    """What is there now stays to the end, so the garbage collector, which many tests call, need not look at it each time."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    return parts.scheduler(config, log)
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,12 @@ for _number, _usual in (
         signal.signal(_number, _usual)
 
 
+def pytest_collection_finish() -> None:
+    """What is there now stays to the end, so the garbage collector, which many tests call, need not look at it each time."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
 def no_collector() -> Iterator[None]:
     """What is kept in a circle stays."""

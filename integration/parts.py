@@ -1,0 +1,63 @@
+"""Which tests one of several processes takes together, and which are begun first.
+
+    python -m pytest -n 4 --no-loadscope-reorder integration
+
+The tests of a file share its servers, so one process takes them all. Where a server is a part's of a file alone, `_PARTS` says
+which tests are a part, and any process takes it. What takes longest is begun first: what is begun last keeps one process busy
+when the others are done. pytest-xdist asks for this through `conftest.py`; without it nothing here has an effect.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+#: Files whose tests take minutes, the longest first.
+_LONG = (
+    "test_kafka_conformance",
+    "test_redis_conformance",
+    "test_consul_conformance",
+    "test_rabbitmq_conformance",
+    "test_kafka_confluent",
+    "test_zookeeper_conformance",
+    "test_kafka",
+    "test_servers",
+    "test_secrets",
+    "test_kafka_clients",
+    "test_tls",
+)
+#: Files whose tests do not all share one server: what tells one part of such a file from another, in the name of a test.
+_PARTS = {
+    r"test_\w+_(conformance|confluent)": r"^\w+|(sync|asyncio)\]$",  # the set-up, and the face
+    "test_servers": r"^\w+|\[\w+",  # each starts its own
+    "test_secrets": r"\[.*\]$",  # the server and how it is reached
+    "test_tls": r"\[\w+",  # the server
+}
+
+
+def part(test: str) -> str:
+    """The part of a file, or the file, that a test is of, by its id."""
+    path, _, name = test.partition("::")
+    stem = path.rpartition("/")[2].removesuffix(".py")
+    for files, pattern in _PARTS.items():
+        if re.fullmatch(files, stem):
+            return " ".join([path, *(found[0] for found in re.finditer(pattern, name))])
+    return path
+
+
+def arrange(items: list[pytest.Item]) -> None:
+    """Put the files of `_LONG` first."""
+    items.sort(key=lambda item: _LONG.index(item.path.stem) if item.path.stem in _LONG else len(_LONG))
+
+
+def scheduler(config: pytest.Config, log: Any) -> Any:
+    """What shares the parts out among the processes, in the order of `arrange`."""
+    from xdist.scheduler import LoadScopeScheduling  # only where tests run in several processes
+
+    class Parts(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return part(nodeid)
+
+    return Parts(config, log)
