@@ -10,16 +10,13 @@ from typing import Any
 import pytest
 
 import narrowboat
+from bounds import upper
 from integration.fixtures import Servers
 from integration.servers import ConsulServer, RedisServer
-from narrowboat.conformance.watch import watch
 from narrowboat.contract.locks import Grant, Mode, Request
 from narrowboat.errors import AccessDenied, Closed, ConfigurationError, Conflict, LockTimeout, Reason, Unavailable
 from narrowboat_consul.keys import Space
 from narrowboat_consul.locks import ConsulLocks
-
-#: An upper bound, extended by what the machine stood still for.
-upper = watch().extended
 
 TOKEN = "6f2d0f0a-3b52-4cf5-8f5e-0d4b5c8f0c11"
 #: what a lock is asked for with: each of its modes

@@ -15,10 +15,10 @@ from typing import Any, cast
 import pytest
 
 import narrowboat
+from bounds import upper
 from integration.fixtures import Servers
 from integration.kafka_harness import collect_sockets
 from integration.servers import KafkaServer
-from narrowboat.conformance.watch import watch
 from narrowboat.errors import (
     AccessDenied,
     ConfigurationError,
@@ -30,9 +30,6 @@ from narrowboat.errors import (
     Unavailable,
 )
 from narrowboat.messaging import Messaging
-
-#: An upper bound, extended by what the machine stood still for.
-upper = watch().extended
 
 #: Seconds for one call in the tests of what is wrong, and what may come on top on a busy machine.
 TIMEOUT, SLACK = 2.0, 3.0

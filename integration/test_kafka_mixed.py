@@ -19,10 +19,8 @@ from pathlib import Path
 import pytest
 
 import narrowboat
+from bounds import upper
 from integration.servers import KafkaServer
-from narrowboat.conformance.watch import watch
-
-upper = watch().extended
 
 DRIVERS = ("python", "confluent")
 #: What happens to the group, which begins with one of each.

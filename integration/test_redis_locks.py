@@ -13,9 +13,9 @@ import pytest
 import redis
 
 import narrowboat
+from bounds import upper
 from integration.fixtures import Servers
 from integration.servers import RedisCluster, RedisSentinel, RedisServer
-from narrowboat.conformance.watch import watch
 from narrowboat.contract.locks import Busy, Grant, Mode, Released, Request
 from narrowboat.errors import (
     AccessDenied,
@@ -28,9 +28,6 @@ from narrowboat.errors import (
 )
 from narrowboat_redis.locks import RedisLocks
 from narrowboat_redis.names import NameKeys
-
-#: An upper bound, extended by what the machine stood still for.
-upper = watch().extended
 
 #: Seconds for one call in the tests of what is wrong, and what may come on top on a busy machine.
 TIMEOUT, SLACK = 1.0, 1.0

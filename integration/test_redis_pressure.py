@@ -12,18 +12,15 @@ import pytest
 import redis
 
 import narrowboat
+from bounds import upper
 from broker_calls import consume, message, open_driver, send
 from integration.servers import RedisServer
-from narrowboat.conformance.watch import watch
 from narrowboat.contract import Ack, Address, Kind, Nack
 from narrowboat.contract.locks import Busy, Grant, Mode, Released, Request
 from narrowboat.errors import PublishFailed, SettleUnknown, Unavailable
 from narrowboat_redis import broker as broker_backend
 from narrowboat_redis import locks as lock_backend
 from narrowboat_redis.names import NameKeys
-
-#: An upper bound, extended by what the machine stood still for.
-upper = watch().extended
 
 _serial = itertools.count(1)
 

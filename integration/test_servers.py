@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from bounds import upper
 from integration.fixtures import Servers, obtain
 from integration.looks import Look
 from integration.servers import (
@@ -33,11 +34,7 @@ from integration.servers import (
 from integration.servers.kafka import announced
 from integration.servers.ports import listening
 from integration.servers.process import Process
-from narrowboat.conformance.watch import watch
 from narrowboat.dsn import Url
-
-#: An upper bound, extended by what the machine stood still for.
-upper = watch().extended
 
 each = pytest.mark.parametrize("look", [pytest.param(look, id=look.kind.name) for look in Look.all])
 

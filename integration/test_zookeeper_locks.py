@@ -17,12 +17,12 @@ from kazoo.client import KazooClient
 from kazoo.security import make_digest_acl
 
 import narrowboat
+from bounds import upper
 from integration.fixtures import Servers
 from integration.servers import ZooKeeperEnsemble, ZooKeeperServer
 from integration.servers.certificates import Certificates
 from integration.zookeeper_harness import ZooKeeperHarness, kazoo
 from narrowboat import events
-from narrowboat.conformance.watch import watch
 from narrowboat.contract.locks import Busy, Grant, Mode, Released, Request
 from narrowboat.errors import (
     AccessDenied,
@@ -37,9 +37,6 @@ from narrowboat.errors import (
 from narrowboat_zookeeper.locks import ZooKeeperLocks
 from narrowboat_zookeeper.queue_node import QueueNode
 from narrowboat_zookeeper.records import record
-
-#: An upper bound, extended by what the machine stood still for.
-upper = watch().extended
 
 #: A short session, for servers with a tick of half a second.
 QUERY = "session_ttl=3&tick=0.5"

@@ -8,13 +8,10 @@ from collections.abc import Callable
 import pytest
 
 import narrowboat
-from narrowboat.conformance.watch import watch
+from bounds import upper
 from narrowboat.contract import Broker, Feed, Received
 from narrowboat.errors import Unavailable
 from narrowboat.layers.passing import PassingBroker, PassingFeed
-
-#: An upper bound, extended by what the machine stood still for.
-upper = watch().extended
 
 
 class Dying(PassingFeed):

@@ -17,7 +17,7 @@ import pytest
 
 import narrowboat
 import nonsense
-from narrowboat.conformance.watch import watch
+from bounds import upper
 from narrowboat.locking import Locks
 
 URL = f"consul://127.0.0.1:{{port}}?timeout={nonsense.TIMEOUT}"
@@ -139,10 +139,9 @@ def test_all_of_them_together_took_little_memory(found: nonsense.Found) -> None:
 
 def test_calls_that_belong_together_wait_for_one_silence_once() -> None:
     """The first has its whole time; what follows at once has little, and says so."""
-    clocks = watch()
     server = nonsense.Server(nonsense.silence)
     took = nonsense.silences(f"consul://127.0.0.1:{server.port}", 1.0)
-    assert sum(took[1:]) < took[0] + clocks.extended(0.5), took
+    assert sum(took[1:]) < took[0] + upper(0.5), took
 
 
 def test_a_farewell_that_nobody_answers_is_not_waited_for_long() -> None:
@@ -155,12 +154,12 @@ def test_a_farewell_that_nobody_answers_is_not_waited_for_long() -> None:
         then_silent.append(connection.recv(65536))
         nonsense.silence(connection)
 
-    clocks, server = watch(), nonsense.Server(case)
+    server = nonsense.Server(case)
     with narrowboat.locks(f"consul://127.0.0.1:{server.port}?timeout=2") as locks:
         driver: Any = locks._core.driver.get()
         driver._session.fresh()
         begun = time.monotonic()
-    assert time.monotonic() - begun < clocks.extended(1.5)
+    assert time.monotonic() - begun < upper(1.5)
     assert b"/v1/session/destroy/" in then_silent[0]
 
 

@@ -20,20 +20,17 @@ from typing import Any, TypeVar
 import pytest
 from hypothesis import given
 
+from bounds import upper
 from broker_calls import DASHBOARD, ORDERS, PRICES, Drivers, consume, ids, message, open_driver, send, settle, take
 from broker_programs import GROUPS, QUEUES, Side, programs
 from broker_suite import BrokerSuite
 from narrowboat.clock import ManualClock
-from narrowboat.conformance.watch import watch
 from narrowboat.contract import Ack, Address, Broker, Delivery, Depth, Feed, Kind, Properties, Source
 from narrowboat.errors import Conflict, NarrowboatError, PublishFailed, StaleDelivery, Unavailable
 from narrowboat_memory import broker as memory
 from narrowboat_sqlite import broker as backend
 from narrowboat_sqlite.tables import message_rows
 from programs import AGREEMENT
-
-#: An upper bound, extended by what the machine stood still for meanwhile.
-upper = watch().extended
 
 T = TypeVar("T")
 

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
+from bounds import upper
 from lock_rules import LockRules, attempt, bell, busy, granted, grants, released, request, shared
 from narrowboat.clock import ManualClock, SystemClock
-from narrowboat.conformance.watch import watch
 from narrowboat.contract.backend import Context
 from narrowboat.contract.locks import Busy, Grant, Released
 from narrowboat.dsn import Url, parse_options
@@ -29,10 +29,6 @@ from narrowboat_sqlite.clocks.foreign_leases import Observer
 from narrowboat_sqlite.locks import SqliteLocks, locks
 from narrowboat_sqlite.options import Options
 from narrowboat_sqlite.tables.lock_rows import PATIENCE, TOKENS
-
-#: An upper bound, extended by what the machine stood still for meanwhile.
-upper = watch().extended
-
 
 #: what the fixture `opened` gives: opens one more on the file of the test
 Opened = Callable[..., SqliteLocks]

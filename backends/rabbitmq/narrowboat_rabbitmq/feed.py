@@ -14,6 +14,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from pika.exceptions import ChannelClosedByBroker
@@ -106,8 +107,7 @@ class RabbitFeed(Feed):
                 else:
                     deliveries.append(delivery)
             if late:
-                job = Job(late)
-                self._client.loop.post(lambda job=job: stream.submit(job))  # type: ignore[misc]  # bound now
+                self._client.loop.post(partial(stream.submit, Job(late)))
         if not stream.buffer:
             stream.armed = True
             if stream.buffer:

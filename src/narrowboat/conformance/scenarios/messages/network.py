@@ -78,6 +78,11 @@ async def an_idle_consumer_comes_back(kit: MessageKit) -> None:
     await kit.depth_is(outside, ready=0, in_flight=0)
 
 
+def _whatever(fault: Callable[[], object]) -> Callable[[object], object]:
+    """The fault, whatever the call is about."""
+    return lambda items: fault()
+
+
 def _timed(fault: Callable[[], object]) -> float:
     now = time.monotonic()
     fault()
@@ -96,7 +101,7 @@ async def a_publish_whose_connection_breaks(kit: MessageKit) -> None:
         await orders.publish(f"warm {turn}".encode())  # or the next request would be one that makes the connection again
         sure.append(f"warm {turn}")
         before = network.dropped
-        plan.call("send", lambda items, strike=strike: strike())  # type: ignore[misc]  # bound now
+        plan.call("send", _whatever(strike))
         with kit.within(3 * OPERATION + 2, "a publish that is cut"):
             try:
                 await orders.publish(body.encode(), id=body)
@@ -122,7 +127,7 @@ async def a_fetch_or_ack_whose_connection_breaks(kit: MessageKit) -> None:
     ids = [(await outside.publish(b"x")).id for _ in range(5)]
     seen: dict[str, int] = dict.fromkeys(ids, 0)
     settled: set[str] = set()  # with an answer, or with one that was lost: then it may come once more
-    plan.call("receive", lambda items: network.drop_reply())
+    plan.call("receive", _whatever(network.drop_reply))
     deadline = time.monotonic() + kit.upper(2 * kit.lapse(lease) + 4 * OPERATION + 10)
     async with orders.consume(prefetch=2) as messages:
         while settled != set(ids):
@@ -132,7 +137,7 @@ async def a_fetch_or_ack_whose_connection_breaks(kit: MessageKit) -> None:
                 continue
             seen[message.id] += 1
             if sum(seen.values()) % 3 == 2:
-                plan.call("settle", lambda items: network.drop_reply())
+                plan.call("settle", _whatever(network.drop_reply))
             try:
                 await message.ack()
             except StaleDelivery:
