@@ -14,7 +14,7 @@ import pytest
 
 from integration import parts
 from integration.fixtures import Servers
-from integration.servers import ConsulServer, KafkaServer, RabbitMQServer, RedisServer, ZooKeeperServer
+from integration.servers import ConsulServer, KafkaServer, PostgreSQLServer, RabbitMQServer, RedisServer, ZooKeeperServer
 
 #: what client libraries say about themselves, or about their own libraries
 _NOISE = ("BlockingConnection is deprecated", "(read|open)_text is deprecated")
@@ -74,4 +74,10 @@ def rabbitmq_server(servers: Servers) -> RabbitMQServer:
 @pytest.fixture(scope="module")
 def kafka_server(servers: Servers) -> KafkaServer:
     server: KafkaServer = servers(KafkaServer)
+    return server
+
+
+@pytest.fixture(scope="module")
+def postgresql_server(servers: Servers) -> PostgreSQLServer:
+    server: PostgreSQLServer = servers(PostgreSQLServer)
     return server

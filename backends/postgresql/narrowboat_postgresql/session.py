@@ -1,0 +1,115 @@
+"""One connection of one lane: made at its first use, and again after a failure. Each call is one statement, within its time.
+
+What breaks in the middle of a call may still be going on at the server. The process that does it there is remembered, so that
+`end` can make sure that it is over before somebody undoes what it may have done.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from narrowboat.errors import NarrowboatError, Unavailable
+from narrowboat_postgresql.errors import GONE, Broken, Refused, translate
+from narrowboat_postgresql.place import Place
+
+if TYPE_CHECKING:
+    from narrowboat_postgresql.library import Link, Parameter, Rows
+
+#: Seconds between two looks whether a process of the server has ended.
+_LOOK = 0.005
+
+
+class Session:
+    """See the module's text. From any thread, one call at a time."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._mutex = threading.Lock()
+        self._link: Link | None = None
+        self._space = "0"
+        self._left: list[tuple[str, str]] = []  #: processes of the server that may still be at a call of ours
+
+    def call(self, function: str, *parameters: Parameter, doing: str, binary: bool = False) -> Rows:
+        """The rows of a function of ours, whose first argument is the namespace."""
+        names = ", ".join(f"${number}" for number in range(1, len(parameters) + 2))
+        statement = f"SELECT * FROM {self._place.options.schema}.{function}({names})"  # noqa: S608  # our own words
+        with self._mutex:
+            ends = time.monotonic() + self._place.timeout
+            link = self._ready(ends, doing)
+            try:
+                return link.run(statement, [self._space, *parameters], ends, binary=binary)
+            except (Refused, Broken) as error:
+                if isinstance(error, Broken) or error.state in GONE:
+                    self._drop()
+                found = error
+            except BaseException:
+                self._drop()
+                raise
+            raise translate(found, self._place.endpoint, doing=doing)
+
+    def end(self, left: Sequence[tuple[str, str]]) -> None:
+        """Make sure that those processes of the server, which were left in the middle of a call, do nothing any more."""
+        doing = "ending a call that was left"
+        with self._mutex:
+            ends = time.monotonic() + self._place.timeout
+            link = self._ready(ends, doing)
+            for process, start in left:
+                look = [process, start]
+                statement = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1::int AND backend_start = $2::timestamptz"
+                try:
+                    while link.run(statement, look, ends):
+                        if time.monotonic() >= ends:
+                            raise Broken("its process did not end", late=True)
+                        time.sleep(_LOOK)
+                except (Refused, Broken) as error:
+                    self._drop()
+                    found = translate(error, self._place.endpoint, doing=doing)
+                except BaseException:
+                    self._drop()
+                    raise
+                else:
+                    continue
+                raise found
+
+    def take_left(self) -> list[tuple[str, str]]:
+        """The processes that were left since the last time."""
+        left, self._left = self._left, []
+        return left
+
+    def give_left(self, left: Sequence[tuple[str, str]]) -> None:
+        """They have not ended yet."""
+        self._left = [*left, *self._left]
+
+    def close(self) -> None:
+        """Close the connection."""
+        with self._mutex:
+            self._drop()
+
+    def _ready(self, ends: float, doing: str) -> Link:
+        link = self._link
+        if link is not None:
+            if link.usable():
+                return link
+            self._drop()
+        try:
+            link, space = self._place.connect(ends)
+        except NarrowboatError as error:
+            if isinstance(error, Unavailable):
+                error.sent = False
+            raise
+        except (Refused, Broken) as error:
+            found = error
+        else:
+            self._link, self._space = link, str(space)
+            return link
+        raise translate(found, self._place.endpoint, doing=doing)
+
+    def _drop(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            if link.busy:
+                self._left.append(link.identity)
+            link.close()
