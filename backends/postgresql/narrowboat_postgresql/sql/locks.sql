@@ -11,8 +11,14 @@
 -- `key` is the name, or the hash of a long one: an index holds 2,700 bytes. Names are locked in the order of their keys, so two
 -- batches never wait for each other in a circle.
 
+-- What no holder of ours lacks, so that another program cannot write one that can be taken for a lease in part.
+CREATE DOMAIN nb.word AS text CHECK (VALUE IS NOT NULL);
+CREATE DOMAIN nb.number AS bigint CHECK (VALUE IS NOT NULL AND VALUE > 0);
+CREATE DOMAIN nb.moment AS timestamptz CHECK (VALUE IS NOT NULL AND VALUE > '2000-01-01' AND VALUE < '294276-01-01');
+CREATE DOMAIN nb.seconds AS double precision CHECK (VALUE IS NOT NULL AND VALUE > 0 AND VALUE < 1e9);
+
 CREATE TYPE nb.holder AS (
-    owner text, token bigint, ends timestamptz, ttl double precision, label text, since timestamptz
+    owner nb.word, token nb.number, ends nb.moment, ttl nb.seconds, label nb.word, since nb.moment
 );
 
 CREATE SEQUENCE nb.token AS bigint;
@@ -107,7 +113,7 @@ CREATE FUNCTION nb.attempt(in_space integer, asked jsonb, in_listener text, pati
 RETURNS TABLE (at integer, verdict text, token bigint, pause double precision, mode text, size integer) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
-    ask record; held nb.lock; living nb.holder[]; mine nb.holder; moment timestamptz; place bigint;
+    ask record; held nb.lock; living nb.holder[]; moment timestamptz; place bigint;
     ahead bigint; writer boolean; other_mode text; other_size integer; number bigint; sweep text;
 BEGIN
     FOR ask IN
@@ -118,7 +124,7 @@ BEGIN
         held := nb.lock_row(in_space, ask.key, ask.name);
         moment := clock_timestamp();
         living := ARRAY(SELECT h FROM unnest(held.holders) h WHERE h.ends > moment);
-        SELECT h.* INTO mine FROM unnest(living) h WHERE h.owner = ask.owner;
+        SELECT h.token INTO number FROM unnest(living) h WHERE h.owner = ask.owner;
         IF FOUND THEN -- an earlier attempt's, whose answer did not arrive
             living := ARRAY(
                 SELECT CASE WHEN h.owner = ask.owner
@@ -128,7 +134,7 @@ BEGIN
             );
             UPDATE nb.lock l SET holders = living WHERE l.space = in_space AND l.key = ask.key;
             DELETE FROM nb.waiter w WHERE w.space = in_space AND w.key = ask.key AND w.owner = ask.owner;
-            RETURN QUERY SELECT ask.at, 'granted', mine.token, 0::double precision, ask.mode, ask.size;
+            RETURN QUERY SELECT ask.at, 'granted', number, 0::double precision, ask.mode, ask.size;
             CONTINUE;
         END IF;
         place := NULL; ahead := 0; writer := false; other_mode := NULL; other_size := NULL;
@@ -145,7 +151,7 @@ BEGIN
             other_mode := held.mode;
             other_size := held.size;
         END IF;
-        IF (ask.mode = 'semaphore' OR other_mode = 'semaphore')
+        IF other_mode IS NOT NULL AND (ask.mode = 'semaphore' OR other_mode = 'semaphore')
             AND (ask.mode <> other_mode OR ask.size IS DISTINCT FROM other_size)
         THEN
             RETURN QUERY SELECT ask.at, 'conflict', 0::bigint, 0::double precision, other_mode, other_size;
