@@ -6,5 +6,5 @@ from integration.servers import PostgreSQLServer
 
 test_postgresql = conformance(PostgreSQLServer, harness=PostgreSQLHarness, query="retention=600")
 test_postgresql_tls = conformance(
-    PostgreSQLServer, harness=PostgreSQLHarness, tiers="CP", only=TRANSPORT, password='p@ss "word/\\\'', tls=True
+    PostgreSQLServer, harness=PostgreSQLHarness, tiers="CP", only=TRANSPORT, password="p@ss \"word/\\'", tls=True
 )

@@ -220,7 +220,7 @@ def _state(process: int) -> str:
 
 
 def _plain_user(directory: Path) -> list[str]:
-    """What begins a command that must not be root's. The kernel's signal at our death is asked for again: it ends with a user."""
+    """What begins a command that must not be root's. The kernel's signal at our death is asked for again."""
     if os.geteuid() != 0:
         return []
     user = pwd.getpwnam("nobody")

@@ -12,7 +12,19 @@ import secrets
 from collections.abc import Callable, Sequence
 
 from narrowboat.capabilities import BrokerCapabilities, Scope, Support, Survives
-from narrowboat.contract import Address, Broker, BrokerBackend, Context, Depth, Feed, Kind, Outgoing, Properties, Receipt, Source
+from narrowboat.contract import (
+    Address,
+    Broker,
+    BrokerBackend,
+    Context,
+    Depth,
+    Feed,
+    Kind,
+    Outgoing,
+    Properties,
+    Receipt,
+    Source,
+)
 from narrowboat.driver.claims import keeper
 from narrowboat.driver.sources import first_properties, has_dead_letters
 from narrowboat.dsn import Url

@@ -79,7 +79,9 @@ def delivery(row: Sequence[bytes | None]) -> Delivery:
         wrong.append("published")
     malformed = ""
     if wrong:
-        malformed = f"row {tag[0]} of the table message was damaged or written by another program: {', '.join(wrong)} cannot be read"
+        malformed = (
+            f"row {tag[0]} of the table message was damaged or written by another program: {', '.join(wrong)} cannot be read"
+        )
     # This runs for every message: `Delivery(...)` would take twice the time.
     return _new(
         Delivery,

@@ -67,8 +67,8 @@ _LOGIN: tuple[tuple[str, type[NarrowboatError], str], ...] = (
     (
         r"does not match host name",
         ConfigurationError,
-        "Its certificate was not accepted. Name the host as it stands in the certificate's subjectAltName; ?verify=ca checks its "
-        "authority and not its name",
+        "Its certificate was not accepted. Name the host as it stands in the certificate's subjectAltName; ?verify=ca checks "
+        "its authority and not its name",
     ),
     (
         r"expired|not yet valid",
@@ -89,14 +89,22 @@ _LOGIN: tuple[tuple[str, type[NarrowboatError], str], ...] = (
         "It refused the user, the password or the database of the URL. Nothing was changed. Correct the URL, or the server's "
         "rights and pg_hba.conf",
     ),
-    (r"database .* does not exist", ConfigurationError, "Name another database in the URL's path, or make it (CREATE DATABASE)"),
+    (
+        r"database .* does not exist",
+        ConfigurationError,
+        "Name another database in the URL's path, or make it (CREATE DATABASE)",
+    ),
     (
         r"invalid response to SSL negotiation|expected authentication request|invalid length of startup packet"
         r"|unsupported frontend protocol",
         ConfigurationError,
         "Whatever answers there is no PostgreSQL. Check host and port",
     ),
-    (r"read-only|hot standby|not.*primary", Unavailable, "It is a read-only standby. Name the primary, or all servers of the group"),
+    (
+        r"read-only|hot standby|not.*primary",
+        Unavailable,
+        "It is a read-only standby. Name the primary, or all servers of the group",
+    ),
     (r"too many clients|connection slots|too many connections", Unavailable, "It has no connections left (max_connections)"),
 )
 
@@ -170,7 +178,8 @@ def _broken(error: Broken, endpoint: Endpoint, doing: str) -> NarrowboatError:
             backend=backend,
         )
     return Unavailable(
-        f"the connection to {endpoint} broke while {doing} ({text}). It may or may not have been done. {_REPEAT}", backend=backend
+        f"the connection to {endpoint} broke while {doing} ({text}). It may or may not have been done. {_REPEAT}",
+        backend=backend,
     )
 
 
@@ -185,8 +194,8 @@ def too_old(endpoint: Endpoint, version: int) -> ConfigurationError:
 def odd_encoding(endpoint: Endpoint, encoding: str) -> ConfigurationError:
     """The refusal of a database that cannot hold every name."""
     return ConfigurationError(
-        f"the database of {endpoint} has the encoding {encoding}, which cannot hold every name and header. Nothing was changed. "
-        "Make one with ENCODING 'UTF8' and name it in the URL's path.",
+        f"the database of {endpoint} has the encoding {encoding}, which cannot hold every name and header. Nothing was "
+        "changed. Make one with ENCODING 'UTF8' and name it in the URL's path.",
         backend=endpoint.scheme,
     )
 
@@ -204,8 +213,8 @@ def pooled(endpoint: Endpoint) -> ConfigurationError:
 def newer_schema(endpoint: Endpoint, schema: str, found: int, known: int) -> ConfigurationError:
     """The refusal of tables that a later version of this program has changed."""
     return ConfigurationError(
-        f"{endpoint}: the schema {schema} is of version {found}, and this Narrowboat knows {known}. Nothing was changed. Upgrade "
-        "Narrowboat here, or name another schema with ?schema=.",
+        f"{endpoint}: the schema {schema} is of version {found}, and this Narrowboat knows {known}. Nothing was changed. "
+        "Upgrade Narrowboat here, or name another schema with ?schema=.",
         backend=endpoint.scheme,
     )
 

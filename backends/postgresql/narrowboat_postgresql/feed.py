@@ -213,9 +213,7 @@ class PostgresFeed(Feed):
         if isinstance(outcome, Nack):
             return {"o": "n", "w": outcome.delay}
         if isinstance(outcome, Reject):
-            headers = dead_headers(
-                delivery.headers, reason=outcome.reason, attempts=outcome.attempts, origin=self.address.path
-            )
+            headers = dead_headers(delivery.headers, reason=outcome.reason, attempts=outcome.attempts, origin=self.address.path)
             return {"o": "d", "h": json.dumps(headers)}
         return {"o": "r"}
 

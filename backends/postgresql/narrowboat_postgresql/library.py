@@ -14,8 +14,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, Format, PGconn, PollingStatus
-from psycopg.pq.abc import PGresult
+import psycopg.pq
+from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, Format, PollingStatus
+from psycopg.pq.abc import PGconn, PGresult
 
 from narrowboat_postgresql.errors import Broken, Refused
 
@@ -55,7 +56,7 @@ class Link:
 
         `step` runs each step of a handshake, which computes and waits for nothing.
         """
-        link = cls(PGconn.connect_start(told()))
+        link = cls(psycopg.pq.PGconn.connect_start(told()))
         connection = link._connection
         try:
             connection.nonblocking = 1
@@ -121,10 +122,10 @@ class Link:
             prepared = name
             self._exchange(lambda: self._connection.send_prepare(prepared, statement.encode()), ends)
             self._prepared[statement] = name
-        values = [each.encode() if each.__class__ is str else each for each in parameters]  # type: ignore[union-attr]
+        values = [each.encode() if isinstance(each, str) else each for each in parameters]
         formats = [_TEXT if each.__class__ is str else _BINARY for each in parameters]
         return self._exchange(
-            lambda: self._connection.send_query_prepared(name, values, formats, _BINARY if binary else _TEXT),  # type: ignore[arg-type]
+            lambda: self._connection.send_query_prepared(name, values, formats, _BINARY if binary else _TEXT),
             ends,
         )
 

@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 #: Our functions look again after each lock, which an isolation above read committed would hide from them. Tables of a queue are
 #: empty when they are analysed and full a second later: plans must not depend on that.
 _SETTINGS = (
-    "SET synchronous_commit = on; SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off; "
-    "SET idle_in_transaction_session_timeout = 0; SET search_path = pg_catalog; SET client_min_messages = error; "
-    "SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; "
-    "SET jit = off; SET plan_cache_mode = force_generic_plan; SET DateStyle = ISO; SET bytea_output = hex; SET extra_float_digits = 1; "
+    "SET synchronous_commit = on; SET default_transaction_isolation = 'read committed';"
+    " SET default_transaction_read_only = off; SET idle_in_transaction_session_timeout = 0; SET search_path = pg_catalog;"
+    " SET client_min_messages = error; SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off;"
+    " SET enable_mergejoin = off; SET jit = off; SET plan_cache_mode = force_generic_plan;"
+    " SET DateStyle = ISO; SET extra_float_digits = 1; "
 )
 
 #: Modes of libpq. Without a check of the certificate it is still TLS, and nothing else.

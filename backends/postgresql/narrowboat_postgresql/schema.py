@@ -48,13 +48,17 @@ def _version(link: Link, schema: str, ends: float) -> int:
 def _bring(link: Link, endpoint: Endpoint, schema: str, found: int, ends: float) -> None:
     """Up to date, by whoever comes first; the others wait for that."""
     if found <= VERSION:
-        link.script(f"BEGIN; SELECT pg_advisory_xact_lock({_LOCK})", ends)
+        # Before the transaction: one that began before the tables were there may go on believing that they are not.
+        link.script(f"SELECT pg_advisory_lock({_LOCK})", ends)
+        link.script("BEGIN", ends)
         found = _version(link, schema, ends)
     if found > VERSION:
         raise newer_schema(endpoint, schema, found, VERSION)
     steps = [text(schema, name) for names in STEPS[found:] for name in names]
     if steps:
-        if link.script(f"SELECT to_regnamespace('{schema}')", ends)[0][0] is None:  # where it is there, no right is needed for it
+        # Where it is there, no right to make one is needed.
+        if link.script(f"SELECT to_regnamespace('{schema}')", ends)[0][0] is None:
             link.script(f"CREATE SCHEMA {schema}", ends)
         link.script("; ".join([*steps, f"INSERT INTO {schema}.version (number) VALUES ({VERSION})"]), ends)  # noqa: S608
     link.script("COMMIT", ends)
+    link.script(f"SELECT pg_advisory_unlock({_LOCK})", ends)

@@ -18,6 +18,7 @@ from narrowboat_postgresql.place import Place
 if TYPE_CHECKING:
     from narrowboat_postgresql.library import Link, Parameter, Rows
 
+_END = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1::integer AND backend_start = $2::timestamptz"
 #: Seconds between two looks whether a process of the server has ended.
 _LOOK = 0.005
 
@@ -58,9 +59,8 @@ class Session:
             link = self._ready(ends, doing)
             for process, start in left:
                 look = [process, start]
-                statement = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1::int AND backend_start = $2::timestamptz"
                 try:
-                    while link.run(statement, look, ends):
+                    while link.run(_END, look, ends):
                         if time.monotonic() >= ends:
                             raise Broken("its process did not end", late=True)
                         time.sleep(_LOOK)
