@@ -9,10 +9,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import narrowboat
 from integration.servers import PostgreSQLServer
+from narrowboat.capabilities import BrokerCapabilities
 from narrowboat.conformance import Harness
-from narrowboat.conformance.harness import with_option
+from narrowboat.conformance.harness import with_option, with_query
 
+#: What the URL of messages says beside the locks'.
+KEEPING = "retention=600"
 #: Columns of messages that another program can add to a queue of ours.
 STRANGE: dict[str, dict[str, object]] = {
     "a name and a body": {},
@@ -46,6 +50,14 @@ class PostgreSQLHarness(Harness):
         with self._client() as client:
             found = client.execute(statement, values)
             return list(found.fetchall()) if found.description else []
+
+    @property
+    def broker_claims(self) -> BrokerCapabilities:
+        """With replay, which the locks' URL has no option for."""
+        return narrowboat.broker(with_query(self.url, KEEPING)).capabilities
+
+    def broker_url(self, namespace: str) -> str:
+        return with_query(super().broker_url(namespace), KEEPING)
 
     def fresh_url(self, half: str, namespace: str) -> str:
         """In a schema that is not there yet."""

@@ -4,7 +4,7 @@ from integration.conformance import TRANSPORT, conformance
 from integration.postgresql_harness import PostgreSQLHarness
 from integration.servers import PostgreSQLServer
 
-test_postgresql = conformance(PostgreSQLServer, harness=PostgreSQLHarness, query="retention=600")
+test_postgresql = conformance(PostgreSQLServer, harness=PostgreSQLHarness)
 test_postgresql_tls = conformance(
     PostgreSQLServer, harness=PostgreSQLHarness, tiers="CP", only=TRANSPORT, password="p@ss \"word/\\'", tls=True
 )

@@ -2,5 +2,6 @@
 
 from narrowboat_postgresql.broker import broker
 from narrowboat_postgresql.locks import locks
+from narrowboat_postgresql.outbox import Outbox
 
-__all__ = ["broker", "locks"]
+__all__ = ["Outbox", "broker", "locks"]

@@ -1,0 +1,268 @@
+"""PostgreSQL beyond the kit: publishing in a transaction of one's own, what its errors say, and what stands in the way."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+import narrowboat
+from integration.servers import PostgreSQLServer
+from integration.servers.ports import LOOPBACK, free_port
+from narrowboat.errors import AccessDenied, ConfigurationError, NarrowboatError, Unavailable
+from narrowboat_postgresql import Outbox
+
+BODY = b"order 7 is paid"
+
+
+@pytest.fixture
+def owner(postgresql_server: PostgreSQLServer) -> Iterator[Any]:
+    """A connection of the program's own, whose transactions are its own."""
+    with psycopg.connect(postgresql_server.url.partition("?")[0]) as connection:
+        yield connection
+
+
+def url_of(server: PostgreSQLServer, prefix: str, more: str = "") -> str:
+    return f"{server.url}?prefix={prefix}{more}"
+
+
+# -- publishing in the caller's transaction -----------------------------------------------------------------------
+
+
+def test_a_message_is_there_when_its_transaction_commits_and_a_waiting_consumer_is_woken(
+    postgresql_server: PostgreSQLServer, owner: Any
+) -> None:
+    url = url_of(postgresql_server, "commits")
+    with narrowboat.broker(url) as broker, broker.queue("paid").consume() as consumer:
+        assert consumer.receive(timeout=0.1) is None  # it listens from now on
+        Outbox(url).send_in(owner, "paid", BODY, headers={"a": "b"}, id="seven")
+        assert consumer.receive(timeout=0.5) is None
+        begun = time.monotonic()
+        threading.Timer(0.2, owner.commit).start()
+        message = consumer.receive(timeout=20)
+
+        assert message is not None
+        assert (message.id, message.data, message.headers, message.attempt) == ("seven", BODY, {"a": "b"}, 1)
+        assert time.monotonic() - begun < 20
+        message.ack()
+        assert sum(broker.queue("paid").depth()) == 0
+
+
+def test_a_rollback_takes_the_message_back(postgresql_server: PostgreSQLServer, owner: Any) -> None:
+    url = url_of(postgresql_server, "rolls")
+    with narrowboat.broker(url) as broker:
+        queue = broker.queue("paid")
+        queue.declare()
+        Outbox(url).send_in(owner, "paid", BODY)
+        owner.rollback()
+        assert sum(queue.depth()) == 0
+
+
+def test_a_transaction_that_lasts_holds_up_nobody(postgresql_server: PostgreSQLServer, owner: Any) -> None:
+    """Not even in an ordered queue, where its message stands behind those that were committed before it."""
+    url = url_of(postgresql_server, "lasts")
+    with narrowboat.broker(url, timeout=5) as broker:
+        queue = broker.queue("paid", ordered=True)
+        queue.declare()
+        Outbox(url).send_in(owner, "paid", b"late", key="k")
+        queue.publish(b"early", key="k")
+        with queue.consume() as consumer:
+            early = consumer.receive(timeout=20)
+            assert early is not None and early.data == b"early"
+            early.ack()
+            owner.commit()
+            late = consumer.receive(timeout=20)
+            assert late is not None and late.data == b"late"
+            late.ack()
+
+
+def test_a_topic_gives_it_to_the_groups_that_exist_then(postgresql_server: PostgreSQLServer, owner: Any) -> None:
+    url = url_of(postgresql_server, "topics")
+    with narrowboat.broker(url) as broker:
+        for group in ("g", "h"):
+            broker.topic("prices").subscription(group).declare()
+        Outbox(url).send_in(owner, "prices", BODY, topic=True)
+        owner.commit()
+        for group in ("g", "h"):
+            with broker.topic("prices").subscription(group).consume() as consumer:
+                message = consumer.receive(timeout=20)
+                assert message is not None and message.data == BODY
+                message.ack()
+
+
+def test_a_name_that_is_something_else_fails_the_transaction(postgresql_server: PostgreSQLServer, owner: Any) -> None:
+    url = url_of(postgresql_server, "taken")
+    with narrowboat.broker(url) as broker:
+        broker.topic("prices").declare()
+        with pytest.raises(psycopg.errors.RaiseException, match="prices is a topic and no queue"):
+            Outbox(url).send_in(owner, "prices", BODY)
+        owner.rollback()
+    with pytest.raises(narrowboat.errors.InvalidArgument, match="name"):
+        Outbox(url).send_in(owner, "a\0b", BODY)
+
+
+# -- what errors say ----------------------------------------------------------------------------------------------
+
+
+def refusal(url: str) -> NarrowboatError:
+    """What a ping of each half meets, the same for both."""
+    found: list[NarrowboatError] = []
+    for make in (narrowboat.locks, narrowboat.broker):
+        face = make(url, timeout=10)
+        try:
+            with pytest.raises(NarrowboatError) as caught:
+                face.ping()
+        finally:
+            face.close()
+        found.append(caught.value)
+    assert type(found[0]) is type(found[1])
+    return found[0]
+
+
+def test_no_server() -> None:
+    error = refusal(f"postgresql://shop:s3cret@{LOOPBACK}:{free_port()}/shop")
+    assert isinstance(error, Unavailable) and not error.sent and error.retryable
+    assert "s3cret" not in str(error) and "Nothing was sent" in str(error)
+
+
+def test_a_wrong_password(postgresql_server: PostgreSQLServer) -> None:
+    error = refusal(postgresql_server.url_for("narrowboat", "wr0ng"))
+    assert isinstance(error, AccessDenied) and "wr0ng" not in str(error) and "password" in str(error)
+
+
+def test_no_such_database(postgresql_server: PostgreSQLServer) -> None:
+    error = refusal(postgresql_server.url_for("narrowboat", "narrowboat", "no such"))
+    assert isinstance(error, ConfigurationError) and "CREATE DATABASE" in str(error)
+
+
+def test_a_database_that_cannot_hold_every_name(postgresql_server: PostgreSQLServer) -> None:
+    with postgresql_server.client(database="postgres") as admin:
+        admin.execute("CREATE DATABASE latin OWNER narrowboat ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
+    error = refusal(postgresql_server.url_for("narrowboat", "narrowboat", "latin"))
+    assert isinstance(error, ConfigurationError) and "UTF8" in str(error)
+
+
+def test_a_user_without_the_right_to_make_the_schema(postgresql_server: PostgreSQLServer) -> None:
+    with postgresql_server.client() as admin:
+        admin.execute("CREATE ROLE poor LOGIN PASSWORD 'poor'")
+    error = refusal(f"{postgresql_server.url_for('poor', 'poor')}?schema=poors")
+    assert isinstance(error, AccessDenied) and "GRANT" in str(error)
+
+
+def test_the_rights_of_the_page_are_enough(postgresql_server: PostgreSQLServer) -> None:
+    with narrowboat.broker(url_of(postgresql_server, "owner")) as broker:
+        broker.ping()
+    with postgresql_server.client() as admin:
+        admin.execute("CREATE ROLE guest LOGIN PASSWORD 'guest'")
+        admin.execute("GRANT USAGE ON SCHEMA narrowboat TO guest")
+        admin.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA narrowboat TO guest")
+        admin.execute("GRANT USAGE ON ALL SEQUENCES IN SCHEMA narrowboat TO guest")
+    url = f"{postgresql_server.url_for('guest', 'guest')}?prefix=guest"
+    with narrowboat.locks(url) as locks, locks.lock("a") as held:
+        assert held.token > 0
+    with narrowboat.broker(url) as broker:
+        broker.queue("q").publish(BODY)
+        with broker.queue("q").consume() as consumer:
+            message = consumer.receive(timeout=20)
+            assert message is not None
+            message.reject("no")
+        assert broker.queue("q").depth().dead == 1
+
+
+def test_a_schema_of_a_later_version_is_refused(postgresql_server: PostgreSQLServer) -> None:
+    url = f"{postgresql_server.url}?schema=later"
+    with narrowboat.locks(url) as locks:
+        locks.ping()
+    with postgresql_server.client() as admin:
+        admin.execute("INSERT INTO later.version (number) VALUES (99)")
+    error = refusal(url)
+    assert isinstance(error, ConfigurationError) and "version 99" in str(error)
+
+
+def test_a_schema_that_holds_something_else_is_refused(postgresql_server: PostgreSQLServer) -> None:
+    with postgresql_server.client(user="narrowboat", password="narrowboat") as theirs:
+        theirs.execute("CREATE SCHEMA theirs")
+        theirs.execute("CREATE TABLE theirs.lock (a int)")
+    error = refusal(f"{postgresql_server.url}?schema=theirs")
+    assert isinstance(error, ConfigurationError) and "theirs" in str(error)
+
+
+def test_a_server_that_takes_no_writes(postgresql_server: PostgreSQLServer) -> None:
+    with postgresql_server.client(database="postgres") as admin:
+        admin.execute("CREATE DATABASE frozen OWNER narrowboat")
+        admin.execute("ALTER DATABASE frozen SET default_transaction_read_only = on")
+    error = refusal(postgresql_server.url_for("narrowboat", "narrowboat", "frozen"))
+    assert isinstance(error, Unavailable) and not error.sent
+
+
+def test_something_else_than_postgresql() -> None:
+    """It answers nonsense, or nothing at all: an error within the timeout."""
+    with socket.create_server((LOOPBACK, 0)) as listener:
+
+        def answer() -> None:
+            while True:
+                try:
+                    other, _ = listener.accept()
+                except OSError:
+                    return
+                with other:
+                    other.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        error = refusal(f"postgresql://a:b@{LOOPBACK}:{listener.getsockname()[1]}/x")
+        assert isinstance(error, (ConfigurationError, Unavailable))
+    with socket.create_server((LOOPBACK, 0)) as silent:
+        begun = time.monotonic()
+        with narrowboat.locks(f"postgresql://a:b@{LOOPBACK}:{silent.getsockname()[1]}/x", timeout=1) as locks:
+            with pytest.raises(Unavailable):
+                locks.ping()
+            assert time.monotonic() - begun < 10
+
+
+def test_another_program_cannot_write_a_holder_in_part(postgresql_server: PostgreSQLServer) -> None:
+    with narrowboat.locks(url_of(postgresql_server, "parts")) as locks:
+        locks.ping()
+    with postgresql_server.client() as admin, pytest.raises(psycopg.errors.CheckViolation):
+        admin.execute("SELECT ROW('me', NULL, now(), 1, '', now())::narrowboat.holder")
+
+
+def test_a_transaction_in_the_way_is_an_error_that_says_so(postgresql_server: PostgreSQLServer, owner: Any) -> None:
+    with narrowboat.locks(url_of(postgresql_server, "ways"), timeout=1.5) as locks:
+        with locks.lock("a"):
+            pass
+        owner.execute("SELECT FROM narrowboat.lock WHERE key = 'a' FOR UPDATE")
+        with pytest.raises(NarrowboatError, match="long transaction"):
+            locks.lock("a").acquire(timeout=0.2)
+        owner.rollback()
+        with locks.lock("a"):
+            pass
+
+
+# -- many at once -------------------------------------------------------------------------------------------------
+
+
+def test_many_first_users_make_the_schema_once(postgresql_server: PostgreSQLServer) -> None:
+    url = f"{postgresql_server.url}?schema=crowd"
+    met: list[BaseException] = []
+
+    def use(number: int) -> None:
+        try:
+            with narrowboat.locks(url, timeout=60) as locks, locks.lock(f"a{number}"):
+                pass
+        except BaseException as error:
+            met.append(error)
+
+    threads = [threading.Thread(target=use, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert met == []
+    with postgresql_server.client() as admin:
+        assert admin.execute("SELECT number FROM crowd.version").fetchall() == [(1,)]
