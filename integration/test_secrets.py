@@ -20,7 +20,15 @@ from kafka.admin import ScramMechanism, UserScramCredentialUpsertion
 import narrowboat
 import narrowboat.aio
 from integration.fixtures import Servers
-from integration.servers import ConsulServer, KafkaServer, RabbitMQServer, RedisServer, Server, ZooKeeperServer
+from integration.servers import (
+    ConsulServer,
+    KafkaServer,
+    PostgreSQLServer,
+    RabbitMQServer,
+    RedisServer,
+    Server,
+    ZooKeeperServer,
+)
 from narrowboat.conformance.checks.leaks import Ear, raised, shown, texts
 from narrowboat.conformance.faults.network import with_hosts
 from narrowboat.conformance.faults.proxy import Proxy
@@ -52,7 +60,8 @@ class Kind:
         if self.server is ZooKeeperServer:
             url = str(server.url_for("shop", secret))
             return with_query(url, "session_ttl=4&tick=0.5")
-        user = {RabbitMQServer: ("shop",), KafkaServer: ("shop",), RedisServer: ("",)}.get(self.server, ())
+        named = {RabbitMQServer: ("shop",), KafkaServer: ("shop",), PostgreSQLServer: ("shop",), RedisServer: ("",)}
+        user = named.get(self.server, ())
         url = str(server.url_for(*user, secret))
         if self.driver:
             url = url.replace("://", f"+{self.driver}://", 1)
@@ -80,6 +89,7 @@ KINDS = [
     Kind(ZooKeeperServer, (narrowboat.locks,), {}),
     Kind(ConsulServer, (narrowboat.locks,), {"token": TOKEN}, TOKEN, WRONG_TOKEN),
     Kind(RabbitMQServer, (narrowboat.broker,), {"user": "shop", "password": SECRET}),
+    Kind(PostgreSQLServer, (narrowboat.locks, narrowboat.broker), {"user": "shop", "password": SECRET}),
     Kind(KafkaServer, (narrowboat.broker,), {"users": {"shop": SECRET}}),
     Kind(
         KafkaServer,

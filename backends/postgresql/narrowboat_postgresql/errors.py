@@ -49,7 +49,7 @@ _PASSING = {
     "53": "has no memory, connections or other means left",
     "54": "met a limit of its own",
     "55": "did not get a lock in time: look for a long transaction on our tables (pg_stat_activity)",
-    "57014": "took too long and was told to stop: look for a long transaction on our tables (pg_stat_activity), or raise timeout=",
+    "57014": "took too long and was told to stop: look for a long transaction on our tables, or raise timeout=",
     "57": "is shutting down or starting",
     "58": "met an error of its system: see its log",
     "XX": "met an error inside: see its log",
