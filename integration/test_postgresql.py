@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import datetime
+import shutil
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
 import narrowboat
+from integration.fixtures import Servers
 from integration.servers import PostgreSQLServer
+from integration.servers.certificates import Certificates
 from integration.servers.ports import LOOPBACK, free_port
 from narrowboat.errors import AccessDenied, ConfigurationError, NarrowboatError, Unavailable
 from narrowboat_postgresql import Outbox
@@ -266,3 +271,60 @@ def test_many_first_users_make_the_schema_once(postgresql_server: PostgreSQLServ
     assert met == []
     with postgresql_server.client() as admin:
         assert admin.execute("SELECT number FROM crowd.version").fetchall() == [(1,)]
+
+
+# -- TLS ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def secured(servers: Servers) -> PostgreSQLServer:
+    server: PostgreSQLServer = servers(PostgreSQLServer, PostgreSQLServer, tls=True)
+    return server
+
+
+def show(server: PostgreSQLServer, certificates: Certificates) -> str:
+    """Let the server show other certificates; the URL that trusts their authority."""
+    assert server.certificates is not None
+    shutil.copyfile(certificates.certificate, server.certificates.certificate)
+    shutil.copyfile(certificates.key, server.directory / "server.key")
+    server.restart()
+    return f"{server.url.partition('?')[0]}?ca={certificates.ca}"
+
+
+def refused_tls(url: str) -> str:
+    with narrowboat.locks(url, timeout=10) as locks, pytest.raises(ConfigurationError) as caught:
+        locks.ping()
+    assert not caught.value.retryable
+    return str(caught.value)
+
+
+def test_through_tls(secured: PostgreSQLServer) -> None:
+    with narrowboat.locks(secured.url) as locks, locks.lock("a") as held:
+        assert held.token > 0
+
+
+def test_an_authority_that_nobody_named_is_not_trusted(secured: PostgreSQLServer) -> None:
+    assert "?ca=" in refused_tls(secured.url.partition("?")[0])
+
+
+def test_tls_on_one_side_only(secured: PostgreSQLServer, postgresql_server: PostgreSQLServer) -> None:
+    plain = secured.url.partition("?")[0].replace("postgresqls", "postgresql")
+    assert "postgresqls://" in refused_tls(plain)
+    assert "postgresql://" in refused_tls(postgresql_server.url.replace("postgresql:", "postgresqls:"))
+
+
+def test_a_certificate_that_is_not_good(secured: PostgreSQLServer, tmp_path: Path) -> None:
+    """Each is signed by an authority that the URL names; and one that is good is taken in the same way."""
+    with narrowboat.locks(show(secured, Certificates(tmp_path / "good"))) as locks:
+        locks.ping()
+    cases: dict[str, tuple[dict[str, Any], str]] = {
+        "expired": ({"age": datetime.timedelta(days=3)}, "expired"),
+        "not-yet": ({"age": datetime.timedelta(days=-1)}, "clock"),
+        "another": ({"names": ("other.example",), "addresses": ()}, "subjectAltName"),
+    }
+    for name, (wrong, said) in cases.items():
+        url = show(secured, Certificates(tmp_path / name, **wrong))
+        assert said in refused_tls(url)
+    for checks in ("ca", "none"):
+        with narrowboat.locks(f"{url}&verify={checks}") as locks:
+            locks.ping()

@@ -112,7 +112,7 @@ def headers_of(stored: bytes | None) -> Mapping[str, str] | None:
         return {}
     found = _json(stored)
     if found.__class__ is dict and all(text.__class__ is str for text in found.values()):
-        return found  # type: ignore[no-any-return]
+        return found
     return None
 
 

@@ -71,14 +71,10 @@ _LOGIN: tuple[tuple[str, type[NarrowboatError], str], ...] = (
         "its authority and not its name",
     ),
     (
-        r"expired|not yet valid",
+        r"certificate verify failed|self.signed|unable to get local issuer|expired|not yet valid",
         ConfigurationError,
-        "Its certificate was not accepted. Renew it, or set this machine's clock",
-    ),
-    (
-        r"certificate verify failed|self.signed|unable to get local issuer",
-        ConfigurationError,
-        "Its certificate was not accepted. Name the file of the authority that signed it with ?ca=",
+        "Its certificate was not accepted, and libpq does not say why. Name the file of its authority with ?ca=; "
+        "if that is right, see whether the certificate has expired, or set this machine's clock",
     ),
     (r"could not (load|read) (private key|certificate|root)", ConfigurationError, "See the files of ?ca=, ?cert= and ?key="),
     (r"connection requires a valid client certificate", ConfigurationError, "Give one with ?cert= and ?key="),
