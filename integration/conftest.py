@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from integration.fixtures import Servers
-from integration.servers import ConsulServer, KafkaServer, RabbitMQServer, RedisServer, ZooKeeperServer
+from integration.servers import CassandraServer, ConsulServer, KafkaServer, RabbitMQServer, RedisServer, ZooKeeperServer
 
 #: what client libraries say about themselves, or about their own libraries
 _NOISE = ("BlockingConnection is deprecated", "(read|open)_text is deprecated")
@@ -64,6 +64,12 @@ def zookeeper_server(servers: Servers) -> ZooKeeperServer:
 @pytest.fixture(scope="module")
 def consul_server(servers: Servers) -> ConsulServer:
     server: ConsulServer = servers(ConsulServer)
+    return server
+
+
+@pytest.fixture(scope="module")
+def cassandra_server(servers: Servers) -> CassandraServer:
+    server: CassandraServer = servers(CassandraServer)
     return server
 
 
