@@ -113,7 +113,7 @@ class CassandraServer(Server):
         who = f"{quote(user, safe='')}:{quote(password or '', safe='')}@" if user is not None else ""
         query = f"&ca={quote(str(self.certificates.ca))}" if self.certificates else ""
         scheme = "cassandras" if self.certificates else "cassandra"
-        return f"{scheme}://{who}{LOOPBACK}:{port or self.port}/{keyspace}?create=true{query}"
+        return f"{scheme}://{who}{LOOPBACK}:{port or self.port}/{keyspace}?create=true&replication=1{query}"
 
     def _answers(self) -> bool:
         with socket.create_connection(self.address, timeout=2) as plain:
@@ -177,7 +177,9 @@ concurrent_writes: 16
 trickle_fsync: false
 {_SYNC[self._sync]}"""
         if self.auth:
-            text += "authenticator: PasswordAuthenticator\nauthorizer: CassandraAuthorizer\nrole_manager: CassandraRoleManager\n"
+            text += (
+                "authenticator: PasswordAuthenticator\nauthorizer: CassandraAuthorizer\nrole_manager: CassandraRoleManager\n"
+            )
             text += "permissions_validity: 0ms\nroles_validity: 0ms\ncredentials_validity: 0ms\n"
         if self.certificates is not None:
             key = "\n".join(f"        {line}" for line in self.certificates.both.read_text().splitlines())
