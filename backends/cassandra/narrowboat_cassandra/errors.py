@@ -34,7 +34,7 @@ def _known(error: Exception, ring: Ring, doing: str) -> NarrowboatError:
         return Unavailable(
             f"{ring}: no answer in time while {doing}; it may or may not have happened. {REPEAT}", backend=ring.scheme
         )
-    if isinstance(error, (cluster.NoHostAvailable, connection.ConnectionException, OSError)):
+    if isinstance(error, (cluster.NoHostAvailable, connection.ConnectionException, connection.ProtocolError, OSError)):
         return unreachable(error, ring)
     if isinstance(error, cassandra.Unavailable):
         return Unavailable(

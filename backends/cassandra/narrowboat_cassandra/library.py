@@ -5,7 +5,7 @@ of ours shakes hands step by step once there is a connection. So `Connection` ma
 whichever of the library's reactors it has chosen for this interpreter.
 
 The library also closes all clusters at the exit of a process. In a forked child those are the parent's, whose threads are not
-there: `leave` takes them off that list.
+there: a fork takes them off that list.
 
 `UNPROMISED` lists each name with its reason. tests/backends/test_cassandra_library.py fails by name when one is dropped. No
 other file uses such a name. Nothing here knows a lock.
@@ -13,12 +13,13 @@ other file uses such a name. Nothing here knows a lock.
 
 from __future__ import annotations
 
+import os
 import socket
+import weakref
 from typing import Any
 
 from cassandra import cluster
 from cassandra.cluster import Cluster
-from cassandra.connection import ConnectionException
 
 #: The names, by what has them, and what each is needed for.
 UNPROMISED = {
@@ -60,10 +61,20 @@ class Connection(cluster.DefaultConnection):  # type: ignore[misc]  # the librar
         return self.ssl_context.wrap_socket(plain, server_hostname=name)
 
 
-def leave(parents: Cluster) -> None:
-    """Let this process, a fork, never close a cluster of its parent's."""
-    cluster._discard_cluster_shutdown(parents)
+#: The clusters of this process. A fork takes them off the library's list.
+_mine: weakref.WeakSet[Cluster] = weakref.WeakSet()
 
 
-#: What a connection that the library gives up is an instance of.
-BROKEN = (ConnectionException, OSError)
+def keep_to_this_process(made: Cluster) -> None:
+    """Let no child of this process close `made` when it exits."""
+    _mine.add(made)
+
+
+def _leave() -> None:
+    for made in list(_mine):
+        cluster._discard_cluster_shutdown(made)
+    _mine.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave)

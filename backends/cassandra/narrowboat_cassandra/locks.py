@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from narrowboat.capabilities import Concurrency, Expiry, LockCapabilities, Scope, Support, Survives, WaitOrder, WakeUp
 from narrowboat.contract.backend import Context, LockBackend
@@ -21,8 +21,10 @@ from narrowboat.errors import Closed, Conflict, NarrowboatError, Reason, Unavail
 from narrowboat_cassandra.options import SCHEME, Durability, Options, Ring
 from narrowboat_cassandra.owners import Owners
 from narrowboat_cassandra.rows import Held, State, holders
-from narrowboat_cassandra.session import Answer, Session
 from narrowboat_cassandra.steps import ROUNDING, WRITER, Do, Refuse, Steps, Wait, slot_for
+
+if TYPE_CHECKING:  # it imports the client library, which importing the backend must not
+    from narrowboat_cassandra.session import Answer
 
 #: How often a refused step is decided anew within one call. Each refusal means that another contender made progress.
 ROUNDS = 10
@@ -51,6 +53,8 @@ class CassandraLocks(LockProvider):
     """One connection with a ring, for all threads."""
 
     def __init__(self, ring: Ring, context: Context, capabilities: LockCapabilities) -> None:
+        from narrowboat_cassandra.session import Session
+
         self.capabilities = capabilities
         self._clock = context.clock
         self._session = Session(ring, context.timeout)
@@ -301,6 +305,12 @@ def _open(url: Url, options: Options, context: Context) -> LockProvider:
     return CassandraLocks(Ring.of(url, options), context, _capabilities(url, options))
 
 
+def _prepare(url: Url, options: Options) -> Url:
+    import narrowboat_cassandra.session  # noqa: F401  # what `open` imports, and too late once the main thread has ended
+
+    return url
+
+
 locks = LockBackend(
     scheme=SCHEME,
     summary="one row a name, lightweight transactions, waiters that look again",
@@ -308,5 +318,6 @@ locks = LockBackend(
     options=Options,
     capabilities=_capabilities,
     open=_open,
+    prepare=_prepare,
     extra="cassandra",
 )

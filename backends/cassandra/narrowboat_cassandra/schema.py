@@ -24,9 +24,9 @@ TABLE = (
 )
 
 
-def make(session: Any, ring: Ring) -> None:
+def make(session: Any, cluster: Any, ring: Ring) -> None:
     """Make the keyspace and the table where the URL says so and they are missing."""
-    version = session.execute("SELECT release_version FROM system.local").one()["release_version"]
+    version = min((str(host.release_version or "") for host in cluster.metadata.all_hosts()), key=versions.numbers)
     versions.tried("Cassandra", version, TRIED)
     if versions.numbers(version) < (5,):
         raise ConfigurationError(

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from cassandra import ConsistencyLevel
+from cassandra import ConsistencyLevel, OperationTimedOut
 from cassandra.auth import PlainTextAuthProvider
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile
 from cassandra.cluster import Session as CqlSession
@@ -71,12 +71,25 @@ class Session:
             answers += [self._answer(future, doing) for future in sent]
         return answers
 
+    def _statement(self, session: CqlSession, name: str) -> PreparedStatement:
+        """The statement, prepared at its first use: many a program never needs the half of them."""
+        found = self._prepared.get(name)
+        if found is None:
+            local = self._ring.options.consistency is Consistency.LOCAL_SERIAL
+            serial = ConsistencyLevel.LOCAL_SERIAL if local else ConsistencyLevel.SERIAL
+            quorum = ConsistencyLevel.LOCAL_QUORUM if local else ConsistencyLevel.QUORUM
+            found = session.prepare(STATEMENTS[name].format(table=self._ring.table, here=HERE))
+            found.consistency_level = serial if name in ("look", "show") else quorum
+            found.serial_consistency_level = serial
+            self._prepared[name] = found
+        return found
+
     def _send(self, session: CqlSession, step: Do, ends: float) -> Any:
         left = ends - time.monotonic()
         if left <= 0:
-            return TimeoutError("no time was left to ask")
+            return OperationTimedOut(last_host="it was not asked, connecting took too long")
         try:
-            return session.execute_async(self._prepared[step.name], step.values, timeout=left)
+            return session.execute_async(self._statement(session, step.name), step.values, timeout=left)
         except Exception as error:  # values that do not fit, or a cluster that is being closed
             return error
 
@@ -108,27 +121,20 @@ class Session:
     def _open(self, ends: float) -> None:
         left = ends - time.monotonic()
         made = cluster(self._ring, max(0.05, left / len(self._ring.hosts)), max(0.05, left))
+        library.keep_to_this_process(made)
         try:
             try:
                 session = made.connect()
-                make(session, self._ring)
+                make(session, made, self._ring)
                 check_durability(session, made, self._ring)
-                prepared = {name: self._prepare(session, name, text) for name, text in STATEMENTS.items()}
+                self._statement(session, "look")  # a table that is not ours is told at once
             except Exception as error:
                 raise translate(error, self._ring, doing="connecting") from error
         except BaseException:
+            self._prepared.clear()
             made.shutdown()
             raise
-        self._prepared, self._cluster, self._session = prepared, made, session
-
-    def _prepare(self, session: CqlSession, name: str, text: str) -> PreparedStatement:
-        local = self._ring.options.consistency is Consistency.LOCAL_SERIAL
-        serial = ConsistencyLevel.LOCAL_SERIAL if local else ConsistencyLevel.SERIAL
-        quorum = ConsistencyLevel.LOCAL_QUORUM if local else ConsistencyLevel.QUORUM
-        statement = session.prepare(text.format(table=self._ring.table, here=HERE))
-        statement.consistency_level = serial if name in ("look", "show") else quorum
-        statement.serial_consistency_level = serial
-        return statement
+        self._cluster, self._session = made, session
 
     def close(self) -> None:
         """End the connections and the library's threads. Idempotent."""
@@ -165,6 +171,7 @@ def cluster(ring: Ring, patience: float, timeout: float) -> Cluster:
         idle_heartbeat_timeout=PULSE,
         schema_metadata_enabled=False,
         token_metadata_enabled=False,
+        prepare_on_all_hosts=False,
         monitor_reporting_enabled=False,
         compression=False,
     )
