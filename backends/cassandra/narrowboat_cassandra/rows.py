@@ -8,6 +8,7 @@ waits to exclude those that share. `about` says for people who took a slot and w
 from __future__ import annotations
 
 import json
+import math
 import time
 import zlib
 from collections.abc import Mapping
@@ -115,7 +116,7 @@ WHOLE = -1
 
 def about(request: Request) -> str:
     """What is kept of a holder for people."""
-    return json.dumps([round(time.time(), 3), request.label])
+    return json.dumps([round(time.time(), 3), request.label, request.ttl])
 
 
 def holders(row: Mapping[str, Any]) -> list[Holder]:
@@ -130,18 +131,20 @@ def holders(row: Mapping[str, Any]) -> list[Holder]:
         if held is None:
             found.append(Holder(name, mark(slot, text), "", Mode.EXCLUSIVE, None, 0.0, seconds, None, True))
         else:
-            since, label = _note(notes.get(slot))
+            since, label, ttl = _note(notes.get(slot))
+            if seconds is not None:  # the row counts whole seconds, and one more than the holder
+                seconds = min(ttl, max(0.0, seconds - 1))
             found.append(Holder(name, held.token, label, held.mode, held.limit, since, seconds, None))
     return sorted(found, key=lambda holder: holder.token)
 
 
-def _note(text: str | None) -> tuple[float, str]:
-    """When and who; what somebody else wrote there says nothing."""
+def _note(text: str | None) -> tuple[float, str, float]:
+    """When, who, and for how long; what somebody else wrote there says nothing."""
     try:
-        since, label = json.loads(text or "")
-        if isinstance(label, str) and type(since) in (int, float) and 0 <= since < 1e12:
+        since, label, ttl = json.loads(text or "")
+        if isinstance(label, str) and all(type(each) in (int, float) and 0 <= each < 1e12 for each in (since, ttl)):
             label.encode()
-            return float(since), label
+            return float(since), label, float(ttl)
     except (ValueError, TypeError, RecursionError):
         pass
-    return 0.0, ""
+    return 0.0, "", math.inf
