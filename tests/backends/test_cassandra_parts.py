@@ -95,7 +95,7 @@ def test_what_others_write_is_no_holder_or_reads_as_it_stands(text: str) -> None
 def test_any_row_is_shown_and_everything_foreign_in_it_can_be_removed(
     h: dict[int, str], v: int | None, note: str | None
 ) -> None:
-    row = {"name": "n", "v": v, "h": h, "w": None, "left": [5] * len(h), "about": None if note is None else {0: note}}
+    row = {"name": "n", "v": v, "h": h, "w": None, "written": [5] * len(h), "about": None if note is None else {0: note}}
     seen = State.of(row)
     for holder in holders(row):
         assert holder.foreign, "none of these is ours"

@@ -8,7 +8,6 @@ waits to exclude those that share. `about` says for people who took a slot and w
 from __future__ import annotations
 
 import json
-import math
 import time
 import zlib
 from collections.abc import Mapping
@@ -120,25 +119,24 @@ def about(request: Request) -> str:
 
 
 def holders(row: Mapping[str, Any]) -> list[Holder]:
-    """The holders of a row with its columns `name`, `about` and `left`, as `holders` shows them, and what is foreign."""
+    """The holders of a row with its columns `name`, `about` and `written`, as `holders` shows them, and what is foreign."""
     state, name = State.of(row), str(row["name"])
-    left = dict(zip(state.texts, row.get("left") or [], strict=False))
+    written = dict(zip(state.texts, row.get("written") or [], strict=False))
     notes = dict((row.get("about") or {}).items())
     found = [Holder(name, mark(WHOLE, state.version), "", Mode.EXCLUSIVE, None, 0.0, None, None, True)] if state.mad else []
     for slot, text in state.texts.items():
-        seconds = None if left.get(slot) is None else float(left[slot])
         held = state.held.get(slot)
         if held is None:
-            found.append(Holder(name, mark(slot, text), "", Mode.EXCLUSIVE, None, 0.0, seconds, None, True))
+            found.append(Holder(name, mark(slot, text), "", Mode.EXCLUSIVE, None, 0.0, None, None, True))
         else:
             since, label, ttl = _note(notes.get(slot))
-            if seconds is not None:  # the row counts whole seconds, and one more than the holder
-                seconds = min(ttl, max(0.0, seconds - 1))
-            found.append(Holder(name, held.token, label, held.mode, held.limit, since, seconds, None))
+            left = None if ttl is None or slot not in written else written[slot] / 1e6 + ttl - time.time()
+            shown = None if left is None or ttl is None else min(ttl, max(0.0, left))  # a node's clock against ours
+            found.append(Holder(name, held.token, label, held.mode, held.limit, since, shown, None))
     return sorted(found, key=lambda holder: holder.token)
 
 
-def _note(text: str | None) -> tuple[float, str, float]:
+def _note(text: str | None) -> tuple[float, str, float | None]:
     """When, who, and for how long; what somebody else wrote there says nothing."""
     try:
         since, label, ttl = json.loads(text or "")
@@ -147,4 +145,4 @@ def _note(text: str | None) -> tuple[float, str, float]:
             return float(since), label, float(ttl)
     except (ValueError, TypeError, RecursionError):
         pass
-    return 0.0, "", math.inf
+    return 0.0, "", None

@@ -30,7 +30,7 @@ def make(session: Any, cluster: Any, ring: Ring) -> None:
     versions.tried("Cassandra", version, TRIED)
     if versions.numbers(version) < (5,):
         raise ConfigurationError(
-            f"{ring} is Cassandra {version[:20]}; locks need 5.0 or later, which tells how long a holder has left",
+            f"{ring} is Cassandra {version[:20]}; locks need 5.0 or later, which tells when a slot was written",
             backend=ring.scheme,
         )
     if not ring.options.create:

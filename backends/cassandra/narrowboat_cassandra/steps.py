@@ -38,8 +38,8 @@ STATEMENTS = {
     "drop": "DELETE FROM {table} {here} IF v=?",
     "look": "SELECT v, h, w FROM {table} {here}",
     "peek": "SELECT v, h, w FROM {table} {here}",
-    "show": "SELECT name, v, h, about, TTL(h) AS left FROM {table} {here}",
-    "show_all": "SELECT name, v, h, about, TTL(h) AS left FROM {table} WHERE prefix=? ALLOW FILTERING",
+    "show": "SELECT name, v, h, about, WRITETIME(h) AS written FROM {table} {here}",
+    "show_all": "SELECT name, v, h, about, WRITETIME(h) AS written FROM {table} WHERE prefix=? ALLOW FILTERING",
 }
 HERE = "WHERE prefix=? AND name=?"
 
