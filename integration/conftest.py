@@ -27,6 +27,7 @@ _LONG = (
     "test_zookeeper_conformance",
     "test_rabbitmq_conformance",
     "test_consul_conformance",
+    "test_cassandra_conformance",
     "test_kafka_clients",
     "test_tls",
     "test_kafka",

@@ -172,6 +172,11 @@ commitlog_segment_size: 8MiB
 commitlog_total_space: 128MiB
 disk_failure_policy: stop
 auto_snapshot: false
+read_request_timeout: 20s
+range_request_timeout: 20s
+write_request_timeout: 20s
+cas_contention_timeout: 5s
+request_timeout: 20s
 concurrent_reads: 8
 concurrent_writes: 16
 trickle_fsync: false
