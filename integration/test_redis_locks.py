@@ -401,6 +401,17 @@ def test_no_such_database(server: RedisServer) -> None:
     refused(server.url_for(database=4242), ConfigurationError, "no database 4242")
 
 
+def test_sentinels_have_a_login_of_their_own(servers: Servers) -> None:
+    """Whoever knows only of the server's own password learns that the sentinels have another one, and where it goes."""
+    group: RedisSentinel = servers(RedisServer, RedisSentinel, password="geheim", sentinel_password="auch geheim")
+    with narrowboat.locks(group.url, timeout=TIMEOUT) as locks:
+        locks.lock("a").acquire().release()
+    without = group.url.partition("?")[0]
+    refused(without, AccessDenied, "a question without a login (NOAUTH")
+    refused(f"{without}?sentinel_password=wrong", AccessDenied, "correct sentinel_password=")
+    group.close()
+
+
 def test_the_wrong_topology(server: RedisServer, servers: Servers) -> None:
     address = "{}:{}".format(*server.address)
     refused(f"redis+cluster://{address}", ConfigurationError, "redis://")

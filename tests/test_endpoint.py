@@ -44,6 +44,9 @@ def test_it_knows_who_we_are_and_shows_no_secret() -> None:
         ("shop://me@a", {"pair": True}, "a user needs a password"),
         ("shop://:geheim@a", {"pair": True}, "a password a user"),
         ("shop://a/b", {"path": False}, "has no path, and 'b' was given"),
+        ("shop+fast://", {"host": None, "drivers": ["fast"]}, r"shop\+fast:// names no host: write shop\+fast://localhost:1"),
+        ("shop+fast://me@a", {"pair": True, "drivers": ["fast"]}, r"shop\+fast://user:password@host"),
+        ("shop+fast://a/b", {"path": False, "drivers": ["fast"]}, r"shop\+fast:// has no path"),
     ],
 )
 def test_what_a_scheme_does_not_take_is_refused_before_anything_is_sent(url: str, rules: dict[str, Any], text: str) -> None:
@@ -112,6 +115,15 @@ def test_what_a_resolver_may_know_is_a_host(host: str) -> None:
     assert read(f"shop://{host}").hosts[0].port == 1
 
 
+@pytest.mark.parametrize("written", ["shop+fast", "shops+fast"])
+def test_advice_about_the_scheme_names_the_driver_of_the_url(written: str) -> None:
+    """Who follows it gets the same driver."""
+    found = read(f"{written}://a", drivers=["fast"])
+    assert (found.plain, found.secure, found.scheme) == ("shop+fast", "shops+fast", written.partition("+")[0])
+    assert str(found).startswith(f"{written}://a:")
+    assert (read("shops://a").plain, read("shops://a").secure) == ("shop", "shops")
+
+
 def test_options_for_tls_are_refused_without_it(tmp_path: Path) -> None:
     """As everywhere."""
     (tmp_path / "ca.pem").touch()
@@ -119,6 +131,8 @@ def test_options_for_tls_are_refused_without_it(tmp_path: Path) -> None:
     assert read("shops://a", options).tls
     with pytest.raises(ConfigurationError, match="write shops:// instead"):
         read("shop://a", options)
+    with pytest.raises(ConfigurationError, match=r"shop\+fast:// does not use it: write shops\+fast:// instead"):
+        read("shop+fast://a", options, drivers=["fast"])
 
 
 @pytest.mark.parametrize("path", ["a//b", "../a", "a/.", "a%00b"])

@@ -20,19 +20,26 @@ SERVICE = "narrowboat"
 
 
 class RedisSentinel(Group):
-    """Two servers and three sentinels, of which two must agree; arguments as for `RedisServer`."""
+    """Two servers and three sentinels, of which two must agree; arguments as for `RedisServer`. The sentinels have a password
+    of their own, or none."""
 
     name: ClassVar[str] = "redis"
 
     def __init__(
-        self, *, image: str | None = None, password: str | None = None, tls: bool = False, config: Config | None = None
+        self,
+        *,
+        image: str | None = None,
+        password: str | None = None,
+        tls: bool = False,
+        config: Config | None = None,
+        sentinel_password: str | None = None,
     ) -> None:
         self.password = password
         first = RedisServer(image=image, password=password, tls=tls, config=config)
         secure = first.certificates or False  # one authority for all: they check each other, and a URL has room for one file
         second = RedisServer(image=image, password=password, tls=secure, config=config, replica_of=first)
         self.servers = (first, second)
-        self.sentinels = tuple(_Sentinel(first, image=image) for _ in range(3))
+        self.sentinels = tuple(_Sentinel(first, image=image, password=sentinel_password) for _ in range(3))
         super().__init__((*self.servers, *self.sentinels))
 
     @property
@@ -40,8 +47,10 @@ class RedisSentinel(Group):
         scheme, _, rest = self.servers[0].url.partition("://")
         who = f":{quote(self.password, safe='')}@" if self.password is not None else ""
         hosts = ",".join(f"{LOOPBACK}:{sentinel.port}" for sentinel in self.sentinels)
-        query = "?" + rest.partition("?")[2] if self.servers[0].certificates else ""
-        return f"{scheme}+sentinel://{who}{hosts}/{SERVICE}/0{query}"
+        options = [rest.partition("?")[2]] if self.servers[0].certificates else []
+        if (secret := self.sentinels[0].password) is not None:
+            options.append(f"sentinel_password={quote(secret, safe='')}")
+        return f"{scheme}+sentinel://{who}{hosts}/{SERVICE}/0{'?' if options else ''}{'&'.join(options)}"
 
     def primary(self) -> RedisServer:
         """The server that the sentinels call the primary now."""
@@ -89,10 +98,10 @@ class RedisSentinel(Group):
 
 
 class _Sentinel(RedisServer):
-    """One sentinel. It has no password of its own, and rewrites its configuration file as it learns."""
+    """One sentinel. It rewrites its configuration file as it learns."""
 
-    def __init__(self, primary: RedisServer, *, image: str | None) -> None:
-        super().__init__(image=image, tls=primary.certificates or False)
+    def __init__(self, primary: RedisServer, *, image: str | None, password: str | None) -> None:
+        super().__init__(image=image, password=password, tls=primary.certificates or False)
         self._watched = primary
 
     def _prepare(self) -> Runner:
@@ -105,6 +114,8 @@ class _Sentinel(RedisServer):
         ]
         if self._watched.password is not None:
             watch.append(f"auth-pass {SERVICE} {quoted(self._watched.password)}")
+        if self.password is not None:  # what it says to the others
+            watch.append(f"sentinel-pass {quoted(self.password)}")
         text = [f"{name} {value}" for name, value in lines.items()] + [f"sentinel {line}" for line in watch]
         path.write_text("\n".join(text) + "\n", encoding="utf-8")
         path.chmod(0o600)

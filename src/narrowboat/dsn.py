@@ -165,8 +165,12 @@ class Url:
             query=_query(query),
         )
 
+    @property
+    def named(self) -> str:
+        """The scheme with its driver, as it was written: `redis+cluster`."""
+        return f"{self.scheme}+{self.driver}" if self.driver else self.scheme
+
     def __str__(self) -> str:
-        scheme = f"{self.scheme}+{self.driver}" if self.driver else self.scheme
         user = quote(self.username or "", safe="") + (":***" if self.password else "")
         hosts = ",".join(
             (f"[{quote(h.name, safe=':')}]" if ":" in h.name else quote(h.name, safe=""))
@@ -175,7 +179,7 @@ class Url:
         )
         path = f"/{quote(self.path)}" if self.path else ""
         query = "&".join(f"{quote(k)}={'***' if _secretive(k) else quote(v, safe='/:,')}" for k, v in self.query.items())
-        return f"{scheme}://{user + '@' if user else ''}{hosts}{path}{'?' + query if query else ''}"
+        return f"{self.named}://{user + '@' if user else ''}{hosts}{path}{'?' + query if query else ''}"
 
     __repr__ = __str__
 

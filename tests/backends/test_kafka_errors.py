@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ssl
 import warnings
 
 import pytest
 
+from narrowboat.dsn import Url
 from narrowboat.errors import (
     AccessDenied,
     Closed,
@@ -22,9 +24,10 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     import kafka.errors as client
 
-    from narrowboat_kafka.client import TopicPartition
-    from narrowboat_kafka.errors import translate, unpublished, unreadable
+    from narrowboat_kafka.client import Code, KafkaError, TopicPartition, Unconnected
+    from narrowboat_kafka.errors import translate, unconnected, unpublished, unreadable
     from narrowboat_kafka.library.met import met as of_client
+    from narrowboat_kafka.options import Options, endpoint
 
 
 @pytest.mark.parametrize(
@@ -32,12 +35,19 @@ with warnings.catch_warnings():
     [
         (client.KafkaTimeoutError("late"), Unavailable),
         (client.NodeNotReadyError("1"), Unavailable),
+        (client.RequestTimedOutError("after 4997 ms"), Unavailable),
         (client.TopicAuthorizationFailedError("orders"), AccessDenied),
         (client.GroupAuthorizationFailedError("orders"), AccessDenied),
         (client.SaslAuthenticationFailedError("no"), AccessDenied),
         (client.UnknownTopicOrPartitionError("orders"), NotFound),
         (client.InvalidTopicError("a_b"), Conflict),
         (client.InvalidReplicationFactorError("3"), ConfigurationError),
+        (
+            client.InvalidReplicationFactorError(
+                "Unable to replicate the partition 1 time(s): All brokers are currently fenced."
+            ),
+            Unavailable,
+        ),
         (client.InvalidSessionTimeoutError("1"), ConfigurationError),
         (RuntimeError("NetworkSelector closed!"), Closed),
         (OSError("gone"), Unavailable),
@@ -51,6 +61,12 @@ def test_errors_of_the_client_are_ours(met: Exception, ours: type[Exception]) ->
     assert raised is met or raised.__cause__ is met
     assert "publishing to 'orders'" in str(error)
     assert str(met) in str(error) or ours is Closed
+
+
+@pytest.mark.parametrize("kind", [client.KafkaTimeoutError, client.RequestTimedOutError])
+def test_no_answer_in_time_has_one_number_whoever_waited_for_it(kind: type[Exception]) -> None:
+    """The number is the same with each client."""
+    assert of_client(kind("late")).code == Code.TIMED_OUT_HERE
 
 
 @pytest.mark.parametrize(
@@ -68,6 +84,25 @@ def test_a_publish_has_failed_only_where_the_message_never_left(met: Exception, 
     assert type(error) is ours
     assert "orders" in str(error)
     assert str(met) in str(error)
+
+
+@pytest.mark.parametrize("driver", ["", "+python", "+confluent"])
+@pytest.mark.parametrize(
+    ("scheme", "met", "advised"),
+    [
+        ("kafka", KafkaError(Code.SPEAKS_TLS, "a:9 speaks TLS"), "kafkas"),
+        ("kafka", KafkaError(Code.UNREACHABLE, "the server closed the connection"), "kafkas"),
+        ("kafkas", KafkaError(Code.TIMED_OUT_HERE, "no answer to a TLS handshake"), "kafka"),
+        ("kafkas", ssl.SSLError(1, "WRONG_VERSION_NUMBER"), "kafka"),
+    ],
+)
+def test_advice_to_take_tls_or_not_keeps_the_client_that_the_url_names(
+    scheme: str, met: Exception, advised: str, driver: str
+) -> None:
+    """Who follows it gets the same client."""
+    where = endpoint(Url.parse(f"{scheme}{driver}://a:9"), Options())
+    error = unconnected(Unconnected(Code.UNREACHABLE, "no server", met=met), "connecting to a:9", where)
+    assert f" {advised}{driver}://" in str(error)
 
 
 @pytest.mark.parametrize("why", ["it is gone", "it is gone."])

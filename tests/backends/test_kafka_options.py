@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 import warnings
 from typing import Any
 
@@ -12,7 +14,7 @@ from narrowboat.capabilities import Kept, Support, Survives
 from narrowboat.contract import Broker
 from narrowboat.dsn import Url
 from narrowboat.errors import ConfigurationError, Unsupported
-from narrowboat_kafka.broker import capabilities
+from narrowboat_kafka.broker import broker, capabilities
 from narrowboat_kafka.options import Options
 
 #: kafka-python reads its schemas in a way that Python 3.11 calls deprecated.
@@ -30,6 +32,8 @@ with warnings.catch_warnings():
         ("kafka+java://localhost", "unknown scheme"),
         ("kafka://localhost/shop", "prefix"),
         ("kafka://", "host"),
+        ("kafka+confluent://", r"write kafka\+confluent://localhost:9092"),
+        ("kafka+python://localhost?verify=none", r"write kafkas\+python://"),
         ("kafka://user@localhost", "password"),
         ("kafka://localhost?ca=/ca.pem", "kafkas"),
         ("kafka://localhost?prefix=a_b", "prefix"),
@@ -47,6 +51,24 @@ with warnings.catch_warnings():
 def test_what_a_url_cannot_mean_is_refused_with_the_reason(url: str, told: str) -> None:
     with pytest.raises(ConfigurationError, match=told):
         narrowboat.broker(url)
+
+
+@pytest.mark.parametrize("written", ["kafka+confluent", "kafkas+confluent"])
+def test_a_client_that_is_not_installed_is_told_with_the_scheme_of_the_url(written: str, monkeypatch: Any) -> None:
+    """And with the command that installs it."""
+    for name in [name for name in sys.modules if name.startswith("narrowboat_kafka.confluent")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "confluent_kafka", None)
+    with pytest.raises(ConfigurationError, match=rf"^{re.escape(written)}:// needs confluent_kafka.*\[kafka-confluent\]"):
+        narrowboat.broker(f"{written}://localhost")
+
+
+def test_the_faster_client_is_named_where_it_is_installed(monkeypatch: Any) -> None:
+    """To who asks which backends there are, with the scheme that asks for it."""
+    found: list[object] = [object(), None]
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: found.pop(0))
+    assert broker.note("kafkas") == "confluent_kafka is installed: kafkas+confluent:// is the same, and faster"
+    assert not broker.note("kafka")
 
 
 def test_replay_is_claimed_where_the_url_says_for_how_long() -> None:

@@ -232,8 +232,9 @@ def test_what_was_not_published_is_said_to_be_so_and_only_so(caplog: pytest.LogC
     assert not [record for record in caplog.records if record.name.startswith("narrowboat")]
 
 
-def test_closing_while_the_connection_ends_by_itself_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
-    """The client ends a connection that takes too long to be made; `close` may come just then."""
+@pytest.mark.parametrize("by_itself", [False, True])
+def test_closing_while_the_connection_is_made_is_no_error(by_itself: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """The client ends a connection that takes too long to be made; `close` may come just then, or before."""
     greeted = threading.Event()
     impostor = Impostor(in_turn(lambda _: greeted.set(), lambda _: time.sleep(3)))
     options = Options()
@@ -242,14 +243,18 @@ def test_closing_while_the_connection_ends_by_itself_is_no_error(caplog: pytest.
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(link.ready, Operation("asking", time.monotonic() + 3))
         assert greeted.wait(10)
-        loop.post(link._connecting.close)
+        if by_itself:
+            loop.post(link._connecting.close)
         done = link.begin_close()
         assert done.wait(10), "it was not told that the connection has ended"
         with pytest.raises(narrowboat.Closed):
             asked.result(10)
+    turned = threading.Event()  # the loop has done what was left of the connection
+    loop.post(lambda: loop.later(0.05, turned.set))
+    assert turned.wait(10)
     loop.close(5.0)
     impostor.close()
-    assert not [record for record in caplog.records if record.name.startswith("narrowboat")]
+    assert not [record for record in caplog.records if record.name.startswith("narrowboat") or record.exc_info]
 
 
 # -- a machine that has nothing left ----------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from cli_program import PROGRAM, call
 
+from narrowboat import registry
 from narrowboat.cli import run
 
 
@@ -134,6 +136,18 @@ class TestGeneral:
         assert found["brokers"]["memory"]["claims"]["scope"] == "process"
         assert found["locks"]["sqlite"]["state"] == "installed"
         assert found["locks"]["sqlite"]["example"] == "sqlite:///shop.db"
+        assert found["locks"]["sqlite"]["note"] == ""
+
+    def test_backends_say_what_else_is_to_be_known_of_a_scheme_here(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What the entry object of the backend says of it."""
+        noting = dataclasses.replace(registry.broker_backend("memory"), note=lambda scheme: f"{scheme} has a note")
+        monkeypatch.setitem(registry._loaded, (registry.BROKERS, "memory"), noting)
+        assert run(["backends", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["brokers"]["memory"]["note"] == "memory has a note"
+        assert run(["backends"]) == 0
+        assert "; memory has a note" in capsys.readouterr().out
 
     def test_backends_for_people(self, capsys: pytest.CaptureFixture[str]) -> None:
         """A table."""

@@ -65,8 +65,14 @@ def _prepare(url: Url, options: Options) -> Url:
     import narrowboat_kafka.driver  # noqa: F401  # what `open` imports, and too late once the main thread has ended
     from narrowboat_kafka import clients
 
-    clients.load(url.driver)
+    clients.load(url)
     return url
+
+
+def _note(scheme: str) -> str:
+    from narrowboat_kafka import clients
+
+    return clients.at_hand(scheme)
 
 
 broker = BrokerBackend(
@@ -78,4 +84,5 @@ broker = BrokerBackend(
     prepare=_prepare,
     extra="kafka",
     example="kafka://localhost:9092",
+    note=_note,
 )

@@ -8,12 +8,12 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from narrowboat.contract import Context
-from narrowboat.driver.endpoint import Endpoint
+from narrowboat.dsn import Url
 from narrowboat.errors import Closed
 from narrowboat_kafka import clients
 from narrowboat_kafka.client import Client, Ear, Edge, Loop, Membership, Producer, TopicPartition, Unconnected
 from narrowboat_kafka.errors import translate, unconnected
-from narrowboat_kafka.options import SCHEME, Options
+from narrowboat_kafka.options import SCHEME, Options, endpoint
 
 #: What is open in this process, so that a forked child can disown it.
 _open: weakref.WeakSet[Connections] = weakref.WeakSet()
@@ -22,15 +22,16 @@ _open: weakref.WeakSet[Connections] = weakref.WeakSet()
 class Connections:
     """See the module's text. Consumers and producers are made when they are asked for, the administration at once."""
 
-    def __init__(self, endpoint: Endpoint, options: Options, context: Context, driver: str | None = None) -> None:
+    def __init__(self, url: Url, options: Options, context: Context) -> None:
+        where = endpoint(url, options)
         self.timeout = context.timeout
-        self.place = ",".join(map(str, endpoint.hosts))
+        self.place = ",".join(map(str, where.hosts))
         self._closed = False
         doing = f"connecting to {self.place}"
         try:
-            self._client: Client = clients.load(driver)(endpoint, options, context.timeout)
+            self._client: Client = clients.load(url)(where, options, context.timeout)
         except Unconnected as error:
-            raise unconnected(error, doing, secure=endpoint.tls, password=endpoint.secret is not None) from error
+            raise unconnected(error, doing, where) from error
         except Exception as error:
             raise translate(error, doing) from error
         self.admin = self._client.admin

@@ -26,7 +26,7 @@ from narrowboat_kafka.format import levels, records
 from narrowboat_kafka.format.records import Record
 from narrowboat_kafka.member.member import Member
 from narrowboat_kafka.member.watch import TopicWatch
-from narrowboat_kafka.options import SCHEME, Options, endpoint
+from narrowboat_kafka.options import SCHEME, Options
 from narrowboat_kafka.publishing.mover import Mover
 from narrowboat_kafka.publishing.publisher import Publisher
 from narrowboat_kafka.topology import names
@@ -53,7 +53,7 @@ class KafkaBroker(Broker):
         self._feeds: set[KafkaFeed] = set()
         self._closed = False
         self._until = math.inf  #: when closing is over
-        self._connections = Connections(endpoint(url, options), options, context, url.driver)
+        self._connections = Connections(url, options, context)
         self._publisher = Publisher(self._connections)
         self._watch = TopicWatch(self._connections)
         offsets = Offsets(self._connections)

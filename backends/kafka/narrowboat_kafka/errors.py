@@ -6,6 +6,7 @@ import errno
 import ssl
 
 from narrowboat.driver import tls
+from narrowboat.driver.endpoint import Endpoint
 from narrowboat.driver.sources import Refusals
 from narrowboat.driver.texts import cut
 from narrowboat.errors import (
@@ -20,7 +21,7 @@ from narrowboat.errors import (
     sentence,
 )
 from narrowboat_kafka.client import Code, KafkaError, TopicPartition, Unconnected
-from narrowboat_kafka.options import SCHEME, SECURE
+from narrowboat_kafka.options import SCHEME
 
 REFUSALS = Refusals(SCHEME)
 #: Why a delivery is not ours any more, where its lease is the membership in a group.
@@ -50,6 +51,9 @@ _REFUSED = frozenset(
     }
 )
 
+#: What a cluster says that has just been started: no broker may be given a partition yet. Its number is that of a wrong option.
+_FENCED = "All brokers are currently fenced"
+
 #: What each kind of error is in our terms, and what to do about it.
 _MEANING: tuple[tuple[frozenset[Code], type[NarrowboatError], str], ...] = (
     (
@@ -72,7 +76,7 @@ _MEANING: tuple[tuple[frozenset[Code], type[NarrowboatError], str], ...] = (
     ),
     (frozenset({Code.INVALID_SESSION_TIMEOUT}), ConfigurationError, "The server allows other times for ?session="),
     (frozenset({Code.UNSUPPORTED_VERSION}), ConfigurationError, "The server is too old; 2.4 or later is needed"),
-    (frozenset({Code.SPEAKS_TLS}), ConfigurationError, "Write kafkas://, or take a port without TLS"),
+    (frozenset({Code.SPEAKS_TLS}), ConfigurationError, "Write the scheme that means TLS, or take a port without TLS"),
 )
 
 
@@ -85,7 +89,7 @@ def translate(error: BaseException, doing: str) -> NarrowboatError:
     """`error`, met while `doing` something, as one of ours."""
     if isinstance(error, NarrowboatError):
         return error
-    code = code_of(error)
+    code = None if _FENCED in str(error) else code_of(error)
     for codes, meaning, advice in _MEANING:
         if code in codes:
             return _caused(meaning(f"{doing}: {sentence(line(error))} {advice}", backend=SCHEME), error)
@@ -98,10 +102,10 @@ def translate(error: BaseException, doing: str) -> NarrowboatError:
     return _caused(Unavailable(f"{doing}: {sentence(line(error))} {advice}", backend=SCHEME), error)
 
 
-def unconnected(error: Unconnected, doing: str, *, secure: bool, password: bool) -> NarrowboatError:
-    """Why there is no connection. `secure`, `password`: what the URL asks for."""
+def unconnected(error: Unconnected, doing: str, endpoint: Endpoint) -> NarrowboatError:
+    """Why there is no connection to `endpoint`."""
     met, error.met = error.met, None  # the frames of a login have the password: no error that is raised leads there
-    if password and error.turned_away:
+    if endpoint.secret is not None and error.turned_away:
         text = (
             f"{doing}: the server closed the connection when user and password were shown to it. "
             "Check them, and that ?sasl= is a mechanism that it offers"
@@ -109,17 +113,18 @@ def unconnected(error: Unconnected, doing: str, *, secure: bool, password: bool)
         return _caused(AccessDenied(text, backend=SCHEME), error)
     if met is None:
         return translate(error, doing)
-    refused = tls.failure(met, doing, plain=SCHEME, backend=SCHEME) if secure else None
+    refused = tls.failure(met, doing, plain=endpoint.plain, backend=SCHEME) if endpoint.tls else None
     if refused is not None:
         return refused
     if code_of(met) == Code.SPEAKS_TLS:
-        return translate(met, doing)
-    no_tls = secure and "handshake" in str(met).lower()
+        text = f"{doing}: {sentence(line(met))} Write {endpoint.secure}://, or take a port without TLS"
+        return _caused(ConfigurationError(text, backend=SCHEME), met)
+    no_tls = endpoint.tls and "handshake" in str(met).lower()
     hint = "check that it is up and can be reached, and is Kafka"
     if no_tls:
-        hint = f"if that port has no TLS, write {SCHEME}://"
-    elif not secure and "the server closed the connection" in str(met):
-        hint += f"; if that port has TLS, write {SECURE}://"
+        hint = f"if that port has no TLS, write {endpoint.plain}://"
+    elif not endpoint.tls and "the server closed the connection" in str(met):
+        hint += f"; if that port has TLS, write {endpoint.secure}://"
     return _caused(Unavailable(f"{doing}: {line(error)}; at the last try: {line(met)}; {hint}", backend=SCHEME), error)
 
 

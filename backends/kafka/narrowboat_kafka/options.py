@@ -15,8 +15,6 @@ from narrowboat.dsn import Url
 from narrowboat.errors import ConfigurationError
 
 SCHEME = "kafka"
-#: The scheme that speaks TLS.
-SECURE = f"{SCHEME}s"
 #: Which client: `kafka+confluent://`. Without one it is the first.
 DRIVERS = ("python", "confluent")
 #: Where a server listens unless the URL says otherwise.

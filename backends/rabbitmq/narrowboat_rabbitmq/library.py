@@ -35,6 +35,7 @@ UNPROMISED = {
     "connection._body_max_length": "how much of a message one frame may carry",
     "connection._proto_connection_made": "tells of the transport",
     "connection.bytes_received": "tells a slow server from a dead one when an answer is late",
+    "connection._on_connection_workflow_done": "raises where a connection is closed before the server has answered",
     "connection._terminate_stream": "close() waits for an answer, and the server may be gone",
     "transport._sock": "its write() waits for another turn, and has the kernel watch the socket and forget it again",
     "transport._MAX_CONSUME_BYTES": "what ends its reading before a call that finds nothing",
@@ -106,6 +107,10 @@ class Connection(SelectConnection):  # type: ignore[misc]  # pika has no annotat
                     sent = self._socket.send(data)
             if sent < len(data):
                 self._stream.write(data[sent:])
+
+    def _on_connection_workflow_done(self, outcome: Any) -> None:
+        # Of a connection that `close` gave up pika tells the class of the error, takes that for a connection, and raises.
+        super()._on_connection_workflow_done(outcome() if isinstance(outcome, type) else outcome)
 
     def _terminate_stream(self, error: BaseException | None) -> None:
         self._turn, self._socket = [], None  # nothing is sent any more, as by pika's own transport

@@ -50,12 +50,11 @@ class RedisEndpoint(Endpoint):
     def of(cls, url: Url, options: Common) -> RedisEndpoint:
         """The endpoint that `url` names; `ConfigurationError` when it names none."""
         deployment = _DRIVERS.get(url.driver or "", Deployment.SINGLE)
-        plain = _plain(url.scheme)
         several = f"For several, write {url.scheme}+cluster://a,b,c or {url.scheme}+sentinel://a,b,c/service."
         found = cls.read(
             url,
             options,
-            plain=plain,
+            plain=_plain(url.scheme),
             port=SENTINEL_PORT if deployment is Deployment.SENTINEL else PORT,
             one_host=several if deployment is Deployment.SINGLE else None,
             drivers=_DRIVERS,
@@ -66,14 +65,9 @@ class RedisEndpoint(Endpoint):
         return replace(found, service=service, number=number)
 
     @property
-    def plain(self) -> str:
-        """The scheme without TLS."""
-        return _plain(self.scheme)
-
-    @property
     def product(self) -> str:
         """What the URL calls the servers. Whether they are that makes no difference."""
-        return PRODUCTS[self.plain]
+        return PRODUCTS[_plain(self.scheme)]
 
     @property
     def refuse(self) -> Refusals:

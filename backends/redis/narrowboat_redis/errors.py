@@ -17,6 +17,7 @@ from narrowboat.errors import AccessDenied, ConfigurationError, Conflict, Narrow
 from narrowboat_redis.resp import ErrorReply, NotRedis, ProtocolError, shown
 
 if TYPE_CHECKING:
+    from narrowboat.driver.endpoint import HostPort
     from narrowboat_redis.endpoint import RedisEndpoint
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -37,6 +38,8 @@ _CODES = re.compile(
 )
 #: How a script of ours names what it cannot use.
 _DAMAGED = re.compile(r"\bDAMAGED (\S+) (\w+)")
+#: In what a server answers, with the code ERR, when it gets a password and has none.
+_TAKES_NONE = "without any password configured"
 _REPEAT = "The call may be repeated"
 #: What each code means, and what to do about it; {0} is the scheme. All of these conditions may end by themselves.
 _PASSING = {
@@ -107,9 +110,28 @@ def no_thread(error: RuntimeError, endpoint: RedisEndpoint) -> Unavailable:
 
 def cause_of(error: BaseException, endpoint: RedisEndpoint) -> BaseException:
     """`error`, or a copy that is cut to a sane length and has no password, where a server has repeated it."""
-    password = endpoint.secret.reveal() if endpoint.secret is not None else ""
-    if (password and password in str(error)) or len(str(error)) > LONGEST:
-        return ErrorReply(cut(str(error).replace(password or "\0", "***")))
+    text = str(error)
+    for secret in filter(None, (endpoint.secret, endpoint.options.sentinel_password)):
+        text = text.replace(secret.reveal() or "\0", "***")
+    return ErrorReply(cut(text)) if text != str(error) or len(text) > LONGEST else error
+
+
+def of_sentinel(error: ErrorReply, endpoint: RedisEndpoint, address: HostPort) -> Exception:
+    """What the sentinel at `address` refused, where more can be said of it than of a server's refusal."""
+    text, backend = cut(cause_of(error, endpoint)), endpoint.scheme
+    if "unknown command" in text.lower():
+        return ConfigurationError(
+            f"{endpoint}: {address} is no sentinel. Write {backend}://{address}/0 for a single server.", backend=backend
+        )
+    if code_of(error) in {"NOAUTH", "WRONGPASS"} or _TAKES_NONE in text:
+        given = endpoint.options.sentinel_password is not None
+        what = "sentinel_username= or sentinel_password=" if given else "a question without a login"
+        return AccessDenied(
+            f"{endpoint}: the sentinel {address} refused {what} ({text}). Nothing was changed. The sentinels have a login of "
+            "their own, which is not the one before the hosts: correct sentinel_password= (and sentinel_username=), or leave "
+            "it out where they have none.",
+            backend=backend,
+        )
     return error
 
 
@@ -132,8 +154,7 @@ def _reply(error: BaseException, endpoint: RedisEndpoint, doing: str) -> Narrowb
             "changed. Give it the rights that the backend's page lists (ACL SETUSER).",
             backend=backend,
         )
-    # A server that needs no password answers ERR when it gets one.
-    if code in {"NOAUTH", "WRONGPASS"} or "without any password configured" in text:
+    if code in {"NOAUTH", "WRONGPASS"} or _TAKES_NONE in text:
         what = "the user name or password in the URL" if endpoint.secret is not None else "that the URL gives no password"
         return AccessDenied(f"{endpoint} refused {what} ({text}). Nothing was changed. Correct the URL.", backend=backend)
     damaged = _DAMAGED.search(text)
@@ -201,7 +222,7 @@ def _connection(error: BaseException, endpoint: RedisEndpoint, doing: str) -> Na
             backend=backend,
         )
     if isinstance(error, NotRedis):
-        other = f"If that port wants TLS, write {endpoint.scheme}s://." if not endpoint.tls else ""
+        other = f"If that port wants TLS, write {endpoint.secure}://." if not endpoint.tls else ""
         return ConfigurationError(
             f"{endpoint}: whatever answers there is no {endpoint.product} ({text}). Check host and port. {other}".rstrip(),
             backend=backend,
@@ -215,5 +236,5 @@ def _connection(error: BaseException, endpoint: RedisEndpoint, doing: str) -> Na
         )
     hint = "See whether the server is up and reachable" + tls.hint(error, plain=endpoint.plain)
     if ("closed" in text or "reset" in text) and not endpoint.tls:
-        hint += f"; if that port wants TLS, write {endpoint.scheme}s://"
+        hint += f"; if that port wants TLS, write {endpoint.secure}://"
     return Unavailable(f"{endpoint}: the connection failed while {doing} ({text}). {hint}.", backend=backend)

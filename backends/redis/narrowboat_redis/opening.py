@@ -15,7 +15,7 @@ from narrowboat.dsn import Secret, hidden
 from narrowboat.errors import ConfigurationError, Unavailable
 from narrowboat_redis.connection import Connection
 from narrowboat_redis.endpoint import Deployment, RedisEndpoint
-from narrowboat_redis.errors import ODD, OLDEST, too_old
+from narrowboat_redis.errors import ODD, OLDEST, of_sentinel, too_old
 from narrowboat_redis.resp import ErrorReply, NotRedis, ProtocolError, pack, shown
 
 #: What an unexpected answer raises. A `ValueError` of the system (a name that cannot be looked up) is not among them.
@@ -61,6 +61,8 @@ def find_primary(endpoint: RedisEndpoint, timeout: float) -> HostPort:
                 (reply,) = connection.ask(pack(b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", endpoint.service.encode()))
             finally:
                 connection.close()
+        except ErrorReply as error:
+            raise of_sentinel(error, endpoint, address) from error
         except ProtocolError as error:
             failed = failed or NotRedis(str(error))
             continue
@@ -68,12 +70,7 @@ def find_primary(endpoint: RedisEndpoint, timeout: float) -> HostPort:
             failed = failed or error
             continue
         if isinstance(reply, ErrorReply):
-            if "unknown command" in reply.text.lower():
-                raise ConfigurationError(
-                    f"{endpoint}: {address} is no sentinel. Write {endpoint.scheme}://{address}/0 for a single server.",
-                    backend=endpoint.scheme,
-                )
-            raise reply
+            raise of_sentinel(reply, endpoint, address) from reply
         if reply:
             return HostPort(reply[0].decode(), int(reply[1]))
         failed = None

@@ -31,7 +31,7 @@ def backends(as_json: bool) -> None:
     for kind, described in found.items():
         print_table(
             ("scheme", "state", "such as", "what it is"),
-            [(scheme, it["state"], it.get("example", ""), it["summary"]) for scheme, it in described.items()],
+            [(scheme, it["state"], it.get("example", ""), _said(it)) for scheme, it in described.items()],
             title=kind,
         )
         claims = {scheme: it["claims"] for scheme, it in described.items() if "claims" in it}
@@ -39,6 +39,11 @@ def backends(as_json: bool) -> None:
         if names:
             rows = [(name, *(claimed.get(name, "") for claimed in claims.values())) for name in names]
             print_table(("guarantee", *claims), rows)
+
+
+def _said(described: dict[str, Any]) -> str:
+    """What it is, and what else is to be known of it here."""
+    return "; ".join(filter(None, (described["summary"], described.get("note"))))
 
 
 def _read(group: str) -> dict[str, dict[str, Any]]:
@@ -54,7 +59,8 @@ def _describe(group: str, scheme: str) -> dict[str, Any]:
     except ConfigurationError as error:
         return {"state": "missing", "summary": str(error)}
     lacking = _lacking(group, scheme, backend.extra)
-    return {"state": lacking or "installed", "example": example, "summary": backend.summary, "claims": table(claims)}
+    said = {"summary": backend.summary, "note": backend.note(scheme)}
+    return {"state": lacking or "installed", "example": example, **said, "claims": table(claims)}
 
 
 def _claims(backend: LockBackend | BrokerBackend, scheme: str) -> tuple[str, Capabilities]:

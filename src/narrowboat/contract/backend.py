@@ -73,6 +73,7 @@ class LockBackend:
     prepare: Callable[[Url, Any], Url] = lambda url, options: url
     extra: str | None = None  #: the extra to install, `pip install narrowboat[extra]`
     example: str = ""  #: a URL that is as it would be in a program, for `narrowboat backends`
+    note: Callable[[str], str] = lambda scheme: ""  #: what else is to be known of a scheme on this machine, for the same
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,3 +88,4 @@ class BrokerBackend:
     prepare: Callable[[Url, Any], Url] = lambda url, options: url
     extra: str | None = None
     example: str = ""
+    note: Callable[[str], str] = lambda scheme: ""

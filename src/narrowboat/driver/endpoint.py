@@ -39,7 +39,9 @@ class HostPort(NamedTuple):
 class Endpoint:
     """See the module's text. Its text has no secret. A backend inherits it where it knows more of its servers."""
 
-    scheme: str  #: as in the URL
+    scheme: str  #: as in the URL, without the driver
+    plain: str  #: the scheme that means no TLS, with the URL's driver: so advice writes it
+    secure: str  #: the scheme that means TLS, with the URL's driver
     hosts: tuple[HostPort, ...]  #: at least one
     tls: bool
     user: str | None
@@ -78,22 +80,20 @@ class Endpoint:
             path: whether the scheme takes one.
             more: the fields of a class that inherits from this one.
         """
-        backend, secure = url.scheme, f"{plain}s"
+        backend, written, secure = url.scheme, url.named, f"{plain}s"
         if url.driver is not None and url.driver not in drivers:
             known = [backend, *(f"{backend}+{driver}" for driver in drivers)]
             raise ConfigurationError(
-                unknown("scheme", f"{backend}+{url.driver}", known)
-                if drivers
-                else f"{backend}+{url.driver}://: there is only one driver; write {backend}://",
+                unknown("scheme", written, known) if drivers else f"{written}://: there is only one driver; write {backend}://",
                 backend=backend,
             )
         tls_options.check(url, secure=secure)
         if one_host is not None and len(url.hosts) > 1:
             raise ConfigurationError(
-                f"{backend}:// takes one host, and this URL gives {len(url.hosts)}. {one_host}", backend=backend
+                f"{written}:// takes one host, and this URL gives {len(url.hosts)}. {one_host}", backend=backend
             )
         if not url.hosts and host is None:
-            raise ConfigurationError(f"{backend}:// names no host: write {backend}://localhost:{port}", backend=backend)
+            raise ConfigurationError(f"{written}:// names no host: write {written}://localhost:{port}", backend=backend)
         for number, each in enumerate(url.hosts, 1):
             if wrong := _no_host(each.name):
                 raise ConfigurationError(
@@ -101,16 +101,19 @@ class Endpoint:
                 )
         if pair and (url.username is None) != (url.password is None):
             raise ConfigurationError(
-                f"a user needs a password, and a password a user: {backend}://user:password@host", backend=backend
+                f"a user needs a password, and a password a user: {written}://user:password@host", backend=backend
             )
         if url.path and not path:
             raise ConfigurationError(
-                f"{backend}:// has no path, and {url.path!r} was given; a namespace is ?prefix=", backend=backend
+                f"{written}:// has no path, and {url.path!r} was given; a namespace is ?prefix=", backend=backend
             )
         tls = backend == secure
+        driver = written[len(backend) :]
         usual = secure_port if tls and secure_port is not None else port
         return cls(
             scheme=backend,
+            plain=plain + driver,
+            secure=secure + driver,
             hosts=tuple(HostPort(each.name, each.port or usual) for each in url.hosts) or (HostPort(host or "", usual),),
             tls=tls,
             user=url.username,
@@ -131,7 +134,7 @@ class Endpoint:
 
     def __str__(self) -> str:
         behind = self.database.strip("/")
-        return f"{self.scheme}://{','.join(map(str, self.hosts))}{'/' if behind else ''}{behind}"
+        return f"{self.secure if self.tls else self.plain}://{','.join(map(str, self.hosts))}{'/' if behind else ''}{behind}"
 
     __repr__ = __str__
 

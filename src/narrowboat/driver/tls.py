@@ -58,8 +58,9 @@ class TlsOptions:
         """Raise `ConfigurationError` for what cannot be meant. `secure`: the backend's scheme with TLS."""
         given = [field.name for field in fields(TlsOptions) if getattr(self, field.name) is not None]
         if given and url.scheme != secure:
+            written = secure + url.named[len(url.scheme) :]
             raise ConfigurationError(
-                f"option {given[0]} is for TLS, and {url.scheme}:// does not use it: write {secure}:// instead",
+                f"option {given[0]} is for TLS, and {url.named}:// does not use it: write {written}:// instead",
                 backend=url.scheme,
             )
         for name in ("key", "key_password"):

@@ -26,10 +26,15 @@ T = TypeVar("T")
 
 #: A topic is not there, or not yet.
 _ABSENT = (Code.UNKNOWN_TOPIC_OR_PARTITION, Code.LEADER_NOT_AVAILABLE)
-#: The coordinator of a group is not known, not ready, or has moved.
-_COORDINATOR = (Code.COORDINATOR_NOT_AVAILABLE, Code.COORDINATOR_LOAD_IN_PROGRESS, Code.NOT_COORDINATOR)
-#: Seconds between two tries to find one.
-_AGAIN = 0.05
+#: The coordinator of a group is not known, not ready, has moved, or did not answer in the time of one try.
+_COORDINATOR = (
+    Code.COORDINATOR_NOT_AVAILABLE,
+    Code.COORDINATOR_LOAD_IN_PROGRESS,
+    Code.NOT_COORDINATOR,
+    Code.TIMED_OUT_HERE,
+)
+#: Seconds between two tries to find one; of one try, where why there is no answer is heard in between.
+_AGAIN, _TRY = 0.05, 0.5
 #: Seconds by which the library may be late with saying that nobody answers.
 _LATE = 1.0
 _SPECS = {Edge.EARLIEST: OffsetSpec.earliest, Edge.LATEST: OffsetSpec.latest}
@@ -150,8 +155,7 @@ class Admin:
         """What a group has committed of each."""
         if not partitions:
             return {}
-        until = time.monotonic() + self._timeout
-        return self._of_group(lambda: known(self._bystanders.ask(group, partitions, until)))
+        return self._of_group(lambda: known(self._bystanders.ask(group, partitions, _TRY)))
 
     def alter(self, group: str, offsets: Mapping[TopicPartition, Committed]) -> list[KafkaError]:
         """Commit for a group that nobody consumes; what went wrong with partitions of it."""

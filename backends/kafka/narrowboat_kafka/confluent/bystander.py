@@ -8,22 +8,19 @@ each has to find the coordinator first.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Collection
 from typing import Any
 
 from confluent_kafka import Consumer
 from confluent_kafka import TopicPartition as Place
 
-from narrowboat_kafka.client import Code, KafkaError, TopicPartition
+from narrowboat_kafka.client import KafkaError, TopicPartition
 from narrowboat_kafka.confluent.errors import border, told
 from narrowboat_kafka.confluent.handle import drop, hold
 from narrowboat_kafka.confluent.settings import Log
 
 #: How many are kept.
 _KEPT = 8
-#: Seconds of one try. Why there is no answer is an event of the consumer, which is looked for in between.
-_TRY = 0.5
 
 
 class Bystanders:
@@ -34,40 +31,23 @@ class Bystanders:
         self._mutex = threading.Lock()
         self._idle: dict[str, Any] | None = {}  #: by group, in the order of their use; None once this has ended
 
-    def ask(self, group: str, partitions: Collection[TopicPartition], until: float) -> list[Any]:
-        """What the group has committed of each, as the library gives it; by then (monotonic)."""
+    def ask(self, group: str, partitions: Collection[TopicPartition], seconds: float) -> list[Any]:
+        """What the group has committed of each, as the library gives it; within so many seconds."""
         with self._mutex:
             consumer = self._idle.pop(group, None) if self._idle is not None else None
         if consumer is None:
             consumer = hold(Consumer(self._config(group), logger=Log()))
         try:
-            found = self._ask(consumer, [Place(*tp) for tp in partitions], until)
-        except BaseException:  # an interrupt included: nobody else knows of it, and it would never be destroyed
-            _end(consumer)
-            raise
-        self._keep(group, consumer)
-        return found
-
-    def _ask(self, consumer: Any, places: list[Any], until: float) -> list[Any]:
-        while True:
-            left = until - time.monotonic()
-            try:
-                with border():
-                    found: list[Any] = consumer.committed(places, max(0.01, min(_TRY, left)))
-                    return found
-            except KafkaError as error:
-                if error.code not in (Code.TIMED_OUT_HERE, Code.COORDINATOR_NOT_AVAILABLE) or left <= _TRY:
-                    raise
-            finally:
-                self._hear(consumer)
-
-    @staticmethod
-    def _hear(consumer: Any) -> None:
-        """Raise what the group was refused for. The consumer looks for its coordinator on and on, whatever it is told."""
-        for message in consumer.consume(100, 0):
-            met = None if message.error() is None else told(message.error())
-            if met is not None and not met.retriable:
-                raise met
+            with border():
+                found: list[Any] = consumer.committed([Place(*tp) for tp in partitions], seconds)
+                return found
+        finally:
+            refused = _refusal(consumer)
+            if refused is None:
+                self._keep(group, consumer)  # also one that found no coordinator yet: it looks for that on and on
+            else:
+                _end(consumer)
+                raise refused
 
     def _keep(self, group: str, consumer: Any) -> None:
         surplus = consumer
@@ -84,6 +64,15 @@ class Bystanders:
             idle, self._idle = self._idle or {}, None
         for consumer in idle.values():
             _end(consumer)
+
+
+def _refusal(consumer: Any) -> KafkaError | None:
+    """What the group was refused for. The consumer looks for its coordinator on and on, whatever it is told."""
+    for message in consumer.consume(100, 0):
+        met = None if message.error() is None else told(message.error())
+        if met is not None and not met.retriable:
+            return met
+    return None
 
 
 def _end(consumer: Any) -> None:

@@ -19,7 +19,7 @@ from confluent_kafka import TopicPartition as Place
 
 from narrowboat_kafka.client import Code, KafkaError, TopicPartition
 from narrowboat_kafka.confluent.errors import Local, told
-from narrowboat_kafka.confluent.handle import Troubles, drop, hold
+from narrowboat_kafka.confluent.handle import drop, hold
 from narrowboat_kafka.confluent.loop import Loop
 from narrowboat_kafka.confluent.settings import Log
 from narrowboat_kafka.confluent.stored import stored
@@ -57,7 +57,6 @@ class Fetcher:
         self._loop = loop
         self._arrived = arrived
         self._doubt = doubt
-        self._troubles = Troubles()
         self._jobs: queue.SimpleQueue[tuple[TopicPartition, int, int] | None] = queue.SimpleQueue()
         self._orders: dict[TopicPartition, int] = {}
         self._next: dict[TopicPartition, int] = {}  #: the offset after the last that was read
@@ -95,7 +94,7 @@ class Fetcher:
 
     def _run(self) -> None:
         try:
-            consumer = hold(Consumer({**self._config, "error_cb": self._troubles.heard}, logger=Log()))
+            consumer = hold(Consumer(self._config, logger=Log()))
             while not self._ending:
                 self._obey(consumer)
                 if self._room and self._orders:

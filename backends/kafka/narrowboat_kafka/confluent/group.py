@@ -22,7 +22,7 @@ from confluent_kafka import OFFSET_END, Consumer
 
 from narrowboat_kafka.client import KafkaError, TopicPartition
 from narrowboat_kafka.confluent.errors import Local, told
-from narrowboat_kafka.confluent.handle import Troubles, drop, hold
+from narrowboat_kafka.confluent.handle import drop, hold
 from narrowboat_kafka.confluent.loop import Future, Loop
 from narrowboat_kafka.confluent.settings import Log
 
@@ -58,7 +58,6 @@ class Group:
         self._config = config
         self._loop = loop
         self._hears = hears
-        self._troubles = Troubles()
         self._met: tuple[float, KafkaError] | None = None
         self._jobs: queue.SimpleQueue[tuple[Callable[[Any], Any], Future] | None] = queue.SimpleQueue()
         self._ending = False
@@ -88,7 +87,7 @@ class Group:
 
     def _run(self) -> None:
         try:
-            consumer = hold(Consumer({**self._config, "error_cb": self._troubles.heard}, logger=Log()))
+            consumer = hold(Consumer(self._config, logger=Log()))
             turn = 0
             while not self._ending:
                 self._work(consumer, _LOOK)

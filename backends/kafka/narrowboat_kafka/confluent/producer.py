@@ -38,8 +38,8 @@ _SPENT = frozenset(
 )
 #: What is said of a record of which the library said nothing in time: it was being sent.
 _OPEN = Failed(KafkaError(Code.TIMED_OUT_HERE, "the server did not answer in time", retriable=True), True)
-#: The record never left: it was refused here.
-_HERE = frozenset({Local.UNKNOWN_TOPIC, Local.UNKNOWN_PARTITION})
+#: It was in the queue here, where it is again when the connection breaks that it was sent on.
+_QUEUED = frozenset({Local.PURGE_QUEUE, Local.UNKNOWN_TOPIC, Local.UNKNOWN_PARTITION})
 
 
 class _Call:
@@ -57,7 +57,7 @@ class _Call:
         """The library calls this for each record."""
         if error is not None:
             code = error.code()
-            left = code not in _HERE and (code != Local.PURGE_QUEUE or self._troubles.broke_since(self._begun))
+            left = code not in _QUEUED or self._troubles.broke_since(self._begun)
             self._failed[index] = Failed(self._reason(error, code), left)
         self._settled.append(index)
         if len(self._settled) == self._count:

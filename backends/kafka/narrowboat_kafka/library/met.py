@@ -21,9 +21,9 @@ class SpeaksTls(client.InvalidReceiveError):  # type: ignore[misc]  # the base c
 _MESSAGE = re.compile(r"error_message=(?P<quote>['\"])(?P<said>.+?)(?P=quote)")
 #: Of a topic that the server does not make: there the library puts the whole request around what was said.
 _QUOTED = (client.InvalidReplicationFactorError, client.InvalidPartitionsError, client.PolicyViolationError)
-#: Errors without a number of Kafka's. The first that fits counts.
+#: What is met on our side of the wire, or is the same as that. The first that fits counts.
 _OURS = (
-    (client.KafkaTimeoutError, Code.TIMED_OUT_HERE),
+    ((client.KafkaTimeoutError, client.RequestTimedOutError), Code.TIMED_OUT_HERE),
     (SpeaksTls, Code.SPEAKS_TLS),
     (client.UnsupportedCodecError, Code.CODEC_MISSING),
     ((client.NodeNotReadyError, client.TooManyInFlightRequests), Code.NOT_SENT),
@@ -35,7 +35,7 @@ def met(error: BaseException, *, code: int | None = None) -> KafkaError:
     """`error` of the library, or of what it calls. `code`: where its class does not say which one it is."""
     if code is None:
         number = getattr(error, "errno", None) if isinstance(error, client.KafkaError) else None
-        code = next((each for kind, each in _OURS if isinstance(error, kind)), Code.OTHER) if number is None else number
+        code = next((each for kind, each in _OURS if isinstance(error, kind)), Code.OTHER if number is None else number)
     quoted = _MESSAGE.search(str(error)) if isinstance(error, _QUOTED) else None
     text = cut(quoted["said"]) if quoted else line(error)
     found = KafkaError(code, text, retriable=bool(getattr(error, "retriable", False)))
