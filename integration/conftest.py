@@ -14,7 +14,15 @@ import pytest
 
 from integration import parts
 from integration.fixtures import Servers
-from integration.servers import ConsulServer, KafkaServer, PostgreSQLServer, RabbitMQServer, RedisServer, ZooKeeperServer
+from integration.servers import (
+    CassandraServer,
+    ConsulServer,
+    KafkaServer,
+    PostgreSQLServer,
+    RabbitMQServer,
+    RedisServer,
+    ZooKeeperServer,
+)
 
 #: what client libraries say about themselves, or about their own libraries
 _NOISE = ("BlockingConnection is deprecated", "(read|open)_text is deprecated")
@@ -62,6 +70,12 @@ def zookeeper_server(servers: Servers) -> ZooKeeperServer:
 @pytest.fixture(scope="module")
 def consul_server(servers: Servers) -> ConsulServer:
     server: ConsulServer = servers(ConsulServer)
+    return server
+
+
+@pytest.fixture(scope="module")
+def cassandra_server(servers: Servers) -> CassandraServer:
+    server: CassandraServer = servers(CassandraServer)
     return server
 
 

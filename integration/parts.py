@@ -25,6 +25,8 @@ _LONG = (
     "test_kafka",
     "test_servers",
     "test_secrets",
+    "test_cassandra_conformance",
+    "test_postgresql_conformance",
     "test_kafka_clients",
     "test_tls",
 )

@@ -33,7 +33,7 @@ BACKENDS = ROOT / "backends"
 
 #: Words of backends and of their client libraries. "memory" counts only as a scheme: it is an English word as well.
 BACKEND_WORDS = re.compile(
-    r"redis|valkey|sqlite|kafka|rabbit|amqp|\bpika|zookeeper|kazoo|consul(?!t)|postgres|\bnats\b|memory://|(?-i:narrowboat_(?!pytest)[a-z]+)",
+    r"redis|valkey|sqlite|kafka|rabbit|amqp|\bpika|zookeeper|kazoo|cassandra|consul(?!t)|postgres|\bnats\b|memory://|(?-i:narrowboat_(?!pytest)[a-z]+)",
     re.IGNORECASE,
 )
 #: Where the core may name a backend outside docstrings and comments, and why. (file, what the text holds)
@@ -94,7 +94,7 @@ def words(tree: ast.AST) -> Iterator[str]:
 @pytest.mark.parametrize("path", sources(CORE), ids=short)
 def test_the_core_imports_no_backend(path: Path) -> None:
     """Neither a backend's package nor a client library; a backend is found by its entry point."""
-    clients = {"redis", "kazoo", "consul", "pika", "aio_pika", "kafka", "crc32c", "confluent_kafka", "psycopg", "nats"}
+    clients = {"redis", "kazoo", "cassandra", "consul", "pika", "aio_pika", "kafka", "crc32c", "confluent_kafka", "psycopg", "nats"}
 
     for name in imported(ast.parse(path.read_text())):
         top = name.partition(".")[0]

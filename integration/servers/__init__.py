@@ -8,6 +8,7 @@
 `python -m integration.servers install redis` gets what a machine lacks, `list` says what it has.
 """
 
+from integration.servers.cassandra import CassandraServer
 from integration.servers.consul import ConsulServer
 from integration.servers.kafka import KafkaServer
 from integration.servers.postgresql import PostgreSQLServer
@@ -21,6 +22,7 @@ from integration.servers.zookeeper_ensemble import ZooKeeperEnsemble
 
 __all__ = [
     "Address",
+    "CassandraServer",
     "ConsulServer",
     "Controls",
     "KafkaServer",

@@ -66,6 +66,7 @@ RECIPES: dict[str, Callable[[Path], None]] = {
     "rabbitmq": _rabbitmq,
     "kafka": _jars("kafka"),
     "postgresql": _debian("postgresql"),
+    "cassandra": _jars("cassandra"),
     "docker": _debian("docker.io"),
     "luacheck": _debian("lua-check"),
     "redis@6.2": wheel.unpack_redis,

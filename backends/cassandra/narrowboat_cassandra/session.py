@@ -1,0 +1,177 @@
+"""The connection with a ring: made at the first call, shared by all threads, made anew by the library when it breaks.
+
+Each statement is sent once. The library's own retries and speculative executions are off, because it does not know which
+statement may be sent twice. Many statements travel at once over one connection for each node.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from cassandra import ConsistencyLevel, OperationTimedOut
+from cassandra.auth import PlainTextAuthProvider
+from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile
+from cassandra.cluster import Session as CqlSession
+from cassandra.policies import (
+    ConstantReconnectionPolicy,
+    DCAwareRoundRobinPolicy,
+    FallthroughRetryPolicy,
+    RoundRobinPolicy,
+)
+from cassandra.query import PreparedStatement, dict_factory
+
+from narrowboat.errors import Closed, NarrowboatError, Unavailable
+from narrowboat_cassandra import library
+from narrowboat_cassandra.errors import translate
+from narrowboat_cassandra.options import Consistency, Ring
+from narrowboat_cassandra.schema import check_durability, make
+from narrowboat_cassandra.steps import HERE, STATEMENTS, Do
+
+#: Version 4 of the protocol: every Cassandra from 2.2 on speaks it, and says in it what a later one says by a code that the
+#: library has no class for.
+PROTOCOL = 4
+#: Seconds between two tries to reach a node that went away.
+RECONNECT = 0.5
+#: Seconds after which a connection without traffic is asked for a sign of life, and for which that is waited for.
+HEARTBEAT, PULSE = 5.0, 3.0
+#: Statements that are under way at once for one call.
+TOGETHER = 128
+
+Answer = list[dict[str, Any]] | NarrowboatError
+
+
+class Session:
+    """See the module's text. Any thread may call anything. `timeout`: seconds for all that one call does."""
+
+    def __init__(self, ring: Ring, timeout: float) -> None:
+        self._ring = ring
+        self._timeout = timeout
+        self._mutex = threading.Lock()
+        self._cluster: Cluster | None = None
+        self._session: CqlSession | None = None
+        self._prepared: dict[str, PreparedStatement] = {}
+        self._closed = False
+        self._pid = os.getpid()
+
+    def ends(self) -> float:
+        """When a call that begins now is over, by `time.monotonic`."""
+        return time.monotonic() + self._timeout
+
+    def run(self, steps: Sequence[Do], ends: float, *, doing: str) -> list[Answer]:
+        """Do the steps, all at once. One answer for each; raises where there is no connection to send them over."""
+        session = self._session or self._connect(ends)
+        answers: list[Answer] = []
+        for begin in range(0, len(steps), TOGETHER):
+            part = steps[begin : begin + TOGETHER]
+            sent = [self._send(session, step, ends) for step in part]
+            answers += [self._answer(future, doing) for future in sent]
+        return answers
+
+    def _statement(self, session: CqlSession, name: str) -> PreparedStatement:
+        """The statement, prepared at its first use: many a program never needs the half of them."""
+        found = self._prepared.get(name)
+        if found is None:
+            local = self._ring.options.consistency is Consistency.LOCAL_SERIAL
+            serial = ConsistencyLevel.LOCAL_SERIAL if local else ConsistencyLevel.SERIAL
+            quorum = ConsistencyLevel.LOCAL_QUORUM if local else ConsistencyLevel.QUORUM
+            found = session.prepare(STATEMENTS[name].format(table=self._ring.table, here=HERE))
+            found.consistency_level = serial if name in ("look", "show") else quorum
+            found.serial_consistency_level = serial
+            self._prepared[name] = found
+        return found
+
+    def _send(self, session: CqlSession, step: Do, ends: float) -> Any:
+        left = ends - time.monotonic()
+        if left <= 0:
+            return OperationTimedOut(last_host="it was not asked, connecting took too long")
+        try:
+            return session.execute_async(self._statement(session, step.name), step.values, timeout=left)
+        except Exception as error:  # values that do not fit, or a cluster that is being closed
+            return error
+
+    def _answer(self, sent: Any, doing: str) -> Answer:
+        if not isinstance(sent, Exception):
+            try:
+                return list(sent.result())
+            except Exception as error:  # whatever a library raises must not spoil the other members
+                sent = error
+        return translate(sent, self._ring, doing=doing)
+
+    # -- connecting ---------------------------------------------------------------------------------------------------
+
+    def _connect(self, ends: float) -> CqlSession:
+        if not self._mutex.acquire(timeout=max(0.0, ends - time.monotonic())):
+            raise Unavailable(
+                f"{self._ring}: another call was still connecting after {self._timeout:g} s", backend=self._ring.scheme
+            )
+        try:
+            if self._closed:
+                raise Closed("the provider is closed", backend=self._ring.scheme)
+            if self._session is None:
+                self._open(ends)
+            assert self._session is not None
+            return self._session
+        finally:
+            self._mutex.release()
+
+    def _open(self, ends: float) -> None:
+        left = ends - time.monotonic()
+        made = cluster(self._ring, max(0.05, left / len(self._ring.hosts)), max(0.05, left))
+        library.keep_to_this_process(made)
+        try:
+            try:
+                session = made.connect()
+                make(session, made, self._ring)
+                check_durability(session, made, self._ring)
+                self._statement(session, "look")  # a table that is not ours is told at once
+            except Exception as error:
+                raise translate(error, self._ring, doing="connecting") from error
+        except BaseException:
+            self._prepared.clear()
+            made.shutdown()
+            raise
+        self._cluster, self._session = made, session
+
+    def close(self) -> None:
+        """End the connections and the library's threads. Idempotent."""
+        with self._mutex:
+            self._closed = True
+            made, self._cluster, self._session = self._cluster, None, None
+        if made is not None and self._pid == os.getpid():
+            made.shutdown()
+
+
+def cluster(ring: Ring, patience: float, timeout: float) -> Cluster:
+    """The library's object for a ring, which has not connected yet."""
+    options = ring.options
+    secret = ring.secret.reveal() if ring.secret is not None else ""
+    policy = DCAwareRoundRobinPolicy(local_dc=options.dc) if options.dc else RoundRobinPolicy()
+    profile = ExecutionProfile(
+        load_balancing_policy=policy,
+        retry_policy=FallthroughRetryPolicy(),
+        request_timeout=timeout,
+        row_factory=dict_factory,
+    )
+    return Cluster(
+        [host.host for host in ring.hosts],
+        port=ring.hosts[0].port,
+        protocol_version=PROTOCOL,
+        connection_class=library.Connection,
+        auth_provider=PlainTextAuthProvider(ring.user, secret) if ring.user is not None else None,
+        ssl_context=options.context(backend=ring.scheme) if ring.tls else None,
+        execution_profiles={EXEC_PROFILE_DEFAULT: profile},
+        reconnection_policy=ConstantReconnectionPolicy(RECONNECT, max_attempts=None),
+        connect_timeout=patience,
+        control_connection_timeout=timeout,
+        idle_heartbeat_interval=HEARTBEAT,
+        idle_heartbeat_timeout=PULSE,
+        schema_metadata_enabled=False,
+        token_metadata_enabled=False,
+        prepare_on_all_hosts=False,
+        monitor_reporting_enabled=False,
+        compression=False,
+    )
