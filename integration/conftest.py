@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from integration.fixtures import Servers
-from integration.servers import ConsulServer, KafkaServer, RabbitMQServer, RedisServer, ZooKeeperServer
+from integration.servers import ConsulServer, KafkaServer, RabbitMQServer, RedisServer, ZeroMQServer, ZooKeeperServer
 
 #: what client libraries say about themselves, or about their own libraries
 _NOISE = ("BlockingConnection is deprecated", "(read|open)_text is deprecated")
@@ -27,6 +27,7 @@ _LONG = (
     "test_zookeeper_conformance",
     "test_rabbitmq_conformance",
     "test_consul_conformance",
+    "test_zeromq_conformance",
     "test_kafka_clients",
     "test_tls",
     "test_kafka",
@@ -76,4 +77,10 @@ def rabbitmq_server(servers: Servers) -> RabbitMQServer:
 @pytest.fixture(scope="module")
 def kafka_server(servers: Servers) -> KafkaServer:
     server: KafkaServer = servers(KafkaServer)
+    return server
+
+
+@pytest.fixture(scope="module")
+def zeromq_server(servers: Servers) -> ZeroMQServer:
+    server: ZeroMQServer = servers(ZeroMQServer)
     return server
