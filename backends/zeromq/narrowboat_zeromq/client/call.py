@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,10 +13,11 @@ from narrowboat_zeromq.protocol.frames import Bodies
 class Call:
     """See the module's text. `why`: makes the error, in the caller's thread, so that no two callers share one."""
 
-    __slots__ = ("_gate", "bodies", "frames", "given", "id", "left", "quiet", "sent", "sent_at", "value", "what", "why")
+    __slots__ = ("_gate", "bodies", "born", "frames", "given", "id", "left", "quiet", "sent", "sent_at", "value", "what", "why")
 
     def __init__(self, id: int, what: str, frames: Sequence[bytes], *, quiet: bool = False) -> None:
         self.id = id
+        self.born = time.monotonic()
         self.what = what  #: the request, for an error's text
         self.frames: Sequence[bytes] = frames
         self.sent = False  #: it was handed to the socket

@@ -174,8 +174,9 @@ class Link:
         if self._state == "ready":
             self._read(wire)
             self._flush(wire)
-        for word in wire.news():
-            self._hear(word)
+        if self._wire is wire:
+            for word in wire.news():
+                self._hear(word)
         if self._state == "greeting":
             self._read(wire)
         self._look()
@@ -326,11 +327,11 @@ class Link:
             call.fail(lambda what=call.what: errors.broken(self.where, what, why))  # type: ignore[misc]
 
     def _fail(self, why: Callable[[], Exception]) -> None:
-        """No connection can be made now: whoever waits for one is told."""
+        """No connection can be made now: whoever waited for one since before it was tried is told."""
         self._lose("the connection ended")
         self._next = time.monotonic() + self._pause
         self._pause = min(2 * self._pause, _PAUSE_LAST)
-        for _ in range(len(self._outbox)):
+        while self._outbox and self._outbox[0].born <= self._tried:
             self._outbox.popleft().fail(why)
 
     def _leave(self) -> None:

@@ -1,6 +1,7 @@
 """`narrowboat serve` as a good daemon: what it refuses to serve, signals, systemd, and the way to its end.
 
-SIGTERM and SIGINT drain: what has arrived is done and answered, the clients are told, the file is closed. SIGHUP reads the
+SIGTERM and SIGINT drain: what has arrived is done and answered, and the clients are told. The drivers are not closed, because
+that would give back what consumers are still busy with: they settle it at the server that comes next. SIGHUP reads the
 clients' keys again. All of it is state in the file, so whatever ends this process, the next one goes on where it was.
 """
 
@@ -96,8 +97,8 @@ def check_bind(serving: Serving) -> str:
     if not serving.insecure:
         raise ConfigurationError(
             f"--bind {serving.bind} is reached by other machines, and without keys whoever reaches it may do anything. Give "
-            "--key and --clients (`narrowboat serve --keygen NAME` makes keys), or bind 127.0.0.1; or say --insecure, where the "
-            "network itself lets nobody in."
+            "--key and --clients (`narrowboat serve --keygen NAME` makes keys), or bind 127.0.0.1; or say --insecure, where "
+            "the network itself lets nobody in."
         )
     return "for whoever reaches it: insecure"
 

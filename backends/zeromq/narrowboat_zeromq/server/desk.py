@@ -39,17 +39,23 @@ class Desk(ABC):
         return op in self.plain or (op in ORDER and hasattr(self, op))
 
     def gathered(self, op: str, asks: Sequence[Ask]) -> None:
-        """Answer requests of one kind."""
-        getattr(self, op)(asks)
+        """Answer requests of one kind, whatever happens: the thread serves everybody."""
+        try:
+            getattr(self, op)(asks)
+        except Exception as error:
+            for ask in asks:
+                if not ask.answer:
+                    ask.fail(error)
 
     def single(self, ask: Ask) -> None:
         """Answer one request that is not gathered."""
+        answer = getattr(self, f"_{ask.op}")
+        wanted = answer.__func__.__code__.co_argcount - 2
+        if len(ask.args) != wanted:
+            ask.fail(Malformed(f"it has {len(ask.args)} fields, and {wanted} are allowed"))
+            return
         try:
-            getattr(self, f"_{ask.op}")(ask, *ask.args)
-        except (Malformed, NarrowboatError) as error:
-            ask.fail(error)
-        except TypeError as error:  # too many arguments, or too few
-            ask.fail(Malformed(f"fields are missing, or too many ({error})"))
+            answer(ask, *ask.args)
         except Exception as error:
             ask.fail(error)
 

@@ -56,12 +56,6 @@ class Desks:
                 del self._open[key]
             _close(desk)
 
-    def close(self) -> None:
-        """Close all."""
-        for desk in self._open.values():
-            _close(desk)
-        self._open.clear()
-
     def _asked(self, greeting: Mapping[str, Any]) -> tuple[str, dict[str, object]]:
         half = fields.one_of("half", greeting.get("half"), {each: each for each in _HALVES})
         namespace = fields.words("namespace", greeting.get("namespace"), 64)

@@ -18,7 +18,7 @@ from typing import Any
 
 from narrowboat.driver.serving import Served
 from narrowboat.driver.waking import Nudge
-from narrowboat.errors import ConfigurationError, NarrowboatError
+from narrowboat.errors import ConfigurationError
 from narrowboat_zeromq.library import Hub, Unroutable
 from narrowboat_zeromq.protocol.faults import to_wire
 from narrowboat_zeromq.protocol.frames import ID_MAX, VERSION, Malformed, pack, unpack
@@ -88,10 +88,7 @@ class Router:
                 pass
             for peer in list(self._peers):
                 self._send(peer, [b'[0,"bye","the server ends"]'])
-        finally:
-            for session in list(self._sessions.values()):
-                self._end(session)
-            self._desks.close()
+        finally:  # sessions are not ended: their clients go on with what they have at the server that comes next
             self._nudge.close()
 
     def _turn(self) -> int:
@@ -115,7 +112,7 @@ class Router:
                 ask = self._read(peer, frames[1:], now)
             except Malformed as error:
                 self._refuse(peer, error)
-            except NarrowboatError as error:
+            except Exception as error:  # refused, or a driver that could not be opened: nobody else is to notice
                 self._send(peer, pack((0, "refused", to_wire(error))))
             else:
                 if ask is not None:
