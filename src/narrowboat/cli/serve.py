@@ -46,7 +46,7 @@ def serve(
                 click.echo(path)
             return Exit.OK
         if url is None:
-            raise click.UsageError("which backend is to be served? Give its URL, such as sqlite:///shop.db")
+            raise click.UsageError("which backend is to be served? Give its URL (see: narrowboat serve --help)")
         serving = Serving(
             bind=bind, key=key, clients=clients, insecure=insecure, health=health, said=lambda text: click.echo(text, err=True)
         )

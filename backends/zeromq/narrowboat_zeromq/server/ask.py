@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from narrowboat.errors import InvalidArgument, NarrowboatError
 from narrowboat_zeromq.protocol.faults import to_wire
 from narrowboat_zeromq.protocol.frames import Bodies, Malformed, pack
-
-if TYPE_CHECKING:
-    from narrowboat_zeromq.server.session import Session
+from narrowboat_zeromq.server.session import Session
 
 logger = logging.getLogger("narrowboat.zeromq")
 
@@ -24,7 +22,7 @@ class Ask:
 
     __slots__ = ("answer", "args", "bodies", "id", "items", "op", "session")
 
-    def __init__(self, session: Session, id: int, op: str, args: Sequence[Any], bodies: Bodies) -> None:
+    def __init__(self, session: Session[Any], id: int, op: str, args: Sequence[Any], bodies: Bodies) -> None:
         self.session = session
         self.id = id
         self.op = op

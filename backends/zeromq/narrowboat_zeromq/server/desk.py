@@ -64,7 +64,7 @@ class Desk(ABC):
         self._driver.close()
 
     @abstractmethod
-    def forget(self, session: Session) -> None:
+    def forget(self, session: Session[Any]) -> None:
         """The session has ended: give back what it has."""
 
     def _ping(self, ask: Ask) -> None:
@@ -86,7 +86,7 @@ class LockDesk(Desk):
         good = read(asks, self._wishes)
         together(good, self._attempt, lock_items.answer, key=_name)
 
-    def _attempt(self, pairs: list[tuple[Session, Request]]) -> Sequence[Any]:
+    def _attempt(self, pairs: list[tuple[Session[Any], Request]]) -> Sequence[Any]:
         answers = self._locks.attempt([request for _, request in pairs])
         for (session, request), answer in zip(pairs, answers, strict=True):
             if request.wait and isinstance(answer, Busy):
@@ -111,14 +111,14 @@ class LockDesk(Desk):
                 session.waiting.pop(request.owner, None)
         together(good, lambda pairs: self._locks.withdraw([request for _, request in pairs]), lock_items.answer)
 
-    def forget(self, session: Session) -> None:
+    def forget(self, session: Session[Any]) -> None:
         """Whoever waited waits no more. What is held stays until its lease ends."""
         waiting, session.waiting = list(session.waiting.values()), {}
         for start in range(0, len(waiting), ITEMS_MAX):
             with contextlib.suppress(NarrowboatError):  # its place in the queue ends by itself
                 self._locks.withdraw(waiting[start : start + ITEMS_MAX])
 
-    def _wishes(self, ask: Ask) -> list[tuple[Session, Request]]:
+    def _wishes(self, ask: Ask) -> list[tuple[Session[Any], Request]]:
         (values,) = ask.args
         found = [(ask.session, lock_items.request(value, ask.session.wake)) for value in fields.rows("requests", values)]
         if len({request.name for _, request in found}) != len(found):
@@ -134,7 +134,7 @@ class LockDesk(Desk):
         ask.give(self._locks.evict(fields.text("name", name), fields.whole("token", token, -(2**63))))
 
 
-def _name(pair: tuple[Session, Request]) -> str:
+def _name(pair: tuple[Session[Any], Request]) -> str:
     return pair[1].name
 
 
@@ -169,7 +169,7 @@ class MessageDesk(Desk):
             else:
                 ask.fail(Malformed("an extension has a feed, deliveries and seconds"))
 
-    def forget(self, session: Session) -> None:
+    def forget(self, session: Session[Any]) -> None:
         """Its feeds give back what they have."""
         for number in list(session.feeds):
             with contextlib.suppress(NarrowboatError):
@@ -217,7 +217,7 @@ class MessageDesk(Desk):
         ask.session.feeds[key] = feed, Source(address, Properties())
         ask.give(message_items.named(address))
 
-    def _free(self, session: Session, number: object) -> int:
+    def _free(self, session: Session[Any], number: object) -> int:
         key = fields.whole("feed", number, 1, 2**53 - 1)
         if len(session.feeds) >= FEEDS_MAX:
             raise InvalidArgument(f"this session has {FEEDS_MAX} consumers open, which is as many as it may have")

@@ -46,9 +46,9 @@ class Router:
     def __init__(self, hub: Hub, served: Served) -> None:
         self._hub = hub
         self._desks = Desks(served)
-        self._sessions: dict[str, Session] = {}
-        self._peers: dict[bytes, Session] = {}
-        self._rung: deque[Session] = deque()
+        self._sessions: dict[str, Session[Desk]] = {}
+        self._peers: dict[bytes, Session[Desk]] = {}
+        self._rung: deque[Session[Desk]] = deque()
         self._nudge = Nudge()
         self._thread = 0
         self._stopping = False
@@ -181,7 +181,7 @@ class Router:
         self._peers[peer] = session
         self._send(peer, pack((0, "welcome", {"version": VERSION, "resumed": resumed, "silence": SILENCE})))
 
-    def _end(self, session: Session) -> None:
+    def _end(self, session: Session[Desk]) -> None:
         self._sessions.pop(session.token, None)
         self._peers.pop(session.peer, None)
         session.desk.forget(session)
@@ -230,7 +230,7 @@ class Router:
 
     # -- wakes ------------------------------------------------------------------------------------------------------
 
-    def _ring(self, session: Session) -> None:
+    def _ring(self, session: Session[Desk]) -> None:
         """From any thread: the session has somebody to wake."""
         self._rung.append(session)
         if threading.get_ident() != self._thread:

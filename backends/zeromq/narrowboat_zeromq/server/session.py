@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Generic, TypeVar
 
 from narrowboat.contract.locks import Request
 from narrowboat.contract.messages import Feed, Source
 
-if TYPE_CHECKING:
-    from narrowboat_zeromq.server.desk import Desk
+D = TypeVar("D")
 
 #: Feeds that one session may have open, and owners that it may have waiting.
 FEEDS_MAX, WAITING_MAX = 4096, 65536
 
 
-class Session:
+class Session(Generic[D]):
     """See the module's text. `rang`: told with the session when it has somebody to wake, from any thread."""
 
-    def __init__(self, token: str, desk: Desk, rang: Callable[[Session], None]) -> None:
+    def __init__(self, token: str, desk: D, rang: Callable[[Session[D]], None]) -> None:
         self.token = token
         self.desk = desk
         self.peer = b""  #: the connection by which it speaks
