@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,9 +49,10 @@ from narrowboat_zeromq.protocol.frames import Bodies, Malformed, pack, unpack
 
 CLAIMS = keeper(Scope.HOST, Survives.POWER, work=Support.NATIVE, dedup=300.0)
 
-#: What the core lets through as a name.
-names = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=30)
-words = st.text(st.characters(exclude_categories=("Cs",)), max_size=30)
+#: What JSON escapes, what takes two halves there, and what it may be taken for.
+ODD = 'aZ9 ."\\/{[,é€😀\u2028'
+names = st.text(ODD, min_size=1, max_size=20)
+words = st.text(ODD + "\0\n\x7f", max_size=20)
 seconds = st.floats(0.001, 1e6, allow_nan=False)
 tokens = st.integers(0, 2**63 - 1)
 modes = st.one_of(
@@ -68,7 +71,7 @@ def through(value: Any, bodies: list[bytes] | None = None) -> tuple[Any, Bodies]
     return head[2], found
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(names, names, seconds, modes, st.booleans(), words)
 def test_a_request_for_a_lock_comes_out_as_it_went_in(
     name: str, owner: str, ttl: float, mode: tuple[Mode, int | None], wait: bool, label: str
@@ -84,7 +87,7 @@ def test_a_request_for_a_lock_comes_out_as_it_went_in(
     assert lock_items.taken(value, asked) == grant
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(names, tokens, words, modes, st.floats(0, 1e12), st.none() | seconds, st.none() | st.integers(0, 99), st.booleans())
 def test_a_holder_comes_out_as_it_went_in(
     name: str,
@@ -101,7 +104,7 @@ def test_a_holder_comes_out_as_it_went_in(
     assert lock_items.holder(value) == holder
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(
     st.lists(
         st.builds(
@@ -130,7 +133,7 @@ def test_messages_come_out_as_they_went_in(messages: list[Outgoing]) -> None:
     bodies.end()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(
     st.lists(
         st.builds(
@@ -162,7 +165,7 @@ def test_deliveries_and_what_becomes_of_them_come_out_as_they_went_in(deliveries
         assert (found.id, found.attempt, found.tag, how) == (each.id, each.attempt, each.tag, outcome)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(addresses, st.floats(0.05, 3600.0), st.integers(0, 99), st.booleans(), st.integers(0, 9))
 def test_a_source_comes_out_as_it_went_in(to: Address, lease: float, most: int, ordered: bool, levels: int) -> None:
     source = Source(to, Properties(lease, most, ordered, levels))
@@ -204,7 +207,7 @@ def test_what_is_no_error_of_ours_is_not_shown_to_a_client() -> None:
     assert "RuntimeError" in str(found) and "1234" not in str(found)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_refused_or_are_a_head(raw: bytes) -> None:
     try:
@@ -221,7 +224,7 @@ ANYTHING = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(ANYTHING)
 def test_no_field_lets_through_what_breaks_the_contract(value: Any) -> None:
     """Every decoder that a server runs on what a client sent either raises Malformed or gives a value of the contract."""
@@ -284,3 +287,36 @@ def test_answers_that_are_no_grant_come_out_as_they_went_in() -> None:
     sent = Outgoing(Address(Kind.QUEUE, "q"), "m", b"", {}, None, 0.0, 0.0, 0, None, None, None, None, False)
     for receipt in (Receipt("m"), Receipt("m", True)):
         assert message_items.received(through(message_items.receipt(receipt))[0], sent) == receipt
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "zeromq-protocol.md").read_text(encoding="utf-8")
+
+
+def test_every_example_of_the_page_is_what_the_decoders_take() -> None:
+    """What a client says there is taken apart as the server does it; whatever it hears is a head."""
+    lines = re.findall(r"^([→←]) (\[.*\])$", PAGE, re.MULTILINE)
+    assert len(lines) > 20
+    seen = set()
+    for arrow, line in lines:
+        head, _ = unpack([line.encode()])
+        match head if arrow == "→" else [None, None]:
+            case [2, "attempt" | "withdraw" as what, rows]:
+                assert [lock_items.wish(lock_items.request(row, lambda owner: print)) for row in rows] == rows
+            case [_, "renew" | "release" as what, rows]:
+                assert [lock_items.granted(lock_items.grant(row)) for row in rows] == rows
+            case [_, "send" as what, rows]:
+                assert [message_items.outgoing(message_items.message(row, Bodies([b"hi"]), CLAIMS)) for row in rows] == rows
+            case [_, "open" as what, _, source, bool()]:
+                assert message_items.source(message_items.sourced(source, CLAIMS)) == source
+            case [_, "settle" as what, _, rows]:
+                assert [list(message_items.settled(row)[0].tag) for row in rows] == [row[2] for row in rows]
+            case [1, "attempt", [row]]:
+                what = "refused"
+                with pytest.raises(Malformed, match="mode: one of exclusive, shared, semaphore is allowed"):
+                    lock_items.request(row, lambda owner: print)
+            case _:
+                continue
+        seen.add(what)
+    assert seen == {"attempt", "renew", "release", "send", "open", "settle", "refused"}
+    for bound in (frames.FRAME_MAX, frames.BODIES_MAX, frames.FRAMES_MAX, frames.ITEMS_MAX):
+        assert f"{bound:,}" in PAGE

@@ -52,7 +52,7 @@ class ZeroMQFeed(Feed):
 
     def receive(self, limit: int) -> Received:
         """Claim what is due, in order."""
-        found, bodies = self._ask("receive", limit)
+        found, bodies = self._ask("receive", limit, late=self._give_back)
         rows, retry_after = found
         return Received([message_items.delivered(row, bodies) for row in rows], retry_after)
 
@@ -76,7 +76,13 @@ class ZeroMQFeed(Feed):
             with contextlib.suppress(NarrowboatError):
                 self._link.ask("close", self.number)
 
-    def _ask(self, op: str, *args: Any, again: bool = False) -> tuple[Any, Any]:
+    def _give_back(self, answer: list[Any]) -> None:
+        """Nobody waits any more for what was received: it goes back to its place, uncounted."""
+        match answer:
+            case ["ok", [[_, *_] as rows, _]]:
+                self._link.tell("settle", self.number, [[row[0], row[4], row[11], ["return"]] for row in rows])
+
+    def _ask(self, op: str, *args: Any, again: bool = False, late: Any = None) -> tuple[Any, Any]:
         if self._closed:
             path = self._source.address.path if self._source else ""
             raise Closed(f"this consumer of {path!r} was closed", backend=SCHEME)
@@ -85,9 +91,9 @@ class ZeroMQFeed(Feed):
                 if self._generation != self._link.generation:
                     self.open(earliest=False)
         try:
-            return self._link.ask(op, self.number, *args)
+            return self._link.ask(op, self.number, *args, late=late)
         except Forgotten:
             self._generation = -1
             if again:
                 raise
-        return self._ask(op, *args, again=True)
+        return self._ask(op, *args, again=True, late=late)

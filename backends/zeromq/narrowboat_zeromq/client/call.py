@@ -13,9 +13,32 @@ from narrowboat_zeromq.protocol.frames import Bodies
 class Call:
     """See the module's text. `why`: makes the error, in the caller's thread, so that no two callers share one."""
 
-    __slots__ = ("_gate", "bodies", "born", "frames", "given", "id", "left", "quiet", "sent", "sent_at", "value", "what", "why")
+    __slots__ = (
+        "_gate",
+        "bodies",
+        "born",
+        "frames",
+        "given",
+        "id",
+        "late",
+        "left",
+        "quiet",
+        "sent",
+        "sent_at",
+        "value",
+        "what",
+        "why",
+    )
 
-    def __init__(self, id: int, what: str, frames: Sequence[bytes], *, quiet: bool = False) -> None:
+    def __init__(
+        self,
+        id: int,
+        what: str,
+        frames: Sequence[bytes],
+        *,
+        late: Callable[[list[Any]], None] | None = None,
+        quiet: bool = False,
+    ) -> None:
         self.id = id
         self.born = time.monotonic()
         self.what = what  #: the request, for an error's text
@@ -23,6 +46,7 @@ class Call:
         self.sent = False  #: it was handed to the socket
         self.sent_at = 0.0
         self.left = quiet  #: its caller has gone
+        self.late = late  #: gets the answer when the caller has gone
         self.quiet = quiet  #: nobody ever waited for it
         self.given = False
         self.value: list[Any] = []

@@ -83,17 +83,24 @@ class Link:
 
     # -- the callers' side ------------------------------------------------------------------------------------------
 
-    def ask(self, op: str, *args: Any, bodies: Sequence[bytes] = (), timeout: float | None = None) -> tuple[Any, Bodies]:
-        """Send a request and wait for its answer. Raises what the server answered, or `Unavailable`."""
+    def ask(
+        self, op: str, *args: Any, bodies: Sequence[bytes] = (), late: Callable[[list[Any]], None] | None = None
+    ) -> tuple[Any, Bodies]:
+        """Send a request and wait for its answer. Raises what the server answered, or `Unavailable`.
+
+        `late` gets the answer where it comes when its caller has gone; it may run on the I/O thread, and must not wait.
+        """
         id = next(self._ids)
-        call = Call(id, op, pack((id, op, *args), bodies))
+        call = Call(id, op, pack((id, op, *args), bodies), late=late)
         self._post(call)
-        seconds = self._timeout if timeout is None else timeout
         try:
-            if not call.wait(seconds):
-                raise self._given_up(call, seconds)
-        finally:
+            if not call.wait(self._timeout):
+                raise self._given_up(call, self._timeout)
+        except BaseException:
             call.left = True
+            if call.given and call.why is None and late is not None:  # it came in the last moment
+                late(call.value)
+            raise
         if call.why is not None:
             raise call.why()
         answer, found = call.value, call.bodies
@@ -244,7 +251,9 @@ class Link:
         id = head[0]
         if id != 0:
             call = self._out.pop(id, None) if type(id) is int else None
-            if call is not None:
+            if call is not None and call.left and call.late is not None:
+                call.late(head[1:])
+            elif call is not None:
                 call.give(head[1:], bodies)
             return
         match head[1:]:
