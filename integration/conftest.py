@@ -21,11 +21,29 @@ from integration.servers import (
     PostgreSQLServer,
     RabbitMQServer,
     RedisServer,
+    ZeroMQServer,
     ZooKeeperServer,
 )
 
 #: what client libraries say about themselves, or about their own libraries
 _NOISE = ("BlockingConnection is deprecated", "(read|open)_text is deprecated")
+
+
+#: Files whose tests take minutes, the longest first. What is begun last keeps one process busy when the others are done.
+_LONG = (
+    "test_kafka_conformance",
+    "test_redis_conformance",
+    "test_kafka_confluent",
+    "test_servers",
+    "test_secrets",
+    "test_zookeeper_conformance",
+    "test_rabbitmq_conformance",
+    "test_consul_conformance",
+    "test_zeromq_conformance",
+    "test_kafka_clients",
+    "test_tls",
+    "test_kafka",
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -94,4 +112,10 @@ def kafka_server(servers: Servers) -> KafkaServer:
 @pytest.fixture(scope="module")
 def postgresql_server(servers: Servers) -> PostgreSQLServer:
     server: PostgreSQLServer = servers(PostgreSQLServer)
+    return server
+
+
+@pytest.fixture(scope="module")
+def zeromq_server(servers: Servers) -> ZeroMQServer:
+    server: ZeroMQServer = servers(ZeroMQServer)
     return server

@@ -17,6 +17,7 @@ from integration.servers.redis import RedisServer
 from integration.servers.redis_cluster import RedisCluster
 from integration.servers.redis_sentinel import RedisSentinel
 from integration.servers.server import Address, Controls, Server, ServerFailed
+from integration.servers.zeromq import ZeroMQServer
 from integration.servers.zookeeper import ZooKeeperServer
 from integration.servers.zookeeper_ensemble import ZooKeeperEnsemble
 
@@ -33,6 +34,7 @@ __all__ = [
     "RedisServer",
     "Server",
     "ServerFailed",
+    "ZeroMQServer",
     "ZooKeeperEnsemble",
     "ZooKeeperServer",
 ]

@@ -17,8 +17,8 @@ SYSTEM = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 class NotInstalled(RuntimeError):
     """The machine does not have the program of a server; the text says how to get it."""
 
-    def __init__(self, server: str, what: str) -> None:
-        super().__init__(f"{what} is not on this machine: run python -m integration.servers install {server}")
+    def __init__(self, server: str, what: str, how: str = "") -> None:
+        super().__init__(f"{what} is not on this machine: {how or f'run python -m integration.servers install {server}'}")
 
 
 @dataclass(frozen=True)

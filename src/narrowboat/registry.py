@@ -16,10 +16,13 @@ from narrowboat.errors import ConfigurationError
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
+    from narrowboat.driver.serving import ServerProgram
+
 LOCKS = "narrowboat.locks"
 BROKERS = "narrowboat.brokers"
+SERVERS = "narrowboat.servers"
 
-Backend = TypeVar("Backend", LockBackend, BrokerBackend)
+Backend = TypeVar("Backend", LockBackend, BrokerBackend, "ServerProgram")
 
 _found: dict[str, dict[str, EntryPoint]] = {}
 #: What several distributions register under one name: whichever was taken would be handed the URL with its password.
@@ -40,6 +43,13 @@ def lock_backend(scheme: str) -> LockBackend:
 def broker_backend(scheme: str) -> BrokerBackend:
     """The message backend for `scheme`; `ConfigurationError` says the near miss, or what to install."""
     return _load(BROKERS, scheme, BrokerBackend)
+
+
+def server_program(scheme: str) -> ServerProgram:
+    """The server that `narrowboat serve` binds at addresses of `scheme`; `ConfigurationError` as for backends."""
+    from narrowboat.driver.serving import ServerProgram  # for whoever serves
+
+    return _load(SERVERS, scheme, ServerProgram)
 
 
 def _entry_points(group: str) -> dict[str, EntryPoint]:

@@ -24,6 +24,7 @@ _MODULES = {
     "consume": "consume",
     "depth": "queues",
     "dead": "queues",
+    "serve": "serve",
     "backends": "backends",
     "verify": "verify",
     "demo": "demo",

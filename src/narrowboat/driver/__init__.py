@@ -17,6 +17,7 @@ For every backend:
 - `narrowboat.driver.sources`: what a source of messages begins with, dead letters, and the refusals in words.
 - `narrowboat.driver.waking`: whom to wake in this process, and how to end a thread's wait on sockets.
 - `narrowboat.driver.threads`: a thread that begins when it is first needed, and ends with the driver.
+- `narrowboat.driver.serving`: what a server that `narrowboat serve` starts is handed.
 
 Nothing here imports a client library, and `ssl` is imported only where TLS is used.
 """
