@@ -31,8 +31,13 @@ _JVM = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
 #: What they reach into in a Java of today.
 _OPEN = [
     *("--add-exports", "java.base/jdk.internal.ref=ALL-UNNAMED", "--add-exports", "java.base/sun.nio.ch=ALL-UNNAMED"),
-    *(word for name in ("java.nio", "jdk.internal.misc", "sun.nio.ch") for word in ("--add-opens", f"java.base/{name}=ALL-UNNAMED")),
+    *(
+        word
+        for name in ("java.nio", "jdk.internal.misc", "sun.nio.ch")
+        for word in ("--add-opens", f"java.base/{name}=ALL-UNNAMED")
+    ),
 ]
+_AUTH = "org.apache.rocketmq.auth.authentication.provider"
 #: The account with which the proxy and the broker trust each other, where accounts are asked for.
 _INNER = {"accessKey": "inner", "secretKey": "inner-secret"}
 
@@ -165,7 +170,11 @@ class RocketMQServer(Server):
         who = f"{quote(user, safe='')}:{quote(password, safe='')}@" if password is not None else ""
         query = [f"admin={LOOPBACK}:{self.admin_port}"] if admin else []
         query += [f"ca={quote(str(self.certificates.ca))}"] if self.certificates else []
-        return f"rocketmq{'s' if self.certificates else ''}://{who}{LOOPBACK}:{self.port}{path}" + "?" * bool(query) + "&".join(query)
+        return (
+            f"rocketmq{'s' if self.certificates else ''}://{who}{LOOPBACK}:{self.port}{path}"
+            + "?" * bool(query)
+            + "&".join(query)
+        )
 
     def _answers(self) -> bool:
         return self.runner.alive and _accepts(self.port)
@@ -195,7 +204,8 @@ class RocketMQServer(Server):
         if self.image is not None:
             script = {"namesrv": "mqnamesrv", "broker": "mqbroker", "proxy": "mqproxy"}[what]
             env = {"JAVA_OPT_EXT": f"-Xms64m -Xmx{heap}m -Duser.home={self.directory} {' '.join(options)}"}
-            runner: Runner = Container(self.image, [f"/home/rocketmq/rocketmq-5.4.0/bin/{script}", *arguments], directory=self.directory, env=env)
+            line = f"cd $ROCKETMQ_HOME/bin && exec ./{script} {' '.join(arguments)}"  # the image says where it is
+            runner: Runner = Container(self.image, ["sh", "-c", line], directory=self.directory, env=env)
         else:
             classes = f"{programs.jars(self.installation())}/*"
             kind = {"namesrv": "namesrv.NamesrvStartup", "broker": "broker.BrokerStartup", "proxy": "proxy.ProxyStartup"}[what]
@@ -220,13 +230,14 @@ class RocketMQServer(Server):
             "mappedFileSizeConsumeQueue": str(20 * 1000 * 10),
             "mappedFileSizeTimerLog": str(8 * 1024 * 1024),
             "timerWheelEnable": "true",
+            "waitTimeMillsInSendQueue": "5000",  # a machine of tests is busy: after 200 ms it would refuse
             "diskMaxUsedSpaceRatio": "98",
         }
         if self.users:
             lines |= {
                 "authenticationEnabled": "true",
-                "authenticationProvider": "org.apache.rocketmq.auth.authentication.provider.DefaultAuthenticationProvider",
-                "authenticationMetadataProvider": "org.apache.rocketmq.auth.authentication.provider.LocalAuthenticationMetadataProvider",
+                "authenticationProvider": f"{_AUTH}.DefaultAuthenticationProvider",
+                "authenticationMetadataProvider": f"{_AUTH}.LocalAuthenticationMetadataProvider",
                 "initAuthenticationUser": json.dumps({"username": _INNER["accessKey"], "password": _INNER["secretKey"]}),
                 "innerClientAuthenticationCredentials": json.dumps(_INNER),
             }
@@ -249,7 +260,7 @@ class RocketMQServer(Server):
         if self.users:
             found |= {
                 "authenticationEnabled": True,
-                "authenticationProvider": "org.apache.rocketmq.auth.authentication.provider.DefaultAuthenticationProvider",
+                "authenticationProvider": f"{_AUTH}.DefaultAuthenticationProvider",
                 "authenticationMetadataProvider": "org.apache.rocketmq.proxy.auth.ProxyAuthenticationMetadataProvider",
                 "innerClientAuthenticationCredentials": json.dumps(_INNER),
             }

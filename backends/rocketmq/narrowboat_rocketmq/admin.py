@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from narrowboat.contract import Kind, Properties
@@ -39,9 +39,10 @@ class Refused(Exception):
 class Known(NamedTuple):
     """What a group's configuration says of its source."""
 
-    kind: Kind | None  #: None: another program made it
+    kind: Kind | None  #: None: nobody of ours has declared it
     topic: int  #: `mark` of the topic that it reads
     properties: Properties | None  #: None: nobody has declared any
+    config: Mapping[str, Any]  #: all of it
 
 
 class Queue(NamedTuple):
@@ -94,40 +95,29 @@ class Admin:
                 raise TimeoutError(f"the name server does not know the topic {topic!r}, which was made just now")
             time.sleep(_PAUSE)
 
-    def make_group(self, place: Place, properties: Properties | None, kind: Kind) -> None:
-        """Make the group of a source, or write into it what it is declared with."""
+    def make_group(self, place: Place, properties: Properties | None, found: Mapping[str, Any]) -> None:
+        """Write into the group of a source what it is declared with. `found`: its configuration, with what operators set."""
         asked = properties or Properties()
-        ours = [_MARK, _KINDS.index(kind), mark(place.topic), int(properties is not None)]
+        ours = [_MARK, _KINDS.index(place.address.kind), mark(place.topic), int(properties is not None)]
         ours += [round(asked.lease * 1000), asked.max_deliveries, int(asked.ordered), asked.priorities]
         config = {
+            **found,
             "groupName": self.full(place.group),
-            "consumeEnable": True,
-            "consumeFromMinEnable": True,
-            "consumeBroadcastEnable": False,
             "consumeMessageOrderly": asked.ordered,
-            "retryQueueNums": 1,
-            "retryMaxTimes": 1_000_000_000,  # dead letters are ours. The proxy adds 1 to it, so the largest number would be none
+            "retryMaxTimes": 1_000_000_000,  # dead letters are ours. The proxy adds 1 to it: the largest number would be none
             "groupRetryPolicy": {"type": "EXPONENTIAL", "customizedRetryPolicy": {"next": ours}},
-            "brokerId": 0,
-            "whichBrokerWhenConsumeSlowly": 1,
-            "notifyConsumerIdsChangedEnable": True,
-            "groupSysFlag": 0,
-            "consumeTimeoutMinute": 15,
         }
         body = json.dumps(config).encode()
         for broker in self._brokers():
             self._ask(broker, _MAKE_GROUP, {}, f"making the group {place.group!r}", body)
 
-    def group(self, name: str) -> Known | None:
-        """What the group of that name says of its source; None where no broker has it."""
-        for broker in self._brokers():
-            answer = self._remoting.ask(broker, _GROUP, {"group": self.full(name)})
-            if answer.code == SUCCESS:
-                content = answer.content()
-                return _known(content) if isinstance(content, dict) else None
-            if answer.code != GROUP_NOT_FOUND:
-                raise Refused(broker, f"telling of the group {name!r}", answer)
-        return None
+    def group(self, name: str) -> Known:
+        """What the group of that name says of its source. A broker that is asked for a group makes it (its default)."""
+        broker = self._brokers()[0]
+        content = self._ask(
+            broker, _GROUP, {"group": self.full(name)}, f"telling of the group {name!r}", missing=True
+        ).content()
+        return _known(content if isinstance(content, dict) else {})
 
     def start(self, place: Place, topics: tuple[str, ...], *, at_end: bool) -> None:
         """Let a new group begin: with what the topics get from now on (`at_end`), or with what they have.
@@ -192,7 +182,8 @@ class Admin:
         return offset if offset >= 0 else None
 
     def _edge(self, queue: Queue, which: int) -> int:
-        fields = {"topic": queue.topic, "queueId": queue.number, "committed": True}
+        # Not committed: with all that was stored, also what the broker has yet to write into the index of the queue.
+        fields = {"topic": queue.topic, "queueId": queue.number, "committed": False}
         return int(self._ask(queue.broker, which, fields, "telling an offset").fields["offset"])
 
     # -- removing -------------------------------------------------------------------------------------------------
@@ -258,9 +249,7 @@ def _known(config: Mapping[str, Any]) -> Known:
     policy = config.get("groupRetryPolicy") or {}
     ours = (policy.get("customizedRetryPolicy") or {}).get("next") or []
     if len(ours) != 8 or ours[0] != _MARK or ours[1] not in range(len(_KINDS)):
-        return Known(None, 0, None)
+        return Known(None, 0, None, config)
     _, kind, topic, declared, lease, deliveries, ordered, priorities = ours
     properties = Properties(lease / 1000, deliveries, bool(ordered), priorities) if declared else None
-    return Known(_KINDS[kind], topic, properties)
-
-
+    return Known(_KINDS[kind], topic, properties, config)

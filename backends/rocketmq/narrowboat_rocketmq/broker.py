@@ -44,7 +44,7 @@ def capabilities(url: Url, options: Options) -> BrokerCapabilities:
         request_reply=Support.ABSENT,
         depth=Support.EMULATED,
         uncounted_release=Support.ABSENT,
-        concurrency=Concurrency.SERIAL,
+        concurrency=Concurrency.MULTIPLEXED,
         body_max=BODY_MAX,
         batch_max=1000,
         delay_max=86400.0,

@@ -1,8 +1,8 @@
 """One message that the server has handed to us, and until when it is ours by our own clock.
 
 The server answers OK to whoever settles twice, too late, or by a handle that an extension replaced, so that nobody but us can
-tell what is stale: the newest handle counts, and nothing is settled behind `until`. All that changes a claim is called one at a
-time: settlements and extensions by the core's lane, the rest before the core has the claim.
+tell what is stale: the newest handle counts, and nothing is settled behind `until`. Who changes a claim does so alone: its feed
+has a mutex for settlements and extensions, and the rest comes before anybody else has the claim.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from narrowboat.contract import Delivery
 from narrowboat_rocketmq.library import service_pb2 as service
 from narrowboat_rocketmq.library.calls import resource
 
-#: Seconds that the server is told beyond a lease, for what an answer takes to reach us: it must not hand out what we still hold.
+#: Seconds that the server is told beyond a lease, for what an answer takes to reach us: it must not hand out what we hold.
 MARGIN = 0.5
 
 

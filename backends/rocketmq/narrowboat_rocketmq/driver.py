@@ -42,9 +42,7 @@ class RocketBroker(Broker):
     def open(self, source: Source, *, earliest: bool, wake: Callable[[], None]) -> Feed:
         """A feed from `source`, which exists from now on."""
         self.declare(source, earliest=earliest)
-        feed = RocketFeed(
-            self._link, self._sources, self._publisher, source, wake, self._context, self._feeds.discard
-        )
+        feed = RocketFeed(self._link, self._sources, self._publisher, source, wake, self._context, self._feeds.discard)
         self._feeds.add(feed)
         return feed
 

@@ -46,7 +46,8 @@ def outgoing(message: Outgoing, topic: str, namespace: str, *, now: float, group
 
     Args:
         message: ours.
-        topic, namespace: where it goes.
+        topic: where it goes.
+        namespace: of the server's.
         now: seconds since the epoch.
         grouped: to an ordered queue, where each message is of a group: that of its key, or its own.
         only: the group that it is for, of all that read the topic.

@@ -1,4 +1,4 @@
-"""From what grpc, the proxy or a name server says to what the caller is told: one clear error, the first one kept as its cause."""
+"""From what grpc, the proxy or a name server says to what the caller is told: one clear error, the first one as its cause."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ refusals = Refusals(SCHEME)
 
 _REPEAT = "The call may be repeated"
 _UP = "See whether the proxy is up and reachable"
-_RIGHTS = "Nothing was changed. Correct the URL's access key and secret, or give that user the rights that the backend's page lists"
+_RIGHTS = (
+    "Nothing was changed. Correct the URL's access key and secret, or give that user the rights that the backend's page lists"
+)
 #: What the proxy says where something is not there.
 _MISSING = frozenset({said.NOT_FOUND, said.TOPIC_NOT_FOUND, said.CONSUMER_GROUP_NOT_FOUND})
 _DENIED = frozenset({said.UNAUTHORIZED, said.FORBIDDEN})
@@ -46,8 +48,8 @@ def _broken(error: BaseException, endpoint: Endpoint, doing: str, timeout: float
         return AccessDenied(f"{endpoint} refused us while {doing} ({details}). {_RIGHTS}.", backend=SCHEME)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return Unavailable(
-            f"{endpoint} did not answer within {timeout:g} s while {doing}. It may or may not have been done. {_UP}, or give it "
-            "longer with timeout=.",
+            f"{endpoint} did not answer within {timeout:g} s while {doing}. It may or may not have been done. {_UP}, or "
+            "give it longer with timeout=.",
             backend=SCHEME,
         )
     connecting = code is grpc.StatusCode.UNAVAILABLE and "failed to connect" in details.lower()

@@ -18,7 +18,7 @@ from narrowboat.driver.sources import dead_headers, has_dead_letters
 from narrowboat.errors import Closed, NarrowboatError, NotFound, SettleUnknown, Unavailable
 from narrowboat_rocketmq.claim import MARGIN, Claim, claim_of
 from narrowboat_rocketmq.envelope import ONLY, Tag, dead, delivery
-from narrowboat_rocketmq.errors import refused, refusals
+from narrowboat_rocketmq.errors import refusals, refused
 from narrowboat_rocketmq.library import definition_pb2 as said
 from narrowboat_rocketmq.library import service_pb2 as service
 from narrowboat_rocketmq.library.calls import resource
@@ -30,6 +30,8 @@ from narrowboat_rocketmq.sources import Sources
 
 #: Seconds until a consumer that found nothing looks again, which tells the polls that it still waits.
 IDLE = 1.0
+#: Seconds that a held call has for what is there, and the least that a look takes.
+_LOOK, _LEAST = 0.25, 0.02
 #: Seconds for which a message lies here before it goes back; after the first of them its lease is begun anew when it is taken.
 _KEPT, _FRESH = 5.0, 1.0
 #: Seconds for which a topic that was not there is not asked for.
@@ -60,11 +62,14 @@ class RocketFeed(Feed):
         self._wake = wake
         self._context = context
         self._on_close = on_close
-        client = uuid.uuid4().hex
+        self._client = client = uuid.uuid4().hex
         self._session = Session(link, self._place, client)
         wanted = Wanted(self._place.group, source.properties.lease, source.properties.ordered, client)
         self._polls = [Poll(link, wanted, topic, self._demand, self._take) for topic in self._place.topics]
         self._changed = threading.Condition()
+        self._alone = (
+            threading.Lock()
+        )  # around what changes claims: an extension beside an ack would leave the ack an old handle
         self._buffer: deque[Claim] = deque()
         self._out: set[Claim] = set()
         self._wants = 0
@@ -105,6 +110,7 @@ class RocketFeed(Feed):
             with self._changed:
                 self._buffer.extend(claims)
                 self._wants = max(0, self._wants - len(claims))
+                self._changed.notify_all()
             self._wake()
 
     def _refused(self, poll: Poll, status: Any) -> None:
@@ -126,6 +132,7 @@ class RocketFeed(Feed):
         with self._changed:
             self._error = error.with_traceback(None)
             self._wants = 0
+            self._changed.notify_all()
         self._wake()
 
     # -- the core's side ------------------------------------------------------------------------------------------
@@ -144,10 +151,12 @@ class RocketFeed(Feed):
                 if not taken:
                     self._wants = 0 if error is not None or self._leaving else limit
                     self._changed.notify_all()
-            if error is not None and not taken:
-                raise error
             for poll in self._polls if not self._leaving else ():
                 poll.thread.start()
+            if error is None and not taken and not self._leaving:
+                error = self._look(limit, taken)
+            if error is not None and not taken:
+                raise error
             deliveries = self._fresh(taken)
             received = Received(deliveries, 0.0 if deliveries else IDLE)
         except BaseException:
@@ -156,11 +165,33 @@ class RocketFeed(Feed):
             raise
         return received
 
+    def _look(self, limit: int, taken: list[Claim]) -> NarrowboatError | None:
+        """Give the polls the time in which they would bring what is there; move it to `taken`, or return what they met instead.
+
+        A server says within milliseconds what it has, and nothing at all where it has nothing.
+        """
+        begun = self._link.clock()
+        with self._changed:
+            while not self._buffer and self._error is None and not self._leaving:
+                now = self._link.clock()
+                left = max(max(poll.begun for poll in self._polls[:1]) + _LOOK, begun + _LEAST) - now
+                if left <= 0 or now - begun > self._link.timeout:
+                    return None
+                self._changed.wait(min(left, 1.0))  # it is infinite while no call is held
+            while self._buffer and len(taken) < limit:
+                taken.append(self._buffer.popleft())
+            error, self._error = (None if taken else self._error), None
+            return error
+
     def _fresh(self, taken: list[Claim]) -> list[Delivery]:
         """What of it is to be handed out: neither expired, nor for another group, nor long here."""
         now, clock = time.time(), self._link.clock()
         old = [claim for claim in taken if clock - claim.came > _FRESH]
-        gone = {id(claim) for claim, error in zip(old, self._change(old, self._source.properties.lease), strict=True) if error} if old else ()
+        gone = (
+            {id(claim) for claim, error in zip(old, self._change(old, self._source.properties.lease), strict=True) if error}
+            if old
+            else ()
+        )
         deliveries: list[Delivery] = []
         useless: list[Claim] = []
         for claim in taken:
@@ -187,6 +218,10 @@ class RocketFeed(Feed):
     def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> list[NarrowboatError | None]:
         """Settle each delivery: None where the server has answered that it is."""
         self._link.check_open()
+        with self._alone:
+            return self._settle(settlements)
+
+    def _settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> Answers:
         answers: Answers = [None] * len(settlements)
         acks: list[int] = []
         back: list[tuple[int, float]] = []
@@ -215,8 +250,8 @@ class RocketFeed(Feed):
                 self._out.discard(claim)
                 if claim.doubtful:
                     answers[index] = SettleUnknown(
-                        f"message {each.id!r} from {self._place.path!r}: an extension of its lease was not answered, so the server "
-                        "may know it by another handle than ours: it may be settled, or it comes back by itself.",
+                        f"message {each.id!r} from {self._place.path!r}: an extension of its lease was not answered, so the "
+                        "server may know it by another handle than ours: it may be settled, or it comes back by itself.",
                         id=each.id,
                         backend=self._link.endpoint.scheme,
                     )
@@ -241,7 +276,7 @@ class RocketFeed(Feed):
             group = resource(self._place.group, link.namespace)
             request = service.AckMessageRequest(group=group, topic=resource(topic, link.namespace), entries=entries)
             try:
-                reply = link.call("ack", request, doing)
+                reply = link.call("ack", request, doing, self._client)
             except NarrowboatError as error:
                 for index in some:
                     found[index] = error.with_traceback(None)
@@ -267,7 +302,7 @@ class RocketFeed(Feed):
         requests = [claim.change(self._place.group, self._link.namespace, delay) for claim, delay in given]
         found: Answers = []
         doing = f"giving messages of {self._place.path!r} back"
-        for (claim, _), reply in zip(given, self._link.together("change", requests, doing), strict=True):
+        for (claim, _), reply in zip(given, self._link.together("change", requests, doing, self._client), strict=True):
             if isinstance(reply, NarrowboatError):
                 claim.doubtful = True
                 found.append(reply)
@@ -279,7 +314,7 @@ class RocketFeed(Feed):
         return found
 
     def _bury(self, settlements: Sequence[tuple[Delivery, Outcome]], rejects: list[int], answers: Answers) -> list[int]:
-        """Publish the dead letters; those whose copy is confirmed, to be acknowledged: a crash in between leaves two, never none."""
+        """Publish the dead letters; those that are confirmed, to be acknowledged: a crash in between leaves two, never none."""
         copies = [self._copy(*settlements[index]) for index in rejects]
         buried: list[int] = []
         for index, answer in zip(rejects, self._publisher.send(copies, dead=True), strict=True):
@@ -287,8 +322,8 @@ class RocketFeed(Feed):
                 answers[index] = answer
             elif isinstance(answer, NarrowboatError):
                 answers[index] = Unavailable(
-                    f"message {settlements[index][0].id!r} from {self._place.path!r}: its dead letter was not confirmed ({answer}), "
-                    "so it was not settled. It comes back, and may come twice.",
+                    f"message {settlements[index][0].id!r} from {self._place.path!r}: its dead letter was not confirmed "
+                    f"({answer}), so it was not settled. It comes back, and may come twice.",
                     backend=self._link.endpoint.scheme,
                 )
             else:
@@ -319,6 +354,10 @@ class RocketFeed(Feed):
     def extend(self, deliveries: Sequence[Delivery], seconds: float) -> list[NarrowboatError | None]:
         """Let each lease end `seconds` from now."""
         self._link.check_open()
+        with self._alone:
+            return self._extend(deliveries, seconds)
+
+    def _extend(self, deliveries: Sequence[Delivery], seconds: float) -> Answers:
         now = self._link.clock()
         ours = [each for each in deliveries if self._is_ours(claim_of(each), now)]
         found = dict(zip(map(id, ours), self._change([claim_of(each) for each in ours], seconds), strict=True))
@@ -330,7 +369,7 @@ class RocketFeed(Feed):
         requests = [claim.change(self._place.group, link.namespace, seconds + MARGIN) for claim in claims]
         found: Answers = []
         doing = f"extending the leases of messages of {self._place.path!r}"
-        for claim, reply in zip(claims, link.together("change", requests, doing), strict=True):
+        for claim, reply in zip(claims, link.together("change", requests, doing, self._client), strict=True):
             if isinstance(reply, NarrowboatError):
                 claim.doubtful = True
                 found.append(reply)
@@ -372,5 +411,3 @@ class RocketFeed(Feed):
             self._closed = True
             self._session.close()
             self._on_close(self)
-
-

@@ -1,4 +1,4 @@
-"""The connection to the proxy and, where the URL names one, to the name server: made at the first call, and shared by all calls.
+"""The connection to the proxy and, where the URL names one, to the name server: made at the first call and shared.
 
 The certificate of a proxy is checked by Python's TLS before grpc connects, which knows fewer ways to check one and says little
 of why one was refused. With `?verify=ca` or `none` grpc is then told the name, or the very certificate, that was found there.
@@ -11,7 +11,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 
@@ -24,6 +24,8 @@ from narrowboat_rocketmq.errors import broken
 from narrowboat_rocketmq.library.calls import Calls
 from narrowboat_rocketmq.options import SCHEME, Options
 from narrowboat_rocketmq.remoting import Remoting
+
+T = TypeVar("T")
 
 #: grpc's objects of parents, in forked children: their finalizers would touch what is the parent's.
 _parents: list[object] = []
@@ -76,13 +78,16 @@ class Link:
         with self._connect(host) as line:
             assert isinstance(line, ssl.SSLSocket)
             found = line.getpeercert(binary_form=True)
-            names = [name for kind, name in (line.getpeercert() or {}).get("subjectAltName", ()) if kind == "DNS"]
+            known: Any = line.getpeercert() or {}
+        names = [str(name) for kind, name in known.get("subjectAltName", ()) if kind == "DNS"]
         with_root = None if options.ca is None else _read(options.ca)
         if options.checks is Verify.NONE and found is not None:
             with_root = ssl.DER_cert_to_PEM_cert(found).encode()
         key = None if options.cert is None else _read(options.key or options.cert)
         chain = None if options.cert is None else _read(options.cert)
-        return grpc.ssl_channel_credentials(with_root, key, chain), names[0] if options.checks is not Verify.FULL and names else None
+        return grpc.ssl_channel_credentials(with_root, key, chain), names[
+            0
+        ] if options.checks is not Verify.FULL and names else None
 
     def _connect(self, server: HostPort) -> socket.socket:
         line = socket.create_connection(server, self.timeout)
@@ -95,17 +100,17 @@ class Link:
 
     # -- calling --------------------------------------------------------------------------------------------------
 
-    def call(self, name: str, request: Any, doing: str, timeout: float | None = None) -> Any:
-        """One call of the proxy and its answer; raises what the caller is told."""
+    def call(self, name: str, request: Any, doing: str, client: str | None = None) -> Any:
+        """One call of the proxy, for a consumer or for nobody, and its answer; raises what the caller is told."""
         calls = self.calls
         try:
-            return getattr(calls, name)(request, timeout=self.timeout if timeout is None else timeout, metadata=calls.headers())
+            return getattr(calls, name)(request, timeout=self.timeout, metadata=calls.headers(client))
         except (grpc.RpcError, ValueError) as error:
             raise self.broken(error, doing) from error
 
-    def together(self, name: str, requests: Sequence[Any], doing: str) -> list[Any]:
+    def together(self, name: str, requests: Sequence[Any], doing: str, client: str | None = None) -> list[Any]:
         """Many calls at once, each with an answer or an error in its place."""
-        calls, headers = self.calls, self.calls.headers()
+        calls, headers = self.calls, self.calls.headers(client)
         futures: list[Any] = []
         answers: list[Any] = []
         try:
@@ -130,7 +135,7 @@ class Link:
             return Closed(f"this broker on {self.endpoint} was closed while {doing}", backend=SCHEME)
         return broken(error, self.endpoint, doing, self.timeout)
 
-    def administer(self, work: Callable[[Admin], Any], doing: str, *, prepares: bool = False) -> Any:
+    def administer(self, work: Callable[[Admin], T], doing: str, *, prepares: bool = False) -> T:
         """Let the administration do something. `prepares`: while that is under way nothing of the caller's own was sent."""
         self.check_open()
         assert self.admin is not None
@@ -143,8 +148,16 @@ class Link:
                     "backend's page lists.",
                     backend=SCHEME,
                 ) from error
-            raise Unavailable(f"{error}, while {doing}. The call may be repeated.", backend=SCHEME, sent=not prepares) from error
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # the last ones: what answered is something else
+            raise Unavailable(
+                f"{error}, while {doing}. The call may be repeated.", backend=SCHEME, sent=not prepares
+            ) from error
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+        ) as error:  # the last ones: what answered is something else
             found = self._no_admin(error, doing, prepares)
         raise found
 
@@ -182,5 +195,3 @@ def _read(path: str) -> bytes:
 def _http2(context: ssl.SSLContext) -> ssl.SSLContext:
     context.set_alpn_protocols(["h2"])
     return context
-
-

@@ -11,10 +11,11 @@ from __future__ import annotations
 import functools
 from typing import NamedTuple
 
-from narrowboat.contract import Address, Kind
+from narrowboat.contract import Address
 from narrowboat.driver.names import digest, escape_all
 
-#: The server takes 127 characters for a topic, and makes of both, with a namespace before each, `%RETRY%<group>_<topic>`, which is a folder of 255.
+#: The server takes 127 characters for a topic, and makes `%RETRY%<group>_<topic>`, which is a folder's name: of 255 at most,
+#: with RocketMQ's namespace twice in it.
 _LONGEST = 90
 
 

@@ -1,12 +1,13 @@
 """Receiving from one topic for one consumer: a thread that holds a call open until the server has something.
 
-A proxy holds an empty call for five seconds at least, whatever it is told, so no caller of ours waits in one. The thread asks for
-as much as its consumer wants at that moment, and for nothing while it wants nothing. An ordered consumer asks for one message a
+A proxy holds an empty call for five seconds at least, whatever it is told, so no caller of ours waits in one. The thread asks
+for as much as its consumer wants at that moment, and for nothing while it wants nothing. An ordered consumer asks for one message a
 call: with several, 5.4.0 hands out again what was acknowledged before the first of them is.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -55,6 +56,7 @@ class Poll:
     ) -> None:
         self.topic = topic
         self.idle_until = 0.0  #: the topic is not there: it is not asked for again before
+        self.begun = math.inf  #: when the call that is held began, on the broker's clock; infinite where none is
         self._link = link
         self._wanted = wanted
         self._demand = demand
@@ -87,14 +89,18 @@ class Poll:
                 self._call = call
             if self.thread.ended:
                 call.cancel()
+            self.begun = link.clock()
             messages, status = whole(call)
         except NarrowboatError as error:
             return [], error
         except (grpc.RpcError, ValueError) as error:
             return [], None if self.thread.ended else link.broken(error, f"receiving from {self.topic!r}")
+        finally:
+            self.begun = math.inf
         now = link.clock()
         claims = [
-            Claim(message, self.topic, message.system_properties.receipt_handle, now, now + wanted.lease) for message in messages
+            Claim(message, self.topic, message.system_properties.receipt_handle, now, now + wanted.lease)
+            for message in messages
         ]
         return claims, None if claims or status is None or status.code in (said.OK, said.MESSAGE_NOT_FOUND) else status
 

@@ -1,8 +1,8 @@
 """Publishing: which messages go in one call, and what its answer means for each.
 
-One call takes messages of one topic, and answers for all together. Those of an ordered queue go one by one, those of one key one
-after the other, because the server looks at the first message's key alone. Delayed ones go one by one as well: a call with several
-ends the broker's timer for good (5.4.0), and nothing that is delayed comes any more.
+One call takes messages of one topic, and answers for all together. Those of an ordered queue go one by one, those of one key
+one after the other, because the server looks at the first message's key alone. Delayed ones go one by one as well: a call with
+several ends the broker's timer for good (5.4.0), and nothing that is delayed comes any more.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ Answers = list[Any]
 
 
 class Publisher:
-    """See the module's text. One call at a time."""
+    """See the module's text. From any thread."""
 
     def __init__(self, link: Link, sources: Sources) -> None:
         self._link = link
         self._sources = sources
 
     def send(self, messages: Sequence[Outgoing], *, dead: bool = False) -> list[Receipt | NarrowboatError]:
-        """Store each message; the broker has confirmed those with a receipt. `dead`: their queue is made whatever the URL says."""
+        """Store each message; those with a receipt are confirmed. `dead`: their queue is made whatever the URL says."""
         answers: Answers = [None] * len(messages)
         places = self._places(messages, answers, dead)
         left = [index for index, answer in enumerate(answers) if answer is None]
@@ -70,7 +70,9 @@ class Publisher:
             return error.with_traceback(None)  # its frames have what is sent
         return None
 
-    def _send(self, messages: Sequence[Outgoing], places: Sequence[Place], indexes: Sequence[int], answers: Answers) -> list[int]:
+    def _send(
+        self, messages: Sequence[Outgoing], places: Sequence[Place], indexes: Sequence[int], answers: Answers
+    ) -> list[int]:
         """Send what `indexes` say; those that were refused because their topic is of another type now."""
         now = time.time()
         together: dict[str, list[int]] = {}
@@ -82,7 +84,7 @@ class Publisher:
             else:
                 together.setdefault(topic, []).append(index)
         turned: list[int] = []
-        for topic, some in together.items():
+        for some in together.values():
             for part in _parts(messages, some):
                 request = self._request(messages, places, part, now, grouped=False)
                 try:
@@ -124,13 +126,13 @@ class Publisher:
                 answers[index] = Receipt(messages[index].id)
             return
         first = indexes[0]
-        if status is not None and status.code == said.MESSAGE_PROPERTY_CONFLICT_WITH_TYPE and messages[first].delay <= 0:
-            if all(answers[index] is None for index in indexes):
-                self._sources.turn(places[first].topic, was=grouped)
-                for index in indexes:
-                    answers[index] = unpublished(status, self._link.endpoint, messages[index].id, places[index])
-                turned += indexes
-                return
+        other_type = status is not None and status.code == said.MESSAGE_PROPERTY_CONFLICT_WITH_TYPE
+        if other_type and messages[first].delay <= 0 and answers[first] is None:
+            self._sources.turn(places[first].topic, was=grouped)
+            for index in indexes:
+                answers[index] = unpublished(status, self._link.endpoint, messages[index].id, places[index])
+            turned += indexes
+            return
         if status is not None:
             self._sources.forget(messages[first].to)
         for index in indexes:

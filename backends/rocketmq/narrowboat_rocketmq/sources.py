@@ -1,14 +1,16 @@
 """What has to be on the server: two topics and a group for each source. Made when first used, and remembered.
 
 A queue is a topic, a topic for what is delayed, and a group that reads both, from the first message on. A topic of ours is
-such a pair with a group that nobody reads by: it says that the name is taken. A subscription is a group on a topic's pair, which
-begins with what is published after it was made: its offsets are set before the group is.
+such a pair with a group that nobody reads by: it says that the name is taken. A subscription is a group on a topic's pair,
+which begins with what is published after it was made: its offsets are set before the group is.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
 from narrowboat.contract import Address, Depth, Kind, Properties, Source
 from narrowboat.driver.sources import first_properties, has_dead_letters
@@ -18,6 +20,8 @@ from narrowboat_rocketmq.errors import missing, refusals
 from narrowboat_rocketmq.link import Link
 from narrowboat_rocketmq.names import Place, place
 from narrowboat_rocketmq.options import SCHEME, Options
+
+T = TypeVar("T")
 
 #: Types of topics, as the server calls them.
 _PLAIN, _ORDERED, _DELAYED = "NORMAL", "FIFO", "DELAY"
@@ -71,11 +75,14 @@ class Sources:
 
     def _find(self, admin: Admin, source: Source) -> None:
         spot = self.place(source.address)
-        known = admin.group(spot.group)
-        if not admin.queues(spot.topic) or (known is None and source.address.kind is Kind.SUBSCRIPTION):
+        known = self._look(admin, spot)
+        if known is None or (known.kind is None and source.address.kind is Kind.SUBSCRIPTION):
             raise missing(spot)
-        if known is not None:
-            self._check(spot, known, None if source.address.kind is Kind.TOPIC else source.properties)
+        self._check(spot, known, None if source.address.kind is Kind.TOPIC else source.properties)
+
+    def _look(self, admin: Admin, spot: Place) -> Known | None:
+        """What is there; None where nothing is. The topic first: a broker that is asked for a group makes it."""
+        return admin.group(spot.group) if admin.queues(spot.topic) else None
 
     def _make(self, address: Address, properties: Properties | None, doing: str, *, prepares: bool = False) -> None:
         with self._mutex:
@@ -91,18 +98,19 @@ class Sources:
             if topic not in self._known:
                 self._declare(admin, topic, None)
                 self._known.add(topic)
-        known = admin.group(spot.group)
+        known = self._look(admin, spot)
+        stored = None if known is None else known.properties
         if known is not None:
             self._check(spot, known, properties)
         ordered = properties is not None and properties.ordered
-        stored = known.properties if known is not None else None
         if ordered or (stored is not None and stored.ordered):
             self._ordered.add(spot.topic)
-        self._topics(admin, spot, ordered=ordered and not (stored is not None and stored.ordered))
-        if known is None or (properties is not None and stored is None and known.kind is not None):
-            if address.kind is not Kind.TOPIC and known is None:
+        self._topics(admin, spot, ordered=ordered and stored is None)
+        known = known or admin.group(spot.group)
+        if known.kind is None or (properties is not None and stored is None):
+            if address.kind is not Kind.TOPIC and known.kind is None:
                 admin.start(spot, spot.topics, at_end=address.kind is Kind.SUBSCRIPTION)
-            admin.make_group(spot, properties, address.kind)
+            admin.make_group(spot, properties, known.config)
 
     def _topics(self, admin: Admin, spot: Place, *, ordered: bool) -> None:
         deadline, queues = time.monotonic() + self._link.timeout, self._options.queues
@@ -132,16 +140,20 @@ class Sources:
             return Depth(None, None, None, None)
         doing = f"counting {address.path!r}"
         ready = self._link.administer(lambda admin: self._waiting(admin, address), doing)
-        dead = self._link.administer(lambda admin: self._waiting(admin, address.dead, dead=True), doing) if has_dead_letters(address) else 0
+        dead = (
+            self._link.administer(lambda admin: self._waiting(admin, address.dead, dead=True), doing)
+            if has_dead_letters(address)
+            else 0
+        )
         return Depth(ready, None, None, dead)
 
     def _waiting(self, admin: Admin, address: Address, *, dead: bool = False) -> int:
         spot = self.place(address)
-        if admin.group(spot.group) is None:
-            if dead or self._options.makes:
-                return 0
-            raise missing(spot)
-        return admin.waiting(spot, spot.topics)
+        if admin.queues(spot.topic):
+            return admin.waiting(spot, spot.topics)
+        if dead or self._options.makes:
+            return 0
+        raise missing(spot)
 
     def purge(self, address: Address) -> int:
         """Pass over what is ready. What is delayed and not due stays; so does what is in flight."""
@@ -150,36 +162,38 @@ class Sources:
 
         def work(admin: Admin) -> int:
             spot = self.place(address)
-            if admin.group(spot.group) is None:
-                if self._options.makes:
-                    return 0
-                raise missing(spot)
-            return admin.skip(spot, spot.topics)
+            if admin.queues(spot.topic):
+                return admin.skip(spot, spot.topics)
+            if self._options.makes:
+                return 0
+            raise missing(spot)
 
-        return int(self._administer(work, f"purging {address.path!r}"))
+        return self._administer(work, f"purging {address.path!r}")
 
     def delete(self, address: Address) -> bool:
         """Remove it. False when it was not there."""
 
         def work(admin: Admin) -> bool:
             spot = self.place(address)
-            there = admin.group(spot.group) is not None
+            known = self._look(admin, spot)
+            if known is None or (known.kind is not address.kind and address.kind is Kind.SUBSCRIPTION):
+                return False
             if address.kind is Kind.TOPIC:
                 for group in admin.subscriptions(spot.topic):
                     admin.delete(group, spot.topics, kept=True)
             admin.delete(spot.group, spot.topics, kept=address.kind is Kind.SUBSCRIPTION)
-            return there
+            return True
 
         with self._mutex:
             for each in [known for known in self._known if known.name == address.name]:
                 self._known.discard(each)
             self._ordered.discard(self.place(address).topic)
-        return bool(self._administer(work, f"deleting {address.path!r}"))
+        return self._administer(work, f"deleting {address.path!r}")
 
-    def _administer(self, work: object, doing: str) -> object:
+    def _administer(self, work: Callable[[Admin], T], doing: str) -> T:
         if self._link.admin is None:
             raise Unsupported(
                 f"{doing}: a proxy cannot. Name the name server in the URL, ?admin=host:9876, where it can be reached.",
                 backend=SCHEME,
             )
-        return self._link.administer(work, doing)  # type: ignore[arg-type]  # one of the two above
+        return self._link.administer(work, doing)

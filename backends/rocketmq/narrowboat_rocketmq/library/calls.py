@@ -19,11 +19,11 @@ from typing import Any
 # stand still during a fork, and the child's copies of the parent's channels are closed by grpc.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "1")
 
-import grpc  # noqa: E402
+import grpc
 
-from narrowboat.dsn import Secret  # noqa: E402
-from narrowboat_rocketmq.library import definition_pb2 as said  # noqa: E402
-from narrowboat_rocketmq.library import service_pb2 as service  # noqa: E402
+from narrowboat.dsn import Secret
+from narrowboat_rocketmq.library import definition_pb2 as said
+from narrowboat_rocketmq.library import service_pb2 as service
 
 _SERVICE = "/apache.rocketmq.v2.MessagingService/"
 #: Milliseconds between two tries to connect.
