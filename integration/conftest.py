@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from integration.fixtures import Servers
-from integration.servers import ConsulServer, KafkaServer, RabbitMQServer, RedisServer, ZooKeeperServer
+from integration.servers import ConsulServer, KafkaServer, RabbitMQServer, RedisServer, RocketMQServer, ZooKeeperServer
 
 #: what client libraries say about themselves, or about their own libraries
 _NOISE = ("BlockingConnection is deprecated", "(read|open)_text is deprecated")
@@ -76,4 +76,10 @@ def rabbitmq_server(servers: Servers) -> RabbitMQServer:
 @pytest.fixture(scope="module")
 def kafka_server(servers: Servers) -> KafkaServer:
     server: KafkaServer = servers(KafkaServer)
+    return server
+
+
+@pytest.fixture(scope="module")
+def rocketmq_server(servers: Servers) -> RocketMQServer:
+    server: RocketMQServer = servers(RocketMQServer)
     return server

@@ -14,6 +14,7 @@ from integration.servers.rabbitmq import RabbitMQServer
 from integration.servers.redis import RedisServer
 from integration.servers.redis_cluster import RedisCluster
 from integration.servers.redis_sentinel import RedisSentinel
+from integration.servers.rocketmq import RocketMQServer
 from integration.servers.server import Address, Controls, Server, ServerFailed
 from integration.servers.zookeeper import ZooKeeperServer
 from integration.servers.zookeeper_ensemble import ZooKeeperEnsemble
@@ -27,6 +28,7 @@ __all__ = [
     "RedisCluster",
     "RedisSentinel",
     "RedisServer",
+    "RocketMQServer",
     "Server",
     "ServerFailed",
     "ZooKeeperEnsemble",

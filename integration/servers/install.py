@@ -65,6 +65,7 @@ RECIPES: dict[str, Callable[[Path], None]] = {
     "consul": go_module.build_consul,
     "rabbitmq": _rabbitmq,
     "kafka": _jars("kafka"),
+    "rocketmq": _jars("rocketmq"),
     "docker": _debian("docker.io"),
     "luacheck": _debian("lua-check"),
     "redis@6.2": wheel.unpack_redis,

@@ -45,8 +45,9 @@ _INNER = {"accessKey": "inner", "secretKey": "inner-secret"}
 class Part:
     """One of the three programs: the verbs of a `Runner`, and `start` returns when it is ready."""
 
-    def __init__(self, runner: Runner, ready: Callable[[], bool], what: str, bound: float) -> None:
+    def __init__(self, runner: Runner, ready: Callable[[], bool], what: str, bound: float, *, again: bool = False) -> None:
         self.runner = runner
+        self._again = again  #: begin once more where it ended: a proxy does when a busy broker has not answered within 3 s
         self._ready = ready
         self._what = what
         self._bound = bound
@@ -56,6 +57,8 @@ class Part:
         self.runner.start()
         deadline = time.monotonic() + self._bound
         while not self._is_ready():
+            if not self.runner.alive and self._again and time.monotonic() < deadline:
+                self.runner.start()
             if not self.runner.alive or time.monotonic() > deadline:
                 raise ServerFailed(f"RocketMQ's {self._what} did not become ready. Its log:\n{self.runner.log()[-3000:]}")
             time.sleep(0.05)  # the pause between two questions
@@ -152,7 +155,7 @@ class RocketMQServer(Server):
         self.certificates = Certificates(self.directory / "tls") if tls is True else tls or None
         self.admin_port = free_port()  #: the name server's
         fast = free_port(distance=2)
-        self._broker_port, self._ha_port, self._remoting_port = fast + 2, free_port(), free_port()
+        self.broker_port, self._ha_port, self._remoting_port = fast + 2, free_port(), free_port()
         self._config = dict(config or {})
         self._proxy_config = dict(proxy_config or {})
 
@@ -193,7 +196,7 @@ class RocketMQServer(Server):
         where = f"{LOOPBACK}:{self.admin_port}"
         tls_only = ["-Dtls.server.mode=enforcing"] if self.certificates else []
         self.namesrv = self._part("namesrv", ["-c", str(names)], 96, lambda: _accepts(self.admin_port))
-        self.broker = self._part("broker", ["-c", str(broker)], 512, lambda: self._broker_port in registered(self.admin_port))
+        self.broker = self._part("broker", ["-c", str(broker)], 512, lambda: self.broker_port in registered(self.admin_port))
         more = ["-pm", "CLUSTER", "-n", where, "-pc", str(proxy)]
         self.proxy = self._part("proxy", more, 320, lambda: _accepts(self.port), *tls_only)
         return _Together(self.namesrv, self.broker, self.proxy)
@@ -212,7 +215,7 @@ class RocketMQServer(Server):
             direct = ["-XX:MaxDirectMemorySize=400m", f"-Duser.home={self.directory}", "-Djava.net.preferIPv4Stack=true"]
             java = [str(programs.java()), f"-Xmx{heap}m", *_JVM, *_OPEN, *direct, *options]
             runner = Process([*java, "-cp", classes, f"org.apache.rocketmq.{kind}", *arguments], log=log, env=env)
-        return Part(runner, ready, what, self.start_bound)
+        return Part(runner, ready, what, self.start_bound, again=what == "proxy")
 
     def _broker_lines(self) -> dict[str, str]:
         store = self.directory / "store"
@@ -222,7 +225,7 @@ class RocketMQServer(Server):
             "brokerId": "0",
             "brokerIP1": LOOPBACK,
             "namesrvAddr": f"{LOOPBACK}:{self.admin_port}",
-            "listenPort": str(self._broker_port),
+            "listenPort": str(self.broker_port),
             "haListenPort": str(self._ha_port),
             "storePathRootDir": str(store),
             "storePathCommitLog": str(store / "commitlog"),
@@ -272,14 +275,19 @@ def _accepts(port: int) -> bool:
         return True
 
 
-def registered(admin_port: int) -> set[int]:
-    """The ports of the brokers that the name server knows; asked in bytes, by no client of ours."""
-    head = json.dumps({"code": 106, "language": "JAVA", "version": 0, "opaque": 1, "flag": 0, "extFields": {}}).encode()
-    with socket.create_connection((LOOPBACK, admin_port), timeout=2) as line, line.makefile("rb") as reply:
-        line.sendall(struct.pack(">ii", 4 + len(head), len(head)) + head)
+def ask(port: int, code: int, fields: Mapping[str, Any], body: bytes = b"") -> tuple[int, Any]:
+    """One request of the remoting protocol, in bytes, by no client of ours: the answer's code and its body."""
+    wanted = {"code": code, "language": "JAVA", "version": 0, "opaque": 1, "flag": 0, "extFields": fields}
+    head = json.dumps(wanted).encode()
+    with socket.create_connection((LOOPBACK, port), timeout=5) as line, line.makefile("rb") as reply:
+        line.sendall(struct.pack(">ii", 4 + len(head) + len(body), len(head)) + head + body)
         whole, header = struct.unpack(">ii", reply.read(8))
-        reply.read(header & 0xFFFFFF)
+        found = json.loads(reply.read(header & 0xFFFFFF))
         text = reply.read(whole - 4 - (header & 0xFFFFFF)) or b"{}"
-    found: dict[str, Any] = json.loads(re.sub(rb"([{,])(\d+):", rb'\1"\2":', text))  # its numbers as keys have no quotes
-    table: dict[str, Any] = found.get("brokerAddrTable", {})
+    return int(found["code"]), json.loads(re.sub(rb"([{,])(\d+):", rb'\1"\2":', text))  # its numbers as keys have no quotes
+
+
+def registered(admin_port: int) -> set[int]:
+    """The ports of the brokers that the name server knows."""
+    table: dict[str, Any] = ask(admin_port, 106, {})[1].get("brokerAddrTable", {})
     return {int(address.rpartition(":")[2]) for each in table.values() for address in each["brokerAddrs"].values()}

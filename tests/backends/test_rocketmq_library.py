@@ -22,9 +22,9 @@ def test_every_message_and_field_of_the_published_files_is_there() -> None:
         messages = re.findall(r"^message (\w+)", text, re.MULTILINE)
         assert messages and set(messages) == set(module.DESCRIPTOR.message_types_by_name)
         for message in messages:
-            body = re.search(rf"^message {message} \{{(.*?)^\}}", text, re.MULTILINE | re.DOTALL)
-            if body is not None and "enum " not in body[1]:
-                fields = re.findall(r"(\w+) = (\d+);", body[1])
+            body = re.search(rf"^message {message} \{{([^}}]*)\}}", text, re.MULTILINE)
+            if body is not None and "{" not in body[1]:
+                fields = re.findall(r"^[^/\n]*?(\w+) = (\d+);", body[1], re.MULTILINE)
                 known = module.DESCRIPTOR.message_types_by_name[message].fields_by_name
                 assert {known_name: field.number for known_name, field in known.items()} == {n: int(v) for n, v in fields}
 

@@ -1,8 +1,8 @@
 """Receiving from one topic for one consumer: a thread that holds a call open until the server has something.
 
 A proxy holds an empty call for five seconds at least, whatever it is told, so no caller of ours waits in one. The thread asks
-for as much as its consumer wants at that moment, and for nothing while it wants nothing. An ordered consumer asks for one message a
-call: with several, 5.4.0 hands out again what was acknowledged before the first of them is.
+for as much as its consumer wants at that moment, and for nothing while it wants nothing. An ordered consumer asks for one
+message a call: with several, 5.4.0 hands out again what was acknowledged before the first of them is.
 """
 
 from __future__ import annotations
