@@ -57,10 +57,11 @@ class Part:
         self.runner.start()
         deadline = time.monotonic() + self._bound
         while not self._is_ready():
-            if not self.runner.alive and self._again and time.monotonic() < deadline:
-                self.runner.start()
-            if not self.runner.alive or time.monotonic() > deadline:
+            ended, late = not self.runner.alive, time.monotonic() > deadline
+            if late or (ended and not self._again):
                 raise ServerFailed(f"RocketMQ's {self._what} did not become ready. Its log:\n{self.runner.log()[-3000:]}")
+            if ended:
+                self.runner.start()
             time.sleep(0.05)  # the pause between two questions
 
     def _is_ready(self) -> bool:

@@ -93,7 +93,7 @@ def test_a_message_arrives_as_it_was_sent(sent: Outgoing) -> None:
 
 @given(st.dictionaries(TEXT, VALUE, max_size=200), st.binary(max_size=20))
 def test_the_server_takes_every_property(headers: dict[str, str], body: bytes) -> None:
-    """No control character, nothing empty, not too many and not too much: all else is in front of the body, which is not empty."""
+    """No control character, nothing empty, not too many or too much: all else is in front of the body, which is not empty."""
     made = outgoing(message(headers=headers, body=body), "orders", "", now=2000.0, grouped=False)
 
     properties = made.user_properties
@@ -150,7 +150,8 @@ def test_what_a_redrive_sends_says_for_whom_it_is() -> None:
 
 
 STRANGE = st.dictionaries(
-    st.sampled_from([f"narrowboat-{word}" for word in ("id", "key", "expires", "type", "priority", "packed", "only", "x")]), VALUE
+    st.sampled_from([f"narrowboat-{word}" for word in ("id", "key", "expires", "type", "priority", "packed", "only", "x")]),
+    VALUE,
 )
 
 

@@ -31,7 +31,7 @@ from narrowboat_rocketmq.sources import Sources
 #: Seconds until a consumer that found nothing looks again, which tells the polls that it still waits.
 IDLE = 1.0
 #: Seconds that a held call has for what is there, and the least that a look takes.
-_LOOK, _LEAST = 0.25, 0.02
+_LOOK, _LEAST = 0.25, 0.1
 #: Seconds for which a message lies here before it goes back; after the first of them its lease is begun anew when it is taken.
 _KEPT, _FRESH = 5.0, 1.0
 #: Seconds for which a topic that was not there is not asked for.
