@@ -232,9 +232,9 @@ def test_a_name_server_for_a_proxy_and_a_proxy_for_a_name_server(rocketmq_server
 
 
 def test_tls_with_a_plain_port_says_so(rocketmq_server: RocketMQServer) -> None:
-    with narrowboat.broker(f"rocketmqs://127.0.0.1:{rocketmq_server.port}", timeout=3.0) as broker:
-        with pytest.raises((ConfigurationError, Unavailable)) as refused:
-            broker.ping()
+    broker = narrowboat.broker(f"rocketmqs://127.0.0.1:{rocketmq_server.port}", timeout=3.0)
+    with broker, pytest.raises((ConfigurationError, Unavailable)) as refused:
+        broker.ping()
     assert "certificate" in str(refused.value) or "TLS" in str(refused.value)
 
 

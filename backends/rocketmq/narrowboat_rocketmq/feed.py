@@ -92,8 +92,10 @@ class RocketFeed(Feed):
         try:
             if old:
                 self._give_back([(claim, 0.0) for claim in old])
-            if not self._leaving:
+            if wants:
                 self._session.keep()
+            else:
+                self._session.beat()
         except NarrowboatError as error:
             self._fail(error)
             return 0

@@ -6,7 +6,6 @@ of why one was refused. With `?verify=ca` or `none` grpc is then told the name, 
 
 from __future__ import annotations
 
-import os
 import socket
 import ssl
 import threading
@@ -27,9 +26,6 @@ from narrowboat_rocketmq.remoting import Remoting
 
 T = TypeVar("T")
 
-#: grpc's objects of parents, in forked children: their finalizers would touch what is the parent's.
-_parents: list[object] = []
-
 
 class Link:
     """See the module's text. From any thread."""
@@ -43,7 +39,6 @@ class Link:
         self._mutex = threading.Lock()
         self._calls: Calls | None = None
         self._closed = False
-        self._process = os.getpid()
         self._remoting = Remoting(self._connect, endpoint.user, endpoint.secret)
         self.admin = None if names is None else Admin(self._remoting, names, self.namespace)
         self._names = names
@@ -179,11 +174,7 @@ class Link:
         self._closed = True
         self._remoting.close()
         calls, self._calls = self._calls, None
-        if calls is None:
-            return
-        if self._process != os.getpid():
-            _parents.append(calls)
-        else:
+        if calls is not None:
             calls.close()
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 
+from narrowboat.errors import NarrowboatError
 from narrowboat_rocketmq.library import definition_pb2 as said
 from narrowboat_rocketmq.library import service_pb2 as service
 from narrowboat_rocketmq.library.calls import Telemetry, resource
@@ -41,16 +42,28 @@ class Session:
             try:
                 if self._stream is None or not self._stream.alive:
                     self._open()
-                elif link.clock() - self._beat > _PULSE:
-                    calls = link.calls
-                    request = service.HeartbeatRequest(
-                        group=resource(self._place.group, link.namespace), client_type=said.SIMPLE_CONSUMER
-                    )
-                    calls.heartbeat(request, timeout=link.timeout, metadata=calls.headers(self._client))
-                    self._beat = link.clock()
+                self._live()
             except (grpc.RpcError, ValueError, StopIteration) as error:
                 self._drop()
                 raise link.broken(error, f"telling what is consumed of {self._place.path!r}") from error
+
+    def beat(self) -> None:
+        """Let the proxy know that we live, where it knows the settings; what fails is for the next `keep`."""
+        with self._mutex:
+            try:
+                if self._stream is not None:
+                    self._live()
+            except (grpc.RpcError, ValueError, NarrowboatError):
+                self._drop()
+
+    def _live(self) -> None:
+        link = self._link
+        if link.clock() - self._beat <= _PULSE:
+            return
+        calls, group = link.calls, resource(self._place.group, link.namespace)
+        request = service.HeartbeatRequest(group=group, client_type=said.SIMPLE_CONSUMER)
+        calls.heartbeat(request, timeout=link.timeout, metadata=calls.headers(self._client))
+        self._beat = link.clock()
 
     def _open(self) -> None:
         link = self._link
