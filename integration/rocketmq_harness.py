@@ -31,7 +31,8 @@ class Plain:
         self._channel = grpc.insecure_channel(f"127.0.0.1:{port}")
         self._client = (("x-mq-client-id", uuid.uuid4().hex), ("x-mq-language", "PYTHON"), ("x-mq-client-version", "5.0.8"))
 
-    def _call(self, name: str, request: Any) -> Any:
+    def call(self, name: str, request: Any) -> Any:
+        """One call with one answer."""
         kind = getattr(service, f"{name}Response")
         method = self._channel.unary_unary(
             f"{_SERVICE}{name}", request_serializer=type(request).SerializeToString, response_deserializer=kind.FromString
@@ -45,7 +46,7 @@ class Plain:
         for field, value in fields.items():
             setattr(message.system_properties, field, value)
         message.system_properties.born_timestamp.GetCurrentTime()
-        return self._call("SendMessage", service.SendMessageRequest(messages=[message]))
+        return self.call("SendMessage", service.SendMessageRequest(messages=[message]))
 
     @contextlib.contextmanager
     def consuming(self, topic: str, group: str) -> Iterator[Callable[[float], list[Any]]]:
@@ -104,7 +105,7 @@ class Plain:
                 )
                 for message in found
             ]
-            self._call(
+            self.call(
                 "AckMessage",
                 service.AckMessageRequest(group=said.Resource(name=group), topic=said.Resource(name=topic), entries=entries),
             )

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from narrowboat.contract import Address, Depth, Kind, Properties, Source
-from narrowboat.driver.sources import first_properties, has_dead_letters
+from narrowboat.driver.sources import DEAD, has_dead_letters
 from narrowboat.errors import Unsupported
 from narrowboat_rocketmq.admin import Admin, Known
 from narrowboat_rocketmq.errors import missing, refusals
@@ -113,7 +113,8 @@ class Sources:
             admin.make_group(spot, properties, known.config)
 
     def _topics(self, admin: Admin, spot: Place, *, ordered: bool) -> None:
-        deadline, queues = time.monotonic() + self._link.timeout, self._options.queues
+        deadline = time.monotonic() + self._link.timeout
+        queues = 1 if spot.path.endswith(DEAD) else self._options.queues  # dead letters lie in the order in which they died
         if ordered or not admin.queues(spot.topic):
             admin.make_topic(spot.topic, _ORDERED if ordered else _PLAIN, queues, deadline)
         if not admin.queues(spot.later):
@@ -127,10 +128,6 @@ class Sources:
             conflict = refusals.differs(spot.path, known.properties._asdict(), properties)
             if conflict is not None:
                 raise conflict
-
-    def first(self, address: Address) -> Properties:
-        """What a source has that nobody has declared."""
-        return first_properties(address.path)
 
     # -- looking and removing -------------------------------------------------------------------------------------
 
