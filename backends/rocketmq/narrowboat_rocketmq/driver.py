@@ -28,7 +28,6 @@ class RocketBroker(Broker):
         if found.tls:
             options.context(backend=found.scheme)  # a file that is not what it should be is told before anything is sent
         self.capabilities = capabilities
-        self._context = context
         self._link = Link(found, options, context, admin(url, options))
         self._sources = Sources(self._link, options)
         self._publisher = Publisher(self._link, self._sources)
@@ -42,7 +41,7 @@ class RocketBroker(Broker):
     def open(self, source: Source, *, earliest: bool, wake: Callable[[], None]) -> Feed:
         """A feed from `source`, which exists from now on."""
         self.declare(source, earliest=earliest)
-        feed = RocketFeed(self._link, self._sources, self._publisher, source, wake, self._context, self._feeds.discard)
+        feed = RocketFeed(self._link, self._sources, self._publisher, source, wake, self._feeds.discard)
         self._feeds.add(feed)
         return feed
 

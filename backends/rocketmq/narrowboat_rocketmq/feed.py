@@ -13,19 +13,17 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from narrowboat.contract import Ack, Context, Delivery, Feed, Nack, Outcome, Outgoing, Received, Reject, Source
-from narrowboat.driver.sources import dead_headers, has_dead_letters
-from narrowboat.errors import Closed, NarrowboatError, NotFound, SettleUnknown, Unavailable
-from narrowboat_rocketmq.claim import MARGIN, Claim, claim_of
-from narrowboat_rocketmq.envelope import ONLY, Tag, dead, delivery
-from narrowboat_rocketmq.errors import refusals, refused
+from narrowboat.contract import Delivery, Feed, Outcome, Received, Source
+from narrowboat.errors import Closed, NarrowboatError
+from narrowboat_rocketmq.claim import Claim, claim_of
+from narrowboat_rocketmq.envelope import ONLY, Tag, delivery
+from narrowboat_rocketmq.errors import refused
 from narrowboat_rocketmq.library import definition_pb2 as said
-from narrowboat_rocketmq.library import service_pb2 as service
-from narrowboat_rocketmq.library.calls import resource
 from narrowboat_rocketmq.link import Link
 from narrowboat_rocketmq.polling import Poll, Wanted
 from narrowboat_rocketmq.publishing import Publisher
 from narrowboat_rocketmq.sessions import Session
+from narrowboat_rocketmq.settlement import Settlement
 from narrowboat_rocketmq.sources import Sources
 
 #: Seconds until a consumer that found nothing looks again, which tells the polls that it still waits.
@@ -38,8 +36,6 @@ _KEPT, _FRESH = 5.0, 1.0
 _ABSENT = 30.0
 _MISSING = (said.TOPIC_NOT_FOUND, said.CONSUMER_GROUP_NOT_FOUND, said.NOT_FOUND)
 
-Answers = list[NarrowboatError | None]
-
 
 class RocketFeed(Feed):
     """See the module's text."""
@@ -51,27 +47,21 @@ class RocketFeed(Feed):
         publisher: Publisher,
         source: Source,
         wake: Callable[[], None],
-        context: Context,
         on_close: Callable[[RocketFeed], object],
     ) -> None:
         self._link = link
         self._sources = sources
-        self._publisher = publisher
         self._source = source
         self._place = sources.place(source.address)
         self._wake = wake
-        self._context = context
         self._on_close = on_close
-        self._client = client = uuid.uuid4().hex
+        client = uuid.uuid4().hex
         self._session = Session(link, self._place, client)
         wanted = Wanted(self._place.group, source.properties.lease, source.properties.ordered, client)
         self._polls = [Poll(link, wanted, topic, self._demand, self._take) for topic in self._place.topics]
         self._changed = threading.Condition()
-        self._alone = (
-            threading.Lock()
-        )  # around what changes claims: an extension beside an ack would leave the ack an old handle
+        self._settlement = Settlement(link, self._place, source.address, publisher, client)
         self._buffer: deque[Claim] = deque()
-        self._out: set[Claim] = set()
         self._wants = 0
         self._error: NarrowboatError | None = None
         self._leaving = False
@@ -91,7 +81,7 @@ class RocketFeed(Feed):
                 self._buffer.remove(claim)
         try:
             if old:
-                self._give_back([(claim, 0.0) for claim in old])
+                self._settlement.give_back([(claim, 0.0) for claim in old])
             if wants:
                 self._session.keep()
             else:
@@ -163,7 +153,7 @@ class RocketFeed(Feed):
             received = Received(deliveries, 0.0 if deliveries else IDLE)
         except BaseException:
             with self._changed:
-                self._buffer.extendleft(claim for claim in reversed(taken) if claim not in self._out)
+                self._buffer.extendleft(claim for claim in reversed(taken) if claim not in self._settlement.out)
             raise
         return received
 
@@ -190,7 +180,11 @@ class RocketFeed(Feed):
         now, clock = time.time(), self._link.clock()
         old = [claim for claim in taken if clock - claim.came > _FRESH]
         gone = (
-            {id(claim) for claim, error in zip(old, self._change(old, self._source.properties.lease), strict=True) if error}
+            {
+                id(claim)
+                for claim, error in zip(old, self._settlement.change(old, self._source.properties.lease), strict=True)
+                if error
+            }
             if old
             else ()
         )
@@ -206,9 +200,9 @@ class RocketFeed(Feed):
                 useless.append(claim)
             else:
                 deliveries.append(found)
-                self._out.add(claim)
+                self._settlement.out.add(claim)
         if useless:
-            self._acknowledge(useless)
+            self._settlement.acknowledge(useless)
         return deliveries
 
     def current(self, delivery: Delivery) -> bool:
@@ -220,167 +214,12 @@ class RocketFeed(Feed):
     def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> list[NarrowboatError | None]:
         """Settle each delivery: None where the server has answered that it is."""
         self._link.check_open()
-        with self._alone:
-            return self._settle(settlements)
-
-    def _settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> Answers:
-        answers: Answers = [None] * len(settlements)
-        acks: list[int] = []
-        back: list[tuple[int, float]] = []
-        rejects: list[int] = []
-        now = self._link.clock()
-        for index, (each, outcome) in enumerate(settlements):
-            if not self._is_ours(claim_of(each), now):
-                answers[index] = self._stale(each)
-            elif isinstance(outcome, Reject) and has_dead_letters(self._source.address):
-                rejects.append(index)
-            elif isinstance(outcome, (Ack, Reject)):
-                acks.append(index)
-            else:
-                back.append((index, outcome.delay if isinstance(outcome, Nack) else 0.0))
-        acks += self._bury(settlements, rejects, answers) if rejects else []
-        if acks:
-            for index, error in zip(acks, self._acknowledge([claim_of(settlements[index][0]) for index in acks]), strict=True):
-                answers[index] = error
-        if back:
-            given = self._give_back([(claim_of(settlements[index][0]), delay) for index, delay in back])
-            for (index, _), error in zip(back, given, strict=True):
-                answers[index] = error
-        for index, (each, _) in enumerate(settlements):
-            claim = claim_of(each)
-            if answers[index] is None:
-                self._out.discard(claim)
-                if claim.doubtful:
-                    answers[index] = SettleUnknown(
-                        f"message {each.id!r} from {self._place.path!r}: an extension of its lease was not answered, so the "
-                        "server may know it by another handle than ours: it may be settled, or it comes back by itself.",
-                        id=each.id,
-                        backend=self._link.endpoint.scheme,
-                    )
-        return answers
-
-    def _is_ours(self, claim: Claim, now: float) -> bool:
-        return claim in self._out and claim.current(now)
-
-    def _stale(self, each: Delivery) -> NarrowboatError:
-        self._out.discard(claim_of(each))
-        return refusals.stale(each.id, self._place.path, each.attempt)
-
-    def _acknowledge(self, claims: Sequence[Claim]) -> Answers:
-        link, answers = self._link, [None] * len(claims)
-        found: Answers = list(answers)
-        doing = f"settling messages of {self._place.path!r}"
-        for topic in self._place.topics:
-            some = [index for index, claim in enumerate(claims) if claim.topic == topic]
-            if not some:
-                continue
-            entries = [claims[index].entry() for index in some]
-            group = resource(self._place.group, link.namespace)
-            request = service.AckMessageRequest(group=group, topic=resource(topic, link.namespace), entries=entries)
-            try:
-                reply = link.call("ack", request, doing, self._client)
-            except NarrowboatError as error:
-                for index in some:
-                    found[index] = error.with_traceback(None)
-                continue
-            results = {entry.receipt_handle: entry.status for entry in reply.entries}
-            for index in some:
-                status = results.get(claims[index].handle, reply.status)
-                if status.code == said.OK:
-                    claims[index].settled = True
-                else:
-                    found[index] = self._unsettled(claims[index], status, doing)
-        return found
-
-    def _unsettled(self, claim: Claim, status: Any, doing: str) -> NarrowboatError:
-        if status.code == said.INVALID_RECEIPT_HANDLE:
-            claim.settled = True
-            system = claim.message.system_properties
-            return refusals.stale(system.message_id, self._place.path, system.delivery_attempt)
-        return refused(status, self._link.endpoint, doing, self._place)
-
-    def _give_back(self, given: Sequence[tuple[Claim, float]]) -> Answers:
-        """Let the server hand each out again, after its delay."""
-        requests = [claim.change(self._place.group, self._link.namespace, delay) for claim, delay in given]
-        found: Answers = []
-        doing = f"giving messages of {self._place.path!r} back"
-        for (claim, _), reply in zip(given, self._link.together("change", requests, doing, self._client), strict=True):
-            if isinstance(reply, NarrowboatError):
-                claim.doubtful = True
-                found.append(reply)
-            elif reply.status.code == said.OK:
-                claim.settled = True
-                found.append(None)
-            else:
-                found.append(self._unsettled(claim, reply.status, doing))
-        return found
-
-    def _bury(self, settlements: Sequence[tuple[Delivery, Outcome]], rejects: list[int], answers: Answers) -> list[int]:
-        """Publish the dead letters; those that are confirmed, to be acknowledged: a crash in between leaves two, never none."""
-        copies = [self._copy(*settlements[index]) for index in rejects]
-        buried: list[int] = []
-        for index, answer in zip(rejects, self._publisher.send(copies, dead=True), strict=True):
-            if isinstance(answer, NotFound):
-                answers[index] = answer
-            elif isinstance(answer, NarrowboatError):
-                answers[index] = Unavailable(
-                    f"message {settlements[index][0].id!r} from {self._place.path!r}: its dead letter was not confirmed "
-                    f"({answer}), so it was not settled. It comes back, and may come twice.",
-                    backend=self._link.endpoint.scheme,
-                )
-            else:
-                buried.append(index)
-        return buried
-
-    def _copy(self, each: Delivery, outcome: Outcome) -> Outgoing:
-        assert isinstance(outcome, Reject)
-        address = self._source.address
-        headers = dead_headers(each.headers, reason=outcome.reason, attempts=outcome.attempts, origin=address.path)
-        whole = Outgoing(
-            address.dead,
-            each.id,
-            each.body,
-            headers,
-            each.key,
-            each.published_at or 0.0,
-            0.0,
-            each.priority,
-            None,
-            each.correlation_id,
-            each.content_type,
-            None,
-            False,
-        )
-        return dead(each, whole)
+        return self._settlement.settle(settlements)
 
     def extend(self, deliveries: Sequence[Delivery], seconds: float) -> list[NarrowboatError | None]:
         """Let each lease end `seconds` from now."""
         self._link.check_open()
-        with self._alone:
-            return self._extend(deliveries, seconds)
-
-    def _extend(self, deliveries: Sequence[Delivery], seconds: float) -> Answers:
-        now = self._link.clock()
-        ours = [each for each in deliveries if self._is_ours(claim_of(each), now)]
-        found = dict(zip(map(id, ours), self._change([claim_of(each) for each in ours], seconds), strict=True))
-        return [found[id(each)] if id(each) in found else self._stale(each) for each in deliveries]
-
-    def _change(self, claims: Sequence[Claim], seconds: float) -> Answers:
-        """Begin the leases anew; each gets a new handle, and the old one is worth nothing."""
-        link, now = self._link, self._link.clock()
-        requests = [claim.change(self._place.group, link.namespace, seconds + MARGIN) for claim in claims]
-        found: Answers = []
-        doing = f"extending the leases of messages of {self._place.path!r}"
-        for claim, reply in zip(claims, link.together("change", requests, doing, self._client), strict=True):
-            if isinstance(reply, NarrowboatError):
-                claim.doubtful = True
-                found.append(reply)
-            elif reply.status.code == said.OK:
-                claim.handle, claim.until, claim.doubtful = reply.receipt_handle or claim.handle, now + seconds, False
-                found.append(None)
-            else:
-                found.append(self._unsettled(claim, reply.status, doing))
-        return found
+        return self._settlement.extend(deliveries, seconds)
 
     # -- the end --------------------------------------------------------------------------------------------------
 
@@ -395,7 +234,7 @@ class RocketFeed(Feed):
         with self._changed:
             kept, self._buffer = list(self._buffer), deque()
         if kept:
-            self._give_back([(claim, 0.0) for claim in kept])
+            self._settlement.give_back([(claim, 0.0) for claim in kept])
 
     def close(self) -> None:
         """`leave`; what was received and not settled goes back, counted."""
@@ -404,9 +243,9 @@ class RocketFeed(Feed):
         try:
             self.leave()
             now = self._link.clock()
-            mine = [claim for claim in self._out if claim.current(now)]
+            mine = [claim for claim in self._settlement.out if claim.current(now)]
             if mine:
-                self._give_back([(claim, 0.0) for claim in mine])
+                self._settlement.give_back([(claim, 0.0) for claim in mine])
         except NarrowboatError:
             pass  # then they come back when their leases end
         finally:
