@@ -28,6 +28,8 @@ from narrowboat_rocketmq.sources import Sources
 
 #: Seconds until a consumer that found nothing looks again, which tells the polls that it still waits.
 IDLE = 1.0
+#: Seconds for which it is believed that it does.
+_ASKED = 5.0
 #: Seconds that a held call has for what is there, and the least that a look takes.
 _LOOK, _LEAST = 0.25, 0.1
 #: Seconds for which a message lies here before it goes back; after the first of them its lease is begun anew when it is taken.
@@ -63,6 +65,7 @@ class RocketFeed(Feed):
         self._settlement = Settlement(link, self._place, source.address, publisher, client)
         self._buffer: deque[Claim] = deque()
         self._wants = 0
+        self._asked = 0.0  #: when it was last said
         self._error: NarrowboatError | None = None
         self._leaving = False
         self._closed = False
@@ -75,6 +78,8 @@ class RocketFeed(Feed):
         with self._changed:
             if not self._wants or poll.idle_until > now:
                 self._changed.wait(1.0)
+            if self._link.clock() - self._asked > _ASKED:  # nobody waits any more, and nobody said so
+                self._wants = 0
             wants = 0 if self._leaving or poll.idle_until > self._link.clock() else self._wants
             old = [claim for claim in self._buffer if now - claim.came > _KEPT]
             for claim in old:
@@ -142,6 +147,7 @@ class RocketFeed(Feed):
                 error, self._error = self._error, None
                 if not taken:
                     self._wants = 0 if error is not None or self._leaving else limit
+                    self._asked = self._link.clock()
                     self._changed.notify_all()
             for poll in self._polls if not self._leaving else ():
                 poll.thread.start()
@@ -153,7 +159,8 @@ class RocketFeed(Feed):
             received = Received(deliveries, 0.0 if deliveries else IDLE)
         except BaseException:
             with self._changed:
-                self._buffer.extendleft(claim for claim in reversed(taken) if claim not in self._settlement.out)
+                self._settlement.out.difference_update(taken)  # the caller has none of it
+                self._buffer.extendleft(claim for claim in reversed(taken) if not claim.settled)
             raise
         return received
 
@@ -179,15 +186,8 @@ class RocketFeed(Feed):
         """What of it is to be handed out: neither expired, nor for another group, nor long here."""
         now, clock = time.time(), self._link.clock()
         old = [claim for claim in taken if clock - claim.came > _FRESH]
-        gone = (
-            {
-                id(claim)
-                for claim, error in zip(old, self._settlement.change(old, self._source.properties.lease), strict=True)
-                if error
-            }
-            if old
-            else ()
-        )
+        changed = self._settlement.change(old, self._source.properties.lease)
+        gone = {id(claim) for claim, error in zip(old, changed, strict=True) if error is not None}
         deliveries: list[Delivery] = []
         useless: list[Claim] = []
         for claim in taken:

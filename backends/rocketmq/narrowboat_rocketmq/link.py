@@ -105,6 +105,8 @@ class Link:
 
     def together(self, name: str, requests: Sequence[Any], doing: str, client: str | None = None) -> list[Any]:
         """Many calls at once, each with an answer or an error in its place."""
+        if not requests:
+            return []
         calls, headers = self.calls, self.calls.headers(client)
         futures: list[Any] = []
         answers: list[Any] = []
