@@ -29,7 +29,7 @@ def main() -> int:
             text = path.read_text().replace("package apache.rocketmq.v2;", "package narrowboat.rocketmq.v2;")
             (folder / path.name).write_text(text.replace("apache/rocketmq/v2/", f"{FOLDER}/"))
         files = [f"{FOLDER}/{path.name}" for path in sorted(folder.glob("*.proto"))]
-        command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{made}", f"--python_out={TO}", f"--pyi_out={TO}", *files]
+        command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{made}", f"--python_out={TO}", *files]
         return subprocess.run(command, check=False).returncode  # noqa: S603  # a command of our own
 
 

@@ -25,7 +25,7 @@ from narrowboat_rocketmq.publishing import _rounds
 
 ORDERS = Address(Kind.QUEUE, "orders")
 TEXT = st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1, max_size=300)
-VALUE = st.text(st.characters(exclude_categories=("Cs",)), max_size=300)
+VALUE = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
 #: What the server lets a topic or group be called.
 NAME = re.compile(r"[%|a-zA-Z0-9_-]{1,127}")
 

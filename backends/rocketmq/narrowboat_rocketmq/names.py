@@ -46,6 +46,7 @@ class Place(NamedTuple):
 def place(address: Address, prefix: str) -> Place:
     """Where `address` is.
 
+    >>> from narrowboat.contract import Kind
     >>> place(Address(Kind.QUEUE, "orders"), "")[1:], place(Address(Kind.SUBSCRIPTION, "prices", "g"), "shop")[1:]
     (('orders', 'orders'), ('shop|prices', 'shop|prices__g'))
     """
@@ -56,7 +57,7 @@ def name(path: str, prefix: str) -> str:
     """The name of the server's for a path.
 
     >>> name("orders.dead", ""), name("a_b c", ""), name("x" * 200, "")[:8]
-    ('orders__dead', 'a_5fb_20c', '_-e98bd5')
+    ('orders__dead', 'a_5fb_20c', '_-aa20c2')
     """
     whole = _escaped(path)
     if prefix:
