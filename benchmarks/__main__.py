@@ -1,4 +1,7 @@
-"""`python -m benchmarks [locks|messages|sqlite|redis|zookeeper|consul|cassandra|rabbitmq|kafka ...]`: the table; alone, the first two."""
+"""`python -m benchmarks [locks|messages|sqlite|redis|zookeeper|consul|cassandra|rabbitmq|kafka|rocketmq ...]`: the table.
+
+Alone, the first two.
+"""
 
 from __future__ import annotations
 

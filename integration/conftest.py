@@ -21,6 +21,7 @@ from integration.servers import (
     PostgreSQLServer,
     RabbitMQServer,
     RedisServer,
+    RocketMQServer,
     ZeroMQServer,
     ZooKeeperServer,
 )
@@ -118,4 +119,10 @@ def postgresql_server(servers: Servers) -> PostgreSQLServer:
 @pytest.fixture(scope="module")
 def zeromq_server(servers: Servers) -> ZeroMQServer:
     server: ZeroMQServer = servers(ZeroMQServer)
+    return server
+
+
+@pytest.fixture(scope="module")
+def rocketmq_server(servers: Servers) -> RocketMQServer:
+    server: RocketMQServer = servers(RocketMQServer)
     return server

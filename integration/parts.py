@@ -27,6 +27,8 @@ _LONG = (
     "test_secrets",
     "test_cassandra_conformance",
     "test_postgresql_conformance",
+    "test_rocketmq_conformance",
+    "test_zeromq_conformance",
     "test_kafka_clients",
     "test_tls",
 )

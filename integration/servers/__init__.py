@@ -16,6 +16,7 @@ from integration.servers.rabbitmq import RabbitMQServer
 from integration.servers.redis import RedisServer
 from integration.servers.redis_cluster import RedisCluster
 from integration.servers.redis_sentinel import RedisSentinel
+from integration.servers.rocketmq import RocketMQServer
 from integration.servers.server import Address, Controls, Server, ServerFailed
 from integration.servers.zeromq import ZeroMQServer
 from integration.servers.zookeeper import ZooKeeperServer
@@ -32,6 +33,7 @@ __all__ = [
     "RedisCluster",
     "RedisSentinel",
     "RedisServer",
+    "RocketMQServer",
     "Server",
     "ServerFailed",
     "ZeroMQServer",

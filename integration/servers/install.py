@@ -67,6 +67,7 @@ RECIPES: dict[str, Callable[[Path], None]] = {
     "kafka": _jars("kafka"),
     "postgresql": _debian("postgresql"),
     "cassandra": _jars("cassandra"),
+    "rocketmq": _jars("rocketmq"),
     "docker": _debian("docker.io"),
     "luacheck": _debian("lua-check"),
     "redis@6.2": wheel.unpack_redis,

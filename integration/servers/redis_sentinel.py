@@ -21,7 +21,8 @@ SERVICE = "narrowboat"
 
 class RedisSentinel(Group):
     """Two servers and three sentinels, of which two must agree; arguments as for `RedisServer`. The sentinels have a password
-    of their own, or none."""
+    of their own, or none.
+    """
 
     name: ClassVar[str] = "redis"
 
