@@ -30,23 +30,6 @@ from integration.servers import (
 _NOISE = ("BlockingConnection is deprecated", "(read|open)_text is deprecated")
 
 
-#: Files whose tests take minutes, the longest first. What is begun last keeps one process busy when the others are done.
-_LONG = (
-    "test_kafka_conformance",
-    "test_redis_conformance",
-    "test_kafka_confluent",
-    "test_servers",
-    "test_secrets",
-    "test_zookeeper_conformance",
-    "test_rabbitmq_conformance",
-    "test_consul_conformance",
-    "test_zeromq_conformance",
-    "test_kafka_clients",
-    "test_tls",
-    "test_kafka",
-)
-
-
 def pytest_configure(config: pytest.Config) -> None:
     for text in _NOISE:
         config.addinivalue_line("filterwarnings", f"ignore:{text}:DeprecationWarning")
