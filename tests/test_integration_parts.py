@@ -1,4 +1,4 @@
-"""Which tests on servers one process takes together: what shares a server, and no more of a file."""
+"""Tests on servers in several processes: what shares a server is one process's, and no two processes take one port."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 
 from integration import parts
 from integration.parts import part
+from integration.servers.ports import free_port
 
 FOLDER = Path(parts.__file__).parent
 
@@ -34,3 +35,13 @@ def test_what_shares_a_server_stays_together(one: str, other: str, together: boo
 def test_each_file_that_is_named_is_there() -> None:
     names = [*parts._LONG, *(name for name in parts._PARTS if "\\" not in name)]
     assert [name for name in names if not (FOLDER / f"{name}.py").exists()] == []
+
+
+def test_no_two_processes_take_one_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTEST_XDIST_WORKER_COUNT", "4")
+    taken = []
+    for number in range(4):
+        monkeypatch.setenv("PYTEST_XDIST_WORKER", f"gw{number}")
+        taken.append({free_port() % 4 for _ in range(20)})
+    assert sorted(map(len, taken)) == [1, 1, 1, 1]
+    assert len(set.union(*taken)) == 4

@@ -6,6 +6,7 @@ while its server is down can be given that very port as its own end, connect to 
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 from pathlib import Path
@@ -24,8 +25,9 @@ def free_port(*, distance: int = 0) -> int:
         distance: another port that must be free as well, this far above; 0 for none (a Redis cluster's bus needs one).
     """
     below = _first_ephemeral() - distance
+    number, count = _process()
     for _ in range(1_000):
-        port = _chance.randrange(_LOWEST, below)
+        port = _chance.randrange(_LOWEST + number, below, count)
         ports = {port, port + distance}
         if not ports & _taken and all(_free(each) for each in ports):
             _taken.update(ports)
@@ -40,6 +42,16 @@ def listening(port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def _process() -> tuple[int, int]:
+    """Which of the processes of pytest-xdist this is, and of how many.
+
+    Each takes every n-th port: a server is often given its port minutes before it listens there, and another process would see
+    that it is free.
+    """
+    count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    return int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % count, count
 
 
 def _first_ephemeral() -> int:
