@@ -94,7 +94,19 @@ def words(tree: ast.AST) -> Iterator[str]:
 @pytest.mark.parametrize("path", sources(CORE), ids=short)
 def test_the_core_imports_no_backend(path: Path) -> None:
     """Neither a backend's package nor a client library; a backend is found by its entry point."""
-    clients = {"redis", "kazoo", "cassandra", "consul", "pika", "aio_pika", "kafka", "crc32c", "confluent_kafka", "psycopg", "nats"}
+    clients = {
+        "redis",
+        "kazoo",
+        "cassandra",
+        "consul",
+        "pika",
+        "aio_pika",
+        "kafka",
+        "crc32c",
+        "confluent_kafka",
+        "psycopg",
+        "nats",
+    }
 
     for name in imported(ast.parse(path.read_text())):
         top = name.partition(".")[0]
