@@ -13,7 +13,7 @@ import narrowboat_postgresql
 PACKAGE = Path(narrowboat_postgresql.__file__).parent
 #: What `library.py` calls on a connection and on a result. All of it stands in psycopg's documentation of `psycopg.pq`.
 _CONNECTION = """connect_start connect_poll status socket nonblocking server_version backend_pid parameter_status consume_input
-    send_query send_prepare send_query_prepared flush is_busy get_result notifies get_error_message finish"""
+    send_query send_query_params send_prepare send_query_prepared flush is_busy get_result notifies get_error_message finish"""
 CONNECTION = frozenset(_CONNECTION.split())
 RESULT = frozenset({"status", "error_field", "nfields", "ntuples", "get_value"})
 

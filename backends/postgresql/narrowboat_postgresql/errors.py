@@ -55,8 +55,16 @@ _PASSING = {
     "XX": "met an error inside: see its log",
 }
 
+#: What to do about a pooler.
+_NO_POOLER = (
+    "is a connection pooler (such as PgBouncer) and not the server itself: settings, prepared statements and LISTEN of ours "
+    "would end up in connections of others. Nothing was changed. Name the server's own host and port; a process "
+    "needs four to nine connections"
+)
+
 #: What the server or libpq says while a connection is made. (pattern, kind of error, what to do)
 _LOGIN: tuple[tuple[str, type[NarrowboatError], str], ...] = (
+    (r"unsupported startup parameter", ConfigurationError, f"It {_NO_POOLER}"),
     (r"no encryption|SSL off", ConfigurationError, f"This server asks for TLS: write {SCHEME}s://"),
     (
         r"does not support SSL|SSL error: (wrong version|unsupported protocol|no protocols)|sslv3 alert|tlsv1",
@@ -198,12 +206,7 @@ def odd_encoding(endpoint: Endpoint, encoding: str) -> ConfigurationError:
 
 def pooled(endpoint: Endpoint) -> ConfigurationError:
     """The refusal of a pooler, which hands a connection to somebody else after each transaction."""
-    return ConfigurationError(
-        f"{endpoint} is a connection pooler (such as PgBouncer) and not the server itself: settings, prepared statements and "
-        "LISTEN of ours would end up in connections of others. Nothing was changed. Name the server's own host and port; a "
-        "process of Narrowboat needs four to eight connections.",
-        backend=endpoint.scheme,
-    )
+    return ConfigurationError(f"{endpoint} {_NO_POOLER}.", backend=endpoint.scheme)
 
 
 def newer_schema(endpoint: Endpoint, schema: str, found: int, known: int) -> ConfigurationError:

@@ -44,6 +44,7 @@ class Link:
         self._connection = connection
         self._process = os.getpid()
         self._prepared: dict[str, bytes] = {}
+        self._once: set[str] = set()
         self._poll = select.poll()
         self._watched = -1
         self._used = time.monotonic()
@@ -115,18 +116,20 @@ class Link:
         return self._exchange(lambda: self._connection.send_query(text.encode()), ends)
 
     def run(self, statement: str, parameters: Sequence[Parameter], ends: float, *, binary: bool = False) -> Rows:
-        """Run one statement, which is prepared at its first use here; its rows, as text or as PostgreSQL's binary forms."""
+        """Run one statement, which is prepared at its second use here; its rows, as text or as PostgreSQL's binary forms."""
         name = self._prepared.get(statement)
-        if name is None:
-            name = b"nb%d" % len(self._prepared)
-            prepared = name
-            self._exchange(lambda: self._connection.send_prepare(prepared, statement.encode()), ends)
-            self._prepared[statement] = name
         values = [each.encode() if isinstance(each, str) else each for each in parameters]
         formats = [_TEXT if each.__class__ is str else _BINARY for each in parameters]
+        answer = _BINARY if binary else _TEXT
+        if name is not None:
+            return self._exchange(lambda: self._connection.send_query_prepared(name, values, formats, answer), ends)
+        if statement in self._once:
+            prepared = self._prepared[statement] = b"nb%d" % len(self._prepared)
+            self._exchange(lambda: self._connection.send_prepare(prepared, statement.encode()), ends)
+            return self._exchange(lambda: self._connection.send_query_prepared(prepared, values, formats, answer), ends)
+        self._once.add(statement)  # what is used twice is prepared: a first call has enough round trips before it
         return self._exchange(
-            lambda: self._connection.send_query_prepared(name, values, formats, _BINARY if binary else _TEXT),
-            ends,
+            lambda: self._connection.send_query_params(statement.encode(), values, None, formats, answer), ends
         )
 
     def notices(self) -> list[Notice]:

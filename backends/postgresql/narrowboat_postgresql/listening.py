@@ -84,7 +84,7 @@ class Listening:
         while not self._thread.ended:
             link = None
             try:
-                link, _ = self._place.connect(time.monotonic() + self._place.timeout, work=False)
+                link, _ = self._place.connect(time.monotonic() + self._place.timeout)
                 pause = _AGAIN
                 self._serve(link)
             except Exception as error:  # whatever happens here is a broken connection, and begun anew

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from narrowboat.driver.endpoint import Endpoint
 from narrowboat.driver.tls import Verify
 from narrowboat.dsn import Url
 from narrowboat.errors import ConfigurationError
-from narrowboat_postgresql.errors import OLDEST, Broken, Refused, foreign_schema, odd_encoding, pooled, too_old
+from narrowboat_postgresql.errors import GONE, OLDEST, Broken, Refused, foreign_schema, odd_encoding, pooled, too_old
 from narrowboat_postgresql.options import PORT, SCHEME, Common
-from narrowboat_postgresql.schema import ensure
+from narrowboat_postgresql.schema import ensure, look
 
 if TYPE_CHECKING:
     from narrowboat_postgresql.library import Link
@@ -24,13 +24,21 @@ if TYPE_CHECKING:
 #: What each connection of ours is set to, whatever the database's own settings are. A commit that was answered is on the disk.
 #: Our functions look again after each lock, which an isolation above read committed would hide from them. Tables of a queue are
 #: empty when they are analysed and full a second later: plans must not depend on that.
-_SETTINGS = (
-    "SET synchronous_commit = on; SET default_transaction_isolation = 'read committed';"
-    " SET default_transaction_read_only = off; SET idle_in_transaction_session_timeout = 0; SET search_path = pg_catalog;"
-    " SET client_min_messages = error; SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off;"
-    " SET enable_mergejoin = off; SET jit = off; SET plan_cache_mode = force_generic_plan;"
-    " SET DateStyle = ISO; SET extra_float_digits = 1; "
-)
+_SETTINGS = {
+    "synchronous_commit": "on",
+    "default_transaction_isolation": "read committed",
+    "idle_in_transaction_session_timeout": "0",
+    "search_path": "pg_catalog",
+    "client_min_messages": "error",
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "jit": "off",
+    "plan_cache_mode": "force_generic_plan",
+    "DateStyle": "ISO",
+    "extra_float_digits": "1",
+}
 
 #: Modes of libpq. Without a check of the certificate it is still TLS, and nothing else.
 _MODES = {Verify.FULL: "verify-full", Verify.CA: "verify-ca", Verify.NONE: "require"}
@@ -46,8 +54,8 @@ class Place:
         if "\0" in self.endpoint.database or "\0" in (self.endpoint.user or ""):
             raise ConfigurationError("the URL's user or path has a zero byte: no user or database has one", backend=SCHEME)
 
-    def connect(self, ends: float, *, work: bool = True) -> tuple[Link, int]:
-        """A connection, ready for work, and the number of our namespace. `work`: it is for statements that take a while."""
+    def connect(self, ends: float) -> tuple[Link, int]:
+        """A connection, ready for work, and the number of our namespace."""
         from narrowboat_postgresql.library import Link  # with the client library, which importing the backend must not load
 
         link = Link.connect(self._told, ends, step=self._step())
@@ -56,14 +64,21 @@ class Place:
                 raise too_old(self.endpoint, link.version)
             if link.encoding != "UTF8":
                 raise odd_encoding(self.endpoint, link.encoding)
-            # A statement ends on the server before its caller gives up, so that its end is known.
-            most = f"SET statement_timeout = {max(int(self.timeout * 900), 1)}; " if work else ""
-            who = "SELECT pid, backend_start FROM pg_stat_get_activity(pg_backend_pid()) AS a"
-            (row,) = link.script(f"{_SETTINGS}{most}{who}", ends)
-            link.identity = ((row[0] or b"").decode(), (row[1] or b"").decode())
+            # One question in the usual case: a connection is made of few round trips, for networks where each takes long.
+            who = "SELECT pid, backend_start, {} FROM pg_stat_get_activity(pg_backend_pid()) AS a"
+            schema, space = self.options.schema, self.options.space
+            try:
+                (row,) = link.script(who.format(look(schema, space)), ends)
+            except Refused as error:
+                if error.state not in GONE:
+                    raise
+                (row,) = link.script(who.format("0, NULL"), ends)  # the schema is not there
+            process, start, version, number = row
+            link.identity = ((process or b"").decode(), (start or b"").decode())
             if str(link.backend) != link.identity[0]:
                 raise pooled(self.endpoint)
-            space = ensure(link, self.endpoint, self.options.schema, self.options.space, ends)
+            seen = int(version or b"0"), None if number is None else int(number)
+            found = ensure(link, self.endpoint, schema, space, seen, ends)
         except BaseException as error:
             link.close()
             if isinstance(error, Refused) and error.state in {"42710", "42P07", "42P06", "42723"}:
@@ -71,7 +86,7 @@ class Place:
             if isinstance(error, Broken):
                 error.sent = False  # nothing of the call that needs this connection
             raise
-        return link, space
+        return link, found
 
     def _step(self) -> Callable[[Callable[[], int]], int]:
         if not self.endpoint.tls:
@@ -90,6 +105,9 @@ class Place:
             "dbname": endpoint.database or None,
             "client_encoding": "UTF8",
             "application_name": "narrowboat",
+            # With the first words of the connection, which costs no round trip. A statement ends on the server before its
+            # caller gives up, so that its end is known.
+            "options": _options({**_SETTINGS, "statement_timeout": str(max(int(self.timeout * 900), 1))}),
             "target_session_attrs": "read-write",
             "gssencmode": "disable",
             "keepalives_idle": 20,
@@ -111,6 +129,10 @@ class Place:
 def _authorities() -> str:
     """The system's: libpq's own idea of them is that of the machine it was built on."""
     return os.environ.get("SSL_CERT_FILE") or ssl.get_default_verify_paths().cafile or "system"
+
+
+def _options(settings: Mapping[str, str]) -> str:
+    return " ".join(f"-c {name}={value}".replace(" ", "\\ ").replace("-c\\ ", "-c ") for name, value in settings.items())
 
 
 def _quoted(value: object) -> str:

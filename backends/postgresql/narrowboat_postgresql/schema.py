@@ -27,16 +27,21 @@ def text(schema: str, name: str) -> str:
     return files("narrowboat_postgresql").joinpath("sql", name).read_text("utf-8").replace("nb.", f"{schema}.")
 
 
-def ensure(link: Link, endpoint: Endpoint, schema: str, space: str, ends: float) -> int:
-    """The number of the namespace `space`, in a schema of our version."""
-    if (found := _version(link, schema, ends)) != VERSION:
-        _bring(link, endpoint, schema, found, ends)
-    look = f"SELECT id FROM {schema}.space WHERE prefix = $1"  # noqa: S608  # a schema's name was checked
-    rows = link.run(look, [space], ends)
-    if not rows:
+def look(schema: str, space: str) -> str:
+    """What asks for the version and the number of a namespace, as two columns; refused where the schema is not there."""
+    return f"(SELECT max(number) FROM {schema}.version), (SELECT id FROM {schema}.space WHERE prefix = '{space}')"  # noqa: S608
+
+
+def ensure(link: Link, endpoint: Endpoint, schema: str, space: str, seen: tuple[int, int | None], ends: float) -> int:
+    """The number of the namespace `space`, in a schema of our version. `seen`: what `look` told; no version: 0."""
+    version, number = seen
+    if version != VERSION:
+        _bring(link, endpoint, schema, version, ends)
+    if number is None:
         link.run(f"INSERT INTO {schema}.space (prefix) VALUES ($1) ON CONFLICT DO NOTHING", [space], ends)  # noqa: S608
-        rows = link.run(look, [space], ends)
-    return int(rows[0][0] or b"")
+        ((found,),) = link.run(f"SELECT id FROM {schema}.space WHERE prefix = $1", [space], ends)  # noqa: S608
+        number = int(found or b"")
+    return number
 
 
 def _version(link: Link, schema: str, ends: float) -> int:
