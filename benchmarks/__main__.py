@@ -1,6 +1,6 @@
 """`python -m benchmarks [locks|messages|sqlite|redis|zookeeper|consul|cassandra|rabbitmq|kafka|rocketmq ...]`: the table.
 
-Alone, the first two.
+Alonezeromq ...]`: alone, the first two.
 """
 
 from __future__ import annotations
