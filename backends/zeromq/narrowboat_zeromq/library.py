@@ -20,8 +20,6 @@ from narrowboat_zeromq.protocol.frames import FRAME_MAX
 
 #: Messages that wait in a socket, in each direction and for each peer, before it takes no more.
 HIGH_WATER = 1000
-#: Milliseconds without a sign of the other machine, after which ZeroMQ itself ends a connection; it asks three times.
-_BEAT, _SILENT = 5_000, 15_000
 #: Milliseconds that a handshake may take: a port that says nothing is given up then.
 _HANDSHAKE = 5_000
 
@@ -43,8 +41,6 @@ def _settle(socket: zmq.Socket[bytes]) -> None:
     socket.setsockopt(zmq.SNDHWM, HIGH_WATER)
     socket.setsockopt(zmq.RCVHWM, HIGH_WATER)
     socket.setsockopt(zmq.MAXMSGSIZE, FRAME_MAX)
-    socket.setsockopt(zmq.HEARTBEAT_IVL, _BEAT)
-    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _SILENT)
     socket.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE)
 
 

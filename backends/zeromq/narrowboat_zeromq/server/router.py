@@ -50,6 +50,7 @@ class Router:
         self._peers: dict[bytes, Session[Desk]] = {}
         self._rung: deque[Session[Desk]] = deque()
         self._nudge = Nudge()
+        self._nudged = False
         self._thread = 0
         self._stopping = False
         self._chores: deque[Callable[[], None]] = deque()
@@ -67,12 +68,12 @@ class Router:
     def stop(self) -> None:
         """Let `run` do what has arrived, say goodbye, and return."""
         self._stopping = True
-        self._nudge.ring()
+        self._wake()
 
     def later(self, chore: Callable[[], None]) -> None:
         """Have `chore` done by the thread, between two bursts."""
         self._chores.append(chore)
-        self._nudge.ring()
+        self._wake()
 
     def run(self) -> None:
         """Serve until `stop`."""
@@ -80,7 +81,9 @@ class Router:
         try:
             while not self._stopping:
                 self._hub.wait(1.0)
-                self._nudge.hush()
+                if self._nudged:
+                    self._nudged = False
+                    self._nudge.hush()
                 while self._chores:
                     self._chores.popleft()()
                 self._turn()
@@ -120,14 +123,16 @@ class Router:
         return burst
 
     def _read(self, peer: bytes, frames: list[bytes], now: float) -> Ask | None:
-        head, bodies = unpack(frames)
         session = self._peers.get(peer)
         if session is not None:
             session.heard = now
+            if frames == _BEAT:  # most of what comes where most clients are idle
+                self._send(peer, _BEAT)
+                return None
+        head, bodies = unpack(frames)
         match head:
-            case [0, "beat"]:
-                if session is not None:
-                    self._send(peer, _BEAT)
+            case [0, "beat"] if session is not None:
+                self._send(peer, _BEAT)
             case [0, "hello", version, *rest]:
                 self._greet(peer, version, rest, now)
             case [0, "bye"]:
@@ -234,7 +239,11 @@ class Router:
         """From any thread: the session has somebody to wake."""
         self._rung.append(session)
         if threading.get_ident() != self._thread:
-            self._nudge.ring()
+            self._wake()
+
+    def _wake(self) -> None:
+        self._nudged = True  # first: the thread hushes before it looks at what there is
+        self._nudge.ring()
 
     def _push(self) -> None:
         while self._rung:
