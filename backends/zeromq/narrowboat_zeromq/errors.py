@@ -19,7 +19,7 @@ def unreached(where: str, host: str, port: int, seconds: float) -> Unavailable:
     """No connection was made. One more look at the port says why, where the socket only says that it failed."""
     try:
         socket.create_connection((host, port), min(1.0, seconds)).close()
-        why = "the port takes connections, and ended ours before it had said who it is"
+        why = "the port takes connections, and ended ours before it had said who it is; with zmqs://, look at ?server_key="
     except OSError as error:
         why = error.strerror or str(error) or type(error).__name__
     return Unavailable(

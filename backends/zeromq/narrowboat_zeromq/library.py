@@ -120,7 +120,7 @@ _NEWS = {
     zmq.EVENT_HANDSHAKE_SUCCEEDED: "ready",
     zmq.EVENT_HANDSHAKE_FAILED_AUTH: "denied",
     zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "foreign",
-    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "foreign",
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "ended",  # a connection that was cut meanwhile says no more
     zmq.EVENT_DISCONNECTED: "ended",
     zmq.EVENT_CLOSED: "ended",
 }
