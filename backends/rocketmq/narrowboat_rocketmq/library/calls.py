@@ -26,14 +26,14 @@ from narrowboat_rocketmq.library import definition_pb2 as said
 from narrowboat_rocketmq.library import service_pb2 as service
 
 _SERVICE = "/apache.rocketmq.v2.MessagingService/"
-#: Milliseconds between two tries to connect.
-_BACKOFF = 200, 1000
+#: Milliseconds between two tries to connect, and those that one may take.
+_BACKOFF, _CONNECTING = (200, 1000), 10_000
 _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.enable_retries", 0),
     ("grpc.enable_http_proxy", 0),  # a variable of the environment that is meant for browsers
     ("grpc.use_local_subchannel_pool", 1),  # a new channel is a new connection, with its own certificates
     ("grpc.initial_reconnect_backoff_ms", _BACKOFF[0]),
-    ("grpc.min_reconnect_backoff_ms", _BACKOFF[1]),
+    ("grpc.min_reconnect_backoff_ms", _CONNECTING),  # in spite of its name
     ("grpc.max_reconnect_backoff_ms", _BACKOFF[1]),
     ("grpc.max_send_message_length", 64 * 1024 * 1024),
     ("grpc.max_receive_message_length", 256 * 1024 * 1024),  # 32 messages of 4 MiB, and room
