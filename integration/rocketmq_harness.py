@@ -37,7 +37,7 @@ class Plain:
         method = self._channel.unary_unary(
             f"{_SERVICE}{name}", request_serializer=type(request).SerializeToString, response_deserializer=kind.FromString
         )
-        return method(request, metadata=self._client, timeout=10)
+        return method(request, metadata=self._client, timeout=30)
 
     def send(self, topic: str, body: bytes, properties: dict[str, str] | None = None, **system: Any) -> Any:
         """Publish one message; the reply. `system`: further fields of its system properties."""

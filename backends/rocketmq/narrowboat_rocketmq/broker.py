@@ -34,7 +34,7 @@ def capabilities(url: Url, options: Options) -> BrokerCapabilities:
         lease=LeaseNature.MESSAGE,
         wake=WakeUp.NOTIFIED,
         topics=Support.NATIVE,
-        order=Support.NATIVE,
+        order=Support.ABSENT,  # not yet proven: see the page
         delay=Support.NATIVE,
         priority=Support.ABSENT,
         ttl=Support.EMULATED,

@@ -75,10 +75,22 @@ def refused(status: Any, endpoint: Endpoint, doing: str, place: Place | None = N
     return Unavailable(f"{endpoint} refused while {doing} ({text}). {_REPEAT}.", backend=SCHEME)
 
 
+def other_type(status: Any) -> bool:
+    """Whether a topic is there, and of another type than the message."""
+    return bool(status.code == said.MESSAGE_PROPERTY_CONFLICT_WITH_TYPE) and not _nowhere(status)
+
+
+def _nowhere(status: Any) -> bool:
+    """A topic that is not there has no type: a proxy says that before it says anything else."""
+    return status.code in _MISSING or "expected type is UNSPECIFIED" in status.message
+
+
 def unpublished(status: Any, endpoint: Endpoint, id: str, place: Place) -> NarrowboatError:
     """What a status other than OK means for a message that was sent."""
     code, text = status.code, cut(status.message or f"code {status.code}")
-    if code in _MISSING or code in _DENIED:
+    if _nowhere(status):
+        return missing(place, f" on the server ({text})")
+    if code in _DENIED:
         return refused(status, endpoint, f"publishing to {place.path!r}", place)
     if code in _LARGE or code in _BAD:
         return refusals.refused(id, place.path, f"{text}. Sent again as it is, it will be refused again.")

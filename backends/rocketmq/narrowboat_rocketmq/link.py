@@ -138,6 +138,8 @@ class Link:
         assert self.admin is not None
         try:
             return work(self.admin)
+        except NarrowboatError:  # a Conflict is a ValueError as well
+            raise
         except Refused as error:
             if "sign" in str(error).lower() or "access" in str(error).lower() or "permission" in str(error).lower():
                 raise AccessDenied(

@@ -14,7 +14,7 @@ from typing import Any
 from narrowboat.contract import Address, Kind, Outgoing, Receipt
 from narrowboat.errors import NarrowboatError, Unavailable, Unsupported
 from narrowboat_rocketmq.envelope import group_of, outgoing
-from narrowboat_rocketmq.errors import refusals, unpublished
+from narrowboat_rocketmq.errors import other_type, refusals, unpublished
 from narrowboat_rocketmq.library import definition_pb2 as said
 from narrowboat_rocketmq.library import service_pb2 as service
 from narrowboat_rocketmq.link import Link
@@ -126,8 +126,7 @@ class Publisher:
                 answers[index] = Receipt(messages[index].id)
             return
         first = indexes[0]
-        other_type = status is not None and status.code == said.MESSAGE_PROPERTY_CONFLICT_WITH_TYPE
-        if other_type and messages[first].delay <= 0 and answers[first] is None:
+        if status is not None and other_type(status) and messages[first].delay <= 0 and answers[first] is None:
             self._sources.turn(places[first].topic, was=grouped)
             for index in indexes:
                 answers[index] = unpublished(status, self._link.endpoint, messages[index].id, places[index])
