@@ -195,7 +195,7 @@ def test_rights_secrets_and_tls(servers: Servers) -> None:
     with narrowboat.locks(server.url) as locks, locks.lock("first", timeout=30):
         pass  # made the keyspace and the table, as the first user may
     with _admin(server) as session:
-        session.execute(f"CREATE ROLE shop WITH PASSWORD='{secret}' AND LOGIN=true")
+        session.execute(f"CREATE ROLE IF NOT EXISTS shop WITH PASSWORD='{secret}' AND LOGIN=true")
         none = server.url_for("shop", secret).replace("create=true&", "")
         _denied(none, "SELECT and MODIFY", secret)
         session.execute("GRANT SELECT ON narrowboat.narrowboat_locks TO shop")
@@ -226,7 +226,7 @@ def _admin(server: CassandraServer) -> Any:
     import ssl
 
     from cassandra.auth import PlainTextAuthProvider
-    from cassandra.cluster import Cluster
+    from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile
 
     @contextlib.contextmanager
     def opened() -> Iterator[Any]:
@@ -238,6 +238,8 @@ def _admin(server: CassandraServer) -> Any:
             auth_provider=PlainTextAuthProvider("cassandra", "cassandra"),
             ssl_context=ssl.create_default_context(cafile=str(server.certificates.ca)),
             connect_timeout=30,
+            control_connection_timeout=30,
+            execution_profiles={EXEC_PROFILE_DEFAULT: ExecutionProfile(request_timeout=60)},
         )
         try:
             yield cluster.connect()

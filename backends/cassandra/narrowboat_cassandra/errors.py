@@ -25,7 +25,7 @@ def translate(error: Exception, ring: Ring, *, doing: str) -> NarrowboatError:
 def _known(error: Exception, ring: Ring, doing: str) -> NarrowboatError:
     if isinstance(error, NarrowboatError):
         return error
-    for each in tls.chain(error):
+    for each in [*tls.chain(error), *_reasons(error)]:
         if isinstance(each, (cassandra.AuthenticationFailed, cassandra.Unauthorized)):
             return _denied(each, ring, doing)
     if isinstance(error, cassandra.RequestValidationException):
