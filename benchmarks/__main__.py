@@ -1,6 +1,6 @@
-"""`python -m benchmarks [locks|messages|sqlite|redis|zookeeper|consul|cassandra|rabbitmq|kafka|rocketmq ...]`: the table.
+"""`python -m benchmarks [PART ...]`: the table of each part; alone, that of locks and messages.
 
-Alonezeromq ...]`: alone, the first two.
+A part is a file of this folder with `rows`: locks, messages, sqlite, or the name of a server.
 """
 
 from __future__ import annotations

@@ -158,8 +158,8 @@ def test_nothing_that_was_confirmed_is_lost_by_three_kills(server: ZeroMQServer,
     with narrowboat.broker(server.url) as broker:
         depth = broker.queue("storm").depth()
     server.stop()
-    with contextlib.closing(sqlite3.connect(server.file)) as file:
-        stored = [body.decode() for (body,) in file.execute("SELECT body FROM message")]
+    with contextlib.closing(sqlite3.connect(server.file)) as database:
+        stored = [body.decode() for (body,) in database.execute("SELECT body FROM message")]
     assert not owed - set(stored), f"{len(owed - set(stored))} of {len(owed)} confirmed messages are lost"
     assert depth.ready == len(stored) == len(set(stored)), "each is there to be delivered, and none is there twice"
 

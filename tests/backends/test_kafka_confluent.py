@@ -15,9 +15,6 @@ from narrowboat_kafka.confluent.producer import _Call
 class Broke:
     """What the library tells of a connection that had been made."""
 
-    def str(self) -> str:
-        return "a:9/1: Disconnected (after 5010ms in state UP)"
-
     def name(self) -> str:
         return "_TRANSPORT"
 
@@ -26,6 +23,9 @@ class Broke:
 
     def fatal(self) -> bool:
         return False
+
+    def str(self) -> str:  # last: it hides the type
+        return "a:9/1: Disconnected (after 5010ms in state UP)"
 
 
 @pytest.mark.parametrize("code", [Local.PURGE_QUEUE, Local.UNKNOWN_TOPIC, Local.UNKNOWN_PARTITION])

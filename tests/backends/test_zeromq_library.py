@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import pytest
 
 zmq = pytest.importorskip("zmq")
 
 from narrowboat_zeromq import library  # noqa: E402  # needs pyzmq
+
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -27,6 +30,12 @@ def until(found: Callable[[], bool], wait: Callable[[], object]) -> None:
         wait()
 
 
+def take(into: list[T], found: Iterable[T]) -> list[T]:
+    """What is there now, with what was found."""
+    into.extend(found)
+    return into
+
+
 def test_a_wire_makes_one_connection_and_sends_nothing_twice() -> None:
     """After its server has gone and another one has come to the same address, it says that it has ended, and stays so."""
     first = library.Hub("tcp://127.0.0.1:*", None, lambda key: False)
@@ -35,14 +44,14 @@ def test_a_wire_makes_one_connection_and_sends_nothing_twice() -> None:
     wire = library.Wire(context, address, server=None, own=None)
     news: list[str] = []
     try:
-        until(lambda: news.extend(wire.news()) or "ready" in news, lambda: wire.wait(0.1, writing=False))
+        until(lambda: "ready" in take(news, wire.news()), lambda: wire.wait(0.1, writing=False))
         assert wire.send([b"one"])
         got: list[bytes] = []
-        until(lambda: got.extend(first.receive() or []) or len(got) == 2, lambda: first.wait(0.1))
+        until(lambda: len(take(got, first.receive() or [])) == 2, lambda: first.wait(0.1))
         first.close()
         second = library.Hub(address, None, lambda key: False)
         try:
-            until(lambda: news.extend(wire.news()) or "ended" in news, lambda: wire.wait(0.1, writing=False))
+            until(lambda: "ended" in take(news, wire.news()), lambda: wire.wait(0.1, writing=False))
             wire.send([b"two"])
             second.wait(0.3)
             assert second.receive() is None
@@ -67,7 +76,7 @@ def test_a_port_where_nobody_listens_is_told_at_once() -> None:
     wire = library.Wire(context, address, server=None, own=None)
     news: list[str] = []
     try:
-        until(lambda: news.extend(wire.news()) or "ended" in news, lambda: wire.wait(0.1, writing=False))
+        until(lambda: "ended" in take(news, wire.news()), lambda: wire.wait(0.1, writing=False))
     finally:
         wire.close()
         context.term()
@@ -77,12 +86,12 @@ def test_who_is_let_in_is_asked_with_the_key_in_the_form_of_its_file() -> None:
     """The socket asks with 32 bytes; and says to the client whether it was denied."""
     own, client = library.new_pair(), library.new_pair()
     asked: list[str] = []
-    hub = library.Hub("tcp://127.0.0.1:*", own, lambda key: asked.append(key) or False)
+    hub = library.Hub("tcp://127.0.0.1:*", own, lambda key: not take(asked, [key]))
     context = library.context()
     wire = library.Wire(context, hub.address, server=own.public, own=client)
     news: list[str] = []
     try:
-        until(lambda: news.extend(wire.news()) or "denied" in news, lambda: hub.wait(0.05))
+        until(lambda: "denied" in take(news, wire.news()), lambda: hub.wait(0.05))
         assert asked == [client.public]
     finally:
         wire.close()

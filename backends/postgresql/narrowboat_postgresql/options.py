@@ -66,6 +66,6 @@ def fit(name: str) -> str:
     """`name` as a key of an index: itself, or its hash where it is long or could be taken for one.
 
     >>> fit("invoice:42"), len(fit("x" * 1000)), fit("#1")[:3]
-    ('invoice:42', 65, '#53')
+    ('invoice:42', 65, '#0b')
     """
     return name if len(name.encode()) <= _PLAIN and not name.startswith("#") else f"#{digest(name)}"
