@@ -73,6 +73,7 @@ def delivery(row: Sequence[bytes | None]) -> Delivery:
     details = _details(raw_details)
     wrong = ["headers"] if headers is None else []
     wrong += ["details"] if details is None else []
+    wrong += [] if raw_name else ["name"]
     published = None if raw_at is None else _float(raw_at)[0]
     if published is not None and not -1e12 < published < 1e12:
         published = None

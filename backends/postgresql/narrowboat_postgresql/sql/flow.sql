@@ -79,6 +79,13 @@ BEGIN
     UPDATE nb.source s SET
         declared = true, lease = in_lease, max_deliveries = in_max, ordered = in_ordered, priorities = in_priorities
         WHERE s.id = in_id RETURNING * INTO of;
+    IF NOT of.ordered THEN -- nearly always nothing changes, however many wait
+        UPDATE nb.message m SET rank = nb.rank(of, m.priority)
+            WHERE m.source = in_id AND m.state = 0 AND m.rank <> nb.rank(of, m.priority);
+        UPDATE nb.message m SET rank = nb.rank(of, m.priority)
+            WHERE m.source = in_id AND m.state = 1 AND m.until IS NOT NULL AND m.rank <> nb.rank(of, m.priority);
+        RETURN of;
+    END IF;
     UPDATE nb.message m SET rank = nb.rank(of, m.priority), line = f.line,
         state = CASE WHEN f.line IS NOT NULL AND f.nth > 1 THEN 4 ELSE m.state END
         FROM (
@@ -86,7 +93,7 @@ BEGIN
                 LATERAL (SELECT CASE WHEN of.ordered AND x.key IS NOT NULL THEN hashtextextended(x.key, 0) END) g(line)
             WHERE x.source = in_id AND x.state = 0
         ) f WHERE m.id = f.id;
-    UPDATE nb.message m SET rank = nb.rank(of, m.priority) WHERE m.source = in_id AND m.state = 1;
+    UPDATE nb.message m SET rank = 0 WHERE m.source = in_id AND m.state = 1 AND m.until IS NOT NULL;
     RETURN of;
 END
 $$;
