@@ -1,4 +1,4 @@
-"""What the conformance kit cannot know about RocketMQ: each trap of its server, parts that go away, and other programs."""
+"""What the conformance kit cannot know about RocketMQ: each trap of its server, and other programs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from typing import Any
 import pytest
 
 import narrowboat
-from integration.fixtures import Servers
 from integration.rocketmq_harness import Plain
 from integration.servers import RocketMQServer
 from integration.servers.rocketmq import ask
 from narrowboat.conformance.watch import watch
-from narrowboat.errors import ConfigurationError, NarrowboatError, NotFound, StaleDelivery, Unavailable
+from narrowboat.errors import ConfigurationError, NotFound, StaleDelivery, Unavailable
 from narrowboat.messaging import Messaging
 from narrowboat_rocketmq.library import definition_pb2 as said
 
@@ -175,35 +174,7 @@ def test_a_lease_that_ended_brings_the_message_back_in_time(broker: Messaging, n
         again.ack()
 
 
-# -- parts that go away -------------------------------------------------------------------------------------------
-
-
-def test_a_proxy_that_was_killed_is_found_again(servers: Servers) -> None:
-    server: RocketMQServer = servers(RocketMQServer)
-    with narrowboat.broker(f"{server.url}&queues=2", timeout=5.0) as broker:
-        queue = broker.queue("orders")
-        queue.publish(b"before")
-        with queue.consume() as consumer:
-            assert _take(consumer, 1) == [b"before"]
-            server.proxy.kill()
-            with pytest.raises(NarrowboatError):
-                queue.publish(b"meanwhile")
-            server.proxy.start()
-            begun = time.monotonic()
-            while True:
-                try:
-                    queue.publish(b"after")
-                    break
-                except Unavailable:
-                    assert time.monotonic() - begun < upper(5.0)
-            found: list[bytes] = []
-            ends = time.monotonic() + upper(SOON)
-            while b"after" not in found and time.monotonic() < ends:
-                message = consumer.receive(timeout=1.0)
-                if message is not None:
-                    found.append(message.body)
-                    message.ack()
-            assert b"after" in found
+# -- what others have made ---------------------------------------------------------------------------------------------
 
 
 def test_a_topic_of_operators_is_used_as_it_is(rocketmq_server: RocketMQServer, broker: Messaging, name: str) -> None:
