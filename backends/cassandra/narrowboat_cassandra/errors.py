@@ -12,7 +12,10 @@ from narrowboat_cassandra.options import SCHEME, TLS_SCHEME, Ring
 
 REPEAT = "The call may be repeated."
 #: What a user of the table needs, as the pages say it.
-RIGHTS = "SELECT and MODIFY on the table (and CREATE on the keyspace for ?create=true)"
+RIGHTS = (
+    "SELECT and MODIFY on the table (also CREATE on the keyspace for ?create=true, and SELECT on system_views.settings for "
+    "?durability=disk)"
+)
 
 
 def translate(error: Exception, ring: Ring, *, doing: str) -> NarrowboatError:
