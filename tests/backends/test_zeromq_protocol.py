@@ -59,7 +59,7 @@ modes = st.one_of(
     st.just((Mode.EXCLUSIVE, None)), st.just((Mode.SHARED, None)), st.integers(1, 1000).map(lambda n: (Mode.SEMAPHORE, n))
 )
 addresses = st.one_of(
-    st.builds(Address, st.sampled_from([Kind.QUEUE, Kind.TOPIC, Kind.INBOX]), names),
+    st.builds(Address, st.sampled_from([Kind.QUEUE, Kind.TOPIC, Kind.INBOX]), names, st.just("")),
     st.builds(Address, st.just(Kind.SUBSCRIPTION), names, names),
 )
 tags = st.lists(st.integers(-(2**63), 2**63 - 1), max_size=8).map(tuple)
