@@ -1,9 +1,8 @@
 """Notices other processes' commits: one thread for each database in each process, which sleeps unless there is a waiter.
 
 SQLite has no notifications, but `PRAGMA data_version` is a cheap question (a look at shared memory) whose answer differs
-once any other connection has committed. The thread asks it every `poll` seconds while there is a subscriber (or sees by the
-log's file that it need not), and on a change lets each subscriber look, on the watcher's own connection. It neither wakes
-waiters itself nor decides anything.
+once any other connection has committed. The thread asks it every `poll` seconds while there is a subscriber, and on a
+change lets each subscriber look, on the watcher's own connection. It neither wakes waiters itself nor decides anything.
 
 No change is missed: a subscription is looked at once when it begins, and a commit that lands after that look changes the
 answer. Errors here are not reported: each waiter looks by itself every few seconds, and meets the error there.
@@ -20,7 +19,6 @@ from narrowboat.driver.threads import LazyThread
 from narrowboat_sqlite.connection.database import Database
 from narrowboat_sqlite.connection.handle import Handle
 from narrowboat_sqlite.connection.shared import Shared
-from narrowboat_sqlite.waking.log import Log
 
 
 class Look(Protocol):
@@ -66,7 +64,6 @@ class Watcher:
         self.users = 0
         self._key = database.key
         self._handle = Handle(database.path, rank=0)
-        self._log = Log(database.path)
         self._changed = threading.Condition()
         self._subscribers: dict[Look, float] = {}
         self._fresh: tuple[Look, ...] = ()
@@ -144,18 +141,14 @@ class Watcher:
         A plain sleep, not a wait for the condition: that takes twice the time of a core, two hundred times a second.
         """
         subscribers, handle, sleep = self._subscribers, self._handle, time.sleep
-        count, log = len(subscribers), self._log
-        log.forget()
+        count = len(subscribers)
         while True:
             sleep(pause)
             if self._fresh or self._thread.ended or len(subscribers) != count:
                 return
-            if log.untouched():
-                continue
             with handle.mutex:
                 if handle.connection is not connection or _version(connection) != version:
                     return
-            log.confirmed()
 
     def _wait(self, pause: float | None) -> tuple[tuple[Look, ...], tuple[Look, ...], float | None]:
         """Sleep for `pause`, then until there is a subscriber. All subscribers, the new ones, the next pause (None: end)."""
