@@ -43,7 +43,8 @@ PLACES = [
 @pytest.mark.parametrize(("half", "scheme"), PLACES)
 def test_the_first_call_after_the_main_thread_has_ended(half: str, scheme: str, face: str, tmp_path: Path) -> None:
     """It works, or fails as any call does whose server is not there; a module that comes too late is no excuse."""
-    where = {"memory": "m", "sqlite": f"/{tmp_path / 'shop.db'}"}.get(scheme, "127.0.0.1:1?timeout=1")
+    places = {"memory": "m", "sqlite": f"/{tmp_path / 'shop.db'}", "cassandra": "127.0.0.1:1/shop?timeout=1"}
+    where = places.get(scheme, "127.0.0.1:1?timeout=1")
     ended = subprocess.run(
         [sys.executable, "-c", PROGRAM, half, f"{scheme}://{where}", face],
         check=False,
