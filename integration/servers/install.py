@@ -80,8 +80,8 @@ RECIPES: dict[str, Callable[[Path], None]] = {
 }
 #: what `versions` means: all that are not the usual one
 VERSIONS = tuple(name for name in RECIPES if "@" in name)
-#: what is asked for by name: a Docker daemon and Luacheck, which is no server and has need of the same way here; and the servers
-#: of backends that are not proven yet.
+#: what is asked for by name: a Docker daemon and Luacheck, which is no server and has need of the same way here; and the
+#: servers of backends that are not proven yet
 _BY_NAME = {"docker", "luacheck", "postgresql", "cassandra", "rocketmq"}
 #: what `all` means: what the default run of the integration tests asks for
 SERVERS = (*(name for name in RECIPES if name not in _BY_NAME and "@" not in name), "rabbitmq@4.3")
