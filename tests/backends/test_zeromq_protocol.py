@@ -224,6 +224,13 @@ ANYTHING = st.recursive(
 )
 
 
+@pytest.mark.parametrize("value", [10**400, -(10**400), float("inf"), float("nan"), True, None, "1"], ids=range(7))
+def test_what_is_no_number_for_a_clock_is_refused(value: Any) -> None:
+    """A whole number of JSON's may be larger than every float."""
+    with pytest.raises(Malformed, match="published_at"):
+        fields.finite("published_at", value)
+
+
 @settings(deadline=None, max_examples=30)
 @given(ANYTHING)
 def test_no_field_lets_through_what_breaks_the_contract(value: Any) -> None:
