@@ -22,6 +22,7 @@ from integration.servers import (
     RabbitMQServer,
     RedisServer,
     RocketMQServer,
+    Server,
     ZeroMQServer,
     ZooKeeperServer,
 )
@@ -57,55 +58,22 @@ def servers() -> Iterator[Servers]:
     made.close()
 
 
-@pytest.fixture(scope="module")
-def redis_server(servers: Servers) -> RedisServer:
-    server: RedisServer = servers(RedisServer)
-    return server
+def _one(server: type[Server]) -> Any:
+    """The fixture of a server that the tests of a module share."""
+
+    @pytest.fixture(scope="module")
+    def one(servers: Servers) -> Any:
+        return servers(server)
+
+    return one
 
 
-@pytest.fixture(scope="module")
-def zookeeper_server(servers: Servers) -> ZooKeeperServer:
-    server: ZooKeeperServer = servers(ZooKeeperServer)
-    return server
-
-
-@pytest.fixture(scope="module")
-def consul_server(servers: Servers) -> ConsulServer:
-    server: ConsulServer = servers(ConsulServer)
-    return server
-
-
-@pytest.fixture(scope="module")
-def cassandra_server(servers: Servers) -> CassandraServer:
-    server: CassandraServer = servers(CassandraServer)
-    return server
-
-
-@pytest.fixture(scope="module")
-def rabbitmq_server(servers: Servers) -> RabbitMQServer:
-    server: RabbitMQServer = servers(RabbitMQServer)
-    return server
-
-
-@pytest.fixture(scope="module")
-def kafka_server(servers: Servers) -> KafkaServer:
-    server: KafkaServer = servers(KafkaServer)
-    return server
-
-
-@pytest.fixture(scope="module")
-def postgresql_server(servers: Servers) -> PostgreSQLServer:
-    server: PostgreSQLServer = servers(PostgreSQLServer)
-    return server
-
-
-@pytest.fixture(scope="module")
-def zeromq_server(servers: Servers) -> ZeroMQServer:
-    server: ZeroMQServer = servers(ZeroMQServer)
-    return server
-
-
-@pytest.fixture(scope="module")
-def rocketmq_server(servers: Servers) -> RocketMQServer:
-    server: RocketMQServer = servers(RocketMQServer)
-    return server
+redis_server = _one(RedisServer)
+postgresql_server = _one(PostgreSQLServer)
+zeromq_server = _one(ZeroMQServer)
+zookeeper_server = _one(ZooKeeperServer)
+consul_server = _one(ConsulServer)
+cassandra_server = _one(CassandraServer)
+rabbitmq_server = _one(RabbitMQServer)
+kafka_server = _one(KafkaServer)
+rocketmq_server = _one(RocketMQServer)
