@@ -60,7 +60,7 @@ def scheduler(config: pytest.Config, log: Any) -> Any:
     """What shares the parts out among the processes, in the order of `arrange`."""
     from xdist.scheduler import LoadScopeScheduling  # only where tests run in several processes
 
-    class Parts(LoadScopeScheduling):  # type: ignore[misc]
+    class Parts(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no annotations
         def _split_scope(self, nodeid: str) -> str:
             return part(nodeid)
 

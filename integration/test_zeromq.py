@@ -144,7 +144,7 @@ def test_nothing_that_was_confirmed_is_lost_by_three_kills(server: ZeroMQServer,
                 programs.append(subprocess.Popen(program, stdout=file, env=env))  # ours
         for _ in range(3):
             before = len(confirmed())
-            until(lambda before=before: len(confirmed()) > before + 20, 60)  # type: ignore[misc]
+            until(lambda before=before: len(confirmed()) > before + 20, 60)  # type: ignore[misc]  # a default
             server.kill()
             server.start()
         before = len(confirmed())

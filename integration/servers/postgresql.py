@@ -115,7 +115,7 @@ class PostgreSQLServer(Server):
         if self.image is not None:
             raise ServerFailed("a PostgreSQL server in a container is not made yet: install it, or name one by its URL")
         folder = binaries(self.installation())
-        plain = _plain_user(self.directory)
+        plain = _plain_user()
         if not data.exists():
             secret = self.directory / "password"
             secret.write_text(ADMIN_PASSWORD)
@@ -219,7 +219,7 @@ def _state(process: int) -> str:
         return ""
 
 
-def _plain_user(directory: Path) -> list[str]:
+def _plain_user() -> list[str]:
     """What begins a command that must not be root's. The kernel's signal at our death is asked for again."""
     if os.geteuid() != 0:
         return []

@@ -57,7 +57,7 @@ class ZeroMQServer(Server):
     @classmethod
     def check_installed(cls) -> None:
         try:
-            import zmq  # noqa: F401
+            import zmq  # noqa: F401  # is it there
         except ImportError as error:
             raise NotInstalled(cls.name, "pyzmq", "pip install pyzmq, or this project with its extra zeromq") from error
 

@@ -47,7 +47,7 @@ class Connection(cluster.DefaultConnection):  # type: ignore[misc]  # the librar
             except OSError as error:
                 plain.close()
                 failure = error
-            except BaseException:
+            except BaseException:  # an interrupt as well: nobody else knows of the socket
                 plain.close()
                 raise
             else:

@@ -130,7 +130,7 @@ class Session:
                 self._statement(session, "look")  # a table that is not ours is told at once
             except Exception as error:
                 raise translate(error, self._ring, doing="connecting") from error
-        except BaseException:
+        except BaseException:  # an interrupt as well: nobody else would end its threads
             self._prepared.clear()
             made.shutdown()
             raise

@@ -71,7 +71,7 @@ class Link:
                     raise Broken(_said(connection), sent=False)
                 link._wait(select.POLLIN if state == PollingStatus.READING else select.POLLOUT, ends)
             connection.nonblocking = 1
-        except BaseException as error:
+        except BaseException as error:  # an interrupt as well: nobody else knows of the connection
             link.close()
             if isinstance(error, TimeoutError):
                 raise Broken("no connection within the time", sent=False, late=True) from None

@@ -123,7 +123,7 @@ class PostgresLocks(LockProvider):
         if left:
             try:
                 self._freeing.end(left)
-            except BaseException:
+            except BaseException:  # an interrupt as well: what is forgotten here may still take a lock
                 self._taking.give_left(left)
                 raise
         asked = [{"key": fit(request.name), "owner": request.owner} for request in requests]

@@ -79,7 +79,7 @@ class Place:
                 raise pooled(self.endpoint)
             seen = int(version or b"0"), None if number is None else int(number)
             found = ensure(link, self.endpoint, schema, space, seen, ends)
-        except BaseException as error:
+        except BaseException as error:  # an interrupt as well: nobody else knows of the connection
             link.close()
             if isinstance(error, Refused) and error.state in {"42710", "42P07", "42P06", "42723"}:
                 raise foreign_schema(self.endpoint, self.options.schema, error) from error

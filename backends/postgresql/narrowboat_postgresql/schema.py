@@ -2,6 +2,9 @@
 
 The schema has a number. A process that finds an older one brings it up to date under an advisory lock; one that finds a newer
 one refuses. A process that finds its own needs no right to make anything.
+
+The schema's name stands in the statements as it is, for the options let through letters, digits and underscores only. So does
+a namespace, which they have escaped.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ def text(schema: str, name: str) -> str:
 
 def look(schema: str, space: str) -> str:
     """What asks for the version and the number of a namespace, as two columns; refused where the schema is not there."""
-    return f"(SELECT max(number) FROM {schema}.version), (SELECT id FROM {schema}.space WHERE prefix = '{space}')"  # noqa: S608
+    return f"(SELECT max(number) FROM {schema}.version), (SELECT id FROM {schema}.space WHERE prefix = '{space}')"  # noqa: S608  # see above
 
 
 def ensure(link: Link, endpoint: Endpoint, schema: str, space: str, seen: tuple[int, int | None], ends: float) -> int:
@@ -38,8 +41,8 @@ def ensure(link: Link, endpoint: Endpoint, schema: str, space: str, seen: tuple[
     if version != VERSION:
         _bring(link, endpoint, schema, version, ends)
     if number is None:
-        link.run(f"INSERT INTO {schema}.space (prefix) VALUES ($1) ON CONFLICT DO NOTHING", [space], ends)  # noqa: S608
-        ((found,),) = link.run(f"SELECT id FROM {schema}.space WHERE prefix = $1", [space], ends)  # noqa: S608
+        link.run(f"INSERT INTO {schema}.space (prefix) VALUES ($1) ON CONFLICT DO NOTHING", [space], ends)  # noqa: S608  # see above
+        ((found,),) = link.run(f"SELECT id FROM {schema}.space WHERE prefix = $1", [space], ends)  # noqa: S608  # see above
         number = int(found or b"")
     return number
 
@@ -47,7 +50,7 @@ def ensure(link: Link, endpoint: Endpoint, schema: str, space: str, seen: tuple[
 def _version(link: Link, schema: str, ends: float) -> int:
     if link.script(f"SELECT to_regclass('{schema}.version')", ends)[0][0] is None:
         return 0
-    return int(link.script(f"SELECT max(number) FROM {schema}.version", ends)[0][0] or b"0")  # noqa: S608
+    return int(link.script(f"SELECT max(number) FROM {schema}.version", ends)[0][0] or b"0")  # noqa: S608  # see above
 
 
 def _bring(link: Link, endpoint: Endpoint, schema: str, found: int, ends: float) -> None:
@@ -64,6 +67,6 @@ def _bring(link: Link, endpoint: Endpoint, schema: str, found: int, ends: float)
         # Where it is there, no right to make one is needed.
         if link.script(f"SELECT to_regnamespace('{schema}')", ends)[0][0] is None:
             link.script(f"CREATE SCHEMA {schema}", ends)
-        link.script("; ".join([*steps, f"INSERT INTO {schema}.version (number) VALUES ({VERSION})"]), ends)  # noqa: S608
+        link.script("; ".join([*steps, f"INSERT INTO {schema}.version (number) VALUES ({VERSION})"]), ends)  # noqa: S608  # see above
     link.script("COMMIT", ends)
     link.script(f"SELECT pg_advisory_unlock({_LOCK})", ends)

@@ -46,7 +46,7 @@ class Session:
                 if isinstance(error, Broken) or error.state in GONE:
                     self._drop()
                 found = error
-            except BaseException:
+            except BaseException:  # an interrupt: the answer may still come, and would be taken for another one's
                 self._drop()
                 raise
             raise translate(found, self._place.endpoint, doing=doing)
@@ -67,7 +67,7 @@ class Session:
                 except (Refused, Broken) as error:
                     self._drop()
                     found = translate(error, self._place.endpoint, doing=doing)
-                except BaseException:
+                except BaseException:  # the same
                     self._drop()
                     raise
                 else:

@@ -157,7 +157,7 @@ class RocketFeed(Feed):
                 raise error
             deliveries = self._fresh(taken)
             received = Received(deliveries, 0.0 if deliveries else IDLE)
-        except BaseException:
+        except BaseException:  # an interrupt as well
             with self._changed:
                 self._settlement.out.difference_update(taken)  # the caller has none of it
                 self._buffer.extendleft(claim for claim in reversed(taken) if not claim.settled)

@@ -112,7 +112,7 @@ class Link:
         answers: list[Any] = []
         try:
             for request in requests:
-                futures.append(getattr(calls, name).future(request, timeout=self.timeout, metadata=headers))  # noqa: PERF401
+                futures.append(getattr(calls, name).future(request, timeout=self.timeout, metadata=headers))  # noqa: PERF401  # what was begun is known
             for future in futures:
                 try:
                     answers.append(future.result())

@@ -52,25 +52,15 @@ class ZeroMQBroker(Broker):
 
     def open(self, source: Source, *, earliest: bool, wake: Callable[[], None]) -> Feed:
         """A feed from `source`, which exists from now on."""
-        feed = self._feed(source, wake)
-        try:
+        with self._opening(source, wake) as feed:
             feed.open(earliest=earliest)
-        except BaseException:
-            self._link.tell("close", feed.number)  # it may have been opened
-            self._feeds.pop(feed.number, None)
-            raise
         return feed
 
     def inbox(self, wake: Callable[[], None]) -> tuple[Address, Feed]:
         """A private address; it goes with the feed, or a minute after its server heard of us last."""
-        feed = self._feed(None, wake)
-        try:
+        with self._opening(None, wake) as feed:
             found, _ = self._link.ask("inbox", feed.number)
             address = fields.address(found)
-        except BaseException:
-            self._link.tell("close", feed.number)
-            self._feeds.pop(feed.number, None)
-            raise
         feed.is_from(Source(address, Properties(max_deliveries=0)))
         return address, feed
 
@@ -101,10 +91,16 @@ class ZeroMQBroker(Broker):
                 feed.close()
         self._link.close(self._timeout)
 
-    def _feed(self, source: Source | None, wake: Callable[[], None]) -> ZeroMQFeed:
+    @contextlib.contextmanager
+    def _opening(self, source: Source | None, wake: Callable[[], None]) -> Iterator[ZeroMQFeed]:
         feed = ZeroMQFeed(self._link, next(self._numbers), source, wake, self._feeds)
         self._feeds[feed.number] = feed
-        return feed
+        try:
+            yield feed
+        except BaseException:  # an interrupt as well: it may have been opened
+            self._link.tell("close", feed.number)
+            self._feeds.pop(feed.number, None)
+            raise
 
     def _woken(self, numbers: Sequence[Any] | None) -> None:
         """On the I/O thread."""

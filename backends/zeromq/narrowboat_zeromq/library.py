@@ -63,7 +63,7 @@ class Wire:
             self._poller.register(self._socket, zmq.POLLIN)
             self._poller.register(self._monitor, zmq.POLLIN)
             self._socket.connect(address)
-        except BaseException:
+        except BaseException:  # an interrupt as well: a socket that is left open holds up the end of the program
             self.close()
             raise
 
@@ -150,7 +150,7 @@ class Hub:
                 self._socket.zap_domain = b"narrowboat"
             self._socket.bind(address)
             self._poller.register(self._socket, zmq.POLLIN)
-        except BaseException:
+        except BaseException:  # an interrupt as well: a socket that is left open holds up the end of the program
             self.close()
             raise
 

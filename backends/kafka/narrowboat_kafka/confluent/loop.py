@@ -153,7 +153,7 @@ class Loop:
             except asyncio.CancelledError:
                 done.set_exception(RuntimeError("the loop was closed"))
                 raise
-            except BaseException as error:
+            except BaseException as error:  # whoever waits for it raises it
                 done.set_exception(error)
             else:
                 done.set_result(found)

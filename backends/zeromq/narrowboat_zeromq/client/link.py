@@ -96,7 +96,7 @@ class Link:
         try:
             if not call.wait(self._timeout):
                 raise self._given_up(call, self._timeout)
-        except BaseException:
+        except BaseException:  # an interrupt as well: the answer that still comes is nobody's
             call.left = True
             if call.given and call.why is None and late is not None:  # it came in the last moment
                 late(call.value)
@@ -333,7 +333,7 @@ class Link:
         self._next = 0.0
         lost, self._out = self._out, {}
         for call in lost.values():
-            call.fail(lambda what=call.what: errors.broken(self.where, what, why))  # type: ignore[misc]
+            call.fail(lambda what=call.what: errors.broken(self.where, what, why))  # type: ignore[misc]  # a default
 
     def _fail(self, why: Callable[[], Exception]) -> None:
         """No connection can be made now: whoever waited for one since before it was tried is told."""
