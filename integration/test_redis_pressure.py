@@ -17,7 +17,7 @@ from broker_calls import consume, message, open_driver, send
 from integration.servers import RedisServer
 from narrowboat.contract import Ack, Address, Kind, Nack
 from narrowboat.contract.locks import Busy, Grant, Mode, Released, Request
-from narrowboat.errors import PublishFailed, SettleUnknown, Unavailable
+from narrowboat.errors import Closed, PublishFailed, SettleUnknown, Unavailable
 from narrowboat_redis import broker as broker_backend
 from narrowboat_redis import locks as lock_backend
 from narrowboat_redis.names import NameKeys
@@ -191,3 +191,30 @@ def test_a_broker_that_closes_over_silence_waits_for_one_timeout(redis_server: R
     finally:
         redis_server.resume()
     assert took < upper(1.8)
+
+
+def is_closed(messages: Any) -> None:
+    with pytest.raises(Closed):
+        messages.receive(60)
+
+
+@pytest.mark.parametrize("before", [0.05, 0.3])
+def test_a_broker_that_closes_beside_a_silent_fetch_waits_for_one_timeout(redis_server: RedisServer, before: float) -> None:
+    """The fetch, which began so many seconds before the close, takes a part of it; what is given back, the rest."""
+    broker = narrowboat.broker(redis_server.url, timeout=1)
+    queue, empty = broker.queue(f"q{next(_serial)}"), broker.queue(f"q{next(_serial)}").consume()
+    queue.publish_many([b"x"] * 5)
+    assert queue.consume(prefetch=3).receive(10) is not None
+    assert empty.receive(0) is None
+    redis_server.pause()
+    try:
+        fetching = threading.Thread(target=is_closed, args=(empty,))
+        fetching.start()
+        fetching.join(before)
+        begun = time.monotonic()
+        broker.close()
+        took = time.monotonic() - begun
+        fetching.join()
+    finally:
+        redis_server.resume()
+    assert took < upper(1.4)

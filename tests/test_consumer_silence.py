@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 import pytest
 
 import narrowboat
-from narrowboat.contract import Broker, Delivery, Feed, Outcome
-from narrowboat.errors import NarrowboatError, Unavailable
+from narrowboat.contract import Broker, Delivery, Feed, Outcome, Received
+from narrowboat.errors import Closed, NarrowboatError, Unavailable
 from narrowboat.layers.passing import PassingBroker, PassingFeed
 
 TIMEOUT = 1.0
@@ -89,6 +89,51 @@ def test_a_close_waits_for_one_silence(wrap: Callable[[Broker], Broker], layers:
     layers[0].silent.clear()
     messages.close()  # once more is nothing
     broker.close()
+
+
+class Stuck(PassingFeed):
+    """Its fetch answers nothing until it is let go. Notes what is settled."""
+
+    def __init__(self, inner: Feed, asked: threading.Event, let_go: threading.Event, settled: list[object]) -> None:
+        super().__init__(inner)
+        self.asked, self.let_go, self.settled = asked, let_go, settled
+
+    def receive(self, limit: int) -> Received:
+        if limit > 3:
+            self.asked.set()
+            self.let_go.wait(60)
+        return super().receive(limit)
+
+    def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> list[NarrowboatError | None]:
+        self.settled += settlements
+        return super().settle(settlements)
+
+
+def test_a_broker_that_closes_beside_a_silent_fetch_asks_for_nothing_more() -> None:
+    asked, let_go = threading.Event(), threading.Event()
+    settled: list[object] = []
+
+    class Wrap(PassingBroker):
+        def feed(self, inner: Feed, wake: Callable[[], None]) -> Feed:
+            return Stuck(inner, asked, let_go, settled)
+
+    broker = narrowboat.broker("memory://silence", timeout=TIMEOUT, wrap=Wrap)
+    queue = broker.queue("q")
+    queue.publish_many([b"1", b"2", b"3"])
+    assert queue.consume(prefetch=3).receive(5).body == b"1"  # the other two are to go back
+    messages = broker.queue("empty").consume(prefetch=9)
+
+    def fetch() -> None:
+        with pytest.raises(Closed):
+            messages.receive(60)
+
+    fetching = threading.Thread(target=fetch)
+    fetching.start()
+    assert asked.wait(60)
+    broker.close()
+    let_go.set()
+    fetching.join()
+    assert not settled
 
 
 def test_a_batch_that_met_a_silence_is_not_asked_again_one_by_one(

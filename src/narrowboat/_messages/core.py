@@ -309,17 +309,21 @@ class BrokerCore:
         return True
 
     def finish_close(self) -> None:
-        """Return what was not started, stop the lanes and threads, close the driver; blocks up to one operation timeout."""
-        ends = self.clock() + self.timeout
+        """Return what was not started, stop the lanes and threads, close the driver; blocks up to one operation timeout.
+
+        Where a fetch under way has used that up, nothing is returned: another call to a silent backend would wait as long.
+        """
+        begun = self.clock()
 
         def left() -> float:
-            return max(0.0, ends - self.clock())
+            return max(0.0, begun + self.timeout - self.clock())
 
         self.sends.close(left())
         self.timer.close()
         self.fetches.close(left())  # afterwards no receive is under way, so what is buffered is all there is
-        for consumer in list(self.consumers):
-            consumer.post_return()
+        if not self.silent(begun):
+            for consumer in list(self.consumers):
+                consumer.post_return()
         self.settlements.close(left())
         self.driver.close()
         self.consumers.clear()
