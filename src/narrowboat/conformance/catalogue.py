@@ -66,7 +66,7 @@ NEEDS_FAULT = {
     "B17": Fault.DELETE, "B60": Fault.RESTART, "B67": Fault.RESTART, "B68": Fault.KILL, "B69": Fault.POWER,
     "B70": Fault.CLUSTER, "B71": Fault.PROXY, "B72": Fault.PROXY, "B74": Fault.PROXY, "B76": Fault.PROXY,
     "B77": Fault.PROXY, "B78": Fault.PROXY, "B81": Fault.CLUSTER, "B82": Fault.FULL, "B83": Fault.CLUSTER,
-    "B84": Fault.PROXY, "B85": Fault.CREDENTIALS, "B101": Fault.KILL,
+    "B84": Fault.PROXY, "B85": Fault.CREDENTIALS, "B101": Fault.KILL, "B127": Fault.PROXY,
 }  # fmt: skip
 
 _LOCKS = """
@@ -351,6 +351,7 @@ B123 a reply goes to an inbox of ours and nowhere else, unless ?reply_to=any
 B124 one SIGTERM or SIGINT ends every running run of the process, on threads and on all loops
 B125 signal handlers that were there, a loop's own too, are called and put back exactly
 B126 many first users at once, where nobody has been: no error, and what they publish is there
+B127 a broker that is closed while its server is silent waits for one operation timeout, whatever is under way
 """
 
 

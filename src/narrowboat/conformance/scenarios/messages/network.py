@@ -191,6 +191,29 @@ async def a_black_hole_swallows_no_message(kit: MessageKit) -> None:
     assert doubtful <= outcomes.count("unknown"), f"{doubtful} delivered; of the publishes {outcomes}"
 
 
+@scenario("B127", tier="N", faults=PROXY, seconds=90)
+async def a_close_in_a_black_hole(kit: MessageKit) -> None:
+    """A broker that waits in one consumer and has messages of another in its hands is closed in one operation timeout."""
+    network = await kit.network()
+    for since in (0.0, 0.2 * OPERATION):  # of which the fetch that is under way may have used up a part
+        broker = kit.broker(url=network.url, timeout=OPERATION)
+        orders, empty = broker.queue("orders", max_deliveries=0), broker.queue("empty")
+        await orders.publish_many([b"1", b"2", b"3"])
+        async with contextlib.AsyncExitStack() as left:
+            messages = await left.enter_async_context(orders.consume(prefetch=3))
+            idle = await left.enter_async_context(empty.consume())
+            await kit.one(messages)
+            waiting = asyncio.ensure_future(idle.receive(60))
+            await asyncio.sleep(0)
+            await kit.blocking(network.black_hole)
+            await asyncio.sleep(since)
+            with kit.within(1.5 * OPERATION, "a close in a black hole", measure="close in a black hole"):
+                await broker.close()
+            with contextlib.suppress(NarrowboatError):
+                await waiting
+        await kit.blocking(network.heal)
+
+
 @scenario("B78", tier="N", faults=PROXY, seconds=180)
 async def a_slow_network_changes_nothing(kit: MessageKit) -> None:
     """With 100 ms each way, with bytes one by one, and at a megabit a second, all is slower and nothing else changes."""
