@@ -5,6 +5,7 @@ What matters: the codec decides what `data` is, on both faces, and `with`, `for`
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import assert_type
 
 import narrowboat
@@ -64,3 +65,48 @@ async def asynchronous() -> None:
         async with orders.consume() as messages:
             async for message in messages:
                 assert_type(message.data, Order)
+
+
+def a_worker() -> None:
+    """Handlers of threads: the codec decides what a message is, `batch` that it is a sequence; a function stays what it is."""
+    worker = narrowboat.Worker("memory://types", locks=narrowboat.locks("memory://types"))
+
+    @worker.queue("a", codec=Orders(), concurrency=8, retry=narrowboat.Retry(first=1, drop=(KeyError,)), timeout=30)
+    def ship(message: narrowboat.Message[Order]) -> int:
+        return message.attempt
+
+    @worker.subscription("b", "g", batch=100, start="earliest")
+    def show(messages: Sequence[narrowboat.Message[bytes]]) -> None:
+        assert_type(messages[0].data, bytes)
+
+    @worker.queue("c", codec=TEXT)  # type: ignore[arg-type]  # its data is text
+    def wrong(message: narrowboat.Message[bytes]) -> None: ...
+
+    @worker.queue("d", concurency=8)  # type: ignore[call-overload, untyped-decorator]  # an option that is not there
+    def mistyped(message: narrowboat.Message[bytes]) -> None: ...
+
+    worker.queue("e")(lambda message: assert_type(message.data, bytes))
+    assert_type(worker.broker, narrowboat.Messaging)
+    assert_type(worker.health().ready, bool)
+    worker.run(only=["ship"])
+
+
+async def a_worker_on_asyncio() -> None:
+    """Handlers are coroutine functions, and a plain one is refused."""
+    worker = aio.Worker("memory://types")
+
+    @worker.queue("a", codec=Orders())
+    async def ship(message: aio.Message[Order]) -> int:
+        assert_type(message.data, Order)
+        return 5
+
+    @worker.subscription("b", "g", codec=TEXT, batch=100)
+    async def show(messages: Sequence[aio.Message[str]]) -> None:
+        assert_type(messages[0].data, str)
+
+    @worker.queue("c")  # type: ignore[type-var]  # not awaitable
+    def wrong(message: aio.Message[bytes]) -> None: ...
+
+    async with worker:
+        assert_type(worker.broker, aio.Messaging)
+    await worker.run()

@@ -41,12 +41,14 @@ from narrowboat.messaging import Message, Messages, Messaging, Outbound, Queue, 
 
 if TYPE_CHECKING:
     from narrowboat import aio
+    from narrowboat.working import Breaker, Retry, Worker
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AccessDenied",
     "AlreadyHeld",
+    "Breaker",
     "BrokerError",
     "Closed",
     "ConfigurationError",
@@ -71,12 +73,14 @@ __all__ = [
     "Reason",
     "Receipt",
     "RequestTimeout",
+    "Retry",
     "SettleUnknown",
     "StaleDelivery",
     "Subscription",
     "Topic",
     "Unavailable",
     "Unsupported",
+    "Worker",
     "aio",
     "broker",
     "locks",
@@ -88,4 +92,8 @@ def __getattr__(name: str) -> object:
         import narrowboat.aio
 
         return narrowboat.aio
+    if name in ("Worker", "Retry", "Breaker"):  # only programs that have a worker pay for it
+        from narrowboat import working
+
+        return getattr(working, name)
     raise AttributeError(f"module 'narrowboat' has no attribute {name!r}")

@@ -8,11 +8,17 @@ Names and signatures are those of `narrowboat`, and the loops behind both are th
 parks a thread and no driver call runs on the event loop. One face may be used from several loops.
 """
 
+from typing import TYPE_CHECKING
+
 from narrowboat.aio.locking import Held, Lock, Locks, locks
 from narrowboat.aio.messaging import Message, Messages, Messaging, Queue, Subscription, Topic, broker
 from narrowboat.messaging import Outbound, Receipt
 
+if TYPE_CHECKING:
+    from narrowboat.aio.working import Breaker, Retry, Worker
+
 __all__ = [
+    "Breaker",
     "Held",
     "Lock",
     "Locks",
@@ -22,8 +28,18 @@ __all__ = [
     "Outbound",
     "Queue",
     "Receipt",
+    "Retry",
     "Subscription",
     "Topic",
+    "Worker",
     "broker",
     "locks",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name in ("Worker", "Retry", "Breaker"):  # only programs that have a worker pay for it
+        from narrowboat.aio import working
+
+        return getattr(working, name)
+    raise AttributeError(f"module 'narrowboat.aio' has no attribute {name!r}")

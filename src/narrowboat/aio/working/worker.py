@@ -1,0 +1,255 @@
+# Made from narrowboat/working/worker.py by tools/generate_aio.py: change that file, and run this script.
+"""A worker: several handlers in one process, under one supervisor, with one way to start and one to end.
+
+Use it where a process handles several queues or subscriptions, or wants retries by exception, time limits and pauses while a
+downstream fails. For one queue, `queue.run(handle)` does. It stands on `run` and `consume`, and promises nothing about delivery
+that they do not.
+"""
+
+from __future__ import annotations
+
+import random as random_module
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
+from typing import Any, TypeVar, Unpack, overload
+
+from narrowboat._engine.checks import flag, seconds
+from narrowboat._engine.holdable import AsyncOnly
+from narrowboat._engine.signals import Signals
+from narrowboat._messages.checks import MAX_DURATION
+from narrowboat.aio.locking import Locks, locks
+from narrowboat.aio.messaging.message import Message, Seconds
+from narrowboat.aio.messaging.messaging import Messaging, broker
+from narrowboat.aio.working.intake import Intake, Result
+from narrowboat.clock import Clock, SystemClock
+from narrowboat.codecs import Codec
+from narrowboat.errors import InvalidArgument
+from narrowboat.working.consuming import Consuming
+from narrowboat.working.handlers import Around, Handlers, Options, SubscriptionOptions
+from narrowboat.working.health import Health
+from narrowboat.working.supervisor import Supervisor
+
+T = TypeVar("T")
+
+
+class Worker(AsyncOnly):
+    """Register handlers, then `run()` it; where somebody else has the process, use it in an `async with`.
+
+    Args:
+        broker: a URL, or a broker that is there already and stays open; None reads NARROWBOAT_BROKER_URL when it starts.
+        locks: the same for `worker.locks`; None reads NARROWBOAT_LOCKS_URL when it is asked for.
+        grace: seconds that running handlers are given at the end.
+        around: what stands around each call of a handler, the first outermost: functions of a `narrowboat.working.Handling`
+            that give a context manager. It sees what the handler raises; what it swallows has not failed.
+        clock: for tests; the machine's own unless given.
+        random: for tests; numbers in [0, 1) for jitter.
+    """
+
+    def __init__(
+        self,
+        broker: str | Messaging | None = None,
+        locks: str | Locks | None = None,
+        *,
+        grace: Seconds = 30,
+        around: Sequence[Around] = (),
+        clock: Clock | None = None,
+        random: Callable[[], float] | None = None,
+    ) -> None:
+        self._given = broker, locks
+        self._broker: Messaging | None = broker if isinstance(broker, Messaging) else None
+        self._locks: Locks | None = locks if isinstance(locks, Locks) else None
+        for name, given, kind in (("broker", broker, Messaging), ("locks", locks, Locks)):
+            if not isinstance(given, str | kind | None):
+                raise InvalidArgument(f"{name}={given!r}: expected a URL, or {kind.__module__}.{kind.__name__}")
+        self._grace = seconds("grace", grace, low=0.0, high=MAX_DURATION, allowed="0 or more seconds")
+        self._around = tuple(around)
+        for each in self._around:
+            if not callable(each):
+                raise InvalidArgument(f"around: {each!r} cannot be called; expected a function that gives a context manager")
+        self._clock: Clock = SystemClock() if clock is None else clock
+        self._random = random_module.random if random is None else random
+        self._handlers = Handlers(coroutines=Intake.COROUTINES)
+        self._supervisor: Supervisor | None = None
+
+    @property
+    def broker(self) -> Messaging:
+        """Its broker, for handlers that publish; opened at the first look."""
+        if self._broker is None:
+            url = self._given[0]
+            self._broker = broker(url if isinstance(url, str) else None, clock=self._clock, random=self._random)
+        return self._broker
+
+    @property
+    def locks(self) -> Locks:
+        """Its locks, for handlers that need one; opened at the first look."""
+        if self._locks is None:
+            url = self._given[1]
+            self._locks = locks(url if isinstance(url, str) else None, clock=self._clock, random=self._random)
+        return self._locks
+
+    # -- registration ---------------------------------------------------------------------------------------------
+
+    @overload
+    def queue(
+        self, name: str, *, codec: None = None, batch: None = None, **options: Unpack[Options]
+    ) -> Callable[[Callable[[Message[bytes]], Result]], Callable[[Message[bytes]], Result]]: ...
+
+    @overload
+    def queue(
+        self, name: str, *, codec: Codec[T], batch: None = None, **options: Unpack[Options]
+    ) -> Callable[[Callable[[Message[T]], Result]], Callable[[Message[T]], Result]]: ...
+
+    @overload
+    def queue(
+        self, name: str, *, codec: None = None, batch: int, **options: Unpack[Options]
+    ) -> Callable[[Callable[[Sequence[Message[bytes]]], Result]], Callable[[Sequence[Message[bytes]]], Result]]: ...
+
+    @overload
+    def queue(
+        self, name: str, *, codec: Codec[T], batch: int, **options: Unpack[Options]
+    ) -> Callable[[Callable[[Sequence[Message[T]]], Result]], Callable[[Sequence[Message[T]]], Result]]: ...
+
+    def queue(self, name: str, *, codec: Any = None, batch: int | None = None, **options: Any) -> Any:
+        """Register the decorated function for a queue. It acks by returning and fails by raising; it is returned as it is.
+
+        Args:
+            name: the queue.
+            codec: as for `broker.queue`.
+            batch: hand over up to this many messages at once, as a sequence; those that the handler did not settle itself are
+                acked together, or fail together. None: one message.
+            **options: those of `narrowboat.working.Options`, and the source's own: `max_deliveries`, `lease`, `ordered`,
+                `priorities`.
+
+        Raises:
+            InvalidArgument: the function or an option cannot work, or the queue has a handler.
+        """
+        return self._register(name, None, codec, batch, options)
+
+    @overload
+    def subscription(
+        self, topic: str, group: str, *, codec: None = None, batch: None = None, **options: Unpack[SubscriptionOptions]
+    ) -> Callable[[Callable[[Message[bytes]], Result]], Callable[[Message[bytes]], Result]]: ...
+
+    @overload
+    def subscription(
+        self, topic: str, group: str, *, codec: Codec[T], batch: None = None, **options: Unpack[SubscriptionOptions]
+    ) -> Callable[[Callable[[Message[T]], Result]], Callable[[Message[T]], Result]]: ...
+
+    @overload
+    def subscription(
+        self, topic: str, group: str, *, codec: None = None, batch: int, **options: Unpack[SubscriptionOptions]
+    ) -> Callable[[Callable[[Sequence[Message[bytes]]], Result]], Callable[[Sequence[Message[bytes]]], Result]]: ...
+
+    @overload
+    def subscription(
+        self, topic: str, group: str, *, codec: Codec[T], batch: int, **options: Unpack[SubscriptionOptions]
+    ) -> Callable[[Callable[[Sequence[Message[T]]], Result]], Callable[[Sequence[Message[T]]], Result]]: ...
+
+    def subscription(self, topic: str, group: str, *, codec: Any = None, batch: int | None = None, **options: Any) -> Any:
+        """Register the decorated function for a subscription: as `queue`, and `start` as for `topic.subscription`."""
+        return self._register(topic, group, codec, batch, options)
+
+    def _register(self, topic: str, group: str | None, codec: Any, batch: int | None, options: dict[str, Any]) -> Any:
+        def register(function: Any) -> Any:
+            self._handlers.add(function, topic, group, codec, batch, options)
+            return function
+
+        return register
+
+    # -- its life -------------------------------------------------------------------------------------------------
+
+    async def run(self, *, only: Iterable[str] = (), signals: bool = True) -> None:
+        """Handle messages until stopped: by SIGTERM, Ctrl-C or `stop()`.
+
+        Running handlers finish then, for up to the grace time; a second signal ends that. A backend that is away is
+        waited for. Where a source fails for good the others drain, and its error is raised.
+
+        Args:
+            only: names of handlers or sources; all unless given.
+            signals: end on SIGTERM and SIGINT, as `queue.run`.
+
+        Raises:
+            ConfigurationError: no handlers, none of that name, or no such backend; nothing was consumed.
+            InvalidArgument: a source's properties cannot work; nothing was consumed.
+            NarrowboatError: what ended a source, such as `Conflict` or `AccessDenied`.
+        """
+        with_signals = flag("signals", signals)
+        supervisor = await self._begin(only, with_signals)
+        with Signals(supervisor if with_signals else None):
+            try:
+                supervisor.start()
+                await supervisor.wait()
+            except BaseException:
+                supervisor.hurry()
+                raise
+            finally:
+                await self._end()
+
+    def stop(self) -> None:
+        """Drain, as SIGTERM does: from any thread or signal handler. Nothing happens where it does not run."""
+        if self._supervisor is not None:
+            self._supervisor.stop()
+
+    def health(self) -> Health:
+        """How each handler fares, from any thread; it asks no backend."""
+        supervisor = self._supervisor
+        return Health(() if supervisor is None else tuple(source.health() for source in supervisor.sources))
+
+    async def __aenter__(self) -> Worker:
+        supervisor = await self._begin((), False)
+        supervisor.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        supervisor = self._supervisor
+        if supervisor is None:
+            return
+        supervisor.stop()
+        try:
+            await supervisor.wait()
+        except BaseException as met:
+            supervisor.hurry()
+            if error is None or met is not supervisor.error:
+                raise
+        finally:
+            await self._end()
+
+    async def _begin(self, only: Iterable[str], signals: bool) -> Supervisor:
+        """Everything that can be wrong is found here, before anything is consumed."""
+        if self._supervisor is not None:
+            raise InvalidArgument("this worker runs already; one that has ended may run again")
+        handlers = self._handlers.pick(only)
+        runtime = Intake.RUNTIME(self._clock)
+        messages = self.broker
+        try:
+            sources = [
+                Consuming(
+                    handler,
+                    Intake(handler, handler.open(messages), self._around, runtime, self._grace, signals),
+                    messages.capabilities,
+                    self._clock,
+                    self._random,
+                )
+                for handler in handlers
+            ]
+        except BaseException:
+            await self._end()
+            raise
+        self._supervisor = Supervisor(sources, self._grace, runtime)
+        return self._supervisor
+
+    async def _end(self) -> None:
+        """Close what it has opened itself."""
+        self._supervisor = None
+        messages, held = self._broker, self._locks
+        if messages is not None and messages is not self._given[0]:
+            self._broker = None
+            await messages.close()
+        if held is not None and held is not self._given[1]:
+            self._locks = None
+            await held.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {', '.join(each.source for each in self._handlers) or 'no handlers'}>"

@@ -1,0 +1,74 @@
+"""What a handler's failure means for its messages, and what the log says of it. Without I/O but for the log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from narrowboat._messages.handling import after_handler, describe
+from narrowboat.capabilities import BrokerCapabilities, Support
+from narrowboat.contract.messages import Nack, Outcome, Reject
+from narrowboat.working.handlers import Handler
+
+
+def outcomes(
+    handler: Handler, messages: Sequence[Any], error: Exception, claims: BrokerCapabilities, random: Callable[[], float]
+) -> dict[Outcome, list[Any]]:
+    """How each message is settled: those that are settled alike together, so that a batch stays one exchange."""
+    drawn = random()
+    found: dict[Outcome, list[Any]] = {}
+    for message in messages:
+        if not message.settled and not message.lost:
+            found.setdefault(outcome(handler, message, error, claims, lambda: drawn), []).append(message)
+    return found
+
+
+def outcome(
+    handler: Handler, message: Any, error: Exception, claims: BrokerCapabilities, random: Callable[[], float]
+) -> Outcome:
+    """How one message is settled: dropped, a dead letter at its last delivery, or back after the delay of its Retry."""
+    attempt, retry = message.attempt, handler.retry
+    limit = attempt if retry.drops(error) else handler.limit
+    made = after_handler(error, attempt=attempt, limit=limit, undecodable=message.undecodable, claims=claims, random=random)
+    if not isinstance(made, Nack):
+        return made
+    longest = 0.0 if claims.delay is Support.ABSENT else claims.delay_max
+    return Nack(min(longest, retry.delay(attempt, error, random)))
+
+
+def is_the_messages(handler: Handler, messages: Sequence[Any], error: Exception) -> bool:
+    """Whether the failure says more about the message than about what its handler calls."""
+    return handler.retry.drops(error) or any(message.undecodable for message in messages)
+
+
+def tell(
+    handler: Handler, path: str, outcome: Outcome, messages: Sequence[Any], error: Exception, unsettled: BaseException | None
+) -> None:
+    """One line for messages that fare alike: a warning for a retry, an error for dead letters, with the traceback."""
+    import logging  # slow to import, and needed by no program whose handlers do not fail
+
+    first = messages[0]
+    which = f"message {first.id!r}" if len(messages) == 1 else f"{len(messages)} messages from {first.id!r} on"
+    limit = handler.limit or "any number"
+    if unsettled is not None:
+        then = f"attempt {first.attempt} of {limit}; it could not be given back ({unsettled}) and comes back by itself"
+        level = logging.WARNING
+    elif isinstance(outcome, Reject):
+        why = ", which is not tried again" if handler.retry.drops(error) else ""
+        why = ", because its body cannot be decoded" if first.undecodable else why
+        then = f"dead letter after {first.attempt} of {limit} ({path}.dead){why}"
+        level = logging.ERROR
+    else:
+        delay = outcome.delay if isinstance(outcome, Nack) else 0.0
+        then = f"attempt {first.attempt} of {limit}, again in {delay:.3g} s"
+        level = logging.WARNING
+    logging.getLogger("narrowboat").log(
+        level, "the handler %s of %r failed on %s: %s; %s", handler.name, path, which, describe(error), then, exc_info=error
+    )
+
+
+def say(level: str, text: str, *arguments: object) -> None:
+    """One line of the log about a source, once for each change."""
+    import logging  # as above
+
+    getattr(logging.getLogger("narrowboat"), level)(text, *arguments)

@@ -1,0 +1,40 @@
+"""How a worker fares, as values: for a readiness probe, a page, a test. They are of one moment, and no backend was asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+State = Literal["new", "starting", "running", "unavailable", "paused", "probing", "draining", "ended", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceHealth:
+    """One handler and its source."""
+
+    source: str  #: the queue or subscription
+    handler: str  #: the function
+    state: State
+    handled: int = 0  #: calls of the handler that returned
+    failed: int = 0  #: calls that raised, or did not end in time
+    failures_in_a_row: int = 0
+    hung: int = 0  #: threads that are in a handler whose time is up
+    resumes_in: float | None = None  #: seconds until it is tried again, while it is paused or unavailable
+    error: str | None = None  #: why it is unavailable or has failed
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """A worker."""
+
+    sources: tuple[SourceHealth, ...]
+
+    @property
+    def live(self) -> bool:
+        """Whether a restart would not help: nothing has failed for good."""
+        return all(source.state != "failed" for source in self.sources)
+
+    @property
+    def ready(self) -> bool:
+        """Whether every handler gets messages, or pauses because its downstream fails."""
+        return all(source.state in ("running", "paused", "probing") for source in self.sources)

@@ -1,0 +1,155 @@
+"""A source in threads: how a worker of the sync face consumes, calls a handler, and tells one that takes too long."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
+
+from narrowboat._engine.runtime import Blocking, run
+from narrowboat.contract.messages import Reject
+from narrowboat.errors import NarrowboatError
+from narrowboat.messaging.consumer import Messages
+from narrowboat.messaging.message import Batch
+from narrowboat.working.consuming import Consuming
+from narrowboat.working.handlers import Around, Handler, Handling
+from narrowboat.working.watch import Watch
+
+T = TypeVar("T")
+#: What a handler gives: it is not looked at.
+Result = TypeVar("Result")
+
+
+def straight(work: Coroutine[Any, Any, T]) -> T:
+    """Run what never suspends, because all that it awaits blocks.
+
+    Not `_engine.runtime.run`: within that a handler could make no calls.
+    """
+    try:
+        work.send(None)
+    except StopIteration as stop:
+        value: T = stop.value
+        return value
+    work.close()
+    raise RuntimeError("what is run in a thread has awaited something")
+
+
+class Intake:
+    """See `narrowboat.working.consuming.Intake`."""
+
+    COROUTINES = False  #: what handlers are
+    RUNTIME = Blocking
+
+    def __init__(
+        self, handler: Handler, source: Any, around: Sequence[Around], runtime: Blocking, grace: float, signals: bool
+    ) -> None:
+        self._handler = handler
+        self._source = source
+        self._around: Sequence[Any] = around
+        self._runtime = runtime
+        self._grace = grace
+        self._signals = signals
+        self._signal = runtime.signal()
+        self._messages: Messages[Any] | None = None  # of a batch handler
+        self._watch = None if handler.timeout is None else Watch(runtime, handler.timeout, handler.source)
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str, ended: Callable[[BaseException | None], None]) -> None:
+        """In a daemon thread: a handler that never returns ends with the process."""
+
+        def body() -> None:
+            error: BaseException | None = None
+            try:
+                straight(work)
+            except BaseException as raised:
+                error = raised
+            if self._watch is not None:
+                self._watch.close()
+            ended(error)
+
+        thread = threading.Thread(target=body, name=name, daemon=True)
+        try:
+            thread.start()
+        except BaseException:
+            work.close()
+            raise
+
+    async def declare(self) -> None:
+        """Once, before the first message."""
+        self._source.declare()
+
+    async def consume(self, consuming: Consuming, *, probing: bool) -> None:
+        """By `run`, or batch after batch in this thread."""
+        handler = self._handler
+        if handler.batch is not None:
+            self._batches(consuming, 1 if probing else handler.batch)
+            return
+        self._source.run(
+            lambda message: straight(consuming.one(message)),
+            concurrency=1 if probing else handler.concurrency,
+            prefetch=1 if probing else handler.prefetch,
+            grace=self._grace,
+            signals=self._signals,
+            max_extend=handler.max_extend,
+        )
+
+    def _batches(self, consuming: Consuming, most: int) -> None:
+        prefetch = 1 if most == 1 else self._handler.prefetch
+        with self._source.consume(prefetch=prefetch, max_extend=self._handler.max_extend) as messages:
+            self._messages = messages
+            for batch in messages.batches(most):
+                straight(consuming.many(batch))
+
+    async def call(self, handling: Handling, argument: Any, late: Callable[[Exception], Any]) -> bool:
+        """In the thread that asks. One that takes too long is told by the watch's thread, and cannot be ended."""
+        watch = self._watch
+        if watch is None:
+            self._enter(handling, argument)
+            return True
+        text = f"no end within {self._handler.timeout:g} s; its thread cannot be ended, and keeps its place until it ends"
+        entry = watch.begin(lambda: straight(late(TimeoutError(text))))
+        try:
+            self._enter(handling, argument)
+        except Exception:
+            if not watch.end(entry):
+                raise
+        finally:
+            watch.end(entry)
+        return not entry.expired  # otherwise it was told already
+
+    @property
+    def hung(self) -> int:
+        """How many threads are in a handler whose time is up."""
+        return 0 if self._watch is None else self._watch.hung
+
+    def _enter(self, handling: Handling, argument: Any) -> None:
+        with contextlib.ExitStack() as stack:
+            for each in self._around:
+                stack.enter_context(each(handling))
+            self._handler.function(argument)
+
+    async def settle(self, messages: Sequence[Any], outcome: Any) -> Sequence[NarrowboatError | None]:
+        """In one exchange."""
+        batch: Batch[Any] = Batch(list(messages))
+        if outcome is None:
+            return batch.ack()
+        return batch.reject(outcome.reason) if isinstance(outcome, Reject) else batch.nack(outcome.delay)
+
+    async def wait(self, until: float) -> None:
+        """Blocks."""
+        run(self._runtime.wait(self._signal, until))
+
+    def stop(self) -> None:
+        """Both: which of them it is doing, a signal handler cannot know."""
+        self._source.stop()
+        messages = self._messages
+        if messages is not None:
+            messages.stop()
+        self._signal.set()
+
+    def hurry(self) -> None:
+        """A `run` knows by itself when its grace is over; a batch goes back by the end of its consumer."""
+        messages = self._messages
+        if messages is not None:
+            with contextlib.suppress(NarrowboatError):
+                messages.close()
