@@ -156,7 +156,7 @@ class RedisBroker(Broker):
             return
         try:
             self._calls.mover.close()
-            ends = self._calls.taking.ends()
+            ends = self._calls.leaving(waited=True)
             for feed in list(self._feeds):
                 # Deliveries that cannot be returned now come back when their leases end.
                 with contextlib.suppress(NarrowboatError):

@@ -6,6 +6,7 @@ It is made by the broker and handed to each feed. What is asked, and what an ans
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 
 from narrowboat.contract import Context
@@ -19,6 +20,9 @@ from narrowboat_redis.persistence import check_durability
 from narrowboat_redis.scripts import Packed, Script, script
 from narrowboat_redis.streams import StreamKeys
 from narrowboat_redis.waking import Waking
+
+#: Seconds that an end spends on giving back deliveries to a server that did not answer just before.
+_COURTESY = 0.2
 
 
 class Calls:
@@ -54,6 +58,15 @@ class Calls:
             )
         if self.closed:
             raise Closed(f"this broker on {self.endpoint} was closed; open it again", backend=self.endpoint.scheme)
+
+    def leaving(self, *, waited: bool) -> float:
+        """The deadline, by `time.monotonic`, of what closed feeds give back. The rest comes back when its leases end.
+
+        `waited`: by a caller that has waited for what is under way. What still is, has met silence, and so would we.
+        """
+        clients = (self.taking, self.freeing)
+        silent = any(each.lately_silent() or (waited and each.busy()) for each in clients)
+        return time.monotonic() + _COURTESY if silent else self.taking.ends()
 
     def close(self) -> None:
         """End the subscription and the connections. The mover is ended before the feeds are."""

@@ -7,7 +7,6 @@ process that died is removed when its deliveries have come back.
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -29,8 +28,6 @@ IDLE = 1.0
 ALERT = 0.3
 #: Seconds after the end of the shortest lease at which the feed looks. Longer breaks `lease_lag` after a consumer died.
 LAG = 0.4
-#: Seconds that `close` spends on returning deliveries when the server did not answer just before.
-_COURTESY = 0.2
 #: Seconds between two heartbeats of an inbox.
 SIGN = 15.0
 
@@ -145,14 +142,13 @@ class RedisFeed(Feed):
         return answers
 
     def close(self, ends: float | None = None) -> None:
-        """Return unsettled deliveries, counted, and delete an inbox. `ends`: the deadline, by `time.monotonic`."""
+        """Return unsettled deliveries, counted, and delete an inbox. `ends`: the deadline of who closes many feeds."""
         if self._closed:
             return
         self._closed = True
         calls = self._calls
-        # A broker that closes has waited for what still settles: it would be silent to us as well.
-        if calls.freeing.lately_silent() or calls.taking.lately_silent() or (ends is not None and calls.freeing.busy()):
-            ends = time.monotonic() + _COURTESY  # what is not given back comes back when its lease ends
+        if ends is None:
+            ends = calls.leaving(waited=False)
         calls.waking.leave(self, self.keys)
         self._left(self)
         if self.keys.kind is Kind.INBOX:

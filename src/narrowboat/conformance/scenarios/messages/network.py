@@ -195,9 +195,11 @@ async def a_black_hole_swallows_no_message(kit: MessageKit) -> None:
 async def a_close_in_a_black_hole(kit: MessageKit) -> None:
     """A broker that waits in one consumer and has messages of another in its hands is closed in one operation timeout."""
     network = await kit.network()
+    for source in ("orders", "empty"):
+        await kit.queue(source, max_deliveries=0).declare()  # a first use may take longer than an operation of the others
     for since in (0.0, 0.2 * OPERATION):  # of which the fetch that is under way may have used up a part
         broker = kit.broker(url=network.url, timeout=OPERATION)
-        orders, empty = broker.queue("orders", max_deliveries=0), broker.queue("empty")
+        orders, empty = (broker.queue(source, max_deliveries=0) for source in ("orders", "empty"))
         await orders.publish_many([b"1", b"2", b"3"])
         async with contextlib.AsyncExitStack() as left:
             messages = await left.enter_async_context(orders.consume(prefetch=3))
