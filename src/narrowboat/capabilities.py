@@ -159,6 +159,7 @@ class BrokerCapabilities:
     lease_min: float = 0.05
     lease_max: float = 12 * 3600.0
     lease_lag: float = 0.5  #: an abandoned delivery is deliverable within its lease and this
+    return_lag: float = 0.0  #: what a consumer gives back is deliverable at once, or within this
     wake_bound: float = 0.5  #: an idle consumer has a new message within this
     dedup_window: float = 0.0
 

@@ -26,7 +26,7 @@ async def redrive(dead: SourceCore[Any], count: int | None) -> int:
     left = check_count("count", count, 0, 2**63) if count is not None else await _present(dead)
     moved = 0
     consumer: Consumer[TrackedDelivery[Any]] = dead.consumer(
-        TrackedDelivery, prefetch=BATCH, auto_extend=True, max_extend=3600.0
+        TrackedDelivery, prefetch=max(1, min(left, BATCH)), auto_extend=True, max_extend=3600.0
     )
     await dead.open(consumer)
     try:

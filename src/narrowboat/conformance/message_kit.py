@@ -40,6 +40,10 @@ class MessageKit(Kit):
         """Seconds after which a delivery that nobody settles or extends is redelivered, at the latest."""
         return lease + self.broker_claims.lease_lag
 
+    def returned(self, seconds: float) -> float:
+        """`seconds`, and as long as the backend may take until what was given back is deliverable."""
+        return seconds + self.broker_claims.return_lag
+
     def url_with(self, query: str) -> str:
         """The URL of the scenario's messages with one more option, such as "declare=never"."""
         return with_query(self.broker_url, query)
@@ -65,6 +69,7 @@ class MessageKit(Kit):
 
     async def one(self, messages: Any, within: float = 5.0) -> Any:
         """The next message, unsettled. `AssertionError` when none comes within `within` seconds."""
+        within = self.returned(within)
         message = await messages.receive(self.upper(within))
         assert message is not None, f"no message came within {within:g} s"
         return message
@@ -78,6 +83,7 @@ class MessageKit(Kit):
 
     async def take(self, messages: Any, count: int, within: float = 10.0, *, ack: bool = False) -> list[Any]:
         """The next `count` messages, unsettled, or each acknowledged before the next. `AssertionError` when fewer come."""
+        within = self.returned(within)
         got: list[Any] = []
         deadline = time.monotonic() + self.upper(within)
         while len(got) < count:
@@ -228,7 +234,7 @@ class MessageKit(Kit):
             last[0] = depth = await source.depth()
             return all(getattr(depth, name) in (None, count) for name, count in counts.items())
 
-        await self.eventually(as_told, within=within, what=lambda: f"depth() says {counts}; it said {last[0]}")
+        await self.eventually(as_told, within=self.returned(within), what=lambda: f"depth() says {counts}; it said {last[0]}")
 
 
 def numbered(count: int) -> list[bytes]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from narrowboat import codecs
 from narrowboat.conformance.catalogue import Fault
-from narrowboat.conformance.message_kit import MessageKit, asks_for_dead_letters, numbered, publish_all
+from narrowboat.conformance.message_kit import MessageKit, are_same, asks_for_dead_letters, numbered, publish_all
 from narrowboat.conformance.scenario import demand, scenario
 from narrowboat.conformance.users.child import Link
 from narrowboat.conformance.users.opening import opened
@@ -81,8 +81,11 @@ async def dead_letters_are_redriven_once(kit: MessageKit) -> None:
     async with orders.consume() as messages:
         got = await kit.take(messages, 6, ack=True)
         await kit.nothing(messages)
-    assert [m.body for m in got] == numbered(6)
-    assert {(m.attempt, m.key) for m in got} == {(1, "k")}
+    if kit.can("uncounted_release"):
+        assert [m.body for m in got] == numbered(6)
+        assert {m.attempt for m in got} == {1}
+    are_same(numbered(6), (m.body for m in got))
+    assert {m.key for m in got} == {"k"}
     assert all(m.dead is None for m in got), "a redriven message still says that it is dead"
     assert {m.id for m in got} == {receipt.id for receipt in receipts}
 

@@ -32,7 +32,7 @@ async def nacked_comes_back_at_once(kit: MessageKit) -> None:
     orders = await kit.filled(*numbered(5), max_deliveries=0)
     async with orders.consume() as messages:
         for attempt in range(1, 21):
-            with kit.within(2.0, "a nack without a delay was delayed"):
+            with kit.within(kit.returned(2.0), "a nack without a delay was delayed"):
                 got = await kit.take(messages, 5)
             assert sorted(m.body for m in got) == numbered(5)
             assert {m.attempt for m in got} == {attempt}
