@@ -52,6 +52,7 @@ def capabilities(url: Url, options: Options) -> BrokerCapabilities:
         lease_min=10.0,
         lease_max=12 * 3600.0 - 60.0,
         lease_lag=5.0,
+        return_lag=10.0,
         wake_bound=1.0,
     )
 

@@ -6,6 +6,7 @@ time for it. What the server gets back it hands out again two to four seconds la
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import uuid
@@ -62,7 +63,7 @@ class RocketFeed(Feed):
         wanted = Wanted(self._place.group, source.properties.lease, source.properties.ordered, client)
         self._polls = [Poll(link, wanted, topic, self._demand, self._take) for topic in self._place.topics]
         self._changed = threading.Condition()
-        self._settlement = Settlement(link, self._place, source.address, publisher, client)
+        self._settlement = Settlement(link, self._place, source.address, publisher, client, self._lingering)
         self._buffer: deque[Claim] = deque()
         self._wants = 0
         self._asked = 0.0  #: when it was last said
@@ -98,17 +99,17 @@ class RocketFeed(Feed):
 
     def _take(self, poll: Poll, claims: list[Claim], problem: Any) -> None:
         """What a poll brought."""
-        if isinstance(problem, NarrowboatError):
-            self._session.drop()
-            self._fail(problem)
-        elif problem is not None:
-            self._refused(poll, problem)
-        elif claims:
+        if claims:
             with self._changed:
                 self._buffer.extend(claims)
                 self._wants = max(0, self._wants - len(claims))
                 self._changed.notify_all()
             self._wake()
+        if isinstance(problem, NarrowboatError):
+            self._session.drop()
+            self._fail(problem)
+        elif problem is not None:
+            self._refused(poll, problem)
 
     def _refused(self, poll: Poll, status: Any) -> None:
         if status.code in _MISSING:
@@ -229,12 +230,21 @@ class RocketFeed(Feed):
             self._leaving = True
             self._wants = 0
             self._changed.notify_all()
+            # What a call that has just begun brings would be lost on its way for the whole lease, if it were cancelled now.
+            self._changed.wait_for(lambda: not any(poll.begun + _LOOK > self._link.clock() for poll in self._begun()), _LOOK)
         for poll in self._polls:
             poll.thread.end()
         with self._changed:
             kept, self._buffer = list(self._buffer), deque()
+        self._settlement.keep_back()
         if kept:
             self._settlement.give_back([(claim, 0.0) for claim in kept])
+
+    def _begun(self) -> list[Poll]:
+        return [poll for poll in self._polls if poll.begun < math.inf]
+
+    def _lingering(self, topic: str) -> float:
+        return max(poll.lingering() for poll in self._polls if poll.topic == topic)
 
     def close(self) -> None:
         """`leave`; what was received and not settled goes back, counted."""

@@ -3,6 +3,9 @@
 A proxy holds an empty call for five seconds at least, whatever it is told, so no caller of ours waits in one. The thread asks
 for as much as its consumer wants at that moment, and for nothing while it wants nothing. An ordered consumer asks for one
 message a call: with several, 5.4.0 hands out again what was acknowledged before the first of them is.
+
+A call that is cancelled goes on at the broker for as long as it would have been held. What becomes ready meanwhile is taken by
+it, counted, and given back by the proxy because nobody listens. `lingering` says how long that may go on.
 """
 
 from __future__ import annotations
@@ -19,11 +22,13 @@ from narrowboat.errors import NarrowboatError
 from narrowboat_rocketmq.claim import MARGIN, Claim
 from narrowboat_rocketmq.library import definition_pb2 as said
 from narrowboat_rocketmq.library import service_pb2 as service
-from narrowboat_rocketmq.library.calls import resource, whole
+from narrowboat_rocketmq.library.calls import drain, resource
 from narrowboat_rocketmq.link import Link
 
 #: Seconds for which a call is held where there is nothing: the least that a proxy takes.
 HELD = 5.0
+#: Seconds by which a call may end later at the broker than it would have here.
+_LATER = 0.5
 #: The most messages of one call that a broker gives.
 _MOST = 32
 
@@ -43,7 +48,7 @@ class Poll:
     Args:
         link, wanted, topic: what is received.
         demand: waits until something is wanted, a second at most, and says how much; 0: nothing.
-        take: is given what came, or the error or status that came instead; says whether to go on at once.
+        take: is given what came, and the error or status that came after it or instead.
     """
 
     def __init__(
@@ -63,6 +68,7 @@ class Poll:
         self._take = take
         self._mutex = threading.Lock()
         self._call: Any = None
+        self._held = 0.0  #: until when the broker may hold a call of ours, on the broker's clock
         self.thread = LazyThread(f"narrowboat-rocketmq-{topic}"[:60], self._run, wake=self._cancel)
 
     def _run(self) -> None:
@@ -82,6 +88,8 @@ class Poll:
         )
         request.invisible_duration.FromMilliseconds(round((wanted.lease + MARGIN) * 1000))
         request.long_polling_timeout.FromMilliseconds(int(HELD * 1000))
+        messages: list[Any] = []
+        status = problem = None
         try:
             calls = link.calls
             call = calls.receive(request, timeout=HELD + link.timeout, metadata=calls.headers(wanted.client))
@@ -90,11 +98,13 @@ class Poll:
             if self.thread.ended:
                 call.cancel()
             self.begun = link.clock()
-            messages, status = whole(call)
+            self._held = self.begun + HELD + _LATER
+            status = drain(call, messages)
+            self._held = 0.0
         except NarrowboatError as error:
             return [], error
         except (grpc.RpcError, ValueError) as error:
-            return [], None if self.thread.ended else link.broken(error, f"receiving from {self.topic!r}")
+            problem = None if self.thread.ended else link.broken(error, f"receiving from {self.topic!r}")
         finally:
             self.begun = math.inf
         now = link.clock()
@@ -102,7 +112,13 @@ class Poll:
             Claim(message, self.topic, message.system_properties.receipt_handle, now, now + wanted.lease)
             for message in messages
         ]
-        return claims, None if claims or status is None or status.code in (said.OK, said.MESSAGE_NOT_FOUND) else status
+        if problem is None and not claims and status is not None and status.code not in (said.OK, said.MESSAGE_NOT_FOUND):
+            problem = status
+        return claims, problem
+
+    def lingering(self) -> float:
+        """For how many more seconds the broker may hold a call of ours that nobody listens to; 0 before the thread's end."""
+        return max(0.0, self._held - self._link.clock()) if self.thread.ended else 0.0
 
     def _cancel(self) -> None:
         with self._mutex:

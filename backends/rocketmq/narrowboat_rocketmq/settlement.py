@@ -2,12 +2,15 @@
 
 Settlements and extensions go one after the other: an extension replaces the handle, and the server answers OK to an ack by the
 old one and hands the message out again.
+
+What is given back while a call of a consumer that has left goes on at the broker stays out of sight until that has ended: such
+a call would take it, and count it once more. So what is given back before stays where that can still be changed, for a second.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from narrowboat.contract import Ack, Address, Delivery, Nack, Outcome, Outgoing, Reject
@@ -21,21 +24,46 @@ from narrowboat_rocketmq.library import service_pb2 as service
 from narrowboat_rocketmq.library.calls import resource
 from narrowboat_rocketmq.link import Link
 from narrowboat_rocketmq.names import Place
+from narrowboat_rocketmq.polling import HELD
 from narrowboat_rocketmq.publishing import Publisher
+
+#: Seconds for which a broker keeps out of sight what it got back, at least, beyond what it was told.
+_HIDDEN = 2.0
+#: Seconds for which a consumer that goes on receiving gives back, at least: a handle is worth nothing once they are over.
+_LEAST = 1.0
+#: Seconds that the way to the proxy may take.
+_WAY = 0.1
 
 Answers = list[NarrowboatError | None]
 
 
 class Settlement:
-    """See the module's text. `client`: under which the proxy knows the consumer."""
+    """See the module's text.
 
-    def __init__(self, link: Link, place: Place, address: Address, publisher: Publisher, client: str) -> None:
+    Args:
+        link, place, address, publisher: the consumer's.
+        client: under which the proxy knows the consumer.
+        lingering: for how many seconds a call of its on a topic may go on, to which nobody listens.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        place: Place,
+        address: Address,
+        publisher: Publisher,
+        client: str,
+        lingering: Callable[[str], float],
+    ) -> None:
         self.out: set[Claim] = set()  #: what was handed out and is not settled
         self._link = link
         self._place = place
         self._address = address
         self._publisher = publisher
         self._client = client
+        self._lingering = lingering
+        self._returned: dict[Claim, float] = {}  #: what was given back just now, and for when
+        self._left = False
         self._alone = threading.Lock()
 
     def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> list[NarrowboatError | None]:
@@ -122,7 +150,10 @@ class Settlement:
 
     def give_back(self, given: Sequence[tuple[Claim, float]]) -> Answers:
         """Let the server hand each out again, after its delay."""
-        requests = [claim.change(self._place.group, self._link.namespace, delay) for claim, delay in given]
+        now, group = self._link.clock(), self._place.group
+        least = 0.0 if self._left else _LEAST
+        given = [(claim, max(delay, least, self._lingering(claim.topic) - _HIDDEN)) for claim, delay in given]
+        requests = [claim.change(group, self._link.namespace, delay) for claim, delay in given]
         found: Answers = []
         doing = f"giving messages of {self._place.path!r} back"
         for (claim, _), reply in zip(given, self._link.together("change", requests, doing, self._client), strict=True):
@@ -131,10 +162,20 @@ class Settlement:
                 found.append(reply)
             elif reply.status.code == said.OK:
                 claim.settled = True
+                claim.handle = reply.receipt_handle or claim.handle
                 found.append(None)
             else:
                 found.append(self._unsettled(claim, reply.status, doing))
+        kept = {claim: due for claim, due in self._returned.items() if due > now}
+        self._returned = kept | {claim: now + delay for claim, delay in given if claim.settled and delay < HELD}
         return found
+
+    def keep_back(self) -> None:
+        """The consumer has left: what it gave back just now stays out of sight as well, until its last call has ended."""
+        with self._alone:
+            self._left, soon = True, self._link.clock() + _WAY
+            fresh = [(claim, due - soon) for claim, due in self._returned.items() if due > soon]
+            self.give_back([(claim, left) for claim, left in fresh if left < self._lingering(claim.topic) - _HIDDEN])
 
     def _bury(self, settlements: Sequence[tuple[Delivery, Outcome]], rejects: list[int], answers: Answers) -> list[int]:
         """Publish the dead letters; those that are confirmed, to be acknowledged: a crash in between leaves two, never none."""

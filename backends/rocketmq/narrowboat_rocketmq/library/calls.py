@@ -147,9 +147,8 @@ def resource(name: str, namespace: str) -> Any:
     return said.Resource(name=name, resource_namespace=namespace)
 
 
-def whole(stream: Iterable[Any]) -> tuple[list[Any], Any]:
-    """The messages that a receiving call gives, and the status that it ended with."""
-    messages: list[Any] = []
+def drain(stream: Iterable[Any], messages: list[Any]) -> Any:
+    """Add to `messages` what a receiving call gives; the status that it ended with. What came before an error is kept."""
     status = None
     for part in stream:
         which = part.WhichOneof("content")
@@ -157,4 +156,4 @@ def whole(stream: Iterable[Any]) -> tuple[list[Any], Any]:
             messages.append(part.message)
         elif which == "status":
             status = part.status
-    return messages, status
+    return status
