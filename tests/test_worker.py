@@ -10,7 +10,7 @@ import queue
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +170,40 @@ def test_a_retry_is_a_warning_and_a_dead_letter_an_error_once(face: str, url: st
     assert second == ("ERROR", f"{head} 2; dead letter after 2 of 2 (orders.dead)")
     assert message is not None and message.dead is not None and message.dead.reason == "ValueError: no stock at 2"
     assert log.lines.empty()
+
+
+def test_an_exception_after_settling_does_not_vanish(face: str, url: str, log: Log) -> None:
+    """What the handler settled itself is left alone, and the log still says that it failed."""
+    worker = make(face, url)
+
+    def refuse(message: narrowboat.Message[bytes]) -> None:
+        message.ack()
+        raise ValueError("after all")
+
+    async def arefuse(message: aio.Message[bytes]) -> None:
+        await message.ack()
+        raise ValueError("after all")
+
+    worker.queue("orders")(refuse if face == "sync" else arefuse)
+    with living(worker, face), narrowboat.broker(url) as broker:
+        broker.queue("orders").publish(b"1")
+        level, line = log.next()
+    assert (level, line.endswith("ValueError: after all; attempt 1 of 5, after it was settled")) == ("WARNING", True)
+
+
+def test_a_batch_handler_that_is_cancelled_from_within_ends_nothing(url: str) -> None:
+    """A CancelledError of its own is no cancellation of the worker: the batch comes back."""
+    worker, attempts = aio.Worker(url), queue.Queue[int]()
+
+    @worker.queue("orders", batch=10)
+    async def ship(batch: Sequence[aio.Message[bytes]]) -> None:
+        attempts.put(batch[0].attempt)
+        if batch[0].attempt == 1:
+            raise asyncio.CancelledError
+
+    with living(worker, "asyncio"), narrowboat.broker(url) as broker:
+        broker.queue("orders").publish(b"1")
+        assert [attempts.get(timeout=60) for _ in range(2)] == [1, 2]
 
 
 def test_an_exception_that_is_dropped_is_a_dead_letter_at_once(face: str, url: str, log: Log) -> None:

@@ -24,6 +24,7 @@ _MODULES = {
     "consume": "consume",
     "depth": "queues",
     "dead": "queues",
+    "run": "run",
     "serve": "serve",
     "backends": "backends",
     "verify": "verify",

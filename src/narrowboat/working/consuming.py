@@ -199,10 +199,17 @@ class Consuming:
 
     async def _fail(self, messages: tuple[Any, ...], error: Exception) -> None:
         handler = self.handler
-        for outcome, alike in outcomes(handler, messages, error, self._claims, self._random).items():
-            answers = await self._intake.settle(alike, outcome)
-            unsettled = next((answer for answer in answers if answer is not None), None)
-            tell(handler, handler.source, outcome, alike, error, unsettled)
+        grouped = outcomes(handler, messages, error, self._claims, self._random)
+        for outcome, alike in grouped.items():
+            unsettled: NarrowboatError | None
+            try:
+                answers = await self._intake.settle(alike, outcome)
+                unsettled = next((answer for answer in answers if answer is not None), None)
+            except NarrowboatError as met:  # the broker was closed meanwhile
+                unsettled = met
+            tell(handler, outcome, alike, error, unsettled)
+        if not grouped:
+            tell(handler, None, messages, error, None)
         self._count(error, messages)
 
     def _count(self, error: Exception | None, messages: tuple[Any, ...]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from narrowboat._messages.handling import after_handler, describe
 from narrowboat.capabilities import BrokerCapabilities, Support
 from narrowboat.contract.messages import Nack, Outcome, Reject
+from narrowboat.errors import NarrowboatError
 from narrowboat.working.handlers import Handler
 
 
@@ -42,16 +43,22 @@ def is_the_messages(handler: Handler, messages: Sequence[Any], error: Exception)
 
 
 def tell(
-    handler: Handler, path: str, outcome: Outcome, messages: Sequence[Any], error: Exception, unsettled: BaseException | None
+    handler: Handler, outcome: Outcome | None, messages: Sequence[Any], error: Exception, unsettled: NarrowboatError | None
 ) -> None:
-    """One line for messages that fare alike: a warning for a retry, an error for dead letters, with the traceback."""
+    """One line for messages that fare alike: a warning for a retry, an error for dead letters, with the traceback.
+
+    Without an outcome the handler had settled them itself, or they were lost meanwhile.
+    """
     import logging  # slow to import, and needed by no program whose handlers do not fail
 
-    first = messages[0]
+    first, path = messages[0], handler.source
     which = f"message {first.id!r}" if len(messages) == 1 else f"{len(messages)} messages from {first.id!r} on"
     limit = handler.limit or "any number"
     if unsettled is not None:
         then = f"attempt {first.attempt} of {limit}; it could not be given back ({unsettled}) and comes back by itself"
+        level = logging.WARNING
+    elif outcome is None:
+        then = f"attempt {first.attempt} of {limit}, after it was {'settled' if first.settled else 'lost'}"
         level = logging.WARNING
     elif isinstance(outcome, Reject):
         why = ", which is not tried again" if handler.retry.drops(error) else ""

@@ -25,7 +25,7 @@ class SourceHealth:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """A worker."""
+    """A worker. It has no sources while it does not run."""
 
     sources: tuple[SourceHealth, ...]
 
@@ -37,4 +37,4 @@ class Health:
     @property
     def ready(self) -> bool:
         """Whether every handler gets messages, or pauses because its downstream fails."""
-        return all(source.state in ("running", "paused", "probing") for source in self.sources)
+        return bool(self.sources) and all(source.state in ("running", "paused", "probing") for source in self.sources)

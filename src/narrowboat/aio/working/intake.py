@@ -67,7 +67,13 @@ class Intake:
         async with self._source.consume(prefetch=prefetch, max_extend=self._handler.max_extend) as messages:
             self._messages = messages
             async for batch in messages.batches(most):
-                await consuming.many(batch)
+                try:
+                    await consuming.many(batch)
+                except asyncio.CancelledError:
+                    task = asyncio.current_task()
+                    if task is None or task.cancelling():
+                        raise
+                    await batch.nack()  # the handler's own: as in `run`, it ends nothing
 
     async def call(self, handling: Handling, argument: Any, late: Callable[[Exception], Any]) -> bool:
         """In the task that asks. One that takes too long is cancelled, and fails with TimeoutError."""

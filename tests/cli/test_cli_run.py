@@ -1,0 +1,120 @@
+"""`narrowboat run`: a module's worker as a process, and what is said where there is none."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from cli_program import command, finish
+
+from narrowboat.messaging import Messaging
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+
+MODULE = """
+import os
+import narrowboat
+from narrowboat import aio
+
+worker, on_asyncio = narrowboat.Worker(), aio.Worker()
+empty = narrowboat.Worker()
+number = 5
+
+def say(text):
+    os.write(1, f"{text}\\n".encode())
+
+@worker.queue("orders")
+def ship(message):
+    say(f"ship {message.body.decode()}")
+
+@worker.queue("bills")
+def bill(message):
+    say(f"bill {message.body.decode()}")
+
+@on_asyncio.queue("orders")
+async def aship(message):
+    say(f"aship {message.body.decode()}")
+"""
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    folder = tmp_path / "project"
+    (folder / "shop").mkdir(parents=True)
+    (folder / "shop" / "__init__.py").touch()
+    (folder / "shop" / "worker.py").write_text(MODULE)
+    (folder / "broken.py").write_text("import narrowboat\nnarrowboat.Worker().queue('a')(5)\n")
+    (folder / "needs.py").write_text("import nothing_of_this_name\n")
+    return folder
+
+
+@pytest.mark.parametrize(("target", "name"), [("shop.worker:worker", "ship"), ("shop.worker:on_asyncio", "aship")])
+def test_it_runs_until_sigterm(shop: Path, url: str, broker: Messaging, target: str, name: str) -> None:
+    """Of either face, by a module of this folder; URLs come from the environment, and the exit code is 0."""
+    broker.queue("orders").publish(b"1")
+    process = command("run", target, "--only", "orders", cwd=shop, env={"NARROWBOAT_BROKER_URL": url})
+    assert process.stdout is not None and process.stdout.readline() == f"{name} 1\n"
+    process.send_signal(signal.SIGTERM)
+    assert finish(process, 60) == (0, "", "")
+    assert broker.queue("orders").depth() == (0, 0, 0, 0)
+
+
+def test_ctrl_c_is_130(shop: Path, url: str, broker: Messaging) -> None:
+    """As with every command; it has drained."""
+    broker.queue("orders").publish(b"1")
+    process = command("run", "shop.worker:worker", cwd=shop, env={"NARROWBOAT_BROKER_URL": url})
+    assert process.stdout is not None and process.stdout.readline() == "ship 1\n"
+    process.send_signal(signal.SIGINT)
+    code, out, complaint = finish(process, 60)
+    assert (code, out, complaint.strip()) == (130, "", "")  # click ends the line of the ^C
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["shop.worker"], "'shop.worker': expected MODULE:ATTRIBUTE, such as shop.worker:worker"),
+        (["shop.wroker:worker"], "'shop.wroker:worker': there is no module 'shop.wroker' in this folder"),
+        (["needs:worker"], "importing needs failed: ModuleNotFoundError: No module named 'nothing_of_this_name'"),
+        (["broken:worker"], "importing broken failed: InvalidArgument: 5 cannot be called"),
+        (["shop.worker:wroker"], "unknown worker 'wroker' of shop.worker. Did you mean 'worker'?"),
+        (["shop.worker:number"], "'shop.worker:number' is int, and no narrowboat.Worker. Workers there: worker, on_asyncio, e"),
+        (["shop.worker:empty"], "this worker has no handlers"),
+        (["shop.worker:worker", "--only", "shipp"], "unknown handler 'shipp'. Did you mean 'ship'?"),
+    ],
+)  # fmt: skip
+def test_what_is_not_there_is_one_line(shop: Path, url: str, arguments: list[str], text: str) -> None:
+    """With exit code 2, before anything is consumed."""
+    code, out, complaint = finish(command("run", *arguments, cwd=shop, env={"NARROWBOAT_BROKER_URL": url}), 60)
+    assert (code, out, complaint.count("\n")) == (2, "", 1)
+    assert text in complaint
+
+
+def test_a_source_that_fails_ends_it_with_its_code(shop: Path, url: str, broker: Messaging) -> None:
+    """One line, as with every command."""
+    broker.queue("bills", lease=7).declare()
+    code, _, complaint = finish(command("run", "shop.worker:worker", cwd=shop, env={"NARROWBOAT_BROKER_URL": url}), 60)
+    assert (code, complaint.count("\n")) == (2, 1) and "bills" in complaint
+
+
+def test_a_change_starts_it_again(shop: Path, url: str, broker: Messaging) -> None:
+    """With the new text, and after what ran has drained; SIGTERM ends both."""
+    broker.queue("orders").publish(b"1")
+    process = command("run", "shop.worker:worker", "--reload", cwd=shop, env={"NARROWBOAT_BROKER_URL": url})
+    assert process.stdout is not None and process.stdout.readline() == "ship 1\n"
+    changed = shop / "shop" / "worker.py"
+    changed.write_text(MODULE.replace('f"ship', 'f"send'))
+    os.utime(changed, ns=(1, 1))  # whatever the clock of the file system is worth
+    number = 1
+    while True:  # those that the old one gets are shipped
+        number += 1
+        broker.queue("orders").publish(f"{number}".encode())
+        line = process.stdout.readline()
+        assert line in (f"ship {number}\n", f"send {number}\n")
+        if line.startswith("send"):
+            break
+    process.send_signal(signal.SIGTERM)
+    code, _, complaint = finish(process, 60)
+    assert (code, complaint) == (0, f"narrowboat: {Path('shop', 'worker.py')} has changed: started again\n")
