@@ -194,11 +194,11 @@ async def a_black_hole_swallows_no_message(kit: MessageKit) -> None:
 @scenario("B127", tier="N", faults=PROXY, seconds=90)
 async def a_close_in_a_black_hole(kit: MessageKit) -> None:
     """A broker that waits in one consumer and has messages of another in its hands is closed in one operation timeout."""
-    network = await kit.network()
-    for source in ("orders", "empty"):
-        await kit.queue(source, max_deliveries=0).declare()  # a first use may take longer than an operation of the others
+    network, timeout = await kit.network(), 2 * OPERATION
+    for source in ("orders", "empty"):  # a first use may take longer than the time-out of what follows
+        await kit.broker().queue(source, max_deliveries=0).declare()
     for since in (0.0, 0.2 * OPERATION):  # of which the fetch that is under way may have used up a part
-        broker = kit.broker(url=network.url, timeout=OPERATION)
+        broker = kit.broker(url=network.url, timeout=timeout)
         orders, empty = (broker.queue(source, max_deliveries=0) for source in ("orders", "empty"))
         await orders.publish_many([b"1", b"2", b"3"])
         async with contextlib.AsyncExitStack() as left:
@@ -209,7 +209,7 @@ async def a_close_in_a_black_hole(kit: MessageKit) -> None:
             await asyncio.sleep(0)
             await kit.blocking(network.black_hole)
             await asyncio.sleep(since)
-            with kit.within(1.5 * OPERATION, "a close in a black hole", measure="close in a black hole"):
+            with kit.within(1.5 * timeout, "a close in a black hole", measure="close in a black hole"):
                 await broker.close()
             with contextlib.suppress(NarrowboatError):
                 await waiting
