@@ -45,6 +45,7 @@ MAY_NAME = {
     ("cli/demo.py", "sqlite:///"): "that default",
     ("cli/demo.py", "/locks.db"): "that default",
     ("cli/demo.py", "/orders.db"): "that default",
+    ("working/recording.py", "memory://worker-"): "a worker is tested on the backend that lives in the process",
     ("demo/sale.py", "such as sqlite:///"): "an error shows what to write instead",
     ("demo/stock.py", "sqlite3"): "the record that the demo protects is a table: the standard library's, not our backend",
 }

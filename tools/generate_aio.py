@@ -3,10 +3,10 @@
     python tools/generate_aio.py            write each of them
     python tools/generate_aio.py --check    exit 1 and name those that are not what the sync files make
 
-A function that calls `run(...)`, which waits for a loop of the core, or closes a face, becomes a coroutine function that awaits
-it; so does whatever calls such a method of its own object. What the two faces do differently (handlers in threads or in tasks,
-opening a consumer, iterating) is written by hand in the files that are not listed here. Needs ruff, which sorts imports and
-breaks lines.
+A function that calls `run(...)` or `straight(...)`, which wait for a loop, or closes a face, becomes a coroutine function that
+awaits it; so does whatever calls such a method of its own object. What the two faces do differently (handlers in threads or in
+tasks, opening a consumer, iterating) is written by hand in the files that are not listed here. Needs ruff, which sorts imports
+and breaks lines.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ SYNC = Path(__file__).resolve().parent.parent / "src" / "narrowboat"
 ASYNC = SYNC / "aio"
 FILES = (
     *(f"messaging/{name}" for name in ("dead_letters", "message", "messaging", "publishing", "queue", "topic")),
-    "working/worker",
+    *(f"working/{name}" for name in ("testing", "worker")),
 )
 HEAD = "# Made from narrowboat/{}.py by tools/generate_aio.py: change that file, and run this script.\n"
 
 #: What differs in words, in order.
 WORDS = {
     r'\A"""(.*?)\."""': r'"""\1, for asyncio."""',
-    r"from narrowboat\._engine\.runtime import .*\n": "",
-    r"from narrowboat\.(messaging\.|locking\b|working\.intake\b)": r"from narrowboat.aio.\1",
+    r"from narrowboat\.(_engine\.runtime|working\.intake import straight\b).*\n": "",
+    r"from narrowboat\.(messaging\.|locking\b|working\.(?:intake|testing)\b)": r"from narrowboat.aio.\1",
     r"\bSyncOnly\b": "AsyncOnly",
     r"\bBlocking\b": "Asyncio",
     r"^(from narrowboat import events\n)": r"\1from narrowboat.aio._runtime import Asyncio\n"
@@ -69,7 +69,7 @@ def awaited(source: str) -> str:
 def waits(node: ast.AST, coroutines: set[str]) -> bool:
     """Whether it is a call that blocks, or of a method of the same object that is a coroutine function by now."""
     match node:
-        case ast.Call(func=ast.Name(id="run") | ast.Attribute(attr="finish_close" | "close")):
+        case ast.Call(func=ast.Name(id="run" | "straight") | ast.Attribute(attr="finish_close" | "close")):
             return True
         case ast.Call(func=ast.Attribute(value=ast.Name(id="self"), attr=name)):
             return name in coroutines

@@ -49,6 +49,18 @@ class Intake(Protocol):
         """Settle them alike: one answer for each."""
         ...
 
+    async def open(self) -> None:
+        """For tests: begin to consume."""
+        ...
+
+    async def take(self) -> Sequence[Any]:
+        """For tests: the messages of one call, of those that are there now."""
+        ...
+
+    async def leave(self) -> None:
+        """For tests: end what `open` began."""
+        ...
+
     async def wait(self, until: float) -> None:
         """Until the clock says so, or until stopped."""
         ...
@@ -181,6 +193,28 @@ class Consuming:
             left = [message for message in batch if not message.settled and not message.lost]
             if left:
                 await self._intake.settle(left, None)  # what is not settled by this comes back, and listeners hear of it
+
+    async def step(self) -> bool:
+        """For tests: handle what there is now, one message or batch. False: there is nothing."""
+        messages = await self._intake.take()
+        if not messages:
+            return False
+        if self.handler.batch is not None:
+            await self.many(messages)
+            return True
+        message = messages[0]
+        await self.one(message)
+        if not message.settled and not message.lost:
+            await self._intake.settle(messages, None)
+        return True
+
+    async def open(self) -> None:
+        """For tests: begin to consume, so that what is published from now on comes here."""
+        await self._intake.open()
+
+    async def leave(self) -> None:
+        """For tests: end that."""
+        await self._intake.leave()
 
     async def _handle(self, messages: tuple[Any, ...], argument: Any) -> Exception | None:
         handler = self.handler

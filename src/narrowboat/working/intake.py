@@ -135,6 +135,26 @@ class Intake:
             return batch.ack()
         return batch.reject(outcome.reason) if isinstance(outcome, Reject) else batch.nack(outcome.delay)
 
+    async def open(self) -> None:
+        """For tests."""
+        prefetch = self._handler.batch or 1
+        self._messages = self._source.consume(prefetch=prefetch, max_extend=self._handler.max_extend)
+
+    async def take(self) -> Sequence[Any]:
+        """For tests: it looks, and waits for nothing."""
+        got: list[Any] = []
+        while self._messages is not None and len(got) < (self._handler.batch or 1):
+            message = self._messages.receive(timeout=0)
+            if message is None:
+                break
+            got.append(message)
+        return Batch(got)
+
+    async def leave(self) -> None:
+        """For tests."""
+        if self._messages is not None:
+            self._messages.close()
+
     async def wait(self, until: float) -> None:
         """Blocks."""
         run(self._runtime.wait(self._signal, until))

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import random as random_module
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from types import TracebackType
-from typing import Any, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from narrowboat._engine.checks import flag, seconds
 from narrowboat._engine.holdable import SyncOnly
@@ -24,10 +25,13 @@ from narrowboat.locking import Locks, locks
 from narrowboat.messaging.message import Message, Seconds
 from narrowboat.messaging.messaging import Messaging, broker
 from narrowboat.working.consuming import Consuming
-from narrowboat.working.handlers import Around, Handlers, Options, SubscriptionOptions
+from narrowboat.working.handlers import Around, Handler, Handlers, Options, SubscriptionOptions
 from narrowboat.working.health import Health
 from narrowboat.working.intake import Intake, Result
 from narrowboat.working.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from narrowboat.working.testing import Rehearsal
 
 T = TypeVar("T")
 
@@ -185,6 +189,16 @@ class Worker(SyncOnly):
             finally:
                 self._end()
 
+    def test(self) -> Rehearsal:
+        """For tests: the handlers on a broker in memory, called by `drain()` and by nobody else.
+
+        Use it in a `with`. Messages go through handlers, `around`, retries and dead letters as in `run`. Neither pauses nor
+        time limits of threads apply.
+        """
+        from narrowboat.working.testing import Rehearsal  # needed by tests only
+
+        return Rehearsal(self)
+
     def stop(self) -> None:
         """Drain, as SIGTERM does: from any thread or signal handler. Nothing happens where it does not run."""
         if self._supervisor is not None:
@@ -219,24 +233,39 @@ class Worker(SyncOnly):
         if self._supervisor is not None:
             raise InvalidArgument("this worker runs already; one that has ended may run again")
         handlers = self._handlers.pick(only)
-        runtime = Intake.RUNTIME(self._clock)
         messages = self.broker
         try:
-            sources = [
-                Consuming(
-                    handler,
-                    Intake(handler, handler.open(messages), self._around, runtime, self._grace, signals),
-                    messages.capabilities,
-                    self._clock,
-                    self._random,
-                )
-                for handler in handlers
-            ]
+            sources = self._sources(handlers, messages, self._clock, signals)
         except BaseException:
             self._end()
             raise
-        self._supervisor = Supervisor(sources, self._grace, runtime)
+        self._supervisor = Supervisor(sources, self._grace, Intake.RUNTIME(self._clock))
         return self._supervisor
+
+    def _sources(self, handlers: Iterable[Handler], messages: Messaging, clock: Clock, signals: bool) -> list[Consuming]:
+        runtime = Intake.RUNTIME(clock)
+        return [
+            Consuming(
+                handler,
+                Intake(handler, handler.open(messages), self._around, runtime, self._grace, signals),
+                messages.capabilities,
+                clock,
+                self._random,
+            )
+            for handler in handlers
+        ]
+
+    def _lend(self, messages: Messaging | None, held: Locks | None, clock: Clock | None) -> list[Consuming]:
+        """For a test: its broker and locks instead of ours, and the sources on them; with None all as before."""
+        if messages is None or clock is None:
+            given = self._given
+            self._broker = given[0] if isinstance(given[0], Messaging) else None
+            self._locks = given[1] if isinstance(given[1], Locks) else None
+            return []
+        handlers = [replace(handler, breaker=None) for handler in self._handlers.pick(())]  # a drain pauses for nobody
+        sources = self._sources(handlers, messages, clock, False)
+        self._broker, self._locks = messages, held
+        return sources
 
     def _end(self) -> None:
         """Close what it has opened itself."""

@@ -102,6 +102,26 @@ class Intake:
             return await batch.ack()
         return await (batch.reject(outcome.reason) if isinstance(outcome, Reject) else batch.nack(outcome.delay))
 
+    async def open(self) -> None:
+        """For tests."""
+        prefetch = self._handler.batch or 1
+        self._messages = await self._source.consume(prefetch=prefetch, max_extend=self._handler.max_extend)
+
+    async def take(self) -> Sequence[Any]:
+        """For tests: it looks, and waits for nothing."""
+        got: list[Any] = []
+        while self._messages is not None and len(got) < (self._handler.batch or 1):
+            message = await self._messages.receive(timeout=0)
+            if message is None:
+                break
+            got.append(message)
+        return Batch(got)
+
+    async def leave(self) -> None:
+        """For tests."""
+        if self._messages is not None:
+            await self._messages.close()
+
     async def wait(self, until: float) -> None:
         """Suspends this task."""
         await self._runtime.wait(self._signal, until)

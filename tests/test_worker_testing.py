@@ -1,0 +1,152 @@
+"""`worker.test()`: handlers are called by the test alone, on a broker in memory, and what happened is told."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+import narrowboat
+from narrowboat import Breaker, Retry, aio
+from narrowboat.codecs import JSON
+from narrowboat.errors import ConfigurationError
+from narrowboat.working.recording import Died, Handled, Retried
+
+FACES = {"sync": narrowboat, "asyncio": aio}
+Test = Callable[[Any, Any], Awaitable[None]]
+
+
+@pytest.fixture(params=FACES)
+def face(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+async def maybe(value: Any) -> Any:
+    """What a call of either face gives."""
+    return await value if asyncio.iscoroutine(value) else value
+
+
+def handler(face: str, function: Callable[[Any], Awaitable[object]]) -> Any:
+    """A coroutine function, or a plain one that runs it: nothing in it suspends on the sync face."""
+    if face == "asyncio":
+        return function
+
+    @functools.wraps(function)
+    def plain(argument: Any) -> None:
+        try:
+            function(argument).__await__().send(None)
+        except StopIteration:
+            pass
+
+    return plain
+
+
+def rehearse(face: str, worker: Any, test: Test) -> None:
+    """Run `test(worker, its test)` within its block."""
+
+    async def main() -> None:
+        if face == "sync":
+            with worker.test() as opened:
+                await test(worker, opened)
+        else:
+            async with worker.test() as opened:
+                await test(worker, opened)
+
+    asyncio.run(main())
+
+
+def test_a_drain_tells_what_was_published_handled_retried_and_dead(face: str) -> None:
+    """Retries are due by the test's own clock, which the drain moves; a message published by a handler reaches the next one."""
+    worker = FACES[face].Worker(around=[])
+    shipped: list[Any] = []
+
+    async def ship(message: Any) -> None:
+        if message.data == "bad":
+            raise KeyError(message.data)
+        if message.attempt < 3:
+            raise OSError("down")
+        await maybe(worker.broker.topic("events").publish(b"shipped", key="k", delay=7))
+
+    async def tell(batch: Any) -> None:
+        shipped.extend(message.body for message in batch)
+
+    retry = Retry(first=10, factor=3, jitter=0, drop=(KeyError,))
+    worker.queue("orders", codec=JSON, retry=retry, breaker=Breaker(after=1), timeout=5)(handler(face, ship))
+    worker.subscription("events", "mail", batch=5)(handler(face, tell))
+
+    async def test(worker: Any, opened: Any) -> None:
+        begun = opened.clock()
+        await maybe(worker.broker.queue("orders").publish(b'"good"', id="good"))
+        await maybe(worker.broker.queue("orders").publish(b'"bad"', id="bad"))
+        told = await maybe(opened.drain())
+        assert told.retried == [Retried("orders", "good", 1, 10.0), Retried("orders", "good", 2, 30.0)]
+        assert told.dead == [Died("orders", "bad", 1, "KeyError: 'bad'")]
+        assert [(each.to, each.body, each.key, each.delay) for each in told.published] == [("events", b"shipped", "k", 7.0)]
+        assert Handled("orders", "good", 3) in told.handled and len(told.handled) == 2
+        assert (shipped, opened.clock() - begun) == ([b"shipped"], 47.0)
+        again = await maybe(opened.drain())
+        assert (again.published, again.handled, again.retried, again.dead) == ([], [], [], [])
+
+    rehearse(face, worker, test)
+
+
+def test_a_drain_moves_the_clock_no_further_than_it_may(face: str) -> None:
+    """What is due later stays for the next drain."""
+    worker = FACES[face].Worker()
+
+    async def ship(message: Any) -> None:
+        if message.attempt == 1:
+            raise OSError
+
+    worker.queue("orders", retry=Retry(first=60, jitter=0))(handler(face, ship))
+
+    async def test(worker: Any, opened: Any) -> None:
+        await maybe(worker.broker.queue("orders").publish(b"1"))
+        told = await maybe(opened.drain(within=59))
+        assert (len(told.retried), told.handled) == (1, [])
+        assert len((await maybe(opened.drain(within=60))).handled) == 1
+
+    rehearse(face, worker, test)
+
+
+def test_a_message_that_comes_back_for_ever_ends_the_drain(face: str) -> None:
+    """With an error that says so."""
+    worker = FACES[face].Worker()
+
+    async def ship(message: Any) -> None:
+        raise OSError
+
+    worker.queue("orders", max_deliveries=0, retry=Retry(first=0))(handler(face, ship))
+
+    async def test(worker: Any, opened: Any) -> None:
+        await maybe(worker.broker.queue("orders").publish(b"1"))
+        with pytest.raises(RuntimeError, match="20 calls of handlers, and there are messages still"):
+            await maybe(opened.drain(most=20))
+
+    rehearse(face, worker, test)
+
+
+def test_a_test_leaves_no_trace(face: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Afterwards the worker takes the broker that it was given, or the environment's; one without handlers is refused."""
+    monkeypatch.delenv("NARROWBOAT_BROKER_URL", raising=False)
+    given = FACES[face].broker("memory://given")
+    worker, other = FACES[face].Worker(given), FACES[face].Worker()
+
+    async def test(worker: Any, opened: Any) -> None:
+        assert worker.broker is not given
+        assert (await maybe(worker.locks.lock("a").try_acquire())).token > 0
+
+    with pytest.raises(ConfigurationError, match="no handlers"):
+        rehearse(face, worker, test)
+
+    async def ship(message: Any) -> None: ...
+
+    for each in (worker, other):
+        each.queue("orders")(handler(face, ship))
+        rehearse(face, each, test)
+    assert worker.broker is given
+    with pytest.raises(ConfigurationError, match="NARROWBOAT_BROKER_URL"):
+        other.broker  # noqa: B018  # the look opens it
