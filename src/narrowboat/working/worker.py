@@ -192,8 +192,8 @@ class Worker(SyncOnly):
     def test(self) -> Rehearsal:
         """For tests: the handlers on a broker in memory, called by `drain()` and by nobody else.
 
-        Use it in a `with`. Messages go through handlers, `around`, retries and dead letters as in `run`. Neither pauses nor
-        time limits of threads apply.
+        Use it in a `with`. Messages go through handlers, `around`, retries and dead letters as in `run`. Neither pauses
+        nor time limits of threads apply.
         """
         from narrowboat.working.testing import Rehearsal  # needed by tests only
 

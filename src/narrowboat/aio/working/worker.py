@@ -192,8 +192,8 @@ class Worker(AsyncOnly):
     def test(self) -> Rehearsal:
         """For tests: the handlers on a broker in memory, called by `drain()` and by nobody else.
 
-        Use it in an `async with`. Messages go through handlers, `around`, retries and dead letters as in `run`. Neither pauses nor
-        time limits of threads apply.
+        Use it in an `async with`. Messages go through handlers, `around`, retries and dead letters as in `run`. Neither pauses
+        nor time limits of threads apply.
         """
         from narrowboat.aio.working.testing import Rehearsal  # needed by tests only
 
