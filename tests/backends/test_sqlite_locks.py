@@ -480,7 +480,7 @@ import os, sys
 sys.path[:0] = sys.argv[2:]
 from test_sqlite_locks import *
 here = opened_at(sys.argv[1])
-grant = granted(here, request())
+grant = granted(here, request(ttl=600.0))
 pid = os.fork()
 if pid == 0:
     del here

@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 PROGRAM = (sys.executable, "-m", "narrowboat")
+#: Seconds after which something hangs. On a busy machine an interpreter alone takes ten to start.
+HANGS = 120.0
 
 
 def command(*arguments: Path | float | str, env: dict[str, str] | None = None, **options: Any) -> subprocess.Popen[str]:
@@ -27,7 +29,7 @@ def command(*arguments: Path | float | str, env: dict[str, str] | None = None, *
     return subprocess.Popen([*PROGRAM, *map(str, arguments)], env={**os.environ, **(env or {})}, **pipes)
 
 
-def finish(process: subprocess.Popen[str], timeout: float = 20) -> tuple[int, str, str]:
+def finish(process: subprocess.Popen[str], timeout: float = HANGS) -> tuple[int, str, str]:
     """Wait for it: exit code, output, errors."""
     try:
         out, err = process.communicate(timeout=timeout)
@@ -41,14 +43,14 @@ def call(*arguments: Path | float | str, text: str = "", **options: Any) -> tupl
     """Run `narrowboat ARGUMENTS` with `text` on its standard input: exit code, output, errors."""
     process = command(*arguments, stdin=subprocess.PIPE, **options)
     try:
-        out, err = process.communicate(text, timeout=20)
+        out, err = process.communicate(text, timeout=HANGS)
     finally:
         process.kill()
         process.wait()
     return process.returncode, out, err
 
 
-def until(condition: Callable[[], T], timeout: float = 15) -> T:
+def until(condition: Callable[[], T], timeout: float = HANGS) -> T:
     """Wait for what no event tells: another process's file, another process's lock."""
     ends = time.monotonic() + timeout
     while not (found := condition()):

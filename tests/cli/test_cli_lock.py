@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli_program import PROGRAM, call, command, finish, until
+from cli_program import HANGS, PROGRAM, call, command, finish, until
 
 from narrowboat.cli import run
 from narrowboat.cli.holders import _row, to_json
@@ -149,7 +149,7 @@ class TestLock:
         until(path.exists)
         with frozen(url):
             since = boot()
-            process.wait(10)
+            process.wait(HANGS)
 
         code, _, err = finish(process)
         (told, _), *_ = [tick for tick in ticks(path) if tick[1] == "TERM"]
@@ -169,7 +169,7 @@ class TestLock:
         until(path.exists)
         with frozen(url):
             since = boot()
-            process.wait(10)
+            process.wait(HANGS)
 
         assert finish(process)[0] == 79
         assert ticks(path)[-1][0] < since + 2
