@@ -29,6 +29,7 @@ NEED_AN_ENTRY_POINT = {"L110", "L116", "B109"}
         ("messages", {"depth": Support.ABSENT}),
         ("messages", {"delay": Support.ABSENT}),
         ("messages", {"uncounted_release": Support.ABSENT}),
+        ("messages", {"extension": Support.ABSENT}),
         ("messages", LEAST_MESSAGES),
         ("locks", {"holders": Support.ABSENT}),
         ("locks", {**LEAST_LOCKS, "order": WaitOrder.ANY, "wake": WakeUp.POLLED}),

@@ -88,7 +88,7 @@ class SettleFencing(enum.Enum):
 
 
 class LeaseNature(enum.Enum):
-    """What a delivery's lease hangs on. Only `MESSAGE` can be extended one by one."""
+    """What a delivery's lease hangs on. Only `MESSAGE` can be extended one by one, where `extension` is claimed."""
 
     MEMBERSHIP = "membership"
     CONNECTION = "connection"
@@ -149,6 +149,7 @@ class BrokerCapabilities:
     request_reply: Support
     depth: Support  #: native: every field is known; emulated: some are None
     uncounted_release: Support  #: a clean close does not count what was not started
+    extension: Support = Support.NATIVE  #: of a single lease; always absent where it is not the message's own
     concurrency: Concurrency = Concurrency.SERIAL
     body_max: int = 1024 * 1024  #: bytes
     headers_max: int = 64 * 1024  #: bytes, names and values together
@@ -162,6 +163,10 @@ class BrokerCapabilities:
     return_lag: float = 0.0  #: what a consumer gives back is deliverable at once, or within this
     wake_bound: float = 0.5  #: an idle consumer has a new message within this
     dedup_window: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.lease is not LeaseNature.MESSAGE:
+            object.__setattr__(self, "extension", Support.ABSENT)
 
 
 Capabilities = LockCapabilities | BrokerCapabilities

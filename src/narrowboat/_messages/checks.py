@@ -113,6 +113,12 @@ def check_extension(claims: BrokerCapabilities, backend: str, value: object) -> 
             "it is kept for as long as this consumer lives",
             backend=backend,
         )
+    if claims.extension is Support.ABSENT:
+        raise Unsupported(
+            f"extend: with this URL a lease on {backend} cannot be extended. Give the source a longer one (up to "
+            f"{claims.lease_max:g} seconds), or do the work in shorter steps",
+            backend=backend,
+        )
     allowed = f"{claims.lease_min:g} to {claims.lease_max:g} seconds, as a number or a timedelta"
     return seconds("seconds", value, low=claims.lease_min, high=claims.lease_max, allowed=allowed)
 

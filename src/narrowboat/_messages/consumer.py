@@ -34,7 +34,7 @@ from narrowboat._messages.lifetime import Lifetime
 from narrowboat._messages.polling import Polling, Visit
 from narrowboat._messages.settle import Settlement
 from narrowboat._messages.window import Window
-from narrowboat.capabilities import LeaseNature
+from narrowboat.capabilities import Support
 from narrowboat.codecs import Codec
 from narrowboat.contract.messages import Broker, Delivery, Feed, Outcome, Received, Source
 from narrowboat.errors import NarrowboatError
@@ -70,7 +70,7 @@ class Consumer(Generic[M]):
         self.extending = Extending(core, self.life, self.window, self.settlement, source.properties.lease)
         self.closing = Closing(core, path, self.life, self.window, self.polling, self.settlement, self.extending)
         self.max_extend = max_extend
-        self._auto_extend = auto_extend and core.capabilities.lease is LeaseNature.MESSAGE
+        self._auto_extend = auto_extend and core.capabilities.extension is not Support.ABSENT
         self._lease = source.properties.lease
         self._limit = source.properties.max_deliveries
         self._make = make

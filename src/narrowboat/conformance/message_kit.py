@@ -163,7 +163,8 @@ class MessageKit(Kit):
             async with other.consume() as theirs:
                 copies = await self.take(theirs, count, self.lapse(lease) + 5)
                 yield ended
-                await self.nothing(messages, lease)
+                # The peer keeps its copies for as long as it likes where it can extend them, and for a lease where it cannot.
+                await self.nothing(messages, lease if self.can("extension") else lease / 3)
                 for copy in copies:
                     await copy.ack()
         await self.depth_is(orders, ready=0, in_flight=0, dead=0)

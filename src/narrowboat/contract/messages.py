@@ -208,7 +208,7 @@ class Feed(ABC):
     def extend(self, deliveries: Sequence[Delivery], seconds: float) -> list[NarrowboatError | None]:
         """Let each lease end `seconds` from now. `StaleDelivery` where it is no longer ours; it is not revived.
 
-        Only called where `capabilities.lease` is `MESSAGE`.
+        Only called where `capabilities.extension` is claimed, which needs `capabilities.lease` to be `MESSAGE`.
         """
 
     def current(self, delivery: Delivery) -> bool:

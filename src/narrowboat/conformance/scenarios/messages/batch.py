@@ -121,7 +121,7 @@ async def _settles_all_but(batch: Any, stale: list[Any]) -> None:
         )
 
 
-@scenario("B29", tier="T", needs="lease=message", refused=demand)
+@scenario("B29", tier="T", needs=("lease=message", "extension"), refused=demand)
 async def a_batch_of_which_a_part_is_somebody_elses(kit: MessageKit) -> None:
     """The leases of half a batch end, and a peer gets those messages. They are stale, the others are settled."""
     lease = kit.short_lease

@@ -39,7 +39,7 @@ async def unsettled_comes_back_after_its_lease(kit: MessageKit) -> None:
         await again.ack()
 
 
-@scenario("B30", tier="T", needs="lease=message", refused=demand)
+@scenario("B30", tier="T", needs=("lease=message", "extension"), refused=demand)
 async def extended_beyond_the_first_lease(kit: MessageKit) -> None:
     """extend() keeps a delivery past its first lease. The message comes back when the extension ends; then it is stale."""
     lease, orders, other = await _two(kit, b"x")
@@ -55,7 +55,7 @@ async def extended_beyond_the_first_lease(kit: MessageKit) -> None:
         await again.ack()
 
 
-@scenario("B31", tier="T", needs="lease=message", refused=demand)
+@scenario("B31", tier="T", needs=("lease=message", "extension"), refused=demand)
 async def slow_handlers_keep_their_messages(kit: MessageKit) -> None:
     """Automatic extension keeps a message whose handler is slower than the lease, and what is buffered behind it."""
     lease, orders, other = await _two(kit, *numbered(3))
@@ -68,7 +68,7 @@ async def slow_handlers_keep_their_messages(kit: MessageKit) -> None:
     await kit.depth_is(orders, ready=0, in_flight=0)
 
 
-@scenario("B31", tier="T", needs="lease=message", refused=demand)
+@scenario("B31", tier="T", needs=("lease=message", "extension"), refused=demand)
 async def extension_ends_at_its_limit(kit: MessageKit) -> None:
     """Automatic extension ends after max_extend: a handler that hangs does not keep its message for ever."""
     lease, orders, other = await _two(kit, b"x")

@@ -32,7 +32,8 @@ async def bad_urls_are_refused(kit: MessageKit) -> None:
 async def what_is_not_claimed_is_refused(kit: MessageKit) -> None:
     """require= raises Unsupported before any I/O for what is not claimed, accepts what is, and names a misspelt claim."""
     claims = kit.broker_claims
-    for name in ("order", "delay", "priority", "ttl", "dedup", "replay", "topics", "dead_letters", "request_reply", "depth"):
+    kept = ("order", "delay", "priority", "ttl", "dedup", "replay")
+    for name in (*kept, "topics", "dead_letters", "request_reply", "depth", "extension"):
         if getattr(claims, name) is Support.ABSENT:
             await fails(Unsupported, partial(kit.broker, require=name))
         else:
