@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from narrowboat.capabilities import (
     BrokerCapabilities,
     Concurrency,
@@ -16,7 +18,7 @@ from narrowboat.capabilities import (
 )
 from narrowboat.contract import Broker, BrokerBackend, Context
 from narrowboat.dsn import Url
-from narrowboat_kafka.options import SCHEME, Options, endpoint
+from narrowboat_kafka.options import LOCK_HEAD, SCHEME, Groups, Options, endpoint
 
 #: What the server takes in one record unless it is told otherwise (`message.max.bytes`, 1,048,588), less headers and key.
 BODY_MAX = 960 * 1024
@@ -26,6 +28,27 @@ HEADERS_MAX = 48 * 1024
 def capabilities(url: Url, options: Options) -> BrokerCapabilities:
     """What `kafka://` claims. Replay only where the URL says for how long topics keep messages."""
     endpoint(url, options)
+    claims = _classic(options)
+    return claims if options.groups is Groups.CLASSIC else _share(claims, options)
+
+
+def _share(claims: BrokerCapabilities, options: Options) -> BrokerCapabilities:
+    """What is different where the server shares out the messages one by one. What is in a queue, it tells no client of ours."""
+    return dataclasses.replace(
+        claims,
+        lease=LeaseNature.MESSAGE,
+        extension=Support.ABSENT,
+        lease_min=max(0.5, options.lock_min - LOCK_HEAD),
+        lease_max=options.lock_max - LOCK_HEAD,
+        lease_lag=LOCK_HEAD + 2.0,
+        topics=Support.ABSENT,
+        replay=Support.ABSENT,
+        kept=Kept.UNTIL_CONSUMED,
+        depth=Support.ABSENT,
+    )
+
+
+def _classic(options: Options) -> BrokerCapabilities:
     return BrokerCapabilities(
         scope=Scope.NETWORK,
         survives=Survives.NODE if options.replication > 1 else Survives.CRASH,

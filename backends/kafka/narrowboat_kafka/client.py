@@ -13,10 +13,13 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Awaitable, Callable, Collection, Generator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from narrowboat_kafka.format.records import Record
 from narrowboat_kafka.format.stored import Stored
+
+if TYPE_CHECKING:
+    from narrowboat_kafka.share.seam import Sharing
 
 T = TypeVar("T")
 
@@ -76,6 +79,7 @@ class Code(enum.IntEnum):
     CORRUPT_MESSAGE = 2
     UNKNOWN_TOPIC_OR_PARTITION = 3
     LEADER_NOT_AVAILABLE = 5
+    NOT_LEADER = 6  #: of a partition: it has just begun to be, or to be no more
     MESSAGE_TOO_LARGE = 10
     COORDINATOR_LOAD_IN_PROGRESS = 14
     COORDINATOR_NOT_AVAILABLE = 15
@@ -96,6 +100,7 @@ class Code(enum.IntEnum):
     INVALID_PARTITIONS = 37
     INVALID_REPLICATION_FACTOR = 38
     UNSUPPORTED_FOR_MESSAGE_FORMAT = 43
+    INVALID_CONFIG = 40
     POLICY_VIOLATION = 44
     OUT_OF_ORDER_SEQUENCE_NUMBER = 45
     INVALID_PRODUCER_EPOCH = 47
@@ -107,6 +112,9 @@ class Code(enum.IntEnum):
     INVALID_RECORD = 87
     PRODUCER_FENCED = 90
     UNKNOWN_TOPIC_ID = 100
+    INVALID_RECORD_STATE = 121  #: the lock of a message is over
+    SHARE_SESSION_NOT_FOUND = 122
+    INVALID_SHARE_SESSION_EPOCH = 123
 
 
 class KafkaError(Exception):
@@ -367,6 +375,9 @@ class Client(Protocol):
 
     def producer(self) -> Producer:
         """A producer that has sent nothing yet."""
+
+    def sharing(self) -> Sharing | None:
+        """Share groups; None of a library that has none."""
 
     def close(self, within: float) -> None:
         """End what is still open and the loop, within so many seconds if the server does not answer."""

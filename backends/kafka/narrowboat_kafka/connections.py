@@ -9,11 +9,12 @@ from typing import Any
 
 from narrowboat.contract import Context
 from narrowboat.dsn import Url
-from narrowboat.errors import Closed
+from narrowboat.errors import Closed, ConfigurationError
 from narrowboat_kafka import clients
 from narrowboat_kafka.client import Client, Ear, Edge, Loop, Membership, Producer, TopicPartition, Unconnected
 from narrowboat_kafka.errors import translate, unconnected
 from narrowboat_kafka.options import SCHEME, Options, endpoint
+from narrowboat_kafka.share.seam import Sharing
 
 #: What is open in this process, so that a forked child can disown it.
 _open: weakref.WeakSet[Connections] = weakref.WeakSet()
@@ -67,6 +68,13 @@ class Connections:
         """A producer that has sent nothing yet."""
         self.check_open()
         return self._client.producer()
+
+    def sharing(self) -> Sharing:
+        """Share groups; `ConfigurationError` where the client's library has none."""
+        found = self._client.sharing()
+        if found is None:
+            raise ConfigurationError("?groups=share needs kafka+confluent://: this client has no share groups", backend=SCHEME)
+        return found
 
     def shut(self) -> None:
         """Begin nothing new; what is under way goes on, and is ended by `close`."""

@@ -18,7 +18,8 @@ from typing import Any
 from narrowboat.capabilities import BrokerCapabilities
 from narrowboat.contract import Address, Broker, Context, Depth, Feed, Kind, Outgoing, Receipt, Source
 from narrowboat.dsn import Url
-from narrowboat.errors import NarrowboatError, Unsupported
+from narrowboat.errors import Conflict, NarrowboatError, Unsupported
+from narrowboat_kafka.client import SOON
 from narrowboat_kafka.connections import Connections
 from narrowboat_kafka.errors import translate, unpublished, unsent
 from narrowboat_kafka.feed import KafkaFeed, Shared
@@ -26,9 +27,11 @@ from narrowboat_kafka.format import levels, records
 from narrowboat_kafka.format.records import Record
 from narrowboat_kafka.member.member import Member
 from narrowboat_kafka.member.watch import TopicWatch
-from narrowboat_kafka.options import SCHEME, Options
+from narrowboat_kafka.options import SCHEME, Groups, Options
 from narrowboat_kafka.publishing.mover import Mover
 from narrowboat_kafka.publishing.publisher import Publisher
+from narrowboat_kafka.share.feed import ShareFeed
+from narrowboat_kafka.share.queues import Queues
 from narrowboat_kafka.topology import names
 from narrowboat_kafka.topology.contents import Contents
 from narrowboat_kafka.topology.offsets import Offsets
@@ -50,7 +53,7 @@ class KafkaBroker(Broker):
         self._moving: set[str] = set()  #: groups that move what was published to a topic with a delay, once there is any
         self._movers: dict[str, Member] = {}  #: those that have joined
         self._turns: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)  #: opening and closing, by group
-        self._feeds: set[KafkaFeed] = set()
+        self._feeds: set[KafkaFeed | ShareFeed] = set()
         self._closed = False
         self._until = math.inf  #: when closing is over
         self._connections = Connections(url, options, context)
@@ -62,6 +65,7 @@ class KafkaBroker(Broker):
         self._contents = Contents(self._topics, offsets, options.prefix)
         self._mover = Mover(self._connections.loop, self._publisher, self._levels)
         self._shared = Shared(self._connections, self._publisher, self._sources, self._levels, context.tell)
+        self._queues = Queues(self._shared, options) if options.groups is Groups.SHARE else None
 
     # -- publishing -----------------------------------------------------------------------------------------------
 
@@ -134,7 +138,9 @@ class KafkaBroker(Broker):
         self._connections.check_open()
         address = source.address
         try:
-            self._sources.declare(source, earliest=earliest)
+            new = self._sources.declare(source, earliest=earliest)
+            if self._queues is not None:
+                return self._open_shared(self._queues, source, wake, new=new)
             group = names.group(address, self._prefix)
             with self._turns[group]:
                 self._connections.check_open()
@@ -148,6 +154,21 @@ class KafkaBroker(Broker):
         except Exception as error:
             raise translate(error, f"opening a consumer of {address.path!r}") from error
         return feed
+
+    def _open_shared(self, queues: Queues, source: Source, wake: Callable[[], None], *, new: bool) -> ShareFeed:
+        feed = queues.open(source, wake, self._leave_shared, new=new)
+        with self._turns[names.group(source.address, self._prefix)]:
+            self._feeds.add(feed)
+            self._move_delayed(source.address)
+        return feed
+
+    def _leave_shared(self, feed: ShareFeed) -> None:
+        """A consumer closes: what it had goes back, and its members leave the group."""
+        until = min(self._until, time.monotonic() + self._connections.timeout)
+        feed.readers.end(max(SOON, until - time.monotonic()))
+        with self._turns[names.group(feed.address, self._prefix)]:
+            self._feeds.discard(feed)
+            self._stop_moving(feed.address, until)
 
     def _join(self, address: Address, group: str) -> Member:
         retry = names.retry(address, self._prefix)
@@ -170,8 +191,8 @@ class KafkaBroker(Broker):
         return member
 
     def _move_delayed(self, address: Address) -> None:
-        """Move delayed messages of a topic as well, from the first one on: a process that consumes the topic does so."""
-        group = names.delayed(address, self._prefix)
+        """Move delayed messages as well, from the first one on: a process that consumes the topic or shared queue does so."""
+        group = names.moving(address, self._prefix)
         if group not in self._moving:
             self._moving.add(group)
             topic = names.topic(address, self._prefix)
@@ -200,11 +221,9 @@ class KafkaBroker(Broker):
                 self._stop_moving(feed.address, until)
 
     def _stop_moving(self, address: Address, until: float) -> None:
-        if address.kind is not Kind.SUBSCRIPTION:
+        group = names.moving(address, self._prefix)
+        if any(names.moving(each.address, self._prefix) == group for each in self._feeds):
             return
-        if any(each.address.kind is Kind.SUBSCRIPTION and each.address.name == address.name for each in self._feeds):
-            return
-        group = names.delayed(address, self._prefix)
         with self._turns[group]:
             self._moving.discard(group)
             mover = self._movers.pop(group, None)
@@ -231,12 +250,32 @@ class KafkaBroker(Broker):
     def purge(self, address: Address) -> int:
         """Drop what is ready or delayed."""
         with self._translated(f"purging {address.path!r}"):
+            if self._queues is not None:
+                return self._purge_shared(self._queues, address)
             member = self._members.get(names.group(address, self._prefix)) if address.kind is not Kind.TOPIC else None
             dropped: int | None = None if member is None else self._connections.call(member.purge)
             if dropped is None:
                 self._sources.check_there(address)
                 dropped = self._contents.purge(address)
             return dropped
+
+    def _purge_shared(self, queues: Queues, address: Address) -> int:
+        self._sources.check_there(address)
+        self._sources.topic(address)
+        return self._purge_waiting(address) + queues.purge(address)
+
+    def _purge_waiting(self, address: Address) -> int:
+        """Drop what waits for its time. We may be about to join the group that moves it on: then we wait for that."""
+        waiting, until = names.moving(address, self._prefix), time.monotonic() + self._connections.timeout
+        while True:
+            mover = self._movers.get(waiting)
+            try:
+                dropped: int | None = self._connections.call(mover.purge) if mover is not None and mover.parts else None
+                return self._contents.purge_waiting(address.path, waiting) if dropped is None else dropped
+            except Conflict:
+                if waiting not in self._moving or time.monotonic() >= until:
+                    raise
+            time.sleep(0.05)
 
     def depth(self, address: Address) -> Depth:
         """How many messages there are, as of the last commits."""

@@ -143,9 +143,9 @@ def unpublished(error: BaseException, id: str, path: str, *, left: bool) -> Narr
     return (REFUSALS.unknown if left else REFUSALS.not_sent)(id, path, line(error), cause=error)
 
 
-def stale(id: str, path: str) -> StaleDelivery:
-    """The answer to a settlement of a delivery that is no longer ours."""
-    return REFUSALS.stale(id, path, why=_MEMBERSHIP)
+def stale(id: str, path: str, *, locked: bool = False) -> StaleDelivery:
+    """The answer to a settlement of a delivery that is no longer ours. `locked`: its lease was a lock of its own."""
+    return REFUSALS.stale(id, path) if locked else REFUSALS.stale(id, path, why=_MEMBERSHIP)
 
 
 #: What is to be installed for each codec.

@@ -7,15 +7,17 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from narrowboat.contract import Ack, Address, Delivery, Feed, Nack, Outcome, Received, Reject, Return
-from narrowboat.driver.sources import dead_headers, has_dead_letters
+from narrowboat.driver.sources import has_dead_letters
 from narrowboat.errors import Closed, NarrowboatError, Unsupported
 from narrowboat_kafka.connections import Connections
 from narrowboat_kafka.errors import stale, too_large, translate, unpublished
-from narrowboat_kafka.format import levels, records
+from narrowboat_kafka.format import records
 from narrowboat_kafka.format.records import Record
+from narrowboat_kafka.format.stored import Stored
 from narrowboat_kafka.member.member import Member
 from narrowboat_kafka.member.partition import Tag, Taken
 from narrowboat_kafka.options import SCHEME
+from narrowboat_kafka.publishing import moves
 from narrowboat_kafka.publishing.publisher import Publisher
 from narrowboat_kafka.topology.sources import Sources
 
@@ -33,6 +35,15 @@ class Shared(NamedTuple):
     sources: Sources
     levels: int  #: how many partitions a retry topic has
     tell: Callable[[str, str, str], None]  #: what is wrong with a message: the path of its source, its id, what it is
+
+    def publish_bodiless(self, path: str, id: str, letter: Record, stored: Stored) -> NarrowboatError | None:
+        """Publish a dead letter that is too large, without its body. What is wrong with that."""
+        (failed,) = self.publisher.publish([records.without_body(letter, stored)])
+        if failed is not None:
+            return unpublished(failed.error, id, path, left=failed.left)
+        where = f"topic {stored.topic!r}, partition {stored.partition}, offset {stored.offset}"
+        self.tell(path, id, f"it is too large for the dead letters: its body is only in {where}")
+        return None
 
 
 class KafkaFeed(Feed):
@@ -119,12 +130,7 @@ class KafkaFeed(Feed):
         if isinstance(outcome, Nack):
             tag.due = time.time() + outcome.delay
             return None
-        (failed,) = self._shared.publisher.publish([records.without_body(move, tag.record)])
-        if failed is not None:
-            return unpublished(failed.error, delivery.id, self.address.path, left=failed.left)
-        where = f"topic {tag.record.topic!r}, partition {tag.record.partition}, offset {tag.offset}"
-        self._shared.tell(self.address.path, delivery.id, f"it is too large for the dead letters: its body is only in {where}")
-        return None
+        return self._shared.publish_bodiless(self.address.path, delivery.id, move, tag.record)
 
     def _how(self, tag: Tag, outcome: Outcome) -> str:
         if isinstance(outcome, Nack) and outcome.delay <= 0 and self._deliveries.has_metadata_room(tag):
@@ -135,20 +141,10 @@ class KafkaFeed(Feed):
         """Where the message goes, where it does not just stay."""
         sources = self._shared.sources
         if isinstance(outcome, Nack) and (outcome.delay > 0 or not self._deliveries.has_metadata_room(tag)):
-            now = time.time()
             topic = sources.retry(self.address)
-            level = levels.level(outcome.delay, self._shared.levels)
-            changes = {
-                records.ATTEMPTS: str(delivery.attempt),
-                records.DUE: repr(now + outcome.delay),
-                records.STEP: repr(now + levels.stay(level)),
-            }
-            return records.republished(tag.record, topic, level, changes)
+            return moves.later(tag.record, topic, self._shared.levels, delay=outcome.delay, attempts=delivery.attempt)
         if isinstance(outcome, Reject) and has_dead_letters(self.address):
-            changes = dead_headers({}, reason=outcome.reason, attempts=outcome.attempts, origin=self.address.path)
-            dropped = (records.ATTEMPTS, records.EXPIRES)  # it lives, and is counted, anew
-            record = records.republished(tag.record, sources.topic(self.address.dead), None, changes)
-            return record._replace(headers=[each for each in record.headers if each[0] not in dropped])
+            return moves.dead_letter(tag.record, sources.topic(self.address.dead), outcome, self.address.path)
         return None
 
     def extend(self, deliveries: Sequence[Delivery], seconds: float) -> list[NarrowboatError | None]:

@@ -112,14 +112,22 @@ class Admin:
 
     def config(self, topic: str, keys: Sequence[str]) -> dict[str, str | None]:
         """Its settings; none where we may not look."""
-        resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
         try:
-            found = self._answer(self.handle.describe_configs([resource], request_timeout=self._timeout)[resource])
+            found = self.described(ConfigResource(ConfigResource.Type.TOPIC, topic))
         except KafkaError as error:
             if error.code in (Code.TOPIC_AUTHORIZATION_FAILED, Code.CLUSTER_AUTHORIZATION_FAILED, *_ABSENT):
                 return {}
             raise
         return {key: found[key].value for key in keys if key in found}
+
+    def described(self, resource: Any) -> dict[str, Any]:
+        """The settings of anything that has some."""
+        found: dict[str, Any] = self._answer(self.handle.describe_configs([resource], request_timeout=self._timeout)[resource])
+        return found
+
+    def configure(self, resource: Any) -> None:
+        """Change those settings that it names."""
+        self._answer(self.handle.incremental_alter_configs([resource], request_timeout=self._timeout)[resource])
 
     def create(self, name: str, partitions: int, replication: int, config: Mapping[str, str]) -> None:
         """Make a topic."""

@@ -23,6 +23,7 @@ from narrowboat_kafka.confluent.member import Member
 from narrowboat_kafka.confluent.probe import probe
 from narrowboat_kafka.confluent.producer import Producer
 from narrowboat_kafka.confluent.settings import Settings
+from narrowboat_kafka.confluent.sharing import Sharing
 from narrowboat_kafka.options import SCHEME, Options
 
 #: Errors of a connection that the next try meets again.
@@ -97,6 +98,10 @@ class Client:
         made = Producer(self._settings.producer())
         self._producers.add(made)
         return made
+
+    def sharing(self) -> Sharing:
+        """Share groups; `ConfigurationError` where the library is too old for them."""
+        return Sharing(self._settings, self.admin)
 
     def close(self, within: float) -> None:
         """End what is still open and the loop, within so many seconds if the server does not answer."""

@@ -13,7 +13,7 @@ from typing import Any
 from narrowboat.driver.endpoint import Endpoint
 from narrowboat.driver.tls import Verify
 from narrowboat_kafka.client import LARGEST
-from narrowboat_kafka.options import Options, Sasl
+from narrowboat_kafka.options import Groups, Options, Sasl
 
 log = logging.getLogger("narrowboat.kafka")
 
@@ -30,6 +30,13 @@ _LINGER = 5
 _BATCH = 1024 * 1024
 #: Messages, and kilobytes of them, that one producer holds. Who has more waits.
 _HELD, _HELD_KB = 100_000, 256 * 1024
+
+#: Milliseconds between two polls of a member of a share group: the most that librdkafka takes.
+_NEVER = 86_400_000
+#: Milliseconds for which the server keeps a fetch of a share group that finds nothing.
+_SHARE_WAIT = 100
+#: Messages that are stored together where a share group reads: the server hands them to one member together.
+_TOGETHER = 16
 
 
 class Log:
@@ -117,6 +124,21 @@ class Settings:
             "fetch.error.backoff.ms": 200,
         }
 
+    def sharer(self, group: str, size: int) -> dict[str, Any]:
+        """Of a member of a share group. What is said of a member in general is the server's to say there."""
+        shared = {name: value for name, value in self._shared.items() if name != "allow.auto.create.topics"}
+        return {
+            **shared,
+            "group.id": group,
+            "share.acknowledgement.mode": "explicit",
+            "max.poll.records": size,
+            "max.poll.interval.ms": _NEVER,  # one whose handlers are all busy asks for nothing
+            "check.crcs": True,
+            "fetch.max.bytes": max(1_000_000, self._options.max_reply // 2),
+            # What comes to a fetch that nobody waits for any more is locked for nobody: no fetch lasts for long.
+            "fetch.wait.max.ms": _SHARE_WAIT,
+        }
+
     def producer(self) -> dict[str, Any]:
         """Of a producer. Whether a message has left is asked when its time is over, so librdkafka's own time is longer."""
         limit = int(self.timeout * 1000)
@@ -132,6 +154,7 @@ class Settings:
             "socket.timeout.ms": 2 * limit + 10_000,
             "queue.buffering.max.messages": _HELD,
             "queue.buffering.max.kbytes": _HELD_KB,
+            **({"batch.num.messages": _TOGETHER} if self._options.groups is Groups.SHARE else {}),
         }
 
 

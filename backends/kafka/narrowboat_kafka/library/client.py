@@ -126,6 +126,9 @@ class Client:
         self._producers.add(made)
         return made
 
+    def sharing(self) -> None:
+        """The library has no share groups."""
+
     def _one_timeout(self) -> dict[str, int]:
         return {"request_timeout_ms": max(600, self._timeout), "bootstrap_timeout_ms": self._timeout}
 

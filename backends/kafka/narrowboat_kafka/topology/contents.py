@@ -46,13 +46,20 @@ class Contents:
 
     def purge(self, address: Address) -> int:
         """Drop what is not handed out, of a source without consumers; how many. `Conflict` where there are some."""
+        return self._purge(address.path, self._group(address), self._known(address))
+
+    def purge_waiting(self, path: str, topic: str) -> int:
+        """The same with what waits in `topic`, read by the group of that name."""
+        return self._purge(path, topic, self._known_of(topic, [topic]))
+
+    def _purge(self, path: str, group: str, known: Known) -> int:
         dropped, offsets = 0, {}
-        for tp, (ledger, end) in self._known(address).items():
+        for tp, (ledger, end) in known.items():
             dropped += ledger.drop(end, {offset for offset, claim in ledger.claims.items() if claim.out})
             offsets[tp] = Committed(ledger.base, ledgers.encode(ledger))
-        if not self._offsets.commit(self._group(address), offsets):
+        if not self._offsets.commit(group, offsets):
             raise Conflict(
-                f"{address.path!r} cannot be purged while other programs consume it: only they know what they hold. "
+                f"{path!r} cannot be purged while other programs consume it: only they know what they hold. "
                 "Stop them, or purge where it is consumed",
                 backend=SCHEME,
             )
@@ -67,10 +74,13 @@ class Contents:
             topics = [names.delayed(address, self._prefix)]
         else:
             topics = [names.topic(address, self._prefix), names.retry(address, self._prefix)]
+        return self._known_of(self._group(address), topics, begun=address.kind is not Kind.SUBSCRIPTION)
+
+    def _known_of(self, group: str, topics: list[str], *, begun: bool = True) -> Known:
+        """`begun`: otherwise the group may not have, and then it has no messages in the first topic."""
         partitions = self._topics.partitions(*topics)
-        committed = self._offsets.committed(self._group(address), partitions)
-        if address.kind is Kind.SUBSCRIPTION:
-            # A group that has not begun has no messages; what waits for it does not count on that.
+        committed = self._offsets.committed(group, partitions)
+        if not begun:
             partitions = [tp for tp in partitions if tp in committed or tp.topic == topics[-1]]
         ends = self._offsets.at(partitions, Edge.LATEST)
         unread = self._offsets.at([tp for tp in partitions if tp not in committed], Edge.EARLIEST)

@@ -90,6 +90,15 @@ def delayed(address: Address, prefix: str) -> str:
     return topic(address, prefix) + ".delayed"
 
 
+def moving(address: Address, prefix: str) -> str:
+    """The topic of which a consumer of `address` moves on what is due, and the group that does so, where one of its own does.
+
+    >>> moving(Address(Kind.SUBSCRIPTION, "prices", "g"), ""), moving(Address(Kind.QUEUE, "orders"), "")
+    ('prices.delayed', 'orders.orders.retry')
+    """
+    return (delayed if address.kind is Kind.SUBSCRIPTION else retry)(address, prefix)
+
+
 def declared(address: Address, prefix: str) -> str:
     """The group whose committed metadata holds what `address` was declared with.
 

@@ -31,7 +31,7 @@ class Offsets:
                 found: dict[TopicPartition, int] = self._connections.call(self._connections.offsets, partitions, which)
                 return found
             except KafkaError as error:
-                if error.code != Code.NOT_SENT or time.monotonic() >= until:
+                if error.code not in (Code.NOT_SENT, Code.NOT_LEADER) or time.monotonic() >= until:
                     raise
             time.sleep(0.02)
 

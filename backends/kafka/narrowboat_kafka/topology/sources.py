@@ -17,7 +17,7 @@ from narrowboat.errors import Conflict, NotFound
 from narrowboat_kafka.client import Code, Committed, Edge
 from narrowboat_kafka.errors import REFUSALS
 from narrowboat_kafka.format import levels
-from narrowboat_kafka.options import SCHEME, Options
+from narrowboat_kafka.options import SCHEME, Groups, Options
 from narrowboat_kafka.topology import names
 from narrowboat_kafka.topology.declared import Declarations
 from narrowboat_kafka.topology.offsets import Offsets
@@ -49,7 +49,7 @@ class Sources:
             return name
         dead = address.name.endswith(DEAD)
         # Dead letters lie in one partition, so that they can be looked at in the order in which they died.
-        partitions = 1 if dead else self._options.partitions
+        partitions = 1 if dead else self._options.spread
         retention = self._options.retention if kind == "topic" else 0.0
         self._topics.ensure(name, partitions, retention, f"{kind} {address.name!r}", large=dead)
         self._check_kind(Address(Kind.QUEUE if kind == "queue" else Kind.TOPIC, address.name), name, kind)
@@ -96,24 +96,35 @@ class Sources:
                 raise REFUSALS.taken(address.name, cut(stored["kind"], 40), kind)
             self._kinds[topic] = kind
 
-    def declare(self, source: Source, *, earliest: bool) -> None:
-        """Make it if it is not there; refuse it where it differs."""
+    def declare(self, source: Source, *, earliest: bool) -> bool:
+        """Make it if it is not there; refuse it where it differs. Whether it was declared just now, for the first time."""
         address, properties = source
         topic = self.topic(address)
         if address.kind is Kind.TOPIC or self._declared.get(address) == properties:
-            return
+            return False
         with self._mutex:
             stored = self._declarations.read(address, topic)
-            if stored is None or "lease" not in stored:
+            new = stored is None or "lease" not in stored
+            if stored is None or new:
                 if address.kind is Kind.SUBSCRIPTION:
                     self._begin(address, topic, earliest=earliest)
                 kind = "queue" if address.kind is Kind.QUEUE else "subscription"
-                self._declarations.write(address, topic, {"kind": kind, **properties._asdict()})
+                groups = {} if self._options.groups is Groups.CLASSIC else {"groups": self._options.groups.value}
+                self._declarations.write(address, topic, {"kind": kind, **properties._asdict(), **groups})
             else:
                 self._compare(address, stored, properties)
             self._declared[address] = properties
+            return new
 
     def _compare(self, address: Address, stored: dict[str, Any], properties: Properties) -> None:
+        groups = stored.get("groups", Groups.CLASSIC.value)
+        if groups != self._options.groups.value:
+            raise Conflict(
+                f"{address.path!r} was declared with groups={cut(str(groups), 40)} and is asked for with "
+                f"groups={self._options.groups.value}: what one has settled the other would deliver again. Write "
+                "?groups= as it was declared, or empty it and delete it first",
+                backend=SCHEME,
+            )
         known = {name: stored[name] for name in Properties._fields if isinstance(stored.get(name), int | float)}
         strange = [name for name in Properties._fields if name not in known]
         more = f"what is stored of {', '.join(strange)} is no number" if strange else ""
@@ -149,7 +160,7 @@ class Sources:
                     groups.append(found[: -len(tail)])
         else:
             gone.append(names.retry(address, self._prefix))
-            groups.append(names.group(address, self._prefix))
+            groups += [names.group(address, self._prefix), names.moving(address, self._prefix)]
         self._topics.delete(*gone)
         self.forget(*gone)
         # With the topics their offsets have gone; a group that still has members stays, empty-handed.
