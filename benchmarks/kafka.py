@@ -1,7 +1,7 @@
 """Messages on Kafka: against kafka-python at its best, on a broker that this run starts.
 
 The peer's producer sends everything and then waits for all; its consumer polls large batches and settles nothing.
-The two clients that this backend has, each against its own library: `kafka_clients.py`.
+The two clients that this backend has, each against its own library: `kafka_clients.py`; share groups: `kafka_share.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 import narrowboat
-from benchmarks import kafka_clients
+from benchmarks import kafka_clients, kafka_share
 from benchmarks.measure import ROUNDS, Row, at_most, median, versus
 from integration.servers import KafkaServer
 
@@ -42,6 +42,7 @@ def rows(folder: Path) -> Iterator[Row]:
             yield wake_up(broker)
             yield idle(broker)
         yield from kafka_clients.rows(server)
+    yield from kafka_share.rows()
 
 
 def _publish(queue: narrowboat.messaging.Queue[bytes], count: int) -> int:

@@ -22,6 +22,14 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     from kafka import KafkaAdminClient, KafkaProducer
 
+#: A server's settings for share groups that are quick: locks of a second, and a new group's messages at once. And their URL's.
+QUICK = {
+    "group.share.min.record.lock.duration.ms": "1000",
+    "group.share.min.heartbeat.interval.ms": "200",
+    "group.share.heartbeat.interval.ms": "200",
+}
+SHARE = "groups=share&lock_min=1&session=2"
+
 
 def strange_records() -> dict[str, dict[str, Any]]:
     """Records as another program may publish them, by what is strange about each. None asks to be dropped."""

@@ -21,6 +21,7 @@ _LONG = (
     "test_consul_conformance",
     "test_rabbitmq_conformance",
     "test_kafka_confluent",
+    "test_kafka_share_conformance",
     "test_zookeeper_conformance",
     "test_kafka",
     "test_servers",

@@ -1,53 +1,31 @@
-"""Kafka's share groups: the conformance kit on them, and what only they do.
-
-The server is set up for short locks and heartbeats. As it comes, each lease in a scenario is twelve seconds, and each new queue
-takes five until its first message.
-"""
+"""What only Kafka's share groups do. The conformance kit on them is in `test_kafka_share_conformance.py`."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import narrowboat
-from integration.conformance import CLIENT, conformance
-from integration.fixtures import missing
-from integration.kafka_harness import KafkaHarness
+from integration.fixtures import Servers
+from integration.kafka_harness import QUICK, SHARE
 from integration.servers import KafkaServer
 from integration.servers.editions import Kafka43
-from integration.servers.resolve import Unavailable, choose
 from narrowboat.conformance.watch import watch
 from narrowboat.errors import ConfigurationError, Conflict, StaleDelivery, Unsupported
 
 upper = watch().extended
 
-QUICK = {
-    "group.share.min.record.lock.duration.ms": "1000",
-    "group.share.min.heartbeat.interval.ms": "200",
-    "group.share.heartbeat.interval.ms": "200",
-}
-SHARE = "groups=share&lock_min=1&session=2"
-
-test_kafka_share = conformance(
-    Kafka43, harness=KafkaHarness, tiers="CTSPH", only=CLIENT, query=SHARE, driver="confluent", config=QUICK
-)
-
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[KafkaServer]:
-    """A server of its own, with short locks and heartbeats."""
-    try:
-        made = choose(Kafka43).server(config=QUICK)
-    except Unavailable as error:
-        missing(str(error))
-    made.start()
-    yield made
-    made.close()
+def server(servers: Servers) -> KafkaServer:
+    """A server with short locks and heartbeats."""
+    found = servers(Kafka43, config=QUICK)
+    assert isinstance(found, KafkaServer)
+    return found
 
 
 def shared(server: KafkaServer, query: str = SHARE) -> str:

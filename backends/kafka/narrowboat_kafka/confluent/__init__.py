@@ -12,3 +12,5 @@ from __future__ import annotations
 
 #: The first version that has all that is used here: the administration takes a logger since then.
 LOWEST = (2, 5, 0)
+#: The first version that has share groups.
+LOWEST_SHARE = (2, 15, 0)

@@ -15,7 +15,7 @@ from confluent_kafka import version
 from narrowboat.driver.endpoint import Endpoint
 from narrowboat.errors import ConfigurationError
 from narrowboat_kafka.client import SOON, Code, Ear, KafkaError, Unconnected
-from narrowboat_kafka.confluent import LOWEST
+from narrowboat_kafka.confluent import LOWEST, LOWEST_SHARE
 from narrowboat_kafka.confluent.admin import Admin
 from narrowboat_kafka.confluent.errors import border
 from narrowboat_kafka.confluent.loop import Loop
@@ -24,19 +24,20 @@ from narrowboat_kafka.confluent.probe import probe
 from narrowboat_kafka.confluent.producer import Producer
 from narrowboat_kafka.confluent.settings import Settings
 from narrowboat_kafka.confluent.sharing import Sharing
-from narrowboat_kafka.options import SCHEME, Options
+from narrowboat_kafka.options import SCHEME, Groups, Options
 
 #: Errors of a connection that the next try meets again.
 _FINAL = frozenset({Code.SASL_AUTHENTICATION_FAILED, Code.UNSUPPORTED_SASL_MECHANISM, Code.TLS_FAILED})
 
 
-def check_version(found: str) -> None:
-    """Raise `ConfigurationError` for a library that is too old."""
-    numbers = tuple(int(part) for part in found.split(".")[:3] if part.isdigit())
-    if numbers < LOWEST:
-        lowest = ".".join(map(str, LOWEST))
+def check_version(found: str, groups: Groups = Groups.CLASSIC) -> None:
+    """Raise `ConfigurationError` for a library that is too old for such groups."""
+    share = groups is Groups.SHARE
+    numbers, lowest = tuple(int(part) for part in found.split(".")[:3] if part.isdigit()), LOWEST_SHARE if share else LOWEST
+    if numbers < lowest:
         raise ConfigurationError(
-            f"confluent-kafka {found} is installed, and {lowest} or later is needed: "
+            f"{'option groups=share: ' if share else ''}confluent-kafka {found} is installed, and "
+            f"{'.'.join(map(str, lowest))} or later is needed: "
             "pip install --upgrade 'narrowboat[kafka-confluent]'",
             backend=SCHEME,
         )
@@ -47,7 +48,7 @@ class Client:
 
     def __init__(self, endpoint: Endpoint, options: Options, timeout: float) -> None:
         said = version()
-        check_version(said if isinstance(said, str) else said[0])
+        check_version(said if isinstance(said, str) else said[0], options.groups)
         self._endpoint = endpoint
         self._options = options
         self._settings = Settings(endpoint, options, timeout)
@@ -100,7 +101,7 @@ class Client:
         return made
 
     def sharing(self) -> Sharing:
-        """Share groups; `ConfigurationError` where the library is too old for them."""
+        """Share groups, where the URL asks for them."""
         return Sharing(self._settings, self.admin)
 
     def close(self, within: float) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 import confluent_kafka
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 
-from narrowboat.errors import ConfigurationError
 from narrowboat_kafka.client import Code, KafkaError, TopicPartition
 from narrowboat_kafka.confluent.admin import Admin
 from narrowboat_kafka.confluent.errors import border, told
@@ -21,13 +20,9 @@ from narrowboat_kafka.confluent.handle import Troubles, drop, hold
 from narrowboat_kafka.confluent.settings import Log, Settings
 from narrowboat_kafka.confluent.stored import stored
 from narrowboat_kafka.format.stored import Stored
-from narrowboat_kafka.options import SCHEME
 from narrowboat_kafka.share.seam import Verdict
 
 log = logging.getLogger("narrowboat.kafka")
-
-#: The first version that has them.
-LOWEST = "2.15"
 
 
 class Sharer:
@@ -95,14 +90,6 @@ class Sharing:
     """Share groups. See `share.seam.Sharing`."""
 
     def __init__(self, settings: Settings, admin: Admin) -> None:
-        if not hasattr(confluent_kafka, "ShareConsumer"):
-            said = confluent_kafka.version()
-            found = said if isinstance(said, str) else said[0]
-            raise ConfigurationError(
-                f"option groups=share: confluent-kafka {found} is installed, and {LOWEST} or later is needed: "
-                "pip install --upgrade 'narrowboat[kafka-confluent]'",
-                backend=SCHEME,
-            )
         self._settings = settings
         self._admin = admin
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 
 from narrowboat_kafka.client import Code, KafkaError
@@ -30,6 +31,8 @@ _GONE = frozenset(
 )
 #: Whether a delivery was still ours; or why that is not known.
 Answer = bool | KafkaError
+#: The thread that settled for others was interrupted.
+_CUT_OFF = KafkaError(Code.TIMED_OUT_HERE, "the request was cut off", retriable=True)
 
 
 class _Told:
@@ -52,7 +55,7 @@ class Reader:
         self._timeout = timeout
         self._out: set[Locked] = set()
         self._mutex = threading.Lock()  #: the member belongs to one thread at a time
-        self._waiting: list[_Told] = []
+        self._waiting: deque[_Told] = deque()  #: the same object always: others append while one takes out
         self.asked = 0.0  #: when it asked last, if nothing came: something may have come to that request since
         self._closed = False
 
@@ -85,8 +88,13 @@ class Reader:
         self._waiting.append(mine)
         with self._mutex:
             if mine.answers is None:
-                told, self._waiting = self._waiting, []
-                self._tell(told)
+                told = [self._waiting.popleft() for _ in range(len(self._waiting))]
+                try:
+                    self._tell(told)
+                except BaseException:  # an interrupt of this thread: what it had begun may have been done for the others
+                    for one in told:
+                        one.answers = [_CUT_OFF] * len(one.wanted)
+                    raise
         return mine.answers or []
 
     def _tell(self, told: Sequence[_Told]) -> None:
@@ -114,7 +122,7 @@ class Reader:
 
     def let_go(self) -> None:
         """Forget what was locked for too long: nobody will settle it."""
-        over = [each for each in self._out if not each.held]
+        over = [each for each in tuple(self._out) if not each.held]  # others settle meanwhile
         if over:
             with self._mutex:
                 self._send([(each, Verdict.RELEASE) for each in over if each in self._out])
