@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import random
 import subprocess
 import sys
+import threading
 import time
+from collections import Counter
 from pathlib import Path
 
+import confluent_kafka
 import pytest
 
 import narrowboat
 from integration.fixtures import Servers
-from integration.kafka_harness import QUICK, SHARE
+from integration.kafka_harness import QUICK, SHARE, KafkaProducer
 from integration.servers import KafkaServer
 from integration.servers.editions import Kafka43
+from integration.test_kafka_foreign import record
 from narrowboat.conformance.watch import watch
 from narrowboat.errors import ConfigurationError, Conflict, StaleDelivery, Unsupported
+
+#: What an older one is told: `tests/backends/test_kafka_share.py`.
+pytestmark = pytest.mark.skipif(not hasattr(confluent_kafka, "ShareConsumer"), reason="confluent-kafka is older than 2.15")
 
 upper = watch().extended
 
@@ -126,40 +135,47 @@ def test_what_was_published_together_is_shared_in_the_end(server: KafkaServer) -
 
 
 def test_a_killed_process_loses_nothing(server: KafkaServer, tmp_path: Path) -> None:
-    """Processes that consume are killed in the midst of it, again and again: what is published is settled, all of it."""
-    count, url = 300, shared(server)
-    files = [tmp_path / str(number) for number in range(4)]
+    """Processes that consume are killed in the midst of it, again and again: what is published is settled, all of it.
 
-    def begin(file: Path) -> subprocess.Popen[bytes]:
-        argv = [sys.executable, "-m", "integration.kafka_worker", url, "killed", str(file)]
-        return subprocess.Popen(argv, stdin=subprocess.PIPE)
+    But for what a process was settling when it was killed: that may have been done, and nobody was told.
+    """
+    count, url = 300, shared(server)
+    files: list[Path] = []
+    settling: set[bytes] = set()
+
+    def begin() -> tuple[subprocess.Popen[bytes], Path]:
+        files.append(tmp_path / str(len(files)))
+        argv = [sys.executable, "-m", "integration.kafka_worker", url, "killed", str(files[-1])]
+        return subprocess.Popen(argv, stdin=subprocess.PIPE), files[-1]
+
+    def lines(file: Path) -> list[list[bytes]]:
+        return [line.split() for line in file.read_bytes().split(b"\n")[:-1]] if file.exists() else []
+
+    def kill(worker: subprocess.Popen[bytes], file: Path) -> None:
+        with worker:
+            worker.kill()
+        settling.update(line[1] for line in lines(file)[-1:] if line[0] == b"got")
 
     def done() -> set[bytes]:
-        lines = [line.split() for file in files if file.exists() for line in file.read_bytes().split(b"\n")[:-1]]
-        return {line[1] for line in lines if line[0] == b"done"}
+        return {line[1] for file in files for line in lines(file) if line[0] == b"done"}
 
-    workers = [begin(file) for file in files]
+    workers = [begin() for _ in range(4)]
     try:
         with narrowboat.broker(url) as broker:
             queue = broker.queue("killed")
             ends = time.monotonic() + upper(120)
-            killed = 0
             for number in range(count):
                 queue.publish(b"%d" % number)
                 if number % 60 == 59:
-                    gone = workers.pop(0)
-                    gone.kill()
-                    gone.wait()
-                    killed += 1
-                    workers.append(begin(files[killed % len(files)]))
-            while len(done()) < count:
-                assert time.monotonic() < ends, f"{count - len(done())} of {count} were not settled"
+                    kill(*workers.pop(0))
+                    workers.append(begin())
+            assert len(files) == 9
+            while len(done() | settling) < count:
+                assert time.monotonic() < ends, f"{count - len(done() | settling)} of {count} were not settled"
                 time.sleep(0.1)  # other processes write the files
-            assert killed == 5
     finally:
         for worker in workers:
-            worker.kill()
-            worker.wait()
+            kill(*worker)
 
 
 def test_delayed_and_dead_messages(server: KafkaServer) -> None:
@@ -257,3 +273,105 @@ def test_a_consumer_goes_on_with_a_queue_that_was_made_anew(server: KafkaServer)
             again = messages.receive(upper(30))
             assert again is not None and again.body == b"after"
             again.ack()
+
+
+def test_any_record_of_others_is_delivered_or_dies_and_stops_nobody(server: KafkaServer) -> None:
+    """Handlers fail for what is not ours: each of those dies after two deliveries. Ours are all handled, nothing is left."""
+    chance = random.Random(random.SystemRandom().randrange(10**9))
+    cases = [record(chance) for _ in range(40)]
+    with narrowboat.broker(shared(server)) as broker:
+        queue = broker.queue("foreign", lease=30, max_deliveries=2)
+        queue.publish_many([b"before"] * 5)
+        producer = KafkaProducer(bootstrap_servers="{}:{}".format(*server.internal))
+        try:
+            for case in cases:
+                producer.send("foreign", **case)
+            producer.flush(30)
+        finally:
+            producer.close()
+        queue.publish_many([b"after"] * 5)
+        handled, foreign = Counter[bytes](), Counter[int]()  #: of others by attempt: some share an id
+        with queue.consume(prefetch=8) as messages:
+            while handled.total() < 10 or foreign.total() < 2 * len(cases):
+                message = messages.receive(upper(20))
+                assert message is not None, f"{handled} of ours and {foreign.total()} deliveries of {len(cases)} others"
+                repr(message), message.dead
+                if message.body in (b"before", b"after"):
+                    handled[message.body] += 1
+                    message.ack()
+                else:
+                    foreign[message.attempt] += 1
+                    message.nack()
+            assert messages.receive(0.5) is None
+        assert handled == {b"before": 5, b"after": 5} and foreign == {1: len(cases), 2: len(cases)}
+        with queue.dead_letters().consume() as dead:
+            for _ in cases:
+                letter = dead.receive(upper(20))
+                assert letter is not None and letter.dead is not None
+                letter.ack()
+            assert dead.receive(0.5) is None
+
+
+def test_members_of_a_queue_of_several_partitions_come_and_go(server: KafkaServer) -> None:
+    """Partitions move while messages are published and settled: each message is handled, and none twice without a fault."""
+    url, count = shared(server, f"{SHARE}&partitions=4"), 200
+    done: Counter[bytes] = Counter()
+    over = threading.Event()
+
+    def work() -> None:
+        """Join, handle ten messages, leave, and again."""
+        with narrowboat.broker(url) as mine:
+            while not over.is_set():
+                with mine.queue("moving", lease=30).consume(prefetch=2) as messages:
+                    for _ in range(10):
+                        message = messages.receive(0.5)
+                        if message is not None:
+                            message.ack()
+                            done[message.body] += 1
+                        if done.total() >= count:
+                            over.set()
+
+    with narrowboat.broker(url) as broker:
+        queue = broker.queue("moving", lease=30)
+        queue.declare()
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        try:
+            for number in range(count):
+                queue.publish(b"%d" % number)
+            assert over.wait(upper(120)), f"{count - done.total()} of {count} were not handled"
+        finally:
+            over.set()
+            for thread in threads:
+                thread.join()
+        with queue.consume() as messages:
+            assert messages.receive(1) is None
+    assert done == {b"%d" % number: 1 for number in range(count)}
+
+
+def test_a_forked_child_has_a_consumer_of_its_own(server: KafkaServer) -> None:
+    """What the parent opened stays the parent's: it goes on, and the child's end takes nothing of it away."""
+    with narrowboat.broker(shared(server)) as broker:
+        queue = broker.queue("forked", lease=20)
+        queue.publish(b"parent's")
+        with queue.consume(prefetch=1) as messages:
+            held = messages.receive(upper(20))
+            assert held is not None
+            queue.publish(b"child's")
+            child = multiprocessing.get_context("fork").Process(target=_takes_one, args=(shared(server), "forked"))
+            child.start()
+            child.join(upper(60))
+            assert child.exitcode == 0
+            held.ack()
+            queue.publish(b"after")
+            after = messages.receive(upper(20))
+            assert after is not None and after.body == b"after"
+            after.ack()
+
+
+def _takes_one(url: str, name: str) -> None:
+    with narrowboat.broker(url) as broker, broker.queue(name, lease=20).consume(prefetch=1) as messages:
+        message = messages.receive(upper(20))
+        assert message is not None and (message.body, message.attempt) == (b"child's", 1)
+        message.ack()

@@ -49,7 +49,7 @@ class Sharer:
 
 def _reader(count: int, lock: float = 20.0) -> tuple[Sharer, Reader]:
     sharer = Sharer(count)
-    return sharer, Reader(sharer, count, lock, 5.0)
+    return sharer, Reader(sharer, "orders", count, lock, 5.0)
 
 
 def test_the_first_settlement_wins_and_the_same_again_is_no_other() -> None:

@@ -12,15 +12,14 @@ from collections.abc import Callable, Sequence
 from narrowboat.contract import Ack, Address, Delivery, Feed, Nack, Outcome, Received, Reject, Return
 from narrowboat.driver.sources import has_dead_letters
 from narrowboat.errors import Closed, NarrowboatError, Unsupported
-from narrowboat_kafka.client import Code
-from narrowboat_kafka.errors import code_of, stale, too_large, translate, unpublished
+from narrowboat_kafka.errors import stale, too_large, translate, unpublished
 from narrowboat_kafka.feed import Shared
 from narrowboat_kafka.format import records
 from narrowboat_kafka.format.records import Record
 from narrowboat_kafka.options import SCHEME
 from narrowboat_kafka.publishing import moves
 from narrowboat_kafka.share.locked import Locked
-from narrowboat_kafka.share.locks import Terms, too_old
+from narrowboat_kafka.share.locks import Terms
 from narrowboat_kafka.share.reader import Answer, Reader
 from narrowboat_kafka.share.readers import ASKED, Readers
 from narrowboat_kafka.share.seam import Verdict
@@ -67,8 +66,6 @@ class ShareFeed(Feed):
             now = time.time()
             return Received([records.delivery(each.record, each.count, now, each) for each in taken], ASKED / 4)
         except Exception as error:
-            if code_of(error) == Code.UNSUPPORTED_VERSION:
-                raise too_old(self.address.path) from error
             raise translate(error, f"receiving from {self.address.path!r}") from error
         except BaseException:  # an interrupt: what was taken for this call is for the next
             self.readers.put_back(taken)

@@ -38,7 +38,7 @@ class Queues:
         feed = ShareFeed(
             self._shared,
             address,
-            lambda size: self._reader(group, topic, size, lease),
+            lambda size: self._reader(address, size, lease),
             terms,
             wake,
             identify=lambda: self._identity(topic),
@@ -51,8 +51,10 @@ class Queues:
             raise
         return feed
 
-    def _reader(self, group: str, topic: str, size: int, lease: float) -> Reader:
-        return Reader(self._sharing.member(group, topic, size), size, lease, self._shared.connections.timeout)
+    def _reader(self, address: Address, size: int, lease: float) -> Reader:
+        group, topic = names.group(address, self._prefix), names.topic(address, self._prefix)
+        member = self._sharing.member(group, topic, size)
+        return Reader(member, address.path, size, lease, self._shared.connections.timeout)
 
     def _patience(self, topic: str, terms: Terms) -> float:
         """Seconds after which a new group has its partitions. Where something lies there, it comes with that."""
@@ -66,9 +68,8 @@ class Queues:
 
     def purge(self, address: Address) -> int:
         """Drop what nobody has, as a member for that alone; how many."""
-        group, topic = names.group(address, self._prefix), names.topic(address, self._prefix)
-        terms = self._locks.look(group, address.path)
-        reader = self._reader(group, topic, _MANY, terms.lock)
+        terms = self._locks.look(names.group(address, self._prefix), address.path)
+        reader = self._reader(address, _MANY, terms.lock)
         dropped, until = 0, time.monotonic() + terms.beat + _LATE
         try:
             while time.monotonic() < until:

@@ -13,7 +13,9 @@ from collections import deque
 from collections.abc import Sequence
 
 from narrowboat_kafka.client import Code, KafkaError
+from narrowboat_kafka.format.stored import Stored
 from narrowboat_kafka.share.locked import Locked
+from narrowboat_kafka.share.locks import too_old
 from narrowboat_kafka.share.seam import Sharer, Verdict
 
 #: Seconds in which no server answers, and for which one keeps a request, with what it takes until it is here.
@@ -44,9 +46,13 @@ class _Told:
 
 
 class Reader:
-    """See the module's text. `size`: of a batch. `lock`: seconds of it that are ours. `timeout`: of one request."""
+    """See the module's text.
 
-    def __init__(self, sharer: Sharer, size: int, lock: float, timeout: float) -> None:
+    `path`: of its queue. `size`: of a batch. `lock`: seconds of it that are ours. `timeout`: of one request.
+    """
+
+    def __init__(self, sharer: Sharer, path: str, size: int, lock: float, timeout: float) -> None:
+        self._path = path
         self.size = size
         self.used = time.monotonic()  #: when it had something last
         self.young = True  #: it was never asked
@@ -70,7 +76,7 @@ class Reader:
             if not self.free:
                 return []
             now = time.monotonic()
-            found = self._sharer.poll(seconds)
+            found = self._ask(seconds)
             if time.monotonic() - now < _AT_ONCE:
                 since = self.asked or now  # it lay here: it was locked at any time since we asked last
             else:
@@ -81,6 +87,14 @@ class Reader:
             if locked:
                 self.used = now
             return locked
+
+    def _ask(self, seconds: float) -> list[tuple[Stored, int]]:
+        try:
+            return self._sharer.poll(seconds)
+        except KafkaError as error:
+            if error.code == Code.UNSUPPORTED_VERSION:
+                raise too_old(self._path) from error
+            raise
 
     def settle(self, wanted: Sequence[tuple[Locked, Verdict]]) -> list[Answer]:
         """Settle each; whether it was still ours."""

@@ -91,8 +91,7 @@ class Readers:
     def abandon(self) -> None:
         """Undo a `begin` that did not return."""
         self._ending = True
-        for reader in self._readers:
-            reader.close()
+        self._close_all()
 
     # -- from any thread ------------------------------------------------------------------------------------------
 
@@ -156,6 +155,9 @@ class Readers:
                 self._pause = min(_AGAIN[1], 2 * self._pause)
         with contextlib.suppress(Exception):
             self._return_surplus(0.0)
+        self._close_all()
+
+    def _close_all(self) -> None:
         for reader in self._readers:
             with contextlib.suppress(Exception):  # what it has comes back when its connection or its locks end
                 reader.close()
