@@ -16,6 +16,7 @@ from narrowboat_kafka.client import Code, KafkaError
 from narrowboat_kafka.confluent import client
 from narrowboat_kafka.format.stored import Stored
 from narrowboat_kafka.share.reader import Reader
+from narrowboat_kafka.share.readers import Readers
 from narrowboat_kafka.share.seam import Verdict
 
 SHARE = "kafka+confluent://localhost:1?groups=share"
@@ -103,6 +104,38 @@ def test_an_interrupt_of_the_thread_that_settles_for_others_leaves_them_unsure()
     assert [each.code for each in outcomes if isinstance(each, KafkaError)] == [Code.TIMED_OUT_HERE]
     assert reader.free
     assert reader.settle([(found[0], Verdict.ACCEPT), (found[1], Verdict.ACCEPT)]) == [True, False]
+
+
+class Late(Sharer):
+    """What it has comes later than anybody waits for it."""
+
+    def poll(self, seconds: float) -> list[tuple[Stored, int]]:
+        over.wait(1.3 if self.batch else 0.05)
+        return super().poll(seconds)
+
+
+over = threading.Event()
+
+
+def test_a_consumer_that_asks_seldom_gets_what_came_in_between() -> None:
+    """Once it is known how seldom it asks, nothing is given back before it can have asked again."""
+    readers = Readers(
+        lambda size: Reader(Late(1), "orders", size, 20.0, 5.0),
+        lambda: None,
+        sift=list,
+        give_back=len,
+        identify=lambda: "id",
+    )
+    readers.begin(0.0)
+    try:
+        for _ in range(3):
+            found = readers.take(1)
+            if found:
+                break
+            over.wait(3.0)  # what it does meanwhile
+        assert [each.record.offset for each in found] == [0]
+    finally:
+        readers.end(5.0)
 
 
 def test_a_lock_that_is_over_frees_its_member_while_others_settle() -> None:

@@ -28,8 +28,9 @@ _LOOK, _SLOW = 0.3, 2.0
 _GRACE = 2.0
 #: Seconds for which somebody who asked and got nothing is looked for: by then he asks again, or does not want it any more.
 ASKED = 0.8
-#: Seconds for which what nobody has asked for lies here.
-_SURPLUS = 1.0
+#: Seconds for which what nobody takes lies here, at least and at most: three times what this consumer lets pass between two
+#: calls. What is given back sooner than it calls again comes to it over and over, and is never taken.
+_SURPLUS, _KEPT = 1.0, 5.0
 #: Members of one consumer, and messages of one batch, at most.
 _MOST, _LARGEST = 8, 512
 #: Seconds for which something is asked for in vain before one more member is made.
@@ -71,6 +72,8 @@ class Readers:
         self._news = threading.Condition()
         self._wanted = 0
         self._wanted_since = self._wanted_until = 0.0
+        self._called = 0.0  #: when a call of `take` ended last, and seconds from there to the next one
+        self._apart = 0.0
         self._begun = self._ended = 0  #: looks
         self._look = _LOOK  #: seconds of one
         self._checked = time.monotonic()
@@ -98,20 +101,28 @@ class Readers:
     def take(self, limit: int) -> list[Locked]:
         """Up to `limit` of what is there, once somebody has looked."""
         with self._news:
-            found = self._pop(limit)
-            if found or self._leaving:
-                return found
             now = time.monotonic()
-            if now >= self._wanted_until or not self._wanted:
-                self._wanted_since = now
-            self._wanted, self._wanted_until = limit, now + ASKED
-            look = self._begun + 1
-            self._news.notify_all()
-            self._news.wait_for(lambda: self._found or self._ended >= look or self._leaving, 4 * self._look)
-            found = self._pop(limit)
-            if not found and self.failure is not None:
-                raise self.failure
+            if self._called:
+                self._apart = now - self._called
+            try:
+                return self._take(limit, now)
+            finally:
+                self._called = time.monotonic()
+
+    def _take(self, limit: int, now: float) -> list[Locked]:
+        found = self._pop(limit)
+        if found or self._leaving:
             return found
+        if now >= self._wanted_until or not self._wanted:
+            self._wanted_since = now
+        self._wanted, self._wanted_until = limit, now + ASKED
+        look = self._begun + 1
+        self._news.notify_all()
+        self._news.wait_for(lambda: self._found or self._ended >= look or self._leaving, 4 * self._look)
+        found = self._pop(limit)
+        if not found and self.failure is not None:
+            raise self.failure
+        return found
 
     def _pop(self, limit: int) -> list[Locked]:
         found: list[Locked] = []
@@ -166,7 +177,7 @@ class Readers:
         with self._news:
             self._news.wait_for(lambda: self._is_wanted or self._ending or (self._leaving and self._found), self._idle_for())
             wanted = self._wanted if self._is_wanted else 0
-        self._return_surplus(0.0 if self._leaving else _SURPLUS)
+        self._return_surplus(0.0 if self._leaving else min(_KEPT, max(_SURPLUS, 3 * self._apart)))
         for each in self._readers:
             each.let_go()
         if self._ending or not wanted:
@@ -262,9 +273,10 @@ class Readers:
         """Give back what has lain here for so long: others may want it."""
         with self._news:
             old = time.monotonic() - age
-            surplus = [each for each in self._found if each.offered <= old]
-            if surplus:
-                self._found = deque(each for each in self._found if each.offered > old)
+            surplus = [each for each in self._found if each.offered <= old or not each.ours]
+            gone = set(surplus)
+            if gone:
+                self._found = deque(each for each in self._found if each not in gone)
         if surplus:
             self._give_back(surplus)
 
