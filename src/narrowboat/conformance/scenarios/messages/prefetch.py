@@ -92,7 +92,8 @@ async def a_killed_consumers_buffer_comes_back(kit: MessageKit) -> None:
     orders = await kit.filled(*numbered(10), lease=lease)
     child = await kit.child(holds_a_buffer, url=kit.broker_url, lease=lease)
     await child.event("took")
-    await kit.until_in_flight(orders, 10)
+    if kit.can("depth"):  # else nobody sees from outside what the child has fetched with its first
+        await kit.until_in_flight(orders, 10)
     killed = child.kill()
     async with orders.consume() as messages:
         got = await kit.take(messages, 10, within=kit.lapse(lease) + 5, ack=True)
