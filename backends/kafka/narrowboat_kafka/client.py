@@ -13,13 +13,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Awaitable, Callable, Collection, Generator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from narrowboat_kafka.format.records import Record
 from narrowboat_kafka.format.stored import Stored
-
-if TYPE_CHECKING:
-    from narrowboat_kafka.share.seam import Sharing
 
 T = TypeVar("T")
 
@@ -376,8 +373,8 @@ class Client(Protocol):
     def producer(self) -> Producer:
         """A producer that has sent nothing yet."""
 
-    def sharing(self) -> Sharing | None:
-        """Share groups; None of a library that has none."""
+    def sharing(self) -> Any:
+        """Share groups, as a `share.seam.Sharing`, whose types stand on these; None of a library that has none."""
 
     def close(self, within: float) -> None:
         """End what is still open and the loop, within so many seconds if the server does not answer."""

@@ -71,7 +71,7 @@ class Connections:
 
     def sharing(self) -> Sharing:
         """Share groups; `ConfigurationError` where the client's library has none."""
-        found = self._client.sharing()
+        found: Sharing | None = self._client.sharing()
         if found is None:
             raise ConfigurationError("?groups=share needs kafka+confluent://: this client has no share groups", backend=SCHEME)
         return found

@@ -18,9 +18,9 @@ from narrowboat_kafka.format import records
 from narrowboat_kafka.format.records import Record
 from narrowboat_kafka.options import SCHEME
 from narrowboat_kafka.publishing import moves
-from narrowboat_kafka.share.locked import Locked
+from narrowboat_kafka.share.locked import Answer, Locked, Settler
 from narrowboat_kafka.share.locks import Terms
-from narrowboat_kafka.share.reader import Answer, Reader
+from narrowboat_kafka.share.reader import Reader
 from narrowboat_kafka.share.readers import ASKED, Readers
 from narrowboat_kafka.share.seam import Verdict
 
@@ -140,7 +140,7 @@ class ShareFeed(Feed):
 
     @staticmethod
     def _settle(wanted: Sequence[tuple[Locked, Verdict]]) -> list[Answer]:
-        by_reader: dict[Reader, list[int]] = {}
+        by_reader: dict[Settler, list[int]] = {}
         for index, (each, _) in enumerate(wanted):
             by_reader.setdefault(each.reader, []).append(index)
         answers: list[Answer] = [False] * len(wanted)

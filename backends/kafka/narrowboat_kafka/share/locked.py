@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Protocol
 
+from narrowboat_kafka.client import KafkaError
 from narrowboat_kafka.format import records
+from narrowboat_kafka.format.stored import Stored
 from narrowboat_kafka.options import LOCK_HEAD
 from narrowboat_kafka.share.seam import Verdict
 
-if TYPE_CHECKING:
-    from narrowboat_kafka.format.stored import Stored
-    from narrowboat_kafka.share.reader import Reader
-
 #: Seconds after the end of a lease in which it may be settled: the lock is longer than that.
 _HELD = LOCK_HEAD - 0.5
+
+
+#: Whether a delivery was still ours; or why that is not known.
+Answer = bool | KafkaError
+
+
+class Settler(Protocol):
+    """Who was given it, and settles it."""
+
+    def settle(self, wanted: Sequence[tuple[Locked, Verdict]]) -> list[Answer]:
+        """Settle each; whether it was still ours."""
 
 
 class Locked:
@@ -22,7 +32,7 @@ class Locked:
 
     __slots__ = ("attempts", "count", "done", "offered", "reader", "record", "until")
 
-    def __init__(self, reader: Reader, record: Stored, count: int, until: float) -> None:
+    def __init__(self, reader: Settler, record: Stored, count: int, until: float) -> None:
         self.reader = reader
         self.record = record
         self.count = count

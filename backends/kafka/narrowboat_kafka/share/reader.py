@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from narrowboat_kafka.client import Code, KafkaError
 from narrowboat_kafka.format.stored import Stored
-from narrowboat_kafka.share.locked import Locked
+from narrowboat_kafka.share.locked import Answer, Locked
 from narrowboat_kafka.share.locks import too_old
 from narrowboat_kafka.share.seam import Sharer, Verdict
 
@@ -31,8 +31,6 @@ _GONE = frozenset(
         Code.INVALID_SHARE_SESSION_EPOCH,
     }
 )
-#: Whether a delivery was still ours; or why that is not known.
-Answer = bool | KafkaError
 #: The thread that settled for others was interrupted.
 _CUT_OFF = KafkaError(Code.TIMED_OUT_HERE, "the request was cut off", retriable=True)
 
