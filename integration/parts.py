@@ -30,7 +30,9 @@ _LONG = (
     "test_postgresql_conformance",
     "test_rocketmq_conformance",
     "test_zeromq_conformance",
-    "test_kafka_clients",
+    "test_kafka_members",
+    "test_kafka_writing",
+    "test_kafka_administration",
     "test_tls",
 )
 #: Files whose tests do not all share one server: what tells one part of such a file from another, in the name of a test.

@@ -18,6 +18,7 @@ FOLDER = Path(parts.__file__).parent
     [
         ("test_redis_locks.py::test_a", "test_redis_locks.py::test_b[x-sync]", True),
         ("test_redis_locks.py::test_a", "test_redis_broker.py::test_a", False),
+        ("kafka_clients/test_kafka_members.py::test_a[python]", "kafka_clients/test_kafka_members.py::test_b[confluent]", True),
         ("test_redis_conformance.py::test_redis[L01-x-sync]", "test_redis_conformance.py::test_redis[B01-y-sync]", True),
         ("test_redis_conformance.py::test_redis[L01-x-sync]", "test_redis_conformance.py::test_redis[L01-x-asyncio]", False),
         ("test_redis_conformance.py::test_redis[L01-x-sync]", "test_redis_conformance.py::test_redis_tls[L01-x-sync]", False),
@@ -34,7 +35,7 @@ def test_what_shares_a_server_stays_together(one: str, other: str, together: boo
 
 def test_each_file_that_is_named_is_there() -> None:
     names = [*parts._LONG, *(name for name in parts._PARTS if "\\" not in name)]
-    assert [name for name in names if not (FOLDER / f"{name}.py").exists()] == []
+    assert [name for name in names if not list(FOLDER.rglob(f"{name}.py"))] == []
 
 
 def test_no_two_processes_take_one_port(monkeypatch: pytest.MonkeyPatch) -> None:
