@@ -11,9 +11,9 @@ import pytest
 
 import narrowboat
 from narrowboat.capabilities import Kept, Support, Survives
-from narrowboat.contract import Broker
+from narrowboat.contract import Address, Broker, Kind, Outgoing
 from narrowboat.dsn import Url
-from narrowboat.errors import ConfigurationError, Unsupported
+from narrowboat.errors import ConfigurationError, NarrowboatError, PublishFailed, Unsupported
 from narrowboat_kafka.broker import broker, capabilities
 from narrowboat_kafka.options import Options
 
@@ -69,6 +69,22 @@ def test_the_faster_client_is_named_where_it_is_installed(monkeypatch: Any) -> N
     monkeypatch.setattr("importlib.util.find_spec", lambda name: found.pop(0))
     assert broker.note("kafkas") == "confluent_kafka is installed: kafkas+confluent:// is the same, and faster"
     assert not broker.note("kafka")
+
+
+def test_a_name_of_a_header_with_a_nul_is_refused_and_its_neighbours_are_not(monkeypatch: Any) -> None:
+    """Before anything is sent: it would arrive under another name by one of the clients."""
+    broker: Any = object.__new__(KafkaBroker)
+    monkeypatch.setattr(KafkaBroker, "_target", lambda self, to, later: "orders")
+    to = Address(Kind.QUEUE, "orders")
+
+    def message(id: str, headers: dict[str, str]) -> Outgoing:
+        return Outgoing(to, id, b"x", headers, None, 12.5, 0.0, 0, None, None, None, None, dedup=False)
+
+    refused: dict[int, NarrowboatError] = {}
+    found = broker._records([message("a", {"h": "a\0b"}), message("b", {"a\0b": "1"}), message("c", {})], refused)
+    assert [dict(each.headers)["narrowboat-id"] for each in found] == [b"a", b"c"]
+    assert list(refused) == [1]
+    assert isinstance(refused[1], PublishFailed) and not refused[1].retryable and "has a NUL in it" in str(refused[1])
 
 
 def test_replay_is_claimed_where_the_url_says_for_how_long() -> None:

@@ -94,10 +94,29 @@ def test_a_fetch_is_read_as_the_library_reads_it(rows: list[tuple[Any, ...]], co
     theirs = Fetcher.PartitionRecords(0, TopicPartition("orders", 3), MemoryRecords(data), check_crcs=True)
     ours = _fetch(data)
     for got, want in zip(ours.take(), theirs.take(), strict=True):
-        assert [getattr(got, name) for name in (*Stored._fields[:-1], "headers")] == [
-            getattr(want, name) for name in (*Stored._fields[:-1], "headers")
-        ]
+        assert [getattr(got, name) for name in Stored._fields[:-1]] == [getattr(want, name) for name in Stored._fields[:-1]]
+        assert got.headers == [(name.partition("\0")[0], value) for name, value in want.headers]
     assert (ours.next_fetch_offset, ours.leader_epoch, bool(ours)) == (theirs.next_fetch_offset, theirs.leader_epoch, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "headers", "problem"),
+    [
+        (b"caf\xc3\xa9", [("caf\u00e9", b"1")], ""),
+        (b"a\0b", [("a", b"1")], ""),
+        (b"a\0\xff", [("a", b"1")], ""),
+        (b"\0", [("", b"1")], ""),
+        (b"caf\xe9", [], "its headers cannot be read: one of them has a name that is no UTF-8"),
+        (b"\xed\xb0\x80", [], "its headers cannot be read: one of them has a name that is no UTF-8"),
+    ],
+)
+def test_a_name_of_a_header_is_what_every_client_can_give(name: bytes, headers: list[tuple[str, bytes]], problem: str) -> None:
+    """It ends at a NUL, and where one is no UTF-8 the record has no headers, and says so."""
+    packed = bytes((2, 2 * len(name))) + name + b"\x021"
+    record = Stored("orders", 0, 7, 1500, None, b"body", packed)
+    assert (record.headers, record.problem) == (headers, problem)
+    got = records.delivery(record, 1, 0.0, None)
+    assert (got.id, dict(got.headers), got.malformed) == ("orders-0-7", {key: "1" for key, _ in headers}, problem)
 
 
 def test_a_fetch_begins_where_it_was_asked_for_and_not_where_its_first_batch_does() -> None:
@@ -238,7 +257,9 @@ _text = st.text(min_size=1, max_size=20)
 
 @given(
     st.binary(max_size=50),
-    st.dictionaries(_text.filter(lambda name: not name.startswith("narrowboat-")), st.text(max_size=20), max_size=4),
+    st.dictionaries(
+        _text.filter(lambda name: "\0" not in name and not name.startswith("narrowboat-")), st.text(max_size=20), max_size=4
+    ),
     st.one_of(st.none(), _text),
     st.one_of(st.none(), _text),
     st.integers(0, 9),

@@ -21,7 +21,7 @@ from narrowboat.dsn import Url
 from narrowboat.errors import Conflict, NarrowboatError, Unsupported
 from narrowboat_kafka.client import SOON
 from narrowboat_kafka.connections import Connections
-from narrowboat_kafka.errors import translate, unpublished, unsent
+from narrowboat_kafka.errors import REFUSALS, translate, unpublished, unsent
 from narrowboat_kafka.feed import KafkaFeed, Shared
 from narrowboat_kafka.format import levels, records
 from narrowboat_kafka.format.records import Record
@@ -110,6 +110,8 @@ class KafkaBroker(Broker):
                 waits = later or to.kind is Kind.SUBSCRIPTION
             if isinstance(topic, NarrowboatError):
                 refused[index] = unsent(topic, message.id, message.to.path)
+            elif message.headers and any("\0" in name for name in message.headers):
+                refused[index] = REFUSALS.refused(message.id, to.path, records.NO_NUL)
             elif waits:
                 level = levels.level(message.delay, self._levels)
                 found.append(outgoing(message, topic, level, now, stay=levels.stay(level)))

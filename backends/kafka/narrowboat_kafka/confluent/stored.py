@@ -8,7 +8,7 @@ from operator import methodcaller
 from typing import Any
 
 from narrowboat_kafka.format.records import ID
-from narrowboat_kafka.format.stored import Stored, pack_headers
+from narrowboat_kafka.format.stored import NO_UTF8, Stored, pack_headers
 
 #: At a third of the price of `Stored(...)`, which is paid for each message.
 _stored: Callable[[Sequence[Any]], Stored] = partial(tuple.__new__, Stored)
@@ -25,7 +25,7 @@ _ONLY_ID = pack_headers([(ID, b"")])[:-1]
 class Unnamed(Stored):
     """A record with headers whose names are no UTF-8. The library gives none of its headers then."""
 
-    problem = "its headers cannot be read: one of them has a name that is no UTF-8"
+    problem = f"its headers cannot be read: {NO_UTF8}"
 
 
 def stored(message: Any, topic: str) -> Stored:

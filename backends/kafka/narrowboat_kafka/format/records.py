@@ -44,6 +44,8 @@ _ONLY_ID = bytes((2, 2 * len(ID))) + ID.encode()
 _ID_AT = len(_ONLY_ID) + 1
 _EXPIRES = EXPIRES.encode()
 
+#: Why a message is refused: what librdkafka writes and reads of such a name ends there.
+NO_NUL = "the name of one of its headers has a NUL in it, which not every client of Kafka can carry. Take another name"
 #: Characters of the longest number that is read.
 _DIGITS = 40
 

@@ -1,4 +1,8 @@
-"""A record as it lies on the server, whose headers are taken apart when they are used."""
+"""A record as it lies on the server, whose headers are taken apart when they are used.
+
+A name of a header is what every client can give: UTF-8, and what stands before a NUL in it. Where one is no UTF-8, librdkafka
+gives none of a record's headers, so nobody gets them.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,8 @@ from typing import NamedTuple
 
 Headers = list[tuple[str, bytes | None]]
 
+#: What is told of a record with a name that is no UTF-8.
+NO_UTF8 = "one of them has a name that is no UTF-8"
 #: Bits of the longest number that is read.
 _BITS = 63
 
@@ -23,7 +29,7 @@ class Stored(NamedTuple):
 
     @property
     def headers(self) -> Headers:
-        """Names and values, in their order. None where they are not as the format has them: then nobody can read them."""
+        """Names and values, in their order. None where they cannot be read."""
         try:
             return unpack_headers(self.packed)
         except (IndexError, ValueError):
@@ -57,7 +63,10 @@ def unpack_headers(packed: bytes) -> Headers:
         size, position = varint(packed, position)
         if size < 0:
             raise ValueError("a name has no length")  # it would lead back, and round and round
-        name = packed[position : position + size].decode("utf-8", "surrogateescape")
+        try:
+            name = packed[position : position + size].partition(b"\0")[0].decode()
+        except UnicodeDecodeError:
+            raise ValueError(NO_UTF8) from None
         size, position = varint(packed, position + size)
         held = None
         if size >= 0:
@@ -77,7 +86,7 @@ def pack_headers(headers: Headers) -> bytes:
     """
     found = [_packed(len(headers))]
     for name, value in headers:
-        data = name.encode("utf-8", "surrogateescape")
+        data = name.encode()
         found += (_packed(len(data)), data)
         found += (_packed(-1),) if value is None else (_packed(len(value)), value)
     return b"".join(found)
