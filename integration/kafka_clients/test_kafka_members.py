@@ -163,7 +163,6 @@ def test_a_topic_that_comes_later_is_read(client: Any, topic: str, join: Callabl
     assert not ear.told("lost") and not ear.told("revoked")
 
 
-@pytest.mark.parametrize("kind", ["confluent"], indirect=True)  # kafka-python is not held to it yet
 def test_a_topic_made_anew_is_another(client: Any, topic: str, join: Callable[..., Ear]) -> None:
     """It has another id, once it was heard of."""
     ear = join(client, f"g-{topic}", topic)
@@ -181,7 +180,6 @@ def test_a_topic_made_anew_is_another(client: Any, topic: str, join: Callable[..
     eventually(heard, 30.0)
 
 
-@pytest.mark.parametrize("kind", ["confluent"], indirect=True)  # kafka-python is not held to it yet
 def test_who_was_away_for_too_long_has_lost_its_partitions(kind: str, fragile: KafkaServer) -> None:
     """A frozen server and its members: all of them are bounded, and a member that comes back has its partitions again."""
     with connected(kind, fragile) as client:

@@ -290,7 +290,7 @@ class Membership(Protocol):
         """Which topic of that name it is, as last heard; see `Topic.id`."""
 
     async def hear_of_topics(self, seconds: float) -> None:
-        """Ask about the topics, and wait so long for the answer at most."""
+        """Ask about the topics, and wait so long for the answer at most. That one is not there is an answer, and no error."""
 
     def close(self, seconds: float) -> None:
         """Leave the group and close its connections, within so long. Not on the loop's thread; what it heard is over."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import kafka.errors as client
@@ -15,7 +16,7 @@ from kafka import TopicPartition as LibraryPartition
 from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 
-from narrowboat_kafka.client import Code, Committed, Ear, TopicPartition
+from narrowboat_kafka.client import Code, Committed, Ear, KafkaError, TopicPartition
 from narrowboat_kafka.library.admin import known, packed
 from narrowboat_kafka.library.fetches import Fetches
 from narrowboat_kafka.library.met import border, met
@@ -95,8 +96,9 @@ class Group(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base c
         await self._ear.assigned(list(assigned))
 
     async def on_partitions_revoked(self, revoked: Iterable[Any]) -> None:
-        """These go to others."""
-        await self._ear.revoked(list(revoked))
+        """These go to others. What goes wrong at the end keeps nobody from leaving the group."""
+        with suppress(KafkaError) if self._ear.ending else nullcontext():
+            await self._ear.revoked(list(revoked))
 
     async def on_partitions_lost(self, lost: Iterable[Any]) -> None:
         """Others have these. At the next join the assignor would claim what it had, against its new owner."""
@@ -159,5 +161,5 @@ class Group(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base c
 
     async def hear_of_topics(self, seconds: float) -> None:
         """Ask about the topics, and wait so long for the answer at most."""
-        with border():
+        with border(), suppress(client.UnknownTopicOrPartitionError, client.LeaderNotAvailableError):  # an answer as well
             await self._manager.wait_for(self._cluster.request_update(), seconds * 1000)
