@@ -6,8 +6,6 @@ import threading
 import time
 from typing import Any
 
-import pytest
-
 from integration.kafka_clients.ear import Ear
 from integration.kafka_clients.use import SLACK, TIMEOUT, connected, eventually, new_topic, record, store, upper
 from integration.servers import KafkaServer
@@ -85,7 +83,6 @@ def test_a_topic_that_is_not_there_gets_nothing(client: Any) -> None:
     producer.end(0.1)
 
 
-@pytest.mark.parametrize("kind", ["confluent"], indirect=True)  # kafka-python is not held to it yet
 def test_what_cannot_leave_says_so(kind: str, fragile: KafkaServer) -> None:
     """With the server gone, what is published then never left; it comes back, and a new producer stores."""
     with connected(kind, fragile, timeout=3.0) as client:

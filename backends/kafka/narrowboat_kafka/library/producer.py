@@ -10,13 +10,13 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import kafka.errors as client
 from kafka import KafkaProducer
 from kafka.partitioner import DefaultPartitioner
 
-from narrowboat_kafka.client import Failed
+from narrowboat_kafka.client import SOON, Failed
 from narrowboat_kafka.format.records import Record
 from narrowboat_kafka.library.met import met
 
@@ -103,15 +103,28 @@ class Producer(KafkaProducer):  # type: ignore[misc]  # the base class has no an
             error = future.exception
         else:
             try:
-                # The library ends every batch within its delivery timeout, which is ours; this is a net under it.
+                # The library ends every batch within its delivery timeout, where that is sooner: it is given a moment for it.
                 future.get(max(0.0, until - time.monotonic()) + 1.0)
             except Exception as late:
-                error = late
+                error = late if future.is_done else self._give_up(future, late)
         if error is None:
             return None
         why, left = verdict(error, future)
         self._stuck |= left and isinstance(why, _STUCK)
         return Failed(_ours(why), left)
+
+    def _give_up(self, future: Any, late: Any) -> Exception | None:
+        """Let the library abort all that it holds, on its own thread, where it is known what never left. That ends it."""
+        self._stuck = True
+        self.end(0.0)
+        try:
+            future.get(SOON)
+        except Exception as error:
+            if future.is_done and not isinstance(error, client.IllegalStateError):
+                return error  # it met something of its own meanwhile
+            late.unsent = getattr(error, "unsent", set())
+            return cast(Exception, late)
+        return None
 
     @contextmanager
     def _at_once(self) -> Iterator[None]:
