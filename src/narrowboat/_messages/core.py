@@ -87,6 +87,7 @@ class BrokerCore:
 
     #: What the core takes from a broker's URL or keyword arguments itself, beside what it takes from every URL.
     OWN: Mapping[str, type[Any]] = {"reply_to": ReplyTo}
+    around: tuple[Any, ...] = ()  #: what stands around each publish; `around.py`
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Generic, TypeVar
 
 from narrowboat._engine.checks import flag, seconds
@@ -30,6 +31,14 @@ M = TypeVar("M", bound=TrackedDelivery[Any])
 
 #: What a dead-letter queue is declared with: its messages are never rejected for how often they were looked at.
 DEAD_PROPERTIES = Properties(max_deliveries=0)
+
+
+def check_many(items: object) -> None:
+    """`InvalidArgument` for one message where many are expected."""
+    if isinstance(items, (str, bytes, bytearray, memoryview, Mapping)):
+        raise InvalidArgument(
+            f"publish_many takes a list of messages, and got one {type(items).__name__}; for one message there is publish()"
+        )
 
 
 class SourceCore(Generic[T]):
@@ -74,10 +83,7 @@ class SourceCore(Generic[T]):
         Called before that call begins: `items` and a codec are the program's, and may make calls of their own.
         """
         self.core.check_open()
-        if isinstance(items, (str, bytes, bytearray, memoryview, Mapping)):
-            raise InvalidArgument(
-                f"publish_many takes a list of messages, and got one {type(items).__name__}; for one message there is publish()"
-            )
+        check_many(items)
         plain, seal, ids = self.envelope.plain, self.envelope.seal, new_ids()
         messages: list[Outgoing] = []
         for position, item in enumerate(items):
@@ -88,6 +94,13 @@ class SourceCore(Generic[T]):
                 refused.position = position
                 raise refused from error
         return messages
+
+    def publishing(self, items: Iterable[T | Outbound[T]]) -> AbstractContextManager[list[Outbound[T]]]:
+        """Within what is around each publish: what there is to seal."""
+        from narrowboat._messages.around import publishing  # for brokers that have been given some
+
+        check_many(items)
+        return publishing(self.core.around, self.address.path, items)
 
     async def publish_many(self, messages: Sequence[Outgoing]) -> list[Receipt | NarrowboatError]:
         """Send them all: one outcome for each."""

@@ -10,6 +10,8 @@
 The asyncio twins are in `narrowboat.aio`; the loops behind both are in `narrowboat._messages`.
 """
 
+from typing import TYPE_CHECKING
+
 from narrowboat._messages.delivery import Dead
 from narrowboat._messages.envelope import Outbound
 from narrowboat._messages.requests import Reply
@@ -21,6 +23,9 @@ from narrowboat.messaging.messaging import Messaging, broker
 from narrowboat.messaging.queue import Queue
 from narrowboat.messaging.topic import Subscription, Topic
 
+if TYPE_CHECKING:
+    from narrowboat._messages.around import Publishing
+
 __all__ = [
     "Batch",
     "Dead",
@@ -30,6 +35,7 @@ __all__ = [
     "Messages",
     "Messaging",
     "Outbound",
+    "Publishing",
     "Queue",
     "Receipt",
     "Reply",
@@ -37,3 +43,11 @@ __all__ = [
     "Topic",
     "broker",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name == "Publishing":  # for programs that put something around each publish
+        from narrowboat._messages import around
+
+        return around.Publishing
+    raise AttributeError(f"module 'narrowboat.messaging' has no attribute {name!r}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from narrowboat import events
 from narrowboat._engine.holdable import SyncOnly
@@ -20,6 +20,9 @@ from narrowboat.messaging.message import Seconds
 from narrowboat.messaging.queue import Queue
 from narrowboat.messaging.topic import Topic
 
+if TYPE_CHECKING:
+    from narrowboat._messages.around import AroundPublish
+
 T = TypeVar("T")
 
 
@@ -31,6 +34,7 @@ def broker(
     random: Callable[[], float] | None = None,
     listeners: Sequence[events.Listener] = (),
     wrap: Callable[[Broker], Broker] | None = None,
+    around: Sequence[AroundPublish] = (),
     **options: object,
 ) -> Messaging:
     """Queues and topics on the backend that `url` names. Connects at the first call, not here.
@@ -42,6 +46,8 @@ def broker(
         random: for tests; numbers in [0, 1) for jitter.
         listeners: called with each record of `narrowboat.events`.
         wrap: puts a layer between the core and the driver; see `narrowboat.layers`.
+        around: what stands around each publish, the first outermost: functions of a `narrowboat.messaging.Publishing` that give
+            a context manager, a plain one on both faces. It may add headers, and sees what the publish raises.
         options: the backend's options; they beat the URL's.
 
     Raises:
@@ -49,7 +55,12 @@ def broker(
         Unsupported: the backend does not promise what is required.
     """
     url, options = hidden(url), hidden_secrets(options)
-    return Messaging(BrokerCore(url, require, clock, random, listeners, wrap, options, Blocking))
+    core = BrokerCore(url, require, clock, random, listeners, wrap, options, Blocking)
+    if around != ():
+        from narrowboat._messages.around import check  # for brokers that are given some
+
+        core.around = check(around)
+    return Messaging(core)
 
 
 class Messaging(SyncOnly):

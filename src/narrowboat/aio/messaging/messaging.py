@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from narrowboat import events
 from narrowboat._engine.holdable import AsyncOnly
@@ -22,6 +22,9 @@ from narrowboat.codecs import Codec
 from narrowboat.contract.messages import Broker
 from narrowboat.dsn import hidden, hidden_secrets
 
+if TYPE_CHECKING:
+    from narrowboat._messages.around import AroundPublish
+
 T = TypeVar("T")
 
 
@@ -33,6 +36,7 @@ def broker(
     random: Callable[[], float] | None = None,
     listeners: Sequence[events.Listener] = (),
     wrap: Callable[[Broker], Broker] | None = None,
+    around: Sequence[AroundPublish] = (),
     **options: object,
 ) -> Messaging:
     """Queues and topics on the backend that `url` names. Connects at the first call, not here.
@@ -44,6 +48,8 @@ def broker(
         random: for tests; numbers in [0, 1) for jitter.
         listeners: called with each record of `narrowboat.events`.
         wrap: puts a layer between the core and the driver; see `narrowboat.layers`.
+        around: what stands around each publish, the first outermost: functions of a `narrowboat.messaging.Publishing` that give
+            a context manager, a plain one on both faces. It may add headers, and sees what the publish raises.
         options: the backend's options; they beat the URL's.
 
     Raises:
@@ -51,7 +57,12 @@ def broker(
         Unsupported: the backend does not promise what is required.
     """
     url, options = hidden(url), hidden_secrets(options)
-    return Messaging(BrokerCore(url, require, clock, random, listeners, wrap, options, Asyncio))
+    core = BrokerCore(url, require, clock, random, listeners, wrap, options, Asyncio)
+    if around != ():
+        from narrowboat._messages.around import check  # for brokers that are given some
+
+        core.around = check(around)
+    return Messaging(core)
 
 
 class Messaging(AsyncOnly):

@@ -63,6 +63,10 @@ class Publisher(Uncopied, Generic[T]):
         """
         envelope = self._core.envelope
         options = (key, headers, ttl, id, correlation_id, content_type)
+        if self._core.core.around:
+            item = Outbound(data, key, headers, delay, priority, ttl, id, correlation_id, content_type)
+            with self._core.publishing((item,)) as (ready,):
+                return await self._core.publish(envelope.seal(ready))
         if options == _NO_OPTIONS and delay == 0 and priority == 0:
             message = envelope.plain(data)  # most messages, and four times as fast
         else:
@@ -78,6 +82,9 @@ class Publisher(Uncopied, Generic[T]):
         Raises:
             InvalidArgument: one of them cannot be sent, and `position` says which; none was sent.
         """
+        if self._core.core.around:
+            with self._core.publishing(messages) as ready:
+                return await self._core.publish_many(self._core.seal_many(ready))
         return await self._core.publish_many(self._core.seal_many(messages))
 
     async def declare(self) -> None:

@@ -1,0 +1,52 @@
+"""What stands around each publish: context managers of the program's, entered before anything is checked or sent.
+
+For what must know of each publish in the place where it is made: a trace whose context goes with the message. It is around
+`publish` and `publish_many`; requests and replies go without. Loaded where a broker has been given some.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from narrowboat._messages.envelope import Outbound
+from narrowboat.errors import InvalidArgument
+
+
+@dataclass(frozen=True, slots=True)
+class Publishing:
+    """One call of `publish` or `publish_many`, as what is around it sees it."""
+
+    to: str  #: the queue or topic
+    messages: tuple[Outbound[Any], ...]
+    headers: dict[str, str] = field(default_factory=dict)  #: to be added to each message that has no such header
+
+
+#: It gives a plain context manager, on asyncio as well. The first of several is outermost.
+AroundPublish = Callable[[Publishing], AbstractContextManager[Any]]
+
+
+def check(around: object) -> tuple[AroundPublish, ...]:
+    """`around` as an argument; `InvalidArgument` says what is wrong with it."""
+    if callable(around) or not isinstance(around, Iterable):
+        raise InvalidArgument(f"around={around!r}: expected a list of functions that give a context manager")
+    found = tuple(around)
+    for each in found:
+        if not callable(each):
+            raise InvalidArgument(f"around: {each!r} cannot be called; expected a function that gives a context manager")
+    return found
+
+
+@contextlib.contextmanager
+def publishing(around: Iterable[AroundPublish], to: str, items: Iterable[Any]) -> Iterator[list[Outbound[Any]]]:
+    """Within all of them: the messages, with the headers that they have added."""
+    messages = tuple(item if isinstance(item, Outbound) else Outbound(item) for item in items)
+    call = Publishing(to, messages)
+    with contextlib.ExitStack() as stack:
+        for each in around:
+            stack.enter_context(each(call))
+        added = call.headers
+        yield [replace(each, headers={**added, **(each.headers or {})}) if added else each for each in messages]
