@@ -21,8 +21,9 @@ log = logging.getLogger("narrowboat.kafka")
 _SASL = {Sasl.PLAIN: "PLAIN", Sasl.SCRAM_256: "SCRAM-SHA-256", Sasl.SCRAM_512: "SCRAM-SHA-512"}
 #: Bytes of each partition that are fetched at a time.
 _FETCH_MAX = 1024 * 1024
-#: Kilobytes that lie fetched in a member, at most, before one of its partitions is asked for more.
-_QUEUED = 16 * 1024
+#: Kilobytes that lie fetched in a member, at most, before one of its partitions is asked for more. The library needs some
+#: 400 bytes beside each message, which are not counted.
+_QUEUED = 4 * 1024
 #: Milliseconds for which a batch waits for more: a caller that is done with handing over does not wait for that. With one
 #: millisecond the library's thread spins until it is over, which costs more than all the rest.
 _LINGER = 5
