@@ -5,17 +5,21 @@
         server.client().execute("...")       # psycopg, as the superuser, for a look from outside
 
 It does not sync to the disk unless told (`config={"fsync": "on"}`): what was answered is there after a kill -9 all the same,
-because the machine goes on. PostgreSQL refuses to run as root; where the tests do, its processes are those of a plain user.
+because the machine goes on. PostgreSQL refuses to run as root; where the tests do, its processes are those of a plain user, who
+cannot enter root's own cache: programs from there run from a copy.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import os
 import pwd
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -114,7 +118,7 @@ class PostgreSQLServer(Server):
         arguments = [word for name, value in told.items() for word in ("-c", f"{name}={value}")]
         if self.image is not None:
             raise ServerFailed("a PostgreSQL server in a container is not made yet: install it, or name one by its URL")
-        folder = binaries(self.installation())
+        folder, env = programs_of(self.installation())
         plain = _plain_user()
         if not data.exists():
             secret = self.directory / "password"
@@ -122,14 +126,17 @@ class PostgreSQLServer(Server):
             self._own()
             command = [folder / "initdb", "-D", data, "-U", ADMIN, "--pwfile", secret, "-A", "scram-sha-256"]
             command += ["-E", "UTF8", "--no-locale", "-N"]
-            done = subprocess.run([*plain, *map(str, command)], capture_output=True, text=True, check=False, cwd=self.directory)
+            words = [*plain, *map(str, command)]
+            done = subprocess.run(
+                words, capture_output=True, text=True, check=False, cwd=self.directory, env={**os.environ, **env}
+            )
             if done.returncode != 0:
                 raise ServerFailed(f"initdb for {self} failed: {(done.stderr + done.stdout).strip()}")
             if self.certificates:
                 (data / "pg_hba.conf").write_text("hostssl all all all scram-sha-256\n")
         self._own()
         argv = [*plain, str(folder / "postgres"), "-D", str(data), *arguments]
-        return Family(argv, log=self.directory / "output.log", cwd=self.directory)
+        return Family(argv, log=self.directory / "output.log", cwd=self.directory, env=env)
 
     def _own(self) -> None:
         """Give the directory to the user that the server runs as."""
@@ -229,8 +236,35 @@ def _plain_user() -> list[str]:
 
 def binaries(installation: str) -> Path:
     """The folder of the server's programs. What stands in /usr/bin are wrappers for clusters of the system."""
+    return _found(installation)[1]
+
+
+def programs_of(installation: str) -> tuple[Path, dict[str, str]]:
+    """The same where the user that runs them can enter it, and the variables that they need."""
+    root, folder = _found(installation)
+    if root == Path("/"):
+        return folder, {}
+    if os.geteuid() == 0 and not all(path.stat().st_mode & 0o001 for path in folder.parents):
+        copied = _copy(root)
+        root, folder = copied, copied / folder.relative_to(root)
+    libraries = programs.library_path(root)
+    return folder, {"LD_LIBRARY_PATH": libraries} if libraries else {}
+
+
+def _found(installation: str) -> tuple[Path, Path]:
     for root in programs.roots(installation):
         found = [path.parent for path in root.glob("usr/lib/postgresql/*/bin/postgres") if (path.parent / "initdb").exists()]
         if found:
-            return max(found, key=lambda path: int(path.parent.name))
+            return root, max(found, key=lambda path: int(path.parent.name))
     raise programs.NotInstalled(installation, "postgres")
+
+
+@functools.cache
+def _copy(root: Path) -> Path:
+    """An installation again, where everybody can enter it; this process removes it at its end."""
+    copied = Path(tempfile.mkdtemp(prefix="narrowboat-postgresql-"))
+    owner = os.getpid()
+    atexit.register(lambda: shutil.rmtree(copied, ignore_errors=True) if os.getpid() == owner else None)
+    shutil.copytree(root, copied, symlinks=True, dirs_exist_ok=True)
+    copied.chmod(0o755)
+    return copied
