@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import shutil
 import socket
@@ -15,12 +16,13 @@ import psycopg
 import pytest
 
 import narrowboat
+import narrowboat.aio
 from integration.fixtures import Servers
 from integration.servers import PostgreSQLServer
 from integration.servers.certificates import Certificates
 from integration.servers.ports import LOOPBACK, free_port
-from narrowboat.errors import AccessDenied, ConfigurationError, NarrowboatError, Unavailable
-from narrowboat_postgresql import Outbox
+from narrowboat import codecs
+from narrowboat.errors import AccessDenied, ConfigurationError, InvalidArgument, NarrowboatError, Unavailable
 
 BODY = b"order 7 is paid"
 
@@ -43,38 +45,39 @@ def test_a_message_is_there_when_its_transaction_commits_and_a_waiting_consumer_
     postgresql_server: PostgreSQLServer, owner: Any
 ) -> None:
     url = url_of(postgresql_server, "commits")
-    with narrowboat.broker(url) as broker, broker.queue("paid").consume() as consumer:
-        assert consumer.receive(timeout=0.1) is None  # it listens from now on
-        Outbox(url).send_in(owner, "paid", BODY, headers={"a": "b"}, id="seven")
-        assert consumer.receive(timeout=0.5) is None
-        begun = time.monotonic()
-        threading.Timer(0.2, owner.commit).start()
-        message = consumer.receive(timeout=20)
+    with narrowboat.broker(url) as broker:
+        queue = broker.queue("paid", codec=codecs.JSON)
+        with queue.consume() as consumer:
+            assert consumer.receive(timeout=0.1) is None  # it listens from now on
+            queue.send_in(owner, {"order": 7}, headers={"a": "b"}, id="seven", correlation_id="c")
+            assert consumer.receive(timeout=0.5) is None
+            begun = time.monotonic()
+            threading.Timer(0.2, owner.commit).start()
+            message = consumer.receive(timeout=20)
 
-        assert message is not None
-        assert (message.id, message.data, message.headers, message.attempt) == ("seven", BODY, {"a": "b"}, 1)
-        assert time.monotonic() - begun < 20
-        message.ack()
-        assert not any(broker.queue("paid").depth())
+            assert message is not None
+            assert (message.id, message.data, message.headers, message.attempt) == ("seven", {"order": 7}, {"a": "b"}, 1)
+            assert (message.correlation_id, message.content_type) == ("c", codecs.JSON.content_type)
+            assert time.monotonic() - begun < 20
+            message.ack()
+        assert not any(queue.depth())
 
 
 def test_a_rollback_takes_the_message_back(postgresql_server: PostgreSQLServer, owner: Any) -> None:
-    url = url_of(postgresql_server, "rolls")
-    with narrowboat.broker(url) as broker:
+    with narrowboat.broker(url_of(postgresql_server, "rolls")) as broker:
         queue = broker.queue("paid")
         queue.declare()
-        Outbox(url).send_in(owner, "paid", BODY)
+        queue.send_in(owner, BODY)
         owner.rollback()
         assert not any(queue.depth())
 
 
 def test_a_transaction_that_lasts_holds_up_nobody(postgresql_server: PostgreSQLServer, owner: Any) -> None:
     """Not even in an ordered queue, where its message stands behind those that were committed before it."""
-    url = url_of(postgresql_server, "lasts")
-    with narrowboat.broker(url, timeout=5) as broker:
+    with narrowboat.broker(url_of(postgresql_server, "lasts"), timeout=5) as broker:
         queue = broker.queue("paid", ordered=True)
         queue.declare()
-        Outbox(url).send_in(owner, "paid", b"late", key="k")
+        queue.send_in(owner, b"late", key="k")
         queue.publish(b"early", key="k")
         with queue.consume() as consumer:
             early = consumer.receive(timeout=20)
@@ -87,28 +90,68 @@ def test_a_transaction_that_lasts_holds_up_nobody(postgresql_server: PostgreSQLS
 
 
 def test_a_topic_gives_it_to_the_groups_that_exist_then(postgresql_server: PostgreSQLServer, owner: Any) -> None:
-    url = url_of(postgresql_server, "topics")
-    with narrowboat.broker(url) as broker:
+    with narrowboat.broker(url_of(postgresql_server, "topics")) as broker:
+        topic = broker.topic("prices")
         for group in ("g", "h"):
-            broker.topic("prices").subscription(group).declare()
-        Outbox(url).send_in(owner, "prices", BODY, topic=True)
+            topic.subscription(group).declare()
+        topic.send_in(owner, BODY)
         owner.commit()
         for group in ("g", "h"):
-            with broker.topic("prices").subscription(group).consume() as consumer:
+            with topic.subscription(group).consume() as consumer:
                 message = consumer.receive(timeout=20)
                 assert message is not None and message.data == BODY
                 message.ack()
 
 
-def test_a_name_that_is_something_else_fails_the_transaction(postgresql_server: PostgreSQLServer, owner: Any) -> None:
-    url = url_of(postgresql_server, "taken")
-    with narrowboat.broker(url) as broker:
+def test_the_first_use_of_a_schema_is_not_made_in_the_callers_transaction(
+    postgresql_server: PostgreSQLServer, owner: Any
+) -> None:
+    """Otherwise a rollback would take it back, and everybody would wait for that transaction."""
+    with narrowboat.broker(f"{postgresql_server.url}?schema=first") as broker:
+        broker.queue("paid").send_in(owner, BODY)
+        owner.rollback()
+        assert not any(broker.queue("paid").depth())
+
+
+def test_what_cannot_be_sent_fails_the_transaction_or_is_refused_before(
+    postgresql_server: PostgreSQLServer, owner: Any
+) -> None:
+    with narrowboat.broker(url_of(postgresql_server, "taken")) as broker:
         broker.topic("prices").declare()
         with pytest.raises(psycopg.errors.RaiseException, match="prices is a topic and no queue"):
-            Outbox(url).send_in(owner, "prices", BODY)
+            broker.queue("prices").send_in(owner, BODY)
         owner.rollback()
-    with pytest.raises(narrowboat.errors.InvalidArgument, match="name"):
-        Outbox(url).send_in(owner, "a\0b", BODY)
+        with pytest.raises(InvalidArgument, match="psycopg 3 or of SQLAlchemy 2, got object"):
+            broker.queue("paid").send_in(object(), BODY)
+        with pytest.raises(InvalidArgument, match="a body is bytes"):
+            broker.queue("paid").send_in(owner, "text")
+    with narrowboat.broker(url_of(postgresql_server, "taken", "&declare=never")) as broker:
+        with pytest.raises(psycopg.errors.RaiseException, match="paid is not there"):
+            broker.queue("paid").send_in(owner, BODY)
+        owner.rollback()
+
+
+def test_an_asynchronous_connection_belongs_to_the_asynchronous_face(postgresql_server: PostgreSQLServer) -> None:
+    url = url_of(postgresql_server, "tasks")
+
+    async def main() -> None:
+        connection = await psycopg.AsyncConnection.connect(postgresql_server.url.partition("?")[0])
+        async with connection, narrowboat.aio.broker(url) as broker:
+            queue = broker.queue("paid")
+            await queue.declare()
+            await queue.send_in(connection, b"back")
+            await connection.rollback()
+            await queue.send_in(connection, BODY)
+            await connection.commit()
+            async with queue.consume() as consumer:
+                message = await consumer.receive(timeout=20)
+                assert message is not None and message.data == BODY
+                await message.ack()
+            assert not any(await queue.depth())
+            with narrowboat.broker(url) as sync, pytest.raises(InvalidArgument, match="use narrowboat.aio"):
+                sync.queue("paid").send_in(connection, BODY)
+
+    asyncio.run(main())
 
 
 # -- what errors say ----------------------------------------------------------------------------------------------

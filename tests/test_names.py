@@ -171,6 +171,8 @@ def test_what_is_not_claimed_is_refused_before_anything_is_sent(broker: Messagin
         broker.topic("prices").subscription("g", start="earliest")
     with pytest.raises(Unsupported):
         narrowboat.broker("memory://?dedup=0", require="dedup")
+    with pytest.raises(Unsupported, match="outbox"):
+        broker.queue("orders").send_in(object(), b"x")
 
 
 def test_times_may_be_timedeltas() -> None:

@@ -150,6 +150,7 @@ class BrokerCapabilities:
     depth: Support  #: native: every field is known; emulated: some are None
     uncounted_release: Support  #: a clean close does not count what was not started
     extension: Support = Support.NATIVE  #: of a single lease; always absent where it is not the message's own
+    outbox: Support = Support.ABSENT  #: `send_in`: a publish in a transaction of the caller's own
     concurrency: Concurrency = Concurrency.SERIAL
     body_max: int = 1024 * 1024  #: bytes
     headers_max: int = 64 * 1024  #: bytes, names and values together

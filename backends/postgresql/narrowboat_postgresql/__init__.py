@@ -2,6 +2,5 @@
 
 from narrowboat_postgresql.broker import broker
 from narrowboat_postgresql.locks import locks
-from narrowboat_postgresql.outbox import Outbox
 
-__all__ = ["Outbox", "broker", "locks"]
+__all__ = ["broker", "locks"]

@@ -7,9 +7,11 @@ Time is the server's clock. Consumers are woken by NOTIFY, which is sent only wh
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 from narrowboat.capabilities import BrokerCapabilities, Scope, Support, Survives
 from narrowboat.contract import (
@@ -34,6 +36,7 @@ from narrowboat_postgresql.errors import refuse
 from narrowboat_postgresql.feed import IDLE, PostgresFeed
 from narrowboat_postgresql.messages import Messages
 from narrowboat_postgresql.options import SCHEME, MessageOptions, fit
+from narrowboat_postgresql.outbox import enlist
 from narrowboat_postgresql.place import Place
 
 #: Bytes of bodies in one call. A statement of PostgreSQL's has a gigabyte at most, and its memory.
@@ -42,7 +45,8 @@ _TOGETHER = 64 * 1024 * 1024
 
 def capabilities(url: Url, options: MessageOptions) -> BrokerCapabilities:
     """What `postgresql://` claims. Replay only where the URL says for how long topics keep messages."""
-    return keeper(Scope.NETWORK, Survives.POWER, work=Support.NATIVE, dedup=options.dedup, retention=options.retention)
+    claims = keeper(Scope.NETWORK, Survives.POWER, work=Support.NATIVE, dedup=options.dedup, retention=options.retention)
+    return dataclasses.replace(claims, outbox=Support.NATIVE)
 
 
 class PostgresBroker(Broker):
@@ -110,6 +114,11 @@ class PostgresBroker(Broker):
                 answers[at] = found
         for at in map(int, filter(None, twice.strip("{}").split(","))):
             answers[places[at - 1]] = Receipt(messages[at - 1].id, duplicate=True)
+
+    def enlist(self, connection: Any, message: Outgoing) -> Awaitable[object] | None:
+        """Store it in the transaction of `connection`."""
+        self._messages.check_open()
+        return enlist(connection, message, self._options)
 
     def open(self, source: Source, *, earliest: bool, wake: Callable[[], None]) -> Feed:
         """A feed from `source`, which exists from now on."""

@@ -31,6 +31,11 @@ def parts(messages: Sequence[Outgoing]) -> str:
     return json.dumps([_part(at, message) for at, message in enumerate(messages, 1)])
 
 
+def part_of(message: Outgoing) -> str:
+    """What `send_in` reads beside the body."""
+    return json.dumps(_part(1, message))
+
+
 def _part(at: int, message: Outgoing) -> dict[str, object]:
     found: dict[str, object] = {"at": at, "i": message.id, "a": message.published_at, "p": message.priority}
     if message.headers:

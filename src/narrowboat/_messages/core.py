@@ -143,6 +143,7 @@ class BrokerCore:
         self.consumers: set[Ends] = set()  #: those that are open
         self.kept: set[Kept] = set()  #: those with leases that the timer extends
         self.requests: Any = None  #: what `requests.requests_of` made
+        self.enlists: Broker | None = None  #: the driver, once it has answered a first `send_in`
 
     # -- the driver, as the lanes call it -------------------------------------------------------------------------
 

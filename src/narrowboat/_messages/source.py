@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Generic, TypeVar
 
@@ -106,6 +106,17 @@ class SourceCore(Generic[T]):
         """Send them all: one outcome for each."""
         return await self.core.publish(messages) if messages else []
 
+    async def enlisting(self, data: T, options: tuple[Any, ...]) -> Callable[[Any], Awaitable[object] | None]:
+        """What stores one in the transaction of the connection that it is called with; see `Broker.enlist`."""
+        core = self.core
+        core.check_open()
+        demand(core.capabilities.outbox, core.backend, "send_in()", "outbox")
+        message = self.envelope.seal(Outbound(data, *options))
+        if core.enlists is None:  # what a first use makes is not made in the caller's transaction
+            core.enlists = await core.ask(_reached)
+        driver = core.enlists
+        return lambda connection: driver.enlist(connection, message)
+
     # -- the source itself ----------------------------------------------------------------------------------------
 
     async def declare(self) -> None:
@@ -178,6 +189,11 @@ class SourceCore(Generic[T]):
 
         self.envelope.body(data)  # refused before an inbox is made
         return Reply(await requests_of(core).request(message, length), self.codec, core.backend)
+
+
+def _reached(driver: Broker) -> Broker:
+    driver.ping()
+    return driver
 
 
 def make_queue(

@@ -23,8 +23,8 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from narrowboat.capabilities import BrokerCapabilities
 from narrowboat.errors import NarrowboatError
@@ -244,6 +244,15 @@ class Broker(ABC):
         A queue or topic that does not exist is made. With `?declare=never` in the URL its messages are answered with `NotFound`
         instead. A delayed message for a topic goes to the groups that exist when it is due.
         """
+
+    def enlist(self, connection: Any, message: Outgoing) -> Awaitable[object] | None:
+        """Store `message` in the transaction that `connection` is in, which is the caller's: there if and when it is committed.
+
+        Only called where `capabilities.outbox` is claimed, after a `ping` that was answered, in the caller's thread or on its
+        event loop. The only I/O is what the connection is asked to do. Returns what an asynchronous one gives to be awaited,
+        None otherwise. What the connection raises is raised as it is; `InvalidArgument` for one that the driver cannot use.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def open(self, source: Source, *, earliest: bool, wake: Callable[[], None]) -> Feed:

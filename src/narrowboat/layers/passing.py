@@ -7,7 +7,8 @@ It is not used by itself. `layer.inner` is the driver behind it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 from narrowboat.contract import (
     Address,
@@ -75,6 +76,9 @@ class PassingBroker(Broker):
 
     def send(self, messages: Sequence[Outgoing]) -> list[Receipt | NarrowboatError]:
         return self.inner.send(messages)
+
+    def enlist(self, connection: Any, message: Outgoing) -> Awaitable[object] | None:
+        return self.inner.enlist(connection, message)
 
     def open(self, source: Source, *, earliest: bool, wake: Callable[[], None]) -> Feed:
         return self.feed(self.inner.open(source, earliest=earliest, wake=wake), wake)

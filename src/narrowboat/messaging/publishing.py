@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from narrowboat._engine.holdable import Uncopied
 from narrowboat._engine.runtime import run
@@ -11,6 +11,7 @@ from narrowboat._messages.envelope import Outbound
 from narrowboat._messages.source import SourceCore
 from narrowboat.contract.messages import Receipt
 from narrowboat.errors import NarrowboatError
+from narrowboat.messaging.enlisted import finished
 from narrowboat.messaging.message import Seconds
 
 T = TypeVar("T")
@@ -72,6 +73,45 @@ class Publisher(Uncopied, Generic[T]):
         else:
             message = envelope.seal(Outbound(data, key, headers, delay, priority, ttl, id, correlation_id, content_type))
         return run(self._core.publish(message))
+
+    def send_in(
+        self,
+        connection: Any,
+        data: T,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        delay: Seconds = 0,
+        priority: int = 0,
+        ttl: Seconds | None = None,
+        id: str | None = None,
+        correlation_id: str | None = None,
+        content_type: str | None = None,
+    ) -> None:
+        """Publish one message in a transaction of your own: it is there, and consumers wake, if and when that is committed.
+
+        Args:
+            connection: yours, to the database of this broker's URL. The backend's page says which clients it knows.
+            data: as for `publish`, and so are the others.
+            key: see there.
+            headers: see there.
+            delay: seconds from this call, and not from the commit.
+            priority: see there.
+            ttl: seconds from this call.
+            id: for people; it is not looked for, as the transaction makes the message once.
+            correlation_id: see there.
+            content_type: see there.
+
+        Raises:
+            InvalidArgument: nothing was sent.
+            Unsupported: the backend does not claim `outbox`; nothing was sent.
+            Unavailable: the backend was not reached over a connection of its own, which the first call needs; nothing was sent.
+
+            What the connection raises is raised as it is; its transaction has then failed.
+        """
+        options = (key, headers, delay, priority, ttl, id, correlation_id, content_type)
+        enlist = run(self._core.enlisting(data, options))
+        run(finished(enlist(connection)))
 
     def publish_many(self, messages: Iterable[T | Outbound[T]]) -> list[Receipt | NarrowboatError]:
         """Publish all of them in as few exchanges as can be: one outcome for each, its receipt or the error it met.

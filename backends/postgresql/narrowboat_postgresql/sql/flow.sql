@@ -446,16 +446,15 @@ $$;
 -- Store a message in the transaction of another program. It is due at once, and arrives with the next call for its source, as
 -- what is delayed does: so nothing is locked here that somebody waits for, and its place is that of the commit.
 CREATE FUNCTION nb.send_in(
-    in_prefix text, in_key text, in_path text, in_kind text, in_max integer, part jsonb, body bytea
+    in_prefix text, in_key text, in_path text, in_kind text, in_max integer, make boolean, part jsonb, body bytea
 ) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE in_space integer; of nb.source;
 BEGIN
-    SELECT s.id INTO in_space FROM nb.space s WHERE s.prefix = in_prefix;
-    IF NOT FOUND THEN
-        INSERT INTO nb.space AS s (prefix) VALUES (in_prefix) ON CONFLICT (prefix) DO UPDATE SET prefix = excluded.prefix
-            RETURNING s.id INTO in_space;
-    END IF;
+    SELECT s.id INTO STRICT in_space FROM nb.space s WHERE s.prefix = in_prefix;
     of := nb.find(in_space, in_key);
+    IF of.id IS NULL AND NOT make THEN
+        RAISE EXCEPTION '% is not there, and the URL says declare=never', in_path;
+    END IF;
     IF of.id IS NULL THEN
         of := nb.make(in_space, in_key, in_path, in_kind, NULL, in_kind = 'topic', 30, in_max, false, 0);
     END IF;
@@ -463,12 +462,13 @@ BEGIN
         RAISE EXCEPTION '% is a % and no %', in_path, of.kind, in_kind
             USING HINT = 'Queues, topics and subscriptions share one namespace. Take another name.';
     END IF;
-    INSERT INTO nb.message (source, state, rank, until, expires, name, body, headers, key, published, priority)
+    INSERT INTO nb.message (source, state, rank, until, expires, name, body, headers, key, published, priority, details)
     VALUES (
         of.id, 1, nb.rank(of, (part->>'p')::integer),
-        clock_timestamp() + make_interval(secs => (part->>'w')::double precision),
+        clock_timestamp() + make_interval(secs => coalesce((part->>'w')::double precision, 0)),
         clock_timestamp() + make_interval(secs => (part->>'x')::double precision),
-        part->>'i', body, part->>'h', part->>'k', (part->>'a')::double precision, (part->>'p')::integer);
+        part->>'i', body, part->>'h', part->>'k', (part->>'a')::double precision, (part->>'p')::integer,
+        part->>'d');
     PERFORM pg_notify('nb.m.' || s.id, '1') FROM nb.source s WHERE s.id = of.id OR (s.topic = of.id AND s.topic IS NOT NULL);
 END
 $$;
