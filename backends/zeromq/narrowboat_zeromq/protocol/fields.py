@@ -5,6 +5,7 @@ Each function returns the value or raises `Malformed`, which names the field.
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from narrowboat_zeromq.protocol.frames import ITEMS_MAX, Malformed
 _TEXT = re.compile("[^\0-\x1f\x7f-\x9f]{1,1000}")
 #: The largest whole number of a tag or token: what a database and most languages hold.
 _WHOLE = 2**63
+_FINITE = sys.float_info.max
 #: Numbers that a tag may have.
 _TAG_MAX = 8
 
@@ -44,9 +46,9 @@ def words(what: str, value: object, longest: int = 65536) -> str:
 
 def number(what: str, value: object, low: float, high: float) -> float:
     """A number between the two."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:  # also false for NaN
+    if (type(value) is not float and type(value) is not int) or not low <= value <= high:  # also false for NaN
         raise Malformed(f"{what}: a number from {low:g} to {high:g} is allowed")
-    return float(value)
+    return value if type(value) is float else float(value)
 
 
 def whole(what: str, value: object, low: int = 0, high: int = _WHOLE - 1) -> int:
@@ -65,7 +67,7 @@ def flag(what: str, value: object) -> bool:
 
 def finite(what: str, value: object) -> float:
     """Any number that a float can be: a whole one may have thousands of digits."""
-    return number(what, value, -sys.float_info.max, sys.float_info.max)
+    return number(what, value, -_FINITE, _FINITE)
 
 
 def row(what: str, value: object, length: int) -> Sequence[Any]:
@@ -95,6 +97,15 @@ _KINDS = {kind.value: kind for kind in Kind}
 def address(value: object) -> Address:
     """An address: `[kind, name, group]`."""
     kind, name, group = row("address", value, 3)
+    try:
+        return _address(kind, name, group)
+    except TypeError:  # an array or an object, which cannot be looked up
+        raise Malformed("address: an array of three texts is allowed") from None
+
+
+@functools.lru_cache(maxsize=1024)
+def _address(kind: object, name: object, group: object) -> Address:
+    """Messages of a batch go to one address: looking at it each time would be a fifth of what a message costs."""
     found = one_of("address", kind, _KINDS)
     if found is Kind.SUBSCRIPTION:
         return Address(found, text("name", name), text("group", group))

@@ -39,6 +39,7 @@ from narrowboat_zeromq.protocol.frames import Bodies, Malformed
 #: Seconds: longer is a mistake in units.
 _LONG = 10 * 365 * 86400.0
 _ACK, _RETURN = ["ack"], ["return"]
+_new = tuple.__new__
 
 
 def named(to: Address | None) -> list[str] | None:
@@ -76,21 +77,25 @@ def message(value: object, bodies: Bodies, claims: BrokerCapabilities) -> Outgoi
     body = bodies.take(length)
     if len(body) > claims.body_max:
         raise Malformed(f"body: up to {claims.body_max} bytes are allowed")
-    return Outgoing(
-        fields.address(to),
-        fields.text("id", id),
-        body,
-        _headers(headers, claims.headers_max),
-        fields.text_or_none("key", key),
-        fields.finite("published_at", published),
-        fields.number("delay", delay, 0.0, claims.delay_max),
-        fields.whole("priority", priority, 0, claims.priorities_max),
-        None if ttl is None else fields.number("ttl", ttl, 0.0, _LONG),
-        fields.text_or_none("correlation_id", correlation),
-        fields.text_or_none("content_type", kind),
-        None if reply is None else fields.address(reply),
-        fields.flag("dedup", dedup),
-        None if origin is None else fields.tag(origin),
+    # This runs for every message: what most of them lack is not looked at by a call, and `Outgoing(...)` is one more.
+    return _new(
+        Outgoing,
+        (
+            fields.address(to),
+            fields.text("id", id),
+            body,
+            _headers(headers, claims.headers_max),
+            None if key is None else fields.text("key", key),
+            fields.finite("published_at", published),
+            fields.number("delay", delay, 0.0, claims.delay_max),
+            fields.whole("priority", priority, 0, claims.priorities_max),
+            None if ttl is None else fields.number("ttl", ttl, 0.0, _LONG),
+            None if correlation is None else fields.text("correlation_id", correlation),
+            None if kind is None else fields.text("content_type", kind),
+            None if reply is None else fields.address(reply),
+            fields.flag("dedup", dedup),
+            None if origin is None else fields.tag(origin),
+        ),
     )
 
 
@@ -132,8 +137,9 @@ def delivered(value: Sequence[Any], bodies: Bodies) -> Delivery:
     id, length, headers, key, attempt, published, priority, expires, correlation, kind, reply, tag, malformed = value
     answer = None if reply is None else fields.address(reply)
     body = bodies.take(length)
-    return Delivery(
-        id, body, headers, key, attempt, published, priority, expires, correlation, kind, answer, tuple(tag), malformed
+    return _new(
+        Delivery,
+        (id, body, headers, key, attempt, published, priority, expires, correlation, kind, answer, tuple(tag), malformed),
     )
 
 
@@ -162,13 +168,14 @@ def claimed(value: object) -> Delivery:
     """The delivery that a settlement or an extension speaks of: `[id, attempt, tag]`."""
     id, attempt, tag = fields.row("delivery", value, 3)
     name = fields.words("id", id, 1000)
-    return Delivery(name, b"", {}, None, fields.whole("attempt", attempt), None, 0, None, None, None, None, fields.tag(tag))
+    known = fields.tag(tag)
+    return _new(Delivery, (name, b"", {}, None, fields.whole("attempt", attempt), None, 0, None, None, None, None, known, ""))
 
 
 def _outcome(value: object) -> Outcome:
+    if value == _ACK:  # most
+        return Ack()
     match value:
-        case ["ack"]:
-            return Ack()
         case ["return"]:
             return Return()
         case ["nack", delay]:
