@@ -39,40 +39,33 @@ class Session:
         statement = f"SELECT * FROM {self._place.options.schema}.{function}({names})"  # noqa: S608  # our own words
         with self._mutex:
             ends = time.monotonic() + self._place.timeout
-            link = self._ready(ends, doing)
-            try:
-                return link.run(statement, [self._space, *parameters], ends, binary=binary)
-            except (Refused, Broken) as error:
-                if isinstance(error, Broken) or error.state in GONE:
-                    self._drop()
-                found = error
-            except BaseException:  # an interrupt: the answer may still come, and would be taken for another one's
-                self._drop()
-                raise
-            raise translate(found, self._place.endpoint, doing=doing)
+            link = self._ready(ends, doing)  # first: it finds out the number of our namespace
+            return self._run(link, statement, [self._space, *parameters], ends, doing, binary=binary)
 
     def end(self, left: Sequence[tuple[str, str]]) -> None:
         """Make sure that those processes of the server, which were left in the middle of a call, do nothing any more."""
         doing = "ending a call that was left"
         with self._mutex:
             ends = time.monotonic() + self._place.timeout
-            link = self._ready(ends, doing)
-            for process, start in left:
-                look = [process, start]
-                try:
-                    while link.run(_END, look, ends):
-                        if time.monotonic() >= ends:
-                            raise Broken("its process did not end", late=True)
-                        time.sleep(_LOOK)
-                except (Refused, Broken) as error:
-                    self._drop()
-                    found = translate(error, self._place.endpoint, doing=doing)
-                except BaseException:  # the same
-                    self._drop()
-                    raise
-                else:
-                    continue
-                raise found
+            for identity in left:
+                while self._run(self._ready(ends, doing), _END, identity, ends, doing):
+                    if time.monotonic() >= ends:
+                        raise translate(Broken("its process did not end", late=True), self._place.endpoint, doing=doing)
+                    time.sleep(_LOOK)
+
+    def _run(
+        self, link: Link, statement: str, parameters: Sequence[Parameter], ends: float, doing: str, *, binary: bool = False
+    ) -> Rows:
+        try:
+            return link.run(statement, parameters, ends, binary=binary)
+        except (Refused, Broken) as error:
+            if isinstance(error, Broken) or error.state in GONE:
+                self._drop()
+            found = error
+        except BaseException:  # an interrupt: the answer may still come, and would be taken for another one's
+            self._drop()
+            raise
+        raise translate(found, self._place.endpoint, doing=doing)
 
     def take_left(self) -> list[tuple[str, str]]:
         """The processes that were left since the last time."""
