@@ -66,6 +66,7 @@ RECIPES: dict[str, Callable[[Path], None]] = {
     "rabbitmq": _rabbitmq,
     "kafka": _jars("kafka"),
     "postgresql": _debian("postgresql"),
+    "pgbouncer": _debian("pgbouncer"),
     "cassandra": _jars("cassandra"),
     "rocketmq": _jars("rocketmq"),
     "docker": _debian("docker.io"),
@@ -82,10 +83,10 @@ RECIPES: dict[str, Callable[[Path], None]] = {
 VERSIONS = tuple(name for name in RECIPES if "@" in name)
 #: what is asked for by name: a Docker daemon and Luacheck, which is no server and has need of the same way here; and the
 #: servers of backends that are not proven yet
-_BY_NAME = {"docker", "luacheck", "postgresql", "cassandra", "rocketmq"}
+_BY_NAME = {"docker", "luacheck", "pgbouncer", "postgresql", "cassandra", "rocketmq"}
 #: what `all` means: what the default run of the integration tests asks for
 SERVERS = (*(name for name in RECIPES if name not in _BY_NAME and "@" not in name), "rabbitmq@4.3")
-_PROGRAMS = {"redis": "redis-server", "consul": "consul", "docker": "dockerd", "luacheck": "luacheck"}
+_PROGRAMS = {"redis": "redis-server", "consul": "consul", "docker": "dockerd", "luacheck": "luacheck", "pgbouncer": "pgbouncer"}
 
 
 def place(server: str) -> str | None:

@@ -11,22 +11,18 @@ cannot enter root's own cache: programs from there run from a copy.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import functools
 import os
-import pwd
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote
 
-from integration.servers import programs
+from integration.servers import plain_user, programs
 from integration.servers.certificates import Certificates
 from integration.servers.ports import LOOPBACK
 from integration.servers.process import Process
@@ -119,11 +115,11 @@ class PostgreSQLServer(Server):
         if self.image is not None:
             raise ServerFailed("a PostgreSQL server in a container is not made yet: install it, or name one by its URL")
         folder, env = programs_of(self.installation())
-        plain = _plain_user()
+        plain = plain_user.command()
         if not data.exists():
             secret = self.directory / "password"
             secret.write_text(ADMIN_PASSWORD)
-            self._own()
+            plain_user.own(self.directory)
             command = [folder / "initdb", "-D", data, "-U", ADMIN, "--pwfile", secret, "-A", "scram-sha-256"]
             command += ["-E", "UTF8", "--no-locale", "-N"]
             words = [*plain, *map(str, command)]
@@ -134,20 +130,9 @@ class PostgreSQLServer(Server):
                 raise ServerFailed(f"initdb for {self} failed: {(done.stderr + done.stdout).strip()}")
             if self.certificates:
                 (data / "pg_hba.conf").write_text("hostssl all all all scram-sha-256\n")
-        self._own()
+        plain_user.own(self.directory)
         argv = [*plain, str(folder / "postgres"), "-D", str(data), *arguments]
         return Family(argv, log=self.directory / "output.log", cwd=self.directory, env=env)
-
-    def _own(self) -> None:
-        """Give the directory to the user that the server runs as."""
-        if os.geteuid() != 0:
-            return
-        user = pwd.getpwnam("nobody")
-        for path in (self.directory, *self.directory.rglob("*")):
-            os.chown(path, user.pw_uid, user.pw_gid)
-        for path in self.directory.parents:  # pytest's own folders let nobody through
-            if path.stat().st_uid == 0 and path != Path("/"):
-                path.chmod(path.stat().st_mode | 0o011)
 
     def _tls(self) -> dict[str, str]:
         if self.certificates is None:
@@ -226,14 +211,6 @@ def _state(process: int) -> str:
         return ""
 
 
-def _plain_user() -> list[str]:
-    """What begins a command that must not be root's. The kernel's signal at our death is asked for again."""
-    if os.geteuid() != 0:
-        return []
-    user = pwd.getpwnam("nobody")
-    return ["setpriv", "--reuid", str(user.pw_uid), "--regid", str(user.pw_gid), "--clear-groups", "--pdeathsig", "KILL", "--"]
-
-
 def binaries(installation: str) -> Path:
     """The folder of the server's programs. What stands in /usr/bin are wrappers for clusters of the system."""
     return _found(installation)[1]
@@ -244,11 +221,9 @@ def programs_of(installation: str) -> tuple[Path, dict[str, str]]:
     root, folder = _found(installation)
     if root == Path("/"):
         return folder, {}
-    if os.geteuid() == 0 and not all(path.stat().st_mode & 0o001 for path in folder.parents):
-        copied = _copy(root)
-        root, folder = copied, copied / folder.relative_to(root)
-    libraries = programs.library_path(root)
-    return folder, {"LD_LIBRARY_PATH": libraries} if libraries else {}
+    there = plain_user.reached(root)
+    libraries = programs.library_path(there)
+    return there / folder.relative_to(root), {"LD_LIBRARY_PATH": libraries} if libraries else {}
 
 
 def _found(installation: str) -> tuple[Path, Path]:
@@ -257,14 +232,3 @@ def _found(installation: str) -> tuple[Path, Path]:
         if found:
             return root, max(found, key=lambda path: int(path.parent.name))
     raise programs.NotInstalled(installation, "postgres")
-
-
-@functools.cache
-def _copy(root: Path) -> Path:
-    """An installation again, where everybody can enter it; this process removes it at its end."""
-    copied = Path(tempfile.mkdtemp(prefix="narrowboat-postgresql-"))
-    owner = os.getpid()
-    atexit.register(lambda: shutil.rmtree(copied, ignore_errors=True) if os.getpid() == owner else None)
-    shutil.copytree(root, copied, symlinks=True, dirs_exist_ok=True)
-    copied.chmod(0o755)
-    return copied
