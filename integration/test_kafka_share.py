@@ -248,6 +248,21 @@ def test_what_it_is_not_for_is_refused(server: KafkaServer) -> None:
         messages.receive(1)
 
 
+def test_where_nothing_may_be_set_up_the_group_has_to_be(server: KafkaServer) -> None:
+    """With declare=never the settings of the group are somebody else's: the refusal has the command that makes them."""
+    with narrowboat.broker(shared(server)) as broker, narrowboat.broker(shared(server, f"{SHARE}&declare=never")) as other:
+        queue = broker.queue("ready-made", lease=20)
+        queue.publish(b"x")
+        with pytest.raises(Conflict, match=r"kafka-configs\.sh .*share\.record\.lock\.duration\.ms=23000"):
+            other.queue("ready-made", lease=20).consume().__enter__()
+        with queue.consume():
+            pass
+        with other.queue("ready-made", lease=20).consume() as messages:
+            message = messages.receive(upper(20))
+            assert message is not None and message.attempt == 1
+            message.ack()
+
+
 def test_an_older_cluster_has_no_share_groups(kafka_server: KafkaServer) -> None:
     """Kafka 4.1 says so in one typed error, from the first receive or before."""
     with (
