@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from cli_program import command, finish
 
+from narrowboat.cli.app import run
 from narrowboat.messaging import Messaging
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
@@ -85,9 +86,20 @@ def test_ctrl_c_is_130(shop: Path, url: str, broker: Messaging) -> None:
         (["shop.worker:worker", "--only", "shipp"], "unknown handler 'shipp'. Did you mean 'ship'?"),
     ],
 )  # fmt: skip
-def test_what_is_not_there_is_one_line(shop: Path, url: str, arguments: list[str], text: str) -> None:
+def test_what_is_not_there_is_one_line(
+    shop: Path, url: str, arguments: list[str], text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """With exit code 2, before anything is consumed."""
-    code, out, complaint = finish(command("run", *arguments, cwd=shop, env={"NARROWBOAT_BROKER_URL": url}), 60)
+    monkeypatch.chdir(shop)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    monkeypatch.setenv("NARROWBOAT_BROKER_URL", url)
+    before = set(sys.modules)
+    try:
+        code = run(["run", *arguments])
+    finally:
+        for name in {"shop", "shop.worker", "broken", "needs"} - before:
+            sys.modules.pop(name, None)
+    out, complaint = capsys.readouterr()
     assert (code, out, complaint.count("\n")) == (2, "", 1)
     assert text in complaint
 
