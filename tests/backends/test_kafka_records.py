@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+import sys
 import tracemalloc
 import warnings
 from types import SimpleNamespace
@@ -30,7 +31,7 @@ with warnings.catch_warnings():
 
     from narrowboat_kafka.client import KafkaError, TopicPartition
     from narrowboat_kafka.errors import unreadable
-    from narrowboat_kafka.library.fetched import Fetched, unpack
+    from narrowboat_kafka.library.fetched import Fetched, begun, unpack
     from narrowboat_kafka.library.met import met
 
 
@@ -46,7 +47,7 @@ def _batch(rows: list[tuple[Any, ...]], compression: int = 0) -> bytes:
 def _record(offset: int, headers: list[tuple[str, bytes]] | None = None, **named: Any) -> Stored:
     fields = {"timestamp": 1500, "key": None, "value": b"x", **named}
     data = _batch([(fields["timestamp"], fields["key"], fields["value"], headers or [])])
-    (read,) = unpack(MemoryRecords(data).next_batch(), fields.get("topic", "orders"), 0)
+    (read,) = unpack(begun(data), fields.get("topic", "orders"), 0)
     return read._replace(offset=offset)
 
 
@@ -119,6 +120,14 @@ def test_a_name_of_a_header_is_what_every_client_can_give(name: bytes, headers: 
     assert (got.id, dict(got.headers), got.malformed) == ("orders-0-7", {key: "1" for key, _ in headers}, problem)
 
 
+def test_the_library_is_told_when_all_was_read_and_how_much_that_is() -> None:
+    data = _batch([(1, None, b"x", [])])
+    told: list[int] = []
+    ours = _fetch(data + data, on_drain=lambda read: told.append(read.bytes_read))
+    assert len(ours.take()) == 2
+    assert told == [len(data) * 2], "it begins the next fetch with another partition where this one had something"
+
+
 def test_a_fetch_begins_where_it_was_asked_for_and_not_where_its_first_batch_does() -> None:
     ours = _fetch(_batch([(1, None, b"%d" % number, []) for number in range(5)]), start=3)
     assert [record.value for record in ours.take()] == [b"3", b"4"]
@@ -146,16 +155,16 @@ def test_the_sound_batches_before_a_broken_one_are_read_and_the_next_fetch_begin
     assert told[-1] == (2, client.CorruptRecordError)
 
 
-@pytest.mark.parametrize(("codec", "library"), [(2, "snappy"), (3, "lz4"), (4, "zstd")])
+@pytest.mark.parametrize(
+    ("codec", "library", "module"), [(2, "snappy", "snappy"), (3, "lz4", "lz4.frame"), (4, "zstd", "zstandard")]
+)
 def test_what_is_compressed_is_read_where_its_library_is_there_and_names_it_where_it_is_not(
-    codec: int, library: str, monkeypatch: pytest.MonkeyPatch
+    codec: int, library: str, module: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import kafka.codec
-
     rows: list[tuple[Any, ...]] = [(1, None, b"%d" % number * 100, []) for number in range(50)]
     data = _batch(rows, codec)
     assert [record.value for record in _fetch(data).take()] == [value for _, _, value, _ in rows]
-    monkeypatch.setattr(kafka.codec, library, None)
+    monkeypatch.setitem(sys.modules, module, None)  # an import of it fails from now on
     told = _Told()
     assert _fetch(data, told=told).take() == []
     assert told[-1] == (0, client.UnsupportedCodecError)
@@ -210,10 +219,8 @@ def test_what_a_transaction_took_back_is_for_nobody_and_its_end_is_passed() -> N
 @given(st.data())
 def test_a_batch_that_is_cut_off_inside_is_one_error(data: st.DataObject) -> None:
     whole = _batch([(1, b"key", b"value", [("name", b"x")])] * 3)
-    batch = MemoryRecords(whole).next_batch()
-    batch._buffer = batch._buffer[: data.draw(st.integers(DefaultRecordBatch.HEADER_STRUCT.size, len(whole) - 1))]
     with pytest.raises(client.CorruptRecordError):
-        unpack(batch, "orders", 0)
+        unpack(begun(whole[: data.draw(st.integers(0, len(whole) - 1))]), "orders", 0)
 
 
 @given(st.data())

@@ -1,7 +1,6 @@
 """What the programs that publish have compressed, unpacked again, up to a bound: a kilobyte may mean gigabytes.
 
-kafka-python unpacks whatever it is. This asks the same libraries for no more than is wanted. Whether they are there is asked
-of kafka-python, which says which one is not.
+kafka-python unpacks whatever it is. This asks the same libraries for no more than is wanted.
 """
 
 from __future__ import annotations
@@ -9,7 +8,9 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from typing import Any
+from collections.abc import Callable
+
+from kafka.errors import UnsupportedCodecError
 
 #: Bytes that one batch may unpack to, and records that it may have. Programs gather a megabyte, or some ten thousand.
 BYTES_MAX, RECORDS_MAX = 64 * 1024 * 1024, 500_000
@@ -21,19 +22,20 @@ class TooMuch(ValueError):
     """It would be more than is taken."""
 
 
-def unpacked(batch: Any, most: int = BYTES_MAX) -> bytes:
-    """The records of a `DefaultRecordBatch` as bytes. `UnsupportedCodecError` where a library is not here.
+def unpacked(kind: int, data: bytes, most: int = BYTES_MAX) -> bytes:
+    """The records of a batch, which says that they are compressed so. `UnsupportedCodecError` where its library is not here.
 
     Whatever the libraries raise comes through, and `TooMuch`.
     """
-    data = bytes(memoryview(batch._buffer)[batch._pos :])
-    kind = batch.compression_type
-    if kind == batch.CODEC_NONE:
+    if not kind:
         return data
-    batch._assert_has_codec(kind)
-    found = {batch.CODEC_GZIP: _gzip, batch.CODEC_SNAPPY: _snappy, batch.CODEC_LZ4: _lz4, batch.CODEC_ZSTD: _zstd}[kind](
-        data, most
-    )
+    if kind not in _CODECS:
+        raise UnsupportedCodecError(f"Unrecognized compression type: {kind}")
+    name, codec = _CODECS[kind]
+    try:
+        found = codec(data, most)
+    except ImportError as error:
+        raise UnsupportedCodecError(f"Libraries for {name} compression codec not found") from error
     if len(found) > most:
         raise TooMuch(f"more than {most} bytes")
     return found
@@ -87,3 +89,12 @@ def _small(block: bytes, most: int) -> bytes:
     if size > most:
         raise TooMuch(f"{size} bytes")
     return block
+
+
+#: What a batch calls them: their names, and how they are unpacked.
+_CODECS: dict[int, tuple[str, Callable[[bytes, int], bytes]]] = {
+    1: ("gzip", _gzip),
+    2: ("snappy", _snappy),
+    3: ("lz4", _lz4),
+    4: ("zstd", _zstd),
+}
