@@ -444,4 +444,4 @@ def test_what_reads_and_writes_fails_and_is_begun_anew(broker: Messaging) -> Non
             message = one(messages, 30)
             assert message.body == b"%d" % number
             message.ack()
-    assert driver._connections.loop._io_thread.is_alive()
+    assert driver._connections.loop._thread.is_alive()

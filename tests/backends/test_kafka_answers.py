@@ -14,7 +14,7 @@ with warnings.catch_warnings():
     from kafka.protocol.admin import DeleteRecordsResponse
     from kafka.protocol.api_header import RequestHeader
 
-    from narrowboat_kafka.library.connection import _class_of
+    from narrowboat_kafka.library.answers import prepare
 
 #: Four threads, each a broker's, meet the first answer of each kind and version at once. Prints the kinds that nobody can read
 #: after that. The library keeps what it has made, so it is made to forget that.
@@ -22,7 +22,7 @@ _FIRST_ANSWERS = """
 import gc, sys, threading, warnings
 warnings.simplefilter("ignore")
 from kafka.protocol.api_header import RequestHeader, ResponseClassRegistry
-from narrowboat_kafka.library.connection import _class_of
+from narrowboat_kafka.library.answers import prepare
 
 sys.setswitchinterval(1e-6)
 known = {key: found[None] for key, found in ResponseClassRegistry._response_class_registry.items()}
@@ -30,7 +30,7 @@ known = {key: found[None] for key, found in ResponseClassRegistry._response_clas
 def read(header, start):
     start.wait()
     try:
-        _class_of(header)
+        prepare(header)
     except ReferenceError:
         pass
 
@@ -80,7 +80,7 @@ def test_two_versions_of_an_answer_that_are_met_together_can_both_be_read() -> N
         header = RequestHeader(request_api_key=21, request_api_version=version, correlation_id=1, client_id="x")
         sent = DeleteRecordsResponse(version=version, throttle_time_ms=7, topics=[]).encode(version=version)
         try:
-            answers[version] = _class_of(header).decode(sent).throttle_time_ms
+            answers[version] = prepare(header).decode(sent).throttle_time_ms
         except TypeError as error:
             answers[version] = error
         if version == 0:

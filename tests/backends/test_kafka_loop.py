@@ -28,7 +28,7 @@ LONG = 20.0
 
 @pytest.fixture
 def loop() -> Iterator[Loop]:
-    made = Loop(client_id="test")
+    made = Loop()
     made.start()
     yield made
     made.stop(timeout_ms=LONG * 1000)
@@ -114,8 +114,8 @@ def test_times_and_calls_outlast_it(loop: Loop) -> None:
     ended, _future = told(loop, sleeps)
     taken_away(loop)
     assert ended().value == "slept"
-    assert loop._io_thread is not None
-    assert loop._io_thread.is_alive()
+    assert loop._thread is not None
+    assert loop._thread.is_alive()
 
 
 def test_one_that_is_refused_again_and_again_is_no_busy_loop_and_said_once(
@@ -135,7 +135,7 @@ def test_one_that_is_refused_again_and_again_is_no_busy_loop_and_said_once(
 
 
 def test_a_mistake_of_its_caller_is_no_fault_of_the_loop() -> None:
-    loop = Loop(client_id="test")
+    loop = Loop()
 
     async def again() -> None:
         loop.poll(0)
@@ -148,13 +148,13 @@ def test_a_mistake_of_its_caller_is_no_fault_of_the_loop() -> None:
 
 
 def test_it_ends_when_it_is_broken() -> None:
-    loop = Loop(client_id="test")
+    loop = Loop()
     loop.start()
     loop.config["selector"] = _Refuses
     _Refuses.left = 10**9
     try:
         taken_away(loop)
-        thread = loop._io_thread
+        thread = loop._thread
         loop.stop(timeout_ms=LONG * 1000)
         assert thread is not None
         assert not thread.is_alive()

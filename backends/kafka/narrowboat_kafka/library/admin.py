@@ -11,10 +11,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 import kafka.errors as client
-from kafka import KafkaAdminClient
+from kafka import IsolationLevel, KafkaAdminClient
 from kafka import TopicPartition as LibraryPartition
 from kafka.admin import ConfigResource, ConfigResourceType
-from kafka.protocol.consumer import IsolationLevel
 from kafka.structs import OffsetAndMetadata
 
 from narrowboat_kafka.client import METADATA_END, Committed, Edge, KafkaError, Topic, TopicPartition
@@ -31,10 +30,11 @@ _ABSENT = (client.UnknownTopicOrPartitionError, client.LeaderNotAvailableError)
 
 
 class Admin:
-    """See the module's text. `timeout`: seconds of one question."""
+    """See the module's text. `cluster`: what the library knows of the servers. `timeout`: seconds of one question."""
 
-    def __init__(self, library: KafkaAdminClient, timeout: float) -> None:
+    def __init__(self, library: KafkaAdminClient, cluster: Any, timeout: float) -> None:
         self._library = library
+        self._cluster = cluster
         self._timeout = timeout
 
     def _ask(self, question: Callable[..., T], *arguments: Any, **named: Any) -> T:
@@ -46,7 +46,7 @@ class Admin:
                 if not isinstance(error, _NOT_YET) or time.monotonic() >= until:
                     raise met(error) from error
                 if isinstance(error, _COORDINATOR):
-                    self._library._manager.cluster._coordinators.clear()
+                    self._cluster._coordinators.clear()
             time.sleep(0.02)
 
     def ping(self) -> None:
@@ -125,8 +125,7 @@ class Admin:
 
     def end(self) -> None:
         """Close its connections, without a word to the server."""
-        self._library._closed = True
-        self._library._client.close()
+        self._library.close()
 
 
 def known(found: Mapping[Any, OffsetAndMetadata]) -> dict[TopicPartition, Committed]:

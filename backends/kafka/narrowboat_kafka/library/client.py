@@ -16,9 +16,9 @@ from kafka import KafkaAdminClient, KafkaConsumer
 from narrowboat.driver.endpoint import Endpoint
 from narrowboat_kafka.client import LARGEST, SOON, Ear, Unconnected
 from narrowboat_kafka.library.admin import Admin
-from narrowboat_kafka.library.connection import PLAIN_MAX, NetClient, SharedNetClient
+from narrowboat_kafka.library.connection import PLAIN_MAX, Connections, NetClient
 from narrowboat_kafka.library.group import CooperativeStickyAssignor, Group
-from narrowboat_kafka.library.loop import Loop
+from narrowboat_kafka.library.loop import SharedLoop
 from narrowboat_kafka.library.met import border, met
 from narrowboat_kafka.library.producer import Producer
 from narrowboat_kafka.options import Options, Sasl
@@ -42,18 +42,20 @@ class Client:
         self._options = options
         self._timeout = int(timeout * 1000)
         self._config = _configuration(endpoint, options)
-        self._first: NetClient | None = None  #: the administration's own
         self._producers: weakref.WeakSet[Producer] = weakref.WeakSet()
-        self.loop = Loop(client_id=self._config["client_id"])
+        self.loop = SharedLoop()
+        self.loop.start()
+        connections = Connections(self.loop)
         try:
             self.admin = Admin(
                 KafkaAdminClient(
-                    kafka_client=self._client,
+                    kafka_client=connections,
                     max_in_flight_requests_per_connection=_AT_ONCE,
                     receive_message_max_bytes=min(options.max_reply, PLAIN_MAX),
                     **self._config,
                     **self._one_timeout(),
                 ),
+                connections.made.cluster,
                 timeout,
             )
         except BaseException as error:
@@ -63,24 +65,17 @@ class Client:
 
     def _unconnected(self, error: client.KafkaError) -> Unconnected:
         """Why the first connection was not made. The library says that it was not, and keeps the reason to itself."""
-        said, first = met(error), self._first
-        failure = first.failure if first is not None else None
+        said, failure = met(error), self.loop.failure
         return Unconnected(
             said.code,
             str(said),
             met=met(failure) if failure is not None else None,
-            turned_away=first is not None and first.turned_away(),
+            turned_away=self.loop.turned_away,
         )
-
-    def _client(self, **config: Any) -> NetClient:
-        made = SharedNetClient(net=self.loop, **config)
-        if self._first is None:
-            self._first = made
-        return made
 
     def member(self, group: str, ear: Ear) -> Group:
         """A member that has subscribed to nothing yet; its coroutines run on the I/O thread."""
-        session = int(self._options.session * 1000)
+        session, connections = int(self._options.session * 1000), Connections(self.loop)
         with border():
             consumer = KafkaConsumer(
                 group_id=group,
@@ -98,11 +93,11 @@ class Client:
                 receive_message_max_bytes=self._options.max_reply,
                 metadata_max_age_ms=30_000,
                 metrics_enabled=False,
-                kafka_client=self._client,
+                kafka_client=connections,
                 **self._config,
                 **self._one_timeout(),
             )
-        return Group(group, consumer, ear)
+        return Group(group, consumer, connections.made, ear)
 
     def producer(self) -> Producer:
         """A producer: idempotent, and nothing counts as stored before all replicas in step have it."""
@@ -138,8 +133,7 @@ class Client:
             if hasattr(self, "admin"):
                 self.admin.end()
         finally:
-            self.loop.stop(timeout_ms=1000 * (within + SOON))
-            self.loop.close()
+            self.loop.end(within + SOON)
 
     def disown(self) -> None:
         """In a forked child: threads and connections are the parent's, and nothing here may touch them any more."""
@@ -152,7 +146,6 @@ def _configuration(endpoint: Endpoint, options: Options) -> dict[str, Any]:
     config: dict[str, Any] = {
         "bootstrap_servers": list(map(str, endpoint.hosts)),
         "client_id": "narrowboat",
-        "proxy_url": "narrowboat://direct",
         "reconnect_backoff_ms": 50,
         "reconnect_backoff_max_ms": 1000,
         "retry_backoff_ms": 50,

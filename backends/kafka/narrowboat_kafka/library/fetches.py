@@ -22,7 +22,7 @@ class Fetches:
 
     def __init__(self, consumer: Any, ear: Ear) -> None:
         self._fetcher = consumer._fetcher
-        self._subscription = consumer._subscription
+        self._assignment = consumer.assignment
         self._fetcher.PartitionRecords = partial(Fetched, ear=ear)
         self._ear = ear
         self._hooked: set[int] = set()  #: which futures call us, by their ids
@@ -48,7 +48,7 @@ class Fetches:
             return found
         except client.TopicAuthorizationFailedError as error:
             # The library would ask again at once, and for ever.
-            for tp in self._subscription.assigned_partitions():
+            for tp in self._assignment():
                 if tp.topic in error.args[0]:
                     self._ear.unreadable(tp, -1, met(error))
             return {}

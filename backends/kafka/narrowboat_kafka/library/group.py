@@ -12,12 +12,13 @@ from contextlib import nullcontext, suppress
 from typing import Any
 
 import kafka.errors as client
+from kafka import AsyncConsumerRebalanceListener
 from kafka import TopicPartition as LibraryPartition
-from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 
 from narrowboat_kafka.client import Code, Committed, Ear, KafkaError, TopicPartition
 from narrowboat_kafka.library.admin import known, packed
+from narrowboat_kafka.library.connection import NetClient
 from narrowboat_kafka.library.fetches import Fetches
 from narrowboat_kafka.library.met import border, met
 
@@ -28,23 +29,24 @@ _KNOW = 2.0
 
 
 class Group(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base class has no annotations
-    """See the module's text. `consumer`: a `KafkaConsumer` that has subscribed to nothing yet. `ear`: who hears of it."""
+    """See the module's text.
 
-    def __init__(self, name: str, consumer: Any, ear: Ear) -> None:
+    `consumer`: a `KafkaConsumer` that has subscribed to nothing yet. `connections`: its client. `ear`: who hears of it.
+    """
+
+    def __init__(self, name: str, consumer: Any, connections: NetClient, ear: Ear) -> None:
         self.name = name
         self._ear = ear
         self._consumer = consumer
         self._coordinator = consumer._coordinator
         self._fetcher = consumer._fetcher
-        self._subscription = consumer._subscription
-        self._manager = consumer._manager
-        self._cluster = consumer._manager.cluster
+        self._connections = connections
+        self._cluster = connections.cluster
         self._topics: Sequence[str] = ()
         self._asked = 0.0  #: when the server was last asked about a topic that is not known
         self._astray = False  #: the last commit did not find the group's coordinator
         fetches = Fetches(consumer, ear)
         self.fetch, self.read, self.unread = fetches.send, fetches.read, fetches.unread
-        self.seek, self.resume = self._subscription.seek, self._subscription.resume
 
     # -- membership -----------------------------------------------------------------------------------------------
 
@@ -86,7 +88,7 @@ class Group(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base c
         while self._unknown() and time.monotonic() < until:
             await self._cluster.refresh_metadata()
             if self._unknown():
-                await self._manager._net.sleep(0.02)
+                await self._connections.loop.sleep(0.02)
 
     def _unknown(self) -> bool:
         return not all(self.partitions_of(topic) for topic in self._topics)
@@ -112,7 +114,7 @@ class Group(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base c
             with border():
                 self._consumer.close(autocommit=False, timeout_ms=max(1, int(1000 * seconds)))
         finally:
-            self._consumer._client.close()  # the library leaves it open where the group could not be left
+            self._connections.close()  # the library leaves it open where the group could not be left
 
     # -- offsets --------------------------------------------------------------------------------------------------
 
@@ -142,12 +144,20 @@ class Group(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base c
 
     def assigned(self) -> Collection[TopicPartition]:
         """The partitions that the group has given us."""
-        found: Collection[TopicPartition] = self._subscription.assigned_partitions()
+        found: Collection[TopicPartition] = self._consumer.assignment()
         return found
+
+    def seek(self, tp: TopicPartition, offset: int) -> None:
+        """Read from that offset on; what was fetched of it before is dropped."""
+        self._consumer.seek(LibraryPartition(*tp), offset)
 
     def pause(self, tp: TopicPartition) -> None:
         """Fetch no more of it."""
-        self._subscription.pause(tp)
+        self._consumer.pause(LibraryPartition(*tp))
+
+    def resume(self, tp: TopicPartition) -> None:
+        """Fetch of it again."""
+        self._consumer.resume(LibraryPartition(*tp))
 
     # -- topics ---------------------------------------------------------------------------------------------------
 
@@ -162,4 +172,4 @@ class Group(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base c
     async def hear_of_topics(self, seconds: float) -> None:
         """Ask about the topics, and wait so long for the answer at most."""
         with border(), suppress(client.UnknownTopicOrPartitionError, client.LeaderNotAvailableError):  # an answer as well
-            await self._manager.wait_for(self._cluster.request_update(), seconds * 1000)
+            await self._connections.loop.await_for(self._cluster.request_update(), seconds * 1000)

@@ -1,58 +1,186 @@
-"""The library's loop, on which connections are read and written, with what it leaves out: it outlasts its own faults.
+"""One thread on which the library's coroutines and ours run: its connections, times, and calls from other threads.
 
-An exception out of the library's loop ends its thread. Callers that wait for it then wait for ever, and nothing can be asked
-any more. It comes where the kernel has no memory to wait with, where the program has closed a file that was not its
-own, or from a mistake in the library. Here the loop then takes a new selector, coroutines that waited for a socket get a
-lost connection, and the clients connect anew. Coroutines that wait for a time or for each other go on.
+It is what kafka-python calls a backend: version 3.1 takes one by its option `net` (`NetBackend` names what it calls), and 3.0
+calls the same. Nothing of the library's own loop is used.
 
-It knows no connection and no message. What ends the thread on purpose (`SystemExit`) still does.
+Its turns are `turns.py`'s, sockets `wire.py`'s; what is sent is the library's. A producer of version 3.0 turns its loop with a
+thread of its own (`poll`).
 """
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
-import inspect
-import logging
+import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import kafka.errors as client
-from kafka.future import Future
-from kafka.net.selector import NetworkSelector, TaskState
-from kafka.net.wakeup_notifier import WakeupNotifier
 
 from narrowboat_kafka.client import Code, KafkaError
+from narrowboat_kafka.library.awaited import Future, Wakeup, outcome
 from narrowboat_kafka.library.met import met
+from narrowboat_kafka.library.turns import Turns
+from narrowboat_kafka.library.versions import NetBackend
+from narrowboat_kafka.library.wire import connected
 
-log = logging.getLogger("narrowboat.kafka")
-
-#: Seconds between two tries where the first did not help, and the most that they become.
-_PAUSE, _PAUSE_MAX = 0.05, 0.5
+#: Seconds beside a limit of the library's for which a caller waits: what runs there is to notice that limit first.
+_GRACE = 5.0
 
 
-class Loop(NetworkSelector):  # type: ignore[misc]  # the base class has no annotations
+class Loop(Turns, NetBackend):  # type: ignore[misc]  # the base class has no annotations
     """See the module's text."""
 
-    _selector: Any
-    _failures = 0  #: turns that have failed since the last that went well
+    #: Why the connection that was begun last was not made; None where it was, or is still being made.
+    failure: BaseException | None = None
+    #: The server of that one answered, and hung up: what it does where it does not know user or password.
+    turned_away = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stop = False
+        self._waiters: set[concurrent.futures.Future[Any]] = set()
+        self._thread: threading.Thread | None = None
+
+    # -- its thread -----------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin its thread. Idempotent."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="narrowboat-kafka", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            while not self._stop:
+                self.turn(None)
+            while self.ready and not self.closed:
+                self.turn(0)
+        finally:
+            self._fail_waiters()
+
+    def _fail_waiters(self) -> None:
+        for waiter in list(self._waiters):
+            self._waiters.discard(waiter)
+            with contextlib.suppress(concurrent.futures.InvalidStateError):
+                waiter.set_exception(client.KafkaConnectionError("the loop has ended"))
+
+    def stop(self, timeout_ms: float | None = None) -> None:
+        """End its thread, and wait so long for that at most."""
+        thread = self._thread
+        if thread is not None and not self.on_io_thread():
+            self._stop = True
+            self.wakeup()
+            thread.join(None if timeout_ms is None else max(0.0, timeout_ms / 1000))
+            self._thread = None
+            self._fail_waiters()
+
+    def close(self) -> None:
+        """End it, and whatever runs on it. Idempotent."""
+        if self.closed:
+            return
+        self.stop()
+        self.end_turns()
+
+    def on_io_thread(self) -> bool:
+        """Whether the caller is on its thread."""
+        return threading.current_thread() is self._thread
+
+    # -- what coroutines await ------------------------------------------------------------------------------------
 
     def future(self) -> Any:
         """One that is not settled yet."""
         return Future()
 
+    create_future = future
+
     def new_wakeup(self) -> Wakeup:
         """One that nobody has notified yet."""
         return Wakeup(self)
 
-    def call_soon(self, work: Any, *arguments: object) -> Any:
-        """Run it in the next turn."""
-        return super().call_soon(_bound(work, arguments) if arguments else work)
+    async def sleep(self, delay: float) -> None:
+        """Let others run for so long; 0: for one turn."""
+        over = Future()
+        timer = self.call_later(delay, lambda: over.settle(None))
+        try:
+            await over
+        finally:
+            self.cancel(timer)
 
-    def call_soon_threadsafe(self, work: Any, *arguments: object) -> Any:
-        """The same from any thread."""
-        return super().call_soon_threadsafe(_bound(work, arguments) if arguments else work)
+    async def await_for(self, future: Any, timeout_ms: float | None, raise_error: bool = True) -> Any:
+        """What `future` becomes, which may be another loop's; `KafkaTimeoutError` after so long. It goes on by itself."""
+        mine = Future()
+        future.add_callback(lambda value: mine.is_done or mine.success(value))
+        future.add_errback(mine.settle)
+        late = client.KafkaTimeoutError(f"no answer within {timeout_ms} ms")
+        timer = None if timeout_ms is None else self.call_later(timeout_ms / 1000, lambda: mine.settle(late))
+        try:
+            return await mine
+        except Exception:
+            if raise_error:
+                raise
+        finally:
+            if timer is not None:
+                self.cancel(timer)
+
+    # -- from other threads ---------------------------------------------------------------------------------------
+
+    def begin(self, work: Any, *arguments: object) -> concurrent.futures.Future[Any]:
+        """Run it there; what it returns, or what that is settled with, comes in a future for any thread."""
+        done: concurrent.futures.Future[Any] = concurrent.futures.Future()
+
+        async def run() -> None:
+            settle: Callable[[Any], None] = done.set_result
+            try:
+                found = await outcome(work, arguments)
+            except BaseException as error:
+                settle, found = done.set_exception, error
+            self._waiters.discard(done)
+            with contextlib.suppress(concurrent.futures.InvalidStateError):  # the loop has ended meanwhile, and said so
+                settle(found)
+
+        self.call_soon(run)
+        self._waiters.add(done)
+        if self._stop:
+            self._fail_waiters()
+        return done
+
+    def call_soon_with_future(self, work: Any, *arguments: object) -> Any:
+        """Run it there; what it returns comes in a future of the loop's."""
+        future = Future()
+
+        async def run() -> None:
+            try:
+                found = await outcome(work, arguments)
+            except BaseException as error:
+                future.failure(error)
+            else:
+                future.success(found)
+
+        self.call_soon(run)
+        return future
+
+    def run(self, work: Any, *arguments: object, timeout_ms: float | None = None) -> Any:
+        """Run it there and wait for what it returns. Where it has no thread, this one turns it."""
+        if self.on_io_thread():
+            raise RuntimeError("the loop's own thread cannot wait for what runs on it")
+        if self._thread is None:
+            future = self.call_soon_with_future(work, *arguments)
+            self.poll(timeout_ms, future)
+            if not future.is_done:
+                raise client.KafkaTimeoutError(f"no answer within {timeout_ms} ms")
+            if future.exception is not None:
+                raise future.exception
+            return future.value
+        done = self.begin(work, *arguments)
+        try:
+            return done.result(None if timeout_ms is None else timeout_ms / 1000 + _GRACE)
+        except TimeoutError:
+            if done.done():
+                raise  # its own
+            raise client.KafkaTimeoutError(f"no answer within {timeout_ms} ms") from None
 
     def call(self, work: Callable[..., Awaitable[Any]], *arguments: object) -> Any:
         """Run it there and wait for what it returns."""
@@ -63,59 +191,64 @@ class Loop(NetworkSelector):  # type: ignore[misc]  # the base class has no anno
 
     def call_until(self, until: float, work: Callable[..., Awaitable[Any]], *arguments: object) -> Any:
         """The same, and wait until then at most. It goes on by itself."""
-        future, done = self.call_soon_with_future(work, *arguments), threading.Event()
-        future.add_both(lambda _: done.set())
-        if not done.wait(max(0.0, until - time.monotonic())):
-            raise KafkaError(Code.TIMED_OUT_HERE, "the server did not answer in time", retriable=True)
-        if future.exception is not None:
-            raise met(future.exception) if isinstance(future.exception, client.KafkaError) else future.exception
-        return future.value
-
-    def _poll_once(self, timeout: float | None = None) -> None:
+        done = self.begin(work, *arguments)
         try:
-            super()._poll_once(timeout)
-        except Exception as error:
-            if self._stop:
-                self._ready.clear()  # it ends, and would otherwise try for ever to run what is ready before
-            elif self._closed or self._poll_lock.locked():  # held: a caller polls within a poll, which is its mistake
+            return done.result(max(0.0, until - time.monotonic()))
+        except client.KafkaError as error:
+            raise met(error) from error
+        except TimeoutError:
+            if done.done():
                 raise
-            else:
-                self._begin_anew(error)
-        else:
-            self._failures = 0
+            raise KafkaError(Code.TIMED_OUT_HERE, "the server did not answer in time", retriable=True) from None
 
-    def _begin_anew(self, error: Exception) -> None:
-        if self._failures:
-            time.sleep(min(_PAUSE_MAX, _PAUSE * 2 ** min(self._failures, 10)))
-        else:
-            log.warning("what reads and writes for Kafka failed (%r): all connections are begun anew", error)
-        self._failures += 1
-        with contextlib.suppress(Exception):
-            self._selector.close()
-        # Where even this is refused, the next turn fails at once, and tries it again.
-        with contextlib.suppress(OSError):
-            self._selector = self.config["selector"]()
-            self._rebuild_wakeup_socketpair()
-        for task in list(self._pending_tasks):
-            if task.state is TaskState.WAIT_IO:
-                task.inject_exc(client.KafkaConnectionError(f"the connection was lost with the loop: {error!r}"))
-                self._add_ready_task(task)
+    # -- sockets --------------------------------------------------------------------------------------------------
+
+    async def wait_read(self, sock: Any, timeout_at: float | None = None) -> None:
+        """Until it can be read; `KafkaTimeoutError` then (monotonic)."""
+        await self._wait_for(sock, timeout_at, reading=True)
+
+    async def wait_write(self, sock: Any, timeout_at: float | None = None) -> None:
+        """Until it can be written; `KafkaTimeoutError` then (monotonic)."""
+        await self._wait_for(sock, timeout_at, reading=False)
+
+    async def _wait_for(self, sock: Any, timeout_at: float | None, *, reading: bool) -> None:
+        future = Future()
+        late = client.KafkaTimeoutError("it was not ready in time")
+        timer = None if timeout_at is None else self.call_at(timeout_at, lambda: future.settle(late))
+        self.watch(sock, future.settle if reading else None, None if reading else future.settle)
+        try:
+            await future
+        finally:
+            self.watch(sock, None, None)
+            if timer is not None:
+                self.cancel(timer)
+
+    async def getaddrinfo(self, host: str, port: int) -> Any:
+        """Where that is. The thread waits for it: it is what `hosts` or a name server of the machine says."""
+        return socket.getaddrinfo(host, port, socket.AF_UNSPEC, socket.SOCK_STREAM)
+
+    async def create_connection(
+        self, protocol: Any, host: str, port: int, *, ssl: Any = None, socket_options: Any = (), timeout_at: float | None = None
+    ) -> None:
+        """Connect to it, and tell `protocol` (`connection_made`)."""
+        wire = await connected(self, host, port, context=ssl, options=socket_options, until=timeout_at)
+        try:
+            protocol.connection_made(wire)
+        except Exception as error:
+            wire.abort(error)
+            raise
 
 
-def _bound(work: Callable[..., Any], arguments: tuple[object, ...]) -> Callable[[], Any]:
-    """With its arguments, as something that the loop runs."""
+class SharedLoop(Loop):
+    """One that many clients of the library share. None of them ends it: `end` does."""
 
-    async def run() -> None:
-        made = work(*arguments)
-        if inspect.isawaitable(made):
-            await made
+    def stop(self, timeout_ms: float | None = None) -> None:
+        """Nothing: a client has ended."""
 
-    return run
+    def close(self) -> None:
+        """Nothing: a client has ended."""
 
-
-class Wakeup(WakeupNotifier):  # type: ignore[misc]  # the base class has no annotations
-    """A coroutine awaits it for some seconds, or until `notify` or `now` is called."""
-
-    def now(self) -> None:
-        """Wake the coroutine at once, where `notify` takes a turn of the loop. On the I/O thread."""
-        self._wakeup()
+    def end(self, seconds: float) -> None:
+        """End it, and wait so long for its thread at most."""
+        super().stop(timeout_ms=1000 * seconds)
+        super().close()
