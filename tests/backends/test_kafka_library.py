@@ -23,14 +23,12 @@ with warnings.catch_warnings():
     from kafka.producer.future import FutureProduceResult, FutureRecordMetadata
     from kafka.producer.producer_batch import ProducerBatch
     from kafka.producer.sender import Sender
-    from kafka.protocol.parser import KafkaProtocol
     from kafka.record import MemoryRecords, MemoryRecordsBuilder
     from kafka.structs import TopicPartition
 
     from narrowboat_kafka.library.connection import Connections
     from narrowboat_kafka.library.fetched import Fetched
     from narrowboat_kafka.library.loop import SharedLoop
-    from narrowboat_kafka.library.versions import ASKS_THE_LOOP
 
 PACKAGE = Path(narrowboat_kafka.__file__).parent
 #: What the library promises.
@@ -57,7 +55,7 @@ def test_each_of_the_versions_has_what_it_is_asked_for() -> None:
     has = {owner: all(hasattr(found(owner), name) for name in these.split()) for owner, these in EITHER.items() if there(owner)}
     assert has == (
         {"kafka.net.manager.KafkaConnectionManager": False, "kafka.net.backend.NetBackend": True}
-        if ASKS_THE_LOOP
+        if there("kafka.net.backend.NetBackend")
         else {"kafka.net.manager.KafkaConnectionManager": True}
     )
 
@@ -91,7 +89,7 @@ def objects() -> Iterator[dict[str, Any]]:
         made = [client, client._manager, client.cluster, consumer, producer, admin, batch, records]
         made += [producer._sender, producer._accumulator, producer._transaction_manager]
         made += [consumer._fetcher, consumer._coordinator, consumer._coordinator._generation, consumer._subscription]
-        made += [KafkaConnection(loop), KafkaProtocol(), loop.future()]
+        made += [KafkaConnection(loop), loop.future()]
         made += [FutureRecordMetadata(FutureProduceResult(TopicPartition("t", 0)), 0, 0, 0, 0, 0, 0)]
         made += [MemoryRecords(bytes(written.buffer())).next_batch()]
         yield {f"{kind.__module__}.{kind.__qualname__}": each for each in made for kind in type(each).__mro__[:-1]}

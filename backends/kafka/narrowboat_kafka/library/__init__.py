@@ -5,9 +5,9 @@ builds on its connections, their manager, one of them, and what is known of a cl
 latter, which moves more than the former. `NAMES` lists what is in no reference (decision 0056 says why nothing else will do).
 
 A minor version may drop any of them, so `tests/backends/test_kafka_library.py` asks the installed library for each, and the
-tests run against its main branch as well. Where a name fails, the file that uses it is the place to mend; where two versions
-differ, `versions.py` is. The rest of the backend imports none of these files but `library/client.py`, when a broker is opened,
-and reads no attribute that begins with an underscore.
+tests run against its main branch as well. Where a name fails, the file that uses it is the place to mend. The rest of the
+backend imports none of these files but `library/client.py`, when a broker is opened, and reads no attribute that begins with
+an underscore.
 
 This file imports nothing of the library.
 """
@@ -17,7 +17,7 @@ from __future__ import annotations
 #: What its reference has, beside its classes: for each thing, which of its names; above them, what for, and in which file.
 DOCUMENTED: dict[str, str] = {
     # Answers are taken in, as large as it may take them (wire.py); why it was not made (wire.py).
-    "kafka.net.connection.KafkaConnection": "config initializing parser connection_made connection_lost data_received",
+    "kafka.net.connection.KafkaConnection": "config initializing connection_made connection_lost data_received",
     # The connections of a client that shares its loop are closed there (connection.py).
     "kafka.net.manager.KafkaConnectionManager": "close",
     # Makes no topics by asking for them: the setting does not reach the requests (connection.py); what is known of topics
@@ -31,19 +31,10 @@ DOCUMENTED: dict[str, str] = {
 NAMES: dict[str, str] = {
     # What the loop gives to who asks it something, and what the library itself settles (awaited.py).
     "kafka.future.Future": "success failure add_callback add_errback add_both is_done exception value",
-    # Clients over connections of ours: `kafka_client` of the documented options has to make one (connection.py).
-    "kafka.net.compat.KafkaNetClient": "cluster close _manager",
-    # Whether a number that came is that of a question, which is asked before any of it is decoded (wire.py).
-    "kafka.protocol.parser.KafkaProtocol": "in_flight_requests",
-    # The class of an answer is made by one thread at a time (answers.py).
-    "kafka.protocol.api_header.RequestHeader": "get_response_class correlation_id",
-    # A decoder makes objects of that class, whatever other threads do (answers.py).
-    "kafka.protocol.admin.DeleteRecordsResponse": "_struct",
-    "kafka.protocol.admin.DeleteRecordsResponse._struct": "_data_class",
+    # What is known of the cluster, by the one that was made over our sockets (connection.py).
+    "kafka.net.manager.KafkaConnectionManager": "cluster",
     # A coordinator that has moved is found anew: the administration stays with the first one that it found (admin.py).
     "kafka.cluster.ClusterMetadata": "_coordinators",
-    # Questions from the loop, where what blocks would stop all members (admin.py).
-    "kafka.KafkaAdminClient": "_async_list_partition_offsets _get_cluster_metadata",
     # What left, what is sent at once, what has ended (producer.py).
     "kafka.KafkaProducer": "_sender _accumulator _transaction_manager _closed",
     # Which batch an error is about, and whether it left (producer.py).
@@ -85,10 +76,10 @@ NAMES: dict[str, str] = {
     "kafka.record.default_records.DefaultRecordBatch": "magic validate_crc size_in_bytes _buffer",
 }
 
-#: What one of the versions alone has, and `versions.py` asks for.
+#: What one of the versions alone has.
 EITHER: dict[str, str] = {
-    # 3.0: a client makes its connections by that.
+    # 3.0: a client makes its connections by that (connection.py).
     "kafka.net.manager.KafkaConnectionManager": "_build_transport",
-    # 3.1: the loop makes them, and is of this class.
+    # 3.1: the loop makes them, and is of this class (loop.py).
     "kafka.net.backend.NetBackend": "create_connection",
 }

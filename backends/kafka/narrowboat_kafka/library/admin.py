@@ -17,6 +17,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.structs import OffsetAndMetadata
 
 from narrowboat_kafka.client import METADATA_END, Committed, Edge, KafkaError, Topic, TopicPartition
+from narrowboat_kafka.library.connection import NetClient
 from narrowboat_kafka.library.met import border, met
 
 T = TypeVar("T")
@@ -30,11 +31,12 @@ _ABSENT = (client.UnknownTopicOrPartitionError, client.LeaderNotAvailableError)
 
 
 class Admin:
-    """See the module's text. `cluster`: what the library knows of the servers. `timeout`: seconds of one question."""
+    """See the module's text. `connections`: the client of the library's. `timeout`: seconds of one question."""
 
-    def __init__(self, library: KafkaAdminClient, cluster: Any, timeout: float) -> None:
+    def __init__(self, library: KafkaAdminClient, connections: NetClient, timeout: float) -> None:
         self._library = library
-        self._cluster = cluster
+        self._loop = connections.loop
+        self._cluster = connections.manager.cluster
         self._timeout = timeout
 
     def _ask(self, question: Callable[..., T], *arguments: Any, **named: Any) -> T:
@@ -74,8 +76,8 @@ class Admin:
     async def metadata(self, names: Sequence[str]) -> list[Topic]:
         """Those that are there. On the loop's thread."""
         with border():
-            found = await self._library._get_cluster_metadata(list(names))
-        return [_topic(each) for each in found["topics"] if not each["error_code"]]
+            found = await self._loop.aside(self._library.describe_topics, list(names))
+        return [_topic(each) for each in found if not each["error_code"]]
 
     def config(self, topic: str, keys: Sequence[str]) -> dict[str, str | None]:
         """Its settings; none where we may not look."""
@@ -98,7 +100,8 @@ class Admin:
         """The earliest or latest offset of each, as far as it may be read. On the loop's thread."""
         asked = dict.fromkeys(partitions, which.value)
         with border():
-            found = await self._library._async_list_partition_offsets(asked, IsolationLevel.READ_COMMITTED, seconds * 1000)
+            find = self._library.list_partition_offsets
+            found = await self._loop.aside(find, asked, IsolationLevel.READ_COMMITTED, timeout_ms=seconds * 1000)
         return {tp: each.offset for tp, each in found.items()}
 
     def committed(self, group: str, partitions: Collection[TopicPartition]) -> dict[TopicPartition, Committed]:

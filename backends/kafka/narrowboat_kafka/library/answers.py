@@ -1,6 +1,8 @@
-"""What the library knows of answers, made ready for threads, and kept out of the log.
+"""Answers that are the first of their kind are read by one thread at a time; and none that tells a secret is logged.
 
-It looks up the class of an answer, and no more: what is in one is the library's.
+The library makes the class and the decoder of each version of an answer at its first use. Where two threads do so at once, it
+may keep the one class and know the other, weakly, as that of all such answers: when the collector has come, no answer of that
+kind can be read in this process any more. And a decoder that two versions make at once may be kept, and fail for ever.
 """
 
 from __future__ import annotations
@@ -8,36 +10,31 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Callable
 from typing import Any
 
-#: Held while the class of an answer is looked up, see `prepare`.
-_classes = threading.Lock()
+#: Held while an answer is read whose kind nobody has read yet.
+_first = threading.RLock()
+_known: set[bytes] = set()
 
 
-def _free_classes() -> None:
-    global _classes
-    _classes = threading.Lock()  # in a forked child nobody is left who could give the old one back
+def _free() -> None:
+    global _first
+    _first = threading.RLock()  # in a forked child nobody is left who could give the old one back
 
 
-os.register_at_fork(after_in_child=_free_classes)
+os.register_at_fork(after_in_child=_free)
 
 
-def prepare(header: Any) -> Any:
-    """The class of the answer to a request. The library makes that of a version at its first use.
-
-    Where two threads do so at once, it may keep the one class and know the other, weakly, as that of all such answers. When
-    the collector has come, no answer of that kind can be read in this process any more.
-
-    The library also knows the class weakly where it makes the decoder of a version, and puts the class itself there meanwhile.
-    A second thread, with another version, could find the weak one there again, and its decoder, which is kept, would fail for
-    ever. So the class itself stands there from the beginning.
-    """
-    with _classes:
-        kind = header.get_response_class()
-        schema = getattr(kind, "_struct", None)  # what comes for a password has none
-        if schema is not None:
-            schema._data_class = kind[None]
-        return kind
+def in_turn(kind: bytes, read: Callable[[Any], object], answer: Any) -> None:
+    """Let the library read that. `kind`: the number and the version of what was asked; empty where it is not to be kept."""
+    if kind in _known:
+        read(answer)
+        return
+    with _first:
+        read(answer)
+    if kind:
+        _known.add(kind)
 
 
 def _no_secret(record: logging.LogRecord) -> bool:

@@ -6,7 +6,7 @@ import contextlib
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from narrowboat_kafka.library.versions import Future as _Future
+from kafka.future import Future as _Future
 
 if TYPE_CHECKING:
     from narrowboat_kafka.library.loop import Loop

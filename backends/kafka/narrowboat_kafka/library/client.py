@@ -55,7 +55,7 @@ class Client:
                     **self._config,
                     **self._one_timeout(),
                 ),
-                connections.made.cluster,
+                connections.made,
                 timeout,
             )
         except BaseException as error:

@@ -41,7 +41,7 @@ class Group(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base c
         self._coordinator = consumer._coordinator
         self._fetcher = consumer._fetcher
         self._connections = connections
-        self._cluster = connections.cluster
+        self._cluster = connections.manager.cluster
         self._topics: Sequence[str] = ()
         self._asked = 0.0  #: when the server was last asked about a topic that is not known
         self._astray = False  #: the last commit did not find the group's coordinator

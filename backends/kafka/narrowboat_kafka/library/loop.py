@@ -15,6 +15,7 @@ import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import kafka.errors as client
@@ -23,8 +24,15 @@ from narrowboat_kafka.client import Code, KafkaError
 from narrowboat_kafka.library.awaited import Future, Wakeup, outcome
 from narrowboat_kafka.library.met import met
 from narrowboat_kafka.library.turns import Turns
-from narrowboat_kafka.library.versions import NetBackend
 from narrowboat_kafka.library.wire import connected
+
+try:
+    from kafka.net.backend import NetBackend
+except ImportError:  # version 3.0 calls the same, of any class
+
+    class NetBackend:  # type: ignore[no-redef]
+        """What 3.1 calls a loop."""
+
 
 #: Seconds beside a limit of the library's for which a caller waits: what runs there is to notice that limit first.
 _GRACE = 5.0
@@ -124,6 +132,21 @@ class Loop(Turns, NetBackend):  # type: ignore[misc]  # the base class has no an
         finally:
             if timer is not None:
                 self.cancel(timer)
+
+    async def aside(self, work: Callable[..., Any], *arguments: object, **named: object) -> Any:
+        """What a function that blocks comes to. It runs on a thread of its own, and may wait for this one."""
+        future = Future()
+
+        def run() -> None:
+            try:
+                found = partial(future.success, work(*arguments, **named))
+            except BaseException as error:
+                found = partial(future.failure, error)
+            with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
+                self.call_soon(found)
+
+        threading.Thread(target=run, name="narrowboat-kafka-question", daemon=True).start()
+        return await future
 
     # -- from other threads ---------------------------------------------------------------------------------------
 

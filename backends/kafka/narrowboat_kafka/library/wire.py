@@ -8,7 +8,7 @@ What the library's own leave out is here:
 - Of who sends without end, so much is read at a time. The library reads until nothing more comes.
 - The handshake of TLS has an end, and a socket that does not connect is closed.
 
-On the loop's thread. It knows no message and no topic, and of an answer its length and number.
+On the loop's thread. It knows no message and no topic; of what is asked it knows the kind, of an answer the length.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 
 import kafka.errors as client
 
-from narrowboat_kafka.library.answers import prepare
+from narrowboat_kafka.library.answers import in_turn
 from narrowboat_kafka.library.met import SpeaksTls
 
 #: Bytes of an answer before the connection is made: versions, and what goes to and fro for a password.
@@ -34,6 +34,8 @@ _ALERT = 0x150300
 #: Bytes that are read from a socket before others on the loop have a turn.
 _CHUNK = 256 * 1024
 _LENGTH = struct.Struct(">i")
+#: Bytes behind the length of a request that say its kind: a number and a version.
+_KIND = 4
 _NOT_YET = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -49,6 +51,7 @@ class Wire:
         self._reading = self._closing = False
         self._full = False  #: the socket takes no more just now
         self._written: deque[Any] = deque()
+        self._asked: deque[bytes] = deque()  #: the kinds of what was sent and not answered yet
         self._begun = bytearray()  #: of an answer that is not whole yet
         self._size = 0  #: of that one and its length; 0 while its length is not here
         self._answers = 0
@@ -95,6 +98,10 @@ class Wire:
         """Send it, now or once there is room for it."""
         if self.is_closing():
             raise RuntimeError("the connection was closed")
+        position = 0
+        while position < len(data):
+            self._asked.append(bytes(data[position + _LENGTH.size : position + _LENGTH.size + _KIND]))
+            position += _LENGTH.size + _LENGTH.unpack_from(data, position)[0]
         self._written.append(memoryview(data))
         if len(self._written) == 1:
             self._send(None)
@@ -157,6 +164,8 @@ class Wire:
                 self._take(data)
             except _Refused as error:
                 failure = error.why
+            except client.CorrelationIdError as error:
+                failure = error
             except Exception as error:  # the library may raise anything about bytes of a foreign server
                 met = error.__context__ if isinstance(error, client.KafkaProtocolError) and error.__context__ else error
                 failure = client.KafkaConnectionError(f"an answer cannot be read ({type(met).__name__})")
@@ -222,17 +231,10 @@ class Wire:
         return size
 
     def _answer(self, whole: Any) -> None:
-        asked = self._protocol.parser.in_flight_requests
-        if not asked:
-            raise _Refused(client.CorrelationIdError("an answer came, and nothing was asked"))
-        header = asked[0]
-        (found,) = _LENGTH.unpack_from(whole, _LENGTH.size)
-        if found != header.correlation_id:
-            why = f"an answer to request {found} came where {header.correlation_id} was asked"
-            raise _Refused(client.CorrelationIdError(why))
-        prepare(header)
+        kind = self._asked.popleft() if self._asked else b""
         self._answers += 1
-        self._protocol.data_received(whole)
+        # Before the connection is made it may be a part of a secret, for an old server.
+        in_turn(b"" if self._protocol.initializing else kind, self._protocol.data_received, whole)
 
     # -- its end --------------------------------------------------------------------------------------------------
 
