@@ -35,21 +35,17 @@ NAMES: dict[str, str] = {
     "kafka.net.manager.KafkaConnectionManager": "cluster",
     # A coordinator that has moved is found anew: the administration stays with the first one that it found (admin.py).
     "kafka.cluster.ClusterMetadata": "_coordinators",
-    # What left, what is sent at once, what has ended (producer.py).
-    "kafka.KafkaProducer": "_sender _accumulator _transaction_manager _closed",
-    # Which batch an error is about, and whether it left (producer.py).
-    "kafka.producer.sender.Sender": "wakeup force_close _complete_batch_with_exception",
+    # What left, and what is sent at once (producer.py).
+    "kafka.KafkaProducer": "_sender _accumulator",
+    # An error says whether what it is about left (producer.py).
+    "kafka.producer.sender.Sender": "wakeup _complete_batch_with_exception",
     # A single message waits for no other (producer.py); which batches an error that ends the producer leaves unsent
     # (producer.py).
     "kafka.producer.record_accumulator.RecordAccumulator": (
-        "flush_in_progress has_undrained begin_flush _flushes_in_progress abort_batches _incomplete"
+        "flush_in_progress has_undrained begin_flush _flushes_in_progress abort_batches abort_undrained_batches"
     ),
-    # Whether it left, and whose it is (producer.py).
-    "kafka.producer.producer_batch.ProducerBatch": "drained produce_future",
-    # Which batch a message is in (producer.py).
-    "kafka.producer.future.FutureRecordMetadata": "_produce_future",
-    # Whether a producer has ended (producer.py).
-    "kafka.producer.transaction_manager.TransactionManager": "has_fatal_error",
+    # Whether it left (producer.py).
+    "kafka.producer.producer_batch.ProducerBatch": "drained",
     # Its parts, which run on our I/O thread (group.py).
     "kafka.KafkaConsumer": "_coordinator _fetcher",
     # Partitions move one by one (group.py).

@@ -6,6 +6,7 @@ drops what it knows about that. Here each error says it. What to make of an erro
 
 from __future__ import annotations
 
+import copy
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -46,26 +47,29 @@ class _Partitioner(DefaultPartitioner):  # type: ignore[misc]  # the base class 
 
 
 class Producer(KafkaProducer):  # type: ignore[misc]  # the base class has no annotations
-    """See the module's text.
+    """See the module's text. An error says whether what it is about ever left (`left`); it did where it says nothing."""
 
-    An error of one batch says which that is (`batch_future`) and whether it ever left (`left`). An error that ends the
-    producer is given to other batches as well: which of those never left it says in `unsent`.
-    """
+    #: It may store nothing any more, or met an error after which it refuses everything.
+    is_spent = False
+    _disowned = False
 
     def __init__(self, **config: Any) -> None:
         super().__init__(partitioner=_Partitioner(), **config)
         sender, accumulator = self._sender, self._accumulator
-        self._stuck = False
         complete, abort = sender._complete_batch_with_exception, accumulator.abort_batches
 
-        def completed(batch: Any, error: Any, *arguments: Any, **named: Any) -> Any:
+        def completed(batch: Any, error: Any) -> None:
             error.left = batch.drained is not None
-            error.batch_future = batch.produce_future
-            return complete(batch, error, *arguments, **named)
+            complete(batch, error)
 
         def aborted(error: Any) -> None:
-            unsent = {batch.produce_future for batch in accumulator._incomplete.all() if batch.drained is None}
-            error.unsent = unsent | getattr(error, "unsent", set())
+            """That one ends the producer, and with it whatever is not stored yet."""
+            self.is_spent = True
+            if hasattr(error, "left"):  # it is about one batch, and has told it
+                error = client.KafkaError(f"the producer was ended by another message: {type(error).__name__}")
+            unsent = copy.copy(error)
+            unsent.left = False
+            accumulator.abort_undrained_batches(unsent)
             abort(error)
 
         sender._complete_batch_with_exception = completed
@@ -109,8 +113,8 @@ class Producer(KafkaProducer):  # type: ignore[misc]  # the base class has no an
                 error = late if future.is_done else self._give_up(future, late)
         if error is None:
             return None
-        why, left = verdict(error, future)
-        self._stuck |= left and isinstance(why, _STUCK)
+        why, left = _unwrapped(error), getattr(error, "left", True)
+        self.is_spent |= left and isinstance(why, _STUCK)
         return Failed(_ours(why), left)
 
     def _give_up(self, future: Any, late: Any) -> Exception | None:
@@ -140,32 +144,21 @@ class Producer(KafkaProducer):  # type: ignore[misc]  # the base class has no an
         finally:
             accumulator._flushes_in_progress.decrement()
 
-    @property
-    def is_spent(self) -> bool:
-        """Whether it may store nothing any more, or met an error after which it refuses everything."""
-        manager = self._transaction_manager
-        return self._stuck or bool(manager is not None and manager.has_fatal_error())
-
     def end(self, seconds: float) -> None:
         """Close it. What it still tries to send is given up: its callers have been told already that the outcome is unknown."""
-        try:
-            self.close(timeout=seconds)
-        except client.KafkaError:
-            self._sender.force_close()
-            self._closed = True
+        self.close(timeout=seconds)
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Nothing. Who closes it would wait for that, and not close it where something cannot be sent."""
+
+    def close(self, *arguments: Any, **named: Any) -> None:
+        """Close it, unless it is a parent's. The library does so when the process ends and when nobody has it any more."""
+        if not self._disowned:
+            super().close(*arguments, **named)
 
     def disown(self) -> None:
         """In a forked child: its thread and its connections are the parent's."""
-        self._closed = True
-
-
-def verdict(error: Any, future: Any) -> tuple[Exception, bool]:
-    """Why the message of `future` was not stored, and whether it may have reached the server all the same."""
-    about, unsent = getattr(error, "batch_future", None), future._produce_future in getattr(error, "unsent", ())
-    if about is None or about is future._produce_future:
-        return _unwrapped(error), not unsent and getattr(error, "left", True)
-    # It is about another batch, and has ended the producer; this one may have been stored before.
-    return client.KafkaError(f"the producer was ended by another message: {type(error).__name__}"), not unsent
+        self._disowned = True
 
 
 def _ours(error: Exception) -> Exception:
