@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import time
 from typing import TYPE_CHECKING, Any
 
 from kafka.future import Future as _Future
@@ -69,12 +70,10 @@ class Wakeup:
         """Wait so long, or until there is news."""
         if not self._news:
             waiter = self._waiter = Future()
-            timer = self._loop.call_later(seconds, lambda: waiter.settle(None))
             try:
-                await waiter
+                await self._loop.until(time.monotonic() + seconds, waiter)
             finally:
                 self._waiter = None
-                self._loop.cancel(timer)
         self._news = False
 
     def now(self) -> None:

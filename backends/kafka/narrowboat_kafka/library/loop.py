@@ -110,12 +110,16 @@ class Loop(Turns, NetBackend):  # type: ignore[misc]  # the base class has no an
 
     async def sleep(self, delay: float) -> None:
         """Let others run for so long; 0: for one turn."""
-        over = Future()
-        timer = self.call_later(delay, lambda: over.settle(None))
+        await self.until(time.monotonic() + delay, Future())
+
+    async def until(self, when: float | None, future: Future, late: Exception | None = None) -> Any:
+        """Await `future`, which is settled then (monotonic), with that error or with nothing; None: never."""
+        timer = None if when is None else self.call_at(when, lambda: future.settle(late))
         try:
-            await over
+            return await future
         finally:
-            self.cancel(timer)
+            if timer is not None:
+                self.cancel(timer)
 
     async def await_for(self, future: Any, timeout_ms: float | None, raise_error: bool = True) -> Any:
         """What `future` becomes, which may be another loop's; `KafkaTimeoutError` after so long. It goes on by itself."""
@@ -123,15 +127,11 @@ class Loop(Turns, NetBackend):  # type: ignore[misc]  # the base class has no an
         future.add_callback(lambda value: mine.is_done or mine.success(value))
         future.add_errback(mine.settle)
         late = client.KafkaTimeoutError(f"no answer within {timeout_ms} ms")
-        timer = None if timeout_ms is None else self.call_later(timeout_ms / 1000, lambda: mine.settle(late))
         try:
-            return await mine
+            return await self.until(None if timeout_ms is None else time.monotonic() + timeout_ms / 1000, mine, late)
         except Exception:
             if raise_error:
                 raise
-        finally:
-            if timer is not None:
-                self.cancel(timer)
 
     async def aside(self, work: Callable[..., Any], *arguments: object, **named: object) -> Any:
         """What a function that blocks comes to. It runs on a thread of its own, and may wait for this one."""
@@ -154,18 +154,15 @@ class Loop(Turns, NetBackend):  # type: ignore[misc]  # the base class has no an
         """Run it there; what it returns, or what that is settled with, comes in a future for any thread."""
         done: concurrent.futures.Future[Any] = concurrent.futures.Future()
 
-        async def run() -> None:
-            settle: Callable[[Any], None] = done.set_result
-            try:
-                found = await outcome(work, arguments)
-            except BaseException as error:
-                settle, found = done.set_exception, error
+        def over(settle: Callable[[Any], None], found: Any) -> None:
             self._waiters.discard(done)
             with contextlib.suppress(concurrent.futures.InvalidStateError):  # the loop has ended meanwhile, and said so
                 settle(found)
 
-        self.call_soon(run)
+        future = self.call_soon_with_future(work, *arguments)
         self._waiters.add(done)
+        future.add_callback(over, done.set_result)
+        future.add_errback(over, done.set_exception)
         if self._stop:
             self._fail_waiters()
         return done
@@ -236,15 +233,11 @@ class Loop(Turns, NetBackend):  # type: ignore[misc]  # the base class has no an
 
     async def _wait_for(self, sock: Any, timeout_at: float | None, *, reading: bool) -> None:
         future = Future()
-        late = client.KafkaTimeoutError("it was not ready in time")
-        timer = None if timeout_at is None else self.call_at(timeout_at, lambda: future.settle(late))
         self.watch(sock, future.settle if reading else None, None if reading else future.settle)
         try:
-            await future
+            await self.until(timeout_at, future, client.KafkaTimeoutError("it was not ready in time"))
         finally:
             self.watch(sock, None, None)
-            if timer is not None:
-                self.cancel(timer)
 
     async def getaddrinfo(self, host: str, port: int) -> Any:
         """Where that is. The thread waits for it: it is what `hosts` or a name server of the machine says."""

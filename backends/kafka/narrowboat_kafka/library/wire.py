@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import socket
 import ssl
 import struct
@@ -310,20 +311,16 @@ async def _connected(loop: Any, host: str, port: int, options: Any, until: float
                 sock.close()
             if isinstance(error, client.KafkaTimeoutError):
                 raise client.KafkaConnectionError("Connection timed out") from error
-            if not isinstance(error, (OSError, client.KafkaConnectionError)):
+            if not isinstance(error, OSError):
                 raise
-            failure = (
-                error
-                if isinstance(error, client.KafkaConnectionError)
-                else client.KafkaConnectionError(f"unable to connect: {error}")
-            )
+            failure = client.KafkaConnectionError(f"unable to connect: {error}")
     raise failure
 
 
 async def _connect(loop: Any, sock: Any, place: Any, until: float | None) -> None:
     while (number := sock.connect_ex(place)) not in (0, errno.EISCONN):
         if number not in (errno.EINPROGRESS, errno.EALREADY, errno.EWOULDBLOCK):
-            raise client.KafkaConnectionError(f"{number} {errno.errorcode.get(number, 'UNKNOWN')}")
+            raise OSError(number, os.strerror(number))
         if until is not None and time.monotonic() >= until:
             raise client.KafkaTimeoutError("Connection timed out")
         await loop.wait_write(sock, until)
