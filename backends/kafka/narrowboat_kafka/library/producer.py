@@ -23,16 +23,6 @@ from narrowboat_kafka.library.met import met
 
 #: How the library tells of an answer that ends a producer before it has stored anything.
 _WRAPPED = re.compile(r"(?:KafkaError: )?Unexpected error in InitProducerIdResponse: \[Error (\d+)\]")
-#: Errors after which a producer stores nothing any more, or nothing in that partition: a topic that was deleted and made
-#: anew under it, a server that forgot where it had been.
-_STUCK = (
-    client.KafkaTimeoutError,
-    client.ProducerFencedError,
-    client.InvalidProducerEpochError,
-    client.OutOfOrderSequenceNumberError,
-    client.UnknownProducerIdError,
-    client.IllegalStateError,
-)
 _NUMBERLESS = "the server gave this producer no number, for which its user has to have the right to write to some topic"
 
 
@@ -114,7 +104,9 @@ class Producer(KafkaProducer):  # type: ignore[misc]  # the base class has no an
         if error is None:
             return None
         why, left = _unwrapped(error), getattr(error, "left", True)
-        self.is_spent |= left and isinstance(why, _STUCK)
+        # After some errors it stores nothing any more, or nothing in that partition: a topic that was deleted and made anew
+        # under it, a server that forgot where it had been, a message that is too large. They are not told apart here.
+        self.is_spent |= left
         return Failed(_ours(why), left)
 
     def _give_up(self, future: Any, late: Any) -> Exception | None:
