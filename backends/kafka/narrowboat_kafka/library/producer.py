@@ -23,6 +23,8 @@ from narrowboat_kafka.library.met import met
 
 #: How the library tells of an answer that ends a producer before it has stored anything.
 _WRAPPED = re.compile(r"(?:KafkaError: )?Unexpected error in InitProducerIdResponse: \[Error (\d+)\]")
+#: What the server says of all that a user sends; anything else it says of one message.
+_OF_ALL = (client.ClusterAuthorizationFailedError, client.SaslAuthenticationFailedError)
 _NUMBERLESS = "the server gave this producer no number, for which its user has to have the right to write to some topic"
 
 
@@ -53,14 +55,14 @@ class Producer(KafkaProducer):  # type: ignore[misc]  # the base class has no an
             complete(batch, error)
 
         def aborted(error: Any) -> None:
-            """That one ends the producer, and with it whatever is not stored yet."""
+            """That one ends the producer, and with it whatever is not stored yet. What has left may be stored all the same."""
             self.is_spent = True
-            if hasattr(error, "left"):  # it is about one batch, and has told it
-                error = client.KafkaError(f"the producer was ended by another message: {type(error).__name__}")
-            unsent = copy.copy(error)
+            ended = client.KafkaError(f"the producer was ended by another message: {type(error).__name__}")
+            of_one = hasattr(error, "left") or isinstance(error, client.BrokerResponseError)
+            unsent = copy.copy(ended if of_one and not isinstance(error, _OF_ALL) else error)
             unsent.left = False
             accumulator.abort_undrained_batches(unsent)
-            abort(error)
+            abort(ended)
 
         sender._complete_batch_with_exception = completed
         accumulator.abort_batches = aborted
