@@ -78,7 +78,7 @@ def told(loop: Loop, work: Callable[..., Any], *arguments: object) -> tuple[Call
 
 async def _read(loop: Loop, line: socket.socket, waits: threading.Event) -> bytes:
     waits.set()
-    await loop.wait_read(line)
+    await loop.ready_for(line, reading=True)
     return line.recv(100)
 
 

@@ -223,15 +223,8 @@ class Loop(Turns, NetBackend):  # type: ignore[misc]  # the base class has no an
 
     # -- sockets --------------------------------------------------------------------------------------------------
 
-    async def wait_read(self, sock: Any, timeout_at: float | None = None) -> None:
-        """Until it can be read; `KafkaTimeoutError` then (monotonic)."""
-        await self._wait_for(sock, timeout_at, reading=True)
-
-    async def wait_write(self, sock: Any, timeout_at: float | None = None) -> None:
-        """Until it can be written; `KafkaTimeoutError` then (monotonic)."""
-        await self._wait_for(sock, timeout_at, reading=False)
-
-    async def _wait_for(self, sock: Any, timeout_at: float | None, *, reading: bool) -> None:
+    async def ready_for(self, sock: Any, timeout_at: float | None = None, *, reading: bool) -> None:
+        """Until it can be read or written; `KafkaTimeoutError` then (monotonic)."""
         future = Future()
         self.watch(sock, future.settle if reading else None, None if reading else future.settle)
         try:

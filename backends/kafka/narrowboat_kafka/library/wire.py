@@ -48,8 +48,9 @@ class Wire:
         self.last_activity = time.monotonic()
         self._loop = loop
         self._sock = sock
+        self._place = sock.getpeername()[:2]
         self._protocol: Any = None
-        self._reading = self._closing = False
+        self._closing = False
         self._full = False  #: the socket takes no more just now
         self._written: deque[Any] = deque()
         self._asked: deque[bytes] = deque()  #: the kinds of what was sent and not answered yet
@@ -68,36 +69,23 @@ class Wire:
         """Tell that one what comes."""
         self._protocol = protocol
 
-    def is_closing(self) -> bool:
-        """Whether it has ended, or does once all is written."""
-        return self._closing or self._sock is None
-
     def resume_reading(self) -> None:
         """Tell what comes."""
-        self._reading = True
-        self._watch()
-
-    def pause_reading(self) -> None:
-        """Read no more."""
-        self._reading = False
         self._watch()
 
     def host_port(self) -> str:
         """Where it leads to."""
-        try:
-            return "{}:{}".format(*self.get_peer()[:2])
-        except (OSError, AttributeError):
-            return "none"
+        return "{}:{}".format(*self._place)
 
     def get_peer(self) -> Any:
         """The address that it leads to."""
-        return self._sock.getpeername()
+        return self._place
 
     getPeer = get_peer  # as 3.0 calls it
 
     def write(self, data: Any) -> int:
         """Send it, now or once there is room for it."""
-        if self.is_closing():
+        if self._closing or self._sock is None:
             raise RuntimeError("the connection was closed")
         position = 0
         while position < len(data):
@@ -124,7 +112,7 @@ class Wire:
         if self._sock is None:
             return
         try:
-            self._loop.watch(self._sock, self._read if self._reading else None, self._send if self._full else None)
+            self._loop.watch(self._sock, self._read, self._send if self._full else None)
         except Exception as error:
             # Whoever asks for this is in the middle of something, and would go on with a connection that has ended.
             self._loop.call_soon(self._end, client.KafkaConnectionError(f"the socket cannot be waited for: {error}"))
@@ -323,7 +311,7 @@ async def _connect(loop: Any, sock: Any, place: Any, until: float | None) -> Non
             raise OSError(number, os.strerror(number))
         if until is not None and time.monotonic() >= until:
             raise client.KafkaTimeoutError("Connection timed out")
-        await loop.wait_write(sock, until)
+        await loop.ready_for(sock, until, reading=False)
 
 
 async def _shake_hands(loop: Any, sock: Any, until: float | None) -> None:
@@ -333,10 +321,10 @@ async def _shake_hands(loop: Any, sock: Any, until: float | None) -> None:
             sock.do_handshake()
             return
         except ssl.SSLWantReadError:
-            wait = loop.wait_read
+            reading = True
         except ssl.SSLWantWriteError:
-            wait = loop.wait_write
+            reading = False
         try:
-            await wait(sock, until)
+            await loop.ready_for(sock, until, reading=reading)
         except client.KafkaTimeoutError:
             raise TimeoutError("the TLS handshake timed out") from None
