@@ -57,7 +57,9 @@ class Producer(KafkaProducer):  # type: ignore[misc]  # the base class has no an
         def aborted(error: Any) -> None:
             """That one ends the producer, and with it whatever is not stored yet. What has left may be stored all the same."""
             self.is_spent = True
-            ended = client.KafkaError(f"the producer was ended by another message: {type(error).__name__}")
+            ended = error
+            if not isinstance(error, client.IllegalStateError):  # which is what it says where we have ended it
+                ended = client.KafkaError(f"the producer was ended by another message: {type(error).__name__}")
             of_one = hasattr(error, "left") or isinstance(error, client.BrokerResponseError)
             unsent = copy.copy(ended if of_one and not isinstance(error, _OF_ALL) else error)
             unsent.left = False
@@ -113,14 +115,14 @@ class Producer(KafkaProducer):  # type: ignore[misc]  # the base class has no an
 
     def _give_up(self, future: Any, late: Any) -> Exception | None:
         """Let the library abort all that it holds, on its own thread, where it is known what never left. That ends it."""
-        self._stuck = True
+        self.is_spent = True
         self.end(0.0)
         try:
             future.get(SOON)
         except Exception as error:
             if future.is_done and not isinstance(error, client.IllegalStateError):
                 return error  # it met something of its own meanwhile
-            late.unsent = getattr(error, "unsent", set())
+            late.left = getattr(error, "left", True)
             return cast(Exception, late)
         return None
 
