@@ -16,7 +16,7 @@ import pytest
 
 import narrowboat
 from integration.fixtures import Servers
-from integration.kafka_harness import QUICK, SHARE, KafkaProducer
+from integration.kafka_harness import QUICK, SHARE
 from integration.servers import KafkaServer
 from integration.servers.editions import Kafka43
 from integration.test_kafka_foreign import record
