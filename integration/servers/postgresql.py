@@ -93,7 +93,7 @@ class PostgreSQLServer(Server):
             user=user,
             password=password,
             dbname=self.database if database is None else database,
-            connect_timeout=2,
+            connect_timeout=20,  # of a busy machine: a port where nobody is refuses at once
             sslmode="require" if self.certificates else "disable",
             autocommit=True,
         )
