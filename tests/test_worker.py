@@ -384,6 +384,39 @@ def test_a_source_pauses_after_failures_in_a_row_and_probes(face: str, url: str,
     assert len([line for _, line in lines if "pauses" in line]) == 1, "told once, not at each probe"
 
 
+def test_a_probe_is_one_message_whatever_the_concurrency(face: str, url: str) -> None:
+    """Nothing else is fetched meanwhile, so others may have it."""
+    clock, begun, gate = ManualClock(), queue.Queue[int](), threading.Event()
+    worker = make(face, url, clock=clock)
+
+    async def ship(message: Any) -> None:
+        begun.put(message.attempt)
+        while not gate.is_set():
+            await asyncio.sleep(0.005)
+        raise OSError("down")
+
+    def ship_in_a_thread(message: Any) -> None:
+        begun.put(message.attempt)
+        gate.wait(60)
+        raise OSError("down")
+
+    options = {"max_deliveries": 0, "retry": Retry(first=0), "breaker": Breaker(after=1, first=10, jitter=0)}
+    worker.queue("orders", concurrency=3, **options)(ship_in_a_thread if face == "sync" else ship)
+    with living(worker, face), narrowboat.broker(url, clock=clock) as broker:
+        orders = broker.queue("orders", max_deliveries=0)
+        orders.publish_many([b"1", b"2", b"3", b"4", b"5"])
+        for _ in range(3):
+            begun.get(timeout=60)
+        gate.set()
+        until(lambda: state(worker) == "paused" and orders.depth()[:2] == (5, 0))
+        gate.clear()
+        clock.advance(10)
+        begun.get(timeout=60)
+        assert (orders.depth()[:2], state(worker)) == ((4, 1), "probing")
+        gate.set()
+        until(lambda: state(worker) == "paused" and orders.depth()[:2] == (5, 0))
+
+
 # -- what fails ---------------------------------------------------------------------------------------------------
 
 
