@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 
-from integration.servers.install import RECIPES, SERVERS, VERSIONS, install, place
+from integration.servers.install import BESIDE, RECIPES, SERVERS, VERSIONS, install, place
 
 #: words for several
 _GROUPS = {"all": SERVERS, "versions": VERSIONS}
@@ -26,7 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
         for name in RECIPES:
             print(f"{name:14} {place(name) or 'not installed'}")
         return 0
-    wanted = dict.fromkeys(name for word in given.servers for name in _GROUPS.get(word, (word,)))
+    named = [name for word in given.servers for name in _GROUPS.get(word, (word,))]
+    wanted = dict.fromkeys(each for name in named for each in (name, *BESIDE.get(name, ())))
     failed = [name for name in wanted if not _install(name)]
     if failed:
         print(f"not installed: {', '.join(failed)}", file=sys.stderr)

@@ -54,6 +54,10 @@ def _find_erlang(into: Path) -> None:
         erl.write_text(erl.read_text().replace("ROOTDIR=/usr/lib/erlang", here))
 
 
+def _ours(into: Path) -> None:
+    """`narrowboat serve` is this project's own program, and there is nothing to get."""
+
+
 def _jars(server: str, version: str | None = None) -> Callable[[Path], None]:
     return lambda into: maven.copy_jars(server, into, version)
 
@@ -67,6 +71,7 @@ RECIPES: dict[str, Callable[[Path], None]] = {
     "kafka": _jars("kafka"),
     "postgresql": _debian("postgresql"),
     "pgbouncer": _debian("pgbouncer"),
+    "zeromq": _ours,
     "cassandra": _jars("cassandra"),
     "rocketmq": _jars("rocketmq"),
     "docker": _debian("docker.io"),
@@ -83,7 +88,9 @@ RECIPES: dict[str, Callable[[Path], None]] = {
 VERSIONS = tuple(name for name in RECIPES if "@" in name)
 #: what is asked for by name: a Docker daemon and Luacheck, which is no server and has need of the same way here; and the
 #: servers of backends that are not proven yet
-_BY_NAME = {"docker", "luacheck", "pgbouncer", "postgresql", "cassandra", "rocketmq"}
+_BY_NAME = {"docker", "luacheck", "zeromq", "cassandra", "rocketmq"}
+#: what the tests of a server need beside it
+BESIDE = {"postgresql": ("pgbouncer",)}
 #: what `all` means: what the default run of the integration tests asks for
 SERVERS = (*(name for name in RECIPES if name not in _BY_NAME and "@" not in name), "rabbitmq@4.3")
 _PROGRAMS = {"redis": "redis-server", "consul": "consul", "docker": "dockerd", "luacheck": "luacheck", "pgbouncer": "pgbouncer"}
@@ -91,6 +98,8 @@ _PROGRAMS = {"redis": "redis-server", "consul": "consul", "docker": "dockerd", "
 
 def place(server: str) -> str | None:
     """Where it is, None when it is not installed."""
+    if RECIPES[server] is _ours:
+        return "narrowboat serve"
     folder = cache.folder(server)
     if folder.exists():
         return str(folder)
