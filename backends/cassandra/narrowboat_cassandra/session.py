@@ -1,7 +1,8 @@
 """The connection with a ring: made at the first call, shared by all threads, made anew by the library when it breaks.
 
 Each statement is sent once. The library's own retries and speculative executions are off, because it does not know which
-statement may be sent twice. Many statements travel at once over one connection for each node.
+statement may be sent twice. Many statements travel at once over one connection for each node. After a connection broke, the
+library asks nobody until it has another one, and says so at once: that is waited for, as long as a call may last.
 """
 
 from __future__ import annotations
@@ -14,14 +15,17 @@ from typing import Any
 
 from cassandra import ConsistencyLevel, OperationTimedOut
 from cassandra.auth import PlainTextAuthProvider
-from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile
+from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable
 from cassandra.cluster import Session as CqlSession
+from cassandra.connection import ConnectionException
 from cassandra.policies import (
     ConstantReconnectionPolicy,
     DCAwareRoundRobinPolicy,
     FallthroughRetryPolicy,
+    HostStateListener,
     RoundRobinPolicy,
 )
+from cassandra.pool import NoConnectionsAvailable
 from cassandra.query import PreparedStatement, dict_factory
 
 from narrowboat.errors import Closed, NarrowboatError, Unavailable
@@ -41,7 +45,28 @@ HEARTBEAT, PULSE = 5.0, 3.0
 #: Statements that are under way at once for one call.
 TOGETHER = 128
 
+#: Seconds after which it is tried again whether a node can be asked, where nobody says that one can.
+AGAIN = 0.1
+
 Answer = list[dict[str, Any]] | NarrowboatError
+
+
+class _Nodes(HostStateListener):  # type: ignore[misc]  # the library has no annotations
+    """Wakes who waits for a node that can be asked."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+
+    def on_up(self, host: object) -> None:
+        with self.changed:
+            self.changed.notify_all()
+
+    on_add = on_up
+
+    def on_down(self, host: object) -> None:
+        pass
+
+    on_remove = on_down
 
 
 class Session:
@@ -54,6 +79,7 @@ class Session:
         self._cluster: Cluster | None = None
         self._session: CqlSession | None = None
         self._prepared: dict[str, PreparedStatement] = {}
+        self._nodes = _Nodes()
         self._closed = False
         self._pid = os.getpid()
 
@@ -68,7 +94,7 @@ class Session:
         for begin in range(0, len(steps), TOGETHER):
             part = steps[begin : begin + TOGETHER]
             sent = [self._send(session, step, ends) for step in part]
-            answers += [self._answer(future, doing) for future in sent]
+            answers += [self._answer(session, *each, ends, doing) for each in zip(part, sent, strict=True)]
         return answers
 
     def _statement(self, session: CqlSession, name: str) -> PreparedStatement:
@@ -93,13 +119,18 @@ class Session:
         except Exception as error:  # values that do not fit, or a cluster that is being closed
             return error
 
-    def _answer(self, sent: Any, doing: str) -> Answer:
-        if not isinstance(sent, Exception):
-            try:
-                return list(sent.result())
-            except Exception as error:  # whatever a library raises must not spoil the other members
-                sent = error
-        return translate(sent, self._ring, doing=doing)
+    def _answer(self, session: CqlSession, step: Do, sent: Any, ends: float, doing: str) -> Answer:
+        while True:
+            if not isinstance(sent, Exception):
+                try:
+                    return list(sent.result())
+                except Exception as error:  # whatever a library raises must not spoil the other members
+                    sent = error
+            if self._closed or not _was_not_asked(sent) or time.monotonic() + AGAIN >= ends:
+                return translate(sent, self._ring, doing=doing)
+            with self._nodes.changed:
+                self._nodes.changed.wait(AGAIN)
+            sent = self._send(session, step, ends)
 
     # -- connecting ---------------------------------------------------------------------------------------------------
 
@@ -122,6 +153,7 @@ class Session:
         left = ends - time.monotonic()
         made = cluster(self._ring, max(0.05, left / len(self._ring.hosts)), max(0.05, left))
         library.keep_to_this_process(made)
+        made.register_listener(self._nodes)
         try:
             try:
                 session = made.connect()
@@ -143,6 +175,12 @@ class Session:
             made, self._cluster, self._session = self._cluster, None, None
         if made is not None and self._pid == os.getpid():
             made.shutdown()
+
+
+def _was_not_asked(error: Exception) -> bool:
+    """Whether the library knew no node that it could ask; a subclass would say that it broke while it was asked."""
+    found = error.errors.values() if isinstance(error, NoHostAvailable) else [error]
+    return all(type(each) in (ConnectionException, NoConnectionsAvailable) for each in found)
 
 
 def cluster(ring: Ring, patience: float, timeout: float) -> Cluster:
