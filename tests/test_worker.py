@@ -409,6 +409,9 @@ def test_a_probe_is_one_message_whatever_the_concurrency(face: str, url: str) ->
             begun.get(timeout=60)
         gate.set()
         until(lambda: state(worker) == "paused" and orders.depth()[:2] == (5, 0))
+        until(lambda: worker.health().sources[0].failed == 3 + begun.qsize())  # a fourth may have begun before the pause
+        while begun.qsize():
+            begun.get()
         gate.clear()
         clock.advance(10)
         begun.get(timeout=60)
