@@ -292,6 +292,8 @@ def test_a_consumer_goes_on_with_a_queue_that_was_made_anew(server: KafkaServer)
 
 def test_any_record_of_others_is_delivered_or_dies_and_stops_nobody(server: KafkaServer) -> None:
     """Handlers fail for what is not ours: each of those dies after two deliveries. Ours are all handled, nothing is left."""
+    from kafka import KafkaProducer
+
     chance = random.Random(random.SystemRandom().randrange(10**9))
     cases = [record(chance) for _ in range(20)]
     with narrowboat.broker(shared(server)) as broker:
