@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from narrowboat.contract import Ack, Address, Delivery, Feed, Nack, Outcome, Received, Reject, Return
-from narrowboat.driver.sources import has_dead_letters
+from narrowboat.driver.sources import DEAD, has_dead_letters
 from narrowboat.errors import Closed, NarrowboatError, Unsupported
 from narrowboat_kafka.errors import stale, too_large, translate, unpublished
 from narrowboat_kafka.feed import Shared
@@ -50,6 +50,9 @@ class ShareFeed(Feed):
         self.address = address
         self._shared = shared
         self._last = max(2, terms.limit - _SPARE)
+        #: Dead letters keep their order, so none is published anew that can be released, although that counts: for none of
+        #: them it matters how often it was looked at.
+        self._in_place = address.name.endswith(DEAD)
         self._left = left
         self._closed = False
         self.readers = Readers(make, wake, sift=self._sift, give_back=self._give_back, identify=identify)
@@ -79,7 +82,7 @@ class ShareFeed(Feed):
             self._settle([(each, Verdict.ACCEPT) for each in expired])
         worn = [each for each in found if each.count >= self._last and each not in expired]
         if worn:
-            self._give_back(worn)
+            self._publish_anew(worn)
         return [each for each in found if each not in expired and each not in worn] if expired or worn else list(found)
 
     # -- settling -------------------------------------------------------------------------------------------------
@@ -95,7 +98,8 @@ class ShareFeed(Feed):
                 tag: Locked = delivery.tag  # type: ignore[assignment]  # a delivery of ours
                 move = None if isinstance(outcome, Ack) or not tag.held else self._move(tag, outcome)
                 if move is None:
-                    wanted.append((index, tag, _verdict(outcome)))
+                    stays = self._in_place and isinstance(outcome, Return)
+                    wanted.append((index, tag, Verdict.RELEASE if stays else _verdict(outcome)))
                 else:
                     moving.append((index, tag, move))
             stored = self._shared.publisher.publish([move for *_, move in moving])
@@ -129,10 +133,17 @@ class ShareFeed(Feed):
             return moves.later(tag.record, topic, self._shared.levels, delay=outcome.delay, attempts=tag.attempts)
         if isinstance(outcome, Reject) and has_dead_letters(self.address):
             return moves.dead_letter(tag.record, sources.topic(self.address.dead), outcome, self.address.path)
-        return moves.anew(tag.record, tag.attempts - 1) if isinstance(outcome, Return) else None
+        return moves.anew(tag.record, tag.attempts - 1) if isinstance(outcome, Return) and not self._in_place else None
 
     def _give_back(self, surplus: Sequence[Locked]) -> None:
-        """Put back what no consumer has seen, uncounted. What cannot be published is released, and counted."""
+        """Put back what no consumer has seen, uncounted but for dead letters."""
+        if self._in_place:
+            self._settle([(each, Verdict.RELEASE) for each in surplus])
+        else:
+            self._publish_anew(surplus)
+
+    def _publish_anew(self, surplus: Sequence[Locked]) -> None:
+        """At the end of the queue, uncounted. What cannot be published is released, and counted."""
         surplus = [each for each in surplus if each.held]
         stored = self._shared.publisher.publish([moves.anew(each.record, each.attempts - 1) for each in surplus])
         verdicts = [Verdict.ACCEPT if failed is None else Verdict.RELEASE for failed in stored]
