@@ -61,11 +61,11 @@ async def a_delay_beyond_the_longest_is_refused(kit: MessageKit) -> None:
 async def delays_are_independent(kit: MessageKit) -> None:
     """A message with a long delay holds up none with a shorter one or with none. depth() counts the delayed ones."""
     orders = kit.queue(max_deliveries=0)
-    await orders.publish(b"long", delay=min(60.0, kit.broker_claims.delay_max))
-    await orders.publish(b"short", delay=0.4)
-    await orders.publish(b"now")
-    await kit.depth_is(orders, within=0.2, delayed=2)
-    async with orders.consume() as messages:
+    async with orders.consume() as messages:  # before: a consumer that opens for longer than the short delay finds both ready
+        await orders.publish(b"long", delay=min(60.0, kit.broker_claims.delay_max))
+        await orders.publish(b"short", delay=1.0)
+        await orders.publish(b"now")
+        await kit.depth_is(orders, within=0.2, delayed=2)
         await kit.comes(messages, b"now")
         await kit.comes(messages, b"short")
         await kit.nothing(messages)
