@@ -11,8 +11,9 @@ import pytest
 
 import narrowboat
 from narrowboat.contract import Broker, Delivery, Feed, Outcome, Received
+from narrowboat.contract.locks import Grant, Released
 from narrowboat.errors import Closed, NarrowboatError, Unavailable
-from narrowboat.layers.passing import PassingBroker, PassingFeed
+from narrowboat.layers.passing import PassingBroker, PassingFeed, PassingLocks
 
 TIMEOUT = 1.0
 
@@ -110,12 +111,18 @@ class Stuck(PassingFeed):
 
 
 def test_a_broker_that_closes_beside_a_silent_fetch_asks_for_nothing_more() -> None:
-    asked, let_go = threading.Event(), threading.Event()
+    """Nor does it wait for its driver, which knows nothing of the time that is over. That ends by itself."""
+    asked, let_go, ended = threading.Event(), threading.Event(), threading.Event()
     settled: list[object] = []
 
     class Wrap(PassingBroker):
         def feed(self, inner: Feed, wake: Callable[[], None]) -> Feed:
             return Stuck(inner, asked, let_go, settled)
+
+        def close(self) -> None:
+            let_go.wait(60)
+            super().close()
+            ended.set()
 
     broker = narrowboat.broker("memory://silence", timeout=TIMEOUT, wrap=Wrap)
     queue = broker.queue("q")
@@ -131,9 +138,33 @@ def test_a_broker_that_closes_beside_a_silent_fetch_asks_for_nothing_more() -> N
     fetching.start()
     assert asked.wait(60)
     broker.close()
+    assert not ended.is_set()
     let_go.set()
     fetching.join()
     assert not settled
+    assert ended.wait(60)
+
+
+def test_locks_that_close_over_a_silent_release_do_not_wait_for_their_driver() -> None:
+    let_go, ended = threading.Event(), threading.Event()
+
+    class Wrap(PassingLocks):
+        def release(self, grants: Sequence[Grant]) -> list[Released | NarrowboatError]:
+            let_go.wait(60)
+            return super().release(grants)
+
+        def close(self) -> None:
+            let_go.wait(60)
+            super().close()
+            ended.set()
+
+    locks = narrowboat.locks("memory://silence", timeout=TIMEOUT, wrap=Wrap)
+    held = locks.lock("a").acquire()
+    locks.close()
+    assert held.lost
+    assert not ended.is_set()
+    let_go.set()
+    assert ended.wait(60)
 
 
 def test_a_batch_that_met_a_silence_is_not_asked_again_one_by_one(

@@ -206,15 +206,15 @@ class LockCore:
 
     def finish_close(self) -> None:
         """Release what is held, stop the lanes and threads, close the driver; blocks up to one operation timeout."""
-        ends = self.clock() + self.timeout
+        begun = self.clock()
         self._idle.wait(self.timeout)  # who waited withdraws through the lanes, so they stay open until then
         held = [p._grant for p in self.renewal.possessions() if self.renewal.lose(p, Reason.CLOSED)]
         if held:
             self.releases.post(self.RELEASE, held)
         for each in (self.claims, self.releases, self.looks):
-            each.close(max(0.0, ends - self.clock()))
+            each.close(max(0.0, begun + self.timeout - self.clock()))
         self.renewal.close(1.0)
-        self.driver.close()
+        self.driver.close(self.clock() - begun)
 
     def forked(self) -> None:
         """Called in a forked child: nothing that the parent holds is ours."""

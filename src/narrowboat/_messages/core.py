@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from narrowboat import events
-from narrowboat._engine.driver import Driver
+from narrowboat._engine.driver import SILENT, Driver
 from narrowboat._engine.exchange import AT_ONCE, Call, Op
 from narrowboat._engine.forks import watch_forks
 from narrowboat._engine.lane import lane
@@ -38,9 +38,6 @@ T = TypeVar("T")
 
 #: What a driver answers of a message that is published.
 _RECEIPTS = frozenset((Receipt,))
-#: The share of an operation timeout after which a step shows that the backend does not answer, so that the caller does not wait
-#: for the next one.
-SILENT = 0.8
 
 
 class ReplyTo(enum.Enum):
@@ -327,7 +324,7 @@ class BrokerCore:
             for consumer in list(self.consumers):
                 consumer.post_return()
         self.settlements.close(left())
-        self.driver.close()
+        self.driver.close(self.clock() - begun)
         self.consumers.clear()
 
     def forked(self) -> None:
