@@ -145,9 +145,9 @@ class Messaging(SyncOnly):
         run(self._core.ask(lambda driver: driver.ping()))
 
     def close(self) -> None:
-        """Return unsettled messages, wake waiting callers (`Closed`), end all threads. Takes one operation timeout at most.
+        """Return unsettled messages, wake waiting callers (`Closed`), end all threads.
 
-        It may be repeated.
+        It takes one operation timeout and a fifth at most. It may be repeated.
         """
         if self._core.begin_close():
             self._core.finish_close()
