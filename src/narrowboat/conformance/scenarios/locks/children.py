@@ -113,6 +113,7 @@ async def counter(
     folder: str,
     rounds: int,
     ttl: float,
+    timeout: float,  # of each operation
     tasks: int = 1,
     leave_after: int | None = None,
 ) -> None:
@@ -121,7 +122,7 @@ async def counter(
     `leave_after`: end the process after so many rounds while it holds a lock, without a release.
     """
     seen = Seen()
-    locks = opened(url, face, wrap=lambda driver: tapped(seen, driver))
+    locks = opened(url, face, timeout=timeout, wrap=lambda driver: tapped(seen, driver))
     link.tell("ready")
     await link.heard("go")
     done = 0
