@@ -21,7 +21,8 @@ from narrowboat.conformance.scenario import FACES, Scenario
 #: What mutants are made of: the reference, which all scenarios hold on.
 REFERENCE = "memory://"
 
-#: How often a mutant is tried whose scenario was not exercised, because the machine stood still in a lease.
+#: How often a mutant is tried where the machine stood still: its scenario was not exercised, or waited with a bound that was
+#: extended beyond what the mutant does.
 TURNS = 5
 
 _CORE = "the core keeps it: no driver is asked"
@@ -116,6 +117,7 @@ def check_mutants(
     faces: Iterable[str] = FACES,
     size: float = 0.1,
     jobs: int = 24,
+    turns: int = TURNS,
 ) -> list[Verdict]:
     """Run each mutant against the ids that name its fault. A verdict that is not `caught` means that the kit is blind.
 
@@ -126,13 +128,14 @@ def check_mutants(
         size: of the stress scenarios.
         jobs: how many run at a time: a broken backend is mostly found by waiting for what does not come. What counts
             threads or measures runs alone all the same, or its neighbours would be caught in place of the mutant.
+        turns: how often what proved nothing, because the machine stood still, is tried alone; 0: not again.
 
     Returns:
         One verdict for each mutant, face and id, in that order.
     """
     chosen, sides = list(all_mutants() if mutants is None else mutants), tuple(faces)
     trials = [
-        _Trial(mutant, face, Harness(url).mutated(mutant.wrap), size)
+        _Trial(mutant, face, Harness(url).mutated(mutant.wrap), size, turns)
         for mutant in chosen
         for face in mutant.faces
         if face in sides
@@ -148,13 +151,14 @@ def check_mutants(
 class _Trial:
     """One mutant on one face. A scenario that names several of its ids runs once; one that catches an id is enough for it."""
 
-    def __init__(self, mutant: Mutant, face: str, harness: Harness, size: float) -> None:
+    def __init__(self, mutant: Mutant, face: str, harness: Harness, size: float, turns: int) -> None:
         self.mutant = mutant
         self.face = face
         self._harness = harness
         self._size = size
+        self._turns = turns
         self._caught: dict[str, str] = {}
-        self._unproven: set[str] = set()  #: scenarios that the machine let prove nothing beside others
+        self._unproven: set[str] = set()  #: scenarios that proved nothing beside others, because the machine stood still
 
     def run(self, *, alone: bool) -> None:
         """The scenarios that may run beside others, or those that may not, as long as an id of theirs is still to be caught.
@@ -164,18 +168,18 @@ class _Trial:
         for scenario in load():
             wanted = [id for id in scenario.ids if id in self.mutant.ids and id not in self._caught]
             if wanted and (scenario.alone is alone or scenario.name in self._unproven):
-                row = self._exercised(scenario)
-                if row.outcome is Outcome.NOT_EXERCISED:
+                row = self._exercised(scenario, max(1, self._turns) if alone else 1)
+                if self._turns and _proves_nothing(row):
                     self._unproven.add(scenario.name)
                 if row.outcome is Outcome.BROKEN:
                     why = f"{scenario.name}: {row.why.strip().splitlines()[-1]}"
                     self._caught |= dict.fromkeys(wanted, why)
 
-    def _exercised(self, scenario: Scenario) -> Row:
-        """Its row; where the machine stood still in a lease, which proves nothing either way, that of another run."""
-        for _ in range(TURNS):
+    def _exercised(self, scenario: Scenario, turns: int) -> Row:
+        """Its row; where the machine stood still, which proves nothing either way, that of another run."""
+        for _ in range(turns):
             row = run_one(self._harness, scenario, self.face, size=self._size)[0]
-            if row.outcome is not Outcome.NOT_EXERCISED:
+            if not _proves_nothing(row):
                 break
         return row
 
@@ -183,6 +187,11 @@ class _Trial:
         """Of each id."""
         names = ((id, self._caught.get(id)) for id in self.mutant.ids)
         return [Verdict(self.mutant.name, id, self.face, why is not None, why or "") for id, why in names]
+
+
+def _proves_nothing(row: Row) -> bool:
+    """Whether another run may catch what this one has not, on a machine that stood still in it."""
+    return row.outcome is Outcome.NOT_EXERCISED or (row.outcome is Outcome.HELD and row.stood_still > 0.1)
 
 
 def unnamed() -> list[str]:
