@@ -58,7 +58,7 @@ def _objects() -> int:
     from narrowboat_memory.source import Entry
 
     gc.collect()
-    return sum(isinstance(thing, Entry) for thing in gc.get_objects())
+    return sum(type(thing) is Entry for thing in gc.get_objects())  # a weak proxy of somebody else may be dead
 
 
 def test_memory_is_flat_under_endless_traffic(drivers: Drivers, clock: ManualClock) -> None:

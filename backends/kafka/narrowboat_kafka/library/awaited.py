@@ -5,12 +5,9 @@ from __future__ import annotations
 import contextlib
 import inspect
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from kafka.future import Future as _Future
-
-if TYPE_CHECKING:
-    from narrowboat_kafka.library.loop import Loop
 
 
 class Future(_Future):  # type: ignore[misc]  # the base class has no annotations
@@ -58,10 +55,20 @@ class Handle:
                 self.coroutine.close()
 
 
+class Waits(Protocol):
+    """What a `Wakeup` needs of its loop."""
+
+    def call_soon(self, work: Any) -> object:
+        """Run it in the next turn."""
+
+    async def until(self, when: float | None, future: Future) -> Any:
+        """Await `future`, which is settled then (monotonic) with nothing."""
+
+
 class Wakeup:
     """A coroutine awaits it for some seconds, or until `notify` or `now` is called, which may have been before."""
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: Waits) -> None:
         self._loop = loop
         self._news = self._coming = False
         self._waiter: Future | None = None
