@@ -25,8 +25,10 @@ async def redrive(dead: SourceCore[Any], count: int | None) -> int:
     assert dead.origin is not None
     left = check_count("count", count, 0, 2**63) if count is not None else await _present(dead)
     moved = 0
+    # What was fetched beyond that goes back in one piece, and keeps its order. Where it is away for a while, it is not fetched.
+    ahead = BATCH if dead.core.capabilities.return_lag == 0 else max(1, min(left, BATCH))
     consumer: Consumer[TrackedDelivery[Any]] = dead.consumer(
-        TrackedDelivery, prefetch=max(1, min(left, BATCH)), auto_extend=True, max_extend=3600.0
+        TrackedDelivery, prefetch=ahead, auto_extend=True, max_extend=3600.0
     )
     await dead.open(consumer)
     try:
