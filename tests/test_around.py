@@ -15,7 +15,7 @@ import pytest
 import narrowboat
 from narrowboat import Outbound, aio
 from narrowboat.codecs import JSON
-from narrowboat.errors import InvalidArgument, PublishFailed, Unavailable
+from narrowboat.errors import InvalidArgument, PublishFailed, PublishUnknown, Unavailable
 from narrowboat.layers.faults import Faults
 from narrowboat.messaging import Publishing
 
@@ -135,3 +135,19 @@ def test_a_broker_without_it_imports_nothing_of_it() -> None:
         "assert 'narrowboat._messages.around' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_what_one_swallows_is_raised_and_nothing_is_sent_twice(face: str) -> None:
+    """The caller is owed a receipt or an error, and a second way to send would leave the headers out."""
+
+    @contextlib.contextmanager
+    def quiet(publishing: Publishing) -> Iterator[None]:
+        publishing.headers["trace"] = "t"
+        with contextlib.suppress(Exception):
+            yield
+
+    faults = Faults()
+    faults.drop_reply("send")
+    answers, messages = publish(face, ("publish", 1, {}), ("publish_many", [{1}], {}), around=[quiet], wrap=faults.wrap)
+    assert [type(answer) for answer in answers] == [PublishUnknown, InvalidArgument]
+    assert [(data, headers) for data, headers, *_ in messages] == [(1, {"trace": "t"})]

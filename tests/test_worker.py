@@ -454,7 +454,7 @@ def test_a_source_that_fails_for_good_ends_the_worker_with_its_error(face: str, 
             asyncio.run(worker.run()) if face == "asyncio" else worker.run(signals=False)
 
 
-def test_within_with_a_failure_is_seen_in_health_and_raised_at_the_end(face: str, url: str) -> None:
+def test_within_with_a_failure_is_logged_and_seen_in_health_and_raised_at_the_end(face: str, url: str, log: Log) -> None:
     """A web server goes on meanwhile, and its probe can tell."""
     faults = Faults()
     faults.fail("declare", AccessDenied("not you", backend="memory"))
@@ -464,6 +464,8 @@ def test_within_with_a_failure_is_seen_in_health_and_raised_at_the_end(face: str
     with pytest.raises(AccessDenied), living(worker, face):
         until(lambda: not worker.health().live)
         assert (state(worker), worker.health().sources[0].error) == ("failed", "AccessDenied: not you")
+        level, line = log.next()
+        assert (level, "'orders' is consumed no more, and the worker drains" in line) == ("ERROR", True)
     close = broker.close()
     if close is not None:
         asyncio.run(close)

@@ -42,11 +42,18 @@ def check(around: object) -> tuple[AroundPublish, ...]:
 
 @contextlib.contextmanager
 def publishing(around: Iterable[AroundPublish], to: str, items: Iterable[Any]) -> Iterator[list[Outbound[Any]]]:
-    """Within all of them: the messages, with the headers that they have added."""
+    """Within all: the messages with the added headers. An error that one swallows is raised all the same."""
     messages = tuple(item if isinstance(item, Outbound) else Outbound(item) for item in items)
     call = Publishing(to, messages)
+    met: BaseException | None = None
     with contextlib.ExitStack() as stack:
-        for each in around:
-            stack.enter_context(each(call))
-        added = call.headers
-        yield [replace(each, headers={**added, **(each.headers or {})}) if added else each for each in messages]
+        try:
+            for each in around:
+                stack.enter_context(each(call))
+            added = call.headers
+            yield [replace(each, headers={**added, **(each.headers or {})}) if added else each for each in messages]
+        except BaseException as error:
+            met = error
+            raise
+    if met is not None:  # whoever publishes is owed a receipt or an error, and would publish again
+        raise met

@@ -47,7 +47,8 @@ def broker(
         listeners: called with each record of `narrowboat.events`.
         wrap: puts a layer between the core and the driver; see `narrowboat.layers`.
         around: what stands around each publish, the first outermost: functions of a `narrowboat.messaging.Publishing` that give
-            a context manager, a plain one on both faces. It may add headers, and sees what the publish raises.
+            a context manager, a plain one on both faces. It may add headers; it sees what the publish raises, and cannot
+            swallow it.
         options: the backend's options; they beat the URL's.
 
     Raises:

@@ -6,6 +6,7 @@ waits but through it.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 from collections.abc import Callable, Coroutine, Sequence
@@ -233,6 +234,10 @@ class Consuming:
 
     async def _fail(self, messages: tuple[Any, ...], error: Exception) -> None:
         handler = self.handler
+        if any(message.undecodable for message in messages):
+            for message in messages:  # all of them are found now: one at each attempt would use up those of the others
+                with contextlib.suppress(Exception):
+                    message.data  # noqa: B018  # looked at for that
         grouped = outcomes(handler, messages, error, self._claims, self._random)
         for outcome, alike in grouped.items():
             unsettled: NarrowboatError | None
@@ -254,8 +259,8 @@ class Consuming:
                 after = Circuit()
             else:
                 self._failed += 1
-                if not is_the_messages(self.handler, messages, error):
-                    after = failed(before, self.handler.breaker, self._clock(), self._random)
+                for _ in () if is_the_messages(self.handler, messages, error) else messages:  # of a batch each has failed
+                    after = failed(after, self.handler.breaker, self._clock(), self._random)
             self._circuit = after
         if after.pauses == before.pauses:
             return

@@ -163,6 +163,7 @@ def make(
         timeout = seconds("timeout", timeout, low=0.001, high=MAX_DURATION, allowed="0.001 or more seconds, or None")
     longest = seconds("max_extend", options.get("max_extend", 3600), low=0.0, high=MAX_DURATION, allowed="0 or more seconds")
     ahead = options.get("prefetch", prefetch_of(concurrency) if batch is None else 2 * batch)
+    check_count("prefetch", ahead, 1, 1_000_000)
     properties = {key: options[key] for key in _PROPERTIES if key in options}
     return Handler(function, name, topic, group, codec, batch, concurrency, retry, breaker, timeout, longest, ahead, properties)
 
@@ -171,6 +172,8 @@ def _check_function(function: Any, name: str, coroutine: bool) -> None:
     if not callable(function):
         raise InvalidArgument(f"{function!r} cannot be called: a handler is a function of one message, or of a batch")
     call = getattr(function, "__call__", None)  # noqa: B004  # asks for its kind, not whether it can be called
+    if any(kind(each) for kind in (inspect.isgeneratorfunction, inspect.isasyncgenfunction) for each in (function, call)):
+        raise InvalidArgument(f"{name} has a yield in it, so a call of it would run none of it: a handler returns")
     if (inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)) is not coroutine:
         raise InvalidArgument(
             f"{name} is a plain function, which would stop the event loop: write async def, call what blocks by "
@@ -191,3 +194,11 @@ def _check_batch(name: str, batch: int, concurrency: int, ordered: object) -> No
             f"{name}: batch={batch} with concurrency={concurrency}: batches are handled one after the other; take larger "
             "batches, or start more processes"
         )
+
+
+def check_result(name: str, found: Any) -> None:
+    """Raise where the handler gave something that has not run yet: acked by that, its message would be lost."""
+    if inspect.iscoroutine(found):
+        found.close()  # or it would be told that it was never awaited, somewhere else
+    if inspect.isawaitable(found) or inspect.isgenerator(found) or inspect.isasyncgen(found):
+        raise TypeError(f"{name} returned {type(found).__name__} instead of running: take narrowboat.aio.Worker for coroutines")

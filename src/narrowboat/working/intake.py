@@ -13,7 +13,7 @@ from narrowboat.errors import NarrowboatError
 from narrowboat.messaging.consumer import Messages
 from narrowboat.messaging.message import Batch
 from narrowboat.working.consuming import Consuming
-from narrowboat.working.handlers import Around, Handler, Handling
+from narrowboat.working.handlers import Around, Handler, Handling, check_result
 from narrowboat.working.watch import Watch
 
 T = TypeVar("T")
@@ -126,7 +126,9 @@ class Intake:
         with contextlib.ExitStack() as stack:
             for each in self._around:
                 stack.enter_context(each(handling))
-            self._handler.function(argument)
+            found = self._handler.function(argument)
+            if found is not None:
+                check_result(self._handler.name, found)
 
     async def settle(self, messages: Sequence[Any], outcome: Any) -> Sequence[NarrowboatError | None]:
         """In one exchange."""

@@ -47,6 +47,7 @@ class Supervisor:
     def __init__(self, sources: Sequence[Source], grace: float, runtime: Any) -> None:
         self.sources = sources
         self.error: BaseException | None = None
+        self.tells = False  #: log the error when it comes: whoever waits gets it much later
         self._grace = grace
         self._runtime = runtime
         self._signal = runtime.signal()
@@ -70,6 +71,8 @@ class Supervisor:
             self.error = error
         self._running.pop(source, None)
         if error is not None:
+            if self.tells and error is self.error:
+                say("error", "%r is consumed no more, and the worker drains: %r", source.health().source, error)
             self.stop()
         self._signal.set()
 

@@ -88,6 +88,11 @@ class Intake:
                 if not scope.expired():
                     raise
                 raise TimeoutError(f"no end within {timeout:g} s; it was cancelled") from None
+            except asyncio.CancelledError as error:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                raise RuntimeError("what it awaited was cancelled, and not the handler") from error
         return True
 
     @property

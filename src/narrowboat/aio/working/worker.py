@@ -9,6 +9,7 @@ that they do not.
 from __future__ import annotations
 
 import random as random_module
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from types import TracebackType
@@ -74,22 +75,25 @@ class Worker(AsyncOnly):
         self._random = random_module.random if random is None else random
         self._handlers = Handlers(coroutines=Intake.COROUTINES)
         self._supervisor: Supervisor | None = None
+        self._opening = threading.Lock()  # handlers on several threads may look at once
 
     @property
     def broker(self) -> Messaging:
         """Its broker, for handlers that publish; opened at the first look."""
-        if self._broker is None:
-            url = self._given[0]
-            self._broker = broker(url if isinstance(url, str) else None, clock=self._clock, random=self._random)
-        return self._broker
+        with self._opening:
+            if self._broker is None:
+                url = self._given[0]
+                self._broker = broker(url if isinstance(url, str) else None, clock=self._clock, random=self._random)
+            return self._broker
 
     @property
     def locks(self) -> Locks:
         """Its locks, for handlers that need one; opened at the first look."""
-        if self._locks is None:
-            url = self._given[1]
-            self._locks = locks(url if isinstance(url, str) else None, clock=self._clock, random=self._random)
-        return self._locks
+        with self._opening:
+            if self._locks is None:
+                url = self._given[1]
+                self._locks = locks(url if isinstance(url, str) else None, clock=self._clock, random=self._random)
+            return self._locks
 
     # -- registration ---------------------------------------------------------------------------------------------
 
@@ -211,6 +215,7 @@ class Worker(AsyncOnly):
 
     async def __aenter__(self) -> Worker:
         supervisor = await self._begin((), False)
+        supervisor.tells = True
         supervisor.start()
         return self
 
