@@ -12,7 +12,7 @@ import pytest
 import narrowboat
 from narrowboat import Breaker, Retry, aio
 from narrowboat.codecs import JSON
-from narrowboat.errors import ConfigurationError
+from narrowboat.errors import ConfigurationError, InvalidArgument
 from narrowboat.working.recording import Died, Handled, Retried
 
 FACES = {"sync": narrowboat, "asyncio": aio}
@@ -150,3 +150,29 @@ def test_a_test_leaves_no_trace(face: str, monkeypatch: pytest.MonkeyPatch) -> N
     assert worker.broker is given
     with pytest.raises(ConfigurationError, match="NARROWBOAT_BROKER_URL"):
         other.broker  # noqa: B018  # the look opens it
+
+
+def test_a_test_within_a_test_is_refused_and_the_worker_keeps_what_it_had(face: str) -> None:
+    """An inner test that ended gave the outer one the real URL: it would have published there."""
+    worker: Any = FACES[face].Worker("memory://kept")
+
+    async def ship(message: Any) -> None:
+        """Nothing."""
+
+    worker.queue("orders")(handler(face, ship))
+    kept = worker.broker
+
+    async def test(worker: Any, opened: Any) -> None:
+        lent, inner = worker.broker, worker.test()
+        assert lent is not kept
+        with pytest.raises(InvalidArgument, match="under test"):
+            await maybe(inner.__enter__() if face == "sync" else inner.__aenter__())
+        with pytest.raises(InvalidArgument, match="under test"):
+            await maybe(worker.run(signals=False))
+        assert worker.broker is lent
+
+    rehearse(face, worker, test)
+    assert worker.broker is kept
+    closed = kept.close()
+    if closed is not None:
+        asyncio.run(closed)

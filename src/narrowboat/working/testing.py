@@ -27,6 +27,7 @@ class Rehearsal(SyncOnly):
         self._worker = worker
         self._recorder = Recorder(self.clock)
         self._sources: list[Any] = []
+        self._lent = False
 
     def __enter__(self) -> Rehearsal:
         url = fresh_url()
@@ -35,6 +36,7 @@ class Rehearsal(SyncOnly):
         self._locks = locks(url, clock=self.clock, random=random)
         try:
             self._sources = self._worker._lend(self._broker, self._locks, self.clock)
+            self._lent = True
             for source in self._sources:
                 straight(source.open())
         except BaseException:
@@ -76,7 +78,8 @@ class Rehearsal(SyncOnly):
         self._close()
 
     def _close(self) -> None:
-        self._worker._lend(None, None, None)
+        if self._lent:
+            self._worker._lend(None, None, None)
         for source in self._sources:
             straight(source.leave())
         self._broker.close()

@@ -27,6 +27,7 @@ class Rehearsal(AsyncOnly):
         self._worker = worker
         self._recorder = Recorder(self.clock)
         self._sources: list[Any] = []
+        self._lent = False
 
     async def __aenter__(self) -> Rehearsal:
         url = fresh_url()
@@ -35,6 +36,7 @@ class Rehearsal(AsyncOnly):
         self._locks = locks(url, clock=self.clock, random=random)
         try:
             self._sources = self._worker._lend(self._broker, self._locks, self.clock)
+            self._lent = True
             for source in self._sources:
                 await source.open()
         except BaseException:
@@ -78,7 +80,8 @@ class Rehearsal(AsyncOnly):
         await self._close()
 
     async def _close(self) -> None:
-        self._worker._lend(None, None, None)
+        if self._lent:
+            self._worker._lend(None, None, None)
         for source in self._sources:
             await source.leave()
         await self._broker.close()

@@ -75,6 +75,7 @@ class Worker(AsyncOnly):
         self._random = random_module.random if random is None else random
         self._handlers = Handlers(coroutines=Intake.COROUTINES)
         self._supervisor: Supervisor | None = None
+        self._lent: tuple[Messaging | None, Locks | None] | None = None  # what was there before a test
         self._opening = threading.Lock()  # handlers on several threads may look at once
 
     @property
@@ -237,8 +238,7 @@ class Worker(AsyncOnly):
 
     async def _begin(self, only: Iterable[str], signals: bool) -> Supervisor:
         """Everything that can be wrong is found here, before anything is consumed."""
-        if self._supervisor is not None:
-            raise InvalidArgument("this worker runs already; one that has ended may run again")
+        self._check_idle()
         handlers = self._handlers.pick(only)
         messages = self.broker
         try:
@@ -265,14 +265,22 @@ class Worker(AsyncOnly):
     def _lend(self, messages: Messaging | None, held: Locks | None, clock: Clock | None) -> list[Consuming]:
         """For a test: its broker and locks instead of ours, and the sources on them; with None all as before."""
         if messages is None or clock is None:
-            given = self._given
-            self._broker = given[0] if isinstance(given[0], Messaging) else None
-            self._locks = given[1] if isinstance(given[1], Locks) else None
+            if self._lent is not None:
+                (self._broker, self._locks), self._lent = self._lent, None
             return []
+        self._check_idle()
         handlers = [replace(handler, breaker=None) for handler in self._handlers.pick(())]  # a drain pauses for nobody
         sources = self._sources(handlers, messages, clock, False)
+        self._lent = self._broker, self._locks
         self._broker, self._locks = messages, held
         return sources
+
+    def _check_idle(self) -> None:
+        """A run within a test would close the test's broker; a test within a run or a test would end with another's."""
+        if self._supervisor is not None:
+            raise InvalidArgument("this worker runs already; one that has ended may run again")
+        if self._lent is not None:
+            raise InvalidArgument("this worker is under test: leave `with worker.test()` first")
 
     async def _end(self) -> None:
         """Close what it has opened itself."""
