@@ -573,6 +573,7 @@ def mine(face: str) -> Any:
         ({"concurrency": 0}, "concurrency=0: allowed is 1 to 10000"),
         ({"timeout": 0}, "timeout=0: allowed is 0.001 or more seconds, or None"),
         ({"retry": 5}, "retry=5: expected narrowboat.Retry"),
+        ({"prefetch": 0}, "prefetch=0: allowed is 1 to 1000000"),
         ({"breaker": True}, "breaker=True: expected narrowboat.Breaker"),
         ({"concurency": 5}, "unknown option 'concurency'. Did you mean 'concurrency'?"),
         ({"start": "latest"}, "unknown option 'start'"),

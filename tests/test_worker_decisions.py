@@ -76,7 +76,8 @@ def test_what_is_dropped(retry: Retry, drops: bool) -> None:
 
 
 @pytest.mark.parametrize("options", [
-    {"first": -1}, {"most": float("nan")}, {"factor": 0.5}, {"jitter": 1.1}, {"jitter": True},
+    {"first": -1}, {"first": 301}, {"first": 5, "most": 4},
+    {"most": float("nan")}, {"factor": 0.5}, {"jitter": 1.1}, {"jitter": True},
     {"drop": ValueError}, {"drop": ("ValueError",)}, {"drop": (KeyboardInterrupt,)}, {"when": {ValueError: 5}}, {"when": 5},
 ])  # fmt: skip
 def test_a_retry_that_cannot_work_is_refused(options: dict[str, Any]) -> None:
@@ -85,7 +86,7 @@ def test_a_retry_that_cannot_work_is_refused(options: dict[str, Any]) -> None:
         Retry(**options)
 
 
-@pytest.mark.parametrize("options", [{"after": 0}, {"after": 1.5}, {"first": -1}, {"factor": 0}, {"most": -1}])
+@pytest.mark.parametrize("options", [{"after": 0}, {"after": 1.5}, {"first": -1}, {"first": 61}, {"factor": 0}, {"most": -1}])
 def test_a_breaker_that_cannot_work_is_refused(options: dict[str, Any]) -> None:
     """The same."""
     with pytest.raises(InvalidArgument):

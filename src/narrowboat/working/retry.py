@@ -21,7 +21,7 @@ class Retry:
     Args:
         first: seconds before the second delivery.
         factor: each further delay is this many times as long.
-        most: seconds that no delay exceeds; nor does it exceed what the backend can keep.
+        most: seconds that no delay exceeds, `first` neither; nor does it exceed what the backend can keep.
         jitter: which part of a delay is drawn: 0.5 gives between half of it and all of it, 0 always all of it.
         drop: exceptions for which another attempt would not help: the message becomes a dead letter at once.
         when: another Retry for some exceptions; the nearest base class counts.
@@ -81,6 +81,8 @@ def check_growth(first: object, factor: object, most: object, jitter: object) ->
     """`InvalidArgument` for what could not grow."""
     for name, value in (("first", first), ("most", most)):
         seconds(name, value, low=0.0, high=MAX_DURATION, allowed="0 or more seconds")
+    if first > most:  # type: ignore[operator]  # numbers by now
+        raise InvalidArgument(f"first={first:g} with most={most:g}: no delay exceeds most, so give a longer one as well")
     seconds("factor", factor, low=1.0, high=1e6, allowed="1 to 1,000,000")
     seconds("jitter", jitter, low=0.0, high=1.0, allowed="0 to 1")
 
