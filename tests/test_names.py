@@ -159,10 +159,33 @@ def test_run_takes_a_plain_function(broker: Messaging) -> None:
     async def handle(message: narrowboat.Message[bytes]) -> Never:
         raise AssertionError
 
+    def yields(message: narrowboat.Message[bytes]) -> Any:
+        yield message
+
     with pytest.raises(TypeError, match=r"narrowboat\.aio"):
         broker.queue("orders").run(handle)
+    with pytest.raises(TypeError, match="has a yield in it"):
+        broker.queue("orders").run(yields)
     with pytest.raises(InvalidArgument, match="expected a function"):
         broker.queue("orders").run(3)  # type: ignore[arg-type]  # that is what is refused
+
+
+def test_run_acks_nothing_that_has_not_run() -> None:
+    """A coroutine behind a plain function: its message was lost."""
+
+    async def handle(message: narrowboat.Message[bytes]) -> Never:
+        raise AssertionError
+
+    with narrowboat.broker(f"memory://{uuid.uuid4().hex}") as broker:
+        queue = broker.queue("late", max_deliveries=1)
+        queue.publish(b"x")
+
+        def hidden(message: narrowboat.Message[bytes]) -> object:
+            queue.stop()
+            return handle(message)
+
+        queue.run(hidden, signals=False)
+        assert queue.depth().dead == 1
 
 
 def test_what_is_not_claimed_is_refused_before_anything_is_sent(broker: Messaging) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import enum
 import functools
-import inspect
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +23,7 @@ from typing import Any, Final, Literal, Never, ParamSpec, TypeVar
 from narrowboat import events
 from narrowboat._engine.holdable import SyncOnly, no_such_argument
 from narrowboat._engine.inside import guarded
+from narrowboat._engine.later import kind, unrun
 from narrowboat._engine.place import Place, here, in_loop
 from narrowboat._engine.runtime import Blocking, run
 from narrowboat._locks import release
@@ -326,17 +326,14 @@ class Lock(Acquirable[Held], LockFace[Blocking, Held]):
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Hold the lock during each call of `function`, which does its work in that call."""
-        if not callable(function) or _runs_later(function) or _runs_later(getattr(function, "__call__", None)):  # noqa: B004  # asks for its kind
+        if not callable(function) or kind(function) != "plain":
             raise self._refused(function)
 
         @functools.wraps(function)
         def locked(*args: P.args, **kwargs: P.kwargs) -> R:
             with self:
                 result = function(*args, **kwargs)
-                if inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result):
-                    close = getattr(result, "close", None)  # or Python complains that it was never awaited
-                    if close is not None:
-                        close()
+                if unrun(result):
                     raise self._refused(function)
                 return result
 
@@ -347,13 +344,6 @@ class Lock(Acquirable[Held], LockFace[Blocking, Held]):
             f"lock {self.name!r}: expected a plain function, got {function!r}; a coroutine or generator does its work after "
             "the call, when the lock is released: use narrowboat.aio for coroutines, a `with` inside generators"
         )
-
-
-def _runs_later(function: object) -> bool:
-    """Whether a call of it only begins something."""
-    return (
-        inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
-    )
 
 
 class HeldAll(HeldTogether[Held]):

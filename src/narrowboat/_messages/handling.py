@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from narrowboat._engine.backoff import after_failure
+from narrowboat._engine.later import unrun
 from narrowboat._messages.checks import check_reason
 from narrowboat._messages.consumer import Consumer
 from narrowboat._messages.settle import ACK
@@ -118,3 +119,12 @@ class drained:  # reads as what it says
                 error,
             )
         return True
+
+
+def check_result(handler: object, result: object) -> None:
+    """Raise where a plain handler gave something that has not run yet: acked for that, its message would be lost."""
+    if unrun(result):
+        raise TypeError(
+            f"{getattr(handler, '__name__', handler)} returned a {type(result).__name__}, which has not run: coroutines are "
+            "for narrowboat.aio"
+        )

@@ -18,10 +18,11 @@ import threading
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
+from narrowboat._engine.later import kind
 from narrowboat._engine.runtime import BlockingSignal, run
 from narrowboat._messages.consumer import Consumer
 from narrowboat._messages.delivery import HELD
-from narrowboat._messages.handling import after_handler
+from narrowboat._messages.handling import after_handler, check_result
 from narrowboat.errors import Closed, InvalidArgument
 from narrowboat.messaging.message import Message
 
@@ -98,7 +99,9 @@ class Run(Generic[T]):
     def _do(self, message: Message[T]) -> None:
         raised: Exception | None = None
         try:
-            self._handle(message)
+            found = self._handle(message)
+            if found is not None:
+                check_result(self._handle, found)
         except Exception as error:
             raised = error
             log(message, error)
@@ -140,12 +143,12 @@ def log(message: Any, error: Exception) -> None:
 
 def check_handler(handle: object, *, coroutine: bool) -> None:
     """A plain function in the sync face, a coroutine function in the other."""
-    import inspect  # slow to import
-
     if not callable(handle):
         raise InvalidArgument(f"run({handle!r}): expected a function of one message")
-    is_coroutine = inspect.iscoroutinefunction(handle) or inspect.iscoroutinefunction(getattr(handle, "__call__", None))  # noqa: B004  # asks for its kind, not whether it can be called
-    if is_coroutine is not coroutine:
+    found = kind(handle)
+    if found == "generator":
+        raise TypeError(f"run({handle!r}): it has a yield in it, so a call of it would run none of it; a handler returns")
+    if (found == "coroutine") is not coroutine:
         raise TypeError(
             f"run({handle!r}): expected a coroutine function; for plain functions use narrowboat.broker"
             if coroutine

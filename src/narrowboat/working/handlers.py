@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
 from narrowboat._engine.checks import seconds
+from narrowboat._engine.later import kind
 from narrowboat._messages.checks import MAX_DURATION, check_count, check_group, check_source_name
 from narrowboat._messages.handling import prefetch as prefetch_of
 from narrowboat.dsn import unknown
@@ -171,10 +171,10 @@ def make(
 def _check_function(function: Any, name: str, coroutine: bool) -> None:
     if not callable(function):
         raise InvalidArgument(f"{function!r} cannot be called: a handler is a function of one message, or of a batch")
-    call = getattr(function, "__call__", None)  # noqa: B004  # asks for its kind, not whether it can be called
-    if any(kind(each) for kind in (inspect.isgeneratorfunction, inspect.isasyncgenfunction) for each in (function, call)):
+    found = kind(function)
+    if found == "generator":
         raise InvalidArgument(f"{name} has a yield in it, so a call of it would run none of it: a handler returns")
-    if (inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)) is not coroutine:
+    if (found == "coroutine") is not coroutine:
         raise InvalidArgument(
             f"{name} is a plain function, which would stop the event loop: write async def, call what blocks by "
             "asyncio.to_thread, or take narrowboat.Worker, which has threads"
@@ -194,11 +194,3 @@ def _check_batch(name: str, batch: int, concurrency: int, ordered: object) -> No
             f"{name}: batch={batch} with concurrency={concurrency}: batches are handled one after the other; take larger "
             "batches, or start more processes"
         )
-
-
-def check_result(name: str, found: Any) -> None:
-    """Raise where the handler gave something that has not run yet: acked by that, its message would be lost."""
-    if inspect.iscoroutine(found):
-        found.close()  # or it would be told that it was never awaited, somewhere else
-    if inspect.isawaitable(found) or inspect.isgenerator(found) or inspect.isasyncgen(found):
-        raise TypeError(f"{name} returned {type(found).__name__} instead of running: take narrowboat.aio.Worker for coroutines")

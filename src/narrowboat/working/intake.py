@@ -8,12 +8,13 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from narrowboat._engine.runtime import Blocking, run
+from narrowboat._messages.handling import check_result
 from narrowboat.contract.messages import Reject
 from narrowboat.errors import NarrowboatError
 from narrowboat.messaging.consumer import Messages
 from narrowboat.messaging.message import Batch
 from narrowboat.working.consuming import Consuming
-from narrowboat.working.handlers import Around, Handler, Handling, check_result
+from narrowboat.working.handlers import Around, Handler, Handling
 from narrowboat.working.watch import Watch
 
 T = TypeVar("T")
@@ -128,7 +129,7 @@ class Intake:
                 stack.enter_context(each(handling))
             found = self._handler.function(argument)
             if found is not None:
-                check_result(self._handler.name, found)
+                check_result(self._handler.function, found)
 
     async def settle(self, messages: Sequence[Any], outcome: Any) -> Sequence[NarrowboatError | None]:
         """In one exchange."""
