@@ -26,8 +26,6 @@ T = TypeVar("T")
 #: Fail fast for this many seconds after a timeout: the core repeats the members of a failed batch one by one, and each would
 #: otherwise stand still for a whole timeout. A retry with a backoff comes later than this.
 FAIL_FAST = 0.004
-#: Seconds that a close waits for an exchange that it has broken off.
-_PATIENCE = 0.1
 
 
 class RedisClient:
@@ -144,17 +142,10 @@ class RedisClient:
             del failure  # as above
 
     def close(self) -> None:
-        """End all connections, and with them an exchange under way: its owner has waited for it already. Idempotent."""
-        self._closed = True
-        if not self._mutex.acquire(blocking=False):
-            self._connections.break_off()
-            # Who still opens a connection has not got one that could be broken off; it finds the end by itself.
-            if not self._mutex.acquire(timeout=_PATIENCE):
-                return
-        try:
+        """End all connections. Idempotent."""
+        with self._mutex:
+            self._closed = True
             self._connections.drop_all()
-        finally:
-            self._mutex.release()
 
     def _check_open(self) -> None:
         if self._closed:

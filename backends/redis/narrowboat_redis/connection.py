@@ -171,12 +171,6 @@ class Connection:
         self._socket.close()
         self._reader.drop()
 
-    def break_off(self) -> None:
-        """End what another thread sends or waits for on this connection. That thread closes it."""
-        with contextlib.suppress(OSError):
-            # Not a TLS socket's own `shutdown`, which takes away the object that the other thread works on.
-            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
-
 
 _CLOSED = "the connection was closed by the server"
 

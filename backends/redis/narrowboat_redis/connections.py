@@ -25,7 +25,6 @@ class Connections:
         self._endpoint = endpoint
         self._timeout = timeout
         self._open: dict[HostPort | None, Connection] = {}
-        self._ended = False
 
     def ready(self) -> Connection | None:
         """The connection to the only server, if it is open and can be used."""
@@ -46,8 +45,6 @@ class Connections:
             error.sent = False  # type: ignore[attr-defined]  # for `translate`: there was no connection yet
             raise
         self._open[address] = connection
-        if self._ended:
-            raise ConnectionAbortedError("closed by its owner")  # whoever fails here drops the connection
         return connection
 
     def reading(self, address: HostPort) -> Connection:
@@ -80,12 +77,6 @@ class Connections:
         """Close all connections."""
         for address in list(self._open):
             self.drop(address)
-
-    def break_off(self) -> None:
-        """End an exchange that is under way on another thread: it fails, and that thread drops what it has."""
-        self._ended = True
-        for connection in list(self._open.values()):
-            connection.break_off()
 
     def _only(self, ends: float) -> HostPort:
         single = self._endpoint.deployment is Deployment.SINGLE
