@@ -16,7 +16,7 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 import narrowboat
 from benchmarks import kafka_clients, kafka_share
-from benchmarks.measure import ROUNDS, Row, at_most, median, versus
+from benchmarks.measure import ROUNDS, Row, at_most, median, versus, waking
 from integration.servers import KafkaServer
 
 COUNT = 20_000
@@ -147,24 +147,7 @@ def _rated(done: int, begun: float) -> int:
 
 def wake_up(broker: narrowboat.messaging.Messaging) -> Row:
     """From a publish to the message in the hands of an idle consumer: the median."""
-    took = []
-    queue = broker.queue("wake")
-    with queue.consume() as messages:
-        for _ in range(20):
-            begun: list[float] = []
-
-            def publish(begun: list[float] = begun) -> None:
-                begun.append(time.monotonic())
-                queue.publish(BODY)
-
-            timer = threading.Timer(0.1, publish)
-            timer.start()
-            message = messages.receive(10)
-            assert message is not None
-            took.append((time.monotonic() - begun[0]) * 1000)
-            message.ack()
-            timer.join()
-    return at_most("kafka: from publish to an idle consumer, median", median(took), 100.0, "ms")
+    return at_most("kafka: from publish to an idle consumer, median", waking(broker.queue("wake"), BODY), 100.0, "ms")
 
 
 def idle(broker: narrowboat.messaging.Messaging) -> Row:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 
 import narrowboat
-from benchmarks.measure import Row, at_most, median, versus
+from benchmarks.measure import Row, at_most, median, versus, waking
 from integration.servers.editions import Kafka43
 from integration.servers.resolve import Unavailable, choose
 
@@ -126,23 +126,7 @@ def _worked(url: str, name: str) -> float:
 
 def _waking(queue: Queue) -> Row:
     """From a publish to the message in the hands of an idle consumer: the median."""
-    took = []
-    with queue.consume() as messages:
-        for _ in range(20):
-            begun: list[float] = []
-
-            def publish(begun: list[float] = begun) -> None:
-                begun.append(time.monotonic())
-                queue.publish(BODY)
-
-            timer = threading.Timer(0.1, publish)
-            timer.start()
-            message = messages.receive(10)
-            assert message is not None
-            took.append((time.monotonic() - begun[0]) * 1000)
-            message.ack()
-            timer.join()
-    return at_most("kafka share groups: from publish to an idle consumer, median", median(took), 500.0, "ms")
+    return at_most("kafka share groups: from publish to an idle consumer, median", waking(queue, BODY), 500.0, "ms")
 
 
 def _coming_back(queue: Queue) -> Row:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+
+import narrowboat
 
 ROUNDS = 5
 #: Of rounds of some milliseconds: what else the machine does then spoils a few of them, and not the best.
@@ -48,3 +51,24 @@ def at_most(what: str, value: float, limit: float, unit: str) -> Row:
 def median(values: list[float]) -> float:
     """The middle one."""
     return sorted(values)[len(values) // 2]
+
+
+def waking(queue: narrowboat.messaging.Queue[bytes], body: bytes) -> float:
+    """Milliseconds from a publish to the message in the hands of an idle consumer: the median of twenty."""
+    took = []
+    with queue.consume() as messages:
+        for _ in range(20):
+            begun: list[float] = []
+
+            def publish(begun: list[float] = begun) -> None:
+                begun.append(time.monotonic())
+                queue.publish(body)
+
+            timer = threading.Timer(0.1, publish)
+            timer.start()
+            message = messages.receive(10)
+            assert message is not None
+            took.append((time.monotonic() - begun[0]) * 1000)
+            message.ack()
+            timer.join()
+    return median(took)
