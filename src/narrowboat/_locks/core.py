@@ -205,7 +205,7 @@ class LockCore:
             self._idle.set()
 
     def finish_close(self) -> None:
-        """Release what is held, stop the lanes and threads, close the driver; blocks up to one operation timeout."""
+        """Release what is held, stop the lanes and threads, close the driver. One operation timeout and a fifth at most."""
         begun = self.clock()
         self._idle.wait(self.timeout)  # who waited withdraws through the lanes, so they stay open until then
         held = [p._grant for p in self.renewal.possessions() if self.renewal.lose(p, Reason.CLOSED)]

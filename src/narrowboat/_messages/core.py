@@ -308,7 +308,7 @@ class BrokerCore:
         return True
 
     def finish_close(self) -> None:
-        """Return what was not started, stop the lanes and threads, close the driver; blocks up to one operation timeout.
+        """Return what was not started, stop the lanes and threads, close the driver. One operation timeout and a fifth at most.
 
         Where a fetch under way has used that up, nothing is returned: another call to a silent backend would wait as long.
         """
