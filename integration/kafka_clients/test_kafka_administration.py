@@ -107,7 +107,7 @@ def test_tls_and_a_password_are_as_good_as_none(kind: str, guarded: KafkaServer)
             topic = new_topic(client)
             store(client, record(topic))
             ear = Ear(client, f"g-{topic}", topic)
-            eventually(lambda: len(ear.records) == 1)  # noqa: B023
+            eventually(lambda: len(ear.records) == 1)  # noqa: B023  # called in this round alone
             ear.close()
 
 

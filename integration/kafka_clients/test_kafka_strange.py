@@ -76,7 +76,7 @@ def told_by_each(clients: dict[str, Any], topic: str, count: int) -> dict[str, l
     for kind, client in clients.items():
         ear = Ear(client, f"{kind}-{topic}", topic)
         try:
-            eventually(lambda ear=ear: len(ear.records) >= count, 30.0)  # type: ignore[misc]
+            eventually(lambda ear=ear: len(ear.records) >= count, 30.0)  # type: ignore[misc]  # a default binds it
         finally:
             ear.close()
         records = sorted(ear.records, key=lambda each: each.offset)
@@ -157,7 +157,7 @@ def test_what_others_note_is_the_same_by_each_client(clients: dict[str, Any], ka
             admin.alter_group_offsets(group, {Place(topic, 0): OffsetAndMetadata(0, text + "\0" if text else "", -1)})
             assert [each.admin.committed(group, [tp]) for each in clients.values()] == [noted, noted]
             ear = Ear(client, group, topic)
-            eventually(lambda ear=ear: ear.told("assigned"))  # type: ignore[misc]
+            eventually(lambda ear=ear: ear.told("assigned"))  # type: ignore[misc]  # a default binds it
             assert ear.told("assigned") == [noted]
             ear.close()
     admin.close()

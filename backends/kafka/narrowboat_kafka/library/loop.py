@@ -30,7 +30,7 @@ try:
     from kafka.net.backend import NetBackend
 except ImportError:  # version 3.0 calls the same, of any class
 
-    class NetBackend:  # type: ignore[no-redef]
+    class NetBackend:  # type: ignore[no-redef]  # one of the two, by version
         """What 3.1 calls a loop."""
 
 
