@@ -124,8 +124,7 @@ class EvictDoesNothing(PassingLocks):
 class LeavesAThread(PassingLocks):
     """Leaves a thread behind when it is closed."""
 
-    #: Seconds after which it ends by itself. One that ended while the next run counts its threads would hide that run's.
-    LASTS = 3600.0
+    LASTS = 60.0  #: seconds after which it ends by itself
 
     def __init__(self, inner: LockProvider) -> None:
         super().__init__(inner)

@@ -9,7 +9,6 @@ import os
 import resource
 import sys
 import threading
-from collections import Counter
 from collections.abc import Collection
 
 
@@ -17,26 +16,25 @@ from collections.abc import Collection
 class Resources:
     """A snapshot. The kit's own threads are not counted."""
 
-    threads: int
+    threads: frozenset[threading.Thread]
     files: int
     tasks: int
     memory: int  #: resident bytes
-    names: tuple[str, ...]  #: of the threads
 
     @classmethod
     def now(cls) -> Resources:
         """After a garbage collection."""
         gc.collect()
-        names = tuple(sorted(thread.name for thread in threading.enumerate() if not thread.name.startswith("conformance-")))
+        threads = frozenset(thread for thread in threading.enumerate() if not thread.name.startswith("conformance-"))
         try:
             tasks = len(asyncio.all_tasks())
         except RuntimeError:
             tasks = 0
-        return cls(threads=len(names), files=_files(), tasks=tasks, memory=resident(), names=names)
+        return cls(threads=threads, files=_files(), tasks=tasks, memory=resident())
 
     def left(self) -> list[str]:
-        """The names of the threads that are there now and were not there then."""
-        return list((Counter(Resources.now().names) - Counter(self.names)).elements())
+        """The names of the threads that are there now and were not there then: one that ended does not make up for another."""
+        return sorted(thread.name for thread in Resources.now().threads - self.threads)
 
 
 def our_threads(besides: Collection[threading.Thread] = ()) -> list[threading.Thread]:

@@ -109,9 +109,7 @@ async def nothing_is_left_after_close(kit: MessageKit) -> None:
         await kit.spawn(use())
     await kit.eventually(lambda: not our_threads(others), what="our threads end")
     # Also those of the driver's library, which may end a moment after it was closed.
-    await kit.eventually(
-        lambda: Resources.now().threads <= before.threads, what=lambda: f"threads end: {Resources.now().names}"
-    )
+    await kit.eventually(lambda: not before.left(), what=lambda: f"threads end: {before.left()}")
     await kit.eventually(lambda: Resources.now().files <= before.files, what=f"files are closed, {before.files} before")
     assert Resources.now().tasks <= before.tasks
 
