@@ -123,6 +123,10 @@ class LockProvider(ABC):
         revived, even when nobody took it. A name that is no longer held is never created again.
 
         The core also calls it between two renewals, for a grant that the driver has put in doubt.
+
+        Where `capabilities.at_least` is claimed, a lease ends `Grant.ttl` seconds after this, also where that is another ttl
+        than the lease had. The core shortens a lease so instead of releasing it before its minimum hold is over, and renews it no
+        more. The next waiter, who knows the old end, is woken to look again when a lease comes to end earlier.
         """
 
     @abstractmethod
