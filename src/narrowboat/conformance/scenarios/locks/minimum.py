@@ -13,7 +13,7 @@ from narrowboat.conformance.scenarios.locks.children import holder
 from narrowboat.errors import LeaseLost, Reason, Unavailable
 
 #: How many times longer than its minimum hold a lock's own lease is: that the name is free in time shows that it was shortened.
-LONGER = 30
+LONGER = 10
 
 
 async def _keeps_taken(kit: LockKit) -> None:
@@ -46,7 +46,7 @@ class Taken(NamedTuple):
 
     async def frees_on_time(self, kit: LockKit, other: Any, what: str) -> Any:
         """What `other`, a lock that excludes it, is granted: neither before the minimum is over, nor long after."""
-        got = await other.acquire(timeout=kit.upper(self.least + kit.claims.expiry_lag + 20))
+        got = await other.acquire(timeout=kit.upper(self.least + kit.claims.expiry_lag + 5))
         now = time.monotonic()
         early, late = self.sent + self.least - now, now - self.granted - self.least
         kit.measure(f"{what}: from the end of the minimum hold to the next grant", max(0.0, late))
