@@ -1,4 +1,4 @@
-"""A lock's minimum hold: its name stays taken for `at_least` seconds, whatever becomes of its holder. On the tests' own clock."""
+"""A lock's minimum hold: its name stays taken for `at_least` seconds, whatever becomes of its holder. On a clock of our own."""
 
 from __future__ import annotations
 
@@ -106,7 +106,8 @@ def test_a_release_leaves_the_name_taken(locks: Locks, others: Locks, clock: Man
     with pytest.raises(LeaseLost, match="was released"):
         held.check()
     assert locks.lock("a", reentrant=True).try_acquire() is None
-    assert [(each.token, each.expires_in) for each in others.holders("a")] == [(held.token, pytest.approx(50))]
+    (shown,) = others.holders("a")
+    assert (shown.token, shown.expires_in) == (held.token, pytest.approx(50))
     taken_until(others, clock, 50)
 
 

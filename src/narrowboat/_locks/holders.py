@@ -76,6 +76,6 @@ def _check_minimum(terms: Terms, outer: Possession) -> None:
     """What is nested has no lease of its own, so it cannot stay taken for longer than what it nests in."""
     if terms.at_least > outer._at_least:
         raise InvalidArgument(
-            f"lock {terms.name!r}: at_least={terms.at_least:g} s, nested in one of {outer._at_least:g} s by the same thread or task. "
-            "The minimum is counted from the outermost acquire: give it that at_least"
+            f"lock {terms.name!r}: at_least={terms.at_least:g} s, nested in one of {outer._at_least:g} s by the same thread or "
+            "task. The minimum is counted from the outermost acquire: give it that at_least"
         )

@@ -69,10 +69,11 @@ def _at_least(backend: str, claims: LockCapabilities, at_least: Any) -> float:
     allowed = f"0 to {claims.ttl_max:g} seconds, as a number or a timedelta"
     wanted = seconds("at_least", at_least, low=0.0, high=claims.ttl_max, allowed=allowed)
     if wanted and claims.at_least is Support.ABSENT:
-        why = "a session is the lease, and a name is free when that ends" if claims.expiry is Expiry.SESSION else "it is not claimed"
+        session = claims.expiry is Expiry.SESSION
+        why = "a session is the lease, and a name is free when that ends" if session else "it is not claimed"
         raise Unsupported(
-            f"at_least={wanted:g} s: {backend} cannot keep a name taken after its holder has gone: {why}. Nothing was sent. Hold the "
-            "lock for that long, or take a backend that claims `at_least`; `narrowboat backends` shows which",
+            f"at_least={wanted:g} s: {backend} cannot keep a name taken after its holder has gone: {why}. Nothing was sent. "
+            "Hold the lock for that long, or take a backend that claims `at_least`; `narrowboat backends` shows which",
             backend=backend,
         )
     return wanted

@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import signal
+import time
 
 import click
 
@@ -117,7 +118,7 @@ def lock(
                 return _cannot_execute(command[0], error)
             finally:
                 terminal.take_back()
-            return _finish(held, ended.status, told=ended.told, verbose=verbose)
+            return _finish(held, ended.status, told=ended.told, at_least=at_least, verbose=verbose)
     finally:
         if started is None:
             child.abandon()
@@ -175,7 +176,7 @@ def _acquire(wanted: Lock, name: str, timeout: float | None, *, verbose: bool) -
     return held
 
 
-def _finish(held: Held, status: int, *, told: bool, verbose: bool) -> int:
+def _finish(held: Held, status: int, *, told: bool, at_least: float, verbose: bool) -> int:
     """Release, and the exit code."""
     code = code_of_status(status)
     try:
@@ -187,5 +188,6 @@ def _finish(held: Held, status: int, *, told: bool, verbose: bool) -> int:
         complain(f"the command ended, but its lock could not be released and stays until its lease ends: {error}")
         return Exit.LEASE_LOST if told else code
     if verbose:
-        complain(f"released the lock {held.name!r}")
+        left = ", whose name stays taken" if time.time() < held.acquired_at + at_least else ""
+        complain(f"released the lock {held.name!r}{left}")
     return Exit.LEASE_LOST if told else code

@@ -205,12 +205,10 @@ class Rows:
                 found.append(Holder(held, token, label, strange.MODES[mode], size, acquired_at, left, waiters))
         return found
 
-    def heads(
-        self, connection: sqlite3.Connection, name: str, now: float, looks_at: Callable[[str, str], float]
-    ) -> list[str]:
-        """The owners at the front of the queue that may go now, or the first one if it `looks_at` the name too late. Only reads.
+    def heads(self, connection: sqlite3.Connection, name: str, now: float, looks_at: Callable[[str, str], float]) -> list[str]:
+        """The owners at the front of the queue that may go now. Only reads.
 
-        It looks when a lease ends as it knew it. That lease may have been shortened since.
+        If none may, the first one where it `looks_at` the name too late: the lease that it knew may have been shortened since.
         """
         leases = self._leases(connection, name, now)
         if any(lease.mode is None for lease in leases):
