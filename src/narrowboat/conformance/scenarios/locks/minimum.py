@@ -165,7 +165,7 @@ async def what_nobody_was_given_is_free(kit: LockKit) -> None:
 
 @scenario("L131", tier="P", needs=("at_least", "scope=host"), refused=demand, faults={Fault.PROCESS}, seconds=120)
 async def the_end_of_a_process_leaves_the_name_taken(kit: LockKit) -> None:
-    """The name of a process that is killed, or releases and exits, stays taken until its minimum hold is over, and no longer."""
+    """The name of a process that is killed, or releases and exits, stays taken until its minimum is over, and no longer."""
     for end in ("kill", "release"):
         least = 4 * kit.ttl  # a process that is killed right after its grant: the lease is as long as that
         child, told = await kit.started(holder, name=end, ttl=kit.ttl, end=end, at_least=least)
