@@ -221,7 +221,8 @@ class Rows:
             if waiter.left <= 0 or waiter.owner is None:
                 continue
             if not admitted(waiter.mode, waiter.size, holding=holding, held=held, ahead=len(owners), writer_ahead=writer_ahead):
-                if not owners and now + min(lease.left for lease in living) + LATE < looks_at(name, waiter.owner):
+                ends = now + min((lease.left for lease in living), default=math.inf)
+                if not owners and ends + LATE < looks_at(name, waiter.owner):
                     owners.append(waiter.owner)
                 break
             owners.append(waiter.owner)
