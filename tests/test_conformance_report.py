@@ -24,7 +24,7 @@ ROWS = [
     Row("L02", "sync", Outcome.HELD, "", "another", "C", 0.1),
     Row("L15", "sync", Outcome.REFUSED, "not claimed: holders", "others_see", "C", 0.0),
     Row("L32", "sync", Outcome.NOT_EXERCISED, "needs a network proxy"),
-    Row("L57", "sync", Outcome.NOT_OFFERED, "a minimum hold is not offered"),
+    Row("B45", "sync", Outcome.NOT_OFFERED, "dead letters have no retention"),
 ]
 
 
@@ -154,12 +154,12 @@ def test_a_secret_in_the_url_is_nowhere(made: report.Report) -> None:
 def test_the_command_writes_both_and_says_in_a_line_what_came_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     json_path, html_path = tmp_path / "run.json", tmp_path / "run.html"
 
-    code = verify_command("memory://", only=["L01", "L57", "L32"], json_path=json_path, html_path=html_path, out=print)
+    code = verify_command("memory://", only=["L01", "B45", "L32"], json_path=json_path, html_path=html_path, out=print)
 
     assert code == 0
     out = capsys.readouterr().out
     assert "memory://: 2 held, 2 not exercised, 2 not offered in" in out
     data = json.loads(json_path.read_text())
     assert data["counts"]["held"] == 2
-    assert {row["id"] for row in data["rows"]} == {"L01", "L32", "L57"}
+    assert {row["id"] for row in data["rows"]} == {"L01", "L32", "B45"}
     assert Page(html_path.read_text()).text.count("L01") >= 2

@@ -87,12 +87,12 @@ def test_pytest_runs_the_kit_on_both_faces_and_writes_the_reports(project: Path,
     json_path, html_path = tmp_path / "run.json", tmp_path / "run.html"
     reports = ("--report-json", str(json_path), "--report-html", str(html_path))
 
-    done = run_kit(project, "--url", "memory://", "--only", "L01", "--only", "B01,L57", *reports)
+    done = run_kit(project, "--url", "memory://", "--only", "L01", "--only", "B01,B45", *reports)
 
     assert done.returncode == 0, said(done)
     assert " held, 2 not offered" in done.stdout
     rows = {(row["id"], row["face"]): row["outcome"] for row in json.loads(json_path.read_text())["rows"]}
-    for id, outcome in (("L01", "held"), ("B01", "held"), ("L57", "not offered")):
+    for id, outcome in (("L01", "held"), ("B01", "held"), ("B45", "not offered")):
         assert {rows[id, "sync"], rows[id, "asyncio"]} == {outcome}
     assert "<html" in html_path.read_text()
 

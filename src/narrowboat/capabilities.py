@@ -118,6 +118,7 @@ class LockCapabilities:
     holders: Support
     evict: Support
     loss: WakeUp = WakeUp.POLLED  #: how a holder learns that its lock was evicted or deleted: at its next renewal, or told
+    at_least: Support = Support.ABSENT  #: a name stays taken for `lock(at_least=)`, whatever becomes of its holder
     concurrency: Concurrency = Concurrency.SERIAL
     ttl_min: float = 0.05
     ttl_max: float = 7 * 86400.0

@@ -92,6 +92,7 @@ class Locks(SyncOnly, LocksFace[Blocking]):
         name: str,
         *,
         ttl: Seconds = 30,
+        at_least: Seconds = 0,
         timeout: Seconds | None = None,
         mode: Mode = "exclusive",
         limit: int | None = None,
@@ -104,6 +105,8 @@ class Locks(SyncOnly, LocksFace[Blocking]):
         Args:
             name: any text of 1 to 1,000 characters without control characters.
             ttl: seconds after which the lock is free if its holder dies.
+            at_least: seconds for which the name stays taken after this grant, whatever becomes of the holder: released,
+                closed or killed. Nobody gets it before, the one who released it neither. 0 for no such minimum.
             timeout: seconds that `with` and `acquire()` wait; None waits for ever, 0 tries once.
             mode: "exclusive", or "shared", which excludes only the exclusive.
             limit: makes it a semaphore of this many permits; all contenders must agree on it.
@@ -114,10 +117,18 @@ class Locks(SyncOnly, LocksFace[Blocking]):
 
         Raises:
             InvalidArgument: an argument outside what is allowed.
-            Unsupported: the backend does not claim this mode.
+            Unsupported: the backend does not claim this mode, or claims no `at_least`.
         """
         terms = self._terms(
-            name, ttl=ttl, timeout=timeout, mode=mode, limit=limit, reentrant=reentrant, renew=renew, label=label
+            name,
+            ttl=ttl,
+            at_least=at_least,
+            timeout=timeout,
+            mode=mode,
+            limit=limit,
+            reentrant=reentrant,
+            renew=renew,
+            label=label,
         )
         return Lock(self._core, self._runtime, terms)
 
@@ -125,6 +136,7 @@ class Locks(SyncOnly, LocksFace[Blocking]):
         self,
         *names: str | Lock,
         ttl: Seconds = 30,
+        at_least: Seconds = 0,
         timeout: Seconds | None = None,
         renew: bool = True,
         label: str | None = None,
@@ -134,14 +146,14 @@ class Locks(SyncOnly, LocksFace[Blocking]):
         Args:
             names: names, for exclusive locks with the other arguments, or `Lock`s with terms of their own.
             ttl: as for `lock`.
+            at_least: as for `lock`, for each name from its own grant. Names that are given back because another was busy
+                are free at once.
             timeout: seconds for all of them together.
             renew: as for `lock`.
             label: as for `lock`.
         """
-        made = [
-            name if isinstance(name, Lock) else self.lock(name, ttl=ttl, timeout=timeout, renew=renew, label=label)
-            for name in names
-        ]
+        alike = functools.partial(self.lock, ttl=ttl, at_least=at_least, timeout=timeout, renew=renew, label=label)
+        made = [name if isinstance(name, Lock) else alike(name) for name in names]
         return AllLocks(self._core, self._runtime, in_order(made), check_timeout(timeout))
 
     def holders(self, name: str | None = None) -> list[Holder]:
@@ -193,6 +205,8 @@ class Held(Possession):
 
     def release(self) -> None:
         """Free it and wake who is next. A second release does nothing; so does one inside a `with` that then ends.
+
+        A lock with `at_least` is ours no more from now on, and free when that is over.
 
         It may be called from a signal handler or a finaliser that strikes in the middle of another call of this thread: then
         it is done as soon as that has ended, and raises nothing. At the very end of the interpreter, when Python has stopped

@@ -72,6 +72,22 @@ class TestLock:
         assert locks.holders() == []
         assert err == ""
 
+    def test_a_minimum_hold_outlives_the_command(self, url: str, locks: Locks) -> None:
+        """The name stays taken after the command and we have ended, whatever the command came to."""
+        for name, script, code in (("a", "exit 0", 0), ("b", "exit 3", 3), ("c", "kill -KILL $PPID", -signal.SIGKILL)):
+            ended = call("lock", url, name, "-v", "--ttl", "30", "--at-least", "600", "--", "sh", "-c", script)
+            assert ended[0] == code, ended
+            assert (code < 0) or "stays taken" in ended[2]
+            assert locks.lock(name).try_acquire() is None
+            assert 500 < (locks.holders(name)[0].expires_in or 0) <= 600
+
+    def test_a_backend_that_cannot_keep_a_minimum_is_refused_before_it_is_asked(self) -> None:
+        """There is no server at that port."""
+        code, _, err = call("lock", "--at-least", "60", "consul://127.0.0.1:1", "a", "--", "true")
+
+        assert code == 2
+        assert "at_least=60 s: consul cannot" in err
+
     @pytest.mark.parametrize(
         ("script", "code"), [("exit 0", 0), ("exit 3", 3), ("kill -TERM $$", 143), ("kill -KILL $$", 137), ("exit 255", 255)]
     )

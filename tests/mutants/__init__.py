@@ -56,6 +56,7 @@ WITHOUT_MUTANT = {
     "L125": f"{_CORE} about callbacks and listeners",
     "L126": f"{_CORE} for a call that is refused or put off",
     "L127": "how long a driver's own call takes is L90's; how many of them the core makes, no driver decides",
+    "L131": _PROCESSES,
     "B09": f"{_CORE}, what is published is encoded and checked before",
     "B25": f"{_CORE} at a second settlement",
     "B27": f"{_CORE} for what a consumer that was left has in its hands; that a driver does so meanwhile is B26's",

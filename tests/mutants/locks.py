@@ -12,6 +12,7 @@ from mutants import (
     locks_holders,
     locks_leases,
     locks_leaving,
+    locks_minimum,
     locks_tokens,
     locks_waiting,
 )
@@ -25,4 +26,5 @@ MUTANTS: list[Mutant] = [
     *locks_leaving.MUTANTS,
     *locks_waiting.MUTANTS,
     *locks_leases.MUTANTS,
+    *locks_minimum.MUTANTS,
 ]

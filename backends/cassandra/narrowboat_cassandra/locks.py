@@ -292,6 +292,7 @@ def _capabilities(url: Url, options: Options) -> LockCapabilities:
         semaphore=Support.EMULATED,
         holders=Support.NATIVE,
         evict=Support.NATIVE,
+        at_least=Support.NATIVE,
         concurrency=Concurrency.MULTIPLEXED,
         ttl_min=1.0 + 2 * options.max_skew,
         margin=options.max_skew,

@@ -36,6 +36,7 @@ CAPABILITIES = LockCapabilities(
     semaphore=Support.NATIVE,
     holders=Support.NATIVE,
     evict=Support.NATIVE,
+    at_least=Support.NATIVE,
     dead_waiter_bound=PATIENCE + 1.0,
 )
 
@@ -81,6 +82,8 @@ class MemoryLocks(LockProvider):
                 entry = self._names.get(grant.name)
                 lease = None if entry is None else entry.holders.get(grant.owner)
                 if lease is not None and lease.token == grant.token and lease.ends > now:
+                    if entry is not None and now + grant.ttl < lease.ends and entry.waiters:
+                        told.append(next(iter(entry.waiters.values())).wake)  # it looks again when the lease would have ended
                     lease.ends = now + grant.ttl
                     answers.append(grant)
                 else:

@@ -231,6 +231,7 @@ def capabilities(url: Url, options: Options) -> LockCapabilities:
         semaphore=Support.NATIVE,
         holders=Support.NATIVE,
         evict=Support.NATIVE,
+        at_least=Support.NATIVE,
         dead_waiter_bound=PATIENCE + LOOK_AGAIN + 1.0,
     )
 

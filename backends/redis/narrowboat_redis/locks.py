@@ -324,6 +324,7 @@ def _capabilities(url: Url, options: Options) -> LockCapabilities:
         semaphore=Support.NATIVE,
         holders=Support.NATIVE,
         evict=Support.NATIVE,
+        at_least=Support.NATIVE,
         dead_waiter_bound=6.0,  # a place in the queue ends 5 s after the last sign of life; who waits behind it waits 1.5 s
     )
 

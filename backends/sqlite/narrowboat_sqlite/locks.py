@@ -55,6 +55,7 @@ class SqliteLocks(LockProvider):
         waited = [request.wait and self.waiting.arm(request) for request in requests]
         # A contender that has waited before will likely wait on, and a place in the queue need not survive a loss of power.
         passing = self._full and all(waited)
+        begun = self._clock()
         try:
             answers = self._take(requests, passing)
         except TokensUsedUp:
@@ -68,6 +69,7 @@ class SqliteLocks(LockProvider):
             if request.wait:
                 if isinstance(answer, Busy):
                     busy = True
+                    self.waiting.will_look(request.name, request.owner, begun + answer.retry_after)
                 else:
                     self.waiting.disarm(request.name, request.owner)
         if busy:
@@ -83,8 +85,7 @@ class SqliteLocks(LockProvider):
             for grant in grants:
                 met = self._rows.renew(connection, grant, now)
                 answers.append(lost(grant, met, backend=SCHEME) if isinstance(met, Reason) else met or grant)
-            gone = [grant.name for grant, answer in zip(grants, answers, strict=True) if not isinstance(answer, Grant)]
-            return answers, self._next(connection, gone)
+            return answers, self._next(connection, [grant.name for grant in grants])  # some have ended, some end earlier now
 
         answers, heads = self._database.write(work, passing=True)
         _wake(heads)
@@ -161,8 +162,8 @@ class SqliteLocks(LockProvider):
         ]
 
     def heads(self, connection: sqlite3.Connection, name: str) -> list[str]:
-        """The owners who may go now under `name`, by this provider's clock."""
-        return self._rows.heads(connection, name, self._clock())
+        """The owners who may go now under `name`, by this provider's clock, or who are to look again."""
+        return self._rows.heads(connection, name, self._clock(), self.waiting.looks_at)
 
     def _look(self, connection: sqlite3.Connection) -> None:
         """On the watcher's thread, after others' commits."""
@@ -203,6 +204,7 @@ def _capabilities(url: Url, options: Options) -> LockCapabilities:
         semaphore=Support.NATIVE,
         holders=Support.NATIVE,
         evict=Support.NATIVE,
+        at_least=Support.NATIVE,
         dead_waiter_bound=PATIENCE + LOOK_AGAIN + 1.0,
     )
 

@@ -109,6 +109,7 @@ def capabilities(url: Url, options: Options) -> LockCapabilities:
         semaphore=Support.NATIVE,
         holders=Support.NATIVE,
         evict=Support.NATIVE,
+        at_least=Support.NATIVE,
         concurrency=Concurrency.MULTIPLEXED,
         dead_waiter_bound=8.0,
     )

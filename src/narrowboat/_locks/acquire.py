@@ -64,7 +64,8 @@ class Acquisition(Generic[H]):
         self.signal = runtime.signal()
         wait = timeout is None or timeout > 0
         owner = core.new_owner()  # made once for each acquire: what makes a repeated attempt harmless
-        self.request = Request(terms.name, owner, terms.ttl, terms.mode, terms.limit, wait, self.signal.set, terms.label)
+        ttl = max(terms.ttl, terms.at_least)  # so that a name whose holder is killed at once stays taken
+        self.request = Request(terms.name, owner, ttl, terms.mode, terms.limit, wait, self.signal.set, terms.label)
         self.call: Call | None = None
         self.held: H | None = None
         self.nested = False
@@ -189,6 +190,8 @@ class Acquisition(Generic[H]):
     def _granted(self, sent: float, grant: Grant, caller: object) -> None:
         core = self.core
         held = self.make(core, grant, sent, self.terms.renew, caller)
+        if self.terms.at_least:  # from now: the backend has granted it before
+            held._keep_taken(self.terms.at_least, self.terms.ttl, sent)
         if core.clock() >= held._deadline:
             raise LeaseLost(
                 f"lock {grant.name!r}: the grant took longer to arrive than its lease of {grant.ttl:g} s, so it was undone; "

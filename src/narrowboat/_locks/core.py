@@ -24,12 +24,12 @@ from narrowboat._engine.target import Target
 from narrowboat._locks.holders import Holders
 from narrowboat._locks.late_withdrawals import LateWithdrawal
 from narrowboat._locks.line import Lines
-from narrowboat._locks.possession import Possession
+from narrowboat._locks.possession import Left, Possession
 from narrowboat._locks.renewal import Renewal
 from narrowboat.capabilities import Expiry, LockCapabilities, Scope, Support, WaitOrder
 from narrowboat.clock import Clock
 from narrowboat.contract.locks import Grant, Holder, LockProvider, Released, Request
-from narrowboat.errors import Closed, InvalidArgument, Reason, Unsupported
+from narrowboat.errors import Closed, InvalidArgument, LeaseLost, NarrowboatError, Reason, Unsupported
 from narrowboat.registry import lock_backend
 
 
@@ -62,6 +62,7 @@ class LockCore:
         # Where one session carries them all, a failed renewal is nobody's in particular: one by one it fails as well.
         self.RENEW = Op("renew", self._renew, repeatable=self.capabilities.expiry is Expiry.LEASE)
         self.RELEASE = Op("release", self._release, repeatable=True, denies=lambda answer: answer is Released.NOT_HELD)
+        self.LEAVE = Op("leave", self._leave, repeatable=True, denies=lambda answer: answer is Released.NOT_HELD)
         self.WITHDRAW = Op("withdraw", self._withdraw, repeatable=True)
         self.RETRY_WITHDRAW = Op("withdraw", self._withdraw_again, repeatable=False, last=True)
         self.CALL = Op("call", self._call, repeatable=False)
@@ -104,6 +105,13 @@ class LockCore:
     def _release(self, grants: Sequence[Grant]) -> list[Any]:
         return list(self.driver.get().release(grants))
 
+    def _leave(self, left: Sequence[Left]) -> list[Any]:
+        """Let each lease end when its minimum hold is over, or so soon that nobody minds."""
+        driver = self.driver.get()
+        now, shortest = self.clock(), self.capabilities.ttl_min
+        answers = driver.renew([grant._replace(ttl=max(until - now, shortest)) for grant, until in left])
+        return [_what_became_of(answer) for answer in answers]
+
     def _withdraw(self, requests: Sequence[Request]) -> list[Any]:
         try:
             answers = self.driver.get().withdraw(requests)
@@ -140,14 +148,21 @@ class LockCore:
 
         self.releases.submit([Call(self.WITHDRAW, (request,), sink=look)])
 
-    def release_later(self, grant: Grant) -> None:
+    def ending(self, possession: Possession) -> tuple[Op, tuple[Any]]:
+        """The call by which its holder is done with it: it is freed, or left until its minimum hold is over."""
+        left = possession._left()
+        return (self.RELEASE, (possession._grant,)) if left is None else (self.LEAVE, (left,))
+
+    def release_later(self, possession: Possession) -> None:
         """Release it, now or as soon as the backend answers; nobody waits for that. From any thread."""
+        op, items = self.ending(possession)
+        grant, until = possession._grant, possession._taken_until
 
         def look(call: Call) -> None:
             if getattr(call.results[0], "retryable", False):
-                self.renewal.free(grant)
+                self.renewal.free(grant, until)
 
-        self.releases.submit([Call(self.RELEASE, (grant,), sink=look)])
+        self.releases.submit([Call(op, items, sink=look)])
 
     def _withdraw_failed(self, request: Request, before: LateWithdrawal | None = None) -> None:
         if not self.closed:
@@ -208,9 +223,13 @@ class LockCore:
         """Release what is held, stop the lanes and threads, close the driver. One operation timeout and a fifth at most."""
         begun = self.clock()
         self._idle.wait(self.timeout)  # who waited withdraws through the lanes, so they stay open until then
-        held = [p._grant for p in self.renewal.possessions() if self.renewal.lose(p, Reason.CLOSED)]
-        if held:
-            self.releases.post(self.RELEASE, held)
+        held = [p for p in self.renewal.possessions() if self.renewal.lose(p, Reason.CLOSED)]
+        ends: dict[Op, list[Any]] = {}
+        for possession in held:
+            op, items = self.ending(possession)
+            ends.setdefault(op, []).extend(items)
+        for op, these in ends.items():
+            self.releases.post(op, these)
         for each in (self.claims, self.releases, self.looks):
             each.close(max(0.0, begun + self.timeout - self.clock()))
         self.renewal.close(1.0)
@@ -264,6 +283,13 @@ def _doubts(reference: weakref.ref[LockCore]) -> Callable[[str | None], None]:
             core.renewal.doubt(owner)
 
     return doubt
+
+
+def _what_became_of(answer: Grant | NarrowboatError) -> Released | NarrowboatError:
+    """The answer to a release, where a renewal has shortened the lease."""
+    if isinstance(answer, LeaseLost):
+        return Released.NOT_HELD
+    return Released.RELEASED if isinstance(answer, Grant) else answer
 
 
 def _name_of(request: Request) -> str:

@@ -11,7 +11,7 @@ import weakref
 from narrowboat._locks.possession import HELD, Possession
 from narrowboat._locks.terms import Terms
 from narrowboat.contract.locks import Mode
-from narrowboat.errors import AlreadyHeld
+from narrowboat.errors import AlreadyHeld, InvalidArgument
 
 
 class Holders:
@@ -34,6 +34,7 @@ class Holders:
                 continue
             have = possession._grant.mode
             if terms.reentrant and (have is Mode.EXCLUSIVE or have is terms.mode):
+                _check_minimum(terms, possession)
                 return possession
             if Mode.EXCLUSIVE in (have, terms.mode):
                 upgrade = "; a shared lock cannot be upgraded, release it first" if have is Mode.SHARED else ""
@@ -69,3 +70,12 @@ class Holders:
                 pass
             if not entries:
                 self.held.pop(key, None)
+
+
+def _check_minimum(terms: Terms, outer: Possession) -> None:
+    """What is nested has no lease of its own, so it cannot stay taken for longer than what it nests in."""
+    if terms.at_least > outer._at_least:
+        raise InvalidArgument(
+            f"lock {terms.name!r}: at_least={terms.at_least:g} s, nested in one of {outer._at_least:g} s by the same thread or "
+            "task. The minimum is counted from the outermost acquire: give it that at_least"
+        )

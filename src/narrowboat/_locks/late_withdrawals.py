@@ -38,8 +38,8 @@ class LateWithdrawals:
         self._mutex = threading.RLock()  # a signal handler or finaliser may come in the middle
         self._by_owner: dict[str, LateWithdrawal] = {}
 
-    def add(self, request: Request, before: LateWithdrawal | None = None, *, at_once: bool = False) -> None:
-        """`request` is to be withdrawn; it failed, again after `before`, unless it was not tried yet and is due `at_once`."""
+    def add(self, request: Request, before: LateWithdrawal | None = None, *, due: float | None = None) -> None:
+        """`request` is to be withdrawn; it failed, again after `before`, unless it was not tried yet and is `due` then."""
         now = self._clock()
         if before is None:
             until, pause = now + max(request.ttl, self._bound), PAUSE
@@ -47,12 +47,13 @@ class LateWithdrawals:
             until, pause = before.until, min(2 * before.pause, PAUSE_MAX)
         if now < until:
             with self._mutex:
-                self._by_owner[request.owner] = LateWithdrawal(request, now if at_once else now + pause, until, pause)
+                self._by_owner[request.owner] = LateWithdrawal(request, now + pause if due is None else due, until, pause)
             self._ring()
 
-    def free(self, grant: Grant, label: str) -> None:
-        """Make sure that nobody holds `grant`, for as long as its lease or its session may live."""
-        self.add(Request(grant.name, grant.owner, grant.ttl, grant.mode, grant.limit, True, _nobody, label), at_once=True)
+    def free(self, grant: Grant, label: str, after: float) -> None:
+        """Make sure that nobody holds `grant` from `after` on, for as long as its lease or its session may live."""
+        request = Request(grant.name, grant.owner, grant.ttl, grant.mode, grant.limit, True, _nobody, label)
+        self.add(request, due=max(after, self._clock()))
 
     def due(self, now: float) -> list[LateWithdrawal]:
         """Take out what is to be tried now."""

@@ -8,11 +8,12 @@ a transition and carry out what it says. It does not talk to a driver, tell list
 from __future__ import annotations
 
 import enum
+import math
 import time
 import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 from narrowboat._engine.validity import deadline
 from narrowboat._locks.blocks import Entry
@@ -76,6 +77,13 @@ class Inner(Protocol):
     nested: bool
 
 
+class Left(NamedTuple):
+    """What its holder is done with, while the name is to stay taken."""
+
+    grant: Grant
+    until: float  #: by our clock
+
+
 class Possession:
     """That a name is ours: what `acquire` gives, and the only thing that can renew or release it.
 
@@ -85,6 +93,7 @@ class Possession:
     __slots__ = (
         "__weakref__",
         "_acquired_at",
+        "_at_least",
         "_caller",
         "_core",
         "_deadline",
@@ -99,6 +108,8 @@ class Possession:
         "_releasing",
         "_renew_at",
         "_state",
+        "_taken_until",
+        "_ttl",
         "_under_way",
         "_unknown",
         "_version",
@@ -112,6 +123,9 @@ class Possession:
         self._reason: Reason | None = None
         self._deadline = deadline(sent, grant.ttl, core.margin)
         self._renew_at = sent + grant.ttl * RENEW_SHARE if renew else None
+        self._at_least = 0.0  # seconds of its minimum hold
+        self._taken_until = -math.inf  # by our clock: whatever becomes of us, nobody else shall have the name before
+        self._ttl = math.inf  # the lock's own, where the lease is longer because of its minimum hold
         self._under_way = False  # a renewal is
         self._doubted = False  # the driver had doubts meanwhile: ask again
         self._unknown = False  # a release of unknown outcome was sent
@@ -138,7 +152,7 @@ class Possession:
 
     @property
     def ttl(self) -> float:
-        """The effective lease in seconds."""
+        """The effective lease in seconds, as of its last renewal: longer than was asked for while `at_least` asks for more."""
         return self._grant.ttl
 
     @property
@@ -204,6 +218,29 @@ class Possession:
         return True
 
     # -- its transitions: nobody else writes its fields --------------------------------------------------------------
+
+    def _keep_taken(self, at_least: float, ttl: float, sent: float) -> None:
+        """From now on its name stays taken for `at_least` seconds. Its lease, asked for at `sent`, is renewed for `ttl`."""
+        self._at_least = at_least
+        self._taken_until = self._core.clock() + at_least
+        self._ttl = ttl
+        if self._renew_at is not None:
+            self._renew_at = sent + self._renewed_by * RENEW_SHARE
+
+    @property
+    def _renewed_by(self) -> float:
+        """The seconds of which a renewal is due after a third."""
+        return min(self._ttl, self._grant.ttl)
+
+    def _to_renew(self) -> Grant:
+        """What a renewal asks for: the lock's own ttl, or what is left of its minimum hold where that is more."""
+        if not self._at_least:
+            return self._grant
+        return self._grant._replace(ttl=max(self._ttl, self._taken_until - self._core.clock()))
+
+    def _left(self) -> Left | None:
+        """What is to become of its lease when its holder is done; None: it is to be freed."""
+        return Left(self._grant, self._taken_until) if self._at_least and self._taken_until > self._core.clock() else None
 
     def _nest(self, inner: Inner) -> None:
         """Its caller acquires it once more. No call stands between the count and the note of it, so no interrupt does."""
@@ -320,7 +357,7 @@ class Possession:
                 self._grant = grant
                 self._deadline = max(self._deadline, deadline(sent, grant.ttl, self._core.margin))
                 if self._renew_at is not None:
-                    self._renew_at = sent + grant.ttl * RENEW_SHARE
+                    self._renew_at = sent + self._renewed_by * RENEW_SHARE
             elif held and self._renew_at is not None:
                 self._renew_at = retry_at(now, self._deadline, self._core.random)
         return held, doubted

@@ -42,7 +42,7 @@ async def release(core: LockCore, runtime: Runtime, held: Possession) -> None:
             if signal is not None and held._releasing is not others:
                 await runtime.wait(signal, math.inf)
         for failures in (1, 2):
-            call = Call(core.RELEASE, (held._grant,))
+            call = Call(*core.ending(held))
             (answer,) = await runtime.call(core.releases, call)
             call.results = []  # an error leads to frames that know this call
             if answer is Released.RELEASED or (answer is Released.NOT_HELD and _by_an_earlier_one(core, held)):
@@ -58,14 +58,14 @@ async def release(core: LockCore, runtime: Runtime, held: Possession) -> None:
     except Exception:
         if held._releasing is others and held._state is LEAVING:
             # Unknown; or not sent, where a signal handler's exception has struck.
-            core.renewal.free(held._grant)
+            core.renewal.free(held._grant, held._taken_until)
         raise
     except BaseException:
         # Interrupted or cancelled: nobody shall hold it. Releasing it twice is harmless, the token is compared.
         if held._releasing is others:
             held._end(RELEASED)
             if call is None or call.state != RUNNING:
-                runtime.undo(core.releases, core.RELEASE, (held._grant,))
+                runtime.undo(core.releases, *core.ending(held))
         raise
     finally:
         call = answer = None  # an error's traceback leads here: the two would keep each other, and what is held
@@ -88,7 +88,7 @@ def _worth_repeating(core: LockCore, answer: object, begun: float) -> bool:
 async def renew(core: LockCore, runtime: Runtime, held: Possession) -> None:
     """A fresh full lease, now. An error that is not `LeaseLost` means unknown: it is still ours until its deadline."""
     held.check()
-    call = Call(core.RENEW, (held._grant,))
+    call = Call(core.RENEW, (held._to_renew(),))
     (answer,) = await runtime.call(core.releases, call)
     call.results = []  # an error leads to frames that know this call
     try:

@@ -45,13 +45,16 @@ class Provider(Owner, Protocol):
     closed: bool
     releases: Lane
     RENEW: Op
-    RELEASE: Op
+
+    def ending(self, possession: Possession) -> tuple[Op, tuple[Any]]:
+        """The call by which its holder is done with it."""
+        ...
 
     def withdraw_again(self, late: Sequence[LateWithdrawal]) -> None:
         """One more try at withdraws that failed."""
         ...
 
-    def release_later(self, grant: Grant) -> None:
+    def release_later(self, possession: Possession) -> None:
         """Release it, for nobody who waits."""
         ...
 
@@ -120,9 +123,9 @@ class Renewal:
         self._behind.append(possession)
         self._timer.poke()
 
-    def free(self, grant: Grant) -> None:
-        """Make sure that nobody holds it, and go on trying for as long as its lease or its session may live."""
-        self.late.free(grant, self._core.label)
+    def free(self, grant: Grant, after: float = -math.inf) -> None:
+        """Make sure that nobody holds it from `after` on, and go on trying for as long as its lease or session may live."""
+        self.late.free(grant, self._core.label, after)
 
     def renewed(self, possession: Possession, sent: float, answer: Any) -> None:
         """Take in the answer to a renewal that was sent at `sent`."""
@@ -134,8 +137,9 @@ class Renewal:
                 self.lose(possession, answer.reason)
         elif not held:
             self.lapse(possession)
-            if granted and possession._state is LOST:
-                core.releases.post(core.RELEASE, [possession._grant])  # we gave up, the server did not: free it now
+            if granted and (possession._state is LOST or possession._left() is not None):
+                # We gave up, the server did not: free it now. What its release has left, this renewal may have lengthened.
+                core.releases.post(*core.ending(possession))
         else:
             if core.listeners:
                 record = (
@@ -196,7 +200,7 @@ class Renewal:
                 if possession is not None and possession._version == entry[2] and possession._state is HELD:
                     if possession not in doubted:
                         due.append(possession)
-                    horizon = now + self._together * possession.ttl
+                    horizon = now + self._together * possession._renewed_by
         withdrawals = self.late.due(now)
         self._act(due, doubted, now, late)
         while self._behind:
@@ -213,7 +217,7 @@ class Renewal:
         """Release what was left behind."""
         core = self._core
         if possession._give_back() and possession._end(RELEASED):
-            core.release_later(possession._grant)
+            core.release_later(possession)
             if core.listeners:
                 events.emit(core.listeners, events.Released(core.backend, possession.name, possession.token))
 
@@ -238,7 +242,7 @@ class Renewal:
     def _act(self, due: list[Possession], doubted: set[Possession], now: float, late: float) -> None:
         renew = []
         for possession in due:
-            ahead = max(now, min(possession._renew_at or math.inf, now + self._together * possession.ttl))
+            ahead = max(now, min(possession._renew_at or math.inf, now + self._together * possession._renewed_by))
             step, until = plan(ahead, possession._deadline, possession._renew_at, under_way=possession._under_way)
             if step is Step.EXPIRE and now >= possession._deadline:
                 self.lose(possession, why_ended(late, possession.ttl))
@@ -248,7 +252,7 @@ class Renewal:
                 renew.append(possession)
             self._push(possession, possession._reschedule(), until)
         if renew:
-            call = Call(self._core.RENEW, [possession._grant for possession in renew], sink=_Answers(self, renew))
+            call = Call(self._core.RENEW, [possession._to_renew() for possession in renew], sink=_Answers(self, renew))
             self._core.releases.submit([call])
 
 

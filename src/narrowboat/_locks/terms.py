@@ -16,7 +16,7 @@ LABEL_MAX = 200
 class Terms:
     """One lock's."""
 
-    __slots__ = ("label", "limit", "mode", "name", "reentrant", "renew", "timeout", "ttl")
+    __slots__ = ("at_least", "label", "limit", "mode", "name", "reentrant", "renew", "timeout", "ttl")
 
     def __init__(
         self,
@@ -26,6 +26,7 @@ class Terms:
         name: str,
         *,
         ttl: Any,
+        at_least: Any,
         timeout: Any,
         mode: Any,
         limit: Any,
@@ -35,6 +36,7 @@ class Terms:
     ) -> None:
         self.name = text("lock name", name)
         self.ttl = _ttl(backend, claims, ttl)
+        self.at_least = _at_least(backend, claims, at_least)
         self.timeout = check_timeout(timeout)
         self.mode, self.limit = _mode(mode, limit)
         self.reentrant = flag("reentrant", reentrant)
@@ -57,6 +59,21 @@ def _ttl(backend: str, claims: LockCapabilities, ttl: Any) -> float:
             f"ttl={wanted:g} s: on {backend} a session is the lease, and the lock of a holder that died is free after up to "
             f"{claims.ttl_min:g} s. Accept that with ttl={claims.ttl_min:g} or more, or set a shorter ?session_ttl= in the URL "
             "where the server allows it",
+            backend=backend,
+        )
+    return wanted
+
+
+def _at_least(backend: str, claims: LockCapabilities, at_least: Any) -> float:
+    """Seconds; 0 where there is no minimum hold."""
+    allowed = f"0 to {claims.ttl_max:g} seconds, as a number or a timedelta"
+    wanted = seconds("at_least", at_least, low=0.0, high=claims.ttl_max, allowed=allowed)
+    if wanted and claims.at_least is Support.ABSENT:
+        session = claims.expiry is Expiry.SESSION
+        why = "a session is the lease, and a name is free when that ends" if session else "it is not claimed"
+        raise Unsupported(
+            f"at_least={wanted:g} s: {backend} cannot keep a name taken after its holder has gone: {why}. Nothing was sent. "
+            "Hold the lock for that long, or take a backend that claims `at_least`; `narrowboat backends` shows which",
             backend=backend,
         )
     return wanted

@@ -59,6 +59,7 @@ class Locks(AsyncOnly, LocksFace[Asyncio]):
         name: str,
         *,
         ttl: Seconds = 30,
+        at_least: Seconds = 0,
         timeout: Seconds | None = None,
         mode: Mode = "exclusive",
         limit: int | None = None,
@@ -68,7 +69,15 @@ class Locks(AsyncOnly, LocksFace[Asyncio]):
     ) -> Lock:
         """A lock by this name, as `narrowboat.locking.Locks.lock`. Nothing is sent yet."""
         terms = self._terms(
-            name, ttl=ttl, timeout=timeout, mode=mode, limit=limit, reentrant=reentrant, renew=renew, label=label
+            name,
+            ttl=ttl,
+            at_least=at_least,
+            timeout=timeout,
+            mode=mode,
+            limit=limit,
+            reentrant=reentrant,
+            renew=renew,
+            label=label,
         )
         return Lock(self._core, self._runtime, terms)
 
@@ -76,15 +85,14 @@ class Locks(AsyncOnly, LocksFace[Asyncio]):
         self,
         *names: str | Lock,
         ttl: Seconds = 30,
+        at_least: Seconds = 0,
         timeout: Seconds | None = None,
         renew: bool = True,
         label: str | None = None,
     ) -> AllLocks:
         """Several locks at once, all or none, as `narrowboat.locking.Locks.all`."""
-        made = [
-            name if isinstance(name, Lock) else self.lock(name, ttl=ttl, timeout=timeout, renew=renew, label=label)
-            for name in names
-        ]
+        alike = functools.partial(self.lock, ttl=ttl, at_least=at_least, timeout=timeout, renew=renew, label=label)
+        made = [name if isinstance(name, Lock) else alike(name) for name in names]
         return AllLocks(self._core, self._runtime, in_order(made), check_timeout(timeout))
 
     async def holders(self, name: str | None = None) -> list[Holder]:

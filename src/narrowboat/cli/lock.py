@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import signal
+import time
 
 import click
 
@@ -20,7 +21,7 @@ from narrowboat.cli.reach import open_locks
 from narrowboat.cli.relay import Relay
 from narrowboat.cli.terminal import Terminal
 from narrowboat.errors import ConfigurationError, LeaseLost, LockTimeout, NarrowboatError
-from narrowboat.locking import Held, Lock
+from narrowboat.locking import Held, Lock, Mode
 
 
 class LockCommand(Command):
@@ -42,6 +43,12 @@ class LockCommand(Command):
 @click.option(
     "--ttl", type=Seconds(0.05), default=30.0, show_default=True, help="Seconds after which a dead holder's lock is free."
 )
+@click.option(
+    "--at-least",
+    type=Seconds(),
+    default=0.0,
+    help="Seconds for which the name stays taken after its grant, also when the command has ended before.  [default: 0]",
+)
 @click.option("--timeout", type=Seconds(), help="Seconds to wait for the lock; 0 tries once.  [default: for ever]")
 @click.option("--shared", is_flag=True, help="Hold it together with other shared holders.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="A semaphore: up to N hold it together.")
@@ -59,6 +66,7 @@ def lock(
     name: str,
     command: tuple[str, ...],
     ttl: float,
+    at_least: float,
     timeout: float | None,
     shared: bool,
     limit: int | None,
@@ -91,7 +99,8 @@ def lock(
     started = ended = None
     try:
         with Relay() as relay, open_locks(url) as locks:
-            wanted = locks.lock(name, ttl=ttl, mode="shared" if shared else "exclusive", limit=limit, label=label)
+            mode: Mode = "shared" if shared else "exclusive"
+            wanted = locks.lock(name, ttl=ttl, at_least=at_least, mode=mode, limit=limit, label=label)
             held = _acquire(wanted, name, timeout, verbose=verbose)
             if held is None:
                 return Exit.BUSY
@@ -109,7 +118,7 @@ def lock(
                 return _cannot_execute(command[0], error)
             finally:
                 terminal.take_back()
-            return _finish(held, ended.status, told=ended.told, verbose=verbose)
+            return _finish(held, ended.status, told=ended.told, at_least=at_least, verbose=verbose)
     finally:
         if started is None:
             child.abandon()
@@ -167,7 +176,7 @@ def _acquire(wanted: Lock, name: str, timeout: float | None, *, verbose: bool) -
     return held
 
 
-def _finish(held: Held, status: int, *, told: bool, verbose: bool) -> int:
+def _finish(held: Held, status: int, *, told: bool, at_least: float, verbose: bool) -> int:
     """Release, and the exit code."""
     code = code_of_status(status)
     try:
@@ -179,5 +188,6 @@ def _finish(held: Held, status: int, *, told: bool, verbose: bool) -> int:
         complain(f"the command ended, but its lock could not be released and stays until its lease ends: {error}")
         return Exit.LEASE_LOST if told else code
     if verbose:
-        complain(f"released the lock {held.name!r}")
+        left = ", whose name stays taken" if time.time() < held.acquired_at + at_least else ""
+        complain(f"released the lock {held.name!r}{left}")
     return Exit.LEASE_LOST if told else code

@@ -51,7 +51,6 @@ class Entry(NamedTuple):
 #: Ids for which there is no public call, and the reason that the report shows. Of two more ids a part is not: an upgrade
 #: from shared to exclusive raises at once instead of waiting (L108), and there is no routing beside queues and topics (B16).
 NOT_OFFERED = {
-    "L57": "a minimum hold is not offered: a release frees at once",
     "B45": "dead letters are an ordinary queue without retention of their own",
     "B50": "a scheduled message cannot be taken back",
     "B108": "transactions over several messages are not offered",
@@ -133,7 +132,7 @@ L53 extend after release fails
 L54 extend after expiry fails and does not resurrect, even if nobody took it
 L55 extend by another owner fails
 L56 superseded handle object refuses further use
-L57 minimum-hold time honoured after early release where supported
+L57 minimum-hold time honoured after early release where supported; then free at once
 L58 sub-second and fractional leases not truncated
 L59 lease below backend minimum: raised or effective lease reported
 L60 remaining-ttl sane; heartbeat of an unheld lock is False
@@ -212,6 +211,8 @@ L126 a call out of the middle of another one of its thread: a release is done ri
 L127 a call that nobody answers ends within its own time and one operation timeout
 L128 a with cut off at any point of entering or leaving: nobody holds it, others get it soon
 L129 many first users at once, where nobody has been: no error, never two inside, all get in
+L130 a minimum hold outlives its provider's close and a body that fails; an eviction ends it, and what nobody was given has none
+L131 a minimum hold outlives its holder's process, killed or ended, and ends on time
 
 # Locks: what is not ours
 L120 a record that is not ours or is malformed: typed error for that name alone, shown as foreign, evictable, others unchanged

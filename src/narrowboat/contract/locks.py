@@ -123,6 +123,10 @@ class LockProvider(ABC):
         revived, even when nobody took it. A name that is no longer held is never created again.
 
         The core also calls it between two renewals, for a grant that the driver has put in doubt.
+
+        Where `capabilities.at_least` is claimed, a lease ends `Grant.ttl` seconds after this, also where it had another ttl.
+        The core shortens a lease so instead of releasing it before its minimum hold is over, and renews it no more. When a
+        lease comes to end earlier, the next waiter, who knows the old end, is woken to look again.
         """
 
     @abstractmethod

@@ -211,6 +211,12 @@ BEGIN
                     ELSE h END
                 FROM unnest(held.holders) h
             ) WHERE l.space = in_space AND l.key = ask.key;
+            IF ends > moment + make_interval(secs => ask.ttl) THEN -- the next waiter knows the old end: it is to look again
+                PERFORM pg_notify(w.listener, w.owner) FROM (
+                    SELECT * FROM nb.waiter w WHERE w.space = in_space AND w.key = ask.key AND w.until > moment
+                    ORDER BY w.seq LIMIT 1
+                ) w;
+            END IF;
             RETURN QUERY SELECT ask.at, 'renewed';
         ELSIF ends IS NOT NULL THEN
             PERFORM nb.lock_free(held, ask.token, ask.owner);

@@ -11,6 +11,12 @@ if lease and lease.token == ARGV[2] and lease.ends > now then
   local ttl = tonumber(ARGV[3])
   redis.call('HSET', KEYS[1], ARGV[1], record(lease.token, now + ttl, lease.rest))
   outlast(KEYS[1], ttl)
+  if now + ttl < lease.ends then -- the next waiter knows the old end: it is to look again
+    local owner, provider = string.match(redis.call('ZRANGE', KEYS[2], 0, 0)[1] or '', '^(%S+) [xrs] %d+ (%S+)$')
+    if owner then
+      redis.pcall('PUBLISH', ARGV[4] .. provider, owner)
+    end
+  end
   return 1
 end
 local reason = 'taken'

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import sqlite3
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from typing import NamedTuple
 
@@ -25,6 +25,8 @@ from narrowboat_sqlite.tables import strange
 PATIENCE = 5.0
 #: Seconds between two attempts of a waiter at most: less than half of the patience, so that one may fail.
 LOOK_AGAIN = 2.0
+#: Seconds that a waiter may look after the end of a lease without being woken for it.
+LATE = 0.02
 #: Tokens reserved by one synced commit. Too few, and `normal` pays for a sync often; a reboot skips what is left of them.
 TOKENS = 1_000_000
 #: Grants between two sweeps at least; with more rows in the file they are farther apart.
@@ -48,7 +50,7 @@ _RENEW = (
     "UPDATE lock_holder SET ends = ?, clock = ?, renewals = renewals + 1, ttl = ? WHERE prefix = ? AND name = ? AND token = ?"
 )
 _RENEW_OWN = (
-    "UPDATE lock_holder SET ends = ?, renewals = renewals + 1 "
+    "UPDATE lock_holder SET ends = ?, ttl = ?, renewals = renewals + 1 "
     "WHERE prefix = ? AND name = ? AND token = ? AND owner = ? AND clock = ? AND ends > ?"
 )
 _FREE = "DELETE FROM lock_holder WHERE prefix = ? AND name = ? AND token = ?"
@@ -141,7 +143,7 @@ class Rows:
     def renew(self, connection: sqlite3.Connection, grant: Grant, now: float) -> Reason | Conflict | None:
         """Renew the lease (None), or delete it and return why it ended. `Conflict`: its row cannot be read."""
         prefix, name, token = self._prefix, grant.name, grant.token
-        mine = (now + grant.ttl, prefix, name, token, grant.owner, self._observer.clock, now)
+        mine = (now + grant.ttl, grant.ttl, prefix, name, token, grant.owner, self._observer.clock, now)
         if connection.execute(_RENEW_OWN, mine).rowcount:
             return None
         for lease in self._leases(connection, name, now):
@@ -203,18 +205,25 @@ class Rows:
                 found.append(Holder(held, token, label, strange.MODES[mode], size, acquired_at, left, waiters))
         return found
 
-    def heads(self, connection: sqlite3.Connection, name: str, now: float) -> list[str]:
-        """The owners at the front of the queue that may go now. Only reads."""
+    def heads(self, connection: sqlite3.Connection, name: str, now: float, looks_at: Callable[[str, str], float]) -> list[str]:
+        """The owners at the front of the queue that may go now. Only reads.
+
+        If none may, the first one where it `looks_at` the name too late: the lease that it knew may have been shortened since.
+        """
         leases = self._leases(connection, name, now)
         if any(lease.mode is None for lease in leases):
             return []
-        holding, held = _holding([lease for lease in leases if lease.left > 0])
+        living = [lease for lease in leases if lease.left > 0]
+        holding, held = _holding(living)
         owners: list[str] = []
         writer_ahead = False
         for waiter in self._queue(connection, name, now):
             if waiter.left <= 0 or waiter.owner is None:
                 continue
             if not admitted(waiter.mode, waiter.size, holding=holding, held=held, ahead=len(owners), writer_ahead=writer_ahead):
+                ends = now + min((lease.left for lease in living), default=math.inf)
+                if not owners and ends + LATE < looks_at(name, waiter.owner):
+                    owners.append(waiter.owner)
                 break
             owners.append(waiter.owner)
             writer_ahead = waiter.mode is Mode.EXCLUSIVE

@@ -6,6 +6,7 @@ prefix in this process know each other as neighbours. Other processes' waiters a
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any
@@ -15,10 +16,11 @@ from narrowboat_sqlite.connection.shared import Shared
 
 
 class _Waiter:
-    __slots__ = ("told", "wake")
+    __slots__ = ("looks_at", "told", "wake")
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self.wake = wake
+        self.looks_at = math.inf  #: when it looks again by itself; until its attempt is answered, nobody knows
         self.told = False  #: woken since its last attempt: once is enough
 
 
@@ -47,7 +49,21 @@ class Waiting:
                 return False
             waiter.wake = request.wake
             waiter.told = False
+            waiter.looks_at = math.inf
             return True
+
+    def will_look(self, name: str, owner: str, when: float) -> None:
+        """The owner makes its next attempt then at the latest."""
+        with self._mutex:
+            waiter = self._names.get(name, {}).get(owner)
+            if waiter is not None:
+                waiter.looks_at = when
+
+    def looks_at(self, name: str, owner: str) -> float:
+        """When the owner makes its next attempt at the latest; -inf where it does not wait here."""
+        with self._mutex:
+            waiter = self._names.get(name, {}).get(owner)
+            return -math.inf if waiter is None else waiter.looks_at
 
     def disarm(self, name: str, owner: str) -> None:
         """Forget the owner. Idempotent."""

@@ -45,14 +45,27 @@ async def looker(link: Link, url: str, face: str, name: str) -> None:
             await link.heard("look")
 
 
-async def holder(link: Link, url: str, face: str, name: str, ttl: float, end: str = "return", limit: int | None = None) -> None:
-    """Hold `name`, tell it, and on "go" end without a release: by returning, or by an exit that runs nothing more."""
+async def holder(
+    link: Link,
+    url: str,
+    face: str,
+    name: str,
+    ttl: float,
+    end: str = "return",
+    limit: int | None = None,
+    at_least: float = 0,
+) -> None:
+    """Hold `name`, tell it, and on "go" end: by returning, by an exit that runs nothing more, or by a release."""
     locks = opened(url, face)
-    held = await locks.lock(name, ttl=ttl, limit=limit).acquire(timeout=30)
-    link.tell("held", token=held.token)
+    sent = time.monotonic()
+    held = await locks.lock(name, ttl=ttl, limit=limit, at_least=at_least).acquire(timeout=30)
+    link.tell("held", token=held.token, sent=sent, granted=time.monotonic())
     await link.heard("go")
     if end == "exit":
         os._exit(0)
+    if end == "release":
+        await held.release()
+        await locks.close()
 
 
 async def zombie(link: Link, url: str, face: str, name: str, ttl: float, record: str | None = None) -> None:
