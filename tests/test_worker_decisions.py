@@ -67,11 +67,14 @@ def test_the_nearest_rule_counts(retry: Retry, delay: float) -> None:
     (Retry(drop=(Base,)), True),
     (Retry(drop=(OSError,)), False),
     (Retry(when={Base: Retry(drop=(Exception,))}), True),
-    (Retry(drop=(Base,), when={Derived: Retry(first=5)}), True),
+    (Retry(drop=(Base,), when={Derived: Retry(first=5)}), False),
+    (Retry(drop=(Derived,), when={Base: Retry(first=5)}), True),
+    (Retry(when={Base: Retry(drop=(Exception,), when={Derived: Retry()})}), False),
+    (Retry(drop=(OSError,), when={Base: Retry(drop=(Derived,))}), True),
     (Retry(), False),
 ])  # fmt: skip
 def test_what_is_dropped(retry: Retry, drops: bool) -> None:
-    """By the Retry itself, or by the one that it names for the exception."""
+    """By the nearest class, whether `drop` has it or `when`; and by the Retry that `when` gives, in the same way."""
     assert retry.drops(Derived()) is drops
 
 
@@ -79,6 +82,7 @@ def test_what_is_dropped(retry: Retry, drops: bool) -> None:
     {"first": -1}, {"first": 301}, {"first": 5, "most": 4},
     {"most": float("nan")}, {"factor": 0.5}, {"jitter": 1.1}, {"jitter": True},
     {"drop": ValueError}, {"drop": ("ValueError",)}, {"drop": (KeyboardInterrupt,)}, {"when": {ValueError: 5}}, {"when": 5},
+    {"drop": (ValueError,), "when": {ValueError: Retry()}},
 ])  # fmt: skip
 def test_a_retry_that_cannot_work_is_refused(options: dict[str, Any]) -> None:
     """Where it is written."""

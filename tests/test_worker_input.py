@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import queue
+import threading
 import uuid
 from typing import Any
 
@@ -109,13 +112,16 @@ def test_what_is_wrong_is_told_before_anything_is_consumed(face: str, url: str, 
 
 
 def test_a_worker_runs_once_at_a_time(face: str, url: str) -> None:
-    """A second start while it runs is refused, and changes nothing."""
+    """A second start while it runs is refused, and changes nothing; so is a handler, which would get nothing."""
     worker = make(face, url)
     worker.queue("orders")(mine(face))
     with living(worker, face):
         with pytest.raises(InvalidArgument, match="runs already"):
             start(worker, face)
+        with pytest.raises(InvalidArgument, match="runs already; register handlers before"):
+            worker.queue("bills")(mine(face))
         until(lambda: worker.health().ready)
+    worker.queue("bills")(mine(face))
 
 
 def test_urls_come_from_the_environment(face: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,3 +133,57 @@ def test_urls_come_from_the_environment(face: str, url: str, monkeypatch: pytest
     with living(worker, face), narrowboat.broker(url) as broker:
         broker.queue("orders").publish(b"1")
         assert "a" in repr(got.get(timeout=60))
+
+
+@pytest.mark.parametrize("only", [5, None, b"ship", ["plain", None]])
+def test_names_that_are_none_are_refused(face: str, url: str, only: Any) -> None:
+    """With one typed error, before anything is opened."""
+    worker = make(face, url)
+    worker.queue("orders")(mine(face))
+    with pytest.raises(InvalidArgument, match=r"only=.*: expected names of handlers or sources"):
+        asyncio.run(worker.run(only=only)) if face == "asyncio" else worker.run(only=only)
+
+
+def test_of_two_threads_that_start_it_one_does(url: str) -> None:
+    """The other is refused, and closes nothing of the first one's."""
+    worker, met, gate = narrowboat.Worker(url), queue.Queue[Any](), threading.Barrier(2)
+    worker.queue("orders")(plain)
+
+    def body() -> None:
+        gate.wait(60)
+        try:
+            worker.run(signals=False)
+        except Exception as error:
+            met.put(error)
+        else:
+            met.put("ended")
+
+    threads = [threading.Thread(target=body) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    assert isinstance(met.get(timeout=60), InvalidArgument)
+    until(lambda: worker.health().ready)
+    worker.stop()
+    assert met.get(timeout=60) == "ended"
+    for thread in threads:
+        thread.join(60)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_forked_child_may_run_it_as_well(url: str) -> None:
+    """What runs is the parent's, which goes on."""
+    worker = narrowboat.Worker(url)
+    worker.queue("orders")(plain)
+    with worker:
+        until(lambda: worker.health().ready)
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                with worker:
+                    until(lambda: worker.health().ready)
+                code = 0
+            finally:
+                os._exit(code)
+        assert os.waitpid(child, 0)[1] == 0
+        assert worker.health().ready

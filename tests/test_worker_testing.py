@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 import narrowboat
 from narrowboat import Breaker, Retry, aio
 from narrowboat.codecs import JSON
-from narrowboat.errors import ConfigurationError, InvalidArgument
+from narrowboat.errors import ConfigurationError, InvalidArgument, RequestTimeout
 from narrowboat.working.recording import Died, Handled, Retried
 
 FACES = {"sync": narrowboat, "asyncio": aio}
@@ -176,3 +177,73 @@ def test_a_test_within_a_test_is_refused_and_the_worker_keeps_what_it_had(face: 
     closed = kept.close()
     if closed is not None:
         asyncio.run(closed)
+
+
+def test_a_request_is_answered_by_the_handlers_of_the_worker(face: str) -> None:
+    """Whoever waits for the reply calls them, in the test and within a handler that is called by a drain."""
+    worker: Any = FACES[face].Worker()
+    asked: list[Any] = []
+
+    async def double(message: Any) -> None:
+        if message.attempt == 1:
+            raise OSError("down")  # the reply comes after the delay of its retry
+        await maybe(message.reply(message.data * 2))
+
+    async def ask(message: Any) -> None:
+        reply = await maybe(worker.broker.queue("double", codec=JSON).request(message.data, timeout=60))
+        asked.append(reply.data)
+
+    worker.queue("double", codec=JSON, retry=Retry(first=10, jitter=0))(handler(face, double))
+    worker.queue("ask", codec=JSON, timeout=5)(handler(face, ask))
+
+    async def test(worker: Any, opened: Any) -> None:
+        reply = await maybe(worker.broker.queue("double", codec=JSON).request(3, timeout=60))
+        assert reply.data == 6
+        await maybe(worker.broker.queue("ask", codec=JSON).publish(5))
+        told = await maybe(opened.drain())
+        assert (asked, [each.source for each in told.handled], told.dead) == ([10], ["double", "ask"], [])
+
+    rehearse(face, worker, test)
+
+
+def test_a_request_that_nobody_answers_times_out(face: str) -> None:
+    """By the test's clock, which it moves itself: no test waits for it."""
+    worker: Any = FACES[face].Worker()
+
+    async def ship(message: Any) -> None:
+        """Answers nothing."""
+
+    worker.queue("orders")(handler(face, ship))
+
+    async def test(worker: Any, opened: Any) -> None:
+        for name in ("orders", "nobody"):
+            begun = opened.clock()
+            with pytest.raises(RequestTimeout):
+                await maybe(worker.broker.queue(name).request(b"1", timeout=60))
+            assert 60 <= opened.clock() - begun < 70
+
+    rehearse(face, worker, test)
+
+
+def test_what_is_around_a_publish_is_so_in_a_test(face: str) -> None:
+    """A broker that was given it has it in the test as well."""
+
+    @contextlib.contextmanager
+    def traced(publishing: Any) -> Iterator[None]:
+        publishing.headers["trace"] = "1"
+        yield
+
+    worker: Any = FACES[face].Worker(FACES[face].broker("memory://traced", around=[traced]))
+    seen: list[Any] = []
+
+    async def ship(message: Any) -> None:
+        seen.append(dict(message.headers))
+
+    worker.queue("orders")(handler(face, ship))
+
+    async def test(worker: Any, opened: Any) -> None:
+        await maybe(worker.broker.queue("orders").publish(b"1"))
+        await maybe(opened.drain())
+
+    rehearse(face, worker, test)
+    assert seen == [{"trace": "1"}]

@@ -29,7 +29,7 @@ HEAD = "# Made from narrowboat/{}.py by tools/generate_aio.py: change that file,
 WORDS = {
     r'\A"""(.*?)\."""': r'"""\1, for asyncio."""',
     r"from narrowboat\.(_engine\.runtime|working\.intake import straight\b).*\n": "",
-    r"from narrowboat\.(messaging\.|locking\b|working\.(?:intake|testing)\b)": r"from narrowboat.aio.\1",
+    r"from narrowboat\.(messaging\.|locking\b|working\.(?:intake|testing|waiting)\b)": r"from narrowboat.aio.\1",
     r"\bSyncOnly\b": "AsyncOnly",
     r"\bBlocking\b": "Asyncio",
     r"^(from narrowboat import events\n)": r"\1from narrowboat.aio._runtime import Asyncio\n"

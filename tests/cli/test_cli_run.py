@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from pathlib import Path
@@ -59,14 +58,18 @@ def test_it_runs_until_sigterm(shop: Path, url: str, broker: Messaging, target: 
     process = command("run", target, "--only", "orders", cwd=shop, env={"NARROWBOAT_BROKER_URL": url})
     assert process.stdout is not None and process.stdout.readline() == f"{name} 1\n"
     process.send_signal(signal.SIGTERM)
-    assert finish(process, 60) == (0, "", "")
+    told = f"""narrowboat: the worker starts: {name} for 'orders'
+narrowboat: the worker drains: what runs may finish for 30 s, and a second signal ends that
+narrowboat: the worker has stopped
+"""
+    assert finish(process, 60) == (0, "", told)
     assert broker.queue("orders").depth() == (0, 0, 0, 0)
 
 
 def test_ctrl_c_is_130(shop: Path, url: str, broker: Messaging) -> None:
-    """As with every command; it has drained."""
+    """As with every command; it has drained. With --quiet nothing is told of that."""
     broker.queue("orders").publish(b"1")
-    process = command("run", "shop.worker:worker", cwd=shop, env={"NARROWBOAT_BROKER_URL": url})
+    process = command("run", "shop.worker:worker", "--quiet", cwd=shop, env={"NARROWBOAT_BROKER_URL": url})
     assert process.stdout is not None and process.stdout.readline() == "ship 1\n"
     process.send_signal(signal.SIGINT)
     code, out, complaint = finish(process, 60)
@@ -107,26 +110,36 @@ def test_what_is_not_there_is_one_line(
 def test_a_source_that_fails_ends_it_with_its_code(shop: Path, url: str, broker: Messaging) -> None:
     """One line, as with every command."""
     broker.queue("bills", lease=7).declare()
-    code, _, complaint = finish(command("run", "shop.worker:worker", cwd=shop, env={"NARROWBOAT_BROKER_URL": url}), 60)
+    process = command("run", "shop.worker:worker", "--quiet", cwd=shop, env={"NARROWBOAT_BROKER_URL": url})
+    code, _, complaint = finish(process, 60)
     assert (code, complaint.count("\n")) == (2, 1) and "bills" in complaint
 
 
-def test_a_change_starts_it_again(shop: Path, url: str, broker: Messaging) -> None:
-    """With the new text, and after what ran has drained; SIGTERM ends both."""
-    broker.queue("orders").publish(b"1")
-    process = command("run", "shop.worker:worker", "--reload", cwd=shop, env={"NARROWBOAT_BROKER_URL": url})
-    assert process.stdout is not None and process.stdout.readline() == "ship 1\n"
-    changed = shop / "shop" / "worker.py"
-    changed.write_text(MODULE.replace('f"ship', 'f"send'))
-    os.utime(changed, ns=(1, 1))  # whatever the clock of the file system is worth
-    number = 1
-    while True:  # those that the old one gets are shipped
-        number += 1
-        broker.queue("orders").publish(f"{number}".encode())
-        line = process.stdout.readline()
-        assert line in (f"ship {number}\n", f"send {number}\n")
-        if line.startswith("send"):
-            break
+@pytest.mark.parametrize("quiet", [True, False])
+def test_a_handler_that_fails_is_told_with_its_traceback(shop: Path, url: str, broker: Messaging, quiet: bool) -> None:
+    """Without the passwords that its text has, and with --quiet as well."""
+    (shop / "fails.py").write_text(
+        "import narrowboat\nworker = narrowboat.Worker()\n"
+        "@worker.queue('orders', max_deliveries=1)\ndef ship(message):\n    worker.stop()\n"
+        "    raise ValueError('no route to amqp://shop:hunter2@broker/')\n"
+    )
+    broker.queue("orders", max_deliveries=1).publish(b"1")
+    arguments = ["--quiet"] * quiet
+    process = command("run", "fails:worker", *arguments, cwd=shop, env={"NARROWBOAT_BROKER_URL": url})
+    code, _, complaint = finish(process, 60)
+    lines = complaint.splitlines()
+    assert (code, "hunter2" in complaint, "Traceback (most recent call last):" in lines) == (0, False, True)
+    assert any(line.startswith("narrowboat: the handler ship of 'orders' failed on message") for line in lines)
+    assert (lines[0] == "narrowboat: the worker starts: ship for 'orders'") is not quiet
+
+
+def test_a_program_that_logs_by_itself_does(shop: Path, url: str) -> None:
+    """In its own form, and not twice."""
+    text = "import logging\nlogging.basicConfig(level=logging.INFO, format='mine: %(message)s')\n"
+    (shop / "logs.py").write_text(text + "from shop.worker import worker\n")
+    process = command("run", "logs:worker", "--only", "ship", cwd=shop, env={"NARROWBOAT_BROKER_URL": url})
+    assert process.stderr is not None
+    assert process.stderr.readline() == "mine: the worker starts: ship for 'orders'\n"
     process.send_signal(signal.SIGTERM)
     code, _, complaint = finish(process, 60)
-    assert (code, complaint) == (0, f"narrowboat: {Path('shop', 'worker.py')} has changed: started again\n")
+    assert (code, {line.partition(":")[0] for line in complaint.splitlines()}) == (0, {"mine"})

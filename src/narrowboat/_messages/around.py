@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from narrowboat._engine.later import kind
 from narrowboat._messages.envelope import Outbound
 from narrowboat.errors import InvalidArgument
 
@@ -29,14 +30,19 @@ class Publishing:
 AroundPublish = Callable[[Publishing], AbstractContextManager[Any]]
 
 
-def check(around: object) -> tuple[AroundPublish, ...]:
-    """`around` as an argument; `InvalidArgument` says what is wrong with it."""
+def check(around: object) -> tuple[Any, ...]:
+    """`around` as an argument, a worker's as well; `InvalidArgument` says what is wrong with it."""
     if callable(around) or not isinstance(around, Iterable):
         raise InvalidArgument(f"around={around!r}: expected a list of functions that give a context manager")
     found = tuple(around)
     for each in found:
         if not callable(each):
             raise InvalidArgument(f"around: {each!r} cannot be called; expected a function that gives a context manager")
+        if kind(each) != "plain":
+            raise InvalidArgument(
+                f"around: {getattr(each, '__qualname__', each)} gives a {kind(each)}, and no context manager; does it want "
+                "@contextlib.contextmanager, or @contextlib.asynccontextmanager?"
+            )
     return found
 
 

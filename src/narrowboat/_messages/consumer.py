@@ -59,6 +59,7 @@ class Consumer(Generic[M]):
         max_extend: float,
     ) -> None:
         self.core = core
+        self.runtime = core.runtime  #: what a caller waits by; a test may have one of its own
         self.source = source
         self.path = path = source.address.path
         self.backend = core.backend
@@ -207,7 +208,7 @@ class Consumer(Generic[M]):
             visit.signal = self.core.runtime.signal()
             self.polling.waiting[visit.signal] = None  # then look once more: a wake before this line reached no caller
         else:
-            await self.core.runtime.wait(visit.signal, min(ends, again))
+            await self.runtime.wait(visit.signal, min(ends, again))
         return True
 
     async def _fetch(self, visit: Visit, limit: int) -> None:

@@ -60,7 +60,7 @@ class SourceCore(Generic[T]):
         self.codec = codec
         self.earliest = earliest
         self.origin = origin
-        self.runs: set[Callable[[], None]] = set()  # how to stop each `run` that is under way
+        self.runs: set[Any] = set()  #: each `run` that is under way, of either face
         self.envelope: Envelope[T] = Envelope(
             source.address, codec, core.capabilities, core.backend, source.properties.priorities
         )

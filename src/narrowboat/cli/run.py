@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import os
+import signal
 import sys
+import threading
 
 import click
 
-from narrowboat.cli.command import Command
+from narrowboat.cli.command import Command, Settings
 from narrowboat.cli.exits import Exit
 
 
@@ -16,7 +18,10 @@ from narrowboat.cli.exits import Exit
 @click.argument("target", metavar="MODULE:ATTRIBUTE")
 @click.option("--only", multiple=True, metavar="NAME", help="Only this handler, by its function or its source; repeatable.")
 @click.option("--reload", is_flag=True, help="For development: start it again when a Python file of this folder changes.")
-def run(target: str, only: tuple[str, ...], reload: bool) -> int:
+@click.option("--quiet", is_flag=True, help="Only warnings and errors; not that it starts, drains and has stopped.")
+@click.option("--until-closed", type=int, hidden=True, help="End when this file is closed: by a --reload that has ended.")
+@click.pass_obj
+def run(settings: Settings, target: str, only: tuple[str, ...], reload: bool, quiet: bool, until_closed: int | None) -> int:
     r"""Run the worker that MODULE:ATTRIBUTE names.
 
     \b
@@ -26,6 +31,8 @@ def run(target: str, only: tuple[str, ...], reload: bool) -> int:
     The module is looked for in this folder first. SIGTERM and Ctrl-C drain: running handlers finish, what was not begun
     goes back; the exit code is 0 after SIGTERM, 130 after Ctrl-C. A second one ends the wait. A backend that is away is
     waited for; a source that fails for good ends the worker with its error once the others have drained.
+
+    What happens is told on standard error, unless the module has set up logging for itself.
     """
     folder = os.getcwd()
     if folder not in sys.path:
@@ -34,15 +41,26 @@ def run(target: str, only: tuple[str, ...], reload: bool) -> int:
         from narrowboat.cli.reload import Reloading
 
         arguments = [word for name in only for word in ("--only", name)]
+        arguments += ["--debug"] * settings.debug + ["--quiet"] * quiet
         return Reloading(folder, [sys.executable, "-m", "narrowboat", "run", target, *arguments]).run()
 
+    from narrowboat.cli.log import shown
     from narrowboat.working.loading import load
 
+    if until_closed is not None:
+        threading.Thread(target=_end_with, args=[until_closed], daemon=True).start()
     worker = load(target)
-    if inspect.iscoroutinefunction(worker.run):
-        import asyncio
+    with shown(quiet=quiet):
+        if inspect.iscoroutinefunction(worker.run):
+            import asyncio
 
-        asyncio.run(worker.run(only=only))
-    else:
-        worker.run(only=only)
+            asyncio.run(worker.run(only=only))
+        else:
+            worker.run(only=only)
     return Exit.OK
+
+
+def _end_with(file: int) -> None:
+    """Drain once nobody has the other end of this pipe any more."""
+    os.read(file, 1)
+    os.kill(os.getpid(), signal.SIGTERM)

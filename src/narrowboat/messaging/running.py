@@ -44,6 +44,7 @@ class Run(Generic[T]):
         self._running = concurrency
         self._mutex = threading.Lock()
         self._error: BaseException | None = None
+        self._patient = False  # handlers that run may take as long as they do
         self._hurried = False
         self._threads = [
             threading.Thread(target=self._work, name=f"narrowboat-run-{consumer.path}-{number}", daemon=True)
@@ -52,6 +53,13 @@ class Run(Generic[T]):
 
     def stop(self) -> None:
         """End it gracefully, from any thread or signal handler."""
+        self._patient = False
+        self._consumer.closing.stop()
+        self._signal.set()
+
+    def finish(self) -> None:
+        """As `stop`, but the handlers that run finish however long that takes; a `stop` later on gives them the grace time."""
+        self._patient = self._patient or not self._consumer.life.stopped
         self._consumer.closing.stop()
         self._signal.set()
 
@@ -71,8 +79,10 @@ class Run(Generic[T]):
         self._consumer.closing.stop()
         if not self._core.closed:
             run(self._consumer.closing.give_back())
-        ends = self._core.clock() + grace
+        ends = math.inf
         while self._running and self._core.clock() < ends and not self._hurried:
+            if not self._patient:
+                ends = min(ends, self._core.clock() + grace)
             run(self._core.runtime.wait(self._signal, min(ends, self._core.clock() + LOOK)))
         if self._error is not None:
             raise self._error
@@ -90,7 +100,7 @@ class Run(Generic[T]):
             pass
         except BaseException as error:
             self._error = self._error or error
-            consumer.closing.stop()
+            self.stop()
         finally:
             with self._mutex:
                 self._running -= 1

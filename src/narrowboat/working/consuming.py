@@ -1,7 +1,10 @@
 """A handler's source: it consumes, pauses while the downstream fails, and waits for a backend that is away.
 
-It is written once for both faces. What differs between threads and tasks is the `Intake`, one for each source; nothing here
+It is written once for both faces. What differs between threads and tasks is the intake, one for each source; nothing here
 waits but through it.
+
+No more handlers run at a time than the source has places (`concurrency`), those included that were left behind: by a `run` that
+ended with its backend, or by one whose handlers all hung. A place that they keep is missing until they end.
 """
 
 from __future__ import annotations
@@ -9,77 +12,26 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from narrowboat._engine.backoff import after_error
 from narrowboat.capabilities import BrokerCapabilities
 from narrowboat.clock import Clock
+from narrowboat.contract.messages import Ack, Return
 from narrowboat.errors import NarrowboatError
 from narrowboat.working.breaker import Circuit, failed
-from narrowboat.working.failure import is_the_messages, outcomes, say, tell
+from narrowboat.working.failure import is_the_messages, outcomes, say, tell, tell_unacked
 from narrowboat.working.handlers import Handler, Handling
 from narrowboat.working.health import SourceHealth, State
-
-
-class Intake(Protocol):
-    """What threads and tasks do differently for one source."""
-
-    @property
-    def hung(self) -> int:
-        """How many threads are in a handler whose time is up."""
-        ...
-
-    def spawn(self, work: Coroutine[Any, Any, None], name: str, ended: Callable[[BaseException | None], None]) -> None:
-        """Run `work` in a thread or task of its own, and tell how it ended."""
-        ...
-
-    async def declare(self) -> None:
-        """Ask the backend for the source; raises what the backend says."""
-        ...
-
-    async def consume(self, consuming: Consuming, *, probing: bool) -> None:
-        """Hand out messages until stopped; one at a time while probing."""
-        ...
-
-    async def call(self, handling: Handling, argument: Any, late: Callable[[Exception], Any]) -> bool:
-        """Call the handler within what is around it. False: its time was up before, and `late` was called then."""
-        ...
-
-    async def settle(self, messages: Sequence[Any], outcome: Any) -> Sequence[NarrowboatError | None]:
-        """Settle them alike: one answer for each."""
-        ...
-
-    async def open(self) -> None:
-        """For tests: begin to consume."""
-        ...
-
-    async def take(self) -> Sequence[Any]:
-        """For tests: the messages of one call, of those that are there now."""
-        ...
-
-    async def leave(self) -> None:
-        """For tests: end what `open` began."""
-        ...
-
-    async def wait(self, until: float) -> None:
-        """Until the clock says so, or until stopped."""
-        ...
-
-    def stop(self) -> None:
-        """End `consume` and `wait` in good order. From a signal handler."""
-        ...
-
-    def hurry(self) -> None:
-        """Give back what handlers have not finished."""
-        ...
+from narrowboat.working.intake_base import BaseIntake, Misused
 
 
 class Consuming:
     """One source of a worker's supervisor."""
 
     def __init__(
-        self, handler: Handler, intake: Intake, claims: BrokerCapabilities, clock: Clock, random: Callable[[], float]
+        self, handler: Handler, intake: BaseIntake, claims: BrokerCapabilities, clock: Clock, random: Callable[[], float]
     ) -> None:
         self.handler = handler
         self._intake = intake
@@ -89,8 +41,11 @@ class Consuming:
         self._mutex = threading.Lock()  # of the counters; never taken by a signal handler
         self._circuit = Circuit()
         self._handled = self._failed = 0
+        self._busy = 0  # calls of the handler that are under way
+        self._turn = 0  # calls of an earlier one were left behind
         self._declared = False
-        self._draining = False
+        self._draining = self._pausing = self._stepping = False
+        self._misused: BaseException | None = None
         self._absences = 0  # answers that failed in a row
         self._away_since = self._looks_at = math.inf
         self._state: State = "new"
@@ -100,14 +55,17 @@ class Consuming:
 
     def start(self, ended: Callable[[BaseException | None], None]) -> None:
         """Consume in a thread or task of its own."""
-
-        def finished(error: BaseException | None) -> None:
-            self._state = "ended" if error is None else "failed"
-            self._error = None if error is None else f"{type(error).__name__}: {error}"
-            ended(error)
-
+        self._ended = ended
         self._state = "starting"
-        self._intake.spawn(self._work(), f"narrowboat-worker-{self.handler.source}", finished)
+        self._intake.spawn(self._work(), f"narrowboat-worker-{self.handler.source}", self._finished)
+
+    def _finished(self, error: BaseException | None) -> None:
+        self._state = "ended" if error is None else "failed"
+        self._error = None if error is None else f"{type(error).__name__}: {error}"
+        if self._busy:
+            text = "%r has ended before %d of the calls of %s: what those have not settled comes again"
+            say("warning", text, self.handler.source, self._busy, self.handler.name)
+        self._ended(error)
 
     def drain(self) -> None:
         """Fetch nothing more; handlers that run finish."""
@@ -115,8 +73,9 @@ class Consuming:
         self._intake.stop()
 
     def hurry(self) -> None:
-        """Give back what they have not finished."""
-        self._intake.hurry()
+        """Give back what they have not finished, and wait for no handler."""
+        if self._intake.hurry() and self._busy:
+            self._finished(None)
 
     def health(self) -> SourceHealth:
         """How it fares."""
@@ -126,8 +85,8 @@ class Consuming:
             state = "paused" if self._clock() < resumes else "probing"
         elif state == "unavailable":
             resumes = self._looks_at
-        if self._draining and state not in ("ended", "failed"):
-            state = "draining"
+        if state not in ("ended", "failed"):
+            state = "draining" if self._draining else "hung" if self._intake.hung >= handler.concurrency else state
         left = max(0.0, resumes - self._clock()) if state in ("paused", "unavailable") else None
         return SourceHealth(
             handler.source,
@@ -144,18 +103,22 @@ class Consuming:
     # -- consuming ------------------------------------------------------------------------------------------------
 
     async def _work(self) -> None:
-        while not self._draining:
+        while not self._draining and self._misused is None:
             try:
-                await self._turn()
+                await self._next()
             except NarrowboatError as error:
                 if not error.retryable:
                     raise
                 if not self._draining:  # else its messages come back by themselves, and it has drained
                     self._went_away(error)
+        if self._misused is not None:
+            raise self._misused
 
-    async def _turn(self) -> None:
+    async def _next(self) -> None:
         """Pause where that is due, else consume until something changes."""
         until = self._looks_at if self._state == "unavailable" else self._circuit.until
+        if self._busy >= self.handler.concurrency:
+            until = math.inf  # one of them ends it
         if self._clock() < until:
             await self._intake.wait(until)
             return
@@ -163,7 +126,12 @@ class Consuming:
             await self._intake.declare()
             self._declared = True
             self._is_there()
-        await self._intake.consume(self, probing=self._circuit.pauses > 0)
+        probing, self._pausing = self._circuit.pauses > 0, False
+        try:
+            await self._intake.consume(self, 1 if probing else self.handler.concurrency - self._busy, probing=probing)
+        finally:
+            with self._mutex:
+                self._turn += 1
 
     def _went_away(self, error: NarrowboatError) -> None:
         self._declared = False
@@ -190,24 +158,22 @@ class Consuming:
 
     async def many(self, batch: Sequence[Any]) -> None:
         """Call the handler with a batch."""
-        if await self._handle(tuple(batch), batch) is None:
-            left = [message for message in batch if not message.settled and not message.lost]
-            if left:
-                await self._intake.settle(left, None)  # what is not settled by this comes back, and listeners hear of it
+        await self._handle(tuple(batch), batch)
 
     async def step(self) -> bool:
-        """For tests: handle what there is now, one message or batch. False: there is nothing."""
-        messages = await self._intake.take()
-        if not messages:
+        """For tests: handle what there is now, one message or batch. False: there is nothing, or the handler runs already."""
+        if self._stepping:
             return False
-        if self.handler.batch is not None:
-            await self.many(messages)
-            return True
-        message = messages[0]
-        await self.one(message)
-        if not message.settled and not message.lost:
-            await self._intake.settle(messages, None)
-        return True
+        self._stepping = True
+        try:
+            messages = await self._intake.take()
+            if messages:
+                await self._handle(tuple(messages), messages[0] if self.handler.batch is None else messages)
+        finally:
+            self._stepping = False
+        if self._misused is not None:
+            raise self._misused
+        return bool(messages)
 
     async def open(self) -> None:
         """For tests: begin to consume, so that what is published from now on comes here."""
@@ -223,14 +189,59 @@ class Consuming:
         def late(error: Exception) -> Any:
             return self._fail(messages, error)
 
+        with self._mutex:
+            turn = self._turn
+            self._busy += 1
+        if self._pausing:
+            self._intake.pause()  # again: it may have come before there was a `run` to pause
         try:
-            in_time = await self._intake.call(Handling(handler.source, handler.name, messages), argument, late)
+            if await self._intake.call(Handling(handler.source, handler.name, messages), argument, late):
+                await self._ack(messages)
+                self._count(None, messages)
+        except Misused as misused:
+            self._misused = misused.error
+            self._intake.stop()  # first: what goes back would come here again
+            await self._settle(messages, Return())
+            return misused.error
         except Exception as error:
             await self._fail(messages, error)
             return error
-        if in_time:
-            self._count(None, messages)
+        finally:
+            with self._mutex:
+                self._busy -= 1
+            if turn != self._turn:  # a place that was missing is free
+                self._pause()
+            self._let_go()
         return None
+
+    async def _ack(self, messages: Sequence[Any]) -> None:
+        """After the handler has returned: what it has not settled itself."""
+        left = [message for message in messages if not message.settled]
+        lost = [message for message in left if message.lost]
+        answers = await self._settle([message for message in left if message not in lost], Ack())
+        unsettled = next((answer for answer in answers if answer is not None), None)
+        if lost or unsettled is not None:
+            tell_unacked(self.handler, lost, unsettled, sum(answer is not None for answer in answers))
+
+    async def _settle(self, messages: Sequence[Any], outcome: Any) -> Sequence[NarrowboatError | None]:
+        """Settle those that are still ours: one answer for each."""
+        if not messages:
+            return ()
+        try:
+            return await self._intake.settle(messages, outcome)
+        except NarrowboatError as met:  # the broker was closed meanwhile
+            return [met] * len(messages)
+
+    def _pause(self) -> None:
+        """Consume no more for now. Handlers that run may finish, and what was not begun goes back."""
+        self._pausing = True
+        self._intake.pause()
+
+    def _let_go(self) -> None:
+        """Where all that is waited for hangs: leave it behind, and what was fetched to others."""
+        hung = self._intake.hung
+        if hung and (hung >= self.handler.concurrency or (self._pausing and hung >= self._busy)):
+            self._intake.hurry()
 
     async def _fail(self, messages: tuple[Any, ...], error: Exception) -> None:
         handler = self.handler
@@ -240,16 +251,12 @@ class Consuming:
                     message.data  # noqa: B018  # looked at for that
         grouped = outcomes(handler, messages, error, self._claims, self._random)
         for outcome, alike in grouped.items():
-            unsettled: NarrowboatError | None
-            try:
-                answers = await self._intake.settle(alike, outcome)
-                unsettled = next((answer for answer in answers if answer is not None), None)
-            except NarrowboatError as met:  # the broker was closed meanwhile
-                unsettled = met
-            tell(handler, outcome, alike, error, unsettled)
+            answers = await self._settle(alike, outcome)
+            tell(handler, outcome, alike, error, next((answer for answer in answers if answer is not None), None))
         if not grouped:
             tell(handler, None, messages, error, None)
         self._count(error, messages)
+        self._let_go()
 
     def _count(self, error: Exception | None, messages: tuple[Any, ...]) -> None:
         with self._mutex:
@@ -276,4 +283,4 @@ class Consuming:
                 self.handler.name,
                 after.failures,
             )
-        self._intake.stop()
+        self._pause()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -74,8 +75,21 @@ def tell(
     )
 
 
+def tell_unacked(handler: Handler, lost: Sequence[Any], met: NarrowboatError | None, failed: int) -> None:
+    """One line for messages whose handler has returned and whose ack was lost: what it did will be done again.
+
+    `lost` are those that were not ours any more by then, `failed` how many acks ended with an error, such as `met`.
+    """
+    why = f"their leases had ended, such as that of {lost[0].id!r}" if lost else ""
+    why = "; ".join(filter(None, (why, str(met or ""))))
+    text = "the handler %s of %r returned, but %d of its messages could not be acked and may come again: %s"
+    say("warning", text, handler.name, handler.source, len(lost) + failed, why)
+
+
 def say(level: str, text: str, *arguments: object) -> None:
-    """One line of the log about a source, once for each change."""
+    """One line of the log about a source or the worker, once for each change."""
+    if level == "info" and "logging" not in sys.modules:
+        return  # whoever would show it has imported that
     import logging  # as above
 
     getattr(logging.getLogger("narrowboat"), level)(text, *arguments)

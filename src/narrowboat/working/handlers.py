@@ -122,7 +122,9 @@ class Handlers:
 
     def pick(self, only: Iterable[str]) -> list[Handler]:
         """Those that `only` names by function or by source; all without it. `ConfigurationError` where there is none."""
-        wanted = [only] if isinstance(only, str) else list(only)
+        wanted = [only] if isinstance(only, str) else list(only) if isinstance(only, Iterable) else [only]
+        if not all(isinstance(word, str) for word in wanted):
+            raise InvalidArgument(f"only={only!r}: expected names of handlers or sources, such as ['ship']; () for all")
         if not self._by_source:
             raise ConfigurationError(
                 "this worker has no handlers: register functions with @worker.queue(...) or @worker.subscription(...), in a "

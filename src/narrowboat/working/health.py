@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-State = Literal["new", "starting", "running", "unavailable", "paused", "probing", "draining", "ended", "failed"]
+State = Literal["new", "starting", "running", "unavailable", "paused", "probing", "hung", "draining", "ended", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class SourceHealth:
     handled: int = 0  #: calls of the handler that returned
     failed: int = 0  #: calls that raised, or did not end in time
     failures_in_a_row: int = 0
-    hung: int = 0  #: threads that are in a handler whose time is up
+    hung: int = 0  #: threads that are in a handler whose time is up; once they keep all places, `state` is `hung`
     resumes_in: float | None = None  #: seconds until it is tried again, while it is paused or unavailable
     error: str | None = None  #: why it is unavailable or has failed
 
@@ -31,8 +31,8 @@ class Health:
 
     @property
     def live(self) -> bool:
-        """Whether a restart would not help: nothing has failed for good."""
-        return all(source.state != "failed" for source in self.sources)
+        """Whether a restart would not help: nothing has failed for good, and no source has all its threads hung."""
+        return all(source.state not in ("failed", "hung") for source in self.sources)
 
     @property
     def ready(self) -> bool:

@@ -9,12 +9,10 @@ from typing import Any, TypeVar
 
 from narrowboat._engine.runtime import Blocking, run
 from narrowboat._messages.handling import check_result
-from narrowboat.contract.messages import Reject
 from narrowboat.errors import NarrowboatError
-from narrowboat.messaging.consumer import Messages
 from narrowboat.messaging.message import Batch
-from narrowboat.working.consuming import Consuming
 from narrowboat.working.handlers import Around, Handler, Handling
+from narrowboat.working.intake_base import BaseIntake
 from narrowboat.working.watch import Watch
 
 T = TypeVar("T")
@@ -36,23 +34,15 @@ def straight(work: Coroutine[Any, Any, T]) -> T:
     raise RuntimeError("what is run in a thread has awaited something")
 
 
-class Intake:
-    """See `narrowboat.working.consuming.Intake`."""
+class Intake(BaseIntake):
+    """See `BaseIntake`."""
 
-    COROUTINES = False  #: what handlers are
+    COROUTINES = False
     RUNTIME = Blocking
+    MANAGER = ("__enter__", "__exit__", "contextmanager")
 
-    def __init__(
-        self, handler: Handler, source: Any, around: Sequence[Around], runtime: Blocking, grace: float, signals: bool
-    ) -> None:
-        self._handler = handler
-        self._source = source
-        self._around: Sequence[Any] = around
-        self._runtime = runtime
-        self._grace = grace
-        self._signals = signals
-        self._signal = runtime.signal()
-        self._messages: Messages[Any] | None = None  # of a batch handler
+    def __init__(self, handler: Handler, source: Any, around: Sequence[Around], runtime: Blocking, grace: float) -> None:
+        super().__init__(handler, source, around, runtime, grace)
         self._watch = None if handler.timeout is None else Watch(runtime, handler.timeout, handler.source)
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str, ended: Callable[[BaseException | None], None]) -> None:
@@ -79,7 +69,7 @@ class Intake:
         """Once, before the first message."""
         self._source.declare()
 
-    async def consume(self, consuming: Consuming, *, probing: bool) -> None:
+    async def consume(self, consuming: Any, places: int, *, probing: bool) -> None:
         """By `run`, or batch after batch in this thread."""
         handler = self._handler
         if handler.batch is not None:
@@ -87,14 +77,14 @@ class Intake:
             return
         self._source.run(
             lambda message: straight(consuming.one(message)),
-            concurrency=1 if probing else handler.concurrency,
+            concurrency=places,
             prefetch=1 if probing else handler.prefetch,
             grace=self._grace,
-            signals=self._signals,
+            signals=False,  # the supervisor hears them
             max_extend=handler.max_extend,
         )
 
-    def _batches(self, consuming: Consuming, most: int) -> None:
+    def _batches(self, consuming: Any, most: int) -> None:
         prefetch = 1 if most == 1 else self._handler.prefetch
         with self._source.consume(prefetch=prefetch, max_extend=self._handler.max_extend) as messages:
             self._messages = messages
@@ -126,20 +116,18 @@ class Intake:
     def _enter(self, handling: Handling, argument: Any) -> None:
         with contextlib.ExitStack() as stack:
             for each in self._around:
-                stack.enter_context(each(handling))
+                stack.enter_context(self._managed(each, each(handling)))
             found = self._handler.function(argument)
             if found is not None:
                 check_result(self._handler.function, found)
 
     async def settle(self, messages: Sequence[Any], outcome: Any) -> Sequence[NarrowboatError | None]:
         """In one exchange."""
-        batch: Batch[Any] = Batch(list(messages))
-        if outcome is None:
-            return batch.ack()
-        return batch.reject(outcome.reason) if isinstance(outcome, Reject) else batch.nack(outcome.delay)
+        return Batch(list(messages))._settle(outcome)
 
     async def open(self) -> None:
-        """For tests."""
+        """For tests. They move the clock within a call, so no call is timed."""
+        self._watch = None
         prefetch = self._handler.batch or 1
         self._messages = self._source.consume(prefetch=prefetch, max_extend=self._handler.max_extend)
 
@@ -162,17 +150,14 @@ class Intake:
         """Blocks."""
         run(self._runtime.wait(self._signal, until))
 
-    def stop(self) -> None:
-        """Both: which of them it is doing, a signal handler cannot know."""
-        self._source.stop()
+    def hurry(self) -> bool:
+        """A `run` leaves its threads behind; a batch goes back by the end of its consumer, and its thread is the source's."""
+        for work in tuple(self._source._core.runs):
+            work.stop()
+            work.hurry()
         messages = self._messages
-        if messages is not None:
-            messages.stop()
-        self._signal.set()
-
-    def hurry(self) -> None:
-        """A `run` knows by itself when its grace is over; a batch goes back by the end of its consumer."""
-        messages = self._messages
-        if messages is not None:
-            with contextlib.suppress(NarrowboatError):
-                messages.close()
+        if messages is None:
+            return False
+        with contextlib.suppress(NarrowboatError):
+            messages.close()
+        return True

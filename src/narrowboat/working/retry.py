@@ -24,7 +24,10 @@ class Retry:
         most: seconds that no delay exceeds, `first` neither; nor does it exceed what the backend can keep.
         jitter: which part of a delay is drawn: 0.5 gives between half of it and all of it, 0 always all of it.
         drop: exceptions for which another attempt would not help: the message becomes a dead letter at once.
-        when: another Retry for some exceptions; the nearest base class counts.
+        when: another Retry for some exceptions.
+
+    Of all classes in `drop` and `when` the nearest one counts: the class that was raised, then its bases in their order
+    (`__mro__`). A Retry that `when` gives is asked in the same way. A class in both is refused.
     """
 
     first: float = 1.0
@@ -42,23 +45,32 @@ class Retry:
             _is_exception(kind) and isinstance(rule, Retry) for kind, rule in self.when.items()
         ):
             raise InvalidArgument(f"when={self.when!r}: expected exception classes and a Retry for each")
+        both = [kind.__name__ for kind in self.drop if kind in self.when]
+        if both:
+            raise InvalidArgument(f"{', '.join(both)} in drop= and in when=: a message is a dead letter at once, or comes back")
 
-    def rule(self, error: Exception) -> Retry:
-        """What counts for `error`.
+    def rule(self, error: Exception) -> Retry | None:
+        """What counts for `error`; None: it is dropped.
 
         >>> slow = Retry(first=60)
-        >>> Retry(when={OSError: slow}).rule(TimeoutError()) is slow
-        True
+        >>> retry = Retry(drop=(OSError,), when={TimeoutError: slow})
+        >>> retry.rule(TimeoutError()) is slow, retry.rule(ConnectionError()), retry.rule(ValueError()) is retry
+        (True, None, True)
         """
-        return next((self.when[kind] for kind in type(error).__mro__ if kind in self.when), self)
+        for kind in type(error).__mro__:
+            if kind in self.drop:
+                return None
+            if kind in self.when:
+                return self.when[kind].rule(error)
+        return self
 
     def drops(self, error: Exception) -> bool:
         """Whether `error` makes its message a dead letter at once."""
-        return isinstance(error, (*self.drop, *self.rule(error).drop))
+        return self.rule(error) is None
 
     def delay(self, attempt: int, error: Exception, random: Callable[[], float]) -> float:
         """Seconds before the delivery after the `attempt`-th (1 is the first), which ended with `error`."""
-        rule = self.rule(error)
+        rule = self.rule(error) or self  # dropped, on a backend without dead letters
         return growing(attempt, rule.first, rule.factor, rule.most, rule.jitter, random)
 
 

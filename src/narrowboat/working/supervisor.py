@@ -57,6 +57,8 @@ class Supervisor:
 
     def start(self) -> None:
         """Start all sources."""
+        found = [source.health() for source in self.sources]
+        say("info", "the worker starts: %s", ", ".join(f"{each.handler} for {each.source!r}" for each in found))
         for number, source in enumerate(self.sources):
             try:
                 source.start(functools.partial(self._ended, source))
@@ -84,8 +86,12 @@ class Supervisor:
         self._signal.set()
 
     def hurry(self) -> None:
-        """A second signal, or who waits is torn away: nobody is waited for."""
+        """A second signal: whoever waits does so no more."""
         self._hurried = True
+        self.stop()
+
+    def abandon(self) -> None:
+        """Who waits is torn away: what is not finished goes back now."""
         self.stop()
         for source in tuple(self._running):
             source.hurry()
@@ -95,9 +101,12 @@ class Supervisor:
         clock = self._runtime.clock
         ends = hurries = math.inf
         while self._running and clock() < ends:
-            await self._runtime.wait(self._signal, clock() + LOOK)
+            now = clock()
+            await self._runtime.wait(self._signal, min(now + LOOK, hurries if now < hurries else math.inf))
             if not self._stopping:
                 continue
+            if hurries == math.inf:  # here, and not in a signal handler
+                say("info", "the worker drains: what runs may finish for %g s, and a second signal ends that", self._grace)
             hurries = min(hurries, clock() + (0.0 if self._hurried else self._grace))
             ends = min(ends, hurries + CLOSING)
             for source in tuple(self._running):
@@ -108,3 +117,4 @@ class Supervisor:
             say("error", "%r has not ended within the grace time and ends with the process", source.health().source)
         if self.error is not None:
             raise self.error
+        say("info", "the worker has stopped")

@@ -8,18 +8,24 @@ from typing import Any
 from narrowboat._engine.checks import seconds
 from narrowboat._engine.holdable import SyncOnly
 from narrowboat._messages.checks import MAX_DURATION, check_count
+from narrowboat._messages.requests import requests_of
 from narrowboat.clock import ManualClock
 from narrowboat.locking import locks
 from narrowboat.messaging.message import Seconds
-from narrowboat.messaging.messaging import broker
+from narrowboat.messaging.messaging import Messaging, broker
 from narrowboat.working.intake import straight
 from narrowboat.working.recording import Recorder, Told, fresh_url
+from narrowboat.working.waiting import Waiting
+
+#: Calls of handlers in one drain. More keep a test for ever whose message comes back for ever.
+MOST = 10_000
 
 
 class Rehearsal(SyncOnly):
     """What `worker.test()` gives. Use it in a `with`; meanwhile `worker.broker` and `worker.locks` are in memory.
 
-    Nothing runs by itself: `drain()` calls the handlers. `clock` is a `ManualClock` of this test's own.
+    Nothing runs by itself: `drain()` calls the handlers. `clock` is a `ManualClock` of this test's own. A `request` on
+    `worker.broker` calls them as well while it waits for its reply, and times out by that clock.
     """
 
     def __init__(self, worker: Any) -> None:
@@ -28,11 +34,15 @@ class Rehearsal(SyncOnly):
         self._recorder = Recorder(self.clock)
         self._sources: list[Any] = []
         self._lent = False
+        self._most, self._calls = MOST, 0
 
     def __enter__(self) -> Rehearsal:
         url = fresh_url()
         random = self._worker._random
-        self._broker = broker(url, clock=self.clock, random=random, wrap=self._recorder.wrap)
+        given = self._worker._given[0]
+        around = given._core.around if isinstance(given, Messaging) else ()
+        self._broker = broker(url, clock=self.clock, random=random, wrap=self._recorder.wrap, around=around)
+        requests_of(self._broker._core).wait_by(Waiting(self.clock, self._wait))
         self._locks = locks(url, clock=self.clock, random=random)
         try:
             self._sources = self._worker._lend(self._broker, self._locks, self.clock)
@@ -44,7 +54,7 @@ class Rehearsal(SyncOnly):
             raise
         return self
 
-    def drain(self, *, within: Seconds = 30 * 86400, most: int = 10_000) -> Told:
+    def drain(self, *, within: Seconds = 30 * 86400, most: int = MOST) -> Told:
         """Call handlers until there is nothing left for them: retries and delayed messages as well, by moving the clock.
 
         Args:
@@ -54,25 +64,37 @@ class Rehearsal(SyncOnly):
         Returns what was published, handled, retried and dead since this call.
         """
         length = seconds("within", within, low=0.0, high=MAX_DURATION, allowed="0 or more seconds")
-        left = check_count("most", most, 1, 1_000_000_000)
+        self._most, self._calls = check_count("most", most, 1, 1_000_000_000), 0
         ends = self.clock() + length
         told = self._recorder.told = Told()
-        while True:
-            moved = False
-            for source in self._sources:
-                while straight(source.step()):
-                    moved = True
-                    left -= 1
-                    if left < 0:
-                        raise RuntimeError(
-                            f"{most} calls of handlers, and there are messages still: does one come back for ever?"
-                        )
-            if moved:
-                continue
-            due = self._recorder.next_due()
-            if due is None or due > ends:
-                return told
-            self.clock.advance(due - self.clock())
+        try:
+            while self._move(ends):
+                pass
+        finally:
+            self._most, self._calls = MOST, 0
+        return told
+
+    def _move(self, until: float) -> bool:
+        """Call handlers while there is something for them, else move the clock to what is due by `until`. False: neither."""
+        moved = False
+        for source in self._sources:
+            while straight(source.step()):
+                moved = True
+                self._calls += 1
+                if self._calls > self._most:
+                    raise RuntimeError(
+                        f"{self._most} calls of handlers, and there are messages still: does one come back for ever?"
+                    )
+        due = self._recorder.next_due()
+        if moved or due is None or due > until:
+            return moved
+        self.clock.advance(due - self.clock())
+        return True
+
+    def _wait(self, until: float) -> None:
+        """For a request that waits for its reply."""
+        if not self._move(until):
+            self.clock.advance(until - self.clock())
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._close()

@@ -15,9 +15,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from narrowboat._engine.checks import flag, seconds
+from narrowboat._engine.forks import watch_forks
 from narrowboat._engine.holdable import SyncOnly
 from narrowboat._engine.runtime import run
 from narrowboat._engine.signals import Signals
+from narrowboat._messages.around import check as check_around
 from narrowboat._messages.checks import MAX_DURATION
 from narrowboat.clock import Clock, SystemClock
 from narrowboat.codecs import Codec
@@ -67,16 +69,14 @@ class Worker(SyncOnly):
             if not isinstance(given, str | kind | None):
                 raise InvalidArgument(f"{name}={given!r}: expected a URL, or {kind.__module__}.{kind.__name__}")
         self._grace = seconds("grace", grace, low=0.0, high=MAX_DURATION, allowed="0 or more seconds")
-        self._around = tuple(around)
-        for each in self._around:
-            if not callable(each):
-                raise InvalidArgument(f"around: {each!r} cannot be called; expected a function that gives a context manager")
+        self._around = check_around(around)
         self._clock: Clock = SystemClock() if clock is None else clock
         self._random = random_module.random if random is None else random
         self._handlers = Handlers(coroutines=Intake.COROUTINES)
         self._supervisor: Supervisor | None = None
         self._lent: tuple[Messaging | None, Locks | None] | None = None  # what was there before a test
         self._opening = threading.Lock()  # handlers on several threads may look at once
+        watch_forks(self)
 
     @property
     def broker(self) -> Messaging:
@@ -160,6 +160,7 @@ class Worker(SyncOnly):
 
     def _register(self, topic: str, group: str | None, codec: Any, batch: int | None, options: dict[str, Any]) -> Any:
         def register(function: Any) -> Any:
+            self._check_idle()
             self._handlers.add(function, topic, group, codec, batch, options)
             return function
 
@@ -183,13 +184,13 @@ class Worker(SyncOnly):
             NarrowboatError: what ended a source, such as `Conflict` or `AccessDenied`.
         """
         with_signals = flag("signals", signals)
-        supervisor = self._begin(only, with_signals)
+        supervisor = self._begin(only)
         with Signals(supervisor if with_signals else None):
             try:
                 supervisor.start()
                 run(supervisor.wait())
             except BaseException:
-                supervisor.hurry()
+                supervisor.abandon()
                 raise
             finally:
                 self._end()
@@ -215,7 +216,7 @@ class Worker(SyncOnly):
         return Health(() if supervisor is None else tuple(source.health() for source in supervisor.sources))
 
     def __enter__(self) -> Worker:
-        supervisor = self._begin((), False)
+        supervisor = self._begin(())
         supervisor.tells = True
         supervisor.start()
         return self
@@ -228,31 +229,34 @@ class Worker(SyncOnly):
         try:
             run(supervisor.wait())
         except BaseException as met:
-            supervisor.hurry()
+            supervisor.abandon()
             if error is None or met is not supervisor.error:
                 raise
         finally:
             self._end()
 
-    def _begin(self, only: Iterable[str], signals: bool) -> Supervisor:
+    def _begin(self, only: Iterable[str]) -> Supervisor:
         """Everything that can be wrong is found here, before anything is consumed."""
         self._check_idle()
         handlers = self._handlers.pick(only)
         messages = self.broker
         try:
-            sources = self._sources(handlers, messages, self._clock, signals)
+            sources = self._sources(handlers, messages, self._clock)
         except BaseException:
             self._end()
             raise
-        self._supervisor = Supervisor(sources, self._grace, Intake.RUNTIME(self._clock))
-        return self._supervisor
+        supervisor = Supervisor(sources, self._grace, Intake.RUNTIME(self._clock))
+        with self._opening:
+            self._check_idle()  # again: two threads may have come so far
+            self._supervisor = supervisor
+        return supervisor
 
-    def _sources(self, handlers: Iterable[Handler], messages: Messaging, clock: Clock, signals: bool) -> list[Consuming]:
+    def _sources(self, handlers: Iterable[Handler], messages: Messaging, clock: Clock) -> list[Consuming]:
         runtime = Intake.RUNTIME(clock)
         return [
             Consuming(
                 handler,
-                Intake(handler, handler.open(messages), self._around, runtime, self._grace, signals),
+                Intake(handler, handler.open(messages), self._around, runtime, self._grace),
                 messages.capabilities,
                 clock,
                 self._random,
@@ -268,17 +272,25 @@ class Worker(SyncOnly):
             return []
         self._check_idle()
         handlers = [replace(handler, breaker=None) for handler in self._handlers.pick(())]  # a drain pauses for nobody
-        sources = self._sources(handlers, messages, clock, False)
+        sources = self._sources(handlers, messages, clock)
         self._lent = self._broker, self._locks
         self._broker, self._locks = messages, held
         return sources
 
     def _check_idle(self) -> None:
-        """A run within a test would close the test's broker; a test within a run or a test would end with another's."""
+        """A run within a test would close the test's broker; a test within a run or a test would end with another's.
+
+        A handler that is registered meanwhile would get nothing.
+        """
         if self._supervisor is not None:
-            raise InvalidArgument("this worker runs already; one that has ended may run again")
+            raise InvalidArgument("this worker runs already; register handlers before, and run it again once it has ended")
         if self._lent is not None:
             raise InvalidArgument("this worker is under test: leave `with worker.test()` first")
+
+    def forked(self) -> None:
+        """In a forked child: what runs is the parent's, and the child may run it as well."""
+        self._supervisor = None
+        self._opening = threading.Lock()
 
     def _end(self) -> None:
         """Close what it has opened itself."""

@@ -38,10 +38,18 @@ class Run(Generic[T]):
         self._signal = consumer.core.runtime.signal()
         self._tasks: set[asyncio.Task[None]] = set()
         self._error: BaseException | None = None
+        self._patient = False  # handlers that run may take as long as they do
         self._hurried = False
 
     def stop(self) -> None:
         """End it gracefully, from any thread or signal handler."""
+        self._patient = False
+        self._consumer.closing.stop()
+        self._signal.set()
+
+    def finish(self) -> None:
+        """As `stop`, but the handlers that run finish however long that takes; a `stop` later on gives them the grace time."""
+        self._patient = self._patient or not self._consumer.life.stopped
         self._consumer.closing.stop()
         self._signal.set()
 
@@ -58,8 +66,10 @@ class Run(Generic[T]):
             self._consumer.closing.stop()
             if not self._core.closed:
                 await self._consumer.closing.give_back()
-            ends = clock() + grace
+            ends = math.inf
             while self._tasks and clock() < ends and self._error is None and not self._hurried:
+                if not self._patient:
+                    ends = min(ends, clock() + grace)
                 await runtime.wait(self._signal, min(ends, clock() + LOOK))
             if self._tasks:
                 await self._consumer.closing.close()  # first, so that peers have the messages whatever the handlers still do

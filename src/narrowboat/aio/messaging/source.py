@@ -103,12 +103,12 @@ class Readable(Uncopied, Generic[T]):
                 work = Run(messages._consumer, handle, tasks)
                 taken = Signals(work if with_signals else None)
                 try:
-                    self._core.runs.add(work.stop)
+                    self._core.runs.add(work)
                     with taken:
                         await work.wait(length)
                     await asyncio.sleep(0)  # Ctrl-C may have cancelled this very task: here, and not while the consumer closes
                 finally:
-                    self._core.runs.discard(work.stop)
+                    self._core.runs.discard(work)
                     taken.leave()  # where an interrupt came in the very moment of leaving
         except BaseException:
             messages._consumer.closing.abandon()
@@ -116,8 +116,8 @@ class Readable(Uncopied, Generic[T]):
 
     def stop(self) -> None:
         """End every `run` of this object, as SIGTERM does: nothing more is fetched, running handlers finish."""
-        for stop in tuple(self._core.runs):
-            stop()
+        for work in tuple(self._core.runs):
+            work.stop()
 
     async def depth(self) -> Depth:
         """How many messages are ready, in flight, delayed, dead. None where the backend cannot know.

@@ -8,35 +8,23 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from narrowboat.aio._runtime import Asyncio
-from narrowboat.aio.messaging.consumer import Messages
 from narrowboat.aio.messaging.message import Batch
-from narrowboat.contract.messages import Reject
 from narrowboat.errors import NarrowboatError
-from narrowboat.working.consuming import Consuming
-from narrowboat.working.handlers import Around, Handler, Handling
+from narrowboat.working.handlers import Handling
+from narrowboat.working.intake_base import BaseIntake
 
 #: What a handler gives: it is awaited, and not looked at.
 Result = TypeVar("Result", bound=Awaitable[object])
 
 
-class Intake:
-    """See `narrowboat.working.consuming.Intake`."""
+class Intake(BaseIntake):
+    """See `BaseIntake`."""
 
-    COROUTINES = True  #: what handlers are
+    COROUTINES = True
     RUNTIME = Asyncio
+    MANAGER = ("__aenter__", "__aexit__", "asynccontextmanager")
 
-    def __init__(
-        self, handler: Handler, source: Any, around: Sequence[Around], runtime: Asyncio, grace: float, signals: bool
-    ) -> None:
-        self._handler = handler
-        self._source = source
-        self._around: Sequence[Any] = around
-        self._runtime = runtime
-        self._grace = grace
-        self._signals = signals
-        self._signal = runtime.signal()
-        self._messages: Messages[Any] | None = None  # of a batch handler
-        self._task: asyncio.Task[None] | None = None
+    _task: asyncio.Task[None] | None = None
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str, ended: Callable[[BaseException | None], None]) -> None:
         """In a task of its own."""
@@ -47,7 +35,7 @@ class Intake:
         """Once, before the first message."""
         await self._source.declare()
 
-    async def consume(self, consuming: Consuming, *, probing: bool) -> None:
+    async def consume(self, consuming: Any, places: int, *, probing: bool) -> None:
         """By `run`, or batch after batch in this task."""
         handler = self._handler
         if handler.batch is not None:
@@ -55,14 +43,14 @@ class Intake:
             return
         await self._source.run(
             consuming.one,
-            concurrency=1 if probing else handler.concurrency,
+            concurrency=places,
             prefetch=1 if probing else handler.prefetch,
             grace=self._grace,
-            signals=self._signals,
+            signals=False,  # the supervisor hears them
             max_extend=handler.max_extend,
         )
 
-    async def _batches(self, consuming: Consuming, most: int) -> None:
+    async def _batches(self, consuming: Any, most: int) -> None:
         prefetch = 1 if most == 1 else self._handler.prefetch
         async with self._source.consume(prefetch=prefetch, max_extend=self._handler.max_extend) as messages:
             self._messages = messages
@@ -80,7 +68,7 @@ class Intake:
         timeout = self._handler.timeout
         async with contextlib.AsyncExitStack() as stack:
             for each in self._around:
-                await stack.enter_async_context(each(handling))
+                await stack.enter_async_context(self._managed(each, each(handling)))
             try:
                 async with asyncio.timeout(timeout) as scope:
                     await self._handler.function(argument)
@@ -95,17 +83,9 @@ class Intake:
                 raise RuntimeError("what it awaited was cancelled, and not the handler") from error
         return True
 
-    @property
-    def hung(self) -> int:
-        """None: a task can be cancelled."""
-        return 0
-
     async def settle(self, messages: Sequence[Any], outcome: Any) -> Sequence[NarrowboatError | None]:
         """In one exchange."""
-        batch: Batch[Any] = Batch(list(messages))
-        if outcome is None:
-            return await batch.ack()
-        return await (batch.reject(outcome.reason) if isinstance(outcome, Reject) else batch.nack(outcome.delay))
+        return await Batch(list(messages))._settle(outcome)
 
     async def open(self) -> None:
         """For tests."""
@@ -131,17 +111,10 @@ class Intake:
         """Suspends this task."""
         await self._runtime.wait(self._signal, until)
 
-    def stop(self) -> None:
-        """Both: which of them it is doing, a signal handler cannot know."""
-        self._source.stop()
-        messages = self._messages
-        if messages is not None:
-            messages.stop()
-        self._signal.set()
-
-    def hurry(self) -> None:
+    def hurry(self) -> bool:
         """The handlers are cancelled, and what they had goes back."""
         task = self._task
         if task is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed, and with it the task
                 task.get_loop().call_soon_threadsafe(task.cancel)
+        return False
