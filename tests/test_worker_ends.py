@@ -57,7 +57,7 @@ def test_a_source_that_is_away_is_waited_for_beside_others(face: str, url: str, 
 def test_a_source_that_fails_for_good_ends_the_worker_with_its_error(face: str, url: str) -> None:
     """The others drain: what runs there finishes."""
     with narrowboat.broker(url) as broker:
-        broker.queue("orders", max_deliveries=3).declare()
+        broker.queue("orders", ordered=True).declare()
         worker = make(face, url)
         register(worker.queue("orders", max_deliveries=7), face, lambda message: None)
         register(worker.queue("other"), face, lambda message: None)

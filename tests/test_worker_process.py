@@ -159,7 +159,7 @@ def test_a_source_that_fails_for_good_ends_the_process_with_its_error(
     face: str, url: str, broker: narrowboat.Messaging
 ) -> None:
     """What the others had begun is finished first."""
-    broker.queue("odd", lease=7).declare()
+    broker.queue("odd", ordered=True).declare()
     text = RUN[face].replace('@worker.queue("bills")', '@worker.queue("odd")')
     with Program(text, url=url, forever=False) as program:
         code, _, complaints = program.end()

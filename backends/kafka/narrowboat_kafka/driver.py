@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from narrowboat.capabilities import BrokerCapabilities
-from narrowboat.contract import Address, Broker, Context, Depth, Feed, Kind, Outgoing, Receipt, Source
+from narrowboat.contract import Address, Broker, Context, Depth, Feed, Kind, Outgoing, Properties, Receipt, Source
 from narrowboat.dsn import Url
 from narrowboat.errors import Conflict, NarrowboatError, Unsupported
 from narrowboat_kafka.client import SOON
@@ -243,6 +243,16 @@ class KafkaBroker(Broker):
         """Make it if it is not there; refuse it where it differs."""
         with self._translated(f"declaring {source.address.path!r}"):
             self._sources.declare(source, earliest=earliest)
+
+    def stored(self, address: Address) -> Properties | None:
+        """What a consumer declared, or somebody altered since."""
+        with self._translated(f"looking up {address.path!r}"):
+            return self._sources.stored(address)
+
+    def alter(self, address: Address, *, lease: float | None, max_deliveries: int | None) -> Properties:
+        """Store another lease or limit."""
+        with self._translated(f"altering {address.path!r}"):
+            return self._sources.alter(address, lease, max_deliveries)
 
     def delete(self, address: Address) -> bool:
         """Remove it with its messages."""

@@ -96,6 +96,11 @@ class Owner(Protocol):
     backend: str
     codec: Codec[Any] | None
 
+    @property
+    def limit(self) -> int:
+        """How often it hands out a message; 0: always."""
+        ...
+
     def has_ended(self, delivery: Delivery) -> bool:
         """Whether the feed has heard that the claim of `delivery` ended."""
         ...
@@ -141,6 +146,11 @@ class TrackedDelivery(Uncopied, Content, Generic[T]):
     def attempt(self) -> int:
         """How often it was handed out, this time included: 1 at first."""
         return self._delivery.attempt
+
+    @property
+    def max_deliveries(self) -> int:
+        """After how many attempts its consumer makes a dead letter of it; 0: never."""
+        return self._consumer.limit
 
     @property
     def redelivered(self) -> bool:
