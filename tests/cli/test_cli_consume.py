@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from cli_program import call, command, finish
 
+from narrowboat.contract import Depth
 from narrowboat.messaging import Messaging
 
 
@@ -53,7 +54,7 @@ class TestConsume:
         code, out, err = call("consume", url, "q", "--count", "1", "--max-deliveries", "4")
         assert (code, out) == (2, "")
         assert "max_deliveries is 3 and was asked as 4" in err and "lease" not in err
-        assert queue.depth() == (0, 0, 0, 0)
+        assert queue.depth() == Depth(0, 0, 0, 0)
 
     def test_a_subscription(self, url: str, broker: Messaging) -> None:
         """Of a topic, by its group."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 from mutants import Mutant
@@ -118,7 +119,7 @@ class DepthForgetsTheDead(PassingBroker):
     """Counts no dead letters and nothing that is in flight."""
 
     def depth(self, address: Address) -> Depth:
-        return self.inner.depth(address)._replace(dead=0, in_flight=0)
+        return dataclasses.replace(self.inner.depth(address), dead=0, in_flight=0)
 
 
 class QueueMadeTwice(Installs, PassingBroker):

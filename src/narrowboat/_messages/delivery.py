@@ -20,10 +20,11 @@ sent, less a margin.
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from narrowboat._engine.exchange import may_have_happened
 from narrowboat._engine.holdable import Uncopied
@@ -35,7 +36,8 @@ from narrowboat.errors import BrokerError, NarrowboatError, SettleUnknown, Stale
 T = TypeVar("T")
 
 
-class Dead(NamedTuple):
+@dataclasses.dataclass(frozen=True, slots=True)
+class Dead:
     """Why a message is a dead letter."""
 
     reason: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from typing import Any
 
@@ -33,10 +34,10 @@ def depth(url: str | None, queue: str, group: str | None, as_json: bool) -> int:
     """
     with open_broker(url) as broker:
         found = source_of(broker, queue, group).depth()
-    if not any(found) and is_missing(url, lambda broker: source_of(broker, queue, group)):
+    if not any(dataclasses.astuple(found)) and is_missing(url, lambda broker: source_of(broker, queue, group)):
         complain(f"there is no queue {queue!r}" if group is None else f"there is no subscription {group!r} of {queue!r}")
         return Exit.FAILED
-    counts = {"ready": found.ready, "in_flight": found.in_flight, "delayed": found.delayed, "dead": found.dead}
+    counts = dataclasses.asdict(found)
     if as_json:
         print_json(counts)
     else:
@@ -90,7 +91,7 @@ def describe(message: Message[bytes]) -> dict[str, Any]:
     del fields["attempt"]  # it counts the looks at the dead letter, not the deliveries of the message
     headers = {name: value for name, value in message.headers.items() if not name.startswith(RESERVED_PREFIX)}
     fields.pop("headers", None)
-    dead = message.dead._asdict() if message.dead else {"reason": None, "attempts": None, "origin": None}
+    dead = dataclasses.asdict(message.dead) if message.dead else {"reason": None, "attempts": None, "origin": None}
     return {**fields, **({"headers": headers} if headers else {}), **dead}
 
 

@@ -21,6 +21,7 @@ A BaseException may strike at any point of any call: the driver must then still 
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -116,7 +117,8 @@ class Outgoing(NamedTuple):
     origin: object = None
 
 
-class Receipt(NamedTuple):
+@dataclasses.dataclass(frozen=True, slots=True)
+class Receipt:
     """The broker has it, at its declared durability."""
 
     id: str
@@ -182,7 +184,8 @@ class Return(NamedTuple):
 Outcome = Ack | Nack | Reject | Return
 
 
-class Depth(NamedTuple):
+@dataclasses.dataclass(frozen=True, slots=True)
+class Depth:
     """How many messages a source has. None where the backend cannot know."""
 
     ready: int | None

@@ -10,6 +10,7 @@ import contextlib
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import astuple
 from typing import Any
 
 from narrowboat.contract.locks import Busy, LockProvider, Request
@@ -278,7 +279,7 @@ class MessageDesk(Desk):
         ask.give(self._broker.purge(fields.address(address)))
 
     def _depth(self, ask: Ask, address: object) -> None:
-        ask.give(list(self._broker.depth(fields.address(address))))
+        ask.give(list(astuple(self._broker.depth(fields.address(address)))))
 
 
 def _numbered(ask: Ask) -> bool:
