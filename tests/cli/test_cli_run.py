@@ -110,7 +110,7 @@ def test_what_is_not_there_is_one_line(
 
 def test_a_source_that_fails_ends_it_with_its_code(shop: Path, url: str, broker: Messaging) -> None:
     """One line, as with every command."""
-    broker.queue("bills", lease=7).declare()
+    broker.queue("bills", ordered=True).declare()
     process = command("run", "shop.worker:worker", "--quiet", cwd=shop, env={"NARROWBOAT_BROKER_URL": url})
     code, _, complaint = finish(process, 60)
     assert (code, complaint.count("\n")) == (2, 1) and "bills" in complaint
