@@ -7,6 +7,7 @@ import os
 import resource
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import astuple
 from pathlib import Path
 
 from huey import SqliteHuey
@@ -166,7 +167,7 @@ def flat(folder: Path) -> Iterator[Row]:
             before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             churn(100_000)
             grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-            assert tuple(queue.depth()) == (0, 0, 0, 0)
+            assert astuple(queue.depth()) == (0, 0, 0, 0)
         yield at_most(f"{url.partition(':')[0]}: 100,000 messages, peak memory grows by", grown / 1024, 4.0, "MiB")
     size = sum(file.stat().st_size for file in folder.glob("flat.db*"))
     yield at_most("sqlite: the file afterwards", size / 1024 / 1024, 4.0, "MiB")

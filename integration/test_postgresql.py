@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def test_a_message_is_there_when_its_transaction_commits_and_a_waiting_consumer_
             assert (message.correlation_id, message.content_type) == ("c", codecs.JSON.content_type)
             assert time.monotonic() - begun < 20
             message.ack()
-        assert not any(queue.depth())
+        assert not any(astuple(queue.depth()))
 
 
 def test_a_rollback_takes_the_message_back(postgresql_server: PostgreSQLServer, owner: Any) -> None:
@@ -71,7 +72,7 @@ def test_a_rollback_takes_the_message_back(postgresql_server: PostgreSQLServer, 
         queue.declare()
         queue.send_in(owner, BODY)
         owner.rollback()
-        assert not any(queue.depth())
+        assert not any(astuple(queue.depth()))
 
 
 def test_a_transaction_that_lasts_holds_up_nobody(postgresql_server: PostgreSQLServer, owner: Any) -> None:
@@ -112,7 +113,7 @@ def test_the_first_use_of_a_schema_is_not_made_in_the_callers_transaction(
     with narrowboat.broker(f"{postgresql_server.url}?schema=first") as broker:
         broker.queue("paid").send_in(owner, BODY)
         owner.rollback()
-        assert not any(broker.queue("paid").depth())
+        assert not any(astuple(broker.queue("paid").depth()))
 
 
 def test_what_cannot_be_sent_fails_the_transaction_or_is_refused_before(
@@ -149,7 +150,7 @@ def test_an_asynchronous_connection_belongs_to_the_asynchronous_face(postgresql_
                 message = await consumer.receive(timeout=20)
                 assert message is not None and message.data == BODY
                 await message.ack()
-            assert not any(await queue.depth())
+            assert not any(astuple(await queue.depth()))
             with narrowboat.broker(url) as sync, pytest.raises(InvalidArgument, match="use narrowboat.aio"):
                 sync.queue("paid").send_in(connection, BODY)
 

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from integration.servers import RedisServer
-from narrowboat.contract import Ack, Address, Kind, Nack, Outcome, Reject, Return
+from narrowboat.contract import Ack, Address, Depth, Kind, Nack, Outcome, Reject, Return
 from narrowboat.errors import Conflict, NarrowboatError
 from narrowboat_redis import broker as broker_backend
 
@@ -262,7 +262,7 @@ def test_a_stream_whose_ids_are_used_up_is_told_for_good(client: redis.Redis, br
     assert feed.settle([(delivery, Nack(0.0))]) == [None]
     (delivery,) = feed.receive(10).deliveries
     assert feed.settle([(delivery, Reject("why", 2))]) == [None]
-    assert broker.depth(ORDERS) == (0, 0, 0, 1)
+    assert broker.depth(ORDERS) == Depth(0, 0, 0, 1)
 
 
 def test_what_is_due_behind_the_last_id_of_a_stream_stops_no_consumer(client: redis.Redis, broker: Any) -> None:
@@ -276,7 +276,7 @@ def test_what_is_due_behind_the_last_id_of_a_stream_stops_no_consumer(client: re
     deliveries = feed.receive(10).deliveries
     assert len(deliveries) == 2
     assert feed.settle([(delivery, Ack()) for delivery in deliveries]) == [None, None]
-    assert broker.depth(ORDERS) == (0, 0, 1, 0)
+    assert broker.depth(ORDERS) == Depth(0, 0, 1, 0)
     (refused,) = send(broker, ORDERS, "behind")
     assert isinstance(refused, Conflict)
 

@@ -11,6 +11,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import astuple
 from typing import Any, TypeVar, cast
 
 import pytest
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 import narrowboat
 from broker_calls import consume, open_driver, send
 from integration.servers import RedisServer
-from narrowboat.contract import Ack, Address, Delivery, Kind, Nack, Reject, Return
+from narrowboat.contract import Ack, Address, Delivery, Depth, Kind, Nack, Reject, Return
 from narrowboat.contract.locks import Busy, Grant, Mode, Released, Request
 from narrowboat.errors import Conflict, NarrowboatError
 from narrowboat_redis import broker as broker_backend
@@ -176,7 +177,7 @@ def test_an_entry_of_another_program_costs_nobody_else_anything(
             bodies += [each.body for each in got]
             dead.settle([(each, Ack()) for each in got])
         assert sorted(bodies) == sorted(found[place].body for place in found.keys() & added.keys())
-        assert broker.depth(queue)[:3] == (0, 0, 0)
+        assert astuple(broker.depth(queue))[:3] == (0, 0, 0)
         for one in (feed, elsewhere, dead):
             one.close()
     assert time.monotonic() - begun < SECONDS
@@ -201,7 +202,7 @@ def test_an_entry_comes_back_whatever_its_id(client: redis.Redis, broker: Any, i
         else:
             assert feed.settle([(delivery, outcome)]) == [None]
             time.sleep(0.02)
-    assert broker.depth(queue) == (0, 0, 0, 1)
+    assert broker.depth(queue) == Depth(0, 0, 0, 1)
     feed.close()
 
 
@@ -256,7 +257,7 @@ def test_what_another_program_puts_into_a_queues_sorted_sets_stops_nobody(
         assert {"first", "second"} <= came
         client.zadd(f"nb:m:{{{queue.name}}}:blocked", dict.fromkeys((member for _, member in cases), 0))
         broker.purge(queue)
-        assert broker.depth(queue)[:3] == (0, 0, 0)
+        assert astuple(broker.depth(queue))[:3] == (0, 0, 0)
 
 
 # -- records of locks ---------------------------------------------------------------------------------------------------------

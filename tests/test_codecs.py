@@ -58,6 +58,36 @@ def test_what_cannot_be_encoded_is_refused_and_nothing_is_sent(codec: Any, data:
         assert queue.depth().ready == 0
 
 
+def test_the_dead_letter_of_a_bad_body_says_which_field_is_wrong() -> None:
+    """As the codec's own error does, which is the cause of ours."""
+
+    class Orders:
+        name, content_type = "orders", "application/json"
+
+        def encode(self, data: Any, /) -> bytes:
+            return JSON.encode(data)
+
+        def decode(self, body: bytes, /) -> Any:
+            raise ValueError("1 validation error for Order\nquantity\n  Input should be a valid integer")
+
+    with narrowboat.broker(f"memory://{uuid.uuid4().hex}") as broker:
+        orders = broker.queue("orders", codec=Orders())
+        orders.publish({"quantity": "x"})
+
+        def handle(message: Any) -> Any:
+            try:
+                return message.data
+            finally:
+                orders.stop()
+
+        orders.run(handle, signals=False)
+        with broker.queue("orders").dead_letters().consume() as letters:
+            letter = letters.receive(5)
+            assert letter is not None and letter.dead is not None
+            assert "the codec 'orders' cannot decode" in letter.dead.reason
+            assert "ValueError: 1 validation error for Order quantity   Input should be a valid integer" in letter.dead.reason
+
+
 def test_codecs_are_found_by_name() -> None:
     """By the same entry points as anybody's."""
     assert {"bytes", "json", "text"} <= set(codecs.names())

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 import narrowboat
 from narrowboat import events
-from narrowboat._messages.delivery import final, too_often
+from narrowboat._messages.delivery import Dead, final, too_often
 from narrowboat._messages.extension import due
 from narrowboat._messages.window import room
 from narrowboat.clock import ManualClock
-from narrowboat.contract import Ack, Broker, Delivery, Feed, Nack, Outgoing, Reject
+from narrowboat.contract import Ack, Broker, Delivery, Depth, Feed, Nack, Outgoing, Reject
 from narrowboat.errors import Closed, InvalidArgument, NarrowboatError, NotFound, SettleUnknown, StaleDelivery, Unavailable
 from narrowboat.layers.faults import Faults
 from narrowboat.messaging import Messaging
@@ -99,7 +99,7 @@ def test_a_wrong_one_among_many_is_named(broker: Messaging, wrong: Any, says: st
         queue.publish_many([b"0", narrowboat.Outbound(b"1", key="k"), wrong, b"3"])
 
     assert refused.value.position == 2
-    assert queue.depth() == (0, 0, 0, 0)
+    assert queue.depth() == Depth(0, 0, 0, 0)
     with pytest.raises(InvalidArgument) as alone:
         broker.queue("")
     assert alone.value.position is None
@@ -218,7 +218,7 @@ def test_an_expired_message_is_not_handed_out_of_the_buffer(
     # It is settled beside the consumer, without keeping anybody waiting; closing it waits for that.
     assert [(event.source, event.id) for event in seen if isinstance(event, events.Expired)] == [("orders", "short")]
     assert not [event for event in seen if isinstance(event, events.Stale)]
-    assert queue.depth() == (2, 0, 0, 0)
+    assert queue.depth() == Depth(2, 0, 0, 0)
 
 
 def test_a_buffered_message_whose_lease_may_have_ended_is_dropped(broker: Messaging, clock: ManualClock) -> None:
@@ -249,7 +249,7 @@ def test_delivered_too_often_goes_to_the_dead_letters_without_a_handler(broker: 
     with queue.dead_letters().consume() as messages:
         dead = messages.receive(0)
         assert (dead.id, dead.key, dead.headers["v"]) == ("p", "k", "1")
-        assert dead.dead == ("delivered 2 times without being settled", 2, "orders")
+        assert dead.dead == Dead("delivered 2 times without being settled", 2, "orders")
 
 
 def test_what_was_not_started_goes_back_uncounted(broker: Messaging) -> None:
@@ -313,7 +313,7 @@ def test_a_lost_answer_is_unknown_and_may_be_repeated(broker: Messaging, faults:
         assert unknown.value.retryable
         assert isinstance(unknown.value.__cause__, Unavailable)
         message.ack()
-        assert queue.depth() == (0, 0, 0, 0)
+        assert queue.depth() == Depth(0, 0, 0, 0)
 
 
 def test_unknown_settlements_do_not_fill_the_window(broker: Messaging, faults: Faults) -> None:
@@ -363,7 +363,7 @@ def test_what_was_acked_without_waiting_is_acked_before_the_consumer_closes(
         assert closing.is_alive()
         gate.open()
         closing.join(10)
-        assert queue.depth() == (0, 0, 0, 0)
+        assert queue.depth() == Depth(0, 0, 0, 0)
 
 
 def test_a_last_nack_goes_to_the_dead_letters(broker: Messaging) -> None:
@@ -509,7 +509,7 @@ def test_stop_ends_the_iteration_and_wakes_who_waits(url: str) -> None:
             assert not thread.is_alive()
             assert messages.receive() is None
             got[0].ack()
-            assert queue.depth() == (0, 0, 0, 0)
+            assert queue.depth() == Depth(0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("way", [lambda messages: messages.receive(), list, lambda messages: list(messages.batches())])
@@ -604,7 +604,7 @@ def test_a_receive_cancelled_at_any_await_swallows_nothing(url: str) -> None:
                         message = await messages.receive(10)
                     assert message.body == b"%d" % turns
                     await message.ack()
-            assert await queue.depth() == (0, 0, 0, 0)
+            assert await queue.depth() == Depth(0, 0, 0, 0)
 
     asyncio.run(main())
 
@@ -626,7 +626,7 @@ def test_an_ack_that_was_cancelled_before_it_was_sent_can_be_repeated(url: str) 
 
                 assert not message.settled
                 await message.ack()
-            assert await queue.depth() == (0, 0, 0, 0)
+            assert await queue.depth() == Depth(0, 0, 0, 0)
 
     asyncio.run(main())
 

@@ -4,6 +4,7 @@ Nobody else can write into the memory of this process, so a layer in front of th
 and what a driver makes of it.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 
@@ -70,7 +71,7 @@ class CallsItOurs(Haunted):
     """Lists it as one of ours."""
 
     def shown(self, name: str) -> Holder:
-        return super().shown(name)._replace(foreign=False)
+        return dataclasses.replace(super().shown(name), foreign=False)
 
 
 class EvictsByName(Haunted):

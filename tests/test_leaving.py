@@ -20,7 +20,7 @@ import pytest
 import narrowboat
 import narrowboat.aio
 from narrowboat import events
-from narrowboat.contract import Grant, Holder, LockProvider
+from narrowboat.contract import Depth, Grant, Holder, LockProvider
 from narrowboat.errors import AlreadyHeld, InvalidArgument, NarrowboatError, NestedCall, Unavailable
 from narrowboat.layers.passing import PassingLocks
 
@@ -369,7 +369,7 @@ def test_a_run_without_a_thread_to_be_had_finishes_what_it_began(url: str, monke
         monkeypatch.setattr(threading.Thread, "start", start)
         with pytest.raises(RuntimeError, match="can't start new thread"):
             queue.run(handle, concurrency=2)
-        assert queue.depth() == (1, 0, 0, 0)
+        assert queue.depth() == Depth(1, 0, 0, 0)
 
 
 class _SlowRenewal(PassingLocks):

@@ -17,6 +17,7 @@ import pytest
 
 import narrowboat
 from narrowboat import codecs, events
+from narrowboat._messages.delivery import Dead
 from narrowboat.contract.messages import Feed, Received, Reject
 from narrowboat.errors import Closed, InvalidArgument, StaleDelivery, Unavailable
 from narrowboat.layers.faults import Faults, Gate
@@ -217,7 +218,7 @@ def test_absurd_numbers_of_others_are_no_error(url: str) -> None:
     with narrowboat.broker(url, wrap=Absurd) as broker:
         broker.queue("q").publish(b"x")
         with broker.queue("q").consume() as messages:
-            assert messages.receive(5).dead == ("why", 0, "")
+            assert messages.receive(5).dead == Dead("why", 0, "")
 
 
 def test_what_was_fetched_and_not_started_goes_back_at_once(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

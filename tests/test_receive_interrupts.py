@@ -17,6 +17,7 @@ from narrowboat._engine.runtime import run
 from narrowboat._messages.delivery import LOST, SETTLED
 from narrowboat.clock import ManualClock
 from narrowboat.conformance.faults.sweep import Strike, sweep
+from narrowboat.contract import Depth
 from narrowboat.errors import SettleUnknown, StaleDelivery
 
 # A coroutine that is interrupted before its first step is dropped unstarted; that is what an interrupt means.
@@ -47,7 +48,7 @@ def test_a_receive_loses_nothing_wherever_it_is_interrupted(url: str, tmp_path: 
                 assert messages._consumer.extending in broker._core.kept, strike.where
                 for message in got:
                     message.ack()
-                assert queue.depth() == (0, 0, 0, 0), strike.where
+                assert queue.depth() == Depth(0, 0, 0, 0), strike.where
 
             assert sweep(once) > 100
 
@@ -70,6 +71,6 @@ def test_a_settlement_is_made_or_can_be_repeated_wherever_it_is_interrupted(wait
                     message.ack()
                 assert message._state in (SETTLED, LOST), strike.where
                 assert message not in messages._consumer.window.unsettled, strike.where
-                assert queue.depth() == (0, 0, 0, 0), strike.where
+                assert queue.depth() == Depth(0, 0, 0, 0), strike.where
 
             assert sweep(once) > (30 if wait else 15)

@@ -11,6 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -152,8 +153,8 @@ def test_one_worker_handles_queues_and_subscriptions(face: str, scheme: str, url
         broker.queue("orders", codec=JSON).publish({"number": 1})
         assert (prices, got.get(timeout=60)) == ([b"1", b"2"], {"number": 1})
         until(lambda: [source.handled for source in worker.health().sources] >= [1, 1])
-        until(lambda: broker.topic("prices").subscription("page").depth()[:2] == (0, 0))
-        until(lambda: broker.queue("orders").depth()[:2] == (0, 0))
+        until(lambda: astuple(broker.topic("prices").subscription("page").depth())[:2] == (0, 0))
+        until(lambda: astuple(broker.queue("orders").depth())[:2] == (0, 0))
 
 
 def test_a_retry_is_a_warning_and_a_dead_letter_an_error_once(face: str, url: str, log: Log) -> None:
@@ -258,7 +259,7 @@ def test_a_batch_that_fails_comes_back_and_what_its_handler_settled_does_not(fac
             again: list[Any] = []
             while len(again) < 2:
                 again += handled.get(timeout=60)
-            until(lambda: broker.queue("orders").depth()[:4] == (0, 0, 0, 0))
+            until(lambda: astuple(broker.queue("orders").depth())[:4] == (0, 0, 0, 0))
 
     assert sorted(again) == [(b"2", 2), (b"3", 2)]
     assert "failed on 2 messages from" in log.next()[1]

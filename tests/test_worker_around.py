@@ -13,6 +13,7 @@ import pytest
 from test_worker import FACES, Log, living, logged, make, register, until
 
 import narrowboat
+from narrowboat.contract import Depth
 from narrowboat.errors import InvalidArgument
 from narrowboat.working import Handling
 
@@ -122,7 +123,7 @@ def test_what_is_no_context_manager_ends_the_worker(
         orders.publish_many([b"1", b"2", b"3"])
         with pytest.raises(InvalidArgument, match=rf"{what}.*, and no context manager; write it with @contextlib\.\w+manager"):
             asyncio.run(worker.run()) if face == "asyncio" else worker.run(signals=False)
-        assert orders.depth() == (3, 0, 0, 0)
+        assert orders.depth() == Depth(3, 0, 0, 0)
         with orders.consume() as messages:
             assert [messages.receive(timeout=60).attempt for _ in range(3)] == [1, 1, 1]
     assert log.lines.empty()

@@ -145,6 +145,7 @@ class Told:
 
     attempt: int
     undecodable: bool = False
+    max_deliveries: int = 5
     settled: bool = False
     lost: bool = False
 
@@ -154,8 +155,8 @@ def test_a_message_is_a_dead_letter_at_its_last_delivery_or_at_once(
     attempt: int, limit: int, undecodable: bool, draw: float
 ) -> None:
     """Otherwise it comes back, after a delay that the backend can keep."""
-    handler = make(lambda message: None, "orders", None, None, None, {"max_deliveries": limit}, coroutine=False)
-    found = outcome(handler, Told(attempt, undecodable), ValueError("no"), MEMORY, lambda: draw)
+    handler = make(lambda message: None, "orders", None, None, None, {}, coroutine=False)
+    found = outcome(handler, Told(attempt, undecodable, limit), ValueError("no"), MEMORY, lambda: draw)
     if undecodable or (limit and attempt >= limit):
         assert found == Reject("ValueError: no", attempt)
     else:
@@ -170,7 +171,7 @@ def test_what_the_backend_does_not_claim_is_not_asked_for(attempt: int, draw: fl
     assert outcome(handler, Told(attempt), ValueError(), claims, lambda: draw) == Nack(0.0)
 
 
-@given(st.lists(st.builds(Told, st.integers(1, 6), st.booleans(), st.booleans(), st.booleans()), min_size=1), draws)
+@given(st.lists(st.builds(Told, st.integers(1, 6), st.booleans(), st.just(5), st.booleans(), st.booleans()), min_size=1), draws)
 def test_a_batch_is_settled_in_groups_and_nothing_twice(messages: list[Told], draw: float) -> None:
     """Each message that is still ours once, with what it would get alone; no group for each draw of the jitter."""
     handler = make(lambda batch: None, "orders", None, None, 100, {}, coroutine=False)

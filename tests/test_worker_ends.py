@@ -7,6 +7,7 @@ import queue
 import threading
 import uuid
 from collections.abc import Iterator
+from dataclasses import astuple
 from typing import Any
 
 import pytest
@@ -57,7 +58,7 @@ def test_a_source_that_is_away_is_waited_for_beside_others(face: str, url: str, 
 def test_a_source_that_fails_for_good_ends_the_worker_with_its_error(face: str, url: str) -> None:
     """The others drain: what runs there finishes."""
     with narrowboat.broker(url) as broker:
-        broker.queue("orders", max_deliveries=3).declare()
+        broker.queue("orders", ordered=True).declare()
         worker = make(face, url)
         register(worker.queue("orders", max_deliveries=7), face, lambda message: None)
         register(worker.queue("other"), face, lambda message: None)
@@ -101,13 +102,13 @@ def test_leaving_drains(face: str, url: str) -> None:
         with living(worker, face):
             assert begun.acquire(timeout=60)
             worker.stop()
-            until(lambda: broker.queue("orders").depth()[:2] == (2, 1))
+            until(lambda: astuple(broker.queue("orders").depth())[:2] == (2, 1))
             assert state(worker) == "draining"
             finish.set()
-        assert broker.queue("orders").depth()[:2] == (2, 0)
+        assert astuple(broker.queue("orders").depth())[:2] == (2, 0)
         with living(worker, face):
             assert begun.acquire(timeout=60) and begun.acquire(timeout=60)
-            until(lambda: broker.queue("orders").depth()[:2] == (0, 0))
+            until(lambda: astuple(broker.queue("orders").depth())[:2] == (0, 0))
 
 
 def test_a_cancelled_run_gives_back_what_it_has(url: str) -> None:

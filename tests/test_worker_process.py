@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import narrowboat
+from narrowboat.contract import Depth
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 
@@ -117,8 +118,8 @@ def test_one_sigterm_drains_every_source(face: str, url: str, broker: narrowboat
         code, out, complaints = program.end()
 
     assert (code, sorted(out), complaints) == (0, ["billed", "over", "shipped", "shipped"], "")
-    assert broker.queue("orders").depth() == (1, 0, 0, 0)
-    assert broker.queue("bills").depth() == (0, 0, 0, 0)
+    assert broker.queue("orders").depth() == Depth(1, 0, 0, 0)
+    assert broker.queue("bills").depth() == Depth(0, 0, 0, 0)
     with broker.queue("orders").consume() as messages:
         message = messages.receive(timeout=60)
         assert message is not None and (message.body, message.attempt) == (b"3", 1)
@@ -137,8 +138,8 @@ def test_a_second_sigterm_ends_the_wait(face: str, url: str, broker: narrowboat.
 
     assert (code, out) == (0, ["heard", "over"])
     assert all(" has ended before " in line for line in complaints.splitlines())  # threads go on, tasks are cancelled
-    assert broker.queue("orders").depth() == (3, 0, 0, 0)
-    assert broker.topic("prices").subscription("page").depth() == (1, 0, 0, 0)
+    assert broker.queue("orders").depth() == Depth(3, 0, 0, 0)
+    assert broker.topic("prices").subscription("page").depth() == Depth(1, 0, 0, 0)
 
 
 @pytest.mark.parametrize("face", RUN)
@@ -151,7 +152,7 @@ def test_ctrl_c_drains_and_is_raised(face: str, url: str, broker: narrowboat.Mes
 
     assert (code, sorted(out)) == (-signal.SIGINT, ["billed", "shipped", "shipped"])
     assert complaints.rstrip().endswith("KeyboardInterrupt")
-    assert broker.queue("orders").depth() == (1, 0, 0, 0)
+    assert broker.queue("orders").depth() == Depth(1, 0, 0, 0)
 
 
 @pytest.mark.parametrize("face", RUN)
@@ -159,7 +160,7 @@ def test_a_source_that_fails_for_good_ends_the_process_with_its_error(
     face: str, url: str, broker: narrowboat.Messaging
 ) -> None:
     """What the others had begun is finished first."""
-    broker.queue("odd", lease=7).declare()
+    broker.queue("odd", ordered=True).declare()
     text = RUN[face].replace('@worker.queue("bills")', '@worker.queue("odd")')
     with Program(text, url=url, forever=False) as program:
         code, _, complaints = program.end()
@@ -208,7 +209,7 @@ def test_within_with_no_signal_is_touched(face: str, url: str, broker: narrowboa
 
     assert (code, out[0], out[-1], complaints) == (0, "mine", "over True", "")
     assert sorted(out[1:-1]).count("billed") == 1
-    assert broker.queue("bills").depth() == (0, 0, 0, 0)
+    assert broker.queue("bills").depth() == Depth(0, 0, 0, 0)
 
 
 def test_a_thread_that_hangs_does_not_keep_the_process(url: str, broker: narrowboat.Messaging) -> None:
@@ -221,7 +222,7 @@ def test_a_thread_that_hangs_does_not_keep_the_process(url: str, broker: narrowb
         code, _, complaints = program.end()
 
     assert code == 0, complaints
-    assert broker.queue("bills").depth() == (1, 0, 0, 0)
+    assert broker.queue("bills").depth() == Depth(1, 0, 0, 0)
 
 
 def test_asking_for_a_worker_is_what_imports_it() -> None:

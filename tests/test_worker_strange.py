@@ -7,6 +7,7 @@ import functools
 import queue
 import threading
 import uuid
+from dataclasses import astuple
 from typing import Any
 
 import pytest
@@ -78,7 +79,7 @@ def test_bodies_that_cannot_be_decoded_cost_their_own_messages_one_attempt(face:
             good: list[Any] = []
             while len(good) < 10:
                 good += handled.get(timeout=60)
-            until(lambda: broker.queue("orders").depth()[:4] == (0, 0, 0, 10))
+            until(lambda: astuple(broker.queue("orders").depth())[:4] == (0, 0, 0, 10))
     assert sorted(good) == [(number, 2) for number in range(0, 20, 2)]
 
 
@@ -115,7 +116,7 @@ def test_a_handler_whose_own_wait_was_cancelled_has_failed(url: str) -> None:
     with living(worker, "asyncio"), narrowboat.broker(url) as broker:
         broker.queue("orders").publish(b"1")
         assert [attempts.get(timeout=60) for _ in range(2)] == [1, 2]
-        until(lambda: broker.queue("orders").depth()[:4] == (0, 0, 0, 0))
+        until(lambda: astuple(broker.queue("orders").depth())[:4] == (0, 0, 0, 0))
         until(lambda: worker.health().sources[0].failed == 1)
 
 

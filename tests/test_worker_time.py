@@ -7,6 +7,7 @@ import queue
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple
 from typing import Any
 
 import pytest
@@ -139,16 +140,16 @@ def test_a_probe_is_one_message_whatever_the_concurrency(face: str, url: str) ->
         for _ in range(3):
             begun.get(timeout=60)
         gate.set()
-        until(lambda: state(worker) == "paused" and orders.depth()[:2] == (5, 0))
+        until(lambda: state(worker) == "paused" and astuple(orders.depth())[:2] == (5, 0))
         until(lambda: worker.health().sources[0].failed == 3 + begun.qsize())  # a fourth may have begun before the pause
         while begun.qsize():
             begun.get()
         gate.clear()
         clock.advance(10)
         begun.get(timeout=60)
-        assert (orders.depth()[:2], state(worker)) == ((4, 1), "probing")
+        assert (astuple(orders.depth())[:2], state(worker)) == ((4, 1), "probing")
         gate.set()
-        until(lambda: state(worker) == "paused" and orders.depth()[:2] == (5, 0))
+        until(lambda: state(worker) == "paused" and astuple(orders.depth())[:2] == (5, 0))
 
 
 def gated(face: str, gate: threading.Event, begin: Callable[[Any], object]) -> Any:
@@ -183,7 +184,7 @@ def test_a_pause_is_no_end(face: str, url: str) -> None:
         orders = broker.queue("orders")
         orders.publish_many([b"slow", b"bad", b"bad"])
         with living(worker, face):
-            until(lambda: state(worker) == "paused" and orders.depth()[:2] == (2, 1))
+            until(lambda: state(worker) == "paused" and astuple(orders.depth())[:2] == (2, 1))
             gate.set()
             until(lambda: worker.health().sources[0].handled == 1)
     assert slow.get_nowait() == 1 and slow.empty()
@@ -206,8 +207,8 @@ def test_the_grace_time_ends_a_pause_as_well(face: str, url: str) -> None:
         orders = broker.queue("orders")
         orders.publish_many([b"slow", b"bad"])
         with living(worker, face):
-            until(lambda: state(worker) == "paused" and orders.depth()[:2] == (1, 1))
-        assert orders.depth()[:2] == (2, 0)
+            until(lambda: state(worker) == "paused" and astuple(orders.depth())[:2] == (1, 1))
+        assert astuple(orders.depth())[:2] == (2, 0)
         gate.set()
 
 
@@ -232,9 +233,9 @@ def test_no_more_threads_hang_than_there_are_places(url: str) -> None:
         with worker:
             source = until(lambda: worker.health().sources[0] if state(worker) == "hung" else None)
             assert (source.hung, worker.health().ready, worker.health().live) == (2, False, False)
-            until(lambda: orders.depth()[1] == 0)
+            until(lambda: astuple(orders.depth())[1] == 0)
             gate.set()
-            until(lambda: worker.health().sources[0].handled == 5 and orders.depth()[:4] == (0, 0, 0, 0))
+            until(lambda: worker.health().sources[0].handled == 5 and astuple(orders.depth())[:4] == (0, 0, 0, 0))
             assert worker.health().ready and worker.health().live
     assert peak == 2
 
@@ -271,10 +272,10 @@ def test_a_batch_that_hangs_keeps_no_message_from_others(url: str) -> None:
     with narrowboat.broker(url) as broker:
         broker.queue("orders").publish_many([b"1", b"2", b"3", b"4"])
         with worker:
-            until(lambda: state(worker) == "hung" and broker.queue("orders").depth()[:2] == (4, 0))
+            until(lambda: state(worker) == "hung" and astuple(broker.queue("orders").depth())[:2] == (4, 0))
             assert begun.qsize() == 1
             gate.set()
-            until(lambda: broker.queue("orders").depth()[:4] == (0, 0, 0, 0))
+            until(lambda: astuple(broker.queue("orders").depth())[:4] == (0, 0, 0, 0))
 
 
 def test_a_batch_that_does_not_end_keeps_nobody(url: str, log: Log) -> None:
@@ -292,5 +293,5 @@ def test_a_batch_that_does_not_end_keeps_nobody(url: str, log: Log) -> None:
             assert begun.wait(60)
         text = "'orders' has ended before 1 of the calls of ship: what those have not settled comes again"
         assert log.next() == ("WARNING", text)
-        assert broker.queue("orders").depth()[:2] == (1, 0)
+        assert astuple(broker.queue("orders").depth())[:2] == (1, 0)
         gate.set()

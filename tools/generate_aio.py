@@ -20,7 +20,7 @@ from pathlib import Path
 SYNC = Path(__file__).resolve().parent.parent / "src" / "narrowboat"
 ASYNC = SYNC / "aio"
 FILES = (
-    *(f"messaging/{name}" for name in ("dead_letters", "message", "messaging", "publishing", "queue", "topic")),
+    *(f"messaging/{name}" for name in ("alterable", "dead_letters", "message", "messaging", "publishing", "queue", "topic")),
     *(f"working/{name}" for name in ("scheduling", "testing", "worker")),
 )
 HEAD = "# Made from narrowboat/{}.py by tools/generate_aio.py: change that file, and run this script.\n"

@@ -152,6 +152,8 @@ class BrokerCapabilities:
     uncounted_release: Support  #: a clean close does not count what was not started
     extension: Support = Support.NATIVE  #: of a single lease; always absent where it is not the message's own
     outbox: Support = Support.ABSENT  #: `send_in`: a publish in a transaction of the caller's own
+    alter: Support = Support.ABSENT  #: each consumer has its own `max_deliveries` and lease; what is stored can be altered
+    listing: Support = Support.ABSENT  #: `sources()`
     concurrency: Concurrency = Concurrency.SERIAL
     body_max: int = 1024 * 1024  #: bytes
     headers_max: int = 64 * 1024  #: bytes, names and values together
@@ -165,6 +167,7 @@ class BrokerCapabilities:
     return_lag: float = 0.0  #: what a consumer gives back is deliverable at once, or within this
     wake_bound: float = 0.5  #: an idle consumer has a new message within this
     dedup_window: float = 0.0
+    alter_lag: float = 5.0  #: what a running consumer fetches this long after an `alter` obeys it; inf: its next consumer does
 
     def __post_init__(self) -> None:
         if self.lease is not LeaseNature.MESSAGE:

@@ -14,13 +14,12 @@ class SourceRules:
     """Declaring, deleting, counting, purging. Needs the fixtures that `BrokerSuite` needs."""
 
     def test_a_declare_that_differs_is_refused(self, drivers: Drivers) -> None:
-        """The error names the property, what is stored and what was asked (B18)."""
+        """The error names the property, what is stored and what was asked (B18). Lease and limit need not agree (B129)."""
         broker = drivers()
         broker.declare(Source(ORDERS, Properties(lease=5.0)), earliest=False)
-        broker.declare(Source(ORDERS, Properties(lease=5.0)), earliest=False)
+        broker.declare(Source(ORDERS, Properties(lease=7.0, max_deliveries=9)), earliest=False)
 
-        with pytest.raises(Conflict, match=r"'orders'.*lease is 5\.0 and was asked as 30\.0"):
-            broker.declare(Source(ORDERS, Properties()), earliest=False)
+        assert broker.stored(ORDERS) == Properties(lease=5.0)
         with pytest.raises(Conflict, match=r"ordered is False .* True, priorities is 0 .* 3"):
             consume(broker, ORDERS, lease=5.0, ordered=True, priorities=3)
 
@@ -28,11 +27,55 @@ class SourceRules:
         """The first consumer does, and what was published before obeys them."""
         broker = drivers()
         send(broker, ORDERS, "a1", "a2", key="a")
+        assert broker.stored(ORDERS) is None
         feed = consume(broker, ORDERS, ordered=True, lease=7.0)
         assert ids(take(feed)) == ["a1"]
 
+        assert broker.stored(ORDERS) == Properties(lease=7.0, ordered=True)
         with pytest.raises(Conflict):
             consume(broker, ORDERS)
+
+    def test_a_feed_claims_with_its_own_lease(self, drivers: Drivers, clock: ManualClock) -> None:
+        """Whatever is stored (B129); and with another one from when it is told of it (B128)."""
+        broker = drivers()
+        broker.declare(Source(ORDERS, Properties(lease=60.0)), earliest=False)
+        feed = consume(broker, ORDERS, lease=5.0)
+        send(broker, ORDERS, "one")
+        for lease in (5.0, 20.0):
+            feed.use(Properties(lease=lease))
+            assert ids(take(feed)) == ["one"]
+            clock.advance(lease - 1)
+            assert take(feed) == []
+            clock.advance(1.5)
+        assert ids(take(feed)) == ["one"]
+
+    def test_an_alter_keeps_what_is_there(self, drivers: Drivers) -> None:
+        """Messages in flight, ready and delayed, and the half of the properties that is not altered (B128)."""
+        broker = drivers()
+        feed = consume(broker, ORDERS, ordered=True)
+        send(broker, ORDERS, "a1", "a2", key="a")
+        send(broker, ORDERS, "later", delay=5.0)
+        held = take(feed)
+
+        assert broker.alter(ORDERS, lease=40.0, max_deliveries=None) == Properties(lease=40.0, ordered=True)
+        assert broker.alter(ORDERS, lease=None, max_deliveries=0) == Properties(40.0, 0, ordered=True)
+        assert broker.stored(ORDERS) == Properties(40.0, 0, ordered=True)
+        assert broker.depth(ORDERS) == Depth(1, 1, 1, 0)
+        assert settle(feed, Ack(), *held) == [None]
+        assert ids(take(feed)) == ["a2"]
+
+    @pytest.mark.parametrize("address", [ORDERS, DASHBOARD, PRICES])
+    def test_an_alter_of_what_nobody_declared(self, drivers: Drivers, address: Address) -> None:
+        """It is `NotFound`, also where it was published to, and makes nothing (B130)."""
+        broker = drivers()
+        with pytest.raises(NotFound, match="Declare it"):
+            broker.alter(address, lease=5.0, max_deliveries=None)
+        assert broker.stored(address) is None
+        assert broker.sources() == []
+        if address is ORDERS:
+            send(broker, address, "one")
+            with pytest.raises(NotFound):
+                broker.alter(address, lease=5.0, max_deliveries=None)
 
     def test_what_was_published_before_is_sorted_by_the_levels(self, drivers: Drivers) -> None:
         """A queue made by a publish does not know its levels yet."""

@@ -21,7 +21,6 @@ from narrowboat_rabbitmq.errors import (
     channel_error,
     concerns_properties,
     connection_error,
-    other_properties,
     transient,
 )
 from narrowboat_rabbitmq.options import Options, QueueType, endpoint
@@ -261,10 +260,7 @@ def test_conflicts_say_what_differs() -> None:
     )
     assert isinstance(cut, Conflict)
     assert concerns_properties(cut)
-    other = other_properties(names.route_of(ORDERS, ""), Properties(lease=40.0), cut)
-    assert other is not None
-    assert "lease is 30 and was asked as 40, max_deliveries is 3 and was asked as 5, priorities=0 was asked" in str(other)
-    assert other.stored == {"lease": 30.0, "max_deliveries": 3.0, "ordered": 0.0}
+    assert names.read_stored(str(cut.__cause__)) == ({"lease": 30.0, "max_deliveries": 3.0, "ordered": 0.0}, False)
     queue = refused(
         406,
         head
@@ -272,6 +268,9 @@ def test_conflicts_say_what_differs() -> None:
     )
     assert isinstance(queue, Conflict)
     assert "x-queue-type is not set and was asked as quorum" in str(queue)
+    strange = str(refused(406, "PRECONDITION_FAILED - what no version has said so far"))
+    assert "'orders' cannot be declared like that: the server says" in strange
+    assert "Nothing was changed. Consume it as it is" in strange
 
 
 def test_refusals_are_typed() -> None:

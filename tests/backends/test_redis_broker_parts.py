@@ -230,13 +230,13 @@ def test_a_refusal_says_what_is_stored() -> None:
     """And of whom."""
     queue = stream_keys(Address(Kind.QUEUE, "orders"), "", cluster=False)
     group = stream_keys(Address(Kind.SUBSCRIPTION, "orders", "g"), "", cluster=False)
-    asked = Properties(lease=10.0)
+    asked = Properties(ordered=True)
     assert refusal([b"ok"], queue, asked, HERE) is None
     missing = refusal([b"missing"], queue, asked, HERE)
     assert isinstance(missing, NotFound)
     differs = refusal([b"differs", b"30.0", b"5", b"0", b"0"], queue, asked, HERE)
     assert isinstance(differs, Conflict)
-    assert "lease is 30.0 and was asked as 10.0" in str(differs)
+    assert "ordered is False and was asked as True" in str(differs)
     taken = refusal([b"taken", b"queue", b"topic"], group, asked, HERE)
     assert isinstance(taken, Conflict)
     assert "'orders' is a queue and cannot be a topic" in str(taken)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import narrowboat
-from narrowboat.contract import Address, Delivery, Kind, Outgoing
+from narrowboat.contract import Address, Delivery, Depth, Kind, Outgoing
 from narrowboat.dsn import Url
 from narrowboat.errors import ConfigurationError, Unsupported
 
@@ -209,7 +209,7 @@ def test_what_a_url_cannot_mean_is_refused(url: str, words: str) -> None:
 def test_without_a_name_server_nothing_is_made_counted_or_removed() -> None:
     with narrowboat.broker("rocketmq://127.0.0.1:1", timeout=0.5) as broker:
         queue = broker.queue("orders")
-        assert queue.depth() == (None, None, None, None)
+        assert queue.depth() == Depth(None, None, None, None)
         for call in (queue.purge, queue.delete):
             with pytest.raises(Unsupported, match="admin"):
                 call()

@@ -13,6 +13,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import narrowboat
-from narrowboat.contract import Address, Kind, Properties, Reject, Source
+from narrowboat.contract import Address, Depth, Kind, Properties, Reject, Source
 from narrowboat.errors import Conflict, LockTimeout
 from narrowboat.locking import Locks
 from narrowboat.messaging.consumer import Messages
@@ -152,7 +153,7 @@ def test_a_strange_lock_record_costs_its_own_name_and_can_be_evicted(held_file: 
                 odd.release()
             found = locks.holders()
             assert "neighbour" in {holder.name for holder in found}
-            json.dumps([[*holder[:3], holder.expires_in] for holder in found])
+            json.dumps([[*astuple(holder)[:3], holder.expires_in] for holder in found])
         with (
             locks.lock("busy"),
             narrowboat.locks(f"sqlite:///{path}?durability=normal") as others,
@@ -282,14 +283,14 @@ def test_a_strange_message_is_handed_out_or_dies_and_its_neighbours_notice_nothi
             with contextlib.suppress(Conflict):  # its row in `source` is strange
                 _drain(source)
                 depth = source.depth()
-                assert all(each is not None and each >= 0 for each in depth)
+                assert all(each is not None and each >= 0 for each in astuple(depth))
                 # What was put into a sequence of another key, or behind no message, stands in nobody's way, nor in line.
                 assert depth.ready == 0 or {"state", "key"} & {change[1] for change in changes}
             with contextlib.suppress(Conflict):
                 address.publish(b"more")
             assert address.delete() in (True, False)
             address.publish(b"again")
-        assert broker.queue("neighbour").depth() == (0, 0, 0, 0)
+        assert broker.queue("neighbour").depth() == Depth(0, 0, 0, 0)
     path.unlink()
 
 
@@ -328,10 +329,10 @@ def test_a_message_in_no_state_is_counted_and_handed_out(tmp_path: Path, state: 
         with sqlite3.connect(path) as connection:
             connection.execute(f"UPDATE delivery SET state = {state}")
         connection.close()
-        assert queue.depth() == (1, 0, 0, 0)
+        assert queue.depth() == Depth(1, 0, 0, 0)
         with queue.consume() as messages:
             assert _next(messages) == b"1"
-        assert queue.depth() == (0, 0, 0, 0)
+        assert queue.depth() == Depth(0, 0, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -360,7 +361,7 @@ def test_what_cannot_be_read_is_handed_out_raw_with_a_reason(tmp_path: Path, cha
         assert word in delivery.malformed
         assert feed.settle([(delivery, Reject("odd", 1))]) == [None]
         feed.close()
-        assert queue.depth() == (0, 0, 0, 0 if "DELETE" in change else 1)
+        assert queue.depth() == Depth(0, 0, 0, 0 if "DELETE" in change else 1)
 
 
 def test_an_attempt_that_nobody_counted_does_not_make_a_message_immortal(tmp_path: Path) -> None:
@@ -378,5 +379,5 @@ def test_an_attempt_that_nobody_counted_does_not_make_a_message_immortal(tmp_pat
                     seen.append(message.attempt)
                     message.nack()
             assert seen == handed
-            assert queue.depth() == (0, 0, 0, 1)
+            assert queue.depth() == Depth(0, 0, 0, 1)
             queue.dead_letters().purge()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from cli_program import call, command, finish
 
+from narrowboat.contract import Depth, Properties
 from narrowboat.messaging import Messaging
 
 
@@ -42,7 +43,7 @@ class TestConsume:
         assert (queue.depth().ready, queue.depth().in_flight) == (1, 0)
 
     def test_a_source_keeps_its_own_properties(self, url: str, broker: Messaging) -> None:
-        """They need not be repeated; what is asked for and differs is refused."""
+        """They need not be repeated. Another order is refused; the limit and the lease are each consumer's own."""
         queue = broker.queue("q", lease=7, max_deliveries=3, ordered=True)
         queue.declare()
         queue.publish_many([b"a", b"b"])
@@ -50,10 +51,13 @@ class TestConsume:
         code, out, _ = call("consume", url, "q", "--count", "1")
         assert (code, len(out.splitlines())) == (0, 1)
         assert call("consume", url, "q", "--count", "1", "--lease", "7")[0] == 0
-        code, out, err = call("consume", url, "q", "--count", "1", "--max-deliveries", "4")
+        code, out, err = call("consume", url, "q", "--count", "1", "--priorities", "4")
         assert (code, out) == (2, "")
-        assert "max_deliveries is 3 and was asked as 4" in err and "lease" not in err
-        assert queue.depth() == (0, 0, 0, 0)
+        assert "priorities" in err and "lease" not in err
+        queue.publish(b"c")
+        assert call("consume", url, "q", "--count", "1", "--max-deliveries", "4")[0] == 0
+        assert queue.properties() == Properties(7.0, 3, ordered=True)
+        assert queue.depth() == Depth(0, 0, 0, 0)
 
     def test_a_subscription(self, url: str, broker: Messaging) -> None:
         """Of a topic, by its group."""

@@ -44,6 +44,31 @@ class TestDead:
         assert json.loads(capsys.readouterr().out) == {"redriven": 1}
         assert (letter.depth().ready, letter.depth().dead) == (1, 0)
 
+    def test_redriving_one(self, url: str, letter: narrowboat.Queue[bytes], capsys: pytest.CaptureFixture[str]) -> None:
+        """By its id; one that is not there is said, and moves nothing else."""
+        assert run(["redrive", url, "q", "--id", "nobody", "--json"]) == 1
+        caught = capsys.readouterr()
+        assert json.loads(caught.out) == {"redriven": 0}
+        assert "1 of the ids given are not among the dead letters of 'q'" in caught.err
+        assert letter.depth().dead == 1
+
+        assert run(["redrive", url, "q", "--id", "x"]) == 0
+        assert capsys.readouterr().out == "redriven: 1\n"
+        assert (letter.depth().ready, letter.depth().dead) == (1, 0)
+
+    def test_showing_one(self, url: str, letter: narrowboat.Queue[bytes], capsys: pytest.CaptureFixture[str]) -> None:
+        """With its whole body and the reason; it stays."""
+        assert run(["show", url, "q", "x"]) == 0
+        shown = capsys.readouterr().out
+        assert run(["show", url, "q", "x", "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+
+        assert "reason: no such item\n" in shown and shown.endswith("\n\na\n")
+        assert found == {**found, "id": "x", "body": "a", "reason": "no such item", "headers": {"v": "1"}}
+        assert letter.depth().dead == 1
+        assert run(["show", url, "q", "y"]) == 1
+        assert "no dead letter of 'q' has the id 'y'" in capsys.readouterr().err
+
     def test_none(self, url: str, broker: Messaging, capsys: pytest.CaptureFixture[str]) -> None:
         """A sentence, or an empty list."""
         broker.queue("q").declare()

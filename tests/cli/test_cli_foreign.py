@@ -20,6 +20,7 @@ from narrowboat.cli import run
 from narrowboat.cli.output import redact
 from narrowboat.cli.portable import json_text
 from narrowboat.cli.records import parse_ndjson, to_line
+from narrowboat.contract import Depth
 from narrowboat.messaging import Messaging
 
 #: Any text that a driver may give: with controls, with bytes that were no UTF-8, with what turns the direction.
@@ -143,7 +144,7 @@ class TestExec:
 
         assert (code, err) == (0, "")
         assert sorted(out.split()) == ["good0", "good1", "good2", "odd"]
-        assert queue.depth() == (0, 0, 0, 0)
+        assert queue.depth() == Depth(0, 0, 0, 0)
 
     def test_what_keeps_a_command_from_running_gives_the_message_back(
         self, url: str, broker: Messaging, tmp_path: Path
@@ -160,7 +161,7 @@ class TestExec:
 
         assert (code, out) == (0, "good")
         assert "could not be run: Argument list too long" in err
-        assert queue.depth() == (0, 0, 0, 1)
+        assert queue.depth() == Depth(0, 0, 0, 1)
 
     def test_an_empty_command_is_refused(self, url: str) -> None:
         """It would acknowledge everything."""

@@ -10,6 +10,7 @@ import pytest
 from cli_program import command, finish
 
 from narrowboat.cli.app import run
+from narrowboat.contract import Depth
 from narrowboat.messaging import Messaging
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
@@ -63,7 +64,7 @@ narrowboat: the worker drains: what runs may finish for 30 s, and a second signa
 narrowboat: the worker has stopped
 """
     assert finish(process, 60) == (0, "", told)
-    assert broker.queue("orders").depth() == (0, 0, 0, 0)
+    assert broker.queue("orders").depth() == Depth(0, 0, 0, 0)
 
 
 def test_ctrl_c_is_130(shop: Path, url: str, broker: Messaging) -> None:
@@ -109,7 +110,7 @@ def test_what_is_not_there_is_one_line(
 
 def test_a_source_that_fails_ends_it_with_its_code(shop: Path, url: str, broker: Messaging) -> None:
     """One line, as with every command."""
-    broker.queue("bills", lease=7).declare()
+    broker.queue("bills", ordered=True).declare()
     process = command("run", "shop.worker:worker", "--quiet", cwd=shop, env={"NARROWBOAT_BROKER_URL": url})
     code, _, complaint = finish(process, 60)
     assert (code, complaint.count("\n")) == (2, 1) and "bills" in complaint

@@ -125,7 +125,7 @@ class TestGeneral:
 
         _, out, _ = call(env=env)
 
-        assert {line.partition(",")[2] for line in out.split()} == {"depth", "dead", "demo"}
+        assert {line.partition(",")[2] for line in out.split()} == {"declare", "delete", "depth", "dead", "demo"}
 
     def test_backends_for_programs(self, capsys: pytest.CaptureFixture[str]) -> None:
         """Both contracts, with claims."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 
@@ -112,7 +113,7 @@ class HoldersForgetsWho(PassingLocks):
 
     def holders(self, name: str | None) -> list[Holder]:
         """Without labels."""
-        return [holder._replace(label="") for holder in self.inner.holders(name)]
+        return [dataclasses.replace(holder, label="") for holder in self.inner.holders(name)]
 
 
 MUTANTS: list[Mutant] = [

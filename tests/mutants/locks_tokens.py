@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from mutants import Mutant
 from mutants.layers import Asks, named
 from narrowboat.contract.locks import Grant, Holder, LockProvider, Request
@@ -29,7 +31,7 @@ class _Tokens(Asks):
 
     def holders(self, name: str | None) -> list[Holder]:
         """Shown differently."""
-        return [each._replace(token=self.shown(each.token)) for each in self.inner.holders(name)]
+        return [dataclasses.replace(each, token=self.shown(each.token)) for each in self.inner.holders(name)]
 
     def evict(self, name: str, token: int) -> bool:
         """The holder that is shown with that token."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 from mutants import Mutant
 from mutants.layers import Installs, Joins, Shared, Sources, named
-from narrowboat.contract.messages import Address, Broker, Depth, Feed, Kind, Outgoing, Receipt, Received, Source
-from narrowboat.errors import Conflict, NarrowboatError
+from narrowboat.contract.messages import Address, Broker, Depth, Feed, Kind, Outgoing, Properties, Receipt, Received, Source
+from narrowboat.errors import Conflict, NarrowboatError, NotFound
 from narrowboat.layers.passing import PassingBroker, PassingFeed
 
 
@@ -118,7 +119,7 @@ class DepthForgetsTheDead(PassingBroker):
     """Counts no dead letters and nothing that is in flight."""
 
     def depth(self, address: Address) -> Depth:
-        return self.inner.depth(address)._replace(dead=0, in_flight=0)
+        return dataclasses.replace(self.inner.depth(address), dead=0, in_flight=0)
 
 
 class QueueMadeTwice(Installs, PassingBroker):
@@ -128,6 +129,89 @@ class QueueMadeTwice(Installs, PassingBroker):
         if self.stumbles():
             return [Conflict("there is such a queue already") for _ in messages]
         return self.inner.send(messages)
+
+
+class AlterDoesNothing(PassingBroker):
+    """Says that a limit was altered, and stores nothing."""
+
+    def alter(self, address: Address, *, lease: float | None, max_deliveries: int | None) -> Properties:
+        found = self.inner.alter(address, lease=None, max_deliveries=None)
+        return found._replace(
+            lease=found.lease if lease is None else lease,
+            max_deliveries=found.max_deliveries if max_deliveries is None else max_deliveries,
+        )
+
+
+class AlterMakesItAnew(PassingBroker):
+    """Alters a queue as one would by hand: deletes it with its messages, and declares it."""
+
+    def alter(self, address: Address, *, lease: float | None, max_deliveries: int | None) -> Properties:
+        altered = self.inner.alter(address, lease=lease, max_deliveries=max_deliveries)
+        self.inner.delete(address)
+        self.inner.declare(Source(address, altered), earliest=False)
+        return altered
+
+
+class AlterIsSeenByNewcomersOnly(PassingBroker):
+    """Tells each connection what was stored when it asked first."""
+
+    def __init__(self, inner: Broker) -> None:
+        super().__init__(inner)
+        self._first: dict[Address, Properties] = {}
+
+    def stored(self, address: Address) -> Properties | None:
+        found = self.inner.stored(address)
+        return found if found is None else self._first.setdefault(address, found)
+
+
+class AlterMakesWhatIsMissing(PassingBroker):
+    """Declares what is to be altered and is not there."""
+
+    def alter(self, address: Address, *, lease: float | None, max_deliveries: int | None) -> Properties:
+        try:
+            return self.inner.alter(address, lease=lease, max_deliveries=max_deliveries)
+        except NotFound:
+            self.inner.declare(Source(address, Properties()), earliest=False)
+            return self.inner.alter(address, lease=lease, max_deliveries=max_deliveries)
+
+
+class LimitsMustAgree(PassingBroker):
+    """Refuses a consumer that asks for another limit than is stored, as it does with the order."""
+
+    def open(self, source: Source, *, earliest: bool, wake: Callable[[], None]) -> Feed:
+        self._agree(source)
+        return super().open(source, earliest=earliest, wake=wake)
+
+    def declare(self, source: Source, *, earliest: bool) -> None:
+        self._agree(source)
+        self.inner.declare(source, earliest=earliest)
+
+    def _agree(self, source: Source) -> None:
+        stored = None if source.address.kind is Kind.TOPIC else self.inner.stored(source.address)
+        if stored is not None and stored.max_deliveries != source.properties.max_deliveries:
+            raise Conflict("it has another limit")
+
+
+class StoredLeaseForAll(Sources):
+    """Claims with the lease that is stored, whatever a consumer asks for."""
+
+    def kept(self, source: Source) -> Source:
+        stored = None if source.address.kind is Kind.TOPIC else self.inner.stored(source.address)
+        return source if stored is None else source._replace(properties=source.properties._replace(lease=stored.lease))
+
+
+class ListsDeadLettersToo(PassingBroker):
+    """Lists each queue with one for its dead letters."""
+
+    def sources(self) -> list[Address]:
+        return [each for found in self.inner.sources() for each in (found, found.dead)]
+
+
+class ListsQueuesOnly(PassingBroker):
+    """Lists no group."""
+
+    def sources(self) -> list[Address]:
+        return [found for found in self.inner.sources() if found.kind is not Kind.SUBSCRIPTION]
 
 
 MUTANTS: list[Mutant] = [
@@ -143,4 +227,12 @@ MUTANTS: list[Mutant] = [
     named(LeaseTooShort, "B22", "B26"),
     named(DepthForgetsTheDead, "B102", "B40"),
     named(QueueMadeTwice, "B126"),
+    named(AlterDoesNothing, "B128"),
+    named(AlterMakesItAnew, "B128"),
+    named(AlterIsSeenByNewcomersOnly, "B128"),
+    named(AlterMakesWhatIsMissing, "B130"),
+    named(LimitsMustAgree, "B129"),
+    named(StoredLeaseForAll, "B129"),
+    named(ListsDeadLettersToo, "B131"),
+    named(ListsQueuesOnly, "B131"),
 ]

@@ -68,6 +68,7 @@ def _classic(options: Options) -> BrokerCapabilities:
         request_reply=Support.ABSENT,
         depth=Support.EMULATED,
         uncounted_release=Support.EMULATED,
+        alter=Support.EMULATED,
         concurrency=Concurrency.MULTIPLEXED,
         body_max=BODY_MAX,
         headers_max=HEADERS_MAX,

@@ -12,11 +12,9 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from typing import Any
 
 from narrowboat.capabilities import BrokerCapabilities
-from narrowboat.contract import Address, Broker, Context, Depth, Feed, Kind, Outgoing, Receipt, Source
+from narrowboat.contract import Address, Broker, Context, Depth, Feed, Kind, Outgoing, Properties, Receipt, Source
 from narrowboat.dsn import Url
 from narrowboat.errors import Conflict, NarrowboatError, Unsupported
 from narrowboat_kafka.client import SOON
@@ -37,9 +35,6 @@ from narrowboat_kafka.topology.contents import Contents
 from narrowboat_kafka.topology.offsets import Offsets
 from narrowboat_kafka.topology.sources import Sources
 from narrowboat_kafka.topology.topics import Topics
-
-#: At a third of the price of `Receipt(...)`, which is paid for each message.
-_receipt: Callable[[Sequence[Any]], Receipt] = partial(tuple.__new__, Receipt)
 
 
 class KafkaBroker(Broker):
@@ -79,7 +74,7 @@ class KafkaBroker(Broker):
         except Exception as error:
             raise translate(error, "publishing") from error
         if not refused and not any(stored):
-            return [_receipt((message.id, False)) for message in messages]
+            return [Receipt(message.id) for message in messages]
         outcomes = zip(found, stored, strict=True)
         answers: list[Receipt | NarrowboatError] = []
         for index, message in enumerate(messages):
@@ -243,6 +238,16 @@ class KafkaBroker(Broker):
         """Make it if it is not there; refuse it where it differs."""
         with self._translated(f"declaring {source.address.path!r}"):
             self._sources.declare(source, earliest=earliest)
+
+    def stored(self, address: Address) -> Properties | None:
+        """What a consumer declared, or somebody altered since."""
+        with self._translated(f"looking up {address.path!r}"):
+            return self._sources.stored(address)
+
+    def alter(self, address: Address, *, lease: float | None, max_deliveries: int | None) -> Properties:
+        """Store another lease or limit."""
+        with self._translated(f"altering {address.path!r}"):
+            return self._sources.alter(address, lease, max_deliveries)
 
     def delete(self, address: Address) -> bool:
         """Remove it with its messages."""

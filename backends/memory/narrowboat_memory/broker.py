@@ -21,6 +21,7 @@ from narrowboat.contract import (
     Feed,
     Kind,
     Outgoing,
+    Properties,
     Receipt,
     Source,
 )
@@ -39,7 +40,15 @@ from narrowboat_memory.space import space
 
 def capabilities(url: Url, options: MessageOptions) -> BrokerCapabilities:
     """What `memory://` claims. Replay only where the URL says for how long topics keep messages."""
-    return keeper(Scope.PROCESS, Survives.NOTHING, work=Support.NATIVE, dedup=options.dedup, retention=options.retention)
+    return keeper(
+        Scope.PROCESS,
+        Survives.NOTHING,
+        work=Support.NATIVE,
+        dedup=options.dedup,
+        retention=options.retention,
+        alter=Support.NATIVE,
+        listing=Support.NATIVE,
+    )
 
 
 class MemoryBroker(Broker):
@@ -84,6 +93,21 @@ class MemoryBroker(Broker):
         now = self.clock()
         address, properties = source
         self.messages.change(lambda sources: sources.declare(address, properties, now, make=self.makes, earliest=earliest), now)
+
+    def stored(self, address: Address) -> Properties | None:
+        """What a consumer declared, or somebody altered since."""
+        self.check_open()
+        return self.messages.change(lambda sources: sources.stored(address), self.clock())
+
+    def alter(self, address: Address, *, lease: float | None, max_deliveries: int | None) -> Properties:
+        """Store another lease or limit."""
+        self.check_open()
+        return self.messages.change(lambda sources: sources.alter(address, lease, max_deliveries), self.clock())
+
+    def sources(self) -> list[Address]:
+        """What there is, without inboxes and dead letters."""
+        self.check_open()
+        return self.messages.change(lambda sources: sources.listed(), self.clock())
 
     def delete(self, address: Address) -> bool:
         """Remove it with all its messages; what is out becomes stale."""

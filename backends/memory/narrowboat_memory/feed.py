@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
-from narrowboat.contract import Ack, Address, Delivery, Feed, Kind, Nack, Outcome, Received, Reject, Source
+from narrowboat.contract import Ack, Address, Delivery, Feed, Kind, Nack, Outcome, Properties, Received, Reject, Source
 from narrowboat.errors import Closed, NarrowboatError
 from narrowboat_memory.errors import refuse
 from narrowboat_memory.messages import Messages
@@ -44,7 +44,7 @@ class MemoryFeed(Feed):
         self._source = source
         self._path = source.address.path
         self._wake = wake
-        self._idle = min(IDLE, source.properties.lease + LAG)
+        self._idle = _idle(source.properties)
         self._closed = False
 
     def receive(self, limit: int) -> Received:
@@ -82,6 +82,11 @@ class MemoryFeed(Feed):
             lambda sources: [self._extend(sources, delivery, now, seconds) for delivery in deliveries], now
         )
 
+    def use(self, properties: Properties) -> None:
+        """Claim with its lease from now on."""
+        self._source = self._source._replace(properties=properties)
+        self._idle = _idle(properties)
+
     def close(self) -> None:
         """Give back what is out, counted; an inbox goes with its feed."""
         if self._closed:
@@ -97,7 +102,7 @@ class MemoryFeed(Feed):
         if source is None:
             return [], None
         sources.tick(source, now)
-        entries = source.claim(limit, now, self, token)
+        entries = source.claim(limit, now, self._source.properties.lease, self, token)
         return [_delivery(entry, now) for entry in entries], sources.next_change(source)
 
     def _unclaim(self, sources: Sources, token: object, now: float) -> None:
@@ -159,6 +164,10 @@ class MemoryFeed(Feed):
                 source.give_back(entry, now, counted=True)
             # All of it, not only ours: a wake that was meant for somebody may have come to us.
             sources.ring(self._path, source.ready())
+
+
+def _idle(properties: Properties) -> float:
+    return min(IDLE, properties.lease + LAG)
 
 
 def _ours(entry: Entry, token: object, now: float) -> bool:

@@ -121,11 +121,11 @@ class MemorySource:
                 self.remove(entry)
         self._compact()
 
-    def claim(self, limit: int, now: float, feed: object, token: object) -> list[Entry]:
-        """Up to `limit` messages in order, counted and marked with `token`. Call `tick` first."""
+    def claim(self, limit: int, now: float, lease: float, feed: object, token: object) -> list[Entry]:
+        """Up to `limit` messages in order, counted and marked with `token`, for `lease` seconds. Call `tick` first."""
         claimed: list[Entry] = []
         ready, timers = self._ready, self._timers
-        until = now + self.properties.lease
+        until = now + lease
         while ready and len(claimed) < limit:
             entry = heappop(ready)[3]
             if entry.state is not READY:

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from narrowboat.contract import Address, Kind, Outgoing, Properties, Receipt
-from narrowboat.driver.sources import dead_headers, first_properties, has_dead_letters
+from narrowboat.driver.sources import DEAD, dead_headers, first_properties, has_dead_letters
 from narrowboat.errors import Conflict, NarrowboatError, NotFound
 from narrowboat_memory.errors import refuse
 from narrowboat_memory.source import Entry, MemorySource
@@ -106,6 +106,31 @@ class Sources:
             self.tick(found, now)  # so that what is due already is sorted with the rest
             found.declare(properties)
         return found
+
+    def stored(self, address: Address) -> Properties | Conflict | None:
+        """What a consumer declared, or somebody altered since; None where nobody did."""
+        found = self.find(address)
+        if isinstance(found, MemorySource):
+            return found.properties if found.declared else None
+        return found if isinstance(found, Conflict) else None
+
+    def alter(self, address: Address, lease: float | None, limit: int | None) -> Properties | NarrowboatError:
+        """Store another lease or limit; what is None stays."""
+        found = self.find(address)
+        if isinstance(found, Conflict):
+            return found
+        if not isinstance(found, MemorySource) or not found.declared:
+            return refuse.undeclared(address.path, address.kind.value)
+        old = found.properties
+        found.properties = old._replace(
+            lease=old.lease if lease is None else lease, max_deliveries=old.max_deliveries if limit is None else limit
+        )
+        return found.properties
+
+    def listed(self) -> list[Address]:
+        """Every queue, topic and subscription, without dead letters."""
+        found = [*(source.address for source in self._sources.values()), *(topic.address for topic in self._topics.values())]
+        return [address for address in found if not address.path.endswith(DEAD)]
 
     def inbox(self) -> MemorySource:
         """A new private source. It never counts deliveries: nobody would look at its dead letters."""

@@ -28,7 +28,7 @@ from narrowboat.contract import (
     Source,
 )
 from narrowboat.driver.claims import keeper
-from narrowboat.driver.sources import first_properties, has_dead_letters
+from narrowboat.driver.sources import DEAD, first_properties, has_dead_letters
 from narrowboat.dsn import Url
 from narrowboat.errors import NarrowboatError, Unavailable
 from narrowboat_postgresql.contents import bodies, numbers, parts, target
@@ -39,13 +39,28 @@ from narrowboat_postgresql.options import SCHEME, MessageOptions, fit
 from narrowboat_postgresql.outbox import enlist
 from narrowboat_postgresql.place import Place
 
+#: What is stored with a source, and what alters it. NULL leaves what is there.
+_STORED = "SELECT kind, declared, lease, max_deliveries, ordered, priorities FROM nb.source WHERE space = $1 AND key = $2"
+_ALTER = (
+    "UPDATE nb.source SET lease = coalesce($4::double precision, lease), max_deliveries = coalesce($5::integer, max_deliveries)"
+    " WHERE space = $1 AND key = $2 AND kind = $3 AND declared"
+    " RETURNING kind, declared, lease, max_deliveries, ordered, priorities"
+)
 #: Bytes of bodies in one call. A statement of PostgreSQL's has a gigabyte at most, and its memory.
 _TOGETHER = 64 * 1024 * 1024
 
 
 def capabilities(url: Url, options: MessageOptions) -> BrokerCapabilities:
     """What `postgresql://` claims. Replay only where the URL says for how long topics keep messages."""
-    claims = keeper(Scope.NETWORK, Survives.POWER, work=Support.NATIVE, dedup=options.dedup, retention=options.retention)
+    claims = keeper(
+        Scope.NETWORK,
+        Survives.POWER,
+        work=Support.NATIVE,
+        dedup=options.dedup,
+        retention=options.retention,
+        alter=Support.NATIVE,
+        listing=Support.NATIVE,
+    )
     return dataclasses.replace(claims, outbox=Support.NATIVE)
 
 
@@ -138,6 +153,44 @@ class PostgresBroker(Broker):
         self._messages.check_open()
         self._messages.declare(self._messages.looking, *source, earliest=earliest)
 
+    def stored(self, address: Address) -> Properties | None:
+        """What a consumer declared, or somebody altered since."""
+        return self._stored(address, _STORED, "looking up")
+
+    def alter(self, address: Address, *, lease: float | None, max_deliveries: int | None) -> Properties:
+        """Store another lease or limit, in one statement."""
+        change = [None if each is None else str(each) for each in (lease, max_deliveries)]
+        found = self._stored(
+            address,
+            _ALTER,
+            "altering",
+            address.kind.value,
+            *change,
+        )
+        if found is None:
+            raise refuse.undeclared(address.path, address.kind.value)
+        return found
+
+    def _stored(self, address: Address, statement: str, doing: str, *more: str | None) -> Properties | None:
+        self._messages.check_open()
+        rows = self._messages.looking.ask(statement, fit(address.path), *more, doing=f"{doing} {address.path!r}")
+        if not rows or address.kind is Kind.TOPIC:
+            return None
+        kind, declared, lease, limit, ordered, levels = [(each or b"").decode() for each in rows[0]]
+        self._kind(address, kind.encode())
+        return Properties(float(lease), int(limit), ordered == "t", int(levels)) if declared == "t" else None
+
+    def sources(self) -> list[Address]:
+        """What there is, without inboxes and dead letters."""
+        self._messages.check_open()
+        rows = self._messages.looking.ask(
+            "SELECT s.kind, s.path, t.path FROM nb.source s LEFT JOIN nb.source t ON t.id = s.topic"
+            " WHERE s.space = $1 AND s.kind <> 'inbox'",
+            doing="looking for queues",
+        )
+        found = [_address(*((each or b"").decode() for each in row)) for row in rows]
+        return [address for address in found if not address.path.endswith(DEAD)]
+
     def delete(self, address: Address) -> bool:
         """Delete a source with all its messages. Deliveries in flight become stale."""
         self._messages.check_open()
@@ -220,6 +273,10 @@ def prepare(url: Url, options: MessageOptions) -> Url:
 
     Place(url, options, 1.0)
     return url
+
+
+def _address(kind: str, path: str, topic: str) -> Address:
+    return Address(Kind(kind), topic, path[len(topic) + 1 :]) if topic else Address(Kind(kind), path)
 
 
 broker = BrokerBackend(

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from narrowboat.contract import Ack, Address, Delivery, Feed, Kind, Nack, Outcome, Received, Reject, Source
+from narrowboat.contract import Ack, Address, Delivery, Feed, Kind, Nack, Outcome, Properties, Received, Reject, Source
 from narrowboat.driver.sources import dead_headers, has_dead_letters
 from narrowboat.errors import Closed, NarrowboatError
 from narrowboat_postgresql import contents
@@ -46,7 +46,7 @@ class PostgresFeed(Feed):
         self._channel = messages.channel(number)
         self._wake = wake
         self._left = left
-        self._idle = min(IDLE, source.properties.lease + LAG)
+        self._idle = _idle(source.properties)
         self._plenty = False  #: the last claim was as large as was asked for, so there will be more
         #: Deliveries in flight, for `close` alone; the database decides what is still claimed.
         self._out: dict[int, int] = {}
@@ -112,6 +112,11 @@ class PostgresFeed(Feed):
         )
         ours = {int(row[0] or b"") for row in rows}
         return [None if cast("Tag", each.tag)[0] in ours else self._stale(each) for each in deliveries]
+
+    def use(self, properties: Properties) -> None:
+        """Claim with its lease from now on."""
+        self._source = self._source._replace(properties=properties)
+        self._idle = _idle(properties)
 
     def close(self) -> None:
         """Return deliveries in flight, counted. An inbox is deleted with its feed."""
@@ -219,3 +224,7 @@ class PostgresFeed(Feed):
 
     def _stale(self, delivery: Delivery) -> NarrowboatError:
         return refuse.stale(delivery.id, self.address.path, delivery.attempt)
+
+
+def _idle(properties: Properties) -> float:
+    return min(IDLE, properties.lease + LAG)

@@ -12,7 +12,7 @@ from narrowboat.contract import Address, Context, Properties
 from narrowboat.driver.sources import Declare
 from narrowboat.driver.waking import Bell
 from narrowboat.dsn import Url
-from narrowboat.errors import Closed, NarrowboatError
+from narrowboat.errors import Closed
 from narrowboat_postgresql.contents import target
 from narrowboat_postgresql.errors import refuse
 from narrowboat_postgresql.listening import Listening
@@ -76,7 +76,8 @@ class Messages:
                 "priorities": int(priorities),
             }
             found = refuse.differs(address.path, stored, properties)
-            raise found or NarrowboatError(f"{address.path!r} is declared otherwise", backend=SCHEME)
+            if found is not None:  # else it has another lease or limit for those who ask for none
+                raise found
         return int(number)
 
     def channel(self, number: int) -> str:

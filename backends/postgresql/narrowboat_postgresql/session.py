@@ -33,10 +33,17 @@ class Session:
         self._space = "0"
         self._left: list[tuple[str, str]] = []  #: processes of the server that may still be at a call of ours
 
+    def ask(self, statement: str, *parameters: Parameter, doing: str) -> Rows:
+        """The rows of a statement of ours, in which "nb" stands for the schema and $1 for the namespace."""
+        return self._ask(statement.replace("nb.", f"{self._place.options.schema}."), parameters, doing, binary=False)
+
     def call(self, function: str, *parameters: Parameter, doing: str, binary: bool = False) -> Rows:
         """The rows of a function of ours, whose first argument is the namespace."""
         names = ", ".join(f"${number}" for number in range(1, len(parameters) + 2))
         statement = f"SELECT * FROM {self._place.options.schema}.{function}({names})"  # noqa: S608  # our own words
+        return self._ask(statement, parameters, doing, binary=binary)
+
+    def _ask(self, statement: str, parameters: Sequence[Parameter], doing: str, *, binary: bool) -> Rows:
         with self._mutex:
             ends = time.monotonic() + self._place.timeout
             link = self._ready(ends, doing)  # first: it finds out the number of our namespace

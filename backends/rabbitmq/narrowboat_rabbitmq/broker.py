@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from narrowboat.capabilities import (
     BrokerCapabilities,
     Concurrency,
@@ -43,6 +45,8 @@ def capabilities(url: Url, options: Options) -> BrokerCapabilities:
         request_reply=Support.NATIVE,
         depth=Support.EMULATED,
         uncounted_release=Support.EMULATED,
+        alter=Support.EMULATED,
+        alter_lag=math.inf,  # each look at what is stored may cost a channel, and a line in the server's log
         concurrency=Concurrency.MULTIPLEXED,
         body_max=16 * 1024 * 1024,
         batch_max=10_000,

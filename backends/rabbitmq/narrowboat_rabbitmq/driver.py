@@ -149,6 +149,14 @@ class RabbitBroker(Broker):
         """Make it if it is not there; refuse it when it differs."""
         self._client.sources.declare(source.address, source.properties, self._client.deadline())
 
+    def stored(self, address: Address) -> Properties | None:
+        """What a consumer declared, or somebody altered since, as far as the server's text has room for it."""
+        return self._client.sources.stored(address, self._client.deadline())
+
+    def alter(self, address: Address, *, lease: float | None, max_deliveries: int | None) -> Properties:
+        """Store another lease or limit: what keeps them is made anew, and no queue is touched."""
+        return self._client.sources.alter(address, lease, max_deliveries, self._client.deadline())
+
     def delete(self, address: Address) -> bool:
         """Remove it with all its messages; deliveries that are out become stale."""
         return self._client.sources.delete(address, self._client.deadline())

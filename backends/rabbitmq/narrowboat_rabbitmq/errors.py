@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 from pika import exceptions
 
-from narrowboat.contract import Kind, Properties
+from narrowboat.contract import Kind
 from narrowboat.driver import tls
 from narrowboat.driver.endpoint import Endpoint
 from narrowboat.driver.sources import Refusals
 from narrowboat.driver.texts import cut
 from narrowboat.errors import AccessDenied, Conflict, NarrowboatError, NotFound, StaleDelivery, Unavailable
 from narrowboat_rabbitmq.options import SCHEME
-from narrowboat_rabbitmq.protocol.names import KIND_OF, Route, properties_exchange, read_stored
+from narrowboat_rabbitmq.protocol.names import KIND_OF, Route, properties_exchange
 
 NOT_FOUND, ACCESS_REFUSED, RESOURCE_LOCKED, PRECONDITION_FAILED, NOT_ALLOWED, INTERNAL_ERROR = 404, 403, 405, 406, 530, 541
 
@@ -181,7 +181,11 @@ def conflict(text: str, route: Route | None) -> Conflict:
     found = _DIFFERS.search(text)
     if found is None or route is None:
         path = route.path if route is not None else "it"
-        return Conflict(f"{path!r} cannot be declared like that: {text}", backend=SCHEME)
+        return Conflict(
+            f"{path!r} cannot be declared like that: the server says {text!r}. Nothing was changed. Consume it as it is with "
+            "declare=never, or correct what differs.",
+            backend=SCHEME,
+        )
     argument, stored = found["argument"], _value(found["stored"])
     if found["what"] == "exchange" and argument == "type":
         return _another_kind(route, found["name"], stored)
@@ -198,23 +202,13 @@ def concerns_properties(error: Conflict) -> bool:
     return _PROPERTIES in str(error)
 
 
-def other_properties(route: Route, asked: Properties, answer: Conflict) -> Conflict | None:
-    """What differs; `answer` is the server's to a declaration that asked for nothing, and leaves room for what is stored."""
-    found, whole = read_stored(str(answer.__cause__))
-    stored = {name: _plain(value) for name, value in found.items()}
-    rest = ", ".join(f"{name}={want:g}" for name, want in asked._asdict().items() if name not in stored)
-    return refusals.differs(
-        route.path,
-        stored,
-        Properties(*map(_plain, asked)),  # type: ignore[arg-type]  # a number each
-        more="" if whole else f"{rest} was asked, and the server's text has no room for what it has",
-        advice="Nothing was changed. Ask for what is stored, or consume what is there until it is empty, delete it (with its "
-        "messages) and declare it anew.",
+def unread(path: str) -> Conflict:
+    """The error where a server's text has no room for what is stored, and half of it is to stay."""
+    return Conflict(
+        f"altering {path!r}: its name leaves no room in the server's text for what is stored, so what is to stay cannot be "
+        "told. Nothing was changed. Alter both, max_deliveries= and lease=",
+        backend=SCHEME,
     )
-
-
-def _plain(number: float) -> float:
-    return int(number) if number == int(number) else number
 
 
 def _another_kind(route: Route, name: str, stored: str | None) -> Conflict:

@@ -13,24 +13,28 @@ from typing import Any
 
 from narrowboat.contract import Address, Depth, Kind, Properties
 from narrowboat.driver.sources import Declare, has_dead_letters
-from narrowboat.errors import Conflict, NarrowboatError, NotFound
+from narrowboat.errors import Conflict, NotFound, Unavailable
 from narrowboat_rabbitmq.connection.channel import Channel, Step, retry_crashed
 from narrowboat_rabbitmq.connection.link import Link, Session
-from narrowboat_rabbitmq.errors import Operation, concerns_properties, missing, other_properties
-from narrowboat_rabbitmq.options import Options
+from narrowboat_rabbitmq.errors import Operation, concerns_properties, missing, refusals, unread
+from narrowboat_rabbitmq.options import SCHEME, Options
 from narrowboat_rabbitmq.protocol.ladder import Ladder, destination, pattern, ticks
 from narrowboat_rabbitmq.protocol.names import (
     STANDS_FOR,
     Route,
     escape,
     properties_exchange,
+    properties_in,
     queue_arguments,
+    read_stored,
     route_of,
     write,
 )
 
 #: Idle channels that are kept.
 _KEPT = 4
+#: How often an alter is tried while others declare the same.
+_TRIES = 5
 #: Milliseconds for which what nobody receives any more is kept for people to look at, and how many messages.
 _GONE_TTL, _GONE_MAX = 24 * 3600 * 1000, 1000
 
@@ -44,6 +48,7 @@ class Sources:
         self.ladder = Ladder.of(escape(options.prefix))
         self._prefix = options.prefix
         self._arguments = queue_arguments(options)
+        self._levels_claimed = "x-max-priority" in self._arguments
         self._routes: dict[Address, Route] = {}
         self._locks: dict[Address, threading.Lock] = {}
         self._ladder = threading.Lock()
@@ -78,7 +83,54 @@ class Sources:
             try:
                 self._make(operation, properties, make=self.auto_declare)
             except Conflict as error:
-                raise self._difference(operation, properties, error) from error
+                if not concerns_properties(error):
+                    raise
+                # Where queues have no levels, nothing is stored that all consumers would have to agree about.
+                if self._levels_claimed and (refused := self._difference(operation, properties)) is not None:
+                    raise refused from error
+                self._make(operation, None, make=self.auto_declare)
+
+    def stored(self, address: Address, deadline: float) -> Properties | None:
+        """What it was declared with or altered to; what the server's text has no room for is as by default.
+
+        None where nothing is stored, and where nothing may be declared: only a declaration tells.
+        """
+        if address.kind is Kind.TOPIC or not self.auto_declare:
+            return None
+        operation, defaults = self._operation("looking up", address, deadline), Properties()
+        with self._alone(address):
+            if not self._keeps(operation):
+                return None
+            try:  # mostly, and then without an error in the server's log
+                self._call(operation, _kept(_route(operation), {"alternate-exchange": write(defaults)}))
+            except Conflict as error:
+                if not concerns_properties(error):
+                    raise
+                found, _ = self._told(operation)
+                return properties_in(found)
+            return defaults
+
+    def alter(self, address: Address, lease: float | None, limit: int | None, deadline: float) -> Properties:
+        """Make anew what keeps its properties. A consumer that comes in between may store its own, and is overruled."""
+        operation = self._operation("altering", address, deadline)
+        change = {name: value for name, value in (("lease", lease), ("max_deliveries", limit)) if value is not None}
+        with self._alone(address):
+            if address.kind is Kind.TOPIC or not self._keeps(operation):
+                raise refusals.undeclared(address.path, address.kind.value)
+            found, _ = self._told(operation)
+            if len(change) < 2 and "max_deliveries" not in found:
+                raise unread(address.path)
+            wanted = properties_in({**found, **change})
+            remove: Step = ("exchange_delete", {"exchange": properties_exchange(_route(operation).name)})
+            for _ in range(_TRIES):
+                with contextlib.suppress(Conflict):
+                    self._call(operation, remove, _kept(_route(operation), {"alternate-exchange": write(wanted)}))
+                    return wanted
+            raise Unavailable(
+                f"{address.path!r} was declared anew {_TRIES} times while it was altered, so it may have either. Alter it "
+                "again.",
+                backend=SCHEME,
+            )
 
     def ensure(self, address: Address, deadline: float) -> None:
         """Make what is published to, without properties; `NotFound` where it is not there and is not made."""
@@ -104,16 +156,32 @@ class Sources:
             if not self.known(address):
                 self._make(operation, None, make=make)
 
-    def _difference(self, operation: Operation, asked: Properties, error: Conflict) -> Conflict:
-        """`error`, with what is stored where it is about the properties."""
-        if concerns_properties(error):
-            try:  # it is there, and differs from this as well
-                self._call(operation, _kept(_route(operation), {}))
-            except Conflict as answer:
-                return other_properties(_route(operation), asked, answer) or error
-            except NarrowboatError:
-                pass
-        return error
+    def _difference(self, operation: Operation, asked: Properties) -> Conflict | None:
+        """The refusal where the levels are others than asked; None where they are not, as far as the server tells."""
+        found, whole = self._told(operation)
+        missing = (
+            "" if whole else f"{asked.priorities} priorities were asked, and the server's text has no room for what it has"
+        )
+        return refusals.differs(_route(operation).path, found, asked, more=missing)
+
+    def _told(self, operation: Operation) -> tuple[dict[str, float], bool]:
+        """What is stored, and whether that is all of it. It is there: a declaration that asks for nothing then tells most."""
+        try:
+            self._call(operation, _kept(_route(operation), {}))
+        except Conflict as answer:
+            if concerns_properties(answer):
+                return read_stored(str(answer.__cause__))
+            raise
+        return {}, False  # another program made it, with nothing in it
+
+    def _keeps(self, operation: Operation) -> bool:
+        """Whether anything is stored."""
+        exchange = properties_exchange(_route(operation).name)
+        try:
+            self._call(operation, ("exchange_declare", {"exchange": exchange, "passive": True}))
+        except NotFound:
+            return False
+        return True
 
     def _alone(self, address: Address) -> threading.Lock:
         """Held while an address is made: a server may crash where one declares what another is just declaring."""

@@ -34,14 +34,17 @@ from narrowboat_redis.calls import Calls, call, source_script
 from narrowboat_redis.endpoint import Deployment, RedisEndpoint
 from narrowboat_redis.errors import typed
 from narrowboat_redis.feed import RedisFeed
+from narrowboat_redis.listing import listed
 from narrowboat_redis.options import SCHEME, MessageOptions
 from narrowboat_redis.persistence import SURVIVES
-from narrowboat_redis.properties import refusal, texts_of
+from narrowboat_redis.properties import properties_of, refusal, texts_of
 from narrowboat_redis.publishing import Publishing
 from narrowboat_redis.scripts import Packed, script
 from narrowboat_redis.streams import INBOX_TTL, StreamKeys, own_stream_prefix, stream_keys
 
-_DECLARE, _DELETE, _PURGE, _DEPTH, _TICK = map(source_script, ("declare", "delete", "purge", "depth", "tick"))
+_DECLARE, _STORED, _DELETE, _PURGE, _DEPTH, _TICK = map(
+    source_script, ("declare", "stored", "delete", "purge", "depth", "tick")
+)
 _COUNT = script("count.lua")
 
 _INBOX = Properties(max_deliveries=0)
@@ -100,6 +103,36 @@ class RedisBroker(Broker):
             f"declaring {keys.path!r}",
         )
         self._raise(answer, keys, source.properties)
+
+    @typed
+    def stored(self, address: Address) -> Properties | None:
+        """What a consumer declared, or somebody altered since."""
+        return self._stored(address)
+
+    @typed
+    def alter(self, address: Address, *, lease: float | None, max_deliveries: int | None) -> Properties:
+        """Store another lease or limit, in one script."""
+        limit = b"" if max_deliveries is None else b"%d" % max_deliveries
+        found = self._stored(address, b"" if lease is None else repr(float(lease)).encode(), limit)
+        if found is None:
+            raise self.endpoint.refuse.undeclared(address.path, address.kind.value)
+        return found
+
+    def _stored(self, address: Address, *change: bytes) -> Properties | None:
+        self._calls.check_open()
+        keys = self._keys_of(address)
+        doing = "altering" if change else "looking up"
+        answer = self._calls.taking.ask(call(_STORED, keys, *change), f"{doing} {keys.path!r}")
+        if answer[0] == b"missing":
+            return None
+        self._raise(answer, keys)
+        return properties_of(answer[1:5])
+
+    @typed
+    def sources(self) -> list[Address]:
+        """What there is, by a scan of all keys; a name that is too long for a key cannot be told."""
+        self._calls.check_open()
+        return listed(self._calls.taking, self._prefix)
 
     @typed
     def delete(self, address: Address) -> bool:
@@ -201,7 +234,14 @@ class RedisBroker(Broker):
 def capabilities(url: Url, options: MessageOptions) -> BrokerCapabilities:
     """What `redis://` claims. The server's settings decide how durable it is; the URL says what they have to be."""
     RedisEndpoint.of(url, options)  # refuses what cannot work before anything is sent
-    return keeper(Scope.NETWORK, SURVIVES[options.durability], work=Support.EMULATED, dedup=options.dedup)
+    return keeper(
+        Scope.NETWORK,
+        SURVIVES[options.durability],
+        work=Support.EMULATED,
+        dedup=options.dedup,
+        alter=Support.NATIVE,
+        listing=Support.EMULATED,
+    )
 
 
 broker = BrokerBackend(

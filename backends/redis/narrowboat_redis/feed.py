@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from narrowboat.contract import Ack, Delivery, Feed, Kind, Nack, Outcome, Received, Reject, Source
+from narrowboat.contract import Ack, Delivery, Feed, Kind, Nack, Outcome, Properties, Received, Reject, Source
 from narrowboat.errors import Closed, NarrowboatError
 from narrowboat_redis import entries
 from narrowboat_redis.calls import Calls, call, source_script
@@ -50,8 +50,7 @@ class RedisFeed(Feed):
         self._path = keys.path
         self._wake = wake
         self._consumer = secrets.token_hex(8).encode()
-        self._lease = source.properties.lease
-        self._idle = min(IDLE, self._lease + LAG)
+        self._idle = min(IDLE, source.properties.lease + LAG)
         self._doing = f"receiving from {self._path!r}"
         inbox = keys.kind is Kind.INBOX
         self._properties = source.properties
@@ -140,6 +139,12 @@ class RedisFeed(Feed):
             if letter != 46:
                 answers[index] = self._stale(deliveries[index])
         return answers
+
+    def use(self, properties: Properties) -> None:
+        """Claim with its lease from now on."""
+        self._properties = properties
+        self._idle = min(IDLE, properties.lease + LAG)
+        self._head = (*self._head[:3], *texts_of(properties), self._consumer)
 
     def close(self, ends: float | None = None) -> None:
         """Return unsettled deliveries, counted, and delete an inbox. `ends`: the deadline of who closes many feeds."""

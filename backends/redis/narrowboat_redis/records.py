@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from narrowboat.contract.locks import Holder, Mode
-from narrowboat.driver.endpoint import HostPort
 from narrowboat_redis.client import RedisClient
 from narrowboat_redis.endpoint import RedisEndpoint
 from narrowboat_redis.errors import translate
 from narrowboat_redis.names import Keys, NameKeys
-from narrowboat_redis.scripts import Packed, command, script
+from narrowboat_redis.scanning import keys_like
+from narrowboat_redis.scripts import Packed, script
 
 LETTERS = {Mode.EXCLUSIVE: b"x", Mode.SHARED: b"r", Mode.SEMAPHORE: b"s"}
 MODES = {letter: mode for mode, letter in LETTERS.items()}
@@ -79,27 +79,8 @@ class Records:
         self._client.close()
 
     def _names(self) -> set[str]:
-        names: set[str] = set()
-        cursors: list[tuple[HostPort | None, bytes]] = [
-            (address, self._scanned(reply, names)) for address, reply in self._client.everywhere(self._scan(b"0"))
-        ]
-        for address, cursor in cursors:
-            while cursor != b"0":
-                cursor = self._scanned(self._client.at(address, self._scan(cursor)), names)
-        return names
-
-    def _scan(self, cursor: bytes) -> Packed:
-        return command(None, b"SCAN", cursor, b"MATCH", self._keys.pattern, b"COUNT", b"1000")
-
-    def _scanned(self, reply: Any, names: set[str]) -> bytes:
-        if not isinstance(reply, list):
-            raise translate(reply, self._endpoint, doing="looking for holders")
-        for key in reply[1]:
-            name = self._keys.name_of(key)
-            if name is not None:
-                names.add(name)
-        cursor: bytes = reply[0]
-        return cursor
+        found = map(self._keys.name_of, keys_like(self._client, self._keys.pattern, "looking for holders"))
+        return {name for name in found if name is not None}
 
     def _records(self, names: list[str]) -> Iterator[list[Record]]:
         """The records under each of the names."""

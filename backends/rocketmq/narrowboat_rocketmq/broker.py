@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from narrowboat.capabilities import (
     BrokerCapabilities,
     Concurrency,
@@ -44,6 +46,8 @@ def capabilities(url: Url, options: Options) -> BrokerCapabilities:
         request_reply=Support.ABSENT,
         depth=Support.EMULATED,
         uncounted_release=Support.ABSENT,
+        alter=Support.EMULATED if options.admin else Support.ABSENT,
+        alter_lag=math.inf,  # what a running consumer polls for was begun under the old lease
         concurrency=Concurrency.MULTIPLEXED,
         body_max=BODY_MAX,
         batch_max=1000,

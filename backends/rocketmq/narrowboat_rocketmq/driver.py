@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 
 from narrowboat.capabilities import BrokerCapabilities
-from narrowboat.contract import Address, Broker, Context, Depth, Feed, Outgoing, Receipt, Source
+from narrowboat.contract import Address, Broker, Context, Depth, Feed, Outgoing, Properties, Receipt, Source
 from narrowboat.dsn import Url
 from narrowboat.errors import NarrowboatError, Unsupported
 from narrowboat_rocketmq.errors import refused
@@ -53,6 +53,16 @@ class RocketBroker(Broker):
         """Make it if it is not there; refuse it when it differs."""
         self._link.check_open()
         self._sources.declare(source)
+
+    def stored(self, address: Address) -> Properties | None:
+        """What a consumer declared, or somebody altered since."""
+        self._link.check_open()
+        return self._sources.stored(address)
+
+    def alter(self, address: Address, *, lease: float | None, max_deliveries: int | None) -> Properties:
+        """Store another lease or limit."""
+        self._link.check_open()
+        return self._sources.alter(address, lease, max_deliveries)
 
     def delete(self, address: Address) -> bool:
         """Remove it with all its messages."""

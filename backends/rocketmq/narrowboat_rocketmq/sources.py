@@ -73,6 +73,33 @@ class Sources:
         elif self._link.admin is not None:
             self._link.administer(lambda admin: self._find(admin, source), doing)
 
+    def stored(self, address: Address) -> Properties | None:
+        """What it was declared with, or altered to."""
+        return self._administer(lambda admin: self._stored(admin, address), f"looking up {address.path!r}")
+
+    def _stored(self, admin: Admin, address: Address) -> Properties | None:
+        spot = self.place(address)
+        known = self._look(admin, spot)
+        if known is not None:
+            self._check(spot, known, None)
+        return None if known is None or address.kind is Kind.TOPIC else known.properties
+
+    def alter(self, address: Address, lease: float | None, limit: int | None) -> Properties:
+        """Store another lease or limit with the group; what is None stays."""
+
+        def work(admin: Admin) -> Properties:
+            spot, found = self.place(address), self._stored(admin, address)
+            if found is None:
+                raise refusals.undeclared(spot.path, address.kind.value)
+            made = found._replace(
+                lease=found.lease if lease is None else lease,
+                max_deliveries=found.max_deliveries if limit is None else limit,
+            )
+            admin.make_group(spot, made, admin.group(spot.group).config)
+            return made
+
+        return self._administer(work, f"altering {address.path!r}")
+
     def _find(self, admin: Admin, source: Source) -> None:
         spot = self.place(source.address)
         known = self._look(admin, spot)

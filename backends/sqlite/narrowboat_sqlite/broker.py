@@ -15,7 +15,19 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from narrowboat.capabilities import BrokerCapabilities, Scope, Support, Survives
-from narrowboat.contract import Address, Broker, BrokerBackend, Context, Depth, Feed, Kind, Outgoing, Receipt, Source
+from narrowboat.contract import (
+    Address,
+    Broker,
+    BrokerBackend,
+    Context,
+    Depth,
+    Feed,
+    Kind,
+    Outgoing,
+    Properties,
+    Receipt,
+    Source,
+)
 from narrowboat.driver.claims import keeper
 from narrowboat.driver.sources import has_dead_letters
 from narrowboat.dsn import Url
@@ -25,7 +37,7 @@ from narrowboat_sqlite.errors import not_sent, refuse
 from narrowboat_sqlite.feed import SqliteFeed
 from narrowboat_sqlite.messages import Messages
 from narrowboat_sqlite.options import SCHEME, Durability, MessageOptions
-from narrowboat_sqlite.tables import message_rows
+from narrowboat_sqlite.tables import declared, message_rows
 from narrowboat_sqlite.tables.sources import SourceRow
 from narrowboat_sqlite.tables.topology import Topology
 
@@ -35,7 +47,15 @@ T = TypeVar("T")
 def capabilities(url: Url, options: MessageOptions) -> BrokerCapabilities:
     """What `sqlite:///` claims. Replay only where the URL says for how long topics keep messages."""
     survives = Survives.POWER if options.durability is Durability.FULL else Survives.CRASH
-    return keeper(Scope.HOST, survives, work=Support.NATIVE, dedup=options.dedup, retention=options.retention)
+    return keeper(
+        Scope.HOST,
+        survives,
+        work=Support.NATIVE,
+        dedup=options.dedup,
+        retention=options.retention,
+        alter=Support.NATIVE,
+        listing=Support.NATIVE,
+    )
 
 
 class SqliteBroker(Broker):
@@ -85,6 +105,21 @@ class SqliteBroker(Broker):
         address, properties = source
         make = self._messages.auto_declare
         self._messages.change(lambda topology: _raise(topology.declare(address, properties, make=make, earliest=earliest)))
+
+    def stored(self, address: Address) -> Properties | None:
+        """What a consumer declared, or somebody altered since."""
+        self._messages.check_open()
+        return self._messages.look(lambda topology: _raise(declared.stored(topology, address)))
+
+    def alter(self, address: Address, *, lease: float | None, max_deliveries: int | None) -> Properties:
+        """Store another lease or limit."""
+        self._messages.check_open()
+        return self._messages.change(lambda topology: _raise(declared.alter(topology, address, lease, max_deliveries)))
+
+    def sources(self) -> list[Address]:
+        """What there is, without inboxes and dead letters."""
+        self._messages.check_open()
+        return self._messages.look(declared.listed)
 
     def delete(self, address: Address) -> bool:
         """Delete a source with all its messages. Deliveries in flight become stale."""

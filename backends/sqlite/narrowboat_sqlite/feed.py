@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
-from narrowboat.contract import Ack, Address, Delivery, Feed, Kind, Nack, Outcome, Received, Reject, Source
+from narrowboat.contract import Ack, Address, Delivery, Feed, Kind, Nack, Outcome, Properties, Received, Reject, Source
 from narrowboat.errors import Closed, NarrowboatError
 from narrowboat_sqlite.clocks.schedule import Moment
 from narrowboat_sqlite.errors import refuse
@@ -46,7 +46,7 @@ class SqliteFeed(Feed):
         self._source = source
         self._path = source.address.path
         self._wake = wake
-        self._idle = min(IDLE, source.properties.lease + LAG)
+        self._idle = _idle(source.properties)
         self._found = self._fresh = True
         #: The last claim was as large as was asked for, so there will be more. Arming first would let the watcher's thread look
         #: at every batch, and take a fifth of the throughput.
@@ -106,6 +106,11 @@ class SqliteFeed(Feed):
         self._messages.check_open()
         return self._messages.change(lambda topology: [self._extend(topology, delivery, seconds) for delivery in deliveries])
 
+    def use(self, properties: Properties) -> None:
+        """Claim with its lease from now on."""
+        self._source = self._source._replace(properties=properties)
+        self._idle = _idle(properties)
+
     def close(self) -> None:
         """Return deliveries in flight, counted. An inbox is deleted with its feed."""
         if self._closed:
@@ -143,9 +148,9 @@ class SqliteFeed(Feed):
         if not isinstance(source, SourceRow):
             raise cast("NarrowboatError", source)
         topology.tick(source)
-        rows = message_rows.claim(connection, source, limit, moment, token)
+        rows = message_rows.claim(connection, source, limit, moment, properties.lease, token)
         if not rows and message_rows.unstick(connection, source, moment, keys=self._fresh):
-            rows = message_rows.claim(connection, source, limit, moment, token)
+            rows = message_rows.claim(connection, source, limit, moment, properties.lease, token)
         self._fresh = False
         # Noted before the commit: whatever interrupts us after it, `close` gives them back.
         self._out.update(dict.fromkeys([row[0] for row in rows], token))
@@ -260,3 +265,7 @@ class SqliteFeed(Feed):
         if isinstance(source, SourceRow):
             # Every ready message, not only ours: this feed may have taken a wake that another one needs.
             topology.rings[self._path] += message_rows.ready(topology.connection, source.id, most=100)
+
+
+def _idle(properties: Properties) -> float:
+    return min(IDLE, properties.lease + LAG)

@@ -16,7 +16,7 @@ from narrowboat.driver.sources import Declare
 from narrowboat.driver.waking import Bell
 from narrowboat.dsn import Url
 from narrowboat.errors import Closed
-from narrowboat_sqlite.clocks.schedule import Schedule
+from narrowboat_sqlite.clocks.schedule import Moment, Schedule
 from narrowboat_sqlite.connection.database import Database, path_of
 from narrowboat_sqlite.connection.shared import Shared
 from narrowboat_sqlite.options import SCHEME, MessageOptions
@@ -86,7 +86,7 @@ class Messages:
         def run(connection: sqlite3.Connection) -> tuple[T, Topology]:
             # The time is read inside, after any wait for the database: places in the order follow the commits.
             moment = self.schedule.moment()
-            topology = Topology(connection, self.space, moment, self._observed)
+            topology = self._topology(connection, moment)
             if moment.now >= self._swept + _SWEEP:
                 topology.sweep()
                 if self.schedule.note_due(moment):
@@ -98,6 +98,13 @@ class Messages:
         for path, count in topology.rings.items():
             self._bell.ring(path, count, topology.moment.now)
         return result
+
+    def look(self, work: Callable[[Topology], T]) -> T:
+        """Run `work`, which only reads, on one snapshot."""
+        return self.database.read(lambda connection: work(self._topology(connection, self.schedule.moment())))
+
+    def _topology(self, connection: sqlite3.Connection, moment: Moment) -> Topology:
+        return Topology(connection, self.space, moment, self._observed)
 
     def wait(self, path: str, feed: object, wake: Callable[[], None], until: float) -> None:
         """`feed` is about to look for the last time before it waits."""

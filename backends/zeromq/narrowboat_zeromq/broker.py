@@ -68,6 +68,19 @@ class ZeroMQBroker(Broker):
         """Make it if it is not there."""
         self._link.ask("declare", message_items.source(source), earliest)
 
+    def stored(self, address: Address) -> Properties | None:
+        """What a consumer declared, or somebody altered since."""
+        found, _ = self._link.ask("stored", message_items.named(address))
+        return None if found is None else Properties(*found)
+
+    def alter(self, address: Address, *, lease: float | None, max_deliveries: int | None) -> Properties:
+        """Store another lease or limit."""
+        return Properties(*self._link.ask("alter", message_items.named(address), lease, max_deliveries)[0])
+
+    def sources(self) -> list[Address]:
+        """What there is, without inboxes and dead letters."""
+        return [fields.address(each) for each in self._link.ask("sources")[0]]
+
     def delete(self, address: Address) -> bool:
         """Delete a source with all its messages."""
         return bool(self._link.ask("delete", message_items.named(address))[0])
@@ -130,6 +143,8 @@ def capabilities(url: Url, options: MessageOptions) -> BrokerCapabilities:
         work=Support.NATIVE,
         dedup=options.dedup,
         retention=options.retention,
+        alter=Support.NATIVE,
+        listing=Support.NATIVE,
     )
     return dataclasses.replace(claims, concurrency=Concurrency.MULTIPLEXED)
 

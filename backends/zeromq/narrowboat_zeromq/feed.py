@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any
 
-from narrowboat.contract import Delivery, Feed, Outcome, Received, Source
+from narrowboat.contract import Delivery, Feed, Outcome, Properties, Received, Source
 from narrowboat.errors import Closed, NarrowboatError
 from narrowboat_zeromq.client.link import Link
 from narrowboat_zeromq.errors import Forgotten
@@ -65,6 +65,12 @@ class ZeroMQFeed(Feed):
         """Let each lease end `seconds` from now."""
         found, _ = self._ask("extend", [[each.id, each.attempt, each.tag] for each in deliveries], seconds)
         return [None if value is None else from_wire(value) for value in found]
+
+    def use(self, properties: Properties) -> None:
+        """Claim with its lease from now on."""
+        if self._source is not None:
+            self._source = self._source._replace(properties=properties)
+        self._ask("use", properties.lease)
 
     def close(self) -> None:
         """Return deliveries in flight, counted. Where the server is not reached, it does so when it misses us."""

@@ -82,13 +82,16 @@ def demand(support: Support, backend: str, asked: str, claim: str) -> None:
         )
 
 
+#: What a queue or subscription is declared with where nothing else is asked for.
+DEFAULTS = Properties()
+
+
 def check_properties(
     claims: BrokerCapabilities, backend: str, max_deliveries: object, lease: object, ordered: object, priorities: object
 ) -> Properties:
-    """What a queue or subscription is declared with."""
-    limit = check_count("max_deliveries", max_deliveries, 0, 1000)
-    allowed = f"{claims.lease_min:g} to {claims.lease_max:g} seconds, as a number or a timedelta"
-    kept = seconds("lease", lease, low=claims.lease_min, high=claims.lease_max, allowed=allowed)
+    """What a queue or subscription is declared with. None stands for the default."""
+    limit = check_limit(claims, backend, DEFAULTS.max_deliveries if max_deliveries is None else max_deliveries)
+    kept = check_lease(claims, DEFAULTS.lease if lease is None else lease)
     levels = priorities
     if levels != 0:
         levels = check_count("priorities", levels, 0, 1_000_000)
@@ -100,9 +103,48 @@ def check_properties(
             raise InvalidArgument(
                 f"ordered=True with priorities={levels}: an order of its own and priorities exclude each other"
             )
+    return Properties(lease=kept, max_deliveries=limit, ordered=bool(ordered), priorities=int(levels))
+
+
+def check_limit(claims: BrokerCapabilities, backend: str, value: object) -> int:
+    """How often a message is handed out."""
+    limit = check_count("max_deliveries", value, 0, 1000)
     if limit:
         demand(claims.dead_letters, backend, f"max_deliveries={limit} (0 means never)", "dead_letters")
-    return Properties(lease=kept, max_deliveries=limit, ordered=bool(ordered), priorities=int(levels))
+    return limit
+
+
+def check_lease(claims: BrokerCapabilities, value: object) -> float:
+    """Seconds of a lease."""
+    allowed = f"{claims.lease_min:g} to {claims.lease_max:g} seconds, as a number or a timedelta"
+    return seconds("lease", value, low=claims.lease_min, high=claims.lease_max, allowed=allowed)
+
+
+def check_change(
+    claims: BrokerCapabilities,
+    backend: str,
+    path: str,
+    max_deliveries: object,
+    lease: object,
+    ordered: object,
+    priorities: object,
+) -> tuple[float | None, int | None]:
+    """What `alter` asks for: lease and limit, None for what stays."""
+    for name, value in (("ordered", ordered), ("priorities", priorities)):
+        if value is not None:
+            raise Unsupported(
+                f"alter({name}={value!r}) of {path!r}: {name} says how the messages of a queue lie, and stays as it is for as "
+                "long as the queue is there, on every backend. Nothing was sent. Declare another queue with it, publish there, "
+                "and consume this one until it is empty",
+                backend=backend,
+            )
+    demand(claims.alter, backend, "alter()", "alter")
+    if max_deliveries is None and lease is None:
+        raise InvalidArgument(f"alter() of {path!r}: say what: max_deliveries=, lease= or both")
+    return (
+        None if lease is None else check_lease(claims, lease),
+        None if max_deliveries is None else check_limit(claims, backend, max_deliveries),
+    )
 
 
 def check_extension(claims: BrokerCapabilities, backend: str, value: object) -> float:

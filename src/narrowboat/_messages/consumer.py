@@ -6,8 +6,8 @@ It never waits inside the driver: the driver's `wake` sets the signal of a waiti
 the wait in any case. Many threads or tasks may receive from one consumer at once.
 
 Each part of its state has one owner. The `Window` owns what is fetched and not settled, the `Polling` who fetches
-next, the `Lifetime` whether the consumer is open, and the `Extending` when leases are extended. `settle.py` settles,
-`close.py` ends it.
+next, the `Lifetime` whether the consumer is open, the `Terms` its lease and limit, and the `Extending` when leases are
+extended. `settle.py` settles, `close.py` ends it.
 
 A fetched message belongs to no caller until it is handed out. A fetch puts what it brings into the buffer, on
 whichever thread it runs, so a caller that is cancelled or interrupted meanwhile swallows nothing.
@@ -33,6 +33,7 @@ from narrowboat._messages.extension import Extending
 from narrowboat._messages.lifetime import Lifetime
 from narrowboat._messages.polling import Polling, Visit
 from narrowboat._messages.settle import Settlement
+from narrowboat._messages.terms import OWN, Terms
 from narrowboat._messages.window import Window
 from narrowboat.capabilities import Support
 from narrowboat.codecs import Codec
@@ -57,29 +58,34 @@ class Consumer(Generic[M]):
         prefetch: int,
         auto_extend: bool,
         max_extend: float,
+        own: frozenset[str] = OWN,
     ) -> None:
+        """`own`: the names of the properties that the program asked for; see `terms`."""
         self.core = core
         self.runtime = core.runtime  #: what a caller waits by; a test may have one of its own
-        self.source = source
         self.path = path = source.address.path
         self.backend = core.backend
         self.codec = codec
         self.window: Window[M] = Window(prefetch, core.capabilities.batch_max)
         self.polling = Polling(self.window, core.timeout)
         self.life = Lifetime(core, path)
-        self.settlement = Settlement(core, source, self.life, self.window, self.polling)
-        self.extending = Extending(core, self.life, self.window, self.settlement, source.properties.lease)
+        self.terms = Terms(source, own, core.capabilities)
+        self.settlement = Settlement(core, path, self.terms, self.life, self.window, self.polling)
+        self.extending = Extending(core, self.life, self.window, self.settlement, self.terms)
         self.closing = Closing(core, path, self.life, self.window, self.polling, self.settlement, self.extending)
         self.max_extend = max_extend
         self._auto_extend = auto_extend and core.capabilities.extension is not Support.ABSENT
-        self._lease = source.properties.lease
-        self._limit = source.properties.max_deliveries
         self._make = make
 
     @property
     def used(self) -> bool:
         """Whether anybody has asked it for a message."""
         return self.polling.begun > 0
+
+    @property
+    def limit(self) -> int:
+        """How often a message is handed out before it becomes a dead letter; 0: always."""
+        return self.terms.limit
 
     def has_ended(self, delivery: Delivery) -> bool:
         """Whether the claim of `delivery` has ended with what it was made under, as far as the feed has heard."""
@@ -92,7 +98,7 @@ class Consumer(Generic[M]):
         """Open the feed of its source."""
         # `extend(map(...))` leaves no point for an interrupt between the driver's return and the storing of what it returned.
         opening = functools.partial(driver.open, earliest=earliest, wake=self.polling.wake)
-        self.life.opened.extend(map(opening, (self.source,)))
+        self.life.opened.extend(map(opening, (self.terms.begin(driver, self.core.clock()),)))
         self.adopt(self.life.opened[0])
 
     def adopt(self, feed: Feed) -> None:
@@ -107,20 +113,27 @@ class Consumer(Generic[M]):
         if self.life.closed:
             return 0
         since = self.core.clock()
+        terms = self.terms
+        if terms.due(since):
+            if terms.follow(self.core.driver.get(), self.life.feed, since):
+                self.extending.hasten(since)
+            since = self.core.clock()
+        lease = terms.lease
         answer: list[Received] = []
         try:
             answer.extend(map(self.life.feed.receive, (limit,)))  # as in `open`
-            self._admit(answer[0], since)
+            self._admit(answer[0], since, lease)
         except BaseException:
             if answer:
-                self._admit_rest(answer[0], since)
+                self._admit_rest(answer[0], since, lease)
             raise
         return len(answer[0].deliveries)
 
-    def _admit(self, received: Received, since: float) -> None:
-        """Put the deliveries of a fetch that was sent at `since` into the window."""
-        make, limit, cap = self._make, self._limit, since + self.max_extend
-        until = self.core.deadline(since, self._lease)
+    def _admit(self, received: Received, since: float, lease: float) -> None:
+        """Put the deliveries of a fetch that was sent at `since`, under that lease, into the window."""
+        make, limit, cap = self._make, self.terms.limit, since + self.max_extend
+        # The shorter one, where another fetch of ours has found the lease altered meanwhile.
+        until = self.core.deadline(since, min(lease, self.terms.lease))
         fresh: list[M] = []
         condemned: dict[M, Outcome] = {}
         malformed: list[Delivery] = []
@@ -144,12 +157,12 @@ class Consumer(Generic[M]):
         for delivery in malformed:
             self.core.tell(self.path, delivery.id, delivery.malformed)
 
-    def _admit_rest(self, received: Received, since: float) -> None:
+    def _admit_rest(self, received: Received, since: float, lease: float) -> None:
         """Put in what an interrupt left out."""
         with self.window.mutex:
             rest = self.window.missing(received.deliveries)
             self.extending.forget()  # the timer may not have been rung
-        self._admit(Received(rest, received.retry_after), since)
+        self._admit(Received(rest, received.retry_after), since, lease)
 
     # -- waiting for a message ------------------------------------------------------------------------------------
 

@@ -20,10 +20,11 @@ sent, less a margin.
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from narrowboat._engine.exchange import may_have_happened
 from narrowboat._engine.holdable import Uncopied
@@ -35,7 +36,8 @@ from narrowboat.errors import BrokerError, NarrowboatError, SettleUnknown, Stale
 T = TypeVar("T")
 
 
-class Dead(NamedTuple):
+@dataclasses.dataclass(frozen=True, slots=True)
+class Dead:
     """Why a message is a dead letter."""
 
     reason: str
@@ -96,6 +98,11 @@ class Owner(Protocol):
     backend: str
     codec: Codec[Any] | None
 
+    @property
+    def limit(self) -> int:
+        """How often it hands out a message; 0: always."""
+        ...
+
     def has_ended(self, delivery: Delivery) -> bool:
         """Whether the feed has heard that the claim of `delivery` ended."""
         ...
@@ -141,6 +148,11 @@ class TrackedDelivery(Uncopied, Content, Generic[T]):
     def attempt(self) -> int:
         """How often it was handed out, this time included: 1 at first."""
         return self._delivery.attempt
+
+    @property
+    def max_deliveries(self) -> int:
+        """After how many attempts its consumer makes a dead letter of it; 0: never."""
+        return self._consumer.limit
 
     @property
     def redelivered(self) -> bool:

@@ -16,6 +16,7 @@ from narrowboat._messages.core import BrokerCore
 from narrowboat._messages.delivery import HELD, TrackedDelivery
 from narrowboat._messages.lifetime import Lifetime
 from narrowboat._messages.settle import Settlement
+from narrowboat._messages.terms import Terms
 from narrowboat._messages.window import Window
 
 #: Extended when this share of the lease is over, so that two more tries fit in; looked again after an error at this share.
@@ -37,13 +38,13 @@ class Extending:
     """See the module's text. Its state is under the window's mutex."""
 
     def __init__(
-        self, core: BrokerCore, life: Lifetime, window: Window[Any], settlement: Settlement[Any], lease: float
+        self, core: BrokerCore, life: Lifetime, window: Window[Any], settlement: Settlement[Any], terms: Terms
     ) -> None:
         self._core = core
         self._life = life
         self._window = window
         self._settlement = settlement
-        self._lease = lease
+        self._terms = terms
         self._look_at = 0.0
         self._under_way = False
 
@@ -51,7 +52,7 @@ class Extending:
         """Something was fetched at `since`. True: it was not among the kept until now, and `core.timer` is to be rung."""
         if self in self._core.kept:
             return False
-        self._look_at = since + self._lease * EXTEND_SHARE
+        self._look_at = since + self._terms.lease * EXTEND_SHARE
         self._core.kept.add(self)
         return True
 
@@ -59,9 +60,15 @@ class Extending:
         """The next `keep` says True: the timer may not have been rung."""
         self._core.kept.discard(self)
 
+    def hasten(self, since: float) -> None:
+        """The lease was altered, as a fetch found at `since`: look no later than that lease demands."""
+        with self._window.mutex:
+            self._look_at = min(self._look_at, since + self._terms.lease * EXTEND_SHARE)
+        self._core.timer.ring()
+
     def look(self) -> float:
         """Extend what is due; when to look again. On the timer's thread."""
-        now, lease = self._core.clock(), self._lease
+        now, lease = self._core.clock(), self._terms.lease
         with self._window.mutex:
             if not self._window.unsettled or self._life.closed:
                 self.forget()  # under the mutex: the next fetch keeps it again
@@ -76,16 +83,16 @@ class Extending:
         if entries:
             key = (self._life.feed, lease)
             items = [(key, entry._delivery) for entry in entries]
-            call = Call(self._core.EXTEND, items, sink=lambda call: self._answered(entries, call.results, now))
+            call = Call(self._core.EXTEND, items, sink=lambda call: self._answered(entries, call.results, now, lease))
             self._core.settlements.submit([call])
         return again
 
-    def _answered(self, entries: list[TrackedDelivery[Any]], results: list[Any], sent: float) -> None:
+    def _answered(self, entries: list[TrackedDelivery[Any]], results: list[Any], sent: float, lease: float) -> None:
         """Apply the answers to an extension. On the lane's thread."""
-        failed = self._settlement.extended(entries, results, sent, self._lease)
+        failed = self._settlement.extended(entries, results, sent, lease)
         with self._window.mutex:
             self._under_way = False
             if failed:
-                self._look_at = self._core.clock() + self._lease * RETRY_SHARE
+                self._look_at = self._core.clock() + lease * RETRY_SHARE
         if failed:
             self._core.timer.ring()

@@ -5,6 +5,7 @@ Each is moved exactly once unless the process dies half way. Dead letters that c
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from narrowboat._messages.checks import RESERVED_PREFIX, check_count
@@ -14,34 +15,67 @@ from narrowboat._messages.settle import ACK
 from narrowboat._messages.source import SourceCore
 from narrowboat.capabilities import Support
 from narrowboat.contract.messages import Address, Delivery, Outgoing, Receipt
-from narrowboat.errors import NotFound
+from narrowboat.errors import InvalidArgument, NotFound
 
 #: Messages that a redrive moves in one exchange. More is little faster; all of them move twice if it is killed half way.
 BATCH = 100
+#: Dead letters that are held while some are looked for. Those behind them are not found; more would fill the memory.
+HELD_MOST = 100_000
 
 
-async def redrive(dead: SourceCore[Any], count: int | None) -> int:
-    """Move up to `count` dead letters back, oldest first; all that are there now without a count. How many it moved."""
+async def redrive(dead: SourceCore[Any], count: int | None, ids: Iterable[str] | None = None) -> int:
+    """Move up to `count` dead letters back, oldest first; all that are there now without a count. How many it moved.
+
+    `ids`: only these, the oldest letter of each. The others are looked through meanwhile, and go back at the end.
+    """
     assert dead.origin is not None
+    wanted = None if ids is None else _check_ids(ids)
     left = check_count("count", count, 0, 2**63) if count is not None else await _present(dead)
     moved = 0
     # What was fetched beyond that goes back in one piece, and keeps its order. Where it is away for a while, it is not fetched.
     ahead = BATCH if dead.core.capabilities.return_lag == 0 else max(1, min(left, BATCH))
+    most = len(wanted) if wanted is not None else 2**63
+    if wanted is not None:
+        most = most if count is None else min(most, left)
+        left = await _present(dead)
+        ahead = max(1, min(left, HELD_MOST))
     consumer: Consumer[TrackedDelivery[Any]] = dead.consumer(
         TrackedDelivery, prefetch=ahead, auto_extend=True, max_extend=3600.0
     )
     await dead.open(consumer)
     try:
-        while left > 0:
+        while left > 0 and moved < most:
             entries: list[TrackedDelivery[Any]] = []
             await consumer.receive(min(left, BATCH), dead.core.clock(), entries)
             if not entries:
                 break
-            moved += await _move(consumer, entries, dead.origin.address)
             left -= len(entries)
+            if wanted is not None:
+                entries = _chosen(entries, wanted, most - moved)
+            if entries:
+                moved += await _move(consumer, entries, dead.origin.address)
     finally:
         await consumer.closing.close()
     return moved
+
+
+def _check_ids(ids: object) -> set[str]:
+    if isinstance(ids, str) or not isinstance(ids, Iterable):
+        raise InvalidArgument(f"ids={ids!r}: expected several ids, such as [{str(ids)!r}]")
+    found = set(ids)
+    if wrong := [each for each in found if not isinstance(each, str)]:
+        raise InvalidArgument(f"ids: {wrong[0]!r} is no id: ids are text")
+    return found
+
+
+def _chosen(entries: list[TrackedDelivery[Any]], wanted: set[str], most: int) -> list[TrackedDelivery[Any]]:
+    """Those of `entries` that are wanted, up to `most`; they are not wanted again."""
+    chosen: list[TrackedDelivery[Any]] = []
+    for entry in entries:
+        if entry.id in wanted and len(chosen) < most:
+            wanted.discard(entry.id)
+            chosen.append(entry)
+    return chosen
 
 
 async def _present(dead: SourceCore[Any]) -> int:

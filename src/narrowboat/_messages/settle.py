@@ -19,8 +19,9 @@ from narrowboat._messages.core import BrokerCore
 from narrowboat._messages.delivery import HELD, SETTLING, TrackedDelivery, begin, confirm, final, withdraw
 from narrowboat._messages.lifetime import Lifetime
 from narrowboat._messages.polling import Polling
+from narrowboat._messages.terms import Terms
 from narrowboat._messages.window import EXPIRED, Window
-from narrowboat.contract.messages import Ack, Delivery, Feed, Nack, Outcome, Reject, Source
+from narrowboat.contract.messages import Ack, Delivery, Feed, Nack, Outcome, Reject
 from narrowboat.errors import NarrowboatError, StaleDelivery
 
 M = TypeVar("M", bound=TrackedDelivery[Any])
@@ -31,10 +32,10 @@ ACK = Ack()
 class Settlement(Generic[M]):
     """See the module's text. It changes deliveries and the window under the window's mutex."""
 
-    def __init__(self, core: BrokerCore, source: Source, life: Lifetime, window: Window[M], polling: Polling) -> None:
+    def __init__(self, core: BrokerCore, path: str, terms: Terms, life: Lifetime, window: Window[M], polling: Polling) -> None:
         self._core = core
-        self._path = source.address.path
-        self._limit = source.properties.max_deliveries
+        self._path = path
+        self._terms = terms
         self._life = life
         self._window = window
         self._polling = polling
@@ -147,7 +148,7 @@ class Settlement(Generic[M]):
         return apply
 
     def _items(self, mine: Sequence[M], outcome: Outcome) -> list[tuple[Feed, Delivery, Outcome]]:
-        feed, limit = self._life.feed, self._limit
+        feed, limit = self._life.feed, self._terms.limit
         if limit and isinstance(outcome, Nack):
             return [(feed, e._delivery, final(outcome, e._delivery.attempt, limit, e._delivery.malformed)) for e in mine]
         if isinstance(outcome, Reject) and not outcome.attempts:

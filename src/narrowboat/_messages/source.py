@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 from narrowboat._engine.checks import flag, seconds
 from narrowboat._messages.checks import (
     MAX_DURATION,
+    check_change,
     check_count,
     check_group,
     check_properties,
@@ -21,6 +22,7 @@ from narrowboat._messages.core import BrokerCore
 from narrowboat._messages.delivery import TrackedDelivery
 from narrowboat._messages.envelope import Envelope, Outbound, new_ids
 from narrowboat._messages.requests import Reply, requests_of
+from narrowboat._messages.terms import OWN, asked
 from narrowboat.codecs import Codec
 from narrowboat.codecs import check as check_codec
 from narrowboat.contract.messages import Address, Broker, Delivery, Depth, Kind, Outgoing, Properties, Receipt, Source
@@ -42,7 +44,10 @@ def check_many(items: object) -> None:
 
 
 class SourceCore(Generic[T]):
-    """An address with its properties and codec, and what can be done there. `origin` is set for dead letters."""
+    """An address with its properties and codec, and what can be done there. `origin` is set for dead letters.
+
+    `own`: the names of the properties that the program asked for, where it need not; see `terms`.
+    """
 
     def __init__(
         self,
@@ -52,6 +57,7 @@ class SourceCore(Generic[T]):
         *,
         earliest: bool = False,
         origin: SourceCore[T] | None = None,
+        own: frozenset[str] = OWN,
     ) -> None:
         self.core = core
         self.unclosed = core.unclosed()
@@ -60,6 +66,7 @@ class SourceCore(Generic[T]):
         self.codec = codec
         self.earliest = earliest
         self.origin = origin
+        self.own = own
         self.runs: set[Any] = set()  #: each `run` that is under way, of either face
         self.envelope: Envelope[T] = Envelope(
             source.address, codec, core.capabilities, core.backend, source.properties.priorities
@@ -123,6 +130,20 @@ class SourceCore(Generic[T]):
         """Make it if it is not there."""
         await self.core.ask(lambda driver: driver.declare(self.source, earliest=self.earliest))
 
+    async def stored(self) -> Properties | None:
+        """What it was declared with, or altered to."""
+        demand(self.core.capabilities.alter, self.core.backend, "properties()", "alter")
+        return await self.core.ask(lambda driver: driver.stored(self.address))
+
+    async def alter(self, max_deliveries: Any, lease: Any, ordered: Any, priorities: Any) -> Properties:
+        """Store another limit or lease; see `Broker.alter`."""
+        core = self.core
+        core.check_open()
+        seconds, limit = check_change(
+            core.capabilities, core.backend, self.address.path, max_deliveries, lease, ordered, priorities
+        )
+        return await core.ask(lambda driver: driver.alter(self.address, lease=seconds, max_deliveries=limit))
+
     async def delete(self) -> bool:
         """Remove it with its messages."""
         return await self.core.ask(lambda driver: driver.delete(self.address))
@@ -156,6 +177,7 @@ class SourceCore(Generic[T]):
             prefetch=check_count("prefetch", prefetch, 1, 1_000_000),
             auto_extend=flag("auto_extend", auto_extend),
             max_extend=seconds("max_extend", max_extend, low=0.0, high=MAX_DURATION, allowed="0 or more seconds"),
+            own=self.own,
         )
         consumer.unclosed = self.unclosed
         return consumer
@@ -200,7 +222,7 @@ def make_queue(
     core: BrokerCore,
     name: str,
     codec: Codec[T] | None,
-    max_deliveries: int,
+    max_deliveries: int | None,
     lease: Any,
     ordered: bool,
     priorities: int,
@@ -209,7 +231,8 @@ def make_queue(
     core.check_open()
     properties = check_properties(core.capabilities, core.backend, max_deliveries, lease, ordered, priorities)
     address = Address(Kind.QUEUE, check_source_name("queue", name))
-    return SourceCore(core, Source(address, properties), codec if codec is None else check_codec(codec))
+    own = asked(lease=lease, max_deliveries=max_deliveries)
+    return SourceCore(core, Source(address, properties), codec if codec is None else check_codec(codec), own=own)
 
 
 def make_topic(core: BrokerCore, name: str, codec: Codec[T] | None) -> SourceCore[T]:
@@ -223,7 +246,7 @@ def make_topic(core: BrokerCore, name: str, codec: Codec[T] | None) -> SourceCor
 def make_subscription(
     topic: SourceCore[T],
     group: str,
-    max_deliveries: int,
+    max_deliveries: int | None,
     lease: Any,
     ordered: bool,
     priorities: int,
@@ -235,7 +258,8 @@ def make_subscription(
     properties = check_properties(core.capabilities, core.backend, max_deliveries, lease, ordered, priorities)
     earliest = check_start(core.capabilities, core.backend, start)
     address = Address(Kind.SUBSCRIPTION, topic.address.name, check_group(group))
-    return SourceCore(core, Source(address, properties), topic.codec, earliest=earliest)
+    own = asked(lease=lease, max_deliveries=max_deliveries)
+    return SourceCore(core, Source(address, properties), topic.codec, earliest=earliest, own=own)
 
 
 def dead_letters_of(source: SourceCore[T]) -> SourceCore[T]:
@@ -244,3 +268,10 @@ def dead_letters_of(source: SourceCore[T]) -> SourceCore[T]:
     core.check_open()
     demand(core.capabilities.dead_letters, core.backend, "dead_letters()", "dead_letters")
     return SourceCore(core, Source(source.address.dead, DEAD_PROPERTIES), source.codec, origin=source)
+
+
+async def list_sources(core: BrokerCore) -> list[Address]:
+    """What there is behind a broker, by name."""
+    demand(core.capabilities.listing, core.backend, "sources()", "listing")
+    found = await core.ask(lambda driver: driver.sources())
+    return sorted(found, key=lambda address: (address.path, address.kind.value))

@@ -64,7 +64,7 @@ def consume(
     it goes to the dead letters. It does not see the variables that URLs are taken from, unless --keep-urls says so.
 
     --lease, --max-deliveries, --ordered and --priorities are stored with a source that is made by this; one that exists
-    keeps its own, and only what is asked for and differs is refused.
+    keeps its own. --lease and --max-deliveries then count for this consumer alone; another order is refused.
 
     SIGTERM and Ctrl-C stop in order: what is under way is finished and acknowledged, what was not begun goes back; the
     exit code is 0 after SIGTERM, 130 after Ctrl-C. A second one ends at once, and what is under way comes back.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 
 import click
@@ -58,7 +59,7 @@ def evict(url: str | None, name: str, token: int, as_json: bool) -> int:
 
 def to_json(holder: Holder) -> dict[str, object]:
     """A holder for programs."""
-    return {**holder._asdict(), "mode": holder.mode.value}
+    return {**dataclasses.asdict(holder), "mode": holder.mode.value}
 
 
 def _row(holder: Holder) -> tuple[object, ...]:

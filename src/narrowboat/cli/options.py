@@ -71,6 +71,11 @@ def group_option(command: Command) -> Command:
     return click.option("--group", metavar="NAME", help="QUEUE is a topic; take this group's subscription.")(command)
 
 
+def yes_option(command: Command) -> Command:
+    """`--yes`: do not ask before what cannot be undone."""
+    return click.option("-y", "--yes", is_flag=True, help="Do not ask.")(command)
+
+
 def keep_urls(command: Command) -> Command:
     """`--keep-urls`; see `environment`."""
     return click.option(

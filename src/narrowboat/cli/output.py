@@ -16,6 +16,7 @@ from narrowboat.cli.portable import json_text
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+    from rich.table import Table
 
 #: Up to the last '@': a password may have a bare '/' or '@' in it, where somebody forgot to write %2F or %40.
 _CREDENTIALS = re.compile(r"(:/?/?)\S*@")
@@ -64,9 +65,19 @@ def print_json(value: object) -> None:
 def print_table(
     columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None, right: Sequence[str] = ()
 ) -> None:
-    """A table on standard output; `right` names the columns whose cells are aligned to the right."""
-    from rich import box
+    """A table on standard output; see `make_table`."""
     from rich.console import Console
+
+    # Into a pipe there is no width to keep to, and a folded name would be of no use to grep.
+    console = Console(width=None if sys.stdout.isatty() else 10_000, highlight=False)
+    console.print(make_table(columns, rows, title=title, right=right))
+
+
+def make_table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None, right: Sequence[str] = ()
+) -> Table:
+    """A table to be shown; `right` names the columns whose cells are aligned to the right."""
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
@@ -75,8 +86,7 @@ def print_table(
         table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
-    # Into a pipe there is no width to keep to, and a folded name would be of no use to grep.
-    Console(width=None if sys.stdout.isatty() else 10_000, highlight=False).print(table)
+    return table
 
 
 def progress_bar() -> Progress:

@@ -1,101 +1,97 @@
-"""`narrowboat depth` and `narrowboat dead`: how many messages there are, and those that could not be handled."""
+"""`narrowboat queues`, `narrowboat purge` and `narrowboat delete`: which queues there are, and emptying or removing one."""
 
 from __future__ import annotations
 
-import itertools
-from typing import Any
+import sys
 
 import click
 
-from narrowboat._messages.checks import RESERVED_PREFIX
 from narrowboat.cli.command import Command
 from narrowboat.cli.exits import Exit
-from narrowboat.cli.options import as_json, broker_url, group_option
+from narrowboat.cli.options import as_json, broker_url, group_option, yes_option
 from narrowboat.cli.output import complain, print_json, print_table
 from narrowboat.cli.reach import is_missing, open_broker
-from narrowboat.cli.records import to_json
-from narrowboat.cli.source import source_of
-from narrowboat.messaging import DeadLetters, Message
-
-#: Seconds without a further dead letter after which the list is complete. Less, and a slow server shows half of it.
-_IDLE = 1.0
+from narrowboat.cli.source import no_such, source_of
 
 
-@click.command("depth", cls=Command)
+@click.command("queues", cls=Command)
+@broker_url
+@as_json
+def queues(url: str | None, as_json: bool) -> None:
+    """List the queues, topics and subscriptions behind URL, without dead letters.
+
+    Exit code 2 where the backend cannot tell them.
+    """
+    with open_broker(url) as broker:
+        found = broker.sources()
+    if as_json:
+        print_json([{"kind": each.kind.value, "name": each.name, "group": each.group or None} for each in found])
+    elif found:
+        print_table(("kind", "name", "group"), [(each.kind.value, each.name, each.group) for each in found])
+    else:
+        click.echo("there is no queue and no topic")
+
+
+@click.command("purge", cls=Command)
 @broker_url
 @click.argument("queue")
 @group_option
+@yes_option
 @as_json
-def depth(url: str | None, queue: str, group: str | None, as_json: bool) -> int:
-    """Show how many messages QUEUE has: ready, in flight, delayed, dead.
+def purge(url: str | None, queue: str, group: str | None, yes: bool, as_json: bool) -> int:
+    """Drop the messages of QUEUE that are ready or delayed, for good. Those in flight stay, and so do its dead letters.
 
-    Exit code 1 when there is no such queue, as far as the backend can tell that from an empty one.
+    It asks first; without a terminal it wants --yes. Exit code 1 when there is no such queue.
     """
     with open_broker(url) as broker:
-        found = source_of(broker, queue, group).depth()
-    if not any(found) and is_missing(url, lambda broker: source_of(broker, queue, group)):
-        complain(f"there is no queue {queue!r}" if group is None else f"there is no subscription {group!r} of {queue!r}")
-        return Exit.FAILED
-    counts = {"ready": found.ready, "in_flight": found.in_flight, "delayed": found.delayed, "dead": found.dead}
-    if as_json:
-        print_json(counts)
-    else:
-        shown = ["unknown" if count is None else count for count in counts.values()]
-        print_table(("ready", "in flight", "delayed", "dead"), [shown], right=("ready", "in flight", "delayed", "dead"))
+        if is_missing(url, broker, queue, group):
+            complain(no_such(broker, queue, group))
+            return Exit.FAILED
+        source = source_of(broker, queue, group)
+        if not agreed(f"drop all messages of {source.name!r} that are ready or delayed", yes):
+            return Exit.FAILED
+        dropped = source.purge()
+    print_json({"purged": dropped}) if as_json else click.echo(f"purged: {dropped}")
     return Exit.OK
 
 
-@click.command("dead", cls=Command)
+@click.command("delete", cls=Command)
 @broker_url
 @click.argument("queue")
 @group_option
-@click.option("--redrive", is_flag=True, help="Send them back to where they came from, instead of showing them.")
-@click.option("--count", type=click.IntRange(min=1), metavar="N", help="At most N.  [default: 50 shown, all redriven]")
+@click.option("--topic", is_flag=True, help="QUEUE is a topic; delete it with all its subscriptions.")
+@click.option("--dead", is_flag=True, help="Delete its dead letters, and leave it.")
+@yes_option
 @as_json
-def dead(url: str | None, queue: str, group: str | None, redrive: bool, count: int | None, as_json: bool) -> None:
-    """Show the dead letters of QUEUE: why, after how many attempts, from where. Or redrive them.
+def delete(url: str | None, queue: str, group: str | None, topic: bool, dead: bool, yes: bool, as_json: bool) -> int:
+    """Delete QUEUE with all its messages, for good. Its dead letters stay, and go with --dead.
 
-    Showing them takes none away, but they are in our hands for that moment, and no other reader of the dead letters gets
-    them then.
+    It asks first; without a terminal it wants --yes. Exit code 1 when there is no such queue.
     """
+    if topic and (dead or group is not None):
+        raise click.UsageError("--topic deletes a topic with all its groups: leave out --group and --dead")
     with open_broker(url) as broker:
-        letters = source_of(broker, queue, group).dead_letters()
-        if redrive:
-            sent = letters.redrive() if count is None else letters.redrive(count)
-            print_json({"redriven": sent}) if as_json else click.echo(f"redriven: {sent}")
-            return
-        found = _peek(letters, count or 50)
+        source = broker.topic(queue) if topic else source_of(broker, queue, group)
+        what = f"the topic {queue!r} with all its subscriptions and messages" if topic else f"{source.name!r} with its messages"
+        if not agreed(f"delete {f'the dead letters of {source.name!r}' if dead else what}", yes):
+            return Exit.FAILED
+        done = source_of(broker, queue, group).dead_letters().delete() if dead else source.delete()
+        if not done:
+            complain(f"there are no dead letters of {source.name!r}" if dead else no_such(broker, queue, group))
     if as_json:
-        print_json([describe(message) for message in found])
-    elif found:
-        columns = ("id", "reason", "attempts", "origin", "key", "bytes", "body")
-        print_table(columns, [_row(message) for message in found], right=("attempts", "bytes"))
-    else:
-        click.echo(f"no dead letters of {queue!r}")
+        print_json({"deleted": done})
+    elif done:
+        click.echo(f"deleted {f'the dead letters of {source.name!r}' if dead else what}")
+    return Exit.OK if done else Exit.FAILED
 
 
-def _peek(letters: DeadLetters[bytes], count: int) -> list[Message[bytes]]:
-    """Up to `count` letters. Leaving the block settles none of them, so all go back."""
-    ready = letters.depth().ready  # where the backend knows it, there is no wait for a letter that does not come
-    count = count if ready is None else min(count, ready)
-    if count == 0:
-        return []
-    with letters.consume(prefetch=count, idle=_IDLE) as messages:
-        return list(itertools.islice(messages, count))
-
-
-def describe(message: Message[bytes]) -> dict[str, Any]:
-    """A dead letter for programs: as published, and why it is here."""
-    fields = to_json(message)
-    del fields["attempt"]  # it counts the looks at the dead letter, not the deliveries of the message
-    headers = {name: value for name, value in message.headers.items() if not name.startswith(RESERVED_PREFIX)}
-    fields.pop("headers", None)
-    dead = message.dead._asdict() if message.dead else {"reason": None, "attempts": None, "origin": None}
-    return {**fields, **({"headers": headers} if headers else {}), **dead}
-
-
-def _row(message: Message[bytes]) -> tuple[object, ...]:
-    fields = describe(message)
-    body = fields.get("body", fields.get("body_base64", ""))
-    shown = body if len(body) <= 60 else f"{body[:57]}..."
-    return fields["id"], fields["reason"], fields["attempts"], fields["origin"], fields.get("key"), len(message.body), shown
+def agreed(what: str, yes: bool) -> bool:
+    """Whether that may be done: said with --yes, or asked and answered at the terminal."""
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"this would {what}, for good: say --yes")
+    if click.confirm(f"This will {what}, for good. Go on?", err=True):
+        return True
+    complain("nothing was done")
+    return False

@@ -9,15 +9,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import narrowboat
-from narrowboat.capabilities import Capabilities, Scope
+from narrowboat.capabilities import Capabilities, Scope, Support
 from narrowboat.cli.options import BROKER_URL
+from narrowboat.cli.source import source_of
 from narrowboat.dsn import Url
 from narrowboat.errors import NotFound, Unsupported
 from narrowboat.locking import Locks
-from narrowboat.messaging import Messaging, Queue, Subscription
+from narrowboat.messaging import Messaging
 from narrowboat.registry import broker_backend
 
 
@@ -37,19 +38,22 @@ def open_broker(url: str | None) -> Iterator[Messaging]:
         yield broker
 
 
-def is_missing(url: str | None, source: Callable[[Messaging], Queue[bytes] | Subscription[bytes]]) -> bool:
+def is_missing(url: str | None, broker: Messaging, queue: str, group: str | None) -> bool:
     """Whether what looks empty is not there at all, as far as the backend can tell.
 
-    Most backends count a name that was never made as empty. One whose URL may say that nothing is made on the way is asked
-    again so.
+    Most backends count a name that was never made as empty. One that lists what there is knows; another whose URL may say that
+    nothing is made on the way is asked again so.
     """
+    if broker.capabilities.listing is not Support.ABSENT:
+        path = source_of(broker, queue, group).name
+        return all(address.path != path for address in broker.sources())
     text = os.environ[BROKER_URL] if url is None else url
     options = broker_backend(Url.parse(text).scheme).options
     if "declare" not in {field.name for field in dataclasses.fields(options)}:
         return False
     try:
-        with narrowboat.broker(text, declare="never") as broker:
-            source(broker).depth()
+        with narrowboat.broker(text, declare="never") as again:
+            source_of(again, queue, group).depth()
     except NotFound:
         return True
     return False

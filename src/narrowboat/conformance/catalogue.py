@@ -353,6 +353,12 @@ B124 one SIGTERM or SIGINT ends every running run of the process, on threads and
 B125 signal handlers that were there, a loop's own too, are called and put back exactly
 B126 many first users at once, where nobody has been: no error, and what they publish is there
 B127 a broker that is closed while its server is silent waits for one operation timeout, whatever is under way
+
+# Messages: a queue that exists changes
+B128 what is altered counts for consumers that come, for those that run within alter_lag; no message is lost or released
+B129 consumers of one queue have each their own limit and lease; who asks for none has what is stored, and nobody is refused
+B130 an alter of what is not there is NotFound and makes nothing; one of order or priorities is refused before I/O
+B131 sources() lists every queue, topic and subscription of its namespace, and nothing else
 """
 
 

@@ -24,6 +24,7 @@ a `withdraw` of the owner must still leave nothing behind.
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -78,7 +79,8 @@ class Released(enum.Enum):
     NOT_HELD = "not held"  #: nothing was freed: this generation had ended
 
 
-class Holder(NamedTuple):
+@dataclasses.dataclass(frozen=True, slots=True)
+class Holder:
     """One holder as others see it."""
 
     name: str

@@ -21,6 +21,7 @@ A BaseException may strike at any point of any call: the driver must then still 
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -71,7 +72,12 @@ class Address(NamedTuple):
 
 
 class Properties(NamedTuple):
-    """What is stored with a source at its first declare. A later declare that disagrees is refused with `Conflict`."""
+    """What is stored with a source at its first declare.
+
+    `ordered` and `priorities` say how its messages lie: a later declare that disagrees is refused with `Conflict`. `lease` and
+    `max_deliveries` are each consumer's own, and what is stored of them is for consumers that ask for none. Where `alter` is
+    not claimed a driver may refuse those as well.
+    """
 
     lease: float = 30.0  #: seconds that a delivery is ours
     max_deliveries: int = 5  #: the core rejects what was handed out this often; 0 means never (dead letters)
@@ -111,7 +117,8 @@ class Outgoing(NamedTuple):
     origin: object = None
 
 
-class Receipt(NamedTuple):
+@dataclasses.dataclass(frozen=True, slots=True)
+class Receipt:
     """The broker has it, at its declared durability."""
 
     id: str
@@ -177,7 +184,8 @@ class Return(NamedTuple):
 Outcome = Ack | Nack | Reject | Return
 
 
-class Depth(NamedTuple):
+@dataclasses.dataclass(frozen=True, slots=True)
+class Depth:
     """How many messages a source has. None where the backend cannot know."""
 
     ready: int | None
@@ -209,6 +217,12 @@ class Feed(ABC):
         """Let each lease end `seconds` from now. `StaleDelivery` where it is no longer ours; it is not revived.
 
         Only called where `capabilities.extension` is claimed, which needs `capabilities.lease` to be `MESSAGE`.
+        """
+
+    def use(self, properties: Properties) -> None:  # noqa: B027  # most leases hang on something else
+        """Claim with the lease of `properties` from now on: what is stored was altered. The rest of them is as it was.
+
+        Only called where `alter` is claimed, in the place of a `receive`, and perhaps repeated.
         """
 
     def current(self, delivery: Delivery) -> bool:
@@ -290,6 +304,29 @@ class Broker(ABC):
 
         A topic has no properties of its own: `source.properties` is then ignored.
         """
+
+    def stored(self, address: Address) -> Properties | None:
+        """What a queue or subscription was declared with, or altered to. None where it is not there, or was never declared.
+
+        Only called where `alter` is claimed: when a consumer is opened that asks for no lease or limit of its own, and again
+        while it runs, so it is cheap.
+        """
+        raise NotImplementedError
+
+    def alter(self, address: Address, *, lease: float | None, max_deliveries: int | None) -> Properties:
+        """Store another lease or limit with a declared queue or subscription, and leave what is None. What is stored then.
+
+        No message is touched. `NotFound` where it is not there or was never declared; nothing is made. Only called where
+        `alter` is claimed.
+        """
+        raise NotImplementedError
+
+    def sources(self) -> list[Address]:
+        """The queues, topics and subscriptions of this namespace that are there now, without inboxes and dead letters.
+
+        Only called where `listing` is claimed. In any order.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def delete(self, address: Address) -> bool:

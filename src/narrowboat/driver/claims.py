@@ -22,7 +22,16 @@ from narrowboat.capabilities import (
 )
 
 
-def keeper(scope: Scope, survives: Survives, *, work: Support, dedup: float, retention: float = 0.0) -> BrokerCapabilities:
+def keeper(
+    scope: Scope,
+    survives: Survives,
+    *,
+    work: Support,
+    dedup: float,
+    retention: float = 0.0,
+    alter: Support = Support.ABSENT,
+    listing: Support = Support.ABSENT,
+) -> BrokerCapabilities:
     """The claims of a keeper of messages.
 
     Args:
@@ -31,6 +40,8 @@ def keeper(scope: Scope, survives: Survives, *, work: Support, dedup: float, ret
         work: `NATIVE` or `EMULATED`: order, delay, priority, ttl, dedup, dead letters, replies and uncounted returns.
         dedup: seconds for which a second message of one id is dropped; 0: never.
         retention: seconds for which topics keep messages for replay; 0: they do not.
+        alter: whether what is stored with a source can be altered.
+        listing: whether it tells which sources there are.
     """
     return BrokerCapabilities(
         scope=scope,
@@ -51,6 +62,8 @@ def keeper(scope: Scope, survives: Survives, *, work: Support, dedup: float, ret
         request_reply=work,
         depth=Support.NATIVE,
         uncounted_release=work,
+        alter=alter,
+        listing=listing,
         body_max=16 * 1024 * 1024,
         priorities_max=9,
         delay_max=30 * 86400.0,

@@ -38,6 +38,9 @@ def has_dead_letters(address: Address) -> bool:
     return address.kind in (Kind.QUEUE, Kind.SUBSCRIPTION) and not address.path.endswith(DEAD)
 
 
+#: The properties that say how messages lie. The others are each consumer's own.
+FIXED = ("ordered", "priorities")
+
 #: More levels than any backend has.
 _ALL = 1 << 30
 
@@ -91,27 +94,31 @@ class Refusals:
         asked: Properties,
         *,
         more: str = "",
-        advice: str = "Ask for what is stored, or delete it (with its messages) and declare it anew.",
     ) -> Conflict | None:
-        """The refusal when `asked` is not what is stored; None where nothing differs.
+        """The refusal when messages would have to lie otherwise than they do in what is stored; None where they need not.
 
         `stored`: the properties by name, so many of them as the server tells. `more`: what else is wrong, in words.
 
-        >>> found = Refusals("shop").differs("orders", Properties()._asdict(), Properties(lease=60.0))
-        >>> str(found).partition(". Ask")[0]
-        "'orders' is already declared otherwise: lease is 30.0 and was asked as 60.0"
+        >>> found = Refusals("shop").differs("orders", Properties()._asdict(), Properties(ordered=True))
+        >>> str(found).partition(". Nothing")[0]
+        "'orders' is already declared otherwise: ordered is False and was asked as True"
         >>> found.stored["lease"]
         30.0
+        >>> Refusals("shop").differs("orders", Properties()._asdict(), Properties(lease=60.0, max_deliveries=9))
         """
         wrong = [
-            f"{name} is {stored[name]!r} and was asked as {want!r}"
-            for name, want in asked._asdict().items()
-            if stored.get(name, want) != want
+            f"{name} is {stored[name]!r} and was asked as {getattr(asked, name)!r}"
+            for name in FIXED
+            if stored.get(name, getattr(asked, name)) != getattr(asked, name)
         ]
         wrong += [more] if more else []
         if not wrong:
             return None
-        conflict = Conflict(f"{path!r} is already declared otherwise: {', '.join(wrong)}. {advice}", backend=self._backend)
+        conflict = Conflict(
+            f"{path!r} is already declared otherwise: {', '.join(wrong)}. Nothing was changed. Ask for what is stored, or "
+            "declare another one, publish there, and consume this one until it is empty.",
+            backend=self._backend,
+        )
         conflict.stored = stored
         return conflict
 
@@ -127,6 +134,14 @@ class Refusals:
         """The answer where something is not there and is not made on the way. `found`: the rest of what there is to say."""
         return NotFound(
             f"there is no {what} {path!r}{found}. Declare it with a URL that says declare=auto, or correct the name.",
+            backend=self._backend,
+        )
+
+    def undeclared(self, path: str, what: str) -> NotFound:
+        """The answer to an alter of what is not there, or has nothing stored yet."""
+        return NotFound(
+            f"there is no {what} {path!r} that was declared or consumed from, so nothing could be altered. Declare it with "
+            "what it shall have, or correct the name.",
             backend=self._backend,
         )
 

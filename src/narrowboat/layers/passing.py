@@ -22,6 +22,7 @@ from narrowboat.contract import (
     LockProvider,
     Outcome,
     Outgoing,
+    Properties,
     Receipt,
     Received,
     Released,
@@ -93,6 +94,15 @@ class PassingBroker(Broker):
     def declare(self, source: Source, *, earliest: bool) -> None:
         self.inner.declare(source, earliest=earliest)
 
+    def stored(self, address: Address) -> Properties | None:
+        return self.inner.stored(address)
+
+    def alter(self, address: Address, *, lease: float | None, max_deliveries: int | None) -> Properties:
+        return self.inner.alter(address, lease=lease, max_deliveries=max_deliveries)
+
+    def sources(self) -> list[Address]:
+        return self.inner.sources()
+
     def delete(self, address: Address) -> bool:
         return self.inner.delete(address)
 
@@ -123,6 +133,9 @@ class PassingFeed(Feed):
 
     def extend(self, deliveries: Sequence[Delivery], seconds: float) -> list[NarrowboatError | None]:
         return self.inner.extend(deliveries, seconds)
+
+    def use(self, properties: Properties) -> None:
+        self.inner.use(properties)
 
     def current(self, delivery: Delivery) -> bool:
         return self.inner.current(delivery)

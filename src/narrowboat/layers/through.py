@@ -23,6 +23,7 @@ from narrowboat.contract import (
     LockProvider,
     Outcome,
     Outgoing,
+    Properties,
     Receipt,
     Received,
     Released,
@@ -97,6 +98,15 @@ class ThroughBroker(PassingBroker):
 
     def declare(self, source: Source, *, earliest: bool) -> None:
         self._how("declare", source, lambda: self.inner.declare(source, earliest=earliest))
+
+    def stored(self, address: Address) -> Properties | None:
+        return self._how("stored", address, lambda: self.inner.stored(address))
+
+    def alter(self, address: Address, *, lease: float | None, max_deliveries: int | None) -> Properties:
+        return self._how("alter", address, lambda: self.inner.alter(address, lease=lease, max_deliveries=max_deliveries))
+
+    def sources(self) -> list[Address]:
+        return self._how("sources", None, self.inner.sources)
 
     def delete(self, address: Address) -> bool:
         return self._how("delete", address, lambda: self.inner.delete(address))

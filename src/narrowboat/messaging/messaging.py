@@ -10,11 +10,11 @@ from narrowboat import events
 from narrowboat._engine.holdable import SyncOnly
 from narrowboat._engine.runtime import Blocking, run
 from narrowboat._messages.core import BrokerCore
-from narrowboat._messages.source import make_queue, make_topic
+from narrowboat._messages.source import list_sources, make_queue, make_topic
 from narrowboat.capabilities import BrokerCapabilities
 from narrowboat.clock import Clock
 from narrowboat.codecs import Codec
-from narrowboat.contract.messages import Broker
+from narrowboat.contract.messages import Address, Broker
 from narrowboat.dsn import hidden, hidden_secrets
 from narrowboat.messaging.message import Seconds
 from narrowboat.messaging.queue import Queue
@@ -85,8 +85,8 @@ class Messaging(SyncOnly):
         name: str,
         *,
         codec: None = None,
-        max_deliveries: int = 5,
-        lease: Seconds = 30,
+        max_deliveries: int | None = None,
+        lease: Seconds | None = None,
         ordered: bool = False,
         priorities: int = 0,
     ) -> Queue[bytes]: ...
@@ -97,8 +97,8 @@ class Messaging(SyncOnly):
         name: str,
         *,
         codec: Codec[T],
-        max_deliveries: int = 5,
-        lease: Seconds = 30,
+        max_deliveries: int | None = None,
+        lease: Seconds | None = None,
         ordered: bool = False,
         priorities: int = 0,
     ) -> Queue[T]: ...
@@ -108,20 +108,23 @@ class Messaging(SyncOnly):
         name: str,
         *,
         codec: Codec[Any] | None = None,
-        max_deliveries: int = 5,
-        lease: Seconds = 30,
+        max_deliveries: int | None = None,
+        lease: Seconds | None = None,
         ordered: bool = False,
         priorities: int = 0,
     ) -> Queue[Any]:
         """A queue by this name. Nothing is sent yet.
 
-        Its properties are stored when it is first declared or consumed from. A later one that differs raises `Conflict`.
+        Its properties are stored when it is first declared or consumed from. `ordered` and `priorities` that differ later raise
+        `Conflict`. `max_deliveries` and `lease` are those of the consumers of this object, and those that do not ask take what
+        is stored, also when it is altered while they run (where the backend claims `alter`).
 
         Args:
             name: 1 to 1,000 characters without control characters, not ending in .dead, .retry or .delayed.
             codec: what makes `data` of bytes, such as `narrowboat.codecs.JSON`; None leaves bytes as they are.
-            max_deliveries: a message that was delivered so often without an ack becomes a dead letter; 0: never.
-            lease: seconds that a delivery is ours; after that it is redelivered.
+            max_deliveries: a message that was delivered so often without an ack becomes a dead letter; 0: never. None: as
+                stored, 5 where this stores it.
+            lease: seconds that a delivery is ours; after that it is redelivered. None: as stored, 30 where this stores it.
             ordered: messages of one key go out one at a time, in order.
             priorities: levels above 0.
 
@@ -140,6 +143,13 @@ class Messaging(SyncOnly):
     def topic(self, name: str, codec: Codec[Any] | None = None) -> Topic[Any]:
         """A topic by this name; queues and topics share their names. Nothing is sent yet."""
         return Topic(make_topic(self._core, name, codec))
+
+    def sources(self) -> list[Address]:
+        """The queues, topics and subscriptions that are there, by name, without dead letters.
+
+        Raises `Unsupported` where the backend does not claim `listing`.
+        """
+        return run(list_sources(self._core))
 
     def ping(self) -> None:
         """One round trip; raises `Unavailable` or `AccessDenied` when the backend cannot be used."""

@@ -128,7 +128,7 @@ class Publisher(Uncopied, Generic[T]):
         return run(self._core.publish_many(self._core.seal_many(messages)))
 
     def declare(self) -> None:
-        """Create it now, unless it exists. Raises `Conflict` if it exists with other properties."""
+        """Create it now, unless it exists. Raises `Conflict` if it exists in another order or with other priorities."""
         run(self._core.declare())
 
     def delete(self) -> bool:

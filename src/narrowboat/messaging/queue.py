@@ -7,6 +7,7 @@ from typing import TypeVar
 from narrowboat._engine.runtime import run
 from narrowboat._messages.requests import Reply
 from narrowboat._messages.source import dead_letters_of
+from narrowboat.messaging.alterable import Alterable
 from narrowboat.messaging.dead_letters import DeadLetters
 from narrowboat.messaging.message import Seconds
 from narrowboat.messaging.publishing import Publisher
@@ -15,7 +16,7 @@ from narrowboat.messaging.source import Readable
 T = TypeVar("T")
 
 
-class Queue(Publisher[T], Readable[T]):
+class Queue(Publisher[T], Alterable[T], Readable[T]):
     """A queue by its name. It exists after the first publish, consume or declare."""
 
     def request(self, body: T, timeout: Seconds) -> Reply[T]:

@@ -131,7 +131,7 @@ def outcome(message: Any, raised: Exception | None) -> Any:
     return after_handler(
         raised,
         attempt=message.attempt,
-        limit=consumer.source.properties.max_deliveries,
+        limit=consumer.limit,
         undecodable=message.undecodable,
         claims=consumer.core.capabilities,
         random=consumer.core.random,

@@ -49,7 +49,7 @@ class Readable(Uncopied, Generic[T]):
             idle: iterating ends after these seconds without a message; None: never.
 
         Raises:
-            Conflict: it exists with other properties.
+            Conflict: it exists in another order, or with other priorities.
             NotFound: it does not exist, and the URL says `?declare=never`.
         """
         quiet = check_wait("idle", idle)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn, TypeVar
 
 from narrowboat._engine.runtime import run
 from narrowboat._messages.source import dead_letters_of, make_subscription
+from narrowboat.messaging.alterable import Alterable
 from narrowboat.messaging.dead_letters import DeadLetters
 from narrowboat.messaging.message import Seconds
 from narrowboat.messaging.publishing import Publisher
@@ -30,8 +31,8 @@ class Topic(Publisher[T]):
         self,
         group: str,
         *,
-        max_deliveries: int = 5,
-        lease: Seconds = 30,
+        max_deliveries: int | None = None,
+        lease: Seconds | None = None,
         ordered: bool = False,
         priorities: int = 0,
         start: Literal["latest", "earliest"] = "latest",
@@ -50,11 +51,11 @@ class Topic(Publisher[T]):
         return Subscription(make_subscription(self._core, group, max_deliveries, lease, ordered, priorities, start))
 
 
-class Subscription(Readable[T]):
+class Subscription(Alterable[T], Readable[T]):
     """One group of a topic."""
 
     def declare(self) -> None:
-        """Create it now, unless it exists: it gets every message from then on. Raises `Conflict` if it differs."""
+        """Create it now, unless it exists: it gets every message from then on. Raises as a queue's `declare`."""
         run(self._core.declare())
 
     def delete(self) -> bool:

@@ -30,7 +30,7 @@ def outcome(
 ) -> Outcome:
     """How one message is settled: dropped, a dead letter at its last delivery, or back after the delay of its Retry."""
     attempt, retry = message.attempt, handler.retry
-    limit = attempt if retry.drops(error) else handler.limit
+    limit = attempt if retry.drops(error) else message.max_deliveries
     made = after_handler(error, attempt=attempt, limit=limit, undecodable=message.undecodable, claims=claims, random=random)
     if not isinstance(made, Nack):
         return made
@@ -54,7 +54,7 @@ def tell(
 
     first, path = messages[0], handler.source
     which = f"message {first.id!r}" if len(messages) == 1 else f"{len(messages)} messages from {first.id!r} on"
-    limit = handler.limit or "any number"
+    limit = first.max_deliveries or "any number"
     if unsettled is not None:
         then = f"attempt {first.attempt} of {limit}; it could not be given back ({unsettled}) and comes back by itself"
         level = logging.WARNING

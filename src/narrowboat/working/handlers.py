@@ -88,11 +88,6 @@ class Handler:
         """The name of the queue or subscription."""
         return self.topic if self.group is None else f"{self.topic}.{self.group}"
 
-    @property
-    def limit(self) -> int:
-        """How often a message is delivered at most; 0: without end."""
-        return int(self.properties.get("max_deliveries", 5))
-
     def open(self, broker: Any) -> Any:
         """The queue or subscription, of the broker's face. Nothing is sent."""
         if self.group is None:

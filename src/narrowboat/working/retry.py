@@ -1,7 +1,7 @@
 """When a message comes back whose handler failed, and which failures make it a dead letter at once.
 
 Give `retry=Retry(...)` to a handler of a `Worker`. How often a message is tried at all is no part of it: that is the source's
-`max_deliveries`, which every consumer of the source keeps.
+`max_deliveries`, which its consumer keeps.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import Any
 from narrowboat.contract import Address, Kind, Properties, Source
 from narrowboat.driver.sources import DEAD, Declare
 from narrowboat.driver.texts import cut
-from narrowboat.errors import Conflict, NotFound
+from narrowboat.errors import Conflict, NotFound, Unsupported
 from narrowboat_kafka.client import Code, Committed, Edge
 from narrowboat_kafka.errors import REFUSALS
 from narrowboat_kafka.format import levels
@@ -130,6 +130,44 @@ class Sources:
         more = f"what is stored of {', '.join(strange)} is no number" if strange else ""
         if refused := REFUSALS.differs(address.path, known, properties, more=more):
             raise refused
+        if self._options.groups is Groups.SHARE and known["lease"] != properties.lease:
+            raise Conflict(
+                f"{address.path!r} is asked for with a lease of {properties.lease:g} s and has one of {known['lease']:g} s: "
+                "the members of a share group have one lease. Nothing was changed. Ask for no lease, or for that one",
+                backend=SCHEME,
+            )
+
+    def stored(self, address: Address) -> Properties | None:
+        """What it was declared with, or altered to; None where it was not, or what is stored is none of ours."""
+        topic = names.topic(address, self._prefix)
+        if address.kind is Kind.TOPIC or not self._topics.is_there(topic):
+            return None
+        found = self._declarations.read(address, topic) or {}
+        values = [found.get(name) for name in Properties._fields]
+        if not all(isinstance(value, int | float) for value in values):
+            return None
+        lease, limit, ordered, levels = values
+        return Properties(float(lease), int(limit), bool(ordered), int(levels))  # type: ignore[arg-type]  # a number each
+
+    def alter(self, address: Address, lease: float | None, limit: int | None) -> Properties:
+        """Store another lease or limit; what is None stays."""
+        if lease is not None and self._options.groups is Groups.SHARE:
+            raise Unsupported(
+                f"altering the lease of {address.path!r}: the members of a share group have one lease, and those that run "
+                "would go by the old one. Nothing was changed. Declare another queue with it, publish there, and consume "
+                "this one until it is empty",
+                backend=SCHEME,
+            )
+        with self._mutex:
+            found, topic = self.stored(address), names.topic(address, self._prefix)
+            if found is None:
+                raise REFUSALS.undeclared(address.path, address.kind.value)
+            made = found._replace(
+                lease=found.lease if lease is None else lease,
+                max_deliveries=found.max_deliveries if limit is None else limit,
+            )
+            self._declarations.write(address, topic, {**(self._declarations.read(address, topic) or {}), **made._asdict()})
+            return made
 
     def _begin(self, address: Address, topic: str, *, earliest: bool) -> None:
         """A new group begins here, with an offset committed for each partition: "latest" would be as of its first look."""

@@ -190,7 +190,7 @@ local function shape_of(fields)
 end
 
 if #claimed > 0 then
-  local until_ = text(NOW + source.lease)
+  local until_ = text(NOW + ARGV[4] * 1000000)
   local leases, sizes, bytes, formats, heads, bare = {}, {}, {}, {}, {}, nil
   local pack, held, filled, total, rest = struct.pack, 0, 0, 0, {}
   for at, entry in ipairs(claimed) do

@@ -280,8 +280,8 @@ local function declare(source, may_make, properties)
     make(source, properties)
   elseif source.kind ~= 'topic' then
     local ordered = source.ordered and '1' or '0'
-    if source.lease_text ~= properties[1] or source.max ~= properties[2] or ordered ~= properties[3]
-      or source.levels_text ~= properties[4] then
+    -- Lease and max are each consumer's own, and what is stored of them is for those that ask for none.
+    if ordered ~= properties[3] or source.levels_text ~= properties[4] then
       return {'differs', source.lease_text, source.max, ordered, source.levels_text}
     end
   end

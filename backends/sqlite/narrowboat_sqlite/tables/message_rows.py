@@ -27,7 +27,7 @@ _UNSTICK = "UPDATE delivery SET state = 0, until = NULL, clock = NULL, token = N
 _TIMED = "until IS NOT NULL AND "
 #: A state that only another program wrote; the words of the index `delivery_strange`.
 _STRANGE = "state <> 0 AND state <> 1 AND state <> 2 AND state <> 3 AND state <> 4"
-_CLAIM = f"UPDATE delivery SET state = 2, token = ?, until = ?, clock = ?, attempt = {_NEXT_ATTEMPT}"  # noqa: S608  # our own words
+_CLAIM = f"UPDATE delivery SET state = 2, token = ?, until = ?, clock = ?, span = ?, attempt = {_NEXT_ATTEMPT}"  # noqa: S608  # our own words
 #: A message whose row was taken away is found too: its delivery would otherwise be ready for ever. What is left of a ttl that
 #: was given under another clock is counted by the wall clock.
 _FIND = (
@@ -185,12 +185,14 @@ def expire(connection: sqlite3.Connection, clocks: Iterable[Reading]) -> None:
                 break
 
 
-def claim(connection: sqlite3.Connection, source: SourceRow, limit: int, moment: Moment, token: int) -> list[tuple[Any, ...]]:
-    """Up to `limit` messages in order, counted, with a fresh token. Call `tick` first."""
+def claim(
+    connection: sqlite3.Connection, source: SourceRow, limit: int, moment: Moment, lease: float, token: int
+) -> list[tuple[Any, ...]]:
+    """Up to `limit` messages in order, counted, for `lease` seconds, with a fresh token. Call `tick` first."""
     rows = connection.execute(_FIND, (source.id, limit, moment.clock, moment.now, moment.wall)).fetchall()
     if rows:
         where, numbers = _among([row[0] for row in rows])
-        connection.execute(_CLAIM + where, (token, moment.now + source.properties.lease, moment.clock, *numbers))
+        connection.execute(_CLAIM + where, (token, moment.now + lease, moment.clock, lease, *numbers))
     return rows
 
 

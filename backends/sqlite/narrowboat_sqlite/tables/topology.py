@@ -33,7 +33,7 @@ class Topology:
 
     def __init__(self, connection: sqlite3.Connection, space: str, moment: Moment, observed: Observed) -> None:
         self.connection = connection
-        self._space = space
+        self.space = space
         self.moment = moment
         self._observed = observed
         self._forgot = False
@@ -67,8 +67,6 @@ class Topology:
             return self._make(address, properties, declared=True, earliest=earliest)
         if address.kind is Kind.TOPIC:
             return found
-        if found.declared and found.properties == properties:
-            return found  # at each claim
         if found.declared:
             return refuse.differs(address.path, found.properties._asdict(), properties) or found
         # It was made by a publish: a producer that starts first must not fix the consumers' properties.
@@ -315,7 +313,7 @@ class Topology:
             "INSERT INTO source (space, path, kind, topic, declared, lease, max_deliveries, ordered, priorities, seen, clock)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
             (
-                self._space,
+                self.space,
                 address.path,
                 address.kind.value,
                 topic,
@@ -394,5 +392,5 @@ class Topology:
 
     def _columns(self, path: str) -> tuple[Any, ...] | None:
         query = f"SELECT {COLUMNS} FROM source WHERE space = ? AND path = ?"  # noqa: S608  # our own words
-        found: tuple[Any, ...] | None = self.connection.execute(query, (self._space, path)).fetchone()
+        found: tuple[Any, ...] | None = self.connection.execute(query, (self.space, path)).fetchone()
         return found

@@ -9,6 +9,7 @@ answers   to an attempt or renewal: ["granted", token, ttl], ["busy", retry_afte
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -104,7 +105,8 @@ def released(value: object) -> Released | NarrowboatError:
 
 def shown(holder: Holder) -> list[Any]:
     """A holder, for the wire."""
-    return [*holder[:3], holder.mode.value, *holder[4:]]
+    values = dataclasses.astuple(holder)
+    return [*values[:3], holder.mode.value, *values[4:]]
 
 
 def holder(value: object) -> Holder:

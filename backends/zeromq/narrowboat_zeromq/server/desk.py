@@ -10,6 +10,7 @@ import contextlib
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import astuple
 from typing import Any
 
 from narrowboat.contract.locks import Busy, LockProvider, Request
@@ -146,7 +147,23 @@ def _grants(ask: Ask) -> list[Any]:
 class MessageDesk(Desk):
     """Messages of one namespace."""
 
-    plain = frozenset({"receive", "open", "inbox", "close", "declare", "delete", "purge", "depth", "ping"})
+    plain = frozenset(
+        {
+            "receive",
+            "open",
+            "use",
+            "inbox",
+            "close",
+            "declare",
+            "stored",
+            "alter",
+            "sources",
+            "delete",
+            "purge",
+            "depth",
+            "ping",
+        }
+    )
 
     def __init__(self, driver: Broker, served: Served) -> None:
         super().__init__(driver)
@@ -211,6 +228,16 @@ class MessageDesk(Desk):
             feeds[key] = feed, wanted
         ask.give(True)
 
+    def _use(self, ask: Ask, number: object, lease: object) -> None:
+        found = ask.session.feeds.get(number) if type(number) is int else None
+        if found is None:
+            ask.forgotten()
+            return
+        feed, source = found
+        wanted = fields.number("lease", lease, self._claims.lease_min, self._claims.lease_max)
+        feed.use(source.properties._replace(lease=wanted))
+        ask.give(True)
+
     def _inbox(self, ask: Ask, number: object) -> None:
         key = self._free(ask.session, number)
         address, feed = self._broker.inbox(ask.session.wake(key))
@@ -233,6 +260,18 @@ class MessageDesk(Desk):
         self._broker.declare(message_items.sourced(source, self._claims), earliest=fields.flag("earliest", earliest))
         ask.give(True)
 
+    def _stored(self, ask: Ask, address: object) -> None:
+        found = self._broker.stored(fields.address(address))
+        ask.give(None if found is None else list(found))
+
+    def _alter(self, ask: Ask, address: object, lease: object, limit: object) -> None:
+        wanted = None if lease is None else fields.number("lease", lease, self._claims.lease_min, self._claims.lease_max)
+        most = None if limit is None else fields.whole("max_deliveries", limit)
+        ask.give(list(self._broker.alter(fields.address(address), lease=wanted, max_deliveries=most)))
+
+    def _sources(self, ask: Ask) -> None:
+        ask.give([message_items.named(each) for each in self._broker.sources()])
+
     def _delete(self, ask: Ask, address: object) -> None:
         ask.give(self._broker.delete(fields.address(address)))
 
@@ -240,7 +279,7 @@ class MessageDesk(Desk):
         ask.give(self._broker.purge(fields.address(address)))
 
     def _depth(self, ask: Ask, address: object) -> None:
-        ask.give(list(self._broker.depth(fields.address(address))))
+        ask.give(list(astuple(self._broker.depth(fields.address(address)))))
 
 
 def _numbered(ask: Ask) -> bool:

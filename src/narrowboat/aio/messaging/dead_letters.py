@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TypeVar
 
 from narrowboat._messages.redrive import redrive
@@ -14,15 +15,17 @@ T = TypeVar("T")
 class DeadLetters(Readable[T]):
     """What was rejected or delivered too often, with `message.dead` saying why. Consume them, count them, redrive them."""
 
-    async def redrive(self, count: int | None = None) -> int:
+    async def redrive(self, count: int | None = None, *, ids: Iterable[str] | None = None) -> int:
         """Move them back to where they come from, oldest first, with the same id, body, key and headers; how many.
 
         Each is moved at least once, exactly once unless the process dies half way. What dies again meanwhile is left.
 
         Args:
             count: the most that are moved; None: all that are there now.
+            ids: only letters with these ids, the oldest of each; None: all. The first 100,000 letters are looked through, and
+                nobody else can read them meanwhile.
         """
-        return await redrive(self._core, count)
+        return await redrive(self._core, count, ids)
 
     async def delete(self) -> bool:
         """Delete them all. False: there were none."""

@@ -128,7 +128,7 @@ class Publisher(Uncopied, Generic[T]):
         return await self._core.publish_many(self._core.seal_many(messages))
 
     async def declare(self) -> None:
-        """Create it now, unless it exists. Raises `Conflict` if it exists with other properties."""
+        """Create it now, unless it exists. Raises `Conflict` if it exists in another order or with other priorities."""
         await self._core.declare()
 
     async def delete(self) -> bool:

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from narrowboat._messages.requests import Reply
 from narrowboat._messages.source import dead_letters_of
+from narrowboat.aio.messaging.alterable import Alterable
 from narrowboat.aio.messaging.dead_letters import DeadLetters
 from narrowboat.aio.messaging.message import Seconds
 from narrowboat.aio.messaging.publishing import Publisher
@@ -15,7 +16,7 @@ from narrowboat.aio.messaging.source import Readable
 T = TypeVar("T")
 
 
-class Queue(Publisher[T], Readable[T]):
+class Queue(Publisher[T], Alterable[T], Readable[T]):
     """A queue by its name. It exists after the first publish, consume or declare."""
 
     async def request(self, body: T, timeout: Seconds) -> Reply[T]:

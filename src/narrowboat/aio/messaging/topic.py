@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NoReturn, TypeVar
 
 from narrowboat._messages.source import dead_letters_of, make_subscription
+from narrowboat.aio.messaging.alterable import Alterable
 from narrowboat.aio.messaging.dead_letters import DeadLetters
 from narrowboat.aio.messaging.message import Seconds
 from narrowboat.aio.messaging.publishing import Publisher
@@ -30,8 +31,8 @@ class Topic(Publisher[T]):
         self,
         group: str,
         *,
-        max_deliveries: int = 5,
-        lease: Seconds = 30,
+        max_deliveries: int | None = None,
+        lease: Seconds | None = None,
         ordered: bool = False,
         priorities: int = 0,
         start: Literal["latest", "earliest"] = "latest",
@@ -50,11 +51,11 @@ class Topic(Publisher[T]):
         return Subscription(make_subscription(self._core, group, max_deliveries, lease, ordered, priorities, start))
 
 
-class Subscription(Readable[T]):
+class Subscription(Alterable[T], Readable[T]):
     """One group of a topic."""
 
     async def declare(self) -> None:
-        """Create it now, unless it exists: it gets every message from then on. Raises `Conflict` if it differs."""
+        """Create it now, unless it exists: it gets every message from then on. Raises as a queue's `declare`."""
         await self._core.declare()
 
     async def delete(self) -> bool:

@@ -90,6 +90,21 @@ async def dead_letters_are_redriven_once(kit: MessageKit) -> None:
     assert {m.id for m in got} == {receipt.id for receipt in receipts}
 
 
+@scenario("B43", needs="dead_letters", refused=asks_for_dead_letters)
+async def chosen_dead_letters_are_redriven(kit: MessageKit) -> None:
+    """redrive(ids=) moves the letters with these ids and no others. An id that is not there moves nothing."""
+    orders = kit.queue()
+    receipts = await publish_all(orders, numbered(5))
+    async with orders.consume() as messages:
+        for message in await kit.take(messages, 5):
+            await message.reject("later")
+    dead, ids = orders.dead_letters(), [receipts[at].id for at in (3, 1)]
+    assert await dead.redrive(ids=[*ids, "nobody"]) == 2
+    assert await dead.redrive(ids=ids) == 0
+    await kit.contains(orders, [b"1", b"3"])
+    await kit.depth_is(orders, ready=0, in_flight=0, dead=3)
+
+
 @scenario("B44", needs="dead_letters", refused=asks_for_dead_letters, faults={Fault.REPLY})
 async def a_lost_reply_on_the_way_to_the_dead_letters(kit: MessageKit) -> None:
     """The answer to a reject is lost. The message is a dead letter, once or more with the same id, and never lost."""

@@ -27,7 +27,7 @@ async def a_queue_keeps_without_consumers(kit: MessageKit) -> None:
 
 @scenario("B18")
 async def declaring_again_changes_nothing(kit: MessageKit) -> None:
-    """A second declare() keeps the messages. One with other properties is a Conflict. Neither changes anything."""
+    """A second declare() keeps the messages. One for another order, or other priorities, is a Conflict, and changes nothing."""
     other = kit.broker()
     lease = max(20.0, kit.broker_claims.lease_min)
     orders = kit.queue(lease=lease)
@@ -35,7 +35,9 @@ async def declaring_again_changes_nothing(kit: MessageKit) -> None:
     await orders.publish(b"x")
     await orders.declare()
     await other.queue("orders", lease=lease).declare()
-    await fails(Conflict, other.queue("orders", lease=lease + 10).declare())
+    for claim, otherwise in (("order", {"ordered": True}), ("priority", {"priorities": 1})):
+        if kit.can(claim):
+            await fails(Conflict, other.queue("orders", lease=lease, **otherwise).declare())
     await kit.contains(orders, [b"x"])
 
 
