@@ -25,6 +25,7 @@ _MODULES = {
     "depth": "queues",
     "dead": "queues",
     "run": "run",
+    "ping": "ping",
     "serve": "serve",
     "backends": "backends",
     "verify": "verify",
