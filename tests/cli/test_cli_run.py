@@ -159,7 +159,9 @@ def test_probes_are_answered_while_it_runs(shop: Path, url: str, broker: Messagi
     with urllib.request.urlopen(f"http://{place}/ready", timeout=60) as reply:
         assert reply.status == 200
     with urllib.request.urlopen(f"http://{place}/metrics", timeout=60) as reply:
-        assert b'narrowboat_worker_source_state{source="orders",' in reply.read()
+        told = reply.read()
+    assert b'narrowboat_worker_source_state{source="orders",' in told
+    assert b'narrowboat_messages_delivered_total{backend="sqlite",queue="orders",redelivered="false"} 1.0' in told
     process.send_signal(signal.SIGTERM)
     assert finish(process, 60) == (0, "", "")
 

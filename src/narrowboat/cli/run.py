@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
@@ -84,6 +84,19 @@ def _run(worker: Any, only: tuple[str, ...]) -> None:
         worker.run(only=only)
 
 
+def _metrics(worker: Any) -> Callable[[], bytes]:
+    """What prometheus-client's registry has, ours among it; nothing where that library is not installed."""
+    try:
+        from prometheus_client import generate_latest
+
+        from narrowboat.telemetry.prometheus import Metrics
+    except ModuleNotFoundError:
+        return bytes
+    with contextlib.suppress(ValueError):  # the program's module has made some itself
+        worker._listen(Metrics())
+    return generate_latest
+
+
 @contextlib.contextmanager
 def _answering(address: str | None, worker: Any) -> Iterator[None]:
     """Answer probes meanwhile. With prometheus-client, /metrics has all that listeners hear, and the program's own metrics."""
@@ -92,6 +105,6 @@ def _answering(address: str | None, worker: Any) -> Iterator[None]:
         return
     from narrowboat.working.probes import Probes
 
-    with Probes(address, worker.health) as probes:
+    with Probes(address, worker.health, _metrics(worker)) as probes:
         click.echo(f"probes are answered at http://{probes.address}/ready", err=True)
         yield
