@@ -120,6 +120,7 @@ def test_messages_are_counted_by_what_became_of_them(url: str, scrape: Scrape) -
     assert scrape("messages_delivered_total", **where, redelivered="true") == 1
     assert scrape("messages_settled_total", **where, outcome="ack") == 2
     assert scrape("messages_settled_total", **where, outcome="nack") == 1
+    assert scrape("messages_settled_total", **where, outcome="dead_letter") == 0
     assert scrape("handler_duration_seconds_count", **where, outcome="ack") == 2
     assert scrape("handler_duration_seconds_count", **where, outcome="nack") == 1
     assert scrape("message_latency_seconds_count", **where) == 3

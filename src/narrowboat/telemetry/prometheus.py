@@ -94,7 +94,9 @@ class Metrics:
             case events.PublishError():
                 self._published.labels(of, self._name(event.source), kind_of(event.error)).inc()
             case events.Delivered():
-                self._delivered.labels(of, self._name(event.source), str(event.attempt > 1).lower()).inc()
+                name = self._name(event.source)
+                self._delivered.labels(of, name, str(event.attempt > 1).lower()).inc()
+                self._settled.labels(of, name, "dead_letter")  # 0 from now on: an alert sees no increase of what was not there
             case events.Settled():
                 self._settled.labels(of, self._name(event.source), event.outcome).inc()
             case events.DeadLettered() | events.Expired() | events.Stale():
