@@ -142,6 +142,9 @@ def test_a_program_that_logs_by_itself_does(shop: Path, url: str) -> None:
     process = command("run", "logs:worker", "--only", "ship", cwd=shop, env={"NARROWBOAT_BROKER_URL": url})
     assert process.stderr is not None
     assert process.stderr.readline() == "mine: the worker starts: ship for 'orders'\n"
+    process.send_signal(signal.SIGTERM)
+    code, _, complaint = finish(process, 60)
+    assert (code, {line.partition(":")[0] for line in complaint.splitlines()}) == (0, {"mine"})
 
 
 @pytest.mark.parametrize("target", ["shop.worker:worker", "shop.worker:on_asyncio"])
@@ -176,24 +179,3 @@ def test_a_port_that_is_taken_is_one_line_before_anything_is_consumed(shop: Path
 
     assert (code, out, complaint.count("\n")) == (2, "", 1) and f"cannot answer probes at {place}" in complaint
     assert broker.queue("orders").depth().ready == 1
-
-
-def test_a_change_starts_it_again(shop: Path, url: str, broker: Messaging) -> None:
-    """With the new text, and after what ran has drained; SIGTERM ends both."""
-    broker.queue("orders").publish(b"1")
-    process = command("run", "shop.worker:worker", "--reload", cwd=shop, env={"NARROWBOAT_BROKER_URL": url})
-    assert process.stdout is not None and process.stdout.readline() == "ship 1\n"
-    changed = shop / "shop" / "worker.py"
-    changed.write_text(MODULE.replace('f"ship', 'f"send'))
-    os.utime(changed, ns=(1, 1))  # whatever the clock of the file system is worth
-    number = 1
-    while True:  # those that the old one gets are shipped
-        number += 1
-        broker.queue("orders").publish(f"{number}".encode())
-        line = process.stdout.readline()
-        assert line in (f"ship {number}\n", f"send {number}\n")
-        if line.startswith("send"):
-            break
-    process.send_signal(signal.SIGTERM)
-    code, _, complaint = finish(process, 60)
-    assert (code, {line.partition(":")[0] for line in complaint.splitlines()}) == (0, {"mine"})
