@@ -310,7 +310,7 @@ def test_an_interrupt_in_a_listener_goes_on_when_all_have_been_told() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        events.emit([struck, heard.append], events.Released("x", "a", 1))
+        events.emit([struck, heard.append], events.Released("x", "a", 1, 0.5))
     assert len(heard) == 1
 
 

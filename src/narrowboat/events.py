@@ -23,6 +23,22 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class ConnectionLost(Event):
+    """The backend of `url` (without secrets) cannot be reached, or two calls in a row had no answer. Told once."""
+
+    url: str
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionRegained(Event):
+    """It answers again, `away` seconds after the first call that had no answer."""
+
+    url: str
+    away: float
+
+
+@dataclass(frozen=True, slots=True)
 class LockEvent(Event):
     """Of a lock."""
 
@@ -62,17 +78,19 @@ class RenewalFailed(LockEvent):
 
 @dataclass(frozen=True, slots=True)
 class Released(LockEvent):
-    """A lock was released."""
+    """A lock was released, `held` seconds after it was asked for."""
 
     token: int
+    held: float
 
 
 @dataclass(frozen=True, slots=True)
 class Lost(LockEvent):
-    """A lease ended before it was released."""
+    """A lease ended before it was released, `held` seconds after it was asked for."""
 
     token: int
     reason: Reason
+    held: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +120,22 @@ class Delivered(MessageEvent):
     """A message was handed out for the `attempt`-th time."""
 
     attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Handled(MessageEvent):
+    """A handler of `run` or of a worker has ended after `duration` seconds. Each message of a batch is told with its duration.
+
+    `waited`: seconds from the publish, by the publisher's clock, to the handler; None where the publish's time is not known.
+    `outcome`: ack, nack or reject, as the message is settled now; settled, where the handler did that itself; lost, where
+    its lease ended meanwhile. `error`: what the handler raised.
+    """
+
+    attempt: int
+    duration: float
+    waited: float | None
+    outcome: str
+    error: BaseException | None
 
 
 @dataclass(frozen=True, slots=True)

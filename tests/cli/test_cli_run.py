@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+import socket
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -144,3 +146,37 @@ def test_a_program_that_logs_by_itself_does(shop: Path, url: str) -> None:
     process.send_signal(signal.SIGTERM)
     code, _, complaint = finish(process, 60)
     assert (code, {line.partition(":")[0] for line in complaint.splitlines()}) == (0, {"mine"})
+
+
+@pytest.mark.parametrize("target", ["shop.worker:worker", "shop.worker:on_asyncio"])
+def test_probes_are_answered_while_it_runs(shop: Path, url: str, broker: Messaging, target: str) -> None:
+    """It says where; ready once its handlers get messages, and numbers for a scrape."""
+    broker.queue("orders").publish(b"1")
+    process = command(
+        "run", target, "--only", "orders", "--quiet", "--health", "0", cwd=shop, env={"NARROWBOAT_BROKER_URL": url}
+    )
+    assert process.stderr is not None and process.stdout is not None
+    said = process.stderr.readline()
+    assert said.startswith("probes are answered at http://127.0.0.1:") and said.endswith("/ready\n")
+    assert process.stdout.readline().endswith("ship 1\n")
+    place = said.split("://")[1].partition("/")[0]
+    with urllib.request.urlopen(f"http://{place}/ready", timeout=60) as reply:
+        assert reply.status == 200
+    with urllib.request.urlopen(f"http://{place}/metrics", timeout=60) as reply:
+        told = reply.read()
+    assert b'narrowboat_worker_source_state{source="orders",' in told
+    assert b'narrowboat_messages_delivered_total{backend="sqlite",queue="orders",redelivered="false"} 1.0' in told
+    process.send_signal(signal.SIGTERM)
+    assert finish(process, 60) == (0, "", "")
+
+
+def test_a_port_that_is_taken_is_one_line_before_anything_is_consumed(shop: Path, url: str, broker: Messaging) -> None:
+    """Exit code 2; the message is still there."""
+    broker.queue("orders").publish(b"1")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        place = f"127.0.0.1:{taken.getsockname()[1]}"
+        process = command("run", "shop.worker:worker", "--health", place, cwd=shop, env={"NARROWBOAT_BROKER_URL": url})
+        code, out, complaint = finish(process, 60)
+
+    assert (code, out, complaint.count("\n")) == (2, "", 1) and f"cannot answer probes at {place}" in complaint
+    assert broker.queue("orders").depth().ready == 1

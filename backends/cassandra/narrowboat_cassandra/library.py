@@ -21,6 +21,10 @@ from typing import Any
 from cassandra import cluster
 from cassandra.cluster import Cluster
 
+from narrowboat.driver.quiet import quiet
+
+quiet("cassandra")
+
 #: The names, by what has them, and what each is needed for.
 UNPROMISED = {
     "Connection._connect_socket": "overridden: connects first, and lets an error of TLS be one",

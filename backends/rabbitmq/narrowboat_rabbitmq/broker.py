@@ -72,6 +72,7 @@ def _prepare(url: Url, options: Options) -> Url:
 
 broker = BrokerBackend(
     scheme=SCHEME,
+    system="rabbitmq",
     summary="messages on RabbitMQ, in quorum queues, over one connection and its I/O thread",
     options=Options,
     capabilities=capabilities,

@@ -23,6 +23,7 @@ from typing import Any
 from pika import SelectConnection, exceptions, frame, spec
 from pika.channel import Channel
 
+from narrowboat.driver.quiet import quiet
 from narrowboat_rabbitmq.protocol.content import Content
 from narrowboat_rabbitmq.protocol.frames import message
 
@@ -177,3 +178,4 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 
 logging.getLogger("pika.channel").addFilter(_is_news)
+quiet("pika")  # for each attempt to connect that fails it logs seven errors

@@ -20,6 +20,7 @@ from kazoo.client import KazooClient, KazooState
 from kazoo.retry import KazooRetry
 from kazoo.security import CREATOR_ALL_ACL, OPEN_ACL_UNSAFE, READ_ACL_UNSAFE, make_acl
 
+from narrowboat.driver.quiet import quiet
 from narrowboat.dsn import hidden
 from narrowboat.errors import Closed, ConfigurationError, NarrowboatError
 from narrowboat_zookeeper import errors
@@ -293,11 +294,10 @@ class Pipe:
 
 
 def _logger() -> logging.Logger:
-    """The logger that kazoo writes to. It is silent where the program has not configured logging."""
+    """The logger that kazoo writes to."""
     logger = logging.getLogger("narrowboat.zookeeper.kazoo")
     logger.addFilter(_not_verbose)
-    if not logger.handlers:
-        logger.addHandler(logging.NullHandler())
+    quiet("narrowboat.zookeeper.kazoo")
     return logger
 
 

@@ -12,9 +12,19 @@ import errno
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from narrowboat.errors import NarrowboatError, Unavailable
+
+
+class Hears(Protocol):
+    """Who is told what exchanges come to, to know whether the backend answers; `reach.py`."""
+
+    up: bool
+
+    def heard(self, answers: Sequence[Any]) -> None:
+        """One exchange has come to this."""
+        ...
 
 
 class Op(NamedTuple):
@@ -29,6 +39,7 @@ class Op(NamedTuple):
     #: know it: the first exchange, whose answer was lost, may have done it.
     denies: Callable[[Any], bool] | None = None
     patience: float = math.inf  #: seconds: a batch that took longer to fail is not tried again member by member
+    reach: Hears | None = None  #: is told of answers while there were none, and of errors
 
 
 #: The states of a call. Only the lane's mutex moves a call between QUEUED, RUNNING and LEFT. BEGUN is what its caller's own
@@ -80,11 +91,20 @@ def perform(op: Op, items: Sequence[Any]) -> list[Any]:
     Where repeating is safe, the members of a failed batch are tried again one by one, so that one poisonous member
     does not fail the others.
     """
+    reach = op.reach
     if len(items) == 1:
         try:
-            return op.perform(items)
+            answers = op.perform(items)
+            if reach is None or (reach.up and not isinstance(answers[0], Exception)):
+                return answers
         except Exception as error:
-            return [_typed(error)]
+            answers = [_typed(error)]
+        try:
+            if reach is not None:
+                reach.heard(answers)
+            return answers
+        finally:
+            answers = []  # an error's traceback leads here: the two would keep each other, and who gets it
     results: list[Any] = [None] * len(items)
     try:
         for indices in _rounds(op, items):
@@ -95,9 +115,11 @@ def perform(op: Op, items: Sequence[Any]) -> list[Any]:
                 answers = _one_by_one(op, [items[index] for index in indices], answers)
             for index, answer in zip(indices, answers, strict=True):
                 results[index] = answer
+        if reach is not None and (not reach.up or (results and isinstance(results[0], Exception))):
+            reach.heard(results)
         return results
     finally:
-        results = answers = answer = []  # an error's traceback leads here: the two would keep each other, and who gets it
+        results = answers = answer = []  # as above
 
 
 def _exchange(op: Op, items: Sequence[Any]) -> list[Any]:

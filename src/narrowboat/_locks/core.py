@@ -20,6 +20,7 @@ from narrowboat._engine.driver import Driver
 from narrowboat._engine.exchange import AT_ONCE, Call, Op
 from narrowboat._engine.forks import watch_forks
 from narrowboat._engine.lane import lane
+from narrowboat._engine.reach import Reach
 from narrowboat._engine.target import Target
 from narrowboat._locks.holders import Holders
 from narrowboat._locks.late_withdrawals import LateWithdrawal
@@ -58,14 +59,15 @@ class LockCore:
         self.random = random if random is not None else random_module.random
         self.listeners = events.check(listeners)
         self.driver: Driver[LockProvider] = Driver(target)
-        self.ATTEMPT = Op("attempt", self._attempt, repeatable=True, distinct=_name_of)
+        self.reach = reach = Reach(self)
+        self.ATTEMPT = Op("attempt", self._attempt, repeatable=True, distinct=_name_of, reach=reach)
         # Where one session carries them all, a failed renewal is nobody's in particular: one by one it fails as well.
-        self.RENEW = Op("renew", self._renew, repeatable=self.capabilities.expiry is Expiry.LEASE)
-        self.RELEASE = Op("release", self._release, repeatable=True, denies=lambda answer: answer is Released.NOT_HELD)
-        self.LEAVE = Op("leave", self._leave, repeatable=True, denies=lambda answer: answer is Released.NOT_HELD)
-        self.WITHDRAW = Op("withdraw", self._withdraw, repeatable=True)
-        self.RETRY_WITHDRAW = Op("withdraw", self._withdraw_again, repeatable=False, last=True)
-        self.CALL = Op("call", self._call, repeatable=False)
+        self.RENEW = Op("renew", self._renew, repeatable=self.capabilities.expiry is Expiry.LEASE, reach=reach)
+        self.RELEASE = Op("release", self._release, repeatable=True, denies=_is_not_held, reach=reach)
+        self.LEAVE = Op("leave", self._leave, repeatable=True, denies=_is_not_held, reach=reach)
+        self.WITHDRAW = Op("withdraw", self._withdraw, repeatable=True, reach=reach)
+        self.RETRY_WITHDRAW = Op("withdraw", self._withdraw_again, repeatable=False, last=True, reach=reach)
+        self.CALL = Op("call", self._call, repeatable=False, reach=reach)
         self._fresh()
         watch_forks(self)
 
@@ -242,6 +244,7 @@ class LockCore:
         self._fresh()
         self.closed = closed
         self.driver.forget()
+        self.reach.forget()
         for possession in possessions:
             self.renewal.lose(possession, Reason.FORKED)
 
@@ -294,3 +297,7 @@ def _what_became_of(answer: Grant | NarrowboatError) -> Released | NarrowboatErr
 
 def _name_of(request: Request) -> str:
     return request.name
+
+
+def _is_not_held(answer: object) -> bool:
+    return answer is Released.NOT_HELD

@@ -22,6 +22,7 @@ from narrowboat._locks.terms import Terms
 from narrowboat.capabilities import LockCapabilities
 from narrowboat.contract.locks import Grant
 from narrowboat.errors import InvalidArgument
+from narrowboat.health import Connection
 
 E = TypeVar("E", bound=Entered)
 H = TypeVar("H", bound=Possession)
@@ -40,6 +41,10 @@ class LocksFace(Generic[R]):
     def capabilities(self) -> LockCapabilities:
         """What this backend claims."""
         return self._core.capabilities
+
+    def health(self) -> Connection:
+        """What calls have found out about the connection; it asks no backend, and is of one moment."""
+        return self._core.reach.health()
 
     def _terms(self, name: str, **options: Any) -> Terms:
         return Terms(self._core.backend, self._core.capabilities, self._core.label, name, **options)

@@ -107,6 +107,7 @@ class Possession:
         "_ref",
         "_releasing",
         "_renew_at",
+        "_sent",
         "_state",
         "_taken_until",
         "_ttl",
@@ -119,6 +120,7 @@ class Possession:
     def __init__(self, core: Owner, grant: Grant, sent: float, *, renew: bool, caller: object) -> None:
         self._core = core
         self._grant = grant
+        self._sent = sent
         self._state = HELD
         self._reason: Reason | None = None
         self._deadline = deadline(sent, grant.ttl, core.margin)
@@ -164,6 +166,10 @@ class Possession:
     def expires_in(self) -> float:
         """Seconds until it is lost unless it is renewed; 0 once it is lost or released."""
         return max(0.0, self._deadline - self._core.clock()) if self._state is HELD else 0.0
+
+    def _seconds(self) -> float:
+        """For how long it has been held, from before it was asked for."""
+        return self._core.clock() - self._sent
 
     @property
     def lost(self) -> bool:

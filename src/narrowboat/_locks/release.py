@@ -72,7 +72,7 @@ async def release(core: LockCore, runtime: Runtime, held: Possession) -> None:
         if held._releasing is others:
             held._end_release()
     if core.listeners:
-        events.emit(core.listeners, events.Released(core.backend, held.name, held.token))
+        events.emit(core.listeners, events.Released(core.backend, held.name, held.token, held._seconds()))
 
 
 def _by_an_earlier_one(core: LockCore, held: Possession) -> bool:

@@ -23,6 +23,7 @@ from typing import Any, Protocol
 from narrowboat import events
 from narrowboat._engine.exchange import Call, Op
 from narrowboat._engine.lane import Lane
+from narrowboat._engine.log import log
 from narrowboat._engine.timer import Timer
 from narrowboat._locks.late_withdrawals import LateWithdrawal, LateWithdrawals
 from narrowboat._locks.lease import Step, plan, why_ended
@@ -114,9 +115,13 @@ class Renewal:
         return True
 
     def _tell_lost(self, possession: Possession) -> None:
-        if self._core.listeners and possession._reason is not None:
-            record = events.Lost(self._core.backend, possession.name, possession.token, possession._reason)
-            events.emit(self._core.listeners, record)
+        backend, name, token, reason = self._core.backend, possession.name, possession.token, possession._reason
+        if reason not in (Reason.CLOSED, Reason.FORKED):  # those are this program's own doing
+            why = reason and reason.value
+            text = "lock %r (token %d) is lost: %s"
+            log("WARNING", text, name, token, why, event="lock_lost", backend=backend, lock=name, token=token, reason=why)
+        if self._core.listeners and reason is not None:
+            events.emit(self._core.listeners, events.Lost(backend, name, token, reason, possession._seconds()))
 
     def left_behind(self, possession: Possession) -> None:
         """Release it soon: whoever had it cannot wait. From any thread, at any moment; never blocks."""
@@ -219,7 +224,8 @@ class Renewal:
         if possession._give_back() and possession._end(RELEASED):
             core.release_later(possession)
             if core.listeners:
-                events.emit(core.listeners, events.Released(core.backend, possession.name, possession.token))
+                held = possession._seconds()
+                events.emit(core.listeners, events.Released(core.backend, possession.name, possession.token, held))
 
     def _doubted(self) -> set[Possession]:
         """What is to be renewed now because the driver has doubts. What is being renewed is asked about again afterwards.

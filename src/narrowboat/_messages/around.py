@@ -24,6 +24,7 @@ class Publishing:
     to: str  #: the queue or topic
     messages: tuple[Outbound[Any], ...]
     headers: dict[str, str] = field(default_factory=dict)  #: to be added to each message that has no such header
+    backend: str = ""  #: the scheme of the broker
 
 
 #: It gives a plain context manager, on asyncio as well. The first of several is outermost.
@@ -47,10 +48,10 @@ def check(around: object) -> tuple[Any, ...]:
 
 
 @contextlib.contextmanager
-def publishing(around: Iterable[AroundPublish], to: str, items: Iterable[Any]) -> Iterator[list[Outbound[Any]]]:
+def publishing(around: Iterable[AroundPublish], to: str, items: Iterable[Any], backend: str) -> Iterator[list[Outbound[Any]]]:
     """Within all: the messages with the added headers. An error that one swallows is raised all the same."""
     messages = tuple(item if isinstance(item, Outbound) else Outbound(item) for item in items)
-    call = Publishing(to, messages)
+    call = Publishing(to, messages, backend=backend)
     met: BaseException | None = None
     with contextlib.ExitStack() as stack:
         try:

@@ -23,6 +23,8 @@ from narrowboat._engine.driver import SILENT, Driver
 from narrowboat._engine.exchange import AT_ONCE, Call, Op
 from narrowboat._engine.forks import watch_forks
 from narrowboat._engine.lane import lane
+from narrowboat._engine.log import log
+from narrowboat._engine.reach import Reach
 from narrowboat._engine.runtime import Runtime, answer_of
 from narrowboat._engine.target import Target
 from narrowboat._engine.timer import Timer
@@ -119,12 +121,13 @@ class BrokerCore:
         self.driver: Driver[Broker] = Driver(target)
         self._runtime = runtime
         self._unclosed: Callable[[], Unclosed | None] = lambda: None
-        self.SEND = Op("send", self._send, repeatable=False)
-        self.RECEIVE = Op("receive", _receive, repeatable=False)
+        self.reach = reach = Reach(self)
+        self.SEND = Op("send", self._send, repeatable=False, reach=reach)
+        self.RECEIVE = Op("receive", _receive, repeatable=False, reach=reach)
         patience = self.timeout * AT_ONCE
-        self.SETTLE = Op("settle", self._settle, repeatable=True, denies=lambda answer: False, patience=patience)
-        self.EXTEND = Op("extend", self._extend, repeatable=True, patience=patience)
-        self.CALL = Op("call", self._call, repeatable=False)
+        self.SETTLE = Op("settle", self._settle, repeatable=True, denies=lambda answer: False, patience=patience, reach=reach)
+        self.EXTEND = Op("extend", self._extend, repeatable=True, patience=patience, reach=reach)
+        self.CALL = Op("call", self._call, repeatable=False, reach=reach)
         self._fresh()
         watch_forks(self)
 
@@ -272,9 +275,8 @@ class BrokerCore:
 
     def tell(self, source: str, id: str, problem: str) -> None:
         """Report a message of another program that could not be parsed, or not be kept whole, to listeners and the log."""
-        import logging  # slow to import, and not needed where no other program writes to the queues
-
-        logging.getLogger("narrowboat").warning("message %r from %r: %s", id, source, problem)
+        fields: dict[str, Any] = {"backend": self.backend, "source": source, "message_id": id}
+        log("WARNING", "message %r from %r: %s", id, source, problem, event="malformed", **fields)
         events.emit(self.listeners, events.Malformed(self.backend, source, id, problem))
 
     def register(self, consumer: Ends) -> None:
@@ -333,6 +335,7 @@ class BrokerCore:
         self._fresh()
         self.closed = closed
         self.driver.forget()
+        self.reach.forget()
         for consumer in consumers:
             consumer.forked()
 

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
+from narrowboat import events
 from narrowboat._engine.backoff import after_failure
 from narrowboat._engine.later import unrun
+from narrowboat._engine.log import log
 from narrowboat._messages.checks import check_reason
 from narrowboat._messages.consumer import Consumer
 from narrowboat._messages.settle import ACK
 from narrowboat.capabilities import BrokerCapabilities, Support
 from narrowboat.contract.messages import Nack, Outcome, Reject
 from narrowboat.errors import NarrowboatError
+
+H = TypeVar("H", bound=Callable[..., Any])
+
+#: The mark of a handler that tells listeners by itself how its messages were handled.
+_TELLS = "tells_how_it_handled"
 
 #: Messages that `run` fetches ahead for each handler. Fewer means more calls, more means that peers see less of a backlog.
 AHEAD = 10
@@ -53,6 +61,29 @@ def after_handler(
         return Reject(describe(error) if cause is None else check_reason(f"{describe(error)}: {describe(cause)}"), attempt)
     longest = 0.0 if claims.delay is Support.ABSENT else claims.delay_max
     return Nack(after_failure(attempt, random, longest))
+
+
+def telling(handle: H) -> H:
+    """Mark a handler that calls `tell_handled` itself, because it knows more of the outcome than `run` does."""
+    vars(handle)[_TELLS] = True
+    return handle
+
+
+def is_telling(handle: object) -> bool:
+    """Whether it is marked so."""
+    return getattr(handle, _TELLS, False) is True
+
+
+def tell_handled(message: Any, duration: float, error: BaseException | None, outcome: Outcome | None) -> None:
+    """Tell listeners that the handler of `message` has ended, before it is settled. None: it is settled already, or lost."""
+    core, path = message._consumer.core, message._consumer.path
+    if not core.listeners:
+        return
+    published, now = message.published_at, time.time()
+    waited = None if published is None else max(0.0, now - duration - published)
+    name = type(outcome).__name__.lower() if outcome is not None else "lost" if message.lost else "settled"
+    record = events.Handled(core.backend, path, message.id, message.attempt, duration, waited, name, error)
+    events.emit(core.listeners, record)
 
 
 def describe(error: BaseException) -> str:
@@ -109,14 +140,16 @@ class drained:  # reads as what it says
         if not (isinstance(error, NarrowboatError) and error.retryable and consumer.life.stopped and consumer.life.closed):
             return False
         if not self._told:
-            import logging  # slow to import, and needed only in an outage
-
             self._told = True
-            logging.getLogger("narrowboat").warning(
+            log(
+                "WARNING",
                 "run of %r has ended; its consumer could not be closed (%s), so what was not settled comes back when the "
                 "backend has noticed",
                 consumer.path,
                 error,
+                event="close_failed",
+                backend=consumer.backend,
+                source=consumer.path,
             )
         return True
 

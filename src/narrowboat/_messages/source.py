@@ -107,7 +107,7 @@ class SourceCore(Generic[T]):
         from narrowboat._messages.around import publishing  # for brokers that have been given some
 
         check_many(items)
-        return publishing(self.core.around, self.address.path, items)
+        return publishing(self.core.around, self.address.path, items, self.core.backend)
 
     async def publish_many(self, messages: Sequence[Outgoing]) -> list[Receipt | NarrowboatError]:
         """Send them all: one outcome for each."""

@@ -32,6 +32,7 @@ _MODULES = {
     "delete": "queues",
     "top": "top",
     "run": "run",
+    "ping": "ping",
     "serve": "serve",
     "backends": "backends",
     "verify": "verify",

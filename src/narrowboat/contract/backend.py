@@ -74,6 +74,7 @@ class LockBackend:
     extra: str | None = None  #: the extra to install, `pip install narrowboat[extra]`
     example: str = ""  #: a URL that is as it would be in a program, for `narrowboat backends`
     note: Callable[[str], str] = lambda scheme: ""  #: what else is to be known of a scheme on this machine, for the same
+    system: str = ""  #: what OpenTelemetry's conventions call the product, where that is not the scheme
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,3 +90,4 @@ class BrokerBackend:
     extra: str | None = None
     example: str = ""
     note: Callable[[str], str] = lambda scheme: ""
+    system: str = ""

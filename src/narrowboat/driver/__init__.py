@@ -8,6 +8,7 @@ For every backend of a server:
 - `narrowboat.driver.options`: the numbers that options of the URL may be.
 - `narrowboat.driver.names`: names of users as names of the server: escaped, and hashed where they are too long.
 - `narrowboat.driver.texts`: what a server says, fit for a text of ours.
+- `narrowboat.driver.quiet`: the log of a client library, which says no more than the driver does unless it is asked.
 - `narrowboat.driver.versions`: what a server says of its version, and a warning where that was never tried.
 
 For every backend:

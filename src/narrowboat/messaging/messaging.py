@@ -16,6 +16,7 @@ from narrowboat.clock import Clock
 from narrowboat.codecs import Codec
 from narrowboat.contract.messages import Address, Broker
 from narrowboat.dsn import hidden, hidden_secrets
+from narrowboat.health import Connection
 from narrowboat.messaging.message import Seconds
 from narrowboat.messaging.queue import Queue
 from narrowboat.messaging.topic import Topic
@@ -154,6 +155,10 @@ class Messaging(SyncOnly):
     def ping(self) -> None:
         """One round trip; raises `Unavailable` or `AccessDenied` when the backend cannot be used."""
         run(self._core.ask(lambda driver: driver.ping()))
+
+    def health(self) -> Connection:
+        """What calls have found out about the connection; it asks no backend, and is of one moment."""
+        return self._core.reach.health()
 
     def close(self) -> None:
         """Return unsettled messages, wake waiting callers (`Closed`), end all threads.

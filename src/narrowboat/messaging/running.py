@@ -19,10 +19,12 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from narrowboat._engine.later import kind
+from narrowboat._engine.log import log
 from narrowboat._engine.runtime import BlockingSignal, run
 from narrowboat._messages.consumer import Consumer
 from narrowboat._messages.delivery import HELD
-from narrowboat._messages.handling import after_handler, check_result
+from narrowboat._messages.handling import after_handler, check_result, is_telling, tell_handled
+from narrowboat.contract.messages import Nack, Outcome, Reject
 from narrowboat.errors import Closed, InvalidArgument
 from narrowboat.messaging.message import Message
 
@@ -108,16 +110,18 @@ class Run(Generic[T]):
 
     def _do(self, message: Message[T]) -> None:
         raised: Exception | None = None
+        begun = self._core.clock()
         try:
             found = self._handle(message)
             if found is not None:
                 check_result(self._handle, found)
         except Exception as error:
             raised = error
-            log(message, error)
-        if message._state is HELD:
+        made = outcome(message, raised) if message._state is HELD else None
+        tell(self._handle, message, self._core.clock() - begun, raised, made)
+        if made is not None:
             # Listeners hear the outcome. Stale and unknown both mean only that the message may be redelivered.
-            run(self._consumer.settlement.settle((message,), outcome(message, raised)))
+            run(self._consumer.settlement.settle((message,), made))
 
     def hurry(self) -> None:
         """A second signal: stop waiting for the handlers."""
@@ -138,16 +142,29 @@ def outcome(message: Any, raised: Exception | None) -> Any:
     )
 
 
-def log(message: Any, error: Exception) -> None:
-    """A handler's exception must not vanish: its traceback goes to the logger `narrowboat`."""
-    import logging  # slow to import, and needed by no program whose handlers do not fail
-
-    logging.getLogger("narrowboat").warning(
-        "the handler of %r failed on message %r, attempt %d",
-        message._consumer.path,
+def tell(handle: object, message: Any, duration: float, error: Exception | None, outcome: Outcome | None) -> None:
+    """Tell listeners how a message was handled; an exception must not vanish, so its traceback goes to the log as well."""
+    if not is_telling(handle):
+        tell_handled(message, duration, error, outcome)
+    if error is None:
+        return
+    path, dead = message._consumer.path, isinstance(outcome, Reject)
+    then = "a dead letter" if dead else "it was settled or lost before"
+    if isinstance(outcome, Nack):
+        then = f"again in {outcome.delay:.3g} s"
+    log(
+        "ERROR" if dead else "WARNING",
+        "the handler of %r failed on message %r, attempt %d; %s",
+        path,
         message.id,
         message.attempt,
-        exc_info=error,
+        then,
+        error=error,
+        event="dead_letter" if dead else "handler_failed",
+        backend=message._consumer.backend,
+        source=path,
+        message_id=message.id,
+        attempt=message.attempt,
     )
 
 

@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from narrowboat._engine.backoff import after_error
+from narrowboat._messages.handling import tell_handled, telling
+from narrowboat._messages.settle import ACK
 from narrowboat.capabilities import BrokerCapabilities
 from narrowboat.clock import Clock
 from narrowboat.contract.messages import Ack, Return
@@ -150,6 +152,7 @@ class Consuming:
 
     # -- a message, or a batch ------------------------------------------------------------------------------------
 
+    @telling
     async def one(self, message: Any) -> None:
         """Call the handler with a message. It raises where the message could not be settled, so that `run` settles it."""
         error = await self._handle((message,), message)
@@ -186,8 +189,10 @@ class Consuming:
     async def _handle(self, messages: tuple[Any, ...], argument: Any) -> Exception | None:
         handler = self.handler
 
+        begun = self._clock()
+
         def late(error: Exception) -> Any:
-            return self._fail(messages, error)
+            return self._fail(messages, error, begun)
 
         with self._mutex:
             turn = self._turn
@@ -196,6 +201,9 @@ class Consuming:
             self._intake.pause()  # again: it may have come before there was a `run` to pause
         try:
             if await self._intake.call(Handling(handler.source, handler.name, messages), argument, late):
+                for message in messages:
+                    over = message.settled or message.lost
+                    tell_handled(message, self._clock() - begun, None, None if over else ACK)
                 await self._ack(messages)
                 self._count(None, messages)
         except Misused as misused:
@@ -204,7 +212,7 @@ class Consuming:
             await self._settle(messages, Return())
             return misused.error
         except Exception as error:
-            await self._fail(messages, error)
+            await self._fail(messages, error, begun)
             return error
         finally:
             with self._mutex:
@@ -243,13 +251,16 @@ class Consuming:
         if hung and (hung >= self.handler.concurrency or (self._pausing and hung >= self._busy)):
             self._intake.hurry()
 
-    async def _fail(self, messages: tuple[Any, ...], error: Exception) -> None:
-        handler = self.handler
+    async def _fail(self, messages: tuple[Any, ...], error: Exception, begun: float) -> None:
+        handler, duration = self.handler, self._clock() - begun
         if any(message.undecodable for message in messages):
             for message in messages:  # all of them are found now: one at each attempt would use up those of the others
                 with contextlib.suppress(Exception):
                     message.data  # noqa: B018  # looked at for that
         grouped = outcomes(handler, messages, error, self._claims, self._random)
+        settled_as = {message: outcome for outcome, alike in grouped.items() for message in alike}
+        for message in messages:
+            tell_handled(message, duration, error, settled_as.get(message))
         for outcome, alike in grouped.items():
             answers = await self._settle(alike, outcome)
             tell(handler, outcome, alike, error, next((answer for answer in answers if answer is not None), None))

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from narrowboat._engine.log import log
 from narrowboat._messages.handling import after_handler, describe
 from narrowboat.capabilities import BrokerCapabilities, Support
 from narrowboat.contract.messages import Nack, Outcome, Reject
@@ -50,28 +51,39 @@ def tell(
 
     Without an outcome the handler had settled them itself, or they were lost meanwhile.
     """
-    import logging  # slow to import, and needed by no program whose handlers do not fail
-
     first, path = messages[0], handler.source
     which = f"message {first.id!r}" if len(messages) == 1 else f"{len(messages)} messages from {first.id!r} on"
     limit = first.max_deliveries or "any number"
     if unsettled is not None:
         then = f"attempt {first.attempt} of {limit}; it could not be given back ({unsettled}) and comes back by itself"
-        level = logging.WARNING
+        level = "WARNING"
     elif outcome is None:
         then = f"attempt {first.attempt} of {limit}, after it was {'settled' if first.settled else 'lost'}"
-        level = logging.WARNING
+        level = "WARNING"
     elif isinstance(outcome, Reject):
         why = ", which is not tried again" if handler.retry.drops(error) else ""
         why = ", because its body cannot be decoded" if first.undecodable else why
         then = f"dead letter after {first.attempt} of {limit} ({path}.dead){why}"
-        level = logging.ERROR
+        level = "ERROR"
     else:
         delay = outcome.delay if isinstance(outcome, Nack) else 0.0
         then = f"attempt {first.attempt} of {limit}, again in {delay:.3g} s"
-        level = logging.WARNING
-    logging.getLogger("narrowboat").log(
-        level, "the handler %s of %r failed on %s: %s; %s", handler.name, path, which, describe(error), then, exc_info=error
+        level = "WARNING"
+    log(
+        level,
+        "the handler %s of %r failed on %s: %s; %s",
+        handler.name,
+        path,
+        which,
+        describe(error),
+        then,
+        error=error,
+        event="dead_letter" if isinstance(outcome, Reject) and unsettled is None else "handler_failed",
+        source=path,
+        handler=handler.name,
+        message_id=first.id,
+        messages=len(messages),
+        attempt=first.attempt,
     )
 
 
@@ -90,6 +102,4 @@ def say(level: str, text: str, *arguments: object) -> None:
     """One line of the log about a source or the worker, once for each change."""
     if level == "info" and "logging" not in sys.modules:
         return  # whoever would show it has imported that
-    import logging  # as above
-
-    getattr(logging.getLogger("narrowboat"), level)(text, *arguments)
+    log(level.upper(), text, *arguments)

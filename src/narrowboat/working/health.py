@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from narrowboat.health import Connection
+
 State = Literal[
     "new", "starting", "standby", "running", "unavailable", "paused", "probing", "hung", "draining", "ended", "failed"
 ]
@@ -30,6 +32,7 @@ class Health:
     """A worker. It has no sources while it does not run."""
 
     sources: tuple[SourceHealth, ...]
+    broker: Connection | None = None  #: what its calls have found out; None while it does not run
 
     @property
     def live(self) -> bool:
@@ -38,7 +41,7 @@ class Health:
 
     @property
     def ready(self) -> bool:
-        """Whether every handler gets messages or stands for election, or pauses because its downstream fails."""
-        return bool(self.sources) and all(
-            source.state in ("standby", "running", "paused", "probing") for source in self.sources
-        )
+        """Whether every handler gets messages or stands for election, or its downstream fails; and the broker answers."""
+        reached = self.broker is None or self.broker.state != "lost"
+        running = all(source.state in ("standby", "running", "paused", "probing") for source in self.sources)
+        return bool(self.sources) and running and reached

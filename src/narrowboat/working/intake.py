@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from narrowboat._engine.runtime import Blocking, run
-from narrowboat._messages.handling import check_result
+from narrowboat._messages.handling import check_result, telling
 from narrowboat.errors import NarrowboatError
 from narrowboat.messaging.message import Batch
 from narrowboat.working.handlers import Around, Handler, Handling
@@ -76,7 +76,7 @@ class Intake(BaseIntake):
             self._batches(consuming, 1 if probing else handler.batch)
             return
         self._source.run(
-            lambda message: straight(consuming.one(message)),
+            telling(lambda message: straight(consuming.one(message))),
             concurrency=places,
             prefetch=1 if probing else handler.prefetch,
             grace=self._grace,

@@ -25,6 +25,7 @@ from narrowboat._messages.checks import MAX_DURATION
 from narrowboat.clock import Clock, SystemClock
 from narrowboat.codecs import Codec
 from narrowboat.errors import InvalidArgument
+from narrowboat.events import Listener, check
 from narrowboat.locking import Locks, locks
 from narrowboat.messaging.message import Message, Seconds
 from narrowboat.messaging.messaging import Messaging, broker
@@ -51,6 +52,7 @@ class Worker(Scheduling, SyncOnly):
         grace: seconds that running handlers are given at the end.
         around: what stands around each call of a handler, the first outermost: functions of a `narrowboat.working.Handling`
             that give a context manager. It sees what the handler raises; what it swallows has not failed.
+        listeners: called with each record of `narrowboat.events`, of the broker and the locks that it opens itself.
         clock: for tests; the machine's own unless given.
         random: for tests; numbers in [0, 1) for jitter.
         now: for tests of schedules; seconds since the epoch, the machine's own unless given.
@@ -64,6 +66,7 @@ class Worker(Scheduling, SyncOnly):
         schedules: str | Messaging | None = None,
         grace: Seconds = 30,
         around: Sequence[Around] = (),
+        listeners: Sequence[Listener] = (),
         clock: Clock | None = None,
         random: Callable[[], float] | None = None,
         now: Callable[[], float] = time.time,
@@ -78,6 +81,7 @@ class Worker(Scheduling, SyncOnly):
                 raise InvalidArgument(f"{name}={given!r}: expected a URL, or {kind.__module__}.{kind.__name__}")
         self._grace = seconds("grace", grace, low=0.0, high=MAX_DURATION, allowed="0 or more seconds")
         self._around = check_around(around)
+        self._listeners = check(listeners)
         self._clock: Clock = SystemClock() if clock is None else clock
         self._random = random_module.random if random is None else random
         self._handlers = Handlers(coroutines=Intake.COROUTINES)
@@ -92,7 +96,9 @@ class Worker(Scheduling, SyncOnly):
         with self._opening:
             if self._broker is None:
                 url = self._given[0]
-                self._broker = broker(url if isinstance(url, str) else None, clock=self._clock, random=self._random)
+                self._broker = broker(
+                    url if isinstance(url, str) else None, clock=self._clock, random=self._random, listeners=self._listeners
+                )
             return self._broker
 
     @property
@@ -101,7 +107,9 @@ class Worker(Scheduling, SyncOnly):
         with self._opening:
             if self._locks is None:
                 url = self._given[1]
-                self._locks = locks(url if isinstance(url, str) else None, clock=self._clock, random=self._random)
+                self._locks = locks(
+                    url if isinstance(url, str) else None, clock=self._clock, random=self._random, listeners=self._listeners
+                )
             return self._locks
 
     # -- registration ---------------------------------------------------------------------------------------------
@@ -220,8 +228,17 @@ class Worker(Scheduling, SyncOnly):
 
     def health(self) -> Health:
         """How each handler fares, from any thread; it asks no backend."""
-        supervisor = self._supervisor
-        return Health(() if supervisor is None else tuple(source.health() for source in supervisor.sources))
+        supervisor, messages = self._supervisor, self._broker
+        if supervisor is None or messages is None:
+            return Health(())
+        return Health(tuple(source.health() for source in supervisor.sources), messages.health())
+
+    def _listen(self, listener: Listener) -> None:
+        """For what runs it: one more listener, of what it has and of what it opens."""
+        self._listeners = (*self._listeners, listener)
+        for each in (self._broker, self._locks):
+            if each is not None:
+                each._core.listeners = (*each._core.listeners, listener)
 
     def __enter__(self) -> Worker:
         supervisor = self._begin(())

@@ -13,6 +13,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from narrowboat.driver.quiet import quiet
+
 #: Held while an answer is read whose kind nobody has read yet.
 _first = threading.RLock()
 _known: set[bytes] = set()
@@ -48,3 +50,4 @@ def _no_secret(record: logging.LogRecord) -> bool:
 
 for _name in ("kafka.net.connection", "kafka.protocol.parser"):
     logging.getLogger(_name).addFilter(_no_secret)
+quiet("kafka")

@@ -21,6 +21,7 @@ from narrowboat.clock import Clock
 from narrowboat.codecs import Codec
 from narrowboat.contract.messages import Address, Broker
 from narrowboat.dsn import hidden, hidden_secrets
+from narrowboat.health import Connection
 
 if TYPE_CHECKING:
     from narrowboat._messages.around import AroundPublish
@@ -156,6 +157,10 @@ class Messaging(AsyncOnly):
     async def ping(self) -> None:
         """One round trip; raises `Unavailable` or `AccessDenied` when the backend cannot be used."""
         await self._core.ask(lambda driver: driver.ping())
+
+    def health(self) -> Connection:
+        """What calls have found out about the connection; it asks no backend, and is of one moment."""
+        return self._core.reach.health()
 
     async def close(self) -> None:
         """Return unsettled messages, wake waiting callers (`Closed`), end all threads.

@@ -17,7 +17,7 @@ from narrowboat._messages.consumer import Consumer
 from narrowboat._messages.delivery import HELD
 from narrowboat.aio.messaging.message import Message
 from narrowboat.errors import Closed
-from narrowboat.messaging.running import LOOK, log, outcome
+from narrowboat.messaging.running import LOOK, outcome, tell
 
 T = TypeVar("T")
 
@@ -106,19 +106,21 @@ class Run(Generic[T]):
 
     async def _do(self, message: Message[T]) -> None:
         raised: Exception | None = None
+        begun = self._core.clock()
         try:
             await self._handle(message)
         except Exception as error:
             raised = error
-            log(message, error)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
             return  # the handler's own; it settles nothing
-        if message._state is HELD:
+        made = outcome(message, raised) if message._state is HELD else None
+        tell(self._handle, message, self._core.clock() - begun, raised, made)
+        if made is not None:
             # Listeners hear the outcome. Stale and unknown both mean only that the message may be redelivered.
-            await self._consumer.settlement.settle((message,), outcome(message, raised))
+            await self._consumer.settlement.settle((message,), made)
 
     def hurry(self) -> None:
         """A second signal: the handlers are cancelled now."""

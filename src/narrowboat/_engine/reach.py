@@ -1,0 +1,118 @@
+"""Whether a backend answers: what the exchanges of one face say of it, as one state and its changes.
+
+The lanes tell each exchange's answers; a change of the state becomes one event and one line of the log. It makes no call of
+its own, so an outage during which nobody calls is not noticed. One exchange without an answer is no outage yet: the core
+repeats what may be repeated, and its caller never hears of a lost reply.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from narrowboat import events
+from narrowboat._engine.log import log
+from narrowboat.clock import Clock
+from narrowboat.dsn import Url
+from narrowboat.errors import Unavailable
+from narrowboat.health import Connection, State
+
+#: Exchanges without an answer, in a row, that are an outage. One is a lost reply; more would delay the news of a lost lock.
+LOST = 2
+
+
+class Face(Protocol):
+    """What is told whose connection it is."""
+
+    backend: str
+    url: Url
+    clock: Clock
+    listeners: tuple[events.Listener, ...]
+
+
+class Reach:
+    """See the module's text. Any thread may tell it and ask it."""
+
+    def __init__(self, face: Face) -> None:
+        self._face = face
+        self.up = False  #: the last exchange was answered; looked at after each one
+        self.forget()
+
+    def forget(self) -> None:
+        """Nothing is known: it is new, or this is a forked child."""
+        # Held while listeners are told, so that they hear "lost" and "regained" in order; they may ask for `health` meanwhile.
+        self._mutex = threading.RLock()
+        self.up = False
+        self._failed = 0  # exchanges without an answer, in a row
+        self._first = 0.0  # the clock's time of the first of them
+        self._since: float | None = None
+        self._error: str | None = None
+
+    @property
+    def _lost(self) -> bool:
+        return self._failed >= LOST
+
+    def health(self) -> Connection:
+        """What is known now."""
+        with self._mutex:
+            state: State = "lost" if self._lost else "connected" if self._since else "new"
+            return Connection(str(self._face.url), self._face.backend, state, self._since, self._error)
+
+    def heard(self, answers: Sequence[Any]) -> None:
+        """Take in what one exchange came to: one answer or error for each of its items."""
+        error: Unavailable | None = None
+        try:
+            for answer in answers:
+                if not isinstance(answer, Exception):
+                    if not self.up:
+                        self._answered()
+                    return
+                error = error or _unanswered(answer)
+            if error is not None:
+                self._unanswered(error)
+        finally:
+            answers, answer, error = (), None, None  # an error's traceback may lead here: the two would keep each other
+
+    def _answered(self) -> None:
+        face = self._face
+        with self._mutex:
+            if self.up:
+                return
+            lost, away = self._lost, face.clock() - self._first
+            self.up, self._failed = True, 0
+            if lost or self._since is None:
+                self._since = time.time()
+            if not lost:
+                return
+            backend, url = face.backend, str(face.url)
+            text = "connection to %s is back after %.1f s"
+            log("INFO", text, url, away, event="connection_regained", backend=backend, url=url, away=away)
+            if face.listeners:
+                events.emit(face.listeners, events.ConnectionRegained(backend, url, away))
+
+    def _unanswered(self, error: Unavailable) -> None:
+        face = self._face
+        with self._mutex:
+            self._error = f"{type(error).__name__}: {error}"
+            self.up, self._failed = False, self._failed + 1
+            if self._failed == 1:
+                self._first = face.clock()
+            if self._failed != LOST:
+                return
+            self._since = time.time()
+            backend, url = face.backend, str(face.url)
+            # The text alone: a handler may keep the record, and with the error the caller's frames.
+            text = "connection to %s lost, retrying: %s"
+            log("WARNING", text, url, str(error), event="connection_lost", backend=backend, url=url)
+            if face.listeners:
+                events.emit(face.listeners, events.ConnectionLost(backend, url, error))
+
+
+def _unanswered(error: Exception) -> Unavailable | None:
+    """The error that says that there was no answer, if this is one, or was made of one."""
+    for each in (error, error.__cause__):
+        if isinstance(each, Unavailable):
+            return each
+    return None

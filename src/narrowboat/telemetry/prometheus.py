@@ -1,0 +1,148 @@
+"""Metrics for Prometheus: a listener that counts, and a collector of depths. Needs the extra `prometheus`.
+
+    from narrowboat.telemetry.prometheus import Metrics
+
+    metrics = Metrics()
+    broker = narrowboat.broker("sqlite:///shop.db", listeners=[metrics])
+    metrics.watch(broker.queue("orders"))
+
+`narrowboat run --health` has one by itself. In a process that serves several workers' files (prometheus-client's multiprocess
+mode) the counters add up; depths belong into one process alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from narrowboat import events
+from narrowboat.messaging import Queue, Subscription
+from narrowboat.telemetry.depths import Depths
+from narrowboat.telemetry.names import Names, kind_of, outcome_of, system
+
+try:
+    from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+    from prometheus_client.core import GaugeMetricFamily
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "narrowboat.telemetry.prometheus needs prometheus-client: pip install 'narrowboat[prometheus]'", name=error.name
+    ) from error
+
+PREFIX = "narrowboat_"
+#: Seconds: from a lock in memory to a handler that takes minutes.
+BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+
+
+class Metrics:
+    """A listener for any number of locks, brokers and workers.
+
+    Args:
+        registry: where the metrics are registered; prometheus-client's own unless given.
+        names: a lock's or queue's name to its label; ids become `{id}` unless given.
+
+    Raises:
+        ValueError: the registry has them already; one for a process is enough.
+    """
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY, *, names: Callable[[str], str] | None = None) -> None:
+        self._name = names if names is not None else Names()
+        self._depths = Depths()
+
+        def counter(name: str, about: str, *labels: str) -> Counter:
+            return Counter(f"{PREFIX}{name}", about, labels, registry=registry)
+
+        def histogram(name: str, about: str, *labels: str) -> Histogram:
+            return Histogram(f"{PREFIX}{name}_seconds", about, labels, buckets=BUCKETS, registry=registry)
+
+        self._published = counter("messages_published", "Publishes, by what they came to.", "backend", "queue", "outcome")
+        self._delivered = counter("messages_delivered", "Messages that were handed out.", "backend", "queue", "redelivered")
+        self._settled = counter("messages_settled", "Messages, by what became of them.", "backend", "queue", "outcome")
+        self._malformed = counter("messages_malformed", "Messages of others that could not be parsed.", "backend", "queue")
+        self._handled = histogram("handler_duration", "How long handlers took.", "backend", "queue", "outcome")
+        self._latency = histogram("message_latency", "From a publish to its handler.", "backend", "queue")
+        self._waited = histogram("lock_wait", "How long acquires waited.", "backend", "lock", "outcome")
+        self._held = histogram("lock_held", "How long locks were held.", "backend", "lock")
+        self._lost = counter("locks_lost", "Leases that ended before they were released.", "backend", "lock", "reason")
+        self._unrenewed = counter("lock_renewals_failed", "Renewals without an answer.", "backend", "lock")
+        self._outages = counter("connection_losses", "Outages, as calls found them.", "backend")
+        self._away = counter("connection_away_seconds", "Seconds of outages that are over.", "backend")
+        self._down = Gauge(f"{PREFIX}connection_lost", "Connections that are lost now.", ("backend",), registry=registry)
+        registry.register(_Collector(self._depths))
+
+    def watch(self, *queues: Queue[Any] | Subscription[Any], every: float | None = None) -> None:
+        """Count these at each scrape, as of at most `every` (10) seconds before: ready, in flight, delayed, dead.
+
+        They are of the sync face; a program on asyncio opens a broker for it. A thread counts, so no scrape waits for a
+        backend.
+
+        Raises:
+            InvalidArgument: no queue or subscription of the sync face.
+        """
+        self._depths.watch(queues, every)
+
+    def __call__(self, event: Any) -> None:
+        """Take in one event; those that it does not know are nothing to it."""
+        of = system(event.backend)
+        match event:
+            case events.Handled():
+                name = self._name(event.source)
+                self._handled.labels(of, name, event.outcome).observe(event.duration)
+                if event.waited is not None:
+                    self._latency.labels(of, name).observe(event.waited)
+            case events.Published():
+                self._published.labels(of, self._name(event.source), "duplicate" if event.duplicate else "confirmed").inc()
+            case events.PublishError():
+                self._published.labels(of, self._name(event.source), kind_of(event.error)).inc()
+            case events.Delivered():
+                name = self._name(event.source)
+                self._delivered.labels(of, name, str(event.attempt > 1).lower()).inc()
+                self._settled.labels(of, name, "dead_letter")  # 0 from now on: an alert sees no increase of what was not there
+            case events.Settled():
+                self._settled.labels(of, self._name(event.source), event.outcome).inc()
+            case events.DeadLettered() | events.Expired() | events.Stale():
+                word = {events.DeadLettered: "dead_letter", events.Expired: "expired", events.Stale: "stale"}[type(event)]
+                self._settled.labels(of, self._name(event.source), word).inc()
+            case events.Malformed():
+                self._malformed.labels(of, self._name(event.source)).inc()
+            case events.Acquired():
+                self._waited.labels(of, self._name(event.name), "acquired").observe(event.waited)
+            case events.NotAcquired():
+                self._waited.labels(of, self._name(event.name), outcome_of(event.error)).observe(event.waited)
+            case events.Released():
+                self._held.labels(of, self._name(event.name)).observe(event.held)
+            case events.Lost():
+                self._held.labels(of, self._name(event.name)).observe(event.held)
+                self._lost.labels(of, self._name(event.name), event.reason.value).inc()
+            case events.RenewalFailed():
+                self._unrenewed.labels(of, self._name(event.name)).inc()
+            case events.ConnectionLost():
+                self._outages.labels(of).inc()
+                self._down.labels(of).inc()
+            case events.ConnectionRegained():
+                self._away.labels(of).inc(event.away)
+                self._down.labels(of).dec()
+
+
+class _Collector:
+    """The depths of watched queues, at each scrape."""
+
+    def __init__(self, depths: Depths) -> None:
+        self._depths = depths
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        """So that registering it asks for nothing."""
+        return [self._family()]
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """What is known."""
+        family = self._family()
+        for (backend, path), depth in self._depths.look().items():
+            for state, count in depth._asdict().items():
+                if count is not None:  # the backend cannot know
+                    family.add_metric([system(backend), path, state], count)
+        yield family
+
+    @staticmethod
+    def _family() -> GaugeMetricFamily:
+        about = "Messages of a watched queue."
+        return GaugeMetricFamily(f"{PREFIX}queue_messages", about, labels=["backend", "queue", "state"])
