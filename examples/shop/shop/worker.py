@@ -23,7 +23,7 @@ async def hand_to_the_carrier(order: Order) -> None:
     await asyncio.sleep(0.02)
 
 
-@worker.queue("orders", codec=ORDER, concurrency=4, lease=20, timeout=10, retry=aio.Retry(first=1, most=60))
+@worker.queue("orders", codec=ORDER, concurrency=4, lease=15, timeout=10, retry=aio.Retry(first=1, most=60))
 async def ship(message: aio.Message[Order]) -> None:
     """Ship what was sold, and tell whoever wants to know."""
     order = message.data

@@ -25,7 +25,7 @@ from shop.store import Store
 from shop.web import STOCK
 
 ROOT = Path(__file__).resolve().parent.parent
-ENOUGH = 120.0  #: seconds for anything: a killed worker's orders come back when their lease of 20 s has ended
+ENOUGH = 120.0  #: seconds for anything: a killed worker's orders come back when their lease of 15 s has ended
 
 
 @pytest.fixture
