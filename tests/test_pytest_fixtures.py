@@ -57,6 +57,7 @@ def test_a_lease_ends_by_itself(narrowboat_locks):
     assert held.wait_lost(10)
 """
 
+
 def run(folder: Path, text: str) -> None:
     """Run `text` as the only test file of a project, with the plugin alone; a warning is a failure."""
     (folder / "test_it.py").write_text(text)
