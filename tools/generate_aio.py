@@ -21,7 +21,7 @@ SYNC = Path(__file__).resolve().parent.parent / "src" / "narrowboat"
 ASYNC = SYNC / "aio"
 FILES = (
     *(f"messaging/{name}" for name in ("dead_letters", "message", "messaging", "publishing", "queue", "topic")),
-    *(f"working/{name}" for name in ("testing", "worker")),
+    *(f"working/{name}" for name in ("scheduling", "testing", "worker")),
 )
 HEAD = "# Made from narrowboat/{}.py by tools/generate_aio.py: change that file, and run this script.\n"
 
@@ -29,7 +29,9 @@ HEAD = "# Made from narrowboat/{}.py by tools/generate_aio.py: change that file,
 WORDS = {
     r'\A"""(.*?)\."""': r'"""\1, for asyncio."""',
     r"from narrowboat\.(_engine\.runtime|working\.intake import straight\b).*\n": "",
-    r"from narrowboat\.(messaging\.|locking\b|working\.(?:intake|testing|waiting)\b)": r"from narrowboat.aio.\1",
+    r"from narrowboat\.(messaging\.|locking\b|electing\b)": r"from narrowboat.aio.\1",
+    r"from narrowboat\.(working\.(?:intake|scheduling|testing|waiting)\b)": r"from narrowboat.aio.\1",
+    r"from narrowboat\.working import posting": "from narrowboat.aio.working import posting",
     r"\bSyncOnly\b": "AsyncOnly",
     r"\bBlocking\b": "Asyncio",
     r"^(from narrowboat import events\n)": r"\1from narrowboat.aio._runtime import Asyncio\n"

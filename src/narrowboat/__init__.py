@@ -41,7 +41,7 @@ from narrowboat.messaging import Message, Messages, Messaging, Outbound, Queue, 
 
 if TYPE_CHECKING:
     from narrowboat import aio
-    from narrowboat.working import Breaker, Retry, Worker
+    from narrowboat.working import Breaker, Retry, Tick, Worker
 
 __version__ = "0.1.0"
 
@@ -77,6 +77,7 @@ __all__ = [
     "SettleUnknown",
     "StaleDelivery",
     "Subscription",
+    "Tick",
     "Topic",
     "Unavailable",
     "Unsupported",
@@ -92,7 +93,7 @@ def __getattr__(name: str) -> object:
         import narrowboat.aio
 
         return narrowboat.aio
-    if name in ("Worker", "Retry", "Breaker"):  # only programs that have a worker pay for it
+    if name in ("Worker", "Retry", "Breaker", "Tick"):  # only programs that have a worker pay for it
         from narrowboat import working
 
         return getattr(working, name)

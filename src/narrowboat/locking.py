@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Final, Literal, Never, ParamSpec, TypeVar
+from typing import Any, ClassVar, Final, Literal, Never, ParamSpec, TypeVar
 
 from narrowboat import events
 from narrowboat._engine.holdable import SyncOnly, no_such_argument
@@ -36,6 +36,7 @@ from narrowboat._locks.terms import check_timeout
 from narrowboat.clock import Clock
 from narrowboat.contract.locks import Grant, Holder, LockProvider
 from narrowboat.dsn import hidden, hidden_secrets
+from narrowboat.electable import Electable
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -84,7 +85,7 @@ def locks(
     return Locks(core, Blocking(core.clock))
 
 
-class Locks(SyncOnly, LocksFace[Blocking]):
+class Locks(Electable, SyncOnly, LocksFace[Blocking]):
     """All locks behind one URL; safe to share between threads. `close()` it, or use it in a `with`."""
 
     def lock(
@@ -332,8 +333,10 @@ class Lock(Acquirable[Held], LockFace[Blocking, Held]):
     As a decorator it holds the lock during each call of a plain function.
     """
 
+    _holds: ClassVar[type[Held]] = Held  # what it gives
+
     def _make(self, core: LockCore, grant: Grant, sent: float, renew: bool, caller: object) -> Held:
-        held = Held(core, grant, sent, renew=renew, caller=caller)
+        held = self._holds(core, grant, sent, renew=renew, caller=caller)
         held._runtime = self._runtime
         held._place = here()
         return held

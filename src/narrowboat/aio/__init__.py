@@ -15,7 +15,7 @@ from narrowboat.aio.messaging import Message, Messages, Messaging, Queue, Subscr
 from narrowboat.messaging import Outbound, Receipt
 
 if TYPE_CHECKING:
-    from narrowboat.aio.working import Breaker, Retry, Worker
+    from narrowboat.aio.working import Breaker, Retry, Tick, Worker
 
 __all__ = [
     "Breaker",
@@ -30,6 +30,7 @@ __all__ = [
     "Receipt",
     "Retry",
     "Subscription",
+    "Tick",
     "Topic",
     "Worker",
     "broker",
@@ -38,7 +39,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name in ("Worker", "Retry", "Breaker"):  # only programs that have a worker pay for it
+    if name in ("Worker", "Retry", "Breaker", "Tick"):  # only programs that have a worker pay for it
         from narrowboat.aio import working
 
         return getattr(working, name)

@@ -12,7 +12,7 @@ import inspect
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Never, ParamSpec, TypeVar
+from typing import Any, ClassVar, Never, ParamSpec, TypeVar
 
 from narrowboat import events
 from narrowboat._engine.holdable import AsyncOnly, no_such_argument
@@ -25,6 +25,7 @@ from narrowboat._locks.possession import Possession
 from narrowboat._locks.terms import check_timeout
 from narrowboat.aio._runtime import Asyncio
 from narrowboat.aio._threads import in_thread
+from narrowboat.aio.electable import Electable
 from narrowboat.clock import Clock
 from narrowboat.contract.locks import Grant, Holder, LockProvider
 from narrowboat.dsn import hidden, hidden_secrets
@@ -51,7 +52,7 @@ def locks(
     return Locks(core, Asyncio(core.clock))
 
 
-class Locks(AsyncOnly, LocksFace[Asyncio]):
+class Locks(Electable, AsyncOnly, LocksFace[Asyncio]):
     """All locks behind one URL; safe to share between tasks and loops. `await close()` it, or use `async with`."""
 
     def lock(
@@ -244,8 +245,10 @@ class Lock(Acquirable[Held], LockFace[Asyncio, Held]):
     As a decorator it holds the lock during each call of a coroutine function.
     """
 
+    _holds: ClassVar[type[Held]] = Held  # what it gives
+
     def _make(self, core: LockCore, grant: Grant, sent: float, renew: bool, caller: object) -> Held:
-        held = Held(core, grant, sent, renew=renew, caller=caller)
+        held = self._holds(core, grant, sent, renew=renew, caller=caller)
         held._runtime = self._runtime
         held._loop = asyncio.get_running_loop()
         return held

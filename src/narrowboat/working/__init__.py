@@ -14,6 +14,7 @@ from narrowboat.working.breaker import Breaker
 from narrowboat.working.handlers import Handling
 from narrowboat.working.health import Health, SourceHealth
 from narrowboat.working.retry import Retry
+from narrowboat.working.schedule import ScheduleOptions, Tick
 from narrowboat.working.worker import Worker
 
-__all__ = ["Breaker", "Handling", "Health", "Retry", "SourceHealth", "Worker"]
+__all__ = ["Breaker", "Handling", "Health", "Retry", "ScheduleOptions", "SourceHealth", "Tick", "Worker"]

@@ -106,6 +106,7 @@ class Handlers:
     def __init__(self, *, coroutines: bool) -> None:
         self._coroutines = coroutines
         self._by_source: dict[str, Handler] = {}
+        self._others: dict[tuple[type, str], Any] = {}  # schedules and elections, which have a name and a source as well
 
     def add(self, function: Any, topic: str, group: str | None, codec: Any, batch: int | None, options: Any) -> None:
         """One more; `InvalidArgument` for what cannot work."""
@@ -117,17 +118,25 @@ class Handlers:
                 "to one of them; take one handler, or a topic with a subscription for each"
             )
 
-    def __iter__(self) -> Any:
-        return iter(self._by_source.values())
+    def add_other(self, other: Any) -> None:
+        """A schedule or an election; `InvalidArgument` for a second one of its name."""
+        before = self._others.setdefault((type(other), other.source), other)
+        if before is not other or other.source in self._by_source:
+            raise InvalidArgument(
+                f"{other.name} for {other.source!r}: this worker has something of that name; take another name"
+            )
 
-    def pick(self, only: Iterable[str]) -> list[Handler]:
+    def __iter__(self) -> Any:
+        return iter((*self._by_source.values(), *self._others.values()))
+
+    def pick(self, only: Iterable[str]) -> list[Any]:
         """Those that `only` names by function or by source; all without it. `ConfigurationError` where there is none."""
         wanted = [only] if isinstance(only, str) else list(only) if isinstance(only, Iterable) else [only]
         if not all(isinstance(word, str) for word in wanted):
             raise InvalidArgument(f"only={only!r}: expected names of handlers or sources, such as ['ship']; () for all")
-        if not self._by_source:
+        if not self._by_source and not self._others:
             raise ConfigurationError(
-                "this worker has no handlers: register functions with @worker.queue(...) or @worker.subscription(...), in a "
+                "this worker has no handlers: register functions with @worker.queue(...), subscription, every or elected, in a "
                 "module that has been imported by now"
             )
         for word in wanted:

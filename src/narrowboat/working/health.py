@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-State = Literal["new", "starting", "running", "unavailable", "paused", "probing", "hung", "draining", "ended", "failed"]
+State = Literal[
+    "new", "starting", "standby", "running", "unavailable", "paused", "probing", "hung", "draining", "ended", "failed"
+]
 
 
 @dataclass(frozen=True, slots=True)
 class SourceHealth:
     """One handler and its source."""
 
-    source: str  #: the queue or subscription
+    source: str  #: the queue, subscription or election
     handler: str  #: the function
     state: State
     handled: int = 0  #: calls of the handler that returned
@@ -36,5 +38,7 @@ class Health:
 
     @property
     def ready(self) -> bool:
-        """Whether every handler gets messages, or pauses because its downstream fails."""
-        return bool(self.sources) and all(source.state in ("running", "paused", "probing") for source in self.sources)
+        """Whether every handler gets messages or stands for election, or pauses because its downstream fails."""
+        return bool(self.sources) and all(
+            source.state in ("standby", "running", "paused", "probing") for source in self.sources
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
@@ -10,9 +11,12 @@ from narrowboat._engine.holdable import SyncOnly
 from narrowboat._messages.checks import MAX_DURATION, check_count
 from narrowboat._messages.requests import requests_of
 from narrowboat.clock import ManualClock
+from narrowboat.dsn import unknown
+from narrowboat.errors import InvalidArgument
 from narrowboat.locking import locks
 from narrowboat.messaging.message import Seconds
 from narrowboat.messaging.messaging import Messaging, broker
+from narrowboat.working import posting
 from narrowboat.working.intake import straight
 from narrowboat.working.recording import Recorder, Told, fresh_url
 from narrowboat.working.waiting import Waiting
@@ -95,6 +99,18 @@ class Rehearsal(SyncOnly):
         """For a request that waits for its reply."""
         if not self._move(until):
             self.clock.advance(until - self.clock())
+
+    def tick(self, schedule: str, instant: datetime | None = None) -> None:
+        """A tick of that schedule, for the next `drain`: of `instant`, an aware datetime; of now unless given."""
+        if instant is not None and instant.tzinfo is None:
+            raise InvalidArgument(f"tick({schedule!r}, {instant!r}): expected a datetime with a time zone")
+        at = datetime.fromtimestamp(self._worker._now(), UTC) if instant is None else instant
+        by_name = {source.handler.source: source.handler for source in self._sources}
+        handler = by_name.get(f"schedule.{schedule}")
+        if handler is None:
+            known = [name.removeprefix("schedule.") for name in by_name if name.startswith("schedule.")]
+            raise InvalidArgument(unknown("schedule", schedule, known))
+        straight(posting.post(handler.open(self._broker), at))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random as random_module
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from types import TracebackType
@@ -31,7 +32,8 @@ from narrowboat.working.consuming import Consuming
 from narrowboat.working.handlers import Around, Handler, Handlers, Options, SubscriptionOptions
 from narrowboat.working.health import Health
 from narrowboat.working.intake import Intake, Result
-from narrowboat.working.supervisor import Supervisor
+from narrowboat.working.scheduling import Scheduling
+from narrowboat.working.supervisor import Source, Supervisor
 
 if TYPE_CHECKING:
     from narrowboat.working.testing import Rehearsal
@@ -39,17 +41,19 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Worker(SyncOnly):
+class Worker(Scheduling, SyncOnly):
     """Register handlers, then `run()` it; where somebody else has the process, use it in a `with`.
 
     Args:
         broker: a URL, or a broker that is there already and stays open; None reads NARROWBOAT_BROKER_URL when it starts.
         locks: the same for `worker.locks`; None reads NARROWBOAT_LOCKS_URL when it is asked for.
+        schedules: the same for the ticks of `every`, where the broker does not claim `dedup`; None: the broker.
         grace: seconds that running handlers are given at the end.
         around: what stands around each call of a handler, the first outermost: functions of a `narrowboat.working.Handling`
             that give a context manager. It sees what the handler raises; what it swallows has not failed.
         clock: for tests; the machine's own unless given.
         random: for tests; numbers in [0, 1) for jitter.
+        now: for tests of schedules; seconds since the epoch, the machine's own unless given.
     """
 
     def __init__(
@@ -57,15 +61,19 @@ class Worker(SyncOnly):
         broker: str | Messaging | None = None,
         locks: str | Locks | None = None,
         *,
+        schedules: str | Messaging | None = None,
         grace: Seconds = 30,
         around: Sequence[Around] = (),
         clock: Clock | None = None,
         random: Callable[[], float] | None = None,
+        now: Callable[[], float] = time.time,
     ) -> None:
-        self._given = broker, locks
+        self._now = now
+        self._given = broker, locks, schedules
         self._broker: Messaging | None = broker if isinstance(broker, Messaging) else None
         self._locks: Locks | None = locks if isinstance(locks, Locks) else None
-        for name, given, kind in (("broker", broker, Messaging), ("locks", locks, Locks)):
+        self._ticks: Messaging | None = schedules if isinstance(schedules, Messaging) else None
+        for name, given, kind in (("broker", broker, Messaging), ("locks", locks, Locks), ("schedules", schedules, Messaging)):
             if not isinstance(given, str | kind | None):
                 raise InvalidArgument(f"{name}={given!r}: expected a URL, or {kind.__module__}.{kind.__name__}")
         self._grace = seconds("grace", grace, low=0.0, high=MAX_DURATION, allowed="0 or more seconds")
@@ -238,10 +246,13 @@ class Worker(SyncOnly):
     def _begin(self, only: Iterable[str]) -> Supervisor:
         """Everything that can be wrong is found here, before anything is consumed."""
         self._check_idle()
-        handlers = self._handlers.pick(only)
-        messages = self.broker
+        picked = self._handlers.pick(only)
         try:
-            sources = self._sources(handlers, messages, self._clock)
+            handlers = [each for each in picked if isinstance(each, Handler)]
+            sources: list[Source] = []
+            if handlers:
+                sources += self._sources(handlers, self.broker, self._clock)
+            sources += self._others(picked, self._clock)
         except BaseException:
             self._end()
             raise
@@ -271,7 +282,7 @@ class Worker(SyncOnly):
                 (self._broker, self._locks), self._lent = self._lent, None
             return []
         self._check_idle()
-        handlers = [replace(handler, breaker=None) for handler in self._handlers.pick(())]  # a drain pauses for nobody
+        handlers = [replace(handler, breaker=None) for handler in self._rehearsed(messages)]  # a drain pauses for nobody
         sources = self._sources(handlers, messages, clock)
         self._lent = self._broker, self._locks
         self._broker, self._locks = messages, held
@@ -295,7 +306,10 @@ class Worker(SyncOnly):
     def _end(self) -> None:
         """Close what it has opened itself."""
         self._supervisor = None
-        messages, held = self._broker, self._locks
+        messages, held, ticks = self._broker, self._locks, self._ticks
+        if ticks is not None and ticks is not self._given[2]:
+            self._ticks = None
+            ticks.close()
         if messages is not None and messages is not self._given[0]:
             self._broker = None
             messages.close()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
@@ -13,8 +14,11 @@ from narrowboat._messages.requests import requests_of
 from narrowboat.aio.locking import locks
 from narrowboat.aio.messaging.message import Seconds
 from narrowboat.aio.messaging.messaging import Messaging, broker
+from narrowboat.aio.working import posting
 from narrowboat.aio.working.waiting import Waiting
 from narrowboat.clock import ManualClock
+from narrowboat.dsn import unknown
+from narrowboat.errors import InvalidArgument
 from narrowboat.working.recording import Recorder, Told, fresh_url
 
 #: Calls of handlers in one drain. More keep a test for ever whose message comes back for ever.
@@ -95,6 +99,18 @@ class Rehearsal(AsyncOnly):
         """For a request that waits for its reply."""
         if not await self._move(until):
             self.clock.advance(until - self.clock())
+
+    async def tick(self, schedule: str, instant: datetime | None = None) -> None:
+        """A tick of that schedule, for the next `drain`: of `instant`, an aware datetime; of now unless given."""
+        if instant is not None and instant.tzinfo is None:
+            raise InvalidArgument(f"tick({schedule!r}, {instant!r}): expected a datetime with a time zone")
+        at = datetime.fromtimestamp(self._worker._now(), UTC) if instant is None else instant
+        by_name = {source.handler.source: source.handler for source in self._sources}
+        handler = by_name.get(f"schedule.{schedule}")
+        if handler is None:
+            known = [name.removeprefix("schedule.") for name in by_name if name.startswith("schedule.")]
+            raise InvalidArgument(unknown("schedule", schedule, known))
+        await posting.post(handler.open(self._broker), at)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -1,0 +1,87 @@
+"""A candidate in a task: how the asyncio face waits for a term, and calls a coroutine function in it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from narrowboat._locks.election import Candidacy
+from narrowboat.aio._runtime import Asyncio
+from narrowboat.errors import NarrowboatError
+
+
+class Seat:
+    """See `narrowboat.electing.candidate.Seat`. The function's task is cancelled when its term is lost."""
+
+    COROUTINES = True  #: what functions are
+
+    def __init__(self, runtime: Asyncio) -> None:
+        self._runtime = runtime
+        self._signal = runtime.signal()
+        self._loop = asyncio.get_running_loop()
+        self._task: asyncio.Task[None] | None = None
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str, ended: Callable[[BaseException | None], None]) -> None:
+        """In a task of its own."""
+        self._task = asyncio.create_task(work, name=name)
+        self._task.add_done_callback(lambda task: ended(None if task.cancelled() else task.exception()))
+
+    async def elect(self, candidacy: Candidacy[Any]) -> Any:
+        """Suspends this task."""
+        try:
+            return await candidacy.run()
+        except BaseException:
+            candidacy.abandon()
+            raise
+
+    async def call(self, function: Callable[[Any], Any], term: Any) -> None:
+        """In a task of its own, which is cancelled when the term is lost or this task is cancelled."""
+        task = asyncio.ensure_future(function(term))
+
+        def watcher(over: Any) -> None:
+            if over.lost:
+                with contextlib.suppress(RuntimeError):  # the loop is closed, and with it the task
+                    self._loop.call_soon_threadsafe(task.cancel)
+
+        if not term._watch(watcher):
+            watcher(term)
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            task.cancel()
+            await asyncio.wait([task])
+            raise
+        finally:
+            term._unwatch(watcher)
+        if not task.cancelled():
+            task.result()
+        elif not term.lost:
+            raise RuntimeError("what it awaited was cancelled, and not the function")
+
+    async def release(self, term: Any) -> None:
+        """It is free after its ttl at the latest."""
+        try:
+            await term.release()
+        except NarrowboatError:
+            pass  # it was lost before, or is tried again by the core
+
+    async def wait(self, until: float) -> None:
+        """Suspends this task."""
+        await self._runtime.wait(self._signal, until)
+
+    def wake(self) -> None:
+        """From any thread."""
+        self._signal.set()
+
+    def later(self, seconds: float, call: Callable[[], None]) -> Callable[[], None]:
+        """On the loop."""
+        return self._loop.call_later(seconds, call).cancel
+
+    def hurry(self) -> None:
+        """The function is cancelled."""
+        task = self._task
+        if task is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and with it the task
+                self._loop.call_soon_threadsafe(task.cancel)

@@ -1,0 +1,70 @@
+"""What was registered with `@worker.elected`: a function that runs in one process at a time.
+
+It is a source of the worker's supervisor. The election is the lock's (`narrowboat.electing`); this is its place beside queues
+and schedules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from narrowboat._engine.checks import text
+from narrowboat.electing.candidate import Candidate, check_function
+from narrowboat.messaging.message import Seconds
+from narrowboat.working.health import SourceHealth, State
+
+
+@dataclass(frozen=True, slots=True)
+class Elected:
+    """A function and its election."""
+
+    function: Callable[[Any], Any]
+    name: str  #: of the function
+    source: str  #: of the election
+    ttl: Seconds
+    renew: bool
+    label: str | None
+
+    def stand(self, locks: Any) -> Standing:
+        """Its source, on the locks of a face."""
+        election = locks.elect(self.source, ttl=self.ttl, renew=self.renew, label=self.label)
+        return Standing(self, election._candidate(self.function))
+
+
+def register(function: Any, name: str, ttl: Seconds, renew: bool, label: str | None, *, coroutine: bool) -> Elected:
+    """Checked but for the ttl, which the backend decides when the worker starts."""
+    title = text("election", name)
+    check_function(title, function, coroutine=coroutine)
+    return Elected(function, getattr(function, "__name__", type(function).__name__), title, ttl, renew, label)
+
+
+class Standing:
+    """A candidate as a source: see `narrowboat.working.supervisor.Source`."""
+
+    def __init__(self, elected: Elected, candidate: Candidate) -> None:
+        self._elected = elected
+        self._candidate = candidate
+        self.start, self.drain, self.hurry = candidate.start, candidate.drain, candidate.hurry
+
+    def health(self) -> SourceHealth:
+        """How it fares: `handled` are its terms, whatever became of them."""
+        candidate = self._candidate
+        state: State = "running" if candidate.phase == "leading" else candidate.phase
+        if candidate.hung:
+            state = "hung"
+        elif candidate.stopping and state not in ("ended", "failed"):
+            state = "draining"
+        left = max(0.0, candidate.resumes - candidate.clock()) if state in ("paused", "unavailable") else None
+        return SourceHealth(
+            self._elected.source,
+            self._elected.name,
+            state,
+            candidate.terms,
+            candidate.failed,
+            candidate.failures,
+            int(candidate.hung),
+            left,
+            candidate.error,
+        )
