@@ -9,13 +9,16 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator
 
 from shop.orders import Order
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS stock (item TEXT PRIMARY KEY, pieces INTEGER NOT NULL, fence INTEGER NOT NULL DEFAULT 0);
-CREATE TABLE IF NOT EXISTS sold (id TEXT PRIMARY KEY, item TEXT NOT NULL, pieces INTEGER NOT NULL, shipped INTEGER DEFAULT 0);
+CREATE TABLE IF NOT EXISTS sold (
+    id TEXT PRIMARY KEY, item TEXT NOT NULL, pieces INTEGER NOT NULL, published REAL NOT NULL, shipped INTEGER DEFAULT 0
+);
 CREATE TABLE IF NOT EXISTS done (task TEXT NOT NULL, id TEXT NOT NULL, PRIMARY KEY (task, id));
 """
 
@@ -62,7 +65,8 @@ class Store:
             ).rowcount
             if not changed:
                 raise Overtaken(order.item)
-            tables.execute("INSERT INTO sold (id, item, pieces) VALUES (?, ?, ?)", (order.id, order.item, order.pieces))
+            query = "INSERT INTO sold (id, item, pieces, published) VALUES (?, ?, ?, ?)"  # it will be, in a moment
+            tables.execute(query, (order.id, order.item, order.pieces, time.time()))
 
     def ship(self, order: Order) -> bool:
         """Write down that it was shipped; False: it was before."""
@@ -79,6 +83,14 @@ class Store:
         """Sold and not shipped, oldest first."""
         with self._transaction() as tables:
             rows = tables.execute("SELECT id, item, pieces FROM sold WHERE NOT shipped ORDER BY rowid").fetchall()
+        return [Order(id=id, item=item, pieces=pieces) for id, item, pieces in rows]
+
+    def overdue(self, older: float) -> list[Order]:
+        """Not shipped, and not published for `older` seconds; the caller publishes them again."""
+        now = time.time()
+        with self._transaction() as tables:
+            query = "UPDATE sold SET published = ? WHERE NOT shipped AND published <= ? RETURNING id, item, pieces"
+            rows = tables.execute(query, (now, now - older)).fetchall()
         return [Order(id=id, item=item, pieces=pieces) for id, item, pieces in rows]
 
     def sales(self) -> dict[str, int]:

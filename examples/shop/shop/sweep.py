@@ -1,23 +1,19 @@
-"""Publish again what was sold and not shipped: `python -m shop.sweep`, from cron or a schedule.
+"""Publish again what was sold long ago and not shipped: a web process may be killed between the sale and the publish.
 
-A web process may be killed between the sale and the publish. The table `sold` is what counts. The worker ships an order once,
-so one that is in the queue already does no harm.
+The table `sold` is what counts. The worker ships an order once, so one that is in the queue all the same does no harm.
 """
 
 from __future__ import annotations
 
-import narrowboat
+import asyncio
+
+from narrowboat import aio
 from shop.orders import ORDER
 from shop.store import store
 
 
-def sweep(broker: narrowboat.Messaging) -> int:
-    """How many were published again."""
-    orders = store().unshipped()
-    outcomes = broker.queue("orders", codec=ORDER).publish_many([narrowboat.Outbound(order, id=order.id) for order in orders])
-    return sum(isinstance(outcome, narrowboat.Receipt) for outcome in outcomes)
-
-
-if __name__ == "__main__":
-    with narrowboat.broker() as broker:
-        print(sweep(broker), "orders published again")
+async def sweep(broker: aio.Messaging, older: float) -> int:
+    """How many orders were published again: those not shipped, and not published for `older` seconds."""
+    orders = await asyncio.to_thread(store().overdue, older)
+    await broker.queue("orders", codec=ORDER).publish_many([aio.Outbound(order, id=order.id) for order in orders])
+    return len(orders)  # one that was not published is overdue again

@@ -94,7 +94,7 @@ async def sell(
     await asyncio.to_thread(store().sell, order, there - pieces, held.token)
     try:
         await shop.orders.publish(order, id=order.id)
-    except narrowboat.NarrowboatError:  # it is sold all the same: shop.sweep publishes it again
+    except narrowboat.NarrowboatError:  # it is sold all the same: the worker publishes it again
         log.exception("order %s is sold and perhaps not published", order.id)
     return order
 

@@ -1,7 +1,7 @@
 """What happens after a sale: `narrowboat run shop.worker:worker`, as many processes as you like.
 
 A message may come twice, after a kill or a lost answer. So each handler writes down by the order's id what it has done, and
-does it once. The messages are on NARROWBOAT_BROKER_URL, whatever that is.
+does it once. The messages are on NARROWBOAT_BROKER_URL, the election is on NARROWBOAT_LOCKS_URL, whatever these are.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import logging
 from collections.abc import Sequence
 
 from narrowboat import aio
+from narrowboat.aio.electing import Term
 from shop.orders import ORDER, Order
 from shop.store import store
+from shop.sweep import sweep
 
 log = logging.getLogger("shop")
 worker = aio.Worker(grace=20)
@@ -45,3 +47,10 @@ async def count(messages: Sequence[aio.Message[Order]]) -> None:
     """One transaction for up to a hundred orders."""
     new = await asyncio.to_thread(store().first_time, "statistics", [message.data.id for message in messages])
     log.info("statistics: %d more orders shipped", len(new))
+
+
+@worker.elected("sweeper")
+async def look_for_lost_orders(term: Term) -> None:
+    """In one worker of all, each minute. A schedule would do, where the broker claims `dedup`."""
+    while not await term.wait(60):
+        log.info("%d orders published again", await sweep(worker.broker, older=600))

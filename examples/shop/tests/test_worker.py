@@ -66,13 +66,16 @@ async def test_a_body_that_is_no_order_is_a_dead_letter_with_the_reason(tables: 
     assert "ValidationError" in dead.reason
 
 
-def test_what_was_sold_and_not_published_is_swept_up(tables: Store, narrowboat_broker: narrowboat.Messaging) -> None:
-    """On the sync face, as cron runs it."""
+@pytest.mark.asyncio
+async def test_what_was_sold_and_not_published_is_swept_up(tables: Store, narrowboat_aio_broker: aio.Messaging) -> None:
+    """Once in a while, and not before its time."""
     sold(tables, KETTLE)
 
-    assert sweep(narrowboat_broker) == 1
-    with narrowboat_broker.queue("orders", codec=ORDER).consume(idle=0) as messages:
-        assert [message.data for message in messages] == [KETTLE]
+    assert await sweep(narrowboat_aio_broker, older=600) == 0
+    assert await sweep(narrowboat_aio_broker, older=0) == 1
+    assert await sweep(narrowboat_aio_broker, older=600) == 0
+    async with narrowboat_aio_broker.queue("orders", codec=ORDER).consume(idle=0) as messages:
+        assert [message.data async for message in messages] == [KETTLE]
 
 
 @pytest.mark.asyncio
