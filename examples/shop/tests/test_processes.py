@@ -14,7 +14,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 import httpx2
 import pytest
@@ -29,51 +28,51 @@ ENOUGH = 120.0  #: seconds for anything: a killed worker's orders come back when
 
 
 @pytest.fixture
-def environ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What web and workers have in common; the folder for their logs."""
+def tables_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What web and workers have in common; the file of the tables."""
     for name in ("NARROWBOAT_LOCKS_URL", "NARROWBOAT_BROKER_URL"):
         monkeypatch.setenv(name, os.environ.get(name) or f"sqlite:///{tmp_path}/narrowboat.db")
     monkeypatch.setenv("SHOP_DB", str(tmp_path / "shop.db"))
-    return tmp_path
+    return tmp_path / "shop.db"
 
 
 @contextlib.contextmanager
-def running(log: Path, *command: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A process of the shop, which is told to end, and does, unless it was killed."""
-    with log.open("wb") as output:
-        process = subprocess.Popen([sys.executable, "-m", *command], cwd=ROOT, stdout=output, stderr=output)
+def running(*command: str) -> Iterator[subprocess.Popen[str]]:
+    """A process of the shop, which is told to end, and does, unless it was killed. It says little, so nobody has to read it."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", *command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
         try:
-            yield process
-        finally:
-            process.terminate()
-            try:
-                code = process.wait(timeout=ENOUGH)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                raise
-    assert code in (0, -signal.SIGTERM, -signal.SIGKILL), log.read_text()  # uvicorn ends by the signal that it got
+            said, _ = process.communicate(timeout=ENOUGH)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+    assert process.returncode in (0, -signal.SIGTERM, -signal.SIGKILL), said  # uvicorn ends by the signal that it got
 
 
-def address(web: subprocess.Popen[bytes], log: IO[str]) -> str:
+def address(web: subprocess.Popen[str]) -> str:
     """Where the web application listens, which it says once it has started."""
+    assert web.stdout is not None
     said = ""
-    while web.poll() is None:
-        said += log.readline()
-        if found := re.search(r"running on (http://\S+)", said):
+    for line in web.stdout:
+        said += line
+        if found := re.search(r"running on (http://\S+)", line):
             return found[1]
-    raise AssertionError(said + log.read())
+    raise AssertionError(said)
 
 
-def test_a_killed_worker_loses_nothing(environ: Path) -> None:
+def test_a_killed_worker_loses_nothing(tables_file: Path) -> None:
     """Sixty buyers of forty pieces of each of three items, two workers, and one of them gets SIGKILL among its orders."""
     worker = ("narrowboat", "run", "shop.worker:worker")
     with contextlib.ExitStack() as stack:
-        log = environ / "web.log"
-        web = stack.enter_context(running(log, "uvicorn", "shop.web:app", "--port", "0"))
-        url = address(web, stack.enter_context(log.open()))
+        url = address(stack.enter_context(running("uvicorn", "shop.web:app", "--port", "0", "--no-access-log")))
         broker = stack.enter_context(narrowboat.broker())
         told = stack.enter_context(broker.topic("shipped", ORDER).subscription("test").consume())
-        victim = stack.enter_context(running(environ / "victim.log", *worker))
+        victim = stack.enter_context(running(*worker))
         shop = stack.enter_context(httpx2.Client(base_url=url, timeout=ENOUGH))
         buyers = stack.enter_context(concurrent.futures.ThreadPoolExecutor(20))
 
@@ -83,7 +82,7 @@ def test_a_killed_worker_loses_nothing(environ: Path) -> None:
         shipped = {first.data.id}
         first.ack()
         victim.kill()
-        stack.enter_context(running(environ / "worker.log", *worker))
+        stack.enter_context(running(*worker))
 
         codes = [answer.result().status_code for answer in answers]
         sold = {answer.result().json()["id"] for answer in answers if answer.result().status_code == 201}
@@ -93,7 +92,7 @@ def test_a_killed_worker_loses_nothing(environ: Path) -> None:
             shipped.add(message.data.id)
             message.ack()
 
-        tables = Store(str(environ / "shop.db"))
+        tables = Store(str(tables_file))
         assert sorted(set(codes)) == [201, 409]
         assert tables.sales() == STOCK
         assert [tables.pieces(item) for item in STOCK] == [0, 0, 0]
