@@ -17,6 +17,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from dataclasses import asdict
 from types import TracebackType
 from typing import Any
 
@@ -184,7 +185,7 @@ class Telemetry:
 
     def _observe(self, options: CallbackOptions) -> Iterable[Observation]:
         for (backend, path), depth in self._depths.look().items():
-            for state, count in depth._asdict().items():
+            for state, count in asdict(depth).items():
                 if count is not None:
                     where = {"messaging.system": system(backend), "messaging.destination.name": path}
                     yield Observation(count, {**where, "narrowboat.state": state})

@@ -13,6 +13,7 @@ mode) the counters add up; depths belong into one process alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
 from typing import Any
 
 from narrowboat import events
@@ -137,7 +138,7 @@ class _Collector:
         """What is known."""
         family = self._family()
         for (backend, path), depth in self._depths.look().items():
-            for state, count in depth._asdict().items():
+            for state, count in asdict(depth).items():
                 if count is not None:  # the backend cannot know
                     family.add_metric([system(backend), path, state], count)
         yield family
