@@ -32,7 +32,7 @@ class Health:
     """A worker. It has no sources while it does not run."""
 
     sources: tuple[SourceHealth, ...]
-    broker: Connection | None = None  #: what its calls have found out; None while it does not run
+    broker: Connection | None = None  #: what its calls have found out; None where it has none, or does not run
 
     @property
     def live(self) -> bool:

@@ -229,9 +229,10 @@ class Worker(Scheduling, SyncOnly):
     def health(self) -> Health:
         """How each handler fares, from any thread; it asks no backend."""
         supervisor, messages = self._supervisor, self._broker
-        if supervisor is None or messages is None:
+        if supervisor is None:
             return Health(())
-        return Health(tuple(source.health() for source in supervisor.sources), messages.health())
+        broker = None if messages is None else messages.health()  # with terms alone there is none
+        return Health(tuple(source.health() for source in supervisor.sources), broker)
 
     def _listen(self, listener: Listener) -> None:
         """For what runs it: one more listener, of what it has and of what it opens."""
