@@ -280,7 +280,8 @@ def work(face: str, url: str, meter: Meter, handle: Callable[[Any], None], *mess
     if face == "sync":
         with narrowboat.broker(url, listeners=[listen], around=[meter.telemetry.publishing]) as broker:
             worker = narrowboat.Worker(broker, around=[meter.telemetry.handling])
-            worker.queue("orders", **options)(handle)
+            register: Any = worker.queue("orders", **options)  # which overload it is, such options do not say
+            register(handle)
             broker.queue("orders").publish_many(messages)
             with worker:
                 assert done.wait(60)
@@ -292,7 +293,8 @@ def work(face: str, url: str, meter: Meter, handle: Callable[[Any], None], *mess
 
         async with aio.broker(url, listeners=[listen], around=[meter.telemetry.publishing]) as broker:
             worker = aio.Worker(broker, around=[meter.telemetry.handling])
-            worker.queue("orders", **options)(called)
+            register: Any = worker.queue("orders", **options)
+            register(called)
             await broker.queue("orders").publish_many(messages)
             async with worker:
                 assert await asyncio.to_thread(done.wait, 60)
