@@ -21,8 +21,10 @@ import narrowboat
 from narrowboat import Breaker, Retry, aio
 from narrowboat.clock import ManualClock
 from narrowboat.codecs import JSON
+from narrowboat.contract import Broker, Source
 from narrowboat.errors import Unavailable
 from narrowboat.layers.faults import Faults
+from narrowboat.layers.passing import PassingBroker
 
 FACES = {"sync": narrowboat, "asyncio": aio}
 SOON = Retry(first=0.01, factor=1)
@@ -306,3 +308,36 @@ def test_a_lease_that_ended_before_the_handler_returned_is_told(face: str, url: 
     assert level == "WARNING" and "'first'" in line
     assert "1 of its messages could not be acked and may come again" in line
     assert log.lines.empty()
+
+
+class Slow(PassingBroker):
+    """Declares a subscription when a message was handled, or after a moment."""
+
+    def __init__(self, inner: Broker, handled: threading.Event) -> None:
+        super().__init__(inner)
+        self.handled = handled
+
+    def declare(self, source: Source, *, earliest: bool) -> None:
+        if source.address.group:
+            self.handled.wait(0.5)
+        self.inner.declare(source, earliest=earliest)
+
+
+def test_what_a_handler_publishes_at_the_first_start_reaches_the_worker_s_subscriptions(face: str, url: str) -> None:
+    """Nothing is consumed before all sources are declared: until then a topic drops what is published."""
+    handled, got = threading.Event(), queue.Queue[bytes]()
+    with narrowboat.broker(url, wrap=lambda inner: Slow(inner, handled)) as made, narrowboat.broker(url) as other:
+        other.queue("orders").publish(b"1")
+        broker = made if face == "sync" else aio.broker(url, wrap=lambda inner: Slow(inner, handled))
+        worker = make(face, broker)
+
+        def order(message: Any) -> None:
+            other.topic("shipped").publish(message.body)
+            handled.set()
+
+        register(worker.queue("orders"), face, order)
+        register(worker.subscription("shipped", "mail"), face, lambda message: got.put(message.body))
+        with living(worker, face):
+            assert got.get(timeout=60) == b"1"
+        if face == "asyncio":
+            asyncio.run(broker.close())

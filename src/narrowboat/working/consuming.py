@@ -45,13 +45,19 @@ class Consuming:
         self._handled = self._failed = 0
         self._busy = 0  # calls of the handler that are under way
         self._turn = 0  # calls of an earlier one were left behind
+        self._beside: Sequence[Consuming] = (self,)
         self._declared = False
+        self._known = False  # declared at least once
         self._draining = self._pausing = self._stepping = False
         self._misused: BaseException | None = None
         self._absences = 0  # answers that failed in a row
         self._away_since = self._looks_at = math.inf
         self._state: State = "new"
         self._error: str | None = None
+
+    def wait_for(self, sources: Sequence[Consuming]) -> None:
+        """Consume nothing until all of these are declared: a handler of one may publish to a topic that another subscribes to."""
+        self._beside = sources
 
     # -- as a source ----------------------------------------------------------------------------------------------
 
@@ -126,8 +132,13 @@ class Consuming:
             return
         if not self._declared:
             await self._intake.declare()
-            self._declared = True
+            self._declared = self._known = True
             self._is_there()
+            for source in self._beside:
+                source._intake.look()
+        if not all(source._known for source in self._beside):
+            await self._intake.wait(math.inf)
+            return
         probing, self._pausing = self._circuit.pauses > 0, False
         try:
             await self._intake.consume(self, 1 if probing else self.handler.concurrency - self._busy, probing=probing)

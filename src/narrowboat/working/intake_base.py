@@ -80,7 +80,7 @@ class BaseIntake(ABC):
 
     @abstractmethod
     async def wait(self, until: float) -> None:
-        """Until the clock says so, or until stopped or paused."""
+        """Until the clock says so, or until stopped, paused or told to look."""
 
     @abstractmethod
     def hurry(self) -> bool:
@@ -90,6 +90,10 @@ class BaseIntake(ABC):
         """End `consume` and `wait` in good order, within the grace time. From a signal handler."""
         self._source.stop()
         self._halt()
+
+    def look(self) -> None:
+        """Who waits looks again at what it waits for."""
+        self._signal.set()
 
     def pause(self) -> None:
         """End `consume` and `wait`; handlers that run may finish, however long that takes."""

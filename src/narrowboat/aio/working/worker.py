@@ -284,7 +284,7 @@ class Worker(Scheduling, AsyncOnly):
 
     def _sources(self, handlers: Iterable[Handler], messages: Messaging, clock: Clock) -> list[Consuming]:
         runtime = Intake.RUNTIME(clock)
-        return [
+        sources = [
             Consuming(
                 handler,
                 Intake(handler, handler.open(messages), self._around, runtime, self._grace),
@@ -294,6 +294,9 @@ class Worker(Scheduling, AsyncOnly):
             )
             for handler in handlers
         ]
+        for source in sources:
+            source.wait_for(sources)
+        return sources
 
     def _lend(self, messages: Messaging | None, held: Locks | None, clock: Clock | None) -> list[Consuming]:
         """For a test: its broker and locks instead of ours, and the sources on them; with None all as before."""
