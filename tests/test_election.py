@@ -111,12 +111,13 @@ class Running:
 
 @pytest.fixture
 def lines() -> Iterator[queue.Queue[str]]:
-    """The lines of the log."""
+    """The lines of the log about elections: those of the locks below are told as well."""
     found: queue.Queue[str] = queue.Queue()
 
     class Log(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            found.put(f"{record.levelname} {record.getMessage()}")
+            if record.getMessage().startswith("election "):
+                found.put(f"{record.levelname} {record.getMessage()}")
 
     handler, logger = Log(), logging.getLogger("narrowboat")
     logger.addHandler(handler)
