@@ -63,7 +63,8 @@ class Consumer(Generic[M]):
         """`own`: the names of the properties that the program asked for; see `terms`."""
         self.core = core
         self.runtime = core.runtime  #: what a caller waits by; a test may have one of its own
-        self.path = path = source.address.path
+        self.address = source.address
+        self.path = path = self.address.path
         self.backend = core.backend
         self.codec = codec
         self.window: Window[M] = Window(prefetch, core.capabilities.batch_max)

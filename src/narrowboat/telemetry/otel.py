@@ -243,7 +243,7 @@ class Around(AbstractContextManager[None], AbstractAsyncContextManager[None]):
     def __enter__(self) -> None:
         telemetry, messages = self._telemetry, self._call.messages
         consumer = messages[0]._consumer
-        address = consumer.source.address
+        address = consumer.address
         attributes: Attributes = {
             "messaging.system": system(consumer.backend),
             "messaging.operation.name": "process",
