@@ -79,6 +79,37 @@ def test_a_handler_of_the_programs_own_asks_as_well(root: Heard, name: str) -> N
     assert mine.lines == root.lines == [(f"{name}.connection", "WARNING", "slow")]
 
 
+class NullHandler(logging.Handler):
+    """A library's own handler that does nothing, as cassandra-driver has it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        pass
+
+
+def test_a_librarys_handler_that_does_nothing_asks_for_nothing(root: Heard, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is it left to the handler of last resort, where nobody has configured logging."""
+    logging.getLogger(name).addHandler(NullHandler())
+    quiet(name)
+    logging.getLogger(f"{name}.connection").error("refused")
+    assert root.lines == []
+
+    last = Heard()
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    monkeypatch.setattr(logging, "lastResort", last)
+    mine = Heard()
+    logging.getLogger(name).addHandler(mine)
+    logging.getLogger(name).error("refused")
+    assert (len(mine.lines), last.lines) == (1, [])
+
+
+def test_a_logger_that_somebody_joined_again_is_heard_once(root: Heard, name: str) -> None:
+    """As a whole configuration of logging may do."""
+    quiet(name)
+    logging.getLogger(name).propagate = True
+    logging.getLogger(name).error("refused")
+    assert root.lines == [(name, "ERROR", "refused")]
+
+
 def test_a_library_that_goes_nowhere_stays_so(root: Heard, name: str) -> None:
     """A program that has cut a logger off from the root has decided about it."""
     logging.getLogger(name).propagate = False

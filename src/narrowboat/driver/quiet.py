@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Iterator
 
 
 class _Demotes(logging.Handler):
@@ -21,8 +22,11 @@ class _Demotes(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Pass it on, as DEBUG unless it was asked for."""
         above = self._logger.parent
-        if above is None:
+        if above is None or self._logger.propagate:  # somebody has set it back: the record goes up by itself
             return
+        heard = _handlers(self._logger, logging.getLogger(record.name), self)
+        if heard and not above.hasHandlers():
+            return  # not to the handler of last resort, which is for what nobody handles
         if not _asked(self._logger, logging.getLogger(record.name), self):
             if not above.isEnabledFor(logging.DEBUG):
                 return
@@ -39,14 +43,22 @@ def quiet(name: str) -> None:
         logger.propagate = False
 
 
-def _asked(top: logging.Logger, logger: logging.Logger, ours: logging.Handler) -> bool:
-    """Whether the program has set a level or a handler between the logger of a record and `top`."""
+def _chain(top: logging.Logger, logger: logging.Logger) -> Iterator[logging.Logger]:
+    """From the logger of a record up to `top`."""
     found: logging.Logger | None = logger
     while found is not None:
-        others = [each for each in found.handlers if each is not ours and not isinstance(each, logging.NullHandler)]
-        if found.level != logging.NOTSET or others:
-            return True
-        if found is top:
-            break
-        found = found.parent
-    return False
+        yield found
+        found = None if found is top else found.parent
+
+
+def _handlers(top: logging.Logger, logger: logging.Logger, ours: logging.Handler) -> list[logging.Handler]:
+    return [handler for each in _chain(top, logger) for handler in each.handlers if handler is not ours]
+
+
+def _asked(top: logging.Logger, logger: logging.Logger, ours: logging.Handler) -> bool:
+    """Whether the program has set a level or a handler between the logger of a record and `top`.
+
+    A handler that does nothing is the library's own. Some have a class of their own for it, of the same name as logging's.
+    """
+    asks = any(type(handler).__name__ != logging.NullHandler.__name__ for handler in _handlers(top, logger, ours))
+    return asks or any(each.level != logging.NOTSET for each in _chain(top, logger))

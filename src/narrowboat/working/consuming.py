@@ -56,7 +56,7 @@ class Consuming:
         self._error: str | None = None
 
     def wait_for(self, sources: Sequence[Consuming]) -> None:
-        """Consume nothing until all of these are declared: a handler of one may publish to a topic that another subscribes to."""
+        """Consume nothing until all of these are declared: a handler may publish to a topic that another one subscribes to."""
         self._beside = sources
 
     # -- as a source ----------------------------------------------------------------------------------------------

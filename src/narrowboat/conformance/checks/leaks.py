@@ -115,4 +115,6 @@ class Ear:
         logging.root.removeHandler(self._handler)
         for logger, level, disabled, propagate in self._before:
             logger.setLevel(level)
-            logger.disabled, logger.propagate = disabled, propagate
+            logger.disabled = disabled
+            if logger.propagate:  # else it was cut off meanwhile, by a driver that was loaded
+                logger.propagate = propagate
