@@ -78,7 +78,7 @@ async def an_altered_lease_counts(kit: MessageKit) -> None:
             await kit.comes(others, b"x", attempt=2, within=kit.lapse(short) + 5)
 
 
-@scenario("B128", needs=("alter", "delay"), refused=demand)
+@scenario("B128", needs=("alter", "dead_letters", "delay"), refused=demand)
 async def an_alter_touches_no_message(kit: MessageKit) -> None:
     """What is ready, in flight or delayed when a limit is altered is kept: the one in flight is acked, the rest comes."""
     delay = 1.0
@@ -96,7 +96,7 @@ async def an_alter_touches_no_message(kit: MessageKit) -> None:
     await kit.depth_is(orders, ready=0, in_flight=0, delayed=0, dead=0)
 
 
-@scenario("B128", needs=("alter", "topics"), refused=demand)
+@scenario("B128", needs=("alter", "dead_letters", "topics"), refused=demand)
 async def one_group_is_altered_alone(kit: MessageKit) -> None:
     """One subscription of a topic is altered. It keeps its messages, and another group keeps its properties."""
     topic = kit.broker().topic("prices")
@@ -178,13 +178,11 @@ async def sources_are_listed(kit: MessageKit) -> None:
     await broker.queue("a b").declare()
     await broker.queue("gone").declare()
     await broker.queue("gone").delete()
-    await broker.topic("prices").subscription("g").declare()
-    async with broker.queue("orders").consume() as messages:
-        await (await kit.one(messages)).reject("no")
-    owed = [
-        Address(Kind.QUEUE, "a b"),
-        Address(Kind.QUEUE, "orders"),
-        Address(Kind.TOPIC, "prices"),
-        Address(Kind.SUBSCRIPTION, "prices", "g"),
-    ]
+    owed = [Address(Kind.QUEUE, "a b"), Address(Kind.QUEUE, "orders")]
+    if kit.can("topics"):
+        await broker.topic("prices").subscription("g").declare()
+        owed += [Address(Kind.TOPIC, "prices"), Address(Kind.SUBSCRIPTION, "prices", "g")]
+    if kit.can("dead_letters"):
+        async with broker.queue("orders").consume() as messages:
+            await (await kit.one(messages)).reject("no")
     assert await kit.broker().sources() == owed
