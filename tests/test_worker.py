@@ -328,7 +328,7 @@ def test_what_a_handler_publishes_at_the_first_start_reaches_the_worker_s_subscr
     handled, got = threading.Event(), queue.Queue[bytes]()
     with narrowboat.broker(url, wrap=lambda inner: Slow(inner, handled)) as made, narrowboat.broker(url) as other:
         other.queue("orders").publish(b"1")
-        broker = made if face == "sync" else aio.broker(url, wrap=lambda inner: Slow(inner, handled))
+        broker: Any = made if face == "sync" else aio.broker(url, wrap=lambda inner: Slow(inner, handled))
         worker = make(face, broker)
 
         def order(message: Any) -> None:
