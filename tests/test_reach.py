@@ -195,6 +195,21 @@ def test_a_consumer_that_waits_notices_an_outage_and_its_end(url: str, log: Log)
     assert [level for level, _ in log.lines] == ["WARNING", "INFO"]
 
 
+def test_a_consumer_that_ends_during_an_outage_is_no_answer(url: str) -> None:
+    """To close a feed may ask the backend nothing, so its return is no news of it."""
+    faults, heard = Faults(), list[Any]()
+    with narrowboat.broker(url, wrap=faults.wrap, listeners=[heard.append]) as broker:
+        with broker.queue("orders").consume():
+            faults.fail("ping", down(), times=2)
+            for _ in range(2):
+                with pytest.raises(Unavailable):
+                    broker.ping()
+        assert broker.health().state == "lost"
+        assert [type(each) for each in heard] == [events.ConnectionLost]
+        broker.ping()
+        assert broker.health().connected
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_knows_nothing_of_its_parents_connection(url: str) -> None:
     """It will make its own."""
