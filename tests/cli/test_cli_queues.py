@@ -39,6 +39,19 @@ class TestDeclare:
         assert json.loads(capsys.readouterr().out) == {"made": True, "altered": {}}
         assert [address.path for address in broker.sources()] == ["prices", "prices.g"]
 
+    @pytest.mark.parametrize("stored", [Properties(ordered=True), Properties(priorities=3)])
+    def test_what_is_not_said_is_as_stored(
+        self, url: str, broker: Messaging, stored: Properties, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Nobody has to repeat what the queue was made with."""
+        broker.queue("q", **stored._asdict()).declare()
+
+        assert run(["declare", url, "q", "--max-deliveries", "9"]) == 0
+        assert capsys.readouterr().out == "altered 'q': max_deliveries from 5 to 9\n"
+        assert run(["declare", url, "q"]) == 0
+        assert broker.queue("q").properties() == stored._replace(max_deliveries=9)
+        assert run(["declare", url, "q", "--priorities", "5"]) == 2
+
     def test_another_order_is_refused(self, url: str, broker: Messaging, capsys: pytest.CaptureFixture[str]) -> None:
         """With the way out, and nothing is altered."""
         broker.queue("q").declare()

@@ -16,6 +16,7 @@ from narrowboat.errors import Conflict
 from narrowboat.messaging import Messages, Messaging, Queue, Subscription
 
 Command = TypeVar("Command", bound=Callable[..., object])
+T = TypeVar("T")
 
 
 def source_of(broker: Messaging, name: str, group: str | None, **properties: Any) -> Queue[bytes] | Subscription[bytes]:
@@ -48,19 +49,30 @@ def consume_from(
     prefetch: int,
     idle: float | None,
 ) -> Messages[bytes]:
-    """Start consuming. What it was made with counts, where nothing else is asked for: a person at a terminal should not
+    """Start consuming, as `as_stored` has it."""
+    return as_stored(broker, name, group, properties, lambda source: source.consume(prefetch=prefetch, idle=idle))
+
+
+def as_stored(
+    broker: Messaging,
+    name: str,
+    group: str | None,
+    properties: Mapping[str, float | bool | None],
+    act: Callable[[Queue[bytes] | Subscription[bytes]], T],
+) -> T:
+    """`act` on the source. What it was made with counts, where nothing else is asked for: a person at a terminal should not
     have to repeat it. What is asked for and differs is still refused.
     """
     given = {key: value for key, value in properties.items() if value is not None}
     try:
-        return source_of(broker, name, group, **given).consume(prefetch=prefetch, idle=idle)
+        return act(source_of(broker, name, group, **given))
     except Conflict as conflict:
         if conflict.stored is None:
             raise
         # Where each consumer has its own lease and limit, they are not to be asked for: it follows what is stored.
         names = conflict.stored if broker.capabilities.alter is Support.ABSENT else FIXED
         known = {each: conflict.stored[each] for each in names if each in conflict.stored}
-        return source_of(broker, name, group, **{**known, **given}).consume(prefetch=prefetch, idle=idle)
+        return act(source_of(broker, name, group, **{**known, **given}))
 
 
 def properties_options(command: Command) -> Command:
