@@ -242,9 +242,7 @@ class BrokerCore:
         if self.closed:
             raise Closed(f"{self.backend} broker: used after close()", backend=self.backend)
 
-    async def ask(
-        self, question: Callable[[Broker], T], undo: Callable[[T], None] | None = None, *, local: bool = False
-    ) -> T:
+    async def ask(self, question: Callable[[Broker], T], undo: Callable[[T], None] | None = None, *, local: bool = False) -> T:
         """A plain call: declare, depth, purge, ping. `undo` gets the answer when the caller has left meanwhile.
 
         `local`: it may make no round trip, so that it returns says nothing of the backend.
@@ -255,7 +253,9 @@ class BrokerCore:
             if undo is not None and call.results and not isinstance(call.results[0], Exception):
                 undo(call.results[0])
 
-        result: T = await answer_of(self.runtime, self.fetches, Call(self.LOCAL if local else self.CALL, (question,), undo=orphaned))
+        result: T = await answer_of(
+            self.runtime, self.fetches, Call(self.LOCAL if local else self.CALL, (question,), undo=orphaned)
+        )
         return result
 
     async def publish(self, messages: Sequence[Outgoing]) -> list[Receipt | NarrowboatError]:
