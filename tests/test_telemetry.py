@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 import uuid
@@ -159,6 +160,51 @@ def test_an_outage_is_a_count_and_seconds(url: str, scrape: Scrape) -> None:
     assert scrape("connection_lost", backend="memory") == 0
     assert scrape("connection_losses_total", backend="memory") == 1
     assert scrape("connection_away_seconds_total", backend="memory") == 12
+
+
+def lose(locks: Any, faults: Faults) -> None:
+    faults.fail("ping", Unavailable("no route to it"), times=2)
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            locks.ping()
+
+
+def test_a_closed_connection_is_not_lost_any_more(url: str, scrape: Scrape) -> None:
+    """Or an alert would never end. Its seconds count."""
+    faults, clock = Faults(), ManualClock()
+    with narrowboat.locks(url, clock=clock, wrap=faults.wrap, listeners=[scrape.metrics]) as locks:
+        lose(locks, faults)
+        clock.advance(12)
+
+    assert scrape("connection_lost", backend="memory") == 0
+    assert scrape("connection_away_seconds_total", backend="memory") == 12
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_has_lost_no_connection(url: str, scrape: Scrape) -> None:
+    """It has made none; its parent's is as it was."""
+    faults = Faults()
+    with narrowboat.locks(url, wrap=faults.wrap, listeners=[scrape.metrics]) as locks:
+        lose(locks, faults)
+        child = os.fork()
+        if child == 0:
+            os._exit(1 if scrape("connection_lost", backend="memory") else 0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert scrape("connection_lost", backend="memory") == 1
+
+
+def test_names_of_locks_use_up_no_label_of_a_queue(scrape: Scrape, meter: Meter) -> None:
+    """Each kind has its own bound."""
+    for first in "abcdefghijklmnopqrstuvwxyz":
+        for second in "abcdefghijklmnopqrstuvwxyz":
+            for listener in (scrape.metrics, meter.telemetry):
+                listener(events.Released("memory", f"customer-{first}{second}", 1, 0.5))
+    for listener in (scrape.metrics, meter.telemetry):
+        listener(events.Published("memory", "orders", "1", False))
+
+    assert scrape("messages_published_total", backend="memory", queue="orders", outcome="confirmed") == 1
+    (point,) = meter.points()["messaging.client.sent.messages"]
+    assert dict(point.attributes)["messaging.destination.name"] == "orders"
 
 
 def test_the_depths_of_watched_queues_are_in_a_scrape(url: str, scrape: Scrape) -> None:

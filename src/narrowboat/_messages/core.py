@@ -121,7 +121,7 @@ class BrokerCore:
         self.driver: Driver[Broker] = Driver(target)
         self._runtime = runtime
         self._unclosed: Callable[[], Unclosed | None] = lambda: None
-        self.reach = reach = Reach(self)
+        self.reach = reach = Reach(self, "broker")
         self.SEND = Op("send", self._send, repeatable=False, reach=reach)
         self.RECEIVE = Op("receive", _receive, repeatable=False, reach=reach)
         patience = self.timeout * AT_ONCE
@@ -333,6 +333,7 @@ class BrokerCore:
                 consumer.post_return()
         self.settlements.close(left())
         self.driver.close(self.clock() - begun)
+        self.reach.close()
         self.consumers.clear()
 
     def forked(self) -> None:

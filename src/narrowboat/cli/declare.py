@@ -26,8 +26,7 @@ def declare(url: str | None, queue: str, group: str | None, as_json: bool, **pro
     """Make QUEUE, or with --group a subscription of the topic QUEUE; or alter what is stored with it and differs.
 
     --lease and --max-deliveries count for consumers that ask for none of their own, also for those that run. No message is
-    touched. What is not said stays as it is stored. Where --ordered or --priorities differ nothing is altered, and the exit code
-    is 2.
+    touched. What is not said stays as it is. Where --ordered or --priorities differ nothing is altered, and the exit code is 2.
     """
     with open_broker(url) as broker:
         source = source_of(broker, queue, group, **properties)

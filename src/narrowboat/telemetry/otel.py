@@ -69,6 +69,7 @@ class Telemetry:
         join: bool = False,
     ) -> None:
         self._name = names if names is not None else Names()
+        self._lock_name = names if names is not None else Names()  # names of locks use up no label of a queue
         self._propagator = propagator
         self._join = join
         self._depths = Depths()
@@ -126,12 +127,12 @@ class Telemetry:
         """Take in one event; those that it does not know are nothing to it."""
         of = system(event.backend)
         if isinstance(event, events.LockEvent):
-            self._lock(event, {"narrowboat.backend": of, "narrowboat.lock.template": self._name(event.name)})
+            self._lock(event, {"narrowboat.backend": of, "narrowboat.lock.template": self._lock_name(event.name)})
         elif isinstance(event, events.MessageEvent):
             self._message(event, {"messaging.system": of, **self._destination(event.source, metric=True)})
         elif isinstance(event, events.ConnectionLost):
             self._outages.add(1, {"narrowboat.backend": of})
-        elif isinstance(event, events.ConnectionRegained):
+        elif isinstance(event, events.ConnectionRegained | events.ConnectionClosed):
             self._away.record(event.away, {"narrowboat.backend": of})
 
     def _message(self, event: events.MessageEvent, attributes: Attributes) -> None:
