@@ -242,6 +242,52 @@ def test_a_backend_that_is_away_keeps_no_scrape_waiting(url: str) -> None:
         assert next(iter(depths.look().values())).ready == 0
 
 
+def counted(depths: Depths) -> dict[Any, Any]:
+    """What is found by a look that begins now."""
+    depths._asked = float("-inf")
+    depths.look()
+    asking = depths._asking
+    if asking is not None:
+        asking.join(60)
+    return depths.look()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_that_was_forked_during_a_look_looks_again(url: str) -> None:
+    """The thread that looks is its parent's."""
+    faults, depths = Faults(), Depths()
+    with narrowboat.broker(url, wrap=faults.wrap) as broker:
+        queue = broker.queue("orders")
+        queue.declare()
+        gate = faults.hold("depth", before=True)
+        depths.watch([queue], None)
+        depths.look()
+        assert gate.reached.wait(60)
+        child = os.fork()
+        if child == 0:
+            try:
+                found = counted(depths)
+            except BaseException:
+                found = {}
+            os._exit(0 if found else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        gate.open()
+
+
+def test_a_queue_of_a_closed_broker_is_watched_no_longer(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Or there would be a line of the log at each scrape."""
+    depths = Depths()
+    with narrowboat.broker(url) as other, narrowboat.broker(url) as broker:
+        for each in (broker, other):
+            each.queue("orders").declare()
+            depths.watch([each.queue("orders")], None)
+        broker.close()
+        assert len(counted(depths)) == 1 and len(depths._queues) == 1
+        other.close()
+        assert counted(depths) == {}
+    assert caplog.records == []
+
+
 def test_what_cannot_be_watched_is_refused(url: str, scrape: Scrape) -> None:
     """With what to do on asyncio."""
 
