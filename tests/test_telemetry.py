@@ -25,6 +25,7 @@ prometheus_client = pytest.importorskip("prometheus_client")
 sdk_trace: Any = pytest.importorskip("opentelemetry.sdk.trace")
 
 from opentelemetry import trace  # noqa: E402  # not where it is not installed
+from opentelemetry.propagators.textmap import TextMapPropagator  # noqa: E402
 from opentelemetry.sdk.metrics import MeterProvider  # noqa: E402
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader  # noqa: E402
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor  # noqa: E402
@@ -465,6 +466,44 @@ def test_headers_of_others_are_no_context(url: str, meter: Meter) -> None:
     work("sync", url, meter, lambda message: None, Outbound(b"kettle", headers={"traceparent": "nonsense"}))
 
     assert len(meter.spans()["process orders"].links) == 0
+
+
+class Broken(TextMapPropagator):
+    """A propagator that fails at everything."""
+
+    def __init__(self, kind: type[BaseException]) -> None:
+        self.kind = kind
+
+    def inject(self, *arguments: Any, **options: Any) -> None:
+        raise self.kind("inject")
+
+    def extract(self, *arguments: Any, **options: Any) -> Any:
+        raise self.kind("extract")
+
+    @property
+    def fields(self) -> set[str]:
+        return set()
+
+
+def test_a_propagator_that_fails_costs_the_link_and_not_the_message(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """It is told once; both spans are there."""
+    meter = Meter(propagator=Broken(RuntimeError))
+    work("sync", url, meter, lambda message: None, Outbound(b"kettle"))
+
+    assert set(meter.spans()) == {"publish orders", "process orders"}
+    assert trace.get_current_span() is trace.INVALID_SPAN
+    assert [record.getMessage() for record in caplog.records if record.name == "narrowboat"] == [
+        "a message is published without its trace: the propagator failed"
+    ]
+
+
+def test_an_interrupt_within_a_propagator_leaves_the_callers_context(url: str) -> None:
+    """What is published next is no child of a span that never ended."""
+    meter = Meter(propagator=Broken(KeyboardInterrupt))
+    with narrowboat.broker(url, around=[meter.telemetry.publishing]) as broker:
+        with pytest.raises(KeyboardInterrupt):
+            broker.queue("orders").publish(b"kettle")
+        assert trace.get_current_span() is trace.INVALID_SPAN
 
 
 def test_what_fails_is_marked_with_its_type(url: str, meter: Meter) -> None:

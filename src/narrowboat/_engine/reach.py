@@ -88,6 +88,9 @@ class Reach:
         finally:
             answers, answer, error = (), None, None  # an error's traceback may lead here: the two would keep each other
 
+    def _fields(self) -> dict[str, Any]:
+        return {"backend": self._face.backend, "half": self._half, "url": str(self._face.url)}
+
     def _answered(self) -> None:
         face = self._face
         with self._mutex:
@@ -100,7 +103,7 @@ class Reach:
             if not lost:
                 return
             backend, url = face.backend, str(face.url)
-            text, fields = "%s to %s is back after %.1f s", {"backend": backend, "half": self._half, "url": url}
+            text, fields = "%s to %s is back after %.1f s", self._fields()
             log("INFO", text, self._whose, url, away, event="connection_regained", away=away, **fields)
             if face.listeners:
                 events.emit(face.listeners, events.ConnectionRegained(backend, url, away))
@@ -119,7 +122,7 @@ class Reach:
             self._since = time.time()
             backend, url = face.backend, str(face.url)
             # The text alone: a handler may keep the record, and with the error the caller's frames.
-            text, fields = "%s to %s is lost, retrying: %s", {"backend": backend, "half": self._half, "url": url}
+            text, fields = "%s to %s is lost, retrying: %s", self._fields()
             log("WARNING", text, self._whose, url, str(error), event="connection_lost", **fields)
             if face.listeners:
                 events.emit(face.listeners, events.ConnectionLost(backend, url, error))

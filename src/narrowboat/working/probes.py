@@ -169,7 +169,7 @@ def _bound(address: str) -> socket.socket:
     except (OSError, ValueError) as error:  # a ValueError is a name that cannot be asked for: an empty label, one too long
         why = getattr(error, "strerror", None) or error
         raise ConfigurationError(
-            f"cannot answer probes at {address!r:.100}: {why}. Nothing was consumed; take another port, or end what has this one"
+            f"cannot answer probes at {address!r:.99}: {why}. Nothing was consumed; take another port, or end what has this one"
         ) from error
     listener.setblocking(False)
     return listener
@@ -204,6 +204,6 @@ def _parsed(address: object) -> tuple[str, int]:
         port = ""  # an IPv6 address without its brackets
     if not host or not (port.isascii() and port.isdecimal() and len(port) <= 5) or int(port) > 65535:
         raise ConfigurationError(
-            f"{address!r:.100} is no address for probes: expected HOST:PORT such as {LOOPBACK}:8080, [::1]:8080, or a port alone"
+            f"{address!r:.99} is no address for probes: expected HOST:PORT such as {LOOPBACK}:8080, [::1]:8080, or a port alone"
         )
     return host, int(port)
