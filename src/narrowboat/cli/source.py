@@ -25,14 +25,17 @@ def source_of(broker: Messaging, name: str, group: str | None, **properties: Any
     return broker.queue(name, **given) if group is None else broker.topic(name).subscription(group, **given)
 
 
-def no_such(broker: Messaging, name: str, group: str | None) -> str:
-    """The sentence for what is not there, with the nearest name where the backend lists what there is."""
-    text = f"there is no queue {name!r}" if group is None else f"there is no subscription {group!r} of {name!r}"
+def no_such(broker: Messaging, name: str, group: str | None, kind: Kind = Kind.QUEUE) -> str:
+    """The sentence for what is not there, with the nearest name where the backend lists what there is.
+
+    `kind`: a queue or a topic, where there is no group.
+    """
+    text = f"there is no {kind.value} {name!r}" if group is None else f"there is no subscription {group!r} of {name!r}"
     if broker.capabilities.listing is Support.ABSENT:
         return text
     there = broker.sources()
     if group is None:
-        known = [each.name for each in there if each.kind is Kind.QUEUE]
+        known = [each.name for each in there if each.kind is kind]
         near = get_close_matches(name, known, 1)
     else:
         known = [f"{each.name} --group {each.group}" for each in there if each.kind is Kind.SUBSCRIPTION]
