@@ -11,6 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -103,14 +104,15 @@ def test_a_head_has_no_body(running: Probes) -> None:
     assert ask(running, "/ready", "HEAD") == (200, b"")
 
 
-def test_what_goes_wrong_within_is_an_answer() -> None:
+@pytest.mark.parametrize("kind", [ValueError, SystemExit, KeyboardInterrupt])
+def test_what_goes_wrong_within_is_an_answer(kind: type[BaseException]) -> None:
     """A collector of the program's own that raises costs one scrape."""
 
     def broken() -> bytes:
-        raise ValueError("secret")
+        raise kind("secret")
 
     with Probes("0", lambda: RUNNING, broken) as probes:
-        assert ask(probes, "/metrics") == (500, b"ValueError\n")
+        assert ask(probes, "/metrics") == (500, f"{kind.__name__}\n".encode())
         assert ask(probes, "/ready")[0] == 200
 
 
@@ -165,11 +167,38 @@ def test_a_taken_port_is_one_error_at_once() -> None:
         Probes(probes.address, lambda: RUNNING)
 
 
-@pytest.mark.parametrize("address", ["", "shop", "host:", "host:x", "::1:8080", "h:70000", "127.0.0.1:-1", ":8080"])
-def test_what_is_no_address_is_refused(address: str) -> None:
+@pytest.mark.parametrize(
+    "address",
+    ["", "shop", "host:", "host:x", "::1:8080", "h:70000", "127.0.0.1:-1", ":8080", "h:" + "9" * 5000, 8080, None, b"h:80"],
+    ids=lambda address: repr(address)[:20],
+)
+def test_what_is_no_address_is_refused(address: Any) -> None:
     """With what one looks like."""
     with pytest.raises(ConfigurationError, match="expected HOST:PORT such as"):
         Probes(address, lambda: RUNNING)
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 70, "\udcff", "a\0b"], ids=ascii)
+def test_a_name_that_cannot_be_asked_for_is_refused(host: str) -> None:
+    """Its error is none of the system's."""
+    with pytest.raises(ConfigurationError, match="cannot answer probes at"):
+        Probes(f"{host}:0", lambda: RUNNING)
+
+
+def test_all_addresses_of_a_name_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its first may be one of IPv6, which this machine does not have. A port that is taken is taken."""
+    there = (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 0))
+    found = [(socket.AF_INET6, socket.SOCK_STREAM, 0, "", ("2001:db8::1", 0, 0, 0)), there]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments, **options: found)
+    with Probes("both:0", lambda: RUNNING) as probes:
+        assert probes.address.startswith("127.0.0.1:")
+        taken = (*there[:-1], ("127.0.0.1", int(probes.address.rpartition(":")[2])))
+        found[:] = [taken, there]
+        with pytest.raises(ConfigurationError, match="in use"):
+            Probes("both:0", lambda: RUNNING)
+    found[:] = [(socket.AF_INET6, socket.SOCK_STREAM, 0, "", ("2001:db8::1", 0, 0, 0))]
+    with pytest.raises(ConfigurationError, match="cannot answer probes at 'both:0'"):
+        Probes("both:0", lambda: RUNNING)
 
 
 def test_a_port_alone_is_loopback() -> None:
@@ -197,9 +226,23 @@ def test_a_forked_child_lets_go_of_the_port() -> None:
         listener = probes._listener
         child = os.fork()
         if child == 0:
-            os._exit(0 if listener.fileno() == -1 else 1)
+            try:
+                probes.__exit__(None, None, None)
+                os._exit(0 if listener.fileno() == -1 else 1)
+            finally:
+                os._exit(2)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         assert ask(probes, "/live")[0] == 200
+
+
+def test_one_that_was_never_entered_can_be_left() -> None:
+    """And left again: its port is free."""
+    probes = Probes("0", lambda: RUNNING)
+    address = probes.address
+    for _ in range(2):
+        probes.__exit__(None, None, None)
+    with Probes(address, lambda: RUNNING) as again:
+        assert ask(again, "/live")[0] == 200
 
 
 def test_a_worker_whose_broker_is_away_is_live_and_not_ready() -> None:

@@ -97,7 +97,8 @@ class Outage:
 
     @property
     def changes(self) -> list[Any]:
-        return [event for event in self.heard if isinstance(event, events.ConnectionLost | events.ConnectionRegained)]
+        kinds = events.ConnectionLost | events.ConnectionRegained | events.ConnectionClosed
+        return [event for event in self.heard if isinstance(event, kinds)]
 
 
 @pytest.fixture(params=[(face, half) for face in ("sync", "asyncio") for half in HALVES], ids="-".join)
@@ -121,9 +122,10 @@ def test_an_outage_is_told_once_and_so_is_its_end(outage: Outage, log: Log) -> N
         events.ConnectionLost("memory", outage.url, errors[1]),
         events.ConnectionRegained("memory", outage.url, 12.0),
     ]
+    whose = {"locks": "the locks'", "broker": "the broker's"}[outage.half]
     assert log.lines == [
-        ("WARNING", f"connection to {outage.url} lost, retrying: no route to it"),
-        ("INFO", f"connection to {outage.url} is back after 12.0 s"),
+        ("WARNING", f"{whose} connection to {outage.url} is lost, retrying: no route to it"),
+        ("INFO", f"{whose} connection to {outage.url} is back after 12.0 s"),
     ]
 
 
@@ -132,11 +134,23 @@ def test_the_lines_have_fields_for_programs(outage: Outage, log: Log) -> None:
     outage.run(down(), down(), 3.0, None)
 
     fields = [{name: value for name, value in vars(each).items() if name.startswith("narrowboat_")} for each in log.records]
-    where = {"narrowboat_backend": "memory", "narrowboat_url": outage.url}
+    where = {"narrowboat_backend": "memory", "narrowboat_half": outage.half, "narrowboat_url": outage.url}
     assert fields == [
         {"narrowboat_event": "connection_lost", **where},
         {"narrowboat_event": "connection_regained", "narrowboat_away": 3.0, **where},
     ]
+
+
+def test_a_close_ends_an_outage_for_listeners(outage: Outage, log: Log) -> None:
+    """Once, and with no line: who counts lost connections has one less, and nobody is told that it is back."""
+    errors = [down(), down()]
+    outage.run(None, errors[0], 2.0, errors[1], 5.0)
+
+    assert outage.changes == [
+        events.ConnectionLost("memory", outage.url, errors[1]),
+        events.ConnectionClosed("memory", outage.url, 7.0),
+    ]
+    assert len(log.lines) == 1 and outage.last.state == "lost"
 
 
 def test_one_lost_reply_is_no_outage(outage: Outage, log: Log) -> None:
@@ -193,6 +207,21 @@ def test_a_consumer_that_waits_notices_an_outage_and_its_end(url: str, log: Log)
     kinds = [type(each) for each in heard if isinstance(each, events.ConnectionLost | events.ConnectionRegained)]
     assert kinds == [events.ConnectionLost, events.ConnectionRegained]
     assert [level for level, _ in log.lines] == ["WARNING", "INFO"]
+
+
+def test_a_consumer_that_ends_during_an_outage_is_no_answer(url: str) -> None:
+    """To close a feed may ask the backend nothing, so its return is no news of it."""
+    faults, heard = Faults(), list[Any]()
+    with narrowboat.broker(url, wrap=faults.wrap, listeners=[heard.append]) as broker:
+        with broker.queue("orders").consume():
+            faults.fail("ping", down(), times=2)
+            for _ in range(2):
+                with pytest.raises(Unavailable):
+                    broker.ping()
+        assert broker.health().state == "lost"
+        assert [type(each) for each in heard] == [events.ConnectionLost]
+        broker.ping()
+        assert broker.health().connected
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 import uuid
@@ -24,6 +25,7 @@ prometheus_client = pytest.importorskip("prometheus_client")
 sdk_trace: Any = pytest.importorskip("opentelemetry.sdk.trace")
 
 from opentelemetry import trace  # noqa: E402  # not where it is not installed
+from opentelemetry.propagators.textmap import TextMapPropagator  # noqa: E402
 from opentelemetry.sdk.metrics import MeterProvider  # noqa: E402
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader  # noqa: E402
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor  # noqa: E402
@@ -161,6 +163,51 @@ def test_an_outage_is_a_count_and_seconds(url: str, scrape: Scrape) -> None:
     assert scrape("connection_away_seconds_total", backend="memory") == 12
 
 
+def lose(locks: Any, faults: Faults) -> None:
+    faults.fail("ping", Unavailable("no route to it"), times=2)
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            locks.ping()
+
+
+def test_a_closed_connection_is_not_lost_any_more(url: str, scrape: Scrape) -> None:
+    """Or an alert would never end. Its seconds count."""
+    faults, clock = Faults(), ManualClock()
+    with narrowboat.locks(url, clock=clock, wrap=faults.wrap, listeners=[scrape.metrics]) as locks:
+        lose(locks, faults)
+        clock.advance(12)
+
+    assert scrape("connection_lost", backend="memory") == 0
+    assert scrape("connection_away_seconds_total", backend="memory") == 12
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_has_lost_no_connection(url: str, scrape: Scrape) -> None:
+    """It has made none; its parent's is as it was."""
+    faults = Faults()
+    with narrowboat.locks(url, wrap=faults.wrap, listeners=[scrape.metrics]) as locks:
+        lose(locks, faults)
+        child = os.fork()
+        if child == 0:
+            os._exit(1 if scrape("connection_lost", backend="memory") else 0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert scrape("connection_lost", backend="memory") == 1
+
+
+def test_names_of_locks_use_up_no_label_of_a_queue(scrape: Scrape, meter: Meter) -> None:
+    """Each kind has its own bound."""
+    for first in "abcdefghijklmnopqrstuvwxyz":
+        for second in "abcdefghijklmnopqrstuvwxyz":
+            for listener in (scrape.metrics, meter.telemetry):
+                listener(events.Released("memory", f"customer-{first}{second}", 1, 0.5))
+    for listener in (scrape.metrics, meter.telemetry):
+        listener(events.Published("memory", "orders", "1", False))
+
+    assert scrape("messages_published_total", backend="memory", queue="orders", outcome="confirmed") == 1
+    (point,) = meter.points()["messaging.client.sent.messages"]
+    assert dict(point.attributes)["messaging.destination.name"] == "orders"
+
+
 def test_the_depths_of_watched_queues_are_in_a_scrape(url: str, scrape: Scrape) -> None:
     """Without a call by the scrape: a thread counts, and the next scrape has it."""
     with narrowboat.broker(url) as broker:
@@ -194,6 +241,52 @@ def test_a_backend_that_is_away_keeps_no_scrape_waiting(url: str) -> None:
         gate.open()
         asking.join(60)
         assert next(iter(depths.look().values())).ready == 0
+
+
+def counted(depths: Depths) -> dict[Any, Any]:
+    """What is found by a look that begins now."""
+    depths._asked = float("-inf")
+    depths.look()
+    asking = depths._asking
+    if asking is not None:
+        asking.join(60)
+    return depths.look()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_that_was_forked_during_a_look_looks_again(url: str) -> None:
+    """The thread that looks is its parent's."""
+    faults, depths = Faults(), Depths()
+    with narrowboat.broker(url, wrap=faults.wrap) as broker:
+        queue = broker.queue("orders")
+        queue.declare()
+        gate = faults.hold("depth", before=True)
+        depths.watch([queue], None)
+        depths.look()
+        assert gate.reached.wait(60)
+        child = os.fork()
+        if child == 0:
+            try:
+                found = counted(depths)
+            except BaseException:
+                found = {}
+            os._exit(0 if found else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        gate.open()
+
+
+def test_a_queue_of_a_closed_broker_is_watched_no_longer(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Or there would be a line of the log at each scrape."""
+    depths = Depths()
+    with narrowboat.broker(url) as other, narrowboat.broker(url) as broker:
+        for each in (broker, other):
+            each.queue("orders").declare()
+            depths.watch([each.queue("orders")], None)
+        broker.close()
+        assert len(counted(depths)) == 1 and len(depths._queues) == 1
+        other.close()
+        assert counted(depths) == {}
+    assert caplog.records == []
 
 
 def test_what_cannot_be_watched_is_refused(url: str, scrape: Scrape) -> None:
@@ -373,6 +466,44 @@ def test_headers_of_others_are_no_context(url: str, meter: Meter) -> None:
     work("sync", url, meter, lambda message: None, Outbound(b"kettle", headers={"traceparent": "nonsense"}))
 
     assert len(meter.spans()["process orders"].links) == 0
+
+
+class Broken(TextMapPropagator):
+    """A propagator that fails at everything."""
+
+    def __init__(self, kind: type[BaseException]) -> None:
+        self.kind = kind
+
+    def inject(self, *arguments: Any, **options: Any) -> None:
+        raise self.kind("inject")
+
+    def extract(self, *arguments: Any, **options: Any) -> Any:
+        raise self.kind("extract")
+
+    @property
+    def fields(self) -> set[str]:
+        return set()
+
+
+def test_a_propagator_that_fails_costs_the_link_and_not_the_message(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """It is told once; both spans are there."""
+    meter = Meter(propagator=Broken(RuntimeError))
+    work("sync", url, meter, lambda message: None, Outbound(b"kettle"))
+
+    assert set(meter.spans()) == {"publish orders", "process orders"}
+    assert trace.get_current_span() is trace.INVALID_SPAN
+    assert [record.getMessage() for record in caplog.records if record.name == "narrowboat"] == [
+        "a message is published without its trace: the propagator failed"
+    ]
+
+
+def test_an_interrupt_within_a_propagator_leaves_the_callers_context(url: str) -> None:
+    """What is published next is no child of a span that never ended."""
+    meter = Meter(propagator=Broken(KeyboardInterrupt))
+    with narrowboat.broker(url, around=[meter.telemetry.publishing]) as broker:
+        with pytest.raises(KeyboardInterrupt):
+            broker.queue("orders").publish(b"kettle")
+        assert trace.get_current_span() is trace.INVALID_SPAN
 
 
 def test_what_fails_is_marked_with_its_type(url: str, meter: Meter) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ def test_what_calls_return_has_named_fields_for_json() -> None:
         with locks.lock("invoice"):
             (holder,) = locks.holders()
         depth = orders.depth()
+        addresses = broker.sources()
 
     assert dataclasses.asdict(receipt) == {"id": "1", "duplicate": False}
     assert dataclasses.asdict(depth) == {"ready": 0, "in_flight": 0, "delayed": 0, "dead": 1}
@@ -35,4 +37,6 @@ def test_what_calls_return_has_named_fields_for_json() -> None:
         assert hash(value)
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(value, dataclasses.fields(value)[0].name, None)
+    told = json.loads(json.dumps([dataclasses.asdict(holder), *(each._asdict() for each in addresses)]))
+    assert told[0]["mode"] == "exclusive" and told[1] == {"kind": "queue", "name": "orders", "group": ""}
     assert (Receipt("1"), Depth(0, 0, 0, 1)) == (receipt, depth)

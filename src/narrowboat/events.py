@@ -2,8 +2,8 @@
 
 Hand listeners over with `narrowboat.locks(url, listeners=[...])` or `narrowboat.broker(url, listeners=[...])`. A listener is
 called with one record, in the thread or task in which it happened, so it must be quick and must not call back into
-Narrowboat (`NestedCall`). One that raises is reported once by `logging` and changes nothing. Without listeners nothing is
-recorded.
+Narrowboat (`NestedCall`). What one raises is logged each time, and changes nothing. An interrupt goes on to the caller when all
+listeners have been told. Without listeners nothing is recorded.
 """
 
 from __future__ import annotations
@@ -33,6 +33,14 @@ class ConnectionLost(Event):
 @dataclass(frozen=True, slots=True)
 class ConnectionRegained(Event):
     """It answers again, `away` seconds after the first call that had no answer."""
+
+    url: str
+    away: float
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionClosed(Event):
+    """`close()` while the connection was lost, `away` seconds after the first call that had no answer."""
 
     url: str
     away: float

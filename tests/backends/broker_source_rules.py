@@ -58,6 +58,7 @@ class SourceRules:
         held = take(feed)
 
         assert broker.alter(ORDERS, lease=40.0, max_deliveries=None) == Properties(lease=40.0, ordered=True)
+        assert isinstance(broker.alter(ORDERS, lease=40.0, max_deliveries=None).lease, float)
         assert broker.alter(ORDERS, lease=None, max_deliveries=0) == Properties(40.0, 0, ordered=True)
         assert broker.stored(ORDERS) == Properties(40.0, 0, ordered=True)
         assert broker.depth(ORDERS) == Depth(1, 1, 1, 0)

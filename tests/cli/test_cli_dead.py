@@ -50,9 +50,11 @@ class TestDead:
         caught = capsys.readouterr()
         assert json.loads(caught.out) == {"redriven": 0}
         assert "1 of the ids given are not among the dead letters of 'q'" in caught.err
+        assert run(["redrive", url, "q", "--count", "1", "--id", "nobody"]) == 1
+        capsys.readouterr()
         assert letter.depth().dead == 1
 
-        assert run(["redrive", url, "q", "--id", "x"]) == 0
+        assert run(["redrive", url, "q", "--count", "1", "--id", "x", "--id", "nobody"]) == 0
         assert capsys.readouterr().out == "redriven: 1\n"
         assert (letter.depth().ready, letter.depth().dead) == (1, 0)
 

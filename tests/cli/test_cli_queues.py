@@ -39,6 +39,19 @@ class TestDeclare:
         assert json.loads(capsys.readouterr().out) == {"made": True, "altered": {}}
         assert [address.path for address in broker.sources()] == ["prices", "prices.g"]
 
+    @pytest.mark.parametrize("stored", [Properties(ordered=True), Properties(priorities=3)])
+    def test_what_is_not_said_is_as_stored(
+        self, url: str, broker: Messaging, stored: Properties, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Nobody has to repeat what the queue was made with."""
+        broker.queue("q", **stored._asdict()).declare()
+
+        assert run(["declare", url, "q", "--max-deliveries", "9"]) == 0
+        assert capsys.readouterr().out == "altered 'q': max_deliveries from 5 to 9\n"
+        assert run(["declare", url, "q"]) == 0
+        assert broker.queue("q").properties() == stored._replace(max_deliveries=9)
+        assert run(["declare", url, "q", "--priorities", "5"]) == 2
+
     def test_another_order_is_refused(self, url: str, broker: Messaging, capsys: pytest.CaptureFixture[str]) -> None:
         """With the way out, and nothing is altered."""
         broker.queue("q").declare()
@@ -84,7 +97,10 @@ class TestQueues:
 
         assert run(["depth", url, *arguments]) == 1
         assert capsys.readouterr().err == f"narrowboat: {said}\n"
-        assert run(["purge", url, *arguments, "--yes"]) == 1
+        for each in (["purge", "--yes"], ["dead"], ["dead", "--redrive"], ["redrive"], ["redrive", "--id", "x"]):
+            assert run([each[0], url, *arguments, *each[1:]]) == 1
+            assert said in capsys.readouterr().err
+        assert run(["show", url, arguments[0], "x", *arguments[1:]]) == 1
         assert said in capsys.readouterr().err
         assert run(["depth", url, "orders"]) == 0
 
@@ -100,19 +116,19 @@ class TestRemoving:
             assert (code, "say --yes" in complaint) == (2, True)
         assert broker.queue("q").depth().ready == 1
 
-    @pytest.mark.parametrize(("answer", "code", "left"), [("n", 1, 1), ("y", 0, 0)])
+    @pytest.mark.parametrize(("answer", "code", "left"), [("n\n", 1, 1), ("y\n", 0, 0), ("\x04", 1, 1)])
     def test_a_person_is_asked(self, url: str, broker: Messaging, answer: str, code: int, left: int) -> None:
-        """At the terminal."""
+        """At the terminal. Ctrl-D is a no."""
         broker.queue("q").publish(b"x")
         ours, theirs = pty.openpty()
         try:
             process = command("purge", url, "q", stdin=theirs)
-            os.write(ours, f"{answer}\n".encode())
+            os.write(ours, answer.encode())
             ended, _, said = finish(process)
         finally:
             os.close(ours)
             os.close(theirs)
-        assert (ended, "for good. Go on?" in said) == (code, True)
+        assert (ended, "for good. Go on?" in said, "nothing was done" in said) == (code, True, code == 1)
         assert broker.queue("q").depth().ready == left
 
     def test_a_purge_leaves_the_dead(self, url: str, broker: Messaging, capsys: pytest.CaptureFixture[str]) -> None:
@@ -148,4 +164,7 @@ class TestRemoving:
         assert broker.sources() == []
         assert run(["delete", url, "q", "--yes"]) == 1
         assert "there is no queue 'q'" in capsys.readouterr().err
+        broker.topic("offers").subscription("g").declare()
+        assert run(["delete", url, "offer", "--topic", "--yes"]) == 1
+        assert "there is no topic 'offer'. Did you mean 'offers'?" in capsys.readouterr().err
         assert run(["delete", url, "prices", "--topic", "--group", "g", "--yes"]) == 2

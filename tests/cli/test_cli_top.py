@@ -46,6 +46,39 @@ def test_one_half_and_one_queue(url: str, broker: Messaging, capsys: pytest.Capt
     assert json.loads(capsys.readouterr().out) == {"queues": None, "locks": []}
 
 
+def test_a_name_with_a_dot(url: str, broker: Messaging, capsys: pytest.CaptureFixture[str]) -> None:
+    """Is a queue's or a subscription's, as the backend has it."""
+    broker.queue("shop.orders").declare()
+    broker.topic("prices").subscription("g").declare()
+    look = ["top", url, "--once", "--json", "--half", "messages"]
+
+    for names in (["--queue", "shop.orders", "--queue", "prices.g"], ["--queue", "shop.orders", "--subscription", "prices.g"]):
+        assert run([*look, *names]) == 0
+        found = json.loads(capsys.readouterr().out)["queues"]
+        assert [each["name"] for each in found] == ["prices.g", "shop.orders"]
+
+
+@pytest.mark.parametrize(
+    ("names", "code", "said"),
+    [
+        (["--queue", "ordrs"], 1, "there is no queue 'ordrs'. Did you mean 'orders'?"),
+        (["--queue", "orders", "--queue", "shop.nope"], 1, "there is no queue 'shop.nope' (see: narrowboat queues)"),
+        (["--queue", "prices"], 2, "'prices' is a topic and cannot be a queue"),
+        (["--subscription", "prices.gg"], 1, "there is no subscription 'gg' of 'prices'. Did you mean 'prices --group g'?"),
+        (["--subscription", "prices"], 2, "expected TOPIC.GROUP, such as prices.dashboard"),
+    ],
+)
+def test_a_mistyped_name(
+    url: str, broker: Messaging, names: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Is not empty but missing, as `depth` has it."""
+    broker.queue("orders").declare()
+    broker.topic("prices").subscription("g").declare()
+
+    assert run(["top", url, "--once", *names]) == code
+    assert said in capsys.readouterr().err
+
+
 def test_a_line_for_each_look(url: str, broker: Messaging) -> None:
     """The second says what has changed in a second. SIGTERM ends it with 0."""
     broker.queue("a").declare()

@@ -35,8 +35,11 @@ class Face(Protocol):
 class Reach:
     """See the module's text. Any thread may tell it and ask it."""
 
-    def __init__(self, face: Face) -> None:
+    def __init__(self, face: Face, half: str) -> None:
+        """`half`: "locks" or "broker", for the log: one URL may serve both."""
         self._face = face
+        self._half = half
+        self._whose = f"the {half}'{'' if half.endswith('s') else 's'} connection"
         self.up = False  #: the last exchange was answered; looked at after each one
         self.forget()
 
@@ -45,6 +48,7 @@ class Reach:
         # Held while listeners are told, so that they hear "lost" and "regained" in order; they may ask for `health` meanwhile.
         self._mutex = threading.RLock()
         self.up = False
+        self._over = False  # closed: what a thread still hears is no news
         self._failed = 0  # exchanges without an answer, in a row
         self._first = 0.0  # the clock's time of the first of them
         self._since: float | None = None
@@ -59,6 +63,15 @@ class Reach:
         with self._mutex:
             state: State = "lost" if self._lost else "connected" if self._since else "new"
             return Connection(str(self._face.url), self._face.backend, state, self._since, self._error)
+
+    def close(self) -> None:
+        """The face is closed. Listeners that count what is lost now are told that this is not any more."""
+        face = self._face
+        with self._mutex:
+            ends, self._over = self._lost and not self._over, True
+            if ends and face.listeners:
+                away = face.clock() - self._first
+                events.emit(face.listeners, events.ConnectionClosed(face.backend, str(face.url), away))
 
     def heard(self, answers: Sequence[Any]) -> None:
         """Take in what one exchange came to: one answer or error for each of its items."""
@@ -75,10 +88,13 @@ class Reach:
         finally:
             answers, answer, error = (), None, None  # an error's traceback may lead here: the two would keep each other
 
+    def _fields(self) -> dict[str, Any]:
+        return {"backend": self._face.backend, "half": self._half, "url": str(self._face.url)}
+
     def _answered(self) -> None:
         face = self._face
         with self._mutex:
-            if self.up:
+            if self.up or self._over:
                 return
             lost, away = self._lost, face.clock() - self._first
             self.up, self._failed = True, 0
@@ -87,14 +103,16 @@ class Reach:
             if not lost:
                 return
             backend, url = face.backend, str(face.url)
-            text = "connection to %s is back after %.1f s"
-            log("INFO", text, url, away, event="connection_regained", backend=backend, url=url, away=away)
+            text, fields = "%s to %s is back after %.1f s", self._fields()
+            log("INFO", text, self._whose, url, away, event="connection_regained", away=away, **fields)
             if face.listeners:
                 events.emit(face.listeners, events.ConnectionRegained(backend, url, away))
 
     def _unanswered(self, error: Unavailable) -> None:
         face = self._face
         with self._mutex:
+            if self._over:
+                return
             self._error = f"{type(error).__name__}: {error}"
             self.up, self._failed = False, self._failed + 1
             if self._failed == 1:
@@ -104,8 +122,8 @@ class Reach:
             self._since = time.time()
             backend, url = face.backend, str(face.url)
             # The text alone: a handler may keep the record, and with the error the caller's frames.
-            text = "connection to %s lost, retrying: %s"
-            log("WARNING", text, url, str(error), event="connection_lost", backend=backend, url=url)
+            text, fields = "%s to %s is lost, retrying: %s", self._fields()
+            log("WARNING", text, self._whose, url, str(error), event="connection_lost", **fields)
             if face.listeners:
                 events.emit(face.listeners, events.ConnectionLost(backend, url, error))
 

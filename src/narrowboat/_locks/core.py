@@ -59,7 +59,7 @@ class LockCore:
         self.random = random if random is not None else random_module.random
         self.listeners = events.check(listeners)
         self.driver: Driver[LockProvider] = Driver(target)
-        self.reach = reach = Reach(self)
+        self.reach = reach = Reach(self, "locks")
         self.ATTEMPT = Op("attempt", self._attempt, repeatable=True, distinct=_name_of, reach=reach)
         # Where one session carries them all, a failed renewal is nobody's in particular: one by one it fails as well.
         self.RENEW = Op("renew", self._renew, repeatable=self.capabilities.expiry is Expiry.LEASE, reach=reach)
@@ -236,6 +236,7 @@ class LockCore:
             each.close(max(0.0, begun + self.timeout - self.clock()))
         self.renewal.close(1.0)
         self.driver.close(self.clock() - begun)
+        self.reach.close()
 
     def forked(self) -> None:
         """Called in a forked child: nothing that the parent holds is ours."""

@@ -60,7 +60,7 @@ class Closing(Generic[M]):
             return
         begun = core.clock()
         # Through the lane of fetches: behind a fetch that is under way, whose messages are to go back as well.
-        entries = await core.ask(lambda driver: self._depart())
+        entries = await core.ask(lambda driver: self._depart(), local=True)
         if entries and core.silent(begun):
             self._settlement.post(entries, RETURN)
         elif entries:
@@ -106,7 +106,7 @@ class Closing(Generic[M]):
     async def _close_feed(self) -> None:
         core, life = self._core, self._life
         self._end()
-        (answer,) = await core.runtime.call(core.fetches, Call(core.CALL, (lambda driver: life.feed.close(),)))
+        (answer,) = await core.runtime.call(core.fetches, Call(core.LOCAL, (lambda driver: life.feed.close(),)))
         life.feed_closed = True
         if isinstance(answer, Exception) and not isinstance(answer, Closed):
             raise answer
@@ -116,7 +116,7 @@ class Closing(Generic[M]):
         core, life = self._core, self._life
         self._end()
         if life.opened and not life.feed_closed and not life.forked and not core.closed:
-            core.fetches.post(core.CALL, (lambda driver: life.opened[0].close(),))
+            core.fetches.post(core.LOCAL, (lambda driver: life.opened[0].close(),))
             life.feed_closed = True
 
     def _end(self) -> None:

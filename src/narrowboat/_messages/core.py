@@ -121,13 +121,14 @@ class BrokerCore:
         self.driver: Driver[Broker] = Driver(target)
         self._runtime = runtime
         self._unclosed: Callable[[], Unclosed | None] = lambda: None
-        self.reach = reach = Reach(self)
+        self.reach = reach = Reach(self, "broker")
         self.SEND = Op("send", self._send, repeatable=False, reach=reach)
         self.RECEIVE = Op("receive", _receive, repeatable=False, reach=reach)
         patience = self.timeout * AT_ONCE
         self.SETTLE = Op("settle", self._settle, repeatable=True, denies=lambda answer: False, patience=patience, reach=reach)
         self.EXTEND = Op("extend", self._extend, repeatable=True, patience=patience, reach=reach)
         self.CALL = Op("call", self._call, repeatable=False, reach=reach)
+        self.LOCAL = Op("call", self._call, repeatable=False)  # may ask the backend nothing: that it returns is no answer
         self._fresh()
         watch_forks(self)
 
@@ -241,15 +242,20 @@ class BrokerCore:
         if self.closed:
             raise Closed(f"{self.backend} broker: used after close()", backend=self.backend)
 
-    async def ask(self, question: Callable[[Broker], T], undo: Callable[[T], None] | None = None) -> T:
-        """A plain call: declare, depth, purge, ping. `undo` gets the answer when the caller has left meanwhile."""
+    async def ask(self, question: Callable[[Broker], T], undo: Callable[[T], None] | None = None, *, local: bool = False) -> T:
+        """A plain call: declare, depth, purge, ping. `undo` gets the answer when the caller has left meanwhile.
+
+        `local`: it may make no round trip, so that it returns says nothing of the backend.
+        """
         self.check_open()
 
         def orphaned(call: Call) -> None:
             if undo is not None and call.results and not isinstance(call.results[0], Exception):
                 undo(call.results[0])
 
-        result: T = await answer_of(self.runtime, self.fetches, Call(self.CALL, (question,), undo=orphaned))
+        result: T = await answer_of(
+            self.runtime, self.fetches, Call(self.LOCAL if local else self.CALL, (question,), undo=orphaned)
+        )
         return result
 
     async def publish(self, messages: Sequence[Outgoing]) -> list[Receipt | NarrowboatError]:
@@ -327,6 +333,7 @@ class BrokerCore:
                 consumer.post_return()
         self.settlements.close(left())
         self.driver.close(self.clock() - begun)
+        self.reach.close()
         self.consumers.clear()
 
     def forked(self) -> None:

@@ -14,9 +14,9 @@ from narrowboat.cli.command import Command
 from narrowboat.cli.exits import Exit
 from narrowboat.cli.options import as_json, broker_url, group_option
 from narrowboat.cli.output import complain, print_json, print_table, printable, printable_lines
-from narrowboat.cli.reach import open_broker
+from narrowboat.cli.reach import is_missing, open_broker
 from narrowboat.cli.records import to_json
-from narrowboat.cli.source import source_of
+from narrowboat.cli.source import no_such, source_of
 from narrowboat.messaging import DeadLetters, Message
 
 #: Seconds without a further dead letter after which the list is complete. Less, and a slow server shows half of it.
@@ -32,25 +32,28 @@ _MOST = 100_000
 @click.option("--redrive", is_flag=True, help="Send them back to where they came from, instead of showing them.")
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="At most N.  [default: 50 shown, all redriven]")
 @as_json
-def dead(url: str | None, queue: str, group: str | None, redrive: bool, count: int | None, as_json: bool) -> None:
+def dead(url: str | None, queue: str, group: str | None, redrive: bool, count: int | None, as_json: bool) -> int:
     """Show the dead letters of QUEUE: why, after how many attempts, from where. Or redrive them; see `redrive`.
 
     Showing them takes none away, but they are in our hands for that moment, and no other reader of the dead letters gets
-    them then.
+    them then. Exit code 1 when there is no such queue.
     """
     with open_broker(url) as broker:
         letters = source_of(broker, queue, group).dead_letters()
-        if redrive:
-            _tell_redriven(letters.redrive(count), as_json)
-            return
-        found = _peek(letters, count or 50)
-    if as_json:
+        sent, found = (letters.redrive(count), []) if redrive else (0, _peek(letters, count or 50))
+        if not sent and not found and is_missing(url, broker, queue, group):
+            complain(no_such(broker, queue, group))
+            return Exit.FAILED
+    if redrive:
+        _tell_redriven(sent, as_json)
+    elif as_json:
         print_json([describe(message) for message in found])
     elif found:
         columns = ("id", "reason", "attempts", "origin", "key", "bytes", "body")
         print_table(columns, [_row(message) for message in found], right=("attempts", "bytes"))
     else:
         click.echo(f"no dead letters of {queue!r}")
+    return Exit.OK
 
 
 @click.command("redrive", cls=Command)
@@ -63,12 +66,15 @@ def dead(url: str | None, queue: str, group: str | None, redrive: bool, count: i
 def redrive(url: str | None, queue: str, group: str | None, ids: tuple[str, ...], count: int | None, as_json: bool) -> int:
     """Send dead letters of QUEUE back to where they came from, with the same id, body and headers.
 
-    Exit code 1 when one of the ids is not among them; the others are sent back all the same.
+    Exit code 1 when one of the ids is not among them; the others are sent back all the same. Also when there is no such queue.
     """
     with open_broker(url) as broker:
         sent = source_of(broker, queue, group).dead_letters().redrive(count, ids=ids or None)
+        if not sent and is_missing(url, broker, queue, group):
+            complain(no_such(broker, queue, group))
+            return Exit.FAILED
     _tell_redriven(sent, as_json)
-    missing = len(set(ids)) - sent if count is None else 0
+    missing = min(len(set(ids)), count or len(ids)) - sent
     if missing > 0:
         complain(f"{missing} of the ids given are not among the dead letters of {queue!r} (see: narrowboat dead)")
     return Exit.FAILED if missing > 0 else Exit.OK
@@ -87,6 +93,9 @@ def show(url: str | None, queue: str, id: str, group: str | None, as_json: bool)
     """
     with open_broker(url) as broker:
         found = _peek(source_of(broker, queue, group).dead_letters(), _MOST, id)
+        if not found and is_missing(url, broker, queue, group):
+            complain(no_such(broker, queue, group))
+            return Exit.FAILED
     if not found:
         complain(f"no dead letter of {queue!r} has the id {id!r} (see: narrowboat dead)")
         return Exit.FAILED

@@ -9,7 +9,7 @@ from narrowboat.cli.command import Command
 from narrowboat.cli.options import as_json, broker_url, group_option
 from narrowboat.cli.output import print_json
 from narrowboat.cli.reach import open_broker
-from narrowboat.cli.source import properties_options, source_of
+from narrowboat.cli.source import as_stored, properties_options, source_of
 from narrowboat.contract.messages import Properties
 
 #: What can be altered where it is stored otherwise.
@@ -26,13 +26,13 @@ def declare(url: str | None, queue: str, group: str | None, as_json: bool, **pro
     """Make QUEUE, or with --group a subscription of the topic QUEUE; or alter what is stored with it and differs.
 
     --lease and --max-deliveries count for consumers that ask for none of their own, also for those that run. No message is
-    touched. Where --ordered or --priorities differ nothing is altered, and the exit code is 2.
+    touched. What is not said stays as it is. Where --ordered or --priorities differ nothing is altered, and the exit code is 2.
     """
     with open_broker(url) as broker:
         source = source_of(broker, queue, group, **properties)
         alters = broker.capabilities.alter is not Support.ABSENT
         before = source.properties() if alters else None
-        source.declare()
+        as_stored(broker, queue, group, properties, lambda each: each.declare())
         altered = differing(before, properties)
         if altered:
             source.alter(**{name: wanted for name, (_, wanted) in altered.items()})  # type: ignore[arg-type]  # as checked by click

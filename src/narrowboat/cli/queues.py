@@ -12,6 +12,7 @@ from narrowboat.cli.options import as_json, broker_url, group_option, yes_option
 from narrowboat.cli.output import complain, print_json, print_table
 from narrowboat.cli.reach import is_missing, open_broker
 from narrowboat.cli.source import no_such, source_of
+from narrowboat.contract.messages import Kind
 
 
 @click.command("queues", cls=Command)
@@ -77,7 +78,8 @@ def delete(url: str | None, queue: str, group: str | None, topic: bool, dead: bo
             return Exit.FAILED
         done = source_of(broker, queue, group).dead_letters().delete() if dead else source.delete()
         if not done:
-            complain(f"there are no dead letters of {source.name!r}" if dead else no_such(broker, queue, group))
+            kind = Kind.TOPIC if topic else Kind.QUEUE
+            complain(f"there are no dead letters of {source.name!r}" if dead else no_such(broker, queue, group, kind))
     if as_json:
         print_json({"deleted": done})
     elif done:
@@ -91,7 +93,12 @@ def agreed(what: str, yes: bool) -> bool:
         return True
     if not sys.stdin.isatty():
         raise click.UsageError(f"this would {what}, for good: say --yes")
-    if click.confirm(f"This will {what}, for good. Go on?", err=True):
-        return True
+    try:
+        if click.confirm(f"This will {what}, for good. Go on?", err=True):
+            return True
+    except click.Abort as abort:
+        if not isinstance(abort.__context__, EOFError):  # Ctrl-C; click makes one of both
+            raise
+        click.echo(err=True)  # Ctrl-D leaves the cursor behind the question
     complain("nothing was done")
     return False

@@ -16,6 +16,7 @@ from narrowboat.errors import Conflict
 from narrowboat.messaging import Messages, Messaging, Queue, Subscription
 
 Command = TypeVar("Command", bound=Callable[..., object])
+T = TypeVar("T")
 
 
 def source_of(broker: Messaging, name: str, group: str | None, **properties: Any) -> Queue[bytes] | Subscription[bytes]:
@@ -24,14 +25,17 @@ def source_of(broker: Messaging, name: str, group: str | None, **properties: Any
     return broker.queue(name, **given) if group is None else broker.topic(name).subscription(group, **given)
 
 
-def no_such(broker: Messaging, name: str, group: str | None) -> str:
-    """The sentence for what is not there, with the nearest name where the backend lists what there is."""
-    text = f"there is no queue {name!r}" if group is None else f"there is no subscription {group!r} of {name!r}"
+def no_such(broker: Messaging, name: str, group: str | None, kind: Kind = Kind.QUEUE) -> str:
+    """The sentence for what is not there, with the nearest name where the backend lists what there is.
+
+    `kind`: a queue or a topic, where there is no group.
+    """
+    text = f"there is no {kind.value} {name!r}" if group is None else f"there is no subscription {group!r} of {name!r}"
     if broker.capabilities.listing is Support.ABSENT:
         return text
     there = broker.sources()
     if group is None:
-        known = [each.name for each in there if each.kind is Kind.QUEUE]
+        known = [each.name for each in there if each.kind is kind]
         near = get_close_matches(name, known, 1)
     else:
         known = [f"{each.name} --group {each.group}" for each in there if each.kind is Kind.SUBSCRIPTION]
@@ -48,19 +52,30 @@ def consume_from(
     prefetch: int,
     idle: float | None,
 ) -> Messages[bytes]:
-    """Start consuming. What it was made with counts, where nothing else is asked for: a person at a terminal should not
+    """Start consuming, as `as_stored` has it."""
+    return as_stored(broker, name, group, properties, lambda source: source.consume(prefetch=prefetch, idle=idle))
+
+
+def as_stored(
+    broker: Messaging,
+    name: str,
+    group: str | None,
+    properties: Mapping[str, float | bool | None],
+    act: Callable[[Queue[bytes] | Subscription[bytes]], T],
+) -> T:
+    """`act` on the source. What it was made with counts, where nothing else is asked for: a person at a terminal should not
     have to repeat it. What is asked for and differs is still refused.
     """
     given = {key: value for key, value in properties.items() if value is not None}
     try:
-        return source_of(broker, name, group, **given).consume(prefetch=prefetch, idle=idle)
+        return act(source_of(broker, name, group, **given))
     except Conflict as conflict:
         if conflict.stored is None:
             raise
         # Where each consumer has its own lease and limit, they are not to be asked for: it follows what is stored.
         names = conflict.stored if broker.capabilities.alter is Support.ABSENT else FIXED
         known = {each: conflict.stored[each] for each in names if each in conflict.stored}
-        return source_of(broker, name, group, **{**known, **given}).consume(prefetch=prefetch, idle=idle)
+        return act(source_of(broker, name, group, **{**known, **given}))
 
 
 def properties_options(command: Command) -> Command:

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 from narrowboat import registry
+from narrowboat.capabilities import Support
 from narrowboat.cli.command import Command
 from narrowboat.cli.drain import Drain
 from narrowboat.cli.exits import Exit
 from narrowboat.cli.options import BROKER_URL, LOCKS_URL, Seconds, as_json, broker_url
 from narrowboat.cli.output import make_table, print_json, printable, redact
 from narrowboat.cli.portable import json_text
-from narrowboat.cli.reach import open_broker, open_locks
+from narrowboat.cli.reach import is_missing, open_broker, open_locks
 from narrowboat.cli.snapshot import LockLine, QueueLine, Snapshot, lock_lines, queue_lines, take, to_json
+from narrowboat.cli.source import no_such, source_of
 from narrowboat.contract.messages import Address, Kind
 from narrowboat.dsn import Url
 from narrowboat.errors import NarrowboatError
@@ -36,26 +39,41 @@ _LOCKS = ("lock", "holders", "waiting", "held by", "expires in")
 
 @click.command("top", cls=Command)
 @broker_url
-@click.option("--queue", "names", multiple=True, metavar="NAME", help="Only this queue, or TOPIC.GROUP; may be repeated.")
+@click.option("--queue", "queues", multiple=True, metavar="NAME", help="Only this queue; may be repeated.")
+@click.option(
+    "--subscription", "subscriptions", multiple=True, metavar="TOPIC.GROUP", help="Only this subscription; may be repeated."
+)
 @click.option("--half", type=click.Choice(["locks", "messages"]), help="Only this half.  [default: both, where URL has them]")
 @click.option("--interval", type=Seconds(0.1), default=2.0, show_default=True, help="Seconds between two looks.")
 @click.option("--once", is_flag=True, help="Look once, and end.")
 @as_json
-def top(url: str | None, names: tuple[str, ...], half: str | None, interval: float, once: bool, as_json: bool) -> int:
+def top(
+    url: str | None,
+    queues: tuple[str, ...],
+    subscriptions: tuple[str, ...],
+    half: str | None,
+    interval: float,
+    once: bool,
+    as_json: bool,
+) -> int:
     """Watch queues and locks: how many messages are ready, in flight, delayed and dead, who holds what, and who waits.
 
     backlog/s and dead/s are what changed between two looks, in a second: no throughput, which no backend counts. A backend that
-    does not list its queues wants --queue. With --json each look is a line. It ends with Ctrl-C or SIGTERM.
+    does not list its queues wants --queue or --subscription. With --json each look is a line. It ends with Ctrl-C or SIGTERM.
+    Exit code 1 when there is no such queue, as far as the backend can tell that from an empty one.
     """
     if not (once or as_json or sys.stdout.isatty()):
         raise click.UsageError("without a terminal say --once, --json or both")
+    asked = [*(Address(Kind.QUEUE, name) for name in queues), *map(subscription_of, subscriptions)]
     ended = threading.Event()
     with opened(url, half) as (broker, locks), Drain(ended.set):
-        if broker is not None and not names:
+        if broker is not None and asked:
+            asked = found(url, broker, asked)
+        elif broker is not None:
             broker.sources()  # refused before anything is shown, where they cannot be told
 
         def look() -> Snapshot:
-            sources = [] if broker is None else [address_of(name) for name in names] or broker.sources()
+            sources = [] if broker is None else asked or broker.sources()
             return take(time.monotonic(), broker, locks, sources)
 
         if once:
@@ -84,14 +102,28 @@ def opened(url: str | None, half: str | None) -> Iterator[tuple[Messaging | None
         yield broker, stack.enter_context(open_locks(url)) if "locks" in there else None
 
 
-def address_of(name: str) -> Address:
-    """The queue or subscription of that path, as far as its name tells.
+def subscription_of(name: str) -> Address:
+    """The address of TOPIC.GROUP.
 
-    >>> address_of("orders").path, address_of("prices.g").kind
-    ('orders', <Kind.SUBSCRIPTION: 'subscription'>)
+    >>> subscription_of("prices.eu.dashboard").group
+    'dashboard'
     """
-    topic, dot, group = name.rpartition(".")
-    return Address(Kind.SUBSCRIPTION, topic, group) if dot else Address(Kind.QUEUE, name)
+    topic, _, group = name.rpartition(".")
+    if not topic or not group:
+        raise click.UsageError(f"--subscription {name!r}: expected TOPIC.GROUP, such as prices.dashboard")
+    return Address(Kind.SUBSCRIPTION, topic, group)
+
+
+def found(url: str | None, broker: Messaging, asked: Sequence[Address]) -> list[Address]:
+    """What is asked for as the backend lists it, where it does: a path alone does not say whether it is a subscription's."""
+    listed = {} if broker.capabilities.listing is Support.ABSENT else {each.path: each for each in broker.sources()}
+    addresses = [listed.get(each.path, each) for each in asked]
+    for _, name, group in addresses:
+        which = name, group or None
+        counts = dataclasses.astuple(source_of(broker, *which).depth())
+        if not any(counts) and is_missing(url, broker, *which):
+            raise click.ClickException(no_such(broker, *which))
+    return addresses
 
 
 def _show_once(now: Snapshot, as_json: bool) -> None:

@@ -34,7 +34,7 @@ from narrowboat.capabilities import LockCapabilities
 from narrowboat.errors import NarrowboatError
 
 
-class Mode(enum.Enum):
+class Mode(enum.StrEnum):
     """An exclusive holder excludes all others, a shared one exclusive ones; up to `limit` hold a semaphore together."""
 
     EXCLUSIVE = "exclusive"

@@ -34,7 +34,7 @@ from narrowboat.errors import NarrowboatError
 DEAD_REASON, DEAD_ATTEMPTS, DEAD_ORIGIN = "narrowboat-dead-reason", "narrowboat-dead-attempts", "narrowboat-dead-origin"
 
 
-class Kind(enum.Enum):
+class Kind(enum.StrEnum):
     """What an address names."""
 
     QUEUE = "queue"  #: point to point; messages are kept until they are consumed, also before the first consumer comes

@@ -1,7 +1,7 @@
 """How many messages watched queues have, as numbers that are some seconds old: a scrape asks no backend and waits for none.
 
 A look that finds the numbers too old gets them, and a thread asks for the next ones. A queue that cannot be counted now has
-none.
+none. One whose broker is closed is watched no longer.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from narrowboat._engine.checks import seconds
+from narrowboat._engine.forks import watch_forks
 from narrowboat._engine.log import log
 from narrowboat.contract.messages import Depth
-from narrowboat.errors import InvalidArgument, NarrowboatError
+from narrowboat.errors import Closed, InvalidArgument, NarrowboatError
 from narrowboat.messaging import Queue, Subscription
 
 #: Seconds after which numbers are asked for again, unless given.
@@ -25,12 +26,17 @@ class Depths:
     """See the module's text. Any thread may look."""
 
     def __init__(self) -> None:
-        self._mutex = threading.Lock()
         self._queues: list[Any] = []
         self._every = EVERY
+        self._found: dict[tuple[str, str], Depth] = {}
+        self.forked()
+        watch_forks(self)
+
+    def forked(self) -> None:
+        """It is new, or this is a forked child: a question that is under way is the parent's, and so is its thread."""
+        self._mutex = threading.Lock()
         self._asked = float("-inf")
         self._asking: threading.Thread | None = None
-        self._found: dict[tuple[str, str], Depth] = {}
 
     def watch(self, queues: Iterable[Queue[Any] | Subscription[Any]], every: float | None) -> None:
         """From now on count these, of the sync face, and ask at most every `every` seconds."""
@@ -62,12 +68,16 @@ class Depths:
 
     def _ask(self) -> None:
         found: dict[tuple[str, str], Depth] = {}
+        closed = []
         for queue in tuple(self._queues):
             core = queue._core
             try:
                 found[core.core.backend, core.address.path] = queue.depth()
+            except Closed:
+                closed.append(queue)
             except NarrowboatError as error:  # an outage is told by the broker
                 if not error.retryable:
                     log("WARNING", "the depth of %r is not known: %s", core.address.path, str(error), event="no_depth")
         with self._mutex:
+            self._queues = [each for each in self._queues if each not in closed]
             self._found, self._asking = found, None

@@ -23,6 +23,7 @@ from typing import Any
 
 import narrowboat
 from narrowboat import events
+from narrowboat._engine.log import log
 from narrowboat.contract.messages import Kind
 from narrowboat.messaging import Publishing, Queue, Subscription
 from narrowboat.telemetry.depths import Depths
@@ -69,8 +70,10 @@ class Telemetry:
         join: bool = False,
     ) -> None:
         self._name = names if names is not None else Names()
+        self._lock_name = names if names is not None else Names()  # names of locks use up no label of a queue
         self._propagator = propagator
         self._join = join
+        self._told = False  # a propagator that fails is told once
         self._depths = Depths()
         version = narrowboat.__version__
         self._tracer = trace.get_tracer("narrowboat", version, tracer_provider, SCHEMA)
@@ -107,11 +110,25 @@ class Telemetry:
         """Report how many messages these have, as `narrowboat.telemetry.prometheus.Metrics.watch`."""
         self._depths.watch(queues, every)
 
-    def _inject(self, headers: dict[str, str]) -> None:
-        (self._propagator or propagate.get_global_textmap()).inject(headers)
+    def _inject(self, headers: dict[str, str], of: context.Context) -> None:
+        """What a propagator raises costs the link, and not the message."""
+        try:
+            (self._propagator or propagate.get_global_textmap()).inject(headers, of)
+        except Exception as error:
+            self._unlinked("published", error)
 
     def _extract(self, headers: Mapping[str, str]) -> context.Context:
-        return (self._propagator or propagate.get_global_textmap()).extract(dict(headers), context.Context())
+        """The same."""
+        try:
+            return (self._propagator or propagate.get_global_textmap()).extract(dict(headers), context.Context())
+        except Exception as error:
+            self._unlinked("handled", error)
+            return context.Context()
+
+    def _unlinked(self, what: str, error: Exception) -> None:
+        if not self._told:  # it may fail for each message
+            log("WARNING", "a message is %s without its trace: the propagator failed", what, error=error, event="unlinked")
+        self._told = True
 
     def _destination(self, name: str, *, metric: bool = False) -> Attributes:
         """As an attribute of its own where it has no id in it; a metric has no name with one."""
@@ -126,12 +143,12 @@ class Telemetry:
         """Take in one event; those that it does not know are nothing to it."""
         of = system(event.backend)
         if isinstance(event, events.LockEvent):
-            self._lock(event, {"narrowboat.backend": of, "narrowboat.lock.template": self._name(event.name)})
+            self._lock(event, {"narrowboat.backend": of, "narrowboat.lock.template": self._lock_name(event.name)})
         elif isinstance(event, events.MessageEvent):
             self._message(event, {"messaging.system": of, **self._destination(event.source, metric=True)})
         elif isinstance(event, events.ConnectionLost):
             self._outages.add(1, {"narrowboat.backend": of})
-        elif isinstance(event, events.ConnectionRegained):
+        elif isinstance(event, events.ConnectionRegained | events.ConnectionClosed):
             self._away.record(event.away, {"narrowboat.backend": of})
 
     def _message(self, event: events.MessageEvent, attributes: Attributes) -> None:
@@ -221,8 +238,9 @@ class _Publish:
         self._begun = time.monotonic()
         name = f"publish {telemetry._name(call.to)}"
         self._span = telemetry._tracer.start_span(name, kind=SpanKind.PRODUCER, attributes={**self._attributes, **more})
-        self._token = context.attach(trace.set_span_in_context(self._span))
-        telemetry._inject(call.headers)
+        within = trace.set_span_in_context(self._span)
+        telemetry._inject(call.headers, within)
+        self._token = context.attach(within)  # last: what is raised before is not followed by __exit__
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         context.detach(self._token)

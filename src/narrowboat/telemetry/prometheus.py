@@ -17,13 +17,14 @@ from dataclasses import asdict
 from typing import Any
 
 from narrowboat import events
+from narrowboat._engine.forks import watch_forks
 from narrowboat.messaging import Queue, Subscription
 from narrowboat.telemetry.depths import Depths
 from narrowboat.telemetry.names import Names, kind_of, outcome_of, system
 
 try:
     from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
-    from prometheus_client.core import GaugeMetricFamily
+    from prometheus_client.core import GaugeMetricFamily, Metric
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         "narrowboat.telemetry.prometheus needs prometheus-client: pip install 'narrowboat[prometheus]'", name=error.name
@@ -47,6 +48,7 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry = REGISTRY, *, names: Callable[[str], str] | None = None) -> None:
         self._name = names if names is not None else Names()
+        self._lock = names if names is not None else Names()  # names of locks use up no label of a queue
         self._depths = Depths()
 
         def counter(name: str, about: str, *labels: str) -> Counter:
@@ -67,8 +69,13 @@ class Metrics:
         self._unrenewed = counter("lock_renewals_failed", "Renewals without an answer.", "backend", "lock")
         self._outages = counter("connection_losses", "Outages, as calls found them.", "backend")
         self._away = counter("connection_away_seconds", "Seconds of outages that are over.", "backend")
-        self._down = Gauge(f"{PREFIX}connection_lost", "Connections that are lost now.", ("backend",), registry=registry)
-        registry.register(_Collector(self._depths))
+        self.forked()
+        registry.register(_Collector(self))
+        watch_forks(self)
+
+    def forked(self) -> None:
+        """In a forked child no connection is lost. A new gauge: a thread that is not there may have the old one's lock."""
+        self._down = Gauge(f"{PREFIX}connection_lost", "Connections that are lost now.", ("backend",), registry=None)
 
     def watch(self, *queues: Queue[Any] | Subscription[Any], every: float | None = None) -> None:
         """Count these at each scrape, as of at most `every` (10) seconds before: ready, in flight, delayed, dead.
@@ -106,38 +113,39 @@ class Metrics:
             case events.Malformed():
                 self._malformed.labels(of, self._name(event.source)).inc()
             case events.Acquired():
-                self._waited.labels(of, self._name(event.name), "acquired").observe(event.waited)
+                self._waited.labels(of, self._lock(event.name), "acquired").observe(event.waited)
             case events.NotAcquired():
-                self._waited.labels(of, self._name(event.name), outcome_of(event.error)).observe(event.waited)
+                self._waited.labels(of, self._lock(event.name), outcome_of(event.error)).observe(event.waited)
             case events.Released():
-                self._held.labels(of, self._name(event.name)).observe(event.held)
+                self._held.labels(of, self._lock(event.name)).observe(event.held)
             case events.Lost():
-                self._held.labels(of, self._name(event.name)).observe(event.held)
-                self._lost.labels(of, self._name(event.name), event.reason.value).inc()
+                self._held.labels(of, self._lock(event.name)).observe(event.held)
+                self._lost.labels(of, self._lock(event.name), event.reason.value).inc()
             case events.RenewalFailed():
-                self._unrenewed.labels(of, self._name(event.name)).inc()
+                self._unrenewed.labels(of, self._lock(event.name)).inc()
             case events.ConnectionLost():
                 self._outages.labels(of).inc()
                 self._down.labels(of).inc()
-            case events.ConnectionRegained():
+            case events.ConnectionRegained() | events.ConnectionClosed():
                 self._away.labels(of).inc(event.away)
                 self._down.labels(of).dec()
 
 
 class _Collector:
-    """The depths of watched queues, at each scrape."""
+    """What is no plain metric of the registry: lost connections, and the depths of watched queues, at each scrape."""
 
-    def __init__(self, depths: Depths) -> None:
-        self._depths = depths
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
 
-    def describe(self) -> Iterable[GaugeMetricFamily]:
+    def describe(self) -> Iterable[Metric]:
         """So that registering it asks for nothing."""
-        return [self._family()]
+        return [*self._metrics._down.describe(), self._family()]
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[Metric]:
         """What is known."""
+        yield from self._metrics._down.collect()
         family = self._family()
-        for (backend, path), depth in self._depths.look().items():
+        for (backend, path), depth in self._metrics._depths.look().items():
             for state, count in asdict(depth).items():
                 if count is not None:  # the backend cannot know
                     family.add_metric([system(backend), path, state], count)

@@ -50,7 +50,7 @@ def answer(request: bytes, health: Callable[[], Health], metrics: Callable[[], b
         return response(405, b"only GET and HEAD\n")
     try:
         made = _answer(path, health, metrics)
-    except Exception as error:  # a collector of the program's own
+    except BaseException as error:  # a collector of the program's own; SystemExit would end the thread of all probes
         made = response(500, f"{type(error).__name__}\n".encode())
     return made.partition(b"\r\n\r\n")[0] + b"\r\n\r\n" if method == b"HEAD" else made
 

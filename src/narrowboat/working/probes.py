@@ -11,12 +11,14 @@ Bind it to loopback, or to a network that only the supervisor reaches. What an a
 from __future__ import annotations
 
 import contextlib
+import errno
 import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
+from typing import Any
 
 from narrowboat._engine.forks import watch_forks
 from narrowboat.errors import ConfigurationError
@@ -33,6 +35,8 @@ PATIENCE = 5.0
 PAUSE = 0.1
 #: Host of an address that is only a port: nobody else's machine reaches it.
 LOOPBACK = "127.0.0.1"
+#: Of an address of IPv6 on a machine without it.
+_NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
 class _Client:
@@ -78,13 +82,17 @@ class Probes:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._closing:  # also of a parent: the thread and the port are not this child's
+            return
         self._closing = True
-        self._wakes.send(b"x")
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._wakes.send(b"x")
+            self._thread.join()
         self.forked()
 
     def forked(self) -> None:
         """In a forked child the port is its parent's: let go of it. Also the end of this one."""
+        self._closing = True
         self._selector.close()
         for each in (self._listener, self._awake, self._wakes, *self._clients):
             each.close()
@@ -157,34 +165,45 @@ class Probes:
 def _bound(address: str) -> socket.socket:
     host, port = _parsed(address)
     try:
-        family, kind, protocol, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(where)
-            listener.listen(128)
-        except BaseException:
-            listener.close()
-            raise
-    except OSError as error:
+        listener = _listening(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    except (OSError, ValueError) as error:  # a ValueError is a name that cannot be asked for: an empty label, one too long
+        why = getattr(error, "strerror", None) or error
         raise ConfigurationError(
-            f"cannot answer probes at {address}: {error.strerror or error}. Nothing was consumed; take another port, or end "
-            "what has this one"
+            f"cannot answer probes at {address!r:.99}: {why}. Nothing was consumed; take another port, or end what has this one"
         ) from error
     listener.setblocking(False)
     return listener
 
 
-def _parsed(address: str) -> tuple[str, int]:
-    host, colon, port = address.rpartition(":")
+def _listening(found: Sequence[tuple[Any, ...]]) -> socket.socket:
+    """At the first address of a name that this machine has. A port that is taken there is taken, whatever the others are."""
+    for family, kind, protocol, _, where in found:
+        try:
+            listener = socket.socket(family, kind, protocol)
+            try:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listener.bind(where)
+                listener.listen(128)
+                return listener
+            except BaseException:
+                listener.close()
+                raise
+        except OSError as error:
+            if error.errno not in _NOT_HERE or where == found[-1][-1]:
+                raise
+    raise OSError("it has no address")
+
+
+def _parsed(address: object) -> tuple[str, int]:
+    host, colon, port = address.rpartition(":") if isinstance(address, str) else ("", ":", "")
     if not colon:
         host = LOOPBACK
     elif host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     elif ":" in host:
         port = ""  # an IPv6 address without its brackets
-    if not host or not (port.isascii() and port.isdecimal()) or int(port) > 65535:
+    if not host or not (port.isascii() and port.isdecimal() and len(port) <= 5) or int(port) > 65535:
         raise ConfigurationError(
-            f"{address!r} is no address for probes: expected HOST:PORT such as {LOOPBACK}:8080, [::1]:8080, or a port alone"
+            f"{address!r:.99} is no address for probes: expected HOST:PORT such as {LOOPBACK}:8080, [::1]:8080, or a port alone"
         )
     return host, int(port)

@@ -30,7 +30,8 @@ def alter(topology: Topology, address: Address, lease: float | None, limit: int 
         " RETURNING lease, max_deliveries",
         (lease, limit, found.id),
     ).fetchall()
-    return found.properties._replace(lease=row[0], max_deliveries=row[1])
+    # RETURNING gives a whole number of a REAL column as an int; seen with SQLite 3.40.1.
+    return found.properties._replace(lease=float(row[0]), max_deliveries=row[1])
 
 
 def listed(topology: Topology) -> list[Address]:
