@@ -178,5 +178,5 @@ def test_a_port_that_is_taken_is_one_line_before_anything_is_consumed(shop: Path
         process = command("run", "shop.worker:worker", "--health", place, cwd=shop, env={"NARROWBOAT_BROKER_URL": url})
         code, out, complaint = finish(process, 60)
 
-    assert (code, out, complaint.count("\n")) == (2, "", 1) and f"cannot answer probes at {place}" in complaint
+    assert (code, out, complaint.count("\n")) == (2, "", 1) and f"cannot answer probes at '{place}'" in complaint
     assert broker.queue("orders").depth().ready == 1
