@@ -205,7 +205,7 @@ class TestLock:
     def test_an_evicted_holder_s_command_is_ended(self, url: str, locks: Locks, tmp_path: Path) -> None:
         """Within a renewal's time; and it is told why."""
         path = tmp_path / "ticks"
-        process = command("lock", url, "a", "--ttl", 1.2, "--", sys.executable, "-c", TICKER, path, "leave")
+        process = command("lock", url, "a", "--ttl", 5, "--", sys.executable, "-c", TICKER, path, "leave")
         until(path.exists)
 
         assert run(["evict", url, "a", "--token", str(locks.holders("a")[0].token)]) == 0
