@@ -396,6 +396,31 @@ def test_a_thread_that_hangs_after_its_term_is_seen(url: str, monkeypatch: pytes
         go.set()
 
 
+def test_a_second_signal_leaves_an_elected_function_in_a_thread_behind(url: str) -> None:
+    """The worker ends though the function does not."""
+    clock, begun, go = ManualClock(), threading.Event(), threading.Event()
+    worker = narrowboat.Worker(None, url, clock=clock)
+
+    @worker.elected("indexer")
+    def index(term: Any) -> None:
+        begun.set()
+        go.wait(120)
+
+    thread = threading.Thread(target=worker.run, kwargs={"signals": False})
+    thread.start()
+    assert begun.wait(60)
+    supervisor: Any = worker._supervisor
+    worker.stop()
+    supervisor.hurry()
+    clock.advance(candidate.LEAVING)
+    thread.join(60)
+    try:
+        assert not thread.is_alive()
+    finally:
+        go.set()
+        clock.advance(60)
+
+
 PROGRAM = """
 import asyncio, os, sys
 import narrowboat

@@ -13,6 +13,7 @@ from typing import Any
 from narrowboat._engine.checks import text
 from narrowboat.electing.candidate import Candidate, check_function
 from narrowboat.messaging.message import Seconds
+from narrowboat.working.failure import say
 from narrowboat.working.health import SourceHealth, State
 
 
@@ -46,7 +47,26 @@ class Standing:
     def __init__(self, elected: Elected, candidate: Candidate) -> None:
         self._elected = elected
         self._candidate = candidate
-        self.start, self.drain, self.hurry = candidate.start, candidate.drain, candidate.hurry
+        self._ended: Callable[[BaseException | None], None] | None = None
+        self.drain = candidate.drain
+
+    def start(self, ended: Callable[[BaseException | None], None]) -> None:
+        """See `Source`."""
+        self._ended = ended
+        self._candidate.start(self._end)
+
+    def hurry(self) -> None:
+        """Cancel the function; one in a thread is left behind."""
+        self._candidate.hurry()
+        if self._candidate.stuck and self._ended is not None:
+            say("error", "election %r: its function has not returned, and ends with the process", self._elected.source)
+            self._end(None)
+
+    def _end(self, error: BaseException | None) -> None:
+        """Once: what was left behind may end later."""
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            ended(error)
 
     def health(self) -> SourceHealth:
         """How it fares: `handled` are its terms, whatever became of them."""
