@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from narrowboat._engine.checks import text
 from narrowboat.electing.candidate import Candidate, check_function
 from narrowboat.messaging.message import Seconds
 from narrowboat.working.failure import say
@@ -28,6 +27,13 @@ class Elected:
     renew: bool
     label: str | None
 
+    queues: ClassVar[tuple[str, ...]] = ()  #: that are its own
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """By which `only` finds it."""
+        return self.name, self.source
+
     def stand(self, locks: Any) -> Standing:
         """Its source, on the locks of a face."""
         election = locks.elect(self.source, ttl=self.ttl, renew=self.renew, label=self.label)
@@ -36,9 +42,8 @@ class Elected:
 
 def register(function: Any, name: str, ttl: Seconds, renew: bool, label: str | None, *, coroutine: bool) -> Elected:
     """Checked but for the ttl, which the backend decides when the worker starts."""
-    title = text("election", name)
-    check_function(title, function, coroutine=coroutine)
-    return Elected(function, getattr(function, "__name__", type(function).__name__), title, ttl, renew, label)
+    check_function(name, function, coroutine=coroutine)
+    return Elected(function, getattr(function, "__name__", type(function).__name__), name, ttl, renew, label)
 
 
 class Standing:

@@ -102,8 +102,10 @@ class Rehearsal(AsyncOnly):
 
     async def tick(self, schedule: str, instant: datetime | None = None) -> None:
         """A tick of that schedule, for the next `drain`: of `instant`, an aware datetime; of now unless given."""
-        if instant is not None and instant.tzinfo is None:
+        if instant is not None and (not isinstance(instant, datetime) or instant.tzinfo is None):
             raise InvalidArgument(f"tick({schedule!r}, {instant!r}): expected a datetime with a time zone")
+        if not isinstance(schedule, str):
+            raise InvalidArgument(f"tick({schedule!r}): expected the name of a schedule")
         at = datetime.fromtimestamp(self._worker._now(), UTC) if instant is None else instant
         by_name = {source.handler.source: source.handler for source in self._sources}
         handler = by_name.get(f"schedule.{schedule}")
