@@ -19,7 +19,7 @@ from narrowboat.messaging.messaging import Messaging, broker
 from narrowboat.working import posting
 from narrowboat.working.intake import straight
 from narrowboat.working.recording import Recorder, Told, fresh_url
-from narrowboat.working.waiting import Waiting
+from narrowboat.working.waiting import Passing, Waiting
 
 #: Calls of handlers in one drain. More keep a test for ever whose message comes back for ever.
 MOST = 10_000
@@ -29,7 +29,8 @@ class Rehearsal(SyncOnly):
     """What `worker.test()` gives. Use it in a `with`; meanwhile `worker.broker` and `worker.locks` are in memory.
 
     Nothing runs by itself: `drain()` calls the handlers. `clock` is a `ManualClock` of this test's own. A `request` on
-    `worker.broker` calls them as well while it waits for its reply, and times out by that clock.
+    `worker.broker` calls them as well while it waits for its reply, and times out by that clock. A busy lock of
+    `worker.locks` moves the clock until it is free or its timeout is over.
     """
 
     def __init__(self, worker: Any) -> None:
@@ -48,6 +49,7 @@ class Rehearsal(SyncOnly):
         self._broker = broker(url, clock=self.clock, random=random, wrap=self._recorder.wrap, around=around)
         requests_of(self._broker._core).wait_by(Waiting(self.clock, self._wait))
         self._locks = locks(url, clock=self.clock, random=random)
+        self._locks._runtime = Waiting(self.clock, Passing(self.clock))
         try:
             self._sources = self._worker._lend(self._broker, self._locks, self.clock)
             self._lent = True
