@@ -252,7 +252,7 @@ def test_what_is_around_a_publish_is_so_in_a_test(face: str) -> None:
 @pytest.mark.timeout(120)
 def test_a_busy_lock_moves_the_clock(face: str) -> None:
     """Until it is free, or its timeout is over: nobody else would."""
-    worker, ended = FACES[face].Worker(), []  # type: ignore[attr-defined]
+    worker, ended = FACES[face].Worker(), []
 
     async def once(message: Any) -> None:
         held = await maybe(worker.locks.lock("nightly", at_least=10).acquire())
