@@ -372,6 +372,36 @@ def test_a_function_that_is_hurried_twice_cleans_up_within_its_term(url: str) ->
     assert running.error is None
 
 
+def test_a_run_that_is_cancelled_ends_after_its_function(url: str) -> None:
+    """And after its term."""
+    ended: list[str] = []
+
+    async def main() -> None:
+        async with aio.locks(url) as locks:
+            begun = asyncio.Event()
+
+            async def cleans(term: Any) -> None:
+                begun.set()
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    for _ in range(20):
+                        await asyncio.sleep(0)
+                    ended.append("function")
+
+            election = locks.elect("boss")
+            task = asyncio.create_task(election.run(cleans, signals=False))
+            await asyncio.wait_for(begun.wait(), 60)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.wait_for(task, 60)
+            ended.append("run")
+            assert await election.leader() is None
+
+    asyncio.run(main())
+    assert ended == ["function", "run"]
+
+
 def test_what_cannot_be_tried_again_ends_the_run(face: str, url: str) -> None:
     """`AccessDenied` is raised by `run`."""
 
