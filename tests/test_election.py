@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import math
 import os
 import queue
 import signal
@@ -22,11 +23,13 @@ import pytest
 
 import narrowboat
 from narrowboat import aio
+from narrowboat._locks.possession import HELD
 from narrowboat.clock import ManualClock
 from narrowboat.electing import candidate
 from narrowboat.electing.candidate import pause
 from narrowboat.errors import AccessDenied, InvalidArgument, LeaseLost, LockTimeout, Reason, Unavailable
 from narrowboat.layers.faults import Faults
+from narrowboat.layers.passing import PassingLocks
 
 FACES = {"sync": narrowboat, "asyncio": aio}
 
@@ -296,6 +299,107 @@ def test_a_backend_that_is_away_is_waited_for(face: str, url: str, lines: queue.
         assert elected.wait(60)
     assert lines.get(timeout=60) == "WARNING election 'boss': the backend does not answer, and is asked again: away"
     assert lines.empty()
+
+
+def test_a_grant_that_came_too_late_is_stood_for_again(face: str, url: str, lines: queue.Queue[str]) -> None:
+    """The process stood still during its acquire: it did not lead, and stands again."""
+    clock, terms = ManualClock(), queue.Queue[bool]()
+
+    class Slow(PassingLocks):
+        slow = True
+
+        def attempt(self, requests: Any) -> Any:
+            answers = super().attempt(requests)
+            if self.slow:
+                self.slow = False
+                clock.advance(31)
+            return answers
+
+    with Running(face, url, function(face, lambda term: terms.put(term.lost)), wrap=Slow, clock=clock, ttl=30) as running:
+        until(lambda: any(clock() < each.resumes < math.inf for each in tuple(running.election._running)))
+        clock.advance(1)
+        assert terms.get(timeout=60) is False
+    assert running.error is None
+    assert lines.get(timeout=60).startswith("WARNING election 'boss': its grant came too late, because this process")
+    assert lines.empty()
+
+
+def test_a_second_signal_leaves_a_function_in_a_thread_behind(url: str, lines: queue.Queue[str]) -> None:
+    """`run` returns though the function does not: nothing can end a thread."""
+    clock, begun, go = ManualClock(), threading.Event(), threading.Event()
+
+    def hangs(term: Any) -> None:
+        begun.set()
+        go.wait(120)
+
+    with Running("sync", url, hangs, clock=clock) as running:
+        assert begun.wait(60)
+        running.election.stop()
+        for each in tuple(running.election._running):
+            each.hurry()
+        clock.advance(candidate.LEAVING)
+        running.thread.join(60)
+        try:
+            assert not running.thread.is_alive()
+        finally:
+            go.set()
+            clock.advance(candidate.CLOSING)
+    assert running.error is None
+    assert lines.get(timeout=60) == "ERROR election 'boss': its function has not returned within the grace time"
+
+
+def test_a_function_that_is_hurried_twice_cleans_up_within_its_term(url: str) -> None:
+    """It is cancelled once: its term is held until it has returned."""
+    begun, held = threading.Event(), queue.Queue[bool]()
+
+    async def cleans(term: Any) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            for each in tuple(running.election._running):
+                each.hurry()
+            for _ in range(20):
+                await asyncio.sleep(0)
+            held.put(term._state is HELD)
+
+    with Running("asyncio", url, cleans) as running:
+        assert begun.wait(60)
+        running.election.stop()
+        for each in tuple(running.election._running):
+            each.hurry()
+        assert held.get(timeout=60)
+    assert running.error is None
+
+
+def test_a_run_that_is_cancelled_ends_after_its_function(url: str) -> None:
+    """And after its term."""
+    ended: list[str] = []
+
+    async def main() -> None:
+        async with aio.locks(url) as locks:
+            begun = asyncio.Event()
+
+            async def cleans(term: Any) -> None:
+                begun.set()
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    for _ in range(20):
+                        await asyncio.sleep(0)
+                    ended.append("function")
+
+            election = locks.elect("boss")
+            task = asyncio.create_task(election.run(cleans, signals=False))
+            await asyncio.wait_for(begun.wait(), 60)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.wait_for(task, 60)
+            ended.append("run")
+            assert await election.leader() is None
+
+    asyncio.run(main())
+    assert ended == ["function", "run"]
 
 
 def test_what_cannot_be_tried_again_ends_the_run(face: str, url: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import fleet
 import pytest
-from test_worker import FACES, living, make, register, state, until
+from test_worker import FACES, living, logged, make, register, state, until
 
 import narrowboat
 from narrowboat import Retry, Tick
@@ -142,6 +142,29 @@ def test_jitter_comes_on_top(face: str, url: str) -> None:
         assert seconds(ticks.get(timeout=60)) == 60
 
 
+@pytest.mark.parametrize("missed", ["skip", "once"])
+def test_a_wall_clock_that_was_ahead_silences_no_schedule(face: str, url: str, missed: Any) -> None:
+    """It goes on from the time that the clock was set back to, and says so once."""
+    clock, ticks, ahead = Clock(), queue.Queue[Tick](), [86400.0]
+    worker = make(face, url, clock=clock, now=lambda: clock.wall() + ahead[0])
+    register(worker.every(60, name="often", lease=7200, missed=missed), face, ticks.put)
+    with logged() as log, living(worker, face):
+        ready(worker)
+        clock.advance(60)
+        assert seconds(ticks.get(timeout=60)) == 86460
+        ahead[0] = 0.0
+
+        def told() -> bool:
+            clock.advance(0)  # who waits looks again
+            return not log.lines.empty()
+
+        until(told)
+        clock.advance(60)
+        assert seconds(ticks.get(timeout=60)) == 120
+    assert log.next() == ("WARNING", "schedule 'often': the wall clock was set back by 86400 s, and it goes on from now")
+    assert log.lines.empty() and ticks.empty()
+
+
 # -- after an outage ----------------------------------------------------------------------------------------------
 
 
@@ -259,6 +282,7 @@ def test_what_others_publish_into_the_queue_of_a_schedule_is_a_dead_letter(face:
         {"jitter": float("nan")},
         {"name": ""},
         {"name": "a\nb"},
+        {"name": "a.owed"},
         {"batch": 10},
         {"prefetch": 10},
         {"lease": -1, "every": 1, "concurrency": 0},
@@ -280,6 +304,41 @@ def test_two_of_one_name_are_refused(face: str, url: str) -> None:
         register(decorate(*arguments, **options), face, lambda each: None)
         with pytest.raises(InvalidArgument, match="often"):
             register(decorate(*arguments, **options), face, lambda each: None)
+
+
+@pytest.mark.parametrize("name", ["schedule.often", "schedule.often.owed"])
+def test_the_queues_of_a_schedule_are_its_own(face: str, url: str, name: str) -> None:
+    """Whichever is registered first."""
+    for first in ("queue", "schedule"):
+        worker = make(face, url)
+        decorates = [worker.queue(name), worker.every(60, name="often")]
+        for number, decorate in enumerate(decorates if first == "queue" else reversed(decorates)):
+            with pytest.raises(InvalidArgument, match="often") if number else contextlib.nullcontext():
+                register(decorate, face, lambda each: None)
+
+
+def test_decorators_without_parentheses_are_refused(face: str, url: str) -> None:
+    """They would register nothing. So is what cannot be a name or a plan, before there is a function."""
+    worker = make(face, url)
+
+    def report(each: Any) -> None: ...
+
+    for decorator, example in ((worker.queue, "orders"), (worker.every, "60"), (worker.elected, "indexer")):
+        with pytest.raises(InvalidArgument, match=rf"write @worker\.\w+\(\"?{example}"):
+            decorator(report)
+        with pytest.raises(InvalidArgument):
+            decorator("")
+    with pytest.raises(InvalidArgument):
+        worker.every(60, name="a\nb")
+    with pytest.raises(InvalidArgument, match="now=5"):
+        make(face, url, now=5)
+
+
+def test_only_finds_a_schedule_by_its_name(face: str, url: str) -> None:
+    worker = make(face, url)
+    register(worker.every(60, name="report"), face, lambda tick: None)
+    register(worker.queue("orders"), face, lambda message: None)
+    assert [each.source for each in worker._handlers.pick(["report"])] == ["schedule.report"]
 
 
 def test_functions_of_the_other_face_are_refused(face: str, url: str) -> None:
@@ -396,6 +455,31 @@ def test_a_thread_that_hangs_after_its_term_is_seen(url: str, monkeypatch: pytes
         go.set()
 
 
+def test_a_second_signal_leaves_an_elected_function_in_a_thread_behind(url: str) -> None:
+    """The worker ends though the function does not."""
+    clock, begun, go = ManualClock(), threading.Event(), threading.Event()
+    worker = narrowboat.Worker(None, url, clock=clock)
+
+    @worker.elected("indexer")
+    def index(term: Any) -> None:
+        begun.set()
+        go.wait(120)
+
+    thread = threading.Thread(target=worker.run, kwargs={"signals": False})
+    thread.start()
+    assert begun.wait(60)
+    supervisor: Any = worker._supervisor
+    worker.stop()
+    supervisor.hurry()
+    clock.advance(candidate.LEAVING)
+    thread.join(60)
+    try:
+        assert not thread.is_alive()
+    finally:
+        go.set()
+        clock.advance(60)
+
+
 PROGRAM = """
 import asyncio, os, sys
 import narrowboat
@@ -465,7 +549,7 @@ def test_a_tick_can_be_rehearsed(face: str, url: str) -> None:
             told = opened.drain()
             told = told if face == "sync" else await told
             assert len(told.handled) == 2 and ticks.get().identity == "often@2026-01-01T00:00:00Z"
-            for wrong in (("oftn", None), ("often", datetime(2026, 1, 1))):
+            for wrong in (("oftn", None), (5, None), ("often", "x"), ("often", datetime(2026, 1, 1))):
                 with pytest.raises(InvalidArgument):
                     answer = opened.tick(*wrong)
                     if answer is not None:

@@ -13,7 +13,7 @@ import pytest
 import narrowboat
 from narrowboat import Breaker, Retry, aio
 from narrowboat.codecs import JSON
-from narrowboat.errors import ConfigurationError, InvalidArgument, RequestTimeout
+from narrowboat.errors import ConfigurationError, InvalidArgument, LockTimeout, RequestTimeout
 from narrowboat.working.recording import Died, Handled, Retried
 
 FACES = {"sync": narrowboat, "asyncio": aio}
@@ -247,3 +247,35 @@ def test_what_is_around_a_publish_is_so_in_a_test(face: str) -> None:
 
     rehearse(face, worker, test)
     assert seen == [{"trace": "1"}]
+
+
+@pytest.mark.timeout(120)
+def test_a_busy_lock_moves_the_clock(face: str) -> None:
+    """Until it is free, or its timeout is over: nobody else would."""
+    worker, ended = FACES[face].Worker(), []
+
+    async def once(message: Any) -> None:
+        held = await maybe(worker.locks.lock("nightly", at_least=10).acquire())
+        await maybe(held.release())
+        ended.append(message.body)
+
+    async def impatient(message: Any) -> None:
+        try:
+            await maybe(worker.locks.lock("taken", timeout=2).acquire())
+        except LockTimeout:
+            ended.append(message.body)
+
+    worker.queue("once")(handler(face, once))
+    worker.queue("impatient")(handler(face, impatient))
+
+    async def test(worker: Any, opened: Any) -> None:
+        await maybe(worker.broker.queue("once").publish_many([b"1", b"2"]))
+        begun = opened.clock()
+        assert not (await maybe(opened.drain())).dead
+        assert (ended, opened.clock() - begun) == ([b"1", b"2"], 10)
+        await maybe(worker.locks.lock("taken", ttl=3600).acquire())
+        await maybe(worker.broker.queue("impatient").publish(b"3"))
+        await maybe(opened.drain())
+        assert (ended[2:], opened.clock() - begun) == ([b"3"], 12)
+
+    rehearse(face, worker, test)

@@ -25,6 +25,12 @@ PAUSE_BASE, PAUSE_CAP = 1.0, 60.0
 HANGS = 5.0
 #: Seconds beyond the grace time for the release of the lock.
 CLOSING = 5.0
+#: Seconds that a function in a thread has to return in any case, also without a grace time or after a second signal.
+LEAVING = 0.5
+
+#: Why it stands aside, in the log.
+AWAY = "the backend does not answer, and is asked again"
+LATE = "its grant came too late, because this process or the backend stood still, and it stands again"
 
 Phase = Literal["new", "standby", "leading", "paused", "unavailable", "ended", "failed"]
 
@@ -44,6 +50,8 @@ def pause(error: Exception | None, *, lost: bool, failures: int, random: Callabl
 
 class Seat(Protocol):
     """What threads and tasks do differently for one candidate."""
+
+    COROUTINES: bool  #: what functions are, so whether they can be cancelled
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str, ended: Callable[[BaseException | None], None]) -> None:
         """Run `work` in a thread or task of its own, and tell how it ended."""
@@ -99,6 +107,7 @@ class Candidate:
         self.raised: BaseException | None = None
         self.hung = False
         self.stopping = self.hurried = False
+        self._asked = math.inf  # the clock's time at which it was told to stop
         self._function = function
         self._seat = seat
         self._stand = stand
@@ -121,6 +130,7 @@ class Candidate:
 
     def drain(self) -> None:
         """Stand no more, and ask the function to return. May be repeated."""
+        self._asked = min(self._asked, self.clock())
         self.stopping = True
         candidacy, term = self._candidacy, self._term
         if candidacy is not None:
@@ -134,6 +144,12 @@ class Candidate:
         self.hurried = True
         self._seat.hurry()
 
+    @property
+    def stuck(self) -> bool:
+        """Whether nobody is to wait for it any more: it was hurried, and its function is in a thread, which nothing can end."""
+        asked_enough = self.hurried and self.clock() >= self._asked + LEAVING
+        return asked_enough and self._term is not None and not self._seat.COROUTINES
+
     async def _work(self) -> None:
         absences = 0
         while not self.stopping:
@@ -142,10 +158,11 @@ class Candidate:
             except Withdrawn:
                 return
             except NarrowboatError as error:
-                if not error.retryable and not self.stopping:
+                late = isinstance(error, LeaseLost)  # before it was handed over: nobody led by it
+                if not error.retryable and not late and not self.stopping:
                     raise
                 absences += 1
-                await self._stay_away(error, absences)
+                await self._stay_away(error, absences, LATE if late else AWAY)
             else:
                 absences, self.error = 0, None
                 await self._serve(term)
@@ -160,9 +177,9 @@ class Candidate:
         finally:
             self._candidacy = None
 
-    async def _stay_away(self, error: NarrowboatError, absences: int) -> None:
+    async def _stay_away(self, error: NarrowboatError, absences: int, what: str) -> None:
         if absences == 1:
-            say("warning", "election %r: the backend does not answer, and is asked again: %s", self.name, error)
+            say("warning", f"election %r: {what}: %s", self.name, error)
         self.phase, self.error = "unavailable", f"{type(error).__name__}: {error}"
         await self._rest(after_error(absences, self._random))
 
@@ -219,7 +236,7 @@ async def until_ended(candidate: Candidate, runtime: Any, signal: Any, grace: fl
     """For `run`: until the candidate has ended, or the grace time after it was told to; raises what ended it."""
     clock = runtime.clock
     ends = math.inf
-    while candidate.phase not in ("ended", "failed") and clock() < ends + CLOSING:
+    while candidate.phase not in ("ended", "failed") and clock() < ends + CLOSING and not candidate.stuck:
         await runtime.wait(signal, clock() + LOOK)
         if candidate.stopping:
             ends = min(ends, clock() + (0.0 if candidate.hurried else grace))

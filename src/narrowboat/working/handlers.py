@@ -88,6 +88,11 @@ class Handler:
         """The name of the queue or subscription."""
         return self.topic if self.group is None else f"{self.topic}.{self.group}"
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """By which `only` finds it."""
+        return self.name, self.source
+
     def open(self, broker: Any) -> Any:
         """The queue or subscription, of the broker's face. Nothing is sent."""
         if self.group is None:
@@ -106,6 +111,8 @@ class Handlers:
     def add(self, function: Any, topic: str, group: str | None, codec: Any, batch: int | None, options: Any) -> None:
         """One more; `InvalidArgument` for what cannot work."""
         handler = make(function, topic, group, codec, batch, options, coroutine=self._coroutines)
+        for each in self._others.values():
+            self._check_apart(each, handler)
         other = self._by_source.setdefault(handler.source, handler)
         if other is not handler:
             raise InvalidArgument(
@@ -115,10 +122,19 @@ class Handlers:
 
     def add_other(self, other: Any) -> None:
         """A schedule or an election; `InvalidArgument` for a second one of its name."""
+        for handler in self._by_source.values():
+            self._check_apart(other, handler)
         before = self._others.setdefault((type(other), other.source), other)
         if before is not other or other.source in self._by_source:
             raise InvalidArgument(
                 f"{other.name} for {other.source!r}: this worker has something of that name; take another name"
+            )
+
+    def _check_apart(self, other: Any, handler: Handler) -> None:
+        if handler.source in other.queues:
+            raise InvalidArgument(
+                f"{handler.name} for {handler.source!r}: {other.name}, a schedule of this worker, has this queue for itself; "
+                "take another name"
             )
 
     def __iter__(self) -> Any:
@@ -135,10 +151,16 @@ class Handlers:
                 "module that has been imported by now"
             )
         for word in wanted:
-            known = sorted({name for handler in self for name in (handler.name, handler.source)})
+            known = sorted({name for each in self for name in each.names})
             if word not in known:
                 raise ConfigurationError(unknown("handler", word, known))
-        return [each for each in self if not wanted or each.name in wanted or each.source in wanted]
+        return [each for each in self if not wanted or not set(each.names).isdisjoint(wanted)]
+
+
+def check_called(given: object, example: str) -> None:
+    """`InvalidArgument` for a decorator without parentheses: it was given the function, and would register nothing."""
+    if callable(given):
+        raise InvalidArgument(f"a decorator was given {given!r} where its first argument belongs: write {example}")
 
 
 def make(

@@ -16,7 +16,7 @@ from narrowboat.capabilities import BrokerCapabilities, Support
 from narrowboat.errors import InvalidArgument, Unsupported
 from narrowboat.messaging.message import Seconds
 from narrowboat.working.breaker import Breaker
-from narrowboat.working.handlers import Handler, make
+from narrowboat.working.handlers import Handler, check_called, make
 from narrowboat.working.plan import Plan
 from narrowboat.working.plan import make as make_plan
 from narrowboat.working.retry import Retry
@@ -28,6 +28,8 @@ Missed = Literal["skip", "once"]
 LATE = 60.0
 #: The window for ids must be this many times as long: it has to outlast what the processes' clocks differ by as well.
 WINDOWS = 4.0
+#: How the queue of what is owed is called, after the schedule's own: no schedule's name may end so.
+OWED = ".owed"
 #: Seconds of the shortest window with which a schedule works.
 WINDOW_MIN = 4.0
 
@@ -112,13 +114,23 @@ class Schedule:
         """The queue of its ticks."""
         return self.handler.source
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """By which `only` finds it."""
+        return self.name, self.source, self.schedule
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """That are its own."""
+        return self.source, f"{self.source}{OWED}"
+
     def guard(self, function: Callable[[Any], Any]) -> Handler:
         """The handler of the queue that says that a tick is owed: see `ticking.py`. It has no dead letters."""
         properties = {"max_deliveries": 0} | {key: value for key, value in self.handler.properties.items() if key == "lease"}
         return replace(
             self.handler,
             function=function,
-            topic=f"{self.source}.owed",
+            topic=f"{self.source}{OWED}",
             concurrency=1,
             prefetch=1,
             retry=Retry(),
@@ -128,11 +140,27 @@ class Schedule:
         )
 
 
+def read(every: object, name: str | None, tz: Any) -> Plan:
+    """The plan; what is wrong with it or the name is found before there is a function."""
+    check_called(every, '@worker.every(60) or @worker.every("0 2 * * *")')
+    if name is not None:
+        _check_name(name)
+    return make_plan(every, tz)
+
+
+def _check_name(name: object) -> str:
+    title = text("schedule", name)
+    if title.endswith(OWED):
+        raise InvalidArgument(
+            f"schedule {title!r}: {OWED!r} at the end is for the queue of what another schedule is owed; take another name"
+        )
+    return title
+
+
 def register(
-    every: object,
+    plan: Plan,
     function: Any,
     name: str | None,
-    tz: Any,
     missed: Any,
     jitter: object,
     options: Mapping[str, Any],
@@ -141,8 +169,7 @@ def register(
 ) -> Schedule:
     """The schedule, with all of it checked; what the backend must claim is checked when the worker starts."""
     called = getattr(function, "__name__", type(function).__name__)
-    title = text("schedule", called if name is None else name)
-    plan = make_plan(every, tz)
+    title = _check_name(called if name is None else name)
     if missed not in ("skip", "once"):
         raise InvalidArgument(f"{called}: missed={missed!r}: allowed are 'skip' and 'once'")
     spread = seconds("jitter", jitter, low=0.0, high=86400.0, allowed="0 to 86400 seconds")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from datetime import tzinfo
 from typing import TYPE_CHECKING, Any, Unpack
 
+from narrowboat._engine.checks import text
 from narrowboat.clock import Clock
 from narrowboat.locking import Locks
 from narrowboat.messaging.message import Seconds
@@ -14,7 +15,7 @@ from narrowboat.messaging.messaging import Messaging, broker
 from narrowboat.working import posting
 from narrowboat.working import schedule as schedules
 from narrowboat.working import term as terms
-from narrowboat.working.handlers import Handler, Handlers
+from narrowboat.working.handlers import Handler, Handlers, check_called
 from narrowboat.working.intake import Intake, Result
 from narrowboat.working.schedule import Missed, Schedule, ScheduleOptions, Tick
 from narrowboat.working.supervisor import Source
@@ -79,10 +80,11 @@ class Scheduling:
             InvalidArgument: it cannot be read, never comes, there is no such time zone, or the name is taken.
             ConfigurationError: a cron expression, and cronsim is not installed.
         """
+        plan = schedules.read(every, name, tz)
 
         def decorate(function: Any) -> Any:
             self._check_idle()
-            made = schedules.register(every, function, name, tz, missed, jitter, options, coroutine=Intake.COROUTINES)
+            made = schedules.register(plan, function, name, missed, jitter, options, coroutine=Intake.COROUTINES)
             self._handlers.add_other(made)
             return function
 
@@ -105,10 +107,12 @@ class Scheduling:
         Raises:
             InvalidArgument: the function cannot work, or the name is taken.
         """
+        check_called(name, '@worker.elected("indexer")')
+        title = text("election", name)
 
         def decorate(function: Any) -> Any:
             self._check_idle()
-            self._handlers.add_other(terms.register(function, name, ttl, renew, label, coroutine=Intake.COROUTINES))
+            self._handlers.add_other(terms.register(function, title, ttl, renew, label, coroutine=Intake.COROUTINES))
             return function
 
         return decorate

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from narrowboat._engine.checks import text
 from narrowboat.electing.candidate import Candidate, check_function
 from narrowboat.messaging.message import Seconds
+from narrowboat.working.failure import say
 from narrowboat.working.health import SourceHealth, State
 
 
@@ -27,6 +27,13 @@ class Elected:
     renew: bool
     label: str | None
 
+    queues: ClassVar[tuple[str, ...]] = ()  #: that are its own
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """By which `only` finds it."""
+        return self.name, self.source
+
     def stand(self, locks: Any) -> Standing:
         """Its source, on the locks of a face."""
         election = locks.elect(self.source, ttl=self.ttl, renew=self.renew, label=self.label)
@@ -35,9 +42,8 @@ class Elected:
 
 def register(function: Any, name: str, ttl: Seconds, renew: bool, label: str | None, *, coroutine: bool) -> Elected:
     """Checked but for the ttl, which the backend decides when the worker starts."""
-    title = text("election", name)
-    check_function(title, function, coroutine=coroutine)
-    return Elected(function, getattr(function, "__name__", type(function).__name__), title, ttl, renew, label)
+    check_function(name, function, coroutine=coroutine)
+    return Elected(function, getattr(function, "__name__", type(function).__name__), name, ttl, renew, label)
 
 
 class Standing:
@@ -46,7 +52,26 @@ class Standing:
     def __init__(self, elected: Elected, candidate: Candidate) -> None:
         self._elected = elected
         self._candidate = candidate
-        self.start, self.drain, self.hurry = candidate.start, candidate.drain, candidate.hurry
+        self._ended: Callable[[BaseException | None], None] | None = None
+        self.drain = candidate.drain
+
+    def start(self, ended: Callable[[BaseException | None], None]) -> None:
+        """See `Source`."""
+        self._ended = ended
+        self._candidate.start(self._end)
+
+    def hurry(self) -> None:
+        """Cancel the function; one in a thread is left behind."""
+        self._candidate.hurry()
+        if self._candidate.stuck and self._ended is not None:
+            say("error", "election %r: its function has not returned, and ends with the process", self._elected.source)
+            self._end(None)
+
+    def _end(self, error: BaseException | None) -> None:
+        """Once: what was left behind may end later."""
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            ended(error)
 
     def health(self) -> SourceHealth:
         """How it fares: `handled` are its terms, whatever became of them."""

@@ -19,7 +19,7 @@ from narrowboat.messaging.messaging import Messaging, broker
 from narrowboat.working import posting
 from narrowboat.working.intake import straight
 from narrowboat.working.recording import Recorder, Told, fresh_url
-from narrowboat.working.waiting import Waiting
+from narrowboat.working.waiting import Passing, Waiting
 
 #: Calls of handlers in one drain. More keep a test for ever whose message comes back for ever.
 MOST = 10_000
@@ -29,7 +29,8 @@ class Rehearsal(SyncOnly):
     """What `worker.test()` gives. Use it in a `with`; meanwhile `worker.broker` and `worker.locks` are in memory.
 
     Nothing runs by itself: `drain()` calls the handlers. `clock` is a `ManualClock` of this test's own. A `request` on
-    `worker.broker` calls them as well while it waits for its reply, and times out by that clock.
+    `worker.broker` calls them as well while it waits for its reply, and times out by that clock. A busy lock of
+    `worker.locks` moves the clock until it is free or its timeout is over.
     """
 
     def __init__(self, worker: Any) -> None:
@@ -48,6 +49,7 @@ class Rehearsal(SyncOnly):
         self._broker = broker(url, clock=self.clock, random=random, wrap=self._recorder.wrap, around=around)
         requests_of(self._broker._core).wait_by(Waiting(self.clock, self._wait))
         self._locks = locks(url, clock=self.clock, random=random)
+        self._locks._runtime = Waiting(self.clock, Passing(self.clock))
         try:
             self._sources = self._worker._lend(self._broker, self._locks, self.clock)
             self._lent = True
@@ -102,8 +104,10 @@ class Rehearsal(SyncOnly):
 
     def tick(self, schedule: str, instant: datetime | None = None) -> None:
         """A tick of that schedule, for the next `drain`: of `instant`, an aware datetime; of now unless given."""
-        if instant is not None and instant.tzinfo is None:
+        if instant is not None and (not isinstance(instant, datetime) or instant.tzinfo is None):
             raise InvalidArgument(f"tick({schedule!r}, {instant!r}): expected a datetime with a time zone")
+        if not isinstance(schedule, str):
+            raise InvalidArgument(f"tick({schedule!r}): expected the name of a schedule")
         at = datetime.fromtimestamp(self._worker._now(), UTC) if instant is None else instant
         by_name = {source.handler.source: source.handler for source in self._sources}
         handler = by_name.get(f"schedule.{schedule}")

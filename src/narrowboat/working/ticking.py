@@ -165,6 +165,16 @@ class Ticking:
     async def _step(self, bound: Bound, last: dict[Bound, datetime], owing: set[Bound]) -> float:
         """Publish what is due; seconds until there is more to do."""
         plan = bound.schedule.plan
+        ahead = (last[bound] - bound.now()).total_seconds()
+        if ahead > bound.late:  # by less it waits: all up to `last` is published. The window for ids is several times as long
+            say(
+                "warning",
+                "schedule %r: the wall clock was set back by %.0f s, and it goes on from now",
+                bound.schedule.schedule,
+                ahead,
+            )
+            last[bound] = bound.now()
+            owing.add(bound)
         instant = due(plan, last[bound], bound.now(), bound.late)
         if bound in owing:
             await bound.owe(instant)

@@ -1,4 +1,4 @@
-"""How a request waits for its reply while a worker is tested: it calls the handlers itself, because nobody else does."""
+"""How a request waits for its reply, and a lock for its turn, while a worker is tested: nobody else moves its clock."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from collections.abc import Callable
 
 from narrowboat._engine.inside import INSIDE
 from narrowboat._engine.runtime import Blocking, BlockingSignal
-from narrowboat.clock import Clock
+from narrowboat.clock import Clock, ManualClock
+
+#: Waits for locks in one test. More come of a handler that waits for ever for a lock that the test holds.
+MOST = 10_000
 
 
 class Waiting(Blocking):
@@ -29,3 +32,18 @@ class Waiting(Blocking):
             finally:
                 INSIDE[me] = None
         return True
+
+
+class Passing:
+    """Moves the clock, and calls no handler: what holds the lock may be the handler that stands still meanwhile."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        self._clock = clock
+        self._left = MOST
+
+    def __call__(self, until: float) -> None:
+        """To `until`."""
+        self._left -= 1
+        if self._left < 0:
+            raise RuntimeError(f"{MOST} waits for locks in this test: does a handler wait for one that the test holds?")
+        self._clock.advance(max(0.0, until - self._clock()))

@@ -21,7 +21,7 @@ from narrowboat._engine.holdable import SyncOnly
 from narrowboat._engine.runtime import run
 from narrowboat._engine.signals import Signals
 from narrowboat._messages.around import check as check_around
-from narrowboat._messages.checks import MAX_DURATION
+from narrowboat._messages.checks import MAX_DURATION, check_source_name
 from narrowboat.clock import Clock, SystemClock
 from narrowboat.codecs import Codec
 from narrowboat.errors import InvalidArgument
@@ -30,7 +30,7 @@ from narrowboat.locking import Locks, locks
 from narrowboat.messaging.message import Message, Seconds
 from narrowboat.messaging.messaging import Messaging, broker
 from narrowboat.working.consuming import Consuming
-from narrowboat.working.handlers import Around, Handler, Handlers, Options, SubscriptionOptions
+from narrowboat.working.handlers import Around, Handler, Handlers, Options, SubscriptionOptions, check_called
 from narrowboat.working.health import Health
 from narrowboat.working.intake import Intake, Result
 from narrowboat.working.scheduling import Scheduling
@@ -71,6 +71,8 @@ class Worker(Scheduling, SyncOnly):
         random: Callable[[], float] | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
+        if not callable(now):
+            raise InvalidArgument(f"now={now!r}: expected a function that gives seconds since the epoch, such as time.time")
         self._now = now
         self._given = broker, locks, schedules
         self._broker: Messaging | None = broker if isinstance(broker, Messaging) else None
@@ -175,6 +177,9 @@ class Worker(Scheduling, SyncOnly):
         return self._register(topic, group, codec, batch, options)
 
     def _register(self, topic: str, group: str | None, codec: Any, batch: int | None, options: dict[str, Any]) -> Any:
+        check_called(topic, '@worker.queue("orders")' if group is None else '@worker.subscription("prices", "page")')
+        check_source_name("queue" if group is None else "topic", topic)
+
         def register(function: Any) -> Any:
             self._check_idle()
             self._handlers.add(function, topic, group, codec, batch, options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, cast
@@ -127,6 +128,11 @@ class Election(AsyncOnly):
             with Signals(told if with_signals else None):
                 candidate.start(lambda error: signal.set())
                 await until_ended(candidate, runtime, signal, length)
+        except asyncio.CancelledError:
+            told.stop()
+            told.hurry()
+            await until_ended(candidate, runtime, signal, 0.0)  # its cleanup is within the term, and before we return
+            raise
         except BaseException:
             told.stop()
             told.hurry()

@@ -80,8 +80,8 @@ class Seat:
         return self._loop.call_later(seconds, call).cancel
 
     def hurry(self) -> None:
-        """The function is cancelled."""
-        task = self._task
+        """The function is cancelled: once, as a second one would strike the wait for its cleanup."""
+        task, self._task = self._task, None
         if task is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed, and with it the task
                 self._loop.call_soon_threadsafe(task.cancel)

@@ -1,4 +1,4 @@
-"""How a request waits for its reply while a worker is tested: it calls the handlers itself, because nobody else does."""
+"""How a request waits for its reply, and a lock for its turn, while a worker is tested: nobody else moves its clock."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from narrowboat.aio._runtime import Asyncio, AsyncSignal
-from narrowboat.clock import Clock
+from narrowboat.clock import Clock, ManualClock
+from narrowboat.working import waiting
 
 
 class Waiting(Asyncio):
@@ -24,3 +25,14 @@ class Waiting(Asyncio):
             await self._move(deadline)
             await asyncio.sleep(0)  # signals are set by the loop
         return True
+
+
+class Passing:
+    """Moves the clock, and calls no handler: what holds the lock may be the handler that stands still meanwhile."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        self._pass = waiting.Passing(clock)
+
+    async def __call__(self, until: float) -> None:
+        """To `until`."""
+        self._pass(until)
