@@ -143,7 +143,7 @@ class PostgresLocks(LockProvider):
                     held or "",
                     int(token or 0),
                     label or "",
-                    Mode(mode),
+                    Mode(mode or ""),
                     None if size is None else int(size),
                     float(since or 0),
                     float(rest or 0),
