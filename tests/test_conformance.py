@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import dataclasses
+import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -321,6 +322,20 @@ def test_a_bound_that_promises_nothing_is_not_waited_for(table: list[Scenario], 
 
     assert (row.outcome, other.outcome) == (Outcome.BROKEN, Outcome.NOT_EXERCISED)
     assert row.why == "it claims expiry_lag=600, wake_bound=9999: a bound of more than 120 s promises nothing"
+
+
+def test_a_bound_that_may_be_endless_is_no_fault(table: list[Scenario], monkeypatch: pytest.MonkeyPatch) -> None:
+    """`alter_lag=inf` says that an alter does not reach consumers that run; no scenario waits for it."""
+
+    async def one_message_comes_and_goes(kit: Kit) -> None:
+        """The plainest of all."""
+
+    plain = Harness(MEMORY).broker_claims
+    made("B01", run=one_message_comes_and_goes)
+    for lag, outcome in ((math.inf, Outcome.HELD), (600.0, Outcome.BROKEN)):
+        monkeypatch.setattr(Harness, "broker_claims", dataclasses.replace(plain, alter_lag=lag))
+        (row,) = run(Harness(MEMORY), Selection(only=frozenset({"B01"}), faces=("sync",)))
+        assert row.outcome is outcome
 
 
 def test_a_backend_that_can_do_nothing_is_told_within_seconds(
