@@ -198,8 +198,11 @@ def conflict(text: str, route: Route | None) -> Conflict:
 
 
 def concerns_properties(error: Conflict) -> bool:
-    """Whether it is about what a source was declared with. A server cuts its text after 255 bytes, and so the values off."""
-    return _PROPERTIES in str(error)
+    """Whether it is about what a source was declared with. A server cuts its text after 255 bytes, and so the values off.
+
+    It is looked for in the server's own text: ours has other words where that was whole, so with a short name.
+    """
+    return _PROPERTIES in str(error.__cause__ or error)
 
 
 def unread(path: str) -> Conflict:
