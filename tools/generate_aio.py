@@ -28,7 +28,7 @@ HEAD = "# Made from narrowboat/{}.py by tools/generate_aio.py: change that file,
 #: What differs in words, in order.
 WORDS = {
     r'\A"""(.*?)\."""': r'"""\1, for asyncio."""',
-    r"from narrowboat\.(_engine\.runtime|working\.intake import straight\b).*\n": "",
+    r"from narrowboat\._engine\.runtime.*\n": "",
     r"from narrowboat\.(messaging\.|locking\b|electing\b)": r"from narrowboat.aio.\1",
     r"from narrowboat\.(working\.(?:intake|scheduling|testing|waiting)\b)": r"from narrowboat.aio.\1",
     r"from narrowboat\.working import posting": "from narrowboat.aio.working import posting",

@@ -93,13 +93,33 @@ def run(loop: Coroutine[Any, Any, T], nested: Callable[[], T] | None = None) -> 
     raise _wrong(loop)
 
 
-def _finish(loop: Coroutine[Any, Any, T]) -> T:
+def straight(loop: Coroutine[Any, Any, T]) -> T:
+    """Run what never suspends, because all that it awaits blocks. Unlike within `run`, it may make calls of its own."""
     try:
         loop.send(None)
     except StopIteration as stop:
         value: T = stop.value
         return value
     raise _wrong(loop)
+
+
+def spawn(work: Coroutine[Any, Any, None], name: str, ended: Callable[[BaseException | None], None]) -> None:
+    """Run `work` straight in a daemon thread of its own, which ends with the process, and tell how it ended."""
+
+    def body() -> None:
+        error: BaseException | None = None
+        try:
+            straight(work)
+        except BaseException as raised:  # told, and not lost with the thread
+            error = raised
+        ended(error)
+
+    thread = threading.Thread(target=body, name=name, daemon=True)
+    try:
+        thread.start()
+    except BaseException:  # no thread is to be had: what was not begun would complain
+        work.close()
+        raise
 
 
 def _wrong(loop: Coroutine[Any, Any, Any]) -> RuntimeError:
@@ -200,7 +220,7 @@ class Blocking:
         """Done before this returns, so that a program that ends on Ctrl-C leaves nothing behind."""
         me = threading.get_ident()
         if me in INSIDE:
-            _finish(self.call(lane, Call(op, items)))
+            straight(self.call(lane, Call(op, items)))
         else:
             run(self.call(lane, Call(op, items)))
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from narrowboat._engine.later import unrun
-from narrowboat._engine.runtime import Blocking, run
+from narrowboat._engine.runtime import Blocking, run, spawn
 from narrowboat._locks.election import Candidacy
 from narrowboat.errors import NarrowboatError
 
@@ -23,29 +23,13 @@ class Seat:
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str, ended: Callable[[BaseException | None], None]) -> None:
         """In a daemon thread: a function that never returns ends with the process."""
-
-        def body() -> None:
-            error: BaseException | None = None
-            try:
-                work.send(None)  # nothing in it suspends
-            except StopIteration:
-                pass
-            except BaseException as raised:
-                error = raised
-            ended(error)
-
-        thread = threading.Thread(target=body, name=name, daemon=True)
-        try:
-            thread.start()
-        except BaseException:
-            work.close()
-            raise
+        spawn(work, name, ended)
 
     async def elect(self, candidacy: Candidacy[Any]) -> Any:
         """Blocks."""
         try:
             return run(candidacy.run())
-        except BaseException:
+        except BaseException:  # an interrupt as well: nobody shall hold, or wait for, what was not handed over
             candidacy.abandon()
             raise
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
-from narrowboat._engine.runtime import Blocking, run
+from narrowboat._engine.runtime import Blocking, run, spawn, straight
 from narrowboat._messages.handling import check_result, telling
 from narrowboat.errors import NarrowboatError
 from narrowboat.messaging.message import Batch
@@ -18,20 +17,6 @@ from narrowboat.working.watch import Watch
 T = TypeVar("T")
 #: What a handler gives: it is not looked at.
 Result = TypeVar("Result")
-
-
-def straight(work: Coroutine[Any, Any, T]) -> T:
-    """Run what never suspends, because all that it awaits blocks.
-
-    Not `_engine.runtime.run`: within that a handler could make no calls.
-    """
-    try:
-        work.send(None)
-    except StopIteration as stop:
-        value: T = stop.value
-        return value
-    work.close()
-    raise RuntimeError("what is run in a thread has awaited something")
 
 
 class Intake(BaseIntake):
@@ -48,22 +33,12 @@ class Intake(BaseIntake):
     def spawn(self, work: Coroutine[Any, Any, None], name: str, ended: Callable[[BaseException | None], None]) -> None:
         """In a daemon thread: a handler that never returns ends with the process."""
 
-        def body() -> None:
-            error: BaseException | None = None
-            try:
-                straight(work)
-            except BaseException as raised:
-                error = raised
+        def finished(error: BaseException | None) -> None:
             if self._watch is not None:
                 self._watch.close()
             ended(error)
 
-        thread = threading.Thread(target=body, name=name, daemon=True)
-        try:
-            thread.start()
-        except BaseException:
-            work.close()
-            raise
+        spawn(work, name, finished)
 
     async def declare(self) -> None:
         """Once, before the first message."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from narrowboat._engine.runtime import straight
 from narrowboat._messages.handling import check_result
 from narrowboat.electing.seat import Seat
-from narrowboat.working.intake import straight
 
 __all__ = ["Seat", "call", "handler", "post"]
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from narrowboat._engine.checks import seconds
 from narrowboat._engine.holdable import SyncOnly
+from narrowboat._engine.runtime import straight
 from narrowboat._messages.checks import MAX_DURATION, check_count
 from narrowboat._messages.requests import requests_of
 from narrowboat.clock import ManualClock
@@ -17,7 +18,6 @@ from narrowboat.locking import locks
 from narrowboat.messaging.message import Seconds
 from narrowboat.messaging.messaging import Messaging, broker
 from narrowboat.working import posting
-from narrowboat.working.intake import straight
 from narrowboat.working.recording import Recorder, Told, fresh_url
 from narrowboat.working.waiting import Passing, Waiting
 

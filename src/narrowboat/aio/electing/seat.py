@@ -32,7 +32,7 @@ class Seat:
         """Suspends this task."""
         try:
             return await candidacy.run()
-        except BaseException:
+        except BaseException:  # cancelled as well: nobody shall hold, or wait for, what was not handed over
             candidacy.abandon()
             raise
 
