@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 
 from narrowboat._engine.backoff import after_error, exponential
 from narrowboat._engine.later import kind
+from narrowboat._engine.log import log
 from narrowboat._locks.election import LOOK, Candidacy, Withdrawn
 from narrowboat.clock import Clock
 from narrowboat.errors import InvalidArgument, LeaseLost, NarrowboatError
@@ -179,7 +180,7 @@ class Candidate:
 
     async def _stay_away(self, error: NarrowboatError, absences: int, what: str) -> None:
         if absences == 1:
-            say("warning", f"election %r: {what}: %s", self.name, error)
+            log("WARNING", f"election %r: {what}: %s", self.name, error)
         self.phase, self.error = "unavailable", f"{type(error).__name__}: {error}"
         await self._rest(after_error(absences, self._random))
 
@@ -203,7 +204,7 @@ class Candidate:
             self.hung = False
             await self._seat.release(term)
         if lost:
-            say("warning", "election %r: the term with token %d was lost: %s", self.name, term.token, term.reason.value)
+            log("WARNING", "election %r: the term with token %d was lost: %s", self.name, term.token, term.reason.value)
         if lost and isinstance(error, LeaseLost):
             error = None  # it was told so, and has ended by that
         self._count(error, self.clock() - begun)
@@ -218,12 +219,12 @@ class Candidate:
         self.failed += 1
         self.failures = 1 if lasted >= PAUSE_CAP else self.failures + 1
         self.error = f"{type(error).__name__}: {error}"
-        say("error", "election %r: its function raised and is called again in another term", self.name, error=error)
+        log("ERROR", "election %r: its function raised and is called again in another term", self.name, error=error)
 
     def _hangs(self, term: Any) -> None:
         if self._term is term:
             self.hung = True
-            say("error", "election %r: its term is lost for %g s, and its function has not returned", self.name, HANGS)
+            log("ERROR", "election %r: its term is lost for %g s, and its function has not returned", self.name, HANGS)
 
     async def _rest(self, seconds: float) -> None:
         self.resumes = self.clock() + seconds
@@ -243,7 +244,7 @@ async def until_ended(candidate: Candidate, runtime: Any, signal: Any, grace: fl
             if clock() >= ends:
                 candidate.hurry()
     if candidate.phase not in ("ended", "failed"):
-        say("error", "election %r: its function has not returned within the grace time", candidate.name)
+        log("ERROR", "election %r: its function has not returned within the grace time", candidate.name)
     if candidate.raised is not None:
         raise candidate.raised
 
@@ -267,10 +268,3 @@ def check_callback(what: str, callback: object) -> None:
     """A plain function, or None."""
     if callback is not None and (not callable(callback) or kind(callback) != "plain"):
         raise InvalidArgument(f"{what}={callback!r}: expected a plain function of a term, or None")
-
-
-def say(level: str, text: str, *arguments: object, error: Exception | None = None) -> None:
-    """One line of the log."""
-    import logging  # slow to import, and needed by no program whose terms are not lost
-
-    getattr(logging.getLogger("narrowboat"), level)(text, *arguments, exc_info=error)

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any, cast
 
-from narrowboat._engine.checks import flag, seconds
+from narrowboat._engine.checks import flag
 from narrowboat._engine.holdable import SyncOnly
 from narrowboat._engine.runtime import run
 from narrowboat._engine.signals import Signals
 from narrowboat._locks.core import LockCore
-from narrowboat._locks.election import Candidacy, Ending, wait_over
-from narrowboat._locks.terms import Terms, check_timeout
+from narrowboat._locks.election import Ending, wait_over
+from narrowboat._locks.terms import check_timeout
 from narrowboat.contract.locks import Grant, Holder
-from narrowboat.electing.candidate import Candidate, check_callback, check_function, until_ended
+from narrowboat.electing.base import BaseElection, Stoppable, check_grace
+from narrowboat.electing.candidate import check_function, until_ended
 from narrowboat.electing.seat import Seat
-from narrowboat.locking import Held, Lock, Locks, Seconds
-
-#: Seconds of the longest grace time.
-LONGEST = 10 * 365 * 86400.0
+from narrowboat.locking import Held, Lock, Seconds
 
 
 class Term(Held):
@@ -53,31 +50,11 @@ class TermLock(Lock):
     _holds = Term
 
 
-class Election(SyncOnly):
+class Election(BaseElection, SyncOnly):
     """A name for which processes stand; safe to share between threads. Get it from `locks.elect`."""
 
-    def __init__(
-        self,
-        locks: Locks,
-        name: str,
-        ttl: Seconds,
-        renew: bool,
-        label: str | None,
-        on_elected: Callable[[Term], object] | None,
-        on_lost: Callable[[Term], object] | None,
-    ) -> None:
-        check_callback("on_elected", on_elected)
-        check_callback("on_lost", on_lost)
-        self._locks = locks
-        self._terms: Terms = locks.lock(name, ttl=ttl, renew=renew, label=label)._terms
-        self._on_elected = on_elected
-        self._on_lost = on_lost
-        self._running: set[Candidate] = set()
-
-    @property
-    def name(self) -> str:
-        """The election's name, which is the name of its lock."""
-        return self._terms.name
+    _LOCK = TermLock
+    _SEAT = Seat
 
     @contextlib.contextmanager
     def term(self, timeout: Seconds | None = None) -> Iterator[Term]:
@@ -93,8 +70,7 @@ class Election(SyncOnly):
         """
         lock = self._lock()
         lock._timeout = check_timeout(timeout)
-        with lock as held:
-            term = cast(Term, held)
+        with lock as term:
             self._tell(term)
             yield term
 
@@ -115,64 +91,25 @@ class Election(SyncOnly):
             KeyboardInterrupt: it was ended by Ctrl-C in the main thread.
         """
         check_function(self.name, function, coroutine=False)
-        length = seconds("grace", grace, low=0.0, high=LONGEST, allowed="0 or more seconds")
+        length = check_grace(grace)
         with_signals = flag("signals", signals)
         runtime = self._locks._runtime
         signal = runtime.signal()
         candidate = self._candidate(function)
-        told = _Stoppable(candidate, signal.set)
+        told = Stoppable(candidate, signal.set)
         self._running.add(candidate)
         try:
             with Signals(told if with_signals else None):
                 candidate.start(lambda error: signal.set())
                 run(until_ended(candidate, runtime, signal, length))
-        except BaseException:
+        except BaseException:  # whoever waits is torn away, and the function runs on
             told.stop()
             told.hurry()
             raise
         finally:
             self._running.discard(candidate)
 
-    def stop(self) -> None:
-        """End every `run` of this object, as SIGTERM does: the function is asked to return. From any thread."""
-        for candidate in tuple(self._running):
-            candidate.drain()
-
     def leader(self) -> Holder | None:
         """Who leads now, with its label and token; None while nobody does. Asks the backend; old at once."""
-        return next(iter(self._locks.holders(self.name)), None)
-
-    def _lock(self) -> TermLock:
-        return TermLock(self._locks._core, self._locks._runtime, self._terms)
-
-    def _candidate(self, function: Callable[[Term], object]) -> Candidate:
-        core = self._locks._core
-        return Candidate(self.name, function, Seat(self._locks._runtime), self._stand, self._tell, core.clock, core.random)
-
-    def _stand(self) -> Candidacy[Any]:
-        return Candidacy(self._locks._core, self._locks._runtime, self._terms, None, self._lock()._make)
-
-    def _tell(self, term: Term) -> None:
-        if self._on_lost is not None:
-            term.on_lost(cast("Callable[[Held], object]", self._on_lost))
-        if self._on_elected is not None:
-            self._on_elected(term)
-
-    def __repr__(self) -> str:
-        return f"<Election {self.name!r} ttl={self._terms.ttl:g}>"
-
-
-class _Stoppable:
-    """A candidate, as signals see it: who waits for it is woken as well."""
-
-    def __init__(self, candidate: Candidate, wake: Callable[[], None]) -> None:
-        self._candidate = candidate
-        self._wake = wake
-
-    def stop(self) -> None:
-        self._candidate.drain()
-        self._wake()
-
-    def hurry(self) -> None:
-        self._candidate.hurry()
-        self._wake()
+        found: list[Holder] = self._locks.holders(self.name)
+        return next(iter(found), None)
