@@ -95,8 +95,8 @@ def exposition(health: Health) -> bytes:
         *_metric("worker_source_state", "gauge", "1 for the state that a source is in.", states),
     ]
     if health.broker is not None:
-        lost = [({"backend": health.broker.backend}, health.broker.state != "lost")]
-        lines += _metric("worker_broker_reached", "gauge", "0 while calls to the broker have no answer.", lost)
+        reached = [({"backend": health.broker.backend}, health.broker.state != "lost")]
+        lines += _metric("worker_broker_reached", "gauge", "0 while calls to the broker have no answer.", reached)
     return "".join(lines).encode()
 
 

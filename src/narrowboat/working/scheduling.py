@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
 from datetime import tzinfo
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -13,8 +14,9 @@ from narrowboat.locking import Locks
 from narrowboat.messaging.message import Seconds
 from narrowboat.messaging.messaging import Messaging, broker
 from narrowboat.working import posting
-from narrowboat.working import schedule as schedules
+from narrowboat.working import schedule as plans
 from narrowboat.working import term as terms
+from narrowboat.working.consuming import Consuming
 from narrowboat.working.handlers import Handler, Handlers, check_called
 from narrowboat.working.intake import Intake, Result
 from narrowboat.working.schedule import Missed, Schedule, ScheduleOptions, Tick
@@ -26,9 +28,10 @@ if TYPE_CHECKING:
     from narrowboat.electing import Term
 
 
-class Scheduling:
+class Scheduling(ABC):
     """A base of `Worker`, which has what is declared here."""
 
+    _broker: Messaging | None
     _clock: Clock
     _given: tuple[str | Messaging | None, str | Locks | None, str | Messaging | None]
     _handlers: Handlers
@@ -37,20 +40,22 @@ class Scheduling:
     _ticks: Messaging | None
 
     @property
+    @abstractmethod
     def broker(self) -> Messaging:
         """See `Worker`."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def locks(self) -> Locks:
         """See `Worker`."""
-        raise NotImplementedError
 
-    def _check_idle(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _check_idle(self) -> None: ...
 
-    def _sources(self, handlers: Iterable[Handler], messages: Messaging, clock: Clock) -> list[Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def _sources(
+        self, handlers: Iterable[Handler], messages: Messaging, clock: Clock, beside: Sequence[Consuming] = ()
+    ) -> list[Consuming]: ...
 
     def every(
         self,
@@ -80,11 +85,11 @@ class Scheduling:
             InvalidArgument: it cannot be read, never comes, there is no such time zone, or the name is taken.
             ConfigurationError: a cron expression, and cronsim is not installed.
         """
-        plan = schedules.read(every, name, tz)
+        plan = plans.read(every, name, tz)
 
         def decorate(function: Any) -> Any:
             self._check_idle()
-            made = schedules.register(plan, function, name, missed, jitter, options, coroutine=Intake.COROUTINES)
+            made = plans.register(plan, function, name, missed, jitter, options, coroutine=Intake.COROUTINES)
             self._handlers.add_other(made)
             return function
 
@@ -117,13 +122,15 @@ class Scheduling:
 
         return decorate
 
-    def _others(self, picked: Iterable[Any], clock: Clock) -> list[Source]:
-        """The sources of what is no handler."""
+    def _others(self, picked: Iterable[Any], clock: Clock, consuming: Sequence[Consuming]) -> list[Source]:
+        """The sources of what is no handler. `consuming`: those of the handlers."""
         found: list[Source] = [each.stand(self.locks) for each in picked if isinstance(each, Elected)]
-        bound = [self._bind(each, self._of_schedules()) for each in picked if isinstance(each, Schedule)]
-        if bound:
+        schedules = [each for each in picked if isinstance(each, Schedule)]
+        if schedules:
+            messages = self._of_schedules()
+            bound = [self._bind(each, messages) for each in schedules]
             queues = [handler for each in bound for handler in (each.ticks, each.owed) if handler is not None]
-            found += self._sources(queues, self._of_schedules(), clock)
+            found += self._sources(queues, messages, clock, consuming if messages is self._broker else ())
             found.append(Ticking(bound, posting.Seat(Intake.RUNTIME(clock)), clock, self._random))
         return found
 

@@ -272,10 +272,8 @@ class Worker(Scheduling, SyncOnly):
         picked = self._handlers.pick(only)
         try:
             handlers = [each for each in picked if isinstance(each, Handler)]
-            sources: list[Source] = []
-            if handlers:
-                sources += self._sources(handlers, self.broker, self._clock)
-            sources += self._others(picked, self._clock)
+            consuming = self._sources(handlers, self.broker, self._clock) if handlers else []
+            sources: list[Source] = [*consuming, *self._others(picked, self._clock, consuming)]
         except BaseException:
             self._end()
             raise
@@ -285,7 +283,10 @@ class Worker(Scheduling, SyncOnly):
             self._supervisor = supervisor
         return supervisor
 
-    def _sources(self, handlers: Iterable[Handler], messages: Messaging, clock: Clock) -> list[Consuming]:
+    def _sources(
+        self, handlers: Iterable[Handler], messages: Messaging, clock: Clock, beside: Sequence[Consuming] = ()
+    ) -> list[Consuming]:
+        """Those of the handlers. `beside`: the others on the same broker; none of them consumes before all are declared."""
         runtime = Intake.RUNTIME(clock)
         sources = [
             Consuming(
@@ -297,8 +298,9 @@ class Worker(Scheduling, SyncOnly):
             )
             for handler in handlers
         ]
-        for source in sources:
-            source.wait_for(sources)
+        together = [*beside, *sources]
+        for source in together:
+            source.wait_for(together)
         return sources
 
     def _lend(self, messages: Messaging | None, held: Locks | None, clock: Clock | None) -> list[Consuming]:
