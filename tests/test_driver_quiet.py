@@ -79,6 +79,16 @@ def test_a_handler_of_the_programs_own_asks_as_well(root: Heard, name: str) -> N
     assert mine.lines == root.lines == [(f"{name}.connection", "WARNING", "slow")]
 
 
+def test_a_handler_that_hears_everybody_asks_for_nobody(root: Heard, name: str) -> None:
+    """As pytest's, which stand on the root and on each logger that does not propagate."""
+    quiet(name)
+    logging.getLogger(name).addHandler(root)
+
+    logging.getLogger(f"{name}.connection").error("refused")
+
+    assert root.lines == [(f"{name}.connection", "ERROR", "refused")]  # by the handler there, and not a second time
+
+
 class NullHandler(logging.Handler):
     """A library's own handler that does nothing, as cassandra-driver has it."""
 

@@ -24,10 +24,11 @@ class _Demotes(logging.Handler):
         above = self._logger.parent
         if above is None or self._logger.propagate:  # somebody has set it back: the record goes up by itself
             return
-        heard = _handlers(self._logger, logging.getLogger(record.name), self)
-        if heard and not above.hasHandlers():
+        chain = list(_chain(logging.getLogger(record.name), self._logger))
+        own = [handler for each in chain for handler in each.handlers if handler is not self]
+        if own and not above.hasHandlers():
             return  # not to the handler of last resort, which is for what nobody handles
-        if not _asked(self._logger, logging.getLogger(record.name), self):
+        if not any(each.level != logging.NOTSET for each in chain) and not any(map(_asks, own)):
             if not above.isEnabledFor(logging.DEBUG):
                 return
             record = copy.copy(record)
@@ -43,7 +44,7 @@ def quiet(name: str) -> None:
         logger.propagate = False
 
 
-def _chain(top: logging.Logger, logger: logging.Logger) -> Iterator[logging.Logger]:
+def _chain(logger: logging.Logger, top: logging.Logger) -> Iterator[logging.Logger]:
     """From the logger of a record up to `top`."""
     found: logging.Logger | None = logger
     while found is not None:
@@ -51,14 +52,11 @@ def _chain(top: logging.Logger, logger: logging.Logger) -> Iterator[logging.Logg
         found = None if found is top else found.parent
 
 
-def _handlers(top: logging.Logger, logger: logging.Logger, ours: logging.Handler) -> list[logging.Handler]:
-    return [handler for each in _chain(top, logger) for handler in each.handlers if handler is not ours]
+def _asks(handler: logging.Handler) -> bool:
+    """Whether a handler on the library's own loggers asks for what they log.
 
-
-def _asked(top: logging.Logger, logger: logging.Logger, ours: logging.Handler) -> bool:
-    """Whether the program has set a level or a handler between the logger of a record and `top`.
-
-    A handler that does nothing is the library's own. Some have a class of their own for it, of the same name as logging's.
+    One that does nothing is the library's own; some have a class of their own for it, of the same name as logging's. One that
+    hears everybody asks for nobody: pytest puts its handlers on the root and on each logger that does not propagate.
     """
-    asks = any(type(handler).__name__ != logging.NullHandler.__name__ for handler in _handlers(top, logger, ours))
-    return asks or any(each.level != logging.NOTSET for each in _chain(top, logger))
+    nothing = type(handler).__name__ == logging.NullHandler.__name__
+    return not nothing and handler not in logging.getLogger().handlers
