@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 from integration.kafka_clients.use import TIMEOUT
@@ -28,7 +29,15 @@ class Ear:
     async def _begin(self) -> None:
         self._wakeup = self.client.loop.new_wakeup()
         self.member.subscribe(self.topics)
-        await self.member.hear_of_topics(TIMEOUT)
+        until = time.monotonic() + TIMEOUT
+        while True:
+            try:
+                await self.member.hear_of_topics(TIMEOUT)
+                break
+            except KafkaError as error:  # of a server that resumes: its metadata may name no broker yet
+                if not error.retriable or time.monotonic() >= until:
+                    raise
+            await self.client.loop.sleep(0.1)
         self.client.loop.call_soon(self._run)
 
     async def _run(self) -> None:
