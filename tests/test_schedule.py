@@ -23,6 +23,7 @@ from narrowboat import Retry, Tick
 from narrowboat.clock import ManualClock
 from narrowboat.electing import candidate
 from narrowboat.errors import ConfigurationError, InvalidArgument, Unavailable, Unsupported
+from narrowboat.events import Handled
 from narrowboat.layers.faults import Faults
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
@@ -358,9 +359,10 @@ def test_a_broker_that_cannot_keep_a_schedule_is_refused_at_the_start(face: str,
 
 
 def test_ticks_may_have_a_broker_of_their_own(face: str, url: str) -> None:
-    """Where the worker's own cannot keep a schedule. It is closed with the worker."""
+    """Where the worker's own cannot keep a schedule. The worker's listeners hear of both, and it is closed with the worker."""
     got: queue.Queue[Any] = queue.Queue()
-    worker = make(face, f"{url}-orders?dedup=0", schedules=url)
+    heard: list[Any] = []
+    worker = make(face, f"{url}-orders?dedup=0", schedules=url, listeners=[heard.append])
     register(worker.queue("orders"), face, lambda message: got.put(message.body))
     register(worker.every(0.05, name="often"), face, got.put)
     for _ in range(2):  # it can run again
@@ -369,6 +371,7 @@ def test_ticks_may_have_a_broker_of_their_own(face: str, url: str) -> None:
             broker.queue("orders").publish(b"1")
             while got.get(timeout=60) != b"1":
                 pass
+    assert {each.source for each in heard if isinstance(each, Handled)} == {"orders", "schedule.often"}
     with pytest.raises(InvalidArgument, match="schedules=3"):
         make(face, url, schedules=3)
 

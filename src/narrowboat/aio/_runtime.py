@@ -8,13 +8,27 @@ number of tasks. What is delivered into a loop that has been closed meanwhile is
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from narrowboat._engine.exchange import Call, Op
 from narrowboat._engine.lane import Lane
 from narrowboat.clock import Clock
+
+
+def spawn(work: Coroutine[Any, Any, None], name: str, ended: Callable[[BaseException | None], None]) -> asyncio.Task[None]:
+    """Run it in a task of its own, and tell with which error it ended: None also for one that was cancelled."""
+    task = asyncio.create_task(work, name=name)
+    task.add_done_callback(lambda task: ended(None if task.cancelled() else task.exception()))
+    return task
+
+
+def cancel(task: asyncio.Task[Any]) -> None:
+    """Cancel it, from any thread."""
+    with contextlib.suppress(RuntimeError):  # the loop is closed, and with it the task
+        task.get_loop().call_soon_threadsafe(task.cancel)
 
 
 class AsyncSignal:

@@ -185,7 +185,7 @@ def _listening(found: Sequence[tuple[Any, ...]]) -> socket.socket:
                 listener.bind(where)
                 listener.listen(128)
                 return listener
-            except BaseException:
+            except BaseException:  # an interrupt included: nobody else knows of it
                 listener.close()
                 raise
         except OSError as error:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from narrowboat._engine.checks import text
 from narrowboat.clock import Clock
+from narrowboat.events import Listener
 from narrowboat.locking import Locks
 from narrowboat.messaging.message import Seconds
 from narrowboat.messaging.messaging import Messaging, broker
@@ -35,6 +36,7 @@ class Scheduling(ABC):
     _clock: Clock
     _given: tuple[str | Messaging | None, str | Locks | None, str | Messaging | None]
     _handlers: Handlers
+    _listeners: tuple[Listener, ...]
     _now: Callable[[], float]
     _random: Callable[[], float]
     _ticks: Messaging | None
@@ -151,5 +153,7 @@ class Scheduling(ABC):
         if url is None:
             return self.broker
         if self._ticks is None:
-            self._ticks = broker(url if isinstance(url, str) else None, clock=self._clock, random=self._random)
+            self._ticks = broker(
+                url if isinstance(url, str) else None, clock=self._clock, random=self._random, listeners=self._listeners
+            )
         return self._ticks

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from narrowboat._locks.election import Candidacy
-from narrowboat.aio._runtime import Asyncio
+from narrowboat.aio._runtime import Asyncio, cancel, spawn
 from narrowboat.errors import NarrowboatError
 
 
@@ -25,8 +24,7 @@ class Seat:
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str, ended: Callable[[BaseException | None], None]) -> None:
         """In a task of its own."""
-        self._task = asyncio.create_task(work, name=name)
-        self._task.add_done_callback(lambda task: ended(None if task.cancelled() else task.exception()))
+        self._task = spawn(work, name, ended)
 
     async def elect(self, candidacy: Candidacy[Any]) -> Any:
         """Suspends this task."""
@@ -42,8 +40,7 @@ class Seat:
 
         def watcher(over: Any) -> None:
             if over.lost:
-                with contextlib.suppress(RuntimeError):  # the loop is closed, and with it the task
-                    self._loop.call_soon_threadsafe(task.cancel)
+                cancel(task)
 
         if not term._watch(watcher):
             watcher(term)
@@ -83,5 +80,4 @@ class Seat:
         """The function is cancelled: once, as a second one would strike the wait for its cleanup."""
         task, self._task = self._task, None
         if task is not None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed, and with it the task
-                self._loop.call_soon_threadsafe(task.cancel)
+            cancel(task)

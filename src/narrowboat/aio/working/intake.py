@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
-from narrowboat.aio._runtime import Asyncio
+from narrowboat.aio._runtime import Asyncio, cancel, spawn
 from narrowboat.aio.messaging.message import Batch
 from narrowboat.errors import NarrowboatError
 from narrowboat.working.handlers import Handling
@@ -28,8 +28,7 @@ class Intake(BaseIntake):
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str, ended: Callable[[BaseException | None], None]) -> None:
         """In a task of its own."""
-        self._task = asyncio.create_task(work, name=name)
-        self._task.add_done_callback(lambda task: ended(None if task.cancelled() else task.exception()))
+        self._task = spawn(work, name, ended)
 
     async def declare(self) -> None:
         """Once, before the first message."""
@@ -113,8 +112,6 @@ class Intake(BaseIntake):
 
     def hurry(self) -> bool:
         """The handlers are cancelled, and what they had goes back."""
-        task = self._task
-        if task is not None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed, and with it the task
-                task.get_loop().call_soon_threadsafe(task.cancel)
+        if self._task is not None:
+            cancel(self._task)
         return False

@@ -16,6 +16,7 @@ from narrowboat.aio.messaging.messaging import Messaging, broker
 from narrowboat.aio.working import posting
 from narrowboat.aio.working.intake import Intake, Result
 from narrowboat.clock import Clock
+from narrowboat.events import Listener
 from narrowboat.working import schedule as plans
 from narrowboat.working import term as terms
 from narrowboat.working.consuming import Consuming
@@ -36,6 +37,7 @@ class Scheduling(ABC):
     _clock: Clock
     _given: tuple[str | Messaging | None, str | Locks | None, str | Messaging | None]
     _handlers: Handlers
+    _listeners: tuple[Listener, ...]
     _now: Callable[[], float]
     _random: Callable[[], float]
     _ticks: Messaging | None
@@ -152,5 +154,7 @@ class Scheduling(ABC):
         if url is None:
             return self.broker
         if self._ticks is None:
-            self._ticks = broker(url if isinstance(url, str) else None, clock=self._clock, random=self._random)
+            self._ticks = broker(
+                url if isinstance(url, str) else None, clock=self._clock, random=self._random, listeners=self._listeners
+            )
         return self._ticks

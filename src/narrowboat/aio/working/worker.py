@@ -52,7 +52,7 @@ class Worker(Scheduling, AsyncOnly):
         grace: seconds that running handlers are given at the end.
         around: what stands around each call of a handler, the first outermost: functions of a `narrowboat.working.Handling`
             that give a context manager. It sees what the handler raises; what it swallows has not failed.
-        listeners: called with each record of `narrowboat.events`, of the broker and the locks that it opens itself.
+        listeners: called with each record of `narrowboat.events`, of the brokers and the locks that it opens itself.
         clock: for tests; the machine's own unless given.
         random: for tests; numbers in [0, 1) for jitter.
         now: for tests of schedules; seconds since the epoch, the machine's own unless given.
@@ -242,7 +242,7 @@ class Worker(Scheduling, AsyncOnly):
     def _listen(self, listener: Listener) -> None:
         """For what runs it: one more listener, of what it has and of what it opens."""
         self._listeners = (*self._listeners, listener)
-        for each in (self._broker, self._locks):
+        for each in (self._broker, self._locks, self._ticks):
             if each is not None:
                 each._core.listeners = (*each._core.listeners, listener)
 
