@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from narrowboat.contract import Address, Kind, Outgoing, Properties, Receipt
-from narrowboat.driver.sources import DEAD, dead_headers, first_properties, has_dead_letters
+from narrowboat.driver.sources import DEAD, altered, dead_headers, first_properties, has_dead_letters
 from narrowboat.errors import Conflict, NarrowboatError, NotFound
 from narrowboat_memory.errors import refuse
 from narrowboat_memory.source import Entry, MemorySource
@@ -121,10 +121,7 @@ class Sources:
             return found
         if not isinstance(found, MemorySource) or not found.declared:
             return refuse.undeclared(address.path, address.kind.value)
-        old = found.properties
-        found.properties = old._replace(
-            lease=old.lease if lease is None else lease, max_deliveries=old.max_deliveries if limit is None else limit
-        )
+        found.properties = altered(found.properties, lease, limit)
         return found.properties
 
     def listed(self) -> list[Address]:

@@ -160,13 +160,7 @@ class PostgresBroker(Broker):
     def alter(self, address: Address, *, lease: float | None, max_deliveries: int | None) -> Properties:
         """Store another lease or limit, in one statement."""
         change = [None if each is None else str(each) for each in (lease, max_deliveries)]
-        found = self._stored(
-            address,
-            _ALTER,
-            "altering",
-            address.kind.value,
-            *change,
-        )
+        found = self._stored(address, _ALTER, "altering", address.kind.value, *change)
         if found is None:
             raise refuse.undeclared(address.path, address.kind.value)
         return found

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from narrowboat.contract import Address, Depth, Kind, Properties
-from narrowboat.driver.sources import Declare, has_dead_letters
+from narrowboat.driver.sources import Declare, altered, has_dead_letters, properties_in
 from narrowboat.errors import Conflict, NotFound, Unavailable
 from narrowboat_rabbitmq.connection.channel import Channel, Step, retry_crashed
 from narrowboat_rabbitmq.connection.link import Link, Session
@@ -24,7 +24,6 @@ from narrowboat_rabbitmq.protocol.names import (
     Route,
     escape,
     properties_exchange,
-    properties_in,
     queue_arguments,
     read_stored,
     route_of,
@@ -113,14 +112,13 @@ class Sources:
     def alter(self, address: Address, lease: float | None, limit: int | None, deadline: float) -> Properties:
         """Make anew what keeps its properties. A consumer that comes in between may store its own, and is overruled."""
         operation = self._operation("altering", address, deadline)
-        change = {name: value for name, value in (("lease", lease), ("max_deliveries", limit)) if value is not None}
         with self._alone(address):
             if address.kind is Kind.TOPIC or not self._keeps(operation):
                 raise refusals.undeclared(address.path, address.kind.value)
             found, _ = self._told(operation)
-            if len(change) < 2 and "max_deliveries" not in found:
+            if None in (lease, limit) and "max_deliveries" not in found:
                 raise unread(address.path)
-            wanted = properties_in({**found, **change})
+            wanted = altered(properties_in(found), lease, limit)
             remove: Step = ("exchange_delete", {"exchange": properties_exchange(_route(operation).name)})
             for _ in range(_TRIES):
                 with contextlib.suppress(Conflict):

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from narrowboat.contract import Address, Depth, Kind, Properties, Source
-from narrowboat.driver.sources import DEAD, has_dead_letters
+from narrowboat.driver.sources import DEAD, altered, has_dead_letters
 from narrowboat.errors import Unsupported
 from narrowboat_rocketmq.admin import Admin, Known
 from narrowboat_rocketmq.errors import missing, refusals
@@ -91,10 +91,7 @@ class Sources:
             spot, found = self.place(address), self._stored(admin, address)
             if found is None:
                 raise refusals.undeclared(spot.path, address.kind.value)
-            made = found._replace(
-                lease=found.lease if lease is None else lease,
-                max_deliveries=found.max_deliveries if limit is None else limit,
-            )
+            made = altered(found, lease, limit)
             admin.make_group(spot, made, admin.group(spot.group).config)
             return made
 

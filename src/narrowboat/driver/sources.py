@@ -41,6 +41,29 @@ def has_dead_letters(address: Address) -> bool:
 #: The properties that say how messages lie. The others are each consumer's own.
 FIXED = ("ordered", "priorities")
 
+
+def properties_in(found: Mapping[str, float]) -> Properties:
+    """The properties of which these are known; the others as by default.
+
+    >>> properties_in({"max_deliveries": 3.0})
+    Properties(lease=30.0, max_deliveries=3, ordered=False, priorities=0)
+    """
+    known = {**Properties()._asdict(), **found}
+    return Properties(float(known["lease"]), int(known["max_deliveries"]), bool(known["ordered"]), int(known["priorities"]))
+
+
+def altered(stored: Properties, lease: float | None, max_deliveries: int | None) -> Properties:
+    """What is stored after an alter; what is None stays.
+
+    >>> altered(Properties(lease=20.0), None, 9)
+    Properties(lease=20.0, max_deliveries=9, ordered=False, priorities=0)
+    """
+    return stored._replace(
+        lease=stored.lease if lease is None else lease,
+        max_deliveries=stored.max_deliveries if max_deliveries is None else max_deliveries,
+    )
+
+
 #: More levels than any backend has.
 _ALL = 1 << 30
 

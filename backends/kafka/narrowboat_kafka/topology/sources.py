@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from narrowboat.contract import Address, Kind, Properties, Source
-from narrowboat.driver.sources import DEAD, Declare
+from narrowboat.driver.sources import DEAD, Declare, altered, properties_in
 from narrowboat.driver.texts import cut
 from narrowboat.errors import Conflict, NotFound, Unsupported
 from narrowboat_kafka.client import Code, Committed, Edge
@@ -143,11 +143,8 @@ class Sources:
         if address.kind is Kind.TOPIC or not self._topics.is_there(topic):
             return None
         found = self._declarations.read(address, topic) or {}
-        values = [found.get(name) for name in Properties._fields]
-        if not all(isinstance(value, int | float) for value in values):
-            return None
-        lease, limit, ordered, levels = values
-        return Properties(float(lease), int(limit), bool(ordered), int(levels))  # type: ignore[arg-type]  # a number each
+        known = {name: value for name in Properties._fields if isinstance(value := found.get(name), int | float)}
+        return properties_in(known) if len(known) == len(Properties._fields) else None
 
     def alter(self, address: Address, lease: float | None, limit: int | None) -> Properties:
         """Store another lease or limit; what is None stays."""
@@ -162,10 +159,7 @@ class Sources:
             found, topic = self.stored(address), names.topic(address, self._prefix)
             if found is None:
                 raise REFUSALS.undeclared(address.path, address.kind.value)
-            made = found._replace(
-                lease=found.lease if lease is None else lease,
-                max_deliveries=found.max_deliveries if limit is None else limit,
-            )
+            made = altered(found, lease, limit)
             self._declarations.write(address, topic, {**(self._declarations.read(address, topic) or {}), **made._asdict()})
             return made
 

@@ -13,7 +13,6 @@ So what a source is declared with is kept as that of a second exchange, `narrowb
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import NamedTuple
 
 from narrowboat.contract import Address, Kind, Properties
@@ -128,16 +127,6 @@ def write(properties: Properties) -> str:
     """
     lease, deliveries, ordered, priorities = properties
     return f"{_WRITTEN}lease={lease:.15g};max_deliveries={deliveries};ordered={ordered:d};priorities={priorities}"
-
-
-def properties_in(found: Mapping[str, float]) -> Properties:
-    """The properties of which these are known; the others as by default.
-
-    >>> properties_in({"max_deliveries": 3.0})
-    Properties(lease=30.0, max_deliveries=3, ordered=False, priorities=0)
-    """
-    known = {**Properties()._asdict(), **found}
-    return Properties(float(known["lease"]), int(known["max_deliveries"]), bool(known["ordered"]), int(known["priorities"]))
 
 
 def read_stored(text: str) -> tuple[dict[str, float], bool]:
