@@ -112,24 +112,38 @@ def test_leaving_drains(face: str, url: str) -> None:
 
 
 def test_a_cancelled_run_gives_back_what_it_has(url: str) -> None:
-    """On asyncio `run` is a coroutine as any other: its handlers are cancelled with it."""
+    """On asyncio `run` is a coroutine as any other: its handlers and elected functions are cancelled, and end before it."""
+    ended = []
 
     async def main() -> None:
-        worker, begun = aio.Worker(url), asyncio.Event()
+        worker, begun, elected = aio.Worker(url, url), asyncio.Event(), asyncio.Event()
+
+        async def works(event: asyncio.Event, name: str) -> None:
+            event.set()
+            try:
+                await asyncio.sleep(600)
+            finally:
+                await asyncio.sleep(0.05)  # a cleanup that takes a while
+                ended.append(name)
 
         @worker.queue("orders")
         async def ship(message: aio.Message[bytes]) -> None:
-            begun.set()
-            await asyncio.sleep(600)
+            await works(begun, "ship")
+
+        @worker.elected("boss")
+        async def lead(term: Any) -> None:
+            await works(elected, "lead")
 
         async with aio.broker(url) as broker:
             orders = broker.queue("orders")
             await orders.publish(b"1")
             running = asyncio.create_task(worker.run(signals=False))
             await asyncio.wait_for(begun.wait(), 60)
+            await asyncio.wait_for(elected.wait(), 60)
             running.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await running
+            assert sorted(ended) == ["lead", "ship"]
             async with orders.consume() as messages:
                 message = await messages.receive(timeout=60)
                 assert message is not None and message.body == b"1"

@@ -90,11 +90,15 @@ class Supervisor:
         self._hurried = True
         self.stop()
 
-    def abandon(self) -> None:
-        """Who waits is torn away: what is not finished goes back now."""
+    async def abandon(self) -> None:
+        """Who waits is torn away: what is not finished goes back now, and its tasks end before this returns."""
         self.stop()
         for source in tuple(self._running):
             source.hurry()
+        clock = self._runtime.clock
+        until = clock() + CLOSING
+        while self._running and clock() < until:
+            await self._runtime.wait(self._signal, until)
 
     async def wait(self) -> None:
         """Until all sources have ended; raises what made it end."""
@@ -115,6 +119,7 @@ class Supervisor:
                     source.hurry()
         for source in self._running:
             say("error", "%r has not ended within the grace time and ends with the process", source.health().source)
+        self._running.clear()
         if self.error is not None:
             raise self.error
         say("info", "the worker has stopped")

@@ -211,7 +211,7 @@ class Worker(Scheduling, SyncOnly):
                 supervisor.start()
                 run(supervisor.wait())
             except BaseException:
-                supervisor.abandon()
+                run(supervisor.abandon())
                 raise
             finally:
                 self._end()
@@ -260,7 +260,7 @@ class Worker(Scheduling, SyncOnly):
         try:
             run(supervisor.wait())
         except BaseException as met:
-            supervisor.abandon()
+            run(supervisor.abandon())
             if error is None or met is not supervisor.error:
                 raise
         finally:

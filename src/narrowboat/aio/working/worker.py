@@ -211,7 +211,7 @@ class Worker(Scheduling, AsyncOnly):
                 supervisor.start()
                 await supervisor.wait()
             except BaseException:
-                supervisor.abandon()
+                await supervisor.abandon()
                 raise
             finally:
                 await self._end()
@@ -262,7 +262,7 @@ class Worker(Scheduling, AsyncOnly):
         try:
             await supervisor.wait()
         except BaseException as met:
-            supervisor.abandon()
+            await supervisor.abandon()
             if error is None or met is not supervisor.error:
                 raise
         finally:
