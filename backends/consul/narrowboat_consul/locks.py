@@ -23,7 +23,7 @@ from narrowboat.dsn import Url
 from narrowboat.errors import Closed, Conflict, LeaseLost, NarrowboatError, Reason, Unavailable
 from narrowboat_consul import steps
 from narrowboat_consul.entries import State
-from narrowboat_consul.errors import no_room, nonsense, refused
+from narrowboat_consul.errors import no_room, nonsense
 from narrowboat_consul.keys import Keys, Space
 from narrowboat_consul.options import SCHEME, Agent, Options
 from narrowboat_consul.owners import Owners
@@ -316,12 +316,8 @@ class ConsulLocks(LockProvider):
 
     @_driver_call
     def ping(self) -> None:
-        """Ask for the leader: an agent without one can do nothing."""
-        reply = self._transport.call("GET", "/v1/status/leader")
-        if reply.code != 200 or reply.body.strip() in ("", '""'):
-            raise refused(
-                reply.code if reply.code != 200 else 500, reply.body.strip('" \n') or "no cluster leader", self._agent
-            )
+        """Ask the leader for a key that no lock has."""
+        self._store.ping(self._space.folder)
 
     def close(self) -> None:
         """Destroy the session, and all its locks with it. Close the connections."""

@@ -77,6 +77,12 @@ class Store:
         """Every entry under `folder`."""
         return self._entries([operation("get-tree", folder)])
 
+    def ping(self, folder: str) -> None:
+        """See that keys under `folder` may be written. Nothing is: Consul checks the right to write for `check-not-exists`."""
+        reply = self._transport.transaction([operation("check-not-exists", f"{folder}ping")], reading=True)
+        if reply.code != 200:
+            raise refused(reply.code, reply.body, self._transport.agent)
+
     def _entries(self, operations: list[Operation]) -> list[Entry]:
         reply = self._transport.transaction(operations, reading=True)
         if reply.code != 200:
