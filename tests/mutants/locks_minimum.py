@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from mutants import Mutant
 from mutants.layers import Answer, Asks, named
-from narrowboat.contract.locks import Grant, LockProvider, Request
+from narrowboat.contract.locks import Busy, Grant, LockProvider, Request
 from narrowboat.errors import NarrowboatError
 from narrowboat.layers.passing import PassingLocks
 
@@ -49,7 +49,7 @@ class LeftIsKept(_Granted):
 
 
 class LeftWakesNobody(Asks):
-    """Tells no waiter that a lease ends earlier than it knows."""
+    """Tells no waiter that a lease ends earlier than it knows, and lets it come again when that is over."""
 
     _renewing = threading.local()
 
@@ -61,6 +61,10 @@ class LeftWakesNobody(Asks):
                 request.wake()
 
         return request._replace(wake=wake)
+
+    def attempt(self, requests: Sequence[Request]) -> list[Answer]:
+        """As if each lease were long: a look in between would meet the end of a short one by chance."""
+        return [Busy(60.0) if isinstance(answer, Busy) else answer for answer in super().attempt(requests)]
 
     def renew(self, grants: Sequence[Grant]) -> list[Grant | NarrowboatError]:
         """Noted while it is under way."""
