@@ -135,7 +135,7 @@ def test_a_newer_version_comes_back_for_a_newer_consumer(broker: Any) -> None:
 
 
 def test_a_worker_delays_a_newer_version_by_its_own_rule() -> None:
-    """And at the last delivery it is a dead letter with that reason."""
+    """By the class of the error. At the last delivery it is a dead letter with that reason."""
     worker = aio.Worker("memory://")
 
     @worker.queue(
@@ -150,7 +150,6 @@ def test_a_worker_delays_a_newer_version_by_its_own_rule() -> None:
             told = await test.drain()
 
         (retried,) = told.retried
-        assert isinstance(retried.error, NewerVersion)
         assert retried.delay == 60
         (dead,) = told.dead
         assert "NewerVersion: Second: a message of version 5" in dead.reason

@@ -36,6 +36,7 @@ PREFIXES: tuple[Prefix, ...] = ("ce_", "ce-", "cloudEvents_", "cloudEvents:")
 CONTENT_TYPE = "content-type"
 #: What a publisher cannot give: the message or the codec has it.
 _OURS = frozenset({"specversion", "id", "time", "partitionkey", "datacontenttype", "data", "data_base64"})
+_REQUIRED = ("id", "source", "specversion", "type")
 _NAME = re.compile(r"[a-z0-9]+")
 
 
@@ -112,11 +113,11 @@ class CloudEvents(Generic[T]):
                 raise InvalidBody([("specversion", "is missing: this message is no event")])
             return decode_by(self.codec, body, head)
         attributes, data, content_type = found
-        missing = [name for name in ("id", "source", "type") if not attributes.get(name)]
+        missing = [name for name in _REQUIRED if not attributes.get(name)]
         if missing:
             raise InvalidBody((name, "is missing") for name in missing)
-        if attributes.get("specversion") != "1.0":
-            raise InvalidBody([("specversion", f"is {attributes.get('specversion')!r}, and 1.0 is known")])
+        if attributes["specversion"] != "1.0":
+            raise InvalidBody([("specversion", f"is {attributes['specversion']!r}, and 1.0 is known")])
         if self.strict and attributes["type"] != self.type:
             raise InvalidBody([("type", f"is {attributes['type']!r}, and has to be {self.type!r}")])
         if data is None:
@@ -127,6 +128,29 @@ class CloudEvents(Generic[T]):
         """The attributes of the event in a message, without the data; none where it is no event."""
         found = _event(message.body, message)
         return {} if found is None else found[0]
+
+    def headers_schema(self) -> dict[str, Any]:
+        """The JSON Schema of the headers in binary mode."""
+        names = {f"{self.prefix}{name}": schema for name, schema in self._schemas().items()}
+        return {"type": "object", "properties": names, "required": sorted(f"{self.prefix}{name}" for name in _REQUIRED)}
+
+    def document_schema(self, data: Mapping[str, Any] | None, content_type: str | None) -> dict[str, Any]:
+        """The JSON Schema of a body in structured mode, given that of its data."""
+        name = "data" if is_json(media_type(content_type)) else "data_base64"
+        found = {"type": "string", "contentEncoding": "base64"} if name == "data_base64" else {} if data is None else dict(data)
+        properties = {**self._schemas(), "datacontenttype": {"type": "string"}, name: found}
+        return {"type": "object", "properties": properties, "required": [*sorted(_REQUIRED), name]}
+
+    def _schemas(self) -> dict[str, dict[str, Any]]:
+        text = {"type": "string", "minLength": 1}
+        return {
+            "specversion": {"const": "1.0"},
+            "id": text,
+            "source": {**text, "format": "uri-reference", "default": self.source},
+            "type": {**text, "const": self.type} if self.strict else {**text, "default": self.type},
+            "time": {"type": "string", "format": "date-time"},
+            "partitionkey": text,
+        }
 
     def _split(self, head: Head) -> tuple[dict[str, str], dict[str, str]]:
         """The headers that stay, and the attributes."""

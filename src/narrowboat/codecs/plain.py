@@ -64,6 +64,10 @@ class Text:
         """The text."""
         return body.decode()
 
+    def json_schema(self, prefix: str, /) -> tuple[dict[str, Any], dict[str, Any]]:
+        """See `Model.json_schema`."""
+        return {"type": "string"}, {}
+
 
 BYTES = Bytes()
 JSON = Json()
