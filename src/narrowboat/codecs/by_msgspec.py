@@ -22,7 +22,7 @@ class ByMsgspec:
 
     def __init__(self, model: type) -> None:
         self._model = model
-        self._decoder = msgspec.json.Decoder(model)
+        self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(model)
         self._encoder = msgspec.json.Encoder()
 
     def load(self, body: bytes) -> Any:

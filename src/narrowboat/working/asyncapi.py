@@ -83,6 +83,7 @@ class _Document:
         codec: Codec[Any] | None = handler.codec
         events = codec if isinstance(codec, CloudEvents) else None
         inner: Any = codec if events is None else events.codec
+        each: list[tuple[str, str | None, Codec[Any] | None]]
         if isinstance(inner, Versions):
             each = [(f"{part.name}.{number}", inner.label(number), part) for number, part in inner.versions.items()]
         elif inner is None:
