@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from narrowboat.codecs.codec import Codec, Encoded, Head, MessageCodec
 from narrowboat.codecs.errors import InvalidBody, NewerVersion
-from narrowboat.codecs.finding import GROUP, by_name, check, names
+from narrowboat.codecs.finding import by_name, check, names
 from narrowboat.codecs.plain import BYTES, JSON, TEXT, Bytes, Json, Text
 
 if TYPE_CHECKING:
@@ -27,13 +27,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BYTES",
+    "Bytes",
     "CloudEvents",
     "Codec",
     "Encoded",
-    "GROUP",
     "Head",
     "InvalidBody",
     "JSON",
+    "Json",
     "MSGPACK",
     "MessageCodec",
     "Model",
@@ -41,13 +42,11 @@ __all__ = [
     "NewerVersion",
     "Protobuf",
     "TEXT",
+    "Text",
     "Versions",
     "by_name",
     "check",
     "names",
-    "Bytes",
-    "Json",
-    "Text",
 ]
 
 _LATER = {

@@ -7,6 +7,7 @@ looks at it.
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from typing import Generic, TypeVar
 
 from narrowboat.codecs.codec import Head
@@ -18,7 +19,7 @@ T = TypeVar("T")
 _PARAMETER = re.compile(r""";\s*([^\s=;"]+)=(?:"([^"]*)"|([^\s;"]*))""")
 
 
-class Labelled(Generic[T]):
+class Labelled(ABC, Generic[T]):
     """The base of codecs with `strict`: whether the content type must be there, and be one of `media_types`.
 
     A type that ends like `+json` is taken for `application/json`.
@@ -27,9 +28,9 @@ class Labelled(Generic[T]):
     media_types: tuple[str, ...]
     strict: bool
 
+    @abstractmethod
     def decode(self, body: bytes, /) -> T:
         """See `Codec`."""
-        raise NotImplementedError
 
     def decode_message(self, body: bytes, head: Head, /) -> T:
         """See `MessageCodec`."""

@@ -26,7 +26,7 @@ class Bytes:
 
 
 class Json(Labelled[Any]):
-    """JSON in UTF-8, compact, and strict: NaN and infinities are refused, since most readers refuse them.
+    """JSON in UTF-8, compact. NaN and infinities are not written, since most readers refuse them.
 
     Args:
         strict: whether the content type must be there, and be one of JSON.

@@ -29,11 +29,11 @@ class Protobuf(Labelled[T]):
     media_types = ("application/protobuf", "application/x-protobuf", "application/vnd.google.protobuf")
 
     def __init__(self, message: type[T], *, strict: bool = False) -> None:
-        found: Any = message
-        if not isinstance(message, type) or not all(map(found.__dict__.__contains__, ("DESCRIPTOR",))):
+        descriptor = getattr(message, "DESCRIPTOR", None)
+        if not isinstance(message, type) or not hasattr(descriptor, "full_name"):
             raise InvalidArgument(f"Protobuf({message!r}): expected a class of messages that protoc has made")
         self._message: Any = message
-        self.name: str = found.DESCRIPTOR.full_name
+        self.name: str = descriptor.full_name
         self.content_type: str | None = f"application/protobuf; proto={self.name}"
         self.strict = strict
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from narrowboat.codecs.cloudevents import CloudEvents
@@ -56,17 +56,13 @@ class _Document:
     def add(self, handler: Handler) -> None:
         """The channel of its source, the operation that it is, and its messages."""
         kind = "queue" if handler.group is None else "topic"
-        name = _NO_KEY.sub("_", handler.topic)
-        channel = self.channels.setdefault(
-            _free(self.channels, name, lambda other: other["address"] == handler.topic),
-            {"address": handler.topic, "messages": {}, "x-narrowboat-kind": kind},
-        )
-        at = next(key for key, each in self.channels.items() if each is channel)
+        at = _free(self.channels, handler.topic, lambda other: other["address"] == handler.topic)
+        channel = self.channels.setdefault(at, {"address": handler.topic, "messages": {}, "x-narrowboat-kind": kind})
         takes = []
         for message in self._messages(handler):
             key = message["name"]
             if self.messages.setdefault(key, message) != message:  # another one of that name
-                key = f"{_NO_KEY.sub('_', handler.source)}.{key}"
+                key = f"{_key(handler.source)}.{key}"
                 self.messages[key] = message
             channel["messages"][key] = {"$ref": f"#/components/messages/{key}"}
             takes.append({"$ref": f"#/channels/{at}/messages/{key}"})
@@ -76,7 +72,7 @@ class _Document:
         operation |= {field: text for field, text in texts.items() if text}
         if handler.group is not None:
             operation["x-narrowboat-group"] = handler.group
-        self.operations[_free(self.operations, _NO_KEY.sub("_", handler.name), lambda other: False)] = operation
+        self.operations[_free(self.operations, handler.name, lambda other: False)] = operation
 
     def _messages(self, handler: Handler) -> Iterator[dict[str, Any]]:
         """What its codec takes: one message, or one for each version."""
@@ -91,7 +87,7 @@ class _Document:
         else:
             each = [(inner.name, inner.content_type, inner)]
         for name, content_type, part in each:
-            message: dict[str, Any] = {"name": _NO_KEY.sub("_", name), "title": name}
+            message: dict[str, Any] = {"name": _key(name), "title": name}
             payload = self._schema(part, handler)
             if events is not None and events.mode == "structured":
                 content_type, payload = events.content_type, events.document_schema(payload, content_type)
@@ -109,7 +105,7 @@ class _Document:
             return None
         schema, definitions = codec.json_schema(_SCHEMAS)
         if any(self.schemas.get(name, part) != part for name, part in definitions.items()):  # another type of that name
-            prefix = f"{_NO_KEY.sub('_', handler.source)}."
+            prefix = f"{_key(handler.source)}."
             schema, definitions = codec.json_schema(_SCHEMAS + prefix)
             definitions = {f"{prefix}{name}": part for name, part in definitions.items()}
         self.schemas |= definitions
@@ -117,10 +113,14 @@ class _Document:
         return found
 
 
-def _free(taken: Mapping[str, Any], name: str, same: Any) -> str:
-    """`name`, or the first of `name_2`, `name_3`, ... that is free, or taken by the same."""
-    key, number = name, 1
+def _key(name: str) -> str:
+    return _NO_KEY.sub("_", name)
+
+
+def _free(taken: Mapping[str, Any], name: str, same: Callable[[Any], bool]) -> str:
+    """A key for `name`, or the first of `name_2`, `name_3`, ... that is free, or taken by the same."""
+    key, number = _key(name), 1
     while key in taken and not same(taken[key]):
         number += 1
-        key = f"{name}_{number}"
+        key = f"{_key(name)}_{number}"
     return key
