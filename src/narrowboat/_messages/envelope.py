@@ -40,14 +40,16 @@ class Outbound(Generic[T]):
 class Envelope(Generic[T]):
     """Turns data and options into the `Outgoing` of one address, checked. One for each queue or topic object."""
 
-    __slots__ = ("_backend", "_body_max", "_claims", "_codec", "_content_type", "_priorities", "_wall", "to")
+    __slots__ = ("_backend", "_body_max", "_claims", "_codec", "_content_type", "_encode_message", "_priorities", "_wall", "to")
 
     def __init__(
         self, to: Address, codec: codecs.Codec[T] | None, claims: BrokerCapabilities, backend: str, priorities: int
     ) -> None:
         self.to = to
         self._codec = codec
-        self._content_type = None if codec is None else codec.content_type
+        self._encode_message: Callable[[T, codecs.Head], codecs.Encoded] | None = getattr(codec, "encode_message", None)
+        # A codec with a say in the head is asked for each message.
+        self._content_type = None if codec is None or self._encode_message is not None else codec.content_type
         self._claims = claims
         self._body_max = claims.body_max
         self._backend = backend
@@ -62,12 +64,19 @@ class Envelope(Generic[T]):
             try:
                 body = codec.encode(data)
             except Exception as error:
-                raise InvalidArgument(
-                    f"{self.to.path!r}: the codec {codec.name!r} cannot encode this {type(data).__name__} "
-                    f"({type(error).__name__}: {error}); nothing was sent"
-                ) from error
+                raise self._refused(data, error) from error
+        return self._checked(body)
+
+    def _refused(self, data: object, error: Exception) -> InvalidArgument:
+        name = "" if self._codec is None else self._codec.name
+        return InvalidArgument(
+            f"{self.to.path!r}: the codec {name!r} cannot encode this {type(data).__name__} "
+            f"({type(error).__name__}: {error}); nothing was sent"
+        )
+
+    def _checked(self, body: Any) -> bytes:
         if type(body) is not bytes:
-            raise InvalidArgument(f"{self.to.path!r}: {_no_bytes(body, codec)}")
+            raise InvalidArgument(f"{self.to.path!r}: {_no_bytes(body, self._codec)}")
         if len(body) > self._body_max:
             raise InvalidArgument(
                 f"{self.to.path!r}: a body of {len(body)} bytes; {self._backend} takes up to {self._body_max}. "
@@ -77,6 +86,8 @@ class Envelope(Generic[T]):
 
     def plain(self, data: T, ids: Iterator[str] | None = None) -> Outgoing:
         """A message without options. `ids`: `new_ids()`, for one of many."""
+        if self._encode_message is not None:
+            return self.seal(Outbound(data))
         body: Any = data
         if self._codec is not None or type(body) is not bytes or len(body) > self._body_max:
             body = self.body(data)  # for most it would be one more call
@@ -93,11 +104,11 @@ class Envelope(Generic[T]):
             self._check_priority(item.priority)
         if ttl is not None:
             ttl = self._check_ttl(ttl, delay)
-        content_type = item.content_type
-        return Outgoing(
+        content_type, encodes = item.content_type, self._encode_message
+        outgoing = Outgoing(
             self.to,
             os.urandom(16).hex() if item.id is None else text("id", item.id),
-            self.body(item.data),
+            self.body(item.data) if encodes is None else b"",
             {} if item.headers is None else check_headers(item.headers, claims.headers_max),
             None if item.key is None else text("key", item.key),
             self._wall(),
@@ -108,6 +119,21 @@ class Envelope(Generic[T]):
             self._content_type if content_type is None else text("content_type", content_type),
             reply_to,
             item.id is not None and claims.dedup is not Support.ABSENT,
+        )
+        return outgoing if encodes is None else self._encoded(encodes, item.data, outgoing)
+
+    def _encoded(self, encodes: Callable[[T, codecs.Head], codecs.Encoded], data: T, outgoing: Outgoing) -> Outgoing:
+        """With what a codec makes of the head and the data."""
+        if data is None:
+            raise InvalidArgument(f"{self.to.path!r}: {_no_bytes(data, self._codec)}")
+        try:
+            body, content_type, headers = encodes(data, outgoing)
+        except Exception as error:
+            raise self._refused(data, error) from error
+        return outgoing._replace(
+            body=self._checked(body),
+            content_type=None if content_type is None else text("content_type", content_type),
+            headers=check_headers(headers, self._claims.headers_max),
         )
 
     def _check_ttl(self, asked: object, delay: float) -> float:

@@ -209,7 +209,7 @@ class SourceCore(Generic[T]):
         def message(reply_to: Address, correlation_id: str) -> Outgoing:
             return self.envelope.seal(Outbound(data, correlation_id=correlation_id), reply_to)
 
-        self.envelope.body(data)  # refused before an inbox is made
+        self.envelope.plain(data)  # refused before an inbox is made
         return Reply(await requests_of(core).request(message, length), self.codec, core.backend)
 
 

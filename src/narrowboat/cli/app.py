@@ -32,6 +32,7 @@ _MODULES = {
     "delete": "queues",
     "top": "top",
     "run": "run",
+    "asyncapi": "asyncapi",
     "ping": "ping",
     "serve": "serve",
     "backends": "backends",
