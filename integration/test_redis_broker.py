@@ -112,6 +112,12 @@ class TestRedisBroker(BrokerSuite):
         heard(feed)
         super().test_delayed_messages_become_ready_when_due(lambda: broker, clock)
 
+    def test_the_oldest_is_the_first_that_became_ready(self, drivers: Drivers, clock: ManualClock) -> None:
+        """The server makes the ids by its own clock, and they are ahead of the script's here: no age is below 0 (B132)."""
+        broker = drivers()
+        send(broker, ORDERS, "one")
+        assert broker.depth(ORDERS).oldest == 0
+
     def test_a_send_wakes_as_many_idle_feeds_as_there_are_messages(self, drivers: Drivers) -> None:
         """The others sleep on."""
         broker = drivers()

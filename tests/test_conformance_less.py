@@ -27,6 +27,7 @@ NEED_AN_ENTRY_POINT = {"L110", "L116", "B109"}
     [
         ("messages", {"dead_letters": Support.ABSENT}),
         ("messages", {"depth": Support.ABSENT}),
+        ("messages", {"oldest": Support.ABSENT}),
         ("messages", {"delay": Support.ABSENT}),
         ("messages", {"uncounted_release": Support.ABSENT}),
         ("messages", {"extension": Support.ABSENT}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import threading
 import time
@@ -14,9 +15,12 @@ import pytest
 
 import narrowboat
 from narrowboat import Retry, aio, events
+from narrowboat.capabilities import Support
 from narrowboat.clock import ManualClock
+from narrowboat.contract import Address, Depth
 from narrowboat.errors import InvalidArgument, LockTimeout, Reason, Unavailable
 from narrowboat.layers.faults import Faults
+from narrowboat.layers.passing import PassingBroker
 from narrowboat.messaging import Outbound
 from narrowboat.telemetry.depths import Depths
 from narrowboat.telemetry.names import OTHER, Names, system, template
@@ -208,8 +212,8 @@ def test_names_of_locks_use_up_no_label_of_a_queue(scrape: Scrape, meter: Meter)
     assert dict(point.attributes)["messaging.destination.name"] == "orders"
 
 
-def test_the_depths_of_watched_queues_are_in_a_scrape(url: str, scrape: Scrape) -> None:
-    """Without a call by the scrape: a thread counts, and the next scrape has it."""
+def test_the_depths_of_watched_queues_are_in_a_scrape(url: str, scrape: Scrape, meter: Meter) -> None:
+    """Without a call by the scrape: a thread counts, and the next scrape has it. An age is 0 where none waits."""
     with narrowboat.broker(url) as broker:
         queue = broker.queue("orders")
         queue.publish_many([b"kettle", b"rope"])
@@ -222,6 +226,31 @@ def test_the_depths_of_watched_queues_are_in_a_scrape(url: str, scrape: Scrape) 
 
         found = [scrape("queue_messages", **where, state=state) for state in ("ready", "in_flight", "delayed", "dead")]
         assert found == [2, 0, 1, 0]
+        assert (scrape("queue_oldest_seconds", **where) or 0) > 0
+
+        meter.telemetry.watch(queue)
+        queue.purge()
+        counted(meter.telemetry._depths)
+        points = meter.points()
+        states = {point.attributes["narrowboat.state"]: point.value for point in points["narrowboat.queue.messages"]}
+        assert states == {"ready": 0, "in_flight": 0, "delayed": 0, "dead": 0}
+        assert [point.value for point in points["narrowboat.queue.oldest"]] == [0]
+
+
+def test_what_no_backend_tells_has_no_point(url: str) -> None:
+    """A count that it cannot know, and an age that it does not claim."""
+
+    class KnowsLittle(PassingBroker):
+        def depth(self, address: Address) -> Depth:
+            return Depth(3, None, None, 0)
+
+    depths = Depths()
+    with narrowboat.broker(url, wrap=KnowsLittle) as broker:
+        broker._core.capabilities = dataclasses.replace(broker.capabilities, oldest=Support.ABSENT)
+        depths.watch([broker.queue("orders")], None)
+        counted(depths)
+        assert list(depths.counts()) == [("memory", "orders", "ready", 3), ("memory", "orders", "dead", 0)]
+        assert list(depths.ages()) == []
 
 
 def test_a_backend_that_is_away_keeps_no_scrape_waiting(url: str) -> None:
@@ -289,15 +318,30 @@ def test_a_queue_of_a_closed_broker_is_watched_no_longer(url: str, caplog: pytes
     assert caplog.records == []
 
 
-def test_what_cannot_be_watched_is_refused(url: str, scrape: Scrape) -> None:
-    """With what to do on asyncio."""
+def test_queues_of_the_asyncio_face_are_watched(url: str) -> None:
+    """By the same thread: what is counted needs no event loop, and waits for none."""
+    depths = Depths()
 
     async def main() -> None:
         async with aio.broker(url) as broker:
-            with pytest.raises(InvalidArgument, match="sync face; beside asyncio, open a narrowboat.broker"):
-                scrape.metrics.watch(broker.queue("orders"))  # type: ignore[arg-type]
+            subscription = broker.topic("prices").subscription("page")
+            await subscription.declare()
+            await broker.topic("prices").publish(b"kettle")
+            depths.watch([broker.queue("orders"), subscription], None)
+            found = counted(depths)  # the loop stands still meanwhile
+            assert {path: depth.ready for (_, path), depth in found.items()} == {"orders": 0, "prices.page": 1}
+            assert {path: age > 0 for _, path, age in depths.ages()} == {"orders": False, "prices.page": True}
+        assert counted(depths) == {}
 
     asyncio.run(main())
+
+
+def test_what_cannot_be_watched_is_refused(url: str, scrape: Scrape) -> None:
+    """A topic keeps no messages, and a name is no queue."""
+    with narrowboat.broker(url) as broker:
+        for thing in (broker.topic("prices"), "orders", broker):
+            with pytest.raises(InvalidArgument, match="expected a queue or subscription"):
+                scrape.metrics.watch(thing)  # type: ignore[arg-type]
 
 
 def every_event() -> Iterator[events.Event]:

@@ -28,7 +28,7 @@ def test_what_calls_return_has_named_fields_for_json() -> None:
         addresses = broker.sources()
 
     assert dataclasses.asdict(receipt) == {"id": "1", "duplicate": False}
-    assert dataclasses.asdict(depth) == {"ready": 0, "in_flight": 0, "delayed": 0, "dead": 1}
+    assert dataclasses.asdict(depth) == {"ready": 0, "in_flight": 0, "delayed": 0, "dead": 1, "oldest": None}
     assert dataclasses.asdict(dead) == {"reason": "no", "attempts": 1, "origin": "orders"}
     assert dataclasses.asdict(holder)["name"] == "invoice"
     values: list[Any] = [receipt, depth, dead, holder]
@@ -39,4 +39,4 @@ def test_what_calls_return_has_named_fields_for_json() -> None:
             setattr(value, dataclasses.fields(value)[0].name, None)
     told = json.loads(json.dumps([dataclasses.asdict(holder), *(each._asdict() for each in addresses)]))
     assert told[0]["mode"] == "exclusive" and told[1] == {"kind": "queue", "name": "orders", "group": ""}
-    assert (Receipt("1"), Depth(0, 0, 0, 1)) == (receipt, depth)
+    assert (Receipt("1"), Depth(0, 0, 0, 1, oldest=5.0)) == (receipt, depth)

@@ -154,6 +154,7 @@ class BrokerCapabilities:
     outbox: Support = Support.ABSENT  #: `send_in`: a publish in a transaction of the caller's own
     alter: Support = Support.ABSENT  #: each consumer has its own `max_deliveries` and lease; what is stored can be altered
     listing: Support = Support.ABSENT  #: `sources()`
+    oldest: Support = Support.ABSENT  #: `depth().oldest`: how long the oldest ready message has waited; absent without `depth`
     concurrency: Concurrency = Concurrency.SERIAL
     body_max: int = 1024 * 1024  #: bytes
     headers_max: int = 64 * 1024  #: bytes, names and values together
@@ -172,6 +173,8 @@ class BrokerCapabilities:
     def __post_init__(self) -> None:
         if self.lease is not LeaseNature.MESSAGE:
             object.__setattr__(self, "extension", Support.ABSENT)
+        if self.depth is Support.ABSENT:
+            object.__setattr__(self, "oldest", Support.ABSENT)
 
 
 Capabilities = LockCapabilities | BrokerCapabilities

@@ -6,7 +6,7 @@ import pytest
 
 from broker_calls import DASHBOARD, ORDERS, PRICES, Drivers, consume, ids, message, send, settle, take
 from narrowboat.clock import ManualClock
-from narrowboat.contract import Ack, Address, Depth, Kind, Properties, Receipt, Reject, Source
+from narrowboat.contract import Ack, Address, Depth, Kind, Nack, Properties, Receipt, Reject, Return, Source
 from narrowboat.errors import Conflict, NotFound, StaleDelivery
 
 
@@ -64,6 +64,36 @@ class SourceRules:
         assert broker.depth(ORDERS) == Depth(1, 1, 1, 0)
         assert settle(feed, Ack(), *held) == [None]
         assert ids(take(feed)) == ["a2"]
+
+    def test_the_oldest_is_the_first_that_became_ready(self, drivers: Drivers, clock: ManualClock) -> None:
+        """In whatever order they are handed out. One that comes back has kept its age, after a delay it begins anew (B132)."""
+        broker = drivers()
+
+        def oldest() -> float | None:
+            found = broker.depth(ORDERS).oldest
+            return None if found is None else round(found, 3)
+
+        feed = consume(broker, ORDERS, priorities=2, lease=50.0)
+        assert oldest() is None
+        send(broker, ORDERS, "delayed", delay=4.0)
+        clock.advance(1)
+        send(broker, ORDERS, "low")
+        clock.advance(1)
+        send(broker, ORDERS, "high", priority=2)
+        assert oldest() == 1
+        high, low = take(feed)
+        assert oldest() is None
+        clock.advance(5)
+        assert oldest() == 3
+        settle(feed, Return(), high)
+        assert oldest() == 5
+        settle(feed, Nack(10.0), low)
+        assert oldest() == 5
+        clock.advance(12)
+        settle(feed, Ack(), *take(feed, 2))
+        assert oldest() == 2
+        broker.purge(ORDERS)
+        assert oldest() is None
 
     @pytest.mark.parametrize("address", [ORDERS, DASHBOARD, PRICES])
     def test_an_alter_of_what_nobody_declared(self, drivers: Drivers, address: Address) -> None:

@@ -283,7 +283,8 @@ def test_a_strange_message_is_handed_out_or_dies_and_its_neighbours_notice_nothi
             with contextlib.suppress(Conflict):  # its row in `source` is strange
                 _drain(source)
                 depth = source.depth()
-                assert all(each is not None and each >= 0 for each in astuple(depth))
+                *counts, oldest = astuple(depth)
+                assert all(each is not None and each >= 0 for each in (*counts, oldest or 0.0))
                 # What was put into a sequence of another key, or behind no message, stands in nobody's way, nor in line.
                 assert depth.ready == 0 or {"state", "key"} & {change[1] for change in changes}
             with contextlib.suppress(Conflict):

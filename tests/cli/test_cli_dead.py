@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -83,6 +84,11 @@ class TestDead:
         letter.publish(b"b", delay=60)
 
         assert run(["depth", url, "q", "--json"]) == 0
-        assert json.loads(capsys.readouterr().out) == {"ready": 0, "in_flight": 0, "delayed": 1, "dead": 1}
+        none = {"ready": 0, "in_flight": 0, "delayed": 1, "dead": 1, "oldest": None}
+        assert json.loads(capsys.readouterr().out) == none
+        letter.publish(b"c")
         assert run(["depth", url, "q"]) == 0
-        assert "in flight" in capsys.readouterr().out
+        shown = capsys.readouterr().out
+        assert "in flight" in shown and re.search(r"\d+\.\d s", shown)
+        assert run(["depth", url, "q", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["oldest"] > 0

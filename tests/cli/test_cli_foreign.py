@@ -262,7 +262,10 @@ class TestMistakes:
         with broker.queue("orders").consume(idle=1) as messages:
             next(iter(messages)).ack()
 
-        assert call("depth", url, "orders", "--json")[:2] == (0, '{"ready": 0, "in_flight": 0, "delayed": 0, "dead": 0}\n')
+        assert call("depth", url, "orders", "--json")[:2] == (
+            0,
+            '{"ready": 0, "in_flight": 0, "delayed": 0, "dead": 0, "oldest": null}\n',
+        )
         code, out, err = call("depth", url, "ordrs", "--json")
         assert (code, out) == (1, "")
         assert "there is no queue 'ordrs'" in err

@@ -18,7 +18,7 @@ from narrowboat.contract import Depth, Holder, Mode
 from narrowboat.locking import Locks
 from narrowboat.messaging import Messaging
 
-QUEUE = {"in_flight": 0, "delayed": 0, "dead": 0, "backlog_per_s": None, "dead_per_s": None}
+QUEUE = {"in_flight": 0, "delayed": 0, "dead": 0, "oldest": None, "backlog_per_s": None, "dead_per_s": None}
 
 
 def test_once_for_programs(url: str, broker: Messaging, locks: Locks, capsys: pytest.CaptureFixture[str]) -> None:
@@ -29,6 +29,8 @@ def test_once_for_programs(url: str, broker: Messaging, locks: Locks, capsys: py
         assert run(["top", url, "--once", "--json"]) == 0
 
     found = json.loads(capsys.readouterr().out)
+    assert found["queues"][0]["oldest"] > 0
+    found["queues"][0]["oldest"] = None
     assert found["queues"] == [{"name": "a", "ready": 1, **QUEUE}, {"name": "prices.g", "ready": 0, **QUEUE}]
     (lock,) = found["locks"]
     assert 0 < lock.pop("expires_in") <= 30

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Sequence
 
 from mutants import Mutant
@@ -122,6 +123,40 @@ class DepthForgetsTheDead(PassingBroker):
         return dataclasses.replace(self.inner.depth(address), dead=0, in_flight=0)
 
 
+class OldestOfAll(PassingBroker):
+    """Tells how long ago something was published first, and never forgets it."""
+
+    def __init__(self, inner: Broker) -> None:
+        super().__init__(inner)
+        self._first: float | None = None
+
+    def send(self, messages: Sequence[Outgoing]) -> list[Receipt | NarrowboatError]:
+        self._first = self._first or time.monotonic()
+        return self.inner.send(messages)
+
+    def depth(self, address: Address) -> Depth:
+        age = None if self._first is None else time.monotonic() - self._first
+        return dataclasses.replace(self.inner.depth(address), oldest=age)
+
+
+class OldestByTheNext(PassingBroker):
+    """Takes the message that is handed out next for the oldest, as where the first of a stream is looked at alone."""
+
+    def __init__(self, inner: Broker) -> None:
+        super().__init__(inner)
+        self._highest = (-1, 0.0)
+
+    def send(self, messages: Sequence[Outgoing]) -> list[Receipt | NarrowboatError]:
+        for message in messages:
+            if message.priority > self._highest[0]:
+                self._highest = message.priority, time.monotonic()
+        return self.inner.send(messages)
+
+    def depth(self, address: Address) -> Depth:
+        found = self.inner.depth(address)
+        return found if found.oldest is None else dataclasses.replace(found, oldest=time.monotonic() - self._highest[1])
+
+
 class QueueMadeTwice(Installs, PassingBroker):
     """Makes a queue when it is missing, and fails when another first user was faster."""
 
@@ -235,4 +270,6 @@ MUTANTS: list[Mutant] = [
     named(StoredLeaseForAll, "B129"),
     named(ListsDeadLettersToo, "B131"),
     named(ListsQueuesOnly, "B131"),
+    named(OldestOfAll, "B132"),
+    named(OldestByTheNext, "B132"),
 ]

@@ -48,6 +48,7 @@ def capabilities(url: Url, options: MessageOptions) -> BrokerCapabilities:
         retention=options.retention,
         alter=Support.NATIVE,
         listing=Support.NATIVE,
+        oldest=Support.NATIVE,
     )
 
 
@@ -171,9 +172,12 @@ class MemoryBroker(Broker):
             return Depth(0, 0, len(found.pending), 0)
         if address.kind is Kind.TOPIC:
             return Depth(0, 0, 0, 0)  # what died in a queue of that name is none of its own
-        dead = sources.find(address.dead) if has_dead_letters(address) else None
-        counts = found.counts() if found is not None else (0, 0, 0)
-        return Depth(*counts, sum(dead.counts()) if isinstance(dead, MemorySource) else 0)
+        letters = sources.find(address.dead) if has_dead_letters(address) else None
+        dead = sum(letters.counts()) if isinstance(letters, MemorySource) else 0
+        if found is None:
+            return Depth(0, 0, 0, dead)
+        since = found.oldest()
+        return Depth(*found.counts(), dead, None if since is None else max(0.0, now - since))
 
     def _find(self, sources: Sources, address: Address, now: float) -> MemorySource | MemoryTopic | NarrowboatError | None:
         found = sources.find(address)

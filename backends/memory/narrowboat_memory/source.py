@@ -199,6 +199,19 @@ class MemorySource:
             states.count(READY) + states.count(BLOCKED), states.count(CLAIMED), states.count(DELAYED) + states.count(HELD)
         )
 
+    def oldest(self) -> float | None:
+        """When the message became available that waits for longest. Only priorities cost a look at all that is ready."""
+        ready = self._ready
+        while ready and ready[0][3].state is not READY:
+            heappop(ready)
+        mixed = bool(ready) and ready[0][0] != 0
+        places = [place for _, place, _, entry in (ready if mixed else ready[:1]) if entry.state is READY]
+        for chain in self._chains.values():
+            while chain and chain[0][2].state is not BLOCKED:
+                heappop(chain)
+            places += [place for place, _, _ in chain[:1]]
+        return min(places, default=None)
+
     def ready(self) -> int:
         """About how many could be claimed now: for waking, which may be spurious."""
         return len(self._ready)

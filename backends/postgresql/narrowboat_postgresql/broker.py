@@ -46,6 +46,7 @@ _ALTER = (
     " WHERE space = $1 AND key = $2 AND kind = $3 AND declared"
     " RETURNING kind, declared, lease, max_deliveries, ordered, priorities"
 )
+_NONE = (0, 0, 0)
 #: Bytes of bodies in one call. A statement of PostgreSQL's has a gigabyte at most, and its memory.
 _TOGETHER = 64 * 1024 * 1024
 
@@ -60,6 +61,7 @@ def capabilities(url: Url, options: MessageOptions) -> BrokerCapabilities:
         retention=options.retention,
         alter=Support.NATIVE,
         listing=Support.NATIVE,
+        oldest=Support.NATIVE,
     )
     return dataclasses.replace(claims, outbox=Support.NATIVE)
 
@@ -200,9 +202,9 @@ class PostgresBroker(Broker):
     def depth(self, address: Address) -> Depth:
         """How many messages are ready, in flight, delayed, dead; of a topic, how many are not due yet."""
         self._messages.check_open()
-        counts = self._depth(address)
-        dead = self._depth(address.dead, strict=False) if has_dead_letters(address) else (0, 0, 0)
-        return Depth(*counts, sum(dead))
+        counts, oldest = self._depth(address)
+        dead, _ = self._depth(address.dead, strict=False) if has_dead_letters(address) else (_NONE, None)
+        return Depth(*counts, sum(dead), oldest)
 
     def ping(self) -> None:
         """An empty call: it fails where any would."""
@@ -226,16 +228,16 @@ class PostgresBroker(Broker):
         self._feeds.add(feed)
         return feed
 
-    def _depth(self, address: Address, *, strict: bool = True) -> tuple[int, int, int]:
+    def _depth(self, address: Address, *, strict: bool = True) -> tuple[tuple[int, int, int], float | None]:
         rows = self._messages.looking.call(
             "depth", fit(address.path), self._messages.retention, doing=f"counting {address.path!r}"
         )
         if strict and not self._kind(address, rows[0][0] if rows else None):
-            return 0, 0, 0
+            return _NONE, None
         if not rows or rows[0][0] != address.kind.value.encode():
-            return 0, 0, 0
-        _, ready, flight, delayed = rows[0]
-        return int(ready or b""), int(flight or b""), int(delayed or b"")
+            return _NONE, None
+        _, ready, flight, delayed, oldest = rows[0]
+        return (int(ready or b""), int(flight or b""), int(delayed or b"")), None if oldest is None else max(0.0, float(oldest))
 
     def _kind(self, address: Address, found: bytes | None, *, missing: bool = True) -> bool:
         """Whether it is there; raises where it is something else, or should be there."""

@@ -170,13 +170,13 @@ class RedisBroker(Broker):
         )
         if answer[0] != b"missing" or (not self._calls.auto_declare and address.kind is not Kind.INBOX):
             self._raise(answer, keys)
-        ready, out, delayed, dead = map(operator.index, answer[1:5])
-        for which, stream, begin in zip(answer[5::3], answer[6::3], answer[7::3], strict=True):
+        ready, out, delayed, dead, oldest = map(operator.index, answer[1:6])
+        for which, stream, begin in zip(answer[6::3], answer[7::3], answer[8::3], strict=True):
             last, more = begin, 1
             while more:
                 counted, last, more = self._calls.taking.ask(_COUNT([stream], [last]), f"counting {keys.path!r}")
                 ready, dead = (ready + counted, dead) if which == b"ready" else (ready, dead + counted)
-        return Depth(ready, out, delayed, dead)
+        return Depth(ready, out, delayed, dead, oldest / 1000 if oldest >= 0 else None)
 
     def ping(self) -> None:
         """One round trip."""
@@ -241,6 +241,7 @@ def capabilities(url: Url, options: MessageOptions) -> BrokerCapabilities:
         dedup=options.dedup,
         alter=Support.NATIVE,
         listing=Support.EMULATED,
+        oldest=Support.NATIVE,
     )
 
 

@@ -55,6 +55,7 @@ def capabilities(url: Url, options: MessageOptions) -> BrokerCapabilities:
         retention=options.retention,
         alter=Support.NATIVE,
         listing=Support.NATIVE,
+        oldest=Support.NATIVE,
     )
 
 
@@ -170,10 +171,11 @@ class SqliteBroker(Broker):
     def _depth(self, topology: Topology, address: Address) -> Depth:
         found = self._find(topology, address)
         dead = topology.find(address.dead) if has_dead_letters(address) and address.kind is not Kind.TOPIC else None
-        return Depth(
-            *(message_rows.counts(topology.connection, found.id) if found is not None else (0, 0, 0)),
-            sum(message_rows.counts(topology.connection, dead.id)) if isinstance(dead, SourceRow) else 0,
-        )
+        none = (0, 0, 0, None)
+        ready, out, delayed, place = message_rows.counts(topology.connection, found.id) if found is not None else none
+        *letters, _ = message_rows.counts(topology.connection, dead.id) if isinstance(dead, SourceRow) else none
+        oldest = None if place is None else max(0.0, topology.moment.place - place)
+        return Depth(ready, out, delayed, sum(letters), oldest)
 
     def _find(self, topology: Topology, address: Address) -> SourceRow | None:
         found = _raise(topology.find(address))

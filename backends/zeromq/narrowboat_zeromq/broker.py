@@ -90,8 +90,8 @@ class ZeroMQBroker(Broker):
         return int(self._link.ask("purge", message_items.named(address))[0])
 
     def depth(self, address: Address) -> Depth:
-        """How many messages it has."""
-        return Depth(*self._link.ask("depth", message_items.named(address))[0])
+        """How many messages it has. An older server does not tell for how long the oldest has waited."""
+        return Depth(*self._link.ask("depth", message_items.named(address))[0][:5])
 
     def ping(self) -> None:
         """An empty write transaction on the server's file."""
@@ -145,6 +145,7 @@ def capabilities(url: Url, options: MessageOptions) -> BrokerCapabilities:
         retention=options.retention,
         alter=Support.NATIVE,
         listing=Support.NATIVE,
+        oldest=Support.NATIVE,
     )
     return dataclasses.replace(claims, concurrency=Concurrency.MULTIPLEXED)
 

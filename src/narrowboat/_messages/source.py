@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager
 from typing import Any, Generic, TypeVar
 
 from narrowboat._engine.checks import flag, seconds
+from narrowboat._engine.exchange import Call
+from narrowboat._engine.runtime import Runtime, answer_of
 from narrowboat._messages.checks import (
     MAX_DURATION,
     check_change,
@@ -152,10 +154,14 @@ class SourceCore(Generic[T]):
         """Drop what is ready or delayed."""
         return await self.core.ask(lambda driver: driver.purge(self.address))
 
-    async def depth(self) -> Depth:
-        """How many messages it has."""
-        demand(self.core.capabilities.depth, self.core.backend, "depth()", "depth")
-        return await self.core.ask(lambda driver: driver.depth(self.address))
+    async def depth(self, runtime: Runtime | None = None) -> Depth:
+        """How many messages it has. `runtime`: the caller's, where that is none of this face."""
+        core = self.core
+        core.check_open()
+        demand(core.capabilities.depth, core.backend, "depth()", "depth")
+        call = Call(core.CALL, (lambda driver: driver.depth(self.address),))
+        found: Depth = await answer_of(runtime or core.runtime, core.fetches, call)
+        return found
 
     # -- consuming ------------------------------------------------------------------------------------------------
 

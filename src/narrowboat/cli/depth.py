@@ -1,4 +1,4 @@
-"""`narrowboat depth`: how many messages a queue or subscription has."""
+"""`narrowboat depth`: how many messages a queue or subscription has, and for how long the oldest has waited."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from narrowboat.cli.exits import Exit
 from narrowboat.cli.options import as_json, broker_url, group_option
 from narrowboat.cli.output import complain, print_json, print_table
 from narrowboat.cli.reach import is_missing, open_broker
+from narrowboat.cli.snapshot import age_text
 from narrowboat.cli.source import no_such, source_of
 
-_COLUMNS = ("ready", "in flight", "delayed", "dead")
+_COLUMNS = ("ready", "in flight", "delayed", "dead", "oldest")
 
 
 @click.command("depth", cls=Command)
@@ -22,19 +23,21 @@ _COLUMNS = ("ready", "in flight", "delayed", "dead")
 @group_option
 @as_json
 def depth(url: str | None, queue: str, group: str | None, as_json: bool) -> int:
-    """Show how many messages QUEUE has: ready, in flight, delayed, dead.
+    """Show how many messages QUEUE has: ready, in flight, delayed, dead. And for how long the oldest ready one has waited.
 
     Exit code 1 when there is no such queue, as far as the backend can tell that from an empty one.
     """
     with open_broker(url) as broker:
         source = source_of(broker, queue, group)
         found = source.depth()
-        counts = dataclasses.asdict(found)
-        if not any(counts.values()) and is_missing(url, broker, queue, group):
+        told = dataclasses.asdict(found)
+        if not any(told.values()) and is_missing(url, broker, queue, group):
             complain(no_such(broker, queue, group))
             return Exit.FAILED
     if as_json:
-        print_json(counts)
+        print_json(told)
     else:
-        print_table(_COLUMNS, [["unknown" if count is None else count for count in counts.values()]], right=_COLUMNS)
+        *counts, _ = told.values()
+        row = ["unknown" if count is None else count for count in counts]
+        print_table(_COLUMNS, [[*row, age_text(found)]], right=_COLUMNS)
     return Exit.OK

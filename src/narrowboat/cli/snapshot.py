@@ -31,6 +31,7 @@ class QueueLine:
     in_flight: int | None
     delayed: int | None
     dead: int | None
+    oldest: float | None  #: seconds
     backlog_per_s: float | None  #: of all that is not dead
     dead_per_s: float | None
 
@@ -76,11 +77,23 @@ def queue_lines(now: Snapshot, before: Snapshot | None) -> list[QueueLine]:
                 depth.in_flight,
                 depth.delayed,
                 depth.dead,
+                depth.oldest,
                 _rate(_backlog(old), _backlog(depth), seconds),
                 _rate(old.dead if old else None, depth.dead, seconds),
             )
         )
     return sorted(lines, key=lambda line: (-(line.ready or 0) - (line.in_flight or 0) - (line.delayed or 0), line.name))
+
+
+def age_text(of: Depth | QueueLine) -> str:
+    """For how long the oldest message has waited, for people: nothing where none waits.
+
+    >>> age_text(Depth(2, 0, 0, 0, 61.25)), age_text(Depth(2, 0, 0, 0)), age_text(Depth(0, 0, 0, 0))
+    ('61.2 s', 'unknown', '')
+    """
+    if of.oldest is not None:
+        return f"{of.oldest:.1f} s"
+    return "" if of.ready == 0 else "unknown"
 
 
 def lock_lines(now: Snapshot) -> list[LockLine]:

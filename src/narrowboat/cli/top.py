@@ -22,7 +22,7 @@ from narrowboat.cli.options import BROKER_URL, LOCKS_URL, Seconds, as_json, brok
 from narrowboat.cli.output import make_table, print_json, printable, redact
 from narrowboat.cli.portable import json_text
 from narrowboat.cli.reach import is_missing, open_broker, open_locks
-from narrowboat.cli.snapshot import LockLine, QueueLine, Snapshot, lock_lines, queue_lines, take, to_json
+from narrowboat.cli.snapshot import LockLine, QueueLine, Snapshot, age_text, lock_lines, queue_lines, take, to_json
 from narrowboat.cli.source import no_such, source_of
 from narrowboat.contract.messages import Address, Kind
 from narrowboat.dsn import Url
@@ -33,7 +33,7 @@ from narrowboat.messaging import Messaging
 if TYPE_CHECKING:
     from rich.console import Group
 
-_QUEUES = ("queue", "ready", "in flight", "delayed", "dead", "backlog/s", "dead/s")
+_QUEUES = ("queue", "ready", "in flight", "delayed", "dead", "oldest", "backlog/s", "dead/s")
 _LOCKS = ("lock", "holders", "waiting", "held by", "expires in")
 
 
@@ -56,7 +56,8 @@ def top(
     once: bool,
     as_json: bool,
 ) -> int:
-    """Watch queues and locks: how many messages are ready, in flight, delayed and dead, who holds what, and who waits.
+    """Watch queues and locks: how many messages are ready, in flight, delayed and dead, for how long the oldest ready one has
+    waited, who holds what, and who waits.
 
     backlog/s and dead/s are what changed between two looks, in a second: no throughput, which no backend counts. A backend that
     does not list its queues wants --queue or --subscription. With --json each look is a line. It ends with Ctrl-C or SIGTERM.
@@ -177,7 +178,7 @@ def _screen(now: Snapshot, before: Snapshot | None) -> Group:
 def _queue_row(line: QueueLine) -> tuple[object, ...]:
     counts = ["unknown" if each is None else each for each in (line.ready, line.in_flight, line.delayed, line.dead)]
     rates = ["" if each is None else f"{each:+.1f}" for each in (line.backlog_per_s, line.dead_per_s)]
-    return line.name, *counts, *rates
+    return line.name, *counts, age_text(line), *rates
 
 
 def _lock_row(line: LockLine) -> tuple[object, ...]:

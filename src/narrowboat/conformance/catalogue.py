@@ -359,6 +359,9 @@ B128 what is altered counts for consumers that come, for those that run within a
 B129 consumers of one queue have each their own limit and lease; who asks for none has what is stored, and nobody is refused
 B130 an alter of what is not there is NotFound and makes nothing; one of order or priorities is refused before I/O
 B131 sources() lists every queue, topic and subscription of its namespace, and nothing else
+
+# Messages: how far a queue is behind
+B132 depth().oldest is the age of the oldest ready message, from its publish or due time; what is not ready has none
 """
 
 

@@ -186,12 +186,15 @@ Outcome = Ack | Nack | Reject | Return
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Depth:
-    """How many messages a source has. None where the backend cannot know."""
+    """How many messages a source has, and for how long the oldest has waited. None where the backend cannot know."""
 
     ready: int | None
     in_flight: int | None
     delayed: int | None
     dead: int | None
+    #: Seconds for which the oldest ready message has waited: since it was published, or became due where it was delayed. None
+    #: where none is ready, and always where the claim `oldest` is absent. Two depths of the same counts are equal.
+    oldest: float | None = dataclasses.field(default=None, compare=False)
 
 
 class Feed(ABC):
@@ -341,7 +344,12 @@ class Broker(ABC):
 
     @abstractmethod
     def depth(self, address: Address) -> Depth:
-        """How many messages a queue or subscription has; `dead` counts its dead letters."""
+        """How many messages a queue or subscription has; `dead` counts its dead letters.
+
+        Where `oldest` is claimed it is told by the clock that stored the messages, and 0 where that went back. It costs a look
+        at the first message of each priority and not at those behind it. It belongs to a message that `ready` counts. One
+        that came back keeps its age, unless a delay gave it another place in the order.
+        """
 
     @abstractmethod
     def ping(self) -> None:

@@ -31,6 +31,7 @@ def keeper(
     retention: float = 0.0,
     alter: Support = Support.ABSENT,
     listing: Support = Support.ABSENT,
+    oldest: Support = Support.ABSENT,
 ) -> BrokerCapabilities:
     """The claims of a keeper of messages.
 
@@ -42,6 +43,7 @@ def keeper(
         retention: seconds for which topics keep messages for replay; 0: they do not.
         alter: whether what is stored with a source can be altered.
         listing: whether it tells which sources there are.
+        oldest: whether it tells for how long the oldest message has waited.
     """
     return BrokerCapabilities(
         scope=scope,
@@ -64,6 +66,7 @@ def keeper(
         uncounted_release=work,
         alter=alter,
         listing=listing,
+        oldest=oldest,
         body_max=16 * 1024 * 1024,
         priorities_max=9,
         delay_max=30 * 86400.0,

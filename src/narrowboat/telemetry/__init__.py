@@ -4,6 +4,4 @@
 - `narrowboat.telemetry.otel` (extra `otel`): spans and metrics by OpenTelemetry's conventions for messaging.
 
 Each is imported by who uses it, and needs its client library. A listener that fails costs a line of the log, and no message.
-The age of the oldest message of a queue is in neither, because the contract asks no backend for it: the time from a publish to
-its handler is.
 """

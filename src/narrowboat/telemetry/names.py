@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from narrowboat import registry
+from narrowboat import events, registry
 from narrowboat.errors import ConfigurationError
 
 #: What stands for every name beyond those that are told apart.
@@ -78,6 +78,19 @@ def kind_of(error: BaseException) -> str:
     kind = type(error)
     known = kind.__module__ in ("builtins", "narrowboat.errors")
     return kind.__qualname__ if known else f"{kind.__module__}.{kind.__qualname__}"
+
+
+#: What became of a message, where its event says it by its class.
+_SETTLED = {events.DeadLettered: "dead_letter", events.Expired: "expired", events.Stale: "stale"}
+
+
+def settled_as(event: events.Settled | events.DeadLettered | events.Expired | events.Stale) -> str:
+    """What became of a message, in a word.
+
+    >>> settled_as(events.Stale("memory", "orders", "1"))
+    'stale'
+    """
+    return event.outcome if isinstance(event, events.Settled) else _SETTLED[type(event)]
 
 
 _WORDS = {

@@ -17,17 +17,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from dataclasses import asdict
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import narrowboat
 from narrowboat import events
 from narrowboat._engine.log import log
 from narrowboat.contract.messages import Kind
-from narrowboat.messaging import Publishing, Queue, Subscription
+from narrowboat.messaging import Publishing
 from narrowboat.telemetry.depths import Depths
-from narrowboat.telemetry.names import Names, kind_of, outcome_of, system
+from narrowboat.telemetry.names import Names, kind_of, outcome_of, settled_as, system
 from narrowboat.working.handlers import Handling
 
 try:
@@ -39,6 +38,9 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         "narrowboat.telemetry.otel needs opentelemetry-api: pip install 'narrowboat[otel]'", name=error.name
     ) from error
+
+if TYPE_CHECKING:
+    from narrowboat.telemetry.depths import Watched
 
 #: The conventions that all names here are of.
 SCHEMA = "https://opentelemetry.io/schemas/1.44.0"
@@ -95,6 +97,8 @@ class Telemetry:
         self._outages = meter.create_counter("narrowboat.connection.lost", "{outage}", "Outages, as calls found them.")
         self._away = histogram("narrowboat.connection.outage.duration", "Outages that are over.")
         meter.create_observable_gauge("narrowboat.queue.messages", [self._observe], "{message}", "Messages of a watched queue.")
+        about = "For how long the oldest ready message of a watched queue has waited."
+        meter.create_observable_gauge("narrowboat.queue.oldest", [self._observe_ages], "s", about)
 
     # -- around -----------------------------------------------------------------------------------------------------
 
@@ -106,8 +110,8 @@ class Telemetry:
         """For `Worker(around=[...])` of either face: a span for each call of a handler."""
         return Around(self, call)
 
-    def watch(self, *queues: Queue[Any] | Subscription[Any], every: float | None = None) -> None:
-        """Report how many messages these have, as `narrowboat.telemetry.prometheus.Metrics.watch`."""
+    def watch(self, *queues: Watched, every: float | None = None) -> None:
+        """Report how many messages these have and how old the oldest is, as `narrowboat.telemetry.prometheus.Metrics.watch`."""
         self._depths.watch(queues, every)
 
     def _inject(self, headers: dict[str, str], of: context.Context) -> None:
@@ -163,11 +167,8 @@ class Telemetry:
                 self._sent.add(1, {**attributes, "messaging.operation.name": "publish", **failed})
             case events.Delivered():
                 self._consumed.add(1, {**attributes, "messaging.operation.name": "receive"})
-            case events.Settled():
-                self._settled.add(1, {**attributes, "narrowboat.outcome": event.outcome})
-            case events.DeadLettered() | events.Expired() | events.Stale():
-                word = {events.DeadLettered: "dead_letter", events.Expired: "expired", events.Stale: "stale"}[type(event)]
-                self._settled.add(1, {**attributes, "narrowboat.outcome": word})
+            case events.Settled() | events.DeadLettered() | events.Expired() | events.Stale():
+                self._settled.add(1, {**attributes, "narrowboat.outcome": settled_as(event)})
 
     def _lock(self, event: events.LockEvent, attributes: Attributes) -> None:
         match event:
@@ -201,11 +202,13 @@ class Telemetry:
         span.end(now)
 
     def _observe(self, options: CallbackOptions) -> Iterable[Observation]:
-        for (backend, path), depth in self._depths.look().items():
-            for state, count in asdict(depth).items():
-                if count is not None:
-                    where = {"messaging.system": system(backend), "messaging.destination.name": path}
-                    yield Observation(count, {**where, "narrowboat.state": state})
+        for of, path, state, count in self._depths.counts():
+            where = {"messaging.system": of, "messaging.destination.name": path}
+            yield Observation(count, {**where, "narrowboat.state": state})
+
+    def _observe_ages(self, options: CallbackOptions) -> Iterable[Observation]:
+        for of, path, age in self._depths.ages():
+            yield Observation(age, {"messaging.system": of, "messaging.destination.name": path})
 
 
 class _Publish:

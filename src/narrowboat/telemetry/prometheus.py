@@ -13,14 +13,12 @@ mode) the counters add up; depths belong into one process alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from narrowboat import events
 from narrowboat._engine.forks import watch_forks
-from narrowboat.messaging import Queue, Subscription
 from narrowboat.telemetry.depths import Depths
-from narrowboat.telemetry.names import Names, kind_of, outcome_of, system
+from narrowboat.telemetry.names import Names, kind_of, outcome_of, settled_as, system
 
 try:
     from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
@@ -29,6 +27,9 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         "narrowboat.telemetry.prometheus needs prometheus-client: pip install 'narrowboat[prometheus]'", name=error.name
     ) from error
+
+if TYPE_CHECKING:
+    from narrowboat.telemetry.depths import Watched
 
 PREFIX = "narrowboat_"
 #: Seconds: from a lock in memory to a handler that takes minutes.
@@ -77,14 +78,14 @@ class Metrics:
         """In a forked child no connection is lost. A new gauge: a thread that is not there may have the old one's lock."""
         self._down = Gauge(f"{PREFIX}connection_lost", "Connections that are lost now.", ("backend",), registry=None)
 
-    def watch(self, *queues: Queue[Any] | Subscription[Any], every: float | None = None) -> None:
+    def watch(self, *queues: Watched, every: float | None = None) -> None:
         """Count these at each scrape, as of at most `every` (10) seconds before: ready, in flight, delayed, dead.
 
-        They are of the sync face; a program on asyncio opens a broker for it. A thread counts, so no scrape waits for a
-        backend.
+        And for how long the oldest ready message has waited, where the backend claims `oldest`: 0 where none is ready. They are
+        of either face. A thread counts, so no scrape waits for a backend.
 
         Raises:
-            InvalidArgument: no queue or subscription of the sync face.
+            InvalidArgument: no queue or subscription.
         """
         self._depths.watch(queues, every)
 
@@ -105,11 +106,8 @@ class Metrics:
                 name = self._name(event.source)
                 self._delivered.labels(of, name, str(event.attempt > 1).lower()).inc()
                 self._settled.labels(of, name, "dead_letter")  # 0 from now on: an alert sees no increase of what was not there
-            case events.Settled():
-                self._settled.labels(of, self._name(event.source), event.outcome).inc()
-            case events.DeadLettered() | events.Expired() | events.Stale():
-                word = {events.DeadLettered: "dead_letter", events.Expired: "expired", events.Stale: "stale"}[type(event)]
-                self._settled.labels(of, self._name(event.source), word).inc()
+            case events.Settled() | events.DeadLettered() | events.Expired() | events.Stale():
+                self._settled.labels(of, self._name(event.source), settled_as(event)).inc()
             case events.Malformed():
                 self._malformed.labels(of, self._name(event.source)).inc()
             case events.Acquired():
@@ -139,19 +137,24 @@ class _Collector:
 
     def describe(self) -> Iterable[Metric]:
         """So that registering it asks for nothing."""
-        return [*self._metrics._down.describe(), self._family()]
+        return [*self._metrics._down.describe(), self._messages(), self._oldest()]
 
     def collect(self) -> Iterator[Metric]:
         """What is known."""
         yield from self._metrics._down.collect()
-        family = self._family()
-        for (backend, path), depth in self._metrics._depths.look().items():
-            for state, count in asdict(depth).items():
-                if count is not None:  # the backend cannot know
-                    family.add_metric([system(backend), path, state], count)
-        yield family
+        messages, oldest = self._messages(), self._oldest()
+        for of, path, state, count in self._metrics._depths.counts():
+            messages.add_metric([of, path, state], count)
+        for of, path, age in self._metrics._depths.ages():
+            oldest.add_metric([of, path], age)
+        yield from (messages, oldest)
 
     @staticmethod
-    def _family() -> GaugeMetricFamily:
+    def _messages() -> GaugeMetricFamily:
         about = "Messages of a watched queue."
         return GaugeMetricFamily(f"{PREFIX}queue_messages", about, labels=["backend", "queue", "state"])
+
+    @staticmethod
+    def _oldest() -> GaugeMetricFamily:
+        about = "For how long the oldest ready message of a watched queue has waited."
+        return GaugeMetricFamily(f"{PREFIX}queue_oldest_seconds", about, labels=["backend", "queue"])

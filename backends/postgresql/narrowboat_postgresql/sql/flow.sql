@@ -370,18 +370,26 @@ BEGIN
 END
 $$;
 
--- How many messages a source has: ready (or behind one of their line), out, delayed. Nothing where it is not there.
+-- How many messages a source has: ready (or behind one of their line), out, delayed; and the seconds for which one has been
+-- ready, at most, by the first of each rank. Nothing where it is not there.
 CREATE FUNCTION nb.depth(in_space integer, in_key text, retention double precision)
-RETURNS TABLE (kind text, ready bigint, flight bigint, delayed bigint) LANGUAGE plpgsql AS $$
+RETURNS TABLE (kind text, ready bigint, flight bigint, delayed bigint, oldest double precision) LANGUAGE plpgsql AS $$
 DECLARE of nb.source := nb.find(in_space, in_key);
 BEGIN
     IF of.id IS NOT NULL THEN
         PERFORM nb.tick(of, retention);
         RETURN QUERY SELECT of.kind,
-            (SELECT count(*) FROM nb.message m WHERE m.source = of.id AND m.state = 0)
-            + (SELECT count(*) FROM nb.message m WHERE m.source = of.id AND m.line IS NOT NULL AND m.state = 4),
+            (SELECT count(*) FROM nb.message m WHERE m.source = of.id AND m.state = 0) + b.many,
             (SELECT count(*) FROM nb.message m WHERE m.source = of.id AND m.until IS NOT NULL AND m.state = 2),
-            (SELECT count(*) FROM nb.message m WHERE m.source = of.id AND m.until IS NOT NULL AND m.state IN (1, 3));
+            (SELECT count(*) FROM nb.message m WHERE m.source = of.id AND m.until IS NOT NULL AND m.state IN (1, 3)),
+            extract(epoch FROM clock_timestamp() - least(b.since, (
+                SELECT min(f.since) FROM (
+                    SELECT m.rank FROM nb.message m WHERE m.source = of.id AND m.state = 0 ORDER BY m.source, m.rank LIMIT 1
+                ) top, generate_series(greatest(top.rank, -9), 0) r(rank), LATERAL (
+                    SELECT m.since FROM nb.message m WHERE m.source = of.id AND m.rank = r.rank AND m.state = 0
+                    ORDER BY m.source, m.rank, m.place LIMIT 1) f)))::double precision
+            FROM (SELECT count(*), min(m.since) FROM nb.message m
+                WHERE m.source = of.id AND m.line IS NOT NULL AND m.state = 4) b(many, since);
     END IF;
 END
 $$;

@@ -4,7 +4,7 @@
 --          notifies. It is only moved on under a lock that excludes everybody who is just making some: nobody is missed. `seen`:
 --          until then an inbox has a process. `key` is the path, or the hash of a long one.
 -- message  One row for each message and each source that it lies in. `place` orders a source's messages (behind `rank`), a
---          claim is a `lease` of its own, and settles by it.
+--          claim is a `lease` of its own, and settles by it. `since`: when it was stored or, where it was delayed, became due.
 -- known    Ids that were published with an id of their own, until their window ends.
 --
 -- state    0 ready    may be claimed, in the order (rank, place)
@@ -44,6 +44,7 @@ CREATE TABLE nb.message (
     state smallint NOT NULL DEFAULT 0 CHECK (state BETWEEN 0 AND 5),
     rank integer NOT NULL DEFAULT 0,
     place bigint NOT NULL DEFAULT nextval('nb.place'),
+    since timestamptz NOT NULL DEFAULT clock_timestamp(),
     until timestamptz,
     expires timestamptz,
     line bigint,
@@ -131,12 +132,12 @@ CREATE FUNCTION nb.tick_source(of nb.source) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE each record; in_line bigint;
 BEGIN
     FOR each IN
-        SELECT m.id, m.state, m.key FROM nb.message m WHERE m.source = of.id AND m.until <= clock_timestamp()
+        SELECT m.id, m.state, m.key, m.until FROM nb.message m WHERE m.source = of.id AND m.until <= clock_timestamp()
             AND m.until IS NOT NULL ORDER BY m.source, m.until FOR UPDATE SKIP LOCKED
     LOOP
         IF each.state = 1 THEN -- it stands where it becomes available
             in_line := CASE WHEN of.ordered AND each.key IS NOT NULL THEN hashtextextended(each.key, 0) END;
-            UPDATE nb.message m SET until = NULL, place = nextval('nb.place'), line = in_line, state = CASE
+            UPDATE nb.message m SET until = NULL, place = nextval('nb.place'), since = each.until, line = in_line, state = CASE
                 WHEN in_line IS NOT NULL AND EXISTS (
                     SELECT FROM nb.message o WHERE o.source = of.id AND o.line = in_line AND o.line IS NOT NULL) THEN 4
                 ELSE 0 END

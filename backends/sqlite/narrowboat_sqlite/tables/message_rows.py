@@ -7,6 +7,7 @@ as one statement each; single rows only where an order by key has to be kept.
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -37,6 +38,21 @@ _FIND = (
     " m.name, CAST(m.body AS BLOB), m.headers, m.key, m.published, m.priority, m.details"
     " FROM delivery d LEFT JOIN message m ON m.id = d.message WHERE d.source = ?1 AND d.state = 0"
     " ORDER BY d.rank, d.place, d.message LIMIT ?2"
+)
+
+#: The oldest of one rank is the first of a range of the index. `_LEVEL` goes on with the next rank, where there are priorities.
+_COUNT = (
+    "SELECT (SELECT count(*) FROM delivery WHERE source = ?1 AND state = 0)"  # noqa: S608  # our own words
+    f" + (SELECT count(*) FROM delivery WHERE source = ?1 AND {_STRANGE}),"
+    " (SELECT count(*) FROM delivery WHERE source = ?1 AND until IS NOT NULL AND state IN (0, 1, 2, 3, 4)),"
+    " (SELECT count(*) FROM delivery WHERE source = ?1 AND until IS NOT NULL AND state = 2), blocked, place,"
+    " (SELECT min(place) FROM delivery WHERE source = ?1 AND state = 0 AND rank = 0),"
+    " (SELECT min(rank) FROM delivery WHERE source = ?1 AND state = 0 AND rank < 0) FROM"
+    " (SELECT count(*) AS blocked, min(place) AS place FROM delivery WHERE source = ?1 AND key IS NOT NULL AND state = 4)"
+)
+_LEVEL = (
+    "SELECT (SELECT min(place) FROM delivery WHERE source = ?1 AND state = 0 AND rank = ?2),"
+    " (SELECT min(rank) FROM delivery WHERE source = ?1 AND state = 0 AND rank > ?2 AND rank < 0)"
 )
 
 READY, DELAYED, CLAIMED, HELD, BLOCKED = range(5)
@@ -336,17 +352,17 @@ def purge(connection: sqlite3.Connection, source: int) -> int:
     return dropped
 
 
-def counts(connection: sqlite3.Connection, source: int) -> tuple[int, int, int]:
-    """How many are ready (or wait for their key's turn, or are in no state that is ours), out, delayed."""
-    ready, blocked, timed, out = connection.execute(
-        "SELECT (SELECT count(*) FROM delivery WHERE source = ?1 AND state = 0)"  # noqa: S608  # our own words
-        f" + (SELECT count(*) FROM delivery WHERE source = ?1 AND {_STRANGE}),"
-        " (SELECT count(*) FROM delivery WHERE source = ?1 AND key IS NOT NULL AND state = 4),"
-        " (SELECT count(*) FROM delivery WHERE source = ?1 AND until IS NOT NULL AND state IN (0, 1, 2, 3, 4)),"
-        " (SELECT count(*) FROM delivery WHERE source = ?1 AND until IS NOT NULL AND state = 2)",
-        (source,),
-    ).fetchone()
-    return ready + blocked, out, timed - out
+def counts(connection: sqlite3.Connection, source: int) -> tuple[int, int, int, float | None]:
+    """How many are ready (or wait for their key's turn, or are in no state that is ours), out, delayed; the first place of one.
+
+    That is of one that is ready or waits for its key's turn; None where none is, or another program wrote it.
+    """
+    ready, timed, out, blocked, *places, rank = connection.execute(_COUNT, (source,)).fetchone()
+    while rank is not None:
+        place, rank = connection.execute(_LEVEL, (source, rank)).fetchone()
+        places.append(place)
+    known = [place for place in places if strange.number(place, 0, math.inf)]
+    return ready + blocked, out, timed - out, min(known, default=None)
 
 
 def ready(connection: sqlite3.Connection, source: int, *, most: int) -> int:

@@ -120,9 +120,10 @@ class Readable(Uncopied, Generic[T]):
             work.stop()
 
     async def depth(self) -> Depth:
-        """How many messages are ready, in flight, delayed, dead. None where the backend cannot know.
+        """How many messages are ready, in flight, delayed, dead, and for how many seconds the oldest ready one has waited.
 
-        A source that does not exist yet is empty. With `?declare=never` it raises `NotFound`.
+        None where the backend cannot know, or where none is ready. A source that does not exist yet is empty. With
+        `?declare=never` it raises `NotFound`.
         """
         return await self._core.depth()
 

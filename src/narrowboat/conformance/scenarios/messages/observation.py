@@ -1,7 +1,8 @@
-"""B102: what can be seen from outside: events and depths tell the truth."""
+"""B102 and B132: what can be seen from outside: events, depths and the age of the oldest message tell the truth."""
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from narrowboat import events
@@ -50,3 +51,86 @@ async def depth_counts_right(kit: MessageKit) -> None:
     assert await orders.purge() == 4 + delayed
     depth = await orders.depth()
     assert (depth.ready, depth.in_flight, depth.delayed, depth.dead) == (0, 0, 0, dead), f"after the purge: {depth}"
+
+
+#: Seconds: a server's clock may count in milliseconds, and may be slewed.
+_NEARLY = 0.02
+
+
+async def _oldest_since(source: Any, before: float, after: float) -> None:
+    """The oldest ready message of `source` has been so since a moment between `before` and `after`."""
+    asked = time.monotonic()
+    oldest = (await source.depth()).oldest
+    assert oldest is not None, "a message is ready, and oldest is None"
+    least, most = max(0.0, asked - after - _NEARLY), time.monotonic() - before + _NEARLY
+    assert least <= oldest <= most, f"oldest is {oldest:g} s, and {least:g} to {most:g} s were owed"
+
+
+@scenario("B132", needs="oldest", refused=demand)
+async def the_oldest_ready_message_has_an_age(kit: MessageKit) -> None:
+    """It grows with time. What is in flight, settled, delayed or dead does not count; without a ready message there is none."""
+    orders = kit.queue(max_deliveries=0)
+    await orders.declare()
+    assert (await orders.depth()).oldest is None
+    published = []
+    for body in (b"first", b"second"):
+        before = time.monotonic()
+        await orders.publish(body)
+        published.append((before, time.monotonic()))
+        await kit.sleep(0.2)
+    await _oldest_since(orders, *published[0])
+    await kit.sleep(0.2)
+    await _oldest_since(orders, *published[0])
+    async with orders.consume(prefetch=1) as messages:
+        first = await kit.one(messages)
+        await _oldest_since(orders, *published[1])
+        await (first.reject("bad") if kit.can("dead_letters") else first.ack())
+        second = await kit.one(messages)
+        assert (await orders.depth()).oldest is None, "all are in flight or dead"
+        await second.nack()
+        await (await kit.one(messages)).nack(delay=60 if kit.can("delay") else 0)
+    if kit.can("delay"):
+        assert (await orders.depth()).oldest is None, "it is delayed"
+    await orders.purge()
+    assert (await orders.depth()).oldest is None, "the queue is empty"
+
+
+@scenario("B132", needs=("oldest", "priority"), refused=demand)
+async def the_oldest_is_not_the_next(kit: MessageKit) -> None:
+    """A younger message of a higher priority is handed out first, and the older one is still the oldest."""
+    orders = kit.queue(priorities=1)
+    before = time.monotonic()
+    await orders.publish(b"low")
+    after = time.monotonic()
+    await kit.sleep(0.2)
+    await orders.publish(b"high", priority=1)
+    await _oldest_since(orders, before, after)
+    async with orders.consume(prefetch=1) as messages:
+        assert (await kit.one(messages)).body == b"high"
+        await _oldest_since(orders, before, after)
+
+
+@scenario("B132", needs=("oldest", "order"), refused=demand)
+async def what_waits_for_its_turn_has_an_age(kit: MessageKit) -> None:
+    """A message behind one of its key that is in flight is ready by the count, and may be the oldest."""
+    orders = kit.queue(ordered=True)
+    await orders.publish(b"first", key="k")
+    await kit.sleep(0.2)
+    before = time.monotonic()
+    await orders.publish(b"second", key="k")
+    after = time.monotonic()
+    async with orders.consume() as messages:
+        await kit.one(messages)
+        await _oldest_since(orders, before, after)
+
+
+@scenario("B132", tier="T", needs=("oldest", "delay"), refused=demand)
+async def a_delayed_message_waits_from_when_it_is_due(kit: MessageKit) -> None:
+    """Its age begins then, and is no age of its delay."""
+    delay = 0.8
+    orders = kit.queue()
+    before = time.monotonic()
+    await orders.publish(b"x", delay=delay)
+    after = time.monotonic()
+    await kit.depth_is(orders, within=delay + kit.broker_claims.delay_lag + 5, ready=1)
+    await _oldest_since(orders, before + delay, after + delay + kit.broker_claims.delay_lag)

@@ -33,7 +33,7 @@ async def what_is_not_claimed_is_refused(kit: MessageKit) -> None:
     """require= raises Unsupported before any I/O for what is not claimed, accepts what is, and names a misspelt claim."""
     claims = kit.broker_claims
     kept = ("order", "delay", "priority", "ttl", "dedup", "replay")
-    for name in (*kept, "topics", "dead_letters", "request_reply", "depth", "extension", "alter", "listing"):
+    for name in (*kept, "topics", "dead_letters", "request_reply", "depth", "extension", "alter", "listing", "oldest"):
         if getattr(claims, name) is Support.ABSENT:
             await fails(Unsupported, partial(kit.broker, require=name))
         else:
