@@ -31,6 +31,7 @@ _MODULES = {
     "purge": "queues",
     "delete": "queues",
     "top": "top",
+    "web": "web",
     "run": "run",
     "asyncapi": "asyncapi",
     "ping": "ping",

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
 import sys
-from typing import Any
 
 import click
 
-from narrowboat._messages.checks import RESERVED_PREFIX
 from narrowboat.cli.command import Command
 from narrowboat.cli.exits import Exit
+from narrowboat.cli.letters import describe, peek
 from narrowboat.cli.options import as_json, broker_url, group_option
 from narrowboat.cli.output import complain, print_json, print_table, printable, printable_lines
 from narrowboat.cli.reach import is_missing, open_broker
-from narrowboat.cli.records import to_json
 from narrowboat.cli.source import no_such, source_of
-from narrowboat.messaging import DeadLetters, Message
+from narrowboat.messaging import Message
 
-#: Seconds without a further dead letter after which the list is complete. Less, and a slow server shows half of it.
-_IDLE = 1.0
 #: Dead letters that `show` looks through.
 _MOST = 100_000
 
@@ -40,7 +34,7 @@ def dead(url: str | None, queue: str, group: str | None, redrive: bool, count: i
     """
     with open_broker(url) as broker:
         letters = source_of(broker, queue, group).dead_letters()
-        sent, found = (letters.redrive(count), []) if redrive else (0, _peek(letters, count or 50))
+        sent, found = (letters.redrive(count), []) if redrive else (0, peek(letters, count or 50))
         if not sent and not found and is_missing(url, broker, queue, group):
             complain(no_such(broker, queue, group))
             return Exit.FAILED
@@ -92,7 +86,7 @@ def show(url: str | None, queue: str, id: str, group: str | None, as_json: bool)
     Exit code 1 when there is none with that id. All dead letters are in our hands for that moment; see `dead`.
     """
     with open_broker(url) as broker:
-        found = _peek(source_of(broker, queue, group).dead_letters(), _MOST, id)
+        found = peek(source_of(broker, queue, group).dead_letters(), _MOST, id)
         if not found and is_missing(url, broker, queue, group):
             complain(no_such(broker, queue, group))
             return Exit.FAILED
@@ -115,27 +109,6 @@ def show(url: str | None, queue: str, id: str, group: str | None, as_json: bool)
 
 def _tell_redriven(sent: int, as_json: bool) -> None:
     print_json({"redriven": sent}) if as_json else click.echo(f"redriven: {sent}")
-
-
-def _peek(letters: DeadLetters[bytes], count: int, id: str | None = None) -> list[Message[bytes]]:
-    """Up to `count` letters, or with `id` that one. Leaving the block settles none of them, so all go back."""
-    ready = letters.depth().ready  # where the backend knows it, there is no wait for a letter that does not come
-    count = count if ready is None else min(count, ready)
-    if count == 0:
-        return []
-    with letters.consume(prefetch=count, idle=_IDLE) as messages:
-        some = itertools.islice(messages, count)
-        return list(some) if id is None else list(itertools.islice((each for each in some if each.id == id), 1))
-
-
-def describe(message: Message[bytes]) -> dict[str, Any]:
-    """A dead letter for programs: as published, and why it is here."""
-    fields = to_json(message)
-    del fields["attempt"]  # it counts the looks at the dead letter, not the deliveries of the message
-    headers = {name: value for name, value in message.headers.items() if not name.startswith(RESERVED_PREFIX)}
-    fields.pop("headers", None)
-    dead = dataclasses.asdict(message.dead) if message.dead else {"reason": None, "attempts": None, "origin": None}
-    return {**fields, **({"headers": headers} if headers else {}), **dead}
 
 
 def _row(message: Message[bytes]) -> tuple[object, ...]:

@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import os
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
 
-from narrowboat import registry
-from narrowboat.capabilities import Support
 from narrowboat.cli.command import Command
 from narrowboat.cli.drain import Drain
 from narrowboat.cli.exits import Exit
-from narrowboat.cli.options import BROKER_URL, LOCKS_URL, Seconds, as_json, broker_url
+from narrowboat.cli.options import as_json, broker_url
 from narrowboat.cli.output import make_table, print_json, printable, redact
 from narrowboat.cli.portable import json_text
-from narrowboat.cli.reach import is_missing, open_broker, open_locks
-from narrowboat.cli.snapshot import LockLine, QueueLine, Snapshot, age_text, lock_lines, queue_lines, take, to_json
-from narrowboat.cli.source import no_such, source_of
-from narrowboat.contract.messages import Address, Kind
-from narrowboat.dsn import Url
+from narrowboat.cli.snapshot import LockLine, QueueLine, Snapshot, age_text, lock_lines, queue_lines, to_json
+from narrowboat.cli.watched import watched_options, watching
 from narrowboat.errors import NarrowboatError
-from narrowboat.locking import Locks
-from narrowboat.messaging import Messaging
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -39,12 +28,7 @@ _LOCKS = ("lock", "holders", "waiting", "held by", "expires in")
 
 @click.command("top", cls=Command)
 @broker_url
-@click.option("--queue", "queues", multiple=True, metavar="NAME", help="Only this queue; may be repeated.")
-@click.option(
-    "--subscription", "subscriptions", multiple=True, metavar="TOPIC.GROUP", help="Only this subscription; may be repeated."
-)
-@click.option("--half", type=click.Choice(["locks", "messages"]), help="Only this half.  [default: both, where URL has them]")
-@click.option("--interval", type=Seconds(0.1), default=2.0, show_default=True, help="Seconds between two looks.")
+@watched_options
 @click.option("--once", is_flag=True, help="Look once, and end.")
 @as_json
 def top(
@@ -65,66 +49,16 @@ def top(
     """
     if not (once or as_json or sys.stdout.isatty()):
         raise click.UsageError("without a terminal say --once, --json or both")
-    asked = [*(Address(Kind.QUEUE, name) for name in queues), *map(subscription_of, subscriptions)]
     ended = threading.Event()
-    with opened(url, half) as (broker, locks), Drain(ended.set):
-        if broker is not None and asked:
-            asked = found(url, broker, asked)
-        elif broker is not None:
-            broker.sources()  # refused before anything is shown, where they cannot be told
-
-        def look() -> Snapshot:
-            sources = [] if broker is None else asked or broker.sources()
-            return take(time.monotonic(), broker, locks, sources)
-
+    with watching(url, half, queues, subscriptions) as watched, Drain(ended.set):
+        watched.find()  # refused before anything is shown, where names are wrong or cannot be told
         if once:
-            _show_once(look(), as_json)
+            _show_once(watched.look(), as_json)
         elif as_json:
-            _show_lines(look, lambda: ended.wait(interval))
+            _show_lines(watched.look, lambda: ended.wait(interval))
         else:
-            _show_live(look, lambda: ended.wait(interval))
+            _show_live(watched.look, lambda: ended.wait(interval))
     return Exit.OK
-
-
-@contextlib.contextmanager
-def opened(url: str | None, half: str | None) -> Iterator[tuple[Messaging | None, Locks | None]]:
-    """The halves that the URL's scheme has, or that the environment names, and that are wanted."""
-    wanted = {"messages": (BROKER_URL, registry.BROKERS), "locks": (LOCKS_URL, registry.LOCKS)}
-    there = {
-        name
-        for name, (variable, group) in wanted.items()
-        if half in (None, name)
-        and (os.environ.get(variable) if url is None else Url.parse(url).scheme in registry.schemes(group))
-    }
-    if not there:
-        raise click.UsageError(f"- takes the URLs from {BROKER_URL} and {LOCKS_URL}" if url is None else f"no {half} there")
-    with contextlib.ExitStack() as stack:
-        broker = stack.enter_context(open_broker(url)) if "messages" in there else None
-        yield broker, stack.enter_context(open_locks(url)) if "locks" in there else None
-
-
-def subscription_of(name: str) -> Address:
-    """The address of TOPIC.GROUP.
-
-    >>> subscription_of("prices.eu.dashboard").group
-    'dashboard'
-    """
-    topic, _, group = name.rpartition(".")
-    if not topic or not group:
-        raise click.UsageError(f"--subscription {name!r}: expected TOPIC.GROUP, such as prices.dashboard")
-    return Address(Kind.SUBSCRIPTION, topic, group)
-
-
-def found(url: str | None, broker: Messaging, asked: Sequence[Address]) -> list[Address]:
-    """What is asked for as the backend lists it, where it does: a path alone does not say whether it is a subscription's."""
-    listed = {} if broker.capabilities.listing is Support.ABSENT else {each.path: each for each in broker.sources()}
-    addresses = [listed.get(each.path, each) for each in asked]
-    for _, name, group in addresses:
-        which = name, group or None
-        counts = dataclasses.astuple(source_of(broker, *which).depth())
-        if not any(counts) and is_missing(url, broker, *which):
-            raise click.ClickException(no_such(broker, *which))
-    return addresses
 
 
 def _show_once(now: Snapshot, as_json: bool) -> None:

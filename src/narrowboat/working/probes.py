@@ -11,17 +11,15 @@ Bind it to loopback, or to a network that only the supervisor reaches. What an a
 from __future__ import annotations
 
 import contextlib
-import errno
 import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any
 
 from narrowboat._engine.forks import watch_forks
-from narrowboat.errors import ConfigurationError
+from narrowboat._engine.listener import address_of, listen
 from narrowboat.working.answers import REFUSED, answer, is_whole
 from narrowboat.working.health import Health
 
@@ -33,10 +31,6 @@ REQUEST = 8192
 PATIENCE = 5.0
 #: Seconds without looking for clients where the process has no file left for one.
 PAUSE = 0.1
-#: Host of an address that is only a port: nobody else's machine reaches it.
-LOOPBACK = "127.0.0.1"
-#: Of an address of IPv6 on a machine without it.
-_NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
 class _Client:
@@ -63,7 +57,8 @@ class Probes:
 
     def __init__(self, address: str, health: Callable[[], Health], metrics: Callable[[], bytes] = bytes) -> None:
         self._health, self._metrics = health, metrics
-        self._listener = _bound(address)
+        self._listener = listen(address, "answer probes", "Nothing was consumed")
+        self._listener.setblocking(False)
         self._awake, self._wakes = socket.socketpair()
         self._clients: dict[socket.socket, _Client] = {}
         self._selector = selectors.DefaultSelector()
@@ -74,8 +69,7 @@ class Probes:
     @property
     def address(self) -> str:
         """Where it answers, with the port that was taken."""
-        host, port = self._listener.getsockname()[:2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return address_of(self._listener)
 
     def __enter__(self) -> Probes:
         self._thread.start()
@@ -160,50 +154,3 @@ class Probes:
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(client.connection)
         client.connection.close()
-
-
-def _bound(address: str) -> socket.socket:
-    host, port = _parsed(address)
-    try:
-        listener = _listening(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-    except (OSError, ValueError) as error:  # a ValueError is a name that cannot be asked for: an empty label, one too long
-        why = getattr(error, "strerror", None) or error
-        raise ConfigurationError(
-            f"cannot answer probes at {address!r:.99}: {why}. Nothing was consumed; take another port, or end what has this one"
-        ) from error
-    listener.setblocking(False)
-    return listener
-
-
-def _listening(found: Sequence[tuple[Any, ...]]) -> socket.socket:
-    """At the first address of a name that this machine has. A port that is taken there is taken, whatever the others are."""
-    for family, kind, protocol, _, where in found:
-        try:
-            listener = socket.socket(family, kind, protocol)
-            try:
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                listener.bind(where)
-                listener.listen(128)
-                return listener
-            except BaseException:  # an interrupt included: nobody else knows of it
-                listener.close()
-                raise
-        except OSError as error:
-            if error.errno not in _NOT_HERE or where == found[-1][-1]:
-                raise
-    raise OSError("it has no address")
-
-
-def _parsed(address: object) -> tuple[str, int]:
-    host, colon, port = address.rpartition(":") if isinstance(address, str) else ("", ":", "")
-    if not colon:
-        host = LOOPBACK
-    elif host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        port = ""  # an IPv6 address without its brackets
-    if not host or not (port.isascii() and port.isdecimal() and len(port) <= 5) or int(port) > 65535:
-        raise ConfigurationError(
-            f"{address!r:.99} is no address for probes: expected HOST:PORT such as {LOOPBACK}:8080, [::1]:8080, or a port alone"
-        )
-    return host, int(port)
