@@ -49,7 +49,7 @@ MAY_NAME = {
     ("demo/sale.py", "such as sqlite:///"): "an error shows what to write instead",
     ("demo/stock.py", "sqlite3"): "the record that the demo protects is a table: the standard library's, not our backend",
 }
-#: The one room that speaks to a program's own database, by its SQL and its client's class. That has nothing to do with our backends.
+#: The one room that speaks to a program's own database, by SQL and by the client's class. Our backends have no part in it.
 OF_DATABASES = "transactions/"
 #: Files that hold more than 400 lines, and why they are still one idea.
 LONG: dict[str, str] = {}

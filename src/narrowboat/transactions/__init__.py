@@ -6,9 +6,9 @@ sqlite3, psycopg 3, SQLAlchemy 2 and Django, on SQLite and PostgreSQL.
 
     transaction = await joined(connection, ddl)     # refused: no transaction, an aborted one, another database
     answer = await transaction.execute("UPDATE t SET n = ? WHERE id = ?", (1, "a"))
-    answer.count, answer.rows
+    answer.changed, answer.rows
 
-All of it is written as `async def` and suspends only where the connection is asynchronous, so the sync face runs it with `straight`.
+All of it is `async def` and suspends only where the connection is asynchronous, so the sync face runs it with `straight`.
 """
 
 from narrowboat.transactions.clients import blocking, joined, opened

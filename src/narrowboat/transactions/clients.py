@@ -64,7 +64,7 @@ class Psycopg(Transaction):
         return Answer(cursor.rowcount, await done(cursor.fetchall()) if cursor.description else ())
 
     async def begin(self) -> None:
-        """psycopg does it before the first statement, but in autocommit."""
+        """Psycopg does it before the first statement, but in autocommit."""
         if self.commits_itself:
             await done(self.connection.execute("BEGIN"))
 
@@ -177,11 +177,13 @@ async def opened(connection: Any, ddl: Callable[[str], str]) -> Transaction:
         if name in _CLIENTS:
             transaction = _CLIENTS[name](connection, ddl)
             if transaction.dialect not in DIALECTS:
-                raise Unsupported(f"a connection to {transaction.dialect}: known are {' and '.join(DIALECTS)}. Nothing was done")
+                raise Unsupported(
+                    f"a connection to {transaction.dialect}: known are {' and '.join(DIALECTS)}. Nothing was done"
+                )
             return transaction
     raise Unsupported(
-        f"a connection of {type(connection).__module__}.{type(connection).__qualname__}: known are those of sqlite3, psycopg 3, "
-        "SQLAlchemy 2 (Connection, Session, and their asyncio twins) and Django. Nothing was done"
+        f"a connection of {type(connection).__module__}.{type(connection).__qualname__}: known are those of sqlite3, "
+        "psycopg 3, SQLAlchemy 2 (Connection, Session, and their asyncio twins) and Django. Nothing was done"
     )
 
 

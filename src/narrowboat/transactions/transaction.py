@@ -49,7 +49,7 @@ async def done(found: Any) -> Any:
 class Answer(NamedTuple):
     """What a statement did: how many rows it wrote, and those that it gave."""
 
-    count: int
+    changed: int
     rows: Sequence[tuple[Any, ...]]
 
 
@@ -104,12 +104,13 @@ class Transaction(ABC):
             raise aborted()
         if self.commits_itself:
             raise NoTransaction(
-                f"{type(self.connection).__name__}: it commits each statement by itself, so there is no transaction to join, and "
-                "nothing was done. Begin one (BEGIN, connection.transaction(), engine.begin(), transaction.atomic)"
+                f"{type(self.connection).__name__}: it commits each statement by itself, so there is no transaction to join, "
+                "and nothing was done. Begin one (BEGIN, connection.transaction(), engine.begin(), transaction.atomic)"
             )
 
     async def begin(self) -> None:
         """For the owner of the connection: begin a transaction, where none is open."""
+        return  # most clients do it before the first statement
 
     async def commit(self) -> None:
         """For the owner of the connection."""
