@@ -47,6 +47,13 @@ MAY_NAME = {
     ("cli/demo.py", "/orders.db"): "that default",
     ("working/recording.py", "memory://worker-"): "a worker is tested on the backend that lives in the process",
     ("demo/sale.py", "such as sqlite:///"): "an error shows what to write instead",
+    ("fencing/__init__.py", "RedisFence"): "a fence is named after where the program writes: that is no backend",
+    ("fencing/rows.py", "narrowboat_fence"): "the name of a table",
+    ("fencing/redis.py", "RedisFence"): "a fence, as above",
+    ("fencing/redis.py", "redis-py"): "the library whose clients it takes",
+    ("fencing/redis.py", "redis.call"): "the language of its script",
+    ("aio/fencing/__init__.py", "RedisFence"): "a fence, as above",
+    ("aio/fencing/redis.py", "RedisFence"): "the same",
     ("demo/stock.py", "sqlite3"): "the record that the demo protects is a table: the standard library's, not our backend",
 }
 #: The one room that speaks to a program's own database, by SQL and by the client's class. Our backends have no part in it.

@@ -20,6 +20,7 @@ A client library's own error is kept as the cause, with secrets removed.
     ├── LockError
     │   ├── LockTimeout    (TimeoutError) the wait ended without the lock; nothing is held              (retryable)
     │   ├── LeaseLost                     the lock is, or may be, no longer ours; see `reason`
+    │   ├── StaleWrite                    a fence has seen a newer holder or write; nothing was written
     │   └── AlreadyHeld                   this thread or task holds that name and would wait for itself
     └── BrokerError
         ├── PublishFailed                 refused: it will never be delivered
@@ -185,6 +186,20 @@ class LeaseLost(LockError):
 
 class AlreadyHeld(LockError):
     """The calling thread or task already holds that name and would wait for itself. Its possession is untouched."""
+
+
+class StaleWrite(LockError):
+    """A fence refused the write: a newer holder, or another writer, was there before. Nothing was written.
+
+    `name` is the fence's. `tried` is the token or version that the write came with, `found` the one that the fence has seen.
+    """
+
+    def __init__(
+        self, message: str, *, name: str, tried: int | None = None, found: int | None = None, backend: str | None = None
+    ) -> None:
+        super().__init__(message, name=name, backend=backend)
+        self.tried = tried
+        self.found = found
 
 
 class BrokerError(NarrowboatError):
