@@ -20,6 +20,7 @@ from pathlib import Path
 SYNC = Path(__file__).resolve().parent.parent / "src" / "narrowboat"
 ASYNC = SYNC / "aio"
 FILES = (
+    "fencing/table",
     *(f"messaging/{name}" for name in ("alterable", "dead_letters", "message", "messaging", "publishing", "queue", "topic")),
     *(f"working/{name}" for name in ("scheduling", "testing", "worker")),
 )
@@ -32,6 +33,7 @@ WORDS = {
     r"from narrowboat\.(messaging\.|locking\b|electing\b)": r"from narrowboat.aio.\1",
     r"from narrowboat\.(working\.(?:intake|scheduling|testing|waiting)\b)": r"from narrowboat.aio.\1",
     r"from narrowboat\.working import posting": "from narrowboat.aio.working import posting",
+    r"\bblocking\((\w+)\)": r"\1",
     r"\bSyncOnly\b": "AsyncOnly",
     r"\bBlocking\b": "Asyncio",
     r"^(from narrowboat import events\n)": r"\1from narrowboat.aio._runtime import Asyncio\n"

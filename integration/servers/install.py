@@ -87,9 +87,9 @@ RECIPES: dict[str, Callable[[Path], None]] = {
 }
 #: what `versions` means: all that are not the usual one
 VERSIONS = tuple(name for name in RECIPES if "@" in name)
-#: what is asked for by name: a Docker daemon and Luacheck, which is no server and has need of the same way here; and the
-#: servers of backends that are not proven yet
-_BY_NAME = {"docker", "luacheck", "zeromq", "cassandra", "rocketmq"}
+#: what is asked for by name: a Docker daemon; Luacheck and the parser of AsyncAPI, which are no servers and come the same way;
+#: and the servers of backends that are not proven yet
+_BY_NAME = {"docker", "luacheck", "asyncapi", "zeromq", "cassandra", "rocketmq"}
 #: what the tests of a server need beside it
 BESIDE = {"postgresql": ("pgbouncer",)}
 #: what `all` means: what the default run of the integration tests asks for

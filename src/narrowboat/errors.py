@@ -6,8 +6,11 @@ A client library's own error is kept as the cause, with secrets removed.
 
     NarrowboatError
     ├── ConfigurationError (ValueError)   a URL, an option or an installation that cannot work
+    │   └── TableMissing                  a table in the program's own database is not there; the error says how to make it
     ├── InvalidArgument    (ValueError)   an argument outside what is allowed; nothing was sent
-    │   └── Conflict                      what is asked disagrees with what is stored or held under that name
+    │   ├── Conflict                      what is asked disagrees with what is stored or held under that name
+    │   └── NoTransaction                 a connection that commits each statement by itself; nothing was done
+    ├── TransactionAborted                an earlier statement of the transaction failed; nothing was done
     ├── Unsupported                       the backend does not claim this; nothing was sent
     ├── Closed                            used after close(), or closed while waiting
     ├── Unavailable                       the backend did not answer, or not in time                    (retryable)
@@ -17,6 +20,7 @@ A client library's own error is kept as the cause, with secrets removed.
     ├── LockError
     │   ├── LockTimeout    (TimeoutError) the wait ended without the lock; nothing is held              (retryable)
     │   ├── LeaseLost                     the lock is, or may be, no longer ours; see `reason`
+    │   ├── StaleWrite                    a fence has seen a newer holder or write; nothing was written
     │   └── AlreadyHeld                   this thread or task holds that name and would wait for itself
     └── BrokerError
         ├── PublishFailed                 refused: it will never be delivered
@@ -83,6 +87,10 @@ class ConfigurationError(NarrowboatError, ValueError):
     """A URL, an option or an installation that cannot work, found before anything was sent."""
 
 
+class TableMissing(ConfigurationError):
+    """A table of ours in the program's own database is not there, or is of another shape. The text says how to make it."""
+
+
 class InvalidArgument(NarrowboatError, ValueError):
     """An argument outside what is allowed. Nothing was sent.
 
@@ -99,6 +107,14 @@ class Conflict(InvalidArgument):
     """
 
     stored: Mapping[str, float] | None = None
+
+
+class NoTransaction(InvalidArgument):
+    """The connection commits each statement by itself, so there is no transaction to join. Nothing was done."""
+
+
+class TransactionAborted(NarrowboatError):
+    """An earlier statement of the transaction failed, and it can only be rolled back. Nothing was done."""
 
 
 class Unsupported(NarrowboatError):
@@ -170,6 +186,20 @@ class LeaseLost(LockError):
 
 class AlreadyHeld(LockError):
     """The calling thread or task already holds that name and would wait for itself. Its possession is untouched."""
+
+
+class StaleWrite(LockError):
+    """A fence refused the write: a newer holder, or another writer, was there before. Nothing was written.
+
+    `name` is the fence's. `tried` is the token or version that the write came with, `found` the one that the fence has seen.
+    """
+
+    def __init__(
+        self, message: str, *, name: str, tried: int | None = None, found: int | None = None, backend: str | None = None
+    ) -> None:
+        super().__init__(message, name=name, backend=backend)
+        self.tried = tried
+        self.found = found
 
 
 class BrokerError(NarrowboatError):
