@@ -29,7 +29,7 @@ class Protobuf(Labelled[T]):
     media_types = ("application/protobuf", "application/x-protobuf", "application/vnd.google.protobuf")
 
     def __init__(self, message: type[T], *, strict: bool = False) -> None:
-        descriptor = getattr(message, "DESCRIPTOR", None)
+        descriptor: Any = getattr(message, "DESCRIPTOR", None)
         if not isinstance(message, type) or not hasattr(descriptor, "full_name"):
             raise InvalidArgument(f"Protobuf({message!r}): expected a class of messages that protoc has made")
         self._message: Any = message
