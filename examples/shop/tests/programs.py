@@ -58,14 +58,17 @@ class Programs:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for process in self._readers:
             process.terminate()
+        late = []
         for process, reader in self._readers.items():
             try:
                 process.wait(ENOUGH)
-            finally:
+            except subprocess.TimeoutExpired:
+                late.append(process.args)
                 process.kill()
-                reader.join()
-                assert process.stdout is not None
-                process.stdout.close()
+            reader.join()
+            assert process.stdout is not None
+            process.stdout.close()
+        assert late == [], "".join(self.said)
         ends = [process.returncode for process in self._readers]
         # uvicorn ends by the signal that it got
         assert set(ends) <= {0, -signal.SIGTERM, -signal.SIGKILL}, "".join(self.said)
