@@ -51,7 +51,7 @@ def test_what_cannot_be_encoded_is_refused_and_nothing_is_sent(codec: Any, data:
     with narrowboat.broker(f"memory://{uuid.uuid4().hex}") as broker:
         queue = broker.queue("orders", codec=codec)
 
-        with pytest.raises(InvalidArgument, match=f"the codec '{codec.name}' cannot encode") as refused:
+        with pytest.raises(InvalidArgument, match=f"'{codec.name}' cannot encode.* or give the queue another one") as refused:
             queue.publish(data)
 
         assert refused.value.__cause__ is not None

@@ -342,7 +342,7 @@ def test_a_library_that_is_missing_is_told_before_any_message(script: str) -> No
     done = run("import sys; sys.modules['msgspec'] = None\n" + script)
 
     assert "ConfigurationError" in done.stderr
-    assert "pip install 'narrowboat[msgspec]'" in done.stderr
+    assert "pip install --upgrade '.[msgspec]' in a clone" in done.stderr
 
 
 def test_only_what_the_type_needs_is_loaded() -> None:

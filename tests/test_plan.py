@@ -148,7 +148,7 @@ def test_an_interval_has_no_time_zone() -> None:
 def test_without_the_library_one_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """Intervals go without it."""
     monkeypatch.setitem(sys.modules, "cronsim", None)
-    with pytest.raises(ConfigurationError, match=r"pip install 'narrowboat\[schedule\]'"):
+    with pytest.raises(ConfigurationError, match=r"pip install --upgrade '\.\[schedule\]' in a clone"):
         make("0 2 * * *", None)
     assert make(30, None).after(plan.EPOCH) == plan.EPOCH + timedelta(seconds=30)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -145,6 +146,22 @@ def test_an_extra_of_our_own_is_installed_from_a_clone() -> None:
     told = registry.how_to_install("narrowboat", "redis")
 
     assert told == "pip install --upgrade '.[redis]' in a clone of Narrowboat (narrowboat[redis] once it is published)"
+
+
+def test_no_error_and_no_page_installs_an_extra_of_ours_by_its_name_alone() -> None:
+    """A page that has both says from a clone first."""
+    root = Path(__file__).resolve().parent.parent
+    files = [
+        each for pattern in ("src/**/*.py", "backends/**/*.py", "docs/*.md", "docs/how-to/*.md") for each in root.glob(pattern)
+    ]
+    command = re.compile(r"pip install (--upgrade )?'narrowboat\[")
+    assert [str(each) for each in files if command.search(each.read_text())] == []
+
+
+def test_a_backend_of_the_other_half_is_named() -> None:
+    """Its extra has another name than its scheme."""
+    with pytest.raises(ConfigurationError, match=r"The backend 'rabbitmq' is at amqp://, for brokers only\."):
+        narrowboat.locks("rabbitmq://localhost")
 
 
 def test_an_entry_point_that_gives_something_else_is_named(install: Install) -> None:

@@ -19,11 +19,10 @@ import pytest
 from test_worker import FACES, living, logged, make, register, state, until
 
 import narrowboat
-from narrowboat import Retry, Tick
+from narrowboat import Retry, Tick, events
 from narrowboat.clock import ManualClock
 from narrowboat.electing import candidate
 from narrowboat.errors import ConfigurationError, InvalidArgument, Unavailable, Unsupported
-from narrowboat.events import Handled
 from narrowboat.layers.faults import Faults
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
@@ -359,10 +358,9 @@ def test_a_broker_that_cannot_keep_a_schedule_is_refused_at_the_start(face: str,
 
 
 def test_ticks_may_have_a_broker_of_their_own(face: str, url: str) -> None:
-    """Where the worker's own cannot keep a schedule. The worker's listeners hear of both, and it is closed with the worker."""
+    """Where the worker's own cannot keep a schedule. It is closed with the worker."""
     got: queue.Queue[Any] = queue.Queue()
-    heard: list[Any] = []
-    worker = make(face, f"{url}-orders?dedup=0", schedules=url, listeners=[heard.append])
+    worker = make(face, f"{url}-orders?dedup=0", schedules=url)
     register(worker.queue("orders"), face, lambda message: got.put(message.body))
     register(worker.every(0.05, name="often"), face, got.put)
     for _ in range(2):  # it can run again
@@ -371,9 +369,21 @@ def test_ticks_may_have_a_broker_of_their_own(face: str, url: str) -> None:
             broker.queue("orders").publish(b"1")
             while got.get(timeout=60) != b"1":
                 pass
-    assert {each.source for each in heard if isinstance(each, Handled)} == {"orders", "schedule.often"}
     with pytest.raises(InvalidArgument, match="schedules=3"):
         make(face, url, schedules=3)
+
+
+def test_listeners_hear_of_ticks_that_have_a_broker_of_their_own(face: str, url: str) -> None:
+    """Those that it was given, and those of what runs it: `narrowboat run --health` has metrics of schedules too."""
+    heard: tuple[queue.Queue[Any], queue.Queue[Any]] = (queue.Queue(), queue.Queue())
+    worker = make(face, f"{url}-orders?dedup=0", schedules=url, listeners=[heard[0].put])
+    register(worker.every(0.05, name="often"), face, lambda tick: None)
+    with living(worker, face):
+        worker._listen(heard[1].put)
+        for each in heard:
+            while not isinstance(event := each.get(timeout=60), events.Handled):
+                pass
+            assert event.source == "schedule.often"
 
 
 def test_an_election_without_locks_is_refused_at_the_start(face: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,10 +82,10 @@ def _load(group: str, scheme: str, kind: type[Backend]) -> Backend:
         )
     if scheme not in points:
         other = BROKERS if group == LOCKS else LOCKS
-        elsewhere = f" {scheme}:// is known for {other.partition('.')[2]} only." if scheme in _entry_points(other) else ""
-        named = sorted((name for name, point in points.items() if scheme in point.module), key=len)
-        hint = f" The backend {scheme!r} is at {named[0]}://." if named and len(scheme) > 2 else ""
-        raise ConfigurationError(unknown("scheme", scheme, sorted(points), of=group) + hint + elsewhere)
+        beside, half = _entry_points(other), other.partition(".")[2]
+        elsewhere = f" {scheme}:// is known for {half} only." if scheme in beside else _at(scheme, beside, f", for {half} only")
+        hint = _at(scheme, points) or elsewhere
+        raise ConfigurationError(unknown("scheme", scheme, sorted(points), of=group) + hint)
     point = points[scheme]
     try:
         backend = point.load()
@@ -99,6 +99,12 @@ def _load(group: str, scheme: str, kind: type[Backend]) -> Backend:
         raise ConfigurationError(f"the entry point {group}:{scheme} gives {type(backend).__name__}, not {kind.__name__}")
     _loaded[(group, scheme)] = backend
     return backend
+
+
+def _at(name: str, points: dict[str, EntryPoint], only: str = "") -> str:
+    """Where the backend is whose package has a part of that name; nothing where there is none."""
+    named = sorted((scheme for scheme, point in points.items() if name in point.module), key=len)
+    return f" The backend {name!r} is at {named[0]}://{only}." if named and len(name) > 2 else ""
 
 
 def missing(group: str, scheme: str, error: ImportError) -> ConfigurationError:

@@ -110,7 +110,7 @@ def endpoint(url: Url, options: Options) -> Endpoint:
     if options.groups is Groups.SHARE and url.driver != SHARING:
         raise ConfigurationError(
             f"option groups=share: kafka-python has no share groups. Write {SCHEME}+{SHARING}:// "
-            "(pip install 'narrowboat[kafka-confluent]'), or groups=classic",
+            "(pip install '.[kafka-confluent]' in a clone of Narrowboat), or groups=classic",
             backend=SCHEME,
         )
     return Endpoint.read(url, options, plain=SCHEME, port=PORT, host=None, drivers=DRIVERS, pair=True, path=False)

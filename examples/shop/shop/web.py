@@ -1,7 +1,7 @@
 """The shop's web application: `uvicorn shop.web:app`.
 
 Its locks are on NARROWBOAT_LOCKS_URL and its messages on NARROWBOAT_BROKER_URL. Where messages do not leave the process, as in
-memory, the worker runs in it; elsewhere the worker has processes of its own.
+memory, the worker runs in it; elsewhere the worker has processes of its own. /metrics has its metrics and the queues' depths.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, HTTPException, Query, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 import narrowboat
 from narrowboat import aio
 from narrowboat.capabilities import Scope
+from narrowboat.telemetry.prometheus import Metrics
 from shop.orders import ORDER, Order
 from shop.store import Overtaken, store
 from shop.worker import worker
@@ -37,19 +39,25 @@ class Shop:
     locks: aio.Locks
     broker: aio.Messaging
     orders: aio.Queue[Order]
+    metrics: CollectorRegistry
 
 
 @contextlib.asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Open both halves before the first request, and close them after the last one."""
     async with contextlib.AsyncExitStack() as stack:
+        registry = CollectorRegistry()
+        metrics = Metrics(registry)
         # What every backend must promise is demanded here: a wrong URL ends the start, and no request.
-        locks = await stack.enter_async_context(aio.locks(require={"fencing": True, "ttl_min": TTL}))
-        broker = await stack.enter_async_context(aio.broker(require="topics,dead_letters"))
+        locks = await stack.enter_async_context(aio.locks(require={"fencing": True, "ttl_min": TTL}, listeners=[metrics]))
+        broker = await stack.enter_async_context(aio.broker(require="topics,dead_letters", listeners=[metrics]))
         await asyncio.to_thread(store().create, STOCK)
+        counted = stack.enter_context(narrowboat.broker())  # the metrics count messages in a thread of their own
+        metrics.watch(counted.queue("orders"))
         for group in ("mail", "statistics"):  # a topic drops what nobody has subscribed to yet
             await broker.topic("shipped").subscription(group).declare()
-        app.state.shop = Shop(locks, broker, broker.queue("orders", codec=ORDER))
+            metrics.watch(counted.topic("shipped").subscription(group))
+        app.state.shop = Shop(locks, broker, broker.queue("orders", codec=ORDER), registry)
         if broker.capabilities.scope is Scope.PROCESS:
             await stack.enter_async_context(worker)
         yield
@@ -120,3 +128,9 @@ async def ready(shop: Annotated[Shop, Depends(shop)]) -> dict[str, bool]:
     await shop.locks.ping()
     await shop.broker.ping()
     return {"ready": True}
+
+
+@app.get("/metrics")
+async def metrics(shop: Annotated[Shop, Depends(shop)]) -> Response:
+    """For Prometheus, from a network that only Prometheus reaches."""
+    return Response(generate_latest(shop.metrics), media_type=CONTENT_TYPE_LATEST)

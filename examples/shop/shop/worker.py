@@ -1,23 +1,26 @@
 """What happens after a sale: `narrowboat run shop.worker:worker`, as many processes as you like.
 
 A message may come twice, after a kill or a lost answer. So each handler writes down by the order's id what it has done, and
-does it once. The messages are on NARROWBOAT_BROKER_URL, the election is on NARROWBOAT_LOCKS_URL, whatever these are.
+does it once. The messages are on NARROWBOAT_BROKER_URL, whatever that is. The ticks of the schedule are there too; where that
+broker does not claim `dedup`, as RabbitMQ and Kafka do not, SHOP_SCHEDULES_URL names one for the ticks that does.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Sequence
 
 from narrowboat import aio
-from narrowboat.aio.electing import Term
 from shop.orders import ORDER, Order
 from shop.store import store
 from shop.sweep import sweep
 
 log = logging.getLogger("shop")
-worker = aio.Worker(grace=20)
+logging.basicConfig(level=logging.INFO)
+worker = aio.Worker(schedules=os.environ.get("SHOP_SCHEDULES_URL"), grace=20)
+SWEEP = float(os.environ.get("SHOP_SWEEP", "60"))  # seconds from sweep to sweep
 
 
 async def hand_to_the_carrier(order: Order) -> None:
@@ -49,8 +52,8 @@ async def count(messages: Sequence[aio.Message[Order]]) -> None:
     log.info("statistics: %d more orders shipped", len(new))
 
 
-@worker.elected("sweeper")
-async def look_for_lost_orders(term: Term) -> None:
-    """In one worker of all, each minute. A schedule would do, where the broker claims `dedup`."""
-    while not await term.wait(60):
-        log.info("%d orders published again", await sweep(worker.broker, older=600))
+@worker.every(SWEEP, lease=15)
+async def sweeper(tick: aio.Tick) -> None:
+    """Once in the fleet, each minute. Another process does it when the lease ends, should this one be killed meanwhile."""
+    found = await sweep(worker.broker, older=600)
+    log.info("%s, attempt %d: %d orders published again", tick.identity, tick.attempt, found)

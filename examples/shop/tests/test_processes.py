@@ -1,6 +1,6 @@
-"""The whole shop in processes of its own, one of them killed: nothing is oversold, and every order is shipped.
+"""The shop in processes of its own, some of them killed: nothing is oversold, each order is shipped, each tick runs once.
 
-On SQLite; with NARROWBOAT_LOCKS_URL and NARROWBOAT_BROKER_URL on what they name.
+On SQLite; with NARROWBOAT_LOCKS_URL, NARROWBOAT_BROKER_URL and SHOP_SCHEDULES_URL on what they name.
 """
 
 from __future__ import annotations
@@ -8,72 +8,41 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import os
-import re
-import signal
 import subprocess
-import sys
-from collections.abc import Iterator
+from collections import Counter
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import httpx2
 import pytest
 
 import narrowboat
+from programs import ENOUGH, WEB, WEB_AT, WORKER, Programs
 from shop.orders import ORDER
 from shop.store import Store
 from shop.web import STOCK
 
-ROOT = Path(__file__).resolve().parent.parent
-ENOUGH = 120.0  #: seconds for anything: a killed worker's orders come back when their lease of 15 s has ended
-
 
 @pytest.fixture
-def tables_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What web and workers have in common; the file of the tables."""
+def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """What web and workers have in common, by their environment; a tick each second."""
     for name in ("NARROWBOAT_LOCKS_URL", "NARROWBOAT_BROKER_URL"):
         monkeypatch.setenv(name, os.environ.get(name) or f"sqlite:///{tmp_path}/narrowboat.db")
     monkeypatch.setenv("SHOP_DB", str(tmp_path / "shop.db"))
-    return tmp_path / "shop.db"
+    monkeypatch.setenv("SHOP_SWEEP", "1")
+    return Store(str(tmp_path / "shop.db"))
 
 
-@contextlib.contextmanager
-def running(*command: str) -> Iterator[subprocess.Popen[str]]:
-    """A process of the shop, which is told to end, and does, unless it was killed. It says little, so nobody has to read it."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", *command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            said, _ = process.communicate(timeout=ENOUGH)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise
-    assert process.returncode in (0, -signal.SIGTERM, -signal.SIGKILL), said  # uvicorn ends by the signal that it got
-
-
-def address(web: subprocess.Popen[str]) -> str:
-    """Where the web application listens, which it says once it has started."""
-    assert web.stdout is not None
-    said = ""
-    for line in web.stdout:
-        said += line
-        if found := re.search(r"running on (http://\S+)", line):
-            return found[1]
-    raise AssertionError(said)
-
-
-def test_a_killed_worker_loses_nothing(tables_file: Path) -> None:
+def test_a_killed_worker_loses_nothing(tables: Store) -> None:
     """Sixty buyers of forty pieces of each of three items, two workers, and one of them gets SIGKILL among its orders."""
-    worker = ("narrowboat", "run", "shop.worker:worker")
     with contextlib.ExitStack() as stack:
-        url = address(stack.enter_context(running("uvicorn", "shop.web:app", "--port", "0", "--no-access-log")))
+        programs = stack.enter_context(Programs())
+        programs.start(*WEB)
+        _, at = programs.wait(WEB_AT)
         broker = stack.enter_context(narrowboat.broker())
         told = stack.enter_context(broker.topic("shipped", ORDER).subscription("test").consume())
-        victim = stack.enter_context(running(*worker))
-        shop = stack.enter_context(httpx2.Client(base_url=url, timeout=ENOUGH))
+        victim = programs.start(*WORKER)
+        shop = stack.enter_context(httpx2.Client(base_url=at[1], timeout=ENOUGH))
         buyers = stack.enter_context(concurrent.futures.ThreadPoolExecutor(20))
 
         answers = [buyers.submit(shop.post, f"/items/{item}/orders") for _ in range(60) for item in STOCK]
@@ -82,7 +51,7 @@ def test_a_killed_worker_loses_nothing(tables_file: Path) -> None:
         shipped = {first.data.id}
         first.ack()
         victim.kill()
-        stack.enter_context(running(*worker))
+        programs.start(*WORKER)
 
         codes = [answer.result().status_code for answer in answers]
         sold = {answer.result().json()["id"] for answer in answers if answer.result().status_code == 201}
@@ -92,8 +61,60 @@ def test_a_killed_worker_loses_nothing(tables_file: Path) -> None:
             shipped.add(message.data.id)
             message.ack()
 
-        tables = Store(str(tables_file))
         assert sorted(set(codes)) == [201, 409]
         assert tables.sales() == STOCK
         assert [tables.pieces(item) for item in STOCK] == [0, 0, 0]
         assert len(sold) == sum(STOCK.values()) and tables.unshipped() == []
+
+
+class Ticks:
+    """Each run of a tick that a program has told of, at its end."""
+
+    def __init__(self, programs: Programs) -> None:
+        self.programs = programs
+        self.runs: Counter[tuple[datetime, int]] = Counter()
+
+    def wait(self) -> subprocess.Popen[str]:
+        """For one more; whose it was."""
+        process, told = self.programs.wait(r"sweeper@(\S+), attempt (\d+): 0 orders")
+        self.runs[datetime.fromisoformat(told[1]), int(told[2])] += 1
+        return process
+
+    def missed(self) -> list[datetime]:
+        """Instants, one a second from the first to the last, at which nothing ran."""
+        ran = {instant for instant, _ in self.runs}
+        seconds = range(int((max(ran) - min(ran)).total_seconds()))
+        return [each for each in (min(ran) + timedelta(seconds=second) for second in seconds) if each not in ran]
+
+
+def test_a_killed_worker_loses_and_doubles_no_tick(tables: Store) -> None:
+    """Of three workers the one that has just run a tick gets SIGKILL, and another one takes its place; four times."""
+    tables.create(STOCK)
+    with Programs() as programs:
+        ticks = Ticks(programs)
+        ready = {programs.start(*WORKER) for _ in range(3)}
+        for _ in range(4):
+            while ready:  # with no worker at all a tick would be skipped
+                ready.discard(ticks.wait())
+            ticks.wait().kill()
+            ready = {programs.start(*WORKER)}
+        while missed := ticks.missed():  # what a killed worker had comes back when its lease ends
+            ticks.wait()
+            assert len(ticks.runs) < 300, missed
+        assert set(ticks.runs.values()) == {1}  # what runs again, since it was not settled, has another attempt
+
+
+def test_in_memory_the_ticks_end_and_begin_with_the_process(tables: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It forgets what it did, and does none of it again."""
+    for name in ("NARROWBOAT_LOCKS_URL", "NARROWBOAT_BROKER_URL"):
+        monkeypatch.setenv(name, "memory://")
+    monkeypatch.delenv("SHOP_SCHEDULES_URL", raising=False)
+    with Programs() as programs:
+        before, after = Ticks(programs), Ticks(programs)
+        for ticks in (before, after):
+            web = programs.start(*WEB)
+            for _ in range(4):
+                ticks.wait()
+            web.kill()
+        assert before.missed() == after.missed() == []
+        assert set((before.runs + after.runs).values()) == {1}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 
@@ -76,6 +78,20 @@ async def test_what_was_sold_and_not_published_is_swept_up(tables: Store, narrow
     assert await sweep(narrowboat_aio_broker, older=600) == 0
     async with narrowboat_aio_broker.queue("orders", codec=ORDER).consume(idle=0) as messages:
         assert [message.data async for message in messages] == [KETTLE]
+
+
+@pytest.mark.asyncio
+async def test_a_tick_sweeps_up_what_is_old_and_the_worker_ships_it(tables: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order was sold at the epoch."""
+    with monkeypatch.context() as past:
+        past.setattr("shop.store.time", SimpleNamespace(time=lambda: 0.0))
+        sold(tables, KETTLE)
+    async with worker.test() as test:
+        await test.tick("sweeper", datetime.now(UTC))
+        told = await test.drain()
+
+    assert [handled.source for handled in told.handled][:2] == ["schedule.sweeper", "orders"]
+    assert tables.unshipped() == []
 
 
 @pytest.mark.asyncio

@@ -71,7 +71,8 @@ class Envelope(Generic[T]):
         name = "" if self._codec is None else self._codec.name
         return InvalidArgument(
             f"{self.to.path!r}: the codec {name!r} cannot encode this {type(data).__name__} "
-            f"({type(error).__name__}: {error}); nothing was sent"
+            f"({type(error).__name__}: {error}); nothing was sent. "
+            "Publish what that codec takes, or give the queue another one"
         )
 
     def _checked(self, body: Any) -> bytes:

@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 from narrowboat.codecs.errors import InvalidBody
 from narrowboat.codecs.labelled import Labelled
 from narrowboat.errors import ConfigurationError, InvalidArgument
+from narrowboat.registry import how_to_install
 
 T = TypeVar("T")
 
@@ -94,9 +95,8 @@ def _library(model: Any) -> Library:
 
             return ByMsgspec(model)
     except ImportError as error:
-        raise ConfigurationError(
-            f"Model({model.__name__}): {error.name} reads it, and is not installed: pip install 'narrowboat[{error.name}]'"
-        ) from error
+        command = how_to_install("narrowboat", error.name)
+        raise ConfigurationError(f"Model({model.__name__}): {error.name} reads it, and is not installed: {command}") from error
     except Exception as error:  # each library has errors of its own
         raise InvalidArgument(f"Model({model.__name__}): it cannot be read ({type(error).__name__}: {error})") from error
     raise InvalidArgument(f"Model({model!r}): expected a class: a pydantic model, a dataclass or a msgspec.Struct")

@@ -7,11 +7,13 @@ from typing import Any
 from narrowboat.codecs.errors import InvalidBody
 from narrowboat.codecs.labelled import Labelled
 from narrowboat.errors import ConfigurationError
+from narrowboat.registry import how_to_install
 
 try:
     import msgspec
 except ImportError as error:  # now, and not when the first message comes: that would become a dead letter
-    raise ConfigurationError("MSGPACK needs msgspec, which is not installed: pip install 'narrowboat[msgspec]'") from error
+    command = how_to_install("narrowboat", "msgspec")
+    raise ConfigurationError(f"MSGPACK needs msgspec, which is not installed: {command}") from error
 
 
 class MsgPack(Labelled[Any]):

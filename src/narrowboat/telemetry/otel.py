@@ -25,6 +25,7 @@ from narrowboat import events
 from narrowboat._engine.log import log
 from narrowboat.contract.messages import Kind
 from narrowboat.messaging import Publishing
+from narrowboat.registry import how_to_install
 from narrowboat.telemetry.depths import Depths
 from narrowboat.telemetry.names import Names, kind_of, outcome_of, settled_as, system
 from narrowboat.working.handlers import Handling
@@ -36,7 +37,7 @@ try:
     from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, TracerProvider
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-        "narrowboat.telemetry.otel needs opentelemetry-api: pip install 'narrowboat[otel]'", name=error.name
+        f"narrowboat.telemetry.otel needs opentelemetry-api: {how_to_install('narrowboat', 'otel')}", name=error.name
     ) from error
 
 if TYPE_CHECKING:

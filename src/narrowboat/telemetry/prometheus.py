@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from narrowboat import events
 from narrowboat._engine.forks import watch_forks
+from narrowboat.registry import how_to_install
 from narrowboat.telemetry.depths import Depths
 from narrowboat.telemetry.names import Names, kind_of, outcome_of, settled_as, system
 
@@ -25,7 +26,8 @@ try:
     from prometheus_client.core import GaugeMetricFamily, Metric
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-        "narrowboat.telemetry.prometheus needs prometheus-client: pip install 'narrowboat[prometheus]'", name=error.name
+        f"narrowboat.telemetry.prometheus needs prometheus-client: {how_to_install('narrowboat', 'prometheus')}",
+        name=error.name,
     ) from error
 
 if TYPE_CHECKING:

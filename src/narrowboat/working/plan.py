@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from narrowboat._engine.checks import seconds
 from narrowboat.dsn import told
 from narrowboat.errors import ConfigurationError, InvalidArgument
+from narrowboat.registry import how_to_install
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -143,8 +144,8 @@ def _library() -> Any:
         import cronsim  # slow to import, and needed by programs that have cron expressions
     except ModuleNotFoundError as error:
         raise ConfigurationError(
-            "a cron expression needs cronsim, which is not installed: pip install 'narrowboat[schedule]'. An interval, such as "
-            "every(3600), needs nothing"
+            f"a cron expression needs cronsim, which is not installed: {how_to_install('narrowboat', 'schedule')}. "
+            "An interval, such as every(3600), needs nothing"
         ) from error
     return cronsim
 

@@ -38,7 +38,7 @@ def check_version(found: str, groups: Groups = Groups.CLASSIC) -> None:
         raise ConfigurationError(
             f"{'option groups=share: ' if share else ''}confluent-kafka {found} is installed, and "
             f"{'.'.join(map(str, lowest))} or later is needed: "
-            "pip install --upgrade 'narrowboat[kafka-confluent]'",
+            "pip install --upgrade '.[kafka-confluent]' in a clone of Narrowboat",
             backend=SCHEME,
         )
 
