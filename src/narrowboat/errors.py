@@ -6,8 +6,11 @@ A client library's own error is kept as the cause, with secrets removed.
 
     NarrowboatError
     ├── ConfigurationError (ValueError)   a URL, an option or an installation that cannot work
+    │   └── TableMissing                  a table in the program's own database is not there; the error says how to make it
     ├── InvalidArgument    (ValueError)   an argument outside what is allowed; nothing was sent
-    │   └── Conflict                      what is asked disagrees with what is stored or held under that name
+    │   ├── Conflict                      what is asked disagrees with what is stored or held under that name
+    │   └── NoTransaction                 a connection that commits each statement by itself; nothing was done
+    ├── TransactionAborted                an earlier statement of the transaction failed; nothing was done
     ├── Unsupported                       the backend does not claim this; nothing was sent
     ├── Closed                            used after close(), or closed while waiting
     ├── Unavailable                       the backend did not answer, or not in time                    (retryable)
@@ -83,6 +86,10 @@ class ConfigurationError(NarrowboatError, ValueError):
     """A URL, an option or an installation that cannot work, found before anything was sent."""
 
 
+class TableMissing(ConfigurationError):
+    """A table of ours in the program's own database is not there, or is of another shape. The text says how to make it."""
+
+
 class InvalidArgument(NarrowboatError, ValueError):
     """An argument outside what is allowed. Nothing was sent.
 
@@ -99,6 +106,14 @@ class Conflict(InvalidArgument):
     """
 
     stored: Mapping[str, float] | None = None
+
+
+class NoTransaction(InvalidArgument):
+    """The connection commits each statement by itself, so there is no transaction to join. Nothing was done."""
+
+
+class TransactionAborted(NarrowboatError):
+    """An earlier statement of the transaction failed, and it can only be rolled back. Nothing was done."""
 
 
 class Unsupported(NarrowboatError):
