@@ -21,6 +21,7 @@ SYNC = Path(__file__).resolve().parent.parent / "src" / "narrowboat"
 ASYNC = SYNC / "aio"
 FILES = (
     *(f"messaging/{name}" for name in ("alterable", "dead_letters", "message", "messaging", "publishing", "queue", "topic")),
+    "outbox/outbox",
     *(f"working/{name}" for name in ("scheduling", "testing", "worker")),
 )
 HEAD = "# Made from narrowboat/{}.py by tools/generate_aio.py: change that file, and run this script.\n"
@@ -32,6 +33,7 @@ WORDS = {
     r"from narrowboat\.(messaging\.|locking\b|electing\b)": r"from narrowboat.aio.\1",
     r"from narrowboat\.(working\.(?:intake|scheduling|testing|waiting)\b)": r"from narrowboat.aio.\1",
     r"from narrowboat\.working import posting": "from narrowboat.aio.working import posting",
+    r"\bblocking\((\w+)\)": r"\1",
     r"\bSyncOnly\b": "AsyncOnly",
     r"\bBlocking\b": "Asyncio",
     r"^(from narrowboat import events\n)": r"\1from narrowboat.aio._runtime import Asyncio\n"

@@ -33,6 +33,7 @@ _MODULES = {
     "top": "top",
     "run": "run",
     "asyncapi": "asyncapi",
+    "relay": "outbox",
     "ping": "ping",
     "serve": "serve",
     "backends": "backends",
