@@ -83,6 +83,8 @@ def test_what_has_neither_rule_nor_panel_is_known() -> None:
         "narrowboat_messages_malformed_total",
         "narrowboat_connection_losses_total",
         "narrowboat_connection_away_seconds_total",
+        "narrowboat_outbox_messages",
+        "narrowboat_outbox_age_seconds",
         "narrowboat_worker_calls_returned_total",
         "narrowboat_worker_calls_failed_total",
         "narrowboat_worker_source_state",

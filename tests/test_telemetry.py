@@ -351,6 +351,7 @@ def every_event() -> Iterator[events.Event]:
         "backend": "memory", "name": "invoice:42", "url": "memory://x", "source": "orders", "id": "1", "token": 1,
         "waited": 0.5, "held": 2.0, "error": error, "reason": Reason.EXPIRED, "duplicate": False, "attempt": 1,
         "outcome": "ack", "attempts": 5, "problem": "odd", "duration": 0.2, "away": 3.0,
+        "table": "outbox", "waiting": 7, "aside": 1, "age": 4.0,
     }  # fmt: skip
     for kind in vars(events).values():
         if isinstance(kind, type) and issubclass(kind, events.Event) and not kind.__subclasses__():

@@ -22,6 +22,7 @@ ASYNC = SYNC / "aio"
 FILES = (
     "fencing/table",
     *(f"messaging/{name}" for name in ("alterable", "dead_letters", "message", "messaging", "publishing", "queue", "topic")),
+    "outbox/outbox",
     *(f"working/{name}" for name in ("scheduling", "testing", "worker")),
 )
 HEAD = "# Made from narrowboat/{}.py by tools/generate_aio.py: change that file, and run this script.\n"

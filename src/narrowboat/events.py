@@ -178,6 +178,19 @@ class Stale(MessageEvent):
     """A settlement or extension found that the delivery is no longer ours."""
 
 
+@dataclass(frozen=True, slots=True)
+class OutboxMeasured(Event):
+    """A relay has counted what its outbox holds. `backend` is the broker's, `table` the outbox's.
+
+    `waiting`: messages that are to be published; `aside`: those that cannot be. `age`: seconds since the oldest was stored.
+    """
+
+    table: str
+    waiting: int
+    aside: int
+    age: float
+
+
 Listener = Callable[[Any], None]
 
 

@@ -43,7 +43,13 @@ class Envelope(Generic[T]):
     __slots__ = ("_backend", "_body_max", "_claims", "_codec", "_content_type", "_encode_message", "_priorities", "_wall", "to")
 
     def __init__(
-        self, to: Address, codec: codecs.Codec[T] | None, claims: BrokerCapabilities, backend: str, priorities: int
+        self,
+        to: Address,
+        codec: codecs.Codec[T] | None,
+        claims: BrokerCapabilities,
+        backend: str,
+        priorities: int,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self.to = to
         self._codec = codec
@@ -54,7 +60,7 @@ class Envelope(Generic[T]):
         self._body_max = claims.body_max
         self._backend = backend
         self._priorities = priorities
-        self._wall = time.time  # for people and for ages; nothing is decided by it
+        self._wall = wall  # for people and for ages; nothing is decided by it
 
     def body(self, data: T) -> bytes:
         """The bytes of `data`."""

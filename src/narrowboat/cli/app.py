@@ -34,6 +34,7 @@ _MODULES = {
     "web": "web",
     "run": "run",
     "asyncapi": "asyncapi",
+    "relay": "outbox",
     "ping": "ping",
     "serve": "serve",
     "backends": "backends",

@@ -64,7 +64,7 @@ def run(
     if until_closed is not None:
         threading.Thread(target=_end_with, args=[until_closed], daemon=True).start()
     worker = load(target)
-    with shown(quiet=quiet), _answering(health, worker):
+    with shown(quiet=quiet), answering(health, worker):
         _run(worker, only)
     return Exit.OK
 
@@ -98,7 +98,7 @@ def _metrics(worker: Any) -> Callable[[], bytes]:
 
 
 @contextlib.contextmanager
-def _answering(address: str | None, worker: Any) -> Iterator[None]:
+def answering(address: str | None, worker: Any) -> Iterator[None]:
     """Answer probes meanwhile. With prometheus-client, /metrics has all that listeners hear, and the program's own metrics."""
     if address is None:
         yield

@@ -45,9 +45,9 @@ class Seat:
         except NarrowboatError:
             pass  # it was lost before, or is tried again by the core
 
-    async def wait(self, until: float) -> None:
-        """Blocks."""
-        run(self._runtime.wait(self._signal, until))
+    async def wait(self, until: float) -> bool:
+        """Blocks. Whether it was woken."""
+        return run(self._runtime.wait(self._signal, until))
 
     def wake(self) -> None:
         """From any thread."""

@@ -97,6 +97,8 @@ class Telemetry:
         self._unrenewed = meter.create_counter("narrowboat.lock.renewal.failed", "{renewal}", "Renewals without an answer.")
         self._outages = meter.create_counter("narrowboat.connection.lost", "{outage}", "Outages, as calls found them.")
         self._away = histogram("narrowboat.connection.outage.duration", "Outages that are over.")
+        self._outbox = meter.create_gauge("narrowboat.outbox.messages", "{message}", "Messages of an outbox.")
+        self._age = meter.create_gauge("narrowboat.outbox.age", "s", "Since the oldest message of an outbox was stored.")
         meter.create_observable_gauge("narrowboat.queue.messages", [self._observe], "{message}", "Messages of a watched queue.")
         about = "For how long the oldest ready message of a watched queue has waited."
         meter.create_observable_gauge("narrowboat.queue.oldest", [self._observe_ages], "s", about)
@@ -155,6 +157,11 @@ class Telemetry:
             self._outages.add(1, {"narrowboat.backend": of})
         elif isinstance(event, events.ConnectionRegained | events.ConnectionClosed):
             self._away.record(event.away, {"narrowboat.backend": of})
+        elif isinstance(event, events.OutboxMeasured):
+            attributes = {"messaging.system": of, "narrowboat.outbox": event.table}
+            self._outbox.set(event.waiting, {**attributes, "narrowboat.state": "waiting"})
+            self._outbox.set(event.aside, {**attributes, "narrowboat.state": "aside"})
+            self._age.set(event.age, attributes)
 
     def _message(self, event: events.MessageEvent, attributes: Attributes) -> None:
         match event:

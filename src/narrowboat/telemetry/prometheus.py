@@ -72,6 +72,10 @@ class Metrics:
         self._unrenewed = counter("lock_renewals_failed", "Renewals without an answer.", "backend", "lock")
         self._outages = counter("connection_losses", "Outages, as calls found them.", "backend")
         self._away = counter("connection_away_seconds", "Seconds of outages that are over.", "backend")
+        about = "Messages of an outbox, as a relay counted them."
+        self._outbox = Gauge(f"{PREFIX}outbox_messages", about, ("backend", "outbox", "state"), registry=registry)
+        about = "Since the oldest message of an outbox was stored."
+        self._age = Gauge(f"{PREFIX}outbox_age_seconds", about, ("backend", "outbox"), registry=registry)
         self.forked()
         registry.register(_Collector(self))
         watch_forks(self)
@@ -129,6 +133,10 @@ class Metrics:
             case events.ConnectionRegained() | events.ConnectionClosed():
                 self._away.labels(of).inc(event.away)
                 self._down.labels(of).dec()
+            case events.OutboxMeasured():
+                self._outbox.labels(of, event.table, "waiting").set(event.waiting)
+                self._outbox.labels(of, event.table, "aside").set(event.aside)
+                self._age.labels(of, event.table).set(event.age)
 
 
 class _Collector:

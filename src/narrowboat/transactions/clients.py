@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from narrowboat.errors import InvalidArgument, Unsupported
 from narrowboat.transactions.transaction import DIALECTS, POSTGRESQL, SQLITE, Answer, Transaction, aborted, done
@@ -157,14 +157,34 @@ _CLIENTS: dict[tuple[str, str], type[Transaction]] = {
 _SESSIONS = {"Session", "scoped_session", "AsyncSession", "async_scoped_session"}
 
 
-def _names(connection: Any) -> list[tuple[str, str]]:
-    """Package and name of its class and of each base."""
-    return [(kind.__module__.partition(".")[0], kind.__name__) for kind in type(connection).__mro__]
+class _Client(NamedTuple):
+    """What a class of connections is."""
+
+    made: type[Transaction] | None  #: None: of no client that is known
+    session: bool
+    asynchronous: bool
+
+
+#: What each class was found to be, as a publish is too short to look each time.
+_found: dict[type, _Client] = {}
+
+
+def _client(connection: Any) -> _Client:
+    """Told by package and name of its class and of each base."""
+    kind = type(connection)
+    if kind not in _found:
+        names = [(each.__module__.partition(".")[0], each.__name__) for each in kind.__mro__]
+        _found[kind] = _Client(
+            next((_CLIENTS[name] for name in names if name in _CLIENTS), None),
+            any(package == "sqlalchemy" and name in _SESSIONS for package, name in names),
+            any(package in ("psycopg", "sqlalchemy") and "sync" in name for package, name in names),
+        )
+    return _found[kind]
 
 
 def blocking(connection: Any) -> Any:
     """`connection`, for the sync face: an asynchronous one is refused."""
-    if any("sync" in name and package in ("psycopg", "sqlalchemy") for package, name in _names(connection)):
+    if _client(connection).asynchronous:
         raise InvalidArgument(
             f"{type(connection).__name__} is asynchronous: use its twin in narrowboat.aio, and await it. Nothing was done"
         )
@@ -173,18 +193,16 @@ def blocking(connection: Any) -> Any:
 
 async def opened(connection: Any, ddl: Callable[[str], str]) -> Transaction:
     """What executes over a connection, whichever state that is in. For one's own connection; see `joined`."""
-    for name in _names(connection):
-        if name in _CLIENTS:
-            transaction = _CLIENTS[name](connection, ddl)
-            if transaction.dialect not in DIALECTS:
-                raise Unsupported(
-                    f"a connection to {transaction.dialect}: known are {' and '.join(DIALECTS)}. Nothing was done"
-                )
-            return transaction
-    raise Unsupported(
-        f"a connection of {type(connection).__module__}.{type(connection).__qualname__}: known are those of sqlite3, "
-        "psycopg 3, SQLAlchemy 2 (Connection, Session, and their asyncio twins) and Django. Nothing was done"
-    )
+    made = _client(connection).made
+    if made is None:
+        raise Unsupported(
+            f"a connection of {type(connection).__module__}.{type(connection).__qualname__}: known are those of sqlite3, "
+            "psycopg 3, SQLAlchemy 2 (Connection, Session, and their asyncio twins) and Django. Nothing was done"
+        )
+    transaction = made(connection, ddl)
+    if transaction.dialect not in DIALECTS:
+        raise Unsupported(f"a connection to {transaction.dialect}: known are {' and '.join(DIALECTS)}. Nothing was done")
+    return transaction
 
 
 async def joined(connection: Any, ddl: Callable[[str], str]) -> Transaction:
@@ -195,7 +213,7 @@ async def joined(connection: Any, ddl: Callable[[str], str]) -> Transaction:
         TransactionAborted: an earlier statement in it failed.
         Unsupported: no client or no database that is known.
     """
-    if any(package == "sqlalchemy" and name in _SESSIONS for package, name in _names(connection)):
+    if _client(connection).session:
         try:
             connection = await done(connection.connection())
         except Exception as error:

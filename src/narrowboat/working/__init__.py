@@ -11,10 +11,10 @@ The asyncio twin is in `narrowboat.aio`. Loaded when `narrowboat.Worker` is firs
 """
 
 from narrowboat.working.breaker import Breaker
-from narrowboat.working.handlers import Handling
+from narrowboat.working.handlers import Handling, Skip
 from narrowboat.working.health import Health, SourceHealth
 from narrowboat.working.retry import Retry
 from narrowboat.working.schedule import ScheduleOptions, Tick
 from narrowboat.working.worker import Worker
 
-__all__ = ["Breaker", "Handling", "Health", "Retry", "ScheduleOptions", "SourceHealth", "Tick", "Worker"]
+__all__ = ["Breaker", "Handling", "Health", "Retry", "ScheduleOptions", "Skip", "SourceHealth", "Tick", "Worker"]

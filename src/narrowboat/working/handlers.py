@@ -31,6 +31,10 @@ class Handling:
 Around = Callable[[Handling], AbstractContextManager[Any]] | Callable[[Handling], AbstractAsyncContextManager[Any]]
 
 
+class Skip(Exception):
+    """Raised on entering what is around a handler: the handler is not called, and its messages are acked."""
+
+
 class Options(TypedDict, total=False):
     """What `queue` and `subscription` of a worker take beside the source, the codec and the batch.
 
@@ -147,8 +151,8 @@ class Handlers:
             raise InvalidArgument(f"only={only!r}: expected names of handlers or sources, such as ['ship']; () for all")
         if not self._by_source and not self._others:
             raise ConfigurationError(
-                "this worker has no handlers: register functions with @worker.queue(...), subscription, every or elected, in a "
-                "module that has been imported by now"
+                "this worker has no handlers: register functions with @worker.queue(...), subscription, every or elected, or "
+                "an outbox with worker.relay(...), in a module that has been imported by now"
             )
         for word in wanted:
             known = sorted({name for each in self for name in each.names})

@@ -10,7 +10,7 @@ from narrowboat._engine.runtime import Blocking, run, spawn, straight
 from narrowboat._messages.handling import check_result, telling
 from narrowboat.errors import NarrowboatError
 from narrowboat.messaging.message import Batch
-from narrowboat.working.handlers import Around, Handler, Handling
+from narrowboat.working.handlers import Around, Handler, Handling, Skip
 from narrowboat.working.intake_base import BaseIntake
 from narrowboat.working.watch import Watch
 
@@ -90,8 +90,11 @@ class Intake(BaseIntake):
 
     def _enter(self, handling: Handling, argument: Any) -> None:
         with contextlib.ExitStack() as stack:
-            for each in self._around:
-                stack.enter_context(self._managed(each, each(handling)))
+            try:
+                for each in self._around:
+                    stack.enter_context(self._managed(each, each(handling)))
+            except Skip:
+                return
             found = self._handler.function(argument)
             if found is not None:
                 check_result(self._handler.function, found)

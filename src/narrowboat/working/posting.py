@@ -1,20 +1,40 @@
-"""A schedule in threads: how a worker of the sync face publishes a tick, and calls what one was registered for."""
+"""Schedules and relays in threads: how a worker of the sync face publishes, waits, and calls what one was registered for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+import select
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from narrowboat._engine.runtime import straight
+from narrowboat._engine.runtime import run, straight
 from narrowboat._messages.handling import check_result
+from narrowboat.clock import Clock
 from narrowboat.electing.seat import Seat
 
-__all__ = ["Seat", "call", "handler", "post"]
+__all__ = ["Seat", "call", "handler", "post", "send", "told"]
+
+#: Seconds between two looks at the seat while a file is waited for.
+LOOK = 0.1
 
 
 async def post(queue: Any, data: Any, **options: Any) -> None:
     """Publish it."""
     queue.publish(data, **options)
+
+
+async def send(broker: Any, messages: Sequence[Any]) -> list[Any]:
+    """Publish what is sealed: an answer for each."""
+    return run(broker._core.publish(messages))
+
+
+async def told(seat: Seat, file: int | None, until: float, clock: Clock) -> None:
+    """Wait until `file` can be read or the seat is woken, but no longer than `until`."""
+    if file is None:
+        await seat.wait(until)
+        return
+    while (left := until - clock()) > 0 and not await seat.wait(0.0):  # what wakes a seat wakes no `select`
+        if select.select([file], [], [], min(left, LOOK))[0]:
+            return
 
 
 async def call(function: Callable[[Any], Any], tick: Any) -> None:

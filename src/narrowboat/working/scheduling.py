@@ -1,4 +1,4 @@
-"""What a worker has beside handlers of messages: schedules and elections, registered and as sources of a run."""
+"""What a worker has beside handlers of messages: schedules, elections and relays, registered, and as sources."""
 
 from __future__ import annotations
 
@@ -8,18 +8,22 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import tzinfo
 from typing import TYPE_CHECKING, Any, Unpack
 
-from narrowboat._engine.checks import text
+from narrowboat._engine.checks import seconds, text
+from narrowboat._messages.checks import check_count
 from narrowboat.clock import Clock
+from narrowboat.errors import InvalidArgument
 from narrowboat.events import Listener
 from narrowboat.locking import Locks
 from narrowboat.messaging.message import Seconds
 from narrowboat.messaging.messaging import Messaging, broker
+from narrowboat.outbox.base import OutboxBase
 from narrowboat.working import posting
 from narrowboat.working import schedule as plans
 from narrowboat.working import term as terms
 from narrowboat.working.consuming import Consuming
 from narrowboat.working.handlers import Handler, Handlers, check_called
 from narrowboat.working.intake import Intake, Result
+from narrowboat.working.relaying import Relay, Relaying
 from narrowboat.working.schedule import Missed, Schedule, ScheduleOptions, Tick
 from narrowboat.working.supervisor import Source
 from narrowboat.working.term import Elected
@@ -124,9 +128,40 @@ class Scheduling(ABC):
 
         return decorate
 
-    def _others(self, picked: Iterable[Any], clock: Clock, consuming: Sequence[Consuming]) -> list[Source]:
+    def relay(self, outbox: OutboxBase[Any], connect: Callable[[], Any], *, batch: int = 500, poll: Seconds = 1) -> None:
+        """Publish to the worker's broker what programs store in an outbox: see `narrowboat.outbox`.
+
+        Any number of workers may relay one outbox; one of them does at a time. A message may be published twice, under one id,
+        where a process dies or an answer is lost. A message that the broker would never take is put aside in the table.
+
+        Args:
+            outbox: the outbox that the programs publish by.
+            connect: opens a connection to their database, of any client that the outbox takes; called again after an outage.
+            batch: how many messages are published together.
+            poll: seconds between two looks at the table where the database cannot tell, and after a loss of what it told.
+
+        Raises:
+            InvalidArgument: an argument that cannot work, or the outbox is relayed already.
+        """
+        self._check_idle()
+        if not isinstance(outbox, OutboxBase):
+            raise InvalidArgument(f"relay({outbox!r}): expected a narrowboat.outbox.Outbox")
+        if not callable(connect):
+            raise InvalidArgument(
+                f"relay(connect={connect!r}): expected a function that opens a connection, such as "
+                "functools.partial(psycopg.connect, url): a lost one has to be opened again"
+            )
+        pause = seconds("poll", poll, low=0.01, high=3600.0, allowed="0.01 to 3600 seconds, as a number or a timedelta")
+        self._handlers.add_other(Relay(outbox, connect, check_count("batch", batch, 1, 10_000), pause))
+
+    def _others(self, picked: Sequence[Any], clock: Clock, consuming: Sequence[Consuming]) -> list[Source]:
         """The sources of what is no handler. `consuming`: those of the handlers."""
         found: list[Source] = [each.stand(self.locks) for each in picked if isinstance(each, Elected)]
+        found += [
+            Relaying(each, self.broker, posting, posting.Seat(Intake.RUNTIME(clock)), clock, self._random, self._now)
+            for each in picked
+            if isinstance(each, Relay)
+        ]
         schedules = [each for each in picked if isinstance(each, Schedule)]
         if schedules:
             messages = self._of_schedules()

@@ -64,9 +64,9 @@ class Seat:
         except NarrowboatError:
             pass  # it was lost before, or is tried again by the core
 
-    async def wait(self, until: float) -> None:
-        """Suspends this task."""
-        await self._runtime.wait(self._signal, until)
+    async def wait(self, until: float) -> bool:
+        """Suspends this task. Whether it was woken."""
+        return await self._runtime.wait(self._signal, until)
 
     def wake(self) -> None:
         """From any thread."""

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from narrowboat.aio._runtime import Asyncio, cancel, spawn
 from narrowboat.aio.messaging.message import Batch
 from narrowboat.errors import NarrowboatError
-from narrowboat.working.handlers import Handling
+from narrowboat.working.handlers import Handling, Skip
 from narrowboat.working.intake_base import BaseIntake
 
 #: What a handler gives: it is awaited, and not looked at.
@@ -66,8 +66,11 @@ class Intake(BaseIntake):
         """In the task that asks. One that takes too long is cancelled, and fails with TimeoutError."""
         timeout = self._handler.timeout
         async with contextlib.AsyncExitStack() as stack:
-            for each in self._around:
-                await stack.enter_async_context(self._managed(each, each(handling)))
+            try:
+                for each in self._around:
+                    await stack.enter_async_context(self._managed(each, each(handling)))
+            except Skip:
+                return True
             try:
                 async with asyncio.timeout(timeout) as scope:
                     await self._handler.function(argument)
