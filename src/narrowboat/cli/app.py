@@ -36,6 +36,7 @@ _MODULES = {
     "asyncapi": "asyncapi",
     "ping": "ping",
     "serve": "serve",
+    "keys": "keys",
     "backends": "backends",
     "verify": "verify",
     "demo": "demo",
