@@ -103,6 +103,7 @@ def delivery(row: Sequence[bytes | None]) -> Delivery:
             *(details or (None, None, None)),
             tag,
             malformed,
+            "",
         ),
     )
 

@@ -52,7 +52,9 @@ class Target(Generic[D]):
         *,
         doubt: Callable[[str | None], None] | None = None,
         tell: Callable[[str, str, str], None] | None = None,
+        layers: Callable[[Target[D]], None] | None = None,
     ) -> None:
+        """`layers` may put some in front of the driver (`wrap`), and take from its claims, before any demand is compared."""
         if url is None:
             url = hidden(os.environ.get(variable))
             if not url:
@@ -83,6 +85,9 @@ class Target(Generic[D]):
         }
         parsed = parse_options(self.url, backend.options, given, core=CORE_OPTIONS | own.keys())
         self.capabilities: Any = backend.capabilities(self.url, parsed)
+        self.wrap = wrap
+        if layers is not None:
+            layers(self)
         for demand in (self.url.query.get("require"), require):
             check_required(self.capabilities, demand, backend=self.url.scheme)
         self.context = context = Context(
@@ -97,7 +102,7 @@ class Target(Generic[D]):
         def make() -> D:
             driver: Any = self._installed(backend, lambda: backend.open(prepared, parsed, context))
             try:
-                return driver if wrap is None else wrap(driver)
+                return driver if self.wrap is None else self.wrap(driver)
             except BaseException:  # nobody has it: its threads and sockets would stay
                 driver.close()
                 raise

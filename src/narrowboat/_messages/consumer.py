@@ -37,7 +37,7 @@ from narrowboat._messages.terms import OWN, Terms
 from narrowboat._messages.window import Window
 from narrowboat.capabilities import Support
 from narrowboat.codecs import Codec
-from narrowboat.contract.messages import Broker, Delivery, Feed, Outcome, Received, Source
+from narrowboat.contract.messages import Broker, Delivery, Feed, Outcome, Received, Reject, Source
 from narrowboat.errors import NarrowboatError
 
 M = TypeVar("M", bound=TrackedDelivery[Any])
@@ -143,7 +143,10 @@ class Consumer(Generic[M]):
                 malformed.append(delivery)
             expires = delivery.expires_in
             entry = make(self, delivery, until, cap, expires if expires is None else since + expires)
-            reject = None if delivery.attempt <= limit else too_often(delivery.attempt, limit, delivery.malformed)
+            if delivery.refused:
+                reject: Reject | None = Reject(delivery.refused, 0)
+            else:
+                reject = None if delivery.attempt <= limit else too_often(delivery.attempt, limit, delivery.malformed)
             if reject is None:
                 fresh.append(entry)
             else:

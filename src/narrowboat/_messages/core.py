@@ -34,6 +34,7 @@ from narrowboat.capabilities import BrokerCapabilities, LeaseNature
 from narrowboat.clock import Clock
 from narrowboat.contract.messages import Broker, Delivery, Feed, Outcome, Outgoing, Receipt
 from narrowboat.errors import BrokerError, Closed, NarrowboatError, PublishFailed, PublishUnknown, Unavailable, sentence
+from narrowboat.layers import named
 from narrowboat.registry import broker_backend
 
 T = TypeVar("T")
@@ -85,7 +86,7 @@ class BrokerCore:
     """See the module's text. Its attributes are for the core's own files and for the two faces only."""
 
     #: What the core takes from a broker's URL or keyword arguments itself, beside what it takes from every URL.
-    OWN: Mapping[str, type[Any]] = {"reply_to": ReplyTo}
+    OWN: Mapping[str, type[Any]] = {"reply_to": ReplyTo, **named.OPTIONS}
     around: tuple[Any, ...] = ()  #: what stands around each publish; `around.py`
 
     def __init__(
@@ -109,6 +110,7 @@ class BrokerCore:
             options,
             self.OWN,
             tell=_tells(weakref.ref(self)),
+            layers=named.add,
         )
         self.url = target.url
         self.backend = target.url.scheme

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from narrowboat._messages.checks import RESERVED_PREFIX, check_count
+from narrowboat._messages.checks import check_count
 from narrowboat._messages.consumer import Consumer
 from narrowboat._messages.delivery import TrackedDelivery
 from narrowboat._messages.settle import ACK
 from narrowboat._messages.source import SourceCore
 from narrowboat.capabilities import Support
-from narrowboat.contract.messages import Address, Delivery, Outgoing, Receipt
+from narrowboat.contract.messages import DEAD_PREFIX, Address, Delivery, Outgoing, Receipt
 from narrowboat.errors import InvalidArgument, NotFound
 
 #: Messages that a redrive moves in one exchange. More is little faster; all of them move twice if it is killed half way.
@@ -101,7 +101,7 @@ async def _move(consumer: Consumer[TrackedDelivery[Any]], entries: list[TrackedD
 
 def republished(delivery: Delivery, to: Address) -> Outgoing:
     """A dead letter as it was: same id, body, key and headers, without what was added when it died."""
-    headers = {name: value for name, value in delivery.headers.items() if not name.startswith(RESERVED_PREFIX)}
+    headers = {name: value for name, value in delivery.headers.items() if not name.startswith(DEAD_PREFIX)}
     return Outgoing(
         to,
         delivery.id,

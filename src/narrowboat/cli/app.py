@@ -37,6 +37,7 @@ _MODULES = {
     "relay": "outbox",
     "ping": "ping",
     "serve": "serve",
+    "keys": "keys",
     "backends": "backends",
     "verify": "verify",
     "demo": "demo",

@@ -6,8 +6,8 @@ import dataclasses
 import itertools
 from typing import Any
 
-from narrowboat._messages.checks import RESERVED_PREFIX
 from narrowboat.cli.records import to_json
+from narrowboat.contract.messages import DEAD_PREFIX
 from narrowboat.messaging import DeadLetters, Message
 
 #: Seconds without a further dead letter after which the list is complete. Less, and a slow server shows half of it.
@@ -29,7 +29,7 @@ def describe(message: Message[bytes]) -> dict[str, Any]:
     """A dead letter for programs: as published, and why it is here."""
     fields = to_json(message)
     del fields["attempt"]  # it counts the looks at the dead letter, not the deliveries of the message
-    headers = {name: value for name, value in message.headers.items() if not name.startswith(RESERVED_PREFIX)}
+    headers = {name: value for name, value in message.headers.items() if not name.startswith(DEAD_PREFIX)}
     fields.pop("headers", None)
     dead = dataclasses.asdict(message.dead) if message.dead else {"reason": None, "attempts": None, "origin": None}
     return {**fields, **({"headers": headers} if headers else {}), **dead}

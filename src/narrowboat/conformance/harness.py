@@ -22,11 +22,12 @@ from __future__ import annotations
 import copy
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import narrowboat
 from narrowboat import registry
+from narrowboat._messages.core import BrokerCore
 from narrowboat.capabilities import BrokerCapabilities, LockCapabilities, Scope, Support
 from narrowboat.conformance.catalogue import Fault
 from narrowboat.conformance.faults.network import Network, reachable
@@ -71,7 +72,7 @@ class Harness:
     @property
     def lock_claims(self) -> LockCapabilities:
         """The claims of the URL's lock half."""
-        return narrowboat.locks(self.url).capabilities
+        return narrowboat.locks(_without(self.url, BrokerCore.OWN)).capabilities
 
     @property
     def broker_claims(self) -> BrokerCapabilities:
@@ -107,7 +108,7 @@ class Harness:
 
     def locks_url(self, namespace: str) -> str:
         """The URL of a lock namespace. By default it has the option `prefix`, which every backend has."""
-        return with_option(self.url, "prefix", namespace)
+        return with_option(_without(self.url, BrokerCore.OWN), "prefix", namespace)
 
     def broker_url(self, namespace: str) -> str:
         """The URL of a message namespace."""
@@ -206,6 +207,17 @@ def with_query(url: str, query: str) -> str:
     ('memory://shop?timeout=2', 'memory://shop?timeout=2&prefix=a')
     """
     return f"{url}{'&' if '?' in url else '?'}{query}"
+
+
+def _without(url: str, names: Collection[str]) -> str:
+    """`url` without these options: those that a broker takes, and locks do not know.
+
+    >>> _without("memory://shop?seal=keys.json&timeout=2", ["seal"])
+    'memory://shop?timeout=2'
+    """
+    head, _, query = url.partition("?")
+    rest = [pair for pair in query.split("&") if pair.partition("=")[0] not in names]
+    return f"{head}?{'&'.join(rest)}" if any(rest) else head
 
 
 def with_option(url: str, name: str, value: str) -> str:

@@ -32,6 +32,8 @@ from narrowboat.errors import NarrowboatError
 
 #: The headers of a dead letter beside its own: why it is one, how often it was handed out, and the path of its source.
 DEAD_REASON, DEAD_ATTEMPTS, DEAD_ORIGIN = "narrowboat-dead-reason", "narrowboat-dead-attempts", "narrowboat-dead-origin"
+#: What those begin with, and whatever else a driver adds to a message when it dies. A redrive leaves such headers off.
+DEAD_PREFIX = "narrowboat-dead-"
 
 
 class Kind(enum.StrEnum):
@@ -143,6 +145,9 @@ class Delivery(NamedTuple):
     #: What is wrong with it, in a sentence, where another program wrote what the driver cannot take apart: `body` is then what
     #: could be read, as it was. Empty for every message that is whole. The core tells listeners and the log.
     malformed: str = ""
+    #: Why no handler may have it, in a sentence: the core rejects it at once, with this as the reason. Drivers leave it empty;
+    #: a layer sets it for what it cannot open.
+    refused: str = ""
 
 
 class Received(NamedTuple):

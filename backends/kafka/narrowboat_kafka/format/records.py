@@ -173,7 +173,7 @@ def delivery(record: Stored, claims: int, now: float, tag: object) -> Delivery:
     named = None if key is None else text(key)
     if packed.startswith(_ONLY_ID) and 0 < packed[_ID_AT - 1] == 2 * (len(packed) - _ID_AT) < 128:
         # The common case: one header, the id, short enough for one byte of length before it.
-        return _delivery((text(packed[_ID_AT:]), body, {}, named, claims, published, 0, None, None, None, None, tag, ""))
+        return _delivery((text(packed[_ID_AT:]), body, {}, named, claims, published, 0, None, None, None, None, tag, "", ""))
     ours: dict[str, str] = {}
     headers: dict[str, str] = {}
     for name, data in record.headers:

@@ -33,7 +33,7 @@ def delivery(row: tuple[Any, ...], token: int) -> Delivery:
     ):
         return _malformed(row, token)
     # This runs for every message: `Delivery(...)` would take twice the time.
-    return _new(Delivery, (name, body, texts, key, attempt, published, priority, left, *said, (row_id, token), ""))
+    return _new(Delivery, (name, body, texts, key, attempt, published, priority, left, *said, (row_id, token), "", ""))
 
 
 def headers_of(stored: Any) -> Mapping[str, str] | None:

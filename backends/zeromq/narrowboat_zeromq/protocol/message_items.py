@@ -114,7 +114,7 @@ def _headers(value: object, most: int) -> dict[str, str]:
 
 def delivery(found: Delivery) -> list[Any]:
     """A message handed out, for the wire."""
-    id, body, headers, key, attempt, published, priority, expires, correlation, kind, reply, tag, malformed = found
+    id, body, headers, key, attempt, published, priority, expires, correlation, kind, reply, tag, malformed, _ = found
     return [
         id,
         len(body),
@@ -139,7 +139,7 @@ def delivered(value: Sequence[Any], bodies: Bodies) -> Delivery:
     body = bodies.take(length)
     return _new(
         Delivery,
-        (id, body, headers, key, attempt, published, priority, expires, correlation, kind, answer, tuple(tag), malformed),
+        (id, body, headers, key, attempt, published, priority, expires, correlation, kind, answer, tuple(tag), malformed, ""),
     )
 
 
@@ -168,8 +168,8 @@ def claimed(value: object) -> Delivery:
     """The delivery that a settlement or an extension speaks of: `[id, attempt, tag]`."""
     id, attempt, tag = fields.row("delivery", value, 3)
     name = fields.words("id", id, 1000)
-    known = fields.tag(tag)
-    return _new(Delivery, (name, b"", {}, None, fields.whole("attempt", attempt), None, 0, None, None, None, None, known, ""))
+    known, number = fields.tag(tag), fields.whole("attempt", attempt)
+    return _new(Delivery, (name, b"", {}, None, number, None, 0, None, None, None, None, known, "", ""))
 
 
 def _outcome(value: object) -> Outcome:

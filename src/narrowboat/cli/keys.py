@@ -1,0 +1,119 @@
+"""`narrowboat keys`: makes, rotates and lists the keyring that `?seal=` names. It opens no backend."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Iterable
+
+import click
+
+from narrowboat.cli.command import Command
+from narrowboat.cli.options import Seconds, as_json
+from narrowboat.cli.output import print_json, print_table
+from narrowboat.errors import ConfigurationError, InvalidArgument
+from narrowboat.layers.sealed.keyring import document_of, newest, parse, read_file
+from narrowboat.layers.sealed.keys import ED25519, GCM, KINDS, SIZE, Key, public_half
+
+_file = click.argument("file", type=click.Path(dir_okay=False))
+
+
+@click.group("keys")
+def keys() -> None:
+    """Keyrings for ?seal= of a broker's URL: new, rotate, list."""
+
+
+@keys.command("new", cls=Command)
+@_file
+@click.option("--kind", type=click.Choice(KINDS), default=GCM, show_default=True, help="What its key does.")
+def new(file: str, kind: str) -> None:
+    """Make FILE, with one key that seals at once. Only its owner may read it. A file that is there stays as it is.
+
+    aes-256-gcm: the server can neither read nor change messages. hmac-sha256: it can read them, and everybody who verifies can
+    sign as well. ed25519: it can read them, and who has the public half alone (list --public) can only verify.
+    """
+    now = time.time()
+    write(file, [made(kind, since=now, now=now)], fresh=True)
+    click.echo(f"made {file}")
+
+
+@keys.command("rotate", cls=Command)
+@_file
+@click.option("--after", type=Seconds(), default=0.0, metavar="SECONDS", help="When the new key begins to seal; 0: at once.")
+@click.option(
+    "--keep", type=click.IntRange(1), metavar="N", help="Drop all but the N newest keys: what they sealed opens no more."
+)
+def rotate(file: str, after: float, keep: int | None) -> None:
+    """Add a key of the same kind to FILE. It seals from now on, and the others open what they have sealed.
+
+    Processes that read FILE follow within seconds. Where consumers have copies of it, let the new key begin later than the
+    copies arrive, with --after: what is sealed with a key that a consumer does not have yet becomes a dead letter there.
+    """
+    now = time.time()
+    found = sorted(parse(read_file(file), f"keyring {file}"), key=lambda key: key.since)
+    newer = made(found[-1].kind, since=max(now, found[-1].since + 0.001) + after, now=now)
+    kept = [*found, newer][-keep if keep else 0 :]
+    current = newest([*found, newer], now)
+    if current not in kept:
+        raise InvalidArgument(
+            f"--keep {keep} drops the key {current.id if current else ''!r}, which seals until the new one begins"
+        )
+    write(file, kept)
+    click.echo(f"{newer.id} seals {'now' if newer.since <= now else f'in {newer.since - now:.0f} s'}; {len(kept)} keys open")
+
+
+@keys.command("list", cls=Command)
+@_file
+@click.option("--public", is_flag=True, help="Print a keyring of the public halves, for those who only verify.")
+@as_json
+def list_keys(file: str, public: bool, as_json: bool) -> None:
+    """Show which keys FILE has, and which of them seals now. No secret is shown."""
+    found = sorted(parse(read_file(file), f"keyring {file}"), key=lambda key: key.since)
+    if public:
+        if any(key.kind != ED25519 for key in found):
+            raise InvalidArgument(f"{file}: --public is for {ED25519} keys; the others have one secret, for both sides")
+        click.echo(document_of(found, public=True), nl=False)
+        return
+    current = newest(found, time.time())
+    rows = [{"id": key.id, "kind": key.kind, "since": key.since, "seals": key is current} for key in found]
+    if as_json:
+        print_json(rows)
+    else:
+        since = [time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(key.since)) for key in found]
+        print_table(
+            ("key", "kind", "since", "seals"),
+            [(row["id"], row["kind"], when, "yes" if row["seals"] else "") for row, when in zip(rows, since, strict=True)],
+        )
+
+
+def made(kind: str, *, since: float, now: float) -> Key:
+    """A new key. Its id tells the day on which it was made."""
+    secret = secrets.token_bytes(SIZE)
+    name = f"{time.strftime('%Y-%m-%d', time.gmtime(now))}-{secrets.token_hex(3)}"
+    return Key(name, kind, round(since, 3), secret, public_half(secret) if kind == ED25519 else None)
+
+
+def write(path: str, keys: Iterable[Key], *, fresh: bool = False) -> None:
+    """Put a keyring into a file, whole or not at all. `fresh`: `ConfigurationError` where it is there already."""
+    whole = os.path.realpath(path)
+    handle, beside = tempfile.mkstemp(dir=os.path.dirname(whole), prefix=".keyring-")  # for its owner alone
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(document_of(keys))
+            file.flush()
+            os.fsync(file.fileno())
+        if fresh:
+            os.link(beside, whole)
+            os.unlink(beside)
+        else:
+            os.replace(beside, whole)
+    except FileExistsError:
+        os.unlink(beside)
+        raise ConfigurationError(
+            f"{path} is there already, and was left as it is. To add a key to it: narrowboat keys rotate {path}"
+        ) from None
+    except BaseException:
+        os.unlink(beside)
+        raise
