@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -22,14 +21,13 @@ import narrowboat
 from narrowboat import aio
 from narrowboat.capabilities import Scope
 from narrowboat.telemetry.prometheus import Metrics
-from shop.orders import ORDER, Order
-from shop.store import Overtaken, store
+from shop.orders import Order
+from shop.store import store
 from shop.worker import worker
 
 TTL = 30  # seconds
 WAIT = 10.0  # seconds that a buyer waits for those before it
 STOCK = {"kettle": 40, "rope": 40, "lamp": 40}
-log = logging.getLogger("shop")
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,6 @@ class Shop:
 
     locks: aio.Locks
     broker: aio.Messaging
-    orders: aio.Queue[Order]
     metrics: CollectorRegistry
 
 
@@ -57,7 +54,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         for group in ("mail", "statistics"):  # a topic drops what nobody has subscribed to yet
             await broker.topic("shipped").subscription(group).declare()
             metrics.watch(counted.topic("shipped").subscription(group))
-        app.state.shop = Shop(locks, broker, broker.queue("orders", codec=ORDER), registry)
+        app.state.shop = Shop(locks, broker, registry)
         if broker.capabilities.scope is Scope.PROCESS:
             await stack.enter_async_context(worker)
         yield
@@ -99,18 +96,14 @@ async def sell(
     if there < pieces:
         raise HTTPException(409, f"{there} left")
     await charge(order)
-    await asyncio.to_thread(store().sell, order, there - pieces, held.token)
-    try:
-        await shop.orders.publish(order, id=order.id)
-    except narrowboat.NarrowboatError:  # it is sold all the same: the worker publishes it again
-        log.exception("order %s is sold and perhaps not published", order.id)
+    await asyncio.to_thread(store().sell, order, there - pieces, held.token)  # the worker publishes what this has stored
     return order
 
 
 @app.exception_handler(narrowboat.LockTimeout)
 @app.exception_handler(narrowboat.LeaseLost)
 @app.exception_handler(narrowboat.Unavailable)
-@app.exception_handler(Overtaken)
+@app.exception_handler(narrowboat.StaleWrite)
 async def busy(request: Request, error: Exception) -> JSONResponse:
     """What may work in a moment."""
     return JSONResponse({"detail": "please try again"}, 503, {"Retry-After": "1"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -12,15 +13,14 @@ import narrowboat
 from narrowboat import aio
 from shop import worker as shop_worker
 from shop.orders import ORDER, Order
-from shop.store import Store
-from shop.sweep import sweep
+from shop.store import MAIL, STATISTICS, Store
 from shop.worker import worker
 
 KETTLE = Order(id="order-1", item="kettle")
 
 
 def sold(tables: Store, order: Order) -> None:
-    tables.sell(order, 9, fence=1)
+    tables.sell(order, 9, token=1)
 
 
 @pytest.mark.asyncio
@@ -35,7 +35,8 @@ async def test_an_order_that_comes_twice_is_shipped_and_told_once(tables: Store)
 
     assert [handled.source for handled in told.handled].count("orders") == 2
     assert tables.unshipped() == []
-    assert tables.first_time("mail", ["order-1"]) == tables.first_time("statistics", ["order-1"]) == []
+    shipped: Any = SimpleNamespace(id="order-1", data=KETTLE)
+    assert tables.first_time(MAIL, [shipped]) == tables.first_time(STATISTICS, [shipped]) == []
 
 
 @pytest.mark.asyncio
@@ -69,29 +70,35 @@ async def test_a_body_that_is_no_order_is_a_dead_letter_with_the_reason(tables: 
 
 
 @pytest.mark.asyncio
-async def test_what_was_sold_and_not_published_is_swept_up(tables: Store, narrowboat_aio_broker: aio.Messaging) -> None:
-    """Once in a while, and not before its time."""
-    sold(tables, KETTLE)
+async def test_a_sale_that_fails_at_its_end_is_none_and_tells_nobody(tables: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stock, order and message are one transaction."""
 
-    assert await sweep(narrowboat_aio_broker, older=600) == 0
-    assert await sweep(narrowboat_aio_broker, older=0) == 1
-    assert await sweep(narrowboat_aio_broker, older=600) == 0
-    async with narrowboat_aio_broker.queue("orders", codec=ORDER).consume(idle=0) as messages:
-        assert [message.data async for message in messages] == [KETTLE]
+    def fail(*arguments: Any, **options: Any) -> str:
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as broken, pytest.raises(OSError, match="no space"):
+        broken.setattr("shop.store.OUTBOX.publish", fail)
+        sold(tables, KETTLE)
+    assert (tables.pieces("kettle"), tables.sales()) == (10, {})
+    sold(tables, KETTLE)
+    assert (tables.pieces("kettle"), tables.sales()) == (9, {"kettle": 1})
 
 
 @pytest.mark.asyncio
-async def test_a_tick_sweeps_up_what_is_old_and_the_worker_ships_it(tables: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The order was sold at the epoch."""
+async def test_a_tick_tells_of_what_is_late(
+    tables: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One order was sold at the epoch, the other one just now."""
     with monkeypatch.context() as past:
         past.setattr("shop.store.time", SimpleNamespace(time=lambda: 0.0))
         sold(tables, KETTLE)
-    async with worker.test() as test:
-        await test.tick("sweeper", datetime.now(UTC))
-        told = await test.drain()
+    sold(tables, Order(id="order-2", item="kettle"))
+    with caplog.at_level("INFO", "shop"):
+        async with worker.test() as test:
+            await test.tick("sweeper", datetime.now(UTC))
+            await test.drain()
 
-    assert [handled.source for handled in told.handled][:2] == ["schedule.sweeper", "orders"]
-    assert tables.unshipped() == []
+    assert "attempt 1: 1 orders are late, 0 marks deleted" in caplog.text
 
 
 @pytest.mark.asyncio
