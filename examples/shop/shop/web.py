@@ -49,11 +49,11 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         locks = await stack.enter_async_context(aio.locks(require={"fencing": True, "ttl_min": TTL}, listeners=[metrics]))
         broker = await stack.enter_async_context(aio.broker(require="topics,dead_letters", listeners=[metrics]))
         await asyncio.to_thread(store().create, STOCK)
-        counted = stack.enter_context(narrowboat.broker())  # the metrics count messages in a thread of their own
-        metrics.watch(counted.queue("orders"))
+        metrics.watch(broker.queue("orders"))
         for group in ("mail", "statistics"):  # a topic drops what nobody has subscribed to yet
-            await broker.topic("shipped").subscription(group).declare()
-            metrics.watch(counted.topic("shipped").subscription(group))
+            subscription = broker.topic("shipped").subscription(group)
+            await subscription.declare()
+            metrics.watch(subscription)
         app.state.shop = Shop(locks, broker, registry)
         if broker.capabilities.scope is Scope.PROCESS:
             await stack.enter_async_context(worker)
