@@ -188,6 +188,18 @@ def test_redrive_one_and_all(page: Page, broker: Messaging) -> None:
     assert "redriven: 2 of 'orders', asked from 127.0.0.1" in page.said and TOKEN not in page.said
 
 
+def test_what_was_done_is_answered_where_nobody_reads_the_log(page: Page, broker: Messaging) -> None:
+    """Or who pressed the button would believe that it had failed."""
+    die(broker, "orders", b"x")
+    assert page.process.stderr is not None
+    page.process.stderr.close()
+    page.process.stderr = None
+
+    assert page.ask("/look")[0] == 200
+    assert page.ask("/redrive", {"queue": "orders", "all": True}, token=TOKEN) == (200, {"redriven": 1, "most": 1000})
+    assert page.ask("/evict", {"name": "a", "token": "1"}, token=TOKEN) == (200, {"evicted": False})
+
+
 def test_evict_exactly_that_holder(page: Page, locks: Locks) -> None:
     """The token is the fencing token of the look; another one evicts nobody."""
     held = locks.lock(HOSTILE, ttl=600).acquire()
