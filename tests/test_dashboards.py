@@ -39,7 +39,8 @@ def measured() -> dict[str, set[str]]:
             found[f"{each._name}_total"] = set(each._labelnames)
         elif isinstance(each, prometheus_client.Gauge):
             found[each._name] = set(each._labelnames)
-    health = Health((SourceHealth("orders", "ship", "running"),), Connection("memory://x", "memory", "connected"))
+    connection = Connection("memory://x", "memory", "connected")
+    health = Health((SourceHealth("orders", "ship", "running"),), connection, connection)
     for name, labels in re.findall(r"^(\w+)\{(.*)\} ", exposition(health).decode(), re.MULTILINE):
         found[name] = set(re.findall(r"(\w+)=", labels))
     return found
@@ -89,6 +90,7 @@ def test_what_has_neither_rule_nor_panel_is_known() -> None:
         "narrowboat_worker_calls_failed_total",
         "narrowboat_worker_source_state",
         "narrowboat_worker_broker_reached",
+        "narrowboat_worker_schedules_reached",
     }
 
 

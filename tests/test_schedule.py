@@ -24,6 +24,7 @@ from narrowboat.clock import ManualClock
 from narrowboat.electing import candidate
 from narrowboat.errors import ConfigurationError, InvalidArgument, Unavailable, Unsupported
 from narrowboat.layers.faults import Faults
+from narrowboat.working.answers import exposition
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -384,6 +385,56 @@ def test_listeners_hear_of_ticks_that_have_a_broker_of_their_own(face: str, url:
             while not isinstance(event := each.get(timeout=60), events.Handled):
                 pass
             assert event.source == "schedule.often"
+
+
+def test_a_worker_whose_ticks_have_no_broker_is_live_and_not_ready(face: str, url: str) -> None:
+    """Also hours before the next of them. Its health names that broker apart from the worker's own."""
+    faults = Faults()
+    ticks = FACES[face].broker(url, wrap=faults.wrap)
+    worker = make(face, f"{url}-orders?dedup=0", schedules=ticks)
+    register(worker.queue("orders"), face, lambda message: None)
+    register(worker.every(86400, name="often"), face, lambda tick: None)
+
+    def ping() -> None:
+        asked = ticks.ping()
+        if asked is not None:
+            asyncio.run(asked)
+
+    def unready() -> Any:
+        """The worker's health. What its consumers still ask at their start is answered, and ends the outage."""
+        with pytest.raises(Unavailable):
+            ping()
+        health = worker.health()
+        return None if health.ready else health
+
+    with living(worker, face):
+        ready(worker)
+        faults.fail("ping", Unavailable("no route to it", backend="memory"), times=10_000)
+        health = until(unready)
+        assert health.live
+        assert (health.broker.state, health.schedules.state) == ("connected", "lost")
+        assert 'worker_schedules_reached{backend="memory"} 0' in exposition(health).decode()
+        faults.clear()
+        ping()
+        assert worker.health().ready
+    closed = ticks.close()
+    if closed is not None:
+        asyncio.run(closed)
+
+
+def test_a_worker_with_one_broker_tells_of_it_once(face: str, url: str) -> None:
+    """Where the ticks have none of their own, whether that was said or not."""
+    broker = FACES[face].broker(url)
+    for given in ({}, {"schedules": broker}):
+        worker = make(face, broker, **given)
+        register(worker.every(86400, name="often"), face, lambda tick: None)
+        with living(worker, face):
+            ready(worker)
+            health = worker.health()
+            assert (health.broker.state, health.schedules) == ("connected", None)
+    closed = broker.close()
+    if closed is not None:
+        asyncio.run(closed)
 
 
 def test_an_election_without_locks_is_refused_at_the_start(face: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -282,6 +282,25 @@ def counted(depths: Depths) -> dict[Any, Any]:
     return depths.look()
 
 
+def test_a_look_that_meets_a_fault_is_not_the_last(url: str) -> None:
+    """Of a driver or of a layer: numbers that are never asked for again would look as if nothing changed."""
+    broken = [True]
+
+    class Odd(PassingBroker):
+        def depth(self, address: Address) -> Depth:
+            if broken:
+                raise TypeError(broken.pop())
+            return super().depth(address)
+
+    depths = Depths()
+    with narrowboat.broker(url, wrap=Odd) as broker:
+        queue = broker.queue("orders")
+        queue.declare()
+        depths.watch([queue], None)
+        assert counted(depths) == {}
+        assert [each.ready for each in counted(depths).values()] == [0]
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_child_that_was_forked_during_a_look_looks_again(url: str) -> None:
     """The thread that looks is its parent's."""

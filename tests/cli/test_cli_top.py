@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import select
 import signal
+import subprocess
 import time
 
 import pytest
@@ -96,6 +98,58 @@ def test_a_line_for_each_look(url: str, broker: Messaging) -> None:
     assert first["queues"][0]["backlog_per_s"] is None
     assert line["queues"][0]["backlog_per_s"] > 0
     assert (code, complaint) == (0, "")
+
+
+def test_a_backend_that_goes_away_is_lines_with_its_error(url: str, broker: Messaging) -> None:
+    """And it is watched again when it is back: whoever reads the lines knows that nothing was seen, and for how long."""
+    pytest.importorskip("zmq")
+    broker.queue("a").publish(b"x")
+    server = command("serve", url, "--bind", "tcp://127.0.0.1:0", stdout=subprocess.DEVNULL)
+    assert server.stderr is not None
+    found = re.search(r"tcp://[\w.]+:\d+", server.stderr.readline())
+    assert found is not None
+    away = found[0].replace("tcp", "zmq")
+    process = command("top", f"{away}?timeout=0.5", "--json", "--interval", "0.1")
+    assert process.stdout is not None
+    try:
+        first = json.loads(process.stdout.readline())
+        server.send_signal(signal.SIGSTOP)  # connections stay, and nothing answers
+        while not (during := json.loads(process.stdout.readline()))["error"]:
+            pass
+        server.send_signal(signal.SIGCONT)
+        while (after := json.loads(process.stdout.readline()))["error"]:
+            pass
+        process.send_signal(signal.SIGTERM)
+        code = finish(process)[0]
+    finally:
+        process.kill()
+        server.kill()
+        finish(server)
+
+    assert (code, first["error"], first["queues"][0]["ready"]) == (0, None, 1)
+    assert (during["queues"], during["locks"]) == (None, None) and away in during["error"]
+    assert after["queues"][0]["backlog_per_s"] == 0
+
+
+def test_a_terminal_that_cannot_go_back_gets_one_look_below_the_other(url: str, broker: Messaging) -> None:
+    """Such as that of an editor, with TERM=dumb: without escapes, and not nothing."""
+    broker.queue("orders").publish(b"x")
+    ours, theirs = pty.openpty()
+    try:
+        process = command("top", url, "--interval", "0.1", stdout=theirs, env={"TERM": "dumb", "COLUMNS": "100"})
+        shown, ends = b"", time.monotonic() + HANGS
+        while shown.count(b"orders") < 3:
+            assert select.select([ours], [], [], max(0.0, ends - time.monotonic()))[0], shown
+            shown += os.read(ours, 65536)
+        process.send_signal(signal.SIGINT)
+        while process.poll() is None:
+            if select.select([ours], [], [], 0.05)[0]:
+                os.read(ours, 65536)
+        assert finish(process)[0] == 0
+        assert b"\x1b" not in shown
+    finally:
+        os.close(ours)
+        os.close(theirs)
 
 
 def test_a_live_table(url: str, broker: Messaging) -> None:

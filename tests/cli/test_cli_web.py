@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import concurrent.futures
+import contextlib
 import hashlib
 import http.client
 import json
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -186,6 +188,18 @@ def test_redrive_one_and_all(page: Page, broker: Messaging) -> None:
     assert "redriven: 2 of 'orders', asked from 127.0.0.1" in page.said and TOKEN not in page.said
 
 
+def test_what_was_done_is_answered_where_nobody_reads_the_log(page: Page, broker: Messaging) -> None:
+    """Or who pressed the button would believe that it had failed."""
+    die(broker, "orders", b"x")
+    assert page.process.stderr is not None
+    page.process.stderr.close()
+    page.process.stderr = None
+
+    assert page.ask("/look")[0] == 200
+    assert page.ask("/redrive", {"queue": "orders", "all": True}, token=TOKEN) == (200, {"redriven": 1, "most": 1000})
+    assert page.ask("/evict", {"name": "a", "token": "1"}, token=TOKEN) == (200, {"evicted": False})
+
+
 def test_evict_exactly_that_holder(page: Page, locks: Locks) -> None:
     """The token is the fencing token of the look; another one evicts nobody."""
     held = locks.lock(HOSTILE, ttl=600).acquire()
@@ -352,6 +366,22 @@ def test_a_missing_extra(url: str, missing: str) -> None:
     done = subprocess.run([sys.executable, "-c", script, "web", url], check=False, capture_output=True, text=True)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert f"narrowboat web needs {missing}, which is not installed: pip install --upgrade '.[web]'" in done.stderr
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs prlimit")
+def test_idle_clients_keep_nobody_from_the_page(page: Page) -> None:
+    """More of them than the process has files, which send nothing or half a request: the oldest make room."""
+    host, _, port = page.address.rpartition(":")
+    resource.prlimit(page.process.pid, resource.RLIMIT_NOFILE, (256, 256))
+    with contextlib.ExitStack() as clients:
+        for number in range(500):
+            client = clients.enter_context(socket.create_connection((host, int(port)), timeout=HANGS))
+            with contextlib.suppress(OSError):
+                client.sendall(b"GET /look HT" if number % 2 else b"")
+            if number % 100 == 99:
+                assert page.ask("/look")[0] == 200
+    assert page.end() == 0
+    assert "Traceback" not in page.said
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])

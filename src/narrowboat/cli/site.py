@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import json
 import re
@@ -178,7 +179,8 @@ class Site:
                 status, content = 503 if error.retryable else 400, {"error": told(error)}
             except Exception as error:
                 status, content = 500, {"error": told(error)}
-                complain(told(error))
+                with contextlib.suppress(OSError):
+                    complain(told(error))
             html = isinstance(content, str)
             return Response(
                 content if html else json_text(content),
@@ -286,6 +288,7 @@ def told(error: Exception) -> str:
 
 
 def log(request: Request, what: str) -> None:
-    """What was changed, and from where, on standard error."""
+    """What was changed, and from where, on standard error. A reader that went away, or a full disk, makes it no failure."""
     client = request.client.host if request.client else "?"
-    click.echo(printable(f"{what}, asked from {client}"), err=True)
+    with contextlib.suppress(OSError):
+        click.echo(printable(f"{what}, asked from {client}"), err=True)

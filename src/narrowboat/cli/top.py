@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import click
@@ -45,6 +46,7 @@ def top(
 
     backlog/s and dead/s are what changed between two looks, in a second: no throughput, which no backend counts. A backend that
     does not list its queues wants --queue or --subscription. With --json each look is a line. It ends with Ctrl-C or SIGTERM.
+    A backend that goes away meanwhile does not end it: the lines have its error until it is back.
     Exit code 1 when there is no such queue, as far as the backend can tell that from an empty one.
     """
     if not (once or as_json or sys.stdout.isatty()):
@@ -70,32 +72,47 @@ def _show_once(now: Snapshot, as_json: bool) -> None:
     Console(width=None if sys.stdout.isatty() else 10_000, highlight=False).print(_screen(now, None))
 
 
-def _show_lines(look: Callable[[], Snapshot], wait: Callable[[], bool]) -> None:
+def _looks(
+    look: Callable[[], Snapshot], wait: Callable[[], bool]
+) -> Iterator[tuple[Snapshot | NarrowboatError, Snapshot | None]]:
+    """Each look, and the one before it that saw something. One that saw nothing is its error: that may pass."""
     before = None
     while True:
-        now = look()
-        print(json_text(to_json(now, before), separators=(",", ":")), flush=True)
-        before = now
+        now: Snapshot | NarrowboatError
+        try:
+            now = look()
+        except NarrowboatError as error:
+            if not error.retryable:
+                raise
+            now = error
+        yield now, before
+        if isinstance(now, Snapshot):
+            before = now
         if wait():
             return
 
 
+def _show_lines(look: Callable[[], Snapshot], wait: Callable[[], bool]) -> None:
+    for now, before in _looks(look, wait):
+        seen = to_json(now, before) if isinstance(now, Snapshot) else {"queues": None, "locks": None}
+        error = None if isinstance(now, Snapshot) else redact(str(now))
+        print(json_text({**seen, "error": error}, separators=(",", ":")), flush=True)
+
+
 def _show_live(look: Callable[[], Snapshot], wait: Callable[[], bool]) -> None:
+    from rich.console import Console
     from rich.live import Live
     from rich.text import Text
 
-    before = now = None
-    with Live(auto_refresh=False, screen=True) as live:
-        while True:
-            try:
-                before, now = now, look()
-                live.update(_screen(now, before), refresh=True)
-            except NarrowboatError as error:  # it may pass, and who watches sees that it does
-                if not error.retryable:
-                    raise
-                live.update(Text(printable(redact(str(error)))), refresh=True)
-            if wait():
-                return
+    console = Console(highlight=False)
+    plain = console.is_dumb_terminal  # it cannot go back, so that one look comes below the other
+    with contextlib.nullcontext() if plain else Live(console=console, auto_refresh=False, screen=True) as live:
+        for now, before in _looks(look, wait):
+            shown = _screen(now, before) if isinstance(now, Snapshot) else Text(printable(redact(str(now))))
+            if live is None:
+                console.print(shown)
+            else:
+                live.update(shown, refresh=True)
 
 
 def _screen(now: Snapshot, before: Snapshot | None) -> Group:

@@ -20,8 +20,10 @@ from narrowboat.cli.watched import Watched, watched_options, watching
 from narrowboat.dsn import Secret
 from narrowboat.errors import ConfigurationError, NarrowboatError
 
-#: Connections at a time. A browser keeps some six.
+#: Connections at a time; the oldest makes room for the next one. A browser keeps some six.
 _CONNECTIONS = 100
+#: Connections that wait to be accepted, and that asyncio accepts at once, which is beyond those.
+_BACKLOG = 50
 #: Seconds in which requests that have begun may end after SIGTERM.
 _GRACE = 5
 
@@ -58,6 +60,7 @@ def web(
     try:
         import uvicorn
 
+        from narrowboat.cli.connections import bounded
         from narrowboat.cli.site import Site
     except ModuleNotFoundError as error:
         raise ConfigurationError(
@@ -80,7 +83,7 @@ def web(
             server = uvicorn.Server(
                 uvicorn.Config(
                     site.app,
-                    http="h11",
+                    http=bounded(_CONNECTIONS),
                     ws="none",
                     lifespan="off",
                     log_config=None,
@@ -88,7 +91,7 @@ def web(
                     access_log=False,
                     proxy_headers=False,
                     server_header=False,
-                    limit_concurrency=_CONNECTIONS,
+                    backlog=_BACKLOG,
                     timeout_graceful_shutdown=_GRACE,
                 )
             )

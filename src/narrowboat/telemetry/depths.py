@@ -101,6 +101,8 @@ class Depths:
             except NarrowboatError as error:  # an outage is told by the broker
                 if not error.retryable:
                     log("WARNING", "the depth of %r is not known: %s", path, str(error), event="no_depth")
+            except Exception as error:  # a fault, of a layer for example; without the next look it would be the last one
+                log("ERROR", "the depth of %r is not known", path, error=error, event="no_depth")
             else:
                 if depth.oldest is None and core.capabilities.oldest is not Support.ABSENT:
                     depth = dataclasses.replace(depth, oldest=0.0)  # a time series that ends would be no end of an alert

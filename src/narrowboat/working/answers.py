@@ -94,9 +94,10 @@ def exposition(health: Health) -> bytes:
         *_metric("worker_hung_threads", "gauge", "Threads in a handler whose time is up.", each("hung")),
         *_metric("worker_source_state", "gauge", "1 for the state that a source is in.", states),
     ]
-    if health.broker is not None:
-        reached = [({"backend": health.broker.backend}, health.broker.state != "lost")]
-        lines += _metric("worker_broker_reached", "gauge", "0 while calls to the broker have no answer.", reached)
+    for name, whose, face in (("broker", "the broker", health.broker), ("schedules", "the broker of ticks", health.schedules)):
+        if face is not None:
+            reached = [({"backend": face.backend}, face.state != "lost")]
+            lines += _metric(f"worker_{name}_reached", "gauge", f"0 while calls to {whose} have no answer.", reached)
     return "".join(lines).encode()
 
 

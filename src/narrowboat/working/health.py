@@ -33,6 +33,7 @@ class Health:
 
     sources: tuple[SourceHealth, ...]
     broker: Connection | None = None  #: what its calls have found out; None where it has none, or does not run
+    schedules: Connection | None = None  #: the same of the broker of ticks, where that is another: `Worker(schedules=...)`
 
     @property
     def live(self) -> bool:
@@ -41,7 +42,7 @@ class Health:
 
     @property
     def ready(self) -> bool:
-        """Whether every handler gets messages or stands for election, or its downstream fails; and the broker answers."""
-        reached = self.broker is None or self.broker.state != "lost"
+        """Whether every handler gets messages or stands for election, or its downstream fails; and its brokers answer."""
+        reached = all(each is None or each.state != "lost" for each in (self.broker, self.schedules))
         running = all(source.state in ("standby", "running", "paused", "probing") for source in self.sources)
         return bool(self.sources) and running and reached

@@ -233,11 +233,12 @@ class Worker(Scheduling, AsyncOnly):
 
     def health(self) -> Health:
         """How each handler fares, from any thread; it asks no backend."""
-        supervisor, messages = self._supervisor, self._broker
+        supervisor, messages, ticks = self._supervisor, self._broker, self._ticks
         if supervisor is None:
             return Health(())
         broker = None if messages is None else messages.health()  # with terms alone there is none
-        return Health(tuple(source.health() for source in supervisor.sources), broker)
+        schedules = None if ticks is None or ticks is messages else ticks.health()
+        return Health(tuple(source.health() for source in supervisor.sources), broker, schedules)
 
     def _listen(self, listener: Listener) -> None:
         """For what runs it: one more listener, of what it has and of what it opens."""
