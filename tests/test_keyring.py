@@ -63,6 +63,7 @@ def test_a_document_comes_back() -> None:
         ({"since": True}, "since is a time"),
         ({"secret": SHOWN[:-4]}, "secret is not 32 bytes in base64"),
         ({"secret": 7}, "secret is not 32 bytes"),
+        ({"secret": "\u201c" + SHOWN}, "secret is not 32 bytes in base64"),
         ({"secret": None}, "it has no secret"),
         ({"kind": ED25519, "secret": None}, "and no public half"),
     ],
@@ -156,6 +157,18 @@ def test_a_rotation_needs_no_restart(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert ring.sealing().id == "b"
     written(path, key("c", 3.0))
     assert ring.find("c") is not None and ring.find("a") is None
+
+
+def test_a_key_that_is_dropped_opens_no_more_where_nothing_is_sealed(tmp_path: Path) -> None:
+    """A consumer meets no unknown key when one is dropped, and it may have been dropped because it was stolen."""
+    now = [0.0]
+    path = written(tmp_path / "keyring.json", key("a", 1.0), key("b", 2.0))
+    ring = Keyring.file(path)
+    ring._clock = lambda: now[0]
+    ring._looked = 0.0
+    written(path, key("b", 2.0))
+    now[0] += REFRESH
+    assert ring.find("a") is None and ring.find("b") is not None
 
 
 def test_a_file_that_cannot_be_read_again_leaves_the_keys(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

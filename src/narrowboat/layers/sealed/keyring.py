@@ -13,7 +13,6 @@ read again leaves the keys as they are, and the log says so.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import os
 import re
@@ -94,7 +93,7 @@ class Keyring:
     def find(self, id: str) -> Key | None:
         """The key of that id; None where there is none, in the document as it is now."""
         key = self._keys.get(id)
-        if key is None:
+        if key is None or self._clock() - self._looked >= REFRESH:  # a key that was dropped opens no more
             self._refresh()
             key = self._keys.get(id)
         return key
@@ -256,7 +255,7 @@ def _bytes(text: object, where: str) -> bytes | None:
         return None
     try:
         found = base64.b64decode(text, validate=True) if isinstance(text, str) else b""
-    except binascii.Error:
+    except ValueError:  # `binascii.Error` is one, and what is not ASCII is another
         found = b""
     if len(found) != SIZE:
         raise ConfigurationError(f"{where} is not {SIZE} bytes in base64")
