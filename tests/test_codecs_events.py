@@ -128,6 +128,18 @@ def test_data_that_is_no_json_goes_as_well(broker: Any, mode: Mode, codec: Any, 
     assert one(queue).data == data
 
 
+@pytest.mark.parametrize("data", [b'{}, "type": "forged"', b"", b"NaN", b"\xff", '"\u00e4"'.encode("utf-16"), b"{} {}"])
+def test_data_that_is_said_to_be_json_and_is_none_is_not_put_into_a_document(broker: Any, data: bytes) -> None:
+    """Bytes from elsewhere, which would end the data and go on with attributes of their own."""
+    queue = broker.queue("orders", codec=CloudEvents(BYTES, source="/shop", type="t", mode="structured"))
+
+    with pytest.raises(InvalidArgument, match="nothing was sent"):
+        queue.publish(data, content_type="application/json")
+
+    queue.publish(b' {"a": 1}\n', content_type="application/json")
+    assert json.loads(one(queue).data) == {"a": 1}
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_versions_go_into_events(broker: Any, mode: Mode) -> None:
     """The version is in the content type of the data."""

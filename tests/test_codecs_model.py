@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import math
 import subprocess
 import sys
 import uuid
@@ -219,6 +220,49 @@ def test_a_hostile_body_is_one_error_of_bounded_length(order: Any, line: Any, bo
         Model(order).decode(body)
 
     assert 0 < len(str(refused.value)) < 900
+
+
+@dataclasses.dataclass
+class DataclassPrice:
+    price: float | None = None
+    more: dict[str, list[float | None]] = dataclasses.field(default_factory=dict)
+
+
+class StructPrice(msgspec.Struct):
+    price: float | None = None
+    more: dict[str, list[float | None]] = {}
+
+
+class PydanticPrice(pydantic.BaseModel):
+    price: float | None = None
+    more: dict[str, list[float | None]] = {}
+
+
+each_price = pytest.mark.parametrize("price", [DataclassPrice, StructPrice, PydanticPrice], ids=lambda kind: kind.__name__)
+
+
+@each_price
+def test_what_is_no_number_is_not_written_as_null(broker: Any, price: Any) -> None:
+    """Where a field may be missing, its readers would take null for that."""
+    prices = broker.queue("prices", codec=Model(price))
+    for number in (math.nan, math.inf, -math.inf):
+        for value, path in ((price(price=number), "price"), (price(more={"a": [1.0, number]}), r"more\.a\[1\]")):
+            with pytest.raises(InvalidArgument, match=f"InvalidBody: {path}: .*nothing was sent"):
+                prices.publish(value)
+    assert prices.depth().ready == 0
+
+    prices.publish(price(price=None, more={"a": [None, 1e300]}))
+    assert prices.depth().ready == 1
+
+
+@each_price
+@pytest.mark.parametrize("number", [b"1e400", b"-1E+400", b"1e0400", b"9" * 400, b"9" * 250 + b"e99"])
+def test_a_number_beyond_all_is_refused_and_not_infinite(price: Any, number: bytes) -> None:
+    with pytest.raises(InvalidBody) as refused:
+        Model(price).decode(b'{"more": {"a": [' + number + b"]}}")
+
+    assert "more" in refused.value.fields[0]
+    assert Model(price).decode(b'{"price": 0.' + b"1" * 300 + b"}").price == pytest.approx(1 / 9)
 
 
 def test_names_in_the_body_are_cut() -> None:

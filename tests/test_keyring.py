@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import importlib.metadata
 import json
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -63,6 +64,7 @@ def test_a_document_comes_back() -> None:
         ({"since": True}, "since is a time"),
         ({"secret": SHOWN[:-4]}, "secret is not 32 bytes in base64"),
         ({"secret": 7}, "secret is not 32 bytes"),
+        ({"secret": "\u201c" + SHOWN}, "secret is not 32 bytes in base64"),
         ({"secret": None}, "it has no secret"),
         ({"kind": ED25519, "secret": None}, "and no public half"),
     ],
@@ -158,6 +160,18 @@ def test_a_rotation_needs_no_restart(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert ring.find("c") is not None and ring.find("a") is None
 
 
+def test_a_key_that_is_dropped_opens_no_more_where_nothing_is_sealed(tmp_path: Path) -> None:
+    """A consumer meets no unknown key when one is dropped, and it may have been dropped because it was stolen."""
+    now = [0.0]
+    path = written(tmp_path / "keyring.json", key("a", 1.0), key("b", 2.0))
+    ring = Keyring.file(path)
+    ring._clock = lambda: now[0]
+    ring._looked = 0.0
+    written(path, key("b", 2.0))
+    now[0] += REFRESH
+    assert ring.find("a") is None and ring.find("b") is not None
+
+
 def test_a_file_that_cannot_be_read_again_leaves_the_keys(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Told once, and read again when it changes."""
     path = written(tmp_path / "keyring.json", key("a"))
@@ -169,6 +183,48 @@ def test_a_file_that_cannot_be_read_again_leaves_the_keys(tmp_path: Path, caplog
     assert [each.getMessage()[:25] for each in caplog.records] == ["the keys stay as they are"]
     path.chmod(0o600)
     assert ring.find("b") is not None
+
+
+def test_a_file_is_read_again_when_it_is_given_to_its_reader(tmp_path: Path) -> None:
+    """`sudo install`, and `chown` a second later: nothing else of it changes."""
+    path = written(tmp_path / "keyring.json", key("a"))
+    ring = Keyring.file(path)
+    written(path, key("a"), key("b"))
+    read = ring._read
+    ring._read = _refusing
+    assert ring.find("b") is None
+    ring._read = read
+    before = path.stat().st_ctime_ns
+    while path.stat().st_ctime_ns == before:  # the clock of file systems has ticks of some milliseconds
+        os.chown(path, os.getuid(), os.getgid())
+    assert ring.find("b") is not None
+
+
+def test_what_could_not_be_read_is_tried_again_in_a_minute() -> None:
+    """A process that had no descriptor left, or a service that was away; and it is not asked for each message meanwhile."""
+    now, asked = [0.0], [0]
+    document = [document_of([key("a")])]
+
+    def read() -> str:
+        asked[0] += 1
+        return document[0] or _refusing()
+
+    ring = Keyring(read, stamp=lambda: now[0] // 1000, clock=lambda: now[0])
+    now[0], document[0] = 1000.0, ""
+    for _ in range(5):
+        assert ring.find("b") is None
+    assert asked == [2]
+    document[0] = document_of([key("a"), key("b")])
+    now[0] += 60
+    assert ring.find("b") is not None
+    for _ in range(5):
+        assert ring.find("c") is None
+    now[0] += 600
+    assert ring.find("c") is None and asked == [3]
+
+
+def _refusing() -> str:
+    raise ConfigurationError("it cannot be read (Permission denied)")
 
 
 # -- elsewhere ------------------------------------------------------------------------------------------------------

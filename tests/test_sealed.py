@@ -28,6 +28,7 @@ from narrowboat.contract import (
     Reject,
     Source,
 )
+from narrowboat.contract.messages import DEAD_REASON
 from narrowboat.errors import ConfigurationError, InvalidArgument, NarrowboatError
 from narrowboat.layers.changing import UNOPENED
 from narrowboat.layers.passing import PassingBroker, PassingFeed
@@ -373,6 +374,38 @@ def within_the_window_a_copy_of_what_was_acknowledged_is_refused(make: Make) -> 
     assert {each.refused for each in received(sealed, Address(Kind.QUEUE, "orders.dead"))} == {""}
 
 
+def within_the_window_an_id_may_be_published_again(make: Make) -> None:
+    """Another message of that id is no copy, on any backend that does not deduplicate it."""
+    sealed = make(ring(), window=300.0, wall=lambda: NOW + 60).wrap(driver(place()))
+    feed = None
+    for published in (NOW, NOW + 60):
+        sealed.send([outgoing(id="nightly", published_at=published)])
+        feed = feed or feed_of(sealed)
+        (delivery,) = feed.receive(10).deliveries
+        assert (delivery.refused, delivery.published_at) == ("", published)
+        feed.settle([(delivery, Ack())])
+
+
+def a_redrive_of_what_was_moved_among_the_dead_letters_seals_nothing(make: Make) -> None:
+    """A queue may have the name of a subscription, and its dead letters that of the subscription's."""
+    url = place()
+    server = driver(url)
+    with narrowboat.broker(url, wrap=make(ring()).wrap) as broker:
+        orders = broker.queue("prices.g")
+        orders.publish(b"genuine")
+        with orders.consume(idle=0.1) as messages:
+            for message in messages:
+                message.reject("later")
+        feed = feed_of(server, Address(Kind.SUBSCRIPTION, "prices", "h"))
+        broker.topic("prices").publish(b"moved", id="moved")
+        server.send([again(each, Address(Kind.QUEUE, "prices.g.dead")) for each in feed.receive(10).deliveries])
+        assert orders.dead_letters().redrive() == 2
+        with orders.consume(idle=0.1) as messages:
+            assert [each.body for each in messages] == [b"genuine"]
+        (letter,) = received(server, Address(Kind.QUEUE, "prices.g.dead"))
+        assert (letter.id, letter.headers[DEAD_REASON]) == ("moved", REASON)
+
+
 CHECKS = [
     a_message_comes_back_whole,
     the_server_sees_no_body_header_or_reply_address,
@@ -387,7 +420,9 @@ CHECKS = [
     a_body_beyond_the_limit_is_not_opened,
     what_cannot_be_opened_is_a_dead_letter_and_its_neighbours_are_handled,
     a_redrive_of_what_cannot_be_opened_seals_nothing,
+    a_redrive_of_what_was_moved_among_the_dead_letters_seals_nothing,
     within_the_window_a_copy_of_what_was_acknowledged_is_refused,
+    within_the_window_an_id_may_be_published_again,
 ]
 
 

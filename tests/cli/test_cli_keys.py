@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,6 +67,40 @@ def test_old_keys_are_dropped_when_asked_and_never_the_one_that_seals(file: Path
     before = file.read_bytes()
     assert run(["keys", "rotate", str(file), "--keep", "1", "--after", "60"]) == 2
     assert "which seals until the new one begins" in capsys.readouterr().err and file.read_bytes() == before
+
+
+def test_a_beginning_that_no_keyring_can_have_leaves_the_file(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It would be written, and never be read again."""
+    run(["keys", "new", str(file)])
+    before = file.read_bytes()
+    assert run(["keys", "rotate", str(file), "--after", "1e12"]) == 2
+    assert "up to 315360000 seconds" in capsys.readouterr().err and file.read_bytes() == before
+
+
+def test_no_rotation_drops_the_key_of_another_at_the_same_time(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(["keys", "new", str(file)])
+    code = "import sys; from narrowboat.cli.app import run; sys.exit(run(sys.argv[1:]))"
+    started = [subprocess.Popen([sys.executable, "-c", code, "keys", "rotate", str(file)]) for _ in range(5)]
+    assert [each.wait(60) for each in started] == [0] * 5
+    assert len(listed(file, capsys)) == 6
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may hand a file to another user")
+def test_a_rotation_by_root_leaves_the_file_to_its_owner(file: Path) -> None:
+    run(["keys", "new", str(file)])
+    os.chown(file, 65534, -1)
+    assert run(["keys", "rotate", str(file)]) == 0
+    assert (file.stat().st_uid, file.stat().st_mode & 0o777) == (65534, 0o600)
+
+
+def test_a_keyring_of_public_halves_is_not_rotated(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(["keys", "new", str(file), "--kind", "ed25519"])
+    capsys.readouterr()
+    run(["keys", "list", str(file), "--public"])
+    file.write_text(capsys.readouterr().out)
+    before = file.read_bytes()
+    assert run(["keys", "rotate", str(file)]) == 2
+    assert "list --public" in capsys.readouterr().err and file.read_bytes() == before
 
 
 def test_public_halves_are_for_those_who_verify(file: Path, capsys: pytest.CaptureFixture[str]) -> None:

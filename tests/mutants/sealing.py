@@ -16,6 +16,7 @@ from narrowboat.layers.changing import ChangingFeed
 from narrowboat.layers.sealed import Seal
 from narrowboat.layers.sealed.keys import NONCE, Key
 from narrowboat.layers.sealed.layer import SealedBroker
+from narrowboat.layers.sealed.window import Window
 
 
 class AddressUnbound(Seal):
@@ -114,6 +115,37 @@ class SealsARedriveOfWhatItCannotOpen(Wraps):
     class broker(SealedBroker):
         def _outgoing(self, messages: Sequence[Outgoing]) -> list[Outgoing | NarrowboatError]:
             return self.outgoing([each._replace(origin=None) for each in messages])
+
+
+class SealsARedriveForAnyAddress(Wraps):
+    """Makes a message genuine for another queue when an operator moves the dead letters back."""
+
+    CHECKS = ("a_redrive_of_what_was_moved_among_the_dead_letters_seals_nothing",)
+
+    class broker(SealedBroker):
+        def is_of(self, to: Address, delivery: Delivery) -> bool:
+            return True
+
+
+class _Ids(Window):
+    """Knows messages by their ids."""
+
+    def check(self, source: str, message: Delivery, sealed_at: float, now: float) -> None:
+        super().check(source, message._replace(published_at=None), sealed_at, now)
+
+    def acked(self, source: str, message: Delivery, now: float) -> None:
+        super().acked(source, message._replace(published_at=None), now)
+
+
+class RemembersIdsAlone(Seal):
+    """Takes each message of an id that was acknowledged for a copy."""
+
+    CHECKS = ("within_the_window_an_id_may_be_published_again",)
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        if self.window is not None:
+            self.window = _Ids(self.window._seconds)
 
 
 class EnlistsInClear(Wraps):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import click
 
@@ -16,6 +17,9 @@ from narrowboat.cli.output import print_json, print_table
 from narrowboat.errors import ConfigurationError, InvalidArgument
 from narrowboat.layers.sealed.keyring import document_of, newest, parse, read_file
 from narrowboat.layers.sealed.keys import ED25519, GCM, KINDS, SIZE, Key, public_half
+
+#: Seconds until a new key may begin at most. A time that no keyring can have would make the whole file unreadable.
+AFTER_MAX = 10 * 365 * 86400.0
 
 _file = click.argument("file", type=click.Path(dir_okay=False))
 
@@ -51,16 +55,24 @@ def rotate(file: str, after: float, keep: int | None) -> None:
     Processes that read FILE follow within seconds. Where consumers have copies of it, let the new key begin later than the
     copies arrive, with --after: what is sealed with a key that a consumer does not have yet becomes a dead letter there.
     """
-    now = time.time()
-    found = sorted(parse(read_file(file), f"keyring {file}"), key=lambda key: key.since)
-    newer = made(found[-1].kind, since=max(now, found[-1].since + 0.001) + after, now=now)
-    kept = [*found, newer][-keep if keep else 0 :]
-    current = newest([*found, newer], now)
-    if current not in kept:
-        raise InvalidArgument(
-            f"--keep {keep} drops the key {current.id if current else ''!r}, which seals until the new one begins"
-        )
-    write(file, kept)
+    if after > AFTER_MAX:
+        raise InvalidArgument(f"--after {after:g}: allowed are up to {AFTER_MAX:.0f} seconds, ten years. {file} is as it was")
+    with locked(file):
+        now = time.time()
+        found = sorted(parse(read_file(file), f"keyring {file}"), key=lambda key: key.since)
+        if newest(found, now) is None:
+            raise InvalidArgument(
+                f"{file}: it has public halves alone, and a new key would have its secret here. Rotate the keyring that seals, "
+                "and copy what narrowboat keys list --public prints of it"
+            )
+        newer = made(found[-1].kind, since=max(now, found[-1].since + 0.001) + after, now=now)
+        kept = [*found, newer][-keep if keep else 0 :]
+        current = newest([*found, newer], now)
+        if current not in kept:
+            raise InvalidArgument(
+                f"--keep {keep} drops the key {current.id if current else ''!r}, which seals until the new one begins"
+            )
+        write(file, kept)
     click.echo(f"{newer.id} seals {'now' if newer.since <= now else f'in {newer.since - now:.0f} s'}; {len(kept)} keys open")
 
 
@@ -95,6 +107,26 @@ def made(kind: str, *, since: float, now: float) -> Key:
     return Key(name, kind, round(since, 3), secret, public_half(secret) if kind == ED25519 else None)
 
 
+@contextlib.contextmanager
+def locked(path: str) -> Iterator[None]:
+    """Alone among those who rotate the keyring at `path`: of two that read the same one, the later would drop the other's key.
+
+    That key may have sealed by then. A file that cannot be opened is not locked: reading it says why.
+    """
+    import fcntl  # for those who rotate
+
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                file = stack.enter_context(open(path, "rb"))
+                fcntl.flock(file, fcntl.LOCK_EX)
+                if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):  # else it was replaced while we waited
+                    break
+            except OSError:
+                break
+        yield
+
+
 def write(path: str, keys: Iterable[Key], *, fresh: bool = False) -> None:
     """Put a keyring into a file, whole or not at all. `fresh`: `ConfigurationError` where it is there already."""
     whole = os.path.realpath(path)
@@ -104,6 +136,8 @@ def write(path: str, keys: Iterable[Key], *, fresh: bool = False) -> None:
             file.write(document_of(keys))
             file.flush()
             os.fsync(file.fileno())
+        if not fresh and (owner := os.stat(whole).st_uid) != os.geteuid():
+            os.chown(beside, owner, -1)  # its programs shall read it, also when root has rotated it for them
         if fresh:
             os.link(beside, whole)
             os.unlink(beside)

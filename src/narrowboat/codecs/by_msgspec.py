@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from narrowboat.codecs.errors import InvalidBody
+from narrowboat.codecs.finite import check_finite
 
 _PATH = re.compile(r"^(.*) - at `(?:key in )?\$\.?(.*)`$", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(.*)`", re.DOTALL)
@@ -33,8 +34,11 @@ class ByMsgspec:
             raise InvalidBody([problem(error)]) from None
 
     def dump(self, data: Any) -> bytes:
-        """As msgspec writes it."""
-        return self._encoder.encode(data)
+        """As msgspec writes it; `InvalidBody` for NaN and infinities, which it writes as null."""
+        body = self._encoder.encode(data)
+        if b"null" in body:
+            check_finite(msgspec.to_builtins(data))
+        return body
 
     def json_schema(self, prefix: str) -> tuple[dict[str, Any], dict[str, Any]]:
         """Of what is read and written."""

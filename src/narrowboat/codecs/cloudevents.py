@@ -195,8 +195,14 @@ def _document(attributes: Mapping[str, str], content_type: str | None, body: byt
     if content_type is not None:
         event["datacontenttype"] = content_type
     if is_json(media_type(content_type)):
+        # A publish may say so of any bytes, and what is no document of its own could close this one and set its attributes.
+        json.loads(body.decode(), parse_constant=_no_constant)
         return json.dumps(event, ensure_ascii=False).encode()[:-1] + b', "data": ' + body + b"}"
     return json.dumps({**event, "data_base64": base64.b64encode(body).decode()}, ensure_ascii=False).encode()
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _event(body: bytes, head: Head) -> tuple[dict[str, str], bytes | None, str | None] | None:

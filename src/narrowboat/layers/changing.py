@@ -6,7 +6,8 @@ A layer says how to change one (`outgoing`) and how to change it back (`incoming
 - What cannot be changed back is handed to no handler. It is rejected, with a reason that says nothing to its publisher, and the
   core tells listeners what was found. Among dead letters, which would be dropped, it stays as it is and has a header
   (`UNOPENED`).
-- A redrive of what could not be changed back publishes it as it was. A seal of ours would make it genuine.
+- A redrive of what could not be changed back publishes it as it was. A seal of ours would make it genuine. So does one of a
+  message that the server moved among the dead letters of another address (`is_of`).
 """
 
 # ruff: noqa: D102  # each method's docstring is the contract's
@@ -58,6 +59,10 @@ class ChangingBroker(PassingBroker):
     def incoming(self, source: Address, delivery: Delivery) -> Delivery:
         """`delivery` from `source` as it was published. Raises `Unopened`; any other exception counts as that."""
 
+    def is_of(self, to: Address, delivery: Delivery) -> bool:
+        """Whether a redrive of a dead letter that could be changed back goes out anew to `to`. False: it goes as it was."""
+        return True
+
     def settled(
         self, source: Address, settlements: Sequence[tuple[Delivery, Outcome]], answers: Sequence[NarrowboatError | None]
     ) -> None:
@@ -85,7 +90,16 @@ class ChangingBroker(PassingBroker):
     def _outgoing(self, messages: Sequence[Outgoing]) -> list[Outgoing | NarrowboatError]:
         if not any([each.origin.__class__ is Changed for each in messages]):  # noqa: C419  # a list is twice as fast
             return self.outgoing(messages)
-        return [_as_it_was(each) or self.outgoing((_without_driver(each),))[0] for each in messages]
+        return [self._as_it_was(each) or self.outgoing((_without_driver(each),))[0] for each in messages]
+
+    def _as_it_was(self, message: Outgoing) -> Outgoing | None:
+        """A redrive of what could not be changed back, or is of another address; None for any other message."""
+        origin = message.origin
+        if not isinstance(origin, Changed) or (origin.opened and self.is_of(message.to, origin.delivery)):
+            return None
+        was = origin.delivery
+        headers = {name: value for name, value in was.headers.items() if not name.startswith(DEAD_PREFIX)}
+        return message._replace(body=was.body, headers=headers, reply_to=was.reply_to, origin=was.tag)
 
     def arrived(self, source: Address, delivery: Delivery) -> Delivery:
         """`delivery` for the core: as it was published, or refused."""
@@ -153,16 +167,6 @@ def _inner(delivery: Delivery) -> Delivery:
     tag = delivery.tag
     assert isinstance(tag, Changed)
     return tag.delivery
-
-
-def _as_it_was(message: Outgoing) -> Outgoing | None:
-    """A redrive of what could not be changed back; None for any other message."""
-    origin = message.origin
-    if not isinstance(origin, Changed) or origin.opened:
-        return None
-    was = origin.delivery
-    headers = {name: value for name, value in was.headers.items() if not name.startswith(DEAD_PREFIX)}
-    return message._replace(body=was.body, headers=headers, reply_to=was.reply_to, origin=was.tag)
 
 
 def _without_driver(message: Outgoing) -> Outgoing:

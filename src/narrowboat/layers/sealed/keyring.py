@@ -7,14 +7,14 @@ It is a document in JSON, from a file, an environment variable or a key manageme
 
 The newest key that has begun seals, all of them open. Where the document has changed it is read again: at once when a message
 names a key that is not known, and after `REFRESH` seconds otherwise. So a rotation needs no restart. A document that cannot be
-read again leaves the keys as they are, and the log says so.
+read again leaves the keys as they are, and the log says so. It is tried again once it changes, and after a minute.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 import json
+import math
 import os
 import re
 import stat
@@ -34,7 +34,8 @@ from narrowboat.layers.sealed.keys import ED25519, HMAC, KINDS, SIZE, Key, primi
 GROUP = "narrowboat.keyrings"
 #: Seconds after which a keyring looks whether its document has changed. Longer delays a rotation, shorter asks more often.
 REFRESH = 5.0
-#: Seconds after which a document from an entry point is asked for again: that is a call of a service.
+#: Seconds after which a document from an entry point is asked for again, as that is a call of a service, and one that could not
+#: be read is tried again.
 _SERVICE_REFRESH = 60.0
 _MARK = "narrowboat-keyring"
 _NAMED = re.compile(r"([a-z][a-z0-9_-]+):(.*)", re.DOTALL)
@@ -64,6 +65,7 @@ class Keyring:
         self._mutex = threading.Lock()
         self._keys: Mapping[str, Key] = {}  # shown, also where the next lines raise
         self._looked = clock()
+        self._again = math.inf  #: when a document that could not be read is read again although it looks the same
         self._seen = stamp()
         self._keys = self._load()
         watch_forks(self)
@@ -94,7 +96,7 @@ class Keyring:
     def find(self, id: str) -> Key | None:
         """The key of that id; None where there is none, in the document as it is now."""
         key = self._keys.get(id)
-        if key is None:
+        if key is None or self._clock() - self._looked >= REFRESH:  # a key that was dropped opens no more
             self._refresh()
             key = self._keys.get(id)
         return key
@@ -120,9 +122,10 @@ class Keyring:
             self._looked = self._clock()
             try:
                 stamp = self._stamp()
-                if stamp != self._seen:
-                    self._seen = stamp
+                if stamp != self._seen or self._looked >= self._again:
+                    self._seen, self._again = stamp, self._looked + _SERVICE_REFRESH
                     self._keys = self._load()
+                    self._again = math.inf
             except Exception as error:
                 log("WARNING", "the keys stay as they are: %s", error, event="keyring")
 
@@ -206,7 +209,7 @@ def _stamp_of(path: str) -> object:
         found = os.stat(path)
     except OSError:
         return None  # reading it says why
-    return found.st_mtime_ns, found.st_ino, found.st_size, found.st_mode
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_size  # ctime: who may read it, too
 
 
 def _variable(name: str) -> str:
@@ -256,7 +259,7 @@ def _bytes(text: object, where: str) -> bytes | None:
         return None
     try:
         found = base64.b64decode(text, validate=True) if isinstance(text, str) else b""
-    except binascii.Error:
+    except ValueError:  # `binascii.Error` is one, and what is not ASCII is another
         found = b""
     if len(found) != SIZE:
         raise ConfigurationError(f"{where} is not {SIZE} bytes in base64")

@@ -170,8 +170,17 @@ class SealedBroker(ChangingBroker):
             dead = {name: value for name, value in delivery.headers.items() if name.startswith(DEAD_PREFIX)}
             return opened._replace(headers={**opened.headers, **dead})
         if rules.window is not None:
-            rules.window.check(source.path, delivery.id, marker.sealed_at, rules.wall())
+            rules.window.check(source.path, opened, marker.sealed_at, rules.wall())
         return opened
+
+    def is_of(self, to: Address, delivery: Delivery) -> bool:
+        """Whether it was sealed for `to`: the dead letters of a queue `prices.g` have the name of a subscription's."""
+        text = delivery.headers.get(MARKER)
+        if text is None:
+            return True  # it was taken in clear
+        marker = read_marker(text)
+        key = self.seal.keyring.find(marker.key_id)
+        return key is not None and sealer(key, self.seal.place(to)).open(delivery, marker) is not None
 
     def settled(
         self, source: Address, settlements: Sequence[tuple[Delivery, Outcome]], answers: Sequence[NarrowboatError | None]
@@ -183,7 +192,7 @@ class SealedBroker(ChangingBroker):
         now = self.seal.wall()
         for (delivery, outcome), answer in zip(settlements, answers, strict=True):
             if answer is None and isinstance(outcome, Ack):
-                window.acked(source.path, delivery.id, now)
+                window.acked(source.path, delivery, now)
 
 
 def sealed_for(origin: str) -> list[Address]:
