@@ -151,6 +151,7 @@ def test_messages_come_out_as_they_went_in(messages: list[Outgoing]) -> None:
             reply_to=st.none() | addresses,
             tag=tags,
             malformed=words,
+            refused=st.just(""),  # a layer's, in front of the driver
         ),
         max_size=5,
     ),

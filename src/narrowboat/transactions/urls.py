@@ -9,6 +9,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from narrowboat.dsn import hidden
 from narrowboat.errors import ConfigurationError
+from narrowboat.registry import how_to_install
 
 #: What each scheme looks like.
 _EXAMPLES = "sqlite:///shop.db or postgresql://user@host/shop"
@@ -28,6 +29,8 @@ def connector(url: str) -> Callable[[], Any]:
         try:
             client = importlib.import_module("psycopg")
         except ImportError as error:
-            raise ConfigurationError("a postgresql:// database needs psycopg: pip install 'narrowboat[postgresql]'") from error
+            raise ConfigurationError(
+                f"a postgresql:// database needs psycopg: {how_to_install('narrowboat', 'postgresql')}"
+            ) from error
         return lambda: client.connect(url)
     raise ConfigurationError(f"the URL of a database: expected {_EXAMPLES}, got the scheme {parts.scheme!r}")
