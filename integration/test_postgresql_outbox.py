@@ -15,10 +15,11 @@ import pytest
 
 import narrowboat
 from integration.servers import PostgreSQLServer
-from narrowboat import NoTransaction, TableMissing, TransactionAborted, aio
+from narrowboat import NoTransaction, StaleWrite, TableMissing, TransactionAborted, aio
 from narrowboat.aio.inbox import Inbox as AsyncInbox
 from narrowboat.aio.outbox import Outbox as AsyncOutbox
 from narrowboat.codecs import JSON
+from narrowboat.fencing import TableFence
 from narrowboat.inbox import Inbox
 from narrowboat.outbox import Outbox
 
@@ -190,6 +191,62 @@ def test_what_has_no_transaction_that_goes_on_is_refused(shop: Shop) -> None:
         connection.rollback()
 
     assert shop.rows() == 0
+
+
+def test_a_pipeline_of_psycopg_is_joined(shop: Shop) -> None:
+    """There an answer has to be asked for: without it each message would be one that was done, and each token a small one."""
+    import psycopg
+
+    fence, asynchronous = TableFence(f"fence_{shop.name}"), AsyncInbox("asyncio", shop.inbox._table)
+    with shop.connect() as connection:
+        connection.execute(fence.ddl("postgresql"))
+    with shop.connect() as connection, connection.pipeline():
+        shop.outbox.publish(connection, "orders", 1)
+        assert [shop.inbox.first(connection, SimpleNamespace(id="1")) for _ in range(2)] == [True, False]
+        fence.guard(connection, "a", 2)
+        with pytest.raises(StaleWrite, match="has seen 2"):
+            fence.guard(connection, "a", 1)
+        with pytest.raises(TableMissing):
+            Outbox[bytes]("absent").publish(connection, "orders", b"1")
+        connection.rollback()
+        shop.outbox.publish(connection, "orders", 2)
+
+    async def main() -> list[bool]:
+        async with await psycopg.AsyncConnection.connect(shop.url) as connection, connection.pipeline():
+            return [await asynchronous.first(connection, SimpleNamespace(id="1")) for _ in range(2)]
+
+    assert asyncio.run(main()) == [True, False]
+    assert shop.rows() == 1
+
+
+def test_the_programs_own_cursors_do_not_matter(shop: Shop) -> None:
+    """One of psycopg's takes another form of parameters."""
+    import psycopg
+
+    with shop.connect(cursor_factory=psycopg.RawCursor, row_factory=psycopg.rows.dict_row) as connection:
+        shop.outbox.publish(connection, "orders", 1)
+        assert shop.inbox.first(connection, SimpleNamespace(id="1"))
+    assert shop.rows() == 1
+
+
+def test_a_transaction_whose_connection_died_is_aborted(shop: Shop) -> None:
+    """SQLAlchemy's connections and sessions say so from then on, until the rollback."""
+    import sqlalchemy
+    from sqlalchemy.orm import Session
+
+    engine = sqlalchemy.create_engine(engine_url(shop))
+    for opened in (engine.connect(), Session(engine)):
+        with closing(opened) as connection, closing(shop.server.client()) as admin:
+            admin.execute("SELECT pg_terminate_backend(%s)", (connection.scalar(sqlalchemy.text("SELECT pg_backend_pid()")),))
+            with pytest.raises(sqlalchemy.exc.OperationalError):
+                shop.outbox.publish(connection, "orders", 1)
+            with pytest.raises(TransactionAborted):
+                shop.outbox.publish(connection, "orders", 1)
+            connection.rollback()
+            shop.outbox.publish(connection, "orders", 1)
+            connection.commit()
+    engine.dispose()
+    assert shop.rows() == 2
 
 
 def test_a_later_row_that_commits_first_goes_first_and_the_earlier_one_is_not_passed_over(shop: Shop) -> None:
