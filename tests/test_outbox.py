@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -259,6 +260,7 @@ def test_an_unknown_publish_is_repeated_under_the_same_id(shop: Shop) -> None:
 #: What another program may have written.
 BAD: list[dict[str, Any]] = [
     {"headers": "["},
+    {"headers": "[" * 100_000},
     {"headers": "[1]"},
     {"headers": '{"a": 1}'},
     {"kind": "bus"},
@@ -267,7 +269,10 @@ BAD: list[dict[str, Any]] = [
     {"aggregateid": "\n"},
     {"payload": 5},
     {"created": "yesterday"},
+    {"created": math.inf},
+    {"created": 1.7e12},
     {"due": "tomorrow"},
+    {"due": 1.7e12},
     {"content_type": ""},
 ]
 
@@ -293,6 +298,7 @@ def test_what_cannot_be_published_is_put_aside_and_its_neighbours_go_on(shop: Sh
 
     assert [problem.split(":")[0] for (problem,) in shop.rows("problem")] == ["InvalidArgument"] * (1 + len(BAD))
     assert "message 'bad 1' cannot be published, and is put aside" in caplog.text
+    assert "nothing is published" not in caplog.text
 
 
 def test_a_row_that_was_put_aside_goes_out_when_it_is_given_back(shop: Shop) -> None:
@@ -365,6 +371,28 @@ def test_one_relay_at_a_time_has_its_turn(shop: Shop) -> None:
         second.give()
 
 
+def test_what_is_stored_while_a_batch_is_on_its_way_is_not_taken_for_it(shop: Shop) -> None:
+    """Somebody empties the table meanwhile: the row that is stored next has another number, and is published."""
+    shop.publish(1)
+
+    class Emptied(PassingBroker):
+        """Its first batch is deleted by somebody else before it is sent."""
+
+        emptied = False
+
+        def send(self, messages: Sequence[Outgoing]) -> Any:
+            if not self.emptied:
+                self.emptied = True
+                with closing(shop.connect()) as connection:
+                    connection.execute("DELETE FROM outbox")
+                    connection.commit()
+                shop.publish(2)
+            return self.inner.send(messages)
+
+    with narrowboat.broker(shop.url, wrap=Emptied) as broker, shop.worker(broker):
+        assert [message.data for message in shop.taken(2)] == [1, 2]
+
+
 def test_two_relays_share_an_outbox(shop: Shop) -> None:
     """One of them waits as standby, and is ready all the same."""
     with shop.worker() as one, shop.worker() as other:
@@ -391,12 +419,12 @@ def test_a_batch_is_bounded_in_bytes(shop: Shop) -> None:
 
 
 def test_listeners_are_told_what_waits(shop: Shop) -> None:
-    """How many messages, how many aside, and how old the oldest is."""
+    """How many messages, how many aside, and how old the oldest is that waits."""
     told: list[Any] = []
     shop.publish(1, 2)
     with closing(shop.connect()) as connection:
         connection.execute("UPDATE outbox SET problem = 'x' WHERE seq = 1")
-        connection.execute("UPDATE outbox SET created = created - 60")
+        connection.execute("UPDATE outbox SET created = created - 60 * (CASE seq WHEN 1 THEN 100 ELSE 1 END)")
         connection.commit()
     with narrowboat.broker(shop.url, listeners=[told.append]) as broker, shop.worker(broker):
         until(lambda: any(isinstance(event, events.OutboxMeasured) for event in told))
