@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from itertools import count
 from pathlib import Path
@@ -19,8 +19,10 @@ from narrowboat import NoTransaction, StaleWrite, TableMissing, TransactionAbort
 from narrowboat.aio.inbox import Inbox as AsyncInbox
 from narrowboat.aio.outbox import Outbox as AsyncOutbox
 from narrowboat.codecs import JSON
+from narrowboat.contract import Outgoing
 from narrowboat.fencing import TableFence
 from narrowboat.inbox import Inbox
+from narrowboat.layers.passing import PassingBroker
 from narrowboat.outbox import Outbox
 
 #: Seconds of a poll that would fail a test which waits for it, and in which what is waited for happens.
@@ -302,6 +304,58 @@ def test_two_relays_take_turns(shop: Shop) -> None:
                 shop.outbox.publish(connection, "orders", number, key="1")
         assert shop.taken(30) == list(range(30))
     assert shop.broker.queue("orders").depth().ready == 0
+
+
+def test_a_table_is_one_whatever_it_is_called(shop: Shop) -> None:
+    """With its schema or without: its relays take turns, and each program tells them of its commits."""
+    tables = (shop.name, f"public.{shop.name}", shop.name.upper())
+    on_their_way: list[str] = []
+    gone, go = threading.Event(), threading.Event()
+
+    class Slow(PassingBroker):
+        """Waits on its way, so that another relay would find the same rows."""
+
+        def send(self, messages: Sequence[Outgoing]) -> Any:
+            on_their_way.extend(message.id for message in messages)
+            gone.set()
+            go.wait(SOON)
+            return self.inner.send(messages)
+
+    def relaying(table: str, poll: float) -> narrowboat.Worker:
+        worker = narrowboat.Worker(slow)
+        worker.relay(Outbox(table), shop.connect, poll=poll)
+        return worker
+
+    with shop.connect() as connection:
+        id = shop.outbox.publish(connection, "orders", -1)
+    with narrowboat.broker(shop.where, wrap=Slow) as slow, relaying(tables[0], NEVER):
+        assert gone.wait(SOON)
+        with relaying(tables[1], 0.02) as second, relaying(tables[2], 0.02) as third:
+            while not (second.health().sources[0].state == third.health().sources[0].state == "standby"):
+                threading.Event().wait(0.01)
+            assert on_their_way == [id]
+            go.set()
+        assert shop.taken(1) == [-1]
+        for number, table in enumerate(tables):
+            with shop.connect() as connection:
+                Outbox(table, codec=JSON).publish(connection, "orders", number)
+            assert shop.taken(1) == [number]
+
+
+def test_the_longest_names_are_told_of(shop: Shop) -> None:
+    """A channel's name has 63 characters, and a table's with its schema may have more."""
+    outbox: Outbox[Any] = Outbox(f"{'s' * 63}.{'t' * 55}", codec=JSON)
+    with shop.connect() as connection:
+        connection.execute(f"CREATE SCHEMA {'s' * 63}")
+        connection.execute(outbox.ddl("postgresql"))
+    worker = narrowboat.Worker(shop.broker)
+    worker.relay(outbox, shop.connect, poll=NEVER)
+    with worker:
+        while not worker.health().ready:
+            threading.Event().wait(0.01)
+        with shop.connect() as connection:
+            outbox.publish(connection, "orders", 1)
+        assert shop.taken(1) == [1]
 
 
 def test_a_storm_loses_doubles_and_makes_up_nothing(postgresql_server: PostgreSQLServer, tmp_path: Path) -> None:

@@ -361,7 +361,7 @@ def test_an_engine_of_sqlalchemy_is_relayed_from(shop: Shop) -> None:
 def test_one_relay_at_a_time_has_its_turn(shop: Shop) -> None:
     """The lock is of the file, so also for another process; it is free once its holder has gone."""
     with closing(shop.connect()) as one, closing(shop.connect()) as other:
-        first, second = Turn(1, "outbox"), Turn(1, "outbox")
+        first, second = Turn("outbox"), Turn("main.Outbox")
         mine, theirs = straight(opened(one, shop.outbox.ddl)), straight(opened(other, shop.outbox.ddl))
 
         assert straight(first.take(mine)) and straight(first.take(mine))

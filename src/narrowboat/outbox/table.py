@@ -7,7 +7,6 @@ relay's own stand behind them. Rows may be written by any program; what cannot b
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -57,9 +56,8 @@ class Table:
 
     def __init__(self, name: str) -> None:
         self.name = check_table(name)
-        self.channel = self.name.replace(".", "_").lower()
-        #: The number of the lock that one relay at a time has.
-        self.key = int.from_bytes(hashlib.sha256(f"narrowboat outbox {self.name}".encode()).digest()[:8], "big", signed=True)
+        #: Where relays listen. A table may be called with its schema or without, and the two together may be too long.
+        self.channel = self.name.rpartition(".")[2].lower()
         marks = ", ".join("?" * len(_WRITTEN.split(", ")))
         # The id is the idempotency key: a second message of an id that still waits is dropped.
         self.insert = f"INSERT INTO {self.name} ({_WRITTEN}) VALUES ({marks}) ON CONFLICT (id) DO NOTHING"

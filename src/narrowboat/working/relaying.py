@@ -73,7 +73,7 @@ class Relaying:
     ) -> None:
         self._relay = relay
         self._table: Table = relay.outbox._table
-        self._turn = Turn(self._table.key, self._table.channel)
+        self._turn = Turn(self._table.name)
         self._broker = broker
         self._core = broker._core
         self._posting = posting
