@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -369,6 +370,32 @@ def test_one_relay_at_a_time_has_its_turn(shop: Shop) -> None:
         first.give()
         assert straight(second.take(theirs))
         second.give()
+
+
+def test_a_child_that_was_forked_does_not_keep_the_turn(shop: Shop) -> None:
+    """It may outlive the relay."""
+    first, second = Turn("outbox"), Turn("outbox")
+    (told, tell), (heard, ready) = os.pipe(), os.pipe()
+    with closing(shop.connect()) as connection:
+        transaction = straight(opened(connection, shop.outbox.ddl))
+        assert straight(first.take(transaction))
+        child = os.fork()
+        if child == 0:
+            os.close(tell)
+            os.write(ready, b"1")
+            os.read(told, 1)
+            os._exit(0)
+        os.read(heard, 1)
+        try:
+            assert not straight(second.take(transaction))
+            first.give()
+            assert straight(second.take(transaction))
+        finally:
+            second.give()
+            os.close(tell)
+            os.waitpid(child, 0)
+            for each in (told, heard, ready):
+                os.close(each)
 
 
 def test_what_is_stored_while_a_batch_is_on_its_way_is_not_taken_for_it(shop: Shop) -> None:

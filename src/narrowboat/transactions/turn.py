@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from narrowboat._engine.forks import watch_forks
 from narrowboat.transactions.transaction import POSTGRESQL, Transaction
 
 #: Ours among a database's advisory locks; beside it stands the table's own number.
@@ -24,6 +25,7 @@ class Turn:
         self._schema, _, self._name = table.lower().rpartition(".")
         self._file: int | None = None
         self.kept = False
+        watch_forks(self)
 
     async def take(self, transaction: Transaction) -> bool:
         """Whether it is ours now; it does not wait."""
@@ -60,6 +62,10 @@ class Turn:
         file, self._file = self._file, None
         if file is not None:
             os.close(file)
+
+    def forked(self) -> None:
+        """In a child, which may outlive the relay: close what it has of the lock. The parent's is not let go by that."""
+        self.give()
 
 
 async def listen(transaction: Transaction, channel: str, wake: Callable[[], None]) -> int | None:
