@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from itertools import count
 from pathlib import Path
@@ -15,7 +15,7 @@ import pytest
 
 import narrowboat
 from integration.servers import PostgreSQLServer
-from narrowboat import NoTransaction, StaleWrite, TableMissing, TransactionAborted, aio
+from narrowboat import InvalidArgument, NoTransaction, StaleWrite, TableMissing, TransactionAborted, aio
 from narrowboat.aio.inbox import Inbox as AsyncInbox
 from narrowboat.aio.outbox import Outbox as AsyncOutbox
 from narrowboat.codecs import JSON
@@ -249,6 +249,24 @@ def test_a_transaction_whose_connection_died_is_aborted(shop: Shop) -> None:
             connection.commit()
     engine.dispose()
     assert shop.rows() == 2
+
+
+def test_what_no_index_takes_is_refused_before_it_aborts_the_transaction(shop: Shop) -> None:
+    """Names and ids have 1,000 characters, of up to four bytes."""
+    fence, long = TableFence(f"fence_{shop.name}"), "".join(chr(0x10400 + number % 79) for number in range(1000))
+    with shop.connect() as connection:
+        connection.execute(fence.ddl("postgresql"))
+        refused: list[Callable[[], object]] = [
+            lambda: shop.outbox.publish(connection, "orders", 1, id=long),
+            lambda: shop.inbox.first(connection, SimpleNamespace(id=long)),
+            lambda: fence.guard(connection, long, 1),
+            lambda: fence.advance(connection, long, 0),
+        ]
+        for call in refused:
+            with pytest.raises(InvalidArgument, match="4000 bytes|4007 bytes"):
+                call()
+        shop.outbox.publish(connection, "orders", 1, id=long[:600], key=long)
+    assert shop.rows() == 1
 
 
 def test_a_later_row_that_commits_first_goes_first_and_the_earlier_one_is_not_passed_over(shop: Shop) -> None:

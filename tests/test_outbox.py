@@ -173,6 +173,7 @@ def test_the_first_columns_are_the_event_routers(shop: Shop) -> None:
     ("name", "options", "text"),
     [
         ("orders.dead", {}, "reserved"),
+        (["orders"], {}, "expected text"),
         ("orders", {"headers": {"narrowboat-x": "1"}}, "reserved"),
         ("orders", {"key": "\n"}, "control characters"),
         ("orders", {"delay": -1}, "delay"),
@@ -180,7 +181,7 @@ def test_the_first_columns_are_the_event_routers(shop: Shop) -> None:
         ("orders", {"type": ""}, "type"),
     ],
 )
-def test_what_a_publish_refuses_the_outbox_refuses(shop: Shop, name: str, options: Any, text: str) -> None:
+def test_what_a_publish_refuses_the_outbox_refuses(shop: Shop, name: Any, options: Any, text: str) -> None:
     """Before anything is written."""
     with closing(shop.connect()) as connection, pytest.raises(InvalidArgument, match=text):
         shop.outbox.publish(connection, name, 1, **options)
