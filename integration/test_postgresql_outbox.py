@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from itertools import count
 from pathlib import Path
@@ -15,11 +15,14 @@ import pytest
 
 import narrowboat
 from integration.servers import PostgreSQLServer
-from narrowboat import NoTransaction, TableMissing, TransactionAborted, aio
+from narrowboat import InvalidArgument, NoTransaction, StaleWrite, TableMissing, TransactionAborted, aio
 from narrowboat.aio.inbox import Inbox as AsyncInbox
 from narrowboat.aio.outbox import Outbox as AsyncOutbox
 from narrowboat.codecs import JSON
+from narrowboat.contract import Outgoing
+from narrowboat.fencing import TableFence
 from narrowboat.inbox import Inbox
+from narrowboat.layers.passing import PassingBroker
 from narrowboat.outbox import Outbox
 
 #: Seconds of a poll that would fail a test which waits for it, and in which what is waited for happens.
@@ -192,6 +195,80 @@ def test_what_has_no_transaction_that_goes_on_is_refused(shop: Shop) -> None:
     assert shop.rows() == 0
 
 
+def test_a_pipeline_of_psycopg_is_joined(shop: Shop) -> None:
+    """There an answer has to be asked for: without it each message would be one that was done, and each token a small one."""
+    import psycopg
+
+    fence, asynchronous = TableFence(f"fence_{shop.name}"), AsyncInbox("asyncio", shop.inbox._table)
+    with shop.connect() as connection:
+        connection.execute(fence.ddl("postgresql"))
+    with shop.connect() as connection, connection.pipeline():
+        shop.outbox.publish(connection, "orders", 1)
+        assert [shop.inbox.first(connection, SimpleNamespace(id="1")) for _ in range(2)] == [True, False]
+        fence.guard(connection, "a", 2)
+        with pytest.raises(StaleWrite, match="has seen 2"):
+            fence.guard(connection, "a", 1)
+        with pytest.raises(TableMissing):
+            Outbox[bytes]("absent").publish(connection, "orders", b"1")
+        connection.rollback()
+        shop.outbox.publish(connection, "orders", 2)
+
+    async def main() -> list[bool]:
+        async with await psycopg.AsyncConnection.connect(shop.url) as connection, connection.pipeline():
+            return [await asynchronous.first(connection, SimpleNamespace(id="1")) for _ in range(2)]
+
+    assert asyncio.run(main()) == [True, False]
+    assert shop.rows() == 1
+
+
+def test_the_programs_own_cursors_do_not_matter(shop: Shop) -> None:
+    """One of psycopg's takes another form of parameters."""
+    import psycopg
+
+    with shop.connect(cursor_factory=psycopg.RawCursor, row_factory=psycopg.rows.dict_row) as connection:
+        shop.outbox.publish(connection, "orders", 1)
+        assert shop.inbox.first(connection, SimpleNamespace(id="1"))
+    assert shop.rows() == 1
+
+
+def test_a_transaction_whose_connection_died_is_aborted(shop: Shop) -> None:
+    """SQLAlchemy's connections and sessions say so from then on, until the rollback."""
+    import sqlalchemy
+    from sqlalchemy.orm import Session
+
+    engine = sqlalchemy.create_engine(engine_url(shop))
+    for opened in (engine.connect(), Session(engine)):
+        with closing(opened) as connection, closing(shop.server.client()) as admin:
+            admin.execute("SELECT pg_terminate_backend(%s)", (connection.scalar(sqlalchemy.text("SELECT pg_backend_pid()")),))
+            with pytest.raises(sqlalchemy.exc.OperationalError):
+                shop.outbox.publish(connection, "orders", 1)
+            with pytest.raises(TransactionAborted):
+                shop.outbox.publish(connection, "orders", 1)
+            connection.rollback()
+            shop.outbox.publish(connection, "orders", 1)
+            connection.commit()
+    engine.dispose()
+    assert shop.rows() == 2
+
+
+def test_what_no_index_takes_is_refused_before_it_aborts_the_transaction(shop: Shop) -> None:
+    """Names and ids have 1,000 characters, of up to four bytes."""
+    fence, long = TableFence(f"fence_{shop.name}"), "".join(chr(0x10400 + number % 79) for number in range(1000))
+    with shop.connect() as connection:
+        connection.execute(fence.ddl("postgresql"))
+        refused: list[Callable[[], object]] = [
+            lambda: shop.outbox.publish(connection, "orders", 1, id=long),
+            lambda: shop.inbox.first(connection, SimpleNamespace(id=long)),
+            lambda: fence.guard(connection, long, 1),
+            lambda: fence.advance(connection, long, 0),
+        ]
+        for call in refused:
+            with pytest.raises(InvalidArgument, match="4000 bytes|4007 bytes"):
+                call()
+        shop.outbox.publish(connection, "orders", 1, id=long[:600], key=long)
+    assert shop.rows() == 1
+
+
 def test_a_later_row_that_commits_first_goes_first_and_the_earlier_one_is_not_passed_over(shop: Shop) -> None:
     """The relay keeps no position: it takes what is committed, and a row that comes to be seen later is taken then."""
     with shop.worker(), shop.connect() as slow, shop.connect() as quick:
@@ -245,6 +322,58 @@ def test_two_relays_take_turns(shop: Shop) -> None:
                 shop.outbox.publish(connection, "orders", number, key="1")
         assert shop.taken(30) == list(range(30))
     assert shop.broker.queue("orders").depth().ready == 0
+
+
+def test_a_table_is_one_whatever_it_is_called(shop: Shop) -> None:
+    """With its schema or without: its relays take turns, and each program tells them of its commits."""
+    tables = (shop.name, f"public.{shop.name}", shop.name.upper())
+    on_their_way: list[str] = []
+    gone, go = threading.Event(), threading.Event()
+
+    class Slow(PassingBroker):
+        """Waits on its way, so that another relay would find the same rows."""
+
+        def send(self, messages: Sequence[Outgoing]) -> Any:
+            on_their_way.extend(message.id for message in messages)
+            gone.set()
+            go.wait(SOON)
+            return self.inner.send(messages)
+
+    def relaying(table: str, poll: float) -> narrowboat.Worker:
+        worker = narrowboat.Worker(slow)
+        worker.relay(Outbox(table), shop.connect, poll=poll)
+        return worker
+
+    with shop.connect() as connection:
+        id = shop.outbox.publish(connection, "orders", -1)
+    with narrowboat.broker(shop.where, wrap=Slow) as slow, relaying(tables[0], NEVER):
+        assert gone.wait(SOON)
+        with relaying(tables[1], 0.02) as second, relaying(tables[2], 0.02) as third:
+            while not (second.health().sources[0].state == third.health().sources[0].state == "standby"):
+                threading.Event().wait(0.01)
+            assert on_their_way == [id]
+            go.set()
+        assert shop.taken(1) == [-1]
+        for number, table in enumerate(tables):
+            with shop.connect() as connection:
+                Outbox(table, codec=JSON).publish(connection, "orders", number)
+            assert shop.taken(1) == [number]
+
+
+def test_the_longest_names_are_told_of(shop: Shop) -> None:
+    """A channel's name has 63 characters, and a table's with its schema may have more."""
+    outbox: Outbox[Any] = Outbox(f"{'s' * 63}.{'t' * 55}", codec=JSON)
+    with shop.connect() as connection:
+        connection.execute(f"CREATE SCHEMA {'s' * 63}")
+        connection.execute(outbox.ddl("postgresql"))
+    worker = narrowboat.Worker(shop.broker)
+    worker.relay(outbox, shop.connect, poll=NEVER)
+    with worker:
+        while not worker.health().ready:
+            threading.Event().wait(0.01)
+        with shop.connect() as connection:
+            outbox.publish(connection, "orders", 1)
+        assert shop.taken(1) == [1]
 
 
 def test_a_storm_loses_doubles_and_makes_up_nothing(postgresql_server: PostgreSQLServer, tmp_path: Path) -> None:

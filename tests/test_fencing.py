@@ -189,6 +189,30 @@ def test_a_process_that_is_stopped_inside_keeps_others_out_until_it_dies(tmp_pat
         pass
 
 
+def test_a_child_that_was_forked_inside_keeps_nobody_out(tmp_path: Path) -> None:
+    """What is left of the parent's lock in it is closed, and the parent is still alone until it leaves."""
+    fence = fencing.FileFence(tmp_path)
+    (told, tell), (heard, ready) = os.pipe(), os.pipe()
+    with fence.guarding("report", 1):
+        child = os.fork()
+        if child == 0:
+            os.close(tell)
+            os.write(ready, b"1")
+            os.read(told, 1)
+            os._exit(0)
+        os.read(heard, 1)
+        with pytest.raises(LockTimeout), fence.guarding("report", 2, timeout=0):
+            pass
+    try:
+        with fence.guarding("report", 2, timeout=0):
+            pass
+    finally:
+        os.close(tell)
+        os.waitpid(child, 0)
+        for each in (told, heard, ready):
+            os.close(each)
+
+
 def test_a_task_that_is_cancelled_while_it_waits_leaves_nothing(tmp_path: Path) -> None:
     """The next is let in at once."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -171,6 +173,7 @@ def test_the_first_columns_are_the_event_routers(shop: Shop) -> None:
     ("name", "options", "text"),
     [
         ("orders.dead", {}, "reserved"),
+        (["orders"], {}, "expected text"),
         ("orders", {"headers": {"narrowboat-x": "1"}}, "reserved"),
         ("orders", {"key": "\n"}, "control characters"),
         ("orders", {"delay": -1}, "delay"),
@@ -178,7 +181,7 @@ def test_the_first_columns_are_the_event_routers(shop: Shop) -> None:
         ("orders", {"type": ""}, "type"),
     ],
 )
-def test_what_a_publish_refuses_the_outbox_refuses(shop: Shop, name: str, options: Any, text: str) -> None:
+def test_what_a_publish_refuses_the_outbox_refuses(shop: Shop, name: Any, options: Any, text: str) -> None:
     """Before anything is written."""
     with closing(shop.connect()) as connection, pytest.raises(InvalidArgument, match=text):
         shop.outbox.publish(connection, name, 1, **options)
@@ -259,6 +262,7 @@ def test_an_unknown_publish_is_repeated_under_the_same_id(shop: Shop) -> None:
 #: What another program may have written.
 BAD: list[dict[str, Any]] = [
     {"headers": "["},
+    {"headers": "[" * 100_000},
     {"headers": "[1]"},
     {"headers": '{"a": 1}'},
     {"kind": "bus"},
@@ -267,7 +271,10 @@ BAD: list[dict[str, Any]] = [
     {"aggregateid": "\n"},
     {"payload": 5},
     {"created": "yesterday"},
+    {"created": math.inf},
+    {"created": 1.7e12},
     {"due": "tomorrow"},
+    {"due": 1.7e12},
     {"content_type": ""},
 ]
 
@@ -293,6 +300,7 @@ def test_what_cannot_be_published_is_put_aside_and_its_neighbours_go_on(shop: Sh
 
     assert [problem.split(":")[0] for (problem,) in shop.rows("problem")] == ["InvalidArgument"] * (1 + len(BAD))
     assert "message 'bad 1' cannot be published, and is put aside" in caplog.text
+    assert "nothing is published" not in caplog.text
 
 
 def test_a_row_that_was_put_aside_goes_out_when_it_is_given_back(shop: Shop) -> None:
@@ -355,7 +363,7 @@ def test_an_engine_of_sqlalchemy_is_relayed_from(shop: Shop) -> None:
 def test_one_relay_at_a_time_has_its_turn(shop: Shop) -> None:
     """The lock is of the file, so also for another process; it is free once its holder has gone."""
     with closing(shop.connect()) as one, closing(shop.connect()) as other:
-        first, second = Turn(1, "outbox"), Turn(1, "outbox")
+        first, second = Turn("outbox"), Turn("main.Outbox")
         mine, theirs = straight(opened(one, shop.outbox.ddl)), straight(opened(other, shop.outbox.ddl))
 
         assert straight(first.take(mine)) and straight(first.take(mine))
@@ -363,6 +371,54 @@ def test_one_relay_at_a_time_has_its_turn(shop: Shop) -> None:
         first.give()
         assert straight(second.take(theirs))
         second.give()
+
+
+def test_a_child_that_was_forked_does_not_keep_the_turn(shop: Shop) -> None:
+    """It may outlive the relay."""
+    first, second = Turn("outbox"), Turn("outbox")
+    (told, tell), (heard, ready) = os.pipe(), os.pipe()
+    with closing(shop.connect()) as connection:
+        transaction = straight(opened(connection, shop.outbox.ddl))
+        assert straight(first.take(transaction))
+        child = os.fork()
+        if child == 0:
+            os.close(tell)
+            os.write(ready, b"1")
+            os.read(told, 1)
+            os._exit(0)
+        os.read(heard, 1)
+        try:
+            assert not straight(second.take(transaction))
+            first.give()
+            assert straight(second.take(transaction))
+        finally:
+            second.give()
+            os.close(tell)
+            os.waitpid(child, 0)
+            for each in (told, heard, ready):
+                os.close(each)
+
+
+def test_what_is_stored_while_a_batch_is_on_its_way_is_not_taken_for_it(shop: Shop) -> None:
+    """Somebody empties the table meanwhile: the row that is stored next has another number, and is published."""
+    shop.publish(1)
+
+    class Emptied(PassingBroker):
+        """Its first batch is deleted by somebody else before it is sent."""
+
+        emptied = False
+
+        def send(self, messages: Sequence[Outgoing]) -> Any:
+            if not self.emptied:
+                self.emptied = True
+                with closing(shop.connect()) as connection:
+                    connection.execute("DELETE FROM outbox")
+                    connection.commit()
+                shop.publish(2)
+            return self.inner.send(messages)
+
+    with narrowboat.broker(shop.url, wrap=Emptied) as broker, shop.worker(broker):
+        assert [message.data for message in shop.taken(2)] == [1, 2]
 
 
 def test_two_relays_share_an_outbox(shop: Shop) -> None:
@@ -391,12 +447,12 @@ def test_a_batch_is_bounded_in_bytes(shop: Shop) -> None:
 
 
 def test_listeners_are_told_what_waits(shop: Shop) -> None:
-    """How many messages, how many aside, and how old the oldest is."""
+    """How many messages, how many aside, and how old the oldest is that waits."""
     told: list[Any] = []
     shop.publish(1, 2)
     with closing(shop.connect()) as connection:
         connection.execute("UPDATE outbox SET problem = 'x' WHERE seq = 1")
-        connection.execute("UPDATE outbox SET created = created - 60")
+        connection.execute("UPDATE outbox SET created = created - 60 * (CASE seq WHEN 1 THEN 100 ELSE 1 END)")
         connection.commit()
     with narrowboat.broker(shop.url, listeners=[told.append]) as broker, shop.worker(broker):
         until(lambda: any(isinstance(event, events.OutboxMeasured) for event in told))

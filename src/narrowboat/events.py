@@ -182,7 +182,8 @@ class Stale(MessageEvent):
 class OutboxMeasured(Event):
     """A relay has counted what its outbox holds. `backend` is the broker's, `table` the outbox's.
 
-    `waiting`: messages that are to be published; `aside`: those that cannot be. `age`: seconds since the oldest was stored.
+    `waiting`: messages that are to be published; `aside`: those that cannot be. `age`: seconds since the oldest of those that
+    wait was stored.
     """
 
     table: str

@@ -25,6 +25,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from narrowboat._engine import checks
+from narrowboat._engine.forks import watch_forks
 from narrowboat.errors import ConfigurationError, Conflict, LockTimeout, Unavailable
 from narrowboat.fencing import decision
 
@@ -60,6 +61,12 @@ class Entry:
         self._deadline = time.monotonic() + self._timeout
         self._mutex = threading.Lock()  # a cancelled task leaves `record` to its thread: the lock must outlive that
         self._descriptor = -1
+        watch_forks(self)
+
+    def forked(self) -> None:
+        """In a child: close what it has of the lock, which would last until it ends. The parent's is not let go by that."""
+        self._mutex = threading.Lock()
+        self.close()
 
     def take(self) -> bool:
         """Whether the lock is ours now. `LockTimeout` when the time is up."""

@@ -58,6 +58,7 @@ class Rows:
         return version + 1
 
     async def _wrote(self, transaction: Transaction, name: str, statement: str, *parameters: object) -> bool:
+        transaction.check_key("the name of a fence", name)
         try:
             return (await transaction.execute(statement, parameters)).changed > 0
         except Exception as error:

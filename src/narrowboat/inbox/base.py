@@ -98,6 +98,7 @@ class InboxBase:
 
     async def _mark(self, connection: Any, message: Any) -> bool:
         transaction = await joined(connection, self.ddl)
+        transaction.check_key("the consumer and the message's id", self.consumer, message.id)
         statement = f"INSERT INTO {self._table} VALUES (?, ?, ?) ON CONFLICT (consumer, id) DO NOTHING"  # noqa: S608  # checked
         return (await transaction.execute(statement, (self.consumer, message.id, self._now()))).changed == 1
 

@@ -65,7 +65,10 @@ class OutboxBase(Generic[T]):
 
     def _sealed(self, name: str, topic: bool, item: Outbound[T]) -> Outgoing:
         """The message, checked before any I/O."""
-        envelope = self._envelopes.get((name, topic))
+        try:
+            envelope = self._envelopes.get((name, topic))
+        except TypeError:  # a list, or another thing that is no name
+            envelope = None
         if envelope is None:
             kind = Kind.TOPIC if flag("topic", topic) else Kind.QUEUE
             address = Address(kind, check_source_name(kind.value, name))
@@ -78,6 +81,7 @@ class OutboxBase(Generic[T]):
         """Write it; its id."""
         kind = "" if type is None else text("type", type)
         transaction = await joined(connection, self._table.ddl)
+        transaction.check_key("an id", message.id)
         await transaction.execute(self._table.writing(transaction.dialect, self._notify), written(message, kind))
         return message.id
 

@@ -7,7 +7,6 @@ relay's own stand behind them. Rows may be written by any program; what cannot b
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -20,7 +19,8 @@ from narrowboat.transactions.transaction import POSTGRESQL
 
 #: For each dialect: a short text, a name or an id, bytes, seconds since the epoch, and the number by which rows are in order.
 _TYPES = {
-    "sqlite": ("TEXT", "TEXT NOT NULL UNIQUE", "BLOB", "REAL", "INTEGER PRIMARY KEY"),
+    # AUTOINCREMENT: a number that is drawn again, once the last row is gone, would be deleted for the row that had it before.
+    "sqlite": ("TEXT", "TEXT NOT NULL UNIQUE", "BLOB", "REAL", "INTEGER PRIMARY KEY AUTOINCREMENT"),
     "postgresql": (
         "text",
         "varchar(1000) PRIMARY KEY",
@@ -45,6 +45,8 @@ _DDL = """CREATE TABLE {name} (
     problem {text}
 )"""
 _WRITTEN = "id, aggregatetype, aggregateid, type, payload, kind, headers, content_type, correlation_id, created, due"
+#: Where seconds since the epoch end, with the year 9999: what is beyond are milliseconds, or worse.
+_END = 253402300800.0
 #: Bytes of bodies that a relay takes at once, whatever its batch: its memory.
 TOGETHER = 16 * 1024 * 1024
 
@@ -54,9 +56,8 @@ class Table:
 
     def __init__(self, name: str) -> None:
         self.name = check_table(name)
-        self.channel = self.name.replace(".", "_").lower()
-        #: The number of the lock that one relay at a time has.
-        self.key = int.from_bytes(hashlib.sha256(f"narrowboat outbox {self.name}".encode()).digest()[:8], "big", signed=True)
+        #: Where relays listen. A table may be called with its schema or without, and the two together may be too long.
+        self.channel = self.name.rpartition(".")[2].lower()
         marks = ", ".join("?" * len(_WRITTEN.split(", ")))
         # The id is the idempotency key: a second message of an id that still waits is dropped.
         self.insert = f"INSERT INTO {self.name} ({_WRITTEN}) VALUES ({marks}) ON CONFLICT (id) DO NOTHING"
@@ -69,7 +70,10 @@ class Table:
             " WHERE held IS NULL OR held - coalesce(length(payload), 0) < ? ORDER BY seq"
         )
         self.put_aside = f"UPDATE {self.name} SET problem = ? WHERE seq = ?"
-        self.measure = f"SELECT count(*) - count(problem), count(problem), min(created) FROM {self.name}"
+        self.measure = (
+            "SELECT count(*) - count(problem), count(problem), min(CASE WHEN problem IS NULL THEN created END)"
+            f" FROM {self.name}"
+        )
 
     def ddl(self, dialect: str) -> str:
         """One statement."""
@@ -120,15 +124,15 @@ def read(values: Sequence[Any], now: float) -> Row:
         raise InvalidArgument(f"its kind is {kind!r}: expected 'queue' or 'topic'")
     try:
         told = {} if headers is None else json.loads(headers)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise InvalidArgument(f"its headers are no JSON: {error}") from None
     if isinstance(told, dict) and event:
         told.setdefault("type", event)  # as the event router places it, where it is told to
     if not isinstance(payload, str | bytes | memoryview | None):
         raise InvalidArgument(f"its payload is of the type {type(payload).__name__}: expected bytes or text")
     for column, value in (("created", created), ("due", due)):
-        if not isinstance(value, int | float | None):
-            raise InvalidArgument(f"its {column} is of the type {type(value).__name__}: expected seconds since the epoch")
+        if value is not None and not (isinstance(value, int | float) and 0 <= value < _END):
+            raise InvalidArgument(f"its {column} is {value!r}: expected seconds since the epoch")
     body = payload.encode() if isinstance(payload, str) else bytes(payload or b"")
     wait = 0.0 if due is None else max(0.0, due - now)
     item = Outbound(body, key, told or None, wait, 0, None, str(id), correlation_id, content_type)

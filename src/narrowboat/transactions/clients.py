@@ -59,9 +59,22 @@ class Psycopg(Transaction):
         return bool(self.connection.info.transaction_status == _INERROR)
 
     async def _execute(self, statement: str, parameters: Sequence[Any]) -> Answer:
-        cursor = self.connection.cursor(row_factory=sys.modules["psycopg"].rows.tuple_row)
+        psycopg = sys.modules["psycopg"]  # the program's own cursors may want another form of parameters
+        made = psycopg.AsyncCursor if isinstance(self.connection, psycopg.AsyncConnection) else psycopg.Cursor
+        cursor = made(self.connection, row_factory=psycopg.rows.tuple_row)
         await done(cursor.execute(statement.replace("?", "%s"), parameters))
+        if self.connection.info.pipeline_status:
+            await self._synced()  # or the number of rows would be -1: as if nothing had been written
         return Answer(cursor.rowcount, await done(cursor.fetchall()) if cursor.description else ())
+
+    async def _synced(self) -> None:
+        """In psycopg's pipeline mode: have the answers to what was sent. One pipeline in another does that as it ends."""
+        pipeline = self.connection.pipeline()
+        if hasattr(pipeline, "__aexit__"):
+            async with pipeline:
+                return
+        with pipeline:
+            return
 
     async def begin(self) -> None:
         """Psycopg does it before the first statement, but in autocommit."""
@@ -213,15 +226,15 @@ async def joined(connection: Any, ddl: Callable[[str], str]) -> Transaction:
         TransactionAborted: an earlier statement in it failed.
         Unsupported: no client or no database that is known.
     """
-    if _client(connection).session:
-        try:
+    try:
+        if _client(connection).session:
             connection = await done(connection.connection())
-        except Exception as error:
-            if type(error).__name__ == "PendingRollbackError":
-                raise aborted() from error
-            raise
-    transaction = await opened(connection, ddl)
-    if isinstance(transaction, Core):
-        await transaction.begin()  # a program may begin by an event of its own, which shows only then
-    transaction.check()
+        transaction = await opened(connection, ddl)
+        if isinstance(transaction, Core):
+            await transaction.begin()  # a program may begin by an event of its own, which shows only then
+        transaction.check()
+    except Exception as error:
+        if type(error).__name__ == "PendingRollbackError":  # SQLAlchemy's: a flush failed, or the connection was lost
+            raise aborted() from error
+        raise
     return transaction

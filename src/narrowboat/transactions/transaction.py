@@ -17,6 +17,8 @@ from narrowboat.errors import InvalidArgument, NoTransaction, TableMissing, Tran
 #: The databases whose SQL is spoken.
 SQLITE, POSTGRESQL = DIALECTS = ("sqlite", "postgresql")
 
+#: Bytes of what PostgreSQL keeps in an index: a third of a page, less what it adds.
+_KEY_MAX = 2600
 #: PostgreSQL's codes: the transaction is aborted; no such table, column or schema.
 _ABORTED, _MISSING = "25P02", ("42P01", "42703", "3F000")
 #: What SQLite says instead of a code.
@@ -107,6 +109,13 @@ class Transaction(ABC):
                 f"{type(self.connection).__name__}: it commits each statement by itself, so there is no transaction to join, "
                 "and nothing was done. Begin one (BEGIN, connection.transaction(), engine.begin(), transaction.atomic)"
             )
+
+    def check_key(self, what: str, *values: str) -> None:
+        """Raise `InvalidArgument` for what would be too long for the table's index, before it aborts the transaction."""
+        if self.dialect == POSTGRESQL and sum(map(len, values)) > _KEY_MAX // 4:
+            size = sum(len(value.encode()) for value in values)
+            if size > _KEY_MAX:
+                raise InvalidArgument(f"{what} of {size} bytes: PostgreSQL indexes up to {_KEY_MAX}. Nothing was done")
 
     async def begin(self) -> None:
         """For the owner of the connection: begin a transaction, where none is open."""

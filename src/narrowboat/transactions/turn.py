@@ -10,28 +10,34 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from narrowboat._engine.forks import watch_forks
 from narrowboat.transactions.transaction import POSTGRESQL, Transaction
+
+#: Ours among a database's advisory locks; beside it stands the table's own number.
+_KEY = int.from_bytes(b"nbwb", "big")
 
 
 class Turn:
-    """The lock of `key`. `kept`: it outlives the transaction in which it was taken."""
+    """The lock of a table, however it is called. `kept`: it outlives the transaction in which it was taken."""
 
-    def __init__(self, key: int, name: str) -> None:
-        self._key = key
-        self._name = name
+    def __init__(self, table: str) -> None:
+        self._table = table
+        self._schema, _, self._name = table.lower().rpartition(".")
         self._file: int | None = None
         self.kept = False
+        watch_forks(self)
 
     async def take(self, transaction: Transaction) -> bool:
         """Whether it is ours now; it does not wait."""
         if transaction.dialect == POSTGRESQL:
-            answer = await transaction.execute(f"SELECT pg_try_advisory_xact_lock({self._key})")
+            number = f"CAST(CAST('{self._table}' AS regclass) AS int)"
+            answer = await transaction.execute(f"SELECT pg_try_advisory_xact_lock({_KEY}, {number})")
             return bool(answer.rows[0][0])
         self.kept = True
         if self._file is not None:
             return True
         rows = (await transaction.execute("PRAGMA database_list")).rows
-        file = next((path for _, name, path in rows if name == "main"), "")
+        file = next((path for _, name, path in rows if name == (self._schema or "main")), "")
         if not file:
             return True  # a database in memory is this connection's alone
         return self._lock(f"{file}-{self._name}.lock")
@@ -56,6 +62,10 @@ class Turn:
         file, self._file = self._file, None
         if file is not None:
             os.close(file)
+
+    def forked(self) -> None:
+        """In a child, which may outlive the relay: close what it has of the lock. The parent's is not let go by that."""
+        self.give()
 
 
 async def listen(transaction: Transaction, channel: str, wake: Callable[[], None]) -> int | None:

@@ -73,7 +73,7 @@ class Relaying:
     ) -> None:
         self._relay = relay
         self._table: Table = relay.outbox._table
-        self._turn = Turn(self._table.key, self._table.channel)
+        self._turn = Turn(self._table.name)
         self._broker = broker
         self._core = broker._core
         self._posting = posting
@@ -189,7 +189,8 @@ class Relaying:
             say("error", "relay of %r: message %r cannot be published, and is put aside: %s", self._table.name, id, problem)
         if met is not None:
             raise met
-        return len(rows) == self._relay.batch or bool(rows and sum(len(row[5] or b"") for row in rows) >= TOGETHER)
+        size = sum(len(message.body) for _, message in sealed)
+        return len(rows) == self._relay.batch or bool(poison) or size >= TOGETHER
 
     def _sealed(self, rows: Sequence[Sequence[Any]]) -> tuple[list[tuple[int, Outgoing]], list[tuple[int, str, str]]]:
         """The messages of rows, each checked as a publish is; and those that are none, with the reason."""
@@ -224,7 +225,7 @@ class Relaying:
             return
         self._measured = self._clock()
         ((waiting, aside, oldest),) = (await transaction.execute(self._table.measure)).rows
-        age = 0.0 if oldest is None else max(0.0, self._now() - oldest)
+        age = max(0.0, self._now() - oldest) if isinstance(oldest, int | float) else 0.0  # what is none is put aside
         table = self._table.name
         events.emit(self._core.listeners, events.OutboxMeasured(self._core.backend, table, int(waiting), int(aside), age))
 
