@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,12 @@ from test_sealed import driver, key, place, received, ring
 import narrowboat
 from narrowboat.contract import Broker
 from narrowboat.errors import ConfigurationError, InvalidArgument, Unsupported
+from narrowboat.layers.compressed import Compress
 from narrowboat.layers.passing import PassingBroker
-from narrowboat.layers.sealed import Seal
+from narrowboat.layers.sealed import Keyring, Seal
 from narrowboat.layers.sealed.format import MARKER
 from narrowboat.layers.sealed.keyring import document_of
+from narrowboat.layers.sealed.keys import HMAC
 
 
 @pytest.fixture
@@ -96,6 +100,38 @@ def test_what_cannot_work_is_refused_when_the_face_is_made(options: dict[str, An
     with pytest.raises(ConfigurationError, match=said) as caught:
         narrowboat.broker("memory://x", **options)
     assert caught.value.backend == "memory"
+
+
+@pytest.mark.parametrize("make", [lambda text: text, lambda text: json.loads(text)["keys"][0]["secret"]])
+def test_a_keyring_in_the_place_of_its_name_is_not_repeated(keys: Path, make: Any) -> None:
+    """As with `seal=$SHOP_KEYS`, for `seal=env:SHOP_KEYS`."""
+    given = make(keys.read_text())
+    with pytest.raises(ConfigurationError, match="Give a path, or env:VARIABLE") as refused:
+        narrowboat.broker(place(), seal=given)
+    secret = json.loads(keys.read_text())["keys"][0]["secret"]
+    assert secret not in "".join(traceback.format_exception(refused.value))
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        narrowboat.broker(place(), seal="a\0b")
+
+
+def test_a_layer_of_one_kind_in_front_of_another_loses_nothing(keys: Path) -> None:
+    """Two seals of which the inner one signs have one header for both: that is refused. One body is compressed once."""
+    concealing, signing = str(keys), str(keys.with_name("signing.json"))
+    keys.with_name("signing.json").touch(0o600)
+    keys.with_name("signing.json").write_text(document_of([key(kind=HMAC)]))
+    with narrowboat.broker(place(), seal=signing, wrap=Seal(Keyring.file(concealing)).wrap) as broker:
+        with pytest.raises(InvalidArgument, match="Nothing was sent. Let the key that signs"):
+            broker.queue("orders").publish(b"1")
+        assert broker.queue("orders").depth().ready == 0
+    body = bytes(1_000_000)  # which is made smaller twice
+    pairs: list[dict[str, Any]] = [
+        {"seal": concealing, "wrap": Seal(Keyring.file(signing)).wrap},
+        {"compress": "zlib", "wrap": Compress().wrap},
+    ]
+    for options in pairs:
+        with narrowboat.broker(place(), **options) as broker, broker.queue("orders").consume(idle=0.1) as messages:
+            broker.queue("orders").publish(body)
+            assert [each.body for each in messages] == [body]
 
 
 def test_sources_whose_clear_messages_are_taken_are_named(keys: Path) -> None:

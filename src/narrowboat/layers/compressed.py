@@ -75,7 +75,7 @@ class CompressedBroker(ChangingBroker):
 
     def _smaller(self, message: Outgoing) -> Outgoing:
         body = message.body
-        if len(body) < LEAST:
+        if len(body) < LEAST or HEADER in message.headers:  # a layer of this kind stands in front
             return message
         small = self._compress(body)
         if len(small) >= len(body):

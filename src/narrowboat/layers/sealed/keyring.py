@@ -38,6 +38,8 @@ REFRESH = 5.0
 #: be read is tried again.
 _SERVICE_REFRESH = 60.0
 _MARK = "narrowboat-keyring"
+#: What is no name: a document, or 32 bytes in base64. Its text would stand in the error as a path.
+_SECRET = re.compile(r"""[{"]|^[A-Za-z0-9+/_-]{43}=$""")
 _NAMED = re.compile(r"([a-z][a-z0-9_-]+):(.*)", re.DOTALL)
 
 
@@ -73,6 +75,12 @@ class Keyring:
     @classmethod
     def named(cls, name: str) -> Keyring:
         """The keyring that an option names: a path, `file:path`, `env:VARIABLE`, or `name:text` of an entry point."""
+        name = hidden(name)
+        if _SECRET.search(name):
+            raise ConfigurationError(
+                "seal= names a keyring, and what was given looks like one, or like a key. Give a path, or env:VARIABLE for a "
+                "keyring in a variable; and rotate the keys if the text has gone to a log"
+            )
         found = _NAMED.fullmatch(name)
         scheme, rest = found.groups() if found else ("file", name)
         if scheme == "file":
@@ -207,7 +215,7 @@ def read_file(path: str) -> str:
 def _stamp_of(path: str) -> object:
     try:
         found = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):  # a path with a zero byte
         return None  # reading it says why
     return found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_size  # ctime: who may read it, too
 

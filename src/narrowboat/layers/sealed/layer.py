@@ -140,6 +140,9 @@ class SealedBroker(ChangingBroker):
                 found = sealers[message.to] = sealer(key, place)
                 if message.to.kind is not Kind.INBOX:  # there is no end to them, and none takes many
                     rules.count(key, place, len(messages))
+            if not found.suite.conceals and MARKER in message.headers:
+                answers.append(_sealed_twice(message, key))
+                continue
             sealed = found.seal(message, now, nonce)
             answers.append(sealed if len(sealed.body) <= most else _too_large(message, len(sealed.body), most))
         return answers
@@ -203,6 +206,14 @@ def sealed_for(origin: str) -> list[Address]:
     """
     topic = origin.rpartition(".")[0]
     return [Address(Kind.QUEUE, origin), *([Address(Kind.TOPIC, topic)] if topic else [])]
+
+
+def _sealed_twice(message: Outgoing, key: Key) -> InvalidArgument:
+    return InvalidArgument(
+        f"message {message.id!r} to {message.to.path!r}: a seal in front has its header {MARKER} already, and the key "
+        f"{key.id!r} ({key.kind}) signs headers in clear, where one fits. Nothing was sent. Let the key that signs "
+        "be the one in front"
+    )
 
 
 def _too_large(message: Outgoing, size: int, most: int) -> InvalidArgument:
