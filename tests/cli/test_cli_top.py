@@ -185,6 +185,12 @@ def test_what_cannot_be_listed_wants_names(monkeypatch: pytest.MonkeyPatch, caps
     assert run(["queues", "-"]) == 2
 
 
+def test_names_where_only_locks_are_watched_are_refused(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Rather than left out: who asks for a queue would wait for it."""
+    assert run(["top", url, "--once", "--half", "locks", "--queue", "orders"]) == 2
+    assert "only locks are watched" in capsys.readouterr().err
+
+
 def test_rates_are_changes_by_the_second() -> None:
     """Of what is not dead, and of what is. What was not there, or is not counted, has none."""
     first = Snapshot(10.0, {"a": Depth(4, 2, 0, 0), "b": Depth(1, None, None, 0)}, [])
