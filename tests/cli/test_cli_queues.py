@@ -168,3 +168,14 @@ class TestRemoving:
         assert run(["delete", url, "offer", "--topic", "--yes"]) == 1
         assert "there is no topic 'offer'. Did you mean 'offers'?" in capsys.readouterr().err
         assert run(["delete", url, "prices", "--topic", "--group", "g", "--yes"]) == 2
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_name_that_the_terminal_cannot_show(url: str, broker: Messaging, encoding: str) -> None:
+    """Is escaped as in JSON, and keeps nobody from the others."""
+    name = "\u961f\u5217 \U0001f6a2"
+    broker.queue(name).declare()
+    code, table, complaint = call("queues", url, env={"PYTHONIOENCODING": encoding})
+    assert (code, complaint) == (0, "") and r"\u961f\u5217 \ud83d\udea2" in table
+    code, shown, _ = call("top", url, "--once", "--json", env={"PYTHONIOENCODING": encoding})
+    assert code == 0 and json.loads(shown)["queues"][0]["name"] == name

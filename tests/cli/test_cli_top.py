@@ -10,6 +10,7 @@ import select
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 
 import pytest
 from cli_program import HANGS, command, finish
@@ -131,39 +132,13 @@ def test_a_backend_that_goes_away_is_lines_with_its_error(url: str, broker: Mess
     assert after["queues"][0]["backlog_per_s"] == 0
 
 
-def test_a_terminal_that_cannot_go_back_gets_one_look_below_the_other(url: str, broker: Messaging) -> None:
-    """Such as that of an editor, with TERM=dumb: without escapes, and not nothing."""
-    broker.queue("orders").publish(b"x")
+def seen(url: str, wanted: Callable[[bytes], bool], **env: str) -> bytes:
+    """What a terminal gets of `top` until that is there. Ctrl-C ends it with 0."""
     ours, theirs = pty.openpty()
     try:
-        process = command("top", url, "--interval", "0.1", stdout=theirs, env={"TERM": "dumb", "COLUMNS": "100"})
+        process = command("top", url, "--interval", "0.1", stdout=theirs, env={"COLUMNS": "100", "LINES": "30", **env})
         shown, ends = b"", time.monotonic() + HANGS
-        while shown.count(b"orders") < 3:
-            assert select.select([ours], [], [], max(0.0, ends - time.monotonic()))[0], shown
-            shown += os.read(ours, 65536)
-        process.send_signal(signal.SIGINT)
-        while process.poll() is None:
-            if select.select([ours], [], [], 0.05)[0]:
-                os.read(ours, 65536)
-        assert finish(process)[0] == 0
-        assert b"\x1b" not in shown
-    finally:
-        os.close(ours)
-        os.close(theirs)
-
-
-def test_a_live_table(url: str, broker: Messaging) -> None:
-    """On a terminal it stays, and Ctrl-C ends it with 0. Without one it wants to be told what to do."""
-    broker.queue("orders").publish(b"x")
-    code, _, complaint = finish(command("top", url))
-    assert (code, "--once" in complaint) == (2, True)
-    ours, theirs = pty.openpty()
-    try:
-        process = command(
-            "top", url, "--interval", "0.1", stdout=theirs, env={"TERM": "xterm", "COLUMNS": "100", "LINES": "30"}
-        )
-        shown, ends = b"", time.monotonic() + HANGS
-        while shown.count(b"orders") < 3:
+        while not wanted(shown):
             assert select.select([ours], [], [], max(0.0, ends - time.monotonic()))[0], shown
             shown += os.read(ours, 65536)
         process.send_signal(signal.SIGINT)
@@ -171,10 +146,33 @@ def test_a_live_table(url: str, broker: Messaging) -> None:
             if select.select([ours], [], [], 0.05)[0]:
                 os.read(ours, 65536)
         assert finish(process)[0] == 0
-        assert b"in flight" in shown
+        return shown
     finally:
         os.close(ours)
         os.close(theirs)
+
+
+def test_a_live_table(url: str, broker: Messaging) -> None:
+    """On a terminal it stays. Without one it wants to be told what to do."""
+    broker.queue("orders").publish(b"x")
+    code, _, complaint = finish(command("top", url))
+    assert (code, "--once" in complaint) == (2, True)
+    assert b"in flight" in seen(url, lambda shown: shown.count(b"orders") >= 3, TERM="xterm")
+
+
+def test_a_terminal_that_cannot_go_back_gets_one_look_below_the_other(url: str, broker: Messaging) -> None:
+    """Such as that of an editor, with TERM=dumb: without escapes, and not nothing."""
+    broker.queue("orders").publish(b"x")
+    assert b"\x1b" not in seen(url, lambda shown: shown.count(b"orders") >= 3, TERM="dumb")
+
+
+def test_more_than_the_terminal_has_room_for(url: str, broker: Messaging, locks: Locks) -> None:
+    """Many queues hide no lock, and how many rows are not shown is said."""
+    for number in range(40):
+        broker.queue(f"orders-{number}").declare()
+    with locks.lock("invoice"):
+        shown = seen(url, lambda shown: b"invoice" in shown, TERM="xterm")
+    assert b" and 21 more" in shown
 
 
 def test_what_cannot_be_listed_wants_names(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -185,6 +183,12 @@ def test_what_cannot_be_listed_wants_names(monkeypatch: pytest.MonkeyPatch, caps
     assert run(["top", "-", "--once"]) == 2
     assert "does not claim listing" in capsys.readouterr().err
     assert run(["queues", "-"]) == 2
+
+
+def test_names_where_only_locks_are_watched_are_refused(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Rather than left out: who asks for a queue would wait for it."""
+    assert run(["top", url, "--once", "--half", "locks", "--queue", "orders"]) == 2
+    assert "only locks are watched" in capsys.readouterr().err
 
 
 def test_rates_are_changes_by_the_second() -> None:

@@ -10,7 +10,7 @@ import click
 
 from narrowboat.cli.command import Settings
 from narrowboat.cli.exits import EPILOG, Exit, code_of
-from narrowboat.cli.output import complain, print_traceback
+from narrowboat.cli.output import complain, escape_what_cannot_be_written, print_traceback
 from narrowboat.dsn import unknown
 from narrowboat.errors import NarrowboatError
 
@@ -98,6 +98,7 @@ def app(ctx: click.Context) -> int | None:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code. No error leaves this function, and none shows a traceback without --debug."""
     settings = Settings()
+    escape_what_cannot_be_written()
     try:
         return int(app.main(arguments, prog_name="narrowboat", standalone_mode=False, obj=settings) or 0)
     except click.Abort as abort:

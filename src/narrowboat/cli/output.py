@@ -6,6 +6,9 @@ could otherwise move the cursor, change colours, or let a text read otherwise th
 
 from __future__ import annotations
 
+import codecs
+import io
+import json
 import re
 import sys
 import traceback
@@ -45,6 +48,27 @@ def printable(value: object) -> str:
 def printable_lines(text: str) -> str:
     """`text` as lines that a terminal only shows, for what we have put into lines ourselves."""
     return "\n".join(printable(line) for line in text.split("\n"))
+
+
+def escape_what_cannot_be_written() -> None:
+    """Let standard output take any text, whatever its encoding: by escapes of JSON, which people can read as well.
+
+    Else one queue with a name that Latin-1 does not have would keep a terminal of that encoding from all the others.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper) and codecs.lookup(sys.stdout.encoding).name != "utf-8":
+        codecs.register_error("narrowboat-json", _as_json)
+        sys.stdout.reconfigure(errors="narrowboat-json")
+
+
+def _as_json(error: UnicodeError) -> tuple[str, int]:
+    r"""An error handler for codecs.
+
+    >>> _as_json(UnicodeEncodeError("ascii", "a\xfc\U0001f6a2", 1, 3, "why"))
+    ('\\u00fc\\ud83d\\udea2', 3)
+    """
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
 
 
 def complain(text: str) -> None:

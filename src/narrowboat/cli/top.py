@@ -22,9 +22,14 @@ from narrowboat.errors import NarrowboatError
 
 if TYPE_CHECKING:
     from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
 
 _QUEUES = ("queue", "ready", "in flight", "delayed", "dead", "oldest", "backlog/s", "dead/s")
 _LOCKS = ("lock", "holders", "waiting", "held by", "expires in")
+_LOCKS_RIGHT = ("holders", "waiting", "expires in")
+#: Lines of a table beside its rows: its head, what is around it, and how many more there are.
+_BESIDE = 5
 
 
 @click.command("top", cls=Command)
@@ -108,22 +113,40 @@ def _show_live(look: Callable[[], Snapshot], wait: Callable[[], bool]) -> None:
     plain = console.is_dumb_terminal  # it cannot go back, so that one look comes below the other
     with contextlib.nullcontext() if plain else Live(console=console, auto_refresh=False, screen=True) as live:
         for now, before in _looks(look, wait):
-            shown = _screen(now, before) if isinstance(now, Snapshot) else Text(printable(redact(str(now))))
+            height = sys.maxsize if plain else console.height
+            shown = _screen(now, before, height) if isinstance(now, Snapshot) else Text(printable(redact(str(now))))
             if live is None:
                 console.print(shown)
             else:
                 live.update(shown, refresh=True)
 
 
-def _screen(now: Snapshot, before: Snapshot | None) -> Group:
+def _screen(now: Snapshot, before: Snapshot | None, height: int = sys.maxsize) -> Group:
+    """Both tables, of as many rows as `height` lines have room for, where none of them is folded."""
     from rich.console import Group
+    from rich.text import Text
 
-    tables = []
-    if now.depths is not None:
-        tables.append(make_table(_QUEUES, map(_queue_row, queue_lines(now, before)), right=_QUEUES[1:]))
-    if now.holders is not None:
-        tables.append(make_table(_LOCKS, map(_lock_row, lock_lines(now)), right=("holders", "waiting", "expires in")))
-    return Group(*tables)
+    queues = None if now.depths is None else [*map(_queue_row, queue_lines(now, before))]
+    locks = None if now.holders is None else [*map(_lock_row, lock_lines(now))]
+    tables = [each for each in (queues, locks) if each is not None]
+    rooms = share(height - _BESIDE * len(tables), len(queues or ()), len(locks or ()))
+    shown: list[Table | Text] = []
+    for columns, right, rows, room in ((_QUEUES, _QUEUES[1:], queues, rooms[0]), (_LOCKS, _LOCKS_RIGHT, locks, rooms[1])):
+        if rows is not None:
+            shown.append(make_table(columns, rows[:room], right=right))
+            shown += [Text(f" and {len(rows) - room} more")] if len(rows) > room else []
+    return Group(*shown)
+
+
+def share(room: int, queues: int, locks: int) -> tuple[int, int]:
+    """How many rows of each are shown: half of the room each, and what one does not need is the other's.
+
+    >>> share(20, 100, 3), share(20, 3, 100), share(20, 100, 100), share(-5, 1, 1)
+    ((17, 3), (3, 17), (10, 10), (0, 0))
+    """
+    room = max(0, room)
+    of_locks = min(locks, max(room - queues, room // 2))
+    return min(queues, room - of_locks), of_locks
 
 
 def _queue_row(line: QueueLine) -> tuple[object, ...]:

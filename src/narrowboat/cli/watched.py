@@ -64,6 +64,8 @@ def watching(url: str | None, half: str | None, queues: Sequence[str], subscript
     }
     if not there:
         raise click.UsageError(f"- takes the URLs from {BROKER_URL} and {LOCKS_URL}" if url is None else f"no {half} there")
+    if asked and "messages" not in there:
+        raise click.UsageError("--queue and --subscription name what has messages, and only locks are watched")
     with contextlib.ExitStack() as stack:
         broker = stack.enter_context(open_broker(url)) if "messages" in there else None
         locks = stack.enter_context(open_locks(url)) if "locks" in there else None
