@@ -126,6 +126,24 @@ def test_a_decorated_handler_is_called_once_in_its_transaction(file: Path, begin
     assert bills(file) == ["order-1"]
 
 
+@pytest.mark.filterwarnings("ignore:coroutine")
+def test_a_handler_that_has_not_run_leaves_no_mark(file: Path, begin: Any) -> None:
+    """A coroutine of the other face, or a generator: marked as done, its message would be lost."""
+    inbox = Inbox("billing")
+
+    async def coroutine(message: Any, connection: Any) -> None:
+        raise AssertionError("nobody awaits it")
+
+    def generator(message: Any, connection: Any) -> Iterator[None]:
+        yield
+
+    for handler in (coroutine, generator):
+        with pytest.raises(TypeError, match="has not run"):
+            inbox.once(begin)(handler)(SimpleNamespace(id="1"))
+    with begin() as connection:
+        assert inbox.first(connection, SimpleNamespace(id="1"))
+
+
 def test_around_a_worker_each_handler_has_its_connection(file: Path, begin: Any) -> None:
     """A handler that raises takes back mark and work, and the next delivery does both."""
     inbox = Inbox("billing")

@@ -8,6 +8,7 @@ from functools import wraps
 from typing import Any
 
 from narrowboat._engine.runtime import straight
+from narrowboat._messages.handling import check_result
 from narrowboat.inbox.base import InboxBase, only
 from narrowboat.messaging.message import Seconds
 from narrowboat.transactions import blocking
@@ -45,7 +46,7 @@ class Inbox(InboxBase):
             def handle(message: Any) -> None:
                 with begin() as connection:
                     if self.first(connection, message):
-                        function(message, connection)
+                        check_result(function, function(message, connection))  # here, so that its mark is rolled back
 
             return handle
 
