@@ -6,6 +6,7 @@ renewal engine sends once more when it is due. It decides when, and does not sen
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from typing import NamedTuple
 
 from narrowboat.clock import Clock
 from narrowboat.contract.locks import Grant, Request
+from narrowboat.errors import Unavailable
 
 #: Seconds until a withdraw that failed is tried again, at first and at most: often enough that nobody waits long for a
 #: ghost, rarely enough that a backend that is away is not kept busy with timeouts.
@@ -48,7 +50,8 @@ class LateWithdrawals:
         if now < until:
             with self._mutex:
                 self._by_owner[request.owner] = LateWithdrawal(request, now + pause if due is None else due, until, pause)
-            self._ring()
+            with contextlib.suppress(Unavailable):  # no thread can be started: the next ring looks, or the lease ends it
+                self._ring()
 
     def free(self, grant: Grant, label: str, after: float) -> None:
         """Make sure that nobody holds `grant` from `after` on, for as long as its lease or its session may live."""
