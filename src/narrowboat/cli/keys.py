@@ -148,6 +148,6 @@ def write(path: str, keys: Iterable[Key], *, fresh: bool = False) -> None:
         raise ConfigurationError(
             f"{path} is there already, and was left as it is. To add a key to it: narrowboat keys rotate {path}"
         ) from None
-    except BaseException:
+    except BaseException:  # an interrupt included: it has secrets, and nobody else knows of it
         os.unlink(beside)
         raise

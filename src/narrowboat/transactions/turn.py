@@ -51,7 +51,7 @@ class Turn:
         except BlockingIOError:
             os.close(file)
             return False
-        except BaseException:
+        except BaseException:  # an interrupt included: nobody else knows of it
             os.close(file)
             raise
         self._file = file

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from narrowboat import events
-from narrowboat._engine.backoff import after_error
 from narrowboat._messages.source import SourceCore, make_queue, make_topic
 from narrowboat.clock import Clock
 from narrowboat.contract.messages import Kind, Outgoing, Receipt
@@ -26,8 +25,9 @@ from narrowboat.outbox.table import TOGETHER, Row, Table, read
 from narrowboat.transactions import Transaction, opened
 from narrowboat.transactions.transaction import done
 from narrowboat.transactions.turn import Turn, listen
-from narrowboat.working.failure import say
-from narrowboat.working.health import SourceHealth, State
+from narrowboat.working.failure import say, told
+from narrowboat.working.health import SourceHealth
+from narrowboat.working.publisher import Publisher
 
 #: Seconds from one count of what waits to the next: it reads the whole table.
 MEASURE = 10.0
@@ -58,8 +58,10 @@ class Relay:
         return self.name, self.source
 
 
-class Relaying:
+class Relaying(Publisher):
     """One relay at work: see `narrowboat.working.supervisor.Source`. It owns its connection, and what it says of itself."""
+
+    _BEGINS = "starting"
 
     def __init__(
         self,
@@ -71,50 +73,24 @@ class Relaying:
         random: Callable[[], float],
         now: Callable[[], float],
     ) -> None:
+        super().__init__(f"narrowboat-relay-{relay.outbox._table.name}", seat, clock, random)
         self._relay = relay
         self._table: Table = relay.outbox._table
         self._turn = Turn(self._table.name)
         self._broker = broker
         self._core = broker._core
         self._posting = posting
-        self._seat = seat
-        self._clock = clock
-        self._random = random
         self._now = now
         self._sources: dict[tuple[Kind, str], SourceCore[Any]] = {}
         self._transaction: Transaction | None = None
         self._file: int | None = None
-        self._draining = False
-        self._published = self._aside = self._absences = 0
+        self._aside = 0
         self._measured = -MEASURE
-        self._state: State = "new"
-        self._error: str | None = None
-
-    def start(self, ended: Callable[[BaseException | None], None]) -> None:
-        """Relay from now on, in a thread or task of its own."""
-
-        def finished(error: BaseException | None) -> None:
-            self._state = "ended" if error is None else "failed"
-            self._error = None if error is None else _told(error)
-            ended(error)
-
-        self._state = "starting"
-        self._seat.spawn(self._work(), f"narrowboat-relay-{self._table.name}", finished)
-
-    def drain(self) -> None:
-        """Take nothing more; what is under way is finished."""
-        self._draining = True
-        self._seat.wake()
-
-    def hurry(self) -> None:
-        """The same; a task is cancelled."""
-        self._seat.hurry()
 
     def health(self) -> SourceHealth:
         """How it fares; `handled` are the messages that it published, `failed` those that it put aside."""
-        state: State = "draining" if self._draining and self._state not in ("ended", "failed") else self._state
         return SourceHealth(
-            self._relay.source, self._relay.name, state, self._published, self._aside, self._absences, error=self._error
+            self._relay.source, self._relay.name, self._shown(), self._published, self._aside, self._absences, error=self._error
         )
 
     async def _work(self) -> None:
@@ -202,7 +178,7 @@ class Relaying:
                 row = read(values, now)
                 message = self._source(row).envelope.seal(row.item)
             except (InvalidArgument, Unsupported) as error:
-                poison.append((values[0], str(values[1]), _told(error)))
+                poison.append((values[0], str(values[1]), told(error)))
             else:
                 sealed.append((row.seq, message._replace(published_at=row.created or message.published_at)))
         return sealed, poison
@@ -229,18 +205,11 @@ class Relaying:
         table = self._table.name
         events.emit(self._core.listeners, events.OutboxMeasured(self._core.backend, table, int(waiting), int(aside), age))
 
-    def _went_away(self, error: Exception) -> float:
-        self._absences += 1
-        self._error = _told(error)
-        if self._absences == 1:
-            say("warning", "relay of %r: nothing is published, and it is tried again: %s", self._table.name, self._error)
-        self._state = "unavailable"
-        return after_error(self._absences, self._random)
+    def _tell_away(self, error: Exception) -> None:
+        say("warning", "relay of %r: nothing is published, and it is tried again: %s", self._table.name, told(error))
 
-    def _is_there(self) -> None:
-        if self._absences:
-            say("info", "relay of %r: it publishes again", self._table.name)
-        self._absences, self._error = 0, None
+    def _tell_back(self) -> None:
+        say("info", "relay of %r: it publishes again", self._table.name)
 
 
 def sort(
@@ -254,11 +223,7 @@ def sort(
         if isinstance(answer, Receipt):
             confirmed.append(seq)
         elif isinstance(answer, POISON) and not answer.retryable:
-            poison.append((seq, message.id, _told(answer)))
+            poison.append((seq, message.id, told(answer)))
         else:
             met = met or answer
     return confirmed, poison, met
-
-
-def _told(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"

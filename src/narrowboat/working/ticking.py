@@ -18,14 +18,14 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from narrowboat._engine.backoff import after_error
 from narrowboat.capabilities import BrokerCapabilities
 from narrowboat.clock import Clock
 from narrowboat.errors import NarrowboatError
 from narrowboat.working.failure import say
 from narrowboat.working.handlers import Handler
-from narrowboat.working.health import SourceHealth, State
+from narrowboat.working.health import SourceHealth
 from narrowboat.working.plan import due, holds
+from narrowboat.working.publisher import Publisher
 from narrowboat.working.schedule import Schedule, Tick, check_claims, late
 
 #: Seconds of the longest wait: the wall clock may be set meanwhile.
@@ -108,43 +108,19 @@ class Bound:
             await self.owe(plan.after(max(instant, now)))
 
 
-class Ticking:
+class Ticking(Publisher):
     """The source of a worker's supervisor that publishes the ticks of all its schedules."""
 
+    _BEGINS = "running"
+
     def __init__(self, schedules: Sequence[Bound], seat: Any, clock: Clock, random: Callable[[], float]) -> None:
+        super().__init__("narrowboat-worker-schedules", seat, clock, random)
         self._schedules = schedules
-        self._seat = seat
-        self._clock = clock
-        self._random = random
-        self._draining = False
-        self._published = self._missed = self._absences = 0
-        self._state: State = "new"
-        self._error: str | None = None
-
-    def start(self, ended: Callable[[BaseException | None], None]) -> None:
-        """Publish from now on, in a thread or task of its own."""
-
-        def finished(error: BaseException | None) -> None:
-            self._state = "ended" if error is None else "failed"
-            self._error = None if error is None else f"{type(error).__name__}: {error}"
-            ended(error)
-
-        self._state = "running"
-        self._seat.spawn(self._work(), "narrowboat-worker-schedules", finished)
-
-    def drain(self) -> None:
-        """Publish nothing more."""
-        self._draining = True
-        self._seat.wake()
-
-    def hurry(self) -> None:
-        """The same."""
-        self._seat.hurry()
+        self._missed = 0
 
     def health(self) -> SourceHealth:
         """How it fares; `handled` are the ticks that this process published, `failed` those that it could not in time."""
-        state: State = "draining" if self._draining and self._state not in ("ended", "failed") else self._state
-        return SourceHealth("schedules", "every", state, self._published, self._missed, error=self._error)
+        return SourceHealth("schedules", "every", self._shown(), self._published, self._missed, error=self._error)
 
     async def _work(self) -> None:
         last = {bound: bound.now() for bound in self._schedules}  # what was due before is not this process's
@@ -155,6 +131,7 @@ class Ticking:
                 for bound in self._schedules:
                     pause = min(pause, await self._step(bound, last, owing))
                 self._is_there()
+                self._state = "running"
             except NarrowboatError as error:
                 if not error.retryable and not self._draining:
                     raise
@@ -191,15 +168,8 @@ class Ticking:
         owing.add(bound)
         return 0.0
 
-    def _went_away(self, error: NarrowboatError) -> float:
-        self._absences += 1
-        self._error = f"{type(error).__name__}: {error}"
-        if self._absences == 1:
-            say("warning", "schedules: ticks cannot be published, and are tried again: %s", error)
-        self._state = "unavailable"
-        return after_error(self._absences, self._random)
+    def _tell_away(self, error: Exception) -> None:
+        say("warning", "schedules: ticks cannot be published, and are tried again: %s", error)
 
-    def _is_there(self) -> None:
-        if self._absences:
-            say("info", "schedules: ticks are published again")
-        self._absences, self._error, self._state = 0, None, "running"
+    def _tell_back(self) -> None:
+        say("info", "schedules: ticks are published again")
