@@ -16,14 +16,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from narrowboat._engine.backoff import after_error
-from narrowboat._messages.handling import tell_handled, telling
+from narrowboat._messages.handling import describe, tell_handled, telling
 from narrowboat._messages.settle import ACK
 from narrowboat.capabilities import BrokerCapabilities
 from narrowboat.clock import Clock
 from narrowboat.contract.messages import Ack, Return
 from narrowboat.errors import NarrowboatError
 from narrowboat.working.breaker import Circuit, failed
-from narrowboat.working.failure import is_the_messages, outcomes, say, tell, tell_unacked, told
+from narrowboat.working.failure import is_the_messages, outcomes, say, tell, tell_unacked
 from narrowboat.working.handlers import Handler, Handling
 from narrowboat.working.health import SourceHealth, State
 from narrowboat.working.intake_base import BaseIntake, Misused
@@ -69,7 +69,7 @@ class Consuming:
 
     def _finished(self, error: BaseException | None) -> None:
         self._state = "ended" if error is None else "failed"
-        self._error = None if error is None else told(error)
+        self._error = None if error is None else describe(error)
         if self._busy:
             text = "%r has ended before %d of the calls of %s: what those have not settled comes again"
             say("warning", text, self.handler.source, self._busy, self.handler.name)
@@ -150,7 +150,7 @@ class Consuming:
         self._declared = False
         self._absences += 1
         self._looks_at = self._clock() + after_error(self._absences, self._random)
-        self._error = told(error)
+        self._error = describe(error)
         if self._absences == 1:
             self._away_since = self._clock()
             say("warning", "%r cannot be consumed, and is tried again: %s", self.handler.source, error)

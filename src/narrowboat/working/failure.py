@@ -103,12 +103,3 @@ def say(level: str, text: str, *arguments: object) -> None:
     if level == "info" and "logging" not in sys.modules:
         return  # whoever would show it has imported that
     log(level.upper(), text, *arguments)
-
-
-def told(error: BaseException) -> str:
-    """An error for a health and a log.
-
-    >>> told(ValueError("no"))
-    'ValueError: no'
-    """
-    return f"{type(error).__name__}: {error}"

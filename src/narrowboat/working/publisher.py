@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from narrowboat._engine.backoff import after_error
+from narrowboat._messages.handling import describe
 from narrowboat.clock import Clock
-from narrowboat.working.failure import told
 from narrowboat.working.health import State
 
 
@@ -48,7 +48,7 @@ class Publisher(ABC):
 
         def finished(error: BaseException | None) -> None:
             self._state = "ended" if error is None else "failed"
-            self._error = None if error is None else told(error)
+            self._error = None if error is None else describe(error)
             ended(error)
 
         self._state = self._BEGINS
@@ -70,7 +70,7 @@ class Publisher(ABC):
     def _went_away(self, error: Exception) -> float:
         """Nothing could be published; seconds until that is tried again."""
         self._absences += 1
-        self._error = told(error)
+        self._error = describe(error)
         if self._absences == 1:
             self._tell_away(error)
         self._state = "unavailable"

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from narrowboat import events
+from narrowboat._messages.handling import describe
 from narrowboat._messages.source import SourceCore, make_queue, make_topic
 from narrowboat.clock import Clock
 from narrowboat.contract.messages import Kind, Outgoing, Receipt
@@ -25,7 +26,7 @@ from narrowboat.outbox.table import TOGETHER, Row, Table, read
 from narrowboat.transactions import Transaction, opened
 from narrowboat.transactions.transaction import done
 from narrowboat.transactions.turn import Turn, listen
-from narrowboat.working.failure import say, told
+from narrowboat.working.failure import say
 from narrowboat.working.health import SourceHealth
 from narrowboat.working.publisher import Publisher
 
@@ -178,7 +179,7 @@ class Relaying(Publisher):
                 row = read(values, now)
                 message = self._source(row).envelope.seal(row.item)
             except (InvalidArgument, Unsupported) as error:
-                poison.append((values[0], str(values[1]), told(error)))
+                poison.append((values[0], str(values[1]), describe(error)))
             else:
                 sealed.append((row.seq, message._replace(published_at=row.created or message.published_at)))
         return sealed, poison
@@ -206,7 +207,7 @@ class Relaying(Publisher):
         events.emit(self._core.listeners, events.OutboxMeasured(self._core.backend, table, int(waiting), int(aside), age))
 
     def _tell_away(self, error: Exception) -> None:
-        say("warning", "relay of %r: nothing is published, and it is tried again: %s", self._table.name, told(error))
+        say("warning", "relay of %r: nothing is published, and it is tried again: %s", self._table.name, describe(error))
 
     def _tell_back(self) -> None:
         say("info", "relay of %r: it publishes again", self._table.name)
@@ -223,7 +224,7 @@ def sort(
         if isinstance(answer, Receipt):
             confirmed.append(seq)
         elif isinstance(answer, POISON) and not answer.retryable:
-            poison.append((seq, message.id, told(answer)))
+            poison.append((seq, message.id, describe(answer)))
         else:
             met = met or answer
     return confirmed, poison, met
