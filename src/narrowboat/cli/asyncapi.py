@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 
 import click
 
@@ -26,9 +24,6 @@ def asyncapi(target: str, title: str | None, app_version: str) -> int:
     It has the queues and topics that the worker consumes, and their messages with the schemas of their codecs. The module
     is imported, looked for in this folder first; no server is asked. What handlers publish is not known, and not in it.
     """
-    folder = os.getcwd()
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
     from narrowboat.working.asyncapi import document
     from narrowboat.working.loading import load
 

@@ -11,8 +11,8 @@ from narrowboat.cli.exits import Exit
 from narrowboat.cli.letters import describe, peek
 from narrowboat.cli.options import as_json, broker_url, group_option
 from narrowboat.cli.output import complain, print_json, print_table, printable, printable_lines
-from narrowboat.cli.reach import is_missing, open_broker
-from narrowboat.cli.source import no_such, source_of
+from narrowboat.cli.reach import check_there, open_broker
+from narrowboat.cli.source import source_of
 from narrowboat.messaging import Message
 
 #: Dead letters that `show` looks through.
@@ -35,9 +35,8 @@ def dead(url: str | None, queue: str, group: str | None, redrive: bool, count: i
     with open_broker(url) as broker:
         letters = source_of(broker, queue, group).dead_letters()
         sent, found = (letters.redrive(count), []) if redrive else (0, peek(letters, count or 50))
-        if not sent and not found and is_missing(url, broker, queue, group):
-            complain(no_such(broker, queue, group))
-            return Exit.FAILED
+        if not sent and not found:
+            check_there(url, broker, queue, group)
     if redrive:
         _tell_redriven(sent, as_json)
     elif as_json:
@@ -64,9 +63,8 @@ def redrive(url: str | None, queue: str, group: str | None, ids: tuple[str, ...]
     """
     with open_broker(url) as broker:
         sent = source_of(broker, queue, group).dead_letters().redrive(count, ids=ids or None)
-        if not sent and is_missing(url, broker, queue, group):
-            complain(no_such(broker, queue, group))
-            return Exit.FAILED
+        if not sent:
+            check_there(url, broker, queue, group)
     _tell_redriven(sent, as_json)
     missing = min(len(set(ids)), count or len(ids)) - sent
     if missing > 0:
@@ -87,9 +85,8 @@ def show(url: str | None, queue: str, id: str, group: str | None, as_json: bool)
     """
     with open_broker(url) as broker:
         found = peek(source_of(broker, queue, group).dead_letters(), _MOST, id)
-        if not found and is_missing(url, broker, queue, group):
-            complain(no_such(broker, queue, group))
-            return Exit.FAILED
+        if not found:
+            check_there(url, broker, queue, group)
     if not found:
         complain(f"no dead letter of {queue!r} has the id {id!r} (see: narrowboat dead)")
         return Exit.FAILED

@@ -9,10 +9,10 @@ import click
 from narrowboat.cli.command import Command
 from narrowboat.cli.exits import Exit
 from narrowboat.cli.options import as_json, broker_url, group_option
-from narrowboat.cli.output import complain, print_json, print_table
-from narrowboat.cli.reach import is_missing, open_broker
+from narrowboat.cli.output import print_json, print_table
+from narrowboat.cli.reach import check_there, open_broker
 from narrowboat.cli.snapshot import age_text
-from narrowboat.cli.source import no_such, source_of
+from narrowboat.cli.source import source_of
 
 _COLUMNS = ("ready", "in flight", "delayed", "dead", "oldest")
 
@@ -31,9 +31,8 @@ def depth(url: str | None, queue: str, group: str | None, as_json: bool) -> int:
         source = source_of(broker, queue, group)
         found = source.depth()
         told = dataclasses.asdict(found)
-        if not any(told.values()) and is_missing(url, broker, queue, group):
-            complain(no_such(broker, queue, group))
-            return Exit.FAILED
+        if not any(told.values()):
+            check_there(url, broker, queue, group)
     if as_json:
         print_json(told)
     else:

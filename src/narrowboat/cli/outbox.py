@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from narrowboat.cli.command import Command, Settings
+from narrowboat.cli.command import Command
 from narrowboat.cli.exits import Exit
 from narrowboat.cli.options import BROKER_URL, FROM_ENVIRONMENT, Seconds, from_environment
 
@@ -20,10 +20,7 @@ OUTBOX_URL = "NARROWBOAT_OUTBOX_URL"
 @click.option("--poll", type=Seconds(0.01), default=1.0, show_default=True, help="Seconds between looks without a notice.")
 @click.option("--health", metavar="ADDRESS", help="Answer /live, /ready and /metrics there: HOST:PORT, or a port on loopback.")
 @click.option("--quiet", is_flag=True, help="Only warnings and errors; not that it starts, drains and has stopped.")
-@click.pass_obj
-def relay(
-    settings: Settings, database: str, broker: str, table: str, batch: int, poll: float, health: str | None, quiet: bool
-) -> int:
+def relay(database: str, broker: str, table: str, batch: int, poll: float, health: str | None, quiet: bool) -> int:
     r"""Publish the messages of an outbox to a broker.
 
     \b

@@ -10,7 +10,7 @@ from narrowboat.cli.command import Command
 from narrowboat.cli.exits import Exit
 from narrowboat.cli.options import as_json, broker_url, group_option, yes_option
 from narrowboat.cli.output import complain, print_json, print_table
-from narrowboat.cli.reach import is_missing, open_broker
+from narrowboat.cli.reach import check_there, open_broker
 from narrowboat.cli.source import no_such, source_of
 from narrowboat.contract.messages import Kind
 
@@ -45,9 +45,7 @@ def purge(url: str | None, queue: str, group: str | None, yes: bool, as_json: bo
     It asks first; without a terminal it wants --yes. Exit code 1 when there is no such queue.
     """
     with open_broker(url) as broker:
-        if is_missing(url, broker, queue, group):
-            complain(no_such(broker, queue, group))
-            return Exit.FAILED
+        check_there(url, broker, queue, group)
         source = source_of(broker, queue, group)
         if not agreed(f"drop all messages of {source.name!r} that are ready or delayed", yes):
             return Exit.FAILED

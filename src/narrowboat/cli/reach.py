@@ -11,10 +11,12 @@ import dataclasses
 import os
 from collections.abc import Iterator
 
+import click
+
 import narrowboat
 from narrowboat.capabilities import Capabilities, Scope, Support
 from narrowboat.cli.options import BROKER_URL
-from narrowboat.cli.source import source_of
+from narrowboat.cli.source import no_such, source_of
 from narrowboat.dsn import Url
 from narrowboat.errors import NotFound, Unsupported
 from narrowboat.locking import Locks
@@ -36,6 +38,12 @@ def open_broker(url: str | None) -> Iterator[Messaging]:
     with narrowboat.broker(url) as broker:
         check_reach(broker.capabilities)
         yield broker
+
+
+def check_there(url: str | None, broker: Messaging, queue: str, group: str | None) -> None:
+    """Raise `click.ClickException` where what looks empty is not there at all, as far as the backend can tell."""
+    if is_missing(url, broker, queue, group):
+        raise click.ClickException(no_such(broker, queue, group))
 
 
 def is_missing(url: str | None, broker: Messaging, queue: str, group: str | None) -> bool:

@@ -47,16 +47,13 @@ def run(
 
     What happens is told on standard error, unless the module has set up logging for itself.
     """
-    folder = os.getcwd()
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
     if reload:
         from narrowboat.cli.reload import Reloading
 
         arguments = [word for name in only for word in ("--only", name)]
         arguments += ["--debug"] * settings.debug + ["--quiet"] * quiet
         arguments += [] if health is None else ["--health", health]
-        return Reloading(folder, [sys.executable, "-m", "narrowboat", "run", target, *arguments]).run()
+        return Reloading(os.getcwd(), [sys.executable, "-m", "narrowboat", "run", target, *arguments]).run()
 
     from narrowboat.cli.log import shown
     from narrowboat.working.loading import load

@@ -14,9 +14,9 @@ import click
 from narrowboat import registry
 from narrowboat.capabilities import Support
 from narrowboat.cli.options import BROKER_URL, LOCKS_URL, Seconds
-from narrowboat.cli.reach import is_missing, open_broker, open_locks
+from narrowboat.cli.reach import check_there, open_broker, open_locks
 from narrowboat.cli.snapshot import Snapshot, take
-from narrowboat.cli.source import no_such, source_of
+from narrowboat.cli.source import source_of
 from narrowboat.contract.messages import Address, Kind
 from narrowboat.dsn import Url
 from narrowboat.locking import Locks
@@ -113,6 +113,6 @@ def _found(url: str | None, broker: Messaging, asked: Sequence[Address]) -> list
     for _, name, group in addresses:
         which = name, group or None
         counts = dataclasses.astuple(source_of(broker, *which).depth())
-        if not any(counts) and is_missing(url, broker, *which):
-            raise click.ClickException(no_such(broker, *which))
+        if not any(counts):
+            check_there(url, broker, *which)
     return addresses

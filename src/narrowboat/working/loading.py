@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -12,10 +13,16 @@ from narrowboat.working.worker import Worker
 
 
 def load(target: str) -> Any:
-    """The worker of either face that `target` names, such as `shop.worker:worker`; `ConfigurationError` where there is none."""
+    """The worker of either face that `target` names, such as `shop.worker:worker`; `ConfigurationError` where there is none.
+
+    The module is looked for in the current folder first, which stays on the path.
+    """
     name, colon, attribute = target.partition(":")
     if not colon or not name or not attribute:
         raise ConfigurationError(f"{target!r}: expected MODULE:ATTRIBUTE, such as shop.worker:worker")
+    folder = os.getcwd()
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
