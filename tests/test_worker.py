@@ -269,6 +269,28 @@ def test_a_batch_that_fails_comes_back_and_what_its_handler_settled_does_not(fac
     assert "failed on 2 messages from" in log.next()[1]
 
 
+@pytest.mark.parametrize(
+    ("error", "traced"), [(Unavailable("the other backend has no answer"), False), (OSError("down"), True)]
+)
+def test_an_outage_of_ours_is_told_without_a_traceback(
+    face: str, url: str, error: Exception, traced: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is met at each message: an hour of tracebacks would fill a disk, and the text says all."""
+    worker, again = make(face, url), threading.Event()
+
+    def take(message: Any) -> None:
+        if message.attempt == 1:
+            raise error
+        again.set()
+
+    register(worker.queue("orders", retry=SOON), face, take)
+    with caplog.at_level(logging.WARNING, "narrowboat"), narrowboat.broker(url) as broker, living(worker, face):
+        broker.queue("orders").publish(b"1")
+        assert again.wait(60)
+    told = [record for record in caplog.records if str(error) in record.getMessage()]
+    assert [record.exc_info is not None for record in told] == [traced]
+
+
 def test_an_ack_that_is_lost_is_told(face: str, url: str, log: Log) -> None:
     """The handler has returned and the message comes again: one warning says both."""
     faults, attempts = Faults(), queue.Queue[int]()

@@ -69,6 +69,41 @@ def test_old_keys_are_dropped_when_asked_and_never_the_one_that_seals(file: Path
     assert "which seals until the new one begins" in capsys.readouterr().err and file.read_bytes() == before
 
 
+@pytest.mark.parametrize("planned", [False, True])
+def test_a_stolen_key_is_replaced_at_once(file: Path, planned: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where a rotation has planned its successor for later; the older keys still open, and do not seal again."""
+    run(["keys", "new", str(file)])
+    run(["keys", "rotate", str(file)])
+    before = listed(file, capsys)
+    if planned:
+        run(["keys", "rotate", str(file), "--after", "3600"])
+    stolen = next(str(row["id"]) for row in before if row["seals"])
+
+    assert run(["keys", "revoke", str(file), stolen]) == 0
+    told = capsys.readouterr().out
+    rows = listed(file, capsys)
+    sealing = next(str(row["id"]) for row in rows if row["seals"])
+    assert stolen not in [row["id"] for row in rows] and sealing not in [row["id"] for row in before] and sealing in told
+    assert Keyring.file(file).sealing().id == sealing and Keyring.file(file).find(str(before[0]["id"])) is not None
+    assert len(rows) == 2 + planned
+
+
+def test_an_old_key_is_revoked_and_nothing_else_changes(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(["keys", "new", str(file)])
+    run(["keys", "rotate", str(file)])
+    old, current = listed(file, capsys)
+    assert run(["keys", "revoke", str(file), str(old["id"])]) == 0
+    assert listed(file, capsys) == [current]
+    assert run(["keys", "revoke", str(file), str(old["id"])]) == 2
+    assert "narrowboat keys list" in capsys.readouterr().err and listed(file, capsys) == [current]
+
+
+def test_a_missing_folder_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["keys", "new", str(tmp_path / "missing" / "keyring.json")]) == 2
+    told = capsys.readouterr().err
+    assert "there is no folder" in told and ".keyring-" not in told
+
+
 def test_a_beginning_that_no_keyring_can_have_leaves_the_file(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It would be written, and never be read again."""
     run(["keys", "new", str(file)])

@@ -1,4 +1,4 @@
-"""`narrowboat keys`: makes, rotates and lists the keyring that `?seal=` names. It opens no backend."""
+"""`narrowboat keys`: makes, rotates, lists and cleans the keyring that `?seal=` names. It opens no backend."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _file = click.argument("file", type=click.Path(dir_okay=False))
 
 @click.group("keys")
 def keys() -> None:
-    """Keyrings for ?seal= of a broker's URL: new, rotate, list."""
+    """Keyrings for ?seal= of a broker's URL: new, rotate, revoke, list."""
 
 
 @keys.command("new", cls=Command)
@@ -74,6 +74,34 @@ def rotate(file: str, after: float, keep: int | None) -> None:
             )
         write(file, kept)
     click.echo(f"{newer.id} seals {'now' if newer.since <= now else f'in {newer.since - now:.0f} s'}; {len(kept)} keys open")
+
+
+@keys.command("revoke", cls=Command)
+@_file
+@click.argument("key")
+def revoke(file: str, key: str) -> None:
+    """Drop KEY from FILE, because others have got hold of it. What it has sealed opens no more.
+
+    Where it seals now, a new key begins at once, also when a rotation has planned one for later. Copies of FILE that consumers
+    have must follow at once: until then, what is sealed with the new key becomes a dead letter there.
+    """
+    with locked(file):
+        now = time.time()
+        found = parse(read_file(file), f"keyring {file}")
+        left = [each for each in found if each.id != key]
+        if len(left) == len(found):
+            raise InvalidArgument(
+                f"{file} has no key {key!r}, and is as it was; see narrowboat keys list {file}"
+            )
+        current = newest(found, now)
+        if current is not None and current.id == key:
+            left.append(made(current.kind, since=max(now, current.since + 0.001), now=now))
+        if not left:
+            raise InvalidArgument(
+                f"{key!r} is the only key of {file}, which is as it was; leave off ?seal= instead"
+            )
+        write(file, left)
+    click.echo(f"{key} is dropped{'' if left[-1] in found else f'; {left[-1].id} seals now'}; {len(left)} keys open")
 
 
 @keys.command("list", cls=Command)
@@ -130,6 +158,8 @@ def locked(path: str) -> Iterator[None]:
 def write(path: str, keys: Iterable[Key], *, fresh: bool = False) -> None:
     """Put a keyring into a file, whole or not at all. `fresh`: `ConfigurationError` where it is there already."""
     whole = os.path.realpath(path)
+    if not os.path.isdir(os.path.dirname(whole)):
+        raise ConfigurationError(f"{path} cannot be made: there is no folder {os.path.dirname(path)!r}; make it first")
     handle, beside = tempfile.mkstemp(dir=os.path.dirname(whole), prefix=".keyring-")  # for its owner alone
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:

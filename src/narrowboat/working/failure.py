@@ -49,7 +49,8 @@ def tell(
 ) -> None:
     """One line for messages that fare alike: a warning for a retry, an error for dead letters, with the traceback.
 
-    Without an outcome the handler had settled them itself, or they were lost meanwhile.
+    Without an outcome the handler had settled them itself, or they were lost meanwhile. What an outage of a backend of ours
+    raises is tried again at each message, and its text says all: it has no traceback, or an hour of it fills a disk.
     """
     first, path = messages[0], handler.source
     which = f"message {first.id!r}" if len(messages) == 1 else f"{len(messages)} messages from {first.id!r} on"
@@ -69,6 +70,7 @@ def tell(
         delay = outcome.delay if isinstance(outcome, Nack) else 0.0
         then = f"attempt {first.attempt} of {limit}, again in {delay:.3g} s"
         level = "WARNING"
+    outage = isinstance(error, NarrowboatError) and error.retryable and not isinstance(outcome, Reject)
     log(
         level,
         "the handler %s of %r failed on %s: %s; %s",
@@ -77,7 +79,7 @@ def tell(
         which,
         describe(error),
         then,
-        error=error,
+        error=None if outage else error,
         event="dead_letter" if isinstance(outcome, Reject) and unsettled is None else "handler_failed",
         source=path,
         handler=handler.name,
