@@ -18,7 +18,7 @@ from narrowboat import Retry, aio, events
 from narrowboat.capabilities import Support
 from narrowboat.clock import ManualClock
 from narrowboat.contract import Address, Depth
-from narrowboat.errors import InvalidArgument, LockTimeout, Reason, Unavailable
+from narrowboat.errors import InvalidArgument, LockTimeout, NarrowboatError, Reason, Unavailable
 from narrowboat.layers.faults import Faults
 from narrowboat.layers.passing import PassingBroker
 from narrowboat.messaging import Outbound
@@ -491,6 +491,22 @@ def test_a_handlers_span_links_to_the_publish(face: str, url: str, meter: Meter)
         "narrowboat.attempt": 1,
     }
     assert publish.instrumentation_scope.schema_url == process.instrumentation_scope.schema_url == SCHEMA
+
+
+@pytest.mark.parametrize(
+    ("server", "told"),
+    [
+        ("redis://127.0.0.1:9", {"server.address": "127.0.0.1", "server.port": 9}),
+        ("redis+cluster://127.0.0.1:9,127.0.0.1:10", {}),  # nobody knows which of them answers
+    ],
+)
+def test_a_span_names_the_server_of_the_url(server: str, told: dict[str, Any], meter: Meter) -> None:
+    """Also where nobody answers there; what lives in this process or in a file has none, see above."""
+    around = [meter.telemetry.publishing]
+    with narrowboat.broker(server, around=around, timeout=0.2) as broker, pytest.raises(NarrowboatError):
+        broker.queue("orders").publish(b"kettle")
+    attributes = dict(meter.spans()["publish orders"].attributes)
+    assert {name: value for name, value in attributes.items() if name.startswith("server.")} == told
 
 
 def test_a_publish_within_a_span_is_its_child_and_its_context_ends_with_it(url: str, meter: Meter) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from narrowboat._engine.later import kind
 from narrowboat._messages.envelope import Outbound
+from narrowboat.dsn import Host
 from narrowboat.errors import InvalidArgument
 
 
@@ -25,6 +26,7 @@ class Publishing:
     messages: tuple[Outbound[Any], ...]
     headers: dict[str, str] = field(default_factory=dict)  #: to be added to each message that has no such header
     backend: str = ""  #: the scheme of the broker
+    server: Host | None = None  #: where the URL names one server
 
 
 #: It gives a plain context manager, on asyncio as well. The first of several is outermost.
@@ -48,10 +50,12 @@ def check(around: object) -> tuple[Any, ...]:
 
 
 @contextlib.contextmanager
-def publishing(around: Iterable[AroundPublish], to: str, items: Iterable[Any], backend: str) -> Iterator[list[Outbound[Any]]]:
+def publishing(
+    around: Iterable[AroundPublish], to: str, items: Iterable[Any], backend: str, server: Host | None = None
+) -> Iterator[list[Outbound[Any]]]:
     """Within all: the messages with the added headers. An error that one swallows is raised all the same."""
     messages = tuple(item if isinstance(item, Outbound) else Outbound(item) for item in items)
-    call = Publishing(to, messages, backend=backend)
+    call = Publishing(to, messages, backend=backend, server=server)
     met: BaseException | None = None
     with contextlib.ExitStack() as stack:
         try:

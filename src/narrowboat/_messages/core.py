@@ -30,7 +30,7 @@ from narrowboat._engine.target import Target
 from narrowboat._engine.timer import Timer
 from narrowboat._engine.unclosed import Unclosed
 from narrowboat._engine.validity import deadline
-from narrowboat.capabilities import BrokerCapabilities, LeaseNature
+from narrowboat.capabilities import BrokerCapabilities, LeaseNature, Scope
 from narrowboat.clock import Clock
 from narrowboat.contract.messages import Broker, Delivery, Feed, Outcome, Outgoing, Receipt
 from narrowboat.errors import BrokerError, Closed, NarrowboatError, PublishFailed, PublishUnknown, Unavailable, sentence
@@ -115,6 +115,8 @@ class BrokerCore:
         self.url = target.url
         self.backend = target.url.scheme
         self.capabilities: BrokerCapabilities = target.capabilities
+        #: the one that the URL names; of several nobody knows which answers
+        self.server = target.url.hosts[0] if self.capabilities.scope is Scope.NETWORK and len(target.url.hosts) == 1 else None
         self.timeout = target.timeout
         self.clock = target.clock
         self.reply_to: ReplyTo = target.own.get("reply_to", ReplyTo.INBOX)

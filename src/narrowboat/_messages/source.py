@@ -109,7 +109,7 @@ class SourceCore(Generic[T]):
         from narrowboat._messages.around import publishing  # for brokers that have been given some
 
         check_many(items)
-        return publishing(self.core.around, self.address.path, items, self.core.backend)
+        return publishing(self.core.around, self.address.path, items, self.core.backend, self.core.server)
 
     async def publish_many(self, messages: Sequence[Outgoing]) -> list[Receipt | NarrowboatError]:
         """Send them all: one outcome for each."""

@@ -90,16 +90,12 @@ def revoke(file: str, key: str) -> None:
         found = parse(read_file(file), f"keyring {file}")
         left = [each for each in found if each.id != key]
         if len(left) == len(found):
-            raise InvalidArgument(
-                f"{file} has no key {key!r}, and is as it was; see narrowboat keys list {file}"
-            )
+            raise InvalidArgument(f"{file} has no key {key!r}, and is as it was; see narrowboat keys list {file}")
         current = newest(found, now)
         if current is not None and current.id == key:
             left.append(made(current.kind, since=max(now, current.since + 0.001), now=now))
         if not left:
-            raise InvalidArgument(
-                f"{key!r} is the only key of {file}, which is as it was; leave off ?seal= instead"
-            )
+            raise InvalidArgument(f"{key!r} is the only key of {file}, which is as it was; leave off ?seal= instead")
         write(file, left)
     click.echo(f"{key} is dropped{'' if left[-1] in found else f'; {left[-1].id} seals now'}; {len(left)} keys open")
 

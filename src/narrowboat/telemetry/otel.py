@@ -24,6 +24,7 @@ import narrowboat
 from narrowboat import events
 from narrowboat._engine.log import log
 from narrowboat.contract.messages import Kind
+from narrowboat.dsn import Host
 from narrowboat.messaging import Publishing
 from narrowboat.registry import how_to_install
 from narrowboat.telemetry.depths import Depths
@@ -232,6 +233,7 @@ class _Publish:
             "messaging.system": system(call.backend),
             "messaging.operation.name": "publish",
             "messaging.operation.type": "send",
+            **_server(call.server),
         }
         more: Attributes = telemetry._destination(call.to)
         if len(messages) != 1:
@@ -277,6 +279,7 @@ class Around(AbstractContextManager[None], AbstractAsyncContextManager[None]):
             "messaging.system": system(consumer.backend),
             "messaging.operation.name": "process",
             "messaging.operation.type": "process",
+            **_server(consumer.core.server),
             **telemetry._destination(address.name),
             "narrowboat.handler": self._call.handler,
         }
@@ -313,6 +316,13 @@ class Around(AbstractContextManager[None], AbstractAsyncContextManager[None]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.__exit__(kind, error, trace)
+
+
+def _server(server: Host | None) -> Attributes:
+    """Where the URL names one server: its address, and its port where that is named as well."""
+    if server is None:
+        return {}
+    return {"server.address": server.name, **({} if server.port is None else {"server.port": server.port})}
 
 
 def _failed(span: Span, error: BaseException) -> None:
