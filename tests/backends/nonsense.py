@@ -116,10 +116,13 @@ def main(
 ) -> None:
     """In the process of its own: what `call(locks)` came to in each case, as JSON. `alone`: those that take memory.
 
+    How long it took leaves out what the machine stood still: all cases together keep a core busy.
     `again`: for so many seconds it is called again, until somebody comes to the server anew.
     """
     import narrowboat  # here, so that its memory counts, and nobody else's
+    from narrowboat.conformance.watch import watch
 
+    clock = watch()
     found: dict[str, dict[str, Any]] = {}
 
     def run(name: str, case: Case) -> None:
@@ -132,7 +135,7 @@ def main(
                     call(locks)
                 except Exception as raised:
                     error = raised
-                took = time.monotonic() - begun
+                took = clock.spent(begun)
                 anew = server.clients
                 ends = time.monotonic() + again
                 while server.clients == anew and case is not silence and time.monotonic() < ends:
