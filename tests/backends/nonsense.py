@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # at run time in `main` alone, so that its memory counts
     from narrowboat.locking import Locks
 
 #: Seconds: the operation timeout of each case, and for how long a call waits for its lock.
-TIMEOUT, WAIT = 1.0, 0.5
+TIMEOUT, WAIT = 1.0, 3.0
 #: Seconds that a call may take: an attempt, another one, and the withdrawal; and what a busy machine adds.
 LONGEST = WAIT + 4 * TIMEOUT + 4.0
 #: Bytes of the process that ran all cases.
