@@ -82,10 +82,10 @@ def claimed(half: str, url: str) -> Any:
 
 
 def heading(url: str) -> str:
-    """The scheme, with the options that make a difference."""
+    """The scheme with its driver, and the options that make a difference."""
     parsed = Url.parse(url)
     options = "&".join(f"{name}={value}" for name, value in parsed.query.items())
-    return f"{parsed.scheme} `?{options}`" if options else parsed.scheme
+    return f"{parsed.named} `?{options}`" if options else parsed.named
 
 
 def main(arguments: Sequence[str]) -> int:

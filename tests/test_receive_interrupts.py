@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import uuid
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,18 +19,28 @@ from narrowboat._engine.runtime import run
 from narrowboat._messages.delivery import LOST, SETTLED
 from narrowboat.clock import ManualClock
 from narrowboat.conformance.faults.sweep import Strike, sweep
-from narrowboat.contract import Depth
+from narrowboat.contract import Depth, Feed, Source
 from narrowboat.errors import SettleUnknown, StaleDelivery
+from narrowboat.layers.faults import Faults
+from narrowboat.layers.passing import PassingBroker, PassingFeed
 
 # A coroutine that is interrupted before its first step is dropped unstarted; that is what an interrupt means.
 pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
 
 
+class Layer(PassingBroker):
+    """Passes all on."""
+
+    def open(self, source: Source, *, earliest: bool, wake: Callable[[], None]) -> Feed:
+        return PassingFeed(super().open(source, earliest=earliest, wake=wake))
+
+
+@pytest.mark.parametrize("layer", [None, Layer, Faults().wrap], ids=["bare", "passing", "through"])
 @pytest.mark.parametrize("url", ["memory://{}", "sqlite:///{}?durability=normal"])
-def test_a_receive_loses_nothing_wherever_it_is_interrupted(url: str, tmp_path: Path) -> None:
+def test_a_receive_loses_nothing_wherever_it_is_interrupted(url: str, layer: Any, tmp_path: Path) -> None:
     """Two messages are fetched together: both are there afterwards, once, uncounted (it is their only delivery), and kept."""
     url = url.format(tmp_path / "messages.db" if url.startswith("sqlite") else uuid.uuid4().hex)
-    with narrowboat.broker(url, clock=ManualClock()) as broker:
+    with narrowboat.broker(url, clock=ManualClock(), wrap=layer) as broker:
         queue = broker.queue("orders", max_deliveries=1, lease=30)
         with queue.consume(prefetch=10) as messages:
 

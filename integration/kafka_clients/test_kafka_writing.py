@@ -6,6 +6,8 @@ import threading
 import time
 from typing import Any
 
+import pytest
+
 from integration.kafka_clients.ear import Ear
 from integration.kafka_clients.use import SLACK, TIMEOUT, connected, eventually, new_topic, record, store, upper
 from integration.servers import KafkaServer
@@ -100,8 +102,12 @@ def test_what_cannot_leave_says_so(kind: str, fragile: KafkaServer) -> None:
         eventually(lambda: all(each is None for each in client.producer().publish([record(topic)], time.monotonic() + 3)), 40.0)
 
 
-def test_what_was_on_a_connection_that_broke_may_have_arrived(kind: str, fragile: KafkaServer) -> None:
-    """The answer was lost with the connection, and nobody answers any more: the record may be on the server."""
+@pytest.mark.parametrize("reset", [False, True])
+def test_what_was_on_a_connection_that_broke_may_have_arrived(kind: str, fragile: KafkaServer, reset: bool) -> None:
+    """The answer was lost with the connection, and nobody answers any more: the record may be on the server.
+
+    Reset, the record is in the queue again, of which the client tells another thing than of what is on its way.
+    """
     behind, front = fragile.proxied
     proxy = Proxy(behind.host, behind.port)
     proxy.refuse()
@@ -120,6 +126,8 @@ def test_what_was_on_a_connection_that_broke_may_have_arrived(kind: str, fragile
             thread.start()
             time.sleep(0.7)  # it has been sent by now, and waits in the frozen server
             proxy.refuse()
+            if reset:
+                proxy.reset()
             thread.join(upper(10.0))
             assert [each.left for each in answers] == [True]
             producer.end(0.1)

@@ -95,6 +95,13 @@ class LeaseNature(enum.Enum):
     MESSAGE = "message"
 
 
+class Threads(enum.Enum):
+    """What each further source costs that a process consumes."""
+
+    OWN = "own"  #: threads and connections of its own: take some sources in a process, not hundreds
+    SHARED = "shared"  #: all sources share a handful of threads
+
+
 class Kept(enum.Enum):
     """How long a queue keeps a message that no consumer has taken."""
 
@@ -155,6 +162,7 @@ class BrokerCapabilities:
     alter: Support = Support.ABSENT  #: each consumer has its own `max_deliveries` and lease; what is stored can be altered
     listing: Support = Support.ABSENT  #: `sources()`
     oldest: Support = Support.ABSENT  #: `depth().oldest`: how long the oldest ready message has waited; absent without `depth`
+    threads: Threads = Threads.SHARED  #: of the sources that a process consumes
     concurrency: Concurrency = Concurrency.SERIAL
     body_max: int = 1024 * 1024  #: bytes
     headers_max: int = 64 * 1024  #: bytes, names and values together

@@ -10,32 +10,20 @@ from confluent_kafka import KafkaError as Told
 from narrowboat_kafka.confluent.errors import Local
 from narrowboat_kafka.confluent.handle import Troubles
 from narrowboat_kafka.confluent.producer import _Call
+from narrowboat_kafka.confluent.settings import Log
 
-
-class Broke:
-    """What the library tells of a connection that had been made."""
-
-    def name(self) -> str:
-        return "_TRANSPORT"
-
-    def code(self) -> int:
-        return Local.TRANSPORT
-
-    def fatal(self) -> bool:
-        return False
-
-    def str(self) -> str:  # last: it hides the type
-        return "a:9/1: Disconnected (after 5010ms in state UP)"
+UP = "[thrd:a:9/1]: a:9/1: Disconnected: connection reset by peer (after 5010ms in state UP)"
+NEVER = "[thrd:a:9/1]: a:9/1: Connect to ipv4#1.2.3.4:9 failed: Connection refused (after 0ms in state CONNECT)"
 
 
 @pytest.mark.parametrize("code", [Local.PURGE_QUEUE, Local.UNKNOWN_TOPIC, Local.UNKNOWN_PARTITION])
-@pytest.mark.parametrize("broke", [False, True])
-def test_what_is_in_the_queue_may_have_been_sent_where_a_connection_broke(code: int, broke: bool) -> None:
-    """It is in the queue again then, whatever it is refused for from there."""
+@pytest.mark.parametrize(("line", "broke"), [("", False), (NEVER, False), (UP, True), (UP.replace("UP", "REAUTH"), True)])
+def test_what_is_in_the_queue_may_have_been_sent_where_a_connection_broke(code: int, line: str, broke: bool) -> None:
+    """It is in the queue again then, whatever it is refused for from there. The log alone tells of a connection's end."""
     troubles: Any = Troubles()
     call = _Call(1, troubles)
-    if broke:
-        troubles.heard(Broke())
+    if line:
+        Log(troubles.failed).log(6, "%s [%s] %s", "FAIL", "narrowboat#producer-1", line)
     call.done(0, Told(code), None)
     (failed,) = call.answers()
     assert failed is not None

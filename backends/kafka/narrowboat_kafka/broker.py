@@ -14,11 +14,12 @@ from narrowboat.capabilities import (
     Settlement,
     Support,
     Survives,
+    Threads,
     WakeUp,
 )
 from narrowboat.contract import Broker, BrokerBackend, Context
 from narrowboat.dsn import Url
-from narrowboat_kafka.options import LOCK_HEAD, SCHEME, Groups, Options, endpoint
+from narrowboat_kafka.options import LOCK_HEAD, SCHEME, SHARING, Groups, Options, endpoint
 
 #: What the server takes in one record unless it is told otherwise (`message.max.bytes`, 1,048,588), less headers and key.
 BODY_MAX = 960 * 1024
@@ -29,6 +30,8 @@ def capabilities(url: Url, options: Options) -> BrokerCapabilities:
     """What `kafka://` claims. Replay only where the URL says for how long topics keep messages."""
     endpoint(url, options)
     claims = _classic(options)
+    if url.driver == SHARING:
+        claims = dataclasses.replace(claims, threads=Threads.OWN)
     return claims if options.groups is Groups.CLASSIC else _share(claims, options)
 
 

@@ -69,13 +69,14 @@ class KafkaFeed(Feed):
             self._connections.call(self._deliveries.take, self, limit, taken)
             now = time.time()
             found = [records.delivery(tag.record, tag.claims, now, tag) for tag in taken]
-            return Received(found, _IDLE if self.member.parts else _SOON)
+            received = Received(found, _IDLE if self.member.parts else _SOON)
         except Exception as error:
             self._untake(taken)
             raise translate(error, f"receiving from {self.address.path!r}") from error
         except BaseException:  # an interrupt: what was taken for this call goes back
             self._untake(taken)
             raise
+        return received
 
     def _untake(self, taken: Taken) -> None:
         """Nobody will see what this call was given: give it back, uncounted."""

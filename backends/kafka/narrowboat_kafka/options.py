@@ -17,7 +17,7 @@ from narrowboat.errors import ConfigurationError
 SCHEME = "kafka"
 #: Which client: `kafka+confluent://`. Without one it is the first.
 DRIVERS = ("python", "confluent")
-#: The one that has share groups.
+#: The one on librdkafka, which alone has share groups, and threads for each consumer that it shares with none.
 SHARING = "confluent"
 #: Where a server listens unless the URL says otherwise.
 PORT = 9092

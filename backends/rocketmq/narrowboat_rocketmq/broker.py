@@ -14,6 +14,7 @@ from narrowboat.capabilities import (
     Settlement,
     Support,
     Survives,
+    Threads,
     WakeUp,
 )
 from narrowboat.contract import Broker, BrokerBackend, Context
@@ -48,6 +49,7 @@ def capabilities(url: Url, options: Options) -> BrokerCapabilities:
         uncounted_release=Support.ABSENT,
         alter=Support.EMULATED if options.admin else Support.ABSENT,
         alter_lag=math.inf,  # what a running consumer polls for was begun under the old lease
+        threads=Threads.OWN,  # two hold the calls of each consumer
         concurrency=Concurrency.MULTIPLEXED,
         body_max=BODY_MAX,
         batch_max=1000,

@@ -125,22 +125,17 @@ class ChangingFeed(PassingFeed):
         super().__init__(inner)
         self._broker = broker
         self._source = source
-        self._left: list[Delivery] = []  #: received before an interrupt, and not handed on
 
     def receive(self, limit: int) -> Received:
         came: list[Received] = []
         try:
-            if self._left:
-                came.append(Received(self._left[:limit], 0.0))
-                del self._left[:limit]
-            else:  # no point for an interrupt between the inner feed's return and the storing of what it returned
-                came.extend(map(self.inner.receive, (limit,)))
+            received = self._take(limit, came)
             arrived, source = self._broker.arrived, self._source
-            return came[0]._replace(deliveries=[arrived(source, each) for each in came[0].deliveries])
+            received = received._replace(deliveries=[arrived(source, each) for each in received.deliveries])
         except BaseException:
-            for received in came:  # once each: the interrupt may have come before they were taken out
-                self._left.extend([each for each in received.deliveries if each not in self._left])
+            self._keep(came)
             raise
+        return received
 
     def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> list[NarrowboatError | None]:
         answers = self.inner.settle([(_inner(delivery), outcome) for delivery, outcome in settlements])

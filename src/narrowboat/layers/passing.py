@@ -124,9 +124,30 @@ class PassingFeed(Feed):
 
     def __init__(self, inner: Feed) -> None:
         self.inner = inner
+        self._left: list[Delivery] = []  #: received before an interrupt, and not handed on
 
     def receive(self, limit: int) -> Received:
-        return self.inner.receive(limit)
+        came: list[Received] = []
+        try:
+            received = self._take(limit, came)
+        except BaseException:
+            self._keep(came)
+            raise
+        return received
+
+    def _take(self, limit: int, came: list[Received]) -> Received:
+        """Receive into `came`: first what an interrupt left. Where the caller is interrupted, it gives `came` to `_keep`."""
+        if self._left:
+            came.append(Received(self._left[:limit], 0.0))
+            del self._left[:limit]
+        else:  # no point for an interrupt between the inner feed's return and the storing of what it returned
+            came.extend(map(self.inner.receive, (limit,)))
+        return came[0]
+
+    def _keep(self, came: list[Received]) -> None:
+        """Hand it out at the next call. A lease that is a membership or a connection would bring it back at its end only."""
+        for received in came:  # once each: the interrupt may have come before they were taken out
+            self._left.extend([each for each in received.deliveries if each not in self._left])
 
     def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> list[NarrowboatError | None]:
         return self.inner.settle(settlements)

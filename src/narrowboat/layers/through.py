@@ -132,7 +132,15 @@ class ThroughFeed(PassingFeed):
         self._how = how
 
     def receive(self, limit: int) -> Received:
-        return self._how("receive", limit, lambda: self.inner.receive(limit))
+        came: list[Received] = []
+        try:
+            received = self._how("receive", limit, lambda: self._take(limit, came))
+        except Exception:
+            raise  # an answer that `how` loses stays lost
+        except BaseException:
+            self._keep(came)
+            raise
+        return received
 
     def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> list[NarrowboatError | None]:
         return self._how("settle", settlements, lambda: self.inner.settle(settlements))

@@ -1,6 +1,6 @@
 """One handle of the library, and what it met on its connections. A handle belongs to one thread, and to one process.
 
-`Troubles` remembers the last error of each server and says whether a connection that was made broke since a moment: then what
+`Troubles` remembers the last error of the handle and says whether a connection that was made broke since a moment: then what
 was sent over it may have arrived. In a forked child the library's threads are not there, and a handle that is destroyed
 waits for them for ever, or worse. So each is known here (`hold`) until the thread that it belongs to ends it (`drop`), and in
 a child none of these is ever destroyed.
@@ -11,60 +11,45 @@ from __future__ import annotations
 import ctypes
 import os
 import time
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from narrowboat_kafka.client import KafkaError
 from narrowboat_kafka.confluent.errors import Local, told
 
 T = TypeVar("T")
 
-#: Seconds for which librdkafka does not repeat the error of a server where it is the same as the one before.
-_SILENT = 31.0
-#: In the text of an error: the connection had been made, and requests may have been on it.
-_WAS_UP = "in state UP"
-
-
-class Met(NamedTuple):
-    """An error of a connection."""
-
-    at: float  #: monotonic
-    error: KafkaError
-    broke: bool  #: the connection had been made
+#: In a line about a connection that ended: it had been made, and requests may have been on it.
+_WAS_UP = ("in state UP", "in state REAUTH")
 
 
 class Troubles:
-    """What a handle met on its connections. Told by the library's callback, on the thread that polls."""
+    """What a handle met on its connections. Told by the library's callbacks, on the thread that polls.
+
+    A connection that its server closes is no error for librdkafka (2.16): the log alone tells of it. Of a second one like it
+    within half a minute it tells only where `debug` asks for what it has about brokers. So the log's lines come here too.
+    """
 
     def __init__(self) -> None:
         self.last: KafkaError | None = None
         self.fatal: KafkaError | None = None
         self._broke = 0.0  #: when a connection that was made broke last, of any server
-        self._servers: dict[str, Met] = {}
 
     def heard(self, error: Any) -> None:
         """`error_cb` of the library."""
         met = told(error)
-        text = error.str()
         if error.code() == Local.FATAL or error.fatal():
             self.fatal = met
-        if error.code() == Local.ALL_BROKERS_DOWN:
-            if self.last is None:
-                self.last = met
-            return
-        self.last = met
-        broke = _WAS_UP in text
-        if broke:
+        if error.code() != Local.ALL_BROKERS_DOWN or self.last is None:
+            self.last = met
+
+    def failed(self, line: str) -> None:
+        """A line of the log about a connection that ended or was not made."""
+        if any(state in line for state in _WAS_UP):
             self._broke = time.monotonic()
-        self._servers[text.partition(": ")[0]] = Met(time.monotonic(), met, broke)
 
     def broke_since(self, then: float) -> bool:
-        """Whether a connection may have broken since then (monotonic).
-
-        librdkafka tells nothing of a second break that follows upon one like it: the last of a server counts for a while.
-        """
-        if self._broke >= then:
-            return True
-        return any(each.broke and each.at > then - _SILENT for each in self._servers.values())
+        """Whether a connection that was made broke since then (monotonic)."""
+        return self._broke >= then
 
 
 #: Handles that were made and not ended, by their ids.

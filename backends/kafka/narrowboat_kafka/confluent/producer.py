@@ -91,7 +91,7 @@ class Producer:
 
     def __init__(self, config: dict[str, Any]) -> None:
         self._troubles = Troubles()
-        self._handle: Any = hold(Library({**config, "error_cb": self._troubles.heard}, logger=Log()))
+        self._handle: Any = hold(Library({**config, "error_cb": self._troubles.heard}, logger=Log(self._troubles.failed)))
         self._spent = False
         self._ending = False
         self._pushing = threading.Lock()

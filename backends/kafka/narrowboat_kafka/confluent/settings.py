@@ -8,6 +8,7 @@ connection that it makes anew by itself. It has no secret in it.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from narrowboat.driver.endpoint import Endpoint
@@ -32,6 +33,9 @@ _BATCH = 1024 * 1024
 #: Messages, and kilobytes of them, that one producer holds. Who has more waits.
 _HELD, _HELD_KB = 100_000, 256 * 1024
 
+#: What the log calls a line about a connection that ended or was not made.
+_FAIL = "FAIL"
+
 #: Milliseconds between two polls of a member of a share group: the most that librdkafka takes.
 _NEVER = 86_400_000
 #: Milliseconds for which the server keeps a fetch of a share group that finds nothing.
@@ -41,11 +45,17 @@ _TOGETHER = 16
 
 
 class Log:
-    """What the library calls as a logger."""
+    """What the library calls as a logger. `failed`: told of each line about a connection that ended or was not made."""
+
+    def __init__(self, failed: Callable[[str], object] | None = None) -> None:
+        self._failed = failed
 
     def log(self, level: int, text: str, *arguments: object) -> None:
-        """A line of its log."""
-        log.debug(text, *arguments)
+        """A line of its log: what it is about, the handle's name, and the line."""
+        if self._failed is not None and arguments[0] == _FAIL:
+            self._failed(str(arguments[-1]))
+        if level > logging.DEBUG:  # a producer has to ask for a line at each step (`debug`), and none but `failed` wants them
+            log.debug(text, *arguments)
 
 
 class Settings:
@@ -145,6 +155,7 @@ class Settings:
         limit = int(self.timeout * 1000)
         return {
             **self._shared,
+            "debug": "broker",  # each connection that breaks is told of, also where it is the second one (`Troubles`)
             "enable.idempotence": True,
             "acks": "all",
             "partitioner": "murmur2_random",  # a key's partition is the same as of other clients

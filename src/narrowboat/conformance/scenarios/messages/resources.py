@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import Any
 
-from narrowboat.conformance.checks.resources import Resources, our_threads, resident
+from narrowboat.capabilities import Threads
+from narrowboat.conformance.checks.expect import fails
+from narrowboat.conformance.checks.resources import Resources, our_threads, resident, thread_count
 from narrowboat.conformance.message_kit import MessageKit, publish_all
 from narrowboat.conformance.scenario import scenario
+from narrowboat.errors import Unsupported
 
 
 @scenario("B103", tier="S")
@@ -71,16 +73,23 @@ async def a_slow_consumer_keeps_its_memory_flat(kit: MessageKit) -> None:
 
 @scenario("B105", tier="S", seconds=600)  # there are servers that take a tenth of a second to make a queue
 async def many_queues_and_consumers(kit: MessageKit) -> None:
-    """Hundreds of queues and consumers share one connection and a handful of threads. Each consumer gets its message."""
-    queues, consumers = max(50, int(1000 * min(kit.size, 1.0))), max(20, int(200 * min(kit.size, 1.0)))
-    broker = kit.broker()
+    """Hundreds of queues and consumers share one connection and a handful of threads. Each consumer gets its message.
+
+    Where `threads=shared` is not claimed, twenty consumers get theirs, and who demands the claim is refused.
+    """
+    shared = kit.broker_claims.threads is Threads.SHARED
+    queues, consumers = max(50, int(1000 * min(kit.size, 1.0))), max(20, int(200 * min(kit.size, 1.0))) if shared else 20
+    if not shared:
+        await fails(Unsupported, lambda: kit.broker(require="threads=shared"))
+    broker = kit.broker(require="threads=shared" if shared else None)
     for n in range(queues):
         await broker.queue(f"q{n}").publish(str(n).encode())
-    threads = threading.active_count()
+    threads = thread_count()
     entered = [await broker.queue(f"q{n}").consume(prefetch=1).__aenter__() for n in range(consumers)]
     for n, messages in enumerate(entered):
         await kit.comes(messages, str(n).encode())
-    assert threading.active_count() - threads <= 5, "a thread for each consumer"
+    kit.measure("threads of a further consumer", (thread_count() - threads) / consumers, "threads")
+    assert not shared or thread_count() - threads <= 5, "a thread for each consumer"
     assert kit.seen.calls["open"] == 1
     for messages in entered:
         await messages.close()
