@@ -16,10 +16,12 @@ from integration.cassandra_harness import cql, make_table
 from integration.fixtures import Servers
 from integration.foreign import DAMAGED, costs_its_own_name_alone
 from integration.servers import CassandraServer
+from narrowboat.conformance.harness import with_query
 from narrowboat.contract.backend import Context
 from narrowboat.contract.locks import Busy, Grant, Mode, Request
 from narrowboat.dsn import Url
 from narrowboat.errors import AccessDenied, ConfigurationError, LeaseLost, NarrowboatError, Unavailable
+from narrowboat_cassandra import schema
 from narrowboat_cassandra.locks import CassandraLocks
 from narrowboat_cassandra.options import Options
 from narrowboat_cassandra.rows import AHEAD, State, microseconds
@@ -151,6 +153,23 @@ def test_a_wrong_keyspace_or_table_is_told_at_the_first_call(
     session.execute("CREATE TABLE IF NOT EXISTS narrowboat.theirs (id int PRIMARY KEY, what text)")
     with narrowboat.locks(url.replace(*change)) as locks, pytest.raises(ConfigurationError, match=words):
         locks.lock("a").try_acquire()
+
+
+def test_a_table_that_is_listed_before_the_node_knows_it_is_waited_for(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many begin at once: who does not make the table itself is not told that there is none."""
+    from narrowboat_cassandra import session as sessions
+
+    calls: list[str] = []
+
+    def make(session: Any, ring: Any) -> None:
+        calls.append(ring.table)  # the first time another one is just making it
+        if len(calls) > 1:
+            schema.make(session, ring)
+
+    monkeypatch.setattr(sessions, "make", make)
+    with narrowboat.locks(with_query(url, "table=listed_early"), timeout=30) as locks:
+        locks.ping()
+    assert len(calls) == 2
 
 
 def test_a_port_that_is_no_cassandra_and_one_where_nobody_is(servers: Servers) -> None:

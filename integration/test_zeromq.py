@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -445,6 +446,18 @@ def test_an_idle_consumer_is_woken_by_a_push(server: ZeroMQServer) -> None:
                 message.ack()
                 waits.append(came - sent)
             assert sorted(waits)[len(waits) // 2] < 0.5, waits
+
+
+def test_an_idle_consumer_does_not_ask(server: ZeroMQServer) -> None:
+    """The server looks for it: in three seconds it asks when it begins, and once more where a wake was in vain."""
+    with narrowboat.broker(server.url) as broker, broker.queue("orders").consume() as consumer:
+        assert consumer.receive(timeout=3.0) is None
+        (asked,) = re.findall(r'requests_total{op="receive"} (\d+)', server.health("/metrics"))
+        assert int(asked) <= 3
+        broker.queue("orders").publish(b"later", delay=1.0)
+        message = consumer.receive(timeout=20)
+        assert message is not None and message.attempt == 1
+        message.ack()
 
 
 def test_metrics_and_health_say_what_is_there(server: ZeroMQServer) -> None:

@@ -24,8 +24,8 @@ TABLE = (
 )
 
 
-def make(session: Any, cluster: Any, ring: Ring) -> None:
-    """Make the keyspace and the table where the URL says so and they are missing."""
+def check_version(cluster: Any, ring: Ring) -> None:
+    """Raise for nodes that are too old."""
     version = min((str(host.release_version or "") for host in cluster.metadata.all_hosts()), key=versions.numbers)
     versions.tried("Cassandra", version, TRIED)
     if versions.numbers(version) < (5,):
@@ -33,8 +33,10 @@ def make(session: Any, cluster: Any, ring: Ring) -> None:
             f"{ring} is Cassandra {version[:20]}; locks need 5.0 or later, which tells when a slot was written",
             backend=ring.scheme,
         )
-    if not ring.options.create:
-        return
+
+
+def make(session: Any, ring: Ring) -> None:
+    """Make what is missing of the keyspace and the table."""
     known = "SELECT table_name FROM system_schema.tables WHERE keyspace_name=%s AND table_name=%s"
     if session.execute(known, (ring.keyspace, ring.options.table.lower())).one() is not None:
         return

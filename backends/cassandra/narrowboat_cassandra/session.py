@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from cassandra import ConsistencyLevel, OperationTimedOut
+from cassandra import ConsistencyLevel, InvalidRequest, OperationTimedOut
 from cassandra.auth import PlainTextAuthProvider
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable
 from cassandra.cluster import Session as CqlSession
@@ -32,7 +32,7 @@ from narrowboat.errors import Closed, NarrowboatError, Unavailable
 from narrowboat_cassandra import library
 from narrowboat_cassandra.errors import translate
 from narrowboat_cassandra.options import Consistency, Ring
-from narrowboat_cassandra.schema import check_durability, make
+from narrowboat_cassandra.schema import check_durability, check_version, make
 from narrowboat_cassandra.steps import HERE, STATEMENTS, Do
 
 #: Version 4 of the protocol: every Cassandra from 2.2 on speaks it, and says in it what a later one says by a code that the
@@ -128,9 +128,12 @@ class Session:
                     sent = error
             if self._closed or not _was_not_asked(sent) or time.monotonic() + AGAIN >= ends:
                 return translate(sent, self._ring, doing=doing)
-            with self._nodes.changed:
-                self._nodes.changed.wait(AGAIN)
+            self._pause()
             sent = self._send(session, step, ends)
+
+    def _pause(self) -> None:
+        with self._nodes.changed:
+            self._nodes.changed.wait(AGAIN)
 
     # -- connecting ---------------------------------------------------------------------------------------------------
 
@@ -157,9 +160,9 @@ class Session:
         try:
             try:
                 session = made.connect()
-                make(session, made, self._ring)
+                check_version(made, self._ring)
+                self._find_table(session, ends)
                 check_durability(session, made, self._ring)
-                self._statement(session, "look")  # a table that is not ours is told at once
             except Exception as error:
                 raise translate(error, self._ring, doing="connecting") from error
         except BaseException:  # an interrupt as well: nobody else would end its threads
@@ -167,6 +170,21 @@ class Session:
             made.shutdown()
             raise
         self._cluster, self._session = made, session
+
+    def _find_table(self, session: CqlSession, ends: float) -> None:
+        """Prepare a statement: a table that is not ours is told at once, and one that is missing is made if the URL says so."""
+        made = False
+        while True:
+            try:
+                self._statement(session, "look")
+                return
+            except InvalidRequest as error:
+                if not self._ring.options.create or "does not exist" not in str(error) or time.monotonic() + AGAIN >= ends:
+                    raise
+            if made:  # a node lists a table before it knows it
+                self._pause()
+            make(session, self._ring)
+            made = True
 
     def close(self) -> None:
         """End the connections and the library's threads. Idempotent."""

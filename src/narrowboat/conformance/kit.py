@@ -198,6 +198,11 @@ class Kit:
         """A short lease in seconds that this backend can keep. Pauses of the machine do not end it."""
         return self.lease(self.claims.ttl_min)
 
+    @property
+    def operation(self) -> float:
+        """Seconds that a driver call may block where a network or server breaks: short, because scenarios wait for so long."""
+        return (1.0 if self.half == "locks" else 2.0) * self.stretch
+
     def lease(self, least: float, usual: float = SHORT) -> float:
         """A short lease of `least` seconds or more. It has `usual` seconds on a machine that does not stand still."""
         lease = max(least, usual * self.stretch)

@@ -3,7 +3,7 @@
 an address     [kind, name, group]
 a source       [address, lease, max_deliveries, ordered, priorities]
 a message      [address, id, length, headers, key, published_at, delay, priority, ttl, correlation_id, content_type,
-                reply_to, dedup, origin]
+                reply_to, dedup, origin]; without what follows published_at, where all of that is as usual
 a delivery     [id, length, headers, key, attempt, published_at, priority, expires_in, correlation_id, content_type,
                 reply_to, tag, malformed]
 a settlement   [id, attempt, tag, outcome], with an outcome of ["ack"], ["nack", delay], ["return"] or
@@ -39,6 +39,8 @@ from narrowboat_zeromq.protocol.frames import Bodies, Malformed
 #: Seconds: longer is a mistake in units.
 _LONG = 10 * 365 * 86400.0
 _ACK, _RETURN = ["ack"], ["return"]
+#: What most messages have from `delay` on. Left off, a message costs both sides a third less.
+_USUAL = (0.0, 0, None, None, None, None, False, None)
 _new = tuple.__new__
 
 
@@ -50,52 +52,43 @@ def named(to: Address | None) -> list[str] | None:
 def outgoing(message: Outgoing) -> list[Any]:
     """A message to be sent, for the wire."""
     to, id, body, headers, key, published, delay, priority, ttl, correlation, kind, reply, dedup, origin = message
-    tag = list(origin) if isinstance(origin, tuple) else None
-    answer = named(reply)
-    return [
-        [to.kind.value, to.name, to.group],
-        id,
-        len(body),
-        headers if type(headers) is dict else dict(headers),
-        key,
-        published,
-        delay,
-        priority,
-        ttl,
-        correlation,
-        kind,
-        answer,
-        dedup,
-        tag,
-    ]
+    row = [named(to), id, len(body), headers if type(headers) is dict else dict(headers), key, published]
+    if message[6:] != _USUAL:
+        tag = list(origin) if isinstance(origin, tuple) else None
+        row += [delay, priority, ttl, correlation, kind, named(reply), dedup, tag]
+    return row
 
 
 def message(value: object, bodies: Bodies, claims: BrokerCapabilities) -> Outgoing:
     """A message to be sent, off the wire."""
-    row = fields.row("message", value, 14)
-    to, id, length, headers, key, published, delay, priority, ttl, correlation, kind, reply, dedup, origin = row
+    few = type(value) is list and len(value) == 6
+    to, id, length, headers, key, published, *rest = fields.row("message", value, 6 if few else 14)
     body = bodies.take(length)
     if len(body) > claims.body_max:
         raise Malformed(f"body: up to {claims.body_max} bytes are allowed")
     # This runs for every message: what most of them lack is not looked at by a call, and `Outgoing(...)` is one more.
-    return _new(
-        Outgoing,
-        (
-            fields.address(to),
-            fields.text("id", id),
-            body,
-            _headers(headers, claims.headers_max),
-            None if key is None else fields.text("key", key),
-            fields.finite("published_at", published),
-            fields.number("delay", delay, 0.0, claims.delay_max),
-            fields.whole("priority", priority, 0, claims.priorities_max),
-            None if ttl is None else fields.number("ttl", ttl, 0.0, _LONG),
-            None if correlation is None else fields.text("correlation_id", correlation),
-            None if kind is None else fields.text("content_type", kind),
-            None if reply is None else fields.address(reply),
-            fields.flag("dedup", dedup),
-            None if origin is None else fields.tag(origin),
-        ),
+    first = (
+        fields.address(to),
+        fields.text("id", id),
+        body,
+        _headers(headers, claims.headers_max),
+        None if key is None else fields.text("key", key),
+        fields.finite("published_at", published),
+    )
+    return _new(Outgoing, first + (_USUAL if few else _unusual(rest, claims)))
+
+
+def _unusual(rest: Sequence[Any], claims: BrokerCapabilities) -> tuple[Any, ...]:
+    delay, priority, ttl, correlation, kind, reply, dedup, origin = rest
+    return (
+        fields.number("delay", delay, 0.0, claims.delay_max),
+        fields.whole("priority", priority, 0, claims.priorities_max),
+        None if ttl is None else fields.number("ttl", ttl, 0.0, _LONG),
+        None if correlation is None else fields.text("correlation_id", correlation),
+        None if kind is None else fields.text("content_type", kind),
+        None if reply is None else fields.address(reply),
+        fields.flag("dedup", dedup),
+        None if origin is None else fields.tag(origin),
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import astuple
@@ -20,6 +21,7 @@ from narrowboat.errors import InvalidArgument, NarrowboatError
 from narrowboat_zeromq.protocol import fields, lock_items, message_items
 from narrowboat_zeromq.protocol.frames import ITEMS_MAX, Malformed
 from narrowboat_zeromq.server.ask import Ask, read, together
+from narrowboat_zeromq.server.idle import ASK, LOOK, Idle
 from narrowboat_zeromq.server.session import FEEDS_MAX, WAITING_MAX, Session
 
 #: What is gathered, in the order in which it is done; all else comes after it, one by one.
@@ -27,12 +29,13 @@ ORDER = ("release", "renew", "settle", "extend", "attempt", "withdraw", "send")
 
 
 class Desk(ABC):
-    """See the module's text. `users`: its sessions."""
+    """See the module's text. `users`: its sessions. `idle`: its consumers that found nothing."""
 
     plain: frozenset[str]  #: what is done one by one
 
     def __init__(self, driver: LockProvider | Broker) -> None:
         self._driver = driver
+        self.idle = Idle()
         self.users = 0
 
     def knows(self, op: str) -> bool:
@@ -63,6 +66,13 @@ class Desk(ABC):
     def close(self) -> None:
         """Close the driver."""
         self._driver.close()
+
+    def woken(self, session: Session[Any], whom: Sequence[str | int]) -> None:
+        """They are told to ask again, so nobody needs to look for them."""
+        now = time.monotonic()
+        for number in whom:
+            if isinstance(number, int) and number in session.feeds:
+                self.idle.remove(session.feeds[number][1].address.path, session, number, now)
 
     @abstractmethod
     def forget(self, session: Session[Any]) -> None:
@@ -190,7 +200,12 @@ class MessageDesk(Desk):
         """Its feeds give back what they have."""
         for number in list(session.feeds):
             with contextlib.suppress(NarrowboatError):
-                session.feeds.pop(number)[0].close()
+                self._end(session, number)
+
+    def _end(self, session: Session[Any], number: int) -> None:
+        feed, source = session.feeds.pop(number)
+        self.idle.remove(source.address.path, session, number, time.monotonic())
+        feed.close()
 
     def _extending(self, seconds: object, feed: Feed) -> Any:
         longer = fields.number("seconds", seconds, 0.0, self._claims.lease_max)
@@ -214,10 +229,17 @@ class MessageDesk(Desk):
 
     def _receive(self, ask: Ask, number: object, limit: object) -> None:
         found = ask.session.feeds.get(number) if type(number) is int else None
-        if found is None:
+        if found is None or type(number) is not int:
             ask.forgotten()
             return
-        deliveries, retry_after = found[0].receive(fields.whole("limit", limit, 1, ITEMS_MAX))
+        feed, source = found
+        deliveries, retry_after = feed.receive(fields.whole("limit", limit, 1, ITEMS_MAX))
+        now, path = time.monotonic(), source.address.path
+        if deliveries or not retry_after:
+            self.idle.remove(path, ask.session, number, now)
+        else:
+            self.idle.add(path, ask.session, number, feed, now + min(LOOK, retry_after))
+            retry_after = ASK
         ask.give([[message_items.delivery(each) for each in deliveries], retry_after], [each.body for each in deliveries])
 
     def _open(self, ask: Ask, number: object, source: object, earliest: object) -> None:
@@ -251,9 +273,8 @@ class MessageDesk(Desk):
         return key
 
     def _close(self, ask: Ask, number: object) -> None:
-        found = ask.session.feeds.pop(number, None) if type(number) is int else None
-        if found is not None:
-            found[0].close()
+        if type(number) is int and number in ask.session.feeds:
+            self._end(ask.session, number)
         ask.give(True)
 
     def _declare(self, ask: Ask, source: object, earliest: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,6 +48,16 @@ class Desks:
             self._open[key] = desk
         desk.users += 1
         return desk
+
+    def look(self, now: float) -> None:
+        """Look for the consumers that found nothing, where the time has come."""
+        for desk in self._open.values():
+            desk.idle.look(now)
+
+    @property
+    def next(self) -> float:
+        """When the next look is due; infinite while nobody waits."""
+        return min([desk.idle.next for desk in self._open.values()], default=math.inf)
 
     def leave(self, desk: Desk) -> None:
         """A session of its has ended; with the last one it is closed."""

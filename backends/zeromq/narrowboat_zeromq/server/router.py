@@ -80,7 +80,7 @@ class Router:
         self._thread = threading.get_ident()
         try:
             while not self._stopping:
-                self._hub.wait(1.0)
+                self._hub.wait(min(1.0, self._desks.next - time.monotonic()))
                 if self._nudged:
                     self._nudged = False
                     self._nudge.hush()
@@ -98,6 +98,7 @@ class Router:
         burst = self._gather()
         if burst:
             self._perform(burst)
+        self._desks.look(time.monotonic())
         self._push()
         self._sweep()
         self.turned = time.monotonic()
@@ -250,6 +251,7 @@ class Router:
             session = self._rung.popleft()
             wakes = session.take_wakes()
             if wakes and self._sessions.get(session.token) is session:
+                session.desk.woken(session, wakes)
                 self._send(session.peer, pack((0, "wake", wakes)))
 
 

@@ -14,7 +14,6 @@ from narrowboat.conformance.scenario import demand, scenario
 from narrowboat.errors import AccessDenied, LeaseLost, Reason, Unavailable
 
 #: Seconds that one driver call may block in these scenarios.
-OPERATION = 1.0
 
 
 def _lease(kit: LockKit) -> float:
@@ -33,7 +32,7 @@ async def _back(kit: LockKit) -> None:
 async def held_while_the_server_restarts(kit: LockKit) -> None:
     """A lock held while the server is stopped or killed, and started, is kept, or its loss is told; never do two hold it."""
     for end in ("stop", "kill"):
-        held = await kit.locks(timeout=OPERATION).lock(end, ttl=_lease(kit)).acquire(timeout=5)
+        held = await kit.locks(timeout=kit.operation).lock(end, ttl=_lease(kit)).acquire(timeout=5)
         begun = time.monotonic()
         await kit.blocking(getattr(kit.server, end))
         await _back(kit)
@@ -61,9 +60,9 @@ async def held_while_the_server_restarts(kit: LockKit) -> None:
 async def waiting_while_the_server_restarts(kit: LockKit) -> None:
     """A waiter at a server that is stopped or killed, and started, gets the lock or an error, and does not hang."""
     for end in ("stop", "kill"):
-        held = await kit.locks(timeout=OPERATION).lock(end, ttl=_lease(kit)).acquire(timeout=5)
+        held = await kit.locks(timeout=kit.operation).lock(end, ttl=_lease(kit)).acquire(timeout=5)
         limit = kit.upper(60 + _lease(kit) + kit.claims.expiry_lag)
-        waiting = await kit.queued(kit.locks(timeout=OPERATION).lock(end).acquire(timeout=limit), end)
+        waiting = await kit.queued(kit.locks(timeout=kit.operation).lock(end).acquire(timeout=limit), end)
         await kit.blocking(getattr(kit.server, end))
         await _back(kit)
         begun = time.monotonic()
@@ -91,17 +90,17 @@ async def _let_go(kit: LockKit, held: Any) -> None:
             pass
         return True
 
-    await kit.eventually(answered, within=held.ttl + 6 * OPERATION, what="a release is answered", every=0.05)
+    await kit.eventually(answered, within=held.ttl + 6 * kit.operation, what="a release is answered", every=0.05)
 
 
 @scenario("L89", tier="R", faults={Fault.KILL}, seconds=180)
 async def a_server_that_is_down_is_told(kit: LockKit) -> None:
     """While the server is down every call ends in time with a typed error that can be tried again, never with a success."""
-    locks = kit.locks(timeout=OPERATION)
+    locks = kit.locks(timeout=kit.operation)
     held = await locks.lock("held", ttl=_lease(kit)).acquire(timeout=5)
     kept = await locks.lock("kept", ttl=_lease(kit)).acquire(timeout=5)
     await kit.blocking(kit.server.kill)
-    fresh = kit.locks(timeout=OPERATION)
+    fresh = kit.locks(timeout=kit.operation)
     calls = {
         "acquire": lambda: locks.lock("a").acquire(timeout=0.5),
         "try": lambda: locks.lock("a").try_acquire(),
@@ -110,7 +109,7 @@ async def a_server_that_is_down_is_told(kit: LockKit) -> None:
         "ping": locks.ping,
         "acquire on a new connection": lambda: fresh.lock("a").acquire(timeout=0.5),
     }
-    await kit.all_end(OPERATION, "without a server", calls)
+    await kit.all_end(kit.operation, "without a server", calls)
     await _back(kit)
     for each in (held, kept):  # a release of unknown outcome may be repeated; until then the lock is still its holder's
         if not each.lost:
@@ -122,7 +121,7 @@ async def a_server_that_is_down_is_told(kit: LockKit) -> None:
 @scenario("L90", tier="R", faults={Fault.PAUSE}, seconds=180)
 async def a_paused_server_is_bounded(kit: LockKit) -> None:
     """While the server stands still every call ends within its operation timeout, and does no harm when it is served later."""
-    locks = kit.locks(timeout=OPERATION)
+    locks = kit.locks(timeout=kit.operation)
     held = await locks.lock("held", ttl=_lease(kit)).acquire(timeout=5)
     await kit.blocking(kit.server.pause)
     calls = {
@@ -130,7 +129,7 @@ async def a_paused_server_is_bounded(kit: LockKit) -> None:
         "try": lambda: locks.lock("b", ttl=60).try_acquire(),
         "renew": held.renew,
     }
-    await kit.all_end(OPERATION, "while the server stands still", calls)
+    await kit.all_end(kit.operation, "while the server stands still", calls)
     await _back(kit)
     undone = "the server may carry out the requests now, and the client finds and undoes them"
     await kit.until_free("a", "b", within=kit.claims.dead_waiter_bound + 10, what=undone)
@@ -210,12 +209,12 @@ async def deleted_under_its_holder(kit: LockKit) -> None:
 @scenario("L103", tier="R", faults={Fault.CREDENTIALS}, seconds=120)
 async def rights_revoked_while_held(kit: LockKit) -> None:
     """A holder whose rights are revoked learns in time, its new calls are AccessDenied, and nothing is left behind."""
-    locks = kit.locks(timeout=OPERATION)
+    locks = kit.locks(timeout=kit.operation)
     held = await locks.lock("a", ttl=max(kit.ttl, 2.0)).acquire(timeout=5)
     await kit.blocking(kit.harness.revoke)
     try:
         await fails(AccessDenied, locks.lock("b").acquire(timeout=1), what="an acquire without rights")
-        await fails(AccessDenied, kit.locks(timeout=OPERATION).lock("c").try_acquire(), what="a try without rights")
+        await fails(AccessDenied, kit.locks(timeout=kit.operation).lock("c").try_acquire(), what="a try without rights")
         await kit.eventually(lambda: held.lost, within=held.ttl + 1, what="the holder learns")
     finally:
         await kit.blocking(kit.harness.permit)

@@ -14,13 +14,10 @@ from narrowboat.conformance.checks.history_queues import History, Verdict, check
 from narrowboat.conformance.message_kit import MessageKit
 from narrowboat.errors import BrokerError, NarrowboatError, PublishFailed, PublishUnknown, Unavailable
 
-#: Seconds that one driver call may block in scenarios that break the network or the server.
-OPERATION = 2.0
-
 
 def lease_for_outages(kit: MessageKit) -> float:
     """A lease in seconds that outlives one driver call that times out."""
-    return max(kit.broker_claims.lease_min, 3.0)
+    return max(kit.broker_claims.lease_min, 1.5 * kit.operation)
 
 
 async def published(
@@ -68,6 +65,7 @@ class Traffic:
     def __init__(self, queue: Any) -> None:
         self._queue = queue
         self._ended = asyncio.Event()
+        self.consumers = 0  #: that are open: an outage before that is one of `consume`, which may raise
         self.history = History()
         self.answered: dict[str, float] = {}  #: when the ack of each id was answered, by the monotonic clock
 
@@ -87,6 +85,7 @@ class Traffic:
     async def consume(self, prefetch: int) -> None:
         """A consumer that acks each message, and goes on after it was told that the server cannot be reached."""
         async with self._queue.consume(prefetch=prefetch) as messages:
+            self.consumers += 1
             while not self._ended.is_set():
                 try:
                     message = await messages.receive(0.2)

@@ -13,7 +13,7 @@ from narrowboat.conformance.catalogue import Fault
 from narrowboat.conformance.kit import Faults
 from narrowboat.conformance.message_kit import MessageKit
 from narrowboat.conformance.scenario import scenario
-from narrowboat.conformance.scenarios.messages.histories import OPERATION, Traffic, judged, lease_for_outages
+from narrowboat.conformance.scenarios.messages.histories import Traffic, judged, lease_for_outages
 from narrowboat.errors import (
     BrokerError,
     NarrowboatError,
@@ -30,7 +30,7 @@ PROXY = {Fault.PROXY}
 async def _here_and_outside(kit: MessageKit, faults: Faults | None = None, **terms: Any) -> tuple[Any, Any, Any]:
     """A network, and the queue `orders` twice: through that network, and past it."""
     network = await kit.network()
-    orders = kit.broker(url=network.url, timeout=OPERATION, faults=faults).queue("orders", max_deliveries=0, **terms)
+    orders = kit.broker(url=network.url, timeout=kit.operation, faults=faults).queue("orders", max_deliveries=0, **terms)
     return network, orders, kit.queue(max_deliveries=0, **terms)
 
 
@@ -61,7 +61,7 @@ async def _acked(message: Any) -> None:
 async def an_idle_consumer_comes_back(kit: MessageKit) -> None:
     """The connection of an idle consumer is cut. The consumer gets what is published later, in time and once."""
     network, orders, outside = await _here_and_outside(kit)
-    bound = 4 * OPERATION + kit.broker_claims.wake_bound + 5
+    bound = 4 * kit.operation + kit.broker_claims.wake_bound + 5
     async with orders.consume() as messages:
         await outside.publish(b"first")
         await _acked(await kit.one(messages))
@@ -102,7 +102,7 @@ async def a_publish_whose_connection_breaks(kit: MessageKit) -> None:
         sure.append(f"warm {turn}")
         before = network.dropped
         plan.call("send", _whatever(strike))
-        with kit.within(3 * OPERATION + 2, "a publish that is cut"):
+        with kit.within(3 * kit.operation + 2, "a publish that is cut"):
             try:
                 await orders.publish(body.encode(), id=body)
                 sure.append(body)
@@ -128,7 +128,7 @@ async def a_fetch_or_ack_whose_connection_breaks(kit: MessageKit) -> None:
     seen: dict[str, int] = dict.fromkeys(ids, 0)
     settled: set[str] = set()  # with an answer, or with one that was lost: then it may come once more
     plan.call("receive", _whatever(network.drop_reply))
-    deadline = time.monotonic() + kit.upper(2 * kit.lapse(lease) + 4 * OPERATION + 10)
+    deadline = time.monotonic() + kit.upper(2 * kit.lapse(lease) + 4 * kit.operation + 10)
     async with orders.consume(prefetch=2) as messages:
         while settled != set(ids):
             assert time.monotonic() < deadline, f"{len(settled)} of {len(ids)} came and could be acked; seen {seen}"
@@ -163,7 +163,7 @@ async def a_black_hole_swallows_no_message(kit: MessageKit) -> None:
         await kit.blocking(network.black_hole)
         outcomes = []
         for _ in range(2):
-            with kit.within(3 * OPERATION + 2, "a publish in a black hole", measure="publish in a black hole"):
+            with kit.within(3 * kit.operation + 2, "a publish in a black hole", measure="publish in a black hole"):
                 try:
                     await orders.publish(b"doubtful")
                 except PublishFailed:
@@ -172,13 +172,13 @@ async def a_black_hole_swallows_no_message(kit: MessageKit) -> None:
                     outcomes.append("unknown")
                 else:
                     raise AssertionError("a publish into a black hole was confirmed")
-        with kit.within(4 * OPERATION + 2, "an ack in a black hole"), contextlib.suppress(NarrowboatError):
+        with kit.within(4 * kit.operation + 2, "an ack in a black hole"), contextlib.suppress(NarrowboatError):
             await held.ack()
         await outside.publish(b"meanwhile")
         await kit.blocking(network.heal)
         healed = time.monotonic()
         bodies: list[bytes] = []
-        bound = kit.upper(2 * kit.lapse(lease) + 6 * OPERATION + 20)
+        bound = kit.upper(2 * kit.lapse(lease) + 6 * kit.operation + 20)
         while b"meanwhile" not in bodies:
             message = await messages.receive(max(0.0, healed + bound - time.monotonic()))
             assert message is not None, f"no message came within {bound:g} s after the network was back"
@@ -194,10 +194,10 @@ async def a_black_hole_swallows_no_message(kit: MessageKit) -> None:
 @scenario("B127", tier="N", faults=PROXY, seconds=90)
 async def a_close_in_a_black_hole(kit: MessageKit) -> None:
     """A broker that waits in one consumer and has messages of another in its hands is closed in one operation timeout."""
-    network, timeout = await kit.network(), 2 * OPERATION
+    network, timeout = await kit.network(), 2 * kit.operation
     for source in ("orders", "empty"):  # a first use may take longer than the time-out of what follows
         await kit.broker().queue(source, max_deliveries=0).declare()
-    for since in (0.0, 0.2 * OPERATION):  # of which the fetch that is under way may have used up a part
+    for since in (0.0, 0.2 * kit.operation):  # of which the fetch that is under way may have used up a part
         broker = kit.broker(url=network.url, timeout=timeout)
         orders, empty = (broker.queue(source, max_deliveries=0) for source in ("orders", "empty"))
         await orders.publish_many([b"1", b"2", b"3"])
@@ -241,6 +241,7 @@ async def faults_within_faults(kit: MessageKit) -> None:
     traffic = Traffic(orders)
 
     async def trouble() -> None:
+        await kit.eventually(lambda: traffic.consumers == 1, within=30, what="the consumer is open")
         for _ in range(3):
             await kit.sleep(0.3)
             await kit.blocking(network.cut)

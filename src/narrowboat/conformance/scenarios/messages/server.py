@@ -12,7 +12,7 @@ from narrowboat.conformance.catalogue import Fault
 from narrowboat.conformance.checks.expect import fails
 from narrowboat.conformance.message_kit import MessageKit
 from narrowboat.conformance.scenario import demand, scenario
-from narrowboat.conformance.scenarios.messages.histories import OPERATION, Traffic, judged, lease_for_outages
+from narrowboat.conformance.scenarios.messages.histories import Traffic, judged, lease_for_outages
 from narrowboat.errors import (
     AccessDenied,
     BrokerError,
@@ -28,7 +28,9 @@ async def _through(kit: MessageKit, end: str) -> None:
     """The server ends, by `stop` or `kill`, and is back again."""
     await kit.blocking(getattr(kit.server, end))
     await kit.blocking(kit.server.start)
-    await kit.eventually(lambda: kit.answers(kit.broker(timeout=OPERATION)), within=60, what="the server answers", every=0.1)
+    await kit.eventually(
+        lambda: kit.answers(kit.broker(timeout=kit.operation)), within=60, what="the server answers", every=0.1
+    )
 
 
 async def _under_load(kit: MessageKit, ends: list[str], *, ordered: bool = False) -> None:
@@ -37,10 +39,11 @@ async def _under_load(kit: MessageKit, ends: list[str], *, ordered: bool = False
     Where `settlement` is only `received`, an ack of the last second before a kill may have been lost with the server.
     """
     terms: dict[str, Any] = {"max_deliveries": 0, "lease": lease_for_outages(kit), "ordered": ordered}
-    traffic = Traffic(kit.broker(timeout=OPERATION).queue("orders", **terms))
+    traffic = Traffic(kit.broker(timeout=kit.operation).queue("orders", **terms))
     forgiven: set[str] = set()
 
     async def trouble() -> None:
+        await kit.eventually(lambda: traffic.consumers == 2, within=30, what="both consumers are open")
         for end in ends:
             await kit.sleep(0.5)
             begun = time.monotonic()
@@ -104,11 +107,11 @@ async def delayed_messages_survive_a_restart(kit: MessageKit) -> None:
 @scenario("B101", tier="R", faults={Fault.KILL}, seconds=120)
 async def a_ping_tells_whether_it_is_there(kit: MessageKit) -> None:
     """`ping` succeeds while the server is up, fails in time while it is down, and succeeds again afterwards."""
-    broker = kit.broker(timeout=OPERATION)
+    broker = kit.broker(timeout=kit.operation)
     await broker.ping()
     await kit.blocking(kit.server.kill)
     for _ in range(2):
-        with kit.within(2 * OPERATION + 1, "a server that is down is noticed", measure="ping of a server that is down"):
+        with kit.within(2 * kit.operation + 1, "a server that is down is noticed", measure="ping of a server that is down"):
             error = await fails(NarrowboatError, broker.ping())
         assert isinstance(error, Unavailable), f"the ping of a server that is down raised {error!r}"
     await kit.blocking(kit.server.start)
@@ -118,7 +121,7 @@ async def a_ping_tells_whether_it_is_there(kit: MessageKit) -> None:
 @scenario("B17", tier="R", faults={Fault.DELETE}, seconds=120)
 async def a_queue_that_is_missing(kit: MessageKit) -> None:
     """With `?declare=never` a queue can be opened that is not there. Its first use raises NotFound, in time."""
-    missing = kit.broker(url=kit.url_with("declare=never"), timeout=OPERATION).queue("missing")
+    missing = kit.broker(url=kit.url_with("declare=never"), timeout=kit.operation).queue("missing")
 
     async def consumes() -> None:
         async with missing.consume() as messages:
@@ -134,7 +137,7 @@ async def a_queue_that_is_missing(kit: MessageKit) -> None:
 @scenario("B18", tier="R", faults={Fault.DELETE}, seconds=120)
 async def a_queue_deleted_under_its_users(kit: MessageKit) -> None:
     """Another program deletes a queue. It is declared again at its next use, or its users get NotFound; nobody hangs."""
-    orders = kit.broker(timeout=OPERATION).queue("orders", max_deliveries=0)
+    orders = kit.broker(timeout=kit.operation).queue("orders", max_deliveries=0)
     await orders.publish(b"first")
     async with orders.consume() as messages:
         await (await kit.one(messages)).ack()
@@ -161,17 +164,17 @@ async def a_queue_deleted_under_its_users(kit: MessageKit) -> None:
 @scenario("B85", tier="R", faults={Fault.CREDENTIALS}, seconds=120)
 async def rights_revoked_in_mid_run(kit: MessageKit) -> None:
     """Without rights a publish fails with a typed error, in time. With them again all goes on, and nothing is lost."""
-    broker = kit.broker(timeout=OPERATION)
+    broker = kit.broker(timeout=kit.operation)
     orders = broker.queue("orders", max_deliveries=0, lease=lease_for_outages(kit))
     await orders.publish(b"before")
     await kit.blocking(kit.harness.revoke)
     try:
-        with kit.within(3 * OPERATION + 1, "a publish without rights"):
+        with kit.within(3 * kit.operation + 1, "a publish without rights"):
             error = await fails(NarrowboatError, orders.publish(b"without rights"))
         assert isinstance(error, AccessDenied | PublishFailed | PublishUnknown | Unavailable), (
             f"a publish without rights raised {error!r}"
         )
-        fresh = await fails(NarrowboatError, kit.broker(timeout=OPERATION).ping())
+        fresh = await fails(NarrowboatError, kit.broker(timeout=kit.operation).ping())
         assert isinstance(fresh, AccessDenied), f"a new connection without rights got {fresh!r}"
     finally:
         await kit.blocking(kit.harness.permit)
@@ -186,11 +189,11 @@ async def rights_revoked_in_mid_run(kit: MessageKit) -> None:
 @scenario("B82", tier="R", faults={Fault.FULL}, seconds=180)
 async def a_server_without_room(kit: MessageKit) -> None:
     """A full server refuses a publish with a typed error, in time. With room again all goes on, and nothing is lost."""
-    orders = kit.broker(timeout=OPERATION).queue("orders", max_deliveries=0, lease=lease_for_outages(kit))
+    orders = kit.broker(timeout=kit.operation).queue("orders", max_deliveries=0, lease=lease_for_outages(kit))
     await orders.publish(b"before", id="before")
     await kit.blocking(kit.harness.fill)
     try:
-        with kit.within(3 * OPERATION + 1, "a publish without room"):
+        with kit.within(3 * kit.operation + 1, "a publish without room"):
             error = await fails(NarrowboatError, orders.publish(b"too much", id="too much"))
         assert isinstance(error, PublishFailed | PublishUnknown | Unavailable), f"a publish without room raised {error!r}"
     finally:
