@@ -1,7 +1,7 @@
 """Histories with faults on real servers, by name: `python -m integration.histories redis --seconds 60 --seed 1 --seed 2`.
 
-Each server is one of `integration.servers`, started here and killed, restarted and paused on the way. The result is printed and,
-with `--json`, written as `narrowboat verify --json` does it: one file for all runs. No part of the default run of the tests.
+Each server is one of `integration.servers`, started here and killed, restarted and paused on the way. The result is printed
+and, with `--json`, written as `narrowboat verify --json` does it: one file for all runs. The default run of the tests has none.
 """
 
 from __future__ import annotations
@@ -98,7 +98,8 @@ def main(arguments: list[str] | None = None) -> int:
     for name in given.backends:
         try:
             for seed in given.seed or [1]:
-                told.append(_one(BACKENDS[name](), given.seconds, seed, folder))
+                result = _one(BACKENDS[name](), given.seconds, seed, folder)
+                told.append(result)
         except Unavailable as error:
             print(f"{name}: {error}", file=sys.stderr)
             return 2

@@ -65,7 +65,7 @@ def judge(events: Sequence[Event], bounds: Bounds) -> Found:
             at = min(each["at"] for each in events if _settled(each, id))
             late = next(each for each in handed[id] if each.since > at)
             if not (bounds.received and any(at <= kill + bounds.operation and kill <= late.at for kill in kills)):
-                text = f"{id} was settled at {at:.3f}, asked for by {late.user} at {late.since:.3f} and handed out at {late.at:.3f}"
+                text = f"{id} was settled at {at:.3f}, and {late.user}, who asked at {late.since:.3f}, had it at {late.at:.3f}"
                 broken.append(("settled for good", text, id))
     broken += _attempts(handed)
     if bounds.ordered:

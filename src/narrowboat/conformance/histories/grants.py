@@ -116,7 +116,7 @@ def _deletions(events: Sequence[Event], name: str) -> list[float]:
 
 
 def _belief(each: Acquire, deletions: Sequence[float]) -> Hold:
-    """What it surely believed. A grant of which no look is known counts for nothing: it may have been lost before its answer."""
+    """What it surely believed. A grant without a look counts for nothing: it may have been lost before its answer."""
     hold = Hold(each.name, each.user, each.asked, each.mode, each.limit)
     if each.granted is None or each.believed is None or each.believed <= each.granted:
         hold.gave_up = each.answered

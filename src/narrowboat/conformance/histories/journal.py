@@ -75,6 +75,11 @@ def read(folder: Path) -> list[Event]:
     return in_order(found)
 
 
+def begun(event: Event) -> float:
+    """When it began: the answer of a call with the call."""
+    return float(event["since"] if "since" in event else event["at"])
+
+
 def in_order(events: Iterable[Event]) -> list[Event]:
     """By their times."""
     return sorted(events, key=_at)

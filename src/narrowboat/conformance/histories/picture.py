@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 
-from narrowboat.conformance.histories.journal import Event
+from narrowboat.conformance.histories.journal import Event, begun
 from narrowboat.conformance.histories.verdict import Finding
 
 #: Sizes in pixels: of the whole, of the users' names, of a line, of what stands above the lines.
@@ -26,16 +26,23 @@ svg { background: #151a21; } text { fill: #e4e9f0; } .fault { fill: #ffb454; fil
 .wait { stroke: #9aa7b8; } .hold, .doubt { fill: #6db3f2; } .publish { fill: #5fcf8d; } .deliver { fill: #c79af0; }
 .settle { fill: #ff8088; } }
 """
-_LEGEND = (("wait", "asked and not answered"), ("hold", "held"), ("publish", "publish"), ("deliver", "delivery"), ("settle", "settlement"))  # fmt: skip
+_LEGEND = (
+    ("wait", "asked and not answered"),
+    ("hold", "held"),
+    ("publish", "publish"),
+    ("deliver", "delivery"),
+    ("settle", "settlement"),
+    ("fault", "fault"),
+)
 
 
 def picture(events: Sequence[Event], finding: Finding) -> str:
     """The SVG of `events`, with the finding as its title."""
     users = list(dict.fromkeys(event["user"] for event in events if event["user"]))
     shown = [event for event in events if event["user"]] or list(events)
-    begun = min((float(event.get("since", event["at"])) for event in shown), default=0.0)
-    ended = max((float(event["at"]) for event in shown), default=1.0)
-    scale = Scale(begun, max(ended, begun + 0.001))
+    first = min(map(begun, shown), default=0.0)
+    last = max((float(event["at"]) for event in shown), default=1.0)
+    scale = Scale(first, max(last, first + 0.001))
     height = TOP + LINE * (len(users) + 2)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" aria-labelledby="title desc">',
@@ -68,11 +75,12 @@ class Scale:
 
 def _legend() -> list[str]:
     parts = []
-    for number, (kind, words) in enumerate((*_LEGEND, ("fault", "fault"))):
+    for number, (kind, words) in enumerate(_LEGEND):
         x = 8 + number * 155
-        mark = "wait-mark" if kind == "wait" else kind
-        shape = f'<line class="wait" x1="{x}" x2="{x + 14}" y1="36" y2="36"/>'
-        parts.append(shape if mark == "wait-mark" else f'<rect class="{kind}" x="{x}" y="30" width="14" height="12"/>')
+        if kind == "wait":
+            parts.append(f'<line class="wait" x1="{x}" x2="{x + 14}" y1="36" y2="36"/>')
+        else:
+            parts.append(f'<rect class="{kind}" x="{x}" y="30" width="14" height="12"/>')
         parts.append(f'<text class="small" x="{x + 19}" y="40">{words}</text>')
     return parts
 
@@ -91,7 +99,7 @@ def _line(events: Sequence[Event], scale: Scale, y: int) -> list[str]:
     parts: list[str] = []
     asked: dict[str, Event] = {}
     granted: dict[str, Event] = {}
-    seen: dict[str, float] = {}
+    seen: dict[str, float] = {}  # until when it was held, as far as the holder knows
     for event in events:
         call = event.get("call", "")
         what = event["what"]
@@ -110,14 +118,15 @@ def _line(events: Sequence[Event], scale: Scale, y: int) -> list[str]:
             parts += _bar(kind, scale(event["since"]), scale(event["at"]), y, words)
     for call, event in granted.items():
         words = f"{event['token']}"
-        parts += _bar("hold", scale(event["at"]), scale(seen.get(call, event["at"])), y, words)
+        parts += _bar("hold", scale(event["at"]), scale(seen.get(call, float(event["at"]))), y, words)
     return parts
 
 
 def _bar(kind: str, since: float, at: float, y: int, words: str) -> list[str]:
     label = html.escape(words[:SHORT])
+    place = f'x="{since}" y="{y + 5}" width="{max(2.0, at - since):.1f}" height="12"'
     return [
-        f'<rect class="{kind}" x="{since}" y="{y + 5}" width="{max(2.0, at - since):.1f}" height="12"><title>{label}</title></rect>',
+        f'<rect class="{kind}" {place}><title>{label}</title></rect>',
         f'<text class="small" x="{since}" y="{y + 25}">{label}</text>',
     ]
 

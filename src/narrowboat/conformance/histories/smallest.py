@@ -1,4 +1,4 @@
-"""Makes a failing history short: the events of the lock or message concerned, and of those no more than the rule needs to break.
+"""Makes a failing history short: the events of the lock or message concerned, and no more of those than the rule needs.
 
 Calls are left out in ever smaller groups, as in delta debugging (Zeller and Hildebrandt, "Simplifying and isolating
 failure-inducing input", 2002), as long as the very same finding, word by word, remains.
@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from narrowboat.conformance.histories.journal import Event
+from narrowboat.conformance.histories.journal import Event, begun, in_order
 from narrowboat.conformance.histories.verdict import Finding, judge
 
 #: Judgements at most. Each one reads all that is left.
 TRIALS = 300
+#: Seconds before the first event whose faults are shown as well.
+BEFORE = 10.0
 #: The lists of ids in an event.
 _IDS = ("ids", "failed", "unknown", "doubt")
 
@@ -44,17 +46,15 @@ def _shows(frame: Sequence[Event], units: Sequence[Sequence[Event]], finding: Fi
 
 
 def _merged(frame: Sequence[Event], units: Sequence[Sequence[Event]]) -> list[Event]:
-    return sorted([*frame, *(event for unit in units for event in unit)], key=lambda event: float(event["at"]))
+    return in_order([*frame, *(event for unit in units for event in unit)])
 
 
 def _around(frame: Sequence[Event], units: Sequence[Sequence[Event]]) -> list[Event]:
     """With the faults of that time, and not those long before or after."""
-    times = [float(event.get("since", event["at"])) for unit in units for event in unit]
-    begun, ended = min(times) - 10, max(float(event["at"]) for unit in units for event in unit) + 1
+    first = min(begun(event) for unit in units for event in unit) - BEFORE
+    last = max(float(event["at"]) for unit in units for event in unit)
     near = [
-        event
-        for event in frame
-        if event["what"] in ("begins", "drained") or (event["at"] >= begun and event.get("since", event["at"]) <= ended)
+        event for event in frame if event["what"] in ("begins", "drained") or (event["at"] >= first and begun(event) <= last)
     ]
     return _merged(near, units)
 

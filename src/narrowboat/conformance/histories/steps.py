@@ -26,9 +26,9 @@ class Visit(NamedTuple):
 
 
 class Sending(NamedTuple):
-    """One publish of `count` messages."""
+    """One publish of so many `messages`."""
 
-    count: int
+    messages: int
     key: str | None
     pause: float
 

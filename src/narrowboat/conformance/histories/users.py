@@ -117,12 +117,12 @@ class Company:
         self._looks(user, call, held, visit)
         since = time.monotonic()
         tell("releases", user, call=call)
-        error = ""
+        wrong = ""
         try:
             await held.release()
-        except (Unavailable, LeaseLost) as raised:
-            error = type(raised).__name__
-        tell("released", user, call=call, since=since, error=error)
+        except (Unavailable, LeaseLost) as lost:
+            wrong = type(lost).__name__
+        tell("released", user, call=call, since=since, error=wrong)
 
     def _looks(self, user: str, call: str, held: Any, visit: Visit) -> bool:
         """Look whether it holds, and then write what an exclusive lock guards. The time is taken before the look."""
@@ -148,7 +148,7 @@ class Company:
                 await self._until_taken(user, queue)
 
     async def _send(self, user: str, number: int, queue: Any, sending: Sending) -> None:
-        ids = [f"{user}-{number}-{each}" for each in range(sending.count)]
+        ids = [f"{user}-{number}-{each}" for each in range(sending.messages)]
         named = {"queue": queue.name, "key": sending.key}
         self.journal.tell("publishes", user, ids=ids, **named)
         since = time.monotonic()
@@ -200,7 +200,12 @@ class Company:
                 return
             batches = batches or aiter(messages.batches(stay.most, wait=0.01))
             since = time.monotonic()
-            batch = await anext(batches, None)
+            try:
+                batch = await anext(batches, None)
+            except Unavailable:
+                self.journal.tell("hindered", user, call="receive", since=since, allowed=IDLE)
+                await self._pause(0.1)
+                return
             if batch is None:  # nothing came for a while
                 batches = None
                 if self.storm > since:

@@ -1,4 +1,4 @@
-"""What a history shows: each broken rule with what it is about, counts, and the longest waits. A pure function of its events."""
+"""What a history shows: each broken rule with what it is about, counts, and the longest waits. A pure function of events."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _calls(events: Sequence[Event], bounds: Bounds, trouble: Trouble) -> tuple[l
         if name is None:
             continue
         took = trouble.running(event["process"], event["since"], event["at"])
-        patience = allowed.get(event["call"], 0.0) if name == "acquire" else 0.0
+        patience = allowed.get(event["call"], 0.0) if name == "acquire" else event.get("allowed", 0.0)
         longest[name] = max(longest.get(name, 0.0), took - patience)
         if took > patience + bounds.call:
             bound = f"{patience:g} s and {bounds.call:g} s more"
