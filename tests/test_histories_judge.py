@@ -98,6 +98,18 @@ def a_token_that_goes_back(story: Story) -> None:
         story.released(begun + 0.3, call)
 
 
+def a_token_out_of_turn(story: Story) -> None:
+    """Both asked before either was answered, and who held later has the smaller token."""
+    late = story.asks(1.0)
+    early = story.asks(1.1, user="p1.0.0")
+    story.granted(2.0, early, 2)
+    story.holds(3.0, early)
+    story.released(3.1, early)
+    story.granted(4.0, late, 1)
+    story.holds(4.1, late)
+    story.released(4.2, late)
+
+
 def an_effect_that_goes_back(story: Story) -> None:
     """The second holder writes before the first one's last write, whose lease has not ended."""
     first = story.asks(1.0)
@@ -187,6 +199,7 @@ BROKEN: dict[Callable[[Story], None], str] = {
     a_permit_too_many: "one holder",
     a_token_twice: "fencing tokens",
     a_token_that_goes_back: "fencing tokens",
+    a_token_out_of_turn: "fencing tokens",
     an_effect_that_goes_back: "guarded effects",
     a_lock_that_stays_taken: "free in time",
     a_dead_holders_lock_that_stays_taken: "free in time",

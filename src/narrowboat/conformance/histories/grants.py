@@ -3,7 +3,7 @@
 The rules, per lock:
 
 1. no two holders that exclude each other believe at once, and a semaphore never has more holders than permits;
-2. tokens are given once, and agree with the order of real time;
+2. tokens are given once, and agree with the order of real time and with that of the beliefs;
 3. what is written under a valid lease never comes after what a later holder wrote;
 4. nobody waits for longer than the declared bounds for a lock that nobody can hold.
 
@@ -58,10 +58,10 @@ class Found(NamedTuple):
 def judge(events: Sequence[Event], bounds: Bounds, trouble: Trouble) -> Found:
     """Judge the locks of a history."""
     found = acquires(events)
-    deleted = {name: _deletions(events, name) for name in {each.name for each in found}}
-    holds = [_belief(each, deleted[each.name]) for each in found]
+    deleted = _deletions(events, found)
+    holds = beliefs(events)
     verdict = check(holds, list(_writes(events, deleted)))
-    broken = [(_rule(text), text, text.partition(":")[0]) for text in verdict.violations]
+    broken = [(_rule(text), text, text.partition(":")[0]) for text in (*verdict.violations, *_in_turn(holds))]
     longest = 0.0
     for name in deleted:
         for user, (begun, ended) in _waits([each for each in found if each.name == name], bounds, trouble):
@@ -111,8 +111,34 @@ def _rule(text: str) -> str:
     return "guarded effects" if ": accepted token" in text else "fencing tokens"
 
 
-def _deletions(events: Sequence[Event], name: str) -> list[float]:
-    return [event["since"] for event in events if event["what"] == "fault" and event.get("deleted") == name]
+def beliefs(events: Sequence[Event]) -> list[Hold]:
+    """What each user surely believed, for `checks.history`."""
+    found = acquires(events)
+    deleted = _deletions(events, found)
+    return [_belief(each, deleted[each.name]) for each in found]
+
+
+def _deletions(events: Sequence[Event], found: Sequence[Acquire]) -> dict[str, list[float]]:
+    """When the record of each lock was deleted by others."""
+    deleted: dict[str, list[float]] = {each.name: [] for each in found}
+    for event in events:
+        if event["what"] == "fault" and event.get("deleted") in deleted:
+            deleted[event["deleted"]].append(event["since"])
+    return deleted
+
+
+def _in_turn(holds: Sequence[Hold]) -> Iterator[str]:
+    """Of two holders that exclude each other, the one that believed later has the greater token, whenever they asked."""
+    largest: dict[tuple[str, bool], Hold] = {}  # by lock and by whether it was exclusive
+    for hold in sorted((each for each in holds if each.granted is not None), key=lambda each: each.granted or 0.0):
+        kind = hold.mode == EXCLUSIVE
+        for before in (largest.get((hold.name, True)), largest.get((hold.name, False)) if kind else None):
+            if before is not None and (hold.token or 0) <= (before.token or 0):
+                yield f"{hold.name}: {hold.user} held after {before.user}, whose token is {before.token}, and got {hold.token}"
+                break
+        mine = largest.get((hold.name, kind))
+        if mine is None or (hold.token or 0) > (mine.token or 0):
+            largest[hold.name, kind] = hold
 
 
 def _belief(each: Acquire, deletions: Sequence[float]) -> Hold:

@@ -92,7 +92,14 @@ class Result:
 
 
 def history(
-    harness: Harness, *, seconds: float, seed: int, folder: Path, halves: Sequence[str] = (), operation: float = OPERATION
+    harness: Harness,
+    *,
+    seconds: float,
+    seed: int,
+    folder: Path,
+    halves: Sequence[str] = (),
+    operation: float = OPERATION,
+    keep: bool = False,
 ) -> Result:
     """Make and judge one history of `seconds` seconds. Its files stay in `folder` where a rule is broken.
 
@@ -103,6 +110,7 @@ def history(
         folder: for the files; made where it is missing.
         halves: "locks", "broker"; those that the backend has unless given.
         operation: the operation timeout of the clients, in seconds.
+        keep: leave the events there also where no rule is broken.
     """
     chosen = tuple(half for half in harness.halves if not halves or half in halves)
     events_in = folder / f"{harness.scheme}-{seed}"
@@ -115,7 +123,7 @@ def history(
     events = journals.read(events_in)
     verdict = judge(events)
     files = _shown(events, verdict.findings, events_in)
-    if verdict.ok:
+    if verdict.ok and not keep:
         shutil.rmtree(events_in)
     return Result(harness.scheme, harness.scheme, made, took, verdict, files)
 
