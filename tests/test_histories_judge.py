@@ -168,6 +168,13 @@ def a_lost_message(story: Story) -> None:
     story.drained(50.0)
 
 
+def a_message_that_is_given_back_and_lost(story: Story) -> None:
+    story.published(1.0, "m")
+    story.delivered(2.0, "m")
+    story.settled(2.1, "m", "nack")
+    story.drained(50.0)
+
+
 def a_message_from_nowhere(story: Story) -> None:
     story.delivered(2.0, "m")
 
@@ -208,6 +215,7 @@ BROKEN: dict[Callable[[Story], None], str] = {
     a_settled_message_again: "settled for good",
     a_rejected_message_again: "settled for good",
     a_lost_message: "none lost",
+    a_message_that_is_given_back_and_lost: "none lost",
     a_message_from_nowhere: "none from nowhere",
     a_refused_message_that_comes: "none from nowhere",
     an_attempt_that_goes_back: "attempts grow",

@@ -1,8 +1,8 @@
 """What is built from Go modules: Consul, and the program that asks Porcupine about histories of locks.
 
-`consul_module` and `porcupine_module` beside this file require them, and their `go.sum` has the checksums. Consul's own go.mod has
-`replace` lines, so `go install` refuses it; a module of ours that requires it builds it. Its first build takes minutes on two
-cores, Porcupine's a few seconds.
+`consul_module` and `porcupine_module` beside this file require them, and their `go.sum` has the checksums. Consul's own go.mod
+has `replace` lines, so `go install` refuses it; a module of ours that requires it builds it. Its first build takes minutes on
+two cores, Porcupine's a few seconds.
 """
 
 from __future__ import annotations

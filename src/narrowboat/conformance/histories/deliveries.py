@@ -2,7 +2,7 @@
 
 The rules:
 
-1. a message whose publish returned is delivered, once its queue was emptied;
+1. a message whose publish returned is delivered, and delivered again until it is settled, once its queue was emptied;
 2. nothing is delivered that was not published, or whose publish was refused;
 3. nothing is handed out that was settled for good, by an ack or a reject that was answered, before it was asked for;
 4. each attempt has a greater number than those that ended before it began;
@@ -50,7 +50,7 @@ def judge(events: Sequence[Event], bounds: Bounds) -> Found:
     """Judge the messages of a history."""
     broken: list[tuple[str, str, str]] = []
     kills = [each["since"] for each in events if each["what"] == "fault" and each["kind"] == "server killed"]
-    handed = _deliveries(events)
+    handed, settled = _deliveries(events), _settled(events)
     there = {id for event in events if event["what"] == "published" for id in event["ids"]}
     missing: tuple[str, ...] = ()
     for queue in sorted({each["queue"] for each in events if "queue" in each}):
@@ -58,11 +58,12 @@ def judge(events: Sequence[Event], bounds: Bounds) -> Found:
         verdict = check(History(_told(events, queue)), drained=drained)
         missing += verdict.missing
         broken += [("none lost", f"{id} was published to {queue} and never delivered", id) for id in verdict.lost]
+        broken += [("none lost", f"{id} was handed out, never settled, and did not come again", id) for id in verdict.unsettled]
         broken += [
             ("none from nowhere", f"{id} was delivered, and its publish refused or never made", id) for id in verdict.unexpected
         ]
         for id in verdict.after_ack:
-            at = min(each["at"] for each in events if _settled(each, id))
+            at = settled[id]
             late = next(each for each in handed[id] if each.since > at)
             if not (bounds.received and any(at <= kill + bounds.operation and kill <= late.at for kill in kills)):
                 text = f"{id} was settled at {at:.3f}, and {late.user}, who asked at {late.since:.3f}, had it at {late.at:.3f}"
@@ -73,8 +74,14 @@ def judge(events: Sequence[Event], bounds: Bounds) -> Found:
     return Found(broken, len(there | set(handed)), sum(map(len, handed.values())), missing)
 
 
-def _settled(event: Event, id: str) -> bool:
-    return event["what"] == "settled" and event["how"] in FINAL and id in event["ids"]
+def _settled(events: Sequence[Event]) -> dict[str, float]:
+    """When it was first answered that a message is settled for good."""
+    found: dict[str, float] = {}
+    for event in events:
+        if event["what"] == "settled" and event["how"] in FINAL:
+            for id in event["ids"]:
+                found.setdefault(id, event["at"])
+    return found
 
 
 def _deliveries(events: Sequence[Event]) -> dict[str, list[Delivered]]:
@@ -109,6 +116,8 @@ def _told(events: Sequence[Event], queue: str) -> Iterator[Told]:
                 placed += [(at, next(count), Told(kind, id)) for id in ids]
         elif what == "delivered":
             placed += [(event["since"], next(count), Told(What.DELIVERED, id)) for id in event["ids"]]
+        elif what == "settles" and event["how"] in FINAL:  # it may be settled from now on
+            placed += [(at, next(count), Told(What.ACK_UNKNOWN, id)) for id in event["ids"]]
         elif what == "settled" and event["how"] in FINAL:
             placed += [(at, next(count), Told(What.ACKED, id)) for id in event["ids"]]
     for _, _, told in sorted(placed):

@@ -51,12 +51,13 @@ class Place:
         self._urls = {half: network.url for half, network in found.items()}
         self.networks = tuple({id(network): network for network in found.values()}.values())
 
-    async def start(self, *, within: bool) -> None:
-        """Start its users, in this process where it is to be `within` it."""
-        if within:
-            self._program = Program(self.process, self._folder, self._terms, self._urls, self._users)
-            self._program.start()
-            return
+    def start_here(self, wrap: Callable[[Any], Any] | None) -> None:
+        """Start its users in this process, with a layer in front of each driver."""
+        self._program = Program(self.process, self._folder, self._terms, self._urls, self._users, wrap=wrap)
+        self._program.start()
+
+    async def start(self) -> None:
+        """Start its users in a process of their own."""
         arguments = {
             "name": self.process,
             "folder": str(self._folder),
@@ -82,7 +83,7 @@ class Place:
     async def again(self) -> None:
         """Start the next process."""
         self._generation += 1
-        await self.start(within=False)
+        await self.start()
         await self.ready()
 
     def strike(self, kind: Kind, word: str, seconds: float) -> None:

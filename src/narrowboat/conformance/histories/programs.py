@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,21 @@ from narrowboat.layers.faults import Faults
 class Program:
     """One process's users. `start`, then `end`; `strike` breaks driver calls meanwhile."""
 
-    def __init__(self, name: str, folder: Path, terms: Terms, urls: dict[str, str], users: Sequence[User]) -> None:
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        terms: Terms,
+        urls: dict[str, str],
+        users: Sequence[User],
+        *,
+        wrap: Callable[[Any], Any] | None = None,
+    ) -> None:
         self.journal = Journal(folder, name)
         self._effects = Effects(folder)
         self._company = Company(terms, self.journal, self._effects)
         self._faults = Faults()
+        self._inner = wrap
         self._urls = urls
         self._users = users
         self._opened: list[Any] = []
@@ -46,11 +56,15 @@ class Program:
         locks = broker = None
         if "locks" in self._urls:
             entry = narrowboat if face == "sync" else narrowboat.aio
-            locks = wrap(entry.locks(self._urls["locks"], wrap=self._faults.wrap))
+            locks = wrap(entry.locks(self._urls["locks"], wrap=self._wrap))
         if "broker" in self._urls:
-            broker = wrap(opened(self._urls["broker"], face, wrap=self._faults.wrap))
+            broker = wrap(opened(self._urls["broker"], face, wrap=self._wrap))
         self._opened += [each for each in (locks, broker) if each is not None]
         return Faces(locks, broker)
+
+    def _wrap(self, driver: Any) -> Any:
+        """The faults are outside of a layer that the harness puts in front of the driver."""
+        return self._faults.wrap(driver if self._inner is None else self._inner(driver))
 
     def strike(self, kind: Kind, word: str, seconds: float) -> None:
         """Let the next driver call `word` go wrong, or consumers come and go for so long."""

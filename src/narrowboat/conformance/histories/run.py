@@ -33,6 +33,7 @@ from narrowboat.conformance.histories.users import Company, Faces, Terms
 from narrowboat.conformance.histories.verdict import Finding, Verdict, judge
 from narrowboat.conformance.users.opening import opened
 from narrowboat.conformance.watch import Watch, watch
+from narrowboat.errors import ConfigurationError
 
 #: Seconds that one driver call may take. Shorter breaks on a busy machine, longer leaves less time for anything else.
 OPERATION = 2.0
@@ -85,7 +86,7 @@ class Result:
             f"  longest: {waits}",
         ]
         if found.unknown:
-            lines.append(f"  unknown: {found.unknown} messages were still there after {DRAIN:g} s")
+            lines.append(f"  unknown: {found.unknown} messages may be lost: their queue was not emptied in time")
         lines += [f"  broken: {each.rule}: {each.text}" for each in found.findings[:20]]
         lines += [f"  see {path}" for path in self.files]
         return "\n".join(lines)
@@ -99,6 +100,7 @@ def history(
     folder: Path,
     halves: Sequence[str] = (),
     operation: float = OPERATION,
+    drain: float = DRAIN,
     keep: bool = False,
 ) -> Result:
     """Make and judge one history of `seconds` seconds. Its files stay in `folder` where a rule is broken.
@@ -110,15 +112,22 @@ def history(
         folder: for the files; made where it is missing.
         halves: "locks", "broker"; those that the backend has unless given.
         operation: the operation timeout of the clients, in seconds.
+        drain: seconds after which a queue that is still not empty is left as it is.
         keep: leave the events there also where no rule is broken.
+
+    Raises:
+        ConfigurationError: the harness has a layer in front of its drivers, and the clients would be other processes.
     """
     chosen = tuple(half for half in harness.halves if not halves or half in halves)
+    has = means(harness, chosen)
+    if has.processes and harness.wrap is not None:
+        raise ConfigurationError(f"{harness}: its layer cannot be handed to the processes of a history; use memory://")
     events_in = folder / f"{harness.scheme}-{seed}"
     shutil.rmtree(events_in, ignore_errors=True)
     events_in.mkdir(parents=True)
-    made = plan(seed, seconds, means(harness, chosen))
+    made = plan(seed, seconds, has)
     begun = time.monotonic()
-    asyncio.run(_live(harness, made, chosen, events_in, operation))
+    asyncio.run(_live(harness, made, chosen, events_in, operation, drain))
     took = time.monotonic() - begun
     events = journals.read(events_in)
     verdict = judge(events)
@@ -187,7 +196,7 @@ def bounds(harness: Harness, halves: Sequence[str], operation: float) -> Bounds:
     return owed
 
 
-async def _live(harness: Harness, made: Plan, halves: Sequence[str], folder: Path, operation: float) -> None:
+async def _live(harness: Harness, made: Plan, halves: Sequence[str], folder: Path, operation: float, drain: float) -> None:
     """Let it happen, and write it down."""
     clock = watch()
     namespace = harness.namespace()
@@ -204,7 +213,10 @@ async def _live(harness: Harness, made: Plan, halves: Sequence[str], folder: Pat
             for place in places:
                 await asyncio.to_thread(place.connect, harness)
         for place in places:
-            await place.start(within=not has.processes)
+            if has.processes:
+                await place.start()
+            else:
+                place.start_here(harness.wrap)
         await asyncio.gather(*(place.ready() for place in places))
         adversary = asyncio.create_task(Adversary(made, harness, namespace, places, journal).act())
         await asyncio.sleep(made.seconds)
@@ -213,7 +225,7 @@ async def _live(harness: Harness, made: Plan, halves: Sequence[str], folder: Pat
             if wrong:
                 journal.tell("failed", place.process, error=wrong)
         if "broker" in halves:
-            await _drain(harness, direct["broker"], use, folder, journal, ordered=has.ordered)
+            await _drain(harness, direct["broker"], use, folder, journal, drain, ordered=has.ordered)
     finally:
         for place in places:
             await place.close()
@@ -222,14 +234,16 @@ async def _live(harness: Harness, made: Plan, halves: Sequence[str], folder: Pat
         await asyncio.to_thread(harness.cleanup, namespace)
 
 
-async def _drain(harness: Harness, url: str, use: Terms, folder: Path, journal: Journal, *, ordered: bool) -> None:
+async def _drain(
+    harness: Harness, url: str, use: Terms, folder: Path, journal: Journal, drain: float, *, ordered: bool
+) -> None:
     """Take what is left, until nothing has come for as long as a message can be away."""
     has = harness.broker_claims
     effects = Effects(folder)
     company = Company(use, journal, effects)
     quiet = use.lease + has.lease_lag + has.return_lag + 2
-    until = time.monotonic() + DRAIN
-    async with opened(url, "asyncio") as broker:
+    until = time.monotonic() + drain
+    async with opened(url, "asyncio", wrap=harness.wrap) as broker:
 
         async def empty(queue: Any) -> None:
             async with queue.consume(prefetch=500, idle=quiet) as messages:
