@@ -1,15 +1,35 @@
-"""`narrowboat verify`: the conformance kit against a live backend, with its report."""
+"""`narrowboat verify`: the conformance kit against a live backend, or a history with faults, with its report."""
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
+from typing import Any
 
 import click
 
 from narrowboat.cli.command import Command
 from narrowboat.cli.options import BROKER_URL, FROM_ENVIRONMENT, LOCKS_URL
 from narrowboat.cli.output import printable_lines, progress_bar
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]  # click 8.1 knows no ParamType of something
+    """A number of seconds above 0, or one with a unit: `90`, `90s`, `10m`, `1h`."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """`value` in seconds, or a usage error."""
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(value))
+        seconds = float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]] if found else 0.0
+        if not 0 < seconds <= LONGEST:
+            self.fail(f"{value!r} is no time: write 90, 90s, 10m; {LONGEST // 60} minutes at most", param, ctx)
+        return seconds
+
+
+#: Seconds of the longest history: the clocks that watch for pauses of the machine remember an hour.
+LONGEST = 3000
 
 
 @click.command("verify", cls=Command)
@@ -26,6 +46,11 @@ from narrowboat.cli.output import printable_lines, progress_bar
 @click.option("--half", type=click.Choice(["locks", "messages"]), help="Only this half.  [default: both, where URL has them]")
 @click.option("--face", type=click.Choice(["sync", "asyncio"]), help="Only this face.  [default: both]")
 @click.option("--size", type=float, default=1.0, show_default=True, help="Of the stress scenarios.")
+@click.option("--history", type=Duration(), help="Instead, random work under faults for this long, such as 10m; then judge it.")
+@click.option("--seed", type=int, help="Of the plan of a history: the same seed is the same plan.  [default: a new one]")
+@click.option(
+    "--folder", type=click.Path(file_okay=False, path_type=Path), help="For a history that breaks a rule.  [default: temporary]"
+)
 @click.option(
     "--json", "json_path", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="Write the report as JSON."
 )
@@ -39,6 +64,9 @@ def verify(
     half: str | None,
     face: str | None,
     size: float,
+    history: float | None,
+    seed: int | None,
+    folder: Path | None,
     json_path: Path | None,
     html_path: Path | None,
 ) -> int:
@@ -48,9 +76,29 @@ def verify(
 
     Locks and messages are both tried, as far as the URL's scheme has them. The kit works in names of its own; what is
     there already is not touched. Exit code 0 when nothing is broken, 1 when something is.
-    """
-    from narrowboat.conformance import verify_command  # the kit is large, and no other command needs it
 
+    With --history, clients and faults are made from a seed, and what they recorded is judged.
+    """
+    from narrowboat.conformance import history_command, verify_command  # the kit is large, and no other command needs it
+
+    def out(text: str) -> None:
+        click.echo(printable_lines(text), nl=False)  # errors quote what servers say
+
+    if history is None and (seed is not None or folder is not None):
+        raise click.UsageError("--seed and --folder are for --history: add --history 60s, or leave them out")
+    if history is not None:
+        if only or tier or face:
+            raise click.UsageError("--history runs no scenarios: leave out --only, --tier and --face")
+        return history_command(
+            _located(url),
+            seconds=history,
+            seed=seed,
+            half=half,
+            folder=folder,
+            json_path=json_path,
+            html_path=html_path,
+            out=out,
+        )
     with progress_bar() as bar:
         task = bar.add_task("scenarios", total=None)
         return verify_command(
@@ -63,7 +111,7 @@ def verify(
             json_path=json_path,
             html_path=html_path,
             progress=lambda done, total, rows: bar.update(task, completed=done, total=total),
-            out=lambda text: click.echo(printable_lines(text), nl=False),  # errors quote what servers say
+            out=out,
         )
 
 

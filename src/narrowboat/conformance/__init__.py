@@ -8,7 +8,7 @@
 
 The promises stand in `catalogue`, one stable id a line. `scenarios` prove them. `harness` is what a backend must give. A
 scenario is handed a `kit`, as `lock_kit` or `message_kit`: `users` act in it, `faults` strike, `checks` judge. `runner` decides
-which scenarios run and what their outcome is, and `report` shows it.
+which scenarios run and what their outcome is, and `report` shows it. `histories` are random work under faults, from a seed.
 """
 
 from narrowboat.conformance.faults.network import Network
@@ -18,6 +18,18 @@ from narrowboat.conformance.report import Report
 from narrowboat.conformance.report.markup import page
 from narrowboat.conformance.runner import Outcome, Row
 from narrowboat.conformance.suite import suite
-from narrowboat.conformance.verification import verify, verify_command
+from narrowboat.conformance.verification import history_command, verify, verify_command
 
-__all__ = ["Harness", "Network", "Outcome", "Report", "Row", "Server", "page", "suite", "verify", "verify_command"]
+__all__ = [
+    "Harness",
+    "Network",
+    "Outcome",
+    "Report",
+    "Row",
+    "Server",
+    "history_command",
+    "page",
+    "suite",
+    "verify",
+    "verify_command",
+]

@@ -1,11 +1,13 @@
-"""`narrowboat verify URL`: the whole kit against a live backend, as a function and as what the command calls."""
+"""`narrowboat verify URL`: the whole kit against a live backend, or a history; as functions and as what the command calls."""
 
 from __future__ import annotations
 
 import difflib
 import json
+import random
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -13,6 +15,7 @@ from pathlib import Path
 from narrowboat.conformance import report as reports
 from narrowboat.conformance.catalogue import CATALOGUE
 from narrowboat.conformance.harness import Harness
+from narrowboat.conformance.histories import history
 from narrowboat.conformance.report import Report
 from narrowboat.conformance.report.markup import page
 from narrowboat.conformance.runner import Progress, Row, Selection, load, run
@@ -108,6 +111,43 @@ def verify_command(
         out(f"{report.stood_still}\n")
     out(f"{report.url}: {report.counts} in {report.seconds:g} s\n")
     return 0 if report.ok else 1
+
+
+def history_command(
+    url: str | Harness,
+    *,
+    seconds: float,
+    seed: int | None = None,
+    half: str | None = None,
+    folder: str | Path | None = None,
+    json_path: str | Path | None = None,
+    html_path: str | Path | None = None,
+    out: Callable[[str], object] = sys.stdout.write,
+) -> int:
+    """What the command does with `--history`: make one history, write the reports, print what it shows. 0: no rule is broken.
+
+    Args:
+        url: as for `verify`.
+        seconds: of clients and faults.
+        seed: of the plan; a new one unless given. It is printed.
+        half: "locks" or "messages"; both, as far as the scheme has them, unless given.
+        folder: for a history that breaks a rule; a temporary one unless given.
+        json_path: where to write the report as JSON.
+        html_path: where to write it as a page.
+        out: what prints.
+    """
+    harness = url if isinstance(url, Harness) else Harness(url)
+    _check("half", [half] if half else [], {half: half for half in HALVES})
+    result = history(
+        harness,
+        seconds=seconds,
+        seed=random.randrange(1_000_000) if seed is None else seed,
+        folder=Path(folder or tempfile.mkdtemp(prefix="narrowboat-histories-")),
+        halves=[HALVES[half]] if half else (),
+    )
+    write(reports.make(harness, [], seconds=result.seconds, histories=[result.as_json()]), json_path, html_path)
+    out(f"{result.text()}\n")
+    return 0 if result.verdict.ok else 1
 
 
 def write(report: Report, json_path: str | Path | None, html_path: str | Path | None) -> None:

@@ -33,6 +33,7 @@ class Report:
     versions: Mapping[str, str]
     started: str
     seconds: float
+    histories: tuple[Mapping[str, Any], ...] = ()  #: entries as docs/conformance.md shows them
 
     @property
     def broken(self) -> list[Row]:
@@ -41,8 +42,8 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether no row is broken."""
-        return not self.broken
+        """Whether no row is broken, and no rule of a history."""
+        return not self.broken and not any(each["broken"] for each in self.histories)
 
     @property
     def stood_still(self) -> str:
@@ -78,10 +79,11 @@ class Report:
             "counts": self.count(),
             "measured": summary(self.rows),
             "rows": [{**dataclasses.asdict(row), "outcome": row.outcome.value} for row in self.rows],
+            "histories": [dict(each) for each in self.histories],
         }
 
 
-def make(harness: Harness, rows: Sequence[Row], *, seconds: float) -> Report:
+def make(harness: Harness, rows: Sequence[Row], *, seconds: float, histories: Sequence[Mapping[str, Any]] = ()) -> Report:
     """The report of a run that took so many `seconds` and has just ended."""
     return Report(
         url=str(Url.parse(harness.url)),
@@ -96,6 +98,7 @@ def make(harness: Harness, rows: Sequence[Row], *, seconds: float) -> Report:
         },
         started=(datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=seconds)).isoformat(timespec="seconds"),
         seconds=round(seconds, 1),
+        histories=tuple(histories),
     )
 
 
@@ -112,7 +115,7 @@ def from_json(data: Mapping[str, Any]) -> Report:
         for row in data["rows"]
     )
     plain = ("url", "backend", "claims", "versions", "started", "seconds")
-    return Report(rows=rows, **{name: data[name] for name in plain})
+    return Report(rows=rows, histories=tuple(data.get("histories", ())), **{name: data[name] for name in plain})
 
 
 def summary(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:

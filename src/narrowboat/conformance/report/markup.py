@@ -52,7 +52,7 @@ def page(reports: Sequence[Report]) -> str:
         "<i>Not exercised</i> means that this run had no means to bring the fault about.</p>"
         f"<ul>{''.join(_run_line(report) for report in reports)}</ul>"
         f"<h2>Guarantees</h2>{_table('Guarantee', reports, rows)}"
-        f"<h2>Measured</h2>{_measured(reports)}<h2>Claims</h2>{_claims(reports)}</html>\n"
+        f"<h2>Measured</h2>{_measured(reports)}{_histories(reports)}<h2>Claims</h2>{_claims(reports)}</html>\n"
     )
 
 
@@ -141,6 +141,20 @@ def _values(one: Mapping[str, Any] | None) -> tuple[str, str, str]:
 
 def _number(value: float, unit: str) -> str:
     return f"{value * 1000:.3g} ms" if unit == "s" and value < 1 else f"{value:.4g} {unit}"
+
+
+def _histories(reports: Sequence[Report]) -> str:
+    """One line for each history with faults, or nothing where none was run."""
+    lines = []
+    for entry in (entry for report in reports for entry in report.histories):
+        counts = "".join(f"<td class='num'>{entry[name]:g}</td>" for name in ("seed", "seconds", "grants", "messages"))
+        faults = ", ".join(f"{number} {kind}" for kind, number in entry["faults"].items())
+        kind, words = ("broken", "; ".join(entry["broken"])) if entry["broken"] else ("held", "nothing")
+        broken = f"<td class='{kind}'>{html.escape(words)}</td>"
+        lines.append(f"<tr><td>{html.escape(entry['backend'])}</td>{counts}<td>{html.escape(faults)}</td>{broken}</tr>")
+    heads = "".join(f"<th class='num'>{head}</th>" for head in ("Seed", "Seconds", "Grants", "Messages"))
+    table = f"<table><tr><th>Backend</th>{heads}<th>Faults</th><th>Broken</th></tr>{''.join(lines)}</table>"
+    return f"<h2>Histories</h2>{table}" if lines else ""
 
 
 def _claims(reports: Sequence[Report]) -> str:

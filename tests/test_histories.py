@@ -1,0 +1,34 @@
+"""Whole histories of ten seconds on memory and on sqlite, by the command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from narrowboat.cli.app import run
+
+
+def told(path: Path) -> dict[str, Any]:
+    """The one entry of a report."""
+    (entry,) = json.loads(path.read_text())["histories"]
+    assert isinstance(entry, dict)
+    return entry
+
+
+@pytest.mark.parametrize("url", ["memory://histories", "sqlite:///{folder}/kit.db"])
+def test_ten_seconds_break_no_rule(url: str, tmp_path: Path) -> None:
+    """Both halves, under the faults that an embedded backend has."""
+    command = ["verify", url.format(folder=tmp_path), "--history", "10s", "--seed", "4", "--folder", str(tmp_path / "left")]
+    page = tmp_path / "page.html"
+
+    code = run([*command, "--json", str(tmp_path / "report.json"), "--html", str(page)])
+
+    entry = told(tmp_path / "report.json")
+    assert (code, entry["broken"], entry["unknown"]) == (0, [], 0)
+    assert entry["backend"] == url.partition(":")[0]
+    assert entry["seed"] == 4
+    assert min(entry["grants"], entry["messages"], sum(entry["faults"].values())) > 0
+    assert "<h2>Histories</h2>" in page.read_text()

@@ -1,0 +1,424 @@
+"""The judge of histories with faults: what a correct backend records passes, and a history that breaks a rule is found."""
+
+from __future__ import annotations
+
+import itertools
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from narrowboat.conformance.histories.journal import Event
+from narrowboat.conformance.histories.picture import picture
+from narrowboat.conformance.histories.smallest import smallest
+from narrowboat.conformance.histories.trouble import Trouble, overlap, union, without
+from narrowboat.conformance.histories.verdict import judge
+from tests.histories import BOUNDS, Story
+
+
+def rules(story: Story) -> set[str]:
+    """The rules that it breaks."""
+    return {finding.rule for finding in judge(story.events).findings}
+
+
+# -- what a correct backend records ---------------------------------------------------------------------------------------
+
+
+@st.composite
+def sound(draw: st.DrawFn) -> Story:
+    """One lock that is held in turn, by users that are killed as well, and a queue that gives each message until its ack."""
+    story = Story()
+    now = 1.0
+    for number in range(draw(st.integers(0, 12))):
+        user = f"p{draw(st.integers(0, 2))}.{number}.{draw(st.integers(0, 1))}"
+        asked = now - draw(st.floats(0, 1))
+        call = story.asks(asked, user=user)
+        story.granted(now, call, number + 1)
+        story.holds(now + 0.01, call)
+        story.wrote(now + 0.02, call)
+        end = draw(st.sampled_from(["release", "unknown", "kill"]))
+        now += 0.1 + draw(st.floats(0, 1))
+        if end == "kill":
+            story.tell(now, "ended", process=user.rpartition(".")[0], killed=True)
+            now += 4.5
+        else:
+            story.released(now, call, "" if end == "release" else "Unavailable")
+            now += 0.0 if end == "release" else 4.5
+    for number in range(draw(st.integers(0, 12))):
+        id = f"m{number}"
+        story.published(1.0 + number, id, key=draw(st.sampled_from([None, "a"])))
+        deliveries = draw(st.integers(1, 3))
+        for attempt in range(deliveries):
+            at = 100 + number * 10 + attempt
+            story.delivered(at, id, attempt + 1)
+            last = attempt + 1 == deliveries
+            story.settled(at + 0.5, id, "ack" if last else "nack", answered=last)
+    story.drained(1000.0)
+    return story
+
+
+@given(sound())
+def test_what_a_correct_backend_records_is_sound(story: Story) -> None:
+    verdict = judge(story.events)
+
+    assert verdict.findings == ()
+    assert verdict.grants == sum(event["what"] == "granted" for event in story.events)
+    assert verdict.messages == sum(event["what"] == "published" for event in story.events)
+
+
+def test_an_empty_history_is_sound() -> None:
+    assert judge([]).ok
+
+
+# -- each rule, broken on purpose -----------------------------------------------------------------------------------------
+
+
+def two_holders(story: Story) -> None:
+    story.held(1.0, 2.0, 1)
+    story.held(1.5, 2.5, 2, user="p1.0.0")
+
+
+def a_permit_too_many(story: Story) -> None:
+    for number in range(3):
+        story.held(1.0 + number / 10, 2.0, number + 1, user=f"p{number}.0.0", mode="semaphore", limit=2)
+
+
+def a_token_twice(story: Story) -> None:
+    story.held(1.0, 2.0, 7)
+    story.held(3.0, 4.0, 7, user="p1.0.0")
+
+
+def a_token_that_goes_back(story: Story) -> None:
+    for begun, token in ((1.0, 7), (3.0, 6)):
+        call = story.asks(begun)
+        story.granted(begun + 0.1, call, token)
+        story.holds(begun + 0.2, call)
+        story.released(begun + 0.3, call)
+
+
+def a_token_out_of_turn(story: Story) -> None:
+    """Both asked before either was answered, and who held later has the smaller token."""
+    late = story.asks(1.0)
+    early = story.asks(1.1, user="p1.0.0")
+    story.granted(2.0, early, 2)
+    story.holds(3.0, early)
+    story.released(3.1, early)
+    story.granted(4.0, late, 1)
+    story.holds(4.1, late)
+    story.released(4.2, late)
+
+
+def an_effect_that_goes_back(story: Story) -> None:
+    """The second holder writes before the first one's last write, whose lease has not ended."""
+    first = story.asks(1.0)
+    story.granted(1.1, first, 1)
+    story.holds(1.2, first)
+    second = story.asks(1.3, user="p1.0.0")
+    story.granted(1.4, second, 2)
+    story.wrote(1.45, second)
+    story.wrote(1.5, first)
+
+
+def a_lock_that_stays_taken(story: Story) -> None:
+    story.held(1.0, 2.0, 1)
+    call = story.asks(1.5, user="p1.0.0")
+    story.granted(4.5, call, 2)  # 2.5 s after it was free; declared are 2
+    story.holds(4.6, call)
+    story.released(4.7, call)
+
+
+def a_dead_holders_lock_that_stays_taken(story: Story) -> None:
+    call = story.asks(1.0)
+    story.granted(1.1, call, 1)
+    story.holds(1.2, call)
+    story.tell(2.0, "ended", process="p0.0", killed=True)
+    waiting = story.asks(1.5, user="p1.0.0", allowed=20.0)
+    story.refused(11.0, waiting)  # free at 6.5 at the latest
+
+
+def a_call_that_takes_too_long(story: Story) -> None:
+    call = story.asks(1.0, allowed=0.5)
+    story.refused(4.0, call, "Unavailable")
+
+
+def a_publish_that_takes_too_long(story: Story) -> None:
+    story.published(9.0, "m", since=6.0)
+
+
+def a_settled_message_again(story: Story) -> None:
+    story.published(1.0, "m")
+    story.delivered(2.0, "m")
+    story.settled(2.1, "m")
+    story.delivered(3.0, "m", 2)
+
+
+def a_rejected_message_again(story: Story) -> None:
+    story.published(1.0, "m")
+    story.delivered(2.0, "m")
+    story.settled(2.1, "m", "reject")
+    story.delivered(3.0, "m", 2)
+
+
+def a_lost_message(story: Story) -> None:
+    story.published(1.0, "m", "n")
+    story.delivered(2.0, "n")
+    story.settled(2.1, "n")
+    story.drained(50.0)
+
+
+def a_message_that_is_given_back_and_lost(story: Story) -> None:
+    story.published(1.0, "m")
+    story.delivered(2.0, "m")
+    story.settled(2.1, "m", "nack")
+    story.drained(50.0)
+
+
+def a_message_from_nowhere(story: Story) -> None:
+    story.delivered(2.0, "m")
+
+
+def a_refused_message_that_comes(story: Story) -> None:
+    story.published(1.0, "m", ids=[], failed=["m"])
+    story.delivered(2.0, "m")
+
+
+def an_attempt_that_goes_back(story: Story) -> None:
+    story.published(1.0, "m")
+    story.delivered(2.0, "m", 2)
+    story.delivered(3.0, "m", 1)
+
+
+def a_key_out_of_order(story: Story) -> None:
+    story.published(1.0, "m", key="a")
+    story.published(1.1, "n", key="a")
+    story.delivered(2.0, "n")
+    story.delivered(3.0, "m")
+
+
+def an_error_of_no_type(story: Story) -> None:
+    story.tell(1.0, "failed", "p0.0.0", error="KeyError: 'x'")
+
+
+BROKEN: dict[Callable[[Story], None], str] = {
+    two_holders: "one holder",
+    a_permit_too_many: "one holder",
+    a_token_twice: "fencing tokens",
+    a_token_that_goes_back: "fencing tokens",
+    a_token_out_of_turn: "fencing tokens",
+    an_effect_that_goes_back: "guarded effects",
+    a_lock_that_stays_taken: "free in time",
+    a_dead_holders_lock_that_stays_taken: "free in time",
+    a_call_that_takes_too_long: "bounded calls",
+    a_publish_that_takes_too_long: "bounded calls",
+    a_settled_message_again: "settled for good",
+    a_rejected_message_again: "settled for good",
+    a_lost_message: "none lost",
+    a_message_that_is_given_back_and_lost: "none lost",
+    a_message_from_nowhere: "none from nowhere",
+    a_refused_message_that_comes: "none from nowhere",
+    an_attempt_that_goes_back: "attempts grow",
+    a_key_out_of_order: "order of a key",
+    an_error_of_no_type: "typed errors",
+}
+
+
+@pytest.mark.parametrize("breaks", BROKEN, ids=lambda breaks: breaks.__name__)
+def test_a_history_that_was_broken_on_purpose_is_found(breaks: Callable[[Story], None]) -> None:
+    """By its rule alone."""
+    story = Story()
+    breaks(story)
+
+    assert rules(story) == {BROKEN[breaks]}
+
+
+# -- what is no proof -----------------------------------------------------------------------------------------------------
+
+
+def test_a_holder_that_was_stopped_before_its_look_is_no_second_holder() -> None:
+    """Its grant is answered late, while another holds: its lease had ended, and it never believed."""
+    story = Story()
+    late = story.asks(1.0)
+    story.fault(1.5, 5.9, "stop", stops="p0")
+    story.held(5.5, 7.0, 2, user="p1.0.0")
+    story.granted(6.0, late, 1)
+    story.released(6.1, late, "LeaseLost")
+
+    assert judge(story.events).ok
+
+
+def test_a_write_after_the_lease_is_no_guarded_effect() -> None:
+    story = Story()
+    first = story.asks(1.0)
+    story.granted(1.1, first, 1)
+    story.holds(1.2, first)
+    story.held(6.0, 7.0, 2, user="p1.0.0")
+    story.wrote(8.0, first, valid=False)
+
+    assert judge(story.events).ok
+
+
+def test_a_deleted_record_ends_the_belief_of_its_holder() -> None:
+    """It learns of that later, as declared; without the deletion the same history has two holders."""
+    story = Story()
+    story.held(1.0, 3.0, 1)
+    story.held(2.0, 2.5, 2, user="p1.0.0")
+    assert "one holder" in rules(story)
+
+    story.fault(1.5, 1.6, "record deleted", "", deleted="x")
+    assert rules(story) == set()
+
+
+def test_who_waits_is_owed_nothing_while_its_connection_is_broken() -> None:
+    story = Story()
+    story.held(1.0, 2.0, 1, user="p1.0.0")
+    call = story.asks(1.5)
+    story.refused(9.0, call)
+    assert "free in time" in rules(story)
+
+    story.fault(1.2, 8.0)
+    assert rules(story) == set()
+
+
+@pytest.mark.parametrize("pause", [{"kind": "stop", "stops": "p0"}, None])
+def test_a_call_is_not_counted_while_its_process_or_the_machine_stands_still(pause: dict[str, str] | None) -> None:
+    story = Story()
+    call = story.asks(1.0, allowed=0.5)
+    story.refused(6.0, call, "Unavailable")
+    assert rules(story) == {"bounded calls"}
+
+    if pause is not None:
+        story.fault(1.5, 5.0, **pause)
+    else:
+        story.tell(5.0, "stood", process="run", since=1.5, lost=3.0)
+    assert rules(story) == set()
+
+
+def test_a_release_without_an_answer_may_hold_for_a_lease() -> None:
+    story = Story()
+    call = story.asks(1.0)
+    story.granted(1.1, call, 1)
+    story.released(2.0, call, "Unavailable")
+    waiting = story.asks(2.0, user="p1.0.0")
+    story.refused(8.0, waiting)
+
+    assert judge(story.events).ok
+
+
+def test_what_is_asked_for_before_the_ack_may_come_after_it() -> None:
+    """The consumer has had it for longer than the other: its process stood still."""
+    story = Story()
+    story.published(1.0, "m")
+    story.delivered(3.0, "m", 2)
+    story.settled(3.1, "m")
+    story.delivered(4.0, "m", since=2.0)
+
+    assert judge(story.events).ok
+
+
+def test_a_message_that_was_not_waited_for_is_unknown() -> None:
+    story = Story()
+    story.published(1.0, "m")
+
+    assert judge(story.events).ok
+    assert judge(story.events).unknown == 1
+
+
+def test_a_publisher_that_was_killed_leaves_what_may_come() -> None:
+    story = Story()
+    story.tell(1.0, "publishes", "p0.0.5", queue="q", key=None, ids=["m"])
+    story.delivered(2.0, "m")
+    story.settled(2.1, "m")
+    story.drained(50.0)
+
+    assert judge(story.events).ok
+
+
+@pytest.mark.parametrize("received", [True, False])
+def test_what_a_server_only_received_may_come_again_after_it_was_killed(received: bool) -> None:
+    story = Story(BOUNDS._replace(received=received))
+    story.published(1.0, "m")
+    story.delivered(2.0, "m")
+    story.settled(2.1, "m")
+    story.fault(2.2, 4.0, "server killed", "")
+    story.delivered(6.0, "m", 2)
+
+    assert judge(story.events).ok is received
+
+
+# -- what is shown --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("breaks", BROKEN, ids=lambda breaks: breaks.__name__)
+@settings(max_examples=4, deadline=None)
+@given(story=sound())
+def test_a_broken_history_is_made_short_and_drawn(breaks: Callable[[Story], None], story: Story) -> None:
+    """The short one shows the very same finding with no more than a few events, and its picture is one that a browser reads."""
+    noisy = Story()
+    noisy._events += [_elsewhere(event) for event in story.events if event["what"] not in ("begins", "ended", "drained")]
+    breaks(noisy)
+    (finding, *_) = judge(noisy.events).findings
+
+    few = smallest(noisy.events, finding)
+
+    assert finding in judge(few).findings
+    alone = Story()
+    breaks(alone)
+    assert len(few) <= len(alone.events)
+    svg = ElementTree.fromstring(picture(few, finding))
+    assert svg.attrib["role"] == "img"
+    assert svg.find("{http://www.w3.org/2000/svg}title") is not None
+    assert finding.text[:20] in "".join(svg.itertext())
+
+
+def _elsewhere(event: Event) -> Event:
+    """The same event of other users, of another lock and of other messages."""
+    moved = {**event, "user": "p9" + event["user"][2:], "process": "p9" + event["process"][2:]}
+    moved |= {name: [f"other {id}" for id in event[name]] for name in ("ids", "failed", "unknown", "doubt") if name in event}
+    if "call" in event:
+        moved["call"] = "p9" + event["call"][2:]
+    if "name" in event:
+        moved["name"] = "other"
+    if event.get("key"):
+        moved["key"] = "other"
+    return moved
+
+
+# -- times ----------------------------------------------------------------------------------------------------------------
+
+INTERVALS = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 10)).map(lambda each: (each[0], each[0] + each[1])))
+
+
+@given(INTERVALS, st.tuples(st.integers(0, 30), st.integers(0, 30)).map(sorted))
+def test_what_is_left_of_a_time_is_what_nothing_takes(taken: list[tuple[int, int]], whole: list[int]) -> None:
+    """Halves of a second stand for all moments between two whole ones."""
+    begun, ended = whole
+    left = without((begun, ended), union(taken))
+
+    for half in range(0, 80):
+        at = half / 2 + 0.25
+        inside = begun < at < ended and not any(one < at < other for one, other in taken)
+        assert any(one < at < other for one, other in left) == inside
+
+
+@given(INTERVALS)
+def test_a_union_has_the_same_moments_and_no_overlaps(intervals: list[tuple[int, int]]) -> None:
+    joined = union(intervals)
+    assert all(one[1] < other[0] for one, other in itertools.pairwise(joined))
+    for half in range(0, 100):
+        at = half / 2 + 0.25
+        assert any(one < at < other for one, other in joined) == any(one < at < other for one, other in intervals)
+
+
+@given(st.lists(st.integers(1, 9), max_size=20), st.floats(0, 100), st.floats(0, 100))
+def test_the_machines_pauses_are_counted_by_their_share(gaps: list[int], one: float, other: float) -> None:
+    begun, ended = sorted((one, other))
+    at, events = 0.0, []
+    for gap in gaps:
+        at += gap
+        events.append({"at": at + 1, "process": "run", "user": "", "what": "stood", "since": at, "lost": 0.5})
+        at += 1
+    expected = sum(0.5 * overlap((event["since"], event["at"]), (begun, ended)) for event in events)
+
+    assert Trouble(events, BOUNDS).lost(begun, ended) == pytest.approx(expected)
