@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 
+from integration import evidence
 from integration.fixtures import missing
 from integration.servers.resolve import Unavailable, choose
 from integration.servers.server import Controls, Server
-from narrowboat.conformance import Harness
+from narrowboat.conformance import Harness, Report, verify
 from narrowboat.conformance.catalogue import Fault
 from narrowboat.conformance.harness import with_query
 from narrowboat.conformance.scenario import FACES
@@ -28,6 +29,8 @@ from narrowboat.conformance.verification import select
 
 #: The tiers to run, as letters; all unless told. What a commit is tried with is less than what a release is.
 TIERS = os.environ.get("NARROWBOAT_KIT_TIERS", "").upper() or "CTSPNRH"
+#: Ids or scenarios, separated by commas, and no others: what one wants to see again. All unless told.
+ONLY = frozenset(filter(None, os.environ.get("NARROWBOAT_KIT_ONLY", "").split(",")))
 
 #: What a set-up can break that differs from the plain one in its transport alone (TLS, a password, another topology): one plain
 #: use of each half, a wake-up, a batch, large bodies, who is told to go away, closing, leaks, and a fork. The rest of what is
@@ -81,7 +84,8 @@ def conformance(
         driver: the driver that the URL names, such as "confluent".
         options: of `make`, or of `kind`.
     """
-    if not allowed(tiers):
+    wanted = chosen(only)
+    if not allowed(tiers) or wanted is None:
         return None
     try:
         choice = choose(kind)
@@ -93,11 +97,14 @@ def conformance(
     if query:
         url = with_query(url, query)
     built = Harness(url) if choice.given else harness(url, server=server)
-    items = parameters(built, select(only, allowed(tiers), faces))
+    selection = select(wanted, allowed(tiers), faces)
+    items = parameters(built, selection)
+    planned = [param.values[0] for param in items if isinstance(param.values[0], Item)]
 
     @pytest.mark.parametrize("item", items)
     def test_conformance(item: Item) -> None:
         _ensure(server)
+        evidence.ran(server, planned, selection)
         item.check()
 
     return test_conformance
@@ -106,6 +113,35 @@ def conformance(
 def allowed(tiers: Iterable[str]) -> str:
     """Those of `tiers` (of all, when it is empty) that are to be run."""
     return "".join(letter for letter in tiers or "CTSPNRH" if letter in TIERS)
+
+
+def chosen(only: Iterable[str]) -> frozenset[str] | None:
+    """Those of `only` (of all, when it is empty) that are asked for. None: none is, so nothing is to be run."""
+    told = frozenset(only)
+    if not ONLY:
+        return told
+    return (told & ONLY if told else ONLY) or None
+
+
+def verified(
+    harness: Harness | str, server: Controls, *, only: Iterable[str] = (), set_up: str = "", **words: Any
+) -> Report | None:
+    """Run the kit in one test. The test fails with what is broken. None where nothing of `only` is asked for.
+
+    Args:
+        harness: or the URL.
+        server: the one that runs behind it.
+        only: these ids or scenarios only.
+        set_up: what the evidence calls it; as the test unless told.
+        words: those of `verify`.
+    """
+    wanted = chosen(only)
+    if wanted is None:
+        return None
+    report = verify(harness, only=wanted, **words)
+    evidence.write(report, server, set_up)
+    assert report.ok, "\n\n".join(f"{row.id} {row.scenario}: {row.why}" for row in report.broken)
+    return report
 
 
 def _ensure(server: Controls) -> None:

@@ -7,6 +7,7 @@ and, with `--json`, written as `narrowboat verify --json` does it: one file for 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from integration.servers.server import Controls, Server
 from narrowboat.conformance import Harness
 from narrowboat.conformance.harness import with_query
 from narrowboat.conformance.histories import history
+from narrowboat.conformance.report import origin
 
 
 class Backend(NamedTuple):
@@ -95,6 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     folder = given.folder or Path(tempfile.mkdtemp(prefix="narrowboat-histories-"))
     told: list[dict[str, Any]] = []
+    head = {"commit": origin.commit(), "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
     for name in given.backends:
         try:
             for seed in given.seed or [1]:
@@ -105,7 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 2
         finally:
             if given.json is not None:
-                given.json.write_text(json.dumps({"histories": told}, indent=1) + "\n", encoding="utf-8")
+                given.json.write_text(json.dumps({**head, "histories": told}, indent=1) + "\n", encoding="utf-8")
     return 1 if any(each["broken"] for each in told) else 0
 
 

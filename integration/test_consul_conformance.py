@@ -6,11 +6,10 @@ import gc
 
 import pytest
 
-from integration.conformance import TRANSPORT, allowed
+from integration.conformance import TRANSPORT, allowed, verified
 from integration.consul_harness import ConsulHarness
 from integration.fixtures import obtain
 from integration.servers import ConsulServer
-from narrowboat.conformance import verify
 from narrowboat.conformance.scenario import FACES
 
 #: Of the stress scenarios: an interrupt at every point of an acquire is thousands of acquires.
@@ -28,9 +27,10 @@ def test_consul(face: str) -> None:
     """Everything, on one agent that keeps its data."""
     server = obtain(ConsulServer)
     with server:
-        report = verify(ConsulHarness(server.url, server=server), faces=[face], tiers=allowed(""), size=SIZE)
-    gc.collect()  # here, not in the next test
-    assert report.ok, "\n\n".join(f"{row.id} {row.scenario}: {row.why}" for row in report.broken)
+        try:
+            verified(ConsulHarness(server.url, server=server), server, faces=[face], tiers=allowed(""), size=SIZE)
+        finally:
+            gc.collect()  # here, not in the next test
 
 
 @pytest.mark.timeout(600)
@@ -38,5 +38,4 @@ def test_consul_tls() -> None:
     """What a transport can break, through TLS and with access control."""
     server = obtain(ConsulServer, tls=True, token="0b8f1b60-54a7-4a31-9b2a-5a51f6c1f6d2")
     with server:
-        report = verify(server.url, tiers="CP", only=TRANSPORT)
-    assert report.ok, "\n\n".join(f"{row.id} {row.scenario}: {row.why}" for row in report.broken)
+        verified(server.url, server, tiers="CP", only=TRANSPORT)

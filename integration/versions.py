@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
+from integration.conformance import verified
 from integration.fixtures import obtain
 from integration.kafka_harness import KafkaHarness
 from integration.rabbitmq_harness import RabbitHarness
@@ -17,7 +18,7 @@ from integration.redis_harness import RedisHarness
 from integration.servers import KafkaServer, RabbitMQServer, RedisServer, Server, ZooKeeperServer
 from integration.servers.editions import Kafka43, RabbitMQ40, RabbitMQ43, Redis8, Redis62, Valkey9, ZooKeeper38
 from integration.zookeeper_harness import ZooKeeperHarness
-from narrowboat.conformance import Harness, verify
+from narrowboat.conformance import Harness
 from narrowboat.conformance.scenario import FACES
 
 VERSIONS: list[tuple[type[Server], Callable[..., Harness], str]] = [
@@ -41,5 +42,6 @@ VERSIONS: list[tuple[type[Server], Callable[..., Harness], str]] = [
 def test_version(kind: type[Server], harness: Callable[..., Harness], query: str, face: str) -> None:
     """What needs no time, and processes that are killed, stopped and forked."""
     with obtain(kind) as server:
-        report = verify(harness(server.url + query, server=server), faces=[face], tiers="CP")
-    assert report.ok, "\n\n".join(f"{row.id} {row.scenario}: {row.why}" for row in report.broken)
+        verified(
+            harness(server.url + query, server=server), server, faces=[face], tiers="CP", set_up=f"version_{kind.__name__}"
+        )

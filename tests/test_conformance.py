@@ -158,7 +158,7 @@ def test_each_id_of_a_scenario_gets_its_row_and_the_numbers_are_told_once(table:
 
     rows = run_one(Harness(MEMORY), made("L01", "L02", run=measures), "sync")
     assert [(row.id, row.face, row.outcome) for row in rows] == [("L01", "sync", Outcome.HELD), ("L02", "sync", Outcome.HELD)]
-    assert [row.measured for row in rows] == [(("wake-up", 0.25, "s"),), ()]
+    assert [row.measured for row in rows] == [(("wake-up", 0.25, "s", None),), ()]
 
 
 # -- what is not claimed --------------------------------------------------------------------------------------------
@@ -205,9 +205,33 @@ def test_a_missing_fault_is_not_exercised_and_never_run(table: list[Scenario]) -
     assert (found, why) == (Outcome.NOT_EXERCISED, "the harness cannot make: lost replies")
 
 
-def test_an_id_that_needs_a_server_is_not_exercised_without_one(table: list[Scenario]) -> None:
-    (row,) = missed(Harness(MEMORY), Selection(only=frozenset({"L32"}), faces=("sync",)), [])
-    assert (row.outcome, row.why) == (Outcome.NOT_EXERCISED, f"needs {NEEDS_FAULT['L32'].value}")
+@pytest.mark.parametrize(
+    ("url", "id", "outcome", "why"),
+    [
+        ("redis://localhost", "L87", Outcome.NOT_EXERCISED, "needs a server restart"),
+        (MEMORY, "L87", Outcome.NOT_OFFERED, "it lives in one process"),
+        (MEMORY, "L120", Outcome.NOT_OFFERED, "it lives in one process"),
+        (MEMORY, "B69", Outcome.NOT_OFFERED, "it lives in one process"),
+        ("sqlite:///x.db", "L87", Outcome.NOT_OFFERED, "no server and no network is between them"),
+        ("sqlite:///x.db", "L120", Outcome.NOT_EXERCISED, "needs what another program left"),
+        ("sqlite:///x.db", "B69", Outcome.NOT_EXERCISED, "needs a power loss"),
+    ],
+)
+def test_a_fault_that_can_befall_nothing_is_not_offered(
+    table: list[Scenario], url: str, id: str, outcome: Outcome, why: str
+) -> None:
+    """A harness without the means leaves an id not exercised; what no means can exercise is not offered."""
+    (row,) = missed(Harness(url), Selection(only=frozenset({id}), faces=("sync",)), [])
+    assert row.outcome is outcome
+    assert why in row.why
+
+
+def test_a_scenario_whose_fault_can_befall_nothing_is_not_offered_and_is_skipped(table: list[Scenario]) -> None:
+    ends = made("L32", run=_again, faults={Fault.PROXY})
+
+    assert outcome(ends, harness=Harness(MEMORY))[0] is Outcome.NOT_OFFERED
+    with pytest.raises(pytest.skip.Exception, match="not offered: it lives in one process"):
+        Item(Gate(Harness(MEMORY)), ends, "sync", 1.0).check()
 
 
 def test_a_harness_without_a_network_or_a_server_has_no_such_faults() -> None:
@@ -252,10 +276,8 @@ def test_a_whole_run_has_a_row_for_every_id_on_every_face(table: list[Scenario])
         wanted = Outcome.BROKEN
         if id in {"L01", "B01"}:
             wanted = Outcome.HELD
-        elif id in NOT_OFFERED:
+        elif id in NOT_OFFERED or id in NEEDS_FAULT:
             wanted = Outcome.NOT_OFFERED
-        elif id in NEEDS_FAULT:
-            wanted = Outcome.NOT_EXERCISED
         assert {outcomes[id, "sync"], outcomes[id, "asyncio"]} == {wanted}, id
 
 

@@ -133,4 +133,5 @@ def test_a_driver_that_does_not_is_caught(layer: type[Haunted]) -> None:
 
 def test_without_a_harness_that_plants_it_is_not_exercised() -> None:
     (scenario,) = [each for each in load() if "L120" in each.ids]
-    assert run_one(Harness("memory://"), scenario, "sync")[0].outcome is Outcome.NOT_EXERCISED
+    assert run_one(Harness("sqlite:///x.db"), scenario, "sync")[0].outcome is Outcome.NOT_EXERCISED
+    assert run_one(Harness("memory://"), scenario, "sync")[0].outcome is Outcome.NOT_OFFERED  # no other program is there

@@ -31,4 +31,4 @@ def test_ten_seconds_break_no_rule(url: str, tmp_path: Path) -> None:
     assert entry["backend"] == url.partition(":")[0]
     assert entry["seed"] == 4
     assert min(entry["grants"], entry["messages"], sum(entry["faults"].values())) > 0
-    assert "<h2>Histories</h2>" in page.read_text()
+    assert "Storms and histories</h2>" in page.read_text()

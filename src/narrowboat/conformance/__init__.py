@@ -15,7 +15,7 @@ from narrowboat.conformance.faults.network import Network
 from narrowboat.conformance.faults.server import Server
 from narrowboat.conformance.harness import Harness
 from narrowboat.conformance.report import Report
-from narrowboat.conformance.report.markup import page
+from narrowboat.conformance.report.page import page
 from narrowboat.conformance.runner import Outcome, Row
 from narrowboat.conformance.suite import suite
 from narrowboat.conformance.verification import history_command, verify, verify_command

@@ -34,6 +34,17 @@ class Fault(enum.Enum):
 #: Faults of a server or a network. A backend without a server does not owe the ids that need one.
 SERVER_FAULTS = frozenset(Fault) - {Fault.PROCESS, Fault.REPLY, Fault.COUNT, Fault.FOREIGN}
 
+#: What the kit does instead of a fault that it was not given the means for. Reports tell it beside "not exercised".
+INSTEAD = {
+    Fault.POWER: "processes and the server are killed with SIGKILL under load, and all that was answered is looked for "
+    "afterwards (B65, B68); that a write is on the disk before the answer is the server's own setting",
+    Fault.CLUSTER: "one server is killed, paused, cut off and restarted (L87 to L90, L94, B67, B68, B71)",
+    Fault.SERVER_CLOCK: "the clocks of clients are set an hour off (L99)",
+    Fault.FULL: "what is larger than the declared maximum is refused before it is sent (B02)",
+    Fault.CREDENTIALS: "wrong addresses are told within the time of a connection (L111, B109)",
+    Fault.SESSION: "a holder is stopped and killed for longer than its session (L67, L83)",
+}
+
 
 class Entry(NamedTuple):
     """One behaviour."""

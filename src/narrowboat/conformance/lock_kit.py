@@ -190,7 +190,7 @@ class LockKit(Kit):
     def died_on_time(self, ended: float, what: str) -> None:
         """Another, which has the lock now, got it within a lease and the declared lag after its holder's process `ended`."""
         took = time.monotonic() - ended
-        self.measure(what, took)
+        self.measure(what, took, bound=self.ttl + self.claims.expiry_lag)
         assert took <= self.ttl + self.upper(self.claims.expiry_lag), f"{what}: it took {took:.3f} s, longer than lease and lag"
 
     # -- losses --------------------------------------------------------------------------------------------------------
@@ -217,7 +217,7 @@ class LockKit(Kit):
     async def is_told(self, told: list[float], since: float, within: float, of: str) -> None:
         """Wait until a holder is told of its loss, by `told_of`. The time since `since` goes into the report."""
         await self.eventually(lambda: told, within=within, what=f"the holder was to be told of its loss: {of}")
-        self.measure(of, max(0.0, told[0] - since))
+        self.measure(of, max(0.0, told[0] - since), bound=within)
 
     @contextlib.asynccontextmanager
     async def loses(self, held: Any, reasons: Collection[Reason], within: float, of: str) -> AsyncIterator[list[float]]:

@@ -17,14 +17,15 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from narrowboat.capabilities import LockCapabilities, Scope, check_required
-from narrowboat.conformance.catalogue import CATALOGUE, NEEDS_FAULT, NOT_OFFERED, SERVER_FAULTS, Entry
+from narrowboat.conformance.catalogue import CATALOGUE, NEEDS_FAULT, NOT_OFFERED, SERVER_FAULTS, Entry, Fault
 from narrowboat.conformance.checks.explain import explain, one_tree_at_a_time
 from narrowboat.conformance.faults.quiet import quiet
 from narrowboat.conformance.harness import Harness
-from narrowboat.conformance.kit import Kit
+from narrowboat.conformance.kit import Kit, Measured
 from narrowboat.conformance.lock_kit import LockKit
 from narrowboat.conformance.message_kit import MessageKit
 from narrowboat.conformance.scenario import FACES, FIRST, TABLE, Scenario
@@ -41,7 +42,7 @@ class Outcome(enum.Enum):
     REFUSED = "refused"  #: not claimed, and a call for it is refused before any I/O
     BROKEN = "broken"  #: owed, and not kept or not executed
     NOT_EXERCISED = "not exercised"  #: the harness cannot make the fault, or the machine stood still
-    NOT_OFFERED = "not offered"  #: there is no public call for it
+    NOT_OFFERED = "not offered"  #: there is no public call for it, or nothing there that the fault could befall
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Row:
     scenario: str = ""
     tier: str = ""
     seconds: float = 0.0
-    measured: tuple[tuple[str, float, str], ...] = ()
+    measured: tuple[Measured, ...] = ()
     stood_still: float = 0.0  #: seconds for which the machine did so meanwhile; upper bounds were extended by no more
 
 
@@ -115,10 +116,12 @@ def run_one(harness: Harness, scenario: Scenario, face: str, *, size: float = 1.
     begun = time.monotonic()
     unmet = _unmet(harness, scenario)
     missing = scenario.faults - harness.faults(scenario.half)
-    measured: tuple[tuple[str, float, str], ...] = ()
+    measured: tuple[Measured, ...] = ()
     stood_still = 0.0
     if unmet is None and missing:
         outcome, why = Outcome.NOT_EXERCISED, "the harness cannot make: " + ", ".join(sorted(f.value for f in missing))
+        if nothing := _nothing_to_break(harness, scenario.half, missing):
+            outcome, why = Outcome.NOT_OFFERED, nothing
     else:
         kit = (LockKit if scenario.half == "locks" else MessageKit)(harness, face, scenario.half, size=size)
         work = scenario.run if unmet is None else scenario.refused
@@ -134,6 +137,16 @@ def run_one(harness: Harness, scenario: Scenario, face: str, *, size: float = 1.
     seconds = time.monotonic() - begun
     first = Row(scenario.ids[0], face, outcome, why, scenario.name, scenario.tier, round(seconds, 4), measured, stood_still)
     return [first, *(dataclasses.replace(first, id=id, measured=()) for id in scenario.ids[1:])]
+
+
+def _nothing_to_break(harness: Harness, half: str, faults: AbstractSet[Fault]) -> str:
+    """Why none of these faults can befall the backend, whoever tries. "" where one can, and the harness lacks the means."""
+    scope = harness.claims(half).scope
+    if scope is Scope.PROCESS and faults <= SERVER_FAULTS | {Fault.FOREIGN}:
+        return "it lives in one process: no server, no network, no disk, and no other program is there"
+    if scope is Scope.HOST and faults <= SERVER_FAULTS - {Fault.POWER, Fault.FULL}:
+        return "all its users are on one machine: no server and no network is between them"
+    return ""
 
 
 #: Seconds. A longer bound promises nothing, and the kit would wait for it.
@@ -321,6 +334,8 @@ def _why_missing(harness: Harness, selection: Selection, entry: Entry) -> tuple[
     if entry.id in NOT_OFFERED:
         return Outcome.NOT_OFFERED, NOT_OFFERED[entry.id]
     if entry.id in NEEDS_FAULT and NEEDS_FAULT[entry.id] not in harness.faults(entry.half):
+        if nothing := _nothing_to_break(harness, entry.half, {NEEDS_FAULT[entry.id]}):
+            return Outcome.NOT_OFFERED, nothing
         return Outcome.NOT_EXERCISED, f"needs {NEEDS_FAULT[entry.id].value}"
     tiers = "".join(sorted({scenario.tier for scenario in load() if entry.id in scenario.ids}))
     if tiers and selection.tiers and not selection.tiers & set(tiers):

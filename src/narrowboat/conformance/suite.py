@@ -5,7 +5,8 @@
     test_conformance = suite(Harness("mine://localhost"))
 
 There is one item for each scenario and face, and one that fails when an owed id has no scenario. An item is skipped only by
-the runner's own decision, made before it starts: the harness cannot make the fault that the scenario needs.
+the runner's own decision, made before it starts: the harness cannot make the fault that the scenario needs, or nothing is there
+that it could befall.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Item:
         return f"{'+'.join(self.scenario.ids)}-{self.scenario.name}-{self.face}"
 
     def check(self) -> None:
-        """Run it. Fail when it is broken, skip when it was not exercised."""
+        """Run it. Fail when it is broken, skip when it was not exercised or not offered."""
         import pytest
 
         self.rows = self._gate.run(self.scenario, self.face, size=self._size)
@@ -68,7 +69,7 @@ class Item:
         if row.outcome is Outcome.BROKEN:
             ids = ", ".join(self.scenario.ids)
             pytest.fail(f"{ids} on the {self.face} face: {self.scenario.text}\n{row.why}", pytrace=False)
-        if row.outcome is Outcome.NOT_EXERCISED:
+        if row.outcome in (Outcome.NOT_EXERCISED, Outcome.NOT_OFFERED):
             pytest.skip(f"{row.outcome.value}: {row.why}")
 
 

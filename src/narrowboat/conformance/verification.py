@@ -16,8 +16,8 @@ from narrowboat.conformance import report as reports
 from narrowboat.conformance.catalogue import CATALOGUE
 from narrowboat.conformance.harness import Harness
 from narrowboat.conformance.histories import history
-from narrowboat.conformance.report import Report
-from narrowboat.conformance.report.markup import page
+from narrowboat.conformance.report import Report, brief, origin
+from narrowboat.conformance.report.page import page
 from narrowboat.conformance.runner import Progress, Row, Selection, load, run
 from narrowboat.conformance.scenario import FACES, TIER_TEXTS
 from narrowboat.errors import ConfigurationError
@@ -54,6 +54,7 @@ def verify(
     harness = url if isinstance(url, Harness) else Harness(url)
     selection = select(only, tiers, faces, size, half)
     begun = time.monotonic()
+    origin.commit()
     rows = run(harness, selection, progress)
     return reports.make(harness, rows, seconds=time.monotonic() - begun)
 
@@ -138,6 +139,7 @@ def history_command(
     """
     harness = url if isinstance(url, Harness) else Harness(url)
     _check("half", [half] if half else [], {half: half for half in HALVES})
+    origin.commit()
     result = history(
         harness,
         seconds=seconds,
@@ -164,17 +166,10 @@ def _line(row: Row) -> str:
     rules = {scenario.name: scenario.text for scenario in load()}
     if row.scenario in rules:
         lines.append(f"  owed: {rules[row.scenario]}")
-    first, *more = _said(row.why)[:6]
+    first, *more = brief.said(row.why)[:6]
     lines += [f"  seen: {first.removeprefix('AssertionError: ')}", *(f"        {line}" for line in more)]
     if row.scenario:
         places = re.findall(r'File ".*?conformance.(scenarios.*?)", line (\d+)', row.why)
         where = f", {places[-1][0]}:{places[-1][1]}" if places else ""
         lines.append(f"  in {row.scenario}{where}; tier {row.tier}, after {row.seconds:.1f} s")
     return "\n".join(lines)
-
-
-def _said(why: str) -> list[str]:
-    """What is said of an error, without how it came about: the lines of its last traceback that are not indented."""
-    lines = why.strip().splitlines()
-    begun = max((number for number, line in enumerate(lines) if line.startswith("Traceback ")), default=-1)
-    return [line for line in lines[begun + 1 :] if line and not line.startswith(" ")] or lines[-1:]

@@ -1,13 +1,12 @@
 """The report of a run: its rows, the backend's claims, and what was measured. As JSON it serves programs and later pages.
 
-`markup` makes the page for people, from a report alone.
+`brief` keeps what a page shows and no more. `page` makes the page for people, of one report or of several.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
-import platform
 import statistics
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -15,6 +14,8 @@ from typing import Any
 
 from narrowboat.capabilities import table
 from narrowboat.conformance.harness import Harness
+from narrowboat.conformance.kit import Measured
+from narrowboat.conformance.report import origin
 from narrowboat.conformance.runner import Outcome, Row
 from narrowboat.dsn import Url
 
@@ -34,6 +35,16 @@ class Report:
     started: str
     seconds: float
     histories: tuple[Mapping[str, Any], ...] = ()  #: entries as docs/conformance.md shows them
+    machine: Mapping[str, str] = dataclasses.field(default_factory=dict)  #: see `origin`
+    commit: str = ""
+    still: float = 0.0  #: the share of the scenarios' time for which the machine stood still
+    set_up: str = ""  #: the name of one of several set-ups of a backend, such as "redis_tls"
+    again: str = ""  #: the command that runs ids of it again, with `{ids}` in it
+
+    @property
+    def name(self) -> str:
+        """What a page calls it."""
+        return self.set_up or self.backend
 
     @property
     def broken(self) -> list[Row]:
@@ -48,11 +59,9 @@ class Report:
     @property
     def stood_still(self) -> str:
         """A sentence about a machine that let scenarios wait for more than a twentieth of their time. "" for another one."""
-        times = {(row.scenario, row.face): (row.stood_still, row.seconds) for row in self.rows}.values()
-        lost, taken = sum(lost for lost, _ in times), sum(taken for _, taken in times)
-        if lost <= 0.05 * taken:
+        if self.still <= 0.05:
             return ""
-        return f"the machine stood still for {lost / taken:.0%} of the time: upper bounds were extended by that alone"
+        return f"the machine stood still for {self.still:.0%} of the time: upper bounds were extended by that alone"
 
     def count(self) -> dict[str, int]:
         """How many ids, over all faces, had which outcome. An id with several scenarios counts once, as its worst."""
@@ -68,14 +77,10 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         """The report as plain values, for `json.dumps`. `from_json` reads them."""
+        plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {
             "suite": SUITE,
-            "url": self.url,
-            "backend": self.backend,
-            "started": self.started,
-            "seconds": self.seconds,
-            "versions": dict(self.versions),
-            "claims": {half: dict(claims) for half, claims in self.claims.items()},
+            **plain,
             "counts": self.count(),
             "measured": summary(self.rows),
             "rows": [{**dataclasses.asdict(row), "outcome": row.outcome.value} for row in self.rows],
@@ -83,51 +88,69 @@ class Report:
         }
 
 
-def make(harness: Harness, rows: Sequence[Row], *, seconds: float, histories: Sequence[Mapping[str, Any]] = ()) -> Report:
-    """The report of a run that took so many `seconds` and has just ended."""
+def make(
+    harness: Harness,
+    rows: Sequence[Row],
+    *,
+    seconds: float,
+    set_up: str = "",
+    again: str = "",
+    server: str = "",
+    histories: Sequence[Mapping[str, Any]] = (),
+) -> Report:
+    """The report of a run that took so many `seconds` and has just ended. `server` is the server's name and version."""
+    url = str(Url.parse(harness.url))
     return Report(
-        url=str(Url.parse(harness.url)),
+        url=url,
         backend=harness.scheme,
         rows=tuple(rows),
         claims={half: table(harness.claims(half)) for half in harness.halves},
         versions={
             "suite": SUITE,
             "narrowboat": metadata.version("narrowboat"),
-            "python": platform.python_version(),
-            "platform": platform.platform(),
+            **({"server": server} if server else {}),
         },
         started=(datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=seconds)).isoformat(timespec="seconds"),
         seconds=round(seconds, 1),
         histories=tuple(histories),
+        machine=origin.machine(),
+        commit=origin.commit(),
+        still=_still(rows),
+        set_up=set_up,
+        again=again or f"narrowboat verify '{url}' --only {{ids}}",
     )
+
+
+def _still(rows: Sequence[Row]) -> float:
+    """The share of the time for which the machine stood still."""
+    times = {(row.scenario, row.face): (row.stood_still, row.seconds) for row in rows}.values()
+    lost, taken = sum(lost for lost, _ in times), sum(taken for _, taken in times)
+    return round(lost / taken, 4) if taken else 0.0
 
 
 def from_json(data: Mapping[str, Any]) -> Report:
     """A report that `as_json` wrote."""
     rows = tuple(
-        Row(
-            **{
-                **row,
-                "outcome": Outcome(row["outcome"]),
-                "measured": tuple((what, float(value), unit) for what, value, unit in row["measured"]),
-            }
-        )
+        Row(**{**row, "outcome": Outcome(row["outcome"]), "measured": tuple(Measured(*each) for each in row["measured"])})
         for row in data["rows"]
     )
-    plain = ("url", "backend", "claims", "versions", "started", "seconds")
-    return Report(rows=rows, histories=tuple(data.get("histories", ())), **{name: data[name] for name in plain})
+    names = {field.name for field in dataclasses.fields(Report)} & set(data)
+    return Report(**{**{name: data[name] for name in names}, "rows": rows, "histories": tuple(data.get("histories", ()))})
 
 
 def summary(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    """The measured numbers by name and face: how many (`n`), `median`, `max`, `unit`."""
-    values: dict[tuple[str, str], list[float]] = {}
+    """The measured numbers by name and face: how many (`n`), `median`, `max`, `unit`, and the least `bound` that was given."""
+    found: dict[tuple[str, str], list[Measured]] = {}
     for row in rows:
-        for what, value, unit in row.measured:
-            values.setdefault((f"{what} ({row.face})", unit), []).append(value)
-    return {
-        what: {"n": len(found), "median": round(statistics.median(found), 6), "max": round(max(found), 6), "unit": unit}
-        for (what, unit), found in sorted(values.items())
-    }
+        for one in row.measured:
+            found.setdefault((f"{one.what} ({row.face})", one.unit), []).append(one)
+    summed: dict[str, dict[str, Any]] = {}
+    for (what, unit), all_of_it in sorted(found.items()):
+        values = [one.value for one in all_of_it]
+        bounds = [one.bound for one in all_of_it if one.bound is not None]
+        numbers = {"n": len(values), "median": round(statistics.median(values), 6), "max": round(max(values), 6), "unit": unit}
+        summed[what] = numbers | ({"bound": min(bounds)} if bounds else {})
+    return summed
 
 
 #: From the best to the worst: an id with several scenarios has the worst outcome of them. One that was held and in part refused
@@ -135,11 +158,14 @@ def summary(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
 _ORDER = (Outcome.NOT_OFFERED, Outcome.REFUSED, Outcome.HELD, Outcome.NOT_EXERCISED, Outcome.BROKEN)
 
 
+def the_worst(outcomes: Sequence[Outcome]) -> Outcome:
+    """The worst of them, of which there is one at least."""
+    return max(outcomes, key=_ORDER.index)
+
+
 def worst(rows: Sequence[Row]) -> dict[tuple[str, str], Outcome]:
     """The outcome of each id on each face: the worst of its scenarios."""
-    found: dict[tuple[str, str], Outcome] = {}
+    found: dict[tuple[str, str], list[Outcome]] = {}
     for row in rows:
-        key = (row.id, row.face)
-        if key not in found or _ORDER.index(row.outcome) > _ORDER.index(found[key]):
-            found[key] = row.outcome
-    return found
+        found.setdefault((row.id, row.face), []).append(row.outcome)
+    return {key: the_worst(outcomes) for key, outcomes in found.items()}

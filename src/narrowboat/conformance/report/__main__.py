@@ -11,8 +11,8 @@ import json
 import sys
 from collections.abc import Sequence
 
-from narrowboat.conformance.report import from_json
-from narrowboat.conformance.report.markup import page
+from narrowboat.conformance.report import brief
+from narrowboat.conformance.report.page import page
 
 
 def main(argv: Sequence[str]) -> int:
@@ -23,7 +23,7 @@ def main(argv: Sequence[str]) -> int:
     reports = []
     for path in argv:
         with open(path, encoding="utf-8") as file:
-            reports.append(from_json(json.load(file)))
+            reports.append(brief.read(json.load(file)))
     sys.stdout.write(page(reports))
     return 0
 

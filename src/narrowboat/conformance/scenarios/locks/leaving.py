@@ -187,7 +187,7 @@ async def no_release_is_missed_by_who_is_just_queueing(kit: LockKit) -> None:
         assert took < kit.upper(kit.claims.wake_bound), f"a waiter was served {took:.3f} s after the release"
         worst = max(worst, took)
         await got.release()
-    kit.measure("worst of the racing wake-ups", worst)
+    kit.measure("worst of the racing wake-ups", worst, bound=kit.claims.wake_bound)
 
 
 @scenario("L36", needs="order=fifo", refused=demand)
@@ -224,7 +224,7 @@ async def a_stopped_head_delays_by_a_bound(kit: LockKit) -> None:
     await held.release()
     bound = kit.claims.dead_waiter_bound
     got = await kit.soon(behind, bound + 1)
-    kit.measure("delay by a stopped waiter at the head", time.monotonic() - begun)
+    kit.measure("delay by a stopped waiter at the head", time.monotonic() - begun, bound=bound)
     gate.open()
     await kit.sleep(0.05)
     assert not stopped.done(), "the stopped waiter came back and was granted a lock that is held"

@@ -49,7 +49,8 @@ class Taken(NamedTuple):
         got = await other.acquire(timeout=kit.upper(self.least + kit.claims.expiry_lag + 5))
         now = time.monotonic()
         early, late = self.sent + self.least - now, now - self.granted - self.least
-        kit.measure(f"{what}: from the end of the minimum hold to the next grant", max(0.0, late))
+        bound = kit.claims.expiry_lag
+        kit.measure(f"{what}: from the end of the minimum hold to the next grant", max(0.0, late), bound=bound)
         assert early <= 0, f"{what}: granted to another {early:.3f} s before the minimum hold was over"
         assert late < kit.upper(kit.claims.expiry_lag), f"{what}: granted {late:.3f} s after the minimum hold was over"
         return got

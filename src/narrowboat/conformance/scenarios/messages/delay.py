@@ -45,7 +45,7 @@ def _on_time(kit: MessageKit, what: str, delay: float, before: float, after: flo
     assert now - before >= delay, f"{what}: {delay - (now - before):g} s early"
     late = now - after - delay
     assert late <= kit.upper(kit.broker_claims.delay_lag), f"{what}: {late:g} s late"
-    kit.measure(f"lateness of a {what}", max(0.0, late))
+    kit.measure(f"lateness of a {what}", max(0.0, late), bound=kit.broker_claims.delay_lag)
 
 
 @scenario("B47", needs="delay", refused=asks_for_delay)

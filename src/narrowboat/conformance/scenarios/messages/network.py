@@ -71,7 +71,7 @@ async def an_idle_consumer_comes_back(kit: MessageKit) -> None:
             await kit.blocking(network.heal)
             await outside.publish(fault.__name__.encode())
             message = await kit.one(messages, bound)
-            kit.measure(f"idle consumer, {fault.__name__} to the next message", time.monotonic() - begun)
+            kit.measure(f"idle consumer, {fault.__name__} to the next message", time.monotonic() - begun, bound=bound)
             assert message.body == fault.__name__.encode()
             await _acked(message)
             await kit.nothing(messages, 0.3)  # two subscriptions would deliver it twice

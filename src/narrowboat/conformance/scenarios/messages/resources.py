@@ -26,7 +26,8 @@ async def an_idle_consumer_is_idle(kit: MessageKit) -> None:
             await publisher.publish(b"x")
             latencies.append(await waiting - begun)
             assert latencies[-1] <= kit.upper(kit.broker_claims.wake_bound), f"woken after {latencies[-1]:.3f} s"
-        kit.measure("wake-up of an idle consumer", sorted(latencies)[5])
+        for latency in latencies:
+            kit.measure("wake-up of an idle consumer", latency, bound=kit.broker_claims.wake_bound)
 
         waiting = kit.spawn(_stamped(messages))
         await kit.sleep(0.1)

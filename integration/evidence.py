@@ -1,0 +1,102 @@
+"""What the kit found on real servers, as JSON: a file for each part of a set-up, where `NARROWBOAT_EVIDENCE` names a folder.
+
+A set-up is called as the test function that runs it, without `test_`. `python -m tools.evidence collect FOLDER` puts the parts
+together. Without the variable nothing is written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from integration.servers.server import Controls
+from narrowboat.conformance import Row
+from narrowboat.conformance import report as reports
+from narrowboat.conformance.report import origin
+from narrowboat.conformance.runner import Selection, missed
+from narrowboat.conformance.suite import Item
+
+#: How a server tells its version when it starts, by the beginning of the set-up's name.
+_VERSIONS = {
+    "redis": r"(?:Redis|Valkey) version=([\w.]+)",
+    "postgresql": r"starting (PostgreSQL [\w.]+)",
+    "zookeeper": r"zookeeper\.version=([\d.]+)",
+    "consul": r"Version: '?v?([\w.]+)",
+    "rabbitmq": r"RabbitMQ ([\d.]+\d)",
+    "kafka": r"Kafka version: ([\w.]+)",
+    "cassandra": r"Cassandra version: ([\w.]+)",
+    "rocketmq": r"rocketmq[- ]?(?:all-)?v?(\d[\w.]+)",
+}
+
+
+class _Part(NamedTuple):
+    """The items of one set-up that this process runs."""
+
+    server: Controls
+    planned: list[Item]
+    selection: Selection
+    begun: float
+
+
+_parts: dict[str, _Part] = {}
+
+
+def _folder() -> Path | None:
+    told = os.environ.get("NARROWBOAT_EVIDENCE")
+    return Path(told) if told else None
+
+
+def set_up() -> str:
+    """The set-up of the test that runs now."""
+    test = os.environ["PYTEST_CURRENT_TEST"].rpartition(" (")[0]
+    return re.sub(r"\[.*", "", test.rpartition("::")[2]).removeprefix("test_")
+
+
+def ran(server: Controls, planned: Iterable[Item], selection: Selection) -> None:
+    """One of the `planned` items of the set-up ran. Its file is written at the end of the session."""
+    if _folder() is not None:
+        origin.commit()
+        _parts.setdefault(set_up(), _Part(server, list(planned), selection, time.monotonic()))
+
+
+def finish() -> None:
+    """Write the files of the set-ups whose items ran."""
+    while _parts:
+        name, part = _parts.popitem()
+        done = [row for item in part.planned for row in item.rows]
+        harness = part.planned[0].harness
+        will = [Row(id, item.face, reports.Outcome.HELD) for item in part.planned for id in item.scenario.ids]
+        rows = [*done, *missed(harness, part.selection, will)]
+        write(reports.make(harness, rows, seconds=time.monotonic() - part.begun), part.server, name)
+
+
+def write(report: reports.Report, server: Controls | None, name: str = "") -> None:
+    """Write a report of the set-up `name`, by default that of the test that runs now."""
+    folder = _folder()
+    if folder is None:
+        return
+    name = name or set_up()
+    backend = name.partition("_")[0]
+    again = f"NARROWBOAT_KIT_ONLY={{ids}} tox -e integration-{backend}-full -- -k {backend}_conformance"
+    data = report.as_json() | {"set_up": name, "again": again}
+    if server is not None and (version := version_of(server)):
+        data["versions"] = {**data["versions"], "server": version}
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}-{os.getpid()}-{time.monotonic_ns()}.json"
+    path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+
+
+def version_of(server: Controls) -> str:
+    """The program and its version, from what the server printed. "" where it does not tell."""
+    pattern = _VERSIONS.get(server.name)
+    found = re.search(pattern, server.log(), re.IGNORECASE) if pattern else None
+    if found is None:
+        return ""
+    title = {"redis": "Redis", "zookeeper": "ZooKeeper", "consul": "Consul", "rabbitmq": "RabbitMQ", "kafka": "Kafka"}
+    program = "Valkey" if found[0].startswith("Valkey") else title.get(server.name, server.name.capitalize())
+    return found[1] if " " in found[1] else f"{program} {found[1]}"
