@@ -6,6 +6,6 @@ from integration.servers import CassandraServer
 
 DURABLE = "durability=disk"
 
-#: The core and the process tier: the page says what of the others is not proven yet.
-test_cassandra = conformance(CassandraServer, harness=CassandraHarness, tiers="CP", query=DURABLE)
+#: The core, process and network tiers: the page says what of the others is not proven yet.
+test_cassandra = conformance(CassandraServer, harness=CassandraHarness, tiers="CPN", query=DURABLE)
 test_cassandra_tls = conformance(CassandraServer, tiers="C", only=TRANSPORT, auth=True, tls=True)

@@ -41,6 +41,29 @@ def url_of(server: PostgreSQLServer, prefix: str, more: str = "") -> str:
     return f"{server.url}?prefix={prefix}{more}"
 
 
+# -- what a call costs ----------------------------------------------------------------------------------------------
+
+
+def test_a_claim_does_not_look_at_what_others_have(postgresql_server: PostgreSQLServer, owner: Any) -> None:
+    """A thousand messages are in flight and two thousand delayed: a claim of two reads as many rows as with none of them."""
+    with narrowboat.broker(url_of(postgresql_server, "looks")) as broker:
+        queue = broker.queue("busy")
+        for _ in range(2):
+            queue.publish_many([narrowboat.Outbound(b"delayed", delay=600)] * 1000)
+        queue.publish_many([b"x"] * 1010)
+        found = owner.execute(
+            "SELECT s.space, s.id FROM narrowboat.source s JOIN narrowboat.space p ON p.id = s.space "
+            "WHERE p.prefix = 'looks' AND s.path = 'busy'"
+        ).fetchone()
+        claim = "SELECT count(*) FROM narrowboat.receive(%s::int, %s, 600::float8, 0::float8, {})"
+        assert owner.execute(claim.format(1000), found).fetchone() == (1000,)
+        owner.commit()
+        assert owner.execute(claim.format(2), found).fetchone() == (2,)
+        (read,) = owner.execute("SELECT idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'message'").fetchone()
+        owner.rollback()
+        assert read < 100, f"{read} rows were read for a claim of two"
+
+
 # -- publishing in the caller's transaction -----------------------------------------------------------------------
 
 

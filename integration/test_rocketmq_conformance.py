@@ -11,12 +11,7 @@ HELD = (
     *("B40", "B41", "B42", "B43", "B44", "B46", "B47", "B51", "B52", "B73", "B75", "B88", "B89", "B90", "B91", "B92", "B93"),
     *("B94", "B95", "B96", "B98", "B99", "B100", "B102", "B106", "B109", "B110", "B111", "B112", "B121", "B122", "B126"),
 )
-#: Those of them that the asyncio face was only tried with where the machine was overloaded: calls of theirs timed out.
-TIMED_OUT = {"B01", "B11", "B20", "B23", "B102"}
 #: The kit makes many queues on one small broker: two topics each, and a file for each queue of a topic.
 FEW = "queues=2"
 
-test_rocketmq = conformance(RocketMQServer, harness=RocketHarness, only=HELD, tiers="C", faces=("sync",), query=FEW)
-test_rocketmq_asyncio = conformance(
-    RocketMQServer, harness=RocketHarness, only=sorted({*HELD} - TIMED_OUT), tiers="C", faces=("asyncio",), query=FEW
-)
+test_rocketmq = conformance(RocketMQServer, harness=RocketHarness, only=HELD, tiers="C", query=FEW)

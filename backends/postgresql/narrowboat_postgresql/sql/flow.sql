@@ -195,7 +195,8 @@ BEGIN
             END IF;
         END LOOP;
         DELETE FROM nb.known k WHERE k.ctid = ANY (ARRAY(
-            SELECT x.ctid FROM nb.known x WHERE x.until <= clock_timestamp() ORDER BY x.until LIMIT 200 FOR UPDATE SKIP LOCKED));
+            SELECT x.ctid FROM nb.known x WHERE x.until <= (SELECT clock_timestamp()) ORDER BY x.until LIMIT 200
+                FOR UPDATE SKIP LOCKED));
     END IF;
     now_many := cardinality(bodies) - cardinality(later) - cardinality(dropped);
     IF of.kind = 'topic' THEN
@@ -442,7 +443,7 @@ DECLARE one bigint;
 BEGIN
     FOR one IN
         DELETE FROM nb.source s WHERE s.id IN (
-            SELECT x.id FROM nb.source x WHERE x.seen <= clock_timestamp() ORDER BY x.id FOR UPDATE SKIP LOCKED
+            SELECT x.id FROM nb.source x WHERE x.seen <= (SELECT clock_timestamp()) ORDER BY x.id FOR UPDATE SKIP LOCKED
         ) RETURNING s.id
     LOOP
         PERFORM nb.empty(one, true);

@@ -13,6 +13,8 @@
 --          3 held     nacked with a delay in an ordered source; blocks its line until `until` and beyond
 --          4 blocked  available, but an earlier one of its line is not settled
 --          5 kept     of a topic, for subscriptions that begin at the earliest, until `until`
+-- What is due is looked for as `until <= (SELECT clock_timestamp())`: compared with the function itself, which may change from row
+-- to row, an index is read to its end.
 -- `line` is a hash of the key, in ordered sources and while the message stands in its key's sequence (0, 2, 3, 4). Two keys
 -- of one hash share a line, which costs nothing but time. All that changes lines locks the source for as long as that takes.
 
@@ -116,8 +118,8 @@ DECLARE each record;
 BEGIN
     FOR each IN
         DELETE FROM nb.message m WHERE m.ctid = ANY (ARRAY(
-            SELECT x.ctid FROM nb.message x WHERE x.source = of.id AND x.expires <= clock_timestamp() AND x.expires IS NOT NULL
-                AND x.state <> 2 FOR UPDATE SKIP LOCKED
+            SELECT x.ctid FROM nb.message x WHERE x.source = of.id AND x.expires <= (SELECT clock_timestamp())
+                AND x.expires IS NOT NULL AND x.state <> 2 FOR UPDATE SKIP LOCKED
         )) RETURNING m.line, m.state
     LOOP
         IF each.line IS NOT NULL AND each.state <> 4 THEN
@@ -132,7 +134,7 @@ CREATE FUNCTION nb.tick_source(of nb.source) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE each record; in_line bigint;
 BEGIN
     FOR each IN
-        SELECT m.id, m.state, m.key, m.until FROM nb.message m WHERE m.source = of.id AND m.until <= clock_timestamp()
+        SELECT m.id, m.state, m.key, m.until FROM nb.message m WHERE m.source = of.id AND m.until <= (SELECT clock_timestamp())
             AND m.until IS NOT NULL ORDER BY m.source, m.until FOR UPDATE SKIP LOCKED
     LOOP
         IF each.state = 1 THEN -- it stands where it becomes available
@@ -169,7 +171,7 @@ CREATE FUNCTION nb.tick_topic(in_topic bigint, retention double precision) RETUR
 DECLARE due nb.message[]; each nb.message; one bigint; grp nb.source;
 BEGIN
     due := ARRAY(
-        SELECT m FROM nb.message m WHERE m.source = in_topic AND m.until <= clock_timestamp() AND m.until IS NOT NULL
+        SELECT m FROM nb.message m WHERE m.source = in_topic AND m.until <= (SELECT clock_timestamp()) AND m.until IS NOT NULL
         ORDER BY m.source, m.until FOR UPDATE SKIP LOCKED
     );
     IF cardinality(due) = 0 THEN
@@ -203,9 +205,9 @@ BEGIN
         PERFORM nb.tick_topic(coalesce(of.topic, of.id), retention);
     END IF;
     IF of.kind <> 'topic' AND EXISTS (
-        SELECT FROM nb.message m WHERE m.source = of.id AND m.until <= clock_timestamp() AND m.until IS NOT NULL
+        SELECT FROM nb.message m WHERE m.source = of.id AND m.until <= (SELECT clock_timestamp()) AND m.until IS NOT NULL
         UNION ALL
-        SELECT FROM nb.message m WHERE m.source = of.id AND m.expires <= clock_timestamp() AND m.expires IS NOT NULL
+        SELECT FROM nb.message m WHERE m.source = of.id AND m.expires <= (SELECT clock_timestamp()) AND m.expires IS NOT NULL
             AND m.state <> 2
     ) THEN
         of := nb.hold(of.id);
