@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from integration.servers.server import Controls
-from narrowboat.conformance import Row
+from narrowboat.conformance import Outcome, Row
 from narrowboat.conformance import report as reports
 from narrowboat.conformance.report import origin
 from narrowboat.conformance.runner import Selection, missed
@@ -70,7 +70,7 @@ def finish() -> None:
         name, part = _parts.popitem()
         done = [row for item in part.planned for row in item.rows]
         harness = part.planned[0].harness
-        will = [Row(id, item.face, reports.Outcome.HELD) for item in part.planned for id in item.scenario.ids]
+        will = [Row(id, item.face, Outcome.HELD) for item in part.planned for id in item.scenario.ids]
         rows = [*done, *missed(harness, part.selection, will)]
         write(reports.make(harness, rows, seconds=time.monotonic() - part.begun), part.server, name)
 

@@ -52,8 +52,9 @@ def write(report: Report) -> str:
 
 
 def _example(quoted: str) -> str:
-    scheme = quoted.strip("'").partition("://")[0]
-    return f"{scheme}:////tmp/kit.db" if scheme == "sqlite" else f"{scheme}://"
+    """A URL for whoever repeats a run: their own, where it has an address or a path."""
+    url = quoted.strip("'")
+    return url if plain_url(url) == url else "URL"
 
 
 def _rows(rows: Sequence[Row]) -> list[dict[str, Any]]:

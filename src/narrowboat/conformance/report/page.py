@@ -332,11 +332,9 @@ def _reasons(rows: Mapping[str, Sequence[Row]]) -> str:
     return "".join(f"<dt>{_escape(', '.join(names))}</dt><dd>{_escape(reason)}</dd>" for reason, names in reasons.items())
 
 
-_SHORT = {"zookeeper": "zk", "postgresql": "pg", "rocketmq": "roc", "amqp": "rab", "zeromq": "zmq"}
-
-
 def _short(name: str) -> str:
-    return _escape(_SHORT.get(name, name[:3]))
+    """The three letters by which a chip names a backend; the key above them has the whole names."""
+    return _escape(name[:3])
 
 
 # -- the runs and the claims ------------------------------------------------------------------------------------------
