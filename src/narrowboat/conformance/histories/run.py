@@ -121,7 +121,7 @@ def history(
     chosen = tuple(half for half in harness.halves if not halves or half in halves)
     has = means(harness, chosen)
     if has.processes and harness.wrap is not None:
-        raise ConfigurationError(f"{harness}: its layer cannot be handed to the processes of a history; use memory://")
+        raise ConfigurationError(f"{harness}: its layer cannot be handed to the processes of a history")
     events_in = folder / f"{harness.scheme}-{seed}"
     shutil.rmtree(events_in, ignore_errors=True)
     events_in.mkdir(parents=True)
