@@ -172,11 +172,11 @@ def a_dead_holders_lock_that_stays_taken(story: Story) -> None:
 
 def a_call_that_takes_too_long(story: Story) -> None:
     call = story.asks(1.0, allowed=0.5)
-    story.refused(4.0, call, "Unavailable")
+    story.refused(5.0, call, "Unavailable")
 
 
 def a_publish_that_takes_too_long(story: Story) -> None:
-    story.published(9.0, "m", since=6.0)
+    story.published(10.0, "m", since=6.0)
 
 
 def a_settled_message_again(story: Story) -> None:

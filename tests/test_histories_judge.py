@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 
 import pytest
-from histories import BOUNDS, BROKEN, Story
+from histories import BOUNDS, BROKEN, Story, a_settled_message_again
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -186,16 +186,25 @@ def test_a_publisher_that_was_killed_leaves_what_may_come() -> None:
     assert judge(story.events).ok
 
 
+@pytest.mark.parametrize("end", ["server killed", "server restarted"])
 @pytest.mark.parametrize("received", [True, False])
-def test_what_a_server_only_received_may_come_again_after_it_was_killed(received: bool) -> None:
+def test_what_a_server_only_received_may_come_again_after_its_end(received: bool, end: str) -> None:
     story = Story(BOUNDS._replace(received=received))
     story.published(1.0, "m")
     story.delivered(2.0, "m")
     story.settled(2.1, "m")
-    story.fault(2.2, 4.0, "server killed", "")
+    story.fault(2.2, 4.0, end, "")
     story.delivered(6.0, "m", 2)
 
     assert judge(story.events).ok is received
+
+
+def test_what_was_published_after_the_end_of_a_server_has_no_excuse() -> None:
+    story = Story(BOUNDS._replace(received=True))
+    story.fault(0.2, 0.9, "server killed", "")
+    a_settled_message_again(story)
+
+    assert rules(story) == {"settled for good"}
 
 
 # -- what is shown --------------------------------------------------------------------------------------------------------

@@ -8,6 +8,9 @@ The rules:
 4. each attempt has a greater number than those that ended before it began;
 5. in an ordered queue, the messages of a key come first in the order in which one publisher was told that they are there.
 
+Where a settlement is only received, and the server ends, whatever it had then may come again: also a message that was settled
+afterwards, as a copy of it that was given back before has an original whose settlement is forgotten.
+
 A delivery is somewhere between the moment at which its consumer asked and the one at which it had it. Where the two lie on both
 sides of another event, nothing is concluded. The first three rules are those of `checks.history_queues`.
 """
@@ -23,6 +26,8 @@ from narrowboat.conformance.checks.history_queues import History, What, check
 from narrowboat.conformance.histories.journal import Event
 from narrowboat.conformance.histories.trouble import Bounds
 
+#: What ends a server, and what it has only received with it.
+DEATHS = ("server killed", "server restarted")
 #: Settlements after which a message is not delivered again.
 FINAL = ("ack", "reject")
 
@@ -49,8 +54,9 @@ class Delivered(NamedTuple):
 def judge(events: Sequence[Event], bounds: Bounds) -> Found:
     """Judge the messages of a history."""
     broken: list[tuple[str, str, str]] = []
-    kills = [each["since"] for each in events if each["what"] == "fault" and each["kind"] == "server killed"]
+    deaths = [each["since"] for each in events if each["what"] == "fault" and each["kind"] in DEATHS]
     handed, settled = _deliveries(events), _settled(events)
+    began = {id: each["at"] for each in events if each["what"] == "publishes" for id in each["ids"]}
     there = {id for event in events if event["what"] == "published" for id in event["ids"]}
     missing: tuple[str, ...] = ()
     for queue in sorted({each["queue"] for each in events if "queue" in each}):
@@ -65,7 +71,7 @@ def judge(events: Sequence[Event], bounds: Bounds) -> Found:
         for id in verdict.after_ack:
             at = settled[id]
             late = next(each for each in handed[id] if each.since > at)
-            if not (bounds.received and any(at <= kill + bounds.operation and kill <= late.at for kill in kills)):
+            if not (bounds.received and any(began.get(id, 0.0) <= death <= late.at for death in deaths)):
                 text = f"{id} was settled at {at:.3f}, and {late.user}, who asked at {late.since:.3f}, had it at {late.at:.3f}"
                 broken.append(("settled for good", text, id))
     broken += _attempts(handed)
