@@ -194,7 +194,7 @@ def test_what_a_server_only_received_may_come_again_after_its_end(received: bool
     story.delivered(2.0, "m")
     story.settled(2.1, "m")
     story.fault(2.2, 4.0, end, "")
-    story.delivered(6.0, "m", 2)
+    story.delivered(6.0, "m", 1)
 
     assert judge(story.events).ok is received
 
