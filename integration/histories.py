@@ -101,8 +101,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name in given.backends:
         try:
             for seed in given.seed or [1]:
-                result = _one(BACKENDS[name](), given.seconds, seed, folder)
-                told.append(result)
+                told.append(_one(name, given.seconds, seed, folder))  # noqa: PERF401  # each is written as soon as it is there
         except Unavailable as error:
             print(f"{name}: {error}", file=sys.stderr)
             return 2
@@ -112,14 +111,15 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if any(each["broken"] for each in told) else 0
 
 
-def _one(backend: Backend, seconds: float, seed: int, folder: Path) -> dict[str, Any]:
+def _one(name: str, seconds: float, seed: int, folder: Path) -> dict[str, Any]:
     """A fresh server for each seed, so that a replay begins with nothing as well."""
+    backend = BACKENDS[name]()
     with choose(backend.server).server(backend.make) as server:
         url = with_query(server.url, backend.query) if backend.query else server.url
         harness = backend.harness(url, server=server)
         result = history(harness, seconds=seconds, seed=seed, folder=folder, operation=backend.operation)
     print(result.text(), flush=True)
-    return result.as_json()
+    return {**result.as_json(), "backend": name}
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,8 +14,7 @@ from narrowboat.conformance.histories import history
 from narrowboat.conformance.histories import journal as journals
 from narrowboat.conformance.histories.journal import Event
 from narrowboat.conformance.histories.verdict import judge
-from tests import test_histories_judge
-from tests.histories import Story
+from tests.histories import BROKEN, Story
 
 #: The rules that a register shows. It knows nothing of bounds, and not when a guarded effect was.
 RULES = {"one holder", "fencing tokens"}
@@ -48,13 +47,13 @@ def test_a_backends_history_is_linearisable(tmp_path: Path) -> None:
     assert list(agreed({"whole": events})) == [("whole", False, False)]
 
 
-@pytest.mark.parametrize("breaks", test_histories_judge.BROKEN, ids=lambda breaks: breaks.__name__)
-def test_what_is_broken_on_purpose_is_found_by_both(breaks: object) -> None:
+@pytest.mark.parametrize("breaks", BROKEN, ids=lambda breaks: breaks.__name__)
+def test_what_is_broken_on_purpose_is_found_by_both(breaks: Callable[[Story], None]) -> None:
     story = Story()
-    breaks(story)  # type: ignore[operator]  # a function of that test
+    breaks(story)
     if any(event.get("limit") for event in story.events):
         pytest.skip("a semaphore is no register")
-    broken = test_histories_judge.BROKEN[breaks] in RULES  # type: ignore[index]  # the same
+    broken = BROKEN[breaks] in RULES
 
     assert list(agreed({"it": story.events})) == [("it", not broken, not broken)]
 

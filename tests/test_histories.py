@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from narrowboat.cli.app import run
+from narrowboat.cli.verify import Duration
 
 
 def told(path: Path) -> dict[str, Any]:
@@ -32,3 +33,24 @@ def test_ten_seconds_break_no_rule(url: str, tmp_path: Path) -> None:
     assert entry["seed"] == 4
     assert min(entry["grants"], entry["messages"], sum(entry["faults"].values())) > 0
     assert "Storms and histories</h2>" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--seed", "1"], "are for --history"),
+        (["--history", "10", "--only", "L01"], "runs no scenarios"),
+        (["--history", "0s"], "'0s' is no time"),
+        (["--history", "ten"], "'ten' is no time"),
+        (["--history", "2h"], "50 minutes at most"),
+    ],
+)
+def test_what_is_no_history_is_refused(options: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """With what to write instead, before anything is run."""
+    assert run(["verify", "memory://", *options]) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("0.5h", 1800)])
+def test_a_time_may_have_a_unit(text: str, seconds: float) -> None:
+    assert Duration().convert(text, None, None) == seconds

@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 
 import pytest
+from histories import BOUNDS, BROKEN, Story, a_settled_message_again
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +16,6 @@ from narrowboat.conformance.histories.picture import picture
 from narrowboat.conformance.histories.smallest import smallest
 from narrowboat.conformance.histories.trouble import Trouble, overlap, union, without
 from narrowboat.conformance.histories.verdict import judge
-from tests.histories import BOUNDS, Story
 
 
 def rules(story: Story) -> set[str]:
@@ -73,155 +73,6 @@ def test_an_empty_history_is_sound() -> None:
 
 
 # -- each rule, broken on purpose -----------------------------------------------------------------------------------------
-
-
-def two_holders(story: Story) -> None:
-    story.held(1.0, 2.0, 1)
-    story.held(1.5, 2.5, 2, user="p1.0.0")
-
-
-def a_permit_too_many(story: Story) -> None:
-    for number in range(3):
-        story.held(1.0 + number / 10, 2.0, number + 1, user=f"p{number}.0.0", mode="semaphore", limit=2)
-
-
-def a_token_twice(story: Story) -> None:
-    story.held(1.0, 2.0, 7)
-    story.held(3.0, 4.0, 7, user="p1.0.0")
-
-
-def a_token_that_goes_back(story: Story) -> None:
-    for begun, token in ((1.0, 7), (3.0, 6)):
-        call = story.asks(begun)
-        story.granted(begun + 0.1, call, token)
-        story.holds(begun + 0.2, call)
-        story.released(begun + 0.3, call)
-
-
-def a_token_out_of_turn(story: Story) -> None:
-    """Both asked before either was answered, and who held later has the smaller token."""
-    late = story.asks(1.0)
-    early = story.asks(1.1, user="p1.0.0")
-    story.granted(2.0, early, 2)
-    story.holds(3.0, early)
-    story.released(3.1, early)
-    story.granted(4.0, late, 1)
-    story.holds(4.1, late)
-    story.released(4.2, late)
-
-
-def an_effect_that_goes_back(story: Story) -> None:
-    """The second holder writes before the first one's last write, whose lease has not ended."""
-    first = story.asks(1.0)
-    story.granted(1.1, first, 1)
-    story.holds(1.2, first)
-    second = story.asks(1.3, user="p1.0.0")
-    story.granted(1.4, second, 2)
-    story.wrote(1.45, second)
-    story.wrote(1.5, first)
-
-
-def a_lock_that_stays_taken(story: Story) -> None:
-    story.held(1.0, 2.0, 1)
-    call = story.asks(1.5, user="p1.0.0")
-    story.granted(4.5, call, 2)  # 2.5 s after it was free; declared are 2
-    story.holds(4.6, call)
-    story.released(4.7, call)
-
-
-def a_dead_holders_lock_that_stays_taken(story: Story) -> None:
-    call = story.asks(1.0)
-    story.granted(1.1, call, 1)
-    story.holds(1.2, call)
-    story.tell(2.0, "ended", process="p0.0", killed=True)
-    waiting = story.asks(1.5, user="p1.0.0", allowed=20.0)
-    story.refused(11.0, waiting)  # free at 6.5 at the latest
-
-
-def a_call_that_takes_too_long(story: Story) -> None:
-    call = story.asks(1.0, allowed=0.5)
-    story.refused(4.0, call, "Unavailable")
-
-
-def a_publish_that_takes_too_long(story: Story) -> None:
-    story.published(9.0, "m", since=6.0)
-
-
-def a_settled_message_again(story: Story) -> None:
-    story.published(1.0, "m")
-    story.delivered(2.0, "m")
-    story.settled(2.1, "m")
-    story.delivered(3.0, "m", 2)
-
-
-def a_rejected_message_again(story: Story) -> None:
-    story.published(1.0, "m")
-    story.delivered(2.0, "m")
-    story.settled(2.1, "m", "reject")
-    story.delivered(3.0, "m", 2)
-
-
-def a_lost_message(story: Story) -> None:
-    story.published(1.0, "m", "n")
-    story.delivered(2.0, "n")
-    story.settled(2.1, "n")
-    story.drained(50.0)
-
-
-def a_message_that_is_given_back_and_lost(story: Story) -> None:
-    story.published(1.0, "m")
-    story.delivered(2.0, "m")
-    story.settled(2.1, "m", "nack")
-    story.drained(50.0)
-
-
-def a_message_from_nowhere(story: Story) -> None:
-    story.delivered(2.0, "m")
-
-
-def a_refused_message_that_comes(story: Story) -> None:
-    story.published(1.0, "m", ids=[], failed=["m"])
-    story.delivered(2.0, "m")
-
-
-def an_attempt_that_goes_back(story: Story) -> None:
-    story.published(1.0, "m")
-    story.delivered(2.0, "m", 2)
-    story.delivered(3.0, "m", 1)
-
-
-def a_key_out_of_order(story: Story) -> None:
-    story.published(1.0, "m", key="a")
-    story.published(1.1, "n", key="a")
-    story.delivered(2.0, "n")
-    story.delivered(3.0, "m")
-
-
-def an_error_of_no_type(story: Story) -> None:
-    story.tell(1.0, "failed", "p0.0.0", error="KeyError: 'x'")
-
-
-BROKEN: dict[Callable[[Story], None], str] = {
-    two_holders: "one holder",
-    a_permit_too_many: "one holder",
-    a_token_twice: "fencing tokens",
-    a_token_that_goes_back: "fencing tokens",
-    a_token_out_of_turn: "fencing tokens",
-    an_effect_that_goes_back: "guarded effects",
-    a_lock_that_stays_taken: "free in time",
-    a_dead_holders_lock_that_stays_taken: "free in time",
-    a_call_that_takes_too_long: "bounded calls",
-    a_publish_that_takes_too_long: "bounded calls",
-    a_settled_message_again: "settled for good",
-    a_rejected_message_again: "settled for good",
-    a_lost_message: "none lost",
-    a_message_that_is_given_back_and_lost: "none lost",
-    a_message_from_nowhere: "none from nowhere",
-    a_refused_message_that_comes: "none from nowhere",
-    an_attempt_that_goes_back: "attempts grow",
-    a_key_out_of_order: "order of a key",
-    an_error_of_no_type: "typed errors",
-}
 
 
 @pytest.mark.parametrize("breaks", BROKEN, ids=lambda breaks: breaks.__name__)
@@ -335,16 +186,25 @@ def test_a_publisher_that_was_killed_leaves_what_may_come() -> None:
     assert judge(story.events).ok
 
 
+@pytest.mark.parametrize("end", ["server killed", "server restarted"])
 @pytest.mark.parametrize("received", [True, False])
-def test_what_a_server_only_received_may_come_again_after_it_was_killed(received: bool) -> None:
+def test_what_a_server_only_received_may_come_again_after_its_end(received: bool, end: str) -> None:
     story = Story(BOUNDS._replace(received=received))
     story.published(1.0, "m")
     story.delivered(2.0, "m")
     story.settled(2.1, "m")
-    story.fault(2.2, 4.0, "server killed", "")
-    story.delivered(6.0, "m", 2)
+    story.fault(2.2, 4.0, end, "")
+    story.delivered(6.0, "m", 1)
 
     assert judge(story.events).ok is received
+
+
+def test_what_was_published_after_the_end_of_a_server_has_no_excuse() -> None:
+    story = Story(BOUNDS._replace(received=True))
+    story.fault(0.2, 0.9, "server killed", "")
+    a_settled_message_again(story)
+
+    assert rules(story) == {"settled for good"}
 
 
 # -- what is shown --------------------------------------------------------------------------------------------------------
@@ -414,7 +274,8 @@ def test_a_union_has_the_same_moments_and_no_overlaps(intervals: list[tuple[int,
 @given(st.lists(st.integers(1, 9), max_size=20), st.floats(0, 100), st.floats(0, 100))
 def test_the_machines_pauses_are_counted_by_their_share(gaps: list[int], one: float, other: float) -> None:
     begun, ended = sorted((one, other))
-    at, events = 0.0, []
+    at = 0.0
+    events: list[Event] = []
     for gap in gaps:
         at += gap
         events.append({"at": at + 1, "process": "run", "user": "", "what": "stood", "since": at, "lost": 0.5})

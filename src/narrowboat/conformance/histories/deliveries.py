@@ -8,6 +8,10 @@ The rules:
 4. each attempt has a greater number than those that ended before it began;
 5. in an ordered queue, the messages of a key come first in the order in which one publisher was told that they are there.
 
+Where a settlement is only received, and the server ends, whatever it had then may come again: also a message that was settled
+afterwards, as a copy of it that was given back before has an original whose settlement is forgotten. Its attempts are those
+that the server remembers.
+
 A delivery is somewhere between the moment at which its consumer asked and the one at which it had it. Where the two lie on both
 sides of another event, nothing is concluded. The first three rules are those of `checks.history_queues`.
 """
@@ -23,6 +27,8 @@ from narrowboat.conformance.checks.history_queues import History, What, check
 from narrowboat.conformance.histories.journal import Event
 from narrowboat.conformance.histories.trouble import Bounds
 
+#: What ends a server, and what it has only received with it.
+DEATHS = ("server killed", "server restarted")
 #: Settlements after which a message is not delivered again.
 FINAL = ("ack", "reject")
 
@@ -49,8 +55,9 @@ class Delivered(NamedTuple):
 def judge(events: Sequence[Event], bounds: Bounds) -> Found:
     """Judge the messages of a history."""
     broken: list[tuple[str, str, str]] = []
-    kills = [each["since"] for each in events if each["what"] == "fault" and each["kind"] == "server killed"]
+    deaths = [each["since"] for each in events if each["what"] == "fault" and each["kind"] in DEATHS]
     handed, settled = _deliveries(events), _settled(events)
+    began = {id: each["at"] for each in events if each["what"] == "publishes" for id in each["ids"]}
     there = {id for event in events if event["what"] == "published" for id in event["ids"]}
     missing: tuple[str, ...] = ()
     for queue in sorted({each["queue"] for each in events if "queue" in each}):
@@ -65,10 +72,10 @@ def judge(events: Sequence[Event], bounds: Bounds) -> Found:
         for id in verdict.after_ack:
             at = settled[id]
             late = next(each for each in handed[id] if each.since > at)
-            if not (bounds.received and any(at <= kill + bounds.operation and kill <= late.at for kill in kills)):
+            if not (bounds.received and any(began.get(id, 0.0) <= death <= late.at for death in deaths)):
                 text = f"{id} was settled at {at:.3f}, and {late.user}, who asked at {late.since:.3f}, had it at {late.at:.3f}"
                 broken.append(("settled for good", text, id))
-    broken += _attempts(handed)
+    broken += _attempts(handed, deaths if bounds.received else ())
     if bounds.ordered:
         broken += _order(events, handed)
     return Found(broken, len(there | set(handed)), sum(map(len, handed.values())), missing)
@@ -124,10 +131,12 @@ def _told(events: Sequence[Event], queue: str) -> Iterator[Told]:
         yield told
 
 
-def _attempts(handed: Mapping[str, list[Delivered]]) -> Iterator[tuple[str, str, str]]:
+def _attempts(handed: Mapping[str, list[Delivered]], forgotten: Sequence[float]) -> Iterator[tuple[str, str, str]]:
+    """`forgotten`: when a server ended that had only received what it counted."""
     for id, found in handed.items():
         for one, other in itertools.permutations(found, 2):
-            if one.at < other.since and other.attempt <= one.attempt:
+            excused = any(death <= other.at for death in forgotten)
+            if one.at < other.since and other.attempt <= one.attempt and not excused:
                 text = f"{id} had attempt {one.attempt} at {one.at:.3f} and attempt {other.attempt} at {other.at:.3f}"
                 yield "attempts grow", text, id
                 break

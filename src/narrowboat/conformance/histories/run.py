@@ -51,7 +51,6 @@ SHOWN = 3
 class Result:
     """One history: what it shows, and where its files are."""
 
-    backend: str
     scheme: str
     plan: Plan
     seconds: float
@@ -61,7 +60,7 @@ class Result:
     def as_json(self) -> dict[str, Any]:
         """One entry of the report's `histories`; see docs/conformance.md."""
         return {
-            "backend": self.backend,
+            "backend": self.scheme,
             "url_scheme": self.scheme,
             "seed": self.plan.seed,
             "seconds": round(self.seconds, 1),
@@ -80,7 +79,7 @@ class Result:
         faults = ", ".join(f"{number} {kind}" for kind, number in found.faults.items())
         waits = ", ".join(f"{name} {value:g} s" for name, value in found.longest.items())
         lines = [
-            f"{self.backend}: seed {self.plan.seed}, {self.seconds:.0f} s: {found.grants} grants, {found.messages} messages in "
+            f"{self.scheme}: seed {self.plan.seed}, {self.seconds:.0f} s: {found.grants} grants, {found.messages} messages in "
             f"{found.deliveries} deliveries, {len(found.findings)} broken",
             f"  faults: {faults or 'none'}",
             f"  longest: {waits}",
@@ -121,7 +120,7 @@ def history(
     chosen = tuple(half for half in harness.halves if not halves or half in halves)
     has = means(harness, chosen)
     if has.processes and harness.wrap is not None:
-        raise ConfigurationError(f"{harness}: its layer cannot be handed to the processes of a history; use memory://")
+        raise ConfigurationError(f"{harness}: its layer cannot be handed to the processes of a history")
     events_in = folder / f"{harness.scheme}-{seed}"
     shutil.rmtree(events_in, ignore_errors=True)
     events_in.mkdir(parents=True)
@@ -134,7 +133,7 @@ def history(
     files = _shown(events, verdict.findings, events_in)
     if verdict.ok and not keep:
         shutil.rmtree(events_in)
-    return Result(harness.scheme, harness.scheme, made, took, verdict, files)
+    return Result(harness.scheme, made, took, verdict, files)
 
 
 def means(harness: Harness, halves: Sequence[str]) -> Means:

@@ -38,7 +38,8 @@ def smallest(events: Sequence[Event], finding: Finding) -> list[Event]:
         if size == 1:
             break
         size //= 2
-    return _around(frame, units)
+    plain = [event for event in frame if event["what"] != "stood"]
+    return _around(plain if _shows(plain, units, finding) else frame, units)
 
 
 def _shows(frame: Sequence[Event], units: Sequence[Sequence[Event]], finding: Finding) -> bool:

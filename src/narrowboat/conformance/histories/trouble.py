@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 from narrowboat.conformance.histories.journal import Event
 
-#: Seconds that a call may take beside its bound: the machine's, which runs several processes on few cores.
-SLACK = 1.0
+#: Seconds that a call may take beside its bound: the machine's, which runs several processes on few cores. At a load of 20 on
+#: each core, calls of 2 s took 3.1 s beyond what the watch had measured as lost.
+SLACK = 2.0
 #: What holds up no other process than its own, and leaves nothing behind that reconnects.
 HARMLESS = ("membership storm",)
 
