@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
+from integration import kafka_secured
 from integration.conformance import verified
 from integration.fixtures import obtain
 from integration.kafka_harness import KafkaHarness
@@ -20,6 +21,8 @@ from integration.servers.editions import Kafka43, RabbitMQ40, RabbitMQ43, Redis8
 from integration.zookeeper_harness import ZooKeeperHarness
 from narrowboat.conformance import Harness
 from narrowboat.conformance.scenario import FACES
+from narrowboat_kafka.clients import KINDS
+from narrowboat_kafka.options import Sasl
 
 VERSIONS: list[tuple[type[Server], Callable[..., Harness], str]] = [
     (Redis62, RedisHarness, "?durability=aof"),
@@ -45,3 +48,16 @@ def test_version(kind: type[Server], harness: Callable[..., Harness], query: str
         verified(
             harness(server.url + query, server=server), server, faces=[face], tiers="CP", set_up=f"version_{kind.__name__}"
         )
+
+
+# kafka-python leaves the sockets of refused connections to the garbage collector, which says so.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("kind", [Kafka43])
+def test_passwords(kind: type[KafkaServer]) -> None:
+    """Each mechanism of Kafka, over TLS, by each client."""
+    with obtain(kind, **kafka_secured.OPTIONS) as server:
+        assert isinstance(server, KafkaServer)
+        kafka_secured.let_in(server)
+        for client in KINDS:
+            for how in Sasl:
+                kafka_secured.check(server, client, how)

@@ -42,7 +42,7 @@ NAMES: dict[str, str] = {
     # A single message waits for no other (producer.py); which batches an error that ends the producer leaves unsent
     # (producer.py).
     "kafka.producer.record_accumulator.RecordAccumulator": (
-        "flush_in_progress has_undrained begin_flush _flushes_in_progress abort_batches abort_undrained_batches"
+        "flush_in_progress has_undrained begin_flush await_flush_completion abort_batches abort_undrained_batches"
     ),
     # Whether it left (producer.py).
     "kafka.producer.producer_batch.ProducerBatch": "drained",
@@ -50,13 +50,13 @@ NAMES: dict[str, str] = {
     "kafka.KafkaConsumer": "_coordinator _fetcher",
     # Partitions move one by one (group.py).
     "kafka.coordinator.assignors.cooperative_sticky": "CooperativeStickyAssignor",
-    # Membership (group.py); commits with metadata, one at a time (group.py); partitions that were lost are not claimed
-    # again (group.py); whether the group goes on without us (group.py).
+    # Partitions that were lost are not claimed again (group.py).
+    "kafka.coordinator.assignors.cooperative_sticky.CooperativeStickyAssignor": "member_assignment",
+    # Membership (group.py); commits with metadata, one at a time (group.py).
     "kafka.coordinator.consumer.ConsumerCoordinator": (
         "ensure_coordinator_ready_async need_rejoin ensure_active_group_async poll_heartbeat "
-        "fetch_committed_offsets_async _send_offset_commit_request _assignors _generation"
+        "fetch_committed_offsets_async _send_offset_commit_request"
     ),
-    "kafka.coordinator.base.Generation": "is_lost",
     # Positions (group.py); fetches without a poll (fetches.py); what was fetched and not read: a partition that is paused
     # meanwhile would never give the rest (fetches.py).
     "kafka.consumer.fetcher.Fetcher": (

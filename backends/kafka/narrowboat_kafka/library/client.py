@@ -76,13 +76,14 @@ class Client:
     def member(self, group: str, ear: Ear) -> Group:
         """A member that has subscribed to nothing yet; its coroutines run on the I/O thread."""
         session, connections = int(self._options.session * 1000), Connections(self.loop)
+        assignor = CooperativeStickyAssignor()
         with border():
             consumer = KafkaConsumer(
                 group_id=group,
                 enable_auto_commit=False,
                 auto_offset_reset="earliest",
                 isolation_level="read_committed",  # what its program took back is for nobody
-                partition_assignment_strategy=(CooperativeStickyAssignor,),
+                partition_assignment_strategy=(assignor,),
                 session_timeout_ms=session,
                 # A rebalance is heard of with a heartbeat: its steps take about so long.
                 heartbeat_interval_ms=max(250, session // 20),
@@ -97,7 +98,7 @@ class Client:
                 **self._config,
                 **self._one_timeout(),
             )
-        return Group(group, consumer, connections.made, ear)
+        return Group(group, consumer, assignor, connections.made, ear)
 
     def producer(self) -> Producer:
         """A producer: idempotent, and nothing counts as stored before all replicas in step have it."""

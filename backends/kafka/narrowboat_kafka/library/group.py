@@ -31,13 +31,15 @@ _KNOW = 2.0
 class Group(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base class has no annotations
     """See the module's text.
 
-    `consumer`: a `KafkaConsumer` that has subscribed to nothing yet. `connections`: its client. `ear`: who hears of it.
+    `consumer`: a `KafkaConsumer` that has subscribed to nothing yet. `assignor`: the one that it was given. `connections`: its
+    client. `ear`: who hears of it.
     """
 
-    def __init__(self, name: str, consumer: Any, connections: NetClient, ear: Ear) -> None:
+    def __init__(self, name: str, consumer: Any, assignor: Any, connections: NetClient, ear: Ear) -> None:
         self.name = name
         self._ear = ear
         self._consumer = consumer
+        self._assignor = assignor
         self._coordinator = consumer._coordinator
         self._fetcher = consumer._fetcher
         self._connections = connections
@@ -104,8 +106,7 @@ class Group(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base c
 
     async def on_partitions_lost(self, lost: Iterable[Any]) -> None:
         """Others have these. At the next join the assignor would claim what it had, against its new owner."""
-        for assignor in self._coordinator._assignors.values():
-            assignor.member_assignment = None
+        self._assignor.member_assignment = None
         await self._ear.lost(list(lost))
 
     def close(self, seconds: float) -> None:
@@ -133,7 +134,8 @@ class Group(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the base c
                 self._astray = False
             await self._coordinator._send_offset_commit_request(packed(offsets))
         except client.CommitFailedError as error:
-            lost = self._coordinator._generation.is_lost()
+            ours = self._consumer.group_metadata()
+            lost = ours.generation_id < 0 or not ours.member_id
             raise met(error, code=Code.NOT_A_MEMBER if lost else Code.REBALANCE_IN_PROGRESS) from error
         except client.KafkaError as error:
             found = met(error)

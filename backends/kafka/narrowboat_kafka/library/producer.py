@@ -10,7 +10,7 @@ import copy
 import re
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, cast
 
 import kafka.errors as client
@@ -138,7 +138,8 @@ class Producer(KafkaProducer):  # type: ignore[misc]  # the base class has no an
                 self._sender.wakeup()
             yield
         finally:
-            accumulator._flushes_in_progress.decrement()
+            with suppress(client.KafkaTimeoutError):  # what others send is not waited for
+                accumulator.await_flush_completion(0)
 
     def end(self, seconds: float) -> None:
         """Close it. What it still tries to send is given up: its callers have been told already that the outcome is unknown."""

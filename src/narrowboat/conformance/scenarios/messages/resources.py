@@ -18,6 +18,9 @@ async def an_idle_consumer_is_idle(kit: MessageKit) -> None:
     """An idle consumer costs hardly any processor time and few calls. It has a new message within `wake_bound`."""
     orders, publisher = kit.queue(), kit.queue()
     async with orders.consume() as messages:
+        waiting = kit.spawn(_stamped(messages))
+        await publisher.publish(b"x")  # it connects, which is not what a consumer waits for
+        await waiting
         latencies = []
         for _ in range(10):
             waiting = kit.spawn(_stamped(messages))
