@@ -8,9 +8,9 @@ The rules:
 4. each attempt has a greater number than those that ended before it began;
 5. in an ordered queue, the messages of a key come first in the order in which one publisher was told that they are there.
 
-Where a settlement is only received, and the server ends, whatever it had then may come again: also a message that was settled
-afterwards, as a copy of it that was given back before has an original whose settlement is forgotten. Its attempts are those
-that the server remembers.
+Some backends (`Bounds.copies`) forget a settlement with their server, or publish again what goes back and settle the original
+after that. There a fault excuses what was published before it: a copy, or an original, may come after the settlement of the
+other, with its own count of attempts.
 
 A delivery is somewhere between the moment at which its consumer asked and the one at which it had it. Where the two lie on both
 sides of another event, nothing is concluded. The first three rules are those of `checks.history_queues`.
@@ -25,10 +25,8 @@ from typing import NamedTuple
 from narrowboat.conformance.checks.history_queues import Event as Told
 from narrowboat.conformance.checks.history_queues import History, What, check
 from narrowboat.conformance.histories.journal import Event
-from narrowboat.conformance.histories.trouble import Bounds
+from narrowboat.conformance.histories.trouble import HARMLESS, Bounds
 
-#: What ends a server, and what it has only received with it.
-DEATHS = ("server killed", "server restarted")
 #: Settlements after which a message is not delivered again.
 FINAL = ("ack", "reject")
 
@@ -55,7 +53,7 @@ class Delivered(NamedTuple):
 def judge(events: Sequence[Event], bounds: Bounds) -> Found:
     """Judge the messages of a history."""
     broken: list[tuple[str, str, str]] = []
-    deaths = [each["since"] for each in events if each["what"] == "fault" and each["kind"] in DEATHS]
+    faults = [each["since"] for each in events if each["what"] == "fault" and each["kind"] not in HARMLESS]
     handed, settled = _deliveries(events), _settled(events)
     began = {id: each["at"] for each in events if each["what"] == "publishes" for id in each["ids"]}
     there = {id for event in events if event["what"] == "published" for id in event["ids"]}
@@ -72,10 +70,10 @@ def judge(events: Sequence[Event], bounds: Bounds) -> Found:
         for id in verdict.after_ack:
             at = settled[id]
             late = next(each for each in handed[id] if each.since > at)
-            if not (bounds.received and any(began.get(id, 0.0) <= death <= late.at for death in deaths)):
+            if not (bounds.copies and any(began.get(id, 0.0) <= fault <= late.at for fault in faults)):
                 text = f"{id} was settled at {at:.3f}, and {late.user}, who asked at {late.since:.3f}, had it at {late.at:.3f}"
                 broken.append(("settled for good", text, id))
-    broken += _attempts(handed, deaths if bounds.received else ())
+    broken += _attempts(handed, faults if bounds.copies else ())
     if bounds.ordered:
         broken += _order(events, handed)
     return Found(broken, len(there | set(handed)), sum(map(len, handed.values())), missing)
@@ -132,10 +130,10 @@ def _told(events: Sequence[Event], queue: str) -> Iterator[Told]:
 
 
 def _attempts(handed: Mapping[str, list[Delivered]], forgotten: Sequence[float]) -> Iterator[tuple[str, str, str]]:
-    """`forgotten`: when a server ended that had only received what it counted."""
+    """`forgotten`: the faults that leave copies, which have their own counts."""
     for id, found in handed.items():
         for one, other in itertools.permutations(found, 2):
-            excused = any(death <= other.at for death in forgotten)
+            excused = any(fault <= other.at for fault in forgotten)
             if one.at < other.since and other.attempt <= one.attempt and not excused:
                 text = f"{id} had attempt {one.attempt} at {one.at:.3f} and attempt {other.attempt} at {other.at:.3f}"
                 yield "attempts grow", text, id

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from narrowboat.capabilities import Scope, Settlement, Support, Survives
+from narrowboat.capabilities import LeaseNature, Scope, Settlement, Support, Survives
 from narrowboat.conformance.catalogue import Fault
 from narrowboat.conformance.harness import Harness
 from narrowboat.conformance.histories import journal as journals
@@ -185,12 +185,15 @@ def bounds(harness: Harness, halves: Sequence[str], operation: float) -> Bounds:
     """What is owed on that backend."""
     owed = Bounds(operation, _ttl(harness, halves), host=harness.claims(halves[0]).scope is Scope.HOST)
     if "locks" in halves:
-        has = harness.lock_claims
-        owed = owed._replace(expiry_lag=has.expiry_lag, wake_bound=has.wake_bound, dead_waiter_bound=has.dead_waiter_bound)
-    if "broker" in halves:
+        locks = harness.lock_claims
         owed = owed._replace(
-            received=harness.broker_claims.settlement is Settlement.RECEIVED,
-            ordered=harness.broker_claims.order is not Support.ABSENT,
+            expiry_lag=locks.expiry_lag, wake_bound=locks.wake_bound, dead_waiter_bound=locks.dead_waiter_bound
+        )
+    if "broker" in halves:
+        has = harness.broker_claims
+        owed = owed._replace(
+            copies=has.settlement is Settlement.RECEIVED or has.lease is not LeaseNature.MESSAGE,
+            ordered=has.order is not Support.ABSENT,
         )
     return owed
 

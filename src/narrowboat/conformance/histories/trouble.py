@@ -29,7 +29,7 @@ class Bounds(NamedTuple):
     expiry_lag: float = 0.5
     wake_bound: float = 0.5
     dead_waiter_bound: float = 10.0
-    received: bool = False  #: an answered ack may be forgotten by a server that is killed
+    copies: bool = False  #: a fault may leave two copies of a message, or its settlement be forgotten with the server
     host: bool = False  #: a process that stands still may stand in the way of all others (a file's lock)
     ordered: bool = False
 
