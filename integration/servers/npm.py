@@ -1,6 +1,6 @@
 """What comes from npm, by the `package-lock.json` in `npm/<name>`: it has the checksum of each package, and npm takes no other.
 
-No script of a package is run. It is no server: the official parser of AsyncAPI documents, which a test asks.
+No script of a package is run. These are no servers: the official parser of AsyncAPI documents, and the simulator of the models.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The clocks: the machine's, and one that tests own.
+"""The clocks: the machine's, and two that tests own.
 
 Everything that decides by time is given a `Clock` and asks nobody else. The system clock never goes back and goes on
 while the machine sleeps (Linux's boot clock), so that a lease that ended during a suspend is known to have ended. The
@@ -16,9 +16,12 @@ import time
 import weakref
 from collections.abc import Callable
 from types import MethodType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from narrowboat.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 class Clock(Protocol):
@@ -98,3 +101,28 @@ class ManualClock:
     def real(self, seconds: float) -> float | None:
         """Until it is moved."""
         return None
+
+
+class LoopClock:
+    """The time of one event loop, for tests that choose the order of its callbacks, and whose loop may have a time of its own.
+
+    What is given one starts no thread: what threads would do is done by further callbacks of that loop. So `narrowboat.aio`
+    takes it, for the memory backend, whose calls never block; everything else refuses it with `InvalidArgument`.
+
+    `exchange` gives the seconds that the next exchange with the driver takes, in which its callers may go; 0 unless given.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, exchange: Callable[[], float] = float) -> None:
+        self.loop = loop
+        self.exchange = exchange
+
+    def __call__(self) -> float:
+        """Now."""
+        return self.loop.time()
+
+    def watch(self, callback: Callable[[], None]) -> None:
+        """The loop's own timers follow its time."""
+
+    def real(self, seconds: float) -> float | None:
+        """The same: the loop waits."""
+        return seconds

@@ -111,16 +111,23 @@ class Lane:
         with self._mutex:
             if self._closed:
                 return Closed("the provider is closed")
-            # An interrupt can strike between making a thread and starting it: look again each time.
-            if self._thread is None or not self._thread.is_alive():
-                thread = self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
-                try:
-                    start(thread)
-                except Unavailable as error:
-                    return error
+            refusal = self._carried()
+            if refusal is not None:
+                return refusal
             for call in calls:
                 call.state = QUEUED
             self._waiting.extend(calls)
+        return None
+
+    def _carried(self) -> NarrowboatError | None:
+        """See that somebody carries what is queued; what is in the way, if something is."""
+        # An interrupt can strike between making a thread and starting it: look again each time.
+        if self._thread is None or not self._thread.is_alive():
+            thread = self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+            try:
+                start(thread)
+            except Unavailable as error:
+                return error
         return None
 
     def post(self, op: Op, items: Sequence[Any]) -> None:

@@ -16,8 +16,8 @@ from typing import Any, Protocol, TypeVar
 from narrowboat._engine.exchange import DONE, Call, Op
 from narrowboat._engine.inside import INSIDE, refused
 from narrowboat._engine.lane import Lane
-from narrowboat.clock import Clock
-from narrowboat.errors import Unavailable
+from narrowboat.clock import Clock, LoopClock
+from narrowboat.errors import InvalidArgument, Unavailable
 
 T = TypeVar("T")
 
@@ -178,6 +178,8 @@ class Blocking:
     unclosed: object = None
 
     def __init__(self, clock: Clock) -> None:
+        if isinstance(clock, LoopClock):
+            raise InvalidArgument("clock=LoopClock: a blocking call would stop that loop; it is for narrowboat.aio")
         self.clock = clock
 
     async def call(self, lane: Lane, call: Call) -> list[Any]:

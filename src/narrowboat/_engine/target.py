@@ -10,8 +10,8 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
-from narrowboat.capabilities import check_required
-from narrowboat.clock import Clock, SystemClock
+from narrowboat.capabilities import Scope, check_required
+from narrowboat.clock import Clock, LoopClock, SystemClock
 from narrowboat.contract.backend import BrokerBackend, Context, LockBackend
 from narrowboat.dsn import Url, convert, hidden, parse_options
 from narrowboat.errors import ConfigurationError, InvalidArgument
@@ -85,6 +85,10 @@ class Target(Generic[D]):
         }
         parsed = parse_options(self.url, backend.options, given, core=CORE_OPTIONS | own.keys())
         self.capabilities: Any = backend.capabilities(self.url, parsed)
+        if isinstance(self.clock, LoopClock) and self.capabilities.scope is not Scope.PROCESS:
+            raise InvalidArgument(
+                f"clock=LoopClock: a call of {self.url.scheme} may block, and so the event loop; it is for the memory backend"
+            )
         self.wrap = wrap
         if layers is not None:
             layers(self)

@@ -67,16 +67,19 @@ class Timer:
         finally:
             INSIDE.pop(me, None)
 
+    def _look(self) -> None:
+        late = max(0.0, self._clock() - self.due)
+        try:
+            self.due = self._tick(late)
+        except BaseException:  # everybody's leases hang on this
+            import logging  # only on the way to an error
+
+            logging.getLogger("narrowboat").exception("the watch over what has to be done in time met an error")
+            self.due = self._clock() + AGAIN
+
     def _watch(self) -> None:
         while not self._closed:
-            late = max(0.0, self._clock() - self.due)
-            try:
-                self.due = self._tick(late)
-            except BaseException:  # everybody's leases hang on this thread
-                import logging  # only on the way to an error
-
-                logging.getLogger("narrowboat").exception("the watch over what has to be done in time met an error")
-                self.due = self._clock() + AGAIN
+            self._look()
             left = self.due - self._clock()
             if left > 0:
                 self._signal.take(None if left == math.inf else self._clock.real(left))

@@ -16,10 +16,10 @@ from typing import Any
 
 from narrowboat import events
 from narrowboat._engine import checks
+from narrowboat._engine.between import lane
 from narrowboat._engine.driver import Driver
 from narrowboat._engine.exchange import AT_ONCE, Call, Op
 from narrowboat._engine.forks import watch_forks
-from narrowboat._engine.lane import lane
 from narrowboat._engine.reach import Reach
 from narrowboat._engine.target import Target
 from narrowboat._locks.holders import Holders
@@ -79,10 +79,10 @@ class LockCore:
         self.label = f"{os.uname().nodename}:{os.getpid()}" if hasattr(os, "uname") else str(os.getpid())
         self.mutex = threading.RLock()  # a signal handler may ask `held.lost` while its own thread has it
         remote = self.capabilities.scope is Scope.NETWORK
-        self.claims = lane(f"narrowboat-{self.backend}-claims", self.capabilities.concurrency, remote=remote)
-        self.releases = lane(f"narrowboat-{self.backend}-releases", self.capabilities.concurrency, remote=remote)
+        self.claims = lane(self.clock, f"narrowboat-{self.backend}-claims", self.capabilities.concurrency, remote=remote)
+        self.releases = lane(self.clock, f"narrowboat-{self.backend}-releases", self.capabilities.concurrency, remote=remote)
         # Who only looks may look for long, at everything that is held: renewals and releases must not stand behind that.
-        self.looks = lane(f"narrowboat-{self.backend}-looks", self.capabilities.concurrency, remote=remote)
+        self.looks = lane(self.clock, f"narrowboat-{self.backend}-looks", self.capabilities.concurrency, remote=remote)
         self.renewal = Renewal(self)
         # Turns taken here, where the backend does not queue fairly; a FIFO backend gets every waiter.
         self.lines = Lines() if self.capabilities.order is WaitOrder.ANY else None

@@ -21,15 +21,16 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from narrowboat import events
+from narrowboat._engine.between import timer
 from narrowboat._engine.exchange import Call, Op
 from narrowboat._engine.lane import Lane
 from narrowboat._engine.log import log
-from narrowboat._engine.timer import Timer
 from narrowboat._locks.late_withdrawals import LateWithdrawal, LateWithdrawals
 from narrowboat._locks.lease import Step, plan, why_ended
 from narrowboat._locks.notifier import Notifier
 from narrowboat._locks.possession import HELD, LOST, RELEASED, Owner, Possession
 from narrowboat.capabilities import Expiry, LockCapabilities
+from narrowboat.clock import LoopClock
 from narrowboat.contract.locks import Grant
 from narrowboat.errors import LeaseLost, Reason
 
@@ -76,7 +77,7 @@ class Renewal:
         self._behind: deque[Possession] = deque()  # to be released, for nobody who waits
         self._doubts: deque[str | None] = deque()  # owners whose grants may be gone; None: any of them
         self._notifier = Notifier(f"narrowboat-{core.backend}-callbacks")
-        self._timer = Timer(f"narrowboat-{core.backend}-renewal", core.clock, self._tick)
+        self._timer = timer(core.clock, f"narrowboat-{core.backend}-renewal", self._tick)
         self.late = LateWithdrawals(core.clock, core.capabilities.dead_waiter_bound, self._timer.ring)
 
     def keep(self, possession: Possession) -> None:
@@ -159,6 +160,9 @@ class Renewal:
 
     def call_back(self, callback: Callable[[], object]) -> None:
         """Run a user's callback on a thread of its own: one that blocks delays other callbacks, and nothing else."""
+        if isinstance(self._core.clock, LoopClock):
+            self._core.clock.loop.call_soon(callback)
+            return
         self._notifier.put(callback)
 
     def possessions(self) -> list[Possession]:

@@ -19,15 +19,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from narrowboat import events
+from narrowboat._engine.between import lane, timer
 from narrowboat._engine.driver import SILENT, Driver
 from narrowboat._engine.exchange import AT_ONCE, Call, Op
 from narrowboat._engine.forks import watch_forks
-from narrowboat._engine.lane import lane
 from narrowboat._engine.log import log
 from narrowboat._engine.reach import Reach
 from narrowboat._engine.runtime import Runtime, answer_of
 from narrowboat._engine.target import Target
-from narrowboat._engine.timer import Timer
 from narrowboat._engine.unclosed import Unclosed
 from narrowboat._engine.validity import deadline
 from narrowboat.capabilities import BrokerCapabilities, LeaseNature, Scope
@@ -140,10 +139,10 @@ class BrokerCore:
         self.runtime = self._runtime(self.clock)
         self.mutex = threading.Lock()
         self.fetches, self.settlements, self.sends = (
-            lane(f"narrowboat-{self.backend}-{what}", self.capabilities.concurrency)
+            lane(self.clock, f"narrowboat-{self.backend}-{what}", self.capabilities.concurrency)
             for what in ("fetches", "settlements", "sends")
         )
-        self.timer = Timer(f"narrowboat-{self.backend}-extension", self.clock, self._extend_kept)
+        self.timer = timer(self.clock, f"narrowboat-{self.backend}-extension", self._extend_kept)
         self.closed = False
         self.consumers: set[Ends] = set()  #: those that are open
         self.kept: set[Kept] = set()  #: those with leases that the timer extends

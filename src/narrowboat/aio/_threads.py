@@ -5,6 +5,29 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from typing import Protocol
+
+from narrowboat.clock import Clock, LoopClock
+
+
+class Ends(Protocol):
+    """What a face stands on, as its end needs it."""
+
+    clock: Clock
+
+    def finish_close(self) -> None:
+        """Return or release what it has, and stop."""
+        ...
+
+
+async def finish(core: Ends) -> None:
+    """Finish the closing of a face, whose callers have been told to go; in a thread, unless its clock asks for none."""
+    if not isinstance(core.clock, LoopClock):
+        await in_thread(core.finish_close)
+        return
+    while getattr(core, "waiting", None):  # noqa: ASYNC110  # acquires that are on their way out, by this loop
+        await asyncio.sleep(0)
+    core.finish_close()
 
 
 async def in_thread(function: Callable[[], None]) -> None:

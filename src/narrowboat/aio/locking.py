@@ -24,7 +24,7 @@ from narrowboat._locks.faces import AllLocksFace, Lockable, LockFace, LocksFace,
 from narrowboat._locks.possession import Possession
 from narrowboat._locks.terms import check_timeout
 from narrowboat.aio._runtime import Asyncio
-from narrowboat.aio._threads import in_thread
+from narrowboat.aio._threads import finish
 from narrowboat.aio.electable import Electable
 from narrowboat.clock import Clock
 from narrowboat.contract.locks import Grant, Holder, LockProvider
@@ -111,7 +111,7 @@ class Locks(Electable, AsyncOnly, LocksFace[Asyncio]):
     async def close(self) -> None:
         """Release what is held (reason `closed`), wake who waits (`Closed`), end all threads. Idempotent."""
         if self._core.begin_close():
-            await in_thread(self._core.finish_close)
+            await finish(self._core)
 
     async def __aenter__(self) -> Locks:
         return self

@@ -12,7 +12,7 @@ from narrowboat._engine.holdable import AsyncOnly
 from narrowboat._messages.core import BrokerCore
 from narrowboat._messages.source import list_sources, make_queue, make_topic
 from narrowboat.aio._runtime import Asyncio
-from narrowboat.aio._threads import in_thread
+from narrowboat.aio._threads import finish
 from narrowboat.aio.messaging.message import Seconds
 from narrowboat.aio.messaging.queue import Queue
 from narrowboat.aio.messaging.topic import Topic
@@ -168,7 +168,7 @@ class Messaging(AsyncOnly):
         It takes one operation timeout and a fifth at most. It may be repeated.
         """
         if self._core.begin_close():
-            await in_thread(self._core.finish_close)
+            await finish(self._core)
 
     async def __aenter__(self) -> Messaging:
         return self
