@@ -100,7 +100,7 @@ async def a_waiter_that_is_connected_again_is_told_again(kit: LockKit) -> None:
         return await looks() <= usual + 2
 
     await kit.eventually(calm, within=25, what=f"a waiter that made {usual} attempts in 4 s makes no more than that")
-    with kit.within(kit.claims.wake_bound + kit.claims.expiry_lag + 2 * OPERATION, "the wake-up after it was connected again"):
+    with kit.within(kit.claims.wake_bound + kit.claims.expiry_lag + 2 * kit.operation, "the wake-up after it was connected"):
         await held.release()
         got = await waiting
     await got.release()
