@@ -1,16 +1,20 @@
-"""What the conformance kit can do to an SQLite file beyond opening it: leave rows in it that Narrowboat has not written.
+"""What the conformance kit can do to an SQLite file beyond opening it: leave rows of others in it, and cut its power.
 
 suite(SqliteHarness(f"sqlite:///{path}"), only={"L120", "B120"})
 """
 
 import contextlib
 import functools
+import os
 import sqlite3
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import narrowboat
+import power_log
 from narrowboat.conformance import Harness
+from narrowboat.conformance.faults.power import Recording
 from narrowboat.dsn import Url
 
 #: Columns of `lock_holder` as another program may have left them; SQLite keeps any type in any column. What decides nothing (a
@@ -66,6 +70,15 @@ class SqliteHarness(Harness):
         """Of a file that is not there yet: its first users make the tables of both halves."""
         return f"sqlite:///{Url.parse(self.url).path}.{namespace}"
 
+    def recorded(self, url: str) -> Recording:
+        """In a folder of its own beside the file."""
+        path = Path(Url.parse(self.url).path)
+        place = path.with_name(f"recorded-{os.urandom(4).hex()}")
+        place.mkdir()
+        log = place.with_suffix(".log")
+        power_log.record(str(log), str(place))
+        return power_log.Power(_moved(url, f"sqlite:///{place / 'kit.db'}"), log, place, place.with_suffix(".left"))
+
     def plant_record(self, namespace: str, name: str, kind: int) -> bool:
         """A row of `lock_holder` with one column that nobody can believe."""
         if kind >= len(_DAMAGED):
@@ -111,3 +124,12 @@ class SqliteHarness(Harness):
             for table, row in (("message", message | {"id": number}), ("delivery", delivery | {"message": number})):
                 places = ", ".join("?" * len(row))
                 connection.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({places})", tuple(row.values()))
+
+
+def _moved(url: str, place: str) -> str:
+    """`url` with its options, at another place.
+
+    >>> _moved("sqlite:////tmp/a.db?prefix=x", "sqlite:////tmp/b.db")
+    'sqlite:////tmp/b.db?prefix=x'
+    """
+    return place + "?" * ("?" in url) + url.partition("?")[2]

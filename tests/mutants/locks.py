@@ -14,7 +14,9 @@ from mutants import (
     locks_leaving,
     locks_minimum,
     locks_tokens,
+    locks_told,
     locks_waiting,
+    reference_locks,
 )
 from mutants.locks_leaving import ReleaseDoesNothing
 
@@ -27,4 +29,6 @@ MUTANTS: list[Mutant] = [
     *locks_waiting.MUTANTS,
     *locks_leases.MUTANTS,
     *locks_minimum.MUTANTS,
+    *locks_told.MUTANTS,
+    *reference_locks.MUTANTS,
 ]

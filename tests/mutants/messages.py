@@ -12,6 +12,8 @@ from mutants import (
     messages_receiving,
     messages_settling,
     messages_sources,
+    messages_told,
+    reference_messages,
 )
 
 MUTANTS: list[Mutant] = [
@@ -19,4 +21,6 @@ MUTANTS: list[Mutant] = [
     *messages_sources.MUTANTS,
     *messages_receiving.MUTANTS,
     *messages_settling.MUTANTS,
+    *messages_told.MUTANTS,
+    *reference_messages.MUTANTS,
 ]

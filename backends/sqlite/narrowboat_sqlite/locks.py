@@ -188,7 +188,8 @@ def _wake(heads: Heads) -> None:
 
 
 def _touch(connection: sqlite3.Connection) -> None:
-    connection.execute("UPDATE lock_counter SET next = next WHERE id = 1")
+    """Change something: a commit without a changed page syncs nothing, and SQLite writes no page for a value that stays."""
+    connection.execute("UPDATE lock_counter SET next = next + 1 WHERE id = 1")
 
 
 def _capabilities(url: Url, options: Options) -> LockCapabilities:

@@ -73,6 +73,7 @@ NEEDS_FAULT = {
     "L87": Fault.RESTART, "L88": Fault.RESTART, "L89": Fault.KILL, "L90": Fault.PAUSE, "L94": Fault.PROXY,
     "L95": Fault.CLUSTER, "L96": Fault.PROXY, "L97": Fault.PROXY, "L98": Fault.CLUSTER, "L100": Fault.SERVER_CLOCK,
     "L101": Fault.PROXY, "L102": Fault.PROXY, "L103": Fault.CREDENTIALS, "L104": Fault.PROXY, "L120": Fault.FOREIGN,
+    "L132": Fault.POWER,
     "B17": Fault.DELETE, "B60": Fault.RESTART, "B67": Fault.RESTART, "B68": Fault.KILL, "B69": Fault.POWER,
     "B70": Fault.CLUSTER, "B71": Fault.PROXY, "B72": Fault.PROXY, "B74": Fault.PROXY, "B76": Fault.PROXY,
     "B77": Fault.PROXY, "B78": Fault.PROXY, "B81": Fault.CLUSTER, "B82": Fault.FULL, "B83": Fault.CLUSTER,
@@ -225,6 +226,9 @@ L129 many first users at once, where nobody has been: no error, never two inside
 L130 a minimum hold outlives its provider's close and a body that fails; an eviction ends it, and what nobody was given has none
 L131 a minimum hold outlives its holder's process, killed or ended, and ends on time
 
+# Locks: a loss of power
+L132 power loss at any moment: a grant that was told still excludes, a release that was told is not undone (optional)
+
 # Locks: what is not ours
 L120 a record that is not ours or is malformed: typed error for that name alone, shown as foreign, evictable, others unchanged
 """
@@ -307,7 +311,7 @@ B65 kill -9 right after ack returned: not redelivered
 B66 consumer SIGSTOP past lease/session, peer handles, SIGCONT: zombie's ack is Stale
 B67 broker graceful restart twice under load
 B68 broker kill -9 under load, durable mode
-B69 power loss (lazyfs / volume snapshot) optional
+B69 power loss at any moment: what was confirmed is there, no confirmed ack is undone, nothing is from nowhere (optional)
 B70 cluster: stop 1, 2, all nodes, restart; counts equal
 B71 connection cut while consumer idle: auto-resubscribe within bound, no duplicate subscription
 B72 cut mid-request: message absent or once
@@ -373,6 +377,9 @@ B131 sources() lists every queue, topic and subscription of its namespace, and n
 
 # Messages: how far a queue is behind
 B132 depth().oldest is the age of the oldest ready message, from its publish or due time; what is not ready has none
+
+# Messages: whose clock counts
+B133 client wall clock +-1 h: no delivery comes back early, and none is kept for longer than its lease
 """
 
 

@@ -13,8 +13,8 @@ pass. The faults and their sources:
 - The network: the kit puts its own proxy in front of each host of the URL when the URL gives each with its port. Override
   `network` where the server tells its clients another address than the URL's.
 - A server that is restarted, killed, paused: `Harness(url, server=...)` with a `conformance.Server`.
-- Sessions ended, records deleted or written by others, rights revoked, a disk filled, a server's clock set: override the
-  method, and the harness has the fault.
+- Sessions ended, records deleted or written by others, rights revoked, a disk filled, a server's clock set, a loss of power:
+  override the method, and the harness has the fault.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from narrowboat._messages.core import BrokerCore
 from narrowboat.capabilities import BrokerCapabilities, LockCapabilities, Scope, Support
 from narrowboat.conformance.catalogue import Fault
 from narrowboat.conformance.faults.network import Network, reachable
+from narrowboat.conformance.faults.power import Recording
 from narrowboat.conformance.faults.server import Server
 from narrowboat.dsn import Url
 
@@ -45,6 +46,7 @@ _BY_METHOD = {
     "set_clock": Fault.SERVER_CLOCK,
     "plant_record": Fault.FOREIGN,
     "plant_entries": Fault.FOREIGN,
+    "recorded": Fault.POWER,
 }
 
 
@@ -177,6 +179,13 @@ class Harness:
 
     def set_clock(self, seconds: float) -> None:
         """Set the server's wall clock to the true time plus `seconds`. 0 puts it right."""
+        raise NotImplementedError
+
+    def recorded(self, url: str) -> Recording:
+        """Another place like that of `url`, this harness's URL with a namespace, in which each write and each sync is noted.
+
+        Of what is noted the harness makes what a loss of power leaves, at any moment. The place serves one scenario.
+        """
         raise NotImplementedError
 
     def plant_entries(self, namespace: str, name: str) -> list[tuple[str, Callable[[], object]]]:

@@ -18,6 +18,23 @@ from narrowboat.conformance.scenarios.locks.children import counter
 from narrowboat.errors import InvalidArgument, LeaseLost, LockTimeout
 
 
+@scenario("L39", "L02", tier="S", seconds=120)
+async def one_of_many_tries_gets_it(kit: LockKit) -> None:
+    """Eight connections try one free name at the same moment, many times: never do two of them get it."""
+    tries = [kit.locks() for _ in range(8)]
+    for locks in tries:
+        await locks.ping()
+    won = 0
+    for turn in range(max(20, int(100 * kit.size))):
+        got = await kit.together(*(locks.lock(f"a{turn}", ttl=60).try_acquire() for locks in tries))
+        held = [each for each in got if each is not None]
+        assert len(held) <= 1, f"{len(held)} of {len(tries)} connections got one free lock"
+        won += len(held)
+        for each in held:
+            await each.release()
+    assert won, "nobody ever got a free lock"
+
+
 @scenario("L39", tier="S")
 async def a_hundred_tasks_one_inside(kit: LockKit) -> None:
     """Of a hundred tasks or threads of one process, never two are inside at once, and all get in."""

@@ -11,7 +11,7 @@ from typing import Any
 from narrowboat.conformance.catalogue import Fault
 from narrowboat.conformance.checks.expect import fails, raises
 from narrowboat.conformance.kit import Faults
-from narrowboat.conformance.lock_kit import RAN_OUT, LockKit
+from narrowboat.conformance.lock_kit import RAN_OUT, Lease, LockKit
 from narrowboat.conformance.scenario import scenario
 from narrowboat.errors import InvalidArgument, LeaseLost, Reason, Unavailable, Unsupported
 from narrowboat.layers.through import ThroughLocks
@@ -28,6 +28,25 @@ async def a_lease_ends_neither_early_nor_late(kit: LockKit) -> None:
     kit.measure("time from the end of a lease to its taking", kit.ended_on_time(lease), bound=kit.claims.expiry_lag)
     kit.is_lost(lease.held, RAN_OUT)
     await got.release()
+
+
+@scenario("L48", "L60", tier="T")
+async def who_has_ended_is_not_shown(kit: LockKit) -> None:
+    """A holder whose lease has ended is shown no more, taken by another or not; who is shown has time left."""
+    lease = await kit.abandoned()
+    await kit.shows("a", lease.held.token)
+    if not kit.can("holders"):
+        return
+
+    async def nobody() -> bool:
+        seen = await kit.peek("a")
+        assert all(each.expires_in is None or each.expires_in > 0 for each in seen), f"shown with no time left: {seen}"
+        return not seen
+
+    within = lease.held.ttl + kit.claims.expiry_lag + 5
+    await kit.eventually(nobody, within=within, every=0.02, what="a holder whose lease has ended is shown no more")
+    assert time.monotonic() - lease.sent >= kit.excludes(lease.held.ttl), "a holder was shown no more before its lease ended"
+    assert await kit.free("a")
 
 
 @scenario("L50", tier="T", alone=True, seconds=90)  # its work keeps the interpreter from everything else in the process
@@ -103,6 +122,22 @@ async def a_renewal_starts_a_whole_lease(kit: LockKit) -> None:
     got = await other.acquire(timeout=kit.upper(ttl + 10))
     assert time.monotonic() - sent >= kit.excludes(ttl), "the renewed lease ended early"
     assert held.expires_in == 0
+    await got.release()
+
+
+@scenario("L52", tier="T")
+async def renewals_do_not_add_up(kit: LockKit) -> None:
+    """However often a lease was renewed, it ends one length after the last renewal: a crash then blocks for no longer."""
+    held = await kit.taken(ttl=kit.ttl, renew=False)
+    other = kit.locks().lock("a")
+    for _ in range(20):
+        sent = time.monotonic()
+        await held.renew()
+    last = Lease(held, sent, time.monotonic())
+    assert await other.try_acquire() is None
+    within = held.ttl + kit.claims.expiry_lag + 5
+    got = await kit.eventually(other.try_acquire, within=within, what="the lease ends after the last of twenty renewals")
+    kit.ended_on_time(last, ", after twenty renewals")
     await got.release()
 
 

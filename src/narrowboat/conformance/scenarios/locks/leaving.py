@@ -212,6 +212,40 @@ async def waiters_are_served_in_order(kit: LockKit) -> None:
     assert served == list(range(12)), f"served in the order {served}"
 
 
+#: Seconds after a release in which each backend that claims an order keeps the lock for the waiter that it has told.
+KEPT = 0.25
+
+
+@scenario("L36", tier="T", needs="order=fifo", refused=demand, faults={Fault.REPLY})
+async def nobody_overtakes_who_is_on_the_way(kit: LockKit) -> None:
+    """A free lock whose first waiter is on its way goes neither to a try nor to a waiter that comes now."""
+    for turn in range(3):
+        name = f"a{turn}"
+        faults, locks = kit.faulty()
+        behind, trying = kit.locks().lock(name), kit.locks().lock(name)
+        held = await kit.taken(name)
+        assert await trying.try_acquire() is None  # and it is connected
+        first = await kit.queued(locks.lock(name).acquire(timeout=60), name)
+        second = await kit.queued(behind.acquire(timeout=60), name, 2)
+        gate = faults.hold("attempt", before=True)
+        await held.release()
+        released = time.monotonic()
+        assert await kit.blocking(gate.reached.wait, 10), "the first waiter was not woken"
+        tried = await trying.try_acquire()
+        at = time.monotonic()
+        third = kit.spawn(trying.acquire(timeout=60)) if tried is None else None
+        await kit.sleep(0.05)
+        early = time.monotonic() - released < KEPT  # where the machine stood still, others need not wait any longer
+        assert tried is None or at - released >= KEPT, "a try overtook the waiter that was told"
+        assert not early or not second.done(), "a waiter overtook the one that was told"
+        assert not early or third is None or not third.done(), "a newcomer overtook the waiter that was told"
+        gate.open()
+        if tried is not None:
+            await tried.release()
+        for waiting in filter(None, (first, second, third)):
+            await (await kit.soon(waiting, 30)).release()
+
+
 @scenario("L37", tier="T", faults={Fault.REPLY}, seconds=120)
 async def a_stopped_head_delays_by_a_bound(kit: LockKit) -> None:
     """A waiter at the head that stands still delays the waiters behind it by at most the declared bound."""

@@ -43,6 +43,42 @@ async def readers_together_writers_alone(kit: LockKit) -> None:
     assert await kit.free("a")
 
 
+@scenario("L108", tier="T", alone=True, needs="shared", refused=_locks_shared)
+async def a_release_wakes_all_readers(kit: LockKit) -> None:
+    """A writer's release wakes every reader that waits, of several connections: they come in together, not one by one."""
+    faces = [kit.locks() for _ in range(6)]
+    for _ in range(3):
+        writer = await kit.taken()
+        reading = []
+        for count, face in enumerate(faces, 1):
+            reading.append(await kit.queued(face.lock("a", mode="shared").acquire(timeout=60), "a", count))
+        begun = time.monotonic()
+        await writer.release()
+        readers = await asyncio.gather(*reading)
+        took = time.monotonic() - begun
+        kit.measure("wake-up of six readers after a writer's release", took)
+        assert took < kit.upper(kit.claims.wake_bound), f"the last of six readers came in {took:.3f} s after the release"
+        for reader in readers:
+            await reader.release()
+
+
+@scenario("L109", needs="semaphore", refused=_locks_a_semaphore, faults={Fault.REPLY})
+async def one_conflict_spoils_no_other(kit: LockKit) -> None:
+    """Of several callers whose attempts go out together, one disagrees about a size: it alone gets Conflict."""
+    held = await kit.taken("s", limit=2)
+    faults, locks = kit.faulty()
+    await (await locks.lock("first").acquire(timeout=5)).release()
+    async with kit.held_up(faults, "attempt", locks.lock("first").acquire(timeout=30), before=True) as first:
+        others = [kit.spawn(locks.lock(f"a{n}").acquire(timeout=30)) for n in range(3)]
+        wrong = kit.spawn(locks.lock("s", limit=3).acquire(timeout=30))
+        others += [kit.spawn(locks.lock(f"b{n}").acquire(timeout=30)) for n in range(3)]
+        await kit.sleep(0.2)  # until all of them wait for the one exchange that is under way
+    await fails(Conflict, wrong)
+    for waiting in (first, *others):
+        await (await kit.soon(waiting)).release()
+    await held.release()
+
+
 @scenario("L108", needs="shared", refused=_locks_shared)
 async def a_waiting_writer_is_not_starved(kit: LockKit) -> None:
     """While a writer waits no new reader gets in, and so its turn comes; when the writer gives up, readers get in again."""

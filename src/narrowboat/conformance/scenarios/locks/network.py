@@ -78,6 +78,34 @@ async def a_lost_notification_delays_by_a_bound(kit: LockKit) -> None:
         await got.release()
 
 
+@scenario("L32", tier="N", faults=PROXY, seconds=120)
+async def a_waiter_that_is_connected_again_is_told_again(kit: LockKit) -> None:
+    """After its connection was cut and made again, a waiter looks no more often than before: it is told, and does not poll."""
+    path = await _path(kit)
+    held = await kit.taken(ttl=max(120.0, kit.ttl))
+    waiting = await kit.queued(path.locks.lock("a").acquire(timeout=kit.upper(100)), "a")
+
+    async def looks() -> int:
+        before = kit.seen.members["attempt"]
+        await kit.sleep(4.0)
+        return kit.seen.members["attempt"] - before
+
+    await kit.sleep(1.0)  # what it takes to begin
+    usual = await looks()
+    await kit.blocking(path.network.cut)
+    await kit.sleep(0.3)
+    await kit.blocking(path.network.heal)
+
+    async def calm() -> bool:
+        return await looks() <= usual + 2
+
+    await kit.eventually(calm, within=25, what=f"a waiter that made {usual} attempts in 4 s makes no more than that")
+    with kit.within(kit.claims.wake_bound + kit.claims.expiry_lag + 2 * kit.operation, "the wake-up after it was connected"):
+        await held.release()
+        got = await waiting
+    await got.release()
+
+
 @scenario("L70", tier="N", faults=PROXY, seconds=120)
 async def a_holder_cut_off_knows_in_time(kit: LockKit) -> None:
     """A holder that cannot reach its server knows of its loss before the server can give the lock to another."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
+from narrowboat.conformance.catalogue import Fault
 from narrowboat.conformance.checks.expect import fails
-from narrowboat.conformance.message_kit import MessageKit, are_same, numbered, publish_all
+from narrowboat.conformance.kit import Faults
+from narrowboat.conformance.message_kit import MessageKit, are_same, asks_for_a_topic, numbered, publish_all
 from narrowboat.conformance.scenario import demand, scenario
 from narrowboat.contract.messages import Outgoing, Receipt
 from narrowboat.errors import InvalidArgument, NarrowboatError, PublishFailed, StaleDelivery
@@ -42,6 +45,29 @@ async def a_batch_that_fails_in_part(kit: MessageKit) -> None:
     assert [isinstance(each, Receipt) for each in outcomes] == [n % 2 == 0 for n in range(10)]
     assert all(isinstance(each, PublishFailed) for each in outcomes[1::2])
     await kit.contains(orders, bodies[0::2])
+
+
+@scenario("B07", needs="topics", refused=asks_for_a_topic, faults={Fault.REPLY})
+async def one_refusal_spoils_no_other(kit: MessageKit) -> None:
+    """Of several publishers whose messages go out together, one names what is no queue: the others have their receipts."""
+    await kit.broker().topic("prices").subscription("g").declare()
+    faults = Faults()
+    broker = kit.broker(faults=faults)
+    orders = broker.queue("orders")
+    await orders.publish(b"0")
+    gate = faults.hold("send", before=True)
+    sending = [kit.spawn(orders.publish(b"1"))]
+    assert await kit.blocking(gate.reached.wait, 10)
+    sending += [kit.spawn(orders.publish(body)) for body in (b"2", b"3")]
+    wrong = kit.spawn(broker.queue("prices").publish(b"x"))
+    sending += [kit.spawn(orders.publish(body)) for body in (b"4", b"5")]
+    await kit.sleep(0.2)  # until all of them wait for the one exchange that is under way
+    gate.open()
+    with contextlib.suppress(NarrowboatError):  # where it is found out, it is a Conflict
+        await kit.soon(wrong)
+    receipts = [await kit.soon(task) for task in sending]
+    assert all(isinstance(each, Receipt) for each in receipts)
+    await kit.contains(orders, numbered(6))
 
 
 @scenario("B07", "B09")

@@ -53,6 +53,20 @@ async def depth_counts_right(kit: MessageKit) -> None:
     assert (depth.ready, depth.in_flight, depth.delayed, depth.dead) == (0, 0, 0, dead), f"after the purge: {depth}"
 
 
+@scenario("B102", needs="depth=native", refused=demand)
+async def a_purge_leaves_what_is_out(kit: MessageKit) -> None:
+    """purge() drops what is ready, and leaves what a consumer has: its ack is good, its nack brings the message back."""
+    orders = await kit.filled(*numbered(5), max_deliveries=0)
+    async with orders.consume(prefetch=2) as messages:
+        first, second = await kit.take(messages, 2)
+        assert await kit.queue(max_deliveries=0).purge() == 3, "three of five were ready"
+        await kit.depth_is(orders, ready=0, in_flight=2)
+        await first.ack()
+        await second.nack()
+        await kit.comes(messages, second.body, attempt=2)
+    await kit.depth_is(orders, ready=0, in_flight=0)
+
+
 #: Seconds: a server's clock may count in milliseconds, and may be slewed.
 _NEARLY = 0.02
 

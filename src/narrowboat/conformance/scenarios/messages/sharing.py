@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from typing import Any
 
 from narrowboat import Message, Messaging
 from narrowboat.conformance.catalogue import Fault
@@ -23,6 +24,20 @@ async def two_brokers_do_not_mix(kit: MessageKit) -> None:
     await there.publish(b"there")
     await kit.contains(here, [b"here"])
     await kit.contains(there, [b"there"])
+
+
+@scenario("B106")
+async def namespaces_and_names_do_not_mix(kit: MessageKit) -> None:
+    """A queue's name is its own in each namespace, even where a namespace and a name together read like another pair."""
+    here = kit.namespace
+    queues: dict[tuple[str, str], Any] = {}
+    for space in (here, f"{here}.a", f"{here}-a"):
+        broker = kit.broker(url=kit.harness.broker_url(space))
+        queues |= {(space, name): broker.queue(name) for name in ("n", "a.n", "a-n")}
+    for (space, name), queue in queues.items():
+        await queue.publish(f"{space} {name}".encode())
+    for (space, name), queue in queues.items():
+        await kit.contains(queue, [f"{space} {name}".encode()])
 
 
 @scenario("B111")

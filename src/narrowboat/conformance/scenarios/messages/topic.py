@@ -65,6 +65,20 @@ async def a_group_from_the_earliest(kit: MessageKit) -> None:
 
 
 @scenario("B100", needs="topics", refused=asks_for_a_topic)
+async def a_topic_takes_its_groups_with_it(kit: MessageKit) -> None:
+    """A topic that is deleted takes its groups and their messages with it: a group made later begins with nothing."""
+    topic = kit.broker().topic("prices")
+    await topic.subscription("g").declare()
+    await topic.publish(b"old")
+    assert await topic.delete()
+    again = kit.broker().topic("prices")
+    async with again.subscription("g").consume() as messages:
+        await kit.nothing(messages)
+        await again.publish(b"new")
+        await kit.comes(messages, b"new")
+
+
+@scenario("B100", needs="topics", refused=asks_for_a_topic)
 async def leave_and_come_back(kit: MessageKit) -> None:
     """A member that comes back finds what was published meanwhile. A group that is deleted gets nothing more."""
     topic = kit.broker().topic("prices")

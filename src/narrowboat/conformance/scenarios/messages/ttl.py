@@ -6,7 +6,7 @@ import time
 
 from narrowboat.conformance.checks.expect import fails
 from narrowboat.conformance.message_kit import MessageKit
-from narrowboat.conformance.scenario import scenario
+from narrowboat.conformance.scenario import demand, scenario
 from narrowboat.errors import InvalidArgument
 from narrowboat.messaging import Outbound
 
@@ -63,6 +63,29 @@ async def ttl_counts_from_the_publish(kit: MessageKit) -> None:
             await message.nack()
         assert time.monotonic() - begun >= 0.5, "the message expired before its ttl ended"
     await kit.depth_is(orders, ready=0, in_flight=0, dead=0)
+
+
+@scenario("B51", tier="T", needs=("ttl", "depth=native"), refused=demand)
+async def expired_is_not_counted(kit: MessageKit) -> None:
+    """depth() does not count a message that has expired, although nobody has looked for one meanwhile."""
+    orders = kit.queue(max_deliveries=0)
+    await orders.publish(b"short", ttl=0.3)
+    await orders.publish(b"long", ttl=600)
+    await kit.sleep(0.5)
+    depth = await orders.depth()
+    assert (depth.ready, depth.dead) == (1, 0), f"one of two has expired, and is no dead letter: {depth}"
+    await kit.contains(orders, [b"long"])
+
+
+@scenario("B52", tier="T", needs=("ttl", "delay"), refused=_asks_for_ttl_and_delay)
+async def the_ttl_of_a_delayed_message_counts_from_its_publish(kit: MessageKit) -> None:
+    """What is due late in its ttl is delivered, if it is received before the ttl ends; afterwards it is not."""
+    orders = kit.queue(max_deliveries=0)
+    begun = time.monotonic()
+    await orders.publish(b"gone", ttl=1.2, delay=0.9)
+    await orders.publish(b"stays", ttl=600, delay=0.1)
+    await kit.sleep(1.5 - (time.monotonic() - begun))
+    await kit.contains(orders, [b"stays"])
 
 
 @scenario("B52", needs=("ttl", "delay"), refused=_asks_for_ttl_and_delay)
