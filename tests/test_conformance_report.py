@@ -13,7 +13,7 @@ import pytest
 from narrowboat.conformance import report
 from narrowboat.conformance.catalogue import CATALOGUE
 from narrowboat.conformance.harness import Harness
-from narrowboat.conformance.kit import Measured
+from narrowboat.conformance.measured import Measured
 from narrowboat.conformance.report import brief
 from narrowboat.conformance.report.__main__ import main as merge
 from narrowboat.conformance.report.page import Chapter
@@ -237,13 +237,13 @@ def test_the_brief_form_keeps_what_the_page_shows(made: report.Report) -> None:
 
 
 def test_the_brief_form_has_no_paths_and_no_addresses(made: report.Report) -> None:
-    why = "Traceback (most recent call last):\n  File\nConnectionError: 127.0.0.1:6379 of /home/me/kit.db, ca=/home/me/ca.pem"
+    why = "Traceback (most recent call last):\n  File\nConnectionError: 127.0.0.1:6379 of /srv/me/kit.db, ca=/srv/me/ca.pem"
     row = dataclasses.replace(ROWS[2], why=why)
-    text = brief.write(dataclasses.replace(made, rows=(row,), url="redis://127.0.0.1:6379/0?durability=aof&ca=/home/me/ca.pem"))
+    text = brief.write(dataclasses.replace(made, rows=(row,), url="redis://127.0.0.1:6379/0?durability=aof&ca=/srv/me/ca.pem"))
 
     assert "redis://?durability=aof" in text
     assert "ConnectionError" in text
-    assert "home" not in text
+    assert "/srv" not in text
     assert "127.0.0.1" not in text
 
 

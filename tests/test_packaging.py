@@ -31,7 +31,7 @@ def sources() -> Iterator[str]:
     """Each file of the packages that has to be shipped, by its name in the wheel."""
     for package in PACKAGES:
         for path in sorted(package.rglob("*")):
-            if path.suffix in {".py", ".sql", ".lua", ".html"} or path.name == "py.typed":
+            if path.suffix in {".py", ".sql", ".lua", ".html", ".css"} or path.name == "py.typed":
                 yield path.relative_to(package.parent).as_posix()
 
 

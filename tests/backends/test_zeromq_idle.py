@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from backends.broker_calls import ORDERS, consume, ids, open_driver, send, take
 
+from broker_calls import ORDERS, consume, ids, open_driver, send, take
 from narrowboat.clock import ManualClock
 from narrowboat.contract import Broker, Feed
 from narrowboat_sqlite.broker import broker as sqlite

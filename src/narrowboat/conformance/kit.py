@@ -13,7 +13,7 @@ import contextlib
 import inspect
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import narrowboat
 import narrowboat.aio
@@ -23,6 +23,7 @@ from narrowboat.conformance.faults.network import Network
 from narrowboat.conformance.faults.server import Server
 from narrowboat.conformance.faults.tap import Seen, tapped
 from narrowboat.conformance.harness import Harness
+from narrowboat.conformance.measured import Measured, missed
 from narrowboat.conformance.users.children import Child
 from narrowboat.conformance.users.faces import in_my_thread, unwrap, worker_of, wrap
 from narrowboat.conformance.users.opening import opened
@@ -33,15 +34,6 @@ from narrowboat.errors import NarrowboatError
 from narrowboat.layers.faults import Faults
 
 T = TypeVar("T")
-
-
-class Measured(NamedTuple):
-    """A number that a scenario found."""
-
-    what: str
-    value: float
-    unit: str = "s"
-    bound: float | None = None  #: what it must not exceed, in the same unit
 
 
 class Kit:
@@ -398,11 +390,6 @@ async def _close(face: Any) -> None:
     closed = face.close()
     if inspect.isawaitable(closed):
         await closed
-
-
-def missed(seconds: float, what: object) -> str:
-    """The text of a missed bound. By its first words the runner knows that no pause of the machine explains it."""
-    return f"not within {seconds:g} s: {what}"
 
 
 def plain(value: Any) -> Any:

@@ -25,8 +25,9 @@ from narrowboat.conformance.catalogue import CATALOGUE, NEEDS_FAULT, NOT_OFFERED
 from narrowboat.conformance.checks.explain import explain, one_tree_at_a_time
 from narrowboat.conformance.faults.quiet import quiet
 from narrowboat.conformance.harness import Harness
-from narrowboat.conformance.kit import Kit, Measured
+from narrowboat.conformance.kit import Kit
 from narrowboat.conformance.lock_kit import LockKit
+from narrowboat.conformance.measured import Measured
 from narrowboat.conformance.message_kit import MessageKit
 from narrowboat.conformance.scenario import FACES, FIRST, TABLE, Scenario
 from narrowboat.errors import Unsupported

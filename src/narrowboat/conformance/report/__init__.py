@@ -14,7 +14,7 @@ from typing import Any
 
 from narrowboat.capabilities import table
 from narrowboat.conformance.harness import Harness
-from narrowboat.conformance.kit import Measured
+from narrowboat.conformance.measured import Measured
 from narrowboat.conformance.report import origin
 from narrowboat.conformance.runner import Outcome, Row
 from narrowboat.dsn import Url

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from narrowboat.conformance.kit import Measured
+from narrowboat.conformance.measured import Measured
 from narrowboat.conformance.report import SUITE, Report, from_json
 from narrowboat.conformance.runner import Outcome, Row
 from narrowboat.conformance.scenario import FACES

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from narrowboat.conformance.kit import Measured
+from narrowboat.conformance.measured import Measured
 from narrowboat.conformance.report import Report, summary
 from narrowboat.conformance.report.tables import folded, table
 from narrowboat.conformance.scenario import FACES
