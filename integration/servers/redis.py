@@ -116,6 +116,8 @@ class RedisServer(Server):
             "daemonize": "no",
             "save": '""',
             "appendonly": "yes",
+            # With `everysec` a server that waits for a slow disk answers before it has written: decision 0093.
+            "appendfsync": "no",
             "repl-diskless-sync-delay": "0",  # a replica of a test is alone: nobody else to wait for
         }
         if self.password is not None:
