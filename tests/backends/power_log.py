@@ -91,14 +91,14 @@ def record(log: str, folder: str) -> None:
 
         def on_write(file: int, data: int, size: int, offset: int) -> int:
             note(b"w", paths[file], offset, ctypes.string_at(data, size))
-            return write(file, data, size, offset)
+            return int(write(file, data, size, offset))
 
         def on_truncate(file: int, size: int) -> int:
             note(b"t", paths[file], size)
-            return truncate(file, size)
+            return int(truncate(file, size))
 
         def on_sync(file: int, flags: int) -> int:
-            done = sync(file, flags)
+            done = int(sync(file, flags))
             note(b"s", paths[file])
             return done
 
@@ -108,7 +108,7 @@ def record(log: str, folder: str) -> None:
         return copied
 
     def on_open(vfs: int, name: int | None, file: int, flags: int, told: int | None) -> int:
-        done = opened(ctypes.addressof(usual.contents), name, file, flags, told)
+        done = int(opened(ctypes.addressof(usual.contents), name, file, flags, told))
         path = ctypes.string_at(name) if name else b""
         if done == 0 and path.startswith(below):
             there = _File.from_address(file)
@@ -122,7 +122,7 @@ def record(log: str, folder: str) -> None:
     def on_delete(vfs: int, name: bytes, sync: int) -> int:
         if name.startswith(below):
             note(b"d", bytes(name))
-        return deleted(ctypes.addressof(usual.contents), name, sync)
+        return int(deleted(ctypes.addressof(usual.contents), name, sync))
 
     callbacks = _OPEN(on_open), _DELETE(on_delete)
     ours.name = b"recorded"

@@ -72,11 +72,11 @@ class _Served(ZeroMQServer):
     def _prepare(self) -> Runner:
         self.place = self.directory / "recorded"
         self.place.mkdir(exist_ok=True)
-        self.file, self.log = self.place / "kit.db", self.directory / "writes.log"
+        self.file, self.written = self.place / "kit.db", self.directory / "writes.log"
         process = super()._prepare()
         assert isinstance(process, Process)
         program, _, *arguments = process.argv
-        process.argv = (program, power_log.__file__, str(self.log), str(self.place), *arguments)
+        process.argv = (program, power_log.__file__, str(self.written), str(self.place), *arguments)
         return process
 
 
@@ -87,7 +87,7 @@ class _ServedHarness(Harness):
         server = cast("_Served", self.server)
         namespace = f"{Url.parse(url).path}/{Url.parse(url).query['prefix']}"
         left = f"sqlite:///{server.place / 'kit.db'}?prefix={quote(namespace, safe='')}"
-        found = power_log.Power(left, server.log, server.place, server.directory / "left")
+        found = power_log.Power(left, server.written, server.place, server.directory / "left")
         found.url = url
         return found
 
