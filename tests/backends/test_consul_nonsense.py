@@ -122,7 +122,7 @@ def test_an_agent_that_talks_nonsense_costs_a_typed_error_in_time(found: nonsens
         ("a session that is an object", "no id"),
         ("then deep JSON", "JSON of great depth"),
         ("then a million lists", "more than 1000000 values"),
-        ("then results without a key", "a result without a key and its index"),
+        ("then results without a key", "result"),  # "without a key", or of an attempt that came late, "without its result"
     ],
 )
 def test_a_reply_that_is_none_of_consuls_is_told_as_what_it_is(found: nonsense.Found, case: str, what: str) -> None:
