@@ -10,7 +10,7 @@ from mutants import Mutant
 from mutants.layers import Answer, Asks, named
 from mutants.locks_holders import GrantsTwice
 from narrowboat.contract.locks import Busy, Grant, LockProvider, Released, Request
-from narrowboat.errors import Conflict, NarrowboatError
+from narrowboat.errors import NarrowboatError
 from narrowboat.layers.passing import PassingLocks
 
 
@@ -73,19 +73,6 @@ class RenewalsAddUp(PassingLocks):
         return [grant if isinstance(answer, Grant) else answer for grant, answer in zip(grants, answers, strict=True)]
 
 
-class OneConflictForTheBatch(PassingLocks):
-    """Tells all of a batch of the conflict that one member met. (Raised for the batch, the core asks again, one by one.)"""
-
-    def attempt(self, requests: Sequence[Request]) -> list[Answer]:
-        """The same answer for each, and no grant."""
-        answers = self.inner.attempt(requests)
-        conflict = next((answer for answer in answers if isinstance(answer, Conflict)), None)
-        if conflict is None:
-            return answers
-        self.inner.withdraw(requests)
-        return [conflict] * len(requests)
-
-
 _waking = threading.local()
 
 
@@ -132,7 +119,6 @@ MUTANTS: list[Mutant] = [
     named(WakeIsArmedTooLate, "L31"),
     named(RenewErrorIsRenewed, "L54", "L60", "L62", "L66"),
     named(RenewalsAddUp, "L52"),
-    named(OneConflictForTheBatch, "L109"),
     named(ReleaseWakesOneReader, "L108"),
     named(ReadsThenTakes, "L02", "L39"),
 ]
