@@ -1,6 +1,6 @@
 """Which tests one of several processes takes together, and which are begun first.
 
-    python -m pytest -n 4 --no-loadscope-reorder integration
+    python -m pytest -n 2 --no-loadscope-reorder integration
 
 The tests of a file share its servers, so one process takes them all. Where a server is a part's of a file alone, `_PARTS` says
 which tests are a part, and any process takes it. What takes longest is begun first: what is begun last keeps one process busy
