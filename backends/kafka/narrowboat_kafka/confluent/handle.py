@@ -20,6 +20,9 @@ T = TypeVar("T")
 
 #: In a line about a connection that ended: it had been made, and requests may have been on it.
 _WAS_UP = ("in state UP", "in state REAUTH")
+#: In a line about a connection that only asks which servers there are. It is given up once they are known, and no record is
+#: sent over it.
+_ASKS = "/bootstrap: "
 
 
 class Troubles:
@@ -44,7 +47,7 @@ class Troubles:
 
     def failed(self, line: str) -> None:
         """A line of the log about a connection that ended or was not made."""
-        if any(state in line for state in _WAS_UP):
+        if _ASKS not in line and any(state in line for state in _WAS_UP):
             self._broke = time.monotonic()
 
     def broke_since(self, then: float) -> bool:
