@@ -6,6 +6,7 @@ together. Without the variable nothing is written.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -83,12 +84,12 @@ def write(report: reports.Report, server: Controls | None, name: str = "") -> No
     name = name or set_up()
     backend = name.partition("_")[0]
     again = f"NARROWBOAT_KIT_ONLY={{ids}} tox -e integration-{backend}-full -- -k {backend}_conformance"
-    data = report.as_json() | {"set_up": name, "again": again}
-    if server is not None and (version := version_of(server)):
-        data["versions"] = {**data["versions"], "server": version}
+    version = "" if server is None else version_of(server)
+    versions = {**report.versions, "server": version} if version else report.versions
+    told = dataclasses.replace(report, set_up=name, again=again, versions=versions)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}-{os.getpid()}-{time.monotonic_ns()}.json"
-    path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(told.as_json(), indent=1) + "\n", encoding="utf-8")
 
 
 def version_of(server: Controls) -> str:

@@ -101,7 +101,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name in given.backends:
         try:
             for seed in given.seed or [1]:
-                told.append(_one(name, given.seconds, seed, folder))  # noqa: PERF401  # each is written as soon as it is there
+                told.append(_one(name, given.seconds, seed, folder))  # noqa: PERF401  # a list made at once would lose them to an error
         except Unavailable as error:
             print(f"{name}: {error}", file=sys.stderr)
             return 2

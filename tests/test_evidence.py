@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def put(folder: Path, name: str, *rows: Row, file: str = "") -> None:
     folder.mkdir(exist_ok=True)
-    made = reports.make(Harness("memory://"), rows, seconds=1, set_up=name)
+    made = dataclasses.replace(reports.make(Harness("memory://"), rows, seconds=1), set_up=name)
     (folder / f"{file or name}.json").write_text(json.dumps(made.as_json()))
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from narrowboat.cli.app import run
-from narrowboat.cli.verify import Duration
+from narrowboat.cli.options import Duration
+from narrowboat.cli.verify import LONGEST
 
 
 def told(path: Path) -> dict[str, Any]:
@@ -53,4 +54,4 @@ def test_what_is_no_history_is_refused(options: list[str], said: str, capsys: py
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("0.5h", 1800)])
 def test_a_time_may_have_a_unit(text: str, seconds: float) -> None:
-    assert Duration().convert(text, None, None) == seconds
+    assert Duration(LONGEST).convert(text, None, None) == seconds

@@ -115,8 +115,8 @@ def run(backend: str, only: Iterable[str], tiers: str, to: Path) -> bool:
         report = verify(harness, only=only, tiers=tiers)
     again = "python -m tools.evidence run sqlite {ids}" if backend == "sqlite" else "narrowboat verify memory:// --only {ids}"
     to.mkdir(parents=True, exist_ok=True)
-    data = report.as_json() | {"set_up": backend, "again": again}
-    (to / f"{backend}.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    told = dataclasses.replace(report, set_up=backend, again=again)
+    (to / f"{backend}.json").write_text(json.dumps(told.as_json(), indent=1) + "\n", encoding="utf-8")
     for row in report.broken:
         print(f"{row.id} {row.scenario} {row.face}: {row.why}")
     print(f"{backend}: {report.counts}")

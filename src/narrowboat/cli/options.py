@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -33,6 +34,23 @@ class Seconds(click.ParamType):  # type: ignore[type-arg]  # click 8.1 knows no 
             seconds = math.nan
         if not math.isfinite(seconds) or seconds < self._least:
             self.fail(f"{value!r} is no number of seconds from {self._least:g}", param, ctx)
+        return seconds
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]  # the same
+    """A number of seconds above 0 and up to `most`, or one with a unit: `90`, `90s`, `10m`, `1h`."""
+
+    name = "time"
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """`value` in seconds, or a usage error."""
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(value))
+        seconds = float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]] if found else 0.0
+        if not 0 < seconds <= self._most:
+            self.fail(f"{value!r} is no time: write 90, 90s, 10m; {self._most // 60} minutes at most", param, ctx)
         return seconds
 
 

@@ -3,30 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
-from typing import Any
 
 import click
 
 from narrowboat.cli.command import Command
-from narrowboat.cli.options import BROKER_URL, FROM_ENVIRONMENT, LOCKS_URL
+from narrowboat.cli.options import BROKER_URL, FROM_ENVIRONMENT, LOCKS_URL, Duration
 from narrowboat.cli.output import printable_lines, progress_bar
-
-
-class Duration(click.ParamType):  # type: ignore[type-arg]  # click 8.1 knows no ParamType of something
-    """A number of seconds above 0, or one with a unit: `90`, `90s`, `10m`, `1h`."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """`value` in seconds, or a usage error."""
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(value))
-        seconds = float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]] if found else 0.0
-        if not 0 < seconds <= LONGEST:
-            self.fail(f"{value!r} is no time: write 90, 90s, 10m; {LONGEST // 60} minutes at most", param, ctx)
-        return seconds
-
 
 #: Seconds of the longest history: the clocks that watch for pauses of the machine remember an hour.
 LONGEST = 3000
@@ -46,7 +29,7 @@ LONGEST = 3000
 @click.option("--half", type=click.Choice(["locks", "messages"]), help="Only this half.  [default: both, where URL has them]")
 @click.option("--face", type=click.Choice(["sync", "asyncio"]), help="Only this face.  [default: both]")
 @click.option("--size", type=float, default=1.0, show_default=True, help="Of the stress scenarios.")
-@click.option("--history", type=Duration(), help="Instead, random work under faults for this long, such as 10m; then judge it.")
+@click.option("--history", type=Duration(LONGEST), help="Instead, random work under faults for so long, such as 10m; judge it.")
 @click.option("--seed", type=int, help="Of the plan of a history: the same seed is the same plan.  [default: a new one]")
 @click.option(
     "--folder", type=click.Path(file_okay=False, path_type=Path), help="For a history that breaks a rule.  [default: temporary]"

@@ -93,31 +93,23 @@ def make(
     rows: Sequence[Row],
     *,
     seconds: float,
-    set_up: str = "",
-    again: str = "",
-    server: str = "",
     histories: Sequence[Mapping[str, Any]] = (),
 ) -> Report:
-    """The report of a run that took so many `seconds` and has just ended. `server` is the server's name and version."""
+    """The report of a run that took so many `seconds` and has just ended. Whoever runs several set-ups names them."""
     url = str(Url.parse(harness.url))
     return Report(
         url=url,
         backend=harness.scheme,
         rows=tuple(rows),
         claims={half: table(harness.claims(half)) for half in harness.halves},
-        versions={
-            "suite": SUITE,
-            "narrowboat": metadata.version("narrowboat"),
-            **({"server": server} if server else {}),
-        },
+        versions={"suite": SUITE, "narrowboat": metadata.version("narrowboat")},
         started=(datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=seconds)).isoformat(timespec="seconds"),
         seconds=round(seconds, 1),
         histories=tuple(histories),
         machine=origin.machine(),
         commit=origin.commit(),
         still=_still(rows),
-        set_up=set_up,
-        again=again or f"narrowboat verify '{url}' --only {{ids}}",
+        again=f"narrowboat verify '{url}' --only {{ids}}",
     )
 
 
@@ -134,8 +126,14 @@ def from_json(data: Mapping[str, Any]) -> Report:
         Row(**{**row, "outcome": Outcome(row["outcome"]), "measured": tuple(Measured(*each) for each in row["measured"])})
         for row in data["rows"]
     )
+    return with_rows(data, rows)
+
+
+def with_rows(data: Mapping[str, Any], rows: Sequence[Row]) -> Report:
+    """The report of these rows, with all else from its JSON values. What those do not have is as in a report without it."""
     names = {field.name for field in dataclasses.fields(Report)} & set(data)
-    return Report(**{**{name: data[name] for name in names}, "rows": rows, "histories": tuple(data.get("histories", ()))})
+    made = {name: data[name] for name in names}
+    return Report(**{**made, "rows": tuple(rows), "histories": tuple(data.get("histories", ()))})
 
 
 def summary(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:

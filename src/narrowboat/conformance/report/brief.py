@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from narrowboat.conformance.measured import Measured
-from narrowboat.conformance.report import SUITE, Report, from_json
+from narrowboat.conformance.report import SUITE, Report, from_json, with_rows
 from narrowboat.conformance.runner import Outcome, Row
 from narrowboat.conformance.scenario import FACES
 
@@ -122,10 +122,7 @@ def read(data: Mapping[str, Any]) -> Report:
         for face in row.get("faces", FACES)
         for id in row["ids"]
     ]
-    names = {field.name for field in dataclasses.fields(Report)} & set(data)
-    return Report(
-        **{**{name: data[name] for name in names}, "rows": tuple(rows), "histories": tuple(data.get("histories", ()))}
-    )
+    return with_rows(data, rows)
 
 
 def merged(reports: Sequence[Report]) -> Report:

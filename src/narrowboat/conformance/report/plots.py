@@ -72,8 +72,7 @@ def plots(reports: Sequence[Report]) -> str:
         "<span style='color:var(--other)'>lower row, asyncio</span>. The red line is the bound that the scenario holds the "
         "backend to: what it declares, for the lease of that run. The axis is logarithmic.</p>"
     )
-    table = _table(reports)
-    return (legend + figures if figures else "") + table
+    return (legend + figures if figures else "") + _table(reports)
 
 
 def _figure(family: Family, reports: Sequence[Report]) -> str:
@@ -102,9 +101,6 @@ def _strip(name: str, what: str, faces: dict[str, list[Measured]]) -> str:
     bounds = [one.bound for one in every if one.bound is not None]
     bound = min(bounds) if bounds else None
     largest = max(one.value for one in every)
-    told = f"{len(every)} times, the longest {number(largest, 's')}" + (
-        f", bound {number(bound, 's')}" if bound is not None else ""
-    )
     grid = "".join(f"<line class='grid' x1='{_place(at):.2f}%' x2='{_place(at):.2f}%' y1='0' y2='26'/>" for at in _TICKS)
     beyond = limit = ""
     if bound is not None:
