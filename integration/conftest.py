@@ -55,6 +55,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return parts.scheduler(config, log)
 
 
+@pytest.fixture
+def kafka_sockets() -> Iterator[None]:
+    """See `kafka_harness.LEAVES_SOCKETS`."""
+    yield
+    from integration.kafka_harness import collect_sockets  # its client library is imported by those who need it
+
+    collect_sockets()
+
+
 @pytest.fixture(scope="module")
 def servers() -> Iterator[Servers]:
     made = Servers()

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
+import pytest
+
 from integration.servers import KafkaServer
 from narrowboat.conformance import Harness
 from narrowboat.conformance.faults.network import Network
@@ -62,6 +64,13 @@ def collect_sockets() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
+
+
+#: The `pytestmark` of a module: kafka-python leaves the sockets of refused connections to the garbage collector, which says so.
+LEAVES_SOCKETS = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("kafka_sockets"),
+]
 
 
 class KafkaHarness(Harness):

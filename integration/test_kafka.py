@@ -17,7 +17,7 @@ import pytest
 import narrowboat
 from bounds import upper
 from integration.fixtures import Servers
-from integration.kafka_harness import collect_sockets
+from integration.kafka_harness import LEAVES_SOCKETS
 from integration.servers import KafkaServer
 from narrowboat.errors import (
     AccessDenied,
@@ -34,16 +34,9 @@ from narrowboat.messaging import Messaging
 #: Seconds for one call in the tests of what is wrong, and what may come on top on a busy machine.
 TIMEOUT, SLACK = 2.0, 3.0
 
-#: kafka-python leaves the sockets of refused connections to the garbage collector, which says so.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = LEAVES_SOCKETS
 
 _numbers = itertools.count()
-
-
-@pytest.fixture(autouse=True)
-def _sockets() -> Iterator[None]:
-    yield
-    collect_sockets()
 
 
 @pytest.fixture

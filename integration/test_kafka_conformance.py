@@ -3,22 +3,11 @@
 A short session where the end of one is waited for, a longer one where the server or the network fails for longer than that.
 """
 
-from collections.abc import Iterator
-
-import pytest
-
 from integration.conformance import TRANSPORT, conformance
-from integration.kafka_harness import KafkaHarness, collect_sockets
+from integration.kafka_harness import LEAVES_SOCKETS, KafkaHarness
 from integration.servers import KafkaServer
 
-#: kafka-python leaves the sockets of refused connections to the garbage collector, which says so.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-
-@pytest.fixture(autouse=True)
-def _sockets() -> Iterator[None]:
-    yield
-    collect_sockets()
+pytestmark = LEAVES_SOCKETS
 
 
 SHORT, LONG = "session=2", "session=6"

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 import narrowboat
-from integration.kafka_harness import collect_sockets
+from integration.kafka_harness import LEAVES_SOCKETS
 from integration.servers import KafkaServer
 from narrowboat import events
 from narrowboat.errors import ConfigurationError
@@ -30,14 +30,7 @@ CASES = int(os.environ.get("NARROWBOAT_FUZZ_CASES", "200"))
 #: How many are left in one queue together, before and between our own.
 AT_ONCE = 100
 
-#: kafka-python leaves the sockets of refused connections to the garbage collector, which says so.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-
-@pytest.fixture(autouse=True)
-def _sockets() -> Iterator[None]:
-    yield
-    collect_sockets()
+pytestmark = LEAVES_SOCKETS
 
 
 @pytest.fixture(scope="module")

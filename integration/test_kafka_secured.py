@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from integration import kafka_secured
 from integration.fixtures import Servers
-from integration.kafka_harness import collect_sockets
+from integration.kafka_harness import LEAVES_SOCKETS
 from integration.servers import KafkaServer
 from narrowboat_kafka.clients import KINDS
 from narrowboat_kafka.options import Sasl
 
-#: kafka-python leaves the sockets of refused connections to the garbage collector, which says so.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-
-@pytest.fixture(autouse=True)
-def _sockets() -> Iterator[None]:
-    yield
-    collect_sockets()
+pytestmark = LEAVES_SOCKETS
 
 
 @pytest.fixture(scope="module")

@@ -10,16 +10,13 @@ import pytest
 from integration.fixtures import Servers
 from integration.kafka_clients.ear import Ear
 from integration.kafka_clients.use import connected, new_topic
-from integration.kafka_harness import collect_sockets
 from integration.servers import KafkaServer
 from narrowboat_kafka.clients import KINDS
 
 
 @pytest.fixture(autouse=True)
-def _sockets() -> Iterator[None]:
+def _sockets(kafka_sockets: None) -> None:
     """kafka-python leaves the sockets of refused connections to the garbage collector, which says so."""
-    yield
-    collect_sockets()
 
 
 @pytest.fixture(params=list(KINDS))
