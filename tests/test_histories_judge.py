@@ -210,6 +210,31 @@ def test_what_was_published_after_the_fault_has_no_excuse() -> None:
 # -- what is shown --------------------------------------------------------------------------------------------------------
 
 
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 5), st.integers(1, 4)), max_size=12))
+def test_an_attempt_is_compared_with_all_that_ended_before_it(told: list[tuple[int, int, int]]) -> None:
+    """As the rule's own words compare each pair."""
+    story = Story()
+    story.published(0.5, "m")
+    for since, took, attempt in told:
+        story.delivered(1.0 + since + took, "m", attempt, since=1.0 + since)
+
+    goes_back = any(
+        since + took < later and attempt >= other
+        for (since, took, attempt), (later, _, other) in itertools.permutations(told, 2)
+    )
+    assert ("attempts grow" in rules(story)) == goes_back
+
+
+def test_a_message_that_comes_for_ever_is_judged_in_time() -> None:
+    """In pairs it would be 1,600 million comparisons."""
+    story = Story()
+    story.published(0.5, "m")
+    for attempt in range(1, 40_001):
+        story.delivered(1.0 + attempt / 100, "m", attempt)
+
+    assert "attempts grow" not in rules(story)
+
+
 @pytest.mark.parametrize("breaks", BROKEN, ids=lambda breaks: breaks.__name__)
 @settings(max_examples=4, deadline=None)
 @given(story=sound())

@@ -18,7 +18,9 @@ sides of another event, nothing is concluded. The first three rules are those of
 
 from __future__ import annotations
 
+import collections
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -130,12 +132,17 @@ def _told(events: Sequence[Event], queue: str) -> Iterator[Told]:
 
 
 def _attempts(handed: Mapping[str, list[Delivered]], forgotten: Sequence[float]) -> Iterator[tuple[str, str, str]]:
-    """`forgotten`: the faults that leave copies, which have their own counts."""
+    """`forgotten`: the faults that leave copies, which have their own counts: what came after the first of them is excused."""
+    excused = min(forgotten, default=math.inf)
     for id, found in handed.items():
-        for one, other in itertools.permutations(found, 2):
-            excused = any(fault <= other.at for fault in forgotten)
-            if one.at < other.since and other.attempt <= one.attempt and not excused:
-                text = f"{id} had attempt {one.attempt} at {one.at:.3f} and attempt {other.attempt} at {other.at:.3f}"
+        ended = collections.deque(sorted(found, key=lambda each: each.at))
+        highest: Delivered | None = None  # of those that ended before this one was asked for
+        for each in sorted(found, key=lambda each: each.since):
+            while ended[0].at < each.since:
+                over = ended.popleft()
+                highest = over if highest is None or over.attempt > highest.attempt else highest
+            if highest is not None and each.attempt <= highest.attempt and each.at < excused:
+                text = f"{id} had attempt {highest.attempt} at {highest.at:.3f} and attempt {each.attempt} at {each.at:.3f}"
                 yield "attempts grow", text, id
                 break
 
