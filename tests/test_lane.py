@@ -5,6 +5,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any, Never
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -133,6 +134,41 @@ def test_a_failed_batch_is_tried_again_one_by_one() -> None:
     assert results[0] == 1
     assert isinstance(results[1], Unavailable)
     assert results[2] == 2
+
+
+def test_what_failed_is_told_once_and_after_all_tries() -> None:
+    """Who is told of each exchange would keep the members that the repetition has done."""
+    told: list[tuple[list[int], list[bool]]] = []
+
+    def fussy(items: Sequence[int]) -> list[int]:
+        if 13 in items:
+            raise Unavailable("13")
+        return list(items)
+
+    def failed(items: Sequence[int], answers: Sequence[Any]) -> None:
+        told.append(([*items], [isinstance(answer, Exception) for answer in answers]))
+
+    op = Op("fussy", fussy, repeatable=True, failed=failed)
+    perform(op, [1, 13, 2])
+    perform(op, [13])
+    perform(op, [1])
+
+    assert told == [([1, 13, 2], [False, True, False]), ([13], [True])]
+
+
+def test_what_never_reached_the_driver_is_told_as_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No thread can be started, and nobody waits for what was posted."""
+
+    def never(thread: threading.Thread) -> Never:
+        raise Unavailable("no thread can be started")
+
+    monkeypatch.setattr("narrowboat._engine.lane.start", never)
+    told: list[Sequence[int]] = []
+    lane = Lane("test")
+
+    lane.post(Op("echo", list, repeatable=True, failed=lambda items, answers: told.append(items)), [1])
+
+    assert told == [[1]]
 
 
 def test_a_send_is_never_repeated() -> None:

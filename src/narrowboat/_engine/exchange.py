@@ -40,6 +40,8 @@ class Op(NamedTuple):
     denies: Callable[[Any], bool] | None = None
     patience: float = math.inf  #: seconds: a batch that took longer to fail is not tried again member by member
     reach: Hears | None = None  #: is told of answers while there were none, and of errors
+    #: Is told the items and what became of them, wherever an error is among that: for what is owed also to who has gone.
+    failed: Callable[[Sequence[Any], Sequence[Any]], None] | None = None
 
 
 #: The states of a call. Only the lane's mutex moves a call between QUEUED, RUNNING and LEFT. BEGUN is what its caller's own
@@ -102,6 +104,8 @@ def perform(op: Op, items: Sequence[Any]) -> list[Any]:
         try:
             if reach is not None:
                 reach.heard(answers)
+            if op.failed is not None and isinstance(answers[0], Exception):
+                op.failed(items, answers)
             return answers
         finally:
             answers = []  # an error's traceback leads here: the two would keep each other, and who gets it
@@ -117,6 +121,8 @@ def perform(op: Op, items: Sequence[Any]) -> list[Any]:
                 results[index] = answer
         if reach is not None and (not reach.up or (results and isinstance(results[0], Exception))):
             reach.heard(results)
+        if op.failed is not None and any(isinstance(answer, Exception) for answer in results):
+            op.failed(items, results)
         return results
     finally:
         results = answers = answer = []  # as above

@@ -90,7 +90,7 @@ class Lane:
         if refusal is not None:
             for call in calls:
                 call.state = DONE
-                call.results = [refusal] * len(call.items)
+                call.results = _all_failed(call.op, call.items, refusal)
             for call in calls:
                 _tell(call)
         self._bell.put(None)
@@ -227,7 +227,7 @@ class Lane:
         try:
             results = perform(calls[0].op, items)
         except BaseException as error:  # not even a driver that gives up may leave its callers waiting for ever
-            results = [_given_up(error)] * len(items)
+            results = _all_failed(calls[0].op, items, _given_up(error))
         first = 0
         for call in calls:
             call.results = results[first : first + len(call.items)]
@@ -241,6 +241,14 @@ class Lane:
                 _tell(call)
             elif call.late is not None:
                 _call(call.late, call)
+
+
+def _all_failed(op: Op, items: Sequence[Any], error: Exception) -> list[Any]:
+    """The results of items that `perform` has not come back with."""
+    results: list[Any] = [error] * len(items)
+    if op.failed is not None:
+        op.failed(items, results)
+    return results
 
 
 def _given_up(error: BaseException) -> Unavailable:

@@ -65,8 +65,9 @@ class LockCore:
         self.RENEW = Op("renew", self._renew, repeatable=self.capabilities.expiry is Expiry.LEASE, reach=reach)
         self.RELEASE = Op("release", self._release, repeatable=True, denies=_is_not_held, reach=reach)
         self.LEAVE = Op("leave", self._leave, repeatable=True, denies=_is_not_held, reach=reach)
-        self.WITHDRAW = Op("withdraw", self._withdraw, repeatable=True, reach=reach)
-        self.RETRY_WITHDRAW = Op("withdraw", self._withdraw_again, repeatable=False, last=True, reach=reach)
+        self.WITHDRAW = Op("withdraw", self._withdraw, repeatable=True, reach=reach, failed=self._not_withdrawn)
+        again = self._not_withdrawn_again
+        self.RETRY_WITHDRAW = Op("withdraw", self._withdraw_again, repeatable=False, last=True, reach=reach, failed=again)
         self.CALL = Op("call", self._call, repeatable=False, reach=reach)
         self._fresh()
         watch_forks(self)
@@ -115,40 +116,35 @@ class LockCore:
         return [_what_became_of(answer) for answer in answers]
 
     def _withdraw(self, requests: Sequence[Request]) -> list[Any]:
-        try:
-            answers = self.driver.get().withdraw(requests)
-        except Closed:
-            raise
-        except Exception:
-            for request in requests:
-                self._withdraw_failed(request)
-            raise
+        return list(self.driver.get().withdraw(requests))
+
+    def _withdraw_again(self, late: Sequence[LateWithdrawal]) -> list[Any]:
+        return self._withdraw([each.request for each in late])
+
+    def _not_withdrawn(self, requests: Sequence[Request], answers: Sequence[Any]) -> None:
         for request, answer in zip(requests, answers, strict=True):
-            if answer is not None and answer.retryable:
-                self._withdraw_failed(request)
-        return list(answers)
+            if self._to_try_again(answer):
+                self.renewal.late.add(request)
+
+    def _not_withdrawn_again(self, late: Sequence[LateWithdrawal], answers: Sequence[Any]) -> None:
+        for each, answer in zip(late, answers, strict=True):
+            if self._to_try_again(answer):
+                self.renewal.late.add(each.request, each)
+
+    def _to_try_again(self, answer: Any) -> bool:
+        # What a driver raises that is no error of ours may pass as well.
+        return isinstance(answer, Exception) and getattr(answer, "retryable", True) and not self.closed
 
     def _call(self, calls: Sequence[Callable[[LockProvider], Any]]) -> list[Any]:
         return [call(self.driver.get()) for call in calls]
 
     def withdraw_again(self, late: Sequence[LateWithdrawal]) -> None:
         """One more try at withdraws that failed, all in one exchange, behind everything that somebody waits for."""
-
-        def look(call: Call) -> None:
-            for each, answer in zip(late, call.results, strict=True):
-                if answer is not None and getattr(answer, "retryable", True) and not isinstance(answer, Closed):
-                    self._withdraw_failed(each.request, each)
-
-        self.releases.submit([Call(self.RETRY_WITHDRAW, [each.request for each in late], sink=look)])
+        self.releases.post(self.RETRY_WITHDRAW, late)
 
     def withdraw_later(self, request: Request) -> None:
         """Withdraw it, now or as soon as the backend answers; nobody waits for that. From any thread."""
-
-        def look(call: Call) -> None:
-            if getattr(call.results[0], "retryable", False):
-                self._withdraw_failed(request)
-
-        self.releases.submit([Call(self.WITHDRAW, (request,), sink=look)])
+        self.releases.post(self.WITHDRAW, (request,))
 
     def ending(self, possession: Possession) -> tuple[Op, tuple[Any]]:
         """The call by which its holder is done with it: it is freed, or left until its minimum hold is over."""
@@ -166,10 +162,6 @@ class LockCore:
 
         self.releases.submit([Call(op, items, sink=look)])
 
-    def _withdraw_failed(self, request: Request, before: LateWithdrawal | None = None) -> None:
-        if not self.closed:
-            self.renewal.late.add(request, before)
-
     def lapse(self, possession: Possession) -> None:
         """Its deadline has passed, and somebody looked before the renewal did."""
         self.renewal.lapse(possession)
@@ -185,9 +177,6 @@ class LockCore:
     def in_time(self, begun: float) -> bool:
         """Whether a call that is made now still ends about one operation timeout after `begun`, whatever the backend does."""
         return self.clock() - begun < self.timeout * AT_ONCE
-
-    def _withdraw_again(self, requests: Sequence[Request]) -> list[Any]:
-        return list(self.driver.get().withdraw(requests))
 
     def new_owner(self) -> str:
         """An owner id that no other acquire, of any process, has or will have."""
