@@ -81,6 +81,17 @@ class TestConsume:
         assert (code, err) == (141, "")
         assert [(m.body, m.attempt) for m in [queue.consume().__enter__().receive(10)]] == [(b"b", 2)]
 
+    def test_a_full_disk_costs_no_message(self, url: str, broker: Messaging) -> None:
+        """What could not be written is given back, and the error says so in a line."""
+        queue = broker.queue("q")
+        queue.publish(b"a")
+        with open("/dev/full", "w") as full:
+            code, _, err = finish(command("consume", url, "q", "--count", "1", stdout=full))
+
+        assert code == 1
+        assert err.startswith("narrowboat: standard output: No space left on device; what was printed is cut.")
+        assert [(m.body, m.attempt) for m in [queue.consume().__enter__().receive(10)]] == [(b"a", 2)]
+
     @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
     def test_a_signal_ends_it_in_order(self, url: str, broker: Messaging, signum: signal.Signals, code: int) -> None:
         """What was written is acknowledged."""

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli_program import PROGRAM, call
+from cli_program import HANGS, PROGRAM, call
 
 from narrowboat import registry
 from narrowboat.cli import run
@@ -173,4 +173,4 @@ def test_standard_streams_that_are_closed_are_output_that_nobody_wants(arguments
     """The exit code is the command's, and nothing of what it would print goes into a file that it opens."""
     url = f"sqlite:///{tmp_path / 'shop.db'}"
     line = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *PROGRAM, *(each.format(url=url) for each in arguments)]
-    assert subprocess.run(line, check=False, timeout=20).returncode == code
+    assert subprocess.run(line, check=False, timeout=HANGS).returncode == code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 import click
 
 from narrowboat.cli.exits import EPILOG, Exit
+from narrowboat.cli.output import complain
 
 
 @dataclass
@@ -44,7 +46,17 @@ class Command(click.Command):
         except BrokenPipeError:
             abandon_output()
             return Exit.SIGNALLED + 13  # as SIGPIPE ends other programs
+        except OSError as error:
+            if error.filename is not None or error.errno not in _FULL:
+                raise
+            abandon_output()
+            complain(f"standard output: {error.strerror}; what was printed is cut. Make room, or write elsewhere")
+            return Exit.FAILED
         return int(code or 0)
+
+
+#: Why a file that a shell has opened for us cannot be written any more.
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 
 def abandon_output() -> None:
