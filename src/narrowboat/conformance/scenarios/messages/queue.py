@@ -16,6 +16,14 @@ async def consumers_of_a_queue_share(kit: MessageKit) -> None:
     await kit.share([broker.queue("orders"), broker.queue("orders"), kit.queue()], 90)
 
 
+@scenario("B13", "B86", tier="S", seconds=120)
+async def consumers_that_are_woken_at_once_share(kit: MessageKit) -> None:
+    """Batches wake consumers of eight connections at the same moment: each message comes to one of them, which acks it."""
+    orders = kit.queue(lease=kit.long_lease)
+    await orders.declare()
+    await kit.rush(orders, lambda: kit.queue(lease=kit.long_lease), max(10, int(40 * kit.size)))
+
+
 @scenario("B15")
 async def a_queue_keeps_without_consumers(kit: MessageKit) -> None:
     """A queue that was never consumed from keeps what is published to it, also when the publisher has closed."""
