@@ -5,7 +5,7 @@ from __future__ import annotations
 from narrowboat.conformance.checks.expect import fails
 from narrowboat.conformance.message_kit import MessageKit, numbered, publish_all
 from narrowboat.conformance.scenario import scenario
-from narrowboat.errors import Conflict, NarrowboatError, NotFound
+from narrowboat.errors import Conflict, NarrowboatError, NotFound, PublishFailed, PublishUnknown
 
 
 @scenario("B13")
@@ -47,6 +47,26 @@ async def declaring_again_changes_nothing(kit: MessageKit) -> None:
         if kit.can(claim):
             await fails(Conflict, other.queue("orders", lease=lease, **otherwise).declare())
     await kit.contains(orders, [b"x"])
+
+
+@scenario("B18")
+async def a_queue_deleted_under_its_publisher(kit: MessageKit) -> None:
+    """A queue is deleted behind a publisher's back. What a publish confirms then is in the queue made anew."""
+    orders = await kit.filled(b"old")
+    assert await kit.queue().delete()
+    owed = {b"new", b"next"}
+    try:
+        await orders.publish(b"new")
+    except (NotFound, PublishFailed, PublishUnknown):
+        owed.remove(b"new")
+    await orders.publish(b"next")  # it knows by now
+    got: set[bytes] = set()
+    async with kit.queue().consume() as messages:
+        while not owed <= got:
+            message = await kit.one(messages, 10)
+            got.add(message.body)
+            await message.ack()
+    assert b"old" not in got
 
 
 @scenario("B18")
