@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from integration.mutants import mutant
 
+#: How `receive` chooses what it claims, up to the lock.
+_CLAIM = """\
+        WHERE m.ctid = ANY (ARRAY(
+            SELECT c.ctid FROM ( -- as many as fit into one answer, and one in any case
+                SELECT r.ctid, sum(r.size) OVER (ROWS UNBOUNDED PRECEDING) - r.size AS before FROM (
+                    SELECT x.ctid, octet_length(x.body) AS size FROM nb.message x WHERE x.source = in_id AND x.state = 0
+                    ORDER BY x.source, x.rank, x.place LIMIT many FOR UPDATE SKIP LOCKED
+"""
+
 MUTANTS = [
     mutant(
         "a release frees any generation",
@@ -38,7 +47,21 @@ MUTANTS = [
         "sql/locks.sql",
         "l.key = in_key FOR UPDATE;\n        IF FOUND OR in_name IS NULL",
         "l.key = in_key;\n        IF FOUND OR in_name IS NULL",
-        *("L39", "L02"),
+        *("L39", "L108"),
+    ),
+    mutant(
+        "a renewal reads its name's row without a lock",
+        "sql/locks.sql",
+        "        held := nb.lock_row(in_space, ask.key, NULL);\n        moment :=",
+        "        SELECT * INTO held FROM nb.lock l WHERE l.space = in_space AND l.key = ask.key;\n        moment :=",
+        "L108",
+    ),
+    mutant(
+        "a release reads its name's row without a lock",
+        "sql/locks.sql",
+        "        held := nb.lock_row(in_space, ask.key, NULL);\n        ends := nb.lock_free",
+        "        SELECT * INTO held FROM nb.lock l WHERE l.space = in_space AND l.key = ask.key;\n        ends := nb.lock_free",
+        "L108",
     ),
     mutant(
         "a free lock is given to a waiter that is not the first",
@@ -110,12 +133,28 @@ MUTANTS = [
         "SET until = m.until + make_interval(secs => seconds)\n        FROM unnest(ids, leases)",
         "B30",
     ),
+    # By `id`: by `ctid` the missing lock alone is no fault on a server of late 2025 (seen: 15.18). It compares the `ctid` of a
+    # row that it has waited for once more, and the second consumer claims nothing.
     mutant(
         "two consumers claim one message",
         "sql/flow.sql",
-        "ORDER BY x.source, x.rank, x.place LIMIT many FOR UPDATE SKIP LOCKED",
-        "ORDER BY x.source, x.rank, x.place LIMIT many",
-        *("B13", "B19", "B86", "B12"),
+        _CLAIM,
+        _CLAIM.replace("ctid", "id").replace(" FOR UPDATE SKIP LOCKED", ""),
+        *("B13", "B86"),
+    ),
+    mutant(
+        "two consumers let one message come due",
+        "sql/messages.sql",
+        "            AND m.until IS NOT NULL ORDER BY m.source, m.until FOR UPDATE SKIP LOCKED\n",
+        "            AND m.until IS NOT NULL ORDER BY m.source, m.until\n",
+        *("B47", "B86"),
+    ),
+    mutant(
+        "two consumers let one message of a topic come due",
+        "sql/messages.sql",
+        "        ORDER BY m.source, m.until FOR UPDATE SKIP LOCKED\n    );",
+        "        ORDER BY m.source, m.until\n    );",
+        *("B48", "B86"),
     ),
     mutant(
         "the time to live counts from when a message is due",

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from mutants import Mutant
 from mutants.layers import Answer, Asks, named
 from mutants.locks_holders import GrantsTwice
-from narrowboat.contract.locks import Busy, Grant, LockProvider, Released, Request
+from narrowboat.contract.locks import Busy, Grant, LockProvider, Mode, Released, Request
 from narrowboat.errors import NarrowboatError
 from narrowboat.layers.passing import PassingLocks
 
@@ -115,10 +115,43 @@ class ReadsThenTakes(GrantsTwice):
         return answers
 
 
+class ReadsThenTakesWhatWasUsed(ReadsThenTakes):
+    """Looks and takes in two steps, except for a name that nobody has asked for before: the making of its record excludes."""
+
+    def __init__(self, inner: LockProvider) -> None:
+        super().__init__(inner)
+        self._used: set[str] = set()
+
+    def attempt(self, requests: Sequence[Request]) -> list[Answer]:
+        """Two steps from the second time on."""
+        names = {request.name for request in requests}
+        used = names <= self._used
+        self._used |= names
+        return super().attempt(requests) if used else Asks.attempt(self, requests)
+
+
+class WritesTheReadersItHasRead(PassingLocks):
+    """Keeps, beside a new reader, the readers that it saw a moment before: who came in between is gone."""
+
+    def attempt(self, requests: Sequence[Request]) -> list[Answer]:
+        """Two steps."""
+        seen = {holder.token for request in requests for holder in self.inner.holders(request.name)}
+        time.sleep(0.002)
+        answers = self.inner.attempt(requests)
+        for request, answer in zip(requests, answers, strict=True):
+            if isinstance(answer, Grant) and request.mode is Mode.SHARED:
+                for holder in self.inner.holders(request.name):
+                    if holder.token not in {*seen, answer.token}:
+                        self.inner.evict(request.name, holder.token)
+        return answers
+
+
 MUTANTS: list[Mutant] = [
     named(WakeIsArmedTooLate, "L31"),
     named(RenewErrorIsRenewed, "L54", "L60", "L62", "L66"),
     named(RenewalsAddUp, "L52"),
     named(ReleaseWakesOneReader, "L108"),
     named(ReadsThenTakes, "L02", "L39"),
+    named(ReadsThenTakesWhatWasUsed, "L02", "L39"),
+    named(WritesTheReadersItHasRead, "L108"),
 ]

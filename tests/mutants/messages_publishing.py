@@ -184,6 +184,21 @@ class AnyAddressIsAnInbox(PassingBroker):
         return True
 
 
+class NeverLooksAgain(Sends):
+    """Confirms what it sends to a queue that it has once found, although the queue was deleted since."""
+
+    def __init__(self, inner: Broker) -> None:
+        super().__init__(inner)
+        self._found: set[Address] = set()
+
+    def change(self, message: Outgoing) -> Outgoing:
+        """To where nobody looks, if it is gone."""
+        if message.to in self._found and message.to not in self.inner.sources():
+            return message._replace(to=message.to._replace(name=f"{message.to.name} gone"))
+        self._found.add(message.to)
+        return message
+
+
 MUTANTS: list[Mutant] = [
     named(StoresWhatItSaysItDidNotSend, "B122"),
     named(AnyAddressIsAnInbox, "B123"),
@@ -201,4 +216,5 @@ MUTANTS: list[Mutant] = [
     named(DelayTooShort, "B47"),
     named(DelaysInLine, "B48"),
     named(DelaysEndWithTheConnection, "B49"),
+    named(NeverLooksAgain, "B18"),
 ]

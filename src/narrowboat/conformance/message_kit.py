@@ -16,6 +16,8 @@ from typing import Any
 from narrowboat.conformance.harness import with_query
 from narrowboat.conformance.kit import Faults, Kit
 from narrowboat.contract.messages import Receipt
+from narrowboat.errors import StaleDelivery
+from narrowboat.messaging import Outbound
 
 #: Seconds for which `nothing` watches where no lease and no delay says how long. Shorter misses a redelivery that is late.
 QUIET = 0.15
@@ -148,6 +150,46 @@ class MessageKit(Kit):
 
         await self.together(*(member(source) for source in sources))
         are_same(numbered(total), done)
+
+    async def rush(self, target: Any, source: Callable[[], Any], batches: int, *, delay: float = 0.0) -> None:
+        """Batches to `target` become ready while eight consumers wait, each of a `source()`: one of them gets each message.
+
+        The next batch is published once the last one is acked. The first message that comes to two consumers ends it all.
+        """
+        owed: list[bytes] = []
+        done: list[bytes] = []
+        twice: list[StaleDelivery] = []
+        over = False
+
+        async def consumer() -> None:
+            async with source().consume(prefetch=12) as messages:
+                while not over:
+                    message = await messages.receive(0.3)
+                    if message is not None:
+                        done.append(message.body)
+                        try:
+                            await message.ack()
+                        except StaleDelivery as error:
+                            twice.append(error)
+
+        async def publisher() -> None:
+            nonlocal over
+            within = self.returned(20 + (delay + self.broker_claims.delay_lag if delay else 0))
+            try:
+                for batch in range(batches):
+                    bodies = [f"{batch}:{number}".encode() for number in range(48)]
+                    owed.extend(bodies)
+                    await publish_all(target, [Outbound(body, delay=delay) for body in bodies])
+                    await self.eventually(lambda: twice or len(done) >= len(owed), within=within, what="all of a batch come")
+                    if twice:
+                        break
+            finally:
+                over = True
+
+        await self.together(publisher(), *(consumer() for _ in range(8)))
+        assert not twice, f"a message came to two consumers at once: {twice[0]}"
+        are_same(owed, done)
+        await self.depth_is(source(), ready=0, in_flight=0)
 
     @asynccontextmanager
     async def taken_over(self, count: int) -> AsyncIterator[list[Any]]:

@@ -62,6 +62,22 @@ async def a_release_wakes_all_readers(kit: LockKit) -> None:
             await reader.release()
 
 
+@scenario("L108", tier="S", needs="shared", refused=_locks_shared, seconds=120)
+async def readers_cost_each_other_nothing(kit: LockKit) -> None:
+    """Readers of eight connections come, renew and leave at once, many times: none ends another's lease, or brings it back."""
+
+    async def reads(locks: Any, name: str) -> None:
+        for _ in range(5):
+            reader = await locks.lock(name, mode="shared", ttl=60).acquire(timeout=30)
+            await reader.renew()
+            await reader.release()
+
+    faces = [kit.locks() for _ in range(8)]
+    for turn in range(max(5, int(20 * kit.size))):
+        await kit.together(*(reads(locks, f"a{turn}") for locks in faces))
+        assert await kit.free(f"a{turn}"), "a reader is left after all have released"
+
+
 @scenario("L109", needs="semaphore", refused=_locks_a_semaphore, faults={Fault.REPLY})
 async def one_conflict_spoils_no_other(kit: LockKit) -> None:
     """Of several callers whose attempts go out together, one disagrees about a size: it alone gets Conflict."""

@@ -91,6 +91,22 @@ async def a_delayed_message_for_a_topic(kit: MessageKit) -> None:
             await kit.nothing(messages, 0.1)
 
 
+@scenario("B47", "B86", tier="S", needs="delay", refused=asks_for_delay, seconds=120)
+async def what_is_due_comes_to_one_of_many(kit: MessageKit) -> None:
+    """Batches come due while consumers of eight connections look: each message comes to one of them, which acks it."""
+    orders = kit.queue(lease=kit.long_lease, max_deliveries=0)
+    await orders.declare()
+    await kit.rush(orders, lambda: kit.queue(lease=kit.long_lease, max_deliveries=0), max(6, int(20 * kit.size)), delay=0.1)
+
+
+@scenario("B48", "B86", tier="S", needs=("delay", "topics"), refused=_asks_for_delay_on_a_topic, seconds=120)
+async def what_is_due_in_a_topic_comes_to_one_of_many(kit: MessageKit) -> None:
+    """The same for a topic and one group of it: each message is given to the group once."""
+    topic = kit.broker().topic("prices")
+    await topic.subscription("g").declare()
+    await kit.rush(topic, lambda: kit.broker().topic("prices").subscription("g"), max(6, int(20 * kit.size)), delay=0.1)
+
+
 def schedules(link: Link, url: str, delay: float) -> None:
     """A child: publish with a delay, nack with a delay, tell, and wait to be killed."""
     orders = opened(url).queue("orders")

@@ -11,7 +11,7 @@ from typing import Any
 
 from narrowboat.conformance.catalogue import Fault
 from narrowboat.conformance.kit import Faults
-from narrowboat.conformance.message_kit import MessageKit
+from narrowboat.conformance.message_kit import MessageKit, numbered, publish_all
 from narrowboat.conformance.scenario import scenario
 from narrowboat.conformance.scenarios.messages.histories import Traffic, judged, lease_for_outages
 from narrowboat.errors import (
@@ -117,6 +117,43 @@ async def a_publish_whose_connection_breaks(kit: MessageKit) -> None:
     assert len(bodies) == len(set(bodies)), f"delivered twice: {sorted(bodies)}"
     assert set(sure) <= set(bodies), f"confirmed and lost: {set(sure) - set(bodies)}"
     assert set(bodies) <= {*sure, *unsure}, f"never published: {set(bodies) - {*sure, *unsure}}"
+
+
+@scenario("B27", tier="N", faults=PROXY, seconds=120)
+async def a_delivery_of_a_connection_that_broke(kit: MessageKit) -> None:
+    """The connection breaks under two deliveries. An ack of them later settles them, or says that it does not, and no other."""
+    lease = lease_for_outages(kit)
+    network, orders, outside = await _here_and_outside(kit, lease=lease)
+    await outside.publish(b"settled before")  # so that what comes first on the next connection has another number than on this
+    async with orders.consume() as messages:
+        await _acked(await kit.one(messages))
+        await publish_all(outside, numbered(2))
+        old = await kit.take(messages, 2)
+        await kit.blocking(network.reset)
+        await kit.blocking(network.heal)
+        await outside.publish(b"new")
+        came: set[bytes] = set()
+        while b"new" not in came:  # perhaps behind copies of the two
+            came.add((await kit.one(messages, kit.lapse(lease) + 4 * kit.operation + 5)).body)
+        acked, unknown = set(), set()
+        for message in old:
+            try:
+                await message.ack()
+                acked.add(message.body)
+            except SettleUnknown:
+                unknown.add(message.body)
+            except StaleDelivery:
+                pass
+        with contextlib.suppress(Unavailable):  # of another connection that broke: what is unsettled comes after its lease
+            await messages.close()
+    async with outside.consume() as messages:
+        owed = {*numbered(2), b"new"} - acked - unknown
+        got: set[bytes] = set()
+        while not owed <= got:
+            message = await messages.receive(kit.upper(kit.returned(kit.lapse(lease) + 5)))
+            assert message is not None, f"nobody has acked {owed - got}, and an ack of another delivery has settled them"
+            got.add(message.body)
+        assert not got & acked, f"{got & acked} came after an ack that was answered"
 
 
 @scenario("B74", "B75", tier="N", faults=PROXY, seconds=120)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from narrowboat.conformance.checks.expect import fails
 from narrowboat.conformance.message_kit import MessageKit, numbered, publish_all
 from narrowboat.conformance.scenario import scenario
-from narrowboat.errors import Conflict, NarrowboatError, NotFound
+from narrowboat.errors import Conflict, NarrowboatError, NotFound, PublishFailed, PublishUnknown
 
 
 @scenario("B13")
@@ -14,6 +14,14 @@ async def consumers_of_a_queue_share(kit: MessageKit) -> None:
     broker = kit.broker()
     await publish_all(broker.queue("orders"), numbered(90))
     await kit.share([broker.queue("orders"), broker.queue("orders"), kit.queue()], 90)
+
+
+@scenario("B13", "B86", tier="S", seconds=120)
+async def consumers_that_are_woken_at_once_share(kit: MessageKit) -> None:
+    """Batches wake consumers of eight connections at the same moment: each message comes to one of them, which acks it."""
+    orders = kit.queue(lease=kit.long_lease)
+    await orders.declare()
+    await kit.rush(orders, lambda: kit.queue(lease=kit.long_lease), max(10, int(40 * kit.size)))
 
 
 @scenario("B15")
@@ -39,6 +47,26 @@ async def declaring_again_changes_nothing(kit: MessageKit) -> None:
         if kit.can(claim):
             await fails(Conflict, other.queue("orders", lease=lease, **otherwise).declare())
     await kit.contains(orders, [b"x"])
+
+
+@scenario("B18")
+async def a_queue_deleted_under_its_publisher(kit: MessageKit) -> None:
+    """A queue is deleted behind a publisher's back. What a publish confirms then is in the queue made anew."""
+    orders = await kit.filled(b"old")
+    assert await kit.queue().delete()
+    owed = {b"new", b"next"}
+    try:
+        await orders.publish(b"new")
+    except (NotFound, PublishFailed, PublishUnknown):
+        owed.remove(b"new")
+    await orders.publish(b"next")  # it knows by now
+    got: set[bytes] = set()
+    async with kit.queue().consume() as messages:
+        while not owed <= got:
+            message = await kit.one(messages, 10)
+            got.add(message.body)
+            await message.ack()
+    assert b"old" not in got
 
 
 @scenario("B18")
