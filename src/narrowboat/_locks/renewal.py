@@ -274,7 +274,9 @@ class _Answers:
         self._possessions = possessions
 
     def __call__(self, call: Call) -> None:
-        for possession, answer in zip(self._possessions, call.results, strict=True):
+        # An error leads to frames that know the call, and so this: it would keep what nobody has any more, and have it renewed.
+        possessions, self._possessions = self._possessions, []
+        for possession, answer in zip(possessions, call.results, strict=True):
             # What nobody renews was only asked about: that lengthens nothing.
             sent = answer[0] if isinstance(answer, tuple) and possession._renew_at is not None else -math.inf
             self._renewal.renewed(possession, sent, answer)
