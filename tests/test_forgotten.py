@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import threading
 import weakref
 from collections.abc import Sequence
 from typing import Never
@@ -13,8 +14,10 @@ import pytest
 
 import narrowboat
 import narrowboat.aio
+from narrowboat.clock import ManualClock
 from narrowboat.contract import Grant
 from narrowboat.errors import LockTimeout, NarrowboatError, Unavailable
+from narrowboat.events import Event, RenewalFailed
 from narrowboat.layers.passing import PassingLocks
 
 
@@ -66,6 +69,29 @@ def test_a_forgotten_possession_is_gone_at_once_on_the_asyncio_face() -> None:
             assert reference() is None, gc.get_referrers(reference())
 
     asyncio.run(main())
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_a_forgotten_possession_whose_renewal_failed_is_gone_at_once() -> None:
+    """Nor does the error of its renewal keep it, which leads to the lane's batch: it would be renewed again and again."""
+    failed = threading.Event()
+
+    class Failing(PassingLocks):
+        def renew(self, grants: Sequence[Grant]) -> Never:
+            raise Unavailable("no reply")
+
+    def listen(event: Event) -> None:
+        if isinstance(event, RenewalFailed):
+            failed.set()
+
+    clock, gone = ManualClock(), threading.Event()
+    with narrowboat.locks("memory://test-renewal-failed", clock=clock, wrap=Failing, listeners=[listen]) as locks:
+        held = locks.lock("a", ttl=30).acquire()
+        reference = weakref.ref(held, lambda _: gone.set())
+        clock.advance(11)
+        assert failed.wait(10)
+        del held
+        assert gone.wait(10), gc.get_referrers(reference())
 
 
 class _Torn(BaseException):

@@ -68,7 +68,7 @@ class Lane:
         if self._waiting or self._closed:
             return False
         try:
-            if turn.setdefault(0, call) is not call:
+            if turn.setdefault(0, call) is not call or self._closed:  # again: `close` waits only for who had the turn
                 return False
             call.state = BEGUN
             call.results = perform(call.op, call.items)
@@ -160,14 +160,14 @@ class Lane:
         with self._mutex:
             if self._closed:
                 return True
-            lone = self._turn.get(0)
-            idle = self._thread is None and lone is None
-        if not idle:
-            self.submit([barrier])
-        with self._mutex:
-            self._closed = True
-        if idle:
-            return True
+            barrier.state = QUEUED
+            self._waiting.append(barrier)  # before `_closed`: the thread ends where it is closed and nothing waits
+            self._closed = True  # before the look at the turn: who takes it later than that goes away again
+            if self._thread is None and not self._turn:
+                self._waiting.clear()
+                return True
+            if self._carried() is not None:
+                finished.set()
         self._bell.put(None)
         done = finished.wait(timeout)
         thread = self._thread
@@ -236,8 +236,9 @@ class Lane:
         with self._mutex:
             for call in calls:
                 call.state = DONE
-        for call in calls:
-            if not call.left:
+            gone = [call.left for call in calls]  # who leaves from now on undoes it: asked later, both would
+        for call, left in zip(calls, gone, strict=True):
+            if not left:
                 _tell(call)
             elif call.late is not None:
                 _call(call.late, call)
@@ -312,10 +313,10 @@ class OpenLane(Lane):
         """Refuse what comes now, finish what is queued or under way. False: it was still under way after `timeout`."""
         ends = time.monotonic() + timeout
         finished = super().close(timeout)
-        while self._inside and (left := ends - time.monotonic()) > 0:
+        while (inside := bool(self._inside)) and (left := ends - time.monotonic()) > 0:
             self._gone.wait(left)
             self._gone.clear()
-        return finished and not self._inside
+        return finished and not inside  # not asked again: who is refused is inside for a moment
 
 
 def lane(name: str, concurrency: Concurrency, *, remote: bool = False) -> Lane:

@@ -37,8 +37,8 @@ class Timer:
         clock.watch(self._signal.set)
 
     def ring(self) -> None:
-        """Tick now. From any thread; never blocks, but for the start of the thread. Not while the interpreter ends."""
-        if sys.is_finalizing():
+        """Tick now. From any thread; never blocks, but for the start of the thread. Not once it is closed, or Python ends."""
+        if self._closed or sys.is_finalizing():
             return
         if self._thread is None or not self._thread.is_alive():
             with self._starting:  # or two that ring first at the same time start two, or one of them twice

@@ -83,6 +83,7 @@ class Acquisition(Generic[H]):
             if core.holders.held and self._nest(caller, trying):
                 return self.held
             core.waiting.add(self)
+            core.check_open()  # again: a close that has not seen us waits for nobody
             await self._loop(caller, begun, trying)
             if core.listeners:
                 self._tell(begun)

@@ -214,6 +214,7 @@ class LockCore:
         """Release what is held, stop the lanes and threads, close the driver. One operation timeout and a fifth at most."""
         begun = self.clock()
         self._idle.wait(self.timeout)  # who waited withdraws through the lanes, so they stay open until then
+        self.renewal.stop()
         held = [p for p in self.renewal.possessions() if self.renewal.lose(p, Reason.CLOSED)]
         ends: dict[Op, list[Any]] = {}
         for possession in held:

@@ -28,7 +28,7 @@ from narrowboat._engine.log import log
 from narrowboat._locks.late_withdrawals import LateWithdrawal, LateWithdrawals
 from narrowboat._locks.lease import Step, plan, why_ended
 from narrowboat._locks.notifier import Notifier
-from narrowboat._locks.possession import HELD, LOST, RELEASED, Owner, Possession
+from narrowboat._locks.possession import HELD, LEAVING, LOST, OURS, RELEASED, Owner, Possession
 from narrowboat.capabilities import Expiry, LockCapabilities
 from narrowboat.clock import LoopClock
 from narrowboat.contract.locks import Grant
@@ -88,7 +88,7 @@ class Renewal:
         """
         if self._session:
             possession._note_if_forgotten(self._forgotten.append)
-        self._push(possession, possession._version)
+        self._push(possession)
 
     def doubt(self, owner: str | None) -> None:
         """A driver has heard that the grant of `owner` (None: any) may be gone: ask. From any thread; never blocks."""
@@ -154,7 +154,7 @@ class Renewal:
                     else events.RenewalFailed(core.backend, possession.name, possession.token, answer)
                 )
                 events.emit(core.listeners, record)
-            self._push(possession, possession._reschedule())
+            self._push(possession)
             if doubted:
                 self.doubt(possession._grant.owner)
 
@@ -175,12 +175,16 @@ class Renewal:
         """The same in a forked child, where the mutex may be held by a thread that does not exist."""
         return list({id(p): p for p in (entry[3]() for entry in list(self._heap)) if p is not None}.values())
 
+    def stop(self) -> None:
+        """No tick comes from now on, and none is under way, which would have possessions in its hands."""
+        self._timer.close()
+
     def close(self, timeout: float) -> None:
         """End both threads."""
         self._timer.close()
         self._notifier.close(timeout)
 
-    def _push(self, possession: Possession, version: int, when: float | None = None) -> None:
+    def _push(self, possession: Possession, when: float | None = None) -> None:
         """Look at it at `when`; unless given, at the time of its renewal, or at its end where nobody renews it."""
         if when is None:
             when = possession._deadline if possession._renew_at is None else possession._renew_at
@@ -190,7 +194,8 @@ class Renewal:
                 heap[:] = [entry for entry in heap if _current(entry)]
                 heapq.heapify(heap)
                 self._limit = max(64, 2 * len(heap))
-            entry = (when, next(self._order), version, possession._ref)
+            # The new version here: a tick that took the old place out before this one is there would leave it without any.
+            entry = (when, next(self._order), possession._reschedule(), possession._ref)
             heapq.heappush(heap, entry)
             first = heap[0] is entry
         if first or self._forgotten:
@@ -203,13 +208,20 @@ class Renewal:
         with self._mutex:
             heap = self._heap
             horizon = now
+            leaving = []  # its release may come to nothing: who closes has to find it
             while heap and heap[0][0] <= horizon:
                 entry = heapq.heappop(heap)
                 possession = entry[3]()
-                if possession is not None and possession._version == entry[2] and possession._state is HELD:
+                if possession is None or possession._version != entry[2]:
+                    continue
+                if possession._state is HELD:
                     if possession not in doubted:
                         due.append(possession)
                     horizon = now + self._together * possession._renewed_by
+                elif possession._state is LEAVING and now < possession._deadline:
+                    leaving.append((possession._deadline, *entry[1:]))
+            for entry in leaving:
+                heapq.heappush(heap, entry)
         withdrawals = self.late.due(now)
         self._act(due, doubted, now, late)
         while self._behind:
@@ -260,7 +272,7 @@ class Renewal:
             if step is Step.RENEW or possession in doubted:
                 possession._begin_renewal()
                 renew.append(possession)
-            self._push(possession, possession._reschedule(), until)
+            self._push(possession, until)
         if renew:
             call = Call(self._core.RENEW, [possession._to_renew() for possession in renew], sink=_Answers(self, renew))
             self._core.releases.submit([call])
@@ -274,7 +286,9 @@ class _Answers:
         self._possessions = possessions
 
     def __call__(self, call: Call) -> None:
-        for possession, answer in zip(self._possessions, call.results, strict=True):
+        # An error leads to frames that know the call, and so this: it would keep what nobody has any more, and have it renewed.
+        possessions, self._possessions = self._possessions, []
+        for possession, answer in zip(possessions, call.results, strict=True):
             # What nobody renews was only asked about: that lengthens nothing.
             sent = answer[0] if isinstance(answer, tuple) and possession._renew_at is not None else -math.inf
             self._renewal.renewed(possession, sent, answer)
@@ -282,4 +296,4 @@ class _Answers:
 
 def _current(entry: tuple[float, int, int, weakref.ref[Possession]]) -> bool:
     possession = entry[3]()
-    return possession is not None and possession._version == entry[2] and possession._state is HELD
+    return possession is not None and possession._version == entry[2] and possession._state in OURS

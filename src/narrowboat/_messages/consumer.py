@@ -184,6 +184,7 @@ class Consumer(Generic[M]):
         """
         core, life, window = self.core, self.life, self.window
         visit, full_at = self.polling.enter(), math.inf
+        failure: Exception | None = None
         try:
             while True:
                 if window.condemned:
@@ -200,8 +201,9 @@ class Consumer(Generic[M]):
                     if not (got and window.full) and await self.advance(visit, now, ends):
                         continue
                     if not got:
-                        if self.polling.failure is not None:
-                            raise self.polling.failure
+                        failure = self.polling.failure  # looked at once: another caller's fetch may be answered now
+                        if failure is not None:
+                            raise failure
                         return
                     again = not window.still_ours(got)
                 if not again:
@@ -212,6 +214,7 @@ class Consumer(Generic[M]):
             window.put_back(got)
             raise
         finally:
+            failure = None  # an error's traceback leads here: the two would keep each other
             self.polling.leave(visit, core.clock)
 
     async def advance(self, visit: Visit, now: float, ends: float) -> bool:
