@@ -141,8 +141,8 @@ class Ticking(Publisher):
 
     async def _step(self, bound: Bound, last: dict[Bound, datetime], owing: set[Bound]) -> float:
         """Publish what is due; seconds until there is more to do."""
-        plan = bound.schedule.plan
-        ahead = (last[bound] - bound.now()).total_seconds()
+        plan, now = bound.schedule.plan, bound.now()
+        ahead = (last[bound] - now).total_seconds()
         if ahead > bound.late:  # by less it waits: all up to `last` is published. The window for ids is several times as long
             say(
                 "warning",
@@ -150,9 +150,9 @@ class Ticking(Publisher):
                 bound.schedule.schedule,
                 ahead,
             )
-            last[bound] = bound.now()
+            last[bound] = now
             owing.add(bound)
-        instant = due(plan, last[bound], bound.now(), bound.late)
+        instant = due(plan, last[bound], now, bound.late)
         if bound in owing:
             await bound.owe(instant)
             owing.discard(bound)
