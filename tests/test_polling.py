@@ -9,6 +9,8 @@ import pytest
 
 import narrowboat
 from bounds import upper
+from narrowboat._messages.polling import Polling
+from narrowboat._messages.window import Window
 from narrowboat.contract import Broker, Feed, Received
 from narrowboat.errors import Unavailable
 from narrowboat.layers.passing import PassingBroker, PassingFeed
@@ -131,3 +133,18 @@ def test_a_backlog_of_dead_letters_does_not_keep_a_receive_beyond_its_operation_
             assert messages.receive(0) is None
             assert time.monotonic() - begun < upper(4)
         assert queue.depth().ready > 0  # type: ignore[operator]  # a number
+
+
+def test_no_poll_begins_long_after_the_deadline_but_the_first() -> None:
+    """A fetch that took most of an operation timeout is followed by no other, though something stirred meanwhile."""
+    for took, more in ((0.6, 1), (4.4, 0)):
+        polling = Polling(Window(1, 10), 5.0)
+        visit = polling.enter()
+        assert polling.reserve(visit, 0.0, 0.2)[0] == 1
+        polling.fetched(visit)
+        polling.answered()
+        polling.wake()
+        assert polling.reserve(visit, took, 0.2)[0] == more
+        late = polling.enter()
+        polling.fetched(visit)
+        assert polling.reserve(late, 9.0, 0.2)[0] == 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,8 @@ from narrowboat.capabilities import Support
 from narrowboat.contract import Address, Delivery, Kind, Outgoing, Properties
 from narrowboat.dsn import Url
 from narrowboat.errors import AccessDenied, ConfigurationError, Conflict, NotFound, Unavailable, Unsupported
+from narrowboat_rabbitmq.connection.link import Link
+from narrowboat_rabbitmq.connection.loop import Loop
 from narrowboat_rabbitmq.errors import (
     Operation,
     channel_error,
@@ -335,3 +339,20 @@ def test_what_is_not_claimed_is_refused_before_anything_is_sent() -> None:
         assert broker.capabilities.priorities_max == 3
     assert names.queue_arguments(Options(queue_type=QueueType.CLASSIC, priorities=3))["x-max-priority"] == 3
     assert names.queue_arguments(Options())["x-delivery-limit"] > 2**30, "3.10 takes -1 for none at all, and drops"  # type: ignore[operator]  # a number
+
+
+def test_a_call_waits_for_another_ones_turn_within_its_own_time() -> None:
+    """A call that makes a queue waits for the server with the queue's mutex. The next one gives up at its own deadline."""
+    options = Options()
+    loop = Loop("test-io", 60.0, time.monotonic)
+    link = Link(endpoint(Url.parse("amqp://127.0.0.1:1"), options), options, loop, 3.0, "test")
+    mutex = threading.Lock()
+    operation = Operation("declaring 'orders'", time.monotonic() + 0.05)
+    with mutex:
+        with pytest.raises(Unavailable, match="declaring 'orders'") as caught, link.alone(mutex, operation):
+            pytest.fail("two were inside")
+        assert not caught.value.sent
+    with link.alone(mutex, operation):  # its time is over, and nobody has it
+        assert mutex.locked()
+    assert not mutex.locked()
+    loop.close(1.0)

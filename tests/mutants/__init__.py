@@ -72,6 +72,7 @@ WITHOUT_MUTANT = {
     "B110": "claims are compared before there is a driver",
     "B124": "signals are the core's: no driver hears of them",
     "B125": "signals are the core's: no driver hears of them",
+    "B134": "how many driver calls its callers wait for, no driver decides",
     "B113": "it measures, and decides nothing",
 }
 

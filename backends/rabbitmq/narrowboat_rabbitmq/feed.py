@@ -127,7 +127,7 @@ class RabbitFeed(Feed):
             wanted = limit + len(stream.outstanding) - len(stream.buffer)
             if wanted <= stream.credit or stream.credit >= _PREFETCH_MAX:
                 return stream
-        with self._setup:
+        with self._client.link.alone(self._setup, self._operation("consuming from", deadline)):
             stream = self._stream
             if self._leaving:
                 return stream
@@ -241,7 +241,7 @@ class RabbitFeed(Feed):
 
         It waits for a receiver that is making a stream, which would be consumed from for as long as the connection lives.
         """
-        with self._setup:
+        with self._client.link.alone(self._setup, self._operation("leaving", deadline)):
             if self._leaving:
                 return
             self._leaving = True  # also where there is no stream: none is made any more

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 from narrowboat.contract import Address, Depth, Kind, Properties
@@ -78,7 +79,7 @@ class Sources:
     def declare(self, address: Address, properties: Properties, deadline: float) -> None:
         """Make it with these properties, or find it with them."""
         operation = self._operation("declaring", address, deadline)
-        with self._alone(address):
+        with self._alone(operation):
             try:
                 self._make(operation, properties, make=self.auto_declare)
             except Conflict as error:
@@ -97,7 +98,7 @@ class Sources:
         if address.kind is Kind.TOPIC or not self.auto_declare:
             return None
         operation, defaults = self._operation("looking up", address, deadline), Properties()
-        with self._alone(address):
+        with self._alone(operation):
             if not self._keeps(operation):
                 return None
             try:  # mostly, and then without an error in the server's log
@@ -112,7 +113,7 @@ class Sources:
     def alter(self, address: Address, lease: float | None, limit: int | None, deadline: float) -> Properties:
         """Make anew what keeps its properties. A consumer that comes in between may store its own, and is overruled."""
         operation = self._operation("altering", address, deadline)
-        with self._alone(address):
+        with self._alone(operation):
             if address.kind is Kind.TOPIC or not self._keeps(operation):
                 raise refusals.undeclared(address.path, address.kind.value)
             found, _ = self._told(operation)
@@ -143,14 +144,14 @@ class Sources:
     def ensure_delay(self, address: Address, level: int, deadline: float) -> None:
         """Make the ladder up to `level`, and let its end know the destination."""
         if not self._reaches(address, level):
-            with self._ladder:
+            operation = self._operation("publishing with a delay to", address, deadline, prepares=True)
+            with self.link.alone(self._ladder, operation):
                 if not self._reaches(address, level):
-                    operation = self._operation("publishing with a delay to", address, deadline, prepares=True)
                     self._retried(lambda: self._extend(operation, address, level), operation)
 
     def _ensure(self, operation: Operation, *, make: bool) -> None:
         address = _route(operation).address
-        with self._alone(address):
+        with self._alone(operation):
             if not self.known(address):
                 self._make(operation, None, make=make)
 
@@ -181,9 +182,10 @@ class Sources:
             return False
         return True
 
-    def _alone(self, address: Address) -> threading.Lock:
+    def _alone(self, operation: Operation) -> AbstractContextManager[None]:
         """Held while an address is made: a server may crash where one declares what another is just declaring."""
-        return self._locks.setdefault(address, threading.Lock())
+        mutex = self._locks.setdefault(_route(operation).address, threading.Lock())
+        return self.link.alone(mutex, operation)
 
     def _make(self, operation: Operation, properties: Properties | None, *, make: bool) -> None:
         route = _route(operation)

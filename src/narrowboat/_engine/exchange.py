@@ -38,7 +38,11 @@ class Op(NamedTuple):
     #: Whether an answer, beside every error, says that nothing was changed; None where nobody is told so. A repetition cannot
     #: know it: the first exchange, whose answer was lost, may have done it.
     denies: Callable[[Any], bool] | None = None
-    patience: float = math.inf  #: seconds: a batch that took longer to fail is not tried again member by member
+    #: Seconds after which no exchange is begun for a caller while the backend does not answer: neither the members of a batch
+    #: that failed, one by one, nor a call that has waited in its lane behind one that had no answer.
+    patience: float = math.inf
+    #: No batch holds two calls for which this differs: its driver calls would follow each other, and each caller wait for all.
+    apart: Callable[[Call], object] | None = None
     reach: Hears | None = None  #: is told of answers while there were none, and of errors
     #: Is told the items and what became of them, wherever an error is among that: for what is owed also to who has gone.
     failed: Callable[[Sequence[Any], Sequence[Any]], None] | None = None
@@ -56,7 +60,7 @@ class Call:
     the driver has returned. There `late` is run in its stead, if it is given. On the lane's thread neither may block.
     """
 
-    __slots__ = ("future", "items", "late", "left", "op", "results", "sink", "state", "undo")
+    __slots__ = ("future", "items", "late", "left", "op", "results", "since", "sink", "state", "undo")
 
     def __init__(
         self,
@@ -75,6 +79,7 @@ class Call:
         self.future: Any = None  #: of the task that waits for it, where one does
         self.results: list[Any] = []
         self.state = NEW
+        self.since = 0.0  #: when it was queued, by `time.monotonic`
         self.left = False  #: its caller has gone
 
 
@@ -87,11 +92,11 @@ AT_ONCE = 0.2
 UNREACHED = 1
 
 
-def perform(op: Op, items: Sequence[Any]) -> list[Any]:
+def perform(op: Op, items: Sequence[Any], since: float = math.inf) -> list[Any]:
     """Do it, in as many exchanges as `distinct` asks for. A failed exchange is each member's error.
 
     Where repeating is safe, the members of a failed batch are tried again one by one, so that one poisonous member
-    does not fail the others.
+    does not fail the others. `since`: when the first of their callers began to wait, by `time.monotonic`.
     """
     reach = op.reach
     if len(items) == 1:
@@ -112,7 +117,7 @@ def perform(op: Op, items: Sequence[Any]) -> list[Any]:
     results: list[Any] = [None] * len(items)
     try:
         for indices in _rounds(op, items):
-            begun = time.monotonic()
+            begun = min(since, time.monotonic())
             answers = _exchange(op, [items[index] for index in indices])
             again = op.repeatable and len(indices) > 1 and all(isinstance(answer, Exception) for answer in answers)
             if again and time.monotonic() - begun < op.patience:
@@ -185,6 +190,14 @@ def may_have_happened(error: object) -> bool:
     if isinstance(error, Unavailable) and not error.sent:
         return False
     return isinstance(error, Exception) and (not isinstance(error, NarrowboatError) or error.retryable)
+
+
+def unanswered(error: Exception) -> Unavailable | None:
+    """The error that says that there was no answer, if this is one, or was made of one."""
+    for each in (error, error.__cause__):
+        if isinstance(each, Unavailable):
+            return each
+    return None
 
 
 def _rounds(op: Op, items: Sequence[Any]) -> list[list[int]]:

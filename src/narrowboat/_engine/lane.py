@@ -5,6 +5,10 @@ in its own thread under the lane's turn: no hand-over, the bare driver's speed. 
 call to the lane's thread, which executes all that has gathered as one batch (group commit). No caller ever carries
 another's call, so a KeyboardInterrupt hits only its own.
 
+While the backend does not answer, each exchange costs an operation timeout, and the last of ten callers would wait for ten. So
+a call that has waited for an exchange without an answer ends with it and has none of its own, unless that one failed at once
+(`Op.patience`).
+
 Interrupts. A KeyboardInterrupt can strike in the main thread after every call and on every jump backwards, nowhere
 else (CPython checks for signals only there). The turn is therefore taken by one atomic `dict.setdefault` with a mark of
 the caller's own, and given back by a `del` that no call precedes: whichever point is hit, the turn is either not ours
@@ -21,7 +25,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from narrowboat._engine.exchange import BEGUN, DONE, LEFT, QUEUED, RUNNING, Call, Op, perform
+from narrowboat._engine.exchange import BEGUN, DONE, LEFT, QUEUED, RUNNING, Call, Op, perform, unanswered
 from narrowboat._engine.inside import INSIDE
 from narrowboat.capabilities import Concurrency
 from narrowboat.errors import Closed, NarrowboatError, Unavailable
@@ -56,6 +60,7 @@ class Lane:
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._unanswered: tuple[str, str | None] | None = None  # the text and the backend of what the last exchange met instead
 
     @property
     def opened(self) -> bool:
@@ -72,6 +77,8 @@ class Lane:
                 return False
             call.state = BEGUN
             call.results = perform(call.op, call.items)
+            if self._waiting:  # before the turn is given back, to whoever has waited for this
+                self._heard(call.op, call.results)
             call.state = DONE
             return True
         finally:
@@ -114,8 +121,9 @@ class Lane:
             refusal = self._carried()
             if refusal is not None:
                 return refusal
+            now = time.monotonic()
             for call in calls:
-                call.state = QUEUED
+                call.state, call.since = QUEUED, now
             self._waiting.extend(calls)
         return None
 
@@ -211,28 +219,57 @@ class Lane:
         return batch
 
     def _execute(self, batch: list[Call]) -> None:
-        groups: dict[int, list[Call]] = {}
+        groups: dict[object, list[Call]] = {}
         for call in batch:
-            groups.setdefault(id(call.op), []).append(call)
+            key = id(call.op) if call.op.apart is None else (id(call.op), call.op.apart(call))
+            groups.setdefault(key, []).append(call)
         try:
             for calls in sorted(groups.values(), key=lambda calls: calls[0].op.last):
                 self._execute_group(calls)
+            if not self._waiting:
+                self._unanswered = None  # who comes now has not waited for it
         finally:
             del self._turn[0]
         if self._waiting or self._closed:
             self._bell.put(None)
 
     def _execute_group(self, calls: list[Call]) -> None:
+        if self._unanswered is not None and not (calls := self._in_time(calls, *self._unanswered)):
+            return
         items = calls[0].items if len(calls) == 1 else [item for call in calls for item in call.items]
         try:
-            results = perform(calls[0].op, items)
+            results = perform(calls[0].op, items, calls[0].since)
         except BaseException as error:  # not even a driver that gives up may leave its callers waiting for ever
             results = _all_failed(calls[0].op, items, _given_up(error))
+        self._heard(calls[0].op, results)
         first = 0
         for call in calls:
             call.results = results[first : first + len(call.items)]
             first += len(call.items)
         del results  # an error's traceback leads here: the two would keep each other, and what its caller holds
+        self._finish(calls)
+
+    def _heard(self, op: Op, results: Sequence[Any]) -> None:
+        """Note whether an exchange that came to `results` had no answer."""
+        error = None
+        if results and all(isinstance(each, Exception) for each in results):
+            error = next(filter(None, map(unanswered, results)), None)
+        if error is not None:
+            self._unanswered = str(error), error.backend
+        elif op.reach is not None:  # what may ask the backend nothing says nothing of it
+            self._unanswered = None
+
+    def _in_time(self, calls: Sequence[Call], why: str, backend: str | None) -> list[Call]:
+        """Those that have not waited for long. The others end with the exchange before them, which had no answer."""
+        now = time.monotonic()
+        ended = [call for call in calls if now - call.since >= call.op.patience]
+        for call in ended:
+            call.results = _all_failed(call.op, call.items, _in_vain(now - call.since, why, backend))
+        self._finish(ended)
+        return [call for call in calls if call.state == RUNNING]
+
+    def _finish(self, calls: Sequence[Call]) -> None:
+        """They have their results: tell their callers."""
         with self._mutex:
             for call in calls:
                 call.state = DONE
@@ -250,6 +287,14 @@ def _all_failed(op: Op, items: Sequence[Any], error: Exception) -> list[Any]:
     if op.failed is not None:
         op.failed(items, results)
     return results
+
+
+def _in_vain(waited: float, why: str, backend: str | None) -> Unavailable:
+    return Unavailable(
+        f"nothing was sent, because the call before it had no answer and this one had waited for it for {waited:.1f} s: {why}",
+        backend=backend,
+        sent=False,
+    )
 
 
 def _given_up(error: BaseException) -> Unavailable:

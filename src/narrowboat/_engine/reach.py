@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from narrowboat import events
+from narrowboat._engine.exchange import unanswered
 from narrowboat._engine.log import log
 from narrowboat.clock import Clock
 from narrowboat.dsn import Url
@@ -82,7 +83,7 @@ class Reach:
                     if not self.up:
                         self._answered()
                     return
-                error = error or _unanswered(answer)
+                error = error or unanswered(answer)
             if error is not None:
                 self._unanswered(error)
         finally:
@@ -126,11 +127,3 @@ class Reach:
             log("WARNING", text, self._whose, url, str(error), event="connection_lost", **fields)
             if face.listeners:
                 events.emit(face.listeners, events.ConnectionLost(backend, url, error))
-
-
-def _unanswered(error: Exception) -> Unavailable | None:
-    """The error that says that there was no answer, if this is one, or was made of one."""
-    for each in (error, error.__cause__):
-        if isinstance(each, Unavailable):
-            return each
-    return None

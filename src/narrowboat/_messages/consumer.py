@@ -38,7 +38,7 @@ from narrowboat._messages.window import Window
 from narrowboat.capabilities import Support
 from narrowboat.codecs import Codec
 from narrowboat.contract.messages import Broker, Delivery, Feed, Outcome, Received, Reject, Source
-from narrowboat.errors import NarrowboatError
+from narrowboat.errors import NarrowboatError, Unavailable
 
 M = TypeVar("M", bound=TrackedDelivery[Any])
 
@@ -99,7 +99,10 @@ class Consumer(Generic[M]):
         """Open the feed of its source."""
         # `extend(map(...))` leaves no point for an interrupt between the driver's return and the storing of what it returned.
         opening = functools.partial(driver.open, earliest=earliest, wake=self.polling.wake)
-        self.life.opened.extend(map(opening, (self.terms.begin(driver, self.core.clock()),)))
+        begun = self.core.clock()
+        source = self.terms.begin(driver, begun)
+        self._check_time(begun)
+        self.life.opened.extend(map(opening, (source,)))
         self.adopt(self.life.opened[0])
 
     def adopt(self, feed: Feed) -> None:
@@ -118,6 +121,7 @@ class Consumer(Generic[M]):
         if terms.due(since):
             if terms.follow(self.core.driver.get(), self.life.feed, since):
                 self.extending.hasten(since)
+            self._check_time(since)
             since = self.core.clock()
         lease = terms.lease
         answer: list[Received] = []
@@ -129,6 +133,16 @@ class Consumer(Generic[M]):
                 self._admit_rest(answer[0], since, lease)
             raise
         return len(answer[0].deliveries)
+
+    def _check_time(self, begun: float) -> None:
+        """Raise `Unavailable` where looking up what is stored has used up the call's time: what follows may take as long."""
+        if self.core.silent(begun):
+            raise Unavailable(
+                f"consumer of {self.path!r}: looking up what is stored took {self.core.clock() - begun:.1f} s of an operation "
+                "timeout, so nothing was sent after it. The call may be repeated",
+                backend=self.backend,
+                sent=False,
+            )
 
     def _admit(self, received: Received, since: float, lease: float) -> None:
         """Put the deliveries of a fetch that was sent at `since`, under that lease, into the window."""

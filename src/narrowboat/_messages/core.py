@@ -16,6 +16,7 @@ import random as random_module
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from itertools import repeat
 from typing import Any, Protocol, TypeVar
 
 from narrowboat import events
@@ -29,10 +30,12 @@ from narrowboat._engine.runtime import Runtime, answer_of
 from narrowboat._engine.target import Target
 from narrowboat._engine.unclosed import Unclosed
 from narrowboat._engine.validity import deadline
+from narrowboat._messages.polling import LATE
+from narrowboat._messages.unpublished import not_sent, unpublished
 from narrowboat.capabilities import BrokerCapabilities, LeaseNature, Scope
 from narrowboat.clock import Clock
 from narrowboat.contract.messages import Broker, Delivery, Feed, Outcome, Outgoing, Receipt
-from narrowboat.errors import BrokerError, Closed, NarrowboatError, PublishFailed, PublishUnknown, Unavailable, sentence
+from narrowboat.errors import Closed, NarrowboatError, Unavailable
 from narrowboat.layers import named
 from narrowboat.registry import broker_backend
 
@@ -125,13 +128,22 @@ class BrokerCore:
         self._runtime = runtime
         self._unclosed: Callable[[], Unclosed | None] = lambda: None
         self.reach = reach = Reach(self, "broker")
-        self.SEND = Op("send", self._send, repeatable=False, reach=reach)
-        self.RECEIVE = Op("receive", _receive, repeatable=False, reach=reach)
         patience = self.timeout * AT_ONCE
-        self.SETTLE = Op("settle", self._settle, repeatable=True, denies=lambda answer: False, patience=patience, reach=reach)
-        self.EXTEND = Op("extend", self._extend, repeatable=True, patience=patience, reach=reach)
-        self.CALL = Op("call", self._call, repeatable=False, reach=reach)
-        self.LOCAL = Op("call", self._call, repeatable=False)  # may ask the backend nothing: that it returns is no answer
+        self.SEND = Op("send", self._send, repeatable=False, patience=patience, reach=reach)
+        self.RECEIVE = Op("receive", _receive, repeatable=False, apart=id, patience=self.timeout * LATE, reach=reach)
+        self.SETTLE = Op(
+            "settle",
+            self._settle,
+            repeatable=True,
+            apart=_first_part,
+            denies=lambda answer: False,
+            patience=patience,
+            reach=reach,
+        )
+        self.EXTEND = Op("extend", self._extend, repeatable=True, apart=_first_part, patience=patience, reach=reach)
+        self.CALL = Op("call", self._call, repeatable=False, apart=id, patience=patience, reach=reach)
+        # It may ask the backend nothing: that it returns is no answer, and it is made whatever the backend does.
+        self.LOCAL = Op("call", self._call, repeatable=False, apart=id)
         self._fresh()
         watch_forks(self)
 
@@ -155,7 +167,7 @@ class BrokerCore:
         try:
             driver = self.driver.get()
         except Unavailable as error:  # there is no connection yet, so nothing was sent
-            return [_not_sent(message, self.backend, error) for message in messages]
+            return [not_sent(message, self.backend, error) for message in messages]
         most = self.capabilities.batch_max
         answers: list[Any] = []
         down: Exception | None = None
@@ -163,17 +175,17 @@ class BrokerCore:
             for start in range(0, len(messages), most):
                 chunk = messages[start : start + most]
                 if down is not None:  # each further try would cost its callers another time-out
-                    answers += [_not_sent(message, self.backend, down) for message in chunk]
+                    answers += [not_sent(message, self.backend, down) for message in chunk]
                     continue
                 try:
                     found: Sequence[Any] = driver.send(chunk)
                 except Exception as error:
-                    answers += [_unpublished(message, self.backend, error) for message in chunk]
+                    answers += [unpublished(message, self.backend, error) for message in chunk]
                     down = error
                 else:
                     if not _RECEIPTS.issuperset(map(type, found)):  # in C: it is asked of each message
                         found = [
-                            _unpublished(message, self.backend, answer) if isinstance(answer, Unavailable) else answer
+                            unpublished(message, self.backend, answer) if isinstance(answer, Unavailable) else answer
                             for message, answer in zip(chunk, found, strict=True)
                         ]
                     answers += found
@@ -187,30 +199,24 @@ class BrokerCore:
     def _settle(self, items: Sequence[tuple[Feed, Delivery, Outcome]]) -> list[Any]:
         if not items:
             return []  # `Settlement.flush`: the caller only waits for what is queued before it
-        feed = items[0][0]
-        if len(items) <= self.capabilities.batch_max and all([item[0] is feed for item in items]):  # noqa: C419  # a list is twice as fast
-            return list(feed.settle([(delivery, outcome) for _, delivery, outcome in items]))
-        return self._grouped(items, lambda feed, group: feed.settle([(delivery, outcome) for _, delivery, outcome in group]))
+        return self._in_parts([(delivery, outcome) for _, delivery, outcome in items], items[0][0].settle)
 
     def _extend(self, items: Sequence[tuple[tuple[Feed, float], Delivery]]) -> list[Any]:
-        return self._grouped(items, lambda key, group: key[0].extend([delivery for _, delivery in group], key[1]))
+        feed, seconds = items[0][0]
+        return self._in_parts([delivery for _, delivery in items], lambda part: feed.extend(part, seconds))
 
-    def _grouped(self, items: Sequence[Any], act: Callable[[Any, Sequence[Any]], Sequence[Any]]) -> list[Any]:
-        """`act` on all items of one feed together; each item's first part is, or begins with, its feed."""
-        groups: dict[Any, list[int]] = {}
-        for index, item in enumerate(items):
-            groups.setdefault(item[0], []).append(index)
-        answers: list[Any] = [None] * len(items)
+    def _in_parts(self, items: Sequence[T], act: Callable[[Sequence[T]], Sequence[Any]]) -> list[Any]:
+        """`act` on the items of one feed, on so many at a time as it takes. A part that fails is no other part's error."""
         most = self.capabilities.batch_max
-        for key, indices in groups.items():
-            for start in range(0, len(indices), most):
-                part = indices[start : start + most]
-                try:
-                    found = act(key, [items[index] for index in part])
-                except Exception as error:
-                    found = [error] * len(part)
-                for index, answer in zip(part, found, strict=True):
-                    answers[index] = answer
+        if len(items) <= most:
+            return list(act(items))
+        answers: list[Any] = []
+        for start in range(0, len(items), most):
+            part = items[start : start + most]
+            try:
+                answers += act(part)
+            except Exception as error:
+                answers += [error] * len(part)
         return answers
 
     def _call(self, calls: Sequence[Callable[[Broker], Any]]) -> list[Any]:
@@ -268,6 +274,8 @@ class BrokerCore:
         answers = await self.runtime.call(self.sends, call)
         call.results = []  # an error leads to frames that know this call
         try:
+            if answers and isinstance(answers[0], Unavailable):  # the lane's own: the driver was not called, or gave up
+                answers = [unpublished(*each) for each in zip(messages, repeat(self.backend), answers)]
             if self.listeners:
                 self._tell_published(messages, answers)
             return answers
@@ -361,6 +369,11 @@ def _tells(reference: weakref.ref[BrokerCore]) -> Callable[[str, str, str], None
     return tell
 
 
+def _first_part(call: Call) -> object:
+    """What a settlement or an extension goes to; itself for one that only waits for what is queued before it."""
+    return call.items[0][0] if call.items else call
+
+
 def _receive(items: Sequence[tuple[Fetches, int]]) -> list[Any]:
     answers: list[Any] = []
     for consumer, limit in items:
@@ -369,31 +382,3 @@ def _receive(items: Sequence[tuple[Fetches, int]]) -> list[Any]:
         except Exception as error:
             answers.append(error)
     return answers
-
-
-def _unpublished(message: Outgoing, backend: str, error: Exception) -> Exception:
-    """What a failed exchange means for one of its messages: unknown, unless the error itself is a refusal or says more."""
-    if isinstance(error, Unavailable) and not error.sent:
-        return _not_sent(message, backend, error)
-    if isinstance(error, NarrowboatError) and not error.retryable:
-        return error
-    unknown = PublishUnknown(
-        f"message {message.id!r} to {message.to.path!r} may or may not be delivered: {sentence(error)} "
-        "Publish it again with the same id=, which is delivered once where the backend claims dedup",
-        id=message.id,
-        backend=backend,
-    )
-    unknown.__cause__ = error
-    return unknown
-
-
-def _not_sent(message: Outgoing, backend: str, error: Exception) -> BrokerError:
-    failed = PublishFailed(
-        f"message {message.id!r} to {message.to.path!r} was not sent and will not be delivered, because the backend cannot be "
-        f"reached: {sentence(error)} Publish it again later",
-        id=message.id,
-        backend=backend,
-        retryable=True,
-    )
-    failed.__cause__ = error
-    return failed

@@ -10,8 +10,9 @@ then fetches, or a time until which it waits. The rules:
   brought nothing says when the next poll is due, and after one that failed there is a growing pause.
 - `wake`, the driver's hint that something may have come, makes the next poll due at once. One that comes while a poll
   fails is part of the failure: a connection that ends wakes, and must not be tried again without a pause.
-- A caller whose deadline has come polls again while polls bring something (it may all be dead letters), for one
-  operation timeout at most. One wake is all that it heeds then.
+- A caller whose deadline has come polls again while polls bring something (it may all be dead letters). One wake is all
+  that it heeds then. No poll but its first begins later than `LATE` after its deadline: it may take a whole operation
+  timeout.
 - A caller that leaves wakes another one if a poll or a buffered message would otherwise be left undone.
 
 The methods that wake callers take no mutex, because drivers' threads and signal handlers call them. `reserve` takes
@@ -23,7 +24,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from narrowboat._engine.exchange import AT_ONCE
 from narrowboat._messages.window import Window
+
+#: The share of an operation timeout by which a poll may begin after a caller's deadline, and for which it may then wait in its
+#: lane: half of what a call may end late.
+LATE = AT_ONCE / 2
 
 
 class Visit:
@@ -61,7 +67,7 @@ class Polling:
     def reserve(self, visit: Visit, now: float, ends: float) -> tuple[int, float]:
         """How many messages this caller fetches now; or 0, and until when it waits. `ends`: its deadline."""
         looked, hurry = self.begun > visit.begun, now >= ends
-        if visit.last and now >= ends + self._patience:
+        if looked and now >= ends + self._patience * LATE:
             return 0, ends
         window = self._window
         with window.mutex:

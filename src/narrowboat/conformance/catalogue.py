@@ -368,6 +368,7 @@ B124 one SIGTERM or SIGINT ends every running run of the process, on threads and
 B125 signal handlers that were there, a loop's own too, are called and put back exactly
 B126 many first users at once, where nobody has been: no error, and what they publish is there
 B127 a broker that is closed while its server is silent waits for one operation timeout, whatever is under way
+B134 a call that nobody answers ends within its own time and one operation timeout, whatever others call meanwhile
 
 # Messages: a queue that exists changes
 B128 what is altered counts for consumers that come, for those that run within alter_lag; no message is lost or released

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pika
@@ -116,6 +117,20 @@ class Link:
             self.silent = True
             raise late(self.endpoint, operation, self.timeout)
         raise connection_error(error, self.endpoint, operation)
+
+    @contextlib.contextmanager
+    def alone(self, mutex: threading.Lock, operation: Operation) -> Iterator[None]:
+        """Hold `mutex`. Raises where it is not to be had in the operation's time: another call waits for the server with it."""
+        held: list[bool] = []
+        try:
+            # `extend(map(...))` leaves no point for an interrupt between taking it and noting that.
+            held.extend(map(mutex.acquire, (True,), (max(0.0, operation.deadline - self.loop.clock()),)))
+            if not held[0]:
+                raise late(self.endpoint, operation._replace(prepares=True), self.timeout)
+            yield
+        finally:
+            if held and held[0]:
+                mutex.release()
 
     def doubt(self, session: Session, heard: int) -> None:
         """After an answer that did not come: where nothing came since `heard`, end the connection, as that of a dead server.

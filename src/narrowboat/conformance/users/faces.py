@@ -1,9 +1,10 @@
 """The sync face spoken with `await`, so that one scenario serves both faces.
 
 Each task of a scenario owns one thread, and every blocking call of the task runs in it: "same task" is "same thread".
-A method blocks on the sync face if the method of the same name is a coroutine function on the asyncio face; every other
-method is called directly. A cancelled scenario task interrupts its thread with a KeyboardInterrupt, which is what
-cancellation is to a sync program, and sees a `CancelledError` on both faces.
+A method blocks on the sync face if the method of the same name is a coroutine function on the asyncio face, or returns there
+what does its work when it is awaited or entered; every other method is called directly. A cancelled scenario task interrupts
+its thread with a KeyboardInterrupt, which is what cancellation is to a sync program, and sees a `CancelledError` on both
+faces.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from types import FrameType
 from typing import Any
 
@@ -227,6 +228,8 @@ class Threaded:
         twin = inspect.getattr_static(self._twin, name, None) if self._twin else None
         if _awaits(twin):
             return lambda *args, **kwargs: _call(value, args, kwargs)
+        if _returns(twin).startswith("Opening"):
+            return lambda *args, **kwargs: _Opening(functools.partial(_call, value, args, kwargs))
         return lambda *args, **kwargs: wrap(value(*map(unwrap, args), **{k: unwrap(v) for k, v in kwargs.items()}))
 
     def __call__(self, function: Callable[..., Any]) -> Any:
@@ -276,6 +279,28 @@ class Threaded:
         return f"Threaded({self._inner!r})"
 
 
+class _Opening:
+    """What opens a consumer in the task's thread when it is awaited or entered, as its twin of the asyncio face does.
+
+    Opened by the call itself, it would stop the event loop, and with it all other users of the process, for as long as a
+    server is silent.
+    """
+
+    def __init__(self, call: Callable[[], Awaitable[Any]]) -> None:
+        self._call = call
+        self._opened: Any = None
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self._call().__await__()
+
+    async def __aenter__(self) -> Any:
+        self._opened = await self._call()
+        return await self._opened.__aenter__()
+
+    async def __aexit__(self, *error: Any) -> Any:
+        return await self._opened.__aexit__(*error)
+
+
 async def _call(function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
     loop = asyncio.get_running_loop()
     plain = [argument(arg, loop) for arg in args]
@@ -295,8 +320,11 @@ def _awaits(twin: Any) -> bool:
         twin = twin.__func__
     if inspect.iscoroutinefunction(twin):
         return True
-    returns = str(getattr(twin, "__annotations__", {}).get("return", ""))
-    return returns.startswith(("Awaitable", "Coroutine"))
+    return _returns(twin).startswith(("Awaitable", "Coroutine"))
+
+
+def _returns(twin: Any) -> str:
+    return str(getattr(twin, "__annotations__", {}).get("return", ""))
 
 
 @functools.cache

@@ -1,16 +1,20 @@
-"""B122: what a publish comes to when the server cannot be reached, the same on every backend."""
+"""B122 and B134: what calls come to when the server cannot be reached, and how soon, the same on every backend."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 from narrowboat.conformance.catalogue import Fault
 from narrowboat.conformance.checks.expect import fails
+from narrowboat.conformance.kit import Faults
 from narrowboat.conformance.message_kit import MessageKit
 from narrowboat.conformance.scenario import scenario
 from narrowboat.contract.messages import Broker, Outgoing, Receipt
-from narrowboat.errors import NarrowboatError, PublishFailed, PublishUnknown, Unavailable
+from narrowboat.errors import NarrowboatError, PublishFailed, PublishUnknown, SettleUnknown, Unavailable
 from narrowboat.layers.passing import PassingBroker
 
 
@@ -82,3 +86,47 @@ async def a_refused_connection_is_a_failed_publish(kit: MessageKit) -> None:
 
     await kit.eventually(published, within=30.0, what="a publish after the server came back")
     await kit.contains(kit.queue(max_deliveries=0), [b"sent"])
+
+
+@scenario("B134", tier="T")
+async def calls_that_nobody_answers_end_together(kit: MessageKit) -> None:
+    """Ten calls of one broker, begun within half a timeout, have no answer. Each ends in its own time and one timeout."""
+    faults, timeout, idle = Faults(), kit.operation, 0.2
+    for name in ("a", "b", "c"):  # a first use may take longer than the timeout of what follows
+        await kit.broker().queue(name, max_deliveries=0).declare()
+    broker = kit.broker(faults=faults, timeout=timeout)
+    queues = [broker.queue(name, max_deliveries=0) for name in ("a", "b", "c")]
+    consumers = [await queue.consume().__aenter__() for queue in queues]
+    held = []
+    for queue, messages in zip(queues, consumers, strict=True):
+        await queue.publish(b"x")
+        held.append(await kit.one(messages))
+
+    def no_answer(items: object) -> None:
+        time.sleep(timeout)
+        raise Unavailable("no answer")
+
+    for operation in ("receive", "send", "settle", "declare", "open", "depth"):
+        faults.call(operation, no_answer, times=1000)
+
+    async def opened() -> None:
+        async with queues[0].consume():
+            pass
+
+    async def ends(number: int, call: Callable[[], Awaitable[object]], own: float = 0.0) -> None:
+        await asyncio.sleep(number * 0.05 * timeout)
+        what = f"call {number} of ten that nobody answers"
+        with kit.within(own + 1.5 * timeout, what, measure=what):
+            await fails((Unavailable, PublishFailed, PublishUnknown, SettleUnknown), call(), what=what)
+
+    calls: list[tuple[Callable[[], Awaitable[object]], float]] = [
+        *((partial(messages.receive, idle), idle) for messages in consumers),
+        (queues[0].depth, 0.0),
+        (opened, 0.0),
+        *((partial(queue.publish, b"never"), 0.0) for queue in queues[:2]),
+        *((message.ack, 0.0) for message in held),
+    ]
+    await kit.together(*(ends(number, call, own) for number, (call, own) in enumerate(calls)))
+    faults.clear()
+    for messages in consumers:
+        await messages.close()
