@@ -269,24 +269,38 @@ class _StandIn:
 
 @contextlib.contextmanager
 def _stand_ins(schedule: Schedule) -> Iterator[None]:
-    """In all modules of narrowboat that are loaded."""
+    """In all modules of narrowboat that are loaded, for the schedule's own threads: what an earlier test left runs on."""
 
-    def made(kind: Any, **options: bool) -> Any:
-        return functools.partial(kind, schedule, **options)
+    def ours(kind: Any, real: Any) -> Any:
+        def chosen(*args: Any, **options: Any) -> Any:
+            return (kind if isinstance(threading.current_thread(), _Thread) else real)(*args, **options)
+
+        return chosen
+
+    def made(kind: Any, real: Any, **fixed: bool) -> Any:
+        return ours(functools.partial(kind, schedule, **fixed), real)
 
     stands: dict[str, tuple[ModuleType, Any]] = {
         "threading": (
             threading,
             _StandIn(
                 threading,
-                Lock=made(_Lock, again=False),
-                RLock=made(_Lock, again=True),
-                Event=made(_Event),
-                Thread=made(_Thread),
+                Lock=made(_Lock, threading.Lock, again=False),
+                RLock=made(_Lock, threading.RLock, again=True),
+                Event=made(_Event, threading.Event),
+                Thread=made(_Thread, threading.Thread),
             ),
         ),
-        "queue": (queue, _StandIn(queue, SimpleQueue=made(_SimpleQueue))),
-        "time": (time, _StandIn(time, monotonic=schedule, time=schedule, sleep=schedule.sleep)),
+        "queue": (queue, _StandIn(queue, SimpleQueue=made(_SimpleQueue, queue.SimpleQueue))),
+        "time": (
+            time,
+            _StandIn(
+                time,
+                monotonic=ours(schedule, time.monotonic),
+                time=ours(schedule, time.time),
+                sleep=ours(schedule.sleep, time.sleep),
+            ),
+        ),
     }
     changed = []
     for module in [module for name, module in sys.modules.items() if name.startswith("narrowboat")]:
