@@ -13,8 +13,8 @@ import pytest
 
 import narrowboat
 from narrowboat import errors
-from narrowboat._messages.core import _unpublished
 from narrowboat._messages.delivery import TrackedDelivery
+from narrowboat._messages.unpublished import unpublished
 from narrowboat.contract.messages import Address, Kind, Outgoing
 from narrowboat.driver.sources import Refusals
 from narrowboat.errors import (
@@ -116,8 +116,8 @@ def settled(answer: NarrowboatError) -> NarrowboatError | None:
 #: Every place where an error goes on after the text of another one, which is ours, a server's or a library's.
 JOINED: dict[str, Callable[[str], object]] = {
     "a settlement": lambda why: settled(Unavailable(why)),
-    "a publish": lambda why: _unpublished(OUTGOING, "x", Unavailable(why)),
-    "one that was not sent": lambda why: _unpublished(OUTGOING, "x", Unavailable(why, sent=False)),
+    "a publish": lambda why: unpublished(OUTGOING, "x", Unavailable(why)),
+    "one that was not sent": lambda why: unpublished(OUTGOING, "x", Unavailable(why, sent=False)),
     "a driver's publish": lambda why: Refusals("x").unknown("1", "q", why),
     "a driver's that was not sent": lambda why: Refusals("x").not_sent("1", "q", Unavailable(why)),
 }

@@ -106,7 +106,7 @@ async def calls_that_nobody_answers_end_together(kit: MessageKit) -> None:
         time.sleep(timeout)
         raise Unavailable("no answer")
 
-    for operation in ("receive", "send", "settle", "declare", "open", "depth"):
+    for operation in ("receive", "send", "settle", "declare", "open"):
         faults.call(operation, no_answer, times=1000)
 
     async def opened() -> None:
@@ -121,7 +121,7 @@ async def calls_that_nobody_answers_end_together(kit: MessageKit) -> None:
 
     calls: list[tuple[Callable[[], Awaitable[object]], float]] = [
         *((partial(messages.receive, idle), idle) for messages in consumers),
-        (queues[0].depth, 0.0),
+        (queues[0].declare, 0.0),
         (opened, 0.0),
         *((partial(queue.publish, b"never"), 0.0) for queue in queues[:2]),
         *((message.ack, 0.0) for message in held),
