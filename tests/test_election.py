@@ -261,7 +261,7 @@ def test_a_function_that_raises_is_called_again_after_a_pause(
 
     with Running(face, url, function(face, raises)) as running:
         assert calls.get(timeout=60) < calls.get(timeout=60)
-        assert lines.get(timeout=60) == "ERROR election 'boss': its function raised and is called again in another term"
+        assert lines.get(timeout=60) == "ERROR election 'boss': its function or a callback raised, and has another term"
     assert running.error is None
 
 

@@ -140,6 +140,23 @@ def test_an_interval_that_is_none_is_refused(length: Any) -> None:
         make(length, None)
 
 
+@given(
+    st.sampled_from([2, 3, 9, 23]),
+    st.sampled_from(["Europe/Berlin", "Australia/Lord_Howe", "Asia/Kolkata"]),
+    st.sampled_from([datetime(2026, 4, 4, 9, tzinfo=UTC), datetime(2026, 10, 3, 9, tzinfo=UTC), SPRING, AUTUMN]),
+    st.integers(0, 12 * 60),
+)
+def test_where_the_minute_begins_with_a_star_each_minute_is_looked_at(
+    hour: int, zone: str, day: datetime, minutes: int
+) -> None:
+    """Also after clocks were changed by half an hour."""
+    cron, instant = Cron(f"*/15 {hour} * * *", zone), day.astimezone(UTC) + timedelta(minutes=minutes)
+    later = (instant.replace(second=0, microsecond=0) + timedelta(minutes=minute) for minute in range(1, 3 * 24 * 60))
+    there = ((each, each.astimezone(zoneinfo.ZoneInfo(zone))) for each in later)
+
+    assert cron.after(instant) == next(at for at, local in there if local.hour == hour and local.minute % 15 == 0)
+
+
 def test_an_interval_has_no_time_zone() -> None:
     with pytest.raises(InvalidArgument, match="has no time zone"):
         make(30, "Europe/Berlin")

@@ -8,11 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from cli_program import HANGS, PROGRAM, call
 
 from narrowboat import registry
 from narrowboat.cli import run
+from narrowboat.cli.app import app
 
 
 class TestErrors:
@@ -174,3 +176,10 @@ def test_standard_streams_that_are_closed_are_output_that_nobody_wants(arguments
     url = f"sqlite:///{tmp_path / 'shop.db'}"
     line = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *PROGRAM, *(each.format(url=url) for each in arguments)]
     assert subprocess.run(line, check=False, timeout=HANGS).returncode == code
+
+
+def test_help_leaves_examples_on_their_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    """Click's mark for that is one character, and a raw docstring has two."""
+    for command in app.list_commands(click.Context(app)):
+        assert run([command, "--help"]) == 0
+        assert "\\b" not in capsys.readouterr().out, command

@@ -26,6 +26,8 @@ class Command(click.Command):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("epilog", EPILOG)
+        if kwargs.get("help"):  # click's mark of lines to be left as they are; a docstring has it as two characters
+            kwargs["help"] = kwargs["help"].replace("\\b\n", "\b\n")
         super().__init__(*args, **kwargs)
         self.params.append(
             click.Option(

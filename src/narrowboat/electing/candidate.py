@@ -219,7 +219,7 @@ class Candidate:
         self.failed += 1
         self.failures = 1 if lasted >= PAUSE_CAP else self.failures + 1
         self.error = f"{type(error).__name__}: {error}"
-        log("ERROR", "election %r: its function raised and is called again in another term", self.name, error=error)
+        log("ERROR", "election %r: its function or a callback raised, and has another term", self.name, error=error)
 
     def _hangs(self, term: Any) -> None:
         if self._term is term:

@@ -6,7 +6,7 @@ UTC; the time zone decides only which they are. A plan does not know what was ru
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Any, Protocol
 
 from narrowboat._engine.checks import seconds
@@ -71,6 +71,7 @@ class Cron:
         self._expression = expression
         self._library = _library()
         _check(self._library, expression)
+        self._starred = any(field.startswith("*") for field in expression.split()[:2])
         try:
             self.after(datetime(2000, 1, 1, tzinfo=UTC))
         except StopIteration:
@@ -78,8 +79,21 @@ class Cron:
 
     def after(self, instant: datetime) -> datetime:
         """See `Plan`."""
+        if not self._starred:
+            return self._next(instant, self.zone)
+        # The library goes on by whole hours: behind a change of half an hour it would pass over the first half of one. So it is
+        # asked for one offset after the other.
+        at = instant
+        while True:
+            found = self._next(at, timezone(_offset(self.zone, at + MICROSECOND)))
+            change = _change(self.zone, at + MICROSECOND, found)
+            if change is None:
+                return found
+            at = change - MICROSECOND
+
+    def _next(self, instant: datetime, zone: tzinfo) -> datetime:
         # In a doubled hour the library begins with the first pass, and may name instants that are over.
-        for found in self._library.CronSim(self._expression, instant.astimezone(self.zone)):
+        for found in self._library.CronSim(self._expression, instant.astimezone(zone)):
             there: datetime = found.astimezone(UTC)
             if there > instant:
                 return there
@@ -87,6 +101,24 @@ class Cron:
 
     def __repr__(self) -> str:
         return f"{self._expression!r} in {self.zone}"
+
+
+def _change(zone: tzinfo, begun: datetime, ended: datetime) -> datetime | None:
+    """The first moment after `begun`, and not after `ended`, at which the clocks of `zone` have another offset than then."""
+    offset, before = _offset(zone, begun), begun
+    while before < ended:
+        after = min(before + timedelta(days=7), ended)
+        if _offset(zone, after) != offset:
+            while after - before > MICROSECOND:
+                middle = before + (after - before) / 2
+                before, after = (middle, after) if _offset(zone, middle) == offset else (before, middle)
+            return after
+        before = after
+    return None
+
+
+def _offset(zone: tzinfo, instant: datetime) -> timedelta:
+    return instant.astimezone(zone).utcoffset() or timedelta()
 
 
 def make(every: object, tz: str | tzinfo | None) -> Plan:
