@@ -10,6 +10,7 @@ It writes every command to its append-only file before it answers, so that what 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -137,14 +138,15 @@ class RedisServer(Server):
         return found
 
     def _answers(self) -> bool:
-        # Without a password: any answer but "loading" shows that it serves, and the tests may have changed the users.
+        # Any refusal will do: the tests may have changed the users. But who does not log in is refused while it loads as well.
         import redis
 
-        with self.client(password=None, socket_timeout=1, socket_connect_timeout=1) as client:
-            try:
-                return bool(client.ping()) and self._follows()
-            except redis.exceptions.AuthenticationError:
-                return self._follows()
+        refused = (redis.exceptions.AuthenticationError, redis.exceptions.NoPermissionError)
+        for password in (None, self.password):
+            client = self.client(password=password, socket_timeout=1, socket_connect_timeout=1)
+            with client, contextlib.suppress(*refused):
+                client.ping()
+        return self._follows()
 
     def _follows(self) -> bool:
         """Whether it has its primary's data, and the primary counts it as there; a primary has none to wait for."""
