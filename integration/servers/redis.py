@@ -141,11 +141,9 @@ class RedisServer(Server):
         # Any refusal will do: the tests may have changed the users. But who does not log in is refused while it loads as well.
         import redis
 
-        refused = (redis.exceptions.AuthenticationError, redis.exceptions.NoPermissionError)
-        for password in (None, self.password):
-            client = self.client(password=password, socket_timeout=1, socket_connect_timeout=1)
-            with client, contextlib.suppress(*refused):
-                client.ping()
+        refused = contextlib.suppress(redis.exceptions.AuthenticationError, redis.exceptions.NoPermissionError)
+        with self.client(socket_timeout=1, socket_connect_timeout=1) as client, refused:
+            client.ping()
         return self._follows()
 
     def _follows(self) -> bool:

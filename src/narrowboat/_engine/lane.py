@@ -96,8 +96,7 @@ class Lane:
         refusal = self._queue(calls)
         if refusal is not None:
             for call in calls:
-                call.state = DONE
-                call.results = _all_failed(call.op, call.items, refusal)
+                _refuse(call, refusal)
             for call in calls:
                 _tell(call)
         self._bell.put(None)
@@ -108,8 +107,7 @@ class Lane:
         if isinstance(refusal, Unavailable):
             return False
         if refusal is not None:
-            call.state = DONE
-            call.results = [refusal] * len(call.items)
+            _refuse(call, refusal)
         self._bell.put(None)
         return True
 
@@ -279,6 +277,11 @@ class Lane:
                 _tell(call)
             elif call.late is not None:
                 _call(call.late, call)
+
+
+def _refuse(call: Call, refusal: NarrowboatError) -> None:
+    call.state = DONE
+    call.results = _all_failed(call.op, call.items, refusal)
 
 
 def _all_failed(op: Op, items: Sequence[Any], error: Exception) -> list[Any]:
