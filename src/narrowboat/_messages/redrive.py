@@ -32,8 +32,8 @@ async def redrive(dead: SourceCore[Any], count: int | None, ids: Iterable[str] |
     wanted = None if ids is None else _check_ids(ids)
     left = check_count("count", count, 0, 2**63) if count is not None else await _present(dead)
     moved = 0
-    # What was fetched beyond that goes back in one piece, and keeps its order. Where it is away for a while, it is not fetched.
-    ahead = BATCH if dead.core.capabilities.return_lag == 0 else max(1, min(left, BATCH))
+    # No more than is to be moved: what goes back may go behind those that were never fetched.
+    ahead = max(1, min(left, BATCH))
     most = len(wanted) if wanted is not None else 2**63
     if wanted is not None:
         most = most if count is None else min(most, left)
@@ -45,11 +45,12 @@ async def redrive(dead: SourceCore[Any], count: int | None, ids: Iterable[str] |
     await dead.open(consumer)
     try:
         while left > 0 and moved < most:
-            entries: list[TrackedDelivery[Any]] = []
-            await consumer.receive(min(left, BATCH), dead.core.clock(), entries)
+            entries = await _take(consumer, min(left, BATCH))
             if not entries:
                 break
             left -= len(entries)
+            if not left:
+                await consumer.closing.give_back()  # before they are settled, or others come in their place
             if wanted is not None:
                 entries = _chosen(entries, wanted, most - moved)
             if entries:
@@ -87,6 +88,18 @@ async def _present(dead: SourceCore[Any]) -> int:
     except NotFound:
         return 0
     return 2**63 if ready is None else ready
+
+
+async def _take(consumer: Consumer[TrackedDelivery[Any]], count: int) -> list[TrackedDelivery[Any]]:
+    """Up to `count`, as far as they are there now: a part of them, settled alone, would make room for what is not asked for."""
+    entries: list[TrackedDelivery[Any]] = []
+    while len(entries) < count:
+        more: list[TrackedDelivery[Any]] = []
+        await consumer.receive(count - len(entries), consumer.core.clock(), more)
+        if not more:
+            break
+        entries += more
+    return entries
 
 
 async def _move(consumer: Consumer[TrackedDelivery[Any]], entries: list[TrackedDelivery[Any]], to: Address) -> int:

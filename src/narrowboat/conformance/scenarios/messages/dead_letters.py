@@ -81,10 +81,11 @@ async def dead_letters_are_redriven_once(kit: MessageKit) -> None:
     async with orders.consume() as messages:
         got = await kit.take(messages, 6, ack=True)
         await kit.nothing(messages)
+    bodies = [m.body for m in got]
     if kit.can("uncounted_release"):
-        assert [m.body for m in got] == numbered(6)
+        assert bodies == numbered(6)
         assert {m.attempt for m in got} == {1}
-    are_same(numbered(6), (m.body for m in got))
+    are_same(numbered(6), bodies)
     assert {m.key for m in got} == {"k"}
     assert all(m.dead is None for m in got), "a redriven message still says that it is dead"
     assert {m.id for m in got} == {receipt.id for receipt in receipts}
