@@ -1,15 +1,16 @@
-"""The conformance kit against one server, each scenario a pytest item of its own.
+"""The conformance kit against one server, in a test for each face.
 
     test_redis = conformance(RedisServer)
     test_redis_tls = conformance(RedisServer, only=TRANSPORT, password="s3cret", tls=True)
     test_redis_cluster = conformance(RedisServer, RedisCluster, harness=Scattered, only=TRANSPORT)
 
-The server is started when its first item runs and ended when its last one did, so that one runs at a time.
+One test and not an item for each scenario: most of them wait, and `verify` lets those that may wait beside each other. What is
+broken is in the test's failure. `NARROWBOAT_KIT_ONLY` runs it again alone.
 """
 
 from __future__ import annotations
 
-import atexit
+import gc
 import os
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -17,15 +18,13 @@ from typing import Any
 import pytest
 
 from integration import evidence
-from integration.fixtures import missing
-from integration.servers.resolve import Unavailable, choose
+from integration.fixtures import obtain
+from integration.servers.given import GivenServer
 from integration.servers.server import Controls, Server
 from narrowboat.conformance import Harness, Report, verify
 from narrowboat.conformance.catalogue import Fault
 from narrowboat.conformance.harness import with_query
 from narrowboat.conformance.scenario import FACES
-from narrowboat.conformance.suite import Item, parameters
-from narrowboat.conformance.verification import select
 
 #: The tiers to run, as letters; all unless told. What a commit is tried with is less than what a release is.
 TIERS = os.environ.get("NARROWBOAT_KIT_TIERS", "").upper() or "CTSPNRH"
@@ -49,8 +48,6 @@ CLIENT: tuple[str, ...] = (
 if "T" in TIERS:
     TRANSPORT = CLIENT = ()
 
-_running: list[Controls] = []
-
 
 class Scattered(Harness):
     """For servers that tell their clients where to go: a proxy in front of the URL's hosts would be passed by."""
@@ -67,11 +64,12 @@ def conformance(
     only: Iterable[str] = (),
     tiers: Iterable[str] = (),
     faces: Iterable[str] = FACES,
+    size: float = 1.0,
     query: str = "",
     driver: str = "",
     **options: Any,
 ) -> Callable[..., None] | None:
-    """A parametrised test function; None, which pytest does not collect, where none of its tiers is to be run.
+    """A test for each face; None, which pytest does not collect, where none of its tiers or ids is to be run.
 
     Args:
         kind: the server that the machine must have.
@@ -80,32 +78,26 @@ def conformance(
         only: these ids or scenarios only.
         tiers: these tiers only, as letters.
         faces: these faces only.
+        size: scales the rounds of stress scenarios.
         query: options to append to the server's URL, such as "wait=1".
         driver: the driver that the URL names, such as "confluent".
         options: of `make`, or of `kind`.
     """
-    wanted = chosen(only)
-    if not allowed(tiers) or wanted is None:
+    if not allowed(tiers) or chosen(only) is None:
         return None
-    try:
-        choice = choose(kind)
-        server = choice.server(make, **options)
-    except Unavailable as error:
-        return _without(str(error))
-    atexit.register(server.close)  # also when its tests were only collected
-    url = server.url.replace("://", f"+{driver}://", 1) if driver else server.url
-    if query:
-        url = with_query(url, query)
-    built = Harness(url) if choice.given else harness(url, server=server)
-    selection = select(wanted, allowed(tiers), faces)
-    items = parameters(built, selection)
-    planned = [param.values[0] for param in items if isinstance(param.values[0], Item)]
 
-    @pytest.mark.parametrize("item", items)
-    def test_conformance(item: Item) -> None:
-        _ensure(server)
-        evidence.ran(server, planned, selection)
-        item.check()
+    @pytest.mark.timeout(1800)
+    @pytest.mark.parametrize("face", list(faces))
+    def test_conformance(face: str) -> None:
+        with obtain(kind, make, **options) as server:
+            url = server.url.replace("://", f"+{driver}://", 1) if driver else server.url
+            if query:
+                url = with_query(url, query)
+            built = Harness(url) if isinstance(server, GivenServer) else harness(url, server=server)
+            try:
+                verified(built, server, only=only, tiers=allowed(tiers), faces=[face], size=size)
+            finally:
+                gc.collect()  # what an interrupt left behind complains here, and not in the next test
 
     return test_conformance
 
@@ -142,19 +134,3 @@ def verified(
     evidence.write(report, server, set_up)
     assert report.ok, "\n\n".join(f"{row.id} {row.scenario}: {row.why}" for row in report.broken)
     return report
-
-
-def _ensure(server: Controls) -> None:
-    """Run this one and no other."""
-    while _running and server not in _running:
-        _running.pop().close()
-    if server not in _running:
-        _running.append(server)
-        server.start()
-
-
-def _without(reason: str) -> Callable[..., None]:
-    def test_conformance() -> None:
-        missing(reason)
-
-    return test_conformance

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from integration import evidence, parts
+from integration import parts
 from integration.fixtures import Servers
 from integration.servers import (
     CassandraServer,
@@ -44,10 +44,6 @@ def pytest_collection_finish() -> None:
     """What is there now stays to the end, so the garbage collector, which many tests call, need not look at it each time."""
     gc.collect()
     gc.freeze()
-
-
-def pytest_sessionfinish() -> None:
-    evidence.finish()
 
 
 @pytest.hookimpl(optionalhook=True)

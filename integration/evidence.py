@@ -11,16 +11,10 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 from integration.servers.server import Controls
-from narrowboat.conformance import Outcome, Row
 from narrowboat.conformance import report as reports
-from narrowboat.conformance.report import origin
-from narrowboat.conformance.runner import Selection, missed
-from narrowboat.conformance.suite import Item
 
 #: How a server tells its version when it starts, by the beginning of the set-up's name.
 _VERSIONS = {
@@ -35,18 +29,6 @@ _VERSIONS = {
 }
 
 
-class _Part(NamedTuple):
-    """The items of one set-up that this process runs."""
-
-    server: Controls
-    planned: list[Item]
-    selection: Selection
-    begun: float
-
-
-_parts: dict[str, _Part] = {}
-
-
 def _folder() -> Path | None:
     told = os.environ.get("NARROWBOAT_EVIDENCE")
     return Path(told) if told else None
@@ -56,24 +38,6 @@ def set_up() -> str:
     """The set-up of the test that runs now."""
     test = os.environ["PYTEST_CURRENT_TEST"].rpartition(" (")[0]
     return re.sub(r"\[.*", "", test.rpartition("::")[2]).removeprefix("test_")
-
-
-def ran(server: Controls, planned: Iterable[Item], selection: Selection) -> None:
-    """One of the `planned` items of the set-up ran. Its file is written at the end of the session."""
-    if _folder() is not None:
-        origin.commit()
-        _parts.setdefault(set_up(), _Part(server, list(planned), selection, time.monotonic()))
-
-
-def finish() -> None:
-    """Write the files of the set-ups whose items ran."""
-    while _parts:
-        name, part = _parts.popitem()
-        done = [row for item in part.planned for row in item.rows]
-        harness = part.planned[0].harness
-        will = [Row(id, item.face, Outcome.HELD) for item in part.planned for id in item.scenario.ids]
-        rows = [*done, *missed(harness, part.selection, will)]
-        write(reports.make(harness, rows, seconds=time.monotonic() - part.begun), part.server, name)
 
 
 def write(report: reports.Report, server: Controls | None, name: str = "") -> None:

@@ -37,7 +37,7 @@ _LONG = (
 )
 #: Files whose tests do not all share one server: what tells one part of such a file from another, in the name of a test.
 _PARTS = {
-    r"test_\w+_(conformance|confluent)": r"^\w+|(sync|asyncio)\]$",  # the set-up, and the face
+    r"test_\w+_(conformance|confluent)": r".+",  # each test starts its own
     "test_servers": r"^\w+|\[\w+",  # each starts its own
     "test_secrets": r"\[.*\]$",  # the server and how it is reached
     "test_tls": r"\[\w+",  # the server

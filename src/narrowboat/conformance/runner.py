@@ -308,14 +308,17 @@ SLOW = 5.0
 
 
 def _groups(harness: Harness, todo: Sequence[tuple[Scenario, str]]) -> Iterable[tuple[int, list[tuple[Scenario, str]]]]:
-    """Which scenarios may run together, and how many at a time. Timing scenarios mostly wait, but must not be held up."""
+    """Which scenarios may run together, and how many at a time. Timing scenarios mostly wait, but must not be held up.
+
+    Those that kill, stop and fork processes do so to processes of their own: they share nothing but the machine.
+    """
     slow = any(_shortest(harness, half) > SLOW for half in harness.halves)
     yield 4, [each for each in todo if each[0].name in FIRST]
     todo = [each for each in todo if each[0].name not in FIRST]
     yield 4, [each for each in todo if each[0].tier == "C" and not each[0].alone]
     yield 12 if slow else 3, [each for each in todo if each[0].tier != "C" and not each[0].alone]
-    killing = [each for each in todo if each[0].alone and each[0].tier == "P" and slow]  # they share nothing but the machine
-    yield 4, killing
+    killing = [each for each in todo if Fault.PROCESS in each[0].faults and each[0].tier == "P"]
+    yield 4 if slow else 3, killing
     yield 1, [each for each in todo if each[0].alone and each not in killing]
 
 
