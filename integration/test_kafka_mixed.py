@@ -11,7 +11,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ import pytest
 
 import narrowboat
 from bounds import upper
+from integration.kafka_clients.use import eventually
 from integration.servers import KafkaServer
 
 DRIVERS = ("python", "confluent")
@@ -81,13 +81,6 @@ def workers(kafka_server: KafkaServer, tmp_path: Path) -> Iterator[tuple[list[Wo
     for worker in made:
         if worker._process.poll() is None:
             worker.kill()
-
-
-def eventually(condition: Callable[[], object], within: float) -> None:
-    until = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < upper(until), "it did not come true in time"
-        time.sleep(0.05)
 
 
 def test_a_group_of_both_clients_loses_and_repeats_nothing(

@@ -264,7 +264,7 @@ class Kit:
                 return value
             if self.over(begun, within):
                 raise AssertionError(missed(within, what() if callable(what) else what or probe))
-            await asyncio.sleep(every)
+            await asyncio.sleep(every + (time.monotonic() - begun) / 50)  # a long wait is no load on those beside it
 
     @contextlib.contextmanager
     def within(self, seconds: float, what: str, *, least: float = 0.0, measure: str = "") -> Iterator[None]:
