@@ -17,10 +17,10 @@ import narrowboat.conformance
 from narrowboat.conformance import runner, scenario
 from narrowboat.conformance.catalogue import NEEDS_FAULT, NOT_OFFERED, Fault
 from narrowboat.conformance.harness import Harness
+from narrowboat.conformance.items import MANIFEST, Item, parameters
 from narrowboat.conformance.kit import Kit
 from narrowboat.conformance.runner import Gate, Outcome, Selection, missed, plan, run, run_one, unproven
 from narrowboat.conformance.scenario import TABLE, Scenario, demand
-from narrowboat.conformance.suite import MANIFEST, Item, parameters
 from narrowboat.conformance.verification import select, verify, verify_command
 from narrowboat.contract import Busy, Grant, Request
 from narrowboat.errors import ConfigurationError, NarrowboatError, Unavailable

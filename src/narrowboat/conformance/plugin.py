@@ -13,9 +13,9 @@ import pytest
 
 from narrowboat.conformance import report
 from narrowboat.conformance.harness import Harness
+from narrowboat.conformance.items import Item, parameters
 from narrowboat.conformance.report import Report
 from narrowboat.conformance.runner import Selection, missed
-from narrowboat.conformance.suite import Item, parameters
 from narrowboat.conformance.verification import select, write
 from narrowboat.errors import NarrowboatError
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pytest
 
-    from narrowboat.conformance.suite import Item
+    from narrowboat.conformance.items import Item
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
