@@ -17,13 +17,23 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 
 import narrowboat
+from at_once import CONTEXT, end_together, opened
 from bounds import upper
+from narrowboat import registry
 from narrowboat.conformance.watch import watch
+from narrowboat.contract import Address, Kind
+from narrowboat.dsn import Url
+from narrowboat_kafka.connections import Connections
+from narrowboat_kafka.errors import translate
+from narrowboat_kafka.format.records import Record
+from narrowboat_kafka.options import Options
+from narrowboat_kafka.publishing.publisher import Publisher
 
 #: Seconds for one call, and what may come on top where four other things are going on.
 TIMEOUT, SLACK = 2.0, 6.0
@@ -250,6 +260,55 @@ def test_a_handshake_that_nobody_answers_ends_in_time() -> None:
         with pytest.raises(narrowboat.Unavailable, match="handshake"):
             broker.ping()
         assert time.monotonic() - begun < upper(TIMEOUT + SLACK)
+
+
+@contextlib.contextmanager
+def _falls_silent() -> Iterator[tuple[int, threading.Event]]:
+    """The port of a server that says who it is, until the event is set."""
+    silent = threading.Event()
+
+    def talk(line: socket.socket) -> None:
+        me = struct.pack(">iih", 1, 1, 9) + b"127.0.0.1" + struct.pack(">ih", line.getsockname()[1], -1)
+        while True:
+            number = _greeted(line)
+            if not silent.is_set():
+                _answer(line, number, me + struct.pack(">ii", 1, 0))
+
+    with _server(talk) as port:
+        yield port, silent
+
+
+def test_calls_that_look_up_declarations_end_together_when_the_server_falls_silent() -> None:
+    """Each asks with a mutex, three of them with the same one (B134)."""
+    with _falls_silent() as (port, silent):
+        broker = opened(registry.broker_backend("kafka"), f"kafka://127.0.0.1:{port}")
+        try:
+            silent.set()
+            orders, others = Address(Kind.QUEUE, "orders"), Address(Kind.QUEUE, "others")
+            end_together(
+                *(partial(broker.alter, each, lease=5.0, max_deliveries=None) for each in (orders, orders, orders, others))
+            )
+        finally:
+            broker.close()
+
+
+def test_calls_that_need_a_producer_end_together_when_the_server_falls_silent() -> None:
+    """One makes it, the others wait for that."""
+    with _falls_silent() as (port, silent):
+        connections = Connections(Url.parse(f"kafka://127.0.0.1:{port}"), Options(), CONTEXT)
+        publisher = Publisher(connections)
+
+        def publish() -> None:
+            (failed,) = publisher.publish([Record("orders", None, None, b"never", [], 0)])
+            assert failed is not None and not failed.left
+            raise translate(failed.error, "publishing")
+
+        try:
+            silent.set()
+            end_together(publish, publish, publish)
+        finally:
+            publisher.close(time.monotonic())
+            connections.close(TIMEOUT)
 
 
 def test_all_of_them_together_take_little_memory(tried: dict[str, Any]) -> None:

@@ -28,6 +28,7 @@ from cassandra.policies import (
 from cassandra.pool import NoConnectionsAvailable
 from cassandra.query import PreparedStatement, dict_factory
 
+from narrowboat.driver.turn import turn
 from narrowboat.errors import Closed, NarrowboatError, Unavailable
 from narrowboat_cassandra import library
 from narrowboat_cassandra.errors import translate
@@ -138,19 +139,17 @@ class Session:
     # -- connecting ---------------------------------------------------------------------------------------------------
 
     def _connect(self, ends: float) -> CqlSession:
-        if not self._mutex.acquire(timeout=max(0.0, ends - time.monotonic())):
-            raise Unavailable(
-                f"{self._ring}: another call was still connecting after {self._timeout:g} s", backend=self._ring.scheme
-            )
-        try:
+        def late() -> Unavailable:
+            text = f"{self._ring}: another call was still connecting after {self._timeout:g} s"
+            return Unavailable(text, backend=self._ring.scheme, sent=False)
+
+        with turn(self._mutex, ends - time.monotonic(), late):
             if self._closed:
                 raise Closed("the provider is closed", backend=self._ring.scheme)
             if self._session is None:
                 self._open(ends)
             assert self._session is not None
             return self._session
-        finally:
-            self._mutex.release()
 
     def _open(self, ends: float) -> None:
         left = ends - time.monotonic()

@@ -56,7 +56,7 @@ class KafkaBroker(Broker):
         self._watch = TopicWatch(self._connections)
         offsets = Offsets(self._connections)
         self._topics = Topics(self._connections, options)
-        self._sources = Sources(self._topics, offsets, options, self._connections.place, heard=self._watch.look)
+        self._sources = Sources(self._connections, self._topics, offsets, options, heard=self._watch.look)
         self._contents = Contents(self._topics, offsets, options.prefix)
         self._mover = Mover(self._connections.loop, self._publisher, self._levels)
         self._shared = Shared(self._connections, self._publisher, self._sources, self._levels, context.tell)

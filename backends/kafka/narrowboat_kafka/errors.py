@@ -102,6 +102,14 @@ def translate(error: BaseException, doing: str) -> NarrowboatError:
     return _caused(Unavailable(f"{doing}: {sentence(line(error))} {advice}", backend=SCHEME), error)
 
 
+def behind(doing: str, place: str) -> Unavailable:
+    """The error of a call whose time was over, or for which another one has found out that the server does not answer."""
+    text = f"{doing}: a call before this one waits, or has waited in vain, for an answer of {place}. Nothing was sent. "
+    return Unavailable(
+        text + "Check that the server is up and that its advertised addresses can be reached", backend=SCHEME, sent=False
+    )
+
+
 def unconnected(error: Unconnected, doing: str, endpoint: Endpoint) -> NarrowboatError:
     """Why there is no connection to `endpoint`."""
     met, error.met = error.met, None  # the frames of a login have the password: no error that is raised leads there

@@ -9,10 +9,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
+from narrowboat.driver.turn import turn
 from narrowboat.errors import NarrowboatError, Unavailable
-from narrowboat_postgresql.errors import GONE, Broken, Refused, translate
+from narrowboat_postgresql.errors import GONE, Broken, Refused, behind, translate
 from narrowboat_postgresql.place import Place
 
 if TYPE_CHECKING:
@@ -44,16 +46,19 @@ class Session:
         return self._ask(statement, parameters, doing, binary=binary)
 
     def _ask(self, statement: str, parameters: Sequence[Parameter], doing: str, *, binary: bool) -> Rows:
-        with self._mutex:
-            ends = time.monotonic() + self._place.timeout
+        ends = time.monotonic() + self._place.timeout
+        with self._alone(ends, doing):
             link = self._ready(ends, doing)  # first: it finds out the number of our namespace
             return self._run(link, statement, [self._space, *parameters], ends, doing, binary=binary)
+
+    def _alone(self, ends: float, doing: str) -> AbstractContextManager[object]:
+        return turn(self._mutex, ends - time.monotonic(), lambda: behind(self._place.endpoint, doing))
 
     def end(self, left: Sequence[tuple[str, str]]) -> None:
         """Make sure that those processes of the server, which were left in the middle of a call, do nothing any more."""
         doing = "ending a call that was left"
-        with self._mutex:
-            ends = time.monotonic() + self._place.timeout
+        ends = time.monotonic() + self._place.timeout
+        with self._alone(ends, doing):
             for identity in left:
                 while self._run(self._ready(ends, doing), _END, identity, ends, doing):
                     if time.monotonic() >= ends:

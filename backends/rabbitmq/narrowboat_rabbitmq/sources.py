@@ -182,7 +182,7 @@ class Sources:
             return False
         return True
 
-    def _alone(self, operation: Operation) -> AbstractContextManager[None]:
+    def _alone(self, operation: Operation) -> AbstractContextManager[object]:
         """Held while an address is made: a server may crash where one declares what another is just declaring."""
         mutex = self._locks.setdefault(_route(operation).address, threading.Lock())
         return self.link.alone(mutex, operation)

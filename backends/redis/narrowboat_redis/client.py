@@ -10,14 +10,16 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 from narrowboat.driver.endpoint import HostPort
+from narrowboat.driver.turn import turn
 from narrowboat.errors import Closed, NarrowboatError
 from narrowboat_redis.cluster import Cluster
 from narrowboat_redis.connections import Connections
 from narrowboat_redis.endpoint import Deployment, RedisEndpoint
-from narrowboat_redis.errors import FAILURES, translate
+from narrowboat_redis.errors import FAILURES, behind, translate
 from narrowboat_redis.resp import ErrorReply
 from narrowboat_redis.scripts import Packed
 
@@ -31,7 +33,8 @@ FAIL_FAST = 0.004
 class RedisClient:
     """See the module's text. From any thread; one exchange at a time.
 
-    `timeout`: seconds that `run` may take. `fail_fast`: an exchange that follows a timeout at once fails as well (`FAIL_FAST`).
+    `timeout`: seconds that a call may take, with its wait for the one under way.
+    `fail_fast`: an exchange that follows a timeout at once fails as well (`FAIL_FAST`).
     """
 
     def __init__(self, endpoint: RedisEndpoint, timeout: float, *, fail_fast: bool = False) -> None:
@@ -54,9 +57,9 @@ class RedisClient:
         `tail`: a packed command, sent behind the others to each server that gets any. Its replies follow the answers.
         Raises a `NarrowboatError` when the whole exchange failed. Its outcome is then unknown.
         """
-        with self._mutex:
+        fresh, ends = ends is None, self.ends() if ends is None else ends
+        with self._alone(ends, doing):
             self._check_open()
-            fresh, ends = ends is None, self.ends() if ends is None else ends
             if self._cluster is not None:
                 return self._cluster.run(commands, doing, tail, ends)
             if self._silent is not None and time.monotonic() < self._silent[0] + self._fail_fast:
@@ -106,18 +109,19 @@ class RedisClient:
         self, command: Packed, *, doing: str = "a call", ends: float | None = None
     ) -> list[tuple[HostPort | None, Any]]:
         """The answer of each server that holds data: one, or each primary of a cluster."""
+        until = self.ends() if ends is None else ends
 
         def ask() -> list[tuple[HostPort | None, Any]]:
-            until = self.ends() if ends is None else ends
             addresses = [None] if self._cluster is None else self._cluster.primaries(until)
             return [(address, self._connections.exchange(address, [command], None, until)[0]) for address in addresses]
 
-        return [(address, self._good(answer, doing)) for address, answer in self._asked(ask, doing)]
+        return [(address, self._good(answer, doing)) for address, answer in self._asked(ask, doing, until)]
 
     def at(self, address: HostPort | None, command: Packed, *, doing: str = "a call") -> Any:
         """The answer of that server."""
+        ends = self.ends()
         return self._good(
-            self._asked(lambda: self._connections.exchange(address, [command], None, self.ends())[0], doing), doing
+            self._asked(lambda: self._connections.exchange(address, [command], None, ends)[0], doing, ends), doing
         )
 
     def _good(self, reply: Any, doing: str) -> Any:
@@ -125,8 +129,12 @@ class RedisClient:
             raise translate(reply, self.endpoint, doing=doing)
         return reply
 
-    def _asked(self, ask: Callable[[], T], doing: str) -> T:
-        with self._mutex:
+    def _alone(self, ends: float, doing: str) -> AbstractContextManager[object]:
+        """Held for one exchange; raises where another one is still under way then."""
+        return turn(self._mutex, ends - time.monotonic(), lambda: behind(self.endpoint, doing))
+
+    def _asked(self, ask: Callable[[], T], doing: str, ends: float) -> T:
+        with self._alone(ends, doing):
             self._check_open()
             try:
                 return ask()

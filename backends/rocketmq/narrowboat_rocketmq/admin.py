@@ -54,12 +54,13 @@ class Queue(NamedTuple):
 
 
 class Admin:
-    """See the module's text. Raises `Refused`, and `OSError` where a server did not answer."""
+    """See the module's text. Raises `Refused`, and `OSError` where a server did not answer before `ends`."""
 
-    def __init__(self, remoting: Remoting, names: HostPort, namespace: str) -> None:
+    def __init__(self, remoting: Remoting, names: HostPort, namespace: str, ends: float) -> None:
         self._remoting = remoting
         self._names = names
         self._namespace = namespace
+        self._ends = ends  #: by `time.monotonic`
 
     def full(self, name: str) -> str:
         """The name of a topic or group as the brokers have it."""
@@ -71,7 +72,7 @@ class Admin:
 
     # -- making ---------------------------------------------------------------------------------------------------
 
-    def make_topic(self, topic: str, kind: str, queues: int, deadline: float) -> None:
+    def make_topic(self, topic: str, kind: str, queues: int) -> None:
         """Make a topic of a type, or give it that type; returns when the name server knows it.
 
         A proxy that is asked before keeps for 40 seconds that there is none.
@@ -91,7 +92,7 @@ class Admin:
         for broker in brokers:
             self._ask(broker, _MAKE_TOPIC, fields, f"making the topic {topic!r}")
         while len({queue.broker for queue in self.queues(topic)}) < len(brokers):
-            if time.monotonic() > deadline:
+            if time.monotonic() > self._ends:
                 raise TimeoutError(f"the name server does not know the topic {topic!r}, which was made just now")
             time.sleep(_PAUSE)
 
@@ -137,7 +138,7 @@ class Admin:
     def queues(self, topic: str, *, full: bool = False) -> list[Queue]:
         """The queues of a topic; none where the name server does not know it."""
         name = topic if full else self.full(topic)
-        answer = self._remoting.ask(self._names, _ROUTE, {"topic": name})
+        answer = self._remoting.ask(self._names, _ROUTE, {"topic": name}, self._ends)
         if answer.code == TOPIC_NOT_FOUND:
             return []
         found = self._checked(self._names, answer, f"telling of the topic {topic!r}").content()
@@ -175,7 +176,7 @@ class Admin:
 
     def _committed(self, group: str, queue: Queue) -> int | None:
         fields = {"consumerGroup": group, "topic": queue.topic, "queueId": queue.number, "setZeroIfNotFound": False}
-        answer = self._remoting.ask(queue.broker, _QUERY_OFFSET, fields)
+        answer = self._remoting.ask(queue.broker, _QUERY_OFFSET, fields, self._ends)
         if answer.code == OFFSET_NOT_FOUND:
             return None
         offset = int(self._checked(queue.broker, answer, "telling an offset").fields["offset"])
@@ -222,7 +223,7 @@ class Admin:
     def _ask(
         self, server: HostPort, code: int, fields: Mapping[str, Any], doing: str, body: bytes = b"", *, missing: bool = False
     ) -> Answer:
-        answer = self._remoting.ask(server, code, fields, body)
+        answer = self._remoting.ask(server, code, fields, self._ends, body)
         if missing and answer.code in (TOPIC_NOT_FOUND, GROUP_NOT_FOUND):
             return answer
         return self._checked(server, answer, doing)

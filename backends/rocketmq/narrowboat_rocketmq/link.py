@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -40,8 +41,7 @@ class Link:
         self._calls: Calls | None = None
         self._closed = False
         self._remoting = Remoting(self._connect, endpoint.user, endpoint.secret)
-        self.admin = None if names is None else Admin(self._remoting, names, self.namespace)
-        self._names = names
+        self.names = names  #: the server to administer by, where the URL names one
 
     def check_open(self) -> None:
         """Raise `Closed` after `close`."""
@@ -70,7 +70,7 @@ class Link:
 
     def _credentials(self, host: HostPort) -> tuple[grpc.ChannelCredentials, str | None]:
         options = self._options
-        with self._connect(host) as line:
+        with self._connect(host, self.timeout) as line:
             assert isinstance(line, ssl.SSLSocket)
             found = line.getpeercert(binary_form=True)
             known: Any = line.getpeercert() or {}
@@ -84,8 +84,8 @@ class Link:
             0
         ] if options.checks is not Verify.FULL and names else None
 
-    def _connect(self, server: HostPort) -> socket.socket:
-        line = socket.create_connection(server, self.timeout)
+    def _connect(self, server: HostPort, seconds: float) -> socket.socket:
+        line = socket.create_connection(server, seconds)
         if not self.endpoint.tls:
             return line
         context = self._options.context(backend=self.endpoint.scheme)
@@ -132,12 +132,19 @@ class Link:
             return Closed(f"this broker on {self.endpoint} was closed while {doing}", backend=SCHEME)
         return broken(error, self.endpoint, doing, self.timeout)
 
-    def administer(self, work: Callable[[Admin], T], doing: str, *, prepares: bool = False) -> T:
-        """Let the administration do something. `prepares`: while that is under way nothing of the caller's own was sent."""
+    def ends(self) -> float:
+        """The deadline of an administration that begins now, by `time.monotonic`."""
+        return time.monotonic() + self.timeout
+
+    def administer(self, work: Callable[[Admin], T], doing: str, ends: float | None = None, *, prepares: bool = False) -> T:
+        """Let the administration do something, until `ends`, or within the timeout.
+
+        `prepares`: while that is under way nothing of the caller's own was sent.
+        """
         self.check_open()
-        assert self.admin is not None
+        assert self.names is not None
         try:
-            return work(self.admin)
+            return work(Admin(self._remoting, self.names, self.namespace, self.ends() if ends is None else ends))
         except NarrowboatError:  # a Conflict is a ValueError as well
             raise
         except Refused as error:
@@ -157,11 +164,12 @@ class Link:
             TypeError,
             AttributeError,
         ) as error:  # the last ones: what answered is something else
-            found = self._no_admin(error, doing, prepares)
+            found = self.no_admin(error, doing, prepares=prepares)
         raise found
 
-    def _no_admin(self, error: Exception, doing: str, prepares: bool) -> NarrowboatError:
-        where = f"the name server {self._names}, or a broker that it names,"
+    def no_admin(self, error: Exception, doing: str, *, prepares: bool) -> NarrowboatError:
+        """Why the administration did not do it."""
+        where = f"the name server {self.names}, or a broker that it names,"
         hint = "See whether it is up and reachable from here, and is what ?admin= should name"
         found = Unavailable(
             f"{where} did not answer while {doing} ({type(error).__name__}: {error}). {hint}. The call may be repeated.",

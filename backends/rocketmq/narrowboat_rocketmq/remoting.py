@@ -14,10 +14,12 @@ import re
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from narrowboat.driver.endpoint import HostPort
+from narrowboat.driver.turn import turn
 from narrowboat.dsn import Secret
 
 #: Bytes of the longest answer that is believed.
@@ -48,11 +50,11 @@ class Remoting:
     """The connections to a name server and its brokers. From any thread.
 
     Args:
-        connect: makes a connected socket, with the time-out of one operation set on it.
+        connect: makes a connected socket, in so many seconds at most.
         user, secret: with which each request is signed; None: it is not.
     """
 
-    def __init__(self, connect: Callable[[HostPort], socket.socket], user: str | None, secret: Secret | None) -> None:
+    def __init__(self, connect: Callable[[HostPort, float], socket.socket], user: str | None, secret: Secret | None) -> None:
         self._connect = connect
         self._user = user
         self._secret = secret
@@ -60,8 +62,8 @@ class Remoting:
         self._lines: dict[HostPort, _Line] = {}
         self._closed = False
 
-    def ask(self, server: HostPort, code: int, fields: Mapping[str, Any], body: bytes = b"") -> Answer:
-        """One request; `OSError` where no whole answer came."""
+    def ask(self, server: HostPort, code: int, fields: Mapping[str, Any], ends: float, body: bytes = b"") -> Answer:
+        """One request; `OSError` where no whole answer came before `ends`, by `time.monotonic`."""
         with self._mutex:
             if self._closed:
                 raise ConnectionAbortedError("closed")
@@ -70,12 +72,12 @@ class Remoting:
         if self._user is not None and self._secret is not None:
             texts["AccessKey"] = self._user
             texts["Signature"] = _signature(texts, body, self._secret)
-        with line.mutex:
+        with turn(line.mutex, ends - time.monotonic(), lambda: TimeoutError(f"another call still waits for {server}")):
             done = False
             try:
                 if line.socket is None:
-                    line.socket = self._connect(server)
-                answer = _exchange(line.socket, code, texts, body)
+                    line.socket = self._connect(server, _left(ends))
+                answer = _exchange(line.socket, code, texts, body, ends)
                 done = True
                 return answer
             finally:
@@ -104,12 +106,16 @@ class _Line:
             self.socket = None
 
 
+def _left(ends: float) -> float:
+    return max(ends - time.monotonic(), 0.001)
+
+
 def _signature(fields: Mapping[str, str], body: bytes, secret: Secret) -> str:
     content = "".join(fields[name] for name in sorted(fields)).encode() + body
     return base64.b64encode(hmac.new(secret.reveal().encode(), content, hashlib.sha1).digest()).decode()
 
 
-def _exchange(line: socket.socket, code: int, fields: Mapping[str, str], body: bytes) -> Answer:
+def _exchange(line: socket.socket, code: int, fields: Mapping[str, str], body: bytes, ends: float) -> Answer:
     header = json.dumps(
         {
             "code": code,
@@ -121,12 +127,13 @@ def _exchange(line: socket.socket, code: int, fields: Mapping[str, str], body: b
             "serializeTypeCurrentRPC": "JSON",
         }
     ).encode()
+    line.settimeout(_left(ends))
     line.sendall(struct.pack(">ii", 4 + len(header) + len(body), len(header)) + header + body)
-    whole, size = struct.unpack(">iI", _read(line, 8))
+    whole, size = struct.unpack(">iI", _read(line, 8, ends))
     size &= 0xFFFFFF  # above it is how the header is written: JSON, as in the request
     if not 4 + size <= whole <= _LONGEST:
         raise NoRemoting(f"an answer of {whole} bytes with a header of {size}")
-    data = _read(line, whole - 4)
+    data = _read(line, whole - 4, ends)
     try:
         found = json.loads(data[:size])
         return Answer(int(found["code"]), str(found.get("remark") or ""), found.get("extFields") or {}, data[size:])
@@ -134,9 +141,10 @@ def _exchange(line: socket.socket, code: int, fields: Mapping[str, str], body: b
         raise NoRemoting("an answer whose header cannot be read") from error
 
 
-def _read(line: socket.socket, count: int) -> bytes:
+def _read(line: socket.socket, count: int, ends: float) -> bytes:
     parts: list[bytes] = []
     while count > 0:
+        line.settimeout(_left(ends))
         part = line.recv(min(count, 1 << 20))
         if not part:
             raise ConnectionResetError("the server closed the connection in the middle of an answer")

@@ -8,12 +8,12 @@ which begins with what is published after it was made: its offsets are set befor
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from typing import TypeVar
 
 from narrowboat.contract import Address, Depth, Kind, Properties, Source
 from narrowboat.driver.sources import DEAD, altered, has_dead_letters
+from narrowboat.driver.turn import turn
 from narrowboat.errors import Unsupported
 from narrowboat_rocketmq.admin import Admin, Known
 from narrowboat_rocketmq.errors import missing, refusals
@@ -61,7 +61,7 @@ class Sources:
 
     def ensure(self, address: Address, *, always: bool = False) -> None:
         """Make what is published to. `always`: also where the URL says never, for dead letters."""
-        if address not in self._known and (self._options.makes or (always and self._link.admin is not None)):
+        if address not in self._known and (self._options.makes or (always and self._link.names is not None)):
             self._make(address, None, f"publishing to {address.path!r}", prepares=True)
 
     def declare(self, source: Source) -> None:
@@ -70,7 +70,7 @@ class Sources:
         if self._options.makes:
             properties = None if address.kind is Kind.TOPIC else source.properties
             self._make(address, properties, doing)
-        elif self._link.admin is not None:
+        elif self._link.names is not None:
             self._link.administer(lambda admin: self._find(admin, source), doing)
 
     def stored(self, address: Address) -> Properties | None:
@@ -111,8 +111,9 @@ class Sources:
     def _make(self, address: Address, properties: Properties | None, doing: str, *, prepares: bool = False) -> None:
         with self._mutex:
             alone = self._locks.setdefault(address, threading.Lock())
-        with alone:
-            self._link.administer(lambda admin: self._declare(admin, address, properties), doing, prepares=prepares)
+        ends, behind = self._link.ends(), TimeoutError("a call before this one still waits for it")
+        with turn(alone, self._link.timeout, lambda: self._link.no_admin(behind, doing, prepares=True)):
+            self._link.administer(lambda admin: self._declare(admin, address, properties), doing, ends, prepares=prepares)
             self._known.add(address)
 
     def _declare(self, admin: Admin, address: Address, properties: Properties | None) -> None:
@@ -137,12 +138,11 @@ class Sources:
             admin.make_group(spot, properties, known.config)
 
     def _topics(self, admin: Admin, spot: Place, *, ordered: bool) -> None:
-        deadline = time.monotonic() + self._link.timeout
         queues = 1 if spot.path.endswith(DEAD) else self._options.queues  # dead letters lie in the order in which they died
         if ordered or not admin.queues(spot.topic):
-            admin.make_topic(spot.topic, _ORDERED if ordered else _PLAIN, queues, deadline)
+            admin.make_topic(spot.topic, _ORDERED if ordered else _PLAIN, queues)
         if not admin.queues(spot.later):
-            admin.make_topic(spot.later, _DELAYED, 1, deadline)
+            admin.make_topic(spot.later, _DELAYED, 1)
 
     def _check(self, spot: Place, known: Known, properties: Properties | None) -> None:
         """Raise `Conflict` where what is there is something else."""
@@ -157,7 +157,7 @@ class Sources:
 
     def depth(self, address: Address) -> Depth:
         """How many are ready and dead, by the offsets of the group; None where there is no administration."""
-        if self._link.admin is None:
+        if self._link.names is None:
             return Depth(None, None, None, None)
         doing = f"counting {address.path!r}"
         ready = self._link.administer(lambda admin: self._waiting(admin, address), doing)
@@ -212,7 +212,7 @@ class Sources:
         return self._administer(work, f"deleting {address.path!r}")
 
     def _administer(self, work: Callable[[Admin], T], doing: str) -> T:
-        if self._link.admin is None:
+        if self._link.names is None:
             raise Unsupported(
                 f"{doing}: a proxy cannot. Name the name server in the URL, ?admin=host:9876, where it can be reached.",
                 backend=SCHEME,

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any
 
 from narrowboat.contract import Delivery, Feed, Outcome, Properties, Received, Source
+from narrowboat.driver.turn import turn
 from narrowboat.errors import Closed, NarrowboatError
 from narrowboat_zeromq.client.link import Link
-from narrowboat_zeromq.errors import Forgotten
+from narrowboat_zeromq.errors import Forgotten, not_sent
 from narrowboat_zeromq.options import SCHEME
 from narrowboat_zeromq.protocol import message_items
 from narrowboat_zeromq.protocol.faults import from_wire
@@ -39,10 +41,10 @@ class ZeroMQFeed(Feed):
         self._opening = threading.Lock()
         self._closed = False
 
-    def open(self, *, earliest: bool) -> None:
-        """Have the server open it."""
+    def open(self, *, earliest: bool, ends: float | None = None) -> None:
+        """Have the server open it. `ends`: the deadline of the call that needs it."""
         assert self._source is not None
-        self._link.ask("open", self.number, message_items.source(self._source), earliest)
+        self._link.ask("open", self.number, message_items.source(self._source), earliest, ends=ends)
         self._generation = self._link.generation
 
     def is_from(self, source: Source) -> None:
@@ -88,18 +90,20 @@ class ZeroMQFeed(Feed):
             case ["ok", [[_, *_] as rows, _]]:
                 self._link.tell("settle", self.number, [[row[0], row[4], row[11], ["return"]] for row in rows])
 
-    def _ask(self, op: str, *args: Any, again: bool = False, late: Any = None) -> tuple[Any, Any]:
+    def _ask(self, op: str, *args: Any, late: Any = None, ends: float | None = None) -> tuple[Any, Any]:
+        """Ask for this feed, which is opened again where the server has forgotten it. `ends`: at the second try."""
+        again, ends = ends is not None, self._link.ends() if ends is None else ends
         if self._closed:
             path = self._source.address.path if self._source else ""
             raise Closed(f"this consumer of {path!r} was closed", backend=SCHEME)
         if self._generation != self._link.generation:  # the server has begun anew since, and knows no feed of ours
-            with self._opening:
+            with turn(self._opening, ends - time.monotonic(), lambda: not_sent(self._link.where, op, self._link.timeout)):
                 if self._generation != self._link.generation:
-                    self.open(earliest=False)
+                    self.open(earliest=False, ends=ends)
         try:
-            return self._link.ask(op, self.number, *args, late=late)
+            return self._link.ask(op, self.number, *args, late=late, ends=ends)
         except Forgotten:
             self._generation = -1
             if again:
                 raise
-        return self._ask(op, *args, again=True, late=late)
+        return self._ask(op, *args, late=late, ends=ends)

@@ -17,6 +17,7 @@ For every backend:
 - `narrowboat.driver.claims`: what those claim that keep each message by itself.
 - `narrowboat.driver.sources`: what a source of messages begins with, dead letters, and the refusals in words.
 - `narrowboat.driver.waking`: whom to wake in this process, and how to end a thread's wait on sockets.
+- `narrowboat.driver.turn`: a mutex that a call waits for no longer than it has time.
 - `narrowboat.driver.threads`: a thread that begins when it is first needed, and ends with the driver.
 - `narrowboat.driver.serving`: what a server that `narrowboat serve` starts is handed.
 

@@ -16,7 +16,7 @@ from kafka import KafkaAdminClient, KafkaConsumer
 from narrowboat.driver.endpoint import Endpoint
 from narrowboat_kafka.client import LARGEST, SOON, Ear, Unconnected
 from narrowboat_kafka.library.admin import Admin
-from narrowboat_kafka.library.connection import PLAIN_MAX, Connections, NetClient
+from narrowboat_kafka.library.connection import PLAIN_MAX, Connections
 from narrowboat_kafka.library.group import CooperativeStickyAssignor, Group
 from narrowboat_kafka.library.loop import SharedLoop
 from narrowboat_kafka.library.met import border, met
@@ -103,22 +103,27 @@ class Client:
     def producer(self) -> Producer:
         """A producer: idempotent, and nothing counts as stored before all replicas in step have it."""
         limit = self._timeout
-        with border():
-            made = Producer(
-                acks="all",
-                enable_idempotence=True,
-                kafka_client=NetClient,
-                max_block_ms=limit,
-                delivery_timeout_ms=limit,
-                request_timeout_ms=max(1, limit * 3 // 4),
-                max_request_size=LARGEST,
-                receive_message_max_bytes=min(self._options.max_reply, PLAIN_MAX),
-                batch_size=_BATCH,
-                linger_ms=min(_LINGER, limit // 4),  # with the time for a request it has to fit into the whole
-                metrics_enabled=False,
-                bootstrap_timeout_ms=limit,
-                **self._config,
-            )
+        connections = Connections(None)
+        try:
+            with border():
+                made = Producer(
+                    acks="all",
+                    enable_idempotence=True,
+                    kafka_client=connections,
+                    max_block_ms=limit,
+                    delivery_timeout_ms=limit,
+                    request_timeout_ms=max(1, limit * 3 // 4),
+                    max_request_size=LARGEST,
+                    receive_message_max_bytes=min(self._options.max_reply, PLAIN_MAX),
+                    batch_size=_BATCH,
+                    linger_ms=min(_LINGER, limit // 4),  # with the time for a request it has to fit into the whole
+                    metrics_enabled=False,
+                    bootstrap_timeout_ms=limit,
+                    **self._config,
+                )
+        except BaseException:  # what was begun is known to nobody else
+            connections.drop()
+            raise
         self._producers.add(made)
         return made
 

@@ -54,14 +54,19 @@ class NetClient(_NetClient):  # type: ignore[misc]  # the base class has no anno
 
 
 class Connections:
-    """What a consumer or the administration is told to make its client with: one over a loop that it shares with others."""
+    """What the library is told to make a client with: over a loop that it shares with others, or one of its own."""
 
     made: NetClient  #: the client, once there is one
 
-    def __init__(self, loop: SharedLoop) -> None:
+    def __init__(self, loop: SharedLoop | None) -> None:
         self._loop = loop
 
     def __call__(self, **config: Any) -> NetClient:
         """Make it."""
         self.made = NetClient(**{**config, "net": self._loop})
         return self.made
+
+    def drop(self) -> None:
+        """Close what was made for something of the library's that could not be made itself."""
+        if hasattr(self, "made"):
+            self.made.close()

@@ -10,6 +10,8 @@ import threading
 import time
 from collections.abc import Sequence
 
+from narrowboat.errors import Unavailable
+from narrowboat_kafka.alone import Alone
 from narrowboat_kafka.client import SOON, Failed, KafkaError, Producer
 from narrowboat_kafka.connections import Connections
 from narrowboat_kafka.format.records import Record
@@ -20,6 +22,7 @@ class Publisher:
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
+        self._making = Alone(connections.place, connections.timeout)  #: outside of the mutex, which is held meanwhile
         self._mutex = threading.Lock()
         self._producer: Producer | None = None
         self._retiring: list[threading.Thread] = []
@@ -31,7 +34,7 @@ class Publisher:
             return []
         try:
             producer = self._current()
-        except KafkaError as error:  # the server cannot be reached
+        except (KafkaError, Unavailable) as error:  # the server cannot be reached
             return [Failed(error, left=False)] * len(records)
         answers = producer.publish(records, time.monotonic() + self._connections.timeout)
         if producer.is_spent:
@@ -41,7 +44,7 @@ class Publisher:
     def _current(self) -> Producer:
         producer = self._producer
         if producer is None:
-            with self._mutex:
+            with self._making.at("a producer", "publishing"), self._mutex:
                 if self._closed:
                     raise self._connections.closed()
                 producer = self._producer
@@ -51,6 +54,8 @@ class Publisher:
 
     def _retire(self, producer: Producer) -> None:
         """The next message gets a new one: this one does not get through any more. What others sent with it may end yet."""
+        if self._producer is not producer:
+            return  # and maybe another one is being made
         with self._mutex:
             if self._producer is not producer or self._closed:
                 return

@@ -6,15 +6,17 @@ I/O thread.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from narrowboat.contract import Address, Kind, Properties, Source
 from narrowboat.driver.sources import DEAD, Declare, altered, properties_in
 from narrowboat.driver.texts import cut
 from narrowboat.errors import Conflict, NotFound, Unsupported
+from narrowboat_kafka.alone import Alone
 from narrowboat_kafka.client import Code, Committed, Edge
+from narrowboat_kafka.connections import Connections
 from narrowboat_kafka.errors import REFUSALS
 from narrowboat_kafka.format import levels
 from narrowboat_kafka.options import SCHEME, Groups, Options
@@ -25,19 +27,21 @@ from narrowboat_kafka.topology.topics import Topics
 
 
 class Sources:
-    """See the module's text. `place`: the servers, for texts. `heard`: told of each topic that may have been made just now."""
+    """See the module's text. `connections`: for times and texts. `heard`: told of each topic that may have been made."""
 
-    def __init__(self, topics: Topics, offsets: Offsets, options: Options, place: str, *, heard: Callable[[str], None]) -> None:
+    def __init__(
+        self, connections: Connections, topics: Topics, offsets: Offsets, options: Options, *, heard: Callable[[str], None]
+    ) -> None:
         self._topics = topics
         self._offsets = offsets
         self._options = options
         self._prefix = options.prefix
-        self._place = place
+        self._place = connections.place
         self._heard = heard
         self._declarations = Declarations(offsets, options.prefix)
         self._kinds: dict[str, str] = {}  #: what each topic is, once it was looked at
         self._declared: dict[Address, Properties] = {}
-        self._mutex = threading.Lock()
+        self._turns = Alone(connections.place, connections.timeout)
 
     # -- the topics of a source -----------------------------------------------------------------------------------
 
@@ -87,8 +91,12 @@ class Sources:
 
     # -- declaring ------------------------------------------------------------------------------------------------
 
+    def _alone(self, topic: str) -> AbstractContextManager[None]:
+        """Held while what was declared is read and written."""
+        return self._turns.at(topic, f"looking up what {topic!r} was declared with")
+
     def _check_kind(self, address: Address, topic: str, kind: str) -> None:
-        with self._mutex:
+        with self._alone(topic):
             stored = self._declarations.read(address, topic)
             if stored is None:
                 self._declarations.write(address, topic, {"kind": kind})
@@ -102,7 +110,7 @@ class Sources:
         topic = self.topic(address)
         if address.kind is Kind.TOPIC or self._declared.get(address) == properties:
             return False
-        with self._mutex:
+        with self._alone(topic):
             stored = self._declarations.read(address, topic)
             new = stored is None or "lease" not in stored
             if stored is None or new:
@@ -155,8 +163,9 @@ class Sources:
                 "this one until it is empty",
                 backend=SCHEME,
             )
-        with self._mutex:
-            found, topic = self.stored(address), names.topic(address, self._prefix)
+        topic = names.topic(address, self._prefix)
+        with self._alone(topic):
+            found = self.stored(address)
             if found is None:
                 raise REFUSALS.undeclared(address.path, address.kind.value)
             made = altered(found, lease, limit)

@@ -10,13 +10,15 @@ from __future__ import annotations
 import contextlib
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pika
 from pika import exceptions
 
 from narrowboat.driver.endpoint import Endpoint, HostPort
+from narrowboat.driver.turn import turn
 from narrowboat.driver.versions import numbers, tried
 from narrowboat.dsn import Secret
 from narrowboat.errors import Closed
@@ -118,19 +120,10 @@ class Link:
             raise late(self.endpoint, operation, self.timeout)
         raise connection_error(error, self.endpoint, operation)
 
-    @contextlib.contextmanager
-    def alone(self, mutex: threading.Lock, operation: Operation) -> Iterator[None]:
-        """Hold `mutex`. Raises where it is not to be had in the operation's time: another call waits for the server with it."""
-        held: list[bool] = []
-        try:
-            # `extend(map(...))` leaves no point for an interrupt between taking it and noting that.
-            held.extend(map(mutex.acquire, (True,), (max(0.0, operation.deadline - self.loop.clock()),)))
-            if not held[0]:
-                raise late(self.endpoint, operation._replace(prepares=True), self.timeout)
-            yield
-        finally:
-            if held and held[0]:
-                mutex.release()
+    def alone(self, mutex: threading.Lock, operation: Operation) -> AbstractContextManager[object]:
+        """Hold `mutex`; raises where another call still waits for the server with it when the operation's time is over."""
+        left = operation.deadline - self.loop.clock()
+        return turn(mutex, left, lambda: late(self.endpoint, operation._replace(prepares=True), self.timeout))
 
     def doubt(self, session: Session, heard: int) -> None:
         """After an answer that did not come: where nothing came since `heard`, end the connection, as that of a dead server.

@@ -196,7 +196,7 @@ class Publisher:
         confirms = self._confirms
         if confirms is not None and confirms.channel.alive:
             return confirms
-        with self._mutex:  # whoever has it waits for no longer than an operation time-out
+        with self.link.alone(self._mutex, operation):
             confirms = self._confirms
             if confirms is None or not confirms.channel.alive:
                 confirms = self._confirms = self._open(operation)

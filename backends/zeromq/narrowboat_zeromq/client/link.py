@@ -61,7 +61,7 @@ class Link:
         self._host, self._port = endpoint.hosts[0]
         self._keys = keys
         self._greeting = greeting
-        self._timeout = timeout
+        self.timeout = timeout
         self._woken = woken
         self._ids = itertools.count(1)
         self._outbox: deque[Call] = deque()
@@ -83,19 +83,29 @@ class Link:
 
     # -- the callers' side ------------------------------------------------------------------------------------------
 
+    def ends(self) -> float:
+        """The deadline of a call that begins now, by `time.monotonic`."""
+        return time.monotonic() + self.timeout
+
     def ask(
-        self, op: str, *args: Any, bodies: Sequence[bytes] = (), late: Callable[[list[Any]], None] | None = None
+        self,
+        op: str,
+        *args: Any,
+        bodies: Sequence[bytes] = (),
+        late: Callable[[list[Any]], None] | None = None,
+        ends: float | None = None,
     ) -> tuple[Any, Bodies]:
         """Send a request and wait for its answer. Raises what the server answered, or `Unavailable`.
 
+        `ends`: the call's deadline, where it has used a part of its time already.
         `late` gets the answer where it comes when its caller has gone; it may run on the I/O thread, and must not wait.
         """
         id = next(self._ids)
         call = Call(id, op, pack((id, op, *args), bodies), late=late)
         self._post(call)
         try:
-            if not call.wait(self._timeout):
-                raise self._given_up(call, self._timeout)
+            if not call.wait(self.timeout if ends is None else ends - time.monotonic()):
+                raise self._given_up(call, self.timeout)
         except BaseException:  # an interrupt as well: the answer that still comes is nobody's
             call.left = True
             if call.given and call.why is None and late is not None:  # it came in the last moment
@@ -218,7 +228,7 @@ class Link:
             return
         self._wire.listen(self._nudge)
         self._state = "connecting"
-        self._until = now + self._timeout
+        self._until = now + self.timeout
 
     def _hear(self, word: str) -> None:
         """What the monitor told."""
@@ -234,7 +244,7 @@ class Link:
             self._fail(lambda: errors.no_zmtp(self.where, self._keys is not None))
         elif word == "ended" and self._wire is not None:
             if self._state == "connecting":
-                self._fail(lambda: errors.unreached(self.where, self._host, self._port, self._timeout))
+                self._fail(lambda: errors.unreached(self.where, self._host, self._port, self.timeout))
             else:
                 self._lose("the connection ended")
 
@@ -307,9 +317,9 @@ class Link:
             if now >= self._until:
                 greeted = self._state == "greeting"
                 self._fail(
-                    (lambda: errors.silent(self.where, self._timeout))
+                    (lambda: errors.silent(self.where, self.timeout))
                     if greeted
-                    else (lambda: errors.unreached(self.where, self._host, self._port, self._timeout))
+                    else (lambda: errors.unreached(self.where, self._host, self._port, self.timeout))
                 )
             return
         if now >= self._heard + SILENCE or self._suspect >= self._heard:
