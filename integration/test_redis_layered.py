@@ -43,7 +43,4 @@ def _keyring(kind: str) -> str:
 
 
 test_redis_sealed = conformance(RedisServer, harness=Sealed, query=f"durability=aof&seal={_keyring(GCM)}&compress=zlib")
-#: On one face: what differs from the sealed ones is below both.
-test_redis_signed = conformance(
-    RedisServer, harness=Messages, tiers="CP", faces=("sync",), query=f"seal={_keyring(ED25519)}&seal_clear=*"
-)
+test_redis_signed = conformance(RedisServer, harness=Messages, tiers="CP", query=f"seal={_keyring(ED25519)}&seal_clear=*")
