@@ -128,16 +128,6 @@ def translate(error: Exception, endpoint: Endpoint, *, doing: str) -> Narrowboat
     return found
 
 
-def behind(endpoint: Endpoint, doing: str) -> Unavailable:
-    """The error of a call whose time was over while another one still waited for the server."""
-    return Unavailable(
-        f"{endpoint} did not answer in time while {doing}: a call before this one still waits for it. Nothing was sent. "
-        f"See whether the server is up and reachable, or give it longer with timeout=. {_REPEAT}",
-        backend=endpoint.scheme,
-        sent=False,
-    )
-
-
 def hidden(error: Exception, endpoint: Endpoint) -> Exception:
     """`error`, or a copy without the password where somebody has repeated it."""
     secret = endpoint.secret.reveal() if endpoint.secret is not None else ""

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-from narrowboat.driver.turn import turn
+from narrowboat.driver.turn import behind, turn
 from narrowboat.errors import NarrowboatError, Unavailable
-from narrowboat_postgresql.errors import GONE, Broken, Refused, behind, translate
+from narrowboat_postgresql.errors import GONE, Broken, Refused, translate
 from narrowboat_postgresql.place import Place
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ class Session:
             return self._run(link, statement, [self._space, *parameters], ends, doing, binary=binary)
 
     def _alone(self, ends: float, doing: str) -> AbstractContextManager[object]:
-        return turn(self._mutex, ends - time.monotonic(), lambda: behind(self._place.endpoint, doing))
+        endpoint = self._place.endpoint
+        return turn(self._mutex, ends - time.monotonic(), lambda: behind(endpoint, doing, backend=endpoint.scheme))
 
     def end(self, left: Sequence[tuple[str, str]]) -> None:
         """Make sure that those processes of the server, which were left in the middle of a call, do nothing any more."""

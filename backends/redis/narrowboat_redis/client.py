@@ -14,12 +14,12 @@ from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 from narrowboat.driver.endpoint import HostPort
-from narrowboat.driver.turn import turn
+from narrowboat.driver.turn import behind, turn
 from narrowboat.errors import Closed, NarrowboatError
 from narrowboat_redis.cluster import Cluster
 from narrowboat_redis.connections import Connections
 from narrowboat_redis.endpoint import Deployment, RedisEndpoint
-from narrowboat_redis.errors import FAILURES, behind, translate
+from narrowboat_redis.errors import FAILURES, translate
 from narrowboat_redis.resp import ErrorReply
 from narrowboat_redis.scripts import Packed
 
@@ -131,7 +131,7 @@ class RedisClient:
 
     def _alone(self, ends: float, doing: str) -> AbstractContextManager[object]:
         """Held for one exchange; raises where another one is still under way then."""
-        return turn(self._mutex, ends - time.monotonic(), lambda: behind(self.endpoint, doing))
+        return turn(self._mutex, ends - time.monotonic(), lambda: behind(self.endpoint, doing, backend=self.endpoint.scheme))
 
     def _asked(self, ask: Callable[[], T], doing: str, ends: float) -> T:
         with self._alone(ends, doing):

@@ -83,16 +83,6 @@ def translate(met: object, endpoint: RedisEndpoint, *, doing: str) -> Narrowboat
     return found
 
 
-def behind(endpoint: RedisEndpoint, doing: str) -> Unavailable:
-    """The error of a call whose time was over while another one still waited for the server."""
-    return Unavailable(
-        f"{endpoint} did not answer in time while {doing}: a call before this one still waits for it. Nothing was sent. "
-        "See whether the server is up and reachable, or give it longer with timeout=.",
-        backend=endpoint.scheme,
-        sent=False,
-    )
-
-
 def typed(method: F) -> F:
     """Decorate a method of an object with an `endpoint`: an answer of an unexpected shape becomes a `NarrowboatError`."""
 

@@ -27,6 +27,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
+from narrowboat.errors import Unavailable
+
 
 def turn(mutex: threading.Lock, seconds: float, late: Callable[[], BaseException]) -> AbstractContextManager[object]:
     """Hold `mutex` in a `with`, also where an interrupt strikes while it is taken or given back.
@@ -55,3 +57,19 @@ def _waited(mutex: threading.Lock, seconds: float, late: Callable[[], BaseExcept
     finally:
         if held and held[0]:
             mutex.release()
+
+
+def behind(place: object, doing: str, *, backend: str) -> Unavailable:
+    """The error of a call whose time was over while another one still waited for the server.
+
+    Args:
+        place: the server, as texts name it, without its secrets.
+        doing: what the call was doing.
+        backend: its scheme.
+    """
+    return Unavailable(
+        f"{place} did not answer in time while {doing}: a call before this one still waits for it. Nothing was sent. "
+        "See whether the server is up and reachable, or give it longer with timeout=. The call may be repeated.",
+        backend=backend,
+        sent=False,
+    )
