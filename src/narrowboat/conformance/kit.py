@@ -278,7 +278,7 @@ class Kit:
         if measure:
             self.measure(measure, took, bound=seconds)
         assert took >= least, f"{what}: it took {took:.4f} s, and {least:g} s at least was owed"
-        assert took < self.upper(seconds), missed(seconds, f"{what}: it took {took:.3f} s")
+        assert took < seconds or took < self.upper(seconds), missed(seconds, f"{what}: it took {took:.3f} s")
 
     def measure(self, what: str, value: float, unit: str = "s", *, bound: float | None = None) -> None:
         """Put a number into the report, under a name such as "wake-up after release", beside the bound that it must keep.

@@ -22,7 +22,7 @@ import time
 from collections.abc import AsyncIterator
 
 from narrowboat.conformance.watch import ticking
-from narrowboat.conformance.watch.ticking import BIN, BINS, LAST, LOST, PAUSED, SIZE, Doubles
+from narrowboat.conformance.watch.ticking import BIN, BINS, LAST, LOST, PAUSED, PERIOD, SIZE, Doubles
 
 #: Seconds to wait at most until both clocks have written down the present. A clock that has not by then stands still.
 _CATCH_UP = 0.25
@@ -77,7 +77,7 @@ class Watch:
     def _catch_up(self, now: float) -> None:
         until = now + _CATCH_UP
         while min(row[LAST] for row in self._rows) < now and time.monotonic() < until:
-            time.sleep(0.0005)
+            time.sleep(PERIOD / 2)
 
     @contextlib.asynccontextmanager
     async def timeout(self, seconds: float) -> AsyncIterator[asyncio.Timeout]:
