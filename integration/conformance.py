@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from integration import evidence
-from integration.fixtures import obtain
+from integration.kept import lent
 from integration.servers.given import GivenServer
 from integration.servers.server import Controls, Server
 from narrowboat.conformance import Harness, Report, verify
@@ -89,7 +89,7 @@ def conformance(
     @pytest.mark.timeout(1800)
     @pytest.mark.parametrize("face", list(faces))
     def test_conformance(face: str) -> None:
-        with obtain(kind, make, **options) as server:
+        with lent(kind, make, **options) as server:
             url = server.url.replace("://", f"+{driver}://", 1) if driver else server.url
             if query:
                 url = with_query(url, query)

@@ -1,4 +1,4 @@
-"""One fixture a server, started once a module; and `servers` for any other set-up.
+"""One fixture a server, which the tests of a module share; and `servers` for any other set-up.
 
 def test_it(redis_server): narrowboat.locks(redis_server.url)
 def test_other(servers): servers(RedisServer, RedisCluster, tls=True).url
@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from integration import parts
+from integration import kept, parts
 from integration.fixtures import Servers
 from integration.servers import (
     CassandraServer,
@@ -46,6 +46,10 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_sessionfinish() -> None:
+    kept.close()
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return parts.scheduler(config, log)
@@ -71,8 +75,9 @@ def _one(server: type[Server]) -> Any:
     """The fixture of a server that the tests of a module share."""
 
     @pytest.fixture(scope="module")
-    def one(servers: Servers) -> Any:
-        return servers(server)
+    def one() -> Iterator[Any]:
+        with kept.lent(server) as lent:
+            yield lent
 
     return one
 

@@ -10,6 +10,7 @@ when the others are done. pytest-xdist asks for this through `conftest.py`; with
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import pytest
@@ -59,12 +60,32 @@ def arrange(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: _LONG.index(item.path.stem) if item.path.stem in _LONG else len(_LONG))
 
 
+def keeps(part: str) -> str:
+    """The server that stays up in its process after a part of it: see `kept`. "" for a part that leaves none."""
+    found = re.search(r"test_(kafka|rabbitmq)", part)
+    return found[1] if found else ""
+
+
+def following(parts: Iterable[str], has: str, others: Collection[str]) -> str:
+    """Which of `parts` a process takes that `has` a server: the first for it, then the first for what no other has."""
+    ordered = list(parts)
+    mine = [each for each in ordered if has and keeps(each) == has]
+    free = [each for each in ordered if keeps(each) not in others]
+    return (mine or free or ordered)[0]
+
+
 def scheduler(config: pytest.Config, log: Any) -> Any:
-    """What shares the parts out among the processes, in the order of `arrange`."""
+    """What shares the parts out among the processes, in the order of `arrange` as far as `following` lets it."""
     from xdist.scheduler import LoadScopeScheduling  # only where tests run in several processes
 
     class Parts(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no annotations
         def _split_scope(self, nodeid: str) -> str:
             return part(nodeid)
+
+        def _assign_work_unit(self, node: Any) -> None:
+            had = {each: keeps(next(reversed(units), "")) for each, units in self.assigned_work.items()}
+            mine = had.pop(node, "")
+            self.workqueue.move_to_end(following(self.workqueue, mine, set(filter(None, had.values()))), last=False)
+            super()._assign_work_unit(node)
 
     return Parts(config, log)

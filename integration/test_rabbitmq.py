@@ -14,6 +14,7 @@ import pika
 import pytest
 
 import narrowboat
+from integration import kept
 from integration.fixtures import Servers
 from integration.servers import RabbitMQServer
 from narrowboat.errors import (
@@ -35,11 +36,8 @@ QUORUM = {"x-queue-type": "quorum"}
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RabbitMQServer]:
-    servers = Servers()
-    try:
-        yield servers(RabbitMQServer, RabbitMQServer)
-    finally:
-        servers.close()
+    with kept.lent(RabbitMQServer, RabbitMQServer) as lent:
+        yield lent
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import narrowboat
+from integration import kept
 from integration.amqp_fields import ACCEPTED, PROPERTIES, Written
-from integration.fixtures import Servers
 from integration.servers import RabbitMQServer
 from narrowboat_rabbitmq.protocol.content import Content
 from narrowboat_rabbitmq.protocol.table import text
@@ -68,13 +68,10 @@ class Bench:
 
 @pytest.fixture(scope="module")
 def bench() -> Iterator[Bench]:
-    servers = Servers()
-    try:
-        made = Bench(servers(RabbitMQServer).url)
+    with kept.lent(RabbitMQServer) as lent:
+        made = Bench(lent.url)
         yield made
         made.close()
-    finally:
-        servers.close()
 
 
 MESSAGES = st.lists(st.tuples(ACCEPTED, PROPERTIES, st.binary(max_size=100)), min_size=TOGETHER, max_size=TOGETHER)

@@ -17,7 +17,7 @@ import pika
 import pytest
 
 import narrowboat
-from integration.fixtures import Servers
+from integration import kept
 from integration.rabbitmq_harness import WRITTEN
 from integration.servers import RabbitMQServer
 from narrowboat.contract import Broker
@@ -42,11 +42,8 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RabbitMQServer]:
-    servers = Servers()
-    try:
-        yield servers(RabbitMQServer, RabbitMQServer)
-    finally:
-        servers.close()
+    with kept.lent(RabbitMQServer, RabbitMQServer) as lent:
+        yield lent
 
 
 def test_what_was_acknowledged_one_by_one_stays_so_when_its_consumer_is_killed(server: RabbitMQServer) -> None:

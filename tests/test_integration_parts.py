@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from integration import parts
-from integration.parts import part
+from integration.parts import following, part
 from integration.servers.ports import free_port
 
 FOLDER = Path(parts.__file__).parent
@@ -30,6 +30,25 @@ FOLDER = Path(parts.__file__).parent
 )
 def test_what_shares_a_server_stays_together(one: str, other: str, together: bool) -> None:
     assert (part(f"integration/{one}") == part(f"integration/{other}")) is together
+
+
+REDIS, RABBIT, KAFKA, OTHER = (f"integration/test_{name}.py" for name in ("redis", "rabbitmq", "kafka", "kafka_rights"))
+
+
+@pytest.mark.parametrize(
+    ("left", "has", "others", "next_one"),
+    [
+        ([KAFKA, REDIS, OTHER], "", set(), KAFKA),
+        ([REDIS, RABBIT, KAFKA, OTHER], "kafka", {"rabbitmq"}, KAFKA),
+        ([KAFKA, RABBIT, REDIS], "", {"kafka"}, RABBIT),
+        ([KAFKA, REDIS, RABBIT], "", {"kafka", "rabbitmq"}, REDIS),
+        ([REDIS, KAFKA], "rabbitmq", {"kafka"}, REDIS),
+        ([OTHER, RABBIT], "", {"kafka", "rabbitmq"}, OTHER),
+    ],
+)
+def test_a_process_goes_on_with_the_server_that_it_has(left: list[str], has: str, others: set[str], next_one: str) -> None:
+    """And takes what none of the others has a server for, as long as there is such a part."""
+    assert following(left, has, others) == next_one
 
 
 def test_each_file_that_is_named_is_there() -> None:

@@ -42,6 +42,7 @@ class RabbitMQServer(Server):
 
     name: ClassVar[str] = "rabbitmq"
     image_name: ClassVar[str] = "rabbitmq:3.13"
+    dear = True
     start_bound = 90.0
     stop_bound = 40.0
 

@@ -122,6 +122,8 @@ class Server(Controls):
     edition: ClassVar[str] = ""
     #: the image that it runs in unless told, without a registry: Docker's own default is meant
     image_name: ClassVar[str]
+    #: whether its start takes so long that tests hand it on to each other: see `integration/kept.py`
+    dear: ClassVar[bool] = False
     #: seconds within which it must answer after it was started, and end after it was asked to
     start_bound: ClassVar[float] = 120.0
     stop_bound: ClassVar[float] = 20.0
