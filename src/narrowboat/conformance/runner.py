@@ -316,7 +316,7 @@ def _groups(harness: Harness, todo: Sequence[tuple[Scenario, str]]) -> Iterable[
     yield 4, [each for each in todo if each[0].name in FIRST]
     todo = [each for each in todo if each[0].name not in FIRST]
     yield 4, [each for each in todo if each[0].tier == "C" and not each[0].alone]
-    yield 12 if slow else 3, [each for each in todo if each[0].tier != "C" and not each[0].alone]
+    yield 12 if slow else 5, [each for each in todo if each[0].tier != "C" and not each[0].alone]
     killing = [each for each in todo if Fault.PROCESS in each[0].faults and each[0].tier == "P"]
     yield 4 if slow else 3, killing
     yield 1, [each for each in todo if each[0].alone and each not in killing]
