@@ -194,7 +194,8 @@ class Server(Controls):
 
     def wait_ready(self) -> None:
         """Wait until it answers; `ServerFailed` when it ends first, or does not within `start_bound` seconds."""
-        deadline = time.monotonic() + self.start_bound
+        begun = time.monotonic()
+        deadline = begun + self.start_bound
         while True:
             reason = "it says that it is not ready"
             try:
@@ -206,7 +207,8 @@ class Server(Controls):
                 raise ServerFailed(f"{self} ended while it was starting. {self.last_lines()}")
             if time.monotonic() > deadline:
                 raise ServerFailed(f"{self} did not answer within {self.start_bound:g} s ({reason}). {self.last_lines()}")
-            time.sleep(0.02)  # the pause between two questions, not a guess of how long it takes
+            # The pause between two questions, not a guess of how long it takes. What takes long is not asked so often.
+            time.sleep(0.02 + min(0.2, (time.monotonic() - begun) / 50))
 
     def start(self) -> None:
         if self.alive:
