@@ -12,7 +12,7 @@ import pika
 import pytest
 
 import narrowboat
-from integration import kept
+from integration.fixtures import Servers
 from integration.servers import RabbitMQServer
 from narrowboat.errors import AccessDenied, NarrowboatError
 
@@ -31,13 +31,15 @@ def rights(prefix: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RabbitMQServer]:
-    with kept.lent(RabbitMQServer, RabbitMQServer) as lent:
+    servers = Servers()
+    try:
+        made: RabbitMQServer = servers(RabbitMQServer, RabbitMQServer)
         for prefix in (OURS, THEIRS):
-            lent.ctl("add_user", prefix, prefix)
-            lent.ctl("set_permissions", "-p", "/", prefix, *rights(prefix))
-        yield lent
-        for prefix in (OURS, THEIRS):
-            lent.ctl("delete_user", prefix)
+            made.ctl("add_user", prefix, prefix)
+            made.ctl("set_permissions", "-p", "/", prefix, *rights(prefix))
+        yield made
+    finally:
+        servers.close()
 
 
 def test_they_are_enough(server: RabbitMQServer) -> None:
