@@ -1,12 +1,12 @@
 """The fork server: a process that has imported what a scenario's children need, and forks itself for each of them.
 
-`python -m narrowboat.conformance.users.child` without a function's name is one. `processes` starts it and asks it. A fork goes on
-behind `serve`, in the same `__main__`, as a child that was started does: it has its imports already, and nothing else of the
+`python -m narrowboat.conformance.users.child` without a function's name is one. `processes` starts it and asks it. A fork goes
+on behind `serve`, in the same `__main__`, as a child that was started does. It has its imports already, and nothing else of the
 server. Where an import has begun a thread, which a fork would lose, the fork becomes a child by exec.
 
 The server's standard input is the socket of the runner. A request is four descriptors: the child's standard streams, and a
-socket of its own that has the rest as a line of JSON. On that socket the server tells the process id, and the exit code when the
-child has ended. It reaps the child once the runner has closed the socket: until then the process id is nobody else's. When the
+socket of its own that has the rest as a line of JSON. On that socket the server tells the process id, and at the child's end
+its exit code. It reaps the child once the runner has closed the socket: until then the process id is nobody else's. When the
 runner goes away the server ends at once.
 """
 
@@ -165,7 +165,7 @@ def _stream(old: Any, number: int) -> io.TextIOWrapper:
 
 
 def _exit_code(pid: int) -> int | None:
-    """The exit code of a child that has ended, negative for a signal. It stays unreaped, but on a system that has no `waitid`."""
+    """The exit code of a child that has ended, negative for a signal. Where there is no `waitid` it is reaped by that."""
     if not hasattr(os, "waitid"):
         ended, status = os.waitpid(pid, os.WNOHANG)
         return os.waitstatus_to_exitcode(status) if ended else None

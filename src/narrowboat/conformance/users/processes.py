@@ -1,8 +1,7 @@
 """The processes of children, as the runner sees them: forks of a fork server, with pipes, a process id and an exit code.
 
-A fork server serves one kind of start: the schemes of the URLs, the working directory, and the variables that Python or a library
-reads at its start. The first start of a kind begins one. It ends when another kind is asked for and it has no children, and with
-the runner.
+A fork server serves one kind of start: the schemes of the URLs, the working directory, and the variables that are read at a
+start. The first start of a kind begins one. It ends when another kind is asked for and it has no children, and with the runner.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import atexit
 import contextlib
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -34,7 +32,7 @@ class ForkServer:
         self.socket, theirs = socket.socketpair()
         command = [sys.executable, "-m", "narrowboat.conformance.users.child"]
         with theirs:  # an import may print: that is not for the runner's standard output
-            self.process = subprocess.Popen(command, stdin=theirs, stdout=2, env=environment)  # noqa: S603  # our own words
+            self.process = subprocess.Popen(command, stdin=theirs.fileno(), stdout=2, env=environment)  # noqa: S603  # our own words
         self.children = 0  # that have not ended, as the runner knows
 
     def close(self) -> None:
@@ -103,7 +101,7 @@ class Process:
         assert self.returncode is not None
         return self.returncode
 
-    def send_signal(self, number: signal.Signals) -> None:
+    def send_signal(self, number: int) -> None:
         """Signal it, unless it has ended. Until `_wait` knows that, the server keeps the process id."""
         if not self._status.done():
             with contextlib.suppress(ProcessLookupError):
