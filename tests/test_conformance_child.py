@@ -160,7 +160,15 @@ def test_a_child_finds_what_a_started_process_finds(early: dict[str, str], monke
         started.stdin.flush()
         wanted = json.loads(started.stdout.readline())
 
-    seen = spoken(lambda child: child.event("seen"), looks)
+    async def talk(sibling: Child) -> dict[str, Any]:
+        await sibling.event("waiting")  # none of its descriptors is the other's
+        child = await Child.start(looks, {}, watch(), HERE)
+        try:
+            return await child.event("seen")
+        finally:
+            await child.close()
+
+    seen = spoken(talk, waits)
 
     assert seen["groups"] == wanted["groups"]
     assert {**seen, "at": 0} == {**wanted, "at": 0}
