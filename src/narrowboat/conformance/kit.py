@@ -335,7 +335,7 @@ class Kit:
 
     async def child(self, program: Callable[..., Any], *, env: dict[str, str] | None = None, **arguments: Any) -> Child:
         """A process that runs `program(link, **arguments)`. If it still lives at the end of the scenario, it is killed."""
-        child = await Child.start(program, arguments, self.watch, env or {})
+        child = await Child.start(program, arguments, self.watch, env or {}, [self.harness.url])
         self._children.append(child)
         return child
 

@@ -65,7 +65,7 @@ class Place:
             "urls": self._urls,
             "users": self._users,
         }
-        self.child = await Child.start(client, arguments, watch(), {})
+        self.child = await Child.start(client, arguments, watch(), {}, self._urls.values())
 
     async def ready(self) -> None:
         """Wait until its users have begun."""

@@ -2,6 +2,8 @@
 
     python -m narrowboat.conformance.users.child package.module:function
 
+Without the function it is a fork server, and each of its forks is such a child.
+
 The function, plain or `async def`, gets a `Link` and keyword arguments. The arguments are the first line on standard input:
 every user of the machine can read a command line, and a URL has a password. The function tells its parent what has happened
 (`link.tell("held", token=7)`) and waits for what the parent says (`link.wait("release")`); neither sleeps. Standard output
@@ -103,4 +105,8 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) == 1:
+        from narrowboat.conformance.users.fork_server import serve
+
+        serve()  # returns in each child
     sys.exit(main(sys.argv))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from narrowboat.conformance.users import processes
 from narrowboat.conformance.watch import Watch
 
 
@@ -21,7 +20,7 @@ class ChildFailed(Exception):
 class Child:
     """One child process; see `narrowboat.conformance.users.child`. Made by `Kit.child`, which also ends it."""
 
-    def __init__(self, process: asyncio.subprocess.Process, program: str, watch: Watch) -> None:
+    def __init__(self, process: processes.Process, program: str, watch: Watch) -> None:
         self._process = process
         self._program = program
         self._watch = watch
@@ -32,19 +31,15 @@ class Child:
         self._drain = asyncio.create_task(self._collect())
 
     @classmethod
-    async def start(cls, program: Callable[..., Any], arguments: dict[str, Any], watch: Watch, env: dict[str, str]) -> Child:
-        """Run `program`, a function at the top level of an importable module, in a process of its own."""
+    async def start(
+        cls, program: Callable[..., Any], arguments: dict[str, Any], watch: Watch, env: dict[str, str], urls: Iterable[str] = ()
+    ) -> Child:
+        """Run `program`, a function at the top level of an importable module, in a process of its own.
+
+        `urls` are those of the backends that it will use: it finds their clients imported.
+        """
         name = f"{program.__module__}:{program.__qualname__}"
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "narrowboat.conformance.users.child",
-            name,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, **env},
-        )
+        process = await processes.start(name, list(urls), env)
         child = cls(process, name, watch)
         child._write(arguments)  # not on the command line, which every user of the machine can read: a URL has a password
         return child
@@ -109,32 +104,27 @@ class Child:
 
     async def close(self) -> None:
         """Kill the process if it lives, and close its pipes."""
-        if self._process.returncode is None:
-            self._signal(signal.SIGKILL)
-        await self._process.wait()
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        await asyncio.gather(self._reader, self._drain, return_exceptions=True)
+        self._signal(signal.SIGKILL)
+        try:
+            await self._process.wait()
+        finally:
+            await asyncio.gather(self._reader, self._drain, return_exceptions=True)
 
     def _write(self, said: dict[str, Any]) -> None:
-        assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(said).encode() + b"\n")
 
     def _signal(self, number: int) -> None:
-        if self._process.returncode is None:
-            self._process.send_signal(number)
+        self._process.send_signal(number)
 
     def _told(self) -> str:
         return f"it told {[event['event'] for event in self._kept]}; {self.errors.decode(errors='replace')[-2000:]}"
 
     async def _read(self) -> None:
-        assert self._process.stdout is not None
         async for line in self._process.stdout:
             self._events.put_nowait(json.loads(line))
         self._events.put_nowait(None)
 
     async def _collect(self) -> None:
-        assert self._process.stderr is not None
         async for line in self._process.stderr:
             self.errors = (self.errors + line)[-20000:]
 
@@ -142,6 +132,6 @@ class Child:
 def _stands(pid: int) -> bool:
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
-            return stat.read().rpartition(")")[2].split()[0] in ("T", "t")
+            return stat.read().rpartition(")")[2].split()[0] in ("T", "t", "Z")  # Z: it has ended
     except OSError:
         return True  # there is no /proc here, or the process is gone: do not wait
