@@ -29,8 +29,9 @@ for _number, _usual in (
         signal.signal(_number, _usual)
 
 
-def pytest_collection_finish() -> None:
-    """What is there now stays to the end, so the garbage collector, which many tests call, need not look at it each time."""
+@pytest.fixture(scope="module", autouse=True)
+def frozen() -> None:
+    """What is there before the tests of a file stays: the garbage collector, which many of them call, no longer looks at it."""
     gc.collect()
     gc.freeze()
 

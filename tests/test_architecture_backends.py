@@ -19,7 +19,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
-from test_architecture import BACKENDS, ROOT, imported, short, sources
+from test_architecture import BACKENDS, ROOT, forgotten, imported, parsed, short, sources  # noqa: F401
 
 from narrowboat import registry
 
@@ -30,7 +30,7 @@ def test_a_backend_knows_the_contract_and_nothing_behind_it(path: Path) -> None:
     mine = path.relative_to(BACKENDS).parts[1]
     allowed = {"contract", "capabilities", "clock", "driver", "dsn", "errors"}
 
-    for name in imported(ast.parse(path.read_text())):
+    for name in imported(parsed(path)):
         top, _, rest = name.partition(".")
         if top.startswith("narrowboat_"):
             assert top == mine, f"{short(path)} imports the backend {top}"
@@ -84,7 +84,7 @@ def top(module: str) -> str:
 @functools.cache
 def foreign(folder: Path) -> set[str]:
     """The packages of others that the backend imports: its client library."""
-    tops = {top(name) for path in sources(folder) for name in imported(ast.parse(path.read_text()))}
+    tops = {top(name) for path in sources(folder) for name in imported(parsed(path))}
     return {top for top in tops if not top.startswith("narrowboat")} - set(sys.stdlib_module_names) - {"__future__"}
 
 
@@ -115,9 +115,7 @@ def test_a_backend_that_stands_on_types_knows_no_client(folder: Path) -> None:
     """Its `client.py` says what it needs of one. Only the folders that have a `client.py` with one import a client library."""
     inside = {path.parent for path in package(folder).glob("*/client.py")}
     outside = [path for path in sources(folder) if not inside & set(path.parents)]
-    knowing = [
-        short(path) for path in outside if foreign(folder) & {top(name) for name in imported(ast.parse(path.read_text()))}
-    ]
+    knowing = [short(path) for path in outside if foreign(folder) & {top(name) for name in imported(parsed(path))}]
 
     assert package(folder) / "client.py" in outside and foreign(folder)
     assert not knowing
@@ -126,7 +124,7 @@ def test_a_backend_that_stands_on_types_knows_no_client(folder: Path) -> None:
 def needed(path: Path, files: set[str]) -> set[str]:
     """The files of its own backend that a file imports."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.ImportFrom) and node.module:
             inner = {f"{node.module}.{alias.name}" for alias in node.names} & files
             found |= inner or {node.module} & files
@@ -158,7 +156,7 @@ def test_the_entry_objects_are_what_the_package_is_asked_for(folder: Path) -> No
 
 def private_names(folder: Path) -> Iterator[tuple[Path, int, str]]:
     """Each use of a private name that the backend has not defined itself."""
-    trees = {path: ast.parse(path.read_text()) for path in sources(folder)}
+    trees = {path: parsed(path) for path in sources(folder)}
     ours = set(PROMISED_PRIVATE)
     for node in (node for tree in trees.values() for node in ast.walk(tree)):
         match node:

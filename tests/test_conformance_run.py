@@ -44,6 +44,19 @@ test_conformance = suite(Harness("{url}"), only={only})
 """
 
 
+#: Answers several command lines in one process: an interpreter with pytest or with the kit takes seconds to start.
+ANSWERS = """
+import contextlib, io, json, sys
+import pytest
+from narrowboat.cli import run
+for program, *arguments in json.loads(sys.argv[1]):
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        code = {"pytest": pytest.main, "narrowboat": run}[program](arguments)
+    print(json.dumps([int(code), said.getvalue()]))
+"""
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the backends and what an installer writes beside them."""
@@ -68,12 +81,22 @@ def run(folder: Path, *arguments: str, **environment: str) -> subprocess.Complet
     )
 
 
+def answers(folder: Path, *lines: tuple[str, ...]) -> dict[tuple[str, ...], tuple[int, str]]:
+    """The exit code and all that was said, for each command line that begins with `pytest` or `narrowboat`."""
+    (folder / "answers.py").write_text(ANSWERS)
+    done = run(folder, "answers", json.dumps(lines))
+    assert done.returncode == 0, said(done)
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    return {line: (code, text) for line, (code, text) in zip(lines, found, strict=True)}
+
+
 def run_pytest(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return run(folder, "pytest", "-p", "no:cacheprovider", "-q", *arguments)
 
 
 def run_kit(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return run_pytest(folder, "--pyargs", "narrowboat.conformance", *arguments)
+    # Without Hypothesis, whose plugin imports it at the end of each run: a third of the time of a short one.
+    return run_pytest(folder, "-p", "no:hypothesispytest", "--pyargs", "narrowboat.conformance", *arguments)
 
 
 def said(done: subprocess.CompletedProcess[str]) -> str:
@@ -130,22 +153,45 @@ def test_pytest_is_not_green_when_something_owed_was_left_out(project: Path) -> 
     assert "owed, and not executed: L04 sync, L04 asyncio" in done.stdout
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ((), "give --url"),
-        (("--url", "memry://"), "memory"),
-        (("--url", "memory://", "--only", "L999"), "unknown id or scenario L999"),
-        (("--url", "memory://?colour=red"), "colour"),
-    ],
-)
-def test_options_that_make_no_sense_run_nothing_and_say_why(project: Path, arguments: tuple[str, ...], words: str) -> None:
-    done = run_kit(project, *arguments)
+KIT = ("pytest", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-q", "--pyargs", "narrowboat.conformance")
+#: Command lines that cannot work, and what is said of each.
+SENSELESS = {
+    KIT: "give --url",
+    (*KIT, "--url", "memry://"): "memory",
+    (*KIT, "--url", "memory://", "--only", "L999"): "unknown id or scenario L999",
+    (*KIT, "--url", "memory://?colour=red"): "colour",
+    ("narrowboat", "verify", "soud://"): "sound",
+    ("narrowboat", "verify", "memory://", "--only", "L999"): "L999",
+    ("narrowboat", "verify", "memory://", "--tier", "Q"): "unknown tier Q",
+    ("narrowboat", "verify", "memory://", "--face", "trio"): "trio",
+    ("narrowboat", "verify", "memory://", "--size", "0"): "size",
+}
 
-    assert done.returncode == pytest.ExitCode.USAGE_ERROR, said(done)
-    assert words in done.stdout + done.stderr
-    assert "passed" not in done.stdout
-    assert "Traceback" not in done.stdout + done.stderr
+
+@pytest.fixture(scope="module")
+def refusals(project: Path) -> dict[tuple[str, ...], tuple[int, str]]:
+    """What is answered to each of them."""
+    return answers(project, *SENSELESS)
+
+
+@pytest.mark.parametrize("line", SENSELESS, ids=" ".join)
+def test_options_that_make_no_sense_run_nothing_and_say_why(
+    refusals: dict[tuple[str, ...], tuple[int, str]], line: tuple[str, ...]
+) -> None:
+    code, text = refusals[line]
+
+    assert code == (pytest.ExitCode.USAGE_ERROR if line[0] == "pytest" else 2), text
+    assert SENSELESS[line] in text
+    assert "passed" not in text
+    assert "Traceback" not in text
+
+
+def test_a_process_ends_with_the_exit_code_of_a_refusal(project: Path) -> None:
+    """As pytest does, so does `narrowboat verify`."""
+    done = run(project, "narrowboat", "verify", "soud://")
+
+    assert done.returncode == 2, said(done)
+    assert "sound" in done.stderr
 
 
 # -- in other people's tests ----------------------------------------------------------------------------------------
@@ -224,21 +270,3 @@ def test_verify_exits_with_1_when_something_is_broken_and_names_it(project: Path
     assert "L01 sync broken: acquire free lock gives a handle" in done.stdout
     assert "L01 asyncio broken" in done.stdout
     assert json.loads(json_path.read_text())["counts"]["broken"] == 2
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (("soud://",), "sound"),
-        (("memory://", "--only", "L999"), "L999"),
-        (("memory://", "--tier", "Q"), "unknown tier Q"),
-        (("memory://", "--face", "trio"), "trio"),
-        (("memory://", "--size", "0"), "size"),
-    ],
-)
-def test_verify_exits_with_2_for_what_cannot_work(project: Path, arguments: tuple[str, ...], words: str) -> None:
-    done = run(project, "narrowboat", "verify", *arguments)
-
-    assert done.returncode == 2, said(done)
-    assert words in done.stderr
-    assert "Traceback" not in done.stderr

@@ -59,6 +59,17 @@ def test_an_hour_later_its_place_is_used_again(row: array.array[float]) -> None:
     assert Watch(row).lost(100.0 + BIN * BINS, 100.5 + BIN * BINS) == 0
 
 
+def test_what_is_lost_around_the_end_of_an_hours_bins_is_seen_whole(row: array.array[float]) -> None:
+    hour = BIN * BINS
+    note(row, hour - 0.2, hour + 0.2, 0.2)
+    row[LAST] = hour + 10
+
+    assert Watch(row).lost(hour - 1, hour + 1) == pytest.approx(0.2)
+    assert Watch(row).stood(hour - 1, hour + 1, 0.2) == pytest.approx(0.1)
+    assert Watch(row).lost(hour - 1, hour - 0.001) == pytest.approx(0.1)
+    assert Watch(row).lost(hour + 1, hour - 1) == 0, "nothing lies between them"
+
+
 def test_it_is_lost_once_by_the_clock_that_lost_more(row: array.array[float]) -> None:
     row[LAST] = 200.0
     other = array.array("d", row)

@@ -37,7 +37,7 @@ WORDS = {
     r"\bblocking\((\w+)\)": r"\1",
     r"\bSyncOnly\b": "AsyncOnly",
     r"\bBlocking\b": "Asyncio",
-    r"^(from narrowboat import events\n)": r"\1from narrowboat.aio._runtime import Asyncio\n"
+    r"^(from narrowboat\._engine\.later_events import events\n)": r"\1from narrowboat.aio._runtime import Asyncio\n"
     r"from narrowboat.aio._threads import finish\n",
     r"await (self\._core)\.finish_close\(\)": r"await finish(\1)",
     r"between threads": "between tasks, threads and loops",

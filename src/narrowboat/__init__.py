@@ -105,4 +105,8 @@ def __getattr__(name: str) -> object:
         from narrowboat import working
 
         return getattr(working, name)
+    if name == "events":  # only programs that have listeners pay for it
+        import narrowboat.events
+
+        return narrowboat.events
     raise AttributeError(f"module 'narrowboat' has no attribute {name!r}")

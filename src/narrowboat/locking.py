@@ -20,10 +20,10 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, ClassVar, Final, Literal, Never, ParamSpec, TypeVar
 
-from narrowboat import events
 from narrowboat._engine.holdable import SyncOnly, no_such_argument
 from narrowboat._engine.inside import guarded
 from narrowboat._engine.later import kind, unrun
+from narrowboat._engine.later_events import events
 from narrowboat._engine.place import Place, here, in_loop
 from narrowboat._engine.runtime import Blocking, run
 from narrowboat._locks import release

@@ -91,7 +91,9 @@ class TestTerminal:
     """Escapes of others are shown, not obeyed."""
 
     @pytest.mark.parametrize("odd", ["\x1b[31m", "\x9b31m", "\x7f", "\u202e", "\u2028", "\x85", "\u2066"])
-    def test_a_lock_and_a_dead_letter_are_shown_as_they_are_written(self, odd: str, url: str, tmp_path: Path) -> None:
+    def test_a_lock_and_a_dead_letter_are_shown_as_they_are_written(
+        self, odd: str, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         """In tables and in JSON."""
         with narrowboat.locks(url) as locks, locks.lock("n", label="l"), narrowboat.broker(url) as broker:
             queue = broker.queue("q")
@@ -104,8 +106,8 @@ class TestTerminal:
             connection.close()
             for arguments in (["holders", url], ["dead", url, "q"]):
                 for json_too in ([], ["--json"]):
-                    code, out, _ = call(*arguments, *json_too)
-                    assert code == 0
+                    assert run([*arguments, *json_too]) == 0
+                    out = capsys.readouterr().out
                     assert odd not in out
                     assert not json_too or json.loads(out)
 
@@ -163,12 +165,11 @@ class TestExec:
         assert "could not be run: Argument list too long" in err
         assert queue.depth() == Depth(0, 0, 0, 1)
 
-    def test_an_empty_command_is_refused(self, url: str) -> None:
+    def test_an_empty_command_is_refused(self, url: str, capsys: pytest.CaptureFixture[str]) -> None:
         """It would acknowledge everything."""
         for empty in ("", "  "):
-            code, _, err = call("consume", url, "q", "--exec", empty)
-            assert code == 2
-            assert "--exec is empty" in err
+            assert run(["consume", url, "q", "--exec", empty]) == 2
+            assert "--exec is empty" in capsys.readouterr().err
 
 
 class TestSecrets:
@@ -256,16 +257,17 @@ class TestMistakes:
         assert run(["completion"]) == 2
         assert "Choose from: bash, zsh, fish" in capsys.readouterr().err
 
-    def test_a_queue_that_is_not_there_is_not_an_empty_one(self, url: str, broker: Messaging) -> None:
+    def test_a_queue_that_is_not_there_is_not_an_empty_one(
+        self, url: str, broker: Messaging, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         """An alert on the depth of a mistyped name could never fire."""
         broker.queue("orders").publish(b"")
         with broker.queue("orders").consume(idle=1) as messages:
             next(iter(messages)).ack()
 
-        assert call("depth", url, "orders", "--json")[:2] == (
-            0,
-            '{"ready": 0, "in_flight": 0, "delayed": 0, "dead": 0, "oldest": null}\n',
-        )
-        code, out, err = call("depth", url, "ordrs", "--json")
-        assert (code, out) == (1, "")
-        assert "there is no queue 'ordrs'" in err
+        assert run(["depth", url, "orders", "--json"]) == 0
+        assert capsys.readouterr().out == '{"ready": 0, "in_flight": 0, "delayed": 0, "dead": 0, "oldest": null}\n'
+        assert run(["depth", url, "ordrs", "--json"]) == 1
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert "there is no queue 'ordrs'" in said.err

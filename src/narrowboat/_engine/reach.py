@@ -12,8 +12,8 @@ import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from narrowboat import events
 from narrowboat._engine.exchange import unanswered
+from narrowboat._engine.later_events import events
 from narrowboat._engine.log import log
 from narrowboat.clock import Clock
 from narrowboat.dsn import Url

@@ -12,9 +12,9 @@ import math
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from narrowboat import events
 from narrowboat._engine.backoff import exponential
 from narrowboat._engine.exchange import Call
+from narrowboat._engine.later_events import events
 from narrowboat._engine.runtime import Runtime
 from narrowboat._locks.core import LockCore
 from narrowboat._locks.line import Lines

@@ -14,12 +14,12 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from narrowboat import events
 from narrowboat._engine import checks
 from narrowboat._engine.between import lane
 from narrowboat._engine.driver import Driver
 from narrowboat._engine.exchange import AT_ONCE, Call, Op
 from narrowboat._engine.forks import watch_forks
+from narrowboat._engine.later_events import checked, events
 from narrowboat._engine.reach import Reach
 from narrowboat._engine.target import Target
 from narrowboat._locks.holders import Holders
@@ -57,7 +57,7 @@ class LockCore:
         self.timeout = target.timeout
         self.clock = target.clock
         self.random = random if random is not None else random_module.random
-        self.listeners = events.check(listeners)
+        self.listeners = checked(listeners)
         self.driver: Driver[LockProvider] = Driver(target)
         self.reach = reach = Reach(self, "locks")
         self.ATTEMPT = Op("attempt", self._attempt, repeatable=True, distinct=_name_of, reach=reach)

@@ -11,9 +11,9 @@ import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from narrowboat import events
 from narrowboat._engine.backoff import exponential
 from narrowboat._engine.exchange import RUNNING, Call
+from narrowboat._engine.later_events import events
 from narrowboat._engine.runtime import Runtime, answer_of
 from narrowboat._locks.core import LockCore
 from narrowboat._locks.possession import HELD, LEAVING, LOST, RELEASED, Possession

@@ -20,10 +20,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from narrowboat import events
 from narrowboat._engine.between import timer
 from narrowboat._engine.exchange import Call, Op
 from narrowboat._engine.lane import Lane
+from narrowboat._engine.later_events import events
 from narrowboat._engine.log import log
 from narrowboat._locks.late_withdrawals import LateWithdrawal, LateWithdrawals
 from narrowboat._locks.lease import Step, plan, why_ended

@@ -23,9 +23,9 @@ import math
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from narrowboat import events
 from narrowboat._engine.backoff import after_error
 from narrowboat._engine.exchange import Call
+from narrowboat._engine.later_events import events
 from narrowboat._messages.close import Closing
 from narrowboat._messages.core import BrokerCore
 from narrowboat._messages.delivery import TrackedDelivery, too_often

@@ -19,11 +19,11 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import repeat
 from typing import Any, Protocol, TypeVar
 
-from narrowboat import events
 from narrowboat._engine.between import lane, timer
 from narrowboat._engine.driver import SILENT, Driver
 from narrowboat._engine.exchange import AT_ONCE, Call, Op
 from narrowboat._engine.forks import watch_forks
+from narrowboat._engine.later_events import checked, events
 from narrowboat._engine.log import log
 from narrowboat._engine.reach import Reach
 from narrowboat._engine.runtime import Runtime, answer_of
@@ -123,7 +123,7 @@ class BrokerCore:
         self.clock = target.clock
         self.reply_to: ReplyTo = target.own.get("reply_to", ReplyTo.INBOX)
         self.random = random if random is not None else random_module.random
-        self.listeners = events.check(listeners)
+        self.listeners = checked(listeners)
         self.driver: Driver[Broker] = Driver(target)
         self._runtime = runtime
         self._unclosed: Callable[[], Unclosed | None] = lambda: None
@@ -294,7 +294,8 @@ class BrokerCore:
         """Report a message of another program that could not be parsed, or not be kept whole, to listeners and the log."""
         fields: dict[str, Any] = {"backend": self.backend, "source": source, "message_id": id}
         log("WARNING", "message %r from %r: %s", id, source, problem, event="malformed", **fields)
-        events.emit(self.listeners, events.Malformed(self.backend, source, id, problem))
+        if self.listeners:
+            events.emit(self.listeners, events.Malformed(self.backend, source, id, problem))
 
     def register(self, consumer: Ends) -> None:
         """A consumer has been opened; `Closed` where the broker was closed meanwhile."""

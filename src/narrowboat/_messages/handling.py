@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from narrowboat import events
 from narrowboat._engine.backoff import after_failure
 from narrowboat._engine.later import unrun
+from narrowboat._engine.later_events import events
 from narrowboat._engine.log import log
 from narrowboat._messages.checks import check_reason
 from narrowboat._messages.consumer import Consumer

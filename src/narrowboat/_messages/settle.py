@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
-from narrowboat import events
 from narrowboat._engine.exchange import BEGUN, DONE, Call
+from narrowboat._engine.later_events import events
 from narrowboat._messages.checks import check_extension
 from narrowboat._messages.core import BrokerCore
 from narrowboat._messages.delivery import HELD, SETTLING, TrackedDelivery, begin, confirm, final, withdraw
@@ -124,7 +124,7 @@ class Settlement(Generic[M]):
                 elif entry._lose():  # a delivery that was settled meanwhile is stale too, and not lost
                     self._window.unsettled.discard(entry)
                     lost.append(entry)
-        for entry in lost:
+        for entry in lost if core.listeners else ():
             events.emit(core.listeners, events.Stale(core.backend, self._path, entry.id))
         if lost:
             self._polling.rouse(1)

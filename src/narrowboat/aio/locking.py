@@ -14,8 +14,8 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import Any, ClassVar, Never, ParamSpec, TypeVar
 
-from narrowboat import events
 from narrowboat._engine.holdable import AsyncOnly, no_such_argument
+from narrowboat._engine.later_events import events
 from narrowboat._locks import release
 from narrowboat._locks.blocks import Block, Entered, noted, per_block
 from narrowboat._locks.composite import HeldTogether, in_order

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from narrowboat import events
 from narrowboat._engine.holdable import AsyncOnly
+from narrowboat._engine.later_events import events
 from narrowboat._messages.core import BrokerCore
 from narrowboat._messages.source import list_sources, make_queue, make_topic
 from narrowboat.aio._runtime import Asyncio

@@ -39,20 +39,23 @@ class Watch:
         seen = min(row[LAST] for row in self._rows)
         if begun < ended and ended - seen > _CATCH_UP:  # the machine stands still now, and no clock has written that down
             return self.lost(begun, max(begun, seen)) + ended - max(begun, seen)
-        return sum(self._of(LOST, number) for number in range(int(begun / BIN), int(ended / BIN) + 1))
+        return sum(self._bins(LOST, int(begun / BIN), int(ended / BIN)))
 
     def extended(self, seconds: float) -> float:
         """`seconds`, and what was lost in the time that ends now and has so many seconds that were not lost."""
         now = time.monotonic()
         self._catch_up(now)
-        left, number, lost, end = seconds, int(now / BIN), 0.0, now
+        number = int(now / BIN)
         earliest = number - BINS // 2
+        part = now - number * BIN  # of the bin that has just begun
+        lost = min(part, *self._bins(LOST, number, number))
+        left = seconds - part + lost
         while left > 0 and number > earliest:
-            gone = min(end - number * BIN, self._of(LOST, number))
-            left -= end - number * BIN - gone
+            many = max(1, min(int(left / BIN), number - earliest))  # one by one they took a tenth of a run's time
+            gone = sum(self._bins(LOST, number - many, number - 1))
+            left -= many * BIN - gone
             lost += gone
-            end = number * BIN
-            number -= 1
+            number -= many
         return seconds + lost
 
     def spent(self, begun: float) -> float:
@@ -63,7 +66,7 @@ class Watch:
 
     def stood(self, begun: float, ended: float, window: float) -> float:
         """The longest standstill between `begun` and `ended`: the most that pauses took of any `window` seconds."""
-        pauses = [self._of(PAUSED, number) for number in range(int(begun / BIN), int(ended / BIN) + 1)]
+        pauses = self._bins(PAUSED, int(begun / BIN), int(ended / BIN))
         length = max(1, round(window / BIN))
         most = total = sum(pauses[:length])
         for old, new in zip(pauses, pauses[length:], strict=False):
@@ -71,8 +74,13 @@ class Watch:
             most = max(most, total)
         return most
 
-    def _of(self, kind: int, number: int) -> float:
-        return max(row[kind + number % BINS] for row in self._rows)
+    def _bins(self, kind: int, first: int, last: int) -> list[float]:
+        """From the `first` to the `last`, each by the clock that lost more in it. No more than an hour is written down."""
+        if last < first:
+            return []
+        begin, end = kind + max(first, last - BINS + 1) % BINS, kind + last % BINS + 1
+        spans = [slice(begin, end)] if begin < end else [slice(begin, kind + BINS), slice(kind, end)]
+        return [gone for span in spans for gone in map(max, zip(*(row[span] for row in self._rows), strict=True))]
 
     def _catch_up(self, now: float) -> None:
         until = now + _CATCH_UP

@@ -12,14 +12,17 @@ import mmap
 import sys
 import threading
 import time
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterable
+from typing import Protocol, overload
 
 
 class Doubles(Protocol):
     """A row of floats: an array, or a file that is mapped into memory."""
 
+    @overload
     def __getitem__(self, index: int, /) -> float: ...
+    @overload
+    def __getitem__(self, index: slice, /) -> Iterable[float]: ...
     def __setitem__(self, index: int, value: float, /) -> None: ...
 
 
