@@ -28,17 +28,26 @@ async def redrive(dead: SourceCore[Any], count: int | None, ids: Iterable[str] |
 
     `ids`: only these, the oldest letter of each. The others are looked through meanwhile, and go back at the end.
     """
-    assert dead.origin is not None
     wanted = None if ids is None else _check_ids(ids)
     left = check_count("count", count, 0, 2**63) if count is not None else await _present(dead)
-    moved = 0
-    # No more than is to be moved: what goes back may go behind those that were never fetched.
-    ahead = max(1, min(left, BATCH))
-    most = len(wanted) if wanted is not None else 2**63
     if wanted is not None:
-        most = most if count is None else min(most, left)
+        most = len(wanted) if count is None else min(len(wanted), left)
         left = await _present(dead)
-        ahead = max(1, min(left, HELD_MOST))
+        return await _pass(dead, left, max(1, min(left, HELD_MOST)), most, wanted)
+    # No more is fetched than is moved: what goes back may go behind those that were never fetched.
+    moved, rest = 0, left % BATCH
+    for share, ahead in ((left - rest, BATCH), (rest, rest)):
+        if share:
+            moved += (found := await _pass(dead, share, ahead, share))
+            if found < share:
+                break
+    return moved
+
+
+async def _pass(dead: SourceCore[Any], left: int, ahead: int, most: int, wanted: set[str] | None = None) -> int:
+    """Look at `left` letters, `ahead` of them fetched at a time, and move up to `most`: those wanted. How many it moved."""
+    assert dead.origin is not None
+    moved = 0
     consumer: Consumer[TrackedDelivery[Any]] = dead.consumer(
         TrackedDelivery, prefetch=ahead, auto_extend=True, max_extend=3600.0
     )

@@ -92,6 +92,27 @@ async def dead_letters_are_redriven_once(kit: MessageKit) -> None:
 
 
 @scenario("B43", needs="dead_letters", refused=asks_for_dead_letters)
+async def a_part_of_many_dead_letters_is_redriven(kit: MessageKit) -> None:
+    """redrive(120) of 230 moves the 120 oldest, and leaves the others in their order, whatever it has fetched on the way."""
+    orders, bodies = kit.queue(), numbered(230)
+    await publish_all(orders, [Outbound(body, key="k") for body in bodies])
+    async with orders.consume() as messages:
+        for _ in range(5):
+            for message in await kit.take(messages, 46):
+                await message.reject("later")
+    dead = orders.dead_letters()
+    assert await dead.redrive(120) == 120
+    async with orders.consume() as messages, dead.consume() as letters:
+        moved = [message.body for message in await kit.take(messages, 120, ack=True)]
+        left = [letter.body for letter in await kit.take(letters, 110, ack=True)]
+    found = moved + left
+    are_same(bodies, found)
+    if kit.can("uncounted_release"):
+        wrong = [at for at in range(230) if found[at] != bodies[at]]
+        assert not wrong, f"{len(wrong)} are out of order, the first in place {wrong[0]}: {found[wrong[0]]!r}"
+
+
+@scenario("B43", needs="dead_letters", refused=asks_for_dead_letters)
 async def chosen_dead_letters_are_redriven(kit: MessageKit) -> None:
     """redrive(ids=) moves the letters with these ids and no others. An id that is not there moves nothing."""
     orders = kit.queue()
