@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 import functools
-import gc
 import importlib
 import importlib.util
 import inspect
@@ -22,16 +21,23 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from source_trees import (
+    BACKENDS,
+    CORE,
+    ROOT,
+    forgotten,  # noqa: F401  # a fixture: pytest takes it from here
+    imported,
+    parsed,
+    short,
+    sources,
+    words,
+)
 
 import narrowboat
 import narrowboat.aio
 from narrowboat import errors, registry
 from narrowboat.contract import Broker, Feed, LockProvider
 from narrowboat.layers import passing
-
-ROOT = Path(__file__).resolve().parent.parent
-CORE = ROOT / "src" / "narrowboat"
-BACKENDS = ROOT / "backends"
 
 #: Words of backends and of their client libraries. "memory" counts only as a scheme: it is an English word as well.
 BACKEND_WORDS = re.compile(
@@ -62,58 +68,6 @@ MAY_NAME = {
 OF_DATABASES = ("transactions/", "outbox/table.py")
 #: Files that hold more than 400 lines, and why they are still one idea.
 LONG: dict[str, str] = {}
-
-
-@functools.cache
-def sources(*folders: Path) -> list[Path]:
-    return sorted(path for folder in folders for path in folder.rglob("*.py"))
-
-
-@functools.cache
-def parsed(path: Path) -> ast.Module:
-    """Parsed once for all laws of a file."""
-    return ast.parse(path.read_text())
-
-
-@pytest.fixture(scope="module", autouse=True)
-def forgotten() -> Iterator[None]:
-    """The trees are a million objects: no garbage collection looks at them in between, nor at all in later tests."""
-    gc.disable()
-    yield
-    parsed.cache_clear()
-    gc.enable()
-
-
-def short(path: Path) -> str:
-    return path.relative_to(ROOT).as_posix()
-
-
-def docstrings(tree: ast.AST) -> set[int]:
-    """The ids of the nodes that are docstrings, or texts that stand alone."""
-    return {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)}
-
-
-def imported(tree: ast.AST) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-
-
-def words(tree: ast.AST) -> Iterator[str]:
-    """Each identifier and each text outside docstrings."""
-    skipped = docstrings(tree)
-    for node in ast.walk(tree):
-        match node:
-            case ast.Name(id=name) | ast.Attribute(attr=name) | ast.arg(arg=name) | ast.keyword(arg=str(name)):
-                yield name
-            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-                yield name
-            case ast.Constant(value=str(text)) if id(node) not in skipped:
-                yield text
-            case ast.Import(names=aliases):
-                yield from (alias.name for alias in aliases)
 
 
 # -- who knows whom -----------------------------------------------------------------------------------------------

@@ -19,7 +19,15 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
-from test_architecture import BACKENDS, ROOT, forgotten, imported, parsed, short, sources  # noqa: F401
+from source_trees import (
+    BACKENDS,
+    ROOT,
+    forgotten,  # noqa: F401  # a fixture: pytest takes it from here
+    imported,
+    parsed,
+    short,
+    sources,
+)
 
 from narrowboat import registry
 
