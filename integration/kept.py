@@ -27,17 +27,14 @@ def lent(kind: type[Server], make: Callable[..., Controls] | None = None, **opti
     """One that runs: of those that are kept, or a new one. It is kept afterwards unless the test fails in the block."""
     name = f"{(make or kind).__qualname__} {sorted(options.items())}"
     server = _taken(name) or obtain(kind, make, **options)
-    try:
+    with contextlib.ExitStack() as undo:
+        undo.callback(server.close)
         server.start()
         yield server
-    except BaseException:
-        server.close()
-        raise
-    if kind.dear and server.faults:  # a given one is nobody's to end
-        _idle.append((name, server))
-        close(MOST)
-    else:
-        server.close()
+        if kind.dear and server.faults:  # a given one is nobody's to keep
+            undo.pop_all()
+            _idle.append((name, server))
+            close(MOST)
 
 
 def close(most: int = 0) -> None:

@@ -15,6 +15,10 @@ from typing import Any
 
 import pytest
 
+from integration import servers
+
+#: The servers that a process keeps.
+_DEAR = sorted(kind.name for kind in vars(servers).values() if getattr(kind, "dear", False))
 #: Files whose tests take minutes, the longest first.
 _LONG = (
     "test_kafka_conformance",
@@ -62,8 +66,7 @@ def arrange(items: list[pytest.Item]) -> None:
 
 def keeps(part: str) -> str:
     """The server that stays up in its process after a part of it: see `kept`. "" for a part that leaves none."""
-    found = re.search(r"test_(kafka|rabbitmq)", part)
-    return found[1] if found else ""
+    return next((name for name in _DEAR if f"test_{name}" in part), "")
 
 
 def following(parts: Iterable[str], has: str, others: Collection[str]) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -49,6 +51,44 @@ REDIS, RABBIT, KAFKA, OTHER = (f"integration/test_{name}.py" for name in ("redis
 def test_a_process_goes_on_with_the_server_that_it_has(left: list[str], has: str, others: set[str], next_one: str) -> None:
     """And takes what none of the others has a server for, as long as there is such a part."""
     assert following(left, has, others) == next_one
+
+
+class Node:
+    """One of several processes, as the scheduler sees it."""
+
+    shutting_down = False
+    gateway = SimpleNamespace(id="gw")
+
+    def __init__(self) -> None:
+        self.sent: list[int] = []
+
+    def send_runtest_some(self, numbers: list[int]) -> None:
+        self.sent += numbers
+
+    def shutdown(self) -> None:
+        self.shutting_down = True
+
+
+def test_pytest_xdist_asks_what_follows() -> None:
+    """By the names that the library does not promise: were one of them gone, each process would start each server."""
+    config: Any = SimpleNamespace(getvalue=lambda name: ["2*popen"], option=SimpleNamespace(loadscopereorder=False))
+    scheduler = parts.scheduler(config, SimpleNamespace(loadscopesched=lambda *words: None))
+    tests = [f"integration/test_{name}.py::test" for name in ("kafka", "rabbitmq", "redis", "kafka_b", "rabbitmq_b", "kafka_c")]
+    nodes = [Node(), Node()]
+    for node in nodes:
+        scheduler.add_node(node)
+    for node in nodes:
+        scheduler.add_node_collection(node, tests)
+    scheduler.schedule()
+    while scheduler.workqueue:
+        for node in nodes:
+            for number in node.sent[:]:
+                scheduler.mark_test_complete(node, number)
+
+    assert [[tests[number] for number in node.sent] for node in nodes] == [
+        [tests[number] for number in (0, 3, 5, 2)],  # those of Kafka, and then what needs neither
+        [tests[number] for number in (1, 4)],
+    ]
 
 
 def test_each_file_that_is_named_is_there() -> None:

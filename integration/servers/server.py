@@ -195,7 +195,6 @@ class Server(Controls):
     def wait_ready(self) -> None:
         """Wait until it answers; `ServerFailed` when it ends first, or does not within `start_bound` seconds."""
         begun = time.monotonic()
-        deadline = begun + self.start_bound
         while True:
             reason = "it says that it is not ready"
             try:
@@ -205,10 +204,10 @@ class Server(Controls):
                 reason = f"{type(error).__name__}: {error}"
             if not self.runner.alive:
                 raise ServerFailed(f"{self} ended while it was starting. {self.last_lines()}")
-            if time.monotonic() > deadline:
+            if (waited := time.monotonic() - begun) > self.start_bound:
                 raise ServerFailed(f"{self} did not answer within {self.start_bound:g} s ({reason}). {self.last_lines()}")
             # The pause between two questions, not a guess of how long it takes. What takes long is not asked so often.
-            time.sleep(0.02 + min(0.2, (time.monotonic() - begun) / 50))
+            time.sleep(0.02 + min(0.2, waited / 50))
 
     def start(self) -> None:
         if self.alive:

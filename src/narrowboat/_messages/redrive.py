@@ -37,10 +37,10 @@ async def redrive(dead: SourceCore[Any], count: int | None, ids: Iterable[str] |
     # No more is fetched than is moved: what goes back may go behind those that were never fetched.
     moved, rest = 0, left % BATCH
     for share, ahead in ((left - rest, BATCH), (rest, rest)):
-        if share:
-            moved += (found := await _pass(dead, share, ahead, share))
-            if found < share:
-                break
+        found = await _pass(dead, share, ahead, share) if share else 0
+        moved += found
+        if found < share:
+            break
     return moved
 
 

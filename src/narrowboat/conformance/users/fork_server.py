@@ -160,7 +160,7 @@ def _stream(old: Any, number: int) -> io.TextIOWrapper:
         line_buffering=number == 2 and not through,
         write_through=through,
     )
-    made.mode = mode  # type: ignore[misc]  # as Python does
+    made.mode = mode  # type: ignore[misc]  # as Python does; its stubs say that it cannot be set
     return made
 
 

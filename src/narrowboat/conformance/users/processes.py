@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import io
 import json
 import os
 import socket
@@ -59,18 +60,18 @@ class Process:
         """Ask the server for it. An `OSError` or `ServerGone` leaves nothing open."""
         with contextlib.ExitStack() as undo:
             undo.callback(_ended, self._server)
-            control = self._ask(json.dumps(request).encode() + b"\n", undo)
+            control, (stdin, *outputs) = self._ask(json.dumps(request).encode() + b"\n", undo)
             told, writer = await asyncio.open_connection(sock=control)
             undo.callback(writer.close)
-            self.stdin, _ = await asyncio.get_running_loop().connect_write_pipe(asyncio.BaseProtocol, self._pipes[0])
+            self.stdin, _ = await asyncio.get_running_loop().connect_write_pipe(asyncio.BaseProtocol, stdin)
             undo.callback(self.stdin.close)
-            self.stdout, self.stderr = [await _reader(pipe, undo) for pipe in self._pipes[1:]]
+            self.stdout, self.stderr = [await _reader(pipe, undo) for pipe in outputs]
             self.pid = await _number(told)
             self._status = asyncio.create_task(self._wait(told, writer))
             undo.pop_all()
 
-    def _ask(self, line: bytes, undo: contextlib.ExitStack) -> socket.socket:
-        """Send the request, and keep this side of the pipes. The socket on which the server answers."""
+    def _ask(self, line: bytes, undo: contextlib.ExitStack) -> tuple[socket.socket, list[io.FileIO]]:
+        """Send the request. The socket on which the server answers, and this side of the three pipes."""
         with contextlib.ExitStack() as theirs:
             pipes, others = [], []
             for number in range(3):
@@ -79,13 +80,12 @@ class Process:
                 pipes.append(undo.enter_context(os.fdopen(mine, "rb" if number else "wb", 0)))
                 theirs.callback(os.close, other)
                 others.append(other)
-            self._pipes = pipes
             control, server = socket.socketpair()
             undo.callback(control.close)
             theirs.callback(server.close)
             socket.send_fds(self._server.socket, [b"\0"], [*others, server.fileno()])
             control.sendall(line)  # at once: the server waits for the whole line, and serves nobody else meanwhile
-        return control
+        return control, pipes
 
     async def _wait(self, told: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

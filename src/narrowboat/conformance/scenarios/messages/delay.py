@@ -84,8 +84,9 @@ async def a_delayed_message_for_a_topic(kit: MessageKit) -> None:
     """A delayed message for a topic goes to the groups that exist when it is due, once to each."""
     topic = kit.broker().topic("prices")
     await topic.subscription("early").declare()
-    due = time.monotonic() + 0.6 * kit.stretch
-    await topic.publish(b"x", delay=0.6 * kit.stretch)
+    delay = 0.6 * kit.stretch
+    due = time.monotonic() + delay
+    await topic.publish(b"x", delay=delay)
     async with topic.subscription("late").consume() as late, topic.subscription("early").consume() as early:
         there = time.monotonic() < due  # on a machine that stood still it may be due before the late group exists
         for messages in (early, late) if there else (early,):
